@@ -644,7 +644,7 @@ def test_nothing_is_left_behind(run):
                 await asyncio.gather(*(one() for _ in range(25)))
                 if number % 4 == 3:
                     for connection in pair.far.listener.connections:
-                        for driver in list(connection._drivers):
+                        for driver in list(connection.outlet.drivers):
                             driver.carrier._end_carrier(None)
             for ledger in (pair.exposed.ledger, *(one.ledger for one in pair.near.forwarded.values())):
                 await ledger.wait_empty()

@@ -577,7 +577,7 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
                 writer.write(data[start : start + (1 << 20)])
                 got += await reader.readexactly(min(1 << 20, len(data) - start))
                 for connection in pair.far.listener.connections:
-                    for driver in list(connection._drivers):
+                    for driver in list(connection.outlet.drivers):
                         driver.carrier._end_carrier(None)
             assert got == data
             assert pair.near.status()["forwarded"][0]["resumes"] >= 5

@@ -138,7 +138,7 @@ concurrency = {{ identity = 1000 }}
     def cut(self):
         """Every carrier breaks, as when a network goes."""
         for connection in self.far.listener.connections:
-            for driver in list(connection._drivers):
+            for driver in list(connection.outlet.drivers):
                 driver.carrier._end_carrier(None)
 
     # ---- rounds -------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class Doorkeeper:
 async def cut(connection: dtp.Connection) -> None:
     """Lose the carrier, and wait until there is another one, or the connection is over."""
     resumes = connection.stats.resumes
-    connection._drivers[0].carrier.abort()
+    connection.outlet.drivers[0].carrier.abort()
     while connection.stats.resumes == resumes and not connection.closed:  # noqa: ASYNC110 - on virtual time
         await asyncio.sleep(0.01)
 
@@ -102,7 +102,7 @@ async def test_who_was_refused_while_a_carrier_was_away_is_told_when_it_resumes(
         assert await roundtrip(connection, b"hi") == b"hi"
         door.shut = True
         stream = await connection.open_stream()
-        connection._drivers[0].carrier.abort()
+        connection.outlet.drivers[0].carrier.abort()
         stream.write(b"data")
         await connection.wait_closed()
         with pytest.raises(ConnectionClosed, match="not any more"):

@@ -319,7 +319,7 @@ async def test_two_carriers_share_the_work_and_one_is_enough() -> None:
             assert len(connection.stats.carriers) == 2
             assert heard == [*listener.connections, connection]
             assert await roundtrip(connection, data) == data
-            first, second = connection._drivers
+            first, second = connection.outlet.drivers
             assert min(first.link.sealer.counter, second.link.sealer.counter) > 5  # type: ignore[union-attr]
             task = asyncio.create_task(roundtrip(connection, data))
             await asyncio.sleep(0.12)
@@ -337,7 +337,7 @@ async def test_silent_carrier_is_given_up_and_replaced() -> None:
     limits = replace(DEFAULT, keepalive=2.0, dead=3.0)
     async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
         async with dtp.connect(listener.address(), limits=limits) as connection:
-            carrier = connection._drivers[0].carrier
+            carrier = connection.outlet.drivers[0].carrier
             swallow = carrier.write
             carrier.write = lambda data: True  # type: ignore[method-assign]
             start = asyncio.get_running_loop().time()

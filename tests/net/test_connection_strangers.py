@@ -210,7 +210,7 @@ async def test_garbled_bytes_end_the_carrier_and_not_the_connection() -> None:
         async with dtp.connect(listener.address()) as connection:
             for garbage in (b"\x00\x20" + bytes(32), b"\x00\x01x", b"\xff\xff" + bytes(65535)):
                 before = connection.stats.resumes
-                connection._drivers[0].carrier.write(memoryview(garbage))
+                connection.outlet.drivers[0].carrier.write(memoryview(garbage))
                 while connection.stats.resumes == before:
                     await asyncio.sleep(0.1)
                 assert await roundtrip(connection, b"hi") == b"hi"

@@ -276,7 +276,7 @@ async def test_answers_that_wait_count() -> None:
         (connection,) = listener.connections
         budget = HeldBudget[Keeper](1 << 40, lambda *_: None)
         connection.keep_within(budget)
-        for driver in connection._drivers:
+        for driver in connection.outlet.drivers:
             driver.writable = False
         attacker.say([control(Frame.PING, PING.pack(number)) for number in range(250)])
         await asyncio.sleep(0.01)

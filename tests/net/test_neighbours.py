@@ -55,7 +55,7 @@ async def test_who_resumes_what_nobody_has_is_told_at_once_when_all_were_asked()
 
             connection._resumption.redial = redial
             began = loop.time()
-            connection._drivers[0].carrier.abort()
+            connection.outlet.drivers[0].carrier.abort()
             with pytest.raises(ConnectionLost, match="no such connection"):
                 await connection.accept_stream()
             assert loop.time() - began == pytest.approx(ASKING, abs=0.1)

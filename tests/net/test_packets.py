@@ -32,13 +32,13 @@ async def pair(options: str = "packets=1", **limits: float) -> tuple[dtp.Listene
 
 
 def carrier(connection: Connection) -> MemoryCarrier:
-    found = connection._drivers[0].carrier
+    found = connection.outlet.drivers[0].carrier
     assert isinstance(found, MemoryCarrier)
     return found
 
 
 def packets_of(connection: Connection) -> LinkPackets:
-    link = connection._drivers[0].link
+    link = connection.outlet.drivers[0].link
     assert link is not None
     assert link.packets is not None
     return link.packets
@@ -145,7 +145,7 @@ def test_packets_of_others_and_packets_again_change_nothing() -> None:
         (packet,) = kept
         forged = [packet[:at] + bytes([packet[at] ^ 1]) + packet[at + 1 :] for at in range(len(packet))]
         for data in [packet, b"", b"\x00", packet[:-1], packet + b"\0", bytes(20_000), *forged]:
-            server._received_packet(server._drivers[0], data)
+            server._received_packet(server.outlet.drivers[0], data)
         assert await received(server, 0.5) == []
         assert packets_of(server).dropped == len(packet) + 6
         client.send_datagram(b"two")
@@ -156,20 +156,20 @@ def test_packets_of_others_and_packets_again_change_nothing() -> None:
 
 def test_packets_are_not_taken_from_a_carrier_that_has_not_proven_that_it_belongs_here() -> None:
     async def main(client: Connection, server: Connection) -> None:
-        link = server._drivers[0].link
+        link = server.outlet.drivers[0].link
         assert link is not None
         kept: list[bytes] = []
         carrier(client).write_packet = lambda data: kept.append(bytes(data))  # type: ignore[method-assign]
         client.send_datagram(b"early")
         await asyncio.sleep(0)
         link.attached = False
-        server._received_packet(server._drivers[0], kept[0])
+        server._received_packet(server.outlet.drivers[0], kept[0])
         link.attached = True
         link.confirmed = False
-        server._received_packet(server._drivers[0], kept[0])
+        server._received_packet(server.outlet.drivers[0], kept[0])
         link.confirmed = True
         assert await received(server, 0.1) == []
-        server._received_packet(server._drivers[0], kept[0])
+        server._received_packet(server.outlet.drivers[0], kept[0])
         assert await received(server, 0.1) == [b"early"]
 
     talk(main)
@@ -204,10 +204,10 @@ def test_fresh_keys_are_those_of_packets_too_and_late_ones_still_open() -> None:
             assert await received(server, 0.5) == [b"there"]
             assert await received(client, 0.5) == [b"back"]
             if number == 1:
-                server._received_packet(server._drivers[0], kept[0])
+                server._received_packet(server.outlet.drivers[0], kept[0])
                 assert await received(server, 0.5) == [b"late"]
         dropped = packets_of(server).dropped
-        server._received_packet(server._drivers[0], kept[0])  # two exchanges old by now
+        server._received_packet(server.outlet.drivers[0], kept[0])  # two exchanges old by now
         assert packets_of(server).dropped == dropped + 1
 
     talk(main, exchange=10)
@@ -226,8 +226,8 @@ def test_keys_go_on_with_time() -> None:
 
 def test_datagrams_go_in_records_where_there_is_no_lossy_path() -> None:
     async def main(client: Connection, server: Connection) -> None:
-        assert client._drivers[0].link is not None
-        assert client._drivers[0].link.packets is None
+        assert client.outlet.drivers[0].link is not None
+        assert client.outlet.drivers[0].link.packets is None
         client.send_datagram(b"as ever")
         assert await received(server, 0.5) == [b"as ever"]
 
@@ -264,7 +264,7 @@ def test_over_quic_datagrams_are_packets() -> None:
             server = await listener.accept()
             await client.ping()
             sent = []
-            driver = client._drivers[0]
+            driver = client.outlet.drivers[0]
             plain = driver.carrier.write_packet
             driver.carrier.write_packet = lambda data: (sent.append(len(data)), plain(data))[1]  # type: ignore[method-assign]
             for number in range(20):

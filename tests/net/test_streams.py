@@ -311,7 +311,7 @@ def test_a_lost_connection_is_told_by_name() -> None:
             reader, far_writer = await accepted.get()
             client: dtp.Connection = writer.get_extra_info("dtp_connection")
             client._resumption.redial = None  # nothing brings this client back
-            for driver in list(client._drivers):
+            for driver in list(client.outlet.drivers):
                 driver.carrier.abort()
             with pytest.raises(dtp.ConnectionLost):
                 await reader.read()

@@ -54,7 +54,7 @@ def test_a_locked_charge_that_is_lost_ends_no_lane(lost, who, before):
     meters.connect()
     meters.charge(3, bytes(32))
     meters.pump()
-    assert meters.payee._pending is None
+    assert meters.payee.pending == 0
     assert meters.payee.newest.voucher.hash_lock is None
     assert meters.refused == []
 

@@ -41,6 +41,7 @@ from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS, withheld
 from .meters import CHANNEL, KEY, PRICES, voucher
+from .stored import alter
 from .test_claims import channel
 from .test_paid import cost_of, fetch, give
 
@@ -195,9 +196,9 @@ class Chain:
 
 
 @contextlib.asynccontextmanager
-async def deal_on(chain, budget, funds, newest=None, known=None):
+async def deal_on(chain, budget, funds, newest=None, known=None, path=":memory:"):
     """A connection's purchase on a lane of a channel that only this test knows."""
-    with Store(":memory:") as store:
+    with Store(path) as store:
         store.keep_key(KEY, 1)
         store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
         store.count_moved("c", "0xb", {}, 0)  # the chain's history was looked at
@@ -279,13 +280,14 @@ def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_channel_that_another_connection_gave_up_just_before_is_replaced():
+def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_path):
     """Both were refused on it: that is one channel, and not a second one."""
 
     async def scenario():
-        async with deal_on(Chain(), Budget(4000, 1000), 1000, KEY.sign(voucher(1, 2))) as deal:
+        path, newest = tmp_path / "pay.sqlite", KEY.sign(voucher(1, 2))
+        async with deal_on(Chain(), Budget(4000, 1000), 1000, newest, path=path) as deal:
             store, now = deal.journal.store, round(time.time() * 1000)
-            store._db.execute("UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
+            alter(store, "UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
             assert await deal.can_replace()
             store.keep_key(KEY, 1)
             store.add_bought(replace(store.bought_channels()[0], channel="0x" + "9" * 64), 0, KEY.public)
@@ -645,9 +647,10 @@ def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market):
         (found,) = await market.channels(buyer)
         claimed = found.lanes[0]
         assert claimed.sequence > 0
-        buyer["store"]._db.execute(
+        alter(
+            buyer["store"],
             "UPDATE lanes SET message = NULL, signature = NULL, requests = 0, bytes = 0, reserved_sequence = 0, "
-            "reserved_amount = 0"
+            "reserved_amount = 0",
         )
         await market.serve(give)  # of a store of its own: it shows nothing
         async with market.connect(buyer, keep=True) as connection:

@@ -10,6 +10,7 @@ from dtp.pay.terms import Usage
 from dtp.session.codes import CloseCode
 from dtp.session.limits import DEFAULT
 
+from .stored import alter
 from .test_paid import cost_of, fetch, give
 
 
@@ -50,7 +51,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         ((_, lane),) = store.payer_lanes(store.bought_channels()[0].channel)
         assert buyer.spent == lane.newest.voucher.amount >= cost_of(250_000)
         # What one that died has signed, and didn't note, was of its own budget.
-        store._db.execute("UPDATE lanes SET message = NULL, signature = NULL")
+        alter(store, "UPDATE lanes SET message = NULL, signature = NULL")
         again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
         connection = await again.dial(address, None)
         assert connection.paid >= lane.newest.voucher.amount

@@ -175,18 +175,20 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now, comes_in):
                 return SimpleNamespace(number=1), rules()
 
             made._verify_ticket, made._decide_admission = proven, judged
-            request = SimpleNamespace(ticket=TICKET, source="source")
             if comes_in:
-                assert (await made._admit(request)).affordable == 20_000
+                assert (await made.admit(REQUEST)).affordable == 20_000
             else:
-                with pytest.raises(TicketRefused, match="used up"):
-                    await made._admit(request)
+                with pytest.raises(Refuse, match="used up"):
+                    await made.admit(REQUEST)
             assert book.asked == 1
 
     asyncio.run(scenario())
 
 
 TICKET = bytes.fromhex("9401c420" + "c1" * 32 + "00c440" + "00" * 64)
+REQUEST = SimpleNamespace(
+    ticket=TICKET, source="source", peer=SimpleNamespace(short="dtp1x"), service="files"
+)
 
 
 # ---- passes and rules
@@ -224,8 +226,8 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
             return SimpleNamespace(number=1), known
 
         made._verify_ticket, made._decide_admission = proven, judged
-        with pytest.raises(TicketRefused, match=f"the pass of this channel is over.*{advice}"):
-            await made._admit(SimpleNamespace(ticket=TICKET, source="source"))
+        with pytest.raises(Refuse, match=f"the pass of this channel is over.*{advice}"):
+            await made.admit(REQUEST)
         assert (made.firewall.refreshed, book.taken) == (1, 1)
 
     asyncio.run(scenario())
@@ -336,12 +338,12 @@ def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(caplog, fault,
     async def scenario():
         made = a_gate(firewall=SimpleNamespace(rules=rules()))
 
-        async def broken(request):
+        async def broken(ticket, request):
             raise fault
 
-        made._admit = broken
+        made._verify_ticket = broken
         with pytest.raises(Refuse) as refused:
-            await made.admit(SimpleNamespace(peer=SimpleNamespace(short="dtp1x"), service="files"))
+            await made.admit(REQUEST)
         assert (refused.value.code, refused.value.reason) == (CloseCode.BUSY, said)
         assert str(fault) in caplog.text
 
@@ -381,10 +383,7 @@ class Admitting:
         return rules()
 
     async def admit(self):
-        peer = SimpleNamespace(short="dtp1x")
-        return await self.gate._admit(
-            SimpleNamespace(ticket=TICKET, source="source", peer=peer, service="files")
-        )
+        return await self.gate.admit(REQUEST)
 
 
 def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
@@ -426,7 +425,7 @@ def test_a_quota_that_seems_used_up_is_looked_at_again():
                 return found
 
             made.used_up, made.read_again = True, over
-            with pytest.raises(TicketRefused, match=r"the pass of this channel is over.*renew it"):
+            with pytest.raises(Refuse, match=r"the pass of this channel is over.*renew it"):
                 await made.admit()
 
     asyncio.run(scenario())
@@ -456,7 +455,7 @@ def test_a_server_says_which_terms_are_too_old(least, comes_in):
             if comes_in:
                 assert (await made.admit()).channel == channel()
             else:
-                with pytest.raises(TicketRefused, match="too old"):
+                with pytest.raises(Refuse, match="too old"):
                     await made.admit()
 
     asyncio.run(scenario())

@@ -155,7 +155,7 @@ def test_a_voucher_that_names_no_charge_pays_none():
     signed = KEY.sign(voucher(1, 50))
     say(made, signed)
     made.voucher_stored(signed, 0, 0.0)
-    assert made._pending is not None
+    assert made.pending == 3
     assert payee.ChargePaid(1) not in made.take_events()
     assert made.used == Usage(0, 0)
 

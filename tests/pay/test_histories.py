@@ -126,9 +126,9 @@ class Histories(RuleBasedStateMachine):
     @precondition(connected)
     @rule()
     def end(self):
-        charged, left = self.meters.payee._pending, self.meters.payer.left
+        charged, left = self.meters.payee.pending, self.meters.payer.left
         exact = self.meters.end()
-        if exact and charged is None:
+        if exact and not charged:
             # Ended in order: paid to the last byte and request that came, and the server counts no more.
             # but for what was under way in breaks, and is left to it.
             assert not any(self.meters.server_disk.used.above(self.meters.client_disk.used.plus(*left)))
@@ -178,8 +178,8 @@ class Histories(RuleBasedStateMachine):
         # An honest server tells of no more than it sent, so not even after a crash is more said.
         assert voucher.bytes <= meters.served.bytes
         streams = meters.served.requests if meters.count_streams else 0
-        pending = meters.payee._pending if meters.payee is not None else None
-        assert voucher.requests <= streams + self.charged + (pending.units if pending else 0) + self.slack()
+        pending = meters.payee.pending if meters.payee is not None else 0
+        assert voucher.requests <= streams + self.charged + pending + self.slack()
         assert (
             voucher.amount == meters.prices.cost_of(Usage(voucher.requests, voucher.bytes)) <= meters.deposit
         )

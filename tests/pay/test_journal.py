@@ -15,6 +15,7 @@ from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey
 
 from .meters import CHANNEL, KEY, voucher
+from .stored import alter
 
 KEYS = (KEY.public,)
 
@@ -293,7 +294,7 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
 def test_a_row_that_is_broken_harms_only_its_lane(play):
     async def scenario(journal):
         journal.store.received_all([(KEY.sign(voucher(9, 9, lane=1)), Usage())])
-        journal.store._db.execute("UPDATE sold SET message = x'00' WHERE lane = 1")
+        alter(journal.store, "UPDATE sold SET message = x'00' WHERE lane = 1")
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(3)]
         answers = [journal.check(KEYS, each, Usage()) for each in signed]
         verdicts = await asyncio.gather(*answers, return_exceptions=True)

@@ -23,6 +23,7 @@ from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionRefused
 
 from .conftest import TERMS
+from .stored import alter
 from .test_paid import cost_of, fetch, give
 
 DAY = 24 * 3_600_000
@@ -98,7 +99,7 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, m
             # As if each were long ago, or a lying node knew nothing of the channel.
             for each in buyer["store"].bought_channels():
                 buyer["store"].set_state(each.channel, "refused")
-                buyer["store"]._db.execute("UPDATE bought SET opened_ms = 1")
+                alter(buyer["store"], "UPDATE bought SET opened_ms = 1")
             with pytest.raises((ConnectionRefused, HostLimit)) as fault:
                 await market.connect(buyer, budget=400_000_000)
             codes.append(fault.value.code)

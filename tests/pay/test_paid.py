@@ -99,8 +99,8 @@ def test_a_connection_that_loses_its_carriers_is_paid_exactly_once(market):
             got = 0
             while got < 8 * MIB:
                 got += len(await stream.read(MIB))
-                if connection.stats.resumes < 3 and connection._drivers:
-                    connection._drivers[0].carrier.abort()
+                if connection.stats.resumes < 3 and connection.outlet.drivers:
+                    connection.outlet.drivers[0].carrier.abort()
             assert connection.stats.resumes >= 1
             stream.close()
         assert connection.paid == cost_of(8 * MIB)

@@ -29,6 +29,7 @@ from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
 from .meters import CHANNEL, KEY, lock_of, voucher
+from .stored import alter
 
 BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open", 5)
 
@@ -227,22 +228,22 @@ def test_a_restored_store_waits_once_and_its_copies_wait_anew(store, tmp_path):
 
 def drop_waits(store):
     """A store as it was up to format 12."""
-    store._db.execute("DROP TABLE waits")
+    alter(store, "DROP TABLE waits")
 
 
 def drop_spent(store):
     """A store as it was up to format 11."""
     drop_waits(store)
-    store._db.execute("DROP TABLE spent")
-    store._db.execute("CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER, gas INTEGER)")
+    alter(store, "DROP TABLE spent")
+    alter(store, "CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER, gas INTEGER)")
 
 
 def test_gas_of_the_format_before_stays(store):
     store.keep_key(KEY, 7)
     store.add_bought(replace(BOUGHT, gas=30), 0, KEY.public)
     drop_spent(store)
-    store._db.execute("INSERT INTO failed VALUES ('failed', 5, 7)")
-    store._db.execute("PRAGMA user_version=11")
+    alter(store, "INSERT INTO failed VALUES ('failed', 5, 7)")
+    alter(store, "PRAGMA user_version=11")
     with again(store) as other:
         assert other.spent_beside("pay") == [(5, 7)]
         other.transaction_sent("more", "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
@@ -257,13 +258,13 @@ def test_gas_of_the_format_before_stays(store):
 def drop_transactions(store):
     """A store as it was up to format 10."""
     drop_spent(store)
-    store._db.execute("DROP TABLE sent")
+    alter(store, "DROP TABLE sent")
 
 
 def test_deposits_of_the_format_before_can_t_be_disproved(store):
     store.keep_key(KEY, 7)
     drop_transactions(store)
-    store._db.execute("PRAGMA user_version=10")
+    alter(store, "PRAGMA user_version=10")
     with again(store) as other:
         other.key_sent(KEY.public, Sent("digest", "chain", BOUGHT.account, PLACE[2], 700))
         assert other.unproven_deposits(*PLACE[:2], 0) == []
@@ -274,14 +275,14 @@ def drop_unnoted(store):
     """A store as it was up to format 9."""
     drop_transactions(store)
     for each in ("unnoted", "counted"):
-        store._db.execute(f"DROP TABLE {each}")
+        alter(store, f"DROP TABLE {each}")
 
 
 def test_copies_of_the_format_before_lack_what_was_put_in_since(store, tmp_path):
     store.backup(tmp_path / "copy.sqlite")
     with Store(tmp_path / "copy.sqlite") as copy:
         drop_unnoted(copy)
-        copy._db.execute("PRAGMA user_version=9")
+        alter(copy, "PRAGMA user_version=9")
         with again(copy) as other:
             assert other.lacks_deposits(*PLACE[:2])
             assert other.unnoted_since(*PLACE, 0) == 0
@@ -290,15 +291,15 @@ def test_copies_of_the_format_before_lack_what_was_put_in_since(store, tmp_path)
 def drop_names(store):
     """Channels as they were up to format 8."""
     drop_unnoted(store)
-    store._db.execute("ALTER TABLE bought DROP COLUMN name")
-    store._db.execute("DROP TABLE failed")
+    alter(store, "ALTER TABLE bought DROP COLUMN name")
+    alter(store, "DROP TABLE failed")
 
 
 def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
     store.keep_key(KEY, 7)
     store.add_bought(BOUGHT, 0, KEY.public)
     drop_names(store)
-    store._db.execute("PRAGMA user_version=8")
+    alter(store, "PRAGMA user_version=8")
     with again(store) as other:
         assert (other.bought_channels()[0].name, other.spent_beside("pay")) == ("", [])
 
@@ -307,22 +308,22 @@ def drop_deposits(store):
     """Channels as they were up to format 6."""
     drop_names(store)
     for each in ("coin", "claim_ms", "gas", "refused"):
-        store._db.execute(f"ALTER TABLE bought DROP COLUMN {each}")
-    store._db.execute("DROP TABLE deposits")
-    store._db.execute("DROP TABLE budgets")
+        alter(store, f"ALTER TABLE bought DROP COLUMN {each}")
+    alter(store, "DROP TABLE deposits")
+    alter(store, "DROP TABLE budgets")
 
 
 def drop_sent(store):
     """Keys as they were up to format 4."""
     drop_deposits(store)
     for each in ("digest", "chain", "denied"):
-        store._db.execute(f"ALTER TABLE keys DROP COLUMN {each}")
+        alter(store, f"ALTER TABLE keys DROP COLUMN {each}")
 
 
 def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
     store.keep_key(KEY, 7)
     drop_sent(store)
-    store._db.execute("PRAGMA user_version=4")
+    alter(store, "PRAGMA user_version=4")
     with again(store) as other:
         assert other.sent_keys("", 0) == {}
         assert list(other.kept_keys()) == [KEY.public]
@@ -337,9 +338,9 @@ def test_a_key_that_was_sent_is_one_chain_s(store):
     store.key_sent(KEY.public, Sent("digest", "gone"))
     assert (store.sent_keys("here", 0), store.sent_keys("gone", 0)) == ({}, {KEY.public: "digest"})
     drop_sent(store)
-    store._db.execute("ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")
-    store._db.execute("UPDATE keys SET digest = 'digest'")
-    store._db.execute("PRAGMA user_version=5")
+    alter(store, "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")
+    alter(store, "UPDATE keys SET digest = 'digest'")
+    alter(store, "PRAGMA user_version=5")
     with again(store) as other:  # nobody knows of which
         assert other.sent_keys("here", 0) == {KEY.public: "digest"}
 
@@ -348,7 +349,7 @@ def test_channels_of_the_format_before_hold_what_nobody_noted(store):
     store.keep_key(KEY, 7)
     store.add_bought(BOUGHT, 0, KEY.public)
     drop_deposits(store)
-    store._db.execute("PRAGMA user_version=6")
+    alter(store, "PRAGMA user_version=6")
     with again(store) as other:
         assert other.bought_channels() == [BOUGHT]
         other.add_deposit(CHANNEL, 9, 500)
@@ -572,7 +573,7 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
 
 def drop_columns(store, *columns):
     for each in columns:
-        store._db.execute(f"ALTER TABLE lanes DROP COLUMN {each}")
+        alter(store, f"ALTER TABLE lanes DROP COLUMN {each}")
 
 
 def drop_believed(store):
@@ -583,10 +584,11 @@ def drop_believed(store):
 
 def drop_chain(store):
     """Ends as they were up to format 2."""
-    store._db.execute("DROP TABLE ends")
-    store._db.execute(
+    alter(store, "DROP TABLE ends")
+    alter(
+        store,
         "CREATE TABLE ends (channel TEXT PRIMARY KEY, total INTEGER NOT NULL, not_after_ms TEXT NOT NULL, "
-        "state TEXT NOT NULL) WITHOUT ROWID"
+        "state TEXT NOT NULL) WITHOUT ROWID",
     )
 
 
@@ -597,7 +599,7 @@ def test_a_store_of_the_format_before_goes_on(store, tmp_path):
     drop_columns(store, "reserved_sequence", "reserved_amount")
     drop_believed(store)
     drop_chain(store)
-    store._db.execute("PRAGMA user_version=1")
+    alter(store, "PRAGMA user_version=1")
     with again(store) as other:
         ((_, lane),) = other.payer_lanes(CHANNEL)
         assert (lane.newest, lane.reserved, lane.died) == (newest, Reserved(), False)
@@ -607,7 +609,7 @@ def test_a_store_of_the_format_before_goes_on(store, tmp_path):
 def test_lanes_of_the_format_before_believed_nothing(store):
     buy(store)
     drop_believed(store)
-    store._db.execute("PRAGMA user_version=3")
+    alter(store, "PRAGMA user_version=3")
     with again(store) as other:
         ((_, lane),) = other.payer_lanes(CHANNEL)
         assert lane.believed == Usage()
@@ -617,8 +619,8 @@ def test_lanes_of_the_format_before_believed_nothing(store):
 def test_agreements_of_the_format_before_are_of_no_known_chain(store):
     drop_believed(store)
     drop_chain(store)
-    store._db.execute("INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
-    store._db.execute("PRAGMA user_version=2")
+    alter(store, "INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
+    alter(store, "PRAGMA user_version=2")
     with again(store) as other:
         assert other.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
 

@@ -16,6 +16,7 @@ from dtp.pay.terms import MIB, Exposure
 
 from .conftest import CHEAP
 from .meters import CHANNEL, KEY
+from .stored import alter
 from .test_ledger import channel
 from .test_lying_nodes import lying
 from .test_paid import cost_of, fetch, give
@@ -59,8 +60,8 @@ def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
 
 def test_deposits_of_the_format_before_are_not_doubted(store):
     drop_names(store)
-    store._db.execute("ALTER TABLE deposits DROP COLUMN digest")
-    store._db.execute("PRAGMA user_version=7")
+    alter(store, "ALTER TABLE deposits DROP COLUMN digest")
+    alter(store, "PRAGMA user_version=7")
     with Store(store.path) as other:
         assert (other.deposited_sum(CHANNEL), other.doubted_deposits(CHANNEL)) == (1_000_000, {})
 

@@ -1,0 +1,112 @@
+"""How often tests reach behind the seams: into private parts, and by putting something in the place of another.
+
+A test that does so fails when the inside changes and nobody outside notices. These numbers only go down: use an
+argument, what a status or a count says, the fake clock, or a fake of `dtp.testing`; and lower the number here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+#: Documented for everybody, whatever they are called.
+PUBLIC = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
+
+#: By folder of `tests`: reads and writes of `x._name`, where x is another's.
+PRIVATE: dict[str, int] = {
+    ".": 6,
+    "broadcast": 2,
+    "carriers": 11,
+    "chain": 20,
+    "chain_carrier": 72,
+    "chain_resolver": 3,
+    "cli": 1,
+    "core": 30,
+    "daemon": 369,
+    "gossip": 37,
+    "graph": 19,
+    "identity": 3,
+    "localnet": 32,
+    "messaging": 3,
+    "move": 3,
+    "net": 65,
+    "node": 9,
+    "pay": 213,
+    "peers": 16,
+    "second": 18,
+    "session": 20,
+}
+
+#: By folder: calls of `setattr` of a `MonkeyPatch`, and of `mock.patch`.
+PATCHES: dict[str, int] = {
+    ".": 3,
+    "broadcast": 5,
+    "carriers": 12,
+    "chain": 27,
+    "chain_carrier": 23,
+    "cli": 15,
+    "core": 3,
+    "crdt": 1,
+    "daemon": 122,
+    "graph": 23,
+    "identity": 4,
+    "localnet": 2,
+    "messaging": 11,
+    "model": 1,
+    "net": 14,
+    "node": 2,
+    "pay": 198,
+    "peers": 3,
+    "second": 1,
+    "session": 2,
+}
+
+
+def is_reach(node: ast.AST) -> bool:
+    """Whether it is `x._name`, of something else than the test's own class."""
+    if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+        return False
+    own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    return not own and node.attr not in PUBLIC
+
+
+def is_patch(node: ast.AST) -> bool:
+    """Whether it puts something in the place of what others have."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = ast.unparse(node.func)
+    return called.endswith((".setattr", "mock.patch", "patch.object")) or called == "patch"
+
+
+def found() -> tuple[Counter[str], Counter[str]]:
+    """Return how many of both there are, by folder; "." is `tests` itself."""
+    reaches: Counter[str] = Counter()
+    patches: Counter[str] = Counter()
+    for file in sorted(TESTS.rglob("*.py")):
+        folder = file.relative_to(TESTS).parts[0] if file.parent != TESTS else "."
+        for node in ast.walk(ast.parse(file.read_text())):
+            reaches[folder] += is_reach(node)
+            patches[folder] += is_patch(node)
+    return reaches, patches
+
+
+@pytest.mark.parametrize("what", ["private", "patches"])
+def test_no_more_than_there_were(what: str) -> None:
+    reaches, patches = found()
+    have, may = (reaches, PRIVATE) if what == "private" else (patches, PATCHES)
+    grown = {folder: count for folder, count in have.items() if count > may.get(folder, 0)}
+    assert grown == {}, f"{what}: no more than {may}"
+
+
+def test_what_counts() -> None:
+    lines = "a._b\nself._b\ncls._b\na.__b__\na._replace(b=1)\na.b._c = 1\nself.a._b\nos._exit(1)"
+    assert [sum(map(is_reach, ast.walk(ast.parse(line)))) for line in lines.splitlines()] == [
+        1, 0, 0, 0, 0, 1, 1, 0,
+    ]  # fmt: skip
+    lines = "monkeypatch.setattr(a, 'b', 1)\nsetattr(a, 'b', 1)\nmonkeypatch.setenv('A', '')\nmock.patch('a')"
+    assert [sum(map(is_patch, ast.walk(ast.parse(line)))) for line in lines.splitlines()] == [1, 0, 0, 1]
