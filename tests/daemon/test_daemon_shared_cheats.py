@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass
 
 import pytest
+import redis
 from chain_resolver.conftest import client, net, wallet
 from pay.conftest import bound
 
@@ -49,7 +50,8 @@ __all__ = [
     "wallet",
 ]
 
-PRICE = 1000
+#: What is served unpaid at first is nearly an exposure.
+PRICE = 3900
 #: Requests of a pass in a period: more than the leases of both daemons.
 QUOTA = 60
 
@@ -246,6 +248,59 @@ def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
                 # What was served and not paid is remembered for both: coming to the other one gives nothing again.
                 assert PRICE < unpaid * PRICE <= bound
                 assert sold.sold_lane(deal.channel.id, 0).used.requests >= unpaid
+                await journal.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+async def take_over(server, address, deal):
+    """Come to a daemon once the lease of the one that serves the channel has run out, and be answered there."""
+    with redis.Redis.from_url(server.url) as plain:
+        while True:  # the holder renews each second, unless it stands still
+            await asyncio.to_thread(plain.delete, f"dtp:pay:lease:{deal.channel.id}")
+            connection = await knock(address, deal)
+            try:
+                await ask(connection)
+            except ConnectionClosed as closed:
+                if closed.detail != CloseDetail.CHANNEL_ELSEWHERE:
+                    raise
+            else:
+                return connection
+
+
+@pytest.mark.slow
+def test_a_daemon_that_stood_still_beyond_its_lease_serves_an_exposure_more(
+    place, client, wallet, on_chain, net, tmp_path, bound
+):
+    """It learns that another one has the channel when it is paid, and what it served unpaid isn't known there."""
+    server = Redis(place, *SAFE)
+
+    async def scenario():
+        async with two_daemons(place, client, net, server.url) as two, client(wallet()) as chain:
+            with Store(tmp_path / "buyer.sqlite") as store, contextlib.closing(open_sold(server.url)) as sold:
+                journal = Journal(store)
+                deal = await purchase(chain, journal, two.host, "api", Budget(200 * PRICE))
+                first = await knock(two.addresses[0], deal)
+                await ask(first)
+                second = await take_over(server, two.addresses[1], deal)
+                served = [1, 1]
+                for at, connection in enumerate((first, second)):
+                    answered, error = await ask_on(connection)
+                    assert error.detail == CloseDetail.NOT_PAID
+                    served[at] += answered
+                    connection.abort()
+                    await connection.wait_gone()
+                await let_go(sold, deal.channel.id)
+                # Whoever comes anew finds what was served most, and gets nothing.
+                for address in two.addresses:
+                    again = await knock(address, deal)
+                    answered, error = await ask_on(again)
+                    assert (answered, error.detail) == (0, CloseDetail.NOT_PAID)
+                    again.abort()
+                    await again.wait_gone()
+                    await let_go(sold, deal.channel.id)
+                assert min(served) > 1
+                assert sum(served) * PRICE <= bound
                 await journal.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))

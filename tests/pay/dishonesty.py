@@ -20,6 +20,7 @@ BOUNDS = {
     "a step for each copy": 2 * STEP_AMOUNT,
     "a step for each lane": 2 * STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
+    "an exposure for each daemon": 2 * FIRST_AMOUNT,
     "a month's room": ROOM[0] * ROOM[1],
     "ten times `max_gas`, in a day": GAS_PER_DAY * Budget().gas_limit,
     "what isn't claimed": Policy().most_unclaimed,
