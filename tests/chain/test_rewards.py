@@ -2,9 +2,10 @@
 
 import pytest
 
-from dtp.chain import KeySigner, lock
+from dtp.chain import ChainClient, KeySigner, Network, Program, lock, publish
 from dtp.chain.errors import MoveAborted
 from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.messaging.tips.reward import (
     CLAIM_PREFIX,
     Claim,
@@ -60,8 +61,6 @@ def test_the_chain_refuses_what_a_relayer_would_not_have_submitted(client, walle
         async with client(wallet()) as chain:
             id = await lock_reward(chain, KEY.id, SUI, deadline_ms=soon(net))
             named = Claim.sign(KEY, id, KeySigner.generate().address)
-        from dtp.chain import Program
-
         async with client(thief) as chain:
             program = Program()
             lock.claim_by_key(program, id, thief.address, named.signature)
@@ -101,6 +100,71 @@ def test_what_is_not_claimed_is_paid_back(client, wallet, net):
             assert (await chain.balance(owner.address)).total == before + SUI
             with pytest.raises(RewardGone):
                 await claim_reward(chain, Claim.sign(KEY, id, owner.address))
+
+    run(scenario())
+
+
+@pytest.fixture
+def still():
+    """A node whose clock moves only when it is told to."""
+    with LocalnetThread(now=lambda: 1_800_000_000_000) as localnet:
+        yield localnet
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_at_the_deadline_it_is_claimed_and_a_millisecond_later_it_is_paid_back(still, late):
+    """Both are sent in that millisecond, the one that is refused before and after the other."""
+
+    async def scenario():
+        network = Network("localnet", (still.url,))
+        owner, relayer = KeySigner.generate(), KeySigner.generate()
+        named = KeySigner.generate().address
+        for each in (owner, relayer):
+            still.fund(each.address)
+        async with ChainClient(network, owner, deployments=None) as chain:
+            await publish(chain, "escrow")
+            async with ChainClient(network, relayer, deployments=chain.deployments) as other:
+                deadline = still.now_ms() + 10_000
+                id = await lock_reward(chain, KEY.id, SUI, deadline_ms=deadline)
+                still.advance_clock(deadline + late - still.now_ms())
+                ends = [
+                    lambda: claim_reward(other, Claim.sign(KEY, id, named)),
+                    lambda: refund_reward(other, id),
+                ]
+                fits, refused = ends[late], ends[1 - late]
+                before = [(await other.balance(each)).total for each in (named, owner.address, other.address)]
+                with pytest.raises(MoveAborted) as aborted:
+                    await refused()
+                error = lock.LockError.DEADLINE_PASSED if late else lock.LockError.TOO_EARLY
+                assert (aborted.value.error, aborted.value.simulated) == (error, True)
+                assert (await other.balance(other.address)).total == before[2]  # not even gas
+                await fits()
+                with pytest.raises(RewardGone):
+                    await refused()
+                after = [(await other.balance(each)).total for each in (named, owner.address)]
+                assert [now - then for now, then in zip(after, before[:2], strict=True)] == (
+                    [0, SUI] if late else [SUI, 0]
+                )
+                assert still.now_ms() == deadline + late
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["claim", "refund"])
+def test_who_submits_has_what_the_lock_stored(client, wallet, net, how):
+    """`docs/tips.md` has the figure: without any relay fee the gas costs less than that brings."""
+
+    async def scenario():
+        anybody = wallet()
+        async with client(wallet()) as chain, client(anybody) as other:
+            id = await lock_reward(chain, KEY.id, SUI, deadline_ms=soon(net))
+            before = (await other.balance(anybody.address)).total
+            if how == "claim":
+                await claim_reward(other, Claim.sign(KEY, id, KeySigner.generate().address))
+            else:
+                net.advance_clock(200_000)
+                await refund_reward(other, id)
+            assert (await other.balance(anybody.address)).total - before == 492_564
 
     run(scenario())
 
