@@ -35,7 +35,7 @@ def rules(**changes):
     services = {1: SimpleNamespace(terms=replace(TERMS, revision=7)), 2: SimpleNamespace(terms=TERMS)}
     services[3] = SimpleNamespace(terms=FREE)
     host = SimpleNamespace(**{"id": "0xa", "owner": "0x5", "services": services, **changes})
-    state = SimpleNamespace(host=host, now_ms=lambda now: round(now * 1000))
+    state = SimpleNamespace(host=host, chain_ms=NOW, now_ms=lambda now: round(now * 1000))
     held = HolderOfPass(PASS, "0x1", 1, HOUR, Account("0xc", NOW, 2, 0, False))
     return SimpleNamespace(state=state, passes={"0xc": [held]}, epoch=3, deny=(), plans=())
 

@@ -22,7 +22,7 @@ from dtp.pay.errors import StoreError, TicketRefused
 from dtp.pay.server.backing import contradiction
 from dtp.pay.server.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.server.payee import Floor, PayeeLane
-from dtp.pay.server.quota import Quotas
+from dtp.pay.server.quota import Quotas, period_of
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.sold import SoldStore
@@ -113,6 +113,12 @@ def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
         if each.pass_id == channel.pass_ and each.service == channel.service:
             return each if each.is_good(now_ms, rules.epoch) else None
     return None
+
+
+def _has_begun_since(held: HolderOfPass, rules: Rules, now: float) -> bool:
+    """Whether the pass's period began after the rules were read: its holder may have given it back until then."""
+    state = rules.state
+    return held.period_ms > 0 and period_of(held, state.now_ms(now), rules.epoch) > state.chain_ms
 
 
 class Gate:
@@ -227,7 +233,8 @@ class Gate:
     async def _find_pass(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
         """The pass that a channel was opened under, with something left of its quota."""
         held = pass_of(channel, rules, self._clock())
-        if held is None:  # where it isn't asked of everybody, nobody has looked for one that was just bought
+        # Where it isn't asked of everybody, nobody has looked for one that was just bought.
+        if held is None or _has_begun_since(held, rules, self._clock()):
             self.book.take_turn(request.source)
             rules = await self.firewall.refresh()
             held = pass_of(channel, rules, self._clock())
