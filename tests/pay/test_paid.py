@@ -661,7 +661,7 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
         async with asyncio.timeout(60):
             replaced = await waiting
         assert replaced.code == "replaced"
-        assert "--identity" in str(replaced)
+        assert "`identity`" in str(replaced)
 
     market(scenario)
 

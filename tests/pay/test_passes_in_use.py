@@ -5,7 +5,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
-from dtp.pay.passes import buy, cancel, held_passes
+from dtp.pay.passes import buy, cancel, held_passes, renew
 from dtp.pay.terms import MIB
 from dtp.session.codes import CloseDetail, ConnectionClosed, ConnectionRefused
 
@@ -80,5 +80,27 @@ def test_a_transfer_under_a_pass_ends_with_it_and_goes_on_in_a_period_that_stays
                 with pytest.raises(ConnectionClosed) as closed:
                     await stream.read()
                 assert closed.value.detail == detail
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("at", [-1000, 0])
+def test_programs_that_renew_a_pass_as_it_ends_pay_for_a_period_each_and_one_comes_back(market, at):
+    """Before its end and after it: neither has read what the other one did."""
+
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        buyer = await market.buyer()
+        chain = buyer["network"]
+        await buy(chain, plan, 1)
+        held = await held_by(chain)
+        market.chain.advance(held.account.start + PERIOD + at - market.chain.now_ms())
+        for program in (chain, await market.client(buyer["wallet"])):
+            await renew(program, held, 1)
+        renewed = (await held_by(chain)).account
+        assert renewed.periods == (2 if at == 0 else 3)
+        assert (renewed.start == held.account.start) == (at < 0)
+        given_back = (await cancel(chain, await held_by(chain)))[0]
+        assert given_back == (1 if at == 0 else 2)
 
     market(scenario)
