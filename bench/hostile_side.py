@@ -163,15 +163,15 @@ def _shake(host: str, port: int, resume: bytes = b"") -> tuple[socket.socket, Es
     handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2), resume=resume)
     data = b""
     while handshake.established is None:
-        if out := handshake.outgoing():
+        if out := handshake.data_to_send():
             sock.sendall(out)
             continue
         got = sock.recv(65536)
         if not got:
             raise ConnectionResetError("refused")
         data += got
-        data = data[handshake.receive(data) :]
-    sock.sendall(handshake.outgoing())
+        data = data[handshake.receive_data(data) :]
+    sock.sendall(handshake.data_to_send())
     return sock, handshake.established
 
 
@@ -261,7 +261,7 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
         handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2))
         try:
             sock = _connect(host, port, source)
-            sock.sendall(handshake.outgoing())
+            sock.sendall(handshake.data_to_send())
         except OSError:
             continue
         kept.append(sock)
@@ -283,7 +283,7 @@ def _first_messages(name: str, peer: PeerId, static: bytes) -> Iterator[bytes]:
     while True:
         endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
         client = ClientHandshake(endpoint, os.urandom, expected=peer, suite=Suite(2), remote_static=static)
-        message = bytearray(client.outgoing())
+        message = bytearray(client.data_to_send())
         if name == "IK by nobody":
             message[-1] ^= 1
         yield bytes(message)

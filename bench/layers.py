@@ -60,8 +60,8 @@ def handshake(client: Endpoint, server: Endpoint, static: bytes | None) -> tuple
     )
     theirs = ServerHandshake(server, os.urandom)
     while ours.established is None or theirs.established is None:
-        theirs.receive(ours.outgoing())
-        ours.receive(theirs.outgoing())
+        theirs.receive_data(ours.data_to_send())
+        ours.receive_data(theirs.data_to_send())
     return ours.established, theirs.established
 
 
@@ -90,7 +90,7 @@ class Pair:
         self.client = Session(ours, DEFAULT, 0.0, client=True)
         self.server = Session(theirs, DEFAULT, 0.0, client=False)
         self._out, self._in = Buffer(READ), Buffer(READ)
-        self.server.admit()
+        self.server.admit_client()
         self.exchange()
         self.stream = self.client.open_stream()
 
@@ -100,19 +100,19 @@ class Pair:
         while moved:
             moved = False
             for source, target in ((self.client, self.server), (self.server, self.client)):
-                while size := source.seal(source.link, self._out, 0.0):
+                while size := source.seal_records(source.link, self._out, 0.0):
                     self._in.view[:size] = self._out.view[:size]
-                    target.receive(target.link, self._in, 0, size, 0.0)
+                    target.receive_records(target.link, self._in, 0, size, 0.0)
                     moved = True
-                for event in target.events():
+                for event in target.take_events():
                     if type(event) is StreamData:
                         received += len(event.data)
-                        target.consumed(event.stream_id, len(event.data))
+                        target.consume_data(event.stream_id, len(event.data))
         return received
 
     def send(self, data: bytes) -> int:
         """Write on the client's stream and carry it over."""
-        self.client.write(self.stream, data)
+        self.client.write_stream(self.stream, data)
         return self.exchange()
 
 

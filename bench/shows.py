@@ -24,7 +24,7 @@ from dtp.broadcast.errors import ShowLost, ShowUnreachable
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.format.segment import pieces_of
 from dtp.broadcast.hearing import listen_to
-from dtp.broadcast.held import Held
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
 from dtp.identity import Identity
@@ -49,7 +49,7 @@ def verify(rate: int, seconds: int) -> float:
     for at in range(int(seconds / SEGMENT)):
         body = os.urandom(size)
         made.append((signer.sign(body, time_ms=at).encoded, [bytes(each) for each in pieces_of(body)]))
-    held = Held(signer.announcement)
+    held = HeldSegments(signer.announcement)
     began = time.process_time()
     for number, (manifest, pieces) in enumerate(made):
         held.add_manifest(manifest)

@@ -72,7 +72,7 @@ async def main() -> None:
             await line(mine, 3)
             print("what everybody sees:")
             await line(theirs, 3)
-            mine.dismiss(song)
+            mine.dismiss_entry(song)
             print("once the best is played:")
             await line(mine, 2)
         earned, _ = await shows.collect(station, show)

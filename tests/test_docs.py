@@ -279,5 +279,5 @@ def test_the_files_and_methods_that_the_architecture_names_are_there():
                 defined |= {(node.name, each.name) for each in parts}
     named = set(_MEMBER.findall(text))
     assert len(named) > 12
-    bases = {("Session", "receive"): "Receiving"}  # a part of it, in a file of its own
+    bases = {("Session", "receive_records"): "Receiving"}  # a part of it, in a file of its own
     assert {(bases.get(each, each[0]), each[1]) for each in named} <= defined

@@ -176,7 +176,7 @@ class DtpWire(Wire):
         if self.job.variant == "dtp-chacha":
             suites = (Suite.CHACHAPOLY_SHA256,)
         if self.job.variant == "dtp-xx":
-            dial._known.forget(target.peer)
+            dial._known.forget_key(target.peer)
         dialer = dial.Dialer(target, Endpoint(self._me, suites), target.service, ())
         connection = await dialer.connect()
         self.facts |= _dtp_facts(connection)

@@ -320,7 +320,7 @@ class StreamTransport(transports._FlowControlMixin):
         if self._lost:
             return
         if self._closing:
-            if stream._delivered or (error is None and self._connection.outlet.acknowledged(stream.id)):
+            if stream._delivered or (error is None and self._connection.outlet.is_acknowledged(stream.id)):
                 self._connection_lost(None)
             elif error is not None:
                 self._connection_lost(error)

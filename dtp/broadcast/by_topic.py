@@ -44,7 +44,7 @@ class TopicSender:
         self._topic, self._announced = topic, m.build(m.Announced(announcement.encoded))
         self._waiting: list[bytes] = []
 
-    def check(self, data: bytes, flags: Flag) -> None:
+    def check_data(self, data: bytes, flags: Flag) -> None:
         """Raise `BroadcastError` for what no topic carries."""
         if Flag.INIT in flags:
             raise BroadcastError(
@@ -53,25 +53,25 @@ class TopicSender:
         if len(data) > MOST:
             raise BroadcastError(f"a segment of {len(data):,} bytes; {MOST:,} are the most in a topic")
 
-    def add(self, segment: Segment, data: bytes) -> None:
+    def add_segment(self, segment: Segment, data: bytes) -> None:
         """A segment is to be published."""
         pieces = [m.Piece(segment.number, at, bytes(each)) for at, each in enumerate(pieces_of(data))]
         built = m.build(m.Manifest(segment.encoded)) + b"".join(m.build(each) for each in pieces)
         self._waiting.append(self._announced + built)
 
-    async def flush(self) -> None:
+    async def publish_waiting(self) -> None:
         """Publish what is to be; wait where the network can't take more. Without a listener it goes to nobody."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
-            await self._publish(each)
+            await self._publish_data(each)
 
-    async def tell(self) -> None:
+    async def announce_repeatedly(self) -> None:
         """Say again and again that the producer is there, until this is cancelled."""
         while True:
-            await self._publish(self._announced)
+            await self._publish_data(self._announced)
             await asyncio.sleep(_TELL)
 
-    async def _publish(self, data: bytes) -> None:
+    async def _publish_data(self, data: bytes) -> None:
         with contextlib.suppress(NoTopicPeers):
             await self._topic.publish(data, patience=0)
 
@@ -102,7 +102,7 @@ class TopicReceiver(Receiver):
         self._topic = topic
         self._repairs = TaskSet(on_error=lambda *_: None)
 
-    def validate(self, message: Message) -> Verdict:
+    def validate_message(self, message: Message) -> Verdict:
         """Say whether a message is passed on: whoever sends one that isn't its author's show is to blame."""
         try:
             parse_feed(message)
@@ -110,10 +110,10 @@ class TopicReceiver(Receiver):
             return Verdict.REJECT
         return Verdict.ACCEPT
 
-    async def _run(self) -> None:
+    async def _run_receiver(self) -> None:
         self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.anybody)
         try:
-            async with self._topic(validator=self.validate) as topic:
+            async with self._topic(validator=self.validate_message) as topic:
                 async for message in topic:
                     self._take_all(message.author, parse_feed(message))
                     if self.held is not None and self.held.ended:
@@ -128,7 +128,7 @@ class TopicReceiver(Receiver):
             for each in messages:
                 match each:
                     case m.Announced(data):
-                        self._announced(data)
+                        self._take_announcement(data)
                         self._say_alive()
                         self._come_through((author,))
                     case m.Manifest(data):
@@ -140,17 +140,17 @@ class TopicReceiver(Receiver):
                             self.completed += 1
 
     def _look_for_missing(self) -> None:
-        wanted = self._wanted()
+        wanted = self._first_wanted()
         if wanted is not None and self.held is not None and wanted < self.held.edge and not self._repairs:
-            self._repairs.start(self._repair(wanted), name="dtp-show-repair")
+            self._repairs.start(self._fetch_missing(wanted), name="dtp-show-repair")
 
-    async def _repair(self, wanted: int) -> None:
+    async def _fetch_missing(self, wanted: int) -> None:
         """Give what is missing a moment; then ask who serves the show, and call it lost where nobody has it."""
         await asyncio.sleep(_LATE)
         held = self._open_held()
-        if self._wanted() != wanted:
+        if self._first_wanted() != wanted:
             return
         last = wanted
-        while last < held.edge and held.get(last) is None:
+        while last < held.edge and held.get_segment(last) is None:
             last += 1
-        await self._recover("", wanted, max(wanted, last - 1))
+        await self._recover_lost("", wanted, max(wanted, last - 1))

@@ -40,23 +40,23 @@ class Cutter(ABC):
         """Return the segments that are complete with these bytes. Raise `BroadcastError` for what can't be cut."""
         self._began = now if self._began is None else self._began
         self._buffer += data
-        cuts = list(self._cut(now))
+        cuts = list(self._cut_ready(now))
         if len(self._buffer) > MAX_SIZE:
             raise BroadcastError(f"no place to cut in {MAX_SIZE:,} bytes: is the input what --cut says?")
         return cuts
 
     def finish(self, now: float) -> list[Cut]:
         """Return what is left, at the end of the input."""
-        return [self._take(len(self._buffer), Flag.START, now)] if self._buffer else []
+        return [self._take_cut(len(self._buffer), Flag.START, now)] if self._buffer else []
 
     def tick(self, now: float) -> list[Cut]:
         """Return what is due at this time, though nothing came."""
         return []
 
     @abstractmethod
-    def _cut(self, now: float) -> Iterator[Cut]: ...
+    def _cut_ready(self, now: float) -> Iterator[Cut]: ...
 
-    def _take(self, size: int, flags: Flag, now: float) -> Cut:
+    def _take_cut(self, size: int, flags: Flag, now: float) -> Cut:
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         began, self._began = self._began, now
@@ -73,24 +73,24 @@ class ByteCutter(Cutter):
         super().__init__()
         self._every = every
 
-    def _cut(self, now: float) -> Iterator[Cut]:
+    def _cut_ready(self, now: float) -> Iterator[Cut]:
         while len(self._buffer) >= self._MOST:
-            yield self._take(self._MOST, Flag.START, now)
+            yield self._take_cut(self._MOST, Flag.START, now)
         yield from self.tick(now)
 
     def tick(self, now: float) -> list[Cut]:
         """Return what has come, once it has waited long enough."""
         if self._buffer and self._began is not None and now - self._began >= self._every:
-            return [self._take(len(self._buffer), Flag.START, now)]
+            return [self._take_cut(len(self._buffer), Flag.START, now)]
         return []
 
 
 class LineCutter(Cutter):
     """Text: a segment for each line."""
 
-    def _cut(self, now: float) -> Iterator[Cut]:
+    def _cut_ready(self, now: float) -> Iterator[Cut]:
         while (end := self._buffer.find(b"\n")) >= 0:
-            yield self._take(end + 1, Flag.START, now)
+            yield self._take_cut(end + 1, Flag.START, now)
 
 
 class Mp4Cutter(Cutter):
@@ -109,12 +109,12 @@ class Mp4Cutter(Cutter):
         self._data = False  # a fragment's data has come: the next fragment begins a segment
         self._init = True
 
-    def _cut(self, now: float) -> Iterator[Cut]:
-        while (box := self._box()) is not None:
+    def _cut_ready(self, now: float) -> Iterator[Cut]:
+        while (box := self._read_box()) is not None:
             kind, size = box
             begins = kind == b"moof" or kind in self._BEFORE
             if self._at and begins and (self._init or self._data):
-                yield self._take(self._at, Flag.INIT if self._init else Flag.START, now)
+                yield self._take_cut(self._at, Flag.INIT if self._init else Flag.START, now)
                 self._at, self._init, self._data = 0, False, False
                 continue
             if self._at + size > len(self._buffer):
@@ -122,10 +122,10 @@ class Mp4Cutter(Cutter):
             self._at += size
             self._data = self._data or kind == b"mdat"
             if self._data and not self._init:  # a fragment is complete with its data
-                yield self._take(self._at, Flag.START, now)
+                yield self._take_cut(self._at, Flag.START, now)
                 self._at, self._data = 0, False
 
-    def _box(self) -> tuple[bytes, int] | None:
+    def _read_box(self) -> tuple[bytes, int] | None:
         head = self._buffer[self._at : self._at + 16]
         if len(head) < 8:
             return None
@@ -153,15 +153,15 @@ class MatroskaCutter(Cutter):
         self._at = 0
         self._init, self._open = True, False  # `open`: within a cluster of unknown size
 
-    def _cut(self, now: float) -> Iterator[Cut]:
-        while (element := self._element()) is not None:
+    def _cut_ready(self, now: float) -> Iterator[Cut]:
+        while (element := self._read_element()) is not None:
             kind, head, size = element
             if kind == self._CLUSTER and self._init and self._at:
-                yield self._take(self._at, Flag.INIT, now)
+                yield self._take_cut(self._at, Flag.INIT, now)
                 self._at, self._init = 0, False
                 continue
             if self._open and kind not in self._IN_CLUSTER:
-                yield self._take(self._at, Flag.START, now)
+                yield self._take_cut(self._at, Flag.START, now)
                 self._at, self._open = 0, False
                 continue
             if kind == self._SEGMENT:
@@ -176,10 +176,10 @@ class MatroskaCutter(Cutter):
                 return
             self._at += head + size
             if kind == self._CLUSTER and not self._open:
-                yield self._take(self._at, Flag.START, now)
+                yield self._take_cut(self._at, Flag.START, now)
                 self._at = 0
 
-    def _element(self) -> tuple[bytes, int, int | None] | None:
+    def _read_element(self) -> tuple[bytes, int, int | None] | None:
         """Return id, bytes of the head and size (None for unknown) of the next element; None until it is here."""
         at, buffer = self._at, self._buffer
         if at >= len(buffer):
@@ -221,11 +221,11 @@ class AutoCutter(Cutter):
             if len(self._buffer) < 8:
                 return []
             data = bytes(self._buffer)
-            self._choose(data)
+            self._choose_cutter(data)
         assert self._chosen is not None
         return self._chosen.feed(data, now)
 
-    def _choose(self, data: bytes) -> None:
+    def _choose_cutter(self, data: bytes) -> None:
         if data[4:8] == b"ftyp":
             self._chosen = Mp4Cutter()
         elif data.startswith(b"\x1a\x45\xdf\xa3"):
@@ -241,7 +241,7 @@ class AutoCutter(Cutter):
         """Return what is left."""
         return super().finish(now) if self._chosen is None else self._chosen.finish(now)
 
-    def _cut(self, now: float) -> Iterator[Cut]:
+    def _cut_ready(self, now: float) -> Iterator[Cut]:
         return iter(())
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
-from dtp.broadcast.held import Held, HeldSegment
+from dtp.broadcast.held import HeldSegment, HeldSegments
 from dtp.broadcast.rooms import Rooms
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.errors import DtpError
@@ -45,14 +45,14 @@ AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | R
 
 
 class Feeder:
-    """Serves a stream to those who connect. `serve` is the handler of a service.
+    """Serves a stream to those who connect. `serve_connection` is the handler of a service.
 
     What one reads slowly is not kept for it: when it falls behind what is held, it is told the gap, and goes on where
     the show is live.
     """
 
     def __init__(
-        self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT, ask_keys: AskKeys | None = None
+        self, held: HeldSegments, me: PeerId, *, fan_out: int = FAN_OUT, ask_keys: AskKeys | None = None
     ) -> None:
         """`ask_keys` is the producer's: others have no keys to give."""
         self.held = held
@@ -77,23 +77,23 @@ class Feeder:
         """How many listen here."""
         return len(self._listeners)
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until all who listen have the show to its end, or are gone."""
         while self._listeners:
             await self._went.wait()
             self._went.clear()
 
-    def finish(self, stream: Stream) -> None:
+    def finish_stream(self, stream: Stream) -> None:
         """Send a listener what is here, and end its stream then: it hears the show elsewhere."""
         self._finishing.add(stream)
-        self.held.wake()
+        self.held.notify_change()
 
-    def leave(self) -> None:
+    def finish_all(self) -> None:
         """Do so with all who listen, and who come yet."""
         self._leaving = True
-        self.held.wake()
+        self.held.notify_change()
 
-    def _finishes(self, stream: Stream) -> bool:
+    def _is_finishing(self, stream: Stream) -> bool:
         return self._leaving or stream in self._finishing
 
     @property
@@ -113,7 +113,7 @@ class Feeder:
         """`elsewhere` gives further addresses that have the show."""
         self._elsewhere = elsewhere
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve one connection, until it ends."""
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
@@ -145,15 +145,15 @@ class Feeder:
             elif not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
             elif hello.count:
-                await self._feed(stream, hello, min(hello.count, _MOST_AT_ONCE))
+                await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
             elif self.listeners >= self.fan_out:
-                sent = self._rooms.send()
-                frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._others(stream))))))
+                sent = self._rooms.choose_places()
+                frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._other_addresses(stream))))))
             else:
                 self._listeners[stream] = _own(connection.peer, hello.addresses)
                 hearing = start_task(self._hear_rooms(stream), name="dtp-show-rooms")
                 try:
-                    await self._feed(stream, hello, None)
+                    await self._feed_listener(stream, hello, None)
                 finally:
                     hearing.cancel()
                     await asyncio.gather(hearing, return_exceptions=True)
@@ -166,7 +166,7 @@ class Feeder:
             log.debug("%s went: %s", connection.peer.short, fault)
         finally:
             self._listeners.pop(stream, None)
-            self._rooms.forget(stream)
+            self._rooms.forget_places(stream)
             self._went.set()
 
     async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
@@ -186,7 +186,7 @@ class Feeder:
             while (message := await frames.read(stream)) is not None:
                 if not isinstance(message, m.Room):
                     raise ShowMessageError("a listener says where there is room, and nothing else")
-                self._rooms.tell(stream, message.places)
+                self._rooms.set_places(stream, message.places)
                 await asyncio.sleep(_ROOMS)
         except ShowMessageError as fault:
             log.info("a listener is none: %s", fault)
@@ -194,56 +194,61 @@ class Feeder:
         except DtpError as fault:
             log.debug("a listener went: %s", fault)
 
-    def places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
+    def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
         """Return where there is room, the nearest first: here, at the addresses `own`, and below."""
         free = self.fan_out - self.listeners
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
-        return (*here, *self._rooms.nearest())[: m.MAX_ADDRESSES]
+        return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
-    def _others(self, stream: Stream) -> tuple[str, ...]:
+    def _other_addresses(self, stream: Stream) -> tuple[str, ...]:
         """Addresses of those who serve the show too, without the one who asks."""
-        below = [each.address for each in self._rooms.nearest(stream)]
+        below = [each.address for each in self._rooms.list_nearest(stream)]
         below += [each for other, told in self._listeners.items() if other is not stream for each in told]
         mine = self._listeners.get(stream, ())
         return tuple(dict.fromkeys(each for each in (*below, *self._elsewhere()) if each not in mine))
 
     def _say_state(self, stream: Stream) -> None:
         room = self.listeners < self.fan_out
-        frames.write(stream, m.State(self.path[: m.MAX_PATH], self._others(stream)[: m.MAX_ADDRESSES], room))
+        frames.write(
+            stream,
+            m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream)[: m.MAX_ADDRESSES], room),
+        )
 
-    async def _feed(self, stream: Stream, hello: m.Hello, count: int | None) -> None:
+    async def _feed_listener(self, stream: Stream, hello: m.Hello, count: int | None) -> None:
         held = self.held
         frames.write(stream, m.Announced(held.announcement.encoded))
         self._say_state(stream)
         try:
-            number = hello.start if hello.start is not None else await self._live(stream, hello.back_ms)
+            number = (
+                hello.start if hello.start is not None else await self._find_live_start(stream, hello.back_ms)
+            )
             for each in held.needed_by(number):
-                await self._send(stream, each)
+                await self._send_segment(stream, each)
             end = None if count is None else number + count
             while (end is None or number < end) and (held.last is None or number <= held.last):
-                following = await self._next(stream, number, may_wait=count is None)
+                following = await self._send_next(stream, number, may_wait=count is None)
                 if following is None:
                     return
                 number = following
         except ProducerEquivocated as fault:
             frames.write(stream, m.Proof(fault.proof.encode()))
 
-    async def _live(self, stream: Stream, back_ms: int) -> int:
+    async def _find_live_start(self, stream: Stream, back_ms: int) -> int:
         while (start := self.held.live_start(back_ms)) is None:
             if self.held.last is not None:
                 return self.held.last
-            if self._finishes(stream):
+            if self._is_finishing(stream):
                 return self.held.edge + 1
-            await self._wait(stream)
+            await self._wait_change(stream)
         return start
 
-    async def _next(self, stream: Stream, number: int, *, may_wait: bool) -> int | None:
+    async def _send_next(self, stream: Stream, number: int, *, may_wait: bool) -> int | None:
         """Send segment `number`, or say that it is lost, and return the next one; None for no more."""
         if self.held.fault is not None:
             raise self.held.fault
-        segment = self.held.get(number)
+        segment = self.held.get_segment(number)
         if segment is not None:
-            return number + 1 if await self._send(stream, segment) else number
+            return number + 1 if await self._send_segment(stream, segment) else number
         if self.held.is_lost(number):
             following = number + 1
             while following <= self.held.edge and self.held.is_lost(following):
@@ -251,12 +256,12 @@ class Feeder:
             frames.write(stream, m.Gap(number, following - 1))
             await stream.drain()
             return following
-        if not may_wait or self._finishes(stream):
+        if not may_wait or self._is_finishing(stream):
             return None
-        await self._wait(stream)
+        await self._wait_change(stream)
         return number
 
-    async def _wait(self, stream: Stream) -> None:
+    async def _wait_change(self, stream: Stream) -> None:
         """Wait for the next change; meanwhile say each second that this side is there."""
         if stream.write_error is not None:
             raise stream.write_error
@@ -264,19 +269,19 @@ class Feeder:
             raise self.held.fault
         try:
             async with asyncio.timeout(_TELL):
-                await self.held.changed()
+                await self.held.wait_change()
         except TimeoutError:
             self._say_state(stream)
 
-    async def _send(self, stream: Stream, segment: HeldSegment) -> bool:
+    async def _send_segment(self, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment, each piece when it is here. False when it got lost meanwhile."""
         number = segment.segment.number
         frames.write(stream, m.Manifest(segment.segment.encoded))
         for index in range(segment.segment.pieces):
-            while (piece := segment.piece(index)) is None:
-                if self.held.get(number) is not segment:
+            while (piece := segment.get_piece(index)) is None:
+                if self.held.get_segment(number) is not segment:
                     return False
-                await self._wait(stream)
+                await self._wait_change(stream)
             frames.write(stream, m.Piece(number, index, piece))
             self.sent += len(piece)
             await stream.drain()

@@ -14,7 +14,7 @@ from typing import Final
 from dtp.broadcast.by_topic import TopicReceiver
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Segment
-from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
@@ -91,8 +91,10 @@ class ShowStream:
         self._over, self._back_ms = over, back_ms
         if topic is not None:
             place = _among(place, given)
-        self.node: ShowNode = place.node(self._identity, {self._service: self._serve} if place.listen else {})
-        kind = Receiver if topic is None else partial(TopicReceiver, self._joining(topic))
+        self.node: ShowNode = place.node(
+            self._identity, {self._service: self._serve_connection} if place.listen else {}
+        )
+        kind = Receiver if topic is None else partial(TopicReceiver, self._topic_maker(topic))
         self.receiver = kind(
             self._identity.id,
             lambda address: self.node.connect(address),
@@ -111,7 +113,7 @@ class ShowStream:
         )
         self._init = b""
 
-    def _joining(self, name: str) -> Callable[..., Topic]:
+    def _topic_maker(self, name: str) -> Callable[..., Topic]:
         """Return what makes the topic, once the node is open."""
 
         def join(validator: Validator) -> Topic:
@@ -128,9 +130,9 @@ class ShowStream:
                 await self.node.gossip.attach(self._over, plain=True)
             if self._serves:
                 own = addresses_of(self.node, self._service)
-                self.receiver.parents.avoid(own)
+                self.receiver.parents.avoid_addresses(own)
                 self.receiver.serving = lambda: own
-                self.receiver.room = lambda: self._room(own)
+                self.receiver.room = lambda: self._list_room(own)
             self._task = start_task(self.receiver.run(), name="dtp-show-receiver")
             stack.callback(self._task.cancel)
             stack.push_async_callback(self._asker.close)
@@ -147,7 +149,7 @@ class ShowStream:
     async def announcement(self) -> Announcement:
         """Wait until somebody is heard, and return what the show says of itself. Raise `ShowUnreachable`,
         `SegmentForeign`."""
-        return (await self.receiver.opened()).announcement
+        return (await self.receiver.wait_opened()).announcement
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -156,7 +158,7 @@ class ShowStream:
 
     def learn(self, *addresses: str) -> None:
         """Hear the show at these as well, where those that are known have it no more. Raise `AddressError`."""
-        self.receiver.parents.learn(str(_with_service(Address.parse(each))) for each in addresses)
+        self.receiver.parents.learn_addresses(str(_with_service(Address.parse(each))) for each in addresses)
 
     @property
     def is_heard(self) -> bool:
@@ -173,18 +175,18 @@ class ShowStream:
         if self._feeder is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
-                    await self._feeder.drained()
+                    await self._feeder.wait_drained()
 
-    def _room(self, own: tuple[str, ...]) -> tuple[FreePlace, ...]:
+    def _list_room(self, own: tuple[str, ...]) -> tuple[FreePlace, ...]:
         """Where there is room, here and below."""
         if self._feeder is not None:
-            return self._feeder.places(own)
+            return self._feeder.list_places(own)
         return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
 
     async def serving(self) -> Feeder:
         """Wait until somebody is heard, and return what serves others here. Raise as `announcement` does."""
         if self._feeder is None:
-            feeder = Feeder(await self.receiver.opened(), self._identity.id, fan_out=self._fan_out)
+            feeder = Feeder(await self.receiver.wait_opened(), self._identity.id, fan_out=self._fan_out)
             if self._feeder is None:
                 self._feeder = feeder
                 feeder.know_others(lambda: self.receiver.parents.addresses)
@@ -192,31 +194,31 @@ class ShowStream:
                 feeder.come_through(self.receiver.path)
         return self._feeder
 
-    async def _serve(self, connection: Connection) -> None:
-        await (await self.serving()).serve(connection)
+    async def _serve_connection(self, connection: Connection) -> None:
+        await (await self.serving()).serve_connection(connection)
 
     async def __aiter__(self) -> AsyncIterator[HeardSegment]:
         """Give each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
         `ShowLost` behind the last one that is here."""
         if self._task is not None:
-            async for each in self._segments():
+            async for each in self._iter_segments():
                 yield each
             return
         async with self:
-            async for each in self._segments():
+            async for each in self._iter_segments():
                 yield each
 
-    async def _segments(self) -> AsyncIterator[HeardSegment]:
+    async def _iter_segments(self) -> AsyncIterator[HeardSegment]:
         async for each in self.carried():
-            yield await self._opened(each)
+            yield await self._open_heard(each)
 
     async def carried(self) -> AsyncIterator[HeardSegment]:
         """Give each segment as it came, sealed where the show is: for who passes it on. Raise as iterating does, but
         for `ShowSealed`. The stream has to be open."""
-        held = await self.receiver.opened()
+        held = await self.receiver.wait_opened()
         order = Order(held, lambda: self.receiver.start)
         while True:
-            for each in order.ready():
+            for each in order.take_ready():
                 yield each
             if held.fault is not None:
                 raise held.fault
@@ -224,7 +226,7 @@ class ShowStream:
                 return
             if self.receiver.fault is not None:
                 raise self.receiver.fault
-            await held.changed()
+            await held.wait_change()
 
     def _key_places(self, producer: PeerId) -> list[str]:
         """Where the producer's keys are asked for: where it is known to be, else where it is found."""
@@ -232,12 +234,12 @@ class ShowStream:
         here = [each for each in known if Address.parse(each).peer == producer]
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
-    async def _opened(self, heard: HeardSegment) -> HeardSegment:
+    async def _open_heard(self, heard: HeardSegment) -> HeardSegment:
         """Return what was heard as a program wants it. Raise `ShowSealed`."""
         segment = heard.segment
         if not self._opener.has_key(segment):
-            held = await self.receiver.opened()
-            self._opener.learn(await self._asker.ask(held.announcement, segment.epoch))
+            held = await self.receiver.wait_opened()
+            self._opener.learn(await self._asker.ask_keys(held.announcement, segment.epoch))
         data = self._opener.open(segment, heard.data)
         if heard.is_init:
             data, self._init = b"" if data == self._init else data, data
@@ -264,7 +266,7 @@ def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
 class Order:
     """Puts segments in order, as they become whole: a value over `Held`."""
 
-    def __init__(self, held: Held, start: Callable[[], int | None]) -> None:
+    def __init__(self, held: HeldSegments, start: Callable[[], int | None]) -> None:
         """`start` gives the first segment to hear, once that is known."""
         self._held, self._start = held, start
         self._next: int | None = None
@@ -272,25 +274,25 @@ class Order:
         #: Init data and keys that were given last.
         self._given: deque[int] = deque(maxlen=16)
 
-    def ready(self) -> Iterable[HeardSegment]:
+    def take_ready(self) -> Iterable[HeardSegment]:
         """Give the segments that are next and whole."""
         held = self._held
         if self._next is None:
             self._next = self._start()
         while self._next is not None:
             number = self._next
-            each = held.get(number)
+            each = held.get_segment(number)
             if each is not None and each.whole:
-                yield from self._give(each.segment, each.data)
+                yield from self._give_ready(each.segment, each.data)
             elif held.is_lost(number) or (held.ended and number <= held.edge):
                 self._missed_from = number if self._missed_from is None else self._missed_from
             else:
                 return
             self._next = number + 1
 
-    def _give(self, segment: Segment, data: bytes) -> Iterable[HeardSegment]:
+    def _give_ready(self, segment: Segment, data: bytes) -> Iterable[HeardSegment]:
         held = self._held
-        newest = held.get(held.edge)
+        newest = held.get_segment(held.edge)
         behind = 0 if newest is None else newest.segment.time_ms - segment.time_ms
         for each in held.needed_by(segment.number):
             if each.whole and each.segment.number not in self._given:

@@ -31,7 +31,7 @@ class HeldSegment:
         """True when all pieces are here."""
         return not self._missing
 
-    def piece(self, index: int) -> bytes | None:
+    def get_piece(self, index: int) -> bytes | None:
         """Return a piece, None while it isn't here."""
         return self._pieces[index]
 
@@ -40,7 +40,7 @@ class HeldSegment:
         """All of its bytes. Only when it is whole."""
         return b"".join(each for each in self._pieces if each is not None)
 
-    def add(self, index: int, piece: bytes) -> bool:
+    def add_piece(self, index: int, piece: bytes) -> bool:
         """Keep a piece; True when it is new. Raise `SegmentForged` for one that isn't what was signed."""
         if 0 <= index < len(self._pieces) and self._pieces[index] is not None:
             return False
@@ -50,8 +50,8 @@ class HeldSegment:
         return True
 
 
-class Held:
-    """The newest segments of a stream. Whoever waits is woken by `changed()`.
+class HeldSegments:
+    """The newest segments of a stream. Whoever waits is woken by `wait_change()`.
 
     Segments are forgotten from the lowest number on, but for the newest init data and the newest keys.
     """
@@ -78,7 +78,7 @@ class Held:
     def __len__(self) -> int:
         return len(self._segments)
 
-    def get(self, number: int) -> HeldSegment | None:
+    def get_segment(self, number: int) -> HeldSegment | None:
         """Return a segment, None where it isn't here."""
         return self._segments.get(number)
 
@@ -106,16 +106,16 @@ class Held:
         try:
             segment = self.verifier.check(data)
         except ProducerEquivocated as fault:
-            self._end(fault)
+            self._end_by_fault(fault)
             raise
         is_init = bool(segment.flags & (Flag.INIT | Flag.KEYS))
         if self._floor is None and not is_init:
             self._floor = segment.number
         if segment.number not in self._segments and (is_init or segment.number >= self.oldest):
-            self._keep(segment)
+            self._keep_segment(segment)
         return segment
 
-    def _keep(self, segment: Segment) -> None:
+    def _keep_segment(self, segment: Segment) -> None:
         self._segments[segment.number] = HeldSegment(segment)
         self._gaps.pop(segment.number, None)
         if Flag.KEYS in segment.flags:
@@ -126,7 +126,7 @@ class Held:
             self.last = segment.number
         while (self._size > self._limit or len(self._segments) > REMEMBERED) and self._forget_one():
             pass
-        self._tell()
+        self._wake_waiting()
 
     def _forget_one(self) -> bool:
         needed = {self.edge, *(each.segment.number for each in self.needed_by(self.edge))}
@@ -148,9 +148,9 @@ class Held:
             if number < self.oldest:  # forgotten meanwhile
                 return False
             raise SegmentError(f"a piece of segment {number} came before its manifest")
-        if not held.add(index, piece):
+        if not held.add_piece(index, piece):
             return False
-        self._tell()
+        self._wake_waiting()
         return True
 
     def add_own(self, segment: Segment, data: bytes) -> None:
@@ -169,17 +169,19 @@ class Held:
         while len(self._gaps) > _GAPS:
             self._gaps.popitem(last=False)
         self.edge = max(self.edge, last)
-        self._tell()
+        self._wake_waiting()
 
-    def believe(self, data: bytes) -> None:
+    def accept_proof(self, data: bytes) -> None:
         """Take a proof that the producer signed two chains. Raise `SegmentError` for one that proves nothing."""
         proof = Equivocation.decode(data, self.announcement)
         self.verifier.believe(proof)
-        self._end(ProducerEquivocated("the producer signed two chains: nothing more of it is taken", proof))
+        self._end_by_fault(
+            ProducerEquivocated("the producer signed two chains: nothing more of it is taken", proof)
+        )
 
-    def _end(self, fault: SegmentError) -> None:
+    def _end_by_fault(self, fault: SegmentError) -> None:
         self.fault = self.fault or fault
-        self._tell()
+        self._wake_waiting()
 
     def live_start(self, back_ms: int) -> int | None:
         """Return the segment to begin with, `back_ms` before the newest one; None where there is none yet."""
@@ -203,14 +205,14 @@ class Held:
         found = [self._segments.get(each) for each in wanted if each not in (None, NO_INIT, number)]
         return [each for each in found if each is not None]
 
-    def wake(self) -> None:
+    def notify_change(self) -> None:
         """Wake whoever waits for a change: something beside the segments has."""
-        self._tell()
+        self._wake_waiting()
 
-    def _tell(self) -> None:
+    def _wake_waiting(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    async def changed(self) -> None:
+    async def wait_change(self) -> None:
         """Wait for the next change. Look first and wait then: without an `await` between, none is missed."""
         await self._changed.wait()

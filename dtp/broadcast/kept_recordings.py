@@ -48,7 +48,7 @@ class RecordingAbsent(CarrierError):
 
 
 class RecordingServer:
-    """Serves recordings to whoever knows their hash. `serve` is the handler of a service."""
+    """Serves recordings to whoever knows their hash. `serve_connection` is the handler of a service."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         """Read the files, to know their hashes. Raise as `Recording` does for what is none."""
@@ -62,7 +62,7 @@ class RecordingServer:
         """The SHA-256 of each file."""
         return tuple(self._files)
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve one connection, until it ends."""
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
@@ -70,11 +70,11 @@ class RecordingServer:
                 if len(tasks) >= _STREAMS:
                     stream.reset()
                 else:
-                    tasks.start(self._answer(connection, stream), name="dtp-recording-sent")
+                    tasks.start(self._answer_stream(connection, stream), name="dtp-recording-sent")
         finally:
             await tasks.stop()
 
-    async def _answer(self, connection: Connection, stream: Stream) -> None:
+    async def _answer_stream(self, connection: Connection, stream: Stream) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 digest, begin = _ASKED.unpack(await stream.readexactly(_ASKED.size))
@@ -133,7 +133,7 @@ class _Part:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self.size = file, sha256(), 0
 
-    def add(self, data: bytes) -> None:
+    def add_data(self, data: bytes) -> None:
         self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
@@ -180,4 +180,4 @@ async def _take(digest: bytes, part: _Part, place: str, dial: Dial, most: int) -
                 data = await stream.read(min(_PART, size - part.size))
             if not data:
                 raise PeerError("it broke off")
-            await asyncio.to_thread(part.add, data)
+            await asyncio.to_thread(part.add_data, data)

@@ -104,7 +104,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ShowState:
     """How the sender stands. `path` are those through whom it hears the show, the producer first and itself last, or
     without the producer where it isn't heard; `others` serve the show too; `room` says whether it takes one more
     listener. Comes at least once a second."""
@@ -181,7 +181,7 @@ Message = (
     | Announced
     | Manifest
     | Piece
-    | State
+    | ShowState
     | Full
     | Proof
     | Gap
@@ -209,7 +209,7 @@ def build(message: Message) -> bytes:
         case Hello(start, back_ms, count, addresses):
             fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count}
             return _frame(Kind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
-        case State(path, others, room):
+        case ShowState(path, others, room):
             keys = [each.key for each in path]
             state = {"path": keys, "others": _fitting(others), "room": room}
             return _frame(Kind.STATE, msgpack.packb(state))
@@ -290,7 +290,7 @@ def _state(body: bytes) -> Message:
     room = fields.get("room")
     if not isinstance(room, bool):
         raise ShowMessageError("a state needs 'room', true or false")
-    return State(peers, _addresses(fields, "others"), room)
+    return ShowState(peers, _addresses(fields, "others"), room)
 
 
 def _key_wanted(body: bytes) -> Message:

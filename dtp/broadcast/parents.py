@@ -47,43 +47,43 @@ class Parents:
     @property
     def addresses(self) -> list[str]:
         """All that are known, the best first."""
-        return [each.address for each in self._ranked()]
+        return [each.address for each in self._rank_known()]
 
     @property
     def all_lied(self) -> bool:
         """True when nobody is left who hasn't sent what the producer didn't sign, or another show."""
         return all(each.lied for each in self._known.values())
 
-    def avoid(self, own: Iterable[str]) -> None:
+    def avoid_addresses(self, own: Iterable[str]) -> None:
         """These are addresses of the listener itself: they are never tried."""
         self._own = frozenset(own)
         for each in self._own:
             self._known.pop(each, None)
 
-    def learn(self, addresses: Iterable[str]) -> None:
+    def learn_addresses(self, addresses: Iterable[str]) -> None:
         """Somebody says that these have the show. Past the bound those go that were never of use."""
         self._learned += 1
         for each in addresses:
             if each not in self._own:
                 self._known.setdefault(each, _Known(each, False)).told = self._learned
         while len(self._known) > MOST:
-            worst = [each for each in self._ranked() if not each.given]
+            worst = [each for each in self._rank_known() if not each.given]
             if not worst:
                 return
             del self._known[worst[-1].address]
 
-    def _ranked(self) -> list[_Known]:
+    def _rank_known(self) -> list[_Known]:
         return sorted(
             self._known.values(), key=lambda each: (each.failures + each.refusals, -each.rate, -each.told)
         )
 
-    def due(self, now: float, count: int) -> list[str]:
+    def list_due(self, now: float, count: int) -> list[str]:
         """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster.
 
         Where several are compared, one is of those that were given, if it may be tried: it knows where there is room,
         and was full itself perhaps, when many others that were told of since have gone.
         """
-        due = [each for each in self._ranked() if each.not_before <= now]
+        due = [each for each in self._rank_known() if each.not_before <= now]
         chosen = due[:count]
         if count > 1 and not any(each.given for each in chosen):
             chosen[count - 1 :] = [each for each in due[count:] if each.given][:1] or chosen[count - 1 :]
@@ -93,13 +93,13 @@ class Parents:
         """Return when somebody may be tried; `now` where that is so already."""
         return max(now, min((each.not_before for each in self._known.values()), default=now + LONGEST))
 
-    def measured(self, address: str, rate: float) -> None:
+    def note_rate(self, address: str, rate: float) -> None:
         """`address` has sent `rate` bytes a second for a while: that counts as much as all before."""
         if (known := self._known.get(address)) is not None:
             known.rate = rate if not known.rate else (known.rate + rate) / 2
             known.failures = 0
 
-    def full(self, address: str, now: float) -> None:
+    def note_full(self, address: str, now: float) -> None:
         """`address` takes nobody now: those come first that haven't been asked, or who joins would ask the same ones
         again and again."""
         if (known := self._known.get(address)) is not None:
@@ -111,7 +111,7 @@ class Parents:
         if (known := self._known.get(address)) is not None:
             known.refusals = 0
 
-    def failed(self, address: str, now: float) -> None:
+    def note_failed(self, address: str, now: float) -> None:
         """`address` can't be reached, has ended, or is too slow."""
         if (known := self._known.get(address)) is not None:
             known.failures += 1
@@ -119,7 +119,7 @@ class Parents:
             if known.failures > 6 and not known.given:
                 del self._known[address]
 
-    def lied(self, address: str, now: float) -> None:
+    def note_forged(self, address: str, now: float) -> None:
         """`address` has sent what the producer didn't sign."""
         if (known := self._known.get(address)) is not None:
             known.failures += 1

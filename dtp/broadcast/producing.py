@@ -15,7 +15,7 @@ from dtp.broadcast.errors import BroadcastError, ShowBusy
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
 from dtp.broadcast.format.announcement import SHOW_SIZE
-from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.kept_position import KeptPosition
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of, is_heard_at
 from dtp.broadcast.sealed.admission import Admission
@@ -86,19 +86,19 @@ class Broadcast:
             )
         self._store = None if store is None else KeptPosition(store, id)
         with contextlib.ExitStack() as on_fault:
-            on_fault.callback(self._unlock)
-            announcement, position = self._load(id, media, title, sealed=admission is not None)
+            on_fault.callback(self._close_store)
+            announcement, position = self._load_position(id, media, title, sealed=admission is not None)
             on_fault.pop_all()
         self.signer = SegmentSigner(self.identity, announcement, position)
-        self.held = Held(announcement, limit=limit)
+        self.held = HeldSegments(announcement, limit=limit)
         self.held.edge = position.number - 1
         #: Makes keys; None for a show that is open.
         self.issuer: KeyIssuer | None = None
         if admission is not None:
             self.issuer = KeyIssuer(announcement.stream, admission, epoch=position.epoch)
-        ask_keys = None if self.issuer is None else self.issuer.ask
+        ask_keys = None if self.issuer is None else self.issuer.issue_keys
         self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys)
-        self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve})
+        self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve_connection})
         self._topic, self._over = topic, over
         if over is not None and topic is None:
             raise BroadcastError("a broker carries a topic: give topic")
@@ -116,11 +116,13 @@ class Broadcast:
         #: Follows the show on the chain; None for one that has none.
         self.keeper: ShowKeeper | None = None
 
-    def _unlock(self) -> None:
+    def _close_store(self) -> None:
         if self._store is not None:
             self._store.close()
 
-    def _load(self, show: bytes, media: str, title: str, *, sealed: bool) -> tuple[Announcement, Position]:
+    def _load_position(
+        self, show: bytes, media: str, title: str, *, sealed: bool
+    ) -> tuple[Announcement, Position]:
         kept = None if self._store is None else self._store.load()
         if kept is not None:
             if kept[0].sealed != sealed:
@@ -134,14 +136,14 @@ class Broadcast:
 
     async def __aenter__(self) -> Broadcast:
         async with AsyncExitStack() as stack:
-            stack.callback(self._unlock)
+            stack.callback(self._close_store)
             await stack.enter_async_context(self.node)
             if self._topic is not None:
-                await self._join(self._topic, stack)
+                await self._join_topic(self._topic, stack)
             if self._wallet is not None:
                 await self._open_keeper(self._wallet, stack)
             if self.issuer is not None:
-                await self.issuer.rotate()
+                await self.issuer.rotate_key()
                 self._rotating.start()
                 stack.push_async_callback(self._rotating.stop)
             self._stack = stack.pop_all()
@@ -150,13 +152,13 @@ class Broadcast:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _join(self, name: str, stack: AsyncExitStack) -> None:
+    async def _join_topic(self, name: str, stack: AsyncExitStack) -> None:
         assert isinstance(self.node, Node)
         if self._over is not None:
             await self.node.gossip.attach(self._over, plain=True)
         topic = await stack.enter_async_context(self.node.topic(name, overflow="drop-oldest"))
         sender = self._sender = TopicSender(topic, self.announcement)
-        telling = SupervisedTask(sender.tell, name="dtp-show-topic")
+        telling = SupervisedTask(sender.announce_repeatedly, name="dtp-show-topic")
         telling.start()
         stack.push_async_callback(telling.stop)
 
@@ -190,7 +192,7 @@ class Broadcast:
 
         yield Air.ON_AIR
         while not self.held.ended:
-            await self.held.changed()
+            await self.held.wait_change()
         yield Air.ENDED
 
     @property
@@ -222,22 +224,22 @@ class Broadcast:
         """
         async with self._writing:
             if self._sender is not None:
-                self._sender.check(data, flags)
+                self._sender.check_data(data, flags)
             if self.keeper is not None and Flag.LAST not in flags:
                 self.keeper.check_on_air()
             self._begin_epoch(flags)
             if Flag.INIT in flags:
                 self._init = data
-            made = self._send(data, duration_ms, flags)
+            made = self._send_segment(data, duration_ms, flags)
             if self._sender is not None:
-                await self._sender.flush()
+                await self._sender.publish_waiting()
             return made
 
     async def rotate_key(self) -> None:
         """Make the next key of a sealed show, for those who may listen now; the next segment is sealed with it."""
         if self.issuer is None:
             raise BroadcastError("the show is open, and has no keys")
-        await self.issuer.rotate()
+        await self.issuer.rotate_key()
 
     async def _make_keys(self) -> None:
         while True:
@@ -248,11 +250,11 @@ class Broadcast:
         """Send the next key where there is one, and init data again, for those who come from now on."""
         made = None if self.issuer is None else self.issuer.begin_epoch()
         if made is not None:
-            self._send(made.body, 0, Flag.KEYS)
+            self._send_segment(made.body, 0, Flag.KEYS)
             if self._init and Flag.INIT not in flags:
-                self._send(self._init, 0, Flag.INIT)
+                self._send_segment(self._init, 0, Flag.INIT)
 
-    def _send(self, data: bytes, duration_ms: int, flags: Flag) -> Segment:
+    def _send_segment(self, data: bytes, duration_ms: int, flags: Flag) -> Segment:
         """Sign and send a segment now; in a sealed show all but keys is sealed."""
         epoch, key = (0, b"") if self.issuer is None else self.issuer.current
         if key and Flag.KEYS not in flags:
@@ -265,18 +267,18 @@ class Broadcast:
             epoch=epoch,
             flags=flags,
         )
-        self._save()
+        self._save_position()
         self.held.add_own(made, data)
         if self.keeper is not None:
-            self.keeper.slots.sent(made.slot, made.link)
+            self.keeper.slots.note_sent(made.slot, made.link)
         if self._sender is not None:
-            self._sender.add(made, data)
+            self._sender.add_segment(made, data)
         self.on_sent(made, data)
         return made
 
     def open(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key is kept no more."""
-        return data if self.issuer is None else self.issuer.open(segment, data)
+        return data if self.issuer is None else self.issuer.open_segment(segment, data)
 
     async def end(self) -> Segment:
         """End the show: whoever listens knows that no more comes."""
@@ -286,9 +288,9 @@ class Broadcast:
         """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                await self.feeder.drained()
+                await self.feeder.wait_drained()
 
-    def _save(self) -> None:
+    def _save_position(self) -> None:
         """Keep where the chain stands before anybody sees the segment."""
         if self._store is not None:
             self._store.save(self.announcement, self.signer.position)

@@ -21,7 +21,7 @@ from dtp.broadcast.errors import (
     ShowUnreachable,
 )
 from dtp.broadcast.format import Announcement, Flag, Segment
-from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.parents import LONGEST, Parents
 from dtp.broadcast.rooms import COMPARED
 from dtp.errors import DtpError, PeerError
@@ -114,7 +114,7 @@ class Receiver:
     ) -> None:
         """`producer` and `show` are what the announcement must name, `start` the first segment, or None."""
         self.parents = parents
-        self.held: Held | None = None
+        self.held: HeldSegments | None = None
         #: The first segment that is heard, but for init data; None before it is known.
         self.start = start
         #: Those through whom the neighbour hears the show that is heard, the producer first, the neighbour last.
@@ -145,7 +145,7 @@ class Receiver:
         #: Passes when nothing of the producer was heard for too long; not before the announcement.
         self._lost = asyncio.timeout(None)
 
-    async def opened(self) -> Held:
+    async def wait_opened(self) -> HeldSegments:
         """Wait for the announcement, and return what is held from then on. Raise what ended it before."""
         await self._opened.wait()
         if self.held is None:
@@ -156,7 +156,7 @@ class Receiver:
         """Hear the show to its end. What goes wrong for good is in `fault`, and wakes whoever waits."""
         try:
             async with self._lost:
-                await self._run()
+                await self._run_receiver()
         except DtpError as fault:
             self.fault = fault
         except TimeoutError:  # of `_lost`
@@ -166,9 +166,9 @@ class Receiver:
         finally:
             self._opened.set()
             if self.held is not None:
-                self.held.wake()
+                self.held.notify_change()
 
-    async def _run(self) -> None:
+    async def _run_receiver(self) -> None:
         loop = asyncio.get_running_loop()
         given_up = loop.time() + self._patience.anybody
         useless, refused, not_before = 0, 0, loop.time()
@@ -201,7 +201,7 @@ class Receiver:
 
     def _note_failure(self, address: str) -> None:
         self._failures += 1
-        self.parents.failed(address, asyncio.get_running_loop().time())
+        self.parents.note_failed(address, asyncio.get_running_loop().time())
 
     def _say_alive(self) -> None:
         """The producer was heard, or somebody hears it."""
@@ -213,7 +213,7 @@ class Receiver:
 
     def _give_up_rest(self) -> None:
         """Nobody is asked any more for what isn't whole: what comes behind it is delivered all the same."""
-        held, wanted = self.held, self._wanted()
+        held, wanted = self.held, self._first_wanted()
         if held is not None and wanted is not None and wanted <= held.edge:
             held.add_gap(wanted, held.edge)
 
@@ -227,12 +227,12 @@ class Receiver:
     async def _hear_best(self) -> DtpError | None:
         """Hear the best neighbour for as long as it does well; return what ended that."""
         loop = asyncio.get_running_loop()
-        addresses = self.parents.due(loop.time(), COMPARED)
+        addresses = self.parents.list_due(loop.time(), COMPARED)
         async with AsyncExitStack() as stack:
             measured: dict[str, Connection] = {}
             if len(addresses) > 1:
-                await self._compare(addresses, measured, stack)
-                addresses = self.parents.due(loop.time(), 1)
+                await self._measure_all(addresses, measured, stack)
+                addresses = self.parents.list_due(loop.time(), 1)
             if not addresses:
                 return None
             return await self._hear_one(addresses[0], measured.get(addresses[0]), stack)
@@ -246,13 +246,13 @@ class Receiver:
             if connection is None:
                 async with asyncio.timeout(self._patience.answer):
                     connection = await stack.enter_async_context(self._dial(best))
-            await self._hear(best, connection)
+            await self._hear_from(best, connection)
             return None
         except NeighbourFull as fault:
-            self.parents.full(best, loop.time())
+            self.parents.note_full(best, loop.time())
             return fault
         except (SegmentError, ShowMessageError) as fault:
-            self.parents.lied(best, loop.time())
+            self.parents.note_forged(best, loop.time())
             return fault
         except NeighbourSlow as fault:
             log.info("%s", fault)
@@ -267,7 +267,7 @@ class Receiver:
             if self.held is None or not self.held.ended:
                 self._come_through(())
 
-    async def _compare(
+    async def _measure_all(
         self, addresses: list[str], measured: dict[str, Connection], stack: AsyncExitStack
     ) -> None:
         """Measure all of these; who answers much later than the first one isn't waited for.
@@ -275,7 +275,8 @@ class Receiver:
         The connections of those that can be heard are in `measured`, until `stack` ends.
         """
         pending = {
-            start_task(self._measure(each, measured, stack), name="dtp-show-measure") for each in addresses
+            start_task(self._measure_one(each, measured, stack), name="dtp-show-measure")
+            for each in addresses
         }
         timeout: float | None = None
         try:
@@ -292,7 +293,7 @@ class Receiver:
                 each.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _measure(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
+    async def _measure_one(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
         """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
 
         Its connection goes to `measured`. Nothing of it is believed: a neighbour that lies here is found out as soon
@@ -305,7 +306,7 @@ class Receiver:
                 connection = await stack.enter_async_context(self._dial(address))
                 async with _asked(connection, m.Hello(count=1)) as stream:
                     while not probe.done and (message := await frames.read(stream)) is not None:
-                        probe.take(message)
+                        probe.take_message(message)
             measured[address] = connection
         except TimeoutError:
             if not probe.answered:
@@ -314,16 +315,16 @@ class Receiver:
             log.info("%s can't be measured: %s", address, fault)
             self._note_failure(address)
             return -1
-        self.parents.learn(probe.others)
+        self.parents.learn_addresses(probe.others)
         if not probe.room or self._me in probe.path:
-            self.parents.full(address, loop.time())
+            self.parents.note_full(address, loop.time())
         elif probe.answered:
             self.parents.has_room(address)
         if probe.done:
-            self.parents.measured(address, probe.size / max(loop.time() - began, 1e-6))
+            self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
         return probe.number
 
-    async def _ask(self, address: str, number: int) -> tuple[bool, bool]:
+    async def _ask_for(self, address: str, number: int) -> tuple[bool, bool]:
         """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
         producer, and not through this side. Where it hasn't, nothing of the show is sent for this."""
         hears = False
@@ -335,8 +336,8 @@ class Receiver:
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
-                        case m.State(path, others, _):
-                            self.parents.learn(others)
+                        case m.ShowState(path, others, _):
+                            self.parents.learn_addresses(others)
                             hears = self._is_from_producer(path) and self._me not in path
                         case m.Manifest(data):
                             if Segment.decode(data).number >= number:
@@ -350,15 +351,15 @@ class Receiver:
 
     # ---- hearing ----------------------------------------------------------------------------------------
 
-    async def _hear(self, address: str, connection: Connection) -> None:
+    async def _hear_from(self, address: str, connection: Connection) -> None:
         stream = await connection.open_stream()
         addresses = tuple(self.serving())
-        frames.write(stream, m.Hello(self._wanted(), self._back_ms, addresses=addresses))
+        frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
         pace = _Pace(self._patience, asyncio.get_running_loop().time, self._restless)
         late = asyncio.Event()
         hearing = start_task(self._hear_messages(address, stream, pace, late), name="dtp-show-hear")
-        watching = start_task(self._watch(address, pace, late), name="dtp-show-watch")
+        watching = start_task(self._watch_pace(address, pace, late), name="dtp-show-watch")
         try:
             done, _ = await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
             await (hearing if hearing in done else watching)
@@ -379,14 +380,14 @@ class Receiver:
                 if self.held is not None and self.held.ended:
                     return
                 raise NeighbourUnfit(f"{address} has ended before the show")
-            pace.said()
-            await self._take(address, message, pace)
-            if self.held is not None and self.held.ended and self._wanted() is None:
+            pace.note_said()
+            await self._take_message(address, message, pace)
+            if self.held is not None and self.held.ended and self._first_wanted() is None:
                 return
             if pace.late:
                 late.set()
 
-    async def _watch(self, address: str, pace: _Pace, late: asyncio.Event) -> None:
+    async def _watch_pace(self, address: str, pace: _Pace, late: asyncio.Event) -> None:
         """Ask others while a neighbour is silent or late. Raise `NeighbourSlow` when one does better, and for one
         that is silent for good."""
         while True:
@@ -399,28 +400,28 @@ class Receiver:
             if pace.late or pace.now() >= pace.quiet_until:
                 await self._look_elsewhere(address, pace)
 
-    def _wanted(self) -> int | None:
+    def _first_wanted(self) -> int | None:
         """Return the first segment that isn't here nor lost; None before any is known, and when all are here."""
         held, number = self.held, self.start
         if held is None or number is None:
             return number
-        while ((each := held.get(number)) is not None and each.whole) or held.is_lost(number):
+        while ((each := held.get_segment(number)) is not None and each.whole) or held.is_lost(number):
             if held.last is not None and number >= held.last:
                 return None
             number += 1
         return number
 
-    async def _take(self, address: str, message: m.Message, pace: _Pace) -> None:
+    async def _take_message(self, address: str, message: m.Message, pace: _Pace) -> None:
         match message:
             case m.Announced(data):
-                self._announced(data)
+                self._take_announcement(data)
             case m.Full(others):
-                self.parents.learn(others)
+                self.parents.learn_addresses(others)
                 raise NeighbourFull(f"{address} takes no more listeners")
-            case m.State(path, others, _):
+            case m.ShowState(path, others, _):
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
-                self.parents.learn(others)
+                self.parents.learn_addresses(others)
                 self.parents.has_room(address)
                 self._come_through(path)
                 if self._is_from_producer(path):
@@ -432,23 +433,23 @@ class Receiver:
             case m.Piece(number, index, data):
                 held = self._open_held()
                 if held.add_piece(number, index, data):
-                    pace.came(len(data))
-                    each = held.get(number)
+                    pace.note_piece(len(data))
+                    each = held.get_segment(number)
                     if each is not None and each.whole:
                         self.completed += 1
                         self._say_alive()
-                        pace.whole(each.segment)
+                        pace.note_whole(each.segment)
                         if pace.steady:
                             self._restless = 0
-                        self.parents.measured(address, pace.rate)
+                        self.parents.note_rate(address, pace.rate)
             case m.Gap(first, last):
-                await self._recover(address, first, last)
+                await self._recover_lost(address, first, last)
             case m.Proof(data):
-                self._open_held().believe(data)
+                self._open_held().accept_proof(data)
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
 
-    def _announced(self, data: bytes) -> None:
+    def _take_announcement(self, data: bytes) -> None:
         if self.held is not None:
             if data != self.held.announcement.encoded:
                 raise SegmentForeign("this neighbour has another show")
@@ -463,16 +464,16 @@ class Receiver:
             raise SegmentForeign(
                 f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
             )
-        self.held = Held(announcement, limit=self._limit)
+        self.held = HeldSegments(announcement, limit=self._limit)
         self._say_alive()
         self._opened.set()
 
-    def _open_held(self) -> Held:
+    def _open_held(self) -> HeldSegments:
         if self.held is None:
             raise ShowMessageError("the announcement comes before all segments")
         return self.held
 
-    async def _recover(self, address: str, first: int, last: int) -> None:
+    async def _recover_lost(self, address: str, first: int, last: int) -> None:
         """A neighbour says that these are lost: ask others before that is believed."""
         held = self._open_held()
         first = max(first, self.start or 0)
@@ -484,14 +485,14 @@ class Receiver:
                 break
             try:
                 async with asyncio.timeout(self._patience.silence):
-                    await self._fetch(other, first, last + 1 - first)
+                    await self._fetch_segments(other, first, last + 1 - first)
             except SegmentError:
-                self.parents.lied(other, asyncio.get_running_loop().time())
+                self.parents.note_forged(other, asyncio.get_running_loop().time())
             except (DtpError, OSError, TimeoutError) as fault:
                 log.info("%s hasn't what is missing: %s", other, fault)
         held.add_gap(first, last)
 
-    async def _fetch(self, address: str, start: int, count: int) -> None:
+    async def _fetch_segments(self, address: str, start: int, count: int) -> None:
         held = self._open_held()
         async with (
             self._dial(address) as connection,
@@ -508,10 +509,10 @@ class Receiver:
         """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
         nobody does better it is heard on: to leave it would bring nothing, and cost all."""
         silent = pace.silence > _ALIVE
-        pace.looked()
+        pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
-        others = [each for each in self.parents.due(pace.now(), COMPARED + 1) if each != address]
-        told = await asyncio.gather(*(self._ask(each, edge + pace.ahead) for each in others[:COMPARED]))
+        others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
+        told = await asyncio.gather(*(self._ask_for(each, edge + pace.ahead) for each in others[:COMPARED]))
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
         if silent and pace.silence > _ALIVE and any(hears for _, hears in told):
@@ -536,8 +537,8 @@ def _pause_after(useless: int, longest: float) -> float:
     return min(_PAUSE * 2.0 ** min(useless - 1, 32), longest) if useless else 0.0
 
 
-def _whole(held: Held, number: int) -> bool:
-    each = held.get(number)
+def _whole(held: HeldSegments, number: int) -> bool:
+    each = held.get_segment(number)
     return each is not None and each.whole
 
 
@@ -555,11 +556,11 @@ class _Probe:
         """True when a whole segment has come that isn't init data."""
         return self._missing == 0
 
-    def take(self, message: m.Message) -> None:
+    def take_message(self, message: m.Message) -> None:
         """Take its next word."""
         self.answered = True
         match message:
-            case m.State(path, others, room):
+            case m.ShowState(path, others, room):
                 self.path, self.others, self.room = path, others, room
             case m.Manifest(data):
                 segment = Segment.decode(data)
@@ -599,7 +600,7 @@ class _Pace:
         """True if it is heard for long, and not late."""
         return not self.late and self.now() - self._began > _STEADY
 
-    def said(self) -> None:
+    def note_said(self) -> None:
         """It has said something."""
         self._said = self.now()
 
@@ -608,13 +609,13 @@ class _Pace:
         """Seconds for which it has said nothing at all."""
         return self.now() - self._said
 
-    def came(self, size: int) -> None:
+    def note_piece(self, size: int) -> None:
         """A piece has come, of so many bytes."""
         self._last = self.now()
         self._looks = 0
         self._size += size
 
-    def whole(self, segment: Segment) -> None:
+    def note_whole(self, segment: Segment) -> None:
         """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
         any."""
         self.segments += 1
@@ -640,7 +641,7 @@ class _Pace:
         """By how many segments another one is to be ahead: one, and what lasts a second."""
         return 1 + int(1 / self._duration) if self._duration else 1
 
-    def looked(self) -> None:
+    def note_looked(self) -> None:
         """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
         self._last = self.now()
         self._looks += 1

@@ -47,7 +47,7 @@ class Recorder:
             self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by `close`
         except OSError as fault:
             raise RecordingError(f"can't record to {path}: {fault.strerror}") from fault
-        self._write(m.build(m.Announced(announcement.encoded)))
+        self._write_data(m.build(m.Announced(announcement.encoded)))
         if self.fault is not None:
             self._file.close()
             raise self.fault
@@ -57,9 +57,9 @@ class Recorder:
         if self.fault is None:
             pieces = enumerate(pieces_of(data))
             frames = [m.build(m.Piece(segment.number, index, bytes(piece))) for index, piece in pieces]
-            self._write(m.build(m.Manifest(segment.encoded)) + b"".join(frames))
+            self._write_data(m.build(m.Manifest(segment.encoded)) + b"".join(frames))
 
-    def _write(self, data: bytes) -> None:
+    def _write_data(self, data: bytes) -> None:
         if self._file is None:
             raise RecordingError(f"{self.path} was closed")
         left = memoryview(data)
@@ -104,7 +104,7 @@ class Recording:
         self.ended = False
         try:
             try:
-                first = self._next()
+                first = self._read_message()
             except ShowMessageError:
                 first = None
             if not isinstance(first, m.Announced):
@@ -127,7 +127,7 @@ class Recording:
         self._file.seek(self._begin)
         verifier, init = Verifier(self.announcement), None
         segment, parts = None, list[bytes]()
-        while (message := self._next()) is not None:
+        while (message := self._read_message()) is not None:
             match message:
                 case m.Manifest(data):
                     segment, parts = verifier.check(data), []
@@ -150,7 +150,7 @@ class Recording:
             elif segment.init == segment.number:
                 init = whole
 
-    def _next(self) -> m.Message | None:
+    def _read_message(self) -> m.Message | None:
         head = self._file.read(m.HEAD.size)
         if len(head) < m.HEAD.size:
             return None  # the end, or what a crash left of a frame

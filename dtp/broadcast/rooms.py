@@ -24,30 +24,30 @@ class Rooms:
         self._told: dict[Hashable, tuple[FreePlace, ...]] = {}
         self._sent: Counter[str] = Counter()
 
-    def tell(self, who: Hashable, places: Sequence[FreePlace]) -> None:
+    def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
         """`who` has told of these; what it told before counts no more."""
-        self.forget(who)
+        self.forget_places(who)
         self._told[who] = tuple(
             replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
         )
 
-    def forget(self, who: Hashable) -> None:
+    def forget_places(self, who: Hashable) -> None:
         """`who` is gone."""
         for each in self._told.pop(who, ()):
             del self._sent[each.address]
 
-    def nearest(self, without: Hashable = None) -> list[FreePlace]:
+    def list_nearest(self, without: Hashable = None) -> list[FreePlace]:
         """Return the nearest places of all but one, those first that have room for more than were sent there."""
         found = [each for who, places in self._told.items() if who != without for each in places]
-        found.sort(key=self._order)
+        found.sort(key=self._sort_key)
         return found[:MAX_ADDRESSES]
 
-    def _order(self, place: FreePlace) -> tuple[bool, int, int]:
+    def _sort_key(self, place: FreePlace) -> tuple[bool, int, int]:
         sent = self._sent[place.address]
         return sent >= COMPARED * place.free, place.depth, sent
 
-    def send(self) -> list[str]:
+    def choose_places(self) -> list[str]:
         """Return where somebody is sent who comes now."""
-        chosen = [each.address for each in self.nearest()]
+        chosen = [each.address for each in self.list_nearest()]
         self._sent.update(chosen[:COMPARED])
         return chosen

@@ -30,7 +30,7 @@ class SourceFailed(LocalError):
 
 
 class Source:
-    """Where segments come from. `cuts` may be had again and again, while the show goes on and off air."""
+    """Where segments come from. `iter_cuts` may be had again and again, while the show goes on and off air."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class Source:
         self.ended = False
 
     @asynccontextmanager
-    async def cuts(self) -> AsyncIterator[AsyncIterator[Cut]]:
+    async def iter_cuts(self) -> AsyncIterator[AsyncIterator[Cut]]:
         """Give segments until the input is over. A command is started here, and ended at the end.
 
         Raise `SourceFailed` for a command that can't be run, or ends with a status other than 0.
         """
         if self._read is not None:
             self._cutter = self._cutter or self._make()  # what was begun goes on
-            yield self._cut(self._cutter, self._read)
+            yield self._cut_input(self._cutter, self._read)
             return
         try:
             process = await asyncio.create_subprocess_exec(
@@ -63,14 +63,14 @@ class Source:
         output = process.stdout
         assert output is not None
         try:
-            yield self._cut(self._make(), lambda: output.read(READ))
+            yield self._cut_input(self._make(), lambda: output.read(READ))
             if await process.wait() != 0:
                 raise SourceFailed(f"{self._command[0]} has ended with status {process.returncode}")
         finally:
             await _end(process)
             await _drain(output)
 
-    async def _cut(self, cutter: Cutter, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Cut]:
+    async def _cut_input(self, cutter: Cutter, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Cut]:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -160,6 +160,6 @@ async def _follow(on_air: Broadcast, changes: asyncio.Queue[Air], tell: Callable
 
 async def _pump(on_air: Broadcast, source: Source) -> None:
     with contextlib.suppress(OffAir):  # it went off meanwhile, which `states` says as well
-        async with source.cuts() as cuts:
+        async with source.iter_cuts() as cuts:
             async for each in cuts:
                 await on_air.write(each.data, duration_ms=each.duration_ms, flags=each.flags)

@@ -42,7 +42,7 @@ class Receiver(Protocol):
         once, last of all, and also after `close` or `abort` by this side (then with None)."""
 
 
-class State(Enum):
+class CarrierState(Enum):
     """How far a carrier is."""
 
     OPEN = auto()

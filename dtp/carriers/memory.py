@@ -37,7 +37,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Link:
+class MemoryLink:
     """What happens to bytes in one direction.
 
     `delay`: seconds each write takes; `jitter`: up to so many more at random, which reorders packets (and
@@ -71,7 +71,7 @@ class _Item:
 class _Direction:
     """What is on the way from one end to the other."""
 
-    def __init__(self, link: Link, rng: random.Random) -> None:
+    def __init__(self, link: MemoryLink, rng: random.Random) -> None:
         self._link = link
         self._rng = rng
         self._loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ class _Direction:
 class _LossyPath:
     """Packets in one direction, and what happens to them."""
 
-    def __init__(self, link: Link, rng: random.Random) -> None:
+    def __init__(self, link: MemoryLink, rng: random.Random) -> None:
         self._link = link
         self._rng = rng
         self._loop = asyncio.get_running_loop()
@@ -375,8 +375,8 @@ class MemoryCarrier(Carrier):
 
 
 def pair(
-    there: Link | None = None,
-    back: Link | None = None,
+    there: MemoryLink | None = None,
+    back: MemoryLink | None = None,
     *,
     packets: bool = False,
     seed: int = 0,
@@ -387,7 +387,7 @@ def pair(
     `there` says what happens from the first to the second, `back` the other way. With `packets` they have a lossy
     path beside the bytes. All chance comes from `seed`.
     """
-    there, back = there or Link(), back or Link()
+    there, back = there or MemoryLink(), back or MemoryLink()
     rng = random.Random(seed)
     first, second = _Direction(there, rng), _Direction(back, rng)
     chance = random.Random(seed)
@@ -424,9 +424,9 @@ class MemoryListener(CarrierListener):
         hand_over(carrier, self._accept)
 
 
-def _link(url: CarrierUrl) -> Link:
+def _link(url: CarrierUrl) -> MemoryLink:
     chunk = url.get_integer("chunk", 0)
-    return Link(
+    return MemoryLink(
         delay=url.get_number("delay", 0.0),
         jitter=url.get_number("jitter", 0.0),
         capacity=url.get_integer("capacity", CAPACITY),

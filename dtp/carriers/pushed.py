@@ -6,7 +6,7 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 
-from dtp.carriers.base import Carrier, Receiver, State
+from dtp.carriers.base import Carrier, CarrierState, Receiver
 from dtp.carriers.stream_socket import LINGER
 from dtp.errors import CarrierError
 
@@ -67,7 +67,7 @@ class PushedCarrier(Carrier):
         self.remote = remote
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
-        self._state = State.OPEN
+        self._state = CarrierState.OPEN
         self._paused = False
         self._received = received
         self._lost: CarrierError | None = None
@@ -76,13 +76,13 @@ class PushedCarrier(Carrier):
     @property
     def ended(self) -> bool:
         """True once nothing more comes of it."""
-        return self._state is State.ENDED
+        return self._state is CarrierState.ENDED
 
     # ---- the contract -----------------------------------------------------------------------------------
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
         else:
             self._loop.call_soon(self._deliver_received)
@@ -96,15 +96,15 @@ class PushedCarrier(Carrier):
             self._loop.call_soon(self._deliver_received)
 
     def close(self) -> None:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return
-        self._state = State.CLOSING
+        self._state = CarrierState.CLOSING
         self._linger = self._loop.call_later(LINGER, self._give_up)
         self._finish_writing()
         self._loop.call_soon(self._deliver_received)
 
     def abort(self) -> None:
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
         self._release_carrier(aborted=True)
         receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
@@ -130,16 +130,23 @@ class PushedCarrier(Carrier):
     def _deliver_received(self) -> None:
         """Hand on what has come, as far as it is wanted."""
         received, receiver = self._received, self._receiver
-        if self._state is State.CLOSING:
+        if self._state is CarrierState.CLOSING:
             self._note_taken(received.drop_all())
             if received.is_over:
                 self._end_carrier(None)
             return
-        while self._state is State.OPEN and receiver is not None and not self._paused and received.size:
+        while (
+            self._state is CarrierState.OPEN and receiver is not None and not self._paused and received.size
+        ):
             size = received.fill_buffer(receiver.carrier_buffer())
             receiver.carrier_received(size)
             self._note_taken(size)
-        if self._state is State.OPEN and receiver is not None and received.is_over and not self._paused:
+        if (
+            self._state is CarrierState.OPEN
+            and receiver is not None
+            and received.is_over
+            and not self._paused
+        ):
             self._end_carrier(None)
 
     def _give_up(self) -> None:
@@ -147,16 +154,16 @@ class PushedCarrier(Carrier):
 
     def _end_carrier(self, error: CarrierError | None, *, aborted: bool = False) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
-        self._lost = None if self._state is State.CLOSING else error
+        self._lost = None if self._state is CarrierState.CLOSING else error
         self._release_carrier(aborted=aborted or error is not None)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_lost(self._lost)
 
     def _release_carrier(self, *, aborted: bool) -> None:
-        self._state = State.ENDED
+        self._state = CarrierState.ENDED
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None

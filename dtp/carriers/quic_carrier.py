@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 
-from dtp.carriers.base import State
+from dtp.carriers.base import CarrierState
 from dtp.carriers.errors import BrokenError, CreditError, DialError
 from dtp.carriers.pushed import PushedCarrier, Received
 from dtp.carriers.url import plain_ip
@@ -44,7 +44,7 @@ _CREDIT = 8
 Address = tuple[Any, ...]
 
 
-class Sender(Protocol):
+class PacketSender(Protocol):
     """What a carrier has below it: the UDP socket that it shares."""
 
     def send_packets(self, packets: Iterable[tuple[bytes, Address]]) -> None:
@@ -60,7 +60,7 @@ class QuicCarrier(PushedCarrier):
     scheme: ClassVar[str] = "quic"
 
     def __init__(
-        self, below: Sender, quic: QuicConnection, peer: Address, remote: str, *, dialled: bool
+        self, below: PacketSender, quic: QuicConnection, peer: Address, remote: str, *, dialled: bool
     ) -> None:
         self._takes = _Incoming(3 if dialled else 2)
         super().__init__(plain_ip(peer), remote, self._takes)
@@ -83,7 +83,7 @@ class QuicCarrier(PushedCarrier):
     # ---- the contract -----------------------------------------------------------------------------------
 
     def write(self, data: memoryview) -> bool:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return False
         self._sends.pending += data
         self._transmit_pending()
@@ -92,7 +92,7 @@ class QuicCarrier(PushedCarrier):
         return not self._sends.blocked
 
     def write_packet(self, data: memoryview) -> None:
-        if self._state is State.OPEN and self.connected.done() and len(data) <= self.packet_size:
+        if self._state is CarrierState.OPEN and self.connected.done() and len(data) <= self.packet_size:
             if self._packets_wait > MOST_PACKETS_WAIT:
                 return  # the network takes no more now, and the library would keep it without end
             self._packets_wait += len(data)
@@ -109,7 +109,7 @@ class QuicCarrier(PushedCarrier):
     def receive_packets(self, packets: list[bytes], peer: Address) -> None:
         """Packets of this connection have come from `peer`."""
         now = self._loop.time()
-        if self._state is not State.ENDED:
+        if self._state is not CarrierState.ENDED:
             self._call_library(self._quic.receive_many_datagrams, packets, peer[:2], now)
             self._go_on()
 
@@ -126,7 +126,7 @@ class QuicCarrier(PushedCarrier):
         """Take what has happened, deliver what came, send what waits. Of much that happened the rest follows in turns
         to come: a packet has some hundred frames at most, and each of them may be a datagram."""
         left = EVENTS_PER_TURN
-        while self._state is not State.ENDED and (event := self._quic.next_event()) is not None:
+        while self._state is not CarrierState.ENDED and (event := self._quic.next_event()) is not None:
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
@@ -138,19 +138,19 @@ class QuicCarrier(PushedCarrier):
                 break
         # Told as an event only after three times its longest wait for an answer, for packets that come late.
         closed = getattr(self._quic, "_close_event", None)
-        if closed is not None and self._state is not State.ENDED:
+        if closed is not None and self._state is not CarrierState.ENDED:
             self._on_terminated(closed)
         self._deliver_received()
-        if self._state is not State.ENDED:
+        if self._state is not CarrierState.ENDED:
             self._transmit_pending()
-            if self._sends.blocked and not self._sends.pending and self._state is State.OPEN:
+            if self._sends.blocked and not self._sends.pending and self._state is CarrierState.OPEN:
                 self._sends.blocked = False
                 if self._receiver is not None:
                     self._receiver.carrier_writable()
 
     def _catch_up(self) -> None:
         self._behind = False
-        if self._state is not State.ENDED:
+        if self._state is not CarrierState.ENDED:
             self._go_on()
 
     @property
@@ -187,14 +187,14 @@ class QuicCarrier(PushedCarrier):
             del sends.pending[:room]
             sends.sent += len(piece)
             self._call_library(self._quic.send_stream_data, sends.stream, piece)
-        if self._state is State.CLOSING and not sends.pending and not sends.finished:
+        if self._state is CarrierState.CLOSING and not sends.pending and not sends.finished:
             sends.finished = True
             self._call_library(self._quic.send_stream_data, sends.stream, b"", True)
 
     def _handle_timer(self) -> None:
         self._timer, due = None, self._timer_at
         self._timer_at = float("inf")
-        if self._state is not State.ENDED:
+        if self._state is not CarrierState.ENDED:
             self._call_library(self._quic.handle_timer, max(due, self._loop.time()))
             self._go_on()
 
@@ -237,11 +237,11 @@ class QuicCarrier(PushedCarrier):
         self._end_carrier(BrokenError("reset by the other side"))
 
     def _on_packet(self, event: events.DatagramFrameReceived) -> None:
-        if self._state is State.OPEN and self._receiver is not None and event.data:
+        if self._state is CarrierState.OPEN and self._receiver is not None and event.data:
             self._receiver.carrier_packet(event.data)
 
     def _on_terminated(self, event: events.ConnectionTerminated) -> None:
-        if event.error_code == CLOSED and event.frame_type is None and self._state is State.CLOSING:
+        if event.error_code == CLOSED and event.frame_type is None and self._state is CarrierState.CLOSING:
             self._end_carrier(None)
         elif event.error_code == REFUSED and event.frame_type is not None:
             self._end_carrier(DialError("nobody listens there any more"))
@@ -274,7 +274,7 @@ class QuicCarrier(PushedCarrier):
     def refuse_connection(self, first: bytes) -> None:
         """Answer the first packet by saying that nobody is taken, and end."""
         self._call_library(self._quic.receive_datagram, first, self.peer[:2], self._loop.time())
-        self._state = State.ENDED
+        self._state = CarrierState.ENDED
         self._say_goodbye(REFUSED, transport=True)
 
     def _say_goodbye(self, code: int, *, transport: bool = False) -> None:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
-from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver, State
+from dtp.carriers.base import Accept, Carrier, CarrierListener, CarrierState, Receiver
 from dtp.carriers.errors import BrokenError, reason
 from dtp.carriers.watch import socket_watcher
 from dtp.core import accept, sockets_supported
@@ -76,7 +76,7 @@ class StreamSocketCarrier(Carrier):
         self._sock = sock
         self._fd = sock.fileno()
         self._receiver: Receiver | None = None
-        self._state = State.OPEN
+        self._state = CarrierState.OPEN
         self._paused = False
         self._pending = bytearray()  # what the kernel did not take yet
         self._write_error: OSError | None = None
@@ -94,13 +94,13 @@ class StreamSocketCarrier(Carrier):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._state is State.OPEN and not self._paused:
+        if self._state is CarrierState.OPEN and not self._paused:
             self._watcher.add_reader(self._fd, self._on_readable)
-        elif self._state is State.ENDED:
+        elif self._state is CarrierState.ENDED:
             self._loop.call_soon(self._tell_lost, self._lost)
 
     def write(self, data: memoryview) -> bool:
-        if self._state is not State.OPEN or self._write_error is not None:
+        if self._state is not CarrierState.OPEN or self._write_error is not None:
             return False
         if self._pending:
             self._pending += data
@@ -121,19 +121,19 @@ class StreamSocketCarrier(Carrier):
     def pause_reading(self) -> None:
         if not self._paused:
             self._paused = True
-            if self._state is State.OPEN:
+            if self._state is CarrierState.OPEN:
                 self._watcher.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            if self._state is State.OPEN and self._receiver is not None:
+            if self._state is CarrierState.OPEN and self._receiver is not None:
                 self._watcher.add_reader(self._fd, self._on_readable)
 
     def close(self) -> None:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return
-        self._state = State.CLOSING
+        self._state = CarrierState.CLOSING
         self._linger = self._loop.call_later(LINGER, self._end_carrier, None)
         # Closing with unread bytes would make TCP send a reset, which can destroy what was written before it
         # is read; so what comes is read and dropped until the other side has ended too.
@@ -142,7 +142,7 @@ class StreamSocketCarrier(Carrier):
             self._finish_writing()
 
     def abort(self) -> None:
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
         if self._sock.family != getattr(socket, "AF_UNIX", None):
             # So that the other side sees a reset, not an orderly end. BSDs refuse it after a reset from
@@ -154,7 +154,7 @@ class StreamSocketCarrier(Carrier):
             self._loop.call_soon(self._tell_lost, None)
 
     def broken_off(self) -> bool:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return True
         if self._write_error is None:
             error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -180,7 +180,7 @@ class StreamSocketCarrier(Carrier):
         return len(self._pending)
 
     def detach(self) -> tuple[socket.socket, bytes] | None:
-        if self._state is not State.OPEN or self._write_error is not None:
+        if self._state is not CarrierState.OPEN or self._write_error is not None:
             return None
         pending = bytes(self._pending)
         self._stop_watching()
@@ -221,13 +221,13 @@ class StreamSocketCarrier(Carrier):
         if self._pending:
             return
         self._watcher.remove_writer(self._fd)
-        if self._state is State.CLOSING:
+        if self._state is CarrierState.CLOSING:
             self._finish_writing()
         elif self._receiver is not None:
             self._receiver.carrier_writable()
 
     def _is_open(self) -> bool:
-        return self._state is State.OPEN
+        return self._state is CarrierState.OPEN
 
     def _write_failed(self, error: OSError) -> None:
         """The other side takes nothing more, but its last words may still be waiting here: read them
@@ -239,11 +239,11 @@ class StreamSocketCarrier(Carrier):
 
     def _read_the_rest(self) -> None:
         if self._receiver is not None:
-            while self._state is State.OPEN and not self._paused and self._on_readable():
+            while self._state is CarrierState.OPEN and not self._paused and self._on_readable():
                 pass
-        if self._paused and self._state is State.OPEN:
+        if self._paused and self._state is CarrierState.OPEN:
             return  # after `resume_reading`, which finds the error again
-        if self._state is not State.ENDED:
+        if self._state is not CarrierState.ENDED:
             assert self._write_error is not None
             self._end_carrier(broken(self._write_error))
 
@@ -265,9 +265,9 @@ class StreamSocketCarrier(Carrier):
 
     def _end_carrier(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
-        self._lost = None if self._state is State.CLOSING else error
+        self._lost = None if self._state is CarrierState.CLOSING else error
         self._close_socket()
         self._tell_lost(self._lost)
 
@@ -282,7 +282,7 @@ class StreamSocketCarrier(Carrier):
         self._sock.close()
 
     def _stop_watching(self) -> None:
-        self._state = State.ENDED
+        self._state = CarrierState.ENDED
         self._watcher.remove_reader(self._fd)
         self._watcher.remove_writer(self._fd)
         if self._linger is not None:

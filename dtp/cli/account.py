@@ -196,7 +196,7 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
     Example:
       dtp account revoke dtp1... notes.db photos.db
     """
-    from dtp.cli.graph.opening import Opener
+    from dtp.cli.graph.opening import GraphOpener
     from dtp.identity import PeerId
 
     failed = False
@@ -212,7 +212,7 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
         try:
             if "://" not in place and not os.path.exists(place):
                 raise AccountFileError(f"there is no graph {place!r}")
-            Opener(place, None, identity).run_work(work, writing=True)
+            GraphOpener(place, None, identity).run_work(work, writing=True)
             print_line({"graph": place, "revoked": peer}, f"{place}: {peer} is put out")
         except DtpError as error:
             failed = True

@@ -62,7 +62,7 @@ def refuse_key(context: click.Context, param: click.Parameter, value: _Named | N
 
 
 @dataclass(frozen=True)
-class Account:
+class WalletOptions:
     """Network and wallet of a command; nothing is opened before it is needed."""
 
     network: str | None
@@ -180,7 +180,7 @@ def account_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = Account(network, wallet, passphrase_file, max_gas_price)
+        account = WalletOptions(network, wallet, passphrase_file, max_gas_price)
         return command(*args, account=account, **options)
 
     network_option = click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.account import account_file, card_path, load_account, read_card
-from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.groups import Group
 from dtp.cli.host_caps import print_record
 from dtp.cli.options import IdentitySource
@@ -48,7 +48,7 @@ def card() -> None:
 )
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
 @account_options
-def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: Account) -> None:
+def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: WalletOptions) -> None:
     """Publish your account's devices and mailboxes, for the first time or anew.
 
     What is published replaces what was, rotations of the account's key included.
@@ -85,7 +85,7 @@ def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: 
 @click.argument("name", metavar="ACCOUNT|WALLET", required=False)
 @account_file
 @account_options
-def show(name: str | None, file: str, account: Account) -> None:
+def show(name: str | None, file: str, account: WalletOptions) -> None:
     """Show the card of an account (dtpa1...) or of a wallet (0x...), or your own, and check its signatures."""
     from dtp.chain.model import canonical_id
     from dtp.identity.card import parse_account
@@ -113,7 +113,7 @@ def show(name: str | None, file: str, account: Account) -> None:
 @card.command("link-wallet")
 @account_file
 @account_options
-def link_wallet(file: str, account: Account) -> None:
+def link_wallet(file: str, account: WalletOptions) -> None:
     """Link the wallet (--wallet) to your account: whoever pays with it is known as your account then."""
     ours = load_account(file)
 
@@ -137,7 +137,7 @@ def link_wallet(file: str, account: Account) -> None:
 @click.argument("address", required=False)
 @account_file
 @account_options
-def unlink_wallet(address: str | None, file: str, account: Account) -> None:
+def unlink_wallet(address: str | None, file: str, account: WalletOptions) -> None:
     """Unlink the wallet (--wallet) from the account that it is linked to; or ADDRESS, which is lost, from yours."""
     ours = load_account(file) if address else None
 
@@ -171,7 +171,7 @@ def unlink_wallet(address: str | None, file: str, account: Account) -> None:
 )
 @account_file
 @account_options
-def rotate(path: str | None, file: str, account: Account) -> None:
+def rotate(path: str | None, file: str, account: WalletOptions) -> None:
     """Tell the chain of another key that 'dtp account rotate' gave an account. Its old key counts no more then.
 
     Anybody may do it who has the card. What the account says, 'dtp card publish' says anew. Nothing happens where the
@@ -199,7 +199,7 @@ def rotate(path: str | None, file: str, account: Account) -> None:
 @account_file
 @click.confirmation_option(prompt="The account is over for good then. Go on?")
 @account_options
-def revoke(recovery: str, file: str, account: Account) -> None:
+def revoke(recovery: str, file: str, account: WalletOptions) -> None:
     """End your account on the chain, for good: nothing that it says counts any more there."""
     ours, key = read_card(card_path(file)), IdentitySource(Path(recovery), None).load_identity()
 

@@ -19,9 +19,9 @@ from dtp.cli.options import (
     verbose_option,
 )
 from dtp.cli.output import OutputError, discard_output, json_option, print_note, wants_json
-from dtp.cli.paying import Payment, payment_options
+from dtp.cli.paying import PaymentOptions, payment_options
 from dtp.cli.peers import named_network_option
-from dtp.cli.progress import Meter
+from dtp.cli.progress import ProgressMeter
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.net.address import Address
@@ -48,7 +48,11 @@ PATIENCE = 1.0
 @verbose_option
 @json_option
 def cat(
-    address: Address, identity: IdentitySource, psk: bytes | None, private: str | None, payment: Payment
+    address: Address,
+    identity: IdentitySource,
+    psk: bytes | None,
+    private: str | None,
+    payment: PaymentOptions,
 ) -> None:
     """Connect standard input and output to a service: netcat, by identity and encrypted.
 
@@ -73,7 +77,7 @@ async def _cat(
     identity: IdentitySource,
     psk: bytes | None,
     network: PrivateNetwork | None,
-    payment: Payment,
+    payment: PaymentOptions,
 ) -> None:
     resolvers = None
     if network is not None:
@@ -132,7 +136,9 @@ async def _exchange(stream: Stream) -> None:
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
     """Meanwhile tell a person when the connection is cut and when it is back; standard output is the peer's."""
-    return contextlib.nullcontext() if wants_json() else Meter("", bar=False).watch_carriers(connection)
+    return (
+        contextlib.nullcontext() if wants_json() else ProgressMeter("", bar=False).watch_carriers(connection)
+    )
 
 
 async def _to_stdout(stream: Stream) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, record_of, tell_history
+from dtp.cli.accounts import WalletOptions, account_options, record_of, tell_history
 from dtp.cli.groups import Group
 from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, inline, owner, table
@@ -23,7 +23,7 @@ def chain() -> None:
 
 @chain.command()
 @account_options
-def info(account: Account) -> None:
+def info(account: WalletOptions) -> None:
     """Show what the node says of itself, and where the packages are."""
 
     async def work(client: ChainClient) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def info(account: Account) -> None:
 @click.argument("id")
 @click.option("--version", type=click.IntRange(0), help="This version instead of the newest.")
 @account_options
-def show_object(id: str, version: int | None, account: Account) -> None:
+def show_object(id: str, version: int | None, account: WalletOptions) -> None:
     """Show an object with its fields; those of dtp's packages by the names that Python knows."""
 
     async def work(client: ChainClient) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def show_object(id: str, version: int | None, account: Account) -> None:
               help="Keep in FILE how far events were shown, and go on there the next time.")  # fmt: skip
 @account_options
 def events(
-    follow: bool, types: tuple[str, ...], start: int | None, cursor: Path | None, account: Account
+    follow: bool, types: tuple[str, ...], start: int | None, cursor: Path | None, account: WalletOptions
 ) -> None:
     """Show events: those there were, or with --follow those to come. None is lost or shown twice."""
 

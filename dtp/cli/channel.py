@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, account_options, record_of, tell_history
+from dtp.cli.accounts import WalletOptions, account_options, record_of, tell_history
 from dtp.cli.channel_history import history
 from dtp.cli.channel_records import (
     STATES,
@@ -72,7 +72,7 @@ channel.add_command(history)
 @channel.command("list")
 @store_option
 @account_options
-def list_channels(vouchers: Vouchers, account: Account) -> None:
+def list_channels(vouchers: Vouchers, account: WalletOptions) -> None:
     """List the channels of the store, as the chain has them now.
 
     Where no node answers they are listed as they were last known here, and the exit code is 5.
@@ -109,7 +109,7 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
 @click.argument("id", metavar="CHANNEL")
 @store_option
 @account_options
-def show(id: str, vouchers: Vouchers, account: Account) -> None:
+def show(id: str, vouchers: Vouchers, account: WalletOptions) -> None:
     """Show a channel: its money, terms and lanes on chain, and what is vouched here."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
 @click.argument("id", metavar="[CHANNEL]", required=False)
 @store_option
 @account_options
-def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
+def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
     """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas.
 
     One that is named is looked at again, also when it is over by what a node said before.
@@ -226,7 +226,7 @@ def backup(file: str, vouchers: Vouchers) -> None:
               "[default: a voucher's step, at most 0.00075SUI]")  # fmt: skip
 @store_option
 @account_options
-def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, account: Account) -> None:
+def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
     """Close a channel that you opened, or go on closing all that are on their way.
 
     The server is dialled, and where it agrees what is left comes back at once. Where it isn't there or doesn't agree,
@@ -391,7 +391,7 @@ def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
 @channel.command()
 @store_option
 @account_options
-def find(vouchers: Vouchers, account: Account) -> None:
+def find(vouchers: Vouchers, account: WalletOptions) -> None:
     """Find all channels of your account by the chain's history, also with an empty store, and say how to close each.
 
     Those that a program of yours opened and didn't live to note are in the store from then on: the next connection
@@ -424,7 +424,7 @@ def find(vouchers: Vouchers, account: Account) -> None:
 @store_option
 @verbose_option
 @account_options
-def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> None:
+def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) -> None:
     """Claim for a server that sleeps, and end channels whose time has come, until interrupted.
 
     Needs the server's vouchers or a copy of them (--store), and a wallet with SUI for gas: who is paid is fixed in

@@ -147,7 +147,7 @@ def run(path: Path) -> None:
 
 def _print_ready(process: Process) -> None:
     daemon = process.daemon
-    status = daemon.status()
+    status = daemon.get_status()
     for one in status["exposed"]:
         for address in daemon.addresses:
             reached = str(address.with_service(one["service"]))

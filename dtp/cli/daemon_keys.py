@@ -74,7 +74,7 @@ def look_at_places(path: Path, config: Config) -> list[str]:
         look(("state", "url"), lambda: state.check_url(url))
     if wrong:
         places = find_places(path.read_text("utf-8-sig"))
-        raise ConfigMistakes(path, [Mistake(places.of(setting), what) for setting, what in wrong])
+        raise ConfigMistakes(path, [Mistake(places.find_place(setting), what) for setting, what in wrong])
     return warnings
 
 

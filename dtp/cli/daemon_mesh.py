@@ -18,7 +18,7 @@ _PEERS: Final = 12
 
 
 def node_parts(node: Mapping[str, Any]) -> list[RenderableType]:
-    """Return what to print of the `node` of `Daemon.status`: what peers said is text, never markup."""
+    """Return what to print of the `node` of `Daemon.get_status`: what peers said is text, never markup."""
     parts: list[RenderableType] = [Text(), Text(_head(node))]
     if node["peers"]:
         parts += [Text(), _peers(node["peers"][:_PEERS])]

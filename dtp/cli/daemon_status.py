@@ -57,7 +57,7 @@ def latency_text(seconds: float) -> str:
 
 
 def show(status: Mapping[str, Any], console: Console) -> None:
-    """Print `Daemon.status()`."""
+    """Print `Daemon.get_status()`."""
     for part in render(status, rules=True, events=_EVENTS):
         console.print(part)
 

@@ -21,7 +21,7 @@ import click
 from dtp.carriers.unix import LONGEST_PATH
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
-from dtp.cli.progress import Meter, size_text, speed_text
+from dtp.cli.progress import ProgressMeter, size_text, speed_text
 from dtp.cli.run import run
 from dtp.errors import DtpError, LocalError
 from dtp.files import FileProblem, Sent, send_file
@@ -113,7 +113,7 @@ async def _send(address: str, file: Path, client: Identity) -> tuple[Sent, dict[
             f"handshake  {facts['handshake']}, both identities proven, {facts['connect_ms']:.1f} ms\n"
             f"cipher     {facts['cipher']}",
         )
-        with Meter("sending") as meter:
+        with ProgressMeter("sending") as meter:
             sent = await send_file(connection, file, progress=meter)
             meter.finish()
         facts |= {"seconds": round(meter.seconds, 6), "bytes_per_second": round(meter.speed)}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ RIGHTS = ("heartbeat", "endpoints", "firewall", "passes")
               help="Who is paid by channels that are opened from now on. [default: as it is]")  # fmt: skip
 @host_option
 @account_options
-def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: Account) -> None:
+def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: WalletOptions) -> None:
     """Change how long heartbeats count, and who is paid. What isn't named stays."""
     if ttl is None and paid_to is None:
         raise click.UsageError("nothing to change; give --ttl or --paid-to")
@@ -55,7 +55,7 @@ def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: A
 @host_option
 @account_options
 def operator(
-    address: str | None, rights: str, revoke_others: bool, host_id: str | None, account: Account
+    address: str | None, rights: str, revoke_others: bool, host_id: str | None, account: WalletOptions
 ) -> None:
     """Give ADDRESS, or the wallet, an operator cap: what a daemon's key may do for the host.
 
@@ -90,7 +90,7 @@ def operator(
 @click.argument("key", metavar="DTP1...")
 @host_option
 @account_options
-def withdraw(key: str, host_id: str | None, account: Account) -> None:
+def withdraw(key: str, host_id: str | None, account: WalletOptions) -> None:
     """Remove an endpoint, by its identity: nobody is sent there any more."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.host_caps import (
     host_option,
     operator_cap,
@@ -62,7 +62,7 @@ def plan(
     size: int,
     keep_mode: bool,
     host_id: str | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Sell subscriptions for a service.
 
@@ -103,7 +103,7 @@ def plan(
 @click.command()
 @click.argument("plan_id", metavar="PLAN")
 @account_options
-def draw(plan_id: str, account: Account) -> None:
+def draw(plan_id: str, account: WalletOptions) -> None:
     """Draw what subscribers of PLAN have paid for periods that are over."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def draw(plan_id: str, account: Account) -> None:
     "--on/--off", "on_sale", required=True, help="Whether periods can be bought, and passes renewed."
 )
 @account_options
-def sale(plan_id: str, on_sale: bool, account: Account) -> None:
+def sale(plan_id: str, on_sale: bool, account: WalletOptions) -> None:
     """Take PLAN off sale, or put it on sale again. Passes that are held stay good until they end."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
               help="End passes that have periods left, and pay their holders back what isn't over. Also those that "
               "were thrown away, and of a deleted host.")  # fmt: skip
 @account_options
-def retire(plan_id: str, refund: bool, account: Account) -> None:
+def retire(plan_id: str, refund: bool, account: WalletOptions) -> None:
     """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over, or paid back."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -216,7 +216,7 @@ async def _passes_of(chain: ChainClient, plan: Plan) -> list[str]:
 @click.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-def revoke(pass_id: str, account: Account) -> None:
+def revoke(pass_id: str, account: WalletOptions) -> None:
     """Revoke PASS: it opens nothing any more. Its holder gets back all periods that are not over."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:

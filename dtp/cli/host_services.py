@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.host_caps import ServiceNumber, host_option, owned_host, print_record, service_argument
 from dtp.cli.output import print_result
 from dtp.cli.show import table
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @click.option("--post-fee", metavar="AMOUNT", help="Least fee of a message. [default: 0]")
 @click.option("--open/--closed", "is_open", default=None, help="Whether it takes channels. [default: open]")
 @account_options
-def service(number: ServiceNumber, host_id: str | None, account: Account, **options: Any) -> None:
+def service(number: ServiceNumber, host_id: str | None, account: WalletOptions, **options: Any) -> None:
     """Add a service to a host, or change it: what isn't named stays as it is. Defaults are those of a new one.
 
     Open channels keep their terms, except for those from when it was free: once it has a price, they aren't served
@@ -162,7 +162,7 @@ def _program(found: Host, cap: str, number: int, wanted: Service) -> Program:
 @service_argument
 @host_option
 @account_options
-def remove(number: int, host_id: str | None, account: Account) -> None:
+def remove(number: int, host_id: str | None, account: WalletOptions) -> None:
     """Remove a service from a host. Open channels settle by their own terms; their pipes stop."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:

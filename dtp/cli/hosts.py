@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli import host_owner, host_plans, host_services
-from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of
 from dtp.cli.groups import Group
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
@@ -38,7 +38,7 @@ def host() -> None:
 @click.option("--operator", metavar="ADDRESS",
               help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip
 @account_options
-def create(ttl: int, operator: str | None, account: Account) -> None:
+def create(ttl: int, operator: str | None, account: WalletOptions) -> None:
     """Create a host. It has no service yet, and nobody may come in."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
 @host.command()
 @host_option
 @account_options
-def show(host_id: str | None, account: Account) -> None:
+def show(host_id: str | None, account: WalletOptions) -> None:
     """Show a host: its services, its endpoints, its lists."""
     address = "" if host_id else account.read_address()
 
@@ -164,7 +164,9 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
     @click.option("--remove", "removing", is_flag=True, help="Take them off the list.")
     @host_option
     @account_options
-    def command(addresses: tuple[str, ...], removing: bool, host_id: str | None, account: Account) -> None:
+    def command(
+        addresses: tuple[str, ...], removing: bool, host_id: str | None, account: WalletOptions
+    ) -> None:
         async def work(chain: ChainClient) -> dict[str, Any]:
             from dtp.chain import Program
             from dtp.chain import host as module
@@ -224,7 +226,7 @@ host.add_command(
 @host_option
 @account_options
 def heartbeat(
-    sealed: bool, every: float | None, host_id: str | None, account: Account, **options: Any
+    sealed: bool, every: float | None, host_id: str | None, account: WalletOptions, **options: Any
 ) -> None:
     """Say that an endpoint of the host is alive; enroll it first if it is new."""
     if options["hint"] is not None and is_any_url(options["hint"].removeprefix("dtp+")):
@@ -258,7 +260,7 @@ def heartbeat(
     account.run_connected(work)
 
 
-def _identity_of(account: Account) -> Identity:
+def _identity_of(account: WalletOptions) -> Identity:
     """Return the identity that is the wallet, with its static key. Raises `ConfigError`, `IdentityFileError`."""
     path = account.wallet_path()
     if path is None:

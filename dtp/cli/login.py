@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dtp.cli.account import load_account, save_account
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.cli.groups import Group
 from dtp.cli.listening import Listening, listening_options
 from dtp.cli.options import (
@@ -26,7 +26,7 @@ from dtp.cli.output import json_option, print_note, print_result
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.selling import Sale
 from dtp.cli.serve import serve_services
-from dtp.cli.services import Directory, Service
+from dtp.cli.services import Service, ServiceDirectory
 from dtp.config import data_dir
 from dtp.errors import LocalError
 from dtp.identity import Account as KeyAccount
@@ -46,7 +46,7 @@ from dtp.net.stream import Stream
 from dtp.plurals import count_of
 
 #: No price.
-_FREE = Sale(None, None, None, None, (), None, False, None, None, Account(None, None, None, None))
+_FREE = Sale(None, None, None, None, (), None, False, None, None, WalletOptions(None, None, None, None))
 _DAY = 86_400
 #: The setting of a vault that has the account's card.
 _CARD = "card"
@@ -119,7 +119,7 @@ async def _serve(store: LoginStore, registration: Any, listening: Listening) -> 
     service = Logins(LOGIN_SERVICE, made)
     try:
         made.begin()
-        await serve_services(Directory([service]), [service], _FREE, listening, None)
+        await serve_services(ServiceDirectory([service]), [service], _FREE, listening, None)
     finally:
         await made.stop()
         store.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.cli.groups import Group
 from dtp.cli.listening import Listening, listening_options
 from dtp.cli.mailbox_room import Room, room_options
@@ -15,7 +15,7 @@ from dtp.cli.output import json_option
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.selling import Sale
 from dtp.cli.serve import serve_services
-from dtp.cli.services import Directory, Service
+from dtp.cli.services import Service, ServiceDirectory
 from dtp.config import data_dir
 from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, open_store
 from dtp.messaging.mailbox.limits import DAY, MIB
@@ -24,7 +24,7 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 
 #: No price.
-_FREE = Sale(None, None, None, None, (), None, False, None, None, Account(None, None, None, None))
+_FREE = Sale(None, None, None, None, (), None, False, None, None, WalletOptions(None, None, None, None))
 
 
 class Mailboxes(Service):
@@ -98,7 +98,7 @@ async def _serve(where: str | Path, limits: MailboxLimits, room: Room, listening
     service = Mailboxes(MAILBOX_SERVICE, made)
     try:
         async with room.selling(made, listening):
-            await serve_services(Directory([service]), [service], _FREE, listening, None)
+            await serve_services(ServiceDirectory([service]), [service], _FREE, listening, None)
     finally:
         await made.stop()
         store.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, gas_price_option, refuse_key
+from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.messenger import WAIT, messenger_options, open_messenger, reach, with_messenger
 from dtp.cli.output import print_line, print_note
@@ -49,7 +49,7 @@ class Room:
     pay_listen: tuple[str, ...]
     hint: str | None
     host: str | None
-    account: Account
+    account: WalletOptions
 
     def limit(self, limits: MailboxLimits) -> MailboxLimits:
         """Return `limits` with a price, where there is one. Raise `ProgramError` for what is no amount, and
@@ -122,7 +122,7 @@ def room_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = Account(network, wallet, None, max_gas_price)
+        account = WalletOptions(network, wallet, None, max_gas_price)
         room = Room(price_mib_month, free_mib, grace_days, pay_listen, hint, host_id, account)
         return command(*args, room=room, **options)
 
@@ -189,11 +189,14 @@ def rent(
         raise click.UsageError("say both: --mib, how much room, and --most, what a MiB may cost for a month")
     if again and mib is None:
         raise click.UsageError("--again pays: say --mib and --most")
-    run(_rent(Account(network, wallet, None, max_gas_price), (mib, most, months), (wait, again), who))
+    run(_rent(WalletOptions(network, wallet, None, max_gas_price), (mib, most, months), (wait, again), who))
 
 
 async def _rent(
-    account: Account, wanted: tuple[int | None, str | None, int], how: tuple[float, bool], who: dict[str, Any]
+    account: WalletOptions,
+    wanted: tuple[int | None, str | None, int],
+    how: tuple[float, bool],
+    who: dict[str, Any],
 ) -> None:
     from dtp.messaging.person.rent import Rent
 

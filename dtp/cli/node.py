@@ -24,7 +24,7 @@ from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import console, json_option, print_line, print_result, printable, wants_json
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
-from dtp.cli.services import KINDS, Directory, Service, make
+from dtp.cli.services import KINDS, Service, ServiceDirectory, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Handler
 from dtp.node.node import Node
@@ -124,7 +124,7 @@ def _handlers(services: list[Service]) -> dict[str, Handler]:
     """Return what the listener calls for each name; for any name where a service has names below its own."""
     if not services:
         return {}
-    directory = Directory(services)
+    directory = ServiceDirectory(services)
 
     async def serve(connection: Connection) -> None:
         if directory.find_service(connection.service) is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record, record_of, tell_history
+from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of, tell_history
 from dtp.cli.groups import Group
 from dtp.cli.output import print_result
 from dtp.cli.paying import coin_option, most_of, most_option
@@ -36,7 +36,7 @@ def pass_group() -> None:
 @click.argument("plans", nargs=-1, metavar="[PLAN]...")
 @click.option("--host", "host_id", metavar="ID", help="Show all plans of this host.")
 @account_options
-def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None:
+def plans(plans: tuple[str, ...], host_id: str | None, account: WalletOptions) -> None:
     """Show plans by their ids, those of a host, or else the passes that the wallet holds with theirs."""
     holder = "" if plans or host_id else account.read_address()
 
@@ -115,7 +115,7 @@ def _line(record: dict[str, Any]) -> str:
 @most_option
 @coin_option
 @account_options
-def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Account) -> None:
+def buy(plan: str, periods: int, most: str | None, coin: str | None, account: WalletOptions) -> None:
     """Buy periods of PLAN; a pass of it that the wallet holds already is renewed."""
     from dtp.chain.model import SUI_COIN
 
@@ -145,7 +145,7 @@ def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Ac
 @pass_group.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-def cancel(pass_id: str, account: Account) -> None:
+def cancel(pass_id: str, account: WalletOptions) -> None:
     """Give back the periods of PASS that have not started; their money comes back.
 
     The running period comes back too while the host does not let you in: denied, not on its allow-list, or the
@@ -176,7 +176,7 @@ def cancel(pass_id: str, account: Account) -> None:
 @pass_group.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-def destroy(pass_id: str, account: Account) -> None:
+def destroy(pass_id: str, account: WalletOptions) -> None:
     """Throw PASS away, whose periods are over or whose plan was retired; its storage deposit comes back."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, gas_price_option, refuse_key
+from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.output import print_line
 from dtp.errors import LocalError
 from dtp.net.dial import connect
@@ -96,7 +96,7 @@ def most_of(text: str | None, coin: str) -> int:
 
 
 @dataclass(frozen=True)
-class Payment:
+class PaymentOptions:
     """The options of who pays. Without a budget nothing of the chain is loaded, and nothing can be spent.
 
     The budget is that of all connections together.
@@ -107,7 +107,7 @@ class Payment:
     coin: str | None
     #: Whether the channel stays open; None: where that costs less.
     keep: bool | None
-    account: Account
+    account: WalletOptions
     slack: str | None = None
     when_answered: bool = False
     #: What `connect` takes beside that: the highest prices, what may be locked, gas.
@@ -386,8 +386,10 @@ def payment_options(command: _Function) -> _Function:
             raise click.UsageError(
                 "--deposit, --coin, --keep-channel, --slack, --when-answered, --yes and limits are about a --budget"
             )
-        account = Account(network, wallet, None)
-        payment = Payment(budget, deposit, coin, keep_channel, account, slack, when_answered, limits, yes)
+        account = WalletOptions(network, wallet, None)
+        payment = PaymentOptions(
+            budget, deposit, coin, keep_channel, account, slack, when_answered, limits, yes
+        )
         return command(*args, payment=payment, **options)
 
     decorated: Any = with_payment

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, tell_history
+from dtp.cli.accounts import WalletOptions, account_options, tell_history
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, address_argument
 from dtp.cli.output import print_line, print_result, wants_json
@@ -56,7 +56,7 @@ async def read_fee(chain: ChainClient, host: str, service: str, text: str | None
 )
 @click.option("--wait", is_flag=True, help="Wait for an answer, and print it.")
 @account_options
-def send(address: Address, message: str, fee: str | None, wait: bool, account: Account) -> None:
+def send(address: Address, message: str, fee: str | None, wait: bool, account: WalletOptions) -> None:
     """Send MESSAGE ('-': standard input) to the service of a host: dtp://0x<host object>/<service>.
 
     Only the host's endpoints can read it; that it was sent, by whom and for how much, everybody sees.
@@ -83,7 +83,7 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 @click.option("--follow", is_flag=True, help="Go on with new messages until interrupted.")
 @identity_option
 @account_options
-def read(address: Address, follow: bool, identity: Path | None, account: Account) -> None:
+def read(address: Address, follow: bool, identity: Path | None, account: WalletOptions) -> None:
     """Show messages to a host that are sealed to our identity: those there were, or with --follow those to come."""
     me = load_identity(identity, account)
 
@@ -108,7 +108,9 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
 @click.argument("message")
 @identity_option
 @account_options
-def answer(address: Address, transaction: str, message: str, identity: Path | None, account: Account) -> None:
+def answer(
+    address: Address, transaction: str, message: str, identity: Path | None, account: WalletOptions
+) -> None:
     """Answer the message of TRANSACTION with MESSAGE ('-': standard input), as the host's owner."""
     me = load_identity(identity, account)
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
@@ -132,7 +134,7 @@ def _host(address: Address) -> str:
     return address.host_object
 
 
-def load_identity(path: Path | None, account: Account) -> Identity:
+def load_identity(path: Path | None, account: WalletOptions) -> Identity:
     """Return the identity of `identity_option`; its passphrase is where the wallet's is."""
     from dtp import config
 

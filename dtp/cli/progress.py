@@ -29,7 +29,7 @@ _REFRESH = 5
 _WORDS = {"check": "comparing", "move": ""}
 
 
-class Meter:
+class ProgressMeter:
     """Call it with each `Progress`; `with` shows and removes the bar.
 
     `seconds` and `moved` are of the bytes that this run moved. At most one at a time may show a bar.
@@ -133,7 +133,7 @@ class Meter:
                 words = f"the connection is cut; trying for {connection.limits.resume:g} s to get it back"
                 self.print_event("detached", words, connection.peer)
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ProgressMeter:
         if self._wants_bar:
             self._bars = _bars()
             self._bars.start()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record
+from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.output import print_result, wants_json
 from dtp.cli.show import amount
 from dtp.errors import ConfigError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--immutable/--upgradable", default=None,
               help="Give up the upgrade caps, or keep them. [default: asks, keeps where SUI is free]")  # fmt: skip
 @account_options
-def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account: Account) -> None:
+def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account: WalletOptions) -> None:
     """Publish packages (default: all) on a network, and remember where they are.
 
     What is there with the same bytecode is left as it is. Whoever has a package's upgrade cap can take the money of
@@ -100,7 +100,7 @@ async def _publish(
 @click.argument("name", metavar="PACKAGE")
 @click.argument("id")
 @account_options
-def use(name: str, id: str, account: Account) -> None:
+def use(name: str, id: str, account: WalletOptions) -> None:
     """Use the PACKAGE that somebody has published at ID on a network, and remember it.
 
     Its bytecode is compared with what ships here: only the same is used. This says who may upgrade it; calls go to ID
@@ -137,7 +137,7 @@ def use(name: str, id: str, account: Account) -> None:
 @click.option("--dependencies-only", "policy", flag_value="dependencies", help="Only of what it depends on.")
 @click.option("--additive", "policy", flag_value="additive", help="Only new functions.")
 @account_options
-def restrict(name: str, policy: str | None, account: Account) -> None:
+def restrict(name: str, policy: str | None, account: WalletOptions) -> None:
     """Allow fewer upgrades of PACKAGE from now on. There is no way back.
 
     A new function can still take what others' objects hold: only --dependencies-only and --immutable protect them.
@@ -160,7 +160,7 @@ def restrict(name: str, policy: str | None, account: Account) -> None:
 @click.command("upgrade")
 @click.argument("name", metavar="PACKAGE")
 @account_options
-def upgrade(name: str, account: Account) -> None:
+def upgrade(name: str, account: WalletOptions) -> None:
     """Publish the PACKAGE that ships here as the next version of the one in use, with the wallet's upgrade cap.
 
     Objects stay with their version until 'dtp move migrate' moves them. Others go on with the version that they were
@@ -181,7 +181,7 @@ def upgrade(name: str, account: Account) -> None:
 @click.command("migrate")
 @click.argument("objects", nargs=-1, required=True, metavar="OBJECT...")
 @account_options
-def migrate(objects: tuple[str, ...], account: Account) -> None:
+def migrate(objects: tuple[str, ...], account: WalletOptions) -> None:
     """Move hosts (with their beacons), plans and channels to the version of the package in use.
 
     The version before refuses them from then on. Hosts and plans need their owner's wallet, channels their server's.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, gas_price_option, refuse_key
+from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.output import print_line, print_note
-from dtp.cli.services import Directory, Service
+from dtp.cli.services import Service, ServiceDirectory
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.plurals import count_of
@@ -49,7 +49,7 @@ class Sale:
     pipe: bool
     bearer: str | None
     credit: str | None
-    account: Account
+    account: WalletOptions
 
     @property
     def wanted(self) -> bool:
@@ -139,7 +139,7 @@ def selling_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = Account(network, wallet, None, max_gas_price)
+        account = WalletOptions(network, wallet, None, max_gas_price)
         sale = Sale(
             price_mib, price_request, min_deposit, host_id, plans, hint, pipe, bearer, credit, account
         )
@@ -215,7 +215,7 @@ async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) ->
 
 
 async def serve_for_money(
-    directory: Directory,
+    directory: ServiceDirectory,
     service: Service,
     listening: Listening,
     sale: Sale,

@@ -14,7 +14,7 @@ from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.selling import Sale, maker_of_hosts, selling_options, serve_for_money, tell_if_sold
-from dtp.cli.services import KINDS, Directory, Service, make
+from dtp.cli.services import KINDS, Service, ServiceDirectory, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Refuse, Request
 from dtp.peers.nearby import answering, wants_lan
@@ -89,11 +89,15 @@ def serve(
         raise click.UsageError("--announce is for everybody: give it without --no-lan and --psk-file")
     lan = None if no_lan or listening.psk is not None else announce
     serve_for_long()
-    run(serve_services(Directory(services), services, sale, listening, lan))
+    run(serve_services(ServiceDirectory(services), services, sale, listening, lan))
 
 
 async def serve_services(
-    directory: Directory, services: list[Service], sale: Sale, listening: Listening, announce: bool | None
+    directory: ServiceDirectory,
+    services: list[Service],
+    sale: Sale,
+    listening: Listening,
+    announce: bool | None,
 ) -> None:
     """Serve until SIGTERM. `announce` says what the LAN is told: everything, only what is asked for, or with None
     nothing."""

@@ -301,7 +301,7 @@ def make(kind: str, text: str) -> Service:
     return service(match["name"], match["value"]) if match else service(name, text)
 
 
-class Directory:
+class ServiceDirectory:
     """The services of one listener by name; the first is also the default one, ""."""
 
     def __init__(self, services: list[Service]) -> None:

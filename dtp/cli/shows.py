@@ -28,7 +28,7 @@ from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import (
@@ -39,14 +39,14 @@ from dtp.cli.output import (
     print_result,
     wants_json,
 )
-from dtp.cli.paying import Payment
+from dtp.cli.paying import PaymentOptions
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.shows_gateway import page_of, parse_place, watching
 from dtp.cli.shows_input import source_of
 from dtp.cli.shows_money import COMMANDS, chain_options
 from dtp.cli.shows_sealing import (
-    Sealing,
+    SealingOptions,
     buyer_of,
     buying_options,
     claims_of,
@@ -172,10 +172,10 @@ def broadcast(
     gateway: tuple[str, int] | None,
     topic: str | None,
     over: Engine | None,
-    sealing: Sealing,
+    sealing: SealingOptions,
     fan_out: int,
     identity: IdentitySource,
-    account: Account,
+    account: WalletOptions,
     **place: Any,
 ) -> None:
     """Put standard input on air, and print the addresses to listen to. It ends with the input.
@@ -230,7 +230,7 @@ def broadcast(
 async def _beside(
     on_air: Broadcast,
     page: contextlib.AbstractAsyncContextManager[None],
-    sealing: Sealing,
+    sealing: SealingOptions,
     listen: Sequence[str],
     chain: ChainClient | None,
 ) -> AsyncIterator[None]:
@@ -330,8 +330,8 @@ def listen(
     no_share: bool,
     fan_out: int,
     identity: IdentitySource,
-    account: Account,
-    payment: Payment,
+    account: WalletOptions,
+    payment: PaymentOptions,
     key_lasts: float,
     **place: Any,
 ) -> None:
@@ -383,7 +383,7 @@ def listen(
         discard_output()
 
 
-def _of_the_chain(account: Account, id: str, patience: float) -> tuple[str, PeerId, tuple[str, ...]]:
+def _of_the_chain(account: WalletOptions, id: str, patience: float) -> tuple[str, PeerId, tuple[str, ...]]:
     """Return a show's id, its producer, and where the chain says that it is heard; wait until it says so.
 
     Raise `ShowUnreachable` after `patience` seconds.
@@ -411,7 +411,7 @@ def _of_the_chain(account: Account, id: str, patience: float) -> tuple[str, Peer
     return account.run_connected(work, signing=False)
 
 
-async def _follow_hint(stream: ShowStream, account: Account, id: str) -> None:
+async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
     """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
     from dtp.broadcast.money.shows import read_show
 
@@ -448,9 +448,9 @@ async def _listen(
         )
         if place is not None:
             watcher = None if money is None else await stack.enter_async_context(money())
-            told_money = None if watcher is None else watcher.page
+            told_money = None if watcher is None else watcher.make_page
             page = await stack.enter_async_context(
-                Gateway(await stream.receiver.opened(), *place, open=stream.open, money=told_money)
+                Gateway(await stream.receiver.wait_opened(), *place, open=stream.open, money=told_money)
             )
             print_line({"event": "gateway", "url": page.url}, page.url)
         fault: RecordingError | None = None
@@ -580,7 +580,7 @@ def keep(files: tuple[Path, ...], identity: IdentitySource, fan_out: int, **plac
 
 async def _keep(files: tuple[Path, ...], identity: Identity, place: Place) -> None:
     server = await asyncio.to_thread(RecordingServer, files)
-    async with place.node(identity, {RECORDINGS: server.serve}) as node:
+    async with place.node(identity, {RECORDINGS: server.serve_connection}) as node:
         for address in addresses_of(node, RECORDINGS):
             hashes = [each.hex() for each in server.hashes]
             print_line({"event": "keeping", "address": address, "sha256": hashes}, address)

@@ -10,7 +10,7 @@ import click
 
 from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.producing import Broadcast
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.cli.output import print_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) ->
 
 
 @asynccontextmanager
-async def watching(account: Account, show: str) -> AsyncIterator[ShowWatcher]:
+async def watching(account: WalletOptions, show: str) -> AsyncIterator[ShowWatcher]:
     """Follow a show on the chain, for who listens: nothing is signed."""
     from dtp.broadcast.money.watching import ShowWatcher
 
@@ -53,7 +53,7 @@ async def page_of(
             id = "0x" + on_air.announcement.show.hex()
             watcher = ShowWatcher(chain, id, on_air.identity, dismissed_of(id))
             await stack.enter_async_context(watcher)
-            money, dismiss = watcher.page, watcher.dismiss
+            money, dismiss = watcher.make_page, watcher.dismiss_entry
         gateway = Gateway(on_air.held, *place, open=on_air.open, money=money, dismiss=dismiss)
         page = await stack.enter_async_context(gateway)
         print_line({"event": "gateway", "url": page.url}, page.url, err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, account_options, executed_record, record_of, refuse_key
+from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of, refuse_key
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.paying import coin_option, most_of, most_option
@@ -33,7 +33,7 @@ def chain_options(command: _Function) -> _Function:
 
     @functools.wraps(command)
     def with_account(*args: Any, chain_network: str | None, wallet: str | None, **options: Any) -> Any:
-        return command(*args, account=Account(chain_network, wallet, None), **options)
+        return command(*args, account=WalletOptions(chain_network, wallet, None), **options)
 
     decorated: Any = with_account
     for option in (
@@ -128,7 +128,7 @@ def create(
     batch: int,
     prices: tuple[str, ...],
     identity: IdentitySource,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Make a show on the chain, whose segments your identity signs.
 
@@ -186,7 +186,7 @@ def _print(record: dict[str, Any]) -> None:
 @click.argument("amount")
 @coin_option
 @account_options
-def fund(show_id: str, amount: str, coin: str | None, account: Account) -> None:
+def fund(show_id: str, amount: str, coin: str | None, account: WalletOptions) -> None:
     """Put AMOUNT into the pot of a funded show. What isn't spent is yours: 'dtp show refund'."""
     from dtp.broadcast.money import shows
     from dtp.chain.wallet import parse_amount
@@ -212,7 +212,7 @@ def _paid_in(coin: str | None) -> str:
 @most_option
 @coin_option
 @account_options
-def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> None:
+def buy(show_id: str, most: str | None, coin: str | None, account: WalletOptions) -> None:
     """Buy a ticket of a ticketed show."""
     from dtp.broadcast.money import shows
 
@@ -233,7 +233,7 @@ def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> N
 @click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
 @coin_option
 @account_options
-def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, account: Account) -> None:
+def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, account: WalletOptions) -> None:
     """Give the producer AMOUNT, with a message or without."""
     from dtp.chain.show import Kind
 
@@ -259,7 +259,7 @@ def ask(
     number: int | None,
     sealed: bool,
     coin: str | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Ask the producer something, or request it: it is seen sooner for more money."""
     from dtp.broadcast.money import shows
@@ -282,7 +282,7 @@ def ask(
 
 
 def _ask(
-    account: Account, show_id: str, kind: Any, amount: str | None, text: str, sealed: bool, coin: str
+    account: WalletOptions, show_id: str, kind: Any, amount: str | None, text: str, sealed: bool, coin: str
 ) -> None:
     from dtp.broadcast.money import shows
     from dtp.chain.wallet import parse_amount
@@ -300,7 +300,7 @@ def _ask(
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-def refund(show_id: str, account: Account) -> None:
+def refund(show_id: str, account: WalletOptions) -> None:
     """Take back what is unspent of your shares and tickets.
 
     Of a show on air your part of slots that have begun is paid: of the one that runs, and of those that are over and
@@ -326,7 +326,7 @@ def refund(show_id: str, account: Account) -> None:
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-def collect(show_id: str, account: Account) -> None:
+def collect(show_id: str, account: WalletOptions) -> None:
     """Take what your show has earned."""
     from dtp.broadcast.money import shows
 
@@ -348,7 +348,7 @@ def collect(show_id: str, account: Account) -> None:
 @click.option("--unposted", is_flag=True,
               help="End it though it is on air elsewhere: what isn't posted yet isn't paid.")  # fmt: skip
 @account_options
-def end(show_id: str, unposted: bool, account: Account) -> None:
+def end(show_id: str, unposted: bool, account: WalletOptions) -> None:
     """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back.
 
     What you are owed is posted first: by the process that broadcasts it from this machine, or here if that one was
@@ -366,7 +366,7 @@ def end(show_id: str, unposted: bool, account: Account) -> None:
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-def status(show_id: str, account: Account) -> None:
+def status(show_id: str, account: WalletOptions) -> None:
     """Show how a show stands: on air or not, its pot, what the next slot brings."""
     from dtp.broadcast.money import shows
     from dtp.broadcast.money.air import raw
@@ -389,7 +389,7 @@ def status(show_id: str, account: Account) -> None:
 @identity_options("--identity", "-i")
 @chain_options
 @json_option
-def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) -> None:
+def watch(show_id: str, past: bool, identity: IdentitySource, account: WalletOptions) -> None:
     """Show how a show stands, and its audience line: tips, requests and questions, sorted by what was paid.
 
     In a terminal it is kept up to date, until Ctrl-C. Elsewhere, and with --json, each is a line as it comes.
@@ -440,7 +440,7 @@ def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
 
     kept = dismissed_of(show_id)
     for number in numbers:
-        kept.add(number)
+        kept.add_number(number)
     _print({"dismissed": sorted(kept.numbers)})
 
 

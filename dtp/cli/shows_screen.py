@@ -22,7 +22,7 @@ _BESIDE = 6
 
 
 def screen(page: Mapping[str, Any], lines: int) -> Group:
-    """Return what a terminal of so many lines shows of a page (`ShowWatcher.page`)."""
+    """Return what a terminal of so many lines shows of a page (`ShowWatcher.make_page`)."""
     head = [f"next slot {page['next_slot']}", f"paid {page['paid']}", f"tips {page['tips']}"]
     if page["tickets"]:
         head.insert(0, f"{page['tickets']['sold']} of {page['tickets']['wanted']} tickets sold")
@@ -55,5 +55,5 @@ async def show_live(chain: ChainClient, show: str, identity: Identity) -> None:
     async with ShowWatcher(chain, show, identity, dismissed_of(show)) as watcher:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(screen(watcher.page(), console.size.height), refresh=True)
+                live.update(screen(watcher.make_page(), console.size.height), refresh=True)
                 await asyncio.sleep(_REFRESH)

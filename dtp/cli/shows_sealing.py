@@ -16,9 +16,9 @@ from dtp.broadcast.receiving import Dial
 from dtp.broadcast.sealed.admission import Admission, Guests, SeatClaim
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.cli.output import print_line
-from dtp.cli.paying import Payment
+from dtp.cli.paying import PaymentOptions
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.net.address import Address
 
@@ -39,7 +39,7 @@ def parse_peer(ctx: click.Context, param: click.Parameter, text: str | None) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Sealing:
+class SealingOptions:
     """Whom a show is for: everybody where nothing was given, or as the chain says of a show with tickets."""
 
     invited: tuple[PeerId, ...]
@@ -110,7 +110,7 @@ def buying_options(command: _Function) -> _Function:
         if budget is None and most_per_key is not None:
             raise click.UsageError("--most-per-key is about a --budget")
         limits = {"most_per_request": most_per_key}
-        payment = Payment(budget, None, None, None, options["account"], limits=limits)
+        payment = PaymentOptions(budget, None, None, None, options["account"], limits=limits)
         return command(*args, payment=payment, **options)
 
     decorated: Any = with_payment
@@ -127,7 +127,7 @@ def buying_options(command: _Function) -> _Function:
     return result
 
 
-def buyer_of(payment: Payment, identity: Identity) -> Dial | None:
+def buyer_of(payment: PaymentOptions, identity: Identity) -> Dial | None:
     """Return what dials the service that keys are bought of; None without a budget."""
     if payment.budget is None:
         return None
@@ -163,7 +163,7 @@ def sealing_options(command: _Function) -> _Function:
             peers = tuple(map(PeerId.parse, invited))
         except PeerIdError as fault:
             raise click.BadParameter(str(fault), param_hint="--for") from None
-        return command(*args, sealing=Sealing(peers, sealed, plan, rotate, key_price), **options)
+        return command(*args, sealing=SealingOptions(peers, sealed, plan, rotate, key_price), **options)
 
     decorated: Any = with_sealing
     for option in (
@@ -185,7 +185,7 @@ def sealing_options(command: _Function) -> _Function:
     return result
 
 
-def claims_of(account: Account, identity: Identity, listener: PeerId) -> Claims:
+def claims_of(account: WalletOptions, identity: Identity, listener: PeerId) -> Claims:
     """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's."""
 
     def sign(show: bytes) -> Sequence[SeatClaim]:

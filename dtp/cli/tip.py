@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.accounts import Account, account_options
+from dtp.cli.accounts import WalletOptions, account_options
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_note, print_result
@@ -55,7 +55,7 @@ def reward(
     tell: str | None,
     store: str | None,
     identity: Path | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Lock AMOUNT (such as 5SUI) to a one-time key, and print the lock to tell whoever has it."""
     from dtp.chain.wallet import parse_amount
@@ -112,7 +112,7 @@ def sign(
 @tip.command()
 @click.argument("claim")
 @account_options
-def claim(claim: str, account: Account) -> None:
+def claim(claim: str, account: WalletOptions) -> None:
     """Submit a CLAIM, your own or another's: the address that it names is paid, and you the relay fee."""
     from dtp.messaging.tips.reward import Claim, claim_reward
 
@@ -134,7 +134,7 @@ def claim(claim: str, account: Account) -> None:
 @tip.command()
 @click.argument("lock")
 @account_options
-def refund(lock: str, account: Account) -> None:
+def refund(lock: str, account: WalletOptions) -> None:
     """Have a reward that nobody claimed paid back to who locked it, after its days."""
     from dtp.messaging.tips.reward import refund_reward
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dtp.cli.accounts import Account, account_options, tell_history
+from dtp.cli.accounts import WalletOptions, account_options, tell_history
 from dtp.cli.joining import bootstrap_option, discover_option, listen_option, ways
 from dtp.cli.messenger import make_folder, read_card_text, save_option
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
@@ -235,7 +235,7 @@ def answer(
     store: str | None,
     host: str | None,
     identity: Path | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Write TEXT under a tip, by its key, as the owner of the line.
 
@@ -303,7 +303,7 @@ def send(
     words_file: str | None,
     bootstrap: tuple[str, ...],
     fee: str | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Give a tip: write TEXT to a LINE, and print the words to come back with. Nothing is kept here.
 
@@ -388,7 +388,7 @@ def read(
     host: str | None,
     bootstrap: tuple[str, ...],
     identity: Path | None,
-    account: Account,
+    account: WalletOptions,
 ) -> None:
     """Read tips as the owner of a line; or, with the words of a tip, what the LINE has answered.
 

@@ -26,8 +26,8 @@ from dtp.cli.options import (
     verbose_option,
 )
 from dtp.cli.output import json_option, print_line
-from dtp.cli.paying import Payment, payment_options
-from dtp.cli.progress import Meter, size_text, speed_text
+from dtp.cli.paying import PaymentOptions, payment_options
+from dtp.cli.progress import ProgressMeter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
 from dtp.cli.words import find_by_words, send_by_words
 from dtp.errors import CarrierError, DtpError, PeerError
@@ -152,13 +152,13 @@ async def _send(
 ) -> None:
     _check_file(file, name)
 
-    async def attempt(connection: Connection, meter: Meter) -> Sent:
+    async def attempt(connection: Connection, meter: ProgressMeter) -> Sent:
         with _other_services(meter, "takes no file that is sent: is it of 'dtp recv'?"):
             sent = await send_file(connection, file, name=name, progress=meter)
         meter.finish()
         return sent
 
-    with Meter("sending") as meter:
+    with ProgressMeter("sending") as meter:
         dial = functools.partial(connect, address, identity=identity(), psk=psk)
         sent, peer = await _persist(dial, attempt, meter)
     print_line(
@@ -210,7 +210,7 @@ def recv(
     service: str | None,
     by_name: bool,
     listening: Listening,
-    payment: Payment,
+    payment: PaymentOptions,
 ) -> None:
     """Wait for a file that a peer sends, or fetch the one at ADDRESS that a peer serves.
 
@@ -266,9 +266,14 @@ def _check_folder(folder: Path) -> None:
 
 
 async def _fetch(
-    address: Address, folder: Path, name: str | None, force: bool, listening: Listening, payment: Payment
+    address: Address,
+    folder: Path,
+    name: str | None,
+    force: bool,
+    listening: Listening,
+    payment: PaymentOptions,
 ) -> None:
-    async def attempt(connection: Connection, meter: Meter) -> Received:
+    async def attempt(connection: Connection, meter: ProgressMeter) -> Received:
         used.append(connection)
         with _other_services(meter, "gives no file: is it of 'dtp serve --file'?"):
             async with asyncio.timeout(_OFFER) as limit:
@@ -288,7 +293,7 @@ async def _fetch(
         return await _ask_before_paying(folder, name, force, opening)
 
     try:
-        with payment.report_costs() as used, Meter("receiving") as meter:
+        with payment.report_costs() as used, ProgressMeter("receiving") as meter:
             dial = functools.partial(
                 payment.connect, address, identity=listening.identity, psk=listening.psk, ask=ask
             )
@@ -309,7 +314,7 @@ async def _fetch_by_words(
     name: str | None,
     force: bool,
     listening: Listening,
-    payment: Payment,
+    payment: PaymentOptions,
 ) -> None:
     places = await find_by_words(code, relays)
     for place in places:
@@ -368,7 +373,7 @@ class OtherService(PeerError):
 
 
 @contextlib.contextmanager
-def _other_services(meter: Meter, words: str) -> Iterator[None]:
+def _other_services(meter: ProgressMeter, words: str) -> Iterator[None]:
     """Say it in `words` when the other side turns out not to speak of files."""
     try:
         yield
@@ -384,8 +389,8 @@ def _other_services(meter: Meter, words: str) -> Iterator[None]:
 
 async def _persist(
     dial: Callable[[], Connecting | PaidConnecting],
-    attempt: Callable[[Connection, Meter], Awaitable[_T]],
-    meter: Meter,
+    attempt: Callable[[Connection, ProgressMeter], Awaitable[_T]],
+    meter: ProgressMeter,
     on_lost: Callable[[Connection], object] = lambda _: None,
 ) -> tuple[_T, PeerId]:
     """Transfer over a connection; over another one if that is lost for good, as when the peer has started anew.
@@ -457,11 +462,11 @@ class _Receiver:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, "nobody waits here under this name")
 
     @contextlib.contextmanager
-    def _make_meter(self) -> Iterator[Meter]:
+    def _make_meter(self) -> Iterator[ProgressMeter]:
         """A meter; its bar goes to the first of several transfers at once."""
         bar, self._bar_is_free = self._bar_is_free, False
         try:
-            with Meter("receiving", bar=bar) as meter:
+            with ProgressMeter("receiving", bar=bar) as meter:
                 yield meter
         finally:
             self._bar_is_free |= bar
@@ -472,7 +477,7 @@ class _Receiver:
             with self._make_meter() as meter:
                 await self._receive_stream(connection, stream, meter)
 
-    async def _receive_stream(self, connection: Connection, stream: Stream, meter: Meter) -> None:
+    async def _receive_stream(self, connection: Connection, stream: Stream, meter: ProgressMeter) -> None:
         over = asyncio.Event()
 
         async def offered(file: FileInfo) -> None:
@@ -529,7 +534,7 @@ async def _is_there(connection: Connection) -> bool:
     return True
 
 
-def _print_received(received: Received, peer: PeerId, meter: Meter) -> None:
+def _print_received(received: Received, peer: PeerId, meter: ProgressMeter) -> None:
     file = received.file
     print_line(
         {
@@ -545,11 +550,11 @@ def _print_received(received: Received, peer: PeerId, meter: Meter) -> None:
     )
 
 
-def _timing(meter: Meter) -> dict[str, float]:
+def _timing(meter: ProgressMeter) -> dict[str, float]:
     return {"seconds": round(meter.seconds, 6), "bytes_per_second": round(meter.speed)}
 
 
-def _summary(size: int, begin: int, meter: Meter) -> str:
+def _summary(size: int, begin: int, meter: ProgressMeter) -> str:
     if begin == size and size:
         return f"{size_text(size)}, was there already"
     before = f" ({size_text(begin)} were there already)" if begin else ""

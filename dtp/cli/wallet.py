@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from dtp import config
-from dtp.cli.accounts import Account, account_options, executed_record, refuse_key, wallet_path, wallets_dir
+from dtp.cli.accounts import (
+    WalletOptions,
+    account_options,
+    executed_record,
+    refuse_key,
+    wallet_path,
+    wallets_dir,
+)
 from dtp.cli.groups import Group
 from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
@@ -94,7 +101,7 @@ def list_wallets() -> None:
 @wallet.command()
 @click.argument("address", required=False)
 @account_options
-def balance(address: str | None, account: Account) -> None:
+def balance(address: str | None, account: WalletOptions) -> None:
     """Show what an account (default: the wallet's) has, in all coins."""
     from dtp.chain.model import SUI_COIN, canonical_id, format_amount
 
@@ -110,7 +117,7 @@ def balance(address: str | None, account: Account) -> None:
 @wallet.command()
 @click.argument("address", required=False)
 @account_options
-def faucet(address: str | None, account: Account) -> None:
+def faucet(address: str | None, account: WalletOptions) -> None:
     """Ask the network's faucet to send SUI to an account (default: the wallet's)."""
     from dtp.chain.model import canonical_id, format_amount
     from dtp.chain.node.networks import find_network
@@ -130,7 +137,7 @@ def faucet(address: str | None, account: Account) -> None:
 @click.argument("amount")
 @click.option("--coin", metavar="TYPE", help="Another coin than SUI; then AMOUNT is in its smallest unit.")
 @account_options
-def send(recipient: str, amount: str, coin: str | None, account: Account) -> None:
+def send(recipient: str, amount: str, coin: str | None, account: WalletOptions) -> None:
     """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
     from dtp.chain.model import SUI_COIN, canonical_id, format_amount
     from dtp.chain.wallet import parse_amount

@@ -12,7 +12,7 @@ from typing import Final
 
 from dtp.cli.listening import addresses, listen_at
 from dtp.cli.output import print_line
-from dtp.cli.progress import Meter, size_text
+from dtp.cli.progress import ProgressMeter, size_text
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.files import Sent, serve_file
 from dtp.files.names import open_regular
@@ -39,7 +39,7 @@ async def send_by_words(file: Path, urls: Sequence[str]) -> None:
         while not sent.done():
             stream = await connection.accept_stream()
             with (
-                Meter("sending") as meter,
+                ProgressMeter("sending") as meter,
                 contextlib.suppress(DtpError),
             ):  # it comes again, and goes on there
                 async with meter.watch_carriers(connection):

@@ -20,7 +20,7 @@ from dtp.daemon.mesh import member_of
 from dtp.daemon.observing import logs
 from dtp.daemon.paying.onchain import Gate
 from dtp.daemon.paying.side import ChainSide
-from dtp.daemon.policies import Caller, Chain, Denial, Policies
+from dtp.daemon.policies import Caller, Denial, Policies, PolicyChain
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.words import words
 from dtp.daemon.process import memory
@@ -73,7 +73,7 @@ class Team:
 
     number: int
     table: Table
-    store: state.Store
+    store: state.CountStore
     handover: Handover
 
 
@@ -130,7 +130,7 @@ class Daemon:
             Studio(
                 identity,
                 lambda: self.addresses,
-                self._pools.dial,
+                self._pools.dial_address,
                 lambda: self.side.client,
                 lambda: self._member.is_node,
                 lambda: self._member.dht,
@@ -140,18 +140,18 @@ class Daemon:
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
-        self._absent = Absent(lambda: (part.ledger for part in self._parts()))
+        self._absent = Absent(lambda: (part.ledger for part in self._list_parts()))
         #: Whether another process has the place of this one, so that no peer that was let in can come back.
         self._gave_way = False
         #: Of them those that are told to open no more streams, since a reload has changed what is counted.
         self._going: dict[Connection, asyncio.Task[None]] = {}
         self._bans = Bans()
         self._door = Door(
-            lambda service: self.exposed.get(service), self._shut, self._bans, self.side, self._member
+            lambda service: self.exposed.get(service), self._why_shut, self._bans, self.side, self._member
         )
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
-        self._governor = memory.Governor(0, self._held, self._shed)
+        self._governor = memory.Governor(0, self._measure_held, self._shed_connection)
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -167,62 +167,64 @@ class Daemon:
         """
         adopted = adopted or {}
         try:
-            await self.side.start(self._load, self._on_fenced)
+            await self.side.start(self._compute_load, self._on_fenced)
             self._bound_memory(self.config)
             self._governor.start()
             if self._team is None:
                 await take_over_bans(self.config, self.identity.id)
-            self._sharing = self._share()
+            self._sharing = self._make_sharing()
             if self._sharing is not None:
                 await self._sharing.start()
             if self.config.telemetry is not None:
                 from dtp.daemon.observing.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
-            self._resume(counted)
-            await self.side.offer(self.config.expose)  # nobody comes before the host has said the prices
-            await self._apply(self.config, adopted)
-            await self.side.announce(self.listener)
+            self._resume_counts(counted)
+            await self.side.offer_services(
+                self.config.expose
+            )  # nobody comes before the host has said the prices
+            await self._apply_config(self.config, adopted)
+            await self.side.announce_daemon(self.listener)
             self.side.look_again(self._look_again)
         except BaseException:
             await self.close()
             raise
 
-    def _resume(self, counted: Counted) -> None:
-        self._policies.make(self.config)
-        self._policies.resume(counted.used, counted.rates, moment())
+    def _resume_counts(self, counted: Counted) -> None:
+        self._policies.make_all(self.config)
+        self._policies.resume_counts(counted.used, counted.rates, moment())
         bans = counted.bans_for(self.config.kept_in(self.identity.id), self._bans.known)
         for caller, until in bans.items():
-            self._bans.set(caller, until)
+            self._bans.set_ban(caller, until)
         if self._sharing is not None:
             self._inherited = Inherited(counted.used, bans)
 
     async def take_over(self) -> None:
         """The process before has given way: what it had counted is told to those who share the state."""
         if self._sharing is not None:
-            await self._sharing.take_over(self._inherited, self._bans.told)
+            await self._sharing.take_over(self._inherited, self._bans.mark_shared)
 
-    def counted(self) -> Counted:
+    def export_counts(self) -> Counted:
         """For the process that takes the place of this one, which may keep bans elsewhere."""
         shared = self.config.state is not None
         return Counted(
             bans=self._bans.known,
-            used=self._inherited.used if shared else self._policies.used(time.time()),
-            rates=self._policies.rated(time.monotonic()),
+            used=self._inherited.used if shared else self._policies.collect_used(time.time()),
+            rates=self._policies.collect_rated(time.monotonic()),
             kept_in=self.config.kept_in(self.identity.id),
         )
 
-    def _share(self) -> Sharing | None:
+    def _make_sharing(self) -> Sharing | None:
         """What tells others of what is counted here."""
         shared = self.config.state is not None
-        rates = self._policies.rates if shared else tuple
+        rates = self._policies.iter_rates if shared else tuple
         if self._team is not None:
             every = EVERY if shared else AMONG_WORKERS
-            return Sharing(self._team.store, self._policies.quotas, rates, every=every)
+            return Sharing(self._team.store, self._policies.iter_quotas, rates, every=every)
         if self.config.state is None:
             return None
         store = state.make(self.config.state, self.config.counted_as(self.identity.id))
-        return Sharing(store, self._policies.quotas, rates, on_bans=self.set_bans)
+        return Sharing(store, self._policies.iter_quotas, rates, on_bans=self.set_bans)
 
     # ---- changing -----------------------------------------------------------------------------------------
 
@@ -234,27 +236,27 @@ class Daemon:
         """
         refuse_what_takes_a_restart(self.config, config)
         async with self._changing:
-            await self._apply(config, adopted or {})
+            await self._apply_config(config, adopted or {})
             self._bound_memory(config)
         self.reloads += 1
 
-    async def _apply(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
+    async def _apply_config(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
         """What can fail comes first, so that a failure leaves things as they were; what is on chain, last of it."""
         new_forwards = await self._listen_locally(config, adopted)
         try:
-            self._kept.open(config)
+            self._kept.open_stores(config)
             await self._listen_for_peers(config, adopted)
-            await self.side.offer(config.expose)
+            await self.side.offer_services(config.expose)
         except BaseException:
             for forwarded in new_forwards.values():
-                await forwarded.stop()
+                await forwarded.stop_listening()
             await self._listen_no_more(self.config)
             raise
         await self._listen_no_more(config)
         self._apply_services(config)
         await self._close_kept(config)
         await self._apply_forwards(config, new_forwards)
-        await self._member.change(config)
+        await self._member.change_config(config)
         self.config = config
 
     async def _listen_locally(
@@ -266,11 +268,13 @@ class Daemon:
                 place = forward.name
                 if place not in self.forwarded:
                     serve = FORWARDS[forward.kind]
-                    made[place] = serve(forward, self._pools.of(forward), self._pools.named, self._no_room)
-                    await made[place].start(list(adopted.get(place, ())))
+                    made[place] = serve(
+                        forward, self._pools.pool_of(forward), self._pools.pool_for, self._no_room
+                    )
+                    await made[place].start_listening(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
-                await forwarded.stop()
+                await forwarded.stop_listening()
             raise
         return made
 
@@ -284,8 +288,8 @@ class Daemon:
                 identity=self.identity,
                 limits=self._limits,
                 psk=self._psk,
-                admit=self._door.admit,
-                on_failed=self._door.failed,
+                admit=self._door.admit_request,
+                on_failed=self._door.note_failed,
                 make=self.side.makes,
                 neighbours=None if self._team is None else self._team.handover,
             )
@@ -311,42 +315,42 @@ class Daemon:
                 await self.listener.remove(bound)
 
     def _apply_services(self, config: Config) -> None:
-        everywhere = self._policies.of("", config.everywhere)
-        self._door.everywhere = Chain(everywhere)
+        everywhere = self._policies.policies_for("", config.everywhere)
+        self._door.everywhere = PolicyChain(everywhere)
         fresh: dict[str, Exposed] = {}
         for expose in config.expose:
             known = self.exposed.get(expose.service)
-            policies = (*everywhere, *self._policies.of(expose.service, expose.rules))
+            policies = (*everywhere, *self._policies.policies_for(expose.service, expose.rules))
             if known is not None and known.config == expose and known.chain.policies == policies:
                 fresh[expose.service] = known
             else:
-                self._kept.equip(made := Exposed(expose, policies))
+                self._kept.equip_service(made := Exposed(expose, policies))
                 made.spans, made.absent, fresh[expose.service] = self._spans, self._absent, made
         replaced: list[Exposed] = []
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
-                known.retire()
+                known.stop_checks()
                 self._old.append(known)
                 replaced.append(known)
         self.exposed = fresh
-        self._policies.keep({"", *fresh})
+        self._policies.keep_scopes({"", *fresh})
         for exposed in fresh.values():
             exposed.charge = self.side.charge_of(exposed.config)
-            exposed.start()
+            exposed.start_checks()
         self._send_unwelcome_away()
         for known in replaced:
             if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
-                known.ledger.finish(Ending(LAST_REQUEST, self._successor))
+                known.ledger.finish_sessions(Ending(LAST_REQUEST, self._find_successor))
 
     async def _close_kept(self, config: Config | None) -> None:
         """Those that aren't in `config`, after their streams: clients come again for what wasn't answered."""
-        for part in self._parts() if config is None else self._old:
+        for part in self._list_parts() if config is None else self._old:
             if isinstance(part, Exposed) and self._kept.ends_with(part, config):
-                part.abort(Reason.DRAINING)
+                part.abort_streams(Reason.DRAINING)
                 await part.wait_empty()
-        await self._kept.keep(config)
+        await self._kept.keep_stores(config)
 
-    def _successor(self, connection: Connection) -> Exposed | None:
+    def _find_successor(self, connection: Connection) -> Exposed | None:
         """What serves the streams of a connection now; None where it has to come again for others."""
         return None if connection in self._going else self.exposed.get(connection.service)
 
@@ -354,16 +358,16 @@ class Daemon:
         wanted = {forward.name: forward for forward in config.forward}
         for place, known in list(self.forwarded.items()):
             if place not in wanted:
-                await known.stop()
+                await known.stop_listening()
                 self._old.append(self.forwarded.pop(place))
             elif known.config != wanted[place]:
-                known.config, known.pool = wanted[place], self._pools.of(wanted[place])
+                known.config, known.pool = wanted[place], self._pools.pool_of(wanted[place])
         self.forwarded.update(made)
-        self._pools.keep(forwarded.pool for forwarded in self.forwarded.values())
+        self._pools.keep_used(forwarded.pool for forwarded in self.forwarded.values())
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
-    def _shut(self) -> Denial | None:
+    def _why_shut(self) -> Denial | None:
         """Why nobody is let in now."""
         if self.draining:
             return Denial("drain", Reason.DRAINING, "the daemon is about to end")
@@ -376,18 +380,18 @@ class Daemon:
         if why and (self._team is None or not self._team.number):
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
-    def _held(self) -> dict[Connection, int]:
+    def _measure_held(self) -> dict[Connection, int]:
         """What each connection holds: itself, streams, what waits, and what conversations keep of what was read."""
         links = [each.connection for each in self._member.links]
         connections = dict.fromkeys((*self._callers, *self._pools.connections, *links))
         held = {connection: memory.CONNECTION + connection.held for connection in connections}
-        for part in self._parts():
+        for part in self._list_parts():
             for session in part.ledger.open:
                 if session.stream.connection in held:
                     held[session.stream.connection] += memory.STREAM + session.kept
         return held
 
-    def _shed(self, connection: Connection, size: int) -> None:
+    def _shed_connection(self, connection: Connection, size: int) -> None:
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
         caller = self._callers.get(connection) or caller_of(connection)
         self._send_away(connection, caller, Refuse(CloseCode.LIMIT, why))
@@ -400,21 +404,21 @@ class Daemon:
         Its connections end at once. A time that has passed lets it in again. Raises `StateError`: then it holds here
         alone, until the state can be told.
         """
-        self._bans.set(caller, until)
+        self._bans.set_ban(caller, until)
         self._send_unwelcome_away()
         if self._sharing is not None:
-            await self._sharing.ban(self._inherited, caller, until, self._bans.told)
+            await self._sharing.ban(self._inherited, caller, until, self._bans.mark_shared)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
         """All bans that there are, as those who share the state know them."""
-        if self._bans.replace(bans):
+        if self._bans.replace_shared(bans):
             self._send_unwelcome_away()
 
     def _send_unwelcome_away(self) -> None:
         for connection, caller in list(self._callers.items()):
             if connection.closed:
                 continue
-            if (denial := self._unwelcome(connection, caller)) is not None:
+            if (denial := self._why_unwelcome(connection, caller)) is not None:
                 self._send_away(connection, caller, refuse(denial))
             else:
                 self._let_go_if_sold_otherwise(connection)
@@ -423,9 +427,9 @@ class Daemon:
             if not link.closed and self._door.ban_of(caller) is not None:
                 self._send_away(link.connection, caller, refuse(BANNED))
 
-    def _unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
+    def _why_unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
         """Why somebody who was admitted may not be here any more; None for who may."""
-        if self.side.closes(connection):
+        if self.side.is_closing(connection):
             return None
         if (ban := self._door.ban_of(caller)) is not None:
             return ban
@@ -442,7 +446,7 @@ class Daemon:
         exposed, shop = self.exposed.get(connection.service), self.side.shop
         if exposed is None or shop is None or self._is_free(connection) or connection in self._going:
             return
-        if not shop.meters(connection, exposed.config):
+        if not shop.is_metered(connection, exposed.config):
             self._going[connection] = start_task(connection.go_away(), name="dtpd-go-away")
 
     # ---- the chain ----------------------------------------------------------------------------------------
@@ -453,7 +457,7 @@ class Daemon:
             exposed = self.exposed.get(connection.service)
             if exposed is None or not exposed.config.on_chain:
                 continue
-            refusal = self.side.check(connection, caller.account)
+            refusal = self.side.check_account(connection, caller.account)
             if refusal is not None and not connection.closed:
                 self._send_away(connection, caller, refusal)
 
@@ -476,19 +480,21 @@ class Daemon:
     async def _on_connection(self, connection: Connection) -> None:
         """Serve the streams of a connection: each by the rules that hold when it is opened."""
         caller = caller_of(connection)
-        if (denial := self._unwelcome(connection, caller)) is not None:  # admitted, which may be a while ago
-            self._door.note(caller, connection.service, denial)
+        if (
+            denial := self._why_unwelcome(connection, caller)
+        ) is not None:  # admitted, which may be a while ago
+            self._door.note_denial(caller, connection.service, denial)
             refusal = refuse(denial)
             connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return
         self._callers[connection] = caller
-        self._absent.came(connection)
+        self._absent.add_connection(connection)
         connection.on_peer_away = self._on_peer_away
         try:
             if self.draining:
                 await connection.go_away()
             if connection.service == NODE_SERVICE and self._member.is_node:
-                await self._member.accept(connection)
+                await self._member.serve_connection(connection)
                 return
             if not await self._is_paid(connection, caller):
                 return
@@ -501,12 +507,12 @@ class Daemon:
                     self._on_stream(connection, caller, stream)
         finally:
             del self._callers[connection]
-            self._absent.went(connection)
+            self._absent.remove_connection(connection)
             self._going.pop(connection, None)
 
     def _on_peer_away(self, connection: Connection) -> None:
         """The daemon there ends, which passes bytes and can't tell its programs: they hear it from what is spoken."""
-        for exposed in self._parts():
+        for exposed in self._list_parts():
             for session in list(exposed.ledger.open):
                 if session.stream.connection is connection:
                     session.finish(Ending(LAST_REQUEST))
@@ -516,18 +522,18 @@ class Daemon:
         if exposed is None:
             stream.reset(Reason.NO_BACKEND)
         elif denial := self._no_room():
-            exposed.refuse(caller, stream, denial)
+            exposed.refuse_stream(caller, stream, denial)
         elif connection in self._going:
-            exposed.refuse(caller, stream, _SOLD_OTHERWISE)
+            exposed.refuse_stream(caller, stream, _SOLD_OTHERWISE)
         else:
-            exposed.take(connection, caller, stream)
+            exposed.take_stream(connection, caller, stream)
 
     def _no_room(self) -> Denial | None:
         """Why no more streams can be taken up now; None where they can."""
         if self._governor.full:
             return _NO_MEMORY
         if not self._room:  # as many have come as there was room for, and some may be over
-            self._room = max(0, self.budget - self._active())
+            self._room = max(0, self.budget - self._count_active())
             if not self._room:
                 return Denial(
                     "streams", Reason.TOO_MANY, f"the daemon has {count_of(self.budget, 'stream')} open"
@@ -545,9 +551,9 @@ class Daemon:
         if shop is None or self._is_free(connection):
             return True
         try:
-            return await shop.enter(connection)
+            return await shop.meter_connection(connection)
         except Refuse as refusal:
-            self._door.note(caller, connection.service, by_chain(refusal))
+            self._door.note_denial(caller, connection.service, by_chain(refusal))
             connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return False
 
@@ -557,23 +563,23 @@ class Daemon:
         """Take nothing new, let what is open finish for `grace` seconds; True when all of it did."""
         self.draining = True
         # The chain takes its time, and those who come meanwhile find nobody listening, and dial another endpoint.
-        leaving = start_task(self.side.leave(), name="dtpd-leave")
-        self._kept.leave()
+        leaving = start_task(self.side.withdraw_endpoint(), name="dtpd-leave")
+        self._kept.stop_producing()
         for forwarded in self.forwarded.values():
-            await forwarded.stop()
-        await self._member.leave()
+            await forwarded.stop_listening()
+        await self._member.leave_network()
         await asyncio.gather(
             *(each.go_away() for each in self._callers if not each.closed),
             self._pools.go_away(),
         )
-        for part in self._parts():
-            part.ledger.finish(Ending(min(LAST_REQUEST, grace / 2)))
+        for part in self._list_parts():
+            part.ledger.finish_sessions(Ending(min(LAST_REQUEST, grace / 2)))
         # What forwards have left may still come back from where it went to, when this process only gave way.
         peers = (lambda: ()) if self._gave_way else (lambda: self._pools.connections)
-        waiting_for_nobody = start_task(self._absent.end(peers), name="dtpd-absent")
+        waiting_for_nobody = start_task(self._absent.end_absent(peers), name="dtpd-absent")
         try:
             async with asyncio.timeout(grace):
-                for part in self._parts():
+                for part in self._list_parts():
                     await part.wait_empty()
                 await leaving
         except TimeoutError:
@@ -594,9 +600,9 @@ class Daemon:
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
         self.draining = self._gave_way = True
-        self._kept.leave()
-        await self.side.leave(withdraw=False)
-        await self._member.leave(goodbye=False)
+        self._kept.stop_producing()
+        await self.side.withdraw_endpoint(withdraw=False)
+        await self._member.leave_network(goodbye=False)
         if self.listener is not None:
             for one in self.listener.socket_listeners:
                 one.keep_place()
@@ -612,13 +618,13 @@ class Daemon:
         if self._fenced is not None:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)
-        for part in self._parts():
+        for part in self._list_parts():
             if isinstance(part, Forwarded):
-                await part.stop()
-            part.abort(Reason.DRAINING)
+                await part.stop_listening()
+            part.abort_streams(Reason.DRAINING)
         if self.side.shop is not None:  # what was served may still be paid
             await asyncio.gather(*(one.close(CloseCode.SHUTDOWN) for one in list(self._callers)))
-        await self._member.leave()
+        await self._member.leave_network()
         if self.listener is not None:
             await self.listener.close()
         await self._close_kept(None)
@@ -641,27 +647,27 @@ class Daemon:
         """Where peers come in."""
         return [] if self.listener is None else self.listener.addresses
 
-    async def refresh(self, *, callers: bool = True) -> None:
-        """Before `status`; for this one it always says how things are now."""
+    async def refresh_status(self, *, callers: bool = True) -> None:
+        """Before `get_status`; for this one it always says how things are now."""
 
     @property
     def open_streams(self) -> int:
         """Streams that are open now, also those of what a reload has replaced."""
-        return sum(len(part.ledger.open) for part in self._parts())
+        return sum(len(part.ledger.open) for part in self._list_parts())
 
-    def _active(self) -> int:
+    def _count_active(self) -> int:
         """Streams of peers that were let in, and programs of this machine."""
-        return sum(part.active for part in self._parts())
+        return sum(part.active for part in self._list_parts())
 
-    def _load(self) -> float:
+    def _compute_load(self) -> float:
         """The part of the budget that streams of peers take, for the beacon: programs here turn no caller away."""
-        return sum(part.active for part in self._parts() if isinstance(part, Exposed)) / self.budget
+        return sum(part.active for part in self._list_parts() if isinstance(part, Exposed)) / self.budget
 
-    def _parts(self) -> list[Exposed | Forwarded]:
+    def _list_parts(self) -> list[Exposed | Forwarded]:
         self._old = [part for part in self._old if part.ledger.open or part.active]
         return [*self.exposed.values(), *self.forwarded.values(), *self._old]
 
-    def status(self, *, callers: bool = True) -> dict[str, Any]:
+    def get_status(self, *, callers: bool = True) -> dict[str, Any]:
         """How everything stands, as JSON has it. Bytes are those of users, times seconds.
 
         `callers`: and who is there, which takes 0.1 ms for each of them.
@@ -687,18 +693,18 @@ class Daemon:
                 for connection, caller in (self._callers.items() if callers else ())
             ],
             "exposed": [
-                {**exposed.status(now), **self.side.of_service(exposed.config)}
+                {**exposed.get_status(now), **self.side.of_service(exposed.config)}
                 for exposed in self.exposed.values()
             ],
             "forwarded": [
-                {**forwarded.status(), **self.side.of_forward(forwarded.config)}
+                {**forwarded.get_status(), **self.side.of_forward(forwarded.config)}
                 for forwarded in self.forwarded.values()
             ],
             "refused": dict(self._door.refused),
-            "bans": self._bans.status(time.time()),
+            "bans": self._bans.get_status(time.time()),
             **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
-            **self._member.status(),
-            **self.side.status(),
+            **self._member.get_status(),
+            **self.side.get_status(),
             "tasks": [asdict(each) for each in supervised()],
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),
             "events": logs.recent(),

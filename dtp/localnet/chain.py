@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
-from dtp.localnet.engine import ChainState, Engine, Outcome
+from dtp.localnet.engine import ChainState, Engine, TransactionOutcome
 from dtp.localnet.limits import DEFAULT_REFERENCE_GAS_PRICE, PROTOCOL_VERSION
 from dtp.localnet.model import (
     BalanceChange,
@@ -25,7 +25,7 @@ from dtp.localnet.model import (
     TransactionRecord,
 )
 from dtp.localnet.packages import PackageCatalog
-from dtp.localnet.store import Removed, Store, StoredTransaction
+from dtp.localnet.store import ChainStore, Removed, StoredTransaction
 from dtp.localnet.system import CLOCK, RANDOM, SYSTEM_STATE, end_epoch, genesis, randomness, set_clock
 from dtp.localnet.views.render import to_json
 from dtp.localnet.vm import ExecutionFailure
@@ -50,7 +50,7 @@ from dtp.sui.names import TypeTag, parse_type
 from dtp.sui.objects import ConsensusAddressOwner, Shared
 from dtp.sui.transaction import TransactionData
 
-__all__ = ["Chain", "Status"]
+__all__ = ["Chain", "ChainStatus"]
 
 _SIGNATURES: Final = vector(BYTES)
 # The committee that a checkpoint at the end of an epoch names: one validator with all the weight.
@@ -58,7 +58,7 @@ _COMMITTEE: Final = ((bytes(96), 10_000),)
 
 
 @dataclass(frozen=True)
-class Status:
+class ChainStatus:
     """The chain's running numbers. `sequence` and `digest` are of the last checkpoint."""
 
     seed: str
@@ -82,7 +82,7 @@ class Status:
         return ChainState(self.epoch, self.epoch_start_ms, self.reference_gas_price)
 
 
-class Sealing:
+class CheckpointSealing:
     """The checkpoint being made."""
 
     def __init__(self) -> None:
@@ -94,19 +94,19 @@ class Sealing:
 class Chain:
     """A chain on a store. A fresh store gets its genesis, with all SUI in `account`'s hands."""
 
-    def __init__(self, store: Store, account: bytes, seed: bytes, genesis_time_ms: int) -> None:
+    def __init__(self, store: ChainStore, account: bytes, seed: bytes, genesis_time_ms: int) -> None:
         self.store = store
         self.engine = Engine(store.find_live)
         if store.fresh:
             self._write_genesis(account, seed, genesis_time_ms)
         else:
             saved: dict[str, Any] = store.read_state()
-            self.status = Status(
+            self.status = ChainStatus(
                 **{**saved, "rolling": tuple(saved["rolling"]), "totals": tuple(saved["totals"])}
             )
 
     def _write_genesis(self, account: bytes, seed: bytes, time_ms: int) -> None:
-        self.status = Status(
+        self.status = ChainStatus(
             seed.hex(),
             "",
             0,
@@ -129,9 +129,9 @@ class Chain:
     # --------------------------------------------------------------------------------------- checkpoints
 
     @contextmanager
-    def open_checkpoint(self, time_ms: int, end: EndOfEpoch | None = None) -> Iterator[Sealing]:
+    def open_checkpoint(self, time_ms: int, end: EndOfEpoch | None = None) -> Iterator[CheckpointSealing]:
         """One checkpoint: apply outcomes within; it is sealed and stored at the end."""
-        sealing = Sealing()
+        sealing = CheckpointSealing()
         before = self.status
         try:
             with self.store.write_checkpoint():
@@ -146,7 +146,7 @@ class Chain:
             raise
         self.engine.keep_packages()
 
-    def _seal_checkpoint(self, sealing: Sealing, time_ms: int, end: EndOfEpoch | None) -> None:
+    def _seal_checkpoint(self, sealing: CheckpointSealing, time_ms: int, end: EndOfEpoch | None) -> None:
         status = self.status
         records = [executed.transaction for executed in sealing.executed]
         contents = CheckpointContents(
@@ -189,7 +189,9 @@ class Chain:
             random_round=-1,
         )
 
-    def apply_outcome(self, sealing: Sealing, outcome: Outcome, signatures: Sequence[bytes]) -> Executed:
+    def apply_outcome(
+        self, sealing: CheckpointSealing, outcome: TransactionOutcome, signatures: Sequence[bytes]
+    ) -> Executed:
         """Write what a transaction does into the checkpoint being made."""
         checkpoint = self.status.sequence + 1
         number = self.status.transactions + len(sealing.executed)
@@ -226,7 +228,7 @@ class Chain:
 
     # ------------------------------------------------------------------------------ system transactions
 
-    def advance_clock(self, sealing: Sealing, time_ms: int) -> None:
+    def advance_clock(self, sealing: CheckpointSealing, time_ms: int) -> None:
         """Move the clock to `time_ms` if that is later."""
         if time_ms <= self.status.clock_ms:
             return
@@ -236,7 +238,7 @@ class Chain:
         outcome = set_clock(self.engine, self.status.state, clock, self.status.sequence + 1, time_ms)
         self.apply_outcome(sealing, outcome, ())
 
-    def new_randomness(self, sealing: Sealing) -> None:
+    def new_randomness(self, sealing: CheckpointSealing) -> None:
         """Give 0x8 new bytes. They follow from the seed and the chain so far: runs repeat, anyone can foresee it."""
         random = self.store.find_live(RANDOM)
         assert random is not None, "genesis made the randomness object"
@@ -290,7 +292,7 @@ class Chain:
 
     def make_record(
         self,
-        outcome: Outcome,
+        outcome: TransactionOutcome,
         signatures: Sequence[bytes],
         checkpoint: int | None,
         time_ms: int,
@@ -426,7 +428,7 @@ class Chain:
         return EpochRecord(**json.loads(rows[0][0])) if rows else None
 
 
-def _removed(outcome: Outcome) -> list[tuple[bytes, Removed]]:
+def _removed(outcome: TransactionOutcome) -> list[tuple[bytes, Removed]]:
     effects = outcome.effects
     gone = []
     for id, change in effects.changed:

@@ -17,8 +17,8 @@ from dtp.localnet.limits import READ_COST_PER_BYTE, RECEIVER_COST
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.outcome import (
     Deleted,
+    GasPayment,
     InputObject,
-    Payment,
     Writes,
     balance_changes,
     changed_objects,
@@ -31,7 +31,7 @@ from dtp.localnet.outcome import (
     unchanged_objects,
 )
 from dtp.localnet.packages import PackageCatalog, package_data
-from dtp.localnet.places import Place, Places, PureSource, ReceivingSource, Source
+from dtp.localnet.places import ArgumentPlaces, PureSource, ReceivingSource, Source, ValuePlace
 from dtp.localnet.programmable import Interpreter, Trace
 from dtp.localnet.vm import (
     VM,
@@ -61,7 +61,7 @@ from dtp.sui.objects import (
 )
 from dtp.sui.transaction import ProgrammableTransaction, Pure, ReceivingInput, TransactionData
 
-__all__ = ["Admitted", "ChainState", "Engine", "Outcome"]
+__all__ = ["Admitted", "ChainState", "Engine", "TransactionOutcome"]
 
 # Reading the framework is free.
 _SYSTEM_PACKAGES = frozenset(number.to_bytes(32, "big") for number in (1, 2))
@@ -111,7 +111,7 @@ class Admitted:
 
 
 @dataclass
-class Outcome:
+class TransactionOutcome:
     """What a transaction does. `before` has every object that was touched, as it was; `outputs` those written."""
 
     admitted: Admitted
@@ -203,7 +203,7 @@ class Engine:
 
     def execute_transaction(
         self, admitted: Admitted, state: ChainState, *, checked: bool = True, traced: bool = False
-    ) -> Outcome:
+    ) -> TransactionOutcome:
         """Execute a user's transaction. Everything it can do wrong is in the effects."""
         data = admitted.data
         run = Run(self, admitted, state, checked, traced)
@@ -213,7 +213,7 @@ class Engine:
         if error is not None:
             self.discard_packages()
         total = sum(int.from_bytes(record.contents[32:40], "little") for record in admitted.gas)
-        payment = Payment(admitted.gas, total, gas_data.budget)
+        payment = GasPayment(admitted.gas, total, gas_data.budget)
         changeable = [*admitted.objects, *run.gas_inputs]
         computation = computation_cost(run.meter.used_units, gas_data.price)
         writes, failed, cost, free = settle(
@@ -300,9 +300,9 @@ class Run:
                 self.meter.charge_units(object_size(record.value.data) * READ_COST_PER_BYTE)
         inputs = [self._make_source(at, arg) for at, arg in enumerate(kind.inputs)]
         gas = self._gas_place()
-        places = Places(self.vm, self.meter, inputs, gas, kind.commands)
+        places = ArgumentPlaces(self.vm, self.meter, inputs, gas, kind.commands)
         for place in (*inputs, gas):
-            if isinstance(place, Place):
+            if isinstance(place, ValuePlace):
                 places.charge_copy(place)
         interpreter = Interpreter(
             self.vm,
@@ -365,10 +365,10 @@ class Run:
         type = self.vm.parse_type(str(record.type))
         data = self.vm.decode_value(type, record.contents)
         name = f"object 0x{record.id.hex()}"
-        entry.place = Place(type, data, name, mutable=entry.mutable, takeable=entry.mutable)
+        entry.place = ValuePlace(type, data, name, mutable=entry.mutable, takeable=entry.mutable)
         return entry.place
 
-    def _gas_place(self) -> Place | None:
+    def _gas_place(self) -> ValuePlace | None:
         if not self.gas_inputs:
             return None
         total = sum(int.from_bytes(record.contents[32:40], "little") for record in self.admitted.gas)
@@ -376,7 +376,7 @@ class Run:
         # The budget is set aside: commands can't spend what gas may cost.
         left = total - self.admitted.data.gas_data.budget
         self._gas_data = [[[coin.record.id]], [left]]
-        coin.place = Place(self.vm.parse_type(str(coin.record.type)), self._gas_data, "the gas coin")
+        coin.place = ValuePlace(self.vm.parse_type(str(coin.record.type)), self._gas_data, "the gas coin")
         return coin.place
 
     # ------------------------------------------------------------------------------------------- outcome
@@ -389,7 +389,7 @@ class Run:
         lamport: int,
         gas_id: bytes | None,
         free_storage: bool,
-    ) -> Outcome:
+    ) -> TransactionOutcome:
         """Effects and records."""
         admitted = self.admitted
         events = self.events if error is None else ()
@@ -411,7 +411,7 @@ class Run:
         )
         gone = [self.before[id] for id in (*writes.deleted, *writes.wrapped) if id in self.before]
         old = [self.before[id] for id in outputs if id in self.before]
-        return Outcome(
+        return TransactionOutcome(
             admitted,
             effects,
             effects.encode(),

@@ -44,7 +44,7 @@ from dtp.localnet.model import (
 )
 from dtp.localnet.resolve import resolve
 from dtp.localnet.simulate import Simulator
-from dtp.localnet.store import Store
+from dtp.localnet.store import ChainStore
 from dtp.localnet.system import CLOCK, RANDOM
 from dtp.localnet.views.queries import Queries
 from dtp.localnet.views.reflect import Reflection
@@ -117,10 +117,10 @@ class Node:
         """
         if genesis_time_ms is None:
             genesis_time_ms = DEFAULT_GENESIS_TIME_MS if now is None else now()
-        return cls(Store(None if path is None else Path(path)), now, genesis_time_ms, seed)
+        return cls(ChainStore(None if path is None else Path(path)), now, genesis_time_ms, seed)
 
     def __init__(
-        self, store: Store, now: Callable[[], int] | None, genesis_time_ms: int, seed: bytes
+        self, store: ChainStore, now: Callable[[], int] | None, genesis_time_ms: int, seed: bytes
     ) -> None:
         self._store = store
         self._now = now

@@ -20,7 +20,7 @@ from dtp.localnet.limits import (
     MAX_WRITTEN_SIZE,
 )
 from dtp.localnet.model import BalanceChange, ObjectRecord
-from dtp.localnet.places import Place
+from dtp.localnet.places import ValuePlace
 from dtp.localnet.vm import VM, OwnerKind, RuntimeEffects, Type
 from dtp.localnet.vm import Owner as VmOwner
 from dtp.localnet.vm.tags import make_tag
@@ -71,7 +71,7 @@ class InputObject:
 
     record: ObjectRecord
     mutable: bool
-    place: Place | None = None
+    place: ValuePlace | None = None
 
 
 @dataclass
@@ -218,7 +218,7 @@ def untouched(inputs: Iterable[InputObject], lamport: int) -> Writes:
 
 
 @dataclass
-class Payment:
+class GasPayment:
     """Gas coins: the first pays, the others are merged into it. `total` is the balance of all."""
 
     coins: Sequence[ObjectRecord]
@@ -255,7 +255,7 @@ def settle(
     error: ExecutionError | None,
     inputs: Sequence[InputObject],
     before: Mapping[bytes, ObjectRecord],
-    payment: Payment,
+    payment: GasPayment,
     computation: int,
     lamport: int,
 ) -> tuple[Writes, ExecutionError | None, GasCost, bool]:
@@ -278,7 +278,7 @@ def settle(
     return writes, error, cost, free
 
 
-def _failed(inputs: Sequence[InputObject], payment: Payment, lamport: int) -> Writes:
+def _failed(inputs: Sequence[InputObject], payment: GasPayment, lamport: int) -> Writes:
     writes = untouched(inputs, lamport)
     payment.smash_coins(writes, lamport)
     return writes

@@ -25,7 +25,7 @@ from dtp.sui.transaction import (
     arguments_of,
 )
 
-__all__ = ["MOVED", "Place", "Places", "PureSource", "ReceivingSource"]
+__all__ = ["MOVED", "ArgumentPlaces", "PureSource", "ReceivingSource", "ValuePlace"]
 
 _SUI: Final = (2).to_bytes(32, "big")
 
@@ -39,7 +39,7 @@ MOVED: Final = _Moved()
 """Data of a place whose value was taken."""
 
 
-class Place(Slot):
+class ValuePlace(Slot):
     """One value. `mutable` and `takeable` say what its owner allows; `tainted` that a public function without `entry`
     had its hands on it, after which a private entry function refuses it."""
 
@@ -73,7 +73,7 @@ class PureSource:
     """An input given as bytes; a place for each type it is used as."""
 
     data: bytes
-    places: dict[Type, Place] = field(default_factory=dict)
+    places: dict[Type, ValuePlace] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,10 +83,10 @@ class ReceivingSource:
     id: bytes
     version: int
     type: Type | None = None
-    place: Place | None = None
+    place: ValuePlace | None = None
 
 
-Source = Place | PureSource | ReceivingSource
+Source = ValuePlace | PureSource | ReceivingSource
 
 
 def _last_uses(commands: Sequence[Command]) -> set[tuple[int, int]]:
@@ -101,7 +101,7 @@ def _last_uses(commands: Sequence[Command]) -> set[tuple[int, int]]:
     return set(last.values())
 
 
-class Places:
+class ArgumentPlaces:
     """Inputs, gas coin and results of one transaction. `begin_command` starts a command: borrows last for one
     command.
 
@@ -113,7 +113,7 @@ class Places:
         vm: VM,
         meter: GasMeter,
         inputs: Sequence[Source],
-        gas: Place | None,
+        gas: ValuePlace | None,
         commands: Sequence[Command],
     ) -> None:
         self._vm = vm
@@ -122,7 +122,7 @@ class Places:
         self._command = -1
         self.inputs = inputs
         self.gas = gas
-        self.results: list[list[Place]] = []
+        self.results: list[list[ValuePlace]] = []
         self._shared: set[int] = set()
         self._exclusive: set[int] = set()
 
@@ -163,12 +163,12 @@ class Places:
                     raise argument_failed(at, "InvalidGasCoinUsage", "no gas coin pays for this transaction")
                 return self.gas
 
-    def _results_of(self, command: int, at: int) -> list[Place]:
+    def _results_of(self, command: int, at: int) -> list[ValuePlace]:
         if command >= len(self.results):
             raise argument_failed(at, "IndexOutOfBounds", f"command {command} has not run yet", command)
         return self.results[command]
 
-    def _find_place(self, argument: Argument, at: int, wanted: Type | None) -> Place:
+    def _find_place(self, argument: Argument, at: int, wanted: Type | None) -> ValuePlace:
         """Return the place an argument means, as type `wanted`; None takes whatever type it has."""
         source = self._find_source(argument, at)
         if isinstance(source, PureSource):
@@ -183,7 +183,7 @@ class Places:
             raise argument_failed(at, "TypeMismatch", f"{place.name} is {place.type.tag}, not {wanted.tag}")
         return place
 
-    def _decode_pure(self, source: PureSource, at: int, wanted: Type | None) -> Place:
+    def _decode_pure(self, source: PureSource, at: int, wanted: Type | None) -> ValuePlace:
         if wanted is None:
             raise argument_failed(at, "TypeMismatch", "an object is needed, this input is bytes")
         place = source.places.get(wanted)
@@ -192,15 +192,15 @@ class Places:
                 data = self._vm.decode_pure(wanted, source.data)
             except ExecutionFailure as failure:
                 raise argument_failed(at, failure.reason or "InvalidBCSBytes", str(failure)) from None
-            place = source.places[wanted] = Place(wanted, data, "a pure input")
+            place = source.places[wanted] = ValuePlace(wanted, data, "a pure input")
             self.charge_copy(place)
         return place
 
-    def _make_receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> Place:
+    def _make_receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> ValuePlace:
         if wanted is None or not wanted.is_struct(_SUI, "transfer", "Receiving"):
             raise argument_failed(at, "TypeMismatch", "an object to receive fits `Receiving<T>` only")
         if source.place is None:
-            source.place = Place(wanted, [[source.id], source.version], "an object to receive")
+            source.place = ValuePlace(wanted, [[source.id], source.version], "an object to receive")
             self.charge_copy(source.place)
         elif source.place.type is not wanted and not source.place.moved:
             source.place.type = wanted  # not used up under the other type
@@ -212,10 +212,10 @@ class Places:
         """Charge for loading or copying a value. Raises `ExecutionFailure` (`InsufficientGas`)."""
         self._meter.charge_use(sizer(place.type)(place.data))
 
-    def peek_place(self, argument: Argument, at: int) -> Place | None:
+    def peek_place(self, argument: Argument, at: int) -> ValuePlace | None:
         """Return the place of an argument that is no bytes, without using it; None for pure inputs."""
         source = self._find_source(argument, at)
-        return source if isinstance(source, Place) else None
+        return source if isinstance(source, ValuePlace) else None
 
     def is_tainted(self, argument: Argument, at: int) -> bool:
         """True if a private entry function must refuse the argument."""
@@ -248,7 +248,7 @@ class Places:
         data, place.data = place.data, MOVED
         return Slot(place.type, data)
 
-    def borrow_place(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> Place:
+    def borrow_place(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> ValuePlace:
         """Return the place by reference, for this command."""
         place = self._find_place(argument, at, wanted)
         key = id(place)

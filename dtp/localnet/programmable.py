@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 from dtp.localnet.failures import CommandFailed, argument_failed, from_machine, from_package
 from dtp.localnet.limits import MAX_PACKAGE_SIZE, PUBLISH_COST_PER_BYTE
-from dtp.localnet.places import Place, Places
+from dtp.localnet.places import ArgumentPlaces, ValuePlace
 from dtp.localnet.vm import (
     VM,
     ExecutionFailure,
@@ -22,11 +22,11 @@ from dtp.localnet.vm import (
     OwnerKind,
     Package,
     PackageRejected,
-    Session,
     Slot,
     Type,
     UpgradePolicy,
     Value,
+    VmSession,
 )
 from dtp.localnet.vm.signals import MemoryLimit
 from dtp.localnet.vm.types import KEY, STORE
@@ -80,10 +80,10 @@ class Interpreter:
     def __init__(
         self,
         vm: VM,
-        session: Session,
+        session: VmSession,
         runtime: ObjectRuntime,
         packages: PackageSpace,
-        places: Places,
+        places: ArgumentPlaces,
         *,
         checked: bool = True,
         traced: bool = False,
@@ -119,7 +119,7 @@ class Interpreter:
         if self.checked:
             self.places.check_results_used()
 
-    def _run_command(self, command: Command, trace: Trace) -> list[Place]:
+    def _run_command(self, command: Command, trace: Trace) -> list[ValuePlace]:
         match command:
             case MoveCall():
                 return self._move_call(command, trace)
@@ -151,12 +151,12 @@ class Interpreter:
                 raise
         return types
 
-    def _move_call(self, call: MoveCall, trace: Trace) -> list[Place]:
+    def _move_call(self, call: MoveCall, trace: Trace) -> list[ValuePlace]:
         types = self._parse_types(call.type_arguments)
         function = self.vm.instantiate_function(call.package, call.module, call.function, types)
         self._check_callable(function, call)
         slots: list[Slot] = []
-        changed: list[tuple[Argument, Place]] = []
+        changed: list[tuple[Argument, ValuePlace]] = []
         for at, (parameter, argument) in enumerate(zip(function.parameters, call.arguments, strict=True)):
             if not parameter.is_reference:
                 slots.append(self.places.take_value(argument, at, parameter))
@@ -173,7 +173,9 @@ class Interpreter:
             if self.traces is not None:
                 data = self.vm.copy_value(place.type, place.data)
                 trace.mutated.append((argument, Value(place.type, data)))
-        return [Place(v.type, v.data, self._result_name(at), tainted=tainted) for at, v in enumerate(values)]
+        return [
+            ValuePlace(v.type, v.data, self._result_name(at), tainted=tainted) for at, v in enumerate(values)
+        ]
 
     def _check_callable(self, function: FunctionInstance, call: MoveCall) -> None:
         """Refuse what a transaction may not call, in the protocol's order."""
@@ -211,17 +213,17 @@ class Interpreter:
 
     # ------------------------------------------------------------------------------------------------ coins
 
-    def _borrow_coin(self, argument: Argument, at: int) -> Place:
+    def _borrow_coin(self, argument: Argument, at: int) -> ValuePlace:
         place = self.places.borrow_place(argument, at, None, True)
         if not place.type.is_struct(_SUI, "coin", "Coin"):
             raise argument_failed(at, "TypeMismatch", f"{place.type.tag} is no coin")
         return place
 
-    def _note_mutated(self, argument: Argument, place: Place, trace: Trace) -> None:
+    def _note_mutated(self, argument: Argument, place: ValuePlace, trace: Trace) -> None:
         if self.traces is not None:
             trace.mutated.append((argument, Value(place.type, self.vm.copy_value(place.type, place.data))))
 
-    def _split_coins(self, coin: Argument, amounts: Sequence[Argument], trace: Trace) -> list[Place]:
+    def _split_coins(self, coin: Argument, amounts: Sequence[Argument], trace: Trace) -> list[ValuePlace]:
         place = self._borrow_coin(coin, 0)
         wanted = [self.places.take_value(a, at, self._u64).data for at, a in enumerate(amounts, 1)]
         balance = place.data[1]
@@ -232,11 +234,13 @@ class Interpreter:
         made = []
         for index, amount in enumerate(wanted):
             balance[0] -= amount
-            made.append(Place(place.type, [[[self._fresh_object()]], [amount]], self._result_name(index)))
+            made.append(
+                ValuePlace(place.type, [[[self._fresh_object()]], [amount]], self._result_name(index))
+            )
         self._note_mutated(coin, place, trace)
         return made
 
-    def _merge_coins(self, target: Argument, sources: Sequence[Argument], trace: Trace) -> list[Place]:
+    def _merge_coins(self, target: Argument, sources: Sequence[Argument], trace: Trace) -> list[ValuePlace]:
         place = self._borrow_coin(target, 0)
         balance = place.data[1]
         for at, source in enumerate(sources, 1):
@@ -261,7 +265,7 @@ class Interpreter:
 
     # ---------------------------------------------------------------------------------- transfers, vectors
 
-    def _transfer_objects(self, objects: Sequence[Argument], recipient: Argument) -> list[Place]:
+    def _transfer_objects(self, objects: Sequence[Argument], recipient: Argument) -> list[ValuePlace]:
         taken = []
         for at, argument in enumerate(objects):
             slot = self.places.take_value(argument, at, None, gas=True)
@@ -275,7 +279,7 @@ class Interpreter:
             self.runtime.transfer_object(Owner(OwnerKind.ADDRESS, address), slot.type, slot.data)
         return []
 
-    def _make_vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> Place:
+    def _make_vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> ValuePlace:
         if tag is not None:
             element = self._parse_types((tag,))[0]
         else:
@@ -288,7 +292,9 @@ class Interpreter:
         items: list[Any] = [self.places.take_value(a, at, element).data for at, a in enumerate(elements)]
         tainted = any(self.places.is_tainted(a, at) for at, a in enumerate(elements))
         data = bytearray(items) if element.kind == "u8" else items
-        return Place(self.vm.linker.types.make_vector(element), data, self._result_name(), tainted=tainted)
+        return ValuePlace(
+            self.vm.linker.types.make_vector(element), data, self._result_name(), tainted=tainted
+        )
 
     # -------------------------------------------------------------------------------------------- packages
 
@@ -302,12 +308,12 @@ class Interpreter:
         except PackageRejected as rejected:
             raise CommandFailed.from_error(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
 
-    def _publish_package(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> Place:
+    def _publish_package(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> ValuePlace:
         package = self._build_package(modules, dependencies, None)
         self.packages.add_package(package)
         self.session.run_init(package)
         cap = self.vm.parse_type("0x2::package::UpgradeCap")
-        return Place(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._result_name())
+        return ValuePlace(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._result_name())
 
     def _refuse_new_init(self, previous: Package, package: Package) -> None:
         """Refuse an upgrade that adds a module with an `init` function: nothing would run it."""
@@ -319,7 +325,7 @@ class Interpreter:
                     f"the new module {name} has an `init` function, which no upgrade runs: remove it",
                 )
 
-    def _upgrade_package(self, command: Upgrade) -> Place:
+    def _upgrade_package(self, command: Upgrade) -> ValuePlace:
         ticket = self.places.take_value(command.ticket, 0, self.vm.parse_type("0x2::package::UpgradeTicket"))
         cap, (allowed,), policy, digest = ticket.data
         previous = self.packages.get_package(command.package)
@@ -343,7 +349,7 @@ class Interpreter:
         self._refuse_new_init(previous, package)
         self.packages.add_package(package)
         receipt = self.vm.parse_type("0x2::package::UpgradeReceipt")
-        return Place(receipt, [cap, [package.storage_id]], self._result_name())
+        return ValuePlace(receipt, [cap, [package.storage_id]], self._result_name())
 
 
 def _upgrade_failed(name: str, description: str, *content: Any) -> CommandFailed:

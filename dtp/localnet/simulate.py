@@ -9,7 +9,7 @@ from typing import Final
 
 from dtp.localnet.admission import admit, check_budget, check_form
 from dtp.localnet.chain import Chain
-from dtp.localnet.engine import Outcome
+from dtp.localnet.engine import TransactionOutcome
 from dtp.localnet.limits import MAX_GAS_BUDGET, MAX_GAS_COINS
 from dtp.localnet.model import (
     CommandOutput,
@@ -96,7 +96,9 @@ class Simulator:
             return 0
         return int.from_bytes(record.contents[32:40], "little")
 
-    def _run_transaction(self, data: TransactionData, checks: bool, *, traced: bool = False) -> Outcome:
+    def _run_transaction(
+        self, data: TransactionData, checks: bool, *, traced: bool = False
+    ) -> TransactionOutcome:
         state = self._chain.status.state
         real = bool(data.gas_data.payment)
         admitted = admit(data, data.digest(), self._store, state, gas=real, owners=checks)

@@ -18,7 +18,7 @@ from dtp.localnet.model import NodeStateError, ObjectRecord
 from dtp.localnet.outcome import coin_type
 from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner
 
-__all__ = ["Removed", "Store", "StoredTransaction"]
+__all__ = ["ChainStore", "Removed", "StoredTransaction"]
 
 FORMAT: Final = 1
 """Version of the tables."""
@@ -104,7 +104,7 @@ def _inverse(record: ObjectRecord) -> bytes:
     return ((1 << 64) - 1 - balance).to_bytes(8, "big")
 
 
-class Store:
+class ChainStore:
     """The tables. `path` None keeps them in memory. Raises `NodeStateError` for a file that is none of ours."""
 
     def __init__(self, path: Path | None) -> None:

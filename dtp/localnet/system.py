@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Final
 
 from dtp.localnet.denials import DENY_LIST
-from dtp.localnet.engine import Admitted, ChainState, Engine, Outcome, Run
+from dtp.localnet.engine import Admitted, ChainState, Engine, Run, TransactionOutcome
 from dtp.localnet.framework import SUI, system_packages
 from dtp.localnet.limits import PROTOCOL_VERSION
 from dtp.localnet.model import ObjectRecord
@@ -65,7 +65,7 @@ def system_transaction(kind: TransactionKind) -> TransactionData:
     return TransactionData(kind, _ZERO, gas, NoExpiration())
 
 
-def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> Outcome:
+def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> TransactionOutcome:
     """Return the first transaction: framework, clock, randomness, system state, and all SUI for `account`.
 
     `seed` goes into the ids of the first objects, and so into the identifier of the chain.
@@ -101,7 +101,9 @@ def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
     return writes
 
 
-def set_clock(engine: Engine, state: ChainState, clock: ObjectRecord, round: int, now_ms: int) -> Outcome:
+def set_clock(
+    engine: Engine, state: ChainState, clock: ObjectRecord, round: int, now_ms: int
+) -> TransactionOutcome:
     """Set 0x6 to `now_ms`: the first transaction of a checkpoint."""
     data = system_transaction(ConsensusCommitPrologue(state.epoch, round, now_ms))
     return _rewrite(engine, state, data, clock, CLOCK + now_ms.to_bytes(8, "little"))
@@ -109,7 +111,7 @@ def set_clock(engine: Engine, state: ChainState, clock: ObjectRecord, round: int
 
 def end_epoch(
     engine: Engine, state: ChainState, system_state: ObjectRecord, spent: GasCost, now_ms: int
-) -> Outcome:
+) -> TransactionOutcome:
     """Return the last transaction of an epoch. `spent` is what its transactions cost together."""
     kind = ChangeEpoch(
         state.epoch + 1,
@@ -125,7 +127,7 @@ def end_epoch(
 
 def _rewrite(
     engine: Engine, state: ChainState, data: TransactionData, record: ObjectRecord, contents: bytes
-) -> Outcome:
+) -> TransactionOutcome:
     admitted = Admitted(data, data.digest(), [InputObject(record, True)])
     lamport = record.version + 1
     assert isinstance(record.value.data, MoveObject)
@@ -136,7 +138,7 @@ def _rewrite(
 
 def randomness(
     engine: Engine, state: ChainState, random: ObjectRecord, round: int, random_bytes: bytes
-) -> Outcome:
+) -> TransactionOutcome:
     """Give 0x8 new bytes, by the framework's own function."""
     assert isinstance(random.owner, Shared)
     version = random.owner.initial_shared_version

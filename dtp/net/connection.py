@@ -14,7 +14,7 @@ from dtp.core import Buffer
 from dtp.errors import CarrierError, DtpError, PeerError, fresh
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, yield_processor
-from dtp.net.held import HeldBudget, Keeper
+from dtp.net.held import BudgetHolder, HeldBudget
 from dtp.net.parts.deadline import Deadline
 from dtp.net.parts.intake import StreamIntake
 from dtp.net.parts.meter_inbox import MeterInbox
@@ -24,7 +24,7 @@ from dtp.net.parts.resumption import Redial, Resumption
 from dtp.net.parts.stats import Stats
 from dtp.net.parts.waiters import Waiters
 from dtp.net.stream import Stream
-from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MUCH, Turns
 from dtp.net.turns.steps import Charged
 from dtp.net.watch import Watch
@@ -71,17 +71,17 @@ class Connection:
     ) -> None:
         self._session = session
         self._loop = loop
-        self._buffers = Buffers.of(loop)
+        self._buffers = Buffers.of_loop(loop)
         #: How its streams send.
         self.outlet = Outlet(session, loop, self._buffers, self._send_due, driver.account)
         self._drivers = self.outlet.drivers
         self._streams: dict[int, Stream] = {}
         self._waiters = Waiters(loop)
         #: Where it is counted what is spent of the processor for this peer.
-        self.account: Account = driver.account
+        self.account: ProcessorAccount = driver.account
         self._intake = StreamIntake(self._buffers.streams, self._waiters, self.account, self._not_taken)
         self._resumption = Resumption(session, redial, self._waiters, self.join, self._give_up)
-        self._deadline = Deadline(session, loop, self._after)
+        self._deadline = Deadline(session, loop, self._after_change)
         self._datagrams = DatagramQueue(session.limits)
         self._pings = Pings(session, loop)
         self._error: DtpError | None = None
@@ -104,8 +104,8 @@ class Connection:
         self.on_peer_away: Callable[[Connection], object] | None = None
         #: True once the client has proven that (listener side).
         self.confirmed = False
-        self._budget: HeldBudget[Keeper] | None = None
-        self._join(driver, session.link)
+        self._budget: HeldBudget[BudgetHolder] | None = None
+        self._attach_driver(driver, session.link)
 
     # ---- what it is -------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Connection:
     def watch(self, watch: Watch | None) -> None:
         self.outlet.watch = watch
 
-    def keep_within(self, budget: HeldBudget[Keeper]) -> None:
+    def keep_within(self, budget: HeldBudget[BudgetHolder]) -> None:
         """Have what is kept for this connection counted in what all of a listener keep; see `Limits.held`."""
         self._budget = budget
         self.outlet.on_sent = self._driver_keeps
@@ -206,7 +206,7 @@ class Connection:
         try:
             async with asyncio.timeout(patience):
                 while (stream := self.try_open_stream()) is None:
-                    await self._waiters.wait("streams")
+                    await self._waiters.wait_for("streams")
         except TimeoutError:
             raise TooManyStreams(
                 f"{self.peer.short} has allowed no further stream for {patience:g} s"
@@ -232,7 +232,7 @@ class Connection:
 
         Of all connections of a loop, 64 in one turn: whoever asks for more waits for the next.
         """
-        return await self._intake.accept(self._check)
+        return await self._intake.accept_stream(self._check_open)
 
     def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
         """From now on call `on_stream` with each stream that the peer opens, starting with those that have come.
@@ -242,7 +242,7 @@ class Connection:
         Of streams that come all at once (16 in a turn of the loop, of all connections) the rest follows in the next
         turns, except those that break off before.
         """
-        self._intake.take(on_stream)
+        self._intake.take_streams(on_stream)
 
     def __aiter__(self) -> Connection:
         return self
@@ -258,16 +258,16 @@ class Connection:
 
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
         """Send a message that may be lost with its carrier and is not ordered. `DatagramTooLarge`."""
-        self._check()
+        self._check_open()
         self._session.send_datagram(bytes(data))
         self.outlet.flush_soon()
 
     async def recv_datagram(self) -> bytes:
         """The next datagram. Beyond `limits.datagrams` and `limits.datagram_buffer` the oldest were dropped."""
         while not self._datagrams:
-            self._check()
-            await self._waiters.wait("datagram")
-        return self._datagrams.take()
+            self._check_open()
+            await self._waiters.wait_for("datagram")
+        return self._datagrams.take_datagram()
 
     @property
     def datagrams_dropped(self) -> int:
@@ -279,20 +279,20 @@ class Connection:
 
     async def ping(self) -> float:
         """The time to the peer and back, in seconds."""
-        self._check()
-        return await self._pings.ping(self.outlet.flush_soon)
+        self._check_open()
+        return await self._pings.send_ping(self.outlet.flush_soon)
 
     # ---- metering: opaque here, `dtp.pay` knows what it means ---------------------------------------------
 
     def send_meter(self, data: bytes) -> None:
         """Send a metering frame, at most 4,096 bytes. It may be lost with its carrier: say again what matters."""
-        self._check()
+        self._check_open()
         self._session.send_meter(data)
         self.outlet.flush_soon()
 
     def take_meter(self, on_meter: Callable[[bytes], None]) -> None:
         """From now on call `on_meter` with each metering frame, starting with those that have come."""
-        self._meter_inbox.take(on_meter)
+        self._meter_inbox.take_frames(on_meter)
 
     @property
     def traffic(self) -> Traffic:
@@ -326,28 +326,28 @@ class Connection:
 
         Raises as `connect` does.
         """
-        self._check()
+        self._check_open()
         added: list[tuple[LinkDriver, Link]] = []
 
         def take_over(driver: LinkDriver, established: Established) -> None:
             link = self._session.new_link(established, self._loop.time(), add=True)
             added.append((driver, link))
-            self._join(driver, link)
+            self._attach_driver(driver, link)
 
-        await self._resumption.dial(take_over, candidate)
+        await self._resumption.dial_carrier(take_over, candidate)
         driver, link = added[0]
         while not link.attached:
             if link.lost or driver.closed:
                 raise CarrierError("the added carrier was lost before the peer accepted it")
-            self._check()
-            await self._waiters.wait("carrier")
+            self._check_open()
+            await self._waiters.wait_for("carrier")
 
     def drop_carriers(self, unwanted: Callable[[Carrier], bool]) -> int:
         """Do without the carriers that are `unwanted`, as long as another one is left; return how many went.
 
         Streams go on over what is left: nothing is lost, nothing comes twice.
         """
-        dropped = [] if self._error is not None else self._drivers.unwanted(unwanted)
+        dropped = [] if self._error is not None else self._drivers.list_unwanted(unwanted)
         for driver in dropped:
             driver.close()
             self._carrier_lost(driver, None)
@@ -360,9 +360,9 @@ class Connection:
 
     def join(self, driver: LinkDriver, established: Established) -> None:
         """A carrier that is to carry this connection on, instead of all others; its session checks the proof."""
-        self._join(driver, self._session.new_link(established, self._loop.time()))
+        self._attach_driver(driver, self._session.new_link(established, self._loop.time()))
 
-    def _join(self, driver: LinkDriver, link: Link) -> None:
+    def _attach_driver(self, driver: LinkDriver, link: Link) -> None:
         link.patience = carriers.patience(driver.carrier.scheme)
         if driver.carrier.packet_size:
             self._session.carry_packets(link, driver.carrier.packet_size, self._loop.time())
@@ -392,8 +392,8 @@ class Connection:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._at_most(LINGER)):
-                while self._error is None and any(map(self._session.finishing, self._streams)):
-                    await self._waiters.wait("written")
+                while self._error is None and any(map(self._session.is_finishing, self._streams)):
+                    await self._waiters.wait_for("written")
 
     async def wait_gone(self, most: float = LINGER) -> None:
         """After the end: wait until the carriers have sent the last word and are closed. After `most` seconds (30
@@ -401,7 +401,7 @@ class Connection:
         try:
             async with asyncio.timeout(self._at_most(most)):
                 while self._drivers:
-                    await self._waiters.wait("gone")
+                    await self._waiters.wait_for("gone")
         except TimeoutError:
             for driver in list(self._drivers):
                 driver.carrier.abort()
@@ -410,12 +410,12 @@ class Connection:
         """Close now: the peer is told, what was not sent is dropped. `detail` is a `CloseDetail`. Idempotent."""
         if self._error is None:
             self._session.close(code, reason, application=application, detail=detail)
-            self._after(self._loop.time())
+            self._after_change(self._loop.time())
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, however it ended."""
         while self._error is None:
-            await self._waiters.wait("closed")
+            await self._waiters.wait_for("closed")
 
     async def go_away(self) -> None:
         """Tell the peer to open no new streams; those that are open go on.
@@ -435,7 +435,7 @@ class Connection:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARD):
                 while self._intake.taking:
-                    await self._waiters.wait("taken")
+                    await self._waiters.wait_for("taken")
 
     async def __aenter__(self) -> Connection:
         return self
@@ -445,7 +445,7 @@ class Connection:
             self.abort(CloseCode.INTERNAL)
         await self.close()
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if self._error is not None:
             raise fresh(self._error)
 
@@ -461,19 +461,19 @@ class Connection:
 
     # ---- bytes ------------------------------------------------------------------------------------------
 
-    def _received(
+    def _receive_records(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
     ) -> tuple[int, int]:
         assert driver.link is not None
         self.outlet.begin_turn()
         now = self._loop.time()
         self._receiving = buffer
-        used, frames = self._session.receive(driver.link, buffer, start, end, now, most)
+        used, frames = self._session.receive_records(driver.link, buffer, start, end, now, most)
         self._received_bytes += used - start
-        self._after(now)
+        self._after_change(now)
         if used - start >= MUCH:
-            self._buffers.movers.count()
-        if self._buffers.turns.moved(used - start, now):
+            self._buffers.movers.count_mover()
+        if self._buffers.turns.note_moved(used - start, now):
             yield_processor()
         return used, frames
 
@@ -482,59 +482,59 @@ class Connection:
         now = self._loop.time()
         self._received_bytes += len(packet)
         self._session.receive_packet(driver.link, packet, now)
-        self._after(now)
+        self._after_change(now)
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         if driver in self._drivers:
             self._drivers.remove(driver)
         if driver.link is not None:
             self._session.link_lost(driver.link, self._loop.time(), str(error or "closed by the other side"))
-        self._waiters.wake("gone")
-        self._waiters.wake("carrier")
-        self._after(self._loop.time())
+        self._waiters.wake_for("gone")
+        self._waiters.wake_for("carrier")
+        self._after_change(self._loop.time())
 
-    def _flush(self) -> None:
+    def _flush_writes(self) -> None:
         if not self.outlet.put_off():
-            self._send(self._loop.time())
+            self._send_waiting(self._loop.time())
 
-    def _send(self, now: float) -> None:
+    def _send_waiting(self, now: float) -> None:
         """Send what waits, and tell what came of it."""
-        self.outlet.send(now)
+        self.outlet.send_sealed(now)
         if self._session.has_events:
-            self._dispatch()
+            self._dispatch_events()
 
     def _driver_keeps(self) -> None:
         """Have all that is kept for this connection counted."""
         if self._budget is not None and self._error is None:
             kept = self._session.buffered + self._datagrams.size + self._drivers.held
             if not self._budget.is_near(self, kept):  # as after most of what comes: no source is looked up
-                self._budget.note(self, self.source, kept)
+                self._budget.note_kept(self, self.source, kept)
 
-    def _after(self, now: float) -> None:
+    def _after_change(self, now: float) -> None:
         """After anything happened: tell what did, send what waits unless others come first, set the timer."""
-        self._tell()
+        self._tell_events()
         if self._session.ended is not None or not self.outlet.put_off():
             self._send_due(now)
 
-    def _tell(self) -> None:
+    def _tell_events(self) -> None:
         session, outlet = self._session, self.outlet
         if session.has_events or outlet.watch is not None:
-            follows = outlet.hold()
+            follows = outlet.hold_sending()
             try:
                 if session.has_events:
-                    self._dispatch()
+                    self._dispatch_events()
                 outlet.tell_watch()  # what it says about what came goes with what is sent anyway
             finally:
-                outlet.release(follows)
+                outlet.release_sending(follows)
 
     def _send_due(self, now: float) -> None:
-        self._tell()
-        self._send(now)
+        self._tell_events()
+        self._send_waiting(now)
         if self._session.ended is None:
             self._deadline.update(now)
             return
         self._deadline.cancel()
-        self._drivers.close()
+        self._drivers.close_all()
         self._resumption.cancel()
         if not self._drivers:
             self._let_go()
@@ -549,9 +549,9 @@ class Connection:
 
     # ---- events -----------------------------------------------------------------------------------------
 
-    def _dispatch(self) -> None:
+    def _dispatch_events(self) -> None:
         confirmed = self.confirmed
-        for event in self._session.events():
+        for event in self._session.take_events():
             _HANDLERS[type(event)](self, event)
         if self.confirmed and not confirmed and self.on_confirmed is not None:
             self.on_confirmed(self)  # last: it may end the connection
@@ -559,8 +559,8 @@ class Connection:
     async def wait_ready(self) -> None:
         """Client: wait until the server has admitted this connection; raises its refusal."""
         while not self._session.ready:
-            self._check()
-            await self._waiters.wait("ready")
+            self._check_open()
+            await self._waiters.wait_for("ready")
 
     def refuse_once_confirmed(self, code: int, reason: str) -> None:
         """Listener side: close when the client has proven that it holds the keys, whatever it says. Until then say
@@ -569,17 +569,17 @@ class Connection:
 
     def admit(self) -> None:
         """Listener side: let the client go on."""
-        self._session.admit()
+        self._session.admit_client()
         self.outlet.flush_soon()
 
     def _on_confirmed(self, event: ev.Confirmed) -> None:
         self.confirmed = True
-        self._drivers.settle()
+        self._drivers.settle_all()
 
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
         stream_id = event.stream_id
         stream = self._streams[stream_id] = Stream(self, stream_id)
-        self._intake.opened(stream)
+        self._intake.note_opened(stream)
 
     def _not_taken(self, error: Exception) -> None:
         self._loop.call_exception_handler(
@@ -590,7 +590,7 @@ class Connection:
     def _on_tap_data(self, event: ev.TapData) -> None:
         assert self.outlet.taps is not None
         assert self._receiving is not None
-        self.outlet.taps.deliver(event, self._receiving)
+        self.outlet.taps.deliver_data(event, self._receiving)
 
     def _on_stream_reset(self, event: ev.StreamWasReset) -> None:
         self._streams[event.stream_id]._fail_reset(StreamReset(event.error_code))
@@ -599,39 +599,39 @@ class Connection:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             error = StreamReset(event.error_code, stopped=True)
-            stream._fail_write(error, delivered=self._session.acknowledged(stream.id))
+            stream._fail_write(error, delivered=self._session.is_acknowledged(stream.id))
 
     def _on_stream_writable(self, event: ev.StreamWritable) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            stream._writable()
+            stream._handle_writable()
         if "written" in self._waiters:
-            self._waiters.wake("written")
+            self._waiters.wake_for("written")
 
     def _on_stream_done(self, event: ev.StreamDone) -> None:
         stream = self._streams.pop(event.stream_id, None)
         if stream is not None:
-            stream._done()
+            stream._finish_stream()
         if "written" in self._waiters:
-            self._waiters.wake("written")
+            self._waiters.wake_for("written")
 
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
-        self._datagrams.put(event.data)
-        self._waiters.wake("datagram")
+        self._datagrams.put_datagram(event.data)
+        self._waiters.wake_for("datagram")
 
     def _on_going_away(self, event: ev.GoingAway) -> None:
-        self._waiters.wake("streams")
+        self._waiters.wake_for("streams")
         if self.on_peer_away is not None:
             self.on_peer_away(self)
 
     def _on_link_attached(self, event: ev.LinkAttached) -> None:
         for driver in self._drivers:
             if driver.link is event.link and self.confirmed:
-                driver.settle()
+                driver.mark_settled()
                 if self.on_further_carrier is not None:
                     # Not now: it may end the connection, and what came with this is still to be told.
                     self._loop.call_soon(self.on_further_carrier, driver.carrier)
-        self._waiters.wake("carrier")
+        self._waiters.wake_for("carrier")
         if self.on_carrier is not None:
             self.on_carrier(self)
 
@@ -639,10 +639,10 @@ class Connection:
         log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)
         if event.refusal is not None and not self._session.ready:
             self._give_up(HandshakeRefused(event.refusal))
-        self._send(self._loop.time())
+        self._send_waiting(self._loop.time())
         self._drivers.close_lost(event.link)
-        self._waiters.wake("carrier")
-        self._waiters.wake("gone")
+        self._waiters.wake_for("carrier")
+        self._waiters.wake_for("gone")
 
     def _give_up(self, error: PeerError) -> None:
         """Client: end what was never admitted, and give the reason to all that waits."""
@@ -650,9 +650,9 @@ class Connection:
         self._loop.call_soon(self.abort)
 
     def _on_detached(self, event: ev.Detached) -> None:
-        self._resumption.start(self._loop, self._drivers, self)
+        self._resumption.start_redialing(self._loop, self._drivers, self)
 
-    def _explain(self, closed: ConnectionClosed) -> DtpError:
+    def _explain_end(self, closed: ConnectionClosed) -> DtpError:
         """Return what all that waits here is told of the end: another error where its cause is known here."""
         return closed
 
@@ -663,14 +663,14 @@ class Connection:
             closed = ConnectionClosed(
                 event.close_code, event.reason, event.by_peer, event.application, event.detail
             )
-            self._error = self._explain(closed) if self._refusal is None else self._refusal
+            self._error = self._explain_end(closed) if self._refusal is None else self._refusal
         for stream in self._streams.values():
             stream._fail_read(self._error)
-            stream._fail_write(self._error, delivered=self._session.acknowledged(stream.id))
+            stream._fail_write(self._error, delivered=self._session.is_acknowledged(stream.id))
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()
-        self._pings.fail(self._error)
+        self._pings.fail_all(self._error)
         self._waiters.wake_all(but="gone")
         if self.on_end is not None:
             on_end, self.on_end = self.on_end, None
@@ -678,20 +678,20 @@ class Connection:
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    ev.Ready: lambda connection, _: connection._waiters.wake("ready"),
+    ev.Ready: lambda connection, _: connection._waiters.wake_for("ready"),
     ev.Confirmed: Connection._on_confirmed,
     ev.StreamOpened: Connection._on_stream_opened,
-    ev.StreamData: lambda connection, event: connection._streams[event.stream_id]._feed(event.data),
+    ev.StreamData: lambda connection, event: connection._streams[event.stream_id]._feed_data(event.data),
     ev.TapData: Connection._on_tap_data,
     ev.StreamFinished: lambda connection, event: connection._streams[event.stream_id]._feed_eof(),
     ev.StreamWasReset: Connection._on_stream_reset,
     ev.StreamStopped: Connection._on_stream_stopped,
     ev.StreamWritable: Connection._on_stream_writable,
     ev.StreamDone: Connection._on_stream_done,
-    ev.StreamsAllowed: lambda connection, _: connection._waiters.wake("streams"),
+    ev.StreamsAllowed: lambda connection, _: connection._waiters.wake_for("streams"),
     ev.DatagramReceived: Connection._on_datagram,
-    ev.MeterReceived: lambda connection, event: connection._meter_inbox.put(event.data),
-    ev.Pong: lambda connection, event: connection._pings.answered(event.token, event.rtt),
+    ev.MeterReceived: lambda connection, event: connection._meter_inbox.put_frame(event.data),
+    ev.Pong: lambda connection, event: connection._pings.note_pong(event.token, event.rtt),
     ev.GoingAway: Connection._on_going_away,
     ev.LinkAttached: Connection._on_link_attached,
     ev.LinkLost: Connection._on_link_lost,

@@ -46,18 +46,18 @@ class _KnownStatics:
         self._size = size
         self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
 
-    def get(self, peer: PeerId | None) -> bytes | None:
+    def get_key(self, peer: PeerId | None) -> bytes | None:
         """The static key of `peer` (32 bytes), if known."""
         return self._keys.get(peer) if peer is not None else None
 
-    def learn(self, peer: PeerId, static: bytes) -> None:
+    def learn_key(self, peer: PeerId, static: bytes) -> None:
         """`peer` has proven `static`."""
         self._keys[peer] = static
         self._keys.move_to_end(peer)
         if len(self._keys) > self._size:
             self._keys.popitem(last=False)
 
-    def forget(self, peer: PeerId | None) -> None:
+    def forget_key(self, peer: PeerId | None) -> None:
         """The key didn't work: the peer has another one now."""
         if peer is not None:
             self._keys.pop(peer, None)
@@ -98,10 +98,10 @@ class Dialer:
             session = Session(
                 established, self.endpoint.limits, loop.time(), client=True, exchanges=exchanges
             )
-            made.append(self.make(session, driver, loop, self.dial))
+            made.append(self.make(session, driver, loop, self.dial_candidates))
 
         try:
-            await self.dial(b"", take_over)
+            await self.dial_candidates(b"", take_over)
             if self.early:
                 return made[0]
             async with asyncio.timeout(made[0].patience):
@@ -121,7 +121,9 @@ class Dialer:
             raise
         return made[0]
 
-    async def dial(self, resume: bytes, take_over: OnEstablished, candidate: Candidate | None = None) -> None:
+    async def dial_candidates(
+        self, resume: bytes, take_over: OnEstablished, candidate: Candidate | None = None
+    ) -> None:
         """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
         and there, because records may follow at once. Raises the last candidate's error, or what `take_over` raised.
         """
@@ -133,7 +135,7 @@ class Dialer:
             patience = max(self.endpoint.limits.handshake, carriers.patience(scheme))
             try:
                 async with asyncio.timeout(patience) as limit:
-                    await self._handshake(candidate, resume, take_over)
+                    await self._try_handshakes(candidate, resume, take_over)
                 return
             except TimeoutError as error:
                 if not limit.expired():
@@ -144,7 +146,7 @@ class Dialer:
                 failure = error
         raise failure
 
-    async def _handshake(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
+    async def _try_handshakes(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
         """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted.
 
         Whoever holds a pre-shared key says nothing to those that he can't read, be it for the key, the suite or the
@@ -153,13 +155,13 @@ class Dialer:
         peer = self.address.peer or candidate.address.peer
         failure: HandshakeError | None = None
         for suite in self.endpoint.suites:
-            static = _known.get(peer)
+            static = _known.get_key(peer)
             for known in (None,) if static is None else (static, None):
                 try:
-                    return await self._attempt(candidate, peer, suite, known, resume, take_over)
+                    return await self._attempt_handshake(candidate, peer, suite, known, resume, take_over)
                 except HandshakeRefused as error:
                     if error.refusal == Refusal.FAILED and known is not None:
-                        _known.forget(peer)
+                        _known.forget_key(peer)
                         continue
                     if error.refusal != Refusal.SUITE:
                         raise
@@ -168,7 +170,7 @@ class Dialer:
                 except ClosedInHandshake as error:
                     if self.endpoint.psk is None:
                         raise ClosedInHandshake(f"{error}; it may want a pre-shared key") from None
-                    _known.forget(peer)
+                    _known.forget_key(peer)
                     failure = HandshakeError(
                         f"{error}, without a word: its pre-shared key must be another one, or it has none"
                     )
@@ -176,7 +178,7 @@ class Dialer:
         assert failure is not None  # there is always a suite to try
         raise failure
 
-    async def _attempt(
+    async def _attempt_handshake(
         self,
         candidate: Candidate,
         peer: PeerId | None,
@@ -196,7 +198,7 @@ class Dialer:
             if done.done():  # nobody waits any more
                 driver.close()
                 return
-            _known.learn(result.peer, result.split.remote_static)
+            _known.learn_key(result.peer, result.split.remote_static)
             try:
                 take_over(driver, result)
             except PeerError as error:
@@ -236,17 +238,17 @@ class Connecting:
         self._on_connected = on_connected
         self._connection: Connection | None = None
 
-    async def _connect(self) -> Connection:
+    async def _connect_once(self) -> Connection:
         connection = await self._dialer.connect()
         if self._on_connected is not None:
             self._on_connected(connection)
         return connection
 
     def __await__(self) -> Generator[None, None, Connection]:
-        return self._connect().__await__()
+        return self._connect_once().__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._connect()
+        self._connection = await self._connect_once()
         return self._connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:

@@ -33,7 +33,7 @@ from dtp.net.turns.budget import (
     TurnBudget,
 )
 from dtp.net.turns.clock import TurnClock
-from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MOST, Turns
 from dtp.net.turns.steps import Steps
 from dtp.session.codes import HandshakeError, Refusal
@@ -65,11 +65,11 @@ class Buffers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
-        self.clock = clock = TurnClock.of(loop)
+        self.clock = clock = TurnClock.of_loop(loop)
         self.steps = Steps(clock)
         self.streams = StreamBudget(clock)
         self.frames = FrameBudget(clock)
-        self.movers = MoverCount(self.turns.share)
+        self.movers = MoverCount(self.turns.share_turn)
         #: First messages of handshakes, and what comes behind our answer.
         self.first_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
         self.last_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
@@ -84,7 +84,7 @@ class Buffers:
         bytes(4 * MOST)
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
         """The buffers of `loop`."""
         buffers = _BUFFERS.get(loop)
         if buffers is None:
@@ -110,14 +110,14 @@ class ClosedInHandshake(CarrierError):
     code = "closed-in-handshake"
 
 
-class Owner(Protocol):
+class LinkOwner(Protocol):
     """What a driver passes records to once the handshake is done: a `Connection`, mostly."""
 
     @property
     def closed(self) -> bool:
         """It takes nothing more."""
 
-    def _received(
+    def _receive_records(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
     ) -> tuple[int, int]:
         """Take what can be taken of the buffer from `start` to `end`, of about `most` frames; return where the
@@ -126,7 +126,7 @@ class Owner(Protocol):
     def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
         """Take what came over the carrier's lossy path."""
 
-    def _flush(self) -> None:
+    def _flush_writes(self) -> None:
         """The carrier can take more."""
 
     def _driver_keeps(self) -> None:
@@ -170,14 +170,14 @@ class LinkDriver:
         on_settled: OnSettled | None = None,
     ) -> None:
         self.carrier = carrier
-        self.connection: Owner | None = None
+        self.connection: LinkOwner | None = None
         self.link: Link | None = None
         self.writable = True
         self.closed = False
         self._loop = loop
-        self._buffers = Buffers.of(loop)
+        self._buffers = Buffers.of_loop(loop)
         #: What is spent for whoever is at the other end: of its source until it has proven who it is.
-        self.account: Account = self._buffers.clock.shares.account(source_group(carrier.source))
+        self.account: ProcessorAccount = self._buffers.clock.shares.get_account(source_group(carrier.source))
         self._read_size = _FIRST_READ
         self._heavy_until = 0.0  # it has brought many frames at once lately
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
@@ -193,7 +193,7 @@ class LinkDriver:
         self.carrier.start(self)
         self._send_handshake()
 
-    def adopt(self, established: Established, unsent: bytes, received: bytes) -> None:
+    def adopt_carrier(self, established: Established, unsent: bytes, received: bytes) -> None:
         """Instead of `start`: another process has done the handshake, and gave this carrier's socket away.
 
         `unsent` are its bytes that have to go out first, `received` those that came behind the handshake.
@@ -209,15 +209,15 @@ class LinkDriver:
     def detach(self) -> tuple[socket.socket, bytes, bytes] | None:
         """After the handshake, when no connection has taken over: give the carrier's socket to another process.
 
-        Gives the socket, and what `adopt` wants there. None for a carrier that is more than its socket; then nothing
-        has changed.
+        Gives the socket, and what `adopt_carrier` wants there. None for a carrier that is more than its socket; then
+        nothing has changed.
         """
         found = self.carrier.detach()
         if found is None:
             return None
         self.closed = True
         self._on_failed = None
-        self.settle()
+        self.mark_settled()
         return *found, self.take_tail()
 
     def take_waiting(self) -> None:
@@ -225,22 +225,22 @@ class LinkDriver:
         tail, self._tail = self._tail, b""
         if tail and not self.closed:
             self._buffers.read.view[: len(tail)] = tail
-            self._take(len(tail))
+            self._take_bytes(len(tail))
 
     def take_tail(self) -> bytes:
         """Return the bytes that have come and nobody has taken."""
         tail, self._tail = self._tail, b""
         return tail
 
-    def take_over(self, connection: Owner, link: Link | None, peer: object = None) -> None:
+    def take_over(self, connection: LinkOwner, link: Link | None, peer: object = None) -> None:
         """From now on records of `link` go to `connection`, which is with `peer`."""
         self.connection = connection
-        self.account = self._buffers.clock.shares.account(source_group(self.carrier.source), peer)
+        self.account = self._buffers.clock.shares.get_account(source_group(self.carrier.source), peer)
         self.link = link
         self._on_failed = None
         self.carrier.on_kept = connection._driver_keeps
 
-    def refuse(self, refusal: Refusal | None) -> None:
+    def refuse_handshake(self, refusal: Refusal | None) -> None:
         """Instead of `start`: tell the other side that we won't, unless it is None, and close."""
         self._handshake = self._on_failed = self._on_settled = None
         self.carrier.start(self)
@@ -260,7 +260,7 @@ class LinkDriver:
         unread = self._unread
         return len(self._tail) + backlog + (0 if unread is None else unread.size) + self.carrier.held
 
-    def settle(self) -> None:
+    def mark_settled(self) -> None:
         """The peer has proven itself, or the carrier is gone. Idempotent."""
         if self._on_settled is not None:
             on_settled, self._on_settled = self._on_settled, None
@@ -288,7 +288,7 @@ class LinkDriver:
                 # Many strangers came in this turn, or it is long: those who are connected come first.
                 self._tail = bytes(self._buffers.read.view[:total])
                 self.carrier.pause_reading()
-                budget.wait(self._go_on_with_stranger, self.account)
+                budget.wait_turn(self._go_on_with_stranger, self.account)
                 return
             budget.left -= 1
             budget.renew_soon()
@@ -296,10 +296,10 @@ class LinkDriver:
         clock.note_read()
         if clock.busy or total > REQUEST:
             account, began = self.account, clock.read()
-            self._take(total)
-            account.charge(clock.read() - began)
+            self._take_bytes(total)
+            account.charge_seconds(clock.read() - began)
         else:
-            self._take(total)
+            self._take_bytes(total)
 
     def _budget_of_stranger(self) -> TurnBudget | None:
         """Of a carrier that is half-open: what bounds how many take their next step in a turn."""
@@ -322,7 +322,7 @@ class LinkDriver:
         self.take_waiting()
         return False
 
-    def _take(self, total: int) -> None:
+    def _take_bytes(self, total: int) -> None:
         """Take the first `total` bytes of the buffer, and keep what is the start of more."""
         buffer = self._buffers.read
         used = 0
@@ -357,9 +357,9 @@ class LinkDriver:
         assert self.connection is not None
         budget = self._buffers.frames
         most = min(budget.share, STEP_FRAMES) if self._buffers.clock.busy else budget.share
-        used, frames = self.connection._received(self, buffer, start, end, most)
+        used, frames = self.connection._receive_records(self, buffer, start, end, most)
         if frames > FEW:
-            budget.count(frames)
+            budget.count_frames(frames)
             if frames > LEAST:
                 self._heavy_until = self._loop.time() + HEAVY
         if self.closed:
@@ -378,7 +378,7 @@ class LinkDriver:
         assert self.connection is not None
         self.connection._driver_keeps()
         little = size <= REQUEST and self._unread is None
-        self._buffers.frames.wait(self._go_on, self.account, little=little)
+        self._buffers.frames.wait_turn(self._go_on, self.account, little=little)
 
     def _go_on(self) -> bool:
         """Take a share of what was kept; True if there is more, for a turn to come."""
@@ -403,17 +403,17 @@ class LinkDriver:
     def carrier_writable(self) -> None:
         self.writable = True
         if self.connection is not None:
-            self.connection._flush()
+            self.connection._flush_writes()
 
     def carrier_lost(self, error: CarrierError | None) -> None:
         self.closed = True
         self._tail = b""
-        self.settle()
+        self.mark_settled()
         if self.connection is not None:
             connection, self.connection, self.carrier.on_kept = self.connection, None, None
             connection._carrier_lost(self, error)
         else:
-            self._fail(
+            self._report_failure(
                 error
                 or ClosedInHandshake(f"{self.carrier.remote} closed the connection during the handshake")
             )
@@ -424,12 +424,12 @@ class LinkDriver:
         handshake = self._handshake
         assert handshake is not None
         try:
-            used = handshake.receive(view)
+            used = handshake.receive_data(view)
         except HandshakeError as error:
             self._send_handshake()
             self.carrier.close()
             self.closed = True
-            self._fail(error)
+            self._report_failure(error)
             return 0
         self._send_handshake()
         if handshake.established is not None:
@@ -439,11 +439,11 @@ class LinkDriver:
 
     def _send_handshake(self) -> None:
         assert self._handshake is not None
-        out = self._handshake.outgoing()
+        out = self._handshake.data_to_send()
         if out:
             self.writable = self.carrier.write(memoryview(out))
 
-    def _fail(self, error: Exception) -> None:
+    def _report_failure(self, error: Exception) -> None:
         self._handshake = None
         if self._on_failed is not None:
             on_failed, self._on_failed = self._on_failed, None
@@ -460,5 +460,5 @@ class LinkDriver:
         self.closed = True
         self._tail = b""
         self.carrier.abort()
-        self.settle()
-        self._fail(error)
+        self.mark_settled()
+        self._report_failure(error)

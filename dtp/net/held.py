@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 STEP: Final = 16 * 1024
 
 
-class Keeper(Hashable, Protocol):
+class BudgetHolder(Hashable, Protocol):
     """What a listener's budget counts: connections, and carriers of those that live in another process."""
 
     @property
@@ -57,10 +57,11 @@ class HeldBudget(Generic[K]):
         self.total = 0
 
     def is_near(self, key: K, size: int) -> bool:
-        """Return whether `size` bytes are so near to what was counted of a connection that `note` changes nothing."""
+        """Return whether `size` bytes are so near to what was counted of a connection that `note_kept` changes
+        nothing."""
         return -STEP < size - self._sizes.get(key, 0) < STEP
 
-    def note(self, key: K, source: str, size: int) -> None:
+    def note_kept(self, key: K, source: str, size: int) -> None:
         """Say that a connection from `source` keeps `size` bytes now. May end it, or another."""
         if self.is_near(key, size):
             return
@@ -70,24 +71,24 @@ class HeldBudget(Generic[K]):
             group = self._groups[key] = source_group(source)
             self._by_group.setdefault(group, {})[key] = None
         self._sizes[key] = size
-        self._add(group, change)
+        self._add_to_group(group, change)
         if change > 0:
-            self._enforce(group)
+            self._enforce_limits(group)
 
-    def forget(self, key: K) -> None:
+    def forget_key(self, key: K) -> None:
         """Count a connection no more. Idempotent."""
         group = self._groups.pop(key, None)
         if group is not None:
-            self._add(group, -self._sizes.pop(key))
+            self._add_to_group(group, -self._sizes.pop(key))
             del self._by_group[group][key]
             if not self._by_group[group]:
                 del self._by_group[group], self._totals[group]
 
-    def _add(self, group: str, change: int) -> None:
+    def _add_to_group(self, group: str, change: int) -> None:
         self.total += change
         self._totals[group] = self._totals.get(group, 0) + change
 
-    def _enforce(self, group: str) -> None:
+    def _enforce_limits(self, group: str) -> None:
         while self._totals.get(group, 0) > self._most // 2:
             self._end_greediest(group)
         while self.total > self._most:
@@ -96,5 +97,5 @@ class HeldBudget(Generic[K]):
     def _end_greediest(self, group: str) -> None:
         greediest = max(self._by_group[group], key=self._sizes.__getitem__)
         size = self._sizes[greediest]
-        self.forget(greediest)
+        self.forget_key(greediest)
         self._end(greediest, size)

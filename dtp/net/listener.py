@@ -22,7 +22,7 @@ from dtp.net.address import Address, check_service
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
-from dtp.net.held import HeldBudget, Keeper, source_group
+from dtp.net.held import BudgetHolder, HeldBudget, source_group
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
@@ -80,13 +80,13 @@ class Neighbours(Protocol):
     have it.
     """
 
-    def opened(self, connection_id: bytes) -> None:
+    def note_opened(self, connection_id: bytes) -> None:
         """A connection of this id lives here."""
 
-    def closed(self, connection_id: bytes) -> None:
+    def note_closed(self, connection_id: bytes) -> None:
         """It is over."""
 
-    def takes(self, driver: LinkDriver, established: Established) -> bool:
+    def takes_over(self, driver: LinkDriver, established: Established) -> bool:
         """Whether another one may be meant, which is seen to from here on: `give_back` if there is none."""
 
 
@@ -123,7 +123,7 @@ class Listener:
         self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}
         self._connections: dict[bytes, Connection] = {}
         #: What is kept for all who came in here; see `Limits.held`.
-        self.held = HeldBudget[Keeper](endpoint.limits.held, self._end_greedy)
+        self.held = HeldBudget[BudgetHolder](endpoint.limits.held, self._end_greedy)
         self._accepted: deque[Connection] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._tasks = TaskSet()
@@ -203,13 +203,13 @@ class Listener:
     def _on_carrier(self, carrier: Carrier) -> None:
         handshake = ServerHandshake(self._endpoint, os.urandom)
         driver = LinkDriver(
-            self._loop, carrier, handshake, self._on_established, self._on_failed, self._settle
+            self._loop, carrier, handshake, self._on_established, self._on_failed, self._handle_settled
         )
         source = source_group(carrier.source)
         if len(self._connections) >= self._limits.connections or not self._room_for(source):
             self._say_failed(carrier.source, Crowded("too many half-open or open connections"))
             # Where a pre-shared key is wanted nobody hears anything without it.
-            driver.refuse(Refusal.BUSY if self._endpoint.psk is None else None)
+            driver.refuse_handshake(Refusal.BUSY if self._endpoint.psk is None else None)
             return
         self._half_open_now(driver)
         driver.start()
@@ -237,7 +237,7 @@ class Listener:
         self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
         self._half_open_by_source.setdefault(source_group(source), {})[driver] = None
 
-    def _settle(self, driver: LinkDriver) -> None:
+    def _handle_settled(self, driver: LinkDriver) -> None:
         """This carrier is no longer half-open."""
         timer = self._half_open.pop(driver, None)
         if timer is not None:
@@ -257,21 +257,21 @@ class Listener:
             return
         if self._is_for_another(driver, established):
             return
-        self._keep(driver, established)
+        self._take_established(driver, established)
 
     def _is_for_another(self, driver: LinkDriver, established: Established) -> bool:
         here = established.payload.resume in self._connections
-        return self._neighbours is not None and not here and self._neighbours.takes(driver, established)
+        return self._neighbours is not None and not here and self._neighbours.takes_over(driver, established)
 
     def give_back(self, driver: LinkDriver, established: Established) -> None:
         """Whoever has finished this handshake is for this listener, and no other: a neighbour was asked meanwhile."""
-        self._keep(driver, established)
+        self._take_established(driver, established)
         driver.take_waiting()
 
-    def _keep(self, driver: LinkDriver, established: Established) -> None:
+    def _take_established(self, driver: LinkDriver, established: Established) -> None:
         """Let whoever has finished this handshake in, or on with a connection that is here."""
         if established.payload.resume:
-            self._resume(driver, established)
+            self._resume_connection(driver, established)
             return
         session = Session(
             established, self._limits, self._loop.time(), client=False, exchanges=self._exchanges
@@ -279,30 +279,32 @@ class Listener:
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
         connection.keep_within(self.held)
-        connection.on_end = lambda _: self._forget(session.connection_id)
+        connection.on_end = lambda _: self._forget_connection(session.connection_id)
         if self._neighbours is not None:
-            self._neighbours.opened(session.connection_id)
+            self._neighbours.note_opened(session.connection_id)
         # The first message of IK may be a recorded one that is sent again. So until a record has come, which only the
         # holder of the keys can seal, nobody is asked about it, and no answer depends on what it says.
-        connection.on_confirmed = lambda _: self._decide(driver, connection, established)
+        connection.on_confirmed = lambda _: self._decide_admission(driver, connection, established)
 
-    def _end_greedy(self, connection: Keeper, size: int) -> None:
+    def _end_greedy(self, connection: BudgetHolder, size: int) -> None:
         why = f"{size >> 10} KiB were kept for it, unread or not acknowledged, and others need room"
         log.info("%r from %s: %s", connection, connection.source, why)
         self._loop.call_soon(connection.abort, CloseCode.LIMIT, why)
 
-    def _forget(self, connection_id: bytes) -> None:
-        self.held.forget(self._connections.pop(connection_id))
+    def _forget_connection(self, connection_id: bytes) -> None:
+        self.held.forget_key(self._connections.pop(connection_id))
         if self._neighbours is not None:
-            self._neighbours.closed(connection_id)
+            self._neighbours.note_closed(connection_id)
 
     def adopt(self, carrier: Carrier, established: Established, unsent: bytes, received: bytes) -> None:
-        """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt`."""
-        driver = LinkDriver(self._loop, carrier, None, self._on_established, self._on_failed, self._settle)
+        """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt_carrier`."""
+        driver = LinkDriver(
+            self._loop, carrier, None, self._on_established, self._on_failed, self._handle_settled
+        )
         self._half_open_now(driver)
-        driver.adopt(established, unsent, received)
+        driver.adopt_carrier(established, unsent, received)
 
-    def _resume(self, driver: LinkDriver, established: Established) -> None:
+    def _resume_connection(self, driver: LinkDriver, established: Established) -> None:
         """Someone wants to go on with a connection: let its session check the proof."""
         now = self._loop.time()
         connection = self._connections.get(established.payload.resume)
@@ -315,7 +317,7 @@ class Listener:
 
     # ---- admission --------------------------------------------------------------------------------------
 
-    def _decide(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
+    def _decide_admission(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
         if connection.closed:
             return
         payload = established.payload
@@ -330,7 +332,7 @@ class Listener:
         request = Request(
             established.peer, payload.service, payload.ticket, established.binding, driver.carrier.source
         )
-        if self._handler(payload.service) is None and self._services is not None:
+        if self._find_handler(payload.service) is None and self._services is not None:
             names = ", ".join(repr(name) for name in self._services) or "none"
             log.info(
                 "%s asked for unknown service %r (there are %s)", request.peer.short, request.service, names
@@ -341,40 +343,40 @@ class Listener:
             self._let_in(connection)
             return
         connection.on_further_carrier = lambda carrier: self._ask_again(connection, request, carrier.source)
-        self._ask(self._admit, connection, request)
+        self._ask_admit(self._admit, connection, request)
 
     def _ask_again(self, connection: Connection, request: Request, source: str) -> None:
         """Another carrier has proven that it belongs to the connection: is its peer still welcome, from there?"""
         if self._admit is not None and connection.admitted:
-            self._ask(self._admit, connection, replace(request, source=source, again=True))
+            self._ask_admit(self._admit, connection, replace(request, source=source, again=True))
 
-    def _ask(self, admit: Admit, connection: Connection, request: Request) -> None:
+    def _ask_admit(self, admit: Admit, connection: Connection, request: Request) -> None:
         try:
             verdict = admit(request)
-        except Exception as error:  # noqa: BLE001 - see `_refuse`
-            self._refuse(connection, error)
+        except Exception as error:  # noqa: BLE001 - see `_refuse_connection`
+            self._refuse_connection(connection, error)
             return
         if inspect.isawaitable(verdict):
-            self._spawn(connection.charged(self._decide_later(connection, request, verdict)))
+            self._start_task(connection.charged(self._decide_later(connection, request, verdict)))
         else:
-            self._decided(connection, request, verdict)
+            self._handle_verdict(connection, request, verdict)
 
     async def _decide_later(
         self, connection: Connection, request: Request, verdict: Awaitable[object]
     ) -> None:
         try:
             decided = await verdict
-        except Exception as error:  # noqa: BLE001 - see `_refuse`
-            self._refuse(connection, error)
+        except Exception as error:  # noqa: BLE001 - see `_refuse_connection`
+            self._refuse_connection(connection, error)
             return
-        self._decided(connection, request, decided)
+        self._handle_verdict(connection, request, decided)
 
-    def _decided(self, connection: Connection, request: Request, verdict: object) -> None:
+    def _handle_verdict(self, connection: Connection, request: Request, verdict: object) -> None:
         if not connection.closed and not request.again:
             connection.admission = verdict
             self._let_in(connection)
 
-    def _refuse(self, connection: Connection, error: Exception) -> None:
+    def _refuse_connection(self, connection: Connection, error: Exception) -> None:
         """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
         if isinstance(error, Refuse):
             connection.abort(error.code, error.reason, detail=error.detail)
@@ -386,15 +388,15 @@ class Listener:
 
     def _let_in(self, connection: Connection) -> None:
         connection.admit()
-        handler = self._handler(connection.service)
+        handler = self._find_handler(connection.service)
         if handler is not None:
-            self._spawn(connection.charged(self._serve(connection, handler)))
+            self._start_task(connection.charged(self._serve_connection(connection, handler)))
         else:
             self._accepted.append(connection)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-    def _handler(self, service: str) -> Handler | None:
+    def _find_handler(self, service: str) -> Handler | None:
         if service == PRESENCE:
             return self._answer_presence
         if self._services is None:
@@ -403,9 +405,9 @@ class Listener:
 
     async def _answer_presence(self, connection: Connection) -> None:
         if self.presence is not None:
-            await self.presence.answer(connection)
+            await self.presence.answer_connection(connection)
 
-    async def _serve(self, connection: Connection, handler: Handler) -> None:
+    async def _serve_connection(self, connection: Connection, handler: Handler) -> None:
         try:
             await handler(connection)
         except* (ConnectionError, EOFError) as errors:
@@ -418,7 +420,7 @@ class Listener:
             connection.abort(CloseCode.INTERNAL)
         await connection.close()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._tasks.start(coroutine, name="dtp-listener")
 
     # ---- the end ----------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ PATIENCE: Final = 5.0
 
 
 class Announcing:
-    """What a listener says of itself; `serves` once it serves a host object."""
+    """What a listener says of itself; `announce_host` once it serves a host object."""
 
     def __init__(self, identity: Identity, clock: Callable[[], float] = time.time) -> None:
         self._identity, self._clock = identity, clock
@@ -42,18 +42,18 @@ class Announcing:
         # Strangers aren't told where else it listens, unless it is announced to everybody.
         self._hints: tuple[str, ...] = ()
 
-    def serves(self, host: str, generation: int, hint: str) -> None:
+    def announce_host(self, host: str, generation: int, hint: str) -> None:
         """From now on it says that it serves this host object, as this generation, and where it is dialled."""
         self._host, self._generation, self._hints = host, generation, (hint,)
 
-    def state(self) -> bytes:
+    def sign_statement(self) -> bytes:
         """Return a new statement, signed."""
         now = round(self._clock() * 1000)
         until, sequence = now + LIFETIME_MS, next(self._sequence)
         said = Presence(self._identity.id, self._host, self._generation, sequence, now, until, self._hints)
         return said.sign(self._identity)
 
-    async def answer(self, connection: Connection) -> None:
+    async def answer_connection(self, connection: Connection) -> None:
         """Give the statement on the first stream: a handler, as a listener has them.
 
         Anybody may ask, so nobody may stay.
@@ -62,7 +62,7 @@ class Announcing:
             async with asyncio.timeout(PATIENCE):
                 stream = await connection.accept_stream()
                 async with stream:
-                    stream.write(self.state())
+                    stream.write(self.sign_statement())
                     stream.write_eof()
 
 

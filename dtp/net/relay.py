@@ -11,13 +11,13 @@ from dtp.tasks import start_task
 PIECE = 256 * 1024
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """`dtp.Stream` and `asyncio.StreamReader` are."""
 
     async def read(self, n: int, /) -> bytes: ...
 
 
-class Sink(Protocol):
+class ByteSink(Protocol):
     """`dtp.Stream` and `asyncio.StreamWriter` are."""
 
     def write(self, data: bytes, /) -> None: ...
@@ -27,7 +27,7 @@ class Sink(Protocol):
     def write_eof(self) -> None: ...
 
 
-async def copy(source: Source, sink: Sink) -> int:
+async def copy(source: ByteSource, sink: ByteSink) -> int:
     """Pass on everything up to the end of `source`, then finish `sink`; how many bytes it was.
 
     Takes no more from `source` than `sink` takes, so memory stays bounded. Raises what either raises.
@@ -41,7 +41,7 @@ async def copy(source: Source, sink: Sink) -> int:
     return total
 
 
-async def relay(a: tuple[Source, Sink], b: tuple[Source, Sink]) -> tuple[int, int]:
+async def relay(a: tuple[ByteSource, ByteSink], b: tuple[ByteSource, ByteSink]) -> tuple[int, int]:
     """`copy` in both directions at once; each ends by itself, so half-closed ends go on.
 
     Gives the bytes from `a` to `b` and from `b` to `a`. When one direction fails the other is cancelled, and the

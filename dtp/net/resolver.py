@@ -171,7 +171,7 @@ class StaticResolver(Resolver):
         """Return what the table has for `address`. Raises `dtp.config.ConfigFileError` if it can't be used."""
         if address.options.get("via") == "pipe":  # the table knows where to dial, and that isn't wanted
             return []
-        self._refresh()
+        self._reload_file()
         found = [direct for entry in self._entries if _matches(entry, address) for direct in entry.addresses]
         # One peer may stand under two names; an address that both have is one candidate.
         unique = dict.fromkeys(for_service(direct, address) for direct in found)
@@ -187,7 +187,7 @@ class StaticResolver(Resolver):
             f'addresses = ["dtp+tcp://HOST:PORT"]{host}'
         )
 
-    def _refresh(self) -> None:
+    def _reload_file(self) -> None:
         """Read the file if it is another than last time. After an error the next call reads it again."""
         path = self.path
         try:
@@ -339,7 +339,7 @@ class HostResolver(Resolver):
         faults: list[str] = []
         for place in places:
             try:
-                found.append(self._candidate(place, address))
+                found.append(self._make_candidate(place, address))
             except (AddressError, PeerIdError) as fault:  # what one endpoint says of itself
                 faults.append(str(fault))
         if faults and not found:
@@ -354,7 +354,7 @@ class HostResolver(Resolver):
             return ""
         return "if the host is on another network, name that with $DTP_NETWORK or ?network="
 
-    def _candidate(self, place: Place, asked: Address) -> Candidate:
+    def _make_candidate(self, place: Place, asked: Address) -> Candidate:
         direct = Address.direct(PeerId(place.key), place.url, asked.service)
         return Candidate(
             for_service(direct, asked),
@@ -380,13 +380,13 @@ class LateResolver(Resolver):
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return where the peer of `address` is on this network; none if it names no peer."""
-        return [] if address.peer is None else await self._resolver().resolve(address)
+        return [] if address.peer is None else await self._load_resolver().resolve(address)
 
     def advice(self, address: Address) -> str:
         """Return how a peer on this network is found; "" if `address` names none."""
-        return "" if address.peer is None else self._resolver().advice(address)
+        return "" if address.peer is None else self._load_resolver().advice(address)
 
-    def _resolver(self) -> Resolver:
+    def _load_resolver(self) -> Resolver:
         module, name = NEARBY
         return cast(Resolver, getattr(importlib.import_module(module), name)())
 

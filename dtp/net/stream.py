@@ -87,7 +87,7 @@ class Stream:
             if not self._size:
                 return b""
         whole = len(self._chunks[0]) - self._at
-        return self._take(min(n, self._size if whole < _WHOLE else whole))
+        return self._take_bytes(min(n, self._size if whole < _WHOLE else whole))
 
     async def readexactly(self, n: int) -> bytes:
         """Exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""
@@ -96,7 +96,7 @@ class Stream:
         if not self._size and n:
             await self._wait_data()
         if 0 < n <= self._size:  # the usual case, made short
-            return self._take(n)
+            return self._take_bytes(n)
         parts: list[bytes] = []
         missing = n
         while missing:
@@ -124,12 +124,12 @@ class Stream:
             data, at = (self._chunks[0] if self._chunks else b""), self._at
             found = data.find(separator, at + max(0, searched - len(separator) + 1))
             if found >= 0:
-                return self._take(found - at + len(separator))
+                return self._take_bytes(found - at + len(separator))
             searched = self._size
             if searched > limit:
                 raise asyncio.LimitOverrunError(f"no separator within {limit} bytes", searched)
             if self._eof:
-                raise asyncio.IncompleteReadError(self._take(searched), None)
+                raise asyncio.IncompleteReadError(self._take_bytes(searched), None)
             await self._wait_data(beyond=searched)
 
     async def readline(self) -> bytes:
@@ -156,8 +156,8 @@ class Stream:
     def stop(self, error_code: int = 0) -> None:
         """Nothing more will be read: drop what came, ask the peer to stop sending. Idempotent."""
         if not self._eof and self._read_error is None:
-            self._outlet.stop(self.id, error_code)
-        self._drop()
+            self._outlet.stop_stream(self.id, error_code)
+        self._drop_buffered()
         self._eof = True
         self._wake_reader()
 
@@ -173,7 +173,7 @@ class Stream:
             finally:
                 self._read_waiter = None
 
-    def _take(self, size: int) -> bytes:
+    def _take_bytes(self, size: int) -> bytes:
         """The next `size` bytes, which are there."""
         if not size:
             return b""
@@ -187,7 +187,7 @@ class Stream:
             data, self._at = chunk[at:], 0
         else:
             data = self._take_joined(size)
-        self._outlet.consumed(self.id, size)
+        self._outlet.grant_credit(self.id, size)
         return data
 
     def _take_joined(self, size: int) -> bytes:
@@ -204,7 +204,7 @@ class Stream:
             parts.append(chunks[0][:missing])
         return b"".join(parts)
 
-    def _drop(self) -> None:
+    def _drop_buffered(self) -> None:
         self.consumed(self._size)
         self._chunks.clear()
         self._size = self._at = 0
@@ -212,7 +212,7 @@ class Stream:
     def consumed(self, size: int) -> None:
         """Tell the peer that `size` bytes were read and it may send as many more. For sinks."""
         if size:
-            self._outlet.consumed(self.id, size)
+            self._outlet.grant_credit(self.id, size)
 
     # ---- writing ----------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Stream:
         """
         if self._write_error is not None:
             raise fresh(self._write_error)
-        self._outlet.write(self.id, data if type(data) is bytes else _fixed(data))
+        self._outlet.write_data(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
         """`write` each."""
@@ -235,13 +235,13 @@ class Stream:
         if self._write_error is not None:
             raise fresh(self._write_error)
         outlet, high = self._outlet, self.connection.limits.write_high
-        while outlet.queued(self.id) > high:
+        while outlet.queued_bytes(self.id) > high:
             await self._wait_written()
 
     def write_eof(self) -> None:
         """Finish: the peer reads all that was written, then the end. Idempotent."""
         if self._write_error is None:
-            self._outlet.finish(self.id)
+            self._outlet.finish_stream(self.id)
 
     def can_write_eof(self) -> bool:
         """True: a stream has two directions that end separately."""
@@ -249,7 +249,7 @@ class Stream:
 
     async def flush(self) -> None:
         """Wait until the peer has received everything that was written (and the end, after `write_eof`)."""
-        while not self._outlet.acknowledged(self.id):
+        while not self._outlet.is_acknowledged(self.id):
             await self._wait_written()
         if self._write_error is not None and not self._delivered:
             raise fresh(self._write_error)
@@ -267,7 +267,7 @@ class Stream:
 
     def reset(self, error_code: int = 0) -> None:
         """Give up both directions at once: the peer gets `StreamReset` with `error_code`. Idempotent."""
-        self._outlet.reset(self.id, error_code)
+        self._outlet.reset_stream(self.id, error_code)
         self.stop(error_code)
 
     def close(self) -> None:
@@ -297,12 +297,12 @@ class Stream:
 
         None where the system can't: then the owner does all by `attach` and `write`.
         """
-        return self._outlet.tap(self.id, fd, owner)
+        return self._outlet.join_tap(self.id, fd, owner)
 
     @property
     def queued(self) -> int:
         """Bytes written and not yet sealed for a carrier. `drain` waits while they are above `limits.write_high`."""
-        return self._outlet.queued(self.id)
+        return self._outlet.queued_bytes(self.id)
 
     @property
     def broken(self) -> bool:
@@ -332,7 +332,7 @@ class Stream:
         elif self._eof:
             sink.stream_eof()
 
-    def _feed(self, data: bytes) -> None:
+    def _feed_data(self, data: bytes) -> None:
         if self._sink is not None:
             self._sink.stream_data(data)
             return
@@ -356,7 +356,7 @@ class Stream:
 
     def _fail_reset(self, error: DtpError) -> None:
         """The peer gave up: what it sent and nobody has read yet is void."""
-        self._drop()
+        self._drop_buffered()
         self._fail_read(error)
 
     def _fail_read(self, error: DtpError) -> None:
@@ -377,13 +377,13 @@ class Stream:
             self._sink.stream_writable()
         self._wake_writers()
 
-    def _writable(self) -> None:
+    def _handle_writable(self) -> None:
         if self._sink is not None:
             self._sink.stream_writable()
         if self._write_waiters:
             self._wake_writers()
 
-    def _done(self) -> None:
+    def _finish_stream(self) -> None:
         """Nothing comes or goes any more. The sink is let go, so that nothing of both is left to the collector."""
         if self._sink is not None:
             self._sink.stream_writable()

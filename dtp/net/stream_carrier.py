@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from dtp.carriers.base import State
+from dtp.carriers.base import CarrierState
 from dtp.carriers.errors import BrokenError
 from dtp.carriers.pushed import PushedCarrier, Received
 from dtp.errors import DtpError
@@ -31,7 +31,7 @@ class StreamCarrier(PushedCarrier):
     # ---- the contract -----------------------------------------------------------------------------------
 
     def write(self, data: memoryview) -> bool:
-        if self._state is not State.OPEN or self._stream.write_error is not None:
+        if self._state is not CarrierState.OPEN or self._stream.write_error is not None:
             return False
         if data:
             try:
@@ -50,7 +50,7 @@ class StreamCarrier(PushedCarrier):
     # ---- from the stream (`dtp.net.stream.Sink`) ----------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             self._stream.consumed(len(data))
             return
         self._received.put_data(data)
@@ -67,9 +67,9 @@ class StreamCarrier(PushedCarrier):
 
     def stream_writable(self) -> None:
         error = self._stream.write_error
-        if error is not None and self._state is State.OPEN and not self._received.finished:
+        if error is not None and self._state is CarrierState.OPEN and not self._received.finished:
             self._loop.call_soon(self.stream_error, error)
-        elif self._blocked and self._state is State.OPEN:
+        elif self._blocked and self._state is CarrierState.OPEN:
             # Not now: this may come while the writer is still within `write`.
             self._loop.call_soon(self._writable_again)
 
@@ -77,7 +77,7 @@ class StreamCarrier(PushedCarrier):
 
     def _writable_again(self) -> None:
         limits = self._stream.connection.limits
-        if self._blocked and self._state is State.OPEN and self._stream.queued <= limits.write_high:
+        if self._blocked and self._state is CarrierState.OPEN and self._stream.queued <= limits.write_high:
             self._blocked = False
             if self._receiver is not None:
                 self._receiver.carrier_writable()
@@ -86,7 +86,7 @@ class StreamCarrier(PushedCarrier):
         if (
             not self._attached
             and not self.ended
-            and (self._receiver is not None or self._state is State.CLOSING)
+            and (self._receiver is not None or self._state is CarrierState.CLOSING)
         ):
             self._attached = True
             self._stream.attach(self)

@@ -70,29 +70,29 @@ class Tap:
         self.reading = False
         #: Small messages that went one way and the other in turn (`dtp.net.turns.sizes.heard`).
         self.streak = 0
-        #: Where the stream's bytes go: `fd`; or -1, and all of them are given to the owner (`hold`).
+        #: Where the stream's bytes go: `fd`; or -1, and all of them are given to the owner (`set_held`).
         self.out = fd
 
-    def read(self) -> None:
+    def start_reading(self) -> None:
         """Read from the socket when it is ready. Idempotent."""
         if not self.reading:
             self.reading = True
-            self._taps.watch(self)
+            self._taps.watch_tap(self)
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read no more for now. Idempotent."""
         if self.reading:
             self.reading = False
-            self._taps.unwatch(self)
+            self._taps.unwatch_tap(self)
 
-    def hold(self, held: bool) -> None:
+    def set_held(self, held: bool) -> None:
         """Whether the stream's bytes are to go to the owner and not to the socket."""
         self.out = -1 if held else self.fd
 
     def close(self) -> None:
         """Leave the socket alone. Idempotent."""
         if self.reading:
-            self.pause()
+            self.pause_reading()
         self.out = -1
 
 
@@ -113,12 +113,12 @@ class Taps:
         self._watcher, self._buffer = watcher, buffer
         self._write, self._consumed = write, consumed
         self._turns, self._time = turns, time
-        turns.widen()  # from now on they are told
+        turns.allow_widening()  # from now on they are told
         self._ready = ReadySet()
         self._reading: dict[int, Tap] = {}
         self._closed = False
 
-    def watch(self, tap: Tap) -> None:
+    def watch_tap(self, tap: Tap) -> None:
         """Read from its socket, too."""
         if self._closed:
             return  # there is nothing to read it for
@@ -127,7 +127,7 @@ class Taps:
         self._ready.add(tap.fd)
         self._reading[tap.fd] = tap
 
-    def unwatch(self, tap: Tap) -> None:
+    def unwatch_tap(self, tap: Tap) -> None:
         """Read from its socket no more."""
         if self._reading.pop(tap.fd, None) is None:
             return
@@ -165,7 +165,7 @@ class Taps:
                     continue
             unusual.append((tap, size))
         if exchange:
-            self._turns.message(self._time())
+            self._turns.note_message(self._time())
         if pieces:
             queued = self._write(pieces, bytes(self._buffer.view[:at]))
             if queued:
@@ -179,12 +179,12 @@ class Taps:
                 tap.owner.tap_full()
             else:
                 tap.reading = False
-                self.unwatch(tap)
+                self.unwatch_tap(tap)
                 tap.owner.tap_ended(-size)
 
     # ---- from the streams to the sockets ------------------------------------------------------------------
 
-    def deliver(self, data: TapData, buffer: Buffer) -> None:
+    def deliver_data(self, data: TapData, buffer: Buffer) -> None:
         """Send what came to the sockets, from `buffer`, where it was opened."""
         taps: list[Tap] = data.taps  # type: ignore[assignment]  # what `Stream.tap` has given the session
         sent = scatter(buffer, [tap.out for tap in taps], data.starts, data.sizes)

@@ -225,7 +225,7 @@ class Meter(ABC):
         if self._over:
             if self.error is not None:
                 raise self.error
-            self.connection._check()
+            self.connection._check_open()
             raise NotMetered("metering of this connection is over")
 
     def _wake(self) -> None:

@@ -70,16 +70,16 @@ class Metered(Connection):
             raise NotMetered("only the client of a metered connection can buy")
         return self.meter
 
-    def _check(self) -> None:
+    def _check_open(self) -> None:
         if (
             self.closed
             and self.meter is not None
             and isinstance(self.meter.error, BudgetSpent | MoneyNotAdded)
         ):
             raise self.meter.error
-        super()._check()
+        super()._check_open()
 
-    def _explain(self, closed: ConnectionClosed) -> DtpError:
+    def _explain_end(self, closed: ConnectionClosed) -> DtpError:
         """Return `BudgetSpent` where the server ended what our money didn't suffice for."""
         meter = self.meter
         if closed.by_peer and closed.close_code == CloseCode.PAYMENT and isinstance(meter, ClientMeter):

@@ -170,7 +170,7 @@ class Serving:
         if heart is not None:
             await heart.start()
             if listener.presence is not None:
-                listener.presence.serves(self.host, heart.generation, self.hint)
+                listener.presence.announce_host(self.host, heart.generation, self.hint)
         await self.gate.wait_for_closes()
         self._rechecking.start()
         self.cashier.start(self._selling.claim_every)

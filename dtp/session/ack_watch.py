@@ -18,7 +18,7 @@ class Verdict(Enum):
     """What is to be done about bytes that are not acknowledged."""
 
     NOTHING = 0
-    #: Send a PING on each link, and tell `asked` of them.
+    #: Send a PING on each link, and tell `note_pings` of them.
     ASK = 1
     #: The peer has had them for long, and does not say so.
     OVERDUE = 2
@@ -32,9 +32,9 @@ class AckWatch:
     def __init__(self, limits: Limits, now: float) -> None:
         self._grace = max(limits.dead, 1.0)
         self._every = self._grace / 4
-        self.reset(now)
+        self.reset_watch(now)
 
-    def reset(self, now: float) -> None:
+    def reset_watch(self, now: float) -> None:
         """Begin anew: carriers have come or gone, and what was under way may have to be sent again."""
         #: When to look next, if anything is not acknowledged then.
         self.look_at = now + self._every
@@ -42,20 +42,20 @@ class AckWatch:
         self._asked: set[int] = set()
         self._due = False  # all PONGs are here: so is what was sent before
 
-    def look(self, now: float, sent: int, released: int) -> Verdict:
+    def check_progress(self, now: float, sent: int, released: int) -> Verdict:
         """Say what is to be done. `sent` bytes were sealed so far, of which `released` need not be kept any more."""
         if self._mark is not None and released < self._mark:
             return Verdict.OVERDUE if self._due else Verdict.ASK
-        self.reset(now)
+        self.reset_watch(now)
         self._mark = sent
         return Verdict.NOTHING
 
-    def asked(self, tokens: Iterable[int]) -> None:
+    def note_pings(self, tokens: Iterable[int]) -> None:
         """Note that these PINGs go out, behind all that was sealed so far."""
         self._asked = set(tokens)
         self.look_at = _NEVER
 
-    def answered(self, token: int, now: float, patience: float) -> None:
+    def note_pong(self, token: int, now: float, patience: float) -> None:
         """Note a PONG. Once all are here, the acknowledgements have `dead` or `patience` seconds, what is longer."""
         if token in self._asked:
             self._asked.remove(token)

@@ -24,7 +24,7 @@ _LABELS: Final = {True: b"client packets", False: b"server packets"}
 class DatagramQueue(deque[bytes]):
     """Datagrams that wait, to be sent or to be read: bounded in number and in bytes, the oldest goes first.
 
-    A deque that knows its bytes; fill it with `put` and empty it with `take` only.
+    A deque that knows its bytes; fill it with `put_datagram` and empty it with `take_datagram` only.
     """
 
     __slots__ = ("_buffer", "_most", "dropped", "size")
@@ -37,15 +37,15 @@ class DatagramQueue(deque[bytes]):
         #: How many went without being taken, so far.
         self.dropped = 0
 
-    def put(self, data: bytes) -> None:
+    def put_datagram(self, data: bytes) -> None:
         """Another one, and the oldest are dropped that it leaves no room for."""
         self.append(data)
         self.size += len(data)
         while len(self) > self._most or self.size > self._buffer:
-            self.take()
+            self.take_datagram()
             self.dropped += 1
 
-    def take(self) -> bytes:
+    def take_datagram(self) -> bytes:
         """The oldest. Raises `IndexError` where none waits."""
         data = self.popleft()
         self.size -= len(data)
@@ -97,35 +97,36 @@ class LinkPackets:
         self._cipher = cipher
         self._client = client
         self._number = 0
-        self._sealer = PacketSealer(cipher, self._key(root, client), rekey_bytes)
+        self._sealer = PacketSealer(cipher, self._derive_key(root, client), rekey_bytes)
         self._next: PacketSealer | None = None
-        self._openers = {0: PacketOpener(cipher, self._key(root, not client))}
+        self._openers = {0: PacketOpener(cipher, self._derive_key(root, not client))}
         self._buffer = Buffer(_LARGEST)
 
-    def _key(self, root: bytes, client: bool) -> bytes:
+    def _derive_key(self, root: bytes, client: bool) -> bytes:
         return hmac.digest(root, _LABELS[client], "sha256")
 
-    def takes(self, datagram: bytes) -> bool:
+    def fits_packet(self, datagram: bytes) -> bool:
         """Whether a datagram fits in a packet."""
         return len(datagram) + OVERHEAD <= self.size
 
-    def agree(self, root: bytes) -> None:
-        """Both have the root of a further exchange: the peer may use it from now on, this side after `change`."""
+    def add_root(self, root: bytes) -> None:
+        """Both have the root of a further exchange: the peer may use it from now on, this side after
+        `change_keys`."""
         number = self._number + 1
         self._openers = {
             self._number & 0xFF: self._openers[self._number & 0xFF],
-            number & 0xFF: PacketOpener(self._cipher, self._key(root, not self._client)),
+            number & 0xFF: PacketOpener(self._cipher, self._derive_key(root, not self._client)),
         }
-        self._next = PacketSealer(self._cipher, self._key(root, self._client), self._rekey_bytes)
+        self._next = PacketSealer(self._cipher, self._derive_key(root, self._client), self._rekey_bytes)
 
-    def change(self) -> None:
+    def change_keys(self) -> None:
         """Seal under the keys that were agreed on last."""
         if self._next is not None:
             self._sealer.close()
             self._sealer, self._next = self._next, None
             self._number += 1
 
-    def seal(self, datagram: bytes, out: Buffer, *, rekey: bool = False) -> int:
+    def seal_packet(self, datagram: bytes, out: Buffer, *, rekey: bool = False) -> int:
         """Seal a datagram into a packet in `out`; return its size. With `rekey` under the next key."""
         body = self._buffer
         length, _, _ = self._sealer.seal([control(Frame.DATAGRAM, datagram)], body, self.size - 1, rekey)
@@ -133,7 +134,7 @@ class LinkPackets:
         out.view[1 : 1 + length] = body.view[:length]
         return 1 + length
 
-    def open(self, packet: bytes) -> list[bytes]:
+    def open_packet(self, packet: bytes) -> list[bytes]:
         """Return the datagrams in a packet, none of one that can't be opened or has come before."""
         opener = self._openers.get(packet[0]) if packet else None
         size = len(packet) - 1

@@ -31,7 +31,7 @@ class StreamOpened:
 
 @dataclass(slots=True)
 class StreamData:
-    """The next bytes of a stream, in order. Report them with `Session.consumed` once the application has them."""
+    """The next bytes of a stream, in order. Report them with `Session.consume_data` once the application has them."""
 
     stream_id: int
     data: bytes
@@ -39,9 +39,9 @@ class StreamData:
 
 @dataclass(slots=True)
 class TapData:
-    """The next bytes of streams that are tapped (`Session.tap`), in order and where they were opened: of `taps[i]`,
-    the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for other things.
-    Report them with `Session.consumed` or `consumed_all`."""
+    """The next bytes of streams that are tapped (`Session.tap_stream`), in order and where they were opened: of
+    `taps[i]`, the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for
+    other things. Report them with `Session.consume_data` or `consumed_all`."""
 
     taps: list[object]
     starts: list[int]
@@ -58,7 +58,7 @@ class StreamFinished:
 @dataclass(slots=True)
 class StreamWasReset:
     """The peer gave up sending on this stream; what was received and not yet read is void (and still to be reported
-    with `Session.consumed`)."""
+    with `Session.consume_data`)."""
 
     stream_id: int
     error_code: int
@@ -107,7 +107,7 @@ class MeterReceived:
 
 @dataclass(slots=True)
 class Pong:
-    """The answer to `Session.ping`: its token, and the round trip in seconds."""
+    """The answer to `Session.send_ping`: its token, and the round trip in seconds."""
 
     token: int
     rtt: float

@@ -84,14 +84,14 @@ class LinkExchange:
         """The root of the exchange that was agreed on last, or of the handshake: for the keys of packets."""
         return self._root
 
-    def ask(self, own: Exchanges, now: float) -> Outgoing:
+    def begin_exchange(self, own: Exchanges, now: float) -> Outgoing:
         """Client: return the frame that asks for fresh keys."""
         self._private = X25519PrivateKey.from_private_bytes(own.entropy(32))
         self.asked_at = now
         key = self._private.public_key().public_bytes_raw()
         return control(Frame.EXCHANGE, EXCHANGE.pack(key, own.identity.sign(self._client_signs(key))))
 
-    def answer(
+    def answer_exchange(
         self, own: Exchanges, peer: PeerId, key: bytes, signature: bytes
     ) -> tuple[Outgoing, FreshKeys]:
         """Server: return the frame that answers the client's, and the keys that both have then."""
@@ -99,15 +99,15 @@ class LinkExchange:
             raise ProtocolError("the client has not signed its EXCHANGE")
         private = X25519PrivateKey.from_private_bytes(own.entropy(32))
         public = private.public_key().public_bytes_raw()
-        fresh = self._agree(private, key, key, public)
+        fresh = self._derive_keys(private, key, key, public)
         frame = control(
             Frame.EXCHANGE, EXCHANGE.pack(public, own.identity.sign(self._server_signs(key, public)))
         )
-        self._take(fresh)
+        self._take_keys(fresh)
         self._own_key = fresh.server
         return frame, fresh
 
-    def finish(self, peer: PeerId, key: bytes, signature: bytes) -> FreshKeys:
+    def finish_exchange(self, peer: PeerId, key: bytes, signature: bytes) -> FreshKeys:
         """Client: return the keys that both have, by the server's answer."""
         private = self._private
         if private is None:
@@ -115,8 +115,8 @@ class LinkExchange:
         public = private.public_key().public_bytes_raw()
         if not peer.verify(signature, self._server_signs(public, key)):
             raise ProtocolError("the server has not signed its EXCHANGE")
-        fresh = self._agree(private, key, public, key)
-        self._take(fresh)
+        fresh = self._derive_keys(private, key, public, key)
+        self._take_keys(fresh)
         return fresh
 
     def finish_change(self, now: float, moved: int) -> bytes:
@@ -136,7 +136,7 @@ class LinkExchange:
     def _server_signs(self, client: bytes, server: bytes) -> bytes:
         return SERVER_CONTEXT + self._link_hash + (self._number + 1).to_bytes(8) + client + server
 
-    def _agree(self, private: X25519PrivateKey, key: bytes, client: bytes, server: bytes) -> FreshKeys:
+    def _derive_keys(self, private: X25519PrivateKey, key: bytes, client: bytes, server: bytes) -> FreshKeys:
         try:
             shared = private.exchange(X25519PublicKey.from_public_bytes(key))
         except ValueError:  # all zero: a key of small order
@@ -144,7 +144,7 @@ class LinkExchange:
         root = hmac.digest(self._root, ROOT_CONTEXT + shared + client + server, "sha256")
         return FreshKeys(root, hmac.digest(root, b"client", "sha256"), hmac.digest(root, b"server", "sha256"))
 
-    def _take(self, fresh: FreshKeys) -> None:
+    def _take_keys(self, fresh: FreshKeys) -> None:
         self._root, self._private = fresh.root, None
         self._number += 1
         self.changing = True

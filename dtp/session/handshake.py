@@ -83,30 +83,30 @@ class _Handshake:
         self._version = 0
         self.established: Established | None = None
 
-    def outgoing(self) -> bytes:
+    def data_to_send(self) -> bytes:
         """The bytes to send now; each is given once."""
         out = bytes(self._out)
         self._out.clear()
         return out
 
-    def receive(self, data: bytes | memoryview) -> int:
+    def receive_data(self, data: bytes | memoryview) -> int:
         """Take whole messages from the front of `data` and return how many bytes they had.
 
         Stops behind the message that finishes the handshake: what follows are records. `HandshakeError` ends the
-        handshake; `outgoing()` may then hold a refusal to send before closing.
+        handshake; `data_to_send()` may then hold a refusal to send before closing.
         """
         used = 0
         while self.established is None:
-            taken = self._take(bytes(data[used : used + HELLO + 2 + MAX_MESSAGE]))
+            taken = self._take_message(bytes(data[used : used + HELLO + 2 + MAX_MESSAGE]))
             if not taken:
                 break
             used += taken
         return used
 
-    def _take(self, data: bytes) -> int:
+    def _take_message(self, data: bytes) -> int:
         raise NotImplementedError
 
-    def _message(self, data: bytes, start: int = 0) -> tuple[bytes, int] | None:
+    def _split_message(self, data: bytes, start: int = 0) -> tuple[bytes, int] | None:
         """The message at `start` and where it ends; None while it is not whole."""
         if len(data) < start + 2:
             return None
@@ -117,20 +117,20 @@ class _Handshake:
             raise HandshakeRefused(int.from_bytes(data[start + 2 : start + 4]))
         end = start + 2 + size
         if size > self._endpoint.limits.payload + 512:  # 512: keys and tags of the largest message
-            raise self._refuse(
+            raise self._make_refusal(
                 Refusal.FAILED,
                 f"a handshake message of {size:,} bytes: something else than DTP may be at that end",
             )
         return (data[start + 2 : end], end) if len(data) >= end else None
 
-    def _send(self, message: bytes) -> None:
+    def _send_message(self, message: bytes) -> None:
         self._out += len(message).to_bytes(2) + message
 
-    def _refuse(self, refusal: Refusal, message: str) -> HandshakeError:
+    def _make_refusal(self, refusal: Refusal, message: str) -> HandshakeError:
         self._out += bytes(2) + int(refusal).to_bytes(2)
         return HandshakeError(message)
 
-    def _start(
+    def _start_noise(
         self, pattern: Pattern, suite: Suite, offered: int, *, initiator: bool, remote_static: bytes | None
     ) -> None:
         self._pattern, self._suite = pattern, suite
@@ -146,13 +146,13 @@ class _Handshake:
             psk=self._endpoint.psk if pattern.psk else None,
         )
 
-    def _payload(self, service: str = "", ticket: bytes = b"", resume: bytes = b"") -> bytes:
+    def _make_payload(self, service: str = "", ticket: bytes = b"", resume: bytes = b"") -> bytes:
         identity = self._endpoint.identity
         return build_payload(
             Payload(
                 peer=identity.id,
                 proof=identity.sign(self._signed_here()),
-                params=Params.of(self._endpoint.limits),
+                params=Params.from_limits(self._endpoint.limits),
                 features=self._endpoint.features,
                 service=service,
                 ticket=ticket,
@@ -160,7 +160,7 @@ class _Handshake:
             )
         )
 
-    def _check(self, data: bytes) -> Payload:
+    def _check_payload(self, data: bytes) -> Payload:
         """Parse the peer's payload and check all of it that is not the caller's to judge, before ours is sent."""
         payload = parse_payload(data, self._endpoint.limits)
         if not payload.peer.verify(payload.proof, self._signed_there()):
@@ -180,11 +180,11 @@ class _Handshake:
     def _server_signs(self, client_ephemeral: bytes, server_ephemeral: bytes, server_static: bytes) -> bytes:
         return SERVER_CONTEXT + self._hello + client_ephemeral + server_ephemeral + server_static
 
-    def _binding(self, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
+    def _make_binding(self, client_ephemeral: bytes, client_static: bytes, server_static: bytes) -> bytes:
         parts = b"dtp.binding.v1" + self._hello + client_ephemeral + client_static + server_static
         return hashlib.sha256(parts).digest()
 
-    def _establish(self, binding: bytes) -> None:
+    def _set_established(self, binding: bytes) -> None:
         split, payload = self._noise.split, self._peer_payload
         assert split is not None
         assert payload is not None
@@ -223,14 +223,14 @@ class ClientHandshake(_Handshake):
         else:
             pattern = Pattern.IKpsk0 if psk else Pattern.IK
         offered = offer({suite, *endpoint.suites})
-        self._start(pattern, suite, offered, initiator=True, remote_static=remote_static)
+        self._start_noise(pattern, suite, offered, initiator=True, remote_static=remote_static)
         self._out += self._hello
         # XX sends its first payload in the clear: it stays empty.
-        self._send(self._noise.write(b"" if remote_static is None else self._own_payload()))
+        self._send_message(self._noise.write_message(b"" if remote_static is None else self._own_payload()))
 
     def _own_payload(self) -> bytes:
         ticket = self._ticket(self._client_binding(), self._expected) if self._ticket is not None else b""
-        return self._payload(self._service, ticket, self._resume)
+        return self._make_payload(self._service, ticket, self._resume)
 
     def _signed_here(self) -> bytes:
         return CLIENT_CONTEXT + self._client_binding()
@@ -244,20 +244,20 @@ class ClientHandshake(_Handshake):
     def _client_binding(self) -> bytes:
         static = self._noise.remote_static
         assert static is not None
-        return self._binding(self._noise.ephemeral_public, self._endpoint.static.public, static)
+        return self._make_binding(self._noise.ephemeral_public, self._endpoint.static.public, static)
 
-    def _take(self, data: bytes) -> int:
-        found = self._message(data)
+    def _take_message(self, data: bytes) -> int:
+        found = self._split_message(data)
         if found is None:
             return 0
         message, end = found
-        payload = self._check(self._noise.read(message))
+        payload = self._check_payload(self._noise.read_message(message))
         if self._expected is not None and payload.peer != self._expected:
             raise WrongIdentity(f"expected {self._expected}, but {payload.peer} answered")
         if self._pattern.messages == 3:
             self._expected = payload.peer
-            self._send(self._noise.write(self._own_payload()))
-        self._establish(self._client_binding())
+            self._send_message(self._noise.write_message(self._own_payload()))
+        self._set_established(self._client_binding())
         return end
 
 
@@ -274,7 +274,7 @@ class ServerHandshake(_Handshake):
         """True once the first message was read: what comes now is from whoever has heard the answer to it."""
         return not self._reading_first
 
-    def _take(self, data: bytes) -> int:
+    def _take_message(self, data: bytes) -> int:
         start = 0
         if not self._hello:
             if not MAGIC.startswith(data[:3]):
@@ -284,26 +284,26 @@ class ServerHandshake(_Handshake):
             self._read_hello(data)
         if self._reading_first:
             start = HELLO
-        found = self._message(data, start)
+        found = self._split_message(data, start)
         if found is None:
             return 0
         message, end = found
         refusal = Refusal.FAILED
         try:
-            payload = self._noise.read(message)
+            payload = self._noise.read_message(message)
             first, self._reading_first = self._reading_first, False
             if self._is_downgraded():
                 refusal = Refusal.DOWNGRADE
                 raise HandshakeError("both sides have a better suite than the one in use")
-            self._read(payload, first=first)
+            self._read_payload(payload, first=first)
         except HandshakeError as error:
-            raise self._refuse(refusal, str(error)) from None
+            raise self._make_refusal(refusal, str(error)) from None
         return end
 
-    def _refuse(self, refusal: Refusal, message: str) -> HandshakeError:
+    def _make_refusal(self, refusal: Refusal, message: str) -> HandshakeError:
         if self._endpoint.psk is not None and self._reading_first:
             return HandshakeError(message)
-        return super()._refuse(refusal, message)
+        return super()._make_refusal(refusal, message)
 
     def _is_downgraded(self) -> bool:
         """True where both have a better suite: somebody has forged the refusal that led to this one."""
@@ -313,12 +313,12 @@ class ServerHandshake(_Handshake):
     def _read_hello(self, data: bytes) -> None:
         version, pattern, suite, offered = data[3], data[4], data[5], data[6]
         if version != WIRE_VERSION:
-            raise self._refuse(Refusal.VERSION, f"handshake version {version}, we speak {WIRE_VERSION}")
+            raise self._make_refusal(Refusal.VERSION, f"handshake version {version}, we speak {WIRE_VERSION}")
         if pattern not in list(Pattern) or Pattern(pattern).psk != (self._endpoint.psk is not None):
-            raise self._refuse(Refusal.SUITE, f"handshake pattern {pattern} is not accepted here")
+            raise self._make_refusal(Refusal.SUITE, f"handshake pattern {pattern} is not accepted here")
         if suite not in self._endpoint.suites or not offered & offer([Suite(suite)]):
-            raise self._refuse(Refusal.SUITE, f"cipher suite {suite} is not accepted here")
-        self._start(Pattern(pattern), Suite(suite), offered, initiator=False, remote_static=None)
+            raise self._make_refusal(Refusal.SUITE, f"cipher suite {suite} is not accepted here")
+        self._start_noise(Pattern(pattern), Suite(suite), offered, initiator=False, remote_static=None)
 
     def _signed_here(self) -> bytes:
         noise = self._noise
@@ -332,16 +332,16 @@ class ServerHandshake(_Handshake):
     def _client_binding(self) -> bytes:
         static = self._noise.remote_static
         assert static is not None
-        return self._binding(self._noise.remote_ephemeral, static, self._endpoint.static.public)
+        return self._make_binding(self._noise.remote_ephemeral, static, self._endpoint.static.public)
 
-    def _read(self, data: bytes, *, first: bool) -> None:
+    def _read_payload(self, data: bytes, *, first: bool) -> None:
         """One message was authentic; `data` is its payload. Answer, or finish."""
         if first and self._pattern.messages == 3:
             if data:
                 raise HandshakeError("the first message of XX carries no payload")
-            self._send(self._noise.write(self._payload()))
+            self._send_message(self._noise.write_message(self._make_payload()))
             return
-        self._check(data)
+        self._check_payload(data)
         if first:
-            self._send(self._noise.write(self._payload()))
-        self._establish(self._client_binding())
+            self._send_message(self._noise.write_message(self._make_payload()))
+        self._set_established(self._client_binding())

@@ -25,7 +25,7 @@ class IdleFrames:
         self._burst, self._rate = limits.idle_frames, limits.idle_frame_rate
         self._since, self._moved = now, 0
 
-    def check(self, now: float, moved: int) -> None:
+    def check_rate(self, now: float, moved: int) -> None:
         """Raise `ProtocolError` (LIMIT) if there are too many. `moved` is `Session.moved`, which only grows."""
         if self.count <= self._burst:
             return

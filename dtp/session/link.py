@@ -40,7 +40,7 @@ class Unread(NamedTuple):
         """Bytes that are kept for them, about."""
         return self.view.nbytes + _ENTRY * len(self.frames)
 
-    def behind(self, count: int) -> Unread:
+    def drop_first(self, count: int) -> Unread:
         """Return what is left behind the first `count`, with a copy of their bodies."""
         left = self.frames[count:]
         first, last = left[0][4], left[-1][4] + left[-1][5]

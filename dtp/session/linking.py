@@ -57,25 +57,25 @@ class Linking(Sealing):
         if self._links.pop(link.number, None) is None or self.ended is not None:
             return
         self._events.append(ev.LinkLost(link, reason, refusal))
-        self._acks.reset(now)
+        self._acks.reset_watch(now)
         self._unanswered.add(link.number)
         if len(self._unanswered) > self.limits.control:
             self.close(CloseCode.LIMIT, "too many carriers were lost of which the peer says nothing")
             return
         if not self.client and not self._confirmed:
             # Whoever sent the first message never proved to be alive: nothing to resume.
-            self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
+            self._end_session(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
         elif self._links:
             self._send_lists(next(iter(self._links.values())))
         elif self._detached_at is None:
-            self._detach(now)
+            self._note_detached(now)
 
     @property
     def attached(self) -> bool:
         """True while at least one link carries the session."""
         return bool(self._links)
 
-    def _detach(self, now: float) -> None:
+    def _note_detached(self, now: float) -> None:
         """No link is left. When the last one carried nothing of what waits, the time for resuming goes on."""
         waits = any(stream.send.acked < stream.send.end for stream in self._streams.values())
         if not waits or self._active_at >= self._attached_at:
@@ -85,11 +85,11 @@ class Linking(Sealing):
         self._detached_at = self._stuck_since
         self._events.append(ev.Detached())
 
-    def _attach(self, link: Link, now: float) -> None:
+    def _attach_link(self, link: Link, now: float) -> None:
         link.attached = True
         self._links[link.number] = link
         self._idle.count = 0  # a list repeats much, and a handshake was paid for it
-        self._acks.reset(now)
+        self._acks.reset_watch(now)
         self._attached_at = now
         self._detached_at = None
         self._events.append(ev.LinkAttached(link))
@@ -142,7 +142,7 @@ class Linking(Sealing):
             return
         if link.adding and not self._links:
             self._send_lists(link)  # those there were have been lost meanwhile
-        self._attach(link, now)
+        self._attach_link(link, now)
 
     def _on_fresh_close(self, link: Link, close: Close) -> None:
         """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""

@@ -193,20 +193,20 @@ class NoiseHandshake:
         """The result, once the last message was written or read."""
         return self._split
 
-    def write(self, payload: bytes) -> bytes:
+    def write_message(self, payload: bytes) -> bytes:
         """The next handshake message, carrying `payload`."""
-        message = bytes(self._step(payload, write=True))
+        message = bytes(self._run_step(payload, write=True))
         if len(message) > MAX_MESSAGE:
             raise LocalError(
                 f"handshake message of {len(message)} bytes is above {MAX_MESSAGE}: shorten the ticket"
             )
         return message
 
-    def read(self, message: bytes) -> bytes:
+    def read_message(self, message: bytes) -> bytes:
         """The payload of the peer's next handshake message."""
-        return bytes(self._step(message, write=False))
+        return bytes(self._run_step(message, write=False))
 
-    def _step(self, data: bytes, *, write: bool) -> bytearray:
+    def _run_step(self, data: bytes, *, write: bool) -> bytearray:
         protocol, self._protocol = self._protocol, None
         if protocol is None:
             raise HandshakeError("handshake is over")
@@ -219,12 +219,12 @@ class NoiseHandshake:
         except _FOREIGN as error:
             raise HandshakeError(f"handshake message refused ({type(error).__name__})") from None
         if split:
-            self._finish(protocol)
+            self._finish_handshake(protocol)
         else:
             self._protocol = protocol
         return result
 
-    def _finish(self, protocol: Any) -> None:
+    def _finish_handshake(self, protocol: Any) -> None:
         remote = self.remote_static
         assert remote is not None  # all our patterns transmit or presuppose both static keys
         self._split = Split(

@@ -35,7 +35,7 @@ class Params:
     datagram: int
 
     @classmethod
-    def of(cls, limits: Limits) -> Params:
+    def from_limits(cls, limits: Limits) -> Params:
         """The told part of `limits`."""
         streams = min(limits.streams, STREAMS_AHEAD)
         return cls(limits.stream_window, limits.connection_window, streams, limits.datagram)

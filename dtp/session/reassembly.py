@@ -33,7 +33,7 @@ class Reassembly:
         """Pieces that don't touch."""
         return len(self._starts)
 
-    def put(self, offset: int, piece: bytes) -> None:
+    def put_piece(self, offset: int, piece: bytes) -> None:
         """Keep a piece, which isn't empty, of bytes not below those that were taken."""
         starts, ends = self._starts, self._ends
         end = offset + len(piece)
@@ -56,7 +56,7 @@ class Reassembly:
                 block += bytes(at + len(part) - len(block))  # at once, or Python takes an eighth more
             block[at : at + len(part)] = part
 
-    def take(self, offset: int) -> bytes:
+    def take_ready(self, offset: int) -> bytes:
         """The bytes from `offset` to the next gap, maybe none; those below are forgotten."""
         covered = bisect_right(self._starts, offset)
         end = max(offset, self._ends[covered - 1]) if covered else offset

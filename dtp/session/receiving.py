@@ -33,7 +33,7 @@ from dtp.session.streams import SessionStream, most_runs
 
 _STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
 _WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
-#: Frames of one call of `receive` at most: they cost 1 to 5 us each, and others wait for their turn.
+#: Frames of one call of `receive_records` at most: they cost 1 to 5 us each, and others wait for their turn.
 MOST_FRAMES = 64 * RECORD_FRAMES
 #: A stream that is opened costs as much as so many frames: it is told to whoever takes it up.
 STREAM_COST = 4
@@ -52,16 +52,16 @@ def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) ->
 
 
 class _TooManyOpened(Exception):
-    """A frame opens more streams than one call of `receive` may."""
+    """A frame opens more streams than one call of `receive_records` may."""
 
 
 class Receiving(Linking):
     """The receiving half of a session."""
 
-    #: Streams of the peer's below this id may be opened by this call of `receive`.
+    #: Streams of the peer's below this id may be opened by this call of `receive_records`.
     _open_until = 0
 
-    def receive(
+    def receive_records(
         self, link: Link, buffer: Buffer, start: int, end: int, now: float, most: int = MOST_FRAMES
     ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
@@ -78,7 +78,7 @@ class Receiving(Linking):
         unread = link.unread
         if unread is not None and not link.lost and not link.refused:
             link.unread = None
-            count = self._take(link, unread, now, most, kept=True)
+            count = self._handle_unread(link, unread, now, most, kept=True)
         if used < end and link.unread is None and count < most and not link.lost and not link.refused:
             taken, frames, error = link.opener.open(buffer, used, end, most - count - 1)
             used += taken
@@ -90,7 +90,7 @@ class Receiving(Linking):
                 refusal = self._refusal_at(link, buffer.view[used:end])
             else:
                 refusal = None
-            count += self._take(link, Unread(buffer.view, frames, error, refusal), now, most - count)
+            count += self._handle_unread(link, Unread(buffer.view, frames, error, refusal), now, most - count)
         # Not while reading, or one read could open what it made room for itself.
         if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
             self._allow_streams()
@@ -110,7 +110,7 @@ class Receiving(Linking):
                 if self._refusal is not None:
                     self.close(*self._refusal)
 
-    def _take(self, link: Link, unread: Unread, now: float, most: int, *, kept: bool = False) -> int:
+    def _handle_unread(self, link: Link, unread: Unread, now: float, most: int, *, kept: bool = False) -> int:
         """Do what the first `most` of the frames say, or fewer where they open many streams, and keep the others;
         return how many those were. Behind the last comes what was wrong."""
         frames = unread.frames
@@ -118,23 +118,23 @@ class Receiving(Linking):
         going = iter(some)
         try:
             try:
-                self._frames(link, unread.view, going, now, kept=kept)
+                self._handle_frames(link, unread.view, going, now, kept=kept)
                 done = len(some)
             except _TooManyOpened:  # the frame that would have opened them is done again
                 done = len(some) - length_hint(going) - 1
-            self._idle.check(now, self.moved)
+            self._idle.check_rate(now, self.moved)
         except ProtocolError as broken:
-            self._fail(link, broken)
+            self._fail_link(link, broken)
             return len(some)
         if done < len(frames):
             if self.ended is None:
-                link.unread = unread.behind(done)
+                link.unread = unread.drop_first(done)
             return done
         error = unread.error
         if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
-            self._fail(link, ProtocolError(str(error)))
+            self._fail_link(link, ProtocolError(str(error)))
         elif isinstance(error, TooManyFrames):
-            self._fail(link, ProtocolError(str(error), CloseCode.LIMIT))
+            self._fail_link(link, ProtocolError(str(error), CloseCode.LIMIT))
         elif error is not None:
             self.link_lost(link, now, str(error), unread.refusal)
         return done
@@ -145,13 +145,13 @@ class Receiving(Linking):
         if packets is None or link.lost or not link.attached or not link.confirmed or self.ended is not None:
             return
         try:
-            for data in packets.open(packet):
+            for data in packets.open_packet(packet):
                 self._on_datagram(link, 0, now, data)
-            self._idle.check(now, self.moved)
+            self._idle.check_rate(now, self.moved)
         except ProtocolError as broken:
-            self._fail(link, broken)
+            self._fail_link(link, broken)
 
-    def _frames(
+    def _handle_frames(
         self, link: Link, view: memoryview, frames: Iterator[Received], now: float, *, kept: bool
     ) -> None:
         """Do what frames say; raise `_TooManyOpened` at one that would open more streams than may be by now. Of what
@@ -163,11 +163,15 @@ class Receiving(Linking):
                 stream = streams.get(stream_id)
                 tap = None if stream is None or kept else stream.tap
                 if length > PIECE and tap is None:
-                    self._frames(link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept)
+                    self._handle_frames(
+                        link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept
+                    )
                     continue
                 if stream is None:
                     stream = self._peer_stream(stream_id)
-                if stream is not None and stream.receive.takes(offset, length):  # the usual case, made short
+                if stream is not None and stream.receive.receive_next(
+                    offset, length
+                ):  # the usual case, made short
                     self._received_total += length
                     if self._received_total > self._receive_limit:
                         raise _over_credit()
@@ -191,7 +195,7 @@ class Receiving(Linking):
                     self._windows[stream_id] = None
                     events.append(ev.StreamFinished(stream_id))
                     if stream.send.done:
-                        self._forget(stream)
+                        self._forget_stream(stream)
                     continue
             elif (
                 frame == _WINDOW
@@ -204,14 +208,16 @@ class Receiving(Linking):
                 stream = streams.get(stream_id)
                 if stream is not None and (released := stream.send.takes_last(acked)) >= 0:  # of most streams
                     self._active_at = now
-                    self._release(released)
+                    self._release_bytes(released)
                     if stream.receive.ended:
-                        self._forget(stream)
+                        self._forget_stream(stream)
                     else:
                         events.append(ev.StreamWritable(stream_id))
                     continue
             elif length > PIECE and frame == _STREAM:
-                self._frames(link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept)
+                self._handle_frames(
+                    link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept
+                )
                 continue
             body = bytes(view[start : start + length])
             if not link.attached:
@@ -243,7 +249,7 @@ class Receiving(Linking):
         receive = stream.receive
         known_end = receive.ended
         runs, gap = receive.runs, receive.highest - receive.next
-        pieces, rise = receive.receive(offset, data, fin)
+        pieces, rise = receive.receive_piece(offset, data, fin)
         # What lies behind a gap doesn't count before that is filled: it might never be.
         self._never_arrived += receive.highest - receive.next - gap
         if runs or receive.early is not None:
@@ -288,8 +294,8 @@ class Receiving(Linking):
             self._next_peer += 2
             stream = self._add_stream(opened)
             if self._is_refused(opened):
-                self.reset(opened, CloseCode.SHUTDOWN)
-                self.stop(opened, CloseCode.SHUTDOWN)
+                self.reset_stream(opened, CloseCode.SHUTDOWN)
+                self.stop_stream(opened, CloseCode.SHUTDOWN)
             else:
                 self._events.append(ev.StreamOpened(opened))
         return stream
@@ -310,7 +316,7 @@ class Receiving(Linking):
         sent = self._pings.pop(token, None)
         if sent is not None:
             self.rtt = now - sent
-            self._acks.answered(token, now, link.patience)
+            self._acks.note_pong(token, now, link.patience)
             self._events.append(ev.Pong(token, now - sent))
         else:
             self._idle.count += 1
@@ -343,7 +349,7 @@ class Receiving(Linking):
     def _on_stop(self, link: Link, flags: int, now: float, stream_id: int, code: int) -> None:
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is not None and not stream.send.done and stream.send.reset_code is None:
-            self.reset(stream_id, code)
+            self.reset_stream(stream_id, code)
             self._events.append(ev.StreamStopped(stream_id, code))
         else:
             self._idle.count += 1
@@ -368,9 +374,9 @@ class Receiving(Linking):
         if acked > send.acked:
             self._active_at = now
             kept = send.kept
-            send.acknowledge(acked)
+            send.mark_acknowledged(acked)
             if kept:
-                self._release(kept - send.kept)
+                self._release_bytes(kept - send.kept)
         if limit > send.limit:
             send.limit = limit
         if send.ready:
@@ -399,18 +405,18 @@ class Receiving(Linking):
         if own is None:
             raise ProtocolError("EXCHANGE where none is made")
         if self.client:
-            fresh = exchange.finish(self.peer, key, signature)
+            fresh = exchange.finish_exchange(self.peer, key, signature)
             if link.packets is not None:
-                link.packets.agree(fresh.root)
+                link.packets.add_root(fresh.root)
             link.opener.set_fresh(fresh.server)
             self._change_over(link, fresh.client, now)
             return
         if exchange.changing or link.sealer.waits_for_fresh:
             raise ProtocolError("EXCHANGE before the one before is done")
         self._idle.count += EXCHANGE_COST
-        answer, fresh = exchange.answer(own, self.peer, key, signature)
+        answer, fresh = exchange.answer_exchange(own, self.peer, key, signature)
         if link.packets is not None:
-            link.packets.agree(fresh.root)
+            link.packets.add_root(fresh.root)
         link.opener.set_fresh(fresh.client)
         link.control.append(answer)
 
@@ -424,7 +430,7 @@ class Receiving(Linking):
         """Seal under the fresh key from the next record on."""
         link.sealer.set_fresh(key)
         if link.packets is not None:
-            link.packets.change()
+            link.packets.change_keys()
         link.rekey_at = now
         link.record_due = True
 
@@ -445,7 +451,7 @@ class Receiving(Linking):
             newest = self._streams.get(self._next_own - 2)
             if newest is not None:
                 receive = newest.receive
-                link.control.append(self._window(newest.stream_id, receive.acked, receive.limit))
+                link.control.append(self._window_frame(newest.stream_id, receive.acked, receive.limit))
         else:
             self._idle.count += 1
 
@@ -490,14 +496,14 @@ class Receiving(Linking):
             if told and stream.stream_id not in listed:
                 if not stream.may_be_forgotten:
                     raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
-                self._release(stream.send.kept)
-                stream.send.forget()
+                self._release_bytes(stream.send.kept)
+                stream.send.forget_kept()
                 self._forget_if_done(stream)
                 continue
             if own and not told and stream.send.acked:
                 raise ProtocolError(f"STATE has not seen stream {stream.stream_id}, which was acknowledged")
             if stream.send.reset_code is None:
-                stream.send.rewind()
+                stream.send.rewind_unacked()
         self._turns.clear()
         for stream in self._streams.values():
             stream.queued = False

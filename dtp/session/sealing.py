@@ -50,7 +50,7 @@ def list_place(lost: int) -> Outgoing:
 class Sealing(SessionState):
     """The sending half of a session."""
 
-    def seal(self, link: Link, out: Buffer, now: float, most: int | None = None) -> int:
+    def seal_records(self, link: Link, out: Buffer, now: float, most: int | None = None) -> int:
         """Seal what waits for this link into `out`; gives how many bytes, 0 when there is nothing.
 
         At most `out` full, or `most` bytes (8 KiB or more), so ask again until it is 0.
@@ -68,7 +68,7 @@ class Sealing(SessionState):
         if link.attached and self.ended is None:
             if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
                 assert self._exchanges is not None
-                frames.append(link.exchange.ask(self._exchanges, now))
+                frames.append(link.exchange.begin_exchange(self._exchanges, now))
                 room -= _EXCHANGE_COST
             if self._control:
                 room = self._take_control(self._control, frames, room)
@@ -111,15 +111,15 @@ class Sealing(SessionState):
         packets, datagrams = link.packets, self._datagrams
         if packets is None or not datagrams or self.ended is not None or self._lossy_path() is not packets:
             return 0
-        if not packets.takes(datagrams[0]):
+        if not packets.fits_packet(datagrams[0]):
             return 0
         if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
             assert self._exchanges is not None
-            link.control.append(link.exchange.ask(self._exchanges, now))
+            link.control.append(link.exchange.begin_exchange(self._exchanges, now))
         rekey = now >= packets.rekey_at
         if rekey:
             packets.rekey_at = now + self.limits.rekey_time
-        return packets.seal(datagrams.take(), out, rekey=rekey)
+        return packets.seal_packet(datagrams.take_datagram(), out, rekey=rekey)
 
     def _wants_fresh_keys(self, link: Link, now: float) -> bool:
         """Whether the client is to ask for them: they are old, or have been used for much, and something moves."""
@@ -138,7 +138,8 @@ class Sealing(SessionState):
     def seal_write(self, link: Link, stream_id: int, data: bytes, out: Buffer, now: float) -> int:
         """Seal a small write as it is, when nothing else waits: the bytes in `out`; 0 when it has to be queued.
 
-        What `write` and `seal` do in all other cases, in the few steps that a message sent by itself needs.
+        What `write_stream` and `seal_records` do in all other cases, in the few steps that a message sent by itself
+        needs.
         """
         stream = self._streams.get(stream_id)
         if stream is None or not link.attached or link.control or link.lost or now >= link.rekey_at:
@@ -150,7 +151,7 @@ class Sealing(SessionState):
         total = self._sent_total + size
         if not 0 < size <= self._prompt or total > self._send_until:
             return 0
-        if not send.takes(data, offset + size):
+        if not send.send_now(data, offset + size):
             return 0
         self._sent_total = total
         link.record_due = False
@@ -188,7 +189,7 @@ class Sealing(SessionState):
             data = block[start : start + size]
             send = stream.send
             offset = send.end
-            if ready and size <= fresh and send.takes(data, offset + size):
+            if ready and size <= fresh and send.send_now(data, offset + size):
                 fresh -= size
                 stream.announce = False  # these bytes do
                 ids.append(stream_id)
@@ -196,7 +197,7 @@ class Sealing(SessionState):
                 starts.append(start)
                 sizes.append(size)
             elif send.open:
-                send.write(data)
+                send.write_data(data)
                 self._take_turn(stream)
                 queued.append(stream_id)
         if link is None or not ids:
@@ -226,23 +227,23 @@ class Sealing(SessionState):
             if self.ended is not None:
                 link.listing.clear()
             elif not link.listing:
-                link.listing.extend(self._list(queue[0][2]))
+                link.listing.extend(self._list_resume_frames(queue[0][2]))
             room = self._take_control(link.listing, frames, room)
             if not link.listing:
                 queue.popleft()
         return room
 
-    def _list(self, lost: int) -> list[Outgoing]:
+    def _list_resume_frames(self, lost: int) -> list[Outgoing]:
         """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
         for stream_id, stream in self._streams.items():
-            frames.append(self._window(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
+            frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
             if stream.send.reset_code is not None and not stream.send.done:
                 body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
                 frames.append(control(Frame.RESET, body))
             if stream.receive.stop_code is not None and not stream.receive.ended:
                 frames.append(control(Frame.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
-        frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
+        frames.append(self._window_frame(CONNECTION, self._received_total, self._receive_limit))
         frames.append(control(Frame.STREAMS, STREAMS.pack(self._peer_allowed)))
         if not self.client and self.ready:
             frames.append(control(Frame.READY))
@@ -264,10 +265,10 @@ class Sealing(SessionState):
         while windows and room > 4096:
             stream_id, _ = windows.popitem()
             if stream_id == CONNECTION:
-                frames.append(self._window(CONNECTION, self._received_total, self._receive_limit))
+                frames.append(self._window_frame(CONNECTION, self._received_total, self._receive_limit))
             else:
                 receive = self._streams[stream_id].receive
-                frames.append(self._window(stream_id, receive.acked, receive.limit))
+                frames.append(self._window_frame(stream_id, receive.acked, receive.limit))
             room -= _FRAME_COST
         return room
 
@@ -275,10 +276,10 @@ class Sealing(SessionState):
         datagrams, packets = self._datagrams, self._lossy_path()
         while (
             datagrams
-            and not (packets is not None and packets.takes(datagrams[0]))
+            and not (packets is not None and packets.fits_packet(datagrams[0]))
             and room >= len(datagrams[0]) + _FRAME_COST
         ):
-            data = datagrams.take()
+            data = datagrams.take_datagram()
             frames.append(control(Frame.DATAGRAM, data))
             room -= len(data) + _FRAME_COST
         return room
@@ -311,7 +312,7 @@ class Sealing(SessionState):
                 stream.queued = False
                 continue
             before, waiting = send.highest, send.queued
-            offset, piece, fin = send.take(
+            offset, piece, fin = send.next_piece(
                 min(quantum if turns else room, room), max(0, limit - self._sent_total)
             )
             self._sent_total += send.highest - before

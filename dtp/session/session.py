@@ -4,8 +4,8 @@ Bytes and the time go in, events and bytes come out; no socket, clock, `await` o
 docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 - `receive(link, ...)` with what a carrier brought, `seal(link, ...)` for what it is to carry,
-- `tick(now)` when `deadline()` has come,
-- and after each call `events()`.
+- `tick(now)` when `next_deadline()` has come,
+- and after each call `take_events()`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Session(Receiving):
     ) -> None:
         super().__init__(established, limits, now, client=client, exchanges=exchanges)
         self.link = self.new_link(established, now)
-        self._attach(self.link, now)
+        self._attach_link(self.link, now)
         # An IK client is the first to be able to send records; the server waits for one as proof of the keys.
         self.link.record_due = client
 
@@ -99,20 +99,20 @@ class Session(Receiving):
         """True when the peer has said that it takes no new streams."""
         return self._peer_away
 
-    def write(self, stream_id: int, data: bytes | memoryview) -> int:
+    def write_stream(self, stream_id: int, data: bytes | memoryview) -> int:
         """Queue bytes, which must not change any more; gives how many bytes of this stream wait to be sent."""
         stream = self._streams.get(stream_id)
         if stream is None or self.ended is not None or not stream.send.open:
-            stream = self._sending(stream_id)  # says why not
+            stream = self._get_sending(stream_id)  # says why not
         send = stream.send
         if len(data):
-            send.write(data)
+            send.write_data(data)
             if not stream.queued:
                 stream.queued = True
                 self._turns.append(stream)
         return send.end - send.sent
 
-    def queued(self, stream_id: int) -> int:
+    def queued_bytes(self, stream_id: int) -> int:
         """Bytes of this stream that wait to be sent; 0 for one that is gone."""
         stream = self._streams.get(stream_id)
         return stream.send.queued if stream is not None else 0
@@ -123,7 +123,7 @@ class Session(Receiving):
         if stream is not None:
             stream.low = low
 
-    def finish(self, stream_id: int) -> None:
+    def finish_stream(self, stream_id: int) -> None:
         """Nothing more will be written: the peer sees the end behind all data. Idempotent."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.finished:
@@ -134,12 +134,12 @@ class Session(Receiving):
                 stream.queued = True
                 self._turns.append(stream)
 
-    def finishing(self, stream_id: int) -> bool:
+    def is_finishing(self, stream_id: int) -> bool:
         """True when the end of this stream was queued and the peer hasn't acknowledged it yet."""
         stream = self._streams.get(stream_id)
         return stream is not None and stream.send.finished and not stream.send.done
 
-    def consumed(self, stream_id: int, size: int) -> bool:
+    def consume_data(self, stream_id: int, size: int) -> bool:
         """The application has read (or dropped) `size` bytes of `StreamData`: the peer may send as many more.
 
         True when that is to be told to the peer now.
@@ -151,7 +151,7 @@ class Session(Receiving):
             self._give_credit(stream, size)
         return bool(self._windows)
 
-    def tap(self, stream_id: int, tap: object | None) -> None:
+    def tap_stream(self, stream_id: int, tap: object | None) -> None:
         """From now on report bytes of this stream as `TapData`, which names `tap`, where that spares a copy.
 
         What needs to be put together first still comes as `StreamData`. None: always as that.
@@ -161,18 +161,18 @@ class Session(Receiving):
             stream.tap = tap
 
     def consumed_all(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
-        """`consumed` for many streams."""
+        """`consume_data` for many streams."""
         streams, windows = self._streams, self._windows
         total = 0
         for stream_id, size in zip(stream_ids, sizes, strict=True):
             stream = streams.get(stream_id)
             if stream is None or stream.receive.stop_code is not None:
-                self.consumed(stream_id, size)
+                self.consume_data(stream_id, size)
                 continue
             receive = stream.receive
             receive.consumed += size
             total += size
-            if receive.consumed >= receive.grant_at and receive.grant():
+            if receive.consumed >= receive.grant_at and receive.grant_credit():
                 windows[stream_id] = None
         self._give_connection_credit(total)
         return bool(windows)
@@ -183,7 +183,7 @@ class Session(Receiving):
         largest = min(self._params.datagram, self.limits.record - 4)
         if len(data) > largest:
             raise DatagramTooLarge(f"datagram of {len(data)} bytes, the most is {largest}")
-        self._datagrams.put(data)
+        self._datagrams.put_datagram(data)
 
     def send_meter(self, data: bytes) -> None:
         """Queue a metering frame, opaque here; behind the end it is dropped. `LimitError` above `MAX_METER` bytes."""
@@ -191,7 +191,7 @@ class Session(Receiving):
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         # It may answer one that came in one read with the end, which is told behind it.
         if self.ended is None:
-            self._queue(Frame.METER, data)
+            self._queue_control(Frame.METER, data)
 
     @property
     def traffic(self) -> Traffic:
@@ -208,7 +208,7 @@ class Session(Receiving):
             for each in self._streams.values()
         )
 
-    def passed(self, opened: int, received: int, total: int) -> bool:
+    def has_passed(self, opened: int, received: int, total: int) -> bool:
         """Whether the client opened another number of streams than `opened`, more than `received` bytes have come, or
         `total` bytes have moved in all: what `traffic` says, for who looks at each read."""
         arrived = self._received_total - self._never_arrived
@@ -264,38 +264,38 @@ class Session(Receiving):
         self._give_connection_credit(0)
         return bool(self._windows)
 
-    def ping(self, now: float) -> int:
+    def send_ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""
         self._check_open()
-        self._queue(Frame.PING, self._new_ping(now))
+        self._queue_control(Frame.PING, self._new_ping(now))
         return self._ping_token
 
     def refuse_once_confirmed(self, code: int, reason: str) -> None:
         """Server: close with this when the first record has come, and hear nothing of what is in it."""
         self._refusal = (code, reason)
 
-    def admit(self) -> None:
+    def admit_client(self) -> None:
         """Server: tell the client that it may go on."""
         self.ready = True
-        self._queue(Frame.READY)
+        self._queue_control(Frame.READY)
 
     def warn_away(self) -> None:
         """Ask the peer to open no new streams. Those that it opened before it hears of this are taken as long as
         `go_away` was not called: best when the PING that follows is answered, since it tells of them before.
         """
         if self._away is None:
-            self._queue(Frame.AWAY, AWAY.pack(MAX_OFFSET))
+            self._queue_control(Frame.AWAY, AWAY.pack(MAX_OFFSET))
 
     def go_away(self) -> None:
         """Take no new streams from the peer; those it has opened go on. Idempotent."""
         if self._away is None:
             self._away = self._next_peer
-            self._queue(Frame.AWAY, AWAY.pack(self._away))
+            self._queue_control(Frame.AWAY, AWAY.pack(self._away))
 
     # ---- time -------------------------------------------------------------------------------------------
 
-    def deadline(self) -> float:
-        """When `tick` is to be called next; infinity for never."""
+    def next_deadline(self) -> float:
+        """When `handle_timer` is to be called next; infinity for never."""
         if self.ended is not None:
             return NEVER
         times = [self._ack_at]
@@ -315,7 +315,7 @@ class Session(Receiving):
                 times.append(link.exchange.asked_at + self._patience_for_exchange(link))
         return min(times)
 
-    def tick(self, now: float) -> None:
+    def handle_timer(self, now: float) -> None:
         """Do what is due: acknowledge, ask whether the peer lives, give up."""
         if self.ended is not None:
             return
@@ -334,7 +334,7 @@ class Session(Receiving):
                 else "carriers came, but nothing passed"
             )
             reason = f"{came} for {limits.resume:g} s"
-            self._end(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
+            self._end_session(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
         if self._sent_total > self._released_total and self._links and now >= self._acks.look_at:
             self._look_for_acknowledgements(now)
@@ -365,25 +365,25 @@ class Session(Receiving):
         return self.limits.keepalive > 0 and (self.client or self._confirmed)
 
     def _look_for_acknowledgements(self, now: float) -> None:
-        verdict = self._acks.look(now, self._sent_total, self._released_total)
+        verdict = self._acks.check_progress(now, self._sent_total, self._released_total)
         if verdict is Verdict.OVERDUE:
             self.close(CloseCode.LIMIT, "what has arrived is not acknowledged")
         elif verdict is Verdict.ASK:
             if any(each.send.sent < each.send.highest for each in self._streams.values()):
-                self._acks.reset(now)  # a PONG would say nothing of what is still to be sent again
+                self._acks.reset_watch(now)  # a PONG would say nothing of what is still to be sent again
                 return
             tokens = []
             for link in self._links.values():
                 link.control.append(control(Frame.PING, self._new_ping(now)))
                 tokens.append(self._ping_token)
-            self._acks.asked(tokens)
+            self._acks.note_pings(tokens)
 
     @property
     def has_events(self) -> bool:
-        """True when `events()` would give any."""
+        """True when `take_events()` would give any."""
         return bool(self._events)
 
-    def events(self) -> list[ev.Event]:
+    def take_events(self) -> list[ev.Event]:
         """What has happened since the last call."""
         events, self._events = self._events, []
         return events

@@ -138,17 +138,17 @@ class SessionState:
 
     # ---- ends -------------------------------------------------------------------------------------------
 
-    def reset(self, stream_id: int, error_code: int) -> None:
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
         """Give up sending; the peer gets `error_code`. What waits to be sent is dropped. Idempotent. `LocalError` for
-        a code that is not from 0 to 2^32 - 1, as in `stop` and `close`."""
+        a code that is not from 0 to 2^32 - 1, as in `stop_stream` and `close`."""
         check_code(error_code)
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.done:
-            self._release(stream.send.kept)
-            stream.send.reset(error_code)
-            self._queue(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
+            self._release_bytes(stream.send.kept)
+            stream.send.reset_sending(error_code)
+            self._queue_control(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
 
-    def stop(self, stream_id: int, error_code: int) -> None:
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
         """Nothing more will be read: the peer is asked to stop sending. Idempotent."""
         check_code(error_code)
         stream = self._streams.get(stream_id)
@@ -157,7 +157,7 @@ class SessionState:
             receive.stop_code = error_code
             self._give_credit(stream, receive.next - receive.consumed)
             self._control.extend(self._acks_due(stream_id))
-            self._queue(Frame.STOP, STOP.pack(stream_id, error_code))
+            self._queue_control(Frame.STOP, STOP.pack(stream_id, error_code))
 
     def close(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
@@ -165,13 +165,13 @@ class SessionState:
         check_code(detail)
         if self.ended is None:
             acks = self._acks_due(*self._ack_due)
-            self._end(ev.Ended(code, reason, by_peer=False, application=application, detail=detail))
+            self._end_session(ev.Ended(code, reason, by_peer=False, application=application, detail=detail))
             self._close = Close(code, reason, application, detail)
             for link in self._links.values():
                 link.control += acks
                 link.control.append(build_close(self._close))
 
-    def acknowledged(self, stream_id: int) -> bool:
+    def is_acknowledged(self, stream_id: int) -> bool:
         """True when the peer has everything that was written to this stream (and its end, if it has one).
 
         Of one that was reset, or once the session was closed: whether it had all bytes before; that it didn't wait
@@ -187,7 +187,9 @@ class SessionState:
 
     def _closed_by_peer(self, close: Close) -> None:
         lost = close.close_code == CloseCode.RESUME_UNKNOWN and not close.application
-        self._end(ev.Ended(close.close_code, close.reason, True, close.application, lost, close.detail))
+        self._end_session(
+            ev.Ended(close.close_code, close.reason, True, close.application, lost, close.detail)
+        )
 
     # ---- steps ------------------------------------------------------------------------------------------
 
@@ -203,7 +205,7 @@ class SessionState:
         if ended is not None:
             raise closed_error(ended)
 
-    def _sending(self, stream_id: int) -> SessionStream:
+    def _get_sending(self, stream_id: int) -> SessionStream:
         self._check_open()
         stream = self._streams.get(stream_id)
         if stream is None or not stream.send.open:
@@ -221,27 +223,27 @@ class SessionState:
             stream.queued = True
             self._turns.append(stream)
 
-    def _queue(self, frame: int, body: bytes = b"") -> None:
+    def _queue_control(self, frame: int, body: bytes = b"") -> None:
         if len(self._control) < self.limits.control + len(self._streams):
             self._control.append(control(frame, body))
         else:
             self.close(CloseCode.LIMIT, "too many control frames wait")
 
-    def _window(self, stream_id: int, acked: int, limit: int, flags: int = 0) -> Outgoing:
+    def _window_frame(self, stream_id: int, acked: int, limit: int, flags: int = 0) -> Outgoing:
         self._ack_due.pop(stream_id, None)
         return (_WINDOW, flags, 0, 0, _pack_window(stream_id, acked, limit))
 
     def _acks_due(self, *stream_ids: int) -> list[Outgoing]:
         """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
         due = [self._streams[key] for key in stream_ids if key in self._ack_due and key in self._streams]
-        return [self._window(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
+        return [self._window_frame(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
 
     def _bound_sending(self) -> None:
         """The peer's credit, the limit of ours, and what may be kept for sending it again: one of them changed."""
         unacknowledged = self._released_total + self.limits.unacknowledged
         self._send_until = min(self._send_limit, self._send_stop, unacknowledged)
 
-    def _release(self, size: int) -> None:
+    def _release_bytes(self, size: int) -> None:
         """So many bytes that were sent need not be kept any more."""
         if size:
             self._released_total += size
@@ -250,7 +252,7 @@ class SessionState:
     def _give_credit(self, stream: SessionStream, size: int) -> None:
         receive = stream.receive
         receive.consumed += size
-        if receive.consumed >= receive.grant_at and receive.grant():
+        if receive.consumed >= receive.grant_at and receive.grant_credit():
             self._windows[stream.stream_id] = None
         self._consumed_total += size
         if self._consumed_total >= self._grant_at:
@@ -274,17 +276,17 @@ class SessionState:
         """True when it is over and forgotten now."""
         if not stream.receive.ended or not stream.send.done or stream.stream_id not in self._streams:
             return False
-        self._forget(stream)
+        self._forget_stream(stream)
         return True
 
-    def _forget(self, stream: SessionStream) -> None:
+    def _forget_stream(self, stream: SessionStream) -> None:
         """It is over."""
         stream_id = stream.stream_id
         del self._streams[stream_id]
         self._events.append(ev.StreamDone(stream_id))
         # The peer learns from this last word that it may forget the stream, too.
         if self._windows.pop(stream_id, 0) is None:
-            self._control.append(self._window(stream_id, stream.receive.acked, stream.receive.limit))
+            self._control.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit))
         if (stream_id & 1) == (1 if self.client else 0):
             self._peer_closed += 1
 
@@ -293,7 +295,7 @@ class SessionState:
         ahead = (self._next_peer >> 1) + STREAMS_AHEAD
         self._peer_allowed = min(self._peer_closed + self.limits.streams, ahead)
         self._bound_streams()
-        self._queue(Frame.STREAMS, STREAMS.pack(self._peer_allowed))
+        self._queue_control(Frame.STREAMS, STREAMS.pack(self._peer_allowed))
 
     def _bound_streams(self) -> None:
         """How many have to be closed, and which opened, until it is worth telling that more are allowed."""
@@ -301,7 +303,7 @@ class SessionState:
         worth = self._peer_allowed + max(1, min(streams, STREAMS_AHEAD) // 4)
         self._closed_for_more, self._opened_for_more = worth - streams, 2 * (worth - STREAMS_AHEAD)
 
-    def _fail(self, link: Link, error: ProtocolError) -> None:
+    def _fail_link(self, link: Link, error: ProtocolError) -> None:
         """The peer broke the rules. On a link that never proved itself only the link suffers."""
         if link.attached:
             self.close(error.close_code, str(error))
@@ -311,13 +313,13 @@ class SessionState:
             link.refused = True
             self._events.append(ev.LinkLost(link, str(error)))
 
-    def _end(self, ended: ev.Ended) -> None:
+    def _end_session(self, ended: ev.Ended) -> None:
         if self.ended is None:
             self.ended = ended
             self._undelivered = frozenset(
                 key
                 for key, stream in self._streams.items()
-                if not self.acknowledged(key) and (ended.lost or stream.send.acked < stream.send.end)
+                if not self.is_acknowledged(key) and (ended.lost or stream.send.acked < stream.send.end)
             )
             self._streams.clear()
             self._turns.clear()

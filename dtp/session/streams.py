@@ -90,14 +90,14 @@ class SendHalf:
         """True when the peer knows all: data and end."""
         return self.acked == (self.end if self.reset_code is None else self.highest) + 1
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write_data(self, data: bytes | memoryview) -> None:
         """Queue `data`, which must not change any more."""
         if self._unsent is _NOTHING:
             self._unsent = deque()
         self._unsent.append(data)
         self.end += len(data)
 
-    def takes(self, data: bytes, end: int) -> bool:
+    def send_now(self, data: bytes, end: int) -> bool:
         """Take `data` as sent at once, up to the offset `end`: when all before it was, and the credit allows it all;
         False without any effect when not."""
         if self.sent != self.end or self.highest != self.end or end > self.limit or not self.open:
@@ -108,14 +108,14 @@ class SendHalf:
         self.sent = self.highest = self.end = end
         return True
 
-    def take(self, room: int, fresh: int) -> tuple[int, bytes | memoryview, bool]:
+    def next_piece(self, room: int, fresh: int) -> tuple[int, bytes | memoryview, bool]:
         """The next piece to seal: its offset, at most `room` bytes, and whether the stream ends behind it.
 
         `fresh` is the connection's credit, which only bytes above `highest` use up.
         """
         offset = self.sent
         room = min(room, self.limit - offset, self.highest - offset + fresh)
-        piece = self._piece(room) if room > 0 and self._unsent else b""
+        piece = self._take_piece(room) if room > 0 and self._unsent else b""
         if len(piece):
             if self._unacked is _NOTHING:
                 self._unacked = deque()
@@ -128,7 +128,7 @@ class SendHalf:
         self.told_end |= fin
         return offset, piece, fin
 
-    def _piece(self, room: int) -> bytes | memoryview:
+    def _take_piece(self, room: int) -> bytes | memoryview:
         unsent = self._unsent
         first = unsent[0]
         size = len(first)
@@ -145,7 +145,7 @@ class SendHalf:
             total += len(parts[-1])
         return b"".join(parts)
 
-    def acknowledge(self, acked: int) -> None:
+    def mark_acknowledged(self, acked: int) -> None:
         """The peer has all bytes below `acked`, which is one above the end when it also knows of the end."""
         if acked <= self.acked:
             return
@@ -166,7 +166,7 @@ class SendHalf:
     def takes_last(self, acked: int) -> int:
         """Take the acknowledgement of all bytes and the end: how many bytes it releases.
 
-        -1 without any effect when it is another one, and `acknowledge` has to look at it.
+        -1 without any effect when it is another one, and `mark_acknowledged` has to look at it.
         """
         if acked != self.end + 1 or acked == self.acked or not self.fin_sent or self.reset_code is not None:
             return -1
@@ -176,7 +176,7 @@ class SendHalf:
         self._unacked = _NOTHING
         return released
 
-    def rewind(self) -> None:
+    def rewind_unacked(self) -> None:
         """A carrier was lost: send again all that isn't acknowledged."""
         had = self.acked - self._base
         if had > 0 and self._unacked:  # of the first piece the peer has a part: what is repeated must shrink
@@ -190,7 +190,7 @@ class SendHalf:
         self.sent = self._base
         self.fin_sent = self.acked > self.highest
 
-    def forget(self) -> None:
+    def forget_kept(self) -> None:
         """The peer has done with this stream, so it has all of it."""
         final = self.end if self.reset_code is None else self.highest
         self.acked = final + 1
@@ -199,7 +199,7 @@ class SendHalf:
         self.sent = self.highest = self.end = final
         self.fin_sent = True
 
-    def reset(self, code: int) -> None:
+    def reset_sending(self, code: int) -> None:
         """Give up: nothing more is sent, what is kept is dropped."""
         self.reset_code = code
         self.told_end = True
@@ -235,9 +235,9 @@ class ReceiveHalf:
         self.stop_code: int | None = None
         self.early: Reassembly | None = None  # what came out of order, if anything waits
 
-    def takes(self, offset: int, size: int) -> bool:
+    def receive_next(self, offset: int, size: int) -> bool:
         """Take a piece that is the next in order, within the credit, with nothing early and no end in sight; False
-        without any effect when it is anything else, and `receive` has to look at it."""
+        without any effect when it is anything else, and `receive_piece` has to look at it."""
         end = offset + size
         if (
             offset != self.next
@@ -251,7 +251,7 @@ class ReceiveHalf:
         return True
 
     def takes_end(self, offset: int) -> bool:
-        """Take an end without data that is the next in order, as `takes` does a piece."""
+        """Take an end without data that is the next in order, as `receive_next` does a piece."""
         if (
             offset != self.next
             or offset != self.highest
@@ -273,7 +273,7 @@ class ReceiveHalf:
         """Pieces that wait with a gap before them."""
         return 0 if self.early is None else self.early.runs
 
-    def receive(self, offset: int, data: bytes, fin: bool) -> tuple[list[bytes], int]:
+    def receive_piece(self, offset: int, data: bytes, fin: bool) -> tuple[list[bytes], int]:
         """Take a piece; give what is now in order, and by how much `highest` rose.
 
         `ProtocolError` when it goes beyond the credit or contradicts the end.
@@ -290,14 +290,14 @@ class ReceiveHalf:
             return [], rise
         if offset > self.next:
             if data:
-                self._keep(offset, data)
+                self._keep_early(offset, data)
             return [], rise
         out: list[bytes] = []
         if end > self.next:
             out.append(data if offset == self.next else data[self.next - offset :])
             self.next = end
             if self.early is not None:
-                joined = self.early.take(end)
+                joined = self.early.take_ready(end)
                 if joined:
                     out.append(joined)
                     self.next += len(joined)
@@ -316,14 +316,14 @@ class ReceiveHalf:
         if fin and end < self.highest:
             raise ProtocolError(f"stream ends at {end}, but {self.highest} bytes were seen")
 
-    def _keep(self, offset: int, data: bytes) -> None:
+    def _keep_early(self, offset: int, data: bytes) -> None:
         if self.early is None:
             self.early = Reassembly(self.next)
-        self.early.put(offset, data)
+        self.early.put_piece(offset, data)
         if self.early.runs > most_runs(self.window):
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
 
-    def grant(self) -> bool:
+    def grant_credit(self) -> bool:
         """Raise the credit to what the application has read; True when that is worth telling."""
         if (
             self.ended

@@ -61,8 +61,8 @@ def shake_hands(
     )
     other = ServerHandshake(server, entropy(seed + " server"))
     while one.established is None or other.established is None:
-        other.receive(one.outgoing())
-        one.receive(other.outgoing())
+        other.receive_data(one.data_to_send())
+        one.receive_data(other.data_to_send())
     return one.established, other.established
 
 
@@ -80,8 +80,8 @@ class Wire:
 class SessionPair:
     """A client's and a server's session, with wires between them that a test can cut and add.
 
-    `events` collects what each side reports; bytes of streams that are tapped by their own ids (`Session.tap`) are
-    copied to `StreamData`. Nothing moves until `deliver` or `settle` is called.
+    `events` collects what each side reports; bytes of streams that are tapped by their own ids (`Session.tap_stream`)
+    are copied to `StreamData`. Nothing moves until `deliver` or `settle` is called.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SessionPair:
     def seal(self, wire: Wire, *, client: bool) -> int:
         """Put one C call's worth of what a side wants to send on a wire; gives its size in bytes."""
         session, link = (self.client, wire.client) if client else (self.server, wire.server)
-        size = session.seal(link, self._out, self.now)
+        size = session.seal_records(link, self._out, self.now)
         if size and not wire.cut:
             (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
         self._collect_events(session)
@@ -157,7 +157,7 @@ class SessionPair:
         if not size or link.lost:
             return
         self._in.view[:size] = under_way[:size]
-        used, _ = session.receive(link, self._in, 0, size, self.now)
+        used, _ = session.receive_records(link, self._in, 0, size, self.now)
         del under_way[:used]
         self._collect_events(session)
 
@@ -179,7 +179,7 @@ class SessionPair:
         """Let time pass for both sides."""
         self.now += seconds
         for session in (self.client, self.server):
-            session.tick(self.now)
+            session.handle_timer(self.now)
             self._collect_events(session)
 
     def cut(self, wire: Wire) -> None:
@@ -216,7 +216,7 @@ class SessionPair:
         self.wires.remove(wire)
 
     def _collect_events(self, session: Session) -> None:
-        events = session.events()
+        events = session.take_events()
         for event in events:
             self.events[session] += self._copy_pieces(event) if isinstance(event, TapData) else [event]
             if isinstance(event, LinkLost):

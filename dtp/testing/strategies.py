@@ -228,7 +228,7 @@ def _take(pair: SessionPair, step: Step, written: defaultdict[tuple[bool, int], 
         if step.which < len(mine) or session.can_open:
             number = mine[step.which] if step.which < len(mine) else session.open_stream()
             data = bytes((number + len(written) + at) % 251 for at in range(step.size))
-            session.write(number, data)
+            session.write_stream(number, data)
             written[step.client, number] += data
     elif step.what == "wait":
         pair.pass_time(step.size / 9000)

@@ -31,7 +31,7 @@ class Network:
         near.other, far.other = far, near
         if delay():
             await asyncio.sleep(4 * delay())  # two round trips of a handshake
-        served = asyncio.ensure_future(self.serving[address].serve(far))
+        served = asyncio.ensure_future(self.serving[address].serve_connection(far))
         self._live.append((address, near))
         try:
             yield near
@@ -56,13 +56,13 @@ class Network:
         peer = Identity.generate().id
         address = address.format(peer)
         parents = Parents(given)
-        parents.avoid([address])
+        parents.avoid_addresses([address])
         receiver = Receiver(peer, lambda to: self.dial(peer, to), parents, patience=patience)
         receiver.serving = lambda: (address,)
         task = asyncio.ensure_future(receiver.run())
-        feeder = Feeder(await receiver.opened(), peer)
+        feeder = Feeder(await receiver.wait_opened(), peer)
         feeder.know_others(lambda: parents.addresses)
-        receiver.room = lambda: feeder.places((address,))
+        receiver.room = lambda: feeder.list_places((address,))
         receiver.on_path = feeder.come_through
         feeder.come_through(receiver.path)
         self.serving[address] = feeder

@@ -46,7 +46,7 @@ def test_the_air_does_not_flap():
     judge = AirJudge(Hysteresis(floor=5.0, linger=1.0))
     poor = replace(ON, pot=50)
     told = [
-        judge.judge(show, 0, now)
+        judge.judge_show(show, 0, now)
         for show, now in [
             (FUNDED, 0),
             (ON, 1),
@@ -60,17 +60,17 @@ def test_the_air_does_not_flap():
     ]
     assert told == ["off", "on air", "on air", "on air", "paused", "on air", "on air", "on air"]
     assert judge.next_time() == 21.5
-    assert judge.judge(ON, 0, 21.4) == Air.ON_AIR  # paid again in time
+    assert judge.judge_show(ON, 0, 21.4) == Air.ON_AIR  # paid again in time
     assert judge.next_time() is None
-    assert judge.judge(poor, 0, 30) == Air.ON_AIR
-    assert judge.judge(poor, 0, 31) == Air.PAUSED
-    assert judge.judge(replace(ON, state=ShowState.ENDED), 0, 31) == Air.ENDED
+    assert judge.judge_show(poor, 0, 30) == Air.ON_AIR
+    assert judge.judge_show(poor, 0, 31) == Air.PAUSED
+    assert judge.judge_show(replace(ON, state=ShowState.ENDED), 0, 31) == Air.ENDED
 
 
 def test_an_end_is_heard_at_once():
     judge = AirJudge(Hysteresis(floor=100.0, linger=100.0))
-    assert judge.judge(ON, 0, 0) == Air.ON_AIR
-    assert judge.judge(replace(ON, state=ShowState.ENDED), 0, 0.1) == Air.ENDED
+    assert judge.judge_show(ON, 0, 0) == Air.ON_AIR
+    assert judge.judge_show(replace(ON, state=ShowState.ENDED), 0, 0.1) == Air.ENDED
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.integers(0, 500)), max_size=40))
@@ -78,7 +78,7 @@ def test_between_on_and_off_is_the_floor(steps):
     judge, now, changes, air = AirJudge(Hysteresis(floor=4.0, linger=1.0)), 0.0, [], Air.OFF
     for pause, pot in steps:
         now += pause
-        told = judge.judge(replace(ON, pot=pot), 0, now)
+        told = judge.judge_show(replace(ON, pot=pot), 0, now)
         if told != air:
             changes.append((told, now))
             air = told
@@ -101,38 +101,38 @@ def begun(show=ON, *before):
 def test_slots_are_posted_in_batches_and_where_the_money_ends():
     slots, rich = begun(), replace(ON, pot=10_000)
     for at, link in enumerate(links(12)):
-        slots.sent(at, link)
-    assert slots.current(rich, 10_500) == 0
-    assert slots.current(rich, 13_000) == 3
-    assert slots.over(rich, 10_999) == 0
-    assert slots.over(rich, 11_000) == 1
-    assert slots.due(rich, 18_999) == []
-    assert slots.due(rich, 19_000) == links(9)
-    assert slots.due(rich, 99_000) == links(10)  # no more than a batch
-    assert slots.due(rich, 12_000, closing=True) == links(2)
-    assert slots.due(ON, 12_999) == []
-    assert slots.due(ON, 13_000) == links(3)  # the pot is spent with these
-    assert slots.due(replace(ON, pot=0, prepaid=300), 13_000) == links(3)
-    assert slots.due(replace(ON, state=ShowState.OFF), 13_000) == []
+        slots.note_sent(at, link)
+    assert slots.current_slot(rich, 10_500) == 0
+    assert slots.current_slot(rich, 13_000) == 3
+    assert slots.count_over(rich, 10_999) == 0
+    assert slots.count_over(rich, 11_000) == 1
+    assert slots.due_hashes(rich, 18_999) == []
+    assert slots.due_hashes(rich, 19_000) == links(9)
+    assert slots.due_hashes(rich, 99_000) == links(10)  # no more than a batch
+    assert slots.due_hashes(rich, 12_000, closing=True) == links(2)
+    assert slots.due_hashes(ON, 12_999) == []
+    assert slots.due_hashes(ON, 13_000) == links(3)  # the pot is spent with these
+    assert slots.due_hashes(replace(ON, pot=0, prepaid=300), 13_000) == links(3)
+    assert slots.due_hashes(replace(ON, state=ShowState.OFF), 13_000) == []
 
 
 def test_a_slot_without_segments_has_the_link_before():
     slots = begun()
-    slots.sent(0, b"a" * 32)
-    slots.sent(0, b"b" * 32)
-    slots.sent(2, b"c" * 32)
-    assert slots.due(ON, 13_000) == [b"b" * 32, b"b" * 32, b"c" * 32]
-    slots.posted(3)
+    slots.note_sent(0, b"a" * 32)
+    slots.note_sent(0, b"b" * 32)
+    slots.note_sent(2, b"c" * 32)
+    assert slots.due_hashes(ON, 13_000) == [b"b" * 32, b"b" * 32, b"c" * 32]
+    slots.note_posted(3)
     slots.follow(later := replace(ON, posted=3, due_ms=14_000), 13_500)
-    assert slots.due(later, 14_000, closing=True) == [b"c" * 32]
+    assert slots.due_hashes(later, 14_000, closing=True) == [b"c" * 32]
 
 
 def test_a_ticketed_show_is_posted_to_its_last_slot():
     show = replace(TICKETED, state=ShowState.ON_AIR, pot=100, due_ms=11_000)
     slots = begun(show)
-    assert slots.due(show, 14_999) == []
-    assert slots.due(show, 15_000) == [FIRST_HEAD] * 5
-    assert slots.due(show, 99_000) == [FIRST_HEAD] * 5
+    assert slots.due_hashes(show, 14_999) == []
+    assert slots.due_hashes(show, 15_000) == [FIRST_HEAD] * 5
+    assert slots.due_hashes(show, 99_000) == [FIRST_HEAD] * 5
 
 
 def test_time_in_which_no_producer_was_there_isnt_posted():
@@ -140,26 +140,26 @@ def test_time_in_which_no_producer_was_there_isnt_posted():
     show, link, now = replace(ON, pot=10_000, posted=2, due_ms=13_000), b"a" * 32, 3_612_000
     slots = Slots(2, link)
     slots.follow(show, now)
-    assert (slots.over(show, now), slots.current(show, now)) == (0, 2)
-    assert slots.due(show, now, closing=True) == []
-    slots.sent(2, b"b" * 32)
-    assert slots.due(show, now + 1_500, closing=True) == [b"b" * 32]
+    assert (slots.count_over(show, now), slots.current_slot(show, now)) == (0, 2)
+    assert slots.due_hashes(show, now, closing=True) == []
+    slots.note_sent(2, b"b" * 32)
+    assert slots.due_hashes(show, now + 1_500, closing=True) == [b"b" * 32]
     slots.follow(
         later := replace(show, posted=3, due_ms=now - 6_500), now + 1_600
     )  # the chain has left out the rest
-    assert slots.over(later, now + 1_999) == 0
-    assert slots.over(later, now + 2_000) == 1
+    assert slots.count_over(later, now + 1_999) == 0
+    assert slots.count_over(later, now + 2_000) == 1
 
 
 def test_slots_that_were_sent_before_a_kill_are_owed_and_the_last_one_goes_on():
     show, link = replace(ON, pot=10_000), b"a" * 32
     slots = Slots(3, link)
     slots.follow(show, 20_000)
-    assert slots.current(show, 20_000) == 3
-    assert slots.due(show, 20_000, closing=True) == [link] * 3
-    slots.sent(3, b"b" * 32)
+    assert slots.current_slot(show, 20_000) == 3
+    assert slots.due_hashes(show, 20_000, closing=True) == [link] * 3
+    slots.note_sent(3, b"b" * 32)
     slots.follow(show, 20_100)
-    assert slots.due(show, 21_000, closing=True) == [b"b" * 32] * 4
+    assert slots.due_hashes(show, 21_000, closing=True) == [b"b" * 32] * 4
 
 
 def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
@@ -167,14 +167,14 @@ def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
     slots = Slots()
     slots.follow(FUNDED, hour + 9_900)
     slots.follow(ON, hour + 10_100)
-    assert slots.over(ON, hour + 10_500) == 0
-    assert slots.over(ON, hour + 13_000) == 3
+    assert slots.count_over(ON, hour + 10_500) == 0
+    assert slots.count_over(ON, hour + 13_000) == 3
 
 
 def test_a_show_that_goes_on_air_again_begins_with_its_first_slot():
     slots = begun()
     slots.follow(off := replace(ON, state=ShowState.OFF, posted=3, due_ms=14_000), 13_000)
-    assert slots.over(off, 60_000) == 0
+    assert slots.count_over(off, 60_000) == 0
     slots.follow(off, 60_000)
     slots.follow(again := replace(ON, posted=3, due_ms=61_500), 60_700)
-    assert (slots.current(again, 61_499), slots.current(again, 61_500)) == (3, 4)
+    assert (slots.current_slot(again, 61_499), slots.current_slot(again, 61_500)) == (3, 4)

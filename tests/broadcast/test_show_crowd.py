@@ -10,7 +10,7 @@ from simulated import Network
 
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, SegmentSigner
-from dtp.broadcast.held import Held
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.rooms import COMPARED, Rooms
 from dtp.testing import clock
@@ -27,7 +27,7 @@ class Crowd:
         delays = random.Random(1)
         self.network = Network(lambda: delays.uniform(0.005, 0.04))
         self.signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
-        self.held = Held(self.signer.announcement)
+        self.held = HeldSegments(self.signer.announcement)
         self.network.serving[PRODUCER] = Feeder(self.held, ME.id)
         self.sent, self.delays, self.joined, self.listening = {}, [], [], []
 
@@ -46,16 +46,16 @@ class Crowd:
         receiver, _ = await self.network.relay(f"dtp+tcp://{{}}@{name}:1/show", PRODUCER)
         self.listening.append(receiver)
         while not receiver.completed:
-            await receiver.held.changed()
+            await receiver.held.wait_change()
         self.joined.append(loop.time() - began)
         next = receiver.held.edge + 1
         while True:
-            each = receiver.held.get(next)
+            each = receiver.held.get_segment(next)
             if each is not None and each.whole:
                 self.delays.append((next, loop.time() - self.sent[next]))
                 next += 1
             else:
-                await receiver.held.changed()
+                await receiver.held.wait_change()
 
     async def come(self, count, within, heard):
         """Have so many come within so many seconds, and hear some messages then; give the delays of those."""
@@ -121,7 +121,7 @@ def test_a_crowd_whose_ways_are_slow_for_two_minutes_stays_where_it_is():
         await asyncio.sleep(20)
         edge = crowd.held.edge
         assert all(each.fault is None and each.held.edge >= edge - 2 for each in crowd.listening)
-        assert all(each.held.get(each.start + 10).whole for each in crowd.listening)
+        assert all(each.held.get_segment(each.start + 10).whole for each in crowd.listening)
         for each in tasks:
             each.cancel()
 
@@ -173,20 +173,20 @@ def test_each_that_was_full_is_asked_again_by_its_own_time():
 
 def test_who_comes_is_sent_to_the_nearest_place_that_others_havent_filled():
     rooms = Rooms()
-    rooms.tell("a", [FreePlace("deep", 4, 2), FreePlace("near", 1, 0)])
-    rooms.tell("b", [FreePlace("here", 2, 0)])
-    assert [each.depth for each in rooms.nearest()] == [1, 1, 3]
-    sent = [rooms.send()[0] for _ in range(4 * COMPARED)]
+    rooms.set_places("a", [FreePlace("deep", 4, 2), FreePlace("near", 1, 0)])
+    rooms.set_places("b", [FreePlace("here", 2, 0)])
+    assert [each.depth for each in rooms.list_nearest()] == [1, 1, 3]
+    sent = [rooms.choose_places()[0] for _ in range(4 * COMPARED)]
     assert sent == COMPARED * ["near"] + COMPARED * ["here"] + 2 * COMPARED * ["deep"]
-    assert [each.address for each in rooms.nearest("b")] == ["near", "deep"]
-    rooms.tell("b", [FreePlace("here", 1, 0)])  # what it tells now counts
-    assert rooms.send()[0] == "here"
-    rooms.forget("a")
-    assert [each.address for each in rooms.nearest()] == ["here"]
+    assert [each.address for each in rooms.list_nearest("b")] == ["near", "deep"]
+    rooms.set_places("b", [FreePlace("here", 1, 0)])  # what it tells now counts
+    assert rooms.choose_places()[0] == "here"
+    rooms.forget_places("a")
+    assert [each.address for each in rooms.list_nearest()] == ["here"]
 
 
 def test_who_tells_of_many_places_has_no_more_than_others():
     rooms = Rooms()
-    rooms.tell("a", [FreePlace(str(each), 9, each % 40) for each in range(200)])
-    assert len(rooms.nearest()) == 16
-    assert max(each.depth for each in rooms.nearest()) <= 32
+    rooms.set_places("a", [FreePlace(str(each), 9, each % 40) for each in range(200)])
+    assert len(rooms.list_nearest()) == 16
+    assert max(each.depth for each in rooms.list_nearest()) <= 32

@@ -87,7 +87,7 @@ async def on_gateway(film, look, *, end=True, media="video/mp4", **options):
             return await asyncio.to_thread(look, gateway.url)
 
 
-#: As `ShowWatcher.page` gives it.
+#: As `ShowWatcher.make_page` gives it.
 MONEY = {
     "show": "0xabc", "air": "on air", "pot": "1 SUI", "next_slot": "0.1 SUI", "slot_s": 30.0, "paid": "2 SUI",
     "tips": "0 SUI", "rate": "0.1 SUI", "lasts_s": 90.0, "starts_at": "0.2 SUI", "tickets": None, "ticket": None,

@@ -89,7 +89,7 @@ async def fetch(kept, path, *servers, **options):
 def test_a_recording_comes_from_who_has_it(kept, tmp_path):
     server = RecordingServer([kept[0]])
     assert server.hashes == (kept[1],)
-    run(fetch(kept, tmp_path / "got", RecordingServer([]).serve, server.serve))
+    run(fetch(kept, tmp_path / "got", RecordingServer([]).serve_connection, server.serve_connection))
     assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
     assert not (tmp_path / "got.part").exists()
     with contextlib.closing(Recording(tmp_path / "got")) as recording:
@@ -123,10 +123,10 @@ def test_lies_cost_time_and_nothing_else(kept, tmp_path, lie):
 
 def test_what_is_there_stays_and_what_is_larger_than_agreed_does_not_come(kept, tmp_path):
     with pytest.raises(RecordingError, match="is there already"):
-        run(fetch(kept, kept[0], RecordingServer([kept[0]]).serve))
+        run(fetch(kept, kept[0], RecordingServer([kept[0]]).serve_connection))
     assert sha256(kept[0].read_bytes()).digest() == kept[1]
     with pytest.raises(RecordingAbsent, match="bytes"):
-        run(fetch(kept, tmp_path / "got", RecordingServer([kept[0]]).serve, most=1000))
+        run(fetch(kept, tmp_path / "got", RecordingServer([kept[0]]).serve_connection, most=1000))
     with pytest.raises(RecordingError, match="No such file"):
         run(fetch(kept, tmp_path / "nowhere" / "got"))
 
@@ -146,7 +146,7 @@ def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
             seed = await stack.enter_async_context(dtp.Node(**ways))
             place = Place(**ways, bootstrap=[seed.record.dht])
             keeper = await stack.enter_async_context(
-                place.node(Identity.generate(), {"recordings": server.serve})
+                place.node(Identity.generate(), {"recordings": server.serve_connection})
             )
             other = await stack.enter_async_context(place.node(Identity.generate(), {}))
             await keeper.dht.publish(keeper.record)

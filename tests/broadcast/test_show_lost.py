@@ -9,7 +9,7 @@ from simulated import Network
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ShowLost
 from dtp.broadcast.feeding import Feeder
-from dtp.broadcast.held import Held
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.receiving import Patience
 from dtp.testing import clock
 
@@ -21,7 +21,7 @@ MOST_ATTEMPTS = 4 * (HOUR / 15 + 12)
 
 def on_air(network, announcement):
     """Have a producer serve a show that has begun; gives what it holds."""
-    held = Held(announcement)
+    held = HeldSegments(announcement)
     network.serving[PRODUCER] = Feeder(held, ME.id)
     return held
 

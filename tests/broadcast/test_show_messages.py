@@ -18,7 +18,10 @@ ADDRESSES = st.lists(st.text("abc:/", max_size=20), max_size=m.MAX_ADDRESSES).ma
 MESSAGES = st.one_of(
     st.builds(m.Hello, st.none() | NUMBERS, NUMBERS, NUMBERS, ADDRESSES),
     st.builds(
-        m.State, st.lists(st.sampled_from(PEERS), min_size=1, max_size=5).map(tuple), ADDRESSES, st.booleans()
+        m.ShowState,
+        st.lists(st.sampled_from(PEERS), min_size=1, max_size=5).map(tuple),
+        ADDRESSES,
+        st.booleans(),
     ),
     st.builds(m.Full, ADDRESSES),
     st.builds(m.Piece, NUMBERS, st.integers(0, 1023), st.binary(min_size=1, max_size=50)),
@@ -86,46 +89,46 @@ def test_addresses_past_the_bounds_are_left_out():
 
 def test_who_is_faster_comes_first_and_who_failed_later():
     parents = Parents(["a", "b"])
-    parents.learn(["c"])
-    parents.measured("b", 100.0)
-    parents.measured("c", 300.0)
-    assert parents.due(0.0, 3) == ["c", "b", "a"]
-    parents.failed("c", 0.0)
-    assert parents.due(0.0, 3) == ["b", "a"]
-    assert parents.due(FAILED, 3) == ["b", "a", "c"]
-    parents.full("b", 1.0)
-    assert parents.due(1.0, 3) == ["a", "c"]
-    assert parents.due(1.0 + FULL, 3) == [
+    parents.learn_addresses(["c"])
+    parents.note_rate("b", 100.0)
+    parents.note_rate("c", 300.0)
+    assert parents.list_due(0.0, 3) == ["c", "b", "a"]
+    parents.note_failed("c", 0.0)
+    assert parents.list_due(0.0, 3) == ["b", "a"]
+    assert parents.list_due(FAILED, 3) == ["b", "a", "c"]
+    parents.note_full("b", 1.0)
+    assert parents.list_due(1.0, 3) == ["a", "c"]
+    assert parents.list_due(1.0 + FULL, 3) == [
         "a",
         "c",
         "b",
     ]  # who was full comes behind those that weren't asked yet
-    parents.full("b", 5.0)
-    assert "b" not in parents.due(5.0 + FULL, 3)
+    parents.note_full("b", 5.0)
+    assert "b" not in parents.list_due(5.0 + FULL, 3)
     parents.has_room("b")
-    assert parents.due(5.0 + 2 * FULL, 1) == ["b"]
-    parents.lied("a", 2.0)
-    assert "a" not in parents.due(LIED, 3)
-    assert "a" in parents.due(2.0 + LIED, 3)
+    assert parents.list_due(5.0 + 2 * FULL, 1) == ["b"]
+    parents.note_forged("a", 2.0)
+    assert "a" not in parents.list_due(LIED, 3)
+    assert "a" in parents.list_due(2.0 + LIED, 3)
 
 
 def test_one_of_those_that_are_compared_was_given():
     parents = Parents(["given"])
-    parents.learn(["a", "b", "c"])
-    parents.full("given", 0.0)
-    assert parents.due(FULL / 2, 2) == ["a", "b"]
-    assert parents.due(FULL, 1) == ["a"]
-    assert parents.due(FULL, 2) == ["a", "given"]
-    assert parents.due(FULL, 9) == ["a", "b", "c", "given"]
+    parents.learn_addresses(["a", "b", "c"])
+    parents.note_full("given", 0.0)
+    assert parents.list_due(FULL / 2, 2) == ["a", "b"]
+    assert parents.list_due(FULL, 1) == ["a"]
+    assert parents.list_due(FULL, 2) == ["a", "given"]
+    assert parents.list_due(FULL, 9) == ["a", "b", "c", "given"]
 
 
 def test_pauses_grow_and_those_of_no_use_are_forgotten():
     parents = Parents(["given"])
-    parents.learn(["told"])
+    parents.learn_addresses(["told"])
     now = 0.0
     for _ in range(8):
         for each in ("given", "told"):
-            parents.failed(each, now)
+            parents.note_failed(each, now)
         assert parents.next_time(now) > now
         now = parents.next_time(now)
     assert parents.addresses == ["given"]
@@ -134,8 +137,8 @@ def test_pauses_grow_and_those_of_no_use_are_forgotten():
 @given(st.lists(st.text(max_size=3), max_size=200))
 def test_what_is_remembered_is_bounded(told):
     parents = Parents(["given"])
-    parents.avoid(["own"])
-    parents.learn([*told, "own"])
+    parents.avoid_addresses(["own"])
+    parents.learn_addresses([*told, "own"])
     assert len(parents) <= MOST
     assert "given" in parents.addresses
     assert "own" not in parents.addresses

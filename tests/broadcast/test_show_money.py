@@ -296,18 +296,20 @@ def test_the_page_has_the_money_and_the_line_and_what_was_dismissed_stays_away(c
                 ShowWatcher(listener, id) as theirs,
             ):
                 await until(lambda: len(mine.line) == len(theirs.line) == 2)
-                assert [each["text"] for each in mine.page()["line"]] == ["for you", "why?"]
-                assert [each["text"] for each in theirs.page()["line"]] == ["(sealed)", "why?"]
+                assert [each["text"] for each in mine.make_page()["line"]] == ["for you", "why?"]
+                assert [each["text"] for each in theirs.make_page()["line"]] == ["(sealed)", "why?"]
                 await shows.raise_(listener, id, 0, 100)
                 await shows.fund(listener, id, 500)
-                await until(lambda: mine.page()["line"][0]["raised"] == 1 and mine.page()["pot"] != "0 SUI")
-                shown = mine.page()
+                await until(
+                    lambda: mine.make_page()["line"][0]["raised"] == 1 and mine.make_page()["pot"] != "0 SUI"
+                )
+                shown = mine.make_page()
                 assert (shown["air"], shown["line"][0]["number"], shown["lasts_s"]) == ("funding", 0, 300.0)
-                mine.dismiss(0)
-                assert [each["number"] for each in mine.page()["line"]] == [1]
+                mine.dismiss_entry(0)
+                assert [each["number"] for each in mine.make_page()["line"]] == [1]
             async with ShowWatcher(producer, id, ME, Dismissed(kept)) as again:
                 await until(lambda: len(again.line) == 1)
-                assert again.page()["line"][0]["text"] == "for you"
+                assert again.make_page()["line"][0]["text"] == "for you"
             kept.write_text("{")
             with pytest.raises(ConfigError, match="remove it"):
                 Dismissed(kept)

@@ -122,7 +122,7 @@ def test_a_relay_that_lies_is_left(lie):
 
     async def test():
         said = [m.Announced(announcement.encoded), *LIES[lie](ours)]
-        honest = [m.Announced(announcement.encoded), m.State((ME.id,), (), room=True)]
+        honest = [m.Announced(announcement.encoded), m.ShowState((ME.id,), (), room=True)]
         for segment, body in ours:
             honest += on_the_wire(segment, body)
         async with liar(*said) as bad, liar(*honest) as good, hear(bad, good) as stream:
@@ -195,7 +195,7 @@ def test_one_who_withholds_is_left_for_one_who_is_ahead():
 
     async def test():
         words = [m.Announced(announcement.encoded)]
-        first = [*words, *on_the_wire(*ours[0])] + [m.State((ME.id,), (), room=True)] * 400
+        first = [*words, *on_the_wire(*ours[0])] + [m.ShowState((ME.id,), (), room=True)] * 400
         all_words = [*words, *(each for pair in ours for each in on_the_wire(*pair))]
         identity = Identity.generate()
 
@@ -208,7 +208,7 @@ def test_one_who_withholds_is_left_for_one_who_is_ahead():
                 heard = []
                 listening = asyncio.ensure_future(all_of(stream, heard))
                 await until(lambda: heard == [(0, b"one")])
-                stream.receiver.parents.learn([good])
+                stream.receiver.parents.learn_addresses([good])
                 await until(lambda: len(heard) == 3)
                 listening.cancel()
                 assert [body for _, body in heard] == [b"one", b"two", b"three"]
@@ -243,8 +243,8 @@ def test_a_gap_that_another_can_fill_is_none():
         lying = [*words, *on_the_wire(*ours[0]), m.Gap(1, 1), *on_the_wire(*ours[2])]
         good_words = [*words, *on_the_wire(*ours[1])]
         async with liar(*lying) as bad, liar(*good_words, stay=False) as good, hear(bad) as stream:
-            stream.receiver.parents.learn([good])
-            stream.receiver.parents.full(good, 10**9)  # not to be heard, only to be asked
+            stream.receiver.parents.learn_addresses([good])
+            stream.receiver.parents.note_full(good, 10**9)  # not to be heard, only to be asked
             heard = []
             listening = asyncio.ensure_future(all_of(stream, heard))
             await until(lambda: len(heard) == 3)
@@ -259,7 +259,7 @@ def test_two_chains_end_the_show_for_all_below():
     _, twin = chain(b"one", b"TWO")
 
     async def test():
-        said = [m.Announced(announcement.encoded), m.State((ME.id,), (), room=True)]
+        said = [m.Announced(announcement.encoded), m.ShowState((ME.id,), (), room=True)]
         said += [each for pair in (*ours, twin[1]) for each in on_the_wire(*pair)]
         async with liar(*said) as bad, hear(bad, place=HERE) as relay:
             await relay.announcement()
@@ -279,7 +279,7 @@ def test_nobody_hears_a_show_through_itself():
     listener = Identity.generate()
 
     async def test():
-        words = [m.Announced(announcement.encoded), m.State((ME.id, listener.id), (), room=True)]
+        words = [m.Announced(announcement.encoded), m.ShowState((ME.id, listener.id), (), room=True)]
         good_words = [m.Announced(announcement.encoded), *on_the_wire(*ours[0])]
         async with (
             liar(*words) as round_about,
@@ -299,7 +299,7 @@ def test_a_show_goes_on_after_a_restart(tmp_path):
         show, heard = bytes(range(32)), []
         async with produce(show=show, store=tmp_path / "shows" / "mine") as on_air:
             await on_air.write(b"one")
-            heard.append(on_air.held.get(0).segment)
+            heard.append(on_air.held.get_segment(0).segment)
             first = on_air.announcement
         async with produce(show=show, store=tmp_path / "shows" / "mine", title="other") as on_air:
             assert on_air.announcement == first

@@ -58,17 +58,17 @@ def test_the_vectors_are_opened():
 @given(st.floats(1, 3600), st.lists(st.floats(0, 100), max_size=60), st.integers(-(10**6), 10**9))
 def test_keys_are_bought_as_fast_as_they_last_and_eight_at_once(lasts, steps, now):
     pace = KeyPace(lasts)
-    assert sum(pace.allows(now) for _ in range(20)) == 8
+    assert sum(pace.allow_purchase(now) for _ in range(20)) == 8
     bought, began = 8, now
     for step in steps:
         now += step * lasts / 50
-        bought += pace.allows(now)
+        bought += pace.allow_purchase(now)
         assert bought <= 9 + (now - began) / lasts
 
 
 def test_keys_that_last_no_time_are_bought_at_any_pace():
     pace = KeyPace(0)
-    assert all(pace.allows(1.0) for _ in range(100))
+    assert all(pace.allow_purchase(1.0) for _ in range(100))
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**63 - 1))
@@ -166,7 +166,7 @@ def test_guests_hear_through_a_relay_that_cant():
                 assert caught.value.refusal == Refusal.NOT_INVITED
             late = await all_of(hear(*on_air.addresses, identity=ALICE, back_ms=0))
             assert words(late) == [b"init", b"two"]
-            carried = b"".join(on_air.held.get(each).data for each in range(on_air.held.edge + 1))
+            carried = b"".join(on_air.held.get_segment(each).data for each in range(on_air.held.edge + 1))
             assert not [each for each in (b"init", b"one", b"two") if each in carried]
 
     run(test())
@@ -212,16 +212,16 @@ def test_a_key_that_is_shared_opens_nothing_later():
     async def test():
         async with produce(admission=Guests([ALICE.id])) as on_air:
             await on_air.write(b"one")
-            shared = await on_air.issuer.ask(ALICE.id, ())
+            shared = await on_air.issuer.issue_keys(ALICE.id, ())
             thief = Opener(CAROL)
             thief.learn(shared)
-            one = on_air.held.get(1)
+            one = on_air.held.get_segment(1)
             assert thief.open(one.segment, one.data) == b"one"
             await on_air.rotate_key()
             two = await on_air.write(b"two")
-            thief.take_keys(on_air.held.get(2).segment, on_air.held.get(2).data)
+            thief.take_keys(on_air.held.get_segment(2).segment, on_air.held.get_segment(2).data)
             with pytest.raises(ShowSealed):
-                thief.open(two, on_air.held.get(two.number).data)
+                thief.open(two, on_air.held.get_segment(two.number).data)
 
     run(test())
 
@@ -237,7 +237,7 @@ def test_while_the_chain_is_away_nobody_loses_a_key_and_nobody_gets_one():
             admission.away = True
             await on_air.rotate_key()
             await on_air.write(b"two")
-            assert await on_air.issuer.ask(BOB.id, ()) == Refusal.NOT_NOW
+            assert await on_air.issuer.issue_keys(BOB.id, ()) == Refusal.NOT_NOW
             coming = asyncio.ensure_future(all_of(hear(*on_air.addresses, identity=BOB), late))
             await until(lambda: words(heard) == [b"one", b"two"])
             admission.away = False
@@ -293,7 +293,7 @@ def test_keys_are_asked_of_the_producer_at_the_show_itself_and_of_nobody_else():
             hear(*on_air.addresses, place=HERE, identity=BOB) as relay,
         ):
             await on_air.write(b"one")
-            await relay.receiver.opened()
+            await relay.receiver.wait_opened()
             assert "/show" in on_air.addresses[0]
             for address, given in ((on_air.addresses[0], True), (relay.addresses[0], False)):
                 async with relay.node.connect(address) as connection:
@@ -315,7 +315,7 @@ def test_a_producer_that_is_gone_is_given_up():
     async def test():
         announcement = Announcement.sign(ME, bytes(32), time_ms=0, sealed=True)
         with pytest.raises(ShowSealed, match="producer is down") as caught:
-            await KeyAsker(dial, lambda _: ["producer"]).ask(announcement, 1)
+            await KeyAsker(dial, lambda _: ["producer"]).ask_keys(announcement, 1)
         assert caught.value.refusal == Refusal.NOT_NOW
         assert asyncio.get_running_loop().time() >= 30
 
@@ -332,7 +332,7 @@ class Sold(Seats):
         super().__init__(bytes(32), lambda: 1000)
         self.tickets = {globals()[name].id.sui_address: count for name, count in tickets.items()}
 
-    async def _seats(self, accounts):
+    async def _count_seats(self, accounts):
         return {each: self.tickets.get(each, 0) for each in accounts}
 
 

@@ -21,7 +21,7 @@ def test_a_command_that_is_ended_in_the_middle_leaves_no_pipe_open(monkeypatch):
 
     async def test():
         with contextlib.suppress(OffAir):
-            async with Source(cutter_of("lines", 1.0), ENDLESS).cuts() as cuts:
+            async with Source(cutter_of("lines", 1.0), ENDLESS).iter_cuts() as cuts:
                 assert await anext(cuts)
                 await asyncio.sleep(0.1)  # the pipe is full, and reading it is paused
                 raise OffAir("nobody pays any more")

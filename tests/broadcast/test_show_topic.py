@@ -138,9 +138,18 @@ def test_a_lost_message_is_fetched_from_the_address():
             announced = m.Announced(on_air.announcement.encoded)
             for number in (0, 3):  # of one and two no message ever comes
                 told.waiting.put_nowait(message_of(announced, *sent[number]))
-            held = await receiver.opened()
-            await until(lambda: all(held.get(number) and held.get(number).whole for number in range(4)))
-            assert [held.get(number).data for number in range(4)] == [b"zero", b"one", b"two", b"three"]
+            held = await receiver.wait_opened()
+            await until(
+                lambda: all(
+                    held.get_segment(number) and held.get_segment(number).whole for number in range(4)
+                )
+            )
+            assert [held.get_segment(number).data for number in range(4)] == [
+                b"zero",
+                b"one",
+                b"two",
+                b"three",
+            ]
             assert not any(held.is_lost(number) for number in range(4))
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -165,7 +174,7 @@ def test_who_passes_on_what_is_not_its_authors_show_is_to_blame(kind):
     }[kind]
 
     async def test():
-        validate = receiver_of(Told()).validate
+        validate = receiver_of(Told()).validate_message
         assert (validate(good), validate(bad)) == (Verdict.ACCEPT, Verdict.REJECT)
 
     run(test())
@@ -181,10 +190,10 @@ def test_forged_segments_change_nothing_and_what_nobody_has_is_a_gap():
         forged = m.Piece(1, 0, b"TWO")
         for parts in (first, other, [lost[0], forged], third, last):
             told.waiting.put_nowait(message_of(announced, *parts))
-        held = await receiver.opened()
+        held = await receiver.wait_opened()
         await until(lambda: held.edge == 3)
-        assert held.get(0).data == b"one"
-        assert not held.get(1).whole
+        assert held.get_segment(0).data == b"one"
+        assert not held.get_segment(1).whole
         await until(lambda: held.is_lost(1))  # after a moment, and the only address is down
         assert receiver.path == (ME.id,)
         assert receiver.fault is None
@@ -199,6 +208,6 @@ def test_a_topic_in_which_the_producer_says_nothing_is_given_up():
         receiver = receiver_of(Told())
         await receiver.run()
         with pytest.raises(ShowLost):
-            await receiver.opened()
+            await receiver.wait_opened()
 
     clock.run(test())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dtp.carriers import CARRIERS, dial, listen, memory
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
-from dtp.carriers.memory import PACKET_SIZE, Link, pair
+from dtp.carriers.memory import PACKET_SIZE, MemoryLink, pair
 from dtp.testing.carrier_ends import End, settle
 from dtp.testing.clock import run
 
@@ -23,7 +23,7 @@ def test_a_stream_arrives_whole_and_in_order_in_any_split(
     pieces: list[bytes], sizes: list[int], delay: float, jitter: float, capacity: int
 ) -> None:
     async def main() -> None:
-        link = Link(delay=delay, jitter=jitter, chunks=sizes, capacity=capacity)
+        link = MemoryLink(delay=delay, jitter=jitter, chunks=sizes, capacity=capacity)
         near, far = (End(carrier).start() for carrier in pair(link, link))
         for piece in pieces:
             await near.send_piece(piece)
@@ -42,7 +42,7 @@ def test_a_cut_comes_after_exactly_so_many_bytes(
     pieces: list[bytes], sizes: list[int], cut_at: int, back: bool
 ) -> None:
     async def main() -> None:
-        cut, whole = Link(cut_at=cut_at, chunks=sizes, delay=1), Link()
+        cut, whole = MemoryLink(cut_at=cut_at, chunks=sizes, delay=1), MemoryLink()
         near, far = (End(carrier).start() for carrier in pair(cut, whole))
         for piece in pieces:
             await near.send_piece(piece)
@@ -63,7 +63,7 @@ def test_a_cut_comes_after_exactly_so_many_bytes(
 
 def test_a_cut_loses_what_is_under_way_the_other_way_too() -> None:
     async def main() -> None:
-        near, far = (End(carrier).start() for carrier in pair(Link(cut_at=3), Link(delay=5)))
+        near, far = (End(carrier).start() for carrier in pair(MemoryLink(cut_at=3), MemoryLink(delay=5)))
         far.write(b"too slow")
         near.write(b"12345")
         assert "cut after 3 bytes" in str(await near.until_lost())
@@ -76,7 +76,7 @@ def test_a_cut_loses_what_is_under_way_the_other_way_too() -> None:
     run(main())
 
 
-def _packets(link: Link, seed: int, count: int = 2000) -> list[int]:
+def _packets(link: MemoryLink, seed: int, count: int = 2000) -> list[int]:
     """The numbers of the packets that arrive, in their order."""
 
     async def main() -> list[int]:
@@ -93,7 +93,7 @@ def _packets(link: Link, seed: int, count: int = 2000) -> list[int]:
 
 
 def test_packets_are_lost_doubled_and_reordered_by_the_seed() -> None:
-    link = Link(delay=0.1, jitter=0.5, loss=0.25, duplicate=0.25)
+    link = MemoryLink(delay=0.1, jitter=0.5, loss=0.25, duplicate=0.25)
     first = _packets(link, seed=1)
     assert first == _packets(link, seed=1)
     assert first != _packets(link, seed=2)
@@ -103,12 +103,14 @@ def test_packets_are_lost_doubled_and_reordered_by_the_seed() -> None:
 
 
 def test_packets_without_faults_keep_their_order() -> None:
-    assert _packets(Link(delay=1), seed=1) == list(range(2000))
+    assert _packets(MemoryLink(delay=1), seed=1) == list(range(2000))
 
 
 def test_what_is_too_much_for_the_lossy_path_is_dropped() -> None:
     async def main() -> list[bytes]:
-        near, far = (End(carrier).start() for carrier in pair(Link(delay=1, capacity=3000), packets=True))
+        near, far = (
+            End(carrier).start() for carrier in pair(MemoryLink(delay=1, capacity=3000), packets=True)
+        )
         near.write_packet(bytes(PACKET_SIZE + 1))
         for number in range(5):  # more than may be under way
             near.write_packet(bytes([number]) * 1000)
@@ -124,7 +126,7 @@ def test_what_is_too_much_for_the_lossy_path_is_dropped() -> None:
 def test_delay_is_time_on_the_clock_and_doubles_for_a_round_trip() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        near, far = (End(carrier) for carrier in pair(Link(delay=2), Link(delay=3)))
+        near, far = (End(carrier) for carrier in pair(MemoryLink(delay=2), MemoryLink(delay=3)))
         far.recorder.on_received = far.write
         near.start(), far.start()
         begun = loop.time()
@@ -137,7 +139,7 @@ def test_delay_is_time_on_the_clock_and_doubles_for_a_round_trip() -> None:
 
 def test_an_abort_overtakes_nothing_that_has_arrived_and_drops_the_rest() -> None:
     async def main() -> None:
-        near, far = (End(carrier).start() for carrier in pair(Link(delay=1)))
+        near, far = (End(carrier).start() for carrier in pair(MemoryLink(delay=1)))
         near.write(b"first")
         await asyncio.sleep(1.5)
         near.write(b"second")
@@ -206,7 +208,7 @@ def test_any_order_of_calls_is_survived() -> None:
 
     async def one(seed: int) -> None:
         rng = random.Random(seed)
-        link = Link(delay=rng.choice([0, 1]), chunks=rng.choice([(), (3,)]), capacity=10)
+        link = MemoryLink(delay=rng.choice([0, 1]), chunks=rng.choice([(), (3,)]), capacity=10)
         ends = [End(carrier) for carrier in pair(link, link, seed=seed)]
         sent = {id(end): bytearray() for end in ends}
         for _ in range(rng.randrange(30)):

@@ -26,7 +26,7 @@ from dtp.carriers.errors import (
     TextMessageError,
     WebSocketError,
 )
-from dtp.carriers.memory import Link
+from dtp.carriers.memory import MemoryLink
 from dtp.carriers.websocket_carrier import (
     LEAST_READ,
     MAX_MESSAGE,
@@ -313,7 +313,7 @@ def test_frames_may_come_in_any_split(lengths: list[int], rng) -> None:
     )  # fmt: skip
 
     async def main() -> None:
-        below, far = memory.pair(back=Link(chunks=[rng.randrange(1, 50) for _ in range(5)]))
+        below, far = memory.pair(back=MemoryLink(chunks=[rng.randrange(1, 50) for _ in range(5)]))
         peer = End(far).start()
         end = End(server_carrier(below)).start()
         peer.write(stream)
@@ -366,7 +366,7 @@ def test_a_silent_peer_is_given_up() -> None:
 
 def test_a_peer_that_does_not_read_is_not_silent_by_that() -> None:
     async def main() -> None:
-        below, far = memory.pair(Link(capacity=1000))
+        below, far = memory.pair(MemoryLink(capacity=1000))
         end = End(server_carrier(below)).start()
         assert not end.write(bytes(2000))
         await asyncio.sleep(10 * PING_TIMEOUT)
@@ -382,7 +382,7 @@ def test_a_peer_that_does_not_read_is_not_silent_by_that() -> None:
 
 def test_pings_without_reading_the_answers_lose_the_carrier() -> None:
     async def main() -> None:
-        below, far = memory.pair(Link(capacity=1000))
+        below, far = memory.pair(MemoryLink(capacity=1000))
         end = End(server_carrier(below)).start()
         assert not end.write(bytes(2000))
         for _ in range(200):  # far has not started: it reads nothing

@@ -9,7 +9,7 @@ from test_websocket import server_carrier
 
 from dtp.carriers import memory
 from dtp.carriers.errors import ControlFloodError
-from dtp.carriers.memory import Link
+from dtp.carriers.memory import MemoryLink
 from dtp.carriers.websocket_carrier import LITTLE, LITTLE_RATE, WORTH
 from dtp.testing.carrier_ends import End
 from dtp.testing.clock import run
@@ -55,7 +55,7 @@ def test_small_messages_and_pings_now_and_then_go_on(data: bytes, pause: float) 
     """Records of a byte or two, as often as they come; and empty ones no oftener than may be."""
 
     async def main() -> None:
-        below, far = memory.pair(back=Link(delay=0.001))
+        below, far = memory.pair(back=MemoryLink(delay=0.001))
         peer = End(far).start()
         end = End(server_carrier(below)).start()
         for _ in range(3 * LITTLE // 100):

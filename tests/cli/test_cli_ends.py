@@ -21,7 +21,7 @@ from dtp.cli import main, output, selling
 from dtp.cli import serve as serving
 from dtp.cli.listening import Listening
 from dtp.cli.options import IdentitySource
-from dtp.cli.services import Directory, make
+from dtp.cli.services import ServiceDirectory, make
 from dtp.identity import Identity
 from dtp.pay.store import Store
 from dtp.pay.store.rows import Bought
@@ -126,7 +126,7 @@ def test_serving_waits_for_no_chain(monkeypatch):
         listening = Listening((), frozenset(), None, IdentitySource(Path("none")), until_eof=False)
         listening.__dict__["identity"] = Identity.generate()
         task = asyncio.create_task(
-            serving.serve_services(Directory(services), services, Given(), listening, None)
+            serving.serve_services(ServiceDirectory(services), services, Given(), listening, None)
         )
         await asked.wait()
         assert printed == ["listening"]

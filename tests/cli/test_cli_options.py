@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dtp.cli import COMMANDS, main, output
 from dtp.cli.demo import parse_size
 from dtp.cli.options import read_psk_file
-from dtp.cli.progress import Meter, size_text, speed_text
-from dtp.cli.services import Directory, Echo, Exec, Files, Forward, make
+from dtp.cli.progress import ProgressMeter, size_text, speed_text
+from dtp.cli.services import Echo, Exec, Files, Forward, ServiceDirectory, make
 from dtp.errors import ConfigError
 from dtp.files import FileInfo, Progress
 from dtp.identity import Identity
@@ -151,7 +151,7 @@ def test_what_a_service_option_means(kind, text, expected, name, value):
 
 def test_finding_a_service():
     echo, files, deep = make("echo", "echo="), make("file", "files=/"), make("exec", "files/run=date")
-    directory = Directory([echo, files, deep])
+    directory = ServiceDirectory([echo, files, deep])
     assert directory.find_service("") == (echo, "")
     assert directory.find_service("echo") == (echo, "")
     assert directory.find_service("echo/x") is None  # an echo has nothing below it
@@ -220,7 +220,7 @@ def test_the_meter_counts_what_moved(monkeypatch):
     times = iter([10.0, 11.0, 12.0, 14.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     file = FileInfo("f", 100, 0)
-    meter = Meter("sending", bar=False)
+    meter = ProgressMeter("sending", bar=False)
     with click.Context(click.Command("x")):
         for phase, done in (("check", 40), ("move", 40), ("move", 100)):
             meter(Progress(phase, file, done, 40 if phase == "move" else 0))

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dtp.cli.shows_screen import screen
 
-#: As `ShowWatcher.page` gives it.
+#: As `ShowWatcher.make_page` gives it.
 PAGE = {
     "air": "on air", "pot": "1 SUI", "next_slot": "0.1 SUI", "paid": "2 SUI", "tips": "0.5 SUI",
     "tickets": None, "more": 7,

@@ -35,7 +35,7 @@ class End:
         self.mouth = asyncio.StreamReader(limit=1 << 30)
         self.say, self.read, self.at_eof = self.mouth.feed_data, self.mouth.read, self.mouth.at_eof
         self.heard, self.code = b"", None
-        account = TurnClock.of(asyncio.get_running_loop()).shares.account("192.0.2.1")
+        account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account("192.0.2.1")
         self.connection = SimpleNamespace(account=account, charged=lambda work: work)
 
     def write(self, data):

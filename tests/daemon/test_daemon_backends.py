@@ -28,7 +28,7 @@ PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
 
 
 def chosen(balancer, now=0.0, key="k", count=1):
-    return [balancer.choose(key, now).place.port for _ in range(count)]
+    return [balancer.choose_backend(key, now).place.port for _ in range(count)]
 
 
 def test_round_robin_takes_turns():
@@ -46,12 +46,12 @@ def test_least_conn_takes_the_idlest():
 
 def test_hash_keeps_callers_where_they_are():
     balancer = Balancer(PLACES, "hash")
-    before = {key: balancer.choose(key, 0.0) for key in map(str, range(300))}
+    before = {key: balancer.choose_backend(key, 0.0) for key in map(str, range(300))}
     assert min(Counter(before.values()).values()) > 60
     gone = balancer.backends[0]
-    balancer.failed(gone, 0.0)
+    balancer.note_failed(gone, 0.0)
     for key, backend in before.items():
-        now = balancer.choose(key, 0.1)
+        now = balancer.choose_backend(key, 0.1)
         assert now is not gone
         assert backend is gone or now is backend
 
@@ -62,22 +62,22 @@ def test_a_failure_keeps_away_for_a_while(balance):
     one = balancer.backends[0]
     now = 0.0
     for penalty in (*PENALTIES, PENALTIES[-1]):
-        balancer.failed(one, now)
-        assert not one.usable(now + penalty - 0.001)
+        balancer.note_failed(one, now)
+        assert not one.is_usable(now + penalty - 0.001)
         assert 1 not in chosen(balancer, now, count=10)
         now += penalty
-        assert one.usable(now)
-    balancer.connected(one, now)
-    balancer.failed(one, now)
-    assert one.usable(now + PENALTIES[0])
+        assert one.is_usable(now)
+    balancer.note_connected(one, now)
+    balancer.note_failed(one, now)
+    assert one.is_usable(now + PENALTIES[0])
 
 
 def test_none_usable_is_tried_all_the_same():
     balancer = Balancer(PLACES, "round-robin")
     for backend in balancer.backends:
-        balancer.failed(backend, 0.0)
+        balancer.note_failed(backend, 0.0)
     tried = []
-    while (backend := balancer.choose("k", 0.0, tried)) is not None:
+    while (backend := balancer.choose_backend("k", 0.0, tried)) is not None:
         tried.append(backend)
     assert {backend.place.port for backend in tried} == {1, 2, 3}
 
@@ -86,7 +86,7 @@ def test_checks_take_out_and_bring_back():
     balancer, health = Balancer(PLACES, "round-robin"), Health(fall=2, rise=3)
     one = balancer.backends[0]
     transcript = [False, True, False, False, True, True, False, True, True, True]
-    changes = [balancer.checked(one, well, health, float(now)) for now, well in enumerate(transcript)]
+    changes = [balancer.note_checked(one, well, health, float(now)) for now, well in enumerate(transcript)]
     assert changes == [False, False, False, True, False, False, False, False, False, True]
     assert one.healthy
 
@@ -96,16 +96,16 @@ def test_who_comes_back_is_forgiven():
     balancer = Balancer(PLACES, "round-robin")
     one = balancer.backends[0]
     for _ in range(10):
-        balancer.failed(one, 0.0)
+        balancer.note_failed(one, 0.0)
     assert one.penalty_until == PENALTIES[-1]
-    balancer.connected(one, 1.0)
-    assert one.usable(1.0)
+    balancer.note_connected(one, 1.0)
+    assert one.is_usable(1.0)
     health = Health(every=1, timeout=1, http=None, fall=1, rise=1)
-    balancer.checked(one, False, health, 2.0)
-    balancer.failed(one, 2.0)
-    balancer.failed(one, 2.0)
-    assert balancer.checked(one, True, health, 2.1)
-    assert one.usable(2.1)
+    balancer.note_checked(one, False, health, 2.0)
+    balancer.note_failed(one, 2.0)
+    balancer.note_failed(one, 2.0)
+    assert balancer.note_checked(one, True, health, 2.1)
+    assert one.is_usable(2.1)
     assert one.failures == 0
 
 
@@ -114,9 +114,12 @@ def test_slow_start_after_a_check(balance):
     balancer = Balancer(PLACES[:2], balance, slow_start=10.0)
     health = Health(every=1, timeout=1, http=None, fall=1, rise=1)
     for well in (False, True):
-        balancer.checked(balancer.backends[0], well, health, 100.0)
+        balancer.note_checked(balancer.backends[0], well, health, 100.0)
     keys = [str(number) for number in range(1000)]
-    shares = [sum(balancer.choose(key, now).place.port == 1 for key in keys) for now in (100.0, 105.0, 110.0)]
+    shares = [
+        sum(balancer.choose_backend(key, now).place.port == 1 for key in keys)
+        for now in (100.0, 105.0, 110.0)
+    ]
     assert shares == [pytest.approx(91, abs=25), pytest.approx(333, abs=50), pytest.approx(500, abs=50)]
 
 
@@ -163,8 +166,8 @@ def test_what_a_check_finds(answer, fault):
 def test_slow_start():
     balancer = Balancer(PLACES[:2], "round-robin", slow_start=10.0)
     one = balancer.backends[0]
-    balancer.failed(one, 0.0)
-    balancer.connected(one, 100.0)
+    balancer.note_failed(one, 0.0)
+    balancer.note_connected(one, 100.0)
     shares = [Counter(chosen(balancer, 100.0 + after, count=100))[1] for after in (0.0, 5.0, 10.0)]
     assert shares[0] == pytest.approx(9, abs=2)
     assert shares[1] == pytest.approx(33, abs=2)
@@ -182,11 +185,11 @@ def test_a_usable_one_is_always_preferred(balance, events):
         now += after
         backend = balancer.backends[number]
         if well:
-            balancer.connected(backend, now)
+            balancer.note_connected(backend, now)
         else:
-            balancer.failed(backend, now)
-        usable = [one for one in balancer.backends if one.usable(now)]
-        found = balancer.choose("k", now)
+            balancer.note_failed(backend, now)
+        usable = [one for one in balancer.backends if one.is_usable(now)]
+        found = balancer.choose_backend("k", now)
         assert found in (usable or balancer.backends)
 
 

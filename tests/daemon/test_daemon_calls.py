@@ -7,7 +7,7 @@ import pytest
 
 from dtp.chain.resolver import service_number
 from dtp.daemon.config import values
-from dtp.daemon.config.model import Budget
+from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import Rate
 from dtp.daemon.paying.buying import Buyer
@@ -67,26 +67,26 @@ def test_what_is_a_call_is_counted_once(sent, calls, piece):
     counted = Calls(None, lambda: 0.0)
     reader = CallReader(counted)
     for at in range(0, len(sent), piece):
-        reader.feed(sent[at : at + piece])
+        reader.feed_data(sent[at : at + piece])
     assert counted.sent == calls
 
 
 def test_calls_that_were_sent_are_agreed_to_and_no_more():
     calls = Calls(None, lambda: 0.0)
-    CallReader(calls).feed(http() * 5)
-    assert [calls.agree(each) for each in (3, 3, 2, 1)] == [True, False, True, False]
+    CallReader(calls).feed_data(http() * 5)
+    assert [calls.agrees_to(each) for each in (3, 3, 2, 1)] == [True, False, True, False]
     assert calls.declined == {"calls": 4, "rate": 0}
 
 
 def test_calls_are_paid_at_the_highest_rate_that_is_said():
     now = [100.0]
     calls = Calls(Rate(10, 2.0), lambda: now[0])
-    CallReader(calls).feed(http() * 100)
-    assert [calls.agree(each) for each in (8, 3, 2, 1)] == [True, False, True, False]
+    CallReader(calls).feed_data(http() * 100)
+    assert [calls.agrees_to(each) for each in (8, 3, 2, 1)] == [True, False, True, False]
     now[0] += 1.0
-    assert [calls.agree(each) for each in (6, 5)] == [False, True]
+    assert [calls.agrees_to(each) for each in (6, 5)] == [False, True]
     now[0] += 1000.0
-    assert [calls.agree(each) for each in (10, 1)] == [True, False]
+    assert [calls.agrees_to(each) for each in (10, 1)] == [True, False]
     assert calls.declined["rate"] == 3 + 1 + 6 + 1
 
 
@@ -111,7 +111,7 @@ DAY = 86_400.0
 
 def buyer(store, most, every, now):
     wallet = SimpleNamespace(store=store, chain=SimpleNamespace(chain_id="c"))
-    return Buyer(wallet, Budget(most, every), None, None, None, TO, lambda: now[0])
+    return Buyer(wallet, BudgetSettings(most, every), None, None, None, TO, lambda: now[0])
 
 
 def sign(store, amount, *, host=HOST):

@@ -10,7 +10,7 @@ from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import health
 from dtp.daemon.relays.backends import Balancer
-from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.workers.parent import Workers
 
 from .conftest import NEAR, Backend, echo
@@ -71,7 +71,7 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
             await known(lambda: not pair.far._callers)
             for jump, is_banned in [(0.5, True), (2, False), (-100, True), (0, True)]:
                 calendar(NOON + jump * HOUR)
-                assert (caller in pair.far.status()["bans"]) is is_banned
+                assert (caller in pair.far.get_status()["bans"]) is is_banned
                 denied = pair.exposed.denials["ban"]
                 if is_banned:
                     pair.far._send_unwelcome_away()
@@ -86,13 +86,13 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
 
 def test_a_clock_that_was_ahead_for_a_while_ends_no_ban():
     async def main():
-        store = MemoryStore()
+        store = MemoryCountStore()
         await store.ban("dtp1a", 100.0)
-        assert await store.bans(50.0) == {"dtp1a": 100.0}
-        assert await store.bans(1e9) == {}
-        assert await store.bans(50.0) == {"dtp1a": 100.0}
+        assert await store.list_bans(50.0) == {"dtp1a": 100.0}
+        assert await store.list_bans(1e9) == {}
+        assert await store.list_bans(50.0) == {"dtp1a": 100.0}
         await store.ban("dtp1a", 0.0)
-        assert await store.bans(1.0) == {}
+        assert await store.list_bans(1.0) == {}
 
     asyncio.run(main())
 
@@ -116,8 +116,10 @@ def test_health_checks_do_not_notice(calendar):
             await known(lambda: one.healthy)
             for jump in (1000, -1000):
                 calendar(NOON + jump * HOUR)
-                assert one.usable(time.monotonic())
-                assert balancer._share(one, time.monotonic()) < 0.2  # slow start has not been jumped over
+                assert one.is_usable(time.monotonic())
+                assert (
+                    balancer._slow_start_share(one, time.monotonic()) < 0.2
+                )  # slow start has not been jumped over
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
@@ -130,7 +132,7 @@ def test_uptime_does_not_jump(run, calendar, jump):
         await pair.start(expose(1))
         workers = Workers(pair.far.config, NEAR.id, None, type("Table", (), {"workers": 0}))
         calendar(NOON + jump)
-        for status in (pair.far.status(), workers.status()):
+        for status in (pair.far.get_status(), workers.get_status()):
             assert 0 <= status["uptime"] < HOUR
 
     run(scenario)

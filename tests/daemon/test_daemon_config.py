@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dtp.carriers.errors import ListenError
 from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
-from dtp.daemon.config.places import Place, find_places
+from dtp.daemon.config.places import SourcePlace, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
 from dtp.daemon.process.control import Control, UntrustedFolder, path_near, path_of
 from dtp.identity import Identity
@@ -101,9 +101,9 @@ def test_places_of_everything():
         ("many", 1, "inner", "list", 0, "x"): (23, 5),
     }
     for path, (line, column) in expected.items():
-        assert places.values[path] == Place(line, column), path
-    assert places.of_key(("many", 1, "name")) == Place(19, 1)
-    assert places.of_key(("table", "sub")) == Place(14, 11)
+        assert places.values[path] == SourcePlace(line, column), path
+    assert places.of_key(("many", 1, "name")) == SourcePlace(19, 1)
+    assert places.of_key(("table", "sub")) == SourcePlace(14, 11)
 
 
 def every_path(value, path=()):

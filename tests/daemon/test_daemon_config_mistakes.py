@@ -329,7 +329,7 @@ def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key):
 def test_everything_is_all_there_is(monkeypatch):
     """Whoever adds a setting adds it here."""
     asked = set()
-    monkeypatch.setattr(reading.Section, "finish", lambda self: asked.update(self._asked))
+    monkeypatch.setattr(reading.Section, "check_unread", lambda self: asked.update(self._asked))
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {

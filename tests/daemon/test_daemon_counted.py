@@ -9,13 +9,13 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from dtp.daemon.policies import Call, Caller, Chain, Moment, Policies
+from dtp.daemon.policies import Call, Caller, Moment, Policies, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.server import Daemon
-from dtp.daemon.state import Key, Used, counted, make
+from dtp.daemon.state import CountKey, Used, counted, make
 from dtp.daemon.state.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
 from dtp.daemon.state.errors import StateError
-from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.table import Table, key_of
 from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.parent import Workers
@@ -32,7 +32,7 @@ QUOTA = 'quota = { requests = 2, every = "365d" }'
 RATE = 'rate = { requests = "2/d" }'
 SOME = Counted(
     {"dtp1a": FOR_EVER},
-    {Key("api/0/60", 3, "*"): Used(1, 2)},
+    {CountKey("api/0/60", 3, "*"): Used(1, 2)},
     {("api/rate/0/x", NEAR.id): (5.0, 6.5), ("api/rate/0/x", None): (1.0, 0.0)},
     {b"k" * 16: 7.25},
     "where",
@@ -57,13 +57,13 @@ def test_all_of_it_comes_through(monkeypatch):
 
 def test_of_many_those_who_used_most_are_told():
     many = range(MOST + 5)
-    kept = Counted.unpack(
+    kept = Counted.from_bytes(
         Counted(
             {str(n): float(n) for n in many},
-            {Key("a", 0, str(n)): Used(n, 0) for n in many},
+            {CountKey("a", 0, str(n)): Used(n, 0) for n in many},
             {},
             {n.to_bytes(16): float(n) for n in many},
-        ).pack()
+        ).to_bytes()
     )
     for found in (kept.bans, kept.used, kept.rows):
         assert len(found) == MOST
@@ -74,10 +74,10 @@ def test_of_many_those_who_used_most_are_told():
 @pytest.mark.parametrize(
     "said",
     [b"", b"{", b"[]", b'{"version": 2}', b'{"version": 1}', b'{"version": 1, "bans": [["x", "y"]]}',
-     SOME.pack().replace(NEAR.id.key.hex().encode(), b"00" * 31)],
+     SOME.to_bytes().replace(NEAR.id.key.hex().encode(), b"00" * 31)],
 )  # fmt: skip
 def test_what_another_version_tells_is_left(monkeypatch, caplog, said):
-    monkeypatch.setattr(Counted, "pack", lambda _: said)
+    monkeypatch.setattr(Counted, "to_bytes", lambda _: said)
     hand_over(monkeypatch, SOME)
     assert inherited() is NOTHING
     assert "are lost" in caplog.text
@@ -111,16 +111,16 @@ def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
             await pair.far.reload(pair.far_config(changed))
             await refused(port)
             assert pair.exposed.denials == {policy: 1}
-            assert pair.far.status()["bans"] == {str(OTHER.id): None}
-            before = Counted.unpack(pair.far.counted().pack())
+            assert pair.far.get_status()["bans"] == {str(OTHER.id): None}
+            before = Counted.from_bytes(pair.far.export_counts().to_bytes())
             listen = pair.far.listener.urls[0]
             await pair.far.close()
             pair.far = Daemon(pair.far_config(pair.expose, listen), FAR)
             await pair.far.start(counted=before)
             await refused(port)
             assert pair.exposed.denials == {policy: 1}
-            assert pair.far.status()["bans"] == {str(OTHER.id): None}
-            assert pair.far.counted().used == before.used
+            assert pair.far.get_status()["bans"] == {str(OTHER.id): None}
+            assert pair.far.export_counts().used == before.used
 
     run(scenario)
 
@@ -134,7 +134,7 @@ def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
             port = await pair.start(expose(backend.port, more=f"{QUOTA}\n{RATE}"), top=state)
             assert await exchange(port, b"x") == b"x"
             await pair.far.ban(str(OTHER.id), FOR_EVER)
-            told = pair.far.counted()
+            told = pair.far.export_counts()
             assert (told.bans, told.used) == ({str(OTHER.id): FOR_EVER}, {})
             assert str(tmp_path) not in told.kept_in  # the URL may hold a password
             ((_, peer),) = told.rates
@@ -153,30 +153,30 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
     async def scenario():
         table = Table(2) if several else None
         before = Policies(table)
-        before.make(settings)
+        before.make_all(settings)
         (api,) = settings.expose
         for _ in range(2):
-            assert Chain(before.of("api", api.rules)).ask(Call(caller), now) is None
+            assert PolicyChain(before.policies_for("api", api.rules)).ask_policies(Call(caller), now) is None
         told = Counted(
             {"dtp1a": FOR_EVER},
-            before.used(now.unix),
-            {} if several else before.rated(now.steady),
-            table.arrivals(now.steady) if several else {},
+            before.collect_used(now.unix),
+            {} if several else before.collect_rated(now.steady),
+            table.list_arrivals(now.steady) if several else {},
         )
         parent = Workers(settings, FAR.id, None, Table(2))
-        await parent._resume(Counted.unpack(told.pack()))
+        await parent._resume_counts(Counted.from_bytes(told.to_bytes()))
         after = Policies(parent._table)
-        after.make(settings)
-        (quota,), (rate,) = (dict(found) for found in (after.quotas(), after.rates()))
-        assert dict(after.rates())[rate].check(Call(caller), now).policy == "rate"
+        after.make_all(settings)
+        (quota,), (rate,) = (dict(found) for found in (after.iter_quotas(), after.iter_rates()))
+        assert dict(after.iter_rates())[rate].check_event(Call(caller), now).policy == "rate"
         (key,) = told.used
-        assert (await parent._store.exchange({key: Used()}))[key] == Used(2, 0)
+        assert (await parent._store.exchange_counts({key: Used()}))[key] == Used(2, 0)
         assert key.scope == quota
-        assert await parent._store.bans(0.0) == {"dtp1a": FOR_EVER}
-        parent._bans.replace(await parent._store.bans(0.0))
-        again = Counted.unpack(parent.counted().pack())
+        assert await parent._store.list_bans(0.0) == {"dtp1a": FOR_EVER}
+        parent._bans.replace_shared(await parent._store.list_bans(0.0))
+        again = Counted.from_bytes(parent.export_counts().to_bytes())
         assert (again.bans, again.used) == (told.bans, told.used)
-        assert again.rows.keys() == parent._table.arrivals(now.steady).keys()
+        assert again.rows.keys() == parent._table.list_arrivals(now.steady).keys()
         for used in (table, parent._table):
             if used is not None:
                 used.close()
@@ -190,19 +190,19 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
     url = f"sqlite://{tmp_path}/state.db"
     kept = f'[state]\nurl = "{url}"\n'
     hosted = f'[chain]\nhost = "0x{"1" * 64}"\n{kept}'
-    key, banned = Key("api/0/60", 3, "*"), {"dtp1a": FOR_EVER}
+    key, banned = CountKey("api/0/60", 3, "*"), {"dtp1a": FOR_EVER}
 
     async def life(top, told=NOTHING):
         """What one process knows of bans, hands over, and leaves in the store."""
         settings = config(tmp_path, f'{top}[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}')
         if several:
             served = Workers(settings, FAR.id, Mock(), Table(1))
-            served._begin = served._watch = AsyncMock()
+            served._start_worker = served._watch_worker = AsyncMock()
         else:
             served = Daemon(settings, FAR, gate=AsyncMock())
-        await served.start(counted=Counted.unpack(told.pack()))
+        await served.start(counted=Counted.from_bytes(told.to_bytes()))
         await served.take_over()
-        handed = served.counted()
+        handed = served.export_counts()
         await served.close()
         return dict(served._bans.known), handed
 
@@ -220,7 +220,9 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
         for top in (kept, kept, f'{kept}name = "front"\n', hosted, "", kept):
             held, told = await life(top, told)
             assert held == told.bans == banned, top
-        assert await in_store(str(FAR.id), lambda store: store.exchange({key: Used()})) == {key: Used(2, 0)}
+        assert await in_store(str(FAR.id), lambda store: store.exchange_counts({key: Used()})) == {
+            key: Used(2, 0)
+        }
         assert (await life(f'{kept}name = "other"\n'))[0] == {}
         await in_store("other", lambda store: store.ban("dtp1a", FOR_EVER + 1))
         assert (await life(f'{kept}name = "other"\n', told))[0] == {"dtp1a": FOR_EVER + 1}  # the longer one
@@ -239,27 +241,29 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
     settings = config(
         tmp_path, f'[state]\nurl = "{url}"\n[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}'
     )
-    key = Key("api/0/60", 3, "*")
+    key = CountKey("api/0/60", 3, "*")
 
     async def life(told, gives_way):
         if several:
             served = Workers(settings, FAR.id, Mock(), Table(1))
-            served._begin = served._watch = AsyncMock()
+            served._start_worker = served._watch_worker = AsyncMock()
         else:
             served = Daemon(settings, FAR, gate=AsyncMock())
         await served.start(counted=told)
         assert served._bans.known == told.bans
-        assert served.counted().used == told.used  # for one that takes over from this one before it was told
+        assert (
+            served.export_counts().used == told.used
+        )  # for one that takes over from this one before it was told
         if gives_way:
             await served.take_over()
             await served.take_over()
-            assert served.counted().used == {}
+            assert served.export_counts().used == {}
         await served.close()
 
     async def kept():
         store = make(url, str(FAR.id))
         await store.open()
-        found = (await store.exchange({key: Used()}))[key], await store.bans(0)
+        found = (await store.exchange_counts({key: Used()}))[key], await store.list_bans(0)
         await store.close()
         return found
 
@@ -277,15 +281,15 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
 
 def test_a_store_that_is_away_is_told_later(caplog):
     """Once, whatever it takes; a ban that was ended here meanwhile isn't told."""
-    key = Key("api/0/60", 3, "*")
+    key = CountKey("api/0/60", 3, "*")
 
-    class Away(MemoryStore):
+    class Away(MemoryCountStore):
         fails = iter([True, True, True, False, False, True])
 
-        async def exchange(self, deltas):
+        async def exchange_counts(self, deltas):
             if next(self.fails, False):
                 raise StateError("away")
-            return await super().exchange(deltas)
+            return await super().exchange_counts(deltas)
 
         async def ban(self, caller, until):
             if next(self.fails, False):
@@ -295,14 +299,14 @@ def test_a_store_that_is_away_is_told_later(caplog):
     async def scenario():
         store, known = Away(), []
         inherited = Inherited({key: Used(2, 5)}, {"dtp1a": 5.0, "dtp1b": 6.0, "dtp1c": 7.0})
-        telling = asyncio.create_task(inherited.tell(store, known.append))
+        telling = asyncio.create_task(inherited.tell_store(store, known.append))
         await asyncio.sleep(1.5)
         assert store.used == {}
         assert inherited.used == {key: Used(2, 5)}
         inherited.leave_out("dtp1c")
         await telling
         assert store.used == {key: Used(2, 5)}
-        assert await store.bans(0) == {"dtp1a": 5.0, "dtp1b": 6.0}
+        assert await store.list_bans(0) == {"dtp1a": 5.0, "dtp1b": 6.0}
         assert known == ["dtp1a", "dtp1b"]
         assert (inherited.used, inherited.bans) == ({}, {})
         assert len(caplog.messages) == 1
@@ -316,8 +320,8 @@ def test_buckets_that_are_empty_are_not_told():
     table = Table(1)
     keys = [key_of(number) for number in range(3)]
     for seconds, key in enumerate(keys):
-        table.push(key, float(seconds), 100.0)
-    assert table.arrivals(100.5) == {keys[1]: 101.0, keys[2]: 102.0}
+        table.push_arrival(key, float(seconds), 100.0)
+    assert table.list_arrivals(100.5) == {keys[1]: 101.0, keys[2]: 102.0}
     table.close()
 
 

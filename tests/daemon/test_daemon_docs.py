@@ -64,7 +64,7 @@ def test_its_tables_have_every_setting(monkeypatch):
         table = next((part for part in reversed(section.path) if isinstance(part, str)), "")
         asked.update((table, key) for key in section._asked)
 
-    monkeypatch.setattr(reading.Section, "finish", finish)
+    monkeypatch.setattr(reading.Section, "check_unread", finish)
     rules = "schedule = {}\nmethods = {deny='x'}\nconcurrency = {}\nquota = {every=1,bytes=1}"
     rules += "\nrate = [{requests='1/s'}]"
     load_text(NODE, Path("x"))
@@ -165,6 +165,6 @@ allow = "*"
 """,
         Path("x"),
     )
-    asked = [one.name for one in Policies().of("a", rules.expose[0].rules) if event in one.asks]
+    asked = [one.name for one in Policies().policies_for("a", rules.expose[0].rules) if event in one.asks]
     (row,) = re.findall(rf"^\| {when} \| (.*) \|$", TEXT, re.MULTILINE)
     assert [name for name in re.findall(r"`(\w+)`", row) if name in POLICIES] == asked

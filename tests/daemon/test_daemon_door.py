@@ -34,7 +34,7 @@ def request(service="api", ticket=b""):
 async def refusal(daemon, asked):
     """What the door says; the code."""
     with pytest.raises(Refuse) as caught:
-        await daemon._door.admit(asked)
+        await daemon._door.admit_request(asked)
     return caught.value.code
 
 
@@ -47,7 +47,7 @@ def fill(daemon):
 
 
 def ban(daemon):
-    daemon._bans.set(NEAR.id.sui_address, FOR_EVER)
+    daemon._bans.set_ban(NEAR.id.sui_address, FOR_EVER)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(
         await pair.far.start()
         again = replace(request(ticket=b"used up"), again=True)
         drain(pair.far)
-        assert pair.far._door.admit(again) is None
-        assert pair.far._door.admit(replace(again, service="gone")) is None
+        assert pair.far._door.admit_request(again) is None
+        assert pair.far._door.admit_request(replace(again, service="gone")) is None
         ban(pair.far)
         with pytest.raises(Refuse, match="banned by the operator"):
-            pair.far._door.admit(again)
+            pair.far._door.admit_request(again)
 
     run(scenario)
 
@@ -110,11 +110,11 @@ def test_the_operator_hears_why_a_ticket_was_not_checked(run, caplog):
 
     async def scenario(pair):
         gate = List()
-        gate.admit = admit
+        gate.admit_request = admit
         pair.far = Daemon(pair.far_config(expose_on_chain(1)), FAR, gate=gate)
         await pair.far.start()
         with pytest.raises(Refuse, match=r"^try again later$"):
-            await pair.far._door.admit(request())
+            await pair.far._door.admit_request(request())
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)
@@ -128,7 +128,9 @@ def test_who_is_refused_after_all_is_counted_too(run, code, name):
     async def scenario(pair):
         pair.far = Daemon(pair.far_config(expose(1)), FAR)
         await pair.far.start()
-        pair.far.side.shop = Mock(enter=AsyncMock(side_effect=Refuse(code, "taken")), close=AsyncMock())
+        pair.far.side.shop = Mock(
+            meter_connection=AsyncMock(side_effect=Refuse(code, "taken")), close=AsyncMock()
+        )
         wire = Mock(peer=NEAR.id, source="192.0.2.7", service="api")
         assert not await pair.far._is_paid(wire, caller_of(wire))
         wire.abort.assert_called_once_with(code, "taken", detail=0)
@@ -142,10 +144,10 @@ def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
         await pair.start(expose(1))
         far = pair.far
         assert await refusal(far, request("x\nitems")) == CloseCode.UNKNOWN_SERVICE
-        far._door.failed("192.0.2.8", Crowded("too many"))
-        far._door.failed("192.0.2.9", HandshakeError("garbage"))
-        far._door.failed("192.0.2.10", CarrierError("it broke off"))
-        status = far.status()
+        far._door.note_failed("192.0.2.8", Crowded("too many"))
+        far._door.note_failed("192.0.2.9", HandshakeError("garbage"))
+        far._door.note_failed("192.0.2.10", CarrierError("it broke off"))
+        status = far.get_status()
         counts = {"unknown-service": 1, "half-open": 1, "handshake": 1}
         assert status["refused"] == counts
         assert merge([status, ended(status)])["refused"] == dict.fromkeys(counts, 2)
@@ -173,9 +175,9 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog, monkeypat
     async def scenario(pair):
         await pair.start(expose(1))
         for _ in range(1000):
-            pair.far._door.failed("192.0.2.8", HandshakeError("garbage"))
+            pair.far._door.note_failed("192.0.2.8", HandshakeError("garbage"))
         assert await refusal(pair.far, request("other")) == CloseCode.UNKNOWN_SERVICE
-        assert pair.far.status()["refused"]["handshake"] == 1000
+        assert pair.far.get_status()["refused"]["handshake"] == 1000
 
     caplog.set_level("INFO", "dtpd")
     shown = logs.Recent()

@@ -59,7 +59,7 @@ def test_a_greeting_in_pieces(make, request_of, step):
     data = request_of(HOST) + b"rest"
     greeting, found, at = make(), None, 0
     while found is None:
-        found = greeting.receive(data[at : at + step])
+        found = greeting.receive_data(data[at : at + step])
         at += step
     assert str(found) == f"dtp://{NEAR.id}/api"
     assert greeting.rest + data[at:] == b"rest"
@@ -86,7 +86,7 @@ def test_a_greeting_in_pieces(make, request_of, step):
 )
 def test_greetings_that_are_rejected(make, data, answer):
     with pytest.raises(Rejected) as caught:
-        make().receive(data)
+        make().receive_data(data)
     assert caught.value.answer.startswith(answer)
 
 
@@ -95,26 +95,26 @@ def test_any_bytes_are_waited_for_or_rejected(make, pieces):
     greeting = make()
     for piece in pieces:
         try:
-            if greeting.receive(piece) is not None:
+            if greeting.receive_data(piece) is not None:
                 return
         except Rejected:
             return
 
 
 def test_refusals_are_told():
-    assert Socks5().failed(Reason.DENIED)[1] == 2
-    assert Socks5().failed(Reason.NO_BACKEND)[1] == 4
-    assert Socks5().failed(Reason.CLOSED_NOW)[1] == 2
-    assert Connect().failed(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
-    assert Connect().failed(Reason.CLOSED_NOW).startswith(b"HTTP/1.1 403 ")
-    assert Connect().failed(Reason.NO_BACKEND).startswith(b"HTTP/1.1 502 ")
+    assert Socks5().failure_reply(Reason.DENIED)[1] == 2
+    assert Socks5().failure_reply(Reason.NO_BACKEND)[1] == 4
+    assert Socks5().failure_reply(Reason.CLOSED_NOW)[1] == 2
+    assert Connect().failure_reply(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
+    assert Connect().failure_reply(Reason.CLOSED_NOW).startswith(b"HTTP/1.1 403 ")
+    assert Connect().failure_reply(Reason.NO_BACKEND).startswith(b"HTTP/1.1 502 ")
 
 
 @pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
 def test_a_program_that_does_not_wait_for_the_answer(make, request_of):
     """However much it sends behind its greeting."""
     greeting = make()
-    assert greeting.receive(request_of(HOST) + b"x" * 100_000) is not None
+    assert greeting.receive_data(request_of(HOST) + b"x" * 100_000) is not None
     assert greeting.rest == b"x" * 100_000
 
 
@@ -159,7 +159,7 @@ def test_curl_names_the_service(run, tmp_path, monkeypatch, mode, option):
                 )  # fmt: skip
                 assert (done.returncode == 0) == (code == 0), (host, done)
                 assert code is None or b'"size": 5000' in done.stdout
-            assert pair.near.status()["forwarded"][0]["failed"] == 2
+            assert pair.near.get_status()["forwarded"][0]["failed"] == 2
 
     run(scenario)
 
@@ -174,8 +174,8 @@ def test_who_finds_no_room_is_told_at_once(run, tmp_path, monkeypatch, mode, sai
         reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
         assert (await reader.read()).startswith(said)
         writer.close()
-        assert pair.near.status()["forwarded"][0]["failed"] == 1
-        assert pair.near._active() == 0
+        assert pair.near.get_status()["forwarded"][0]["failed"] == 1
+        assert pair.near._count_active() == 0
 
     run(scenario)
 

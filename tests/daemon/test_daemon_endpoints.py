@@ -196,9 +196,9 @@ def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain,
             await successor.start()
             (endpoint,) = (await beacon_of(hosted)).endpoints
             assert endpoint.generation == successor.side.announcer.generation == 1
-            await pair.far.side.announcer.beat()
+            await pair.far.side.announcer.send_heartbeat()
             assert told == [True]
-            assert pair.far.status()["fenced"]
+            assert pair.far.get_status()["fenced"]
             assert pair.far.draining
             assert await streams_of(reader, writer, b"finish") == b"finish"
             writer.close()
@@ -235,17 +235,17 @@ def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, c
             await announcer.start()
             ttl = (await beacon_of(hosted)).ttl_ms / 1000
             now[0] += ttl
-            await announcer.beat()
+            await announcer.send_heartbeat()
             assert looks == []
             now[0] += ttl + 1
-            await announcer.beat()
+            await announcer.send_heartbeat()
             assert looks == [now[0]]
             apart.append(True)
             now[0] += ttl - 1
-            await announcer.beat()
+            await announcer.send_heartbeat()
             assert (len(looks), fenced) == (1, [])
             now[0] += ttl + 1
-            await announcer.beat()
+            await announcer.send_heartbeat()
             assert (len(looks), fenced, announcer.fenced) == (2, [True], True)
             await announcer.stop(withdraw=False)
 

@@ -168,7 +168,7 @@ def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
             ends[1][1].write(b"x")
             await until(lambda: pair.exposed.active == 2)
             assert backend.connections == 1
-            pair.exposed.abort(Reason.DRAINING)
+            pair.exposed.abort_streams(Reason.DRAINING)
             for reader, writer in ends:
                 with pytest.raises(ConnectionResetError):
                     await reader.read()
@@ -191,8 +191,8 @@ def test_a_stream_that_is_ended_before_it_has_begun(run, host, more):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")  # is more than the rate allows
             await until(lambda: pair.exposed.active)
-            exposed, take = pair.exposed, pair.exposed.take
-            exposed.take = lambda *which: (take(*which), exposed.abort(Reason.DRAINING))
+            exposed, take = pair.exposed, pair.exposed.take_stream
+            exposed.take_stream = lambda *which: (take(*which), exposed.abort_streams(Reason.DRAINING))
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
             await until(lambda: exposed.active == 0)
@@ -212,7 +212,7 @@ def test_a_program_that_is_ended_before_it_is_served(run):
             with here:
                 there.setblocking(False)
                 forwarded._on_socket(there)
-                forwarded.abort(Reason.DRAINING)
+                forwarded.abort_streams(Reason.DRAINING)
                 await until(lambda: there.fileno() < 0)
                 assert here.recv(1) == b""
                 assert not forwarded._opening
@@ -304,7 +304,7 @@ def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
             port = await pair.start(expose(backend.port).replace('"*"', f'"{me}"'))
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"hello")
-            assert "is not on the list" in pair.near.status()["forwarded"][0]["trouble"]
+            assert "is not on the list" in pair.near.get_status()["forwarded"][0]["trouble"]
             assert backend.connections == 0
 
     run(scenario)
@@ -413,7 +413,7 @@ def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
             else:
                 (pool,) = pair.near._pools
                 monkeypatch.setattr(pool, "stream_now", lambda: None)
-                monkeypatch.setattr(pool, "stream", slow.call(pool.stream))
+                monkeypatch.setattr(pool, "get_stream", slow.call(pool.get_stream))
             asking = asyncio.ensure_future(exchange(port, b"x"))
             await slow.began.wait()
             draining = asyncio.ensure_future((pair.far if end == "far" else pair.near).drain(PATIENCE))
@@ -470,9 +470,9 @@ def test_a_reload_holds_for_who_waited_for_its_rate(run, asks):
                 await until(lambda: not asks or stream._size == len(request))
                 delayed.append(stream)
                 await go_on.wait()
-                exposed._begin(caller, stream, opened)
+                exposed._begin_stream(caller, stream, opened)
 
-            exposed._wait, exposed.delay = wait, lambda caller, size: 0.0 if delayed else 1.0
+            exposed._begin_delayed, exposed.compute_delay = wait, lambda caller, size: 0.0 if delayed else 1.0
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request if asks else b"")
             await until(lambda: delayed)
@@ -483,7 +483,7 @@ def test_a_reload_holds_for_who_waited_for_its_rate(run, asks):
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 404 ")
             assert b"connection: close" not in head.lower()
-            assert (exposed.status(0)["open"], pair.exposed.status(0)["open"]) == (0, 1)
+            assert (exposed.get_status(0)["open"], pair.exposed.get_status(0)["open"]) == (0, 1)
             writer.close()
 
     request = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -544,7 +544,7 @@ def test_programs_have_a_budget(run, caplog):
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
             pair.far.budget = 4
-            assert (pair.near._load(), pair.far._load()) == (
+            assert (pair.near._compute_load(), pair.far._compute_load()) == (
                 0,
                 0.25,
             )  # callers are told of what is exposed alone
@@ -557,12 +557,12 @@ def test_programs_have_a_budget(run, caplog):
             await forwarded.ledger.wait_empty()
             assert await exchange(port, b"again") == b"again"
             governor = pair.near._governor
-            governor.look(lambda: governor.bound + 1)
+            governor.check_memory(lambda: governor.bound + 1)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"no memory")
-            governor.look(lambda: governor.bound)
+            governor.check_memory(lambda: governor.bound)
             waiting = asyncio.Event()
-            forwarded._open(waiting.wait(), lambda: None)
+            forwarded._start_serving(waiting.wait(), lambda: None)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"too many")
             waiting.set()
@@ -579,8 +579,8 @@ def test_open_streams_are_not_counted_for_each_that_comes(run, monkeypatch):
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             pair.near.budget = 5
-            counted = Mock(wraps=pair.near._active)
-            monkeypatch.setattr(pair.near, "_active", counted)
+            counted = Mock(wraps=pair.near._count_active)
+            monkeypatch.setattr(pair.near, "_count_active", counted)
             (forwarded,) = pair.near.forwarded.values()
             for _ in range(10):
                 assert await exchange(port, b"x") == b"x"

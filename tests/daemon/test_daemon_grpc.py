@@ -308,7 +308,7 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run):
                 unary = channel.unary_unary(f"{PACKAGE}/Unary")
                 assert await unary(b"x") == b"x"
                 (caller,) = pair.far._callers.values()
-                pair.exposed.chain.moved(Move(caller, 10**6), moment())
+                pair.exposed.chain.count_moved(Move(caller, 10**6), moment())
                 for _ in range(2):
                     assert "quota" in await told_to_wait(unary)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
@@ -472,7 +472,7 @@ def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
                 await writer.drain()
             while more := await reader.read(65536):
                 found += more
-            pair.exposed.ledger.finish(Ending())  # told twice, while it listens yet
+            pair.exposed.ledger.finish_sessions(Ending())  # told twice, while it listens yet
             writer.close()
             assert await draining
             assert pair.exposed.ledger.failed == 0
@@ -489,7 +489,7 @@ def test_who_broke_off_is_said(run):
             await out.read()
             (session,) = pair.exposed.ledger.open
             for forwarded in pair.near.forwarded.values():
-                forwarded.abort(Reason.CLIENT_GONE)
+                forwarded.abort_streams(Reason.CLIENT_GONE)
             await pair.exposed.ledger.wait_empty()
             assert session.why == "the client broke off (there)"
             await failure(rest(out))
@@ -507,8 +507,8 @@ def test_a_drain_passes_over_who_has_just_gone(run):
             assert await both.read() == b"x"
             (session,) = pair.exposed.ledger.open
             session.stream.reset()
-            pair.exposed.ledger.finish(Ending())
-            pair.exposed.ledger.finish(Ending())
+            pair.exposed.ledger.finish_sessions(Ending())
+            pair.exposed.ledger.finish_sessions(Ending())
             await failure(both.read())
 
     run(scenario)
@@ -614,7 +614,7 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk):
 
     async def scenario(talk):
         encoder, answers = Encoder(), Encoder()
-        talk.exposed.moved = lambda caller, size: Reason.QUOTA
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         (backend,) = talk.links

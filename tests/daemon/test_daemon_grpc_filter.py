@@ -97,13 +97,13 @@ def test_calls_that_wait_go_on_in_their_order():
     assert wire.filter.held == 10
     assert wire.filter.kept > 4 * grpc._PER_CALL
     denial = Denial("price", Reason.UNPAID, "all is spent")
-    wire.filter.settle(5, None)
-    wire.filter.settle(3, denial)
+    wire.filter.settle_call(5, None)
+    wire.filter.settle_call(3, denial)
     there, (status, reset) = wire.sent()
     assert there == []
     assert (status.stream_id, reset.stream_id) == (3, 3)
     assert (b"grpc-status", b"8") in wire.answers.decode(status.data, raw=True)
-    wire.filter.settle(1, None)
+    wire.filter.settle_call(1, None)
     there, (room,) = wire.sent()
     assert [(type(one).__name__, one.stream_id) for one in there] == [
         ("HeadersFrame", 1),
@@ -114,7 +114,7 @@ def test_calls_that_wait_go_on_in_their_order():
     for one in (there[0], there[2]):
         assert (b":path", b"/a.B/C") in wire.decoder.decode(one.data, raw=True)
     assert (room.stream_id, room.window_increment) == (0, 1)
-    wire.filter.settle(7, denial)  # its client has cancelled it, and is told nothing
+    wire.filter.settle_call(7, denial)  # its client has cancelled it, and is told nothing
     there, (room,) = wire.sent()
     assert (there, room.stream_id, wire.filter.held, wire.filter.calls) == ([], 0, 0, 2)
     assert wire.filter.kept == 0
@@ -178,7 +178,7 @@ def test_a_call_that_waits_when_the_backend_goes():
     # No more of its messages are wanted: a client with an open call takes the end of the connection for the answer.
     assert isinstance(stop, h2.RstStreamFrame)
     assert (stop.stream_id, stop.error_code) == (1, 0)
-    wire.filter.settle(1, None)
+    wire.filter.settle_call(1, None)
     assert wire.sent() == [[], []]
 
 

@@ -157,7 +157,7 @@ def test_a_backend_gets_the_proxy_header_first(run):
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeypatch, kind):
     """A socket whose other end has reset has no peer's name: it ended all of the caller's connection."""
-    first = Exposed._first
+    first = Exposed._proxy_header
 
     def name(exposed, caller, sock):
         if sock.getpeername()[1] == gone.port:
@@ -168,7 +168,7 @@ def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeyp
         await reader.read(16)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    monkeypatch.setattr(Exposed, "_first", name)
+    monkeypatch.setattr(Exposed, "_proxy_header", name)
     gone, there = Backend(serve), Backend(serve)
 
     async def scenario(pair):
@@ -208,7 +208,7 @@ def test_backends_that_all_break_off_are_asked_once_each(run, monkeypatch):
             writer.close()
             assert (pair.exposed.active, pair.exposed.ledger.failed, asked[0].fileno()) == (0, 1, -1)
 
-    monkeypatch.setattr(Exposed, "_first", name)
+    monkeypatch.setattr(Exposed, "_proxy_header", name)
     run(scenario)
 
 
@@ -663,7 +663,7 @@ def test_idle_means_both_directions():
             loop.call_later(seconds, lambda: setattr(talk, "_moved_at", loop.time()))
         began = loop.time()
         with pytest.raises(Ended, match="no bytes") as caught:
-            await talk._timed(lambda: asyncio.Event().wait(), 10)
+            await talk._run_in_time(lambda: asyncio.Event().wait(), 10)
         assert caught.value.reason is Reason.IDLE
         return loop.time() - began
 
@@ -834,7 +834,7 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
                 assert (await ask(client))[0] == 200
                 (caller,) = pair.far._callers.values()
-                pair.exposed.chain.moved(Move(caller, 10**6), moment())
+                pair.exposed.chain.count_moved(Move(caller, 10**6), moment())
                 for _ in range(2):
                     status, retry, text = await ask(client)
                     assert (status, "the quota of 1000000 bytes is used up" in text) == (429, True)

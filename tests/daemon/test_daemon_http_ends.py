@@ -13,9 +13,9 @@ from dtp.daemon.config import model
 from dtp.daemon.http.parsing import LEAST
 from dtp.daemon.http.session import HttpSession, retry_after
 from dtp.daemon.policies import Bounds
-from dtp.daemon.policies.methods import Methods
+from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relays.expose import FLUSH, Link
+from dtp.daemon.relays.expose import FLUSH, BackendLink
 from dtp.daemon.relays.ledger import Ending
 from dtp.session.codes import StreamReset
 
@@ -52,7 +52,7 @@ def test_what_was_read_is_answered_though_the_daemon_ends(talk):
     """Also while a rate of bytes has it wait."""
 
     async def scenario(talk):
-        talk.exposed.delay = lambda caller, size: 3.0
+        talk.exposed.compute_delay = lambda caller, size: 3.0
         talk.client.say(GET)
         await asyncio.sleep(1)
         talk.session.finish(Ending())
@@ -99,8 +99,8 @@ def test_who_waits_here_does_not_trickle(talk):
             await asyncio.sleep(60)
 
         await asyncio.sleep(0)
-        talk.session._parsing = SimpleNamespace(turn=turn)
-        talk.exposed.delay = lambda caller, size: 30.0 * bool(size)
+        talk.session._parsing = SimpleNamespace(wait_turn=turn)
+        talk.exposed.compute_delay = lambda caller, size: 30.0 * bool(size)
         talk.client.say(GET[:-1])
         await seen(lambda: waiting)
         await asyncio.sleep(59)
@@ -243,7 +243,7 @@ def test_bandwidth_pauses_in_both_directions(talk):
     """What was read waits here for so long as the rate says, and goes on whole."""
 
     async def scenario(talk):
-        talk.exposed.moved = talk.exposed.delay = lambda caller, size: size * 0.1
+        talk.exposed.count_moved = talk.exposed.compute_delay = lambda caller, size: size * 0.1
         loop = asyncio.get_running_loop()
         talk.client.say(GET)
         backend = await talk.asked()
@@ -264,7 +264,7 @@ def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
         talk.client.say(b"POST /" + HEAD + head + b"a" if way == "beside a body" else GET)
         backend = await talk.asked()
         waits = [20.0]
-        talk.exposed.moved = lambda caller, size: waits.pop() if waits else None
+        talk.exposed.count_moved = lambda caller, size: waits.pop() if waits else None
         if way == "alone":
             backend.say(OK)
         else:
@@ -298,7 +298,7 @@ def test_each_request_has_its_time(talk, kind):
         assert await talk.ended() == 9
         assert talk.client.heard.rpartition(b"HTTP/1.1 ")[2].startswith(b"504 ")
         assert (talk.client.code, talk.session.why) == (0, words(Reason.TIME))
-        assert talk.exposed.requests.status()["statuses"] == {"2xx": 3, "5xx": 1}
+        assert talk.exposed.requests.get_status()["statuses"] == {"2xx": 3, "5xx": 1}
 
     talk(scenario, kind=kind, bounds=Bounds(time=9))
 
@@ -408,7 +408,7 @@ def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
         await turns(lambda: talk.links)
         assert await turns(lambda: len(talk.links[0].heard) > 10_000_000) > 100
 
-    talk(scenario, policies=[Methods(model.MethodRule(deny=("PUT",)))])
+    talk(scenario, policies=[MethodsPolicy(model.MethodRule(deny=("PUT",)))])
 
 
 def test_who_is_waited_for_holds_up_nobody(talk):
@@ -526,7 +526,7 @@ def test_a_rule_about_bytes_ends_who_waits(talk, kind, asks):
     backend has done what was asked."""
 
     async def scenario(talk):
-        talk.exposed.moved = lambda caller, size: Reason.QUOTA
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
         for number in (1, 2):
             talk.client.say(asks)
             (await talk.asked(number)).say(OK)
@@ -566,7 +566,7 @@ def test_so_much_is_read_of_a_body_that_nobody_wants(talk, size, stays):
         assert (b"\r\nconnection: close\r\n" in talk.client.heard) is not stays  # or it would be used again
         assert len(talk.links) == stays
 
-    talk(scenario, policies=[Methods(model.MethodRule(deny=("POST",)))])
+    talk(scenario, policies=[MethodsPolicy(model.MethodRule(deny=("POST",)))])
 
 
 @pytest.mark.parametrize(("size", "passes"), [(16 << 20, True), ((16 << 20) + 1, False)])
@@ -594,7 +594,7 @@ def test_an_answer_that_has_to_be_kept_whole_has_a_bound(talk, size, passes):
             assert {one["id"]: "error" in one for one in found} == {1: True, 2: True}
             assert talk.client.code == 0
 
-    talk(scenario, kind="json-rpc", policies=[Methods(model.MethodRule(deny=("b",)))])
+    talk(scenario, kind="json-rpc", policies=[MethodsPolicy(model.MethodRule(deny=("b",)))])
 
 
 # ---- answers that come early -------------------------------------------------------------------------------------
@@ -851,7 +851,7 @@ def test_a_backend_that_takes_the_rest_in_time_is_left_alone(monkeypatch):
         loop.set_exception_handler(lambda _, context: told.append(context))
         ours, theirs = socket.socketpair()
         backend = SimpleNamespace(active=1)
-        link = Link(*await asyncio.open_connection(sock=ours), backend)
+        link = BackendLink(*await asyncio.open_connection(sock=ours), backend)
         link.writer.write(bytes(2_000_000))
         with monkeypatch.context() as patched:
             patched.setattr(loop, "call_later", lambda seconds, give_up: due.append((seconds, give_up)))

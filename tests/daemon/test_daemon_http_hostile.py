@@ -13,9 +13,9 @@ from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.headers import to_backend, to_client
 from dtp.daemon.http.target import doubt, spellings
-from dtp.daemon.policies import Call, Chain, Moment
-from dtp.daemon.policies.methods import Methods
-from dtp.daemon.policies.rate import Rate
+from dtp.daemon.policies import Call, Moment, PolicyChain
+from dtp.daemon.policies.methods import MethodsPolicy
+from dtp.daemon.policies.rate import RatePolicy
 
 from .conftest import Backend
 from .test_daemon_http import CALLER, call, expose, node, site
@@ -294,7 +294,7 @@ def test_whatever_a_backend_cuts_off_an_override(value):
 
 
 def test_what_is_allowed_is_so_in_all_spellings():
-    policy = Methods(model.MethodRule(allow=("GET /public/*", "GET /a%20b")))
+    policy = MethodsPolicy(model.MethodRule(allow=("GET /public/*", "GET /a%20b")))
     for method, also, passes in (
         ("GET /public/a", (), True),
         ("GET /public/", (), True),
@@ -303,17 +303,17 @@ def test_what_is_allowed_is_so_in_all_spellings():
         ("GET /PUBLIC/a", (), False),
         ("GET /a%20b", (), True),
     ):
-        assert (policy.check(Call(CALLER, method, also), Moment(0, 0)) is None) == passes, method
+        assert (policy.check_event(Call(CALLER, method, also), Moment(0, 0)) is None) == passes, method
 
 
 @pytest.mark.parametrize("method", ["admin_x", "Admin_x", "ADMIN_X", "\uff41dmin_x", "admin_\u017f"])
 def test_no_case_escapes_a_rule_against_methods(method):
-    policy = Methods(model.MethodRule(deny=("admin_x", "admin_s")))
-    assert policy.check(Call(CALLER, method), Moment(0, 0)) is not None
-    assert policy.check(Call(CALLER, "admin_y"), Moment(0, 0)) is None
-    rate = Chain([Rate(model.RateRule(requests=Amount(1, 60), methods=("admin_x", "admin_s")))])
-    assert rate.ask(Call(CALLER, method), Moment(0, 0)) is None
-    assert rate.ask(Call(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
+    policy = MethodsPolicy(model.MethodRule(deny=("admin_x", "admin_s")))
+    assert policy.check_event(Call(CALLER, method), Moment(0, 0)) is not None
+    assert policy.check_event(Call(CALLER, "admin_y"), Moment(0, 0)) is None
+    rate = PolicyChain([RatePolicy(model.RateRule(requests=Amount(1, 60), methods=("admin_x", "admin_s")))])
+    assert rate.ask_policies(Call(CALLER, method), Moment(0, 0)) is None
+    assert rate.ask_policies(Call(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 
 from dtp.daemon.config.model import AccessRule, ConcurrencyRule
 from dtp.daemon.policies import Moment, Open
-from dtp.daemon.policies.access import Access
-from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.access import AccessPolicy
+from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.relays.ledger import Ending
@@ -83,7 +83,7 @@ def test_who_is_being_answered_goes_over_with_the_next_request(talk, tmp_path):
 def test_who_may_not_come_in_any_more_does_not_go_over(talk, tmp_path):
     async def scenario(talk):
         await asyncio.sleep(1)
-        after, end = another(talk, tmp_path, Access(AccessRule(peers=frozenset())))
+        after, end = another(talk, tmp_path, AccessPolicy(AccessRule(peers=frozenset())))
         talk.session.finish(end)
         await talk.ended()
         assert talk.client.code == Reason.DENIED
@@ -96,16 +96,16 @@ def test_what_is_open_stays_beyond_a_lower_limit(talk, tmp_path):
     """As bytes of a relay do; and each stream is counted once, where both have the same rule."""
 
     async def scenario(talk):
-        rule = Concurrency(ConcurrencyRule(identity=1))
+        rule = ConcurrencyPolicy(ConcurrencyRule(identity=1))
         after, end = another(talk, tmp_path, rule)
         talk.exposed.chain = after.chain
-        assert talk.exposed.chain.ask(Open(CALLER), NOW) is None  # as it was let in
+        assert talk.exposed.chain.ask_policies(Open(CALLER), NOW) is None  # as it was let in
         await asyncio.sleep(1)
         talk.session.finish(end)
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         await talk.answered()
-        denial = after.chain.ask(Open(CALLER), NOW)
+        denial = after.chain.ask_policies(Open(CALLER), NOW)
         assert denial is not None
         assert denial.reason == Reason.TOO_MANY
 
@@ -194,7 +194,7 @@ def test_a_kept_connection_survives_reloads(run):
             for seconds in (100, 200):
                 await pair.far.reload(pair.far_config(f'{text}limits = {{ time = "{seconds}s" }}'))
                 assert b"connection: close" not in await ask(*kept)
-            assert pair.exposed.status(0)["open"] == pair.exposed.active == 1
+            assert pair.exposed.get_status(0)["open"] == pair.exposed.active == 1
             assert pair.far.open_streams == 1
             kept[1].close()
             await until(lambda: not pair.exposed.active)

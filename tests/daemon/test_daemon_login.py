@@ -6,7 +6,7 @@ import dtp
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.http.headers import to_backend
 from dtp.daemon.policies import Arrive, Call, Caller, Login, Moment, Move, Open
-from dtp.daemon.policies.logged_in import LoggedIn
+from dtp.daemon.policies.logged_in import LoggedInPolicy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import proxy_protocol
 from dtp.identity import Identity
@@ -65,7 +65,7 @@ def test_only_who_is_logged_in_comes_through(tmp_path):
                     assert reset.value.error_code == Reason.NOT_LOGGED_IN
                 with pytest.raises(ConnectionRefused):
                     await ask(far, session.identity)
-            status = {one["service"]: one for one in far.status()["exposed"]}
+            status = {one["service"]: one for one in far.get_status()["exposed"]}
             assert status["app"]["denials"]["login"] >= 3
             assert status["dtp.login"]["login"]["login_finish"] == 1
             assert "for those who are logged in" in status["app"]["rules"]
@@ -122,13 +122,15 @@ def test_a_backend_is_told_the_account(tmp_path):
 
 
 def test_the_policy_goes_by_the_time():
-    policy = LoggedIn("opaque")
+    policy = LoggedInPolicy("opaque")
     caller = Caller(NEAR.id, "", "")
     for event in (Arrive(caller), Open(caller), Call(caller), Move(caller, 1)):
-        assert policy.check(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN  # nobody has said who is
+        assert (
+            policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN
+        )  # nobody has said who is
     policy.ask_logins(lambda key, now: ("alice", bytes(32)) if key == NEAR.id.key and now < 10 else None)
-    assert policy.check(Open(caller), Moment(0, 9)) is None
-    assert policy.check(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN
+    assert policy.check_event(Open(caller), Moment(0, 9)) is None
+    assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN
 
 
 def test_what_is_told_of_an_account():

@@ -40,7 +40,7 @@ def test_it_keeps_a_message_for_who_is_away(tmp_path):
                 await daemon.reload(settings(tmp_path, limits=LIMITS))
                 await bob.send(await bob.add_contact(card.text), "see you at eight")
                 await bob.wait_delivered()
-            (status,) = daemon.status()["exposed"]
+            (status,) = daemon.get_status()["exposed"]
             assert status["kind"] == "mailbox"
             assert status["mailbox"]["deposit"] >= 1
             assert status["backends"] == []

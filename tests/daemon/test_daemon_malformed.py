@@ -28,7 +28,7 @@ OTHERS = [Identity(bytes([number]) * 32).id for number in range(70, 75)]
 
 
 def count_often(counted, caller, times, now=0.0):
-    return [counted.count(caller, now) for _ in range(times)]
+    return [counted.count_request(caller, now) for _ in range(times)]
 
 
 def test_a_burst_is_answered_at_once_and_what_follows_a_part_of_a_second_later_each():
@@ -39,7 +39,7 @@ def test_a_burst_is_answered_at_once_and_what_follows_a_part_of_a_second_later_e
 def test_nobody_waits_longer_than_that_however_many_there_were():
     counted = MalformedRequests()
     assert count_often(counted, CALLER, 10_000)[-1] == LONGEST
-    assert counted.count(CALLER, LONGEST + BURST / PER_SECOND) == 0.0  # nor remembers it longer
+    assert counted.count_request(CALLER, LONGEST + BURST / PER_SECOND) == 0.0  # nor remembers it longer
 
 
 @pytest.mark.parametrize("same", ["peer", "source"])
@@ -47,24 +47,24 @@ def test_neither_another_identity_nor_another_address_begins_anew(same):
     counted = MalformedRequests()
     count_often(counted, CALLER, BURST)
     other = replace(CALLER, **({"source": "198.51.100.9"} if same == "peer" else {"peer": OTHERS[0]}))
-    assert counted.count(other, 0.0) > 0
-    assert counted.count(Caller(OTHERS[1], "", "203.0.113.1"), 0.0) == 0.0
+    assert counted.count_request(other, 0.0) > 0
+    assert counted.count_request(Caller(OTHERS[1], "", "203.0.113.1"), 0.0) == 0.0
 
 
 def test_who_has_many_addresses_of_one_network_is_one():
     counted = MalformedRequests()
     for number in range(BURST):
-        counted.count(Caller(OTHERS[0], "", f"2001:db8::{number:x}"), 0.0)
-    assert counted.count(Caller(OTHERS[1], "", "2001:db8::ffff"), 0.0) > 0
-    assert counted.count(Caller(OTHERS[2], "", "2001:db8:0:1::1"), 0.0) == 0
+        counted.count_request(Caller(OTHERS[0], "", f"2001:db8::{number:x}"), 0.0)
+    assert counted.count_request(Caller(OTHERS[1], "", "2001:db8::ffff"), 0.0) > 0
+    assert counted.count_request(Caller(OTHERS[2], "", "2001:db8:0:1::1"), 0.0) == 0
 
 
 def test_no_more_are_known_than_there_is_room_for():
     counted = MalformedRequests()
     for number in range(10_000):
-        counted.count(Caller(OTHERS[0], "", f"10.0.{number >> 8}.{number & 255}"), 0.0)
+        counted.count_request(Caller(OTHERS[0], "", f"10.0.{number >> 8}.{number & 255}"), 0.0)
     assert len(counted._empty_at) <= 4096
-    assert counted.count(Caller(OTHERS[0], "", "192.0.2.1"), 0.0) == LONGEST  # heard of most lately
+    assert counted.count_request(Caller(OTHERS[0], "", "192.0.2.1"), 0.0) == LONGEST  # heard of most lately
 
 
 @given(
@@ -87,7 +87,9 @@ def test_delays_are_those_of_leaking_buckets(events):
         for key in (peer, source):
             levels[key] = min(levels[key] + 1, BURST + LONGEST * PER_SECOND)
             wanted = max(wanted, (levels[key] - BURST) / PER_SECOND)
-        assert counted.count(Caller(peer, "", source), now) == pytest.approx(max(0.0, wanted), abs=1e-6)
+        assert counted.count_request(Caller(peer, "", source), now) == pytest.approx(
+            max(0.0, wanted), abs=1e-6
+        )
 
 
 # ---- sessions ----------------------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ def test_delays_are_those_of_leaking_buckets(events):
 )
 def test_the_answer_waits_once_there_were_many(talk, kind, said, told):
     async def scenario(talk):
-        assert talk.exposed.malformed.count(CALLER, 0.0) == 0
+        assert talk.exposed.malformed.count_request(CALLER, 0.0) == 0
         count_often(talk.exposed.malformed, CALLER, BURST + PER_SECOND, asyncio.get_running_loop().time())
         talk.client.say(said)
         await asyncio.sleep(0.9)
@@ -130,13 +132,16 @@ def test_streams_begin_in_turns(tmp_path, monkeypatch):
         monkeypatch.setattr(exposed, "_conversation", Session)
         other = replace(CALLER, peer=OTHERS[0])
         callers = [CALLER] * 100 + [other]
-        account = TurnClock.of(asyncio.get_running_loop()).shares.account
+        account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account
 
         def stream(caller):
             connection = SimpleNamespace(account=account("", caller.peer), peer_away=False)
             return SimpleNamespace(connection=connection)
 
-        tasks = [asyncio.ensure_future(exposed._converse(caller, stream(caller), None)) for caller in callers]
+        tasks = [
+            asyncio.ensure_future(exposed._run_conversation(caller, stream(caller), None))
+            for caller in callers
+        ]
         for turn in turns:  # noqa: B007 - told to sessions
             await asyncio.sleep(0)
             if len(begun) == len(callers):

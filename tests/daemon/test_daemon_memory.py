@@ -79,9 +79,9 @@ def test_who_holds_most_goes_first(run, caplog):
             assert modest.held == 0
             governor = pair.far._governor
             await governor.close()  # a look of its own would find that there is room
-            governor.look(lambda: governor.bound)
+            governor.check_memory(lambda: governor.bound)
             assert not hog.closed
-            governor.look(lambda: governor.bound + 1)
+            governor.check_memory(lambda: governor.bound + 1)
             assert hog.closed
             assert governor.closed == 1
             assert not modest.closed
@@ -91,7 +91,7 @@ def test_who_holds_most_goes_first(run, caplog):
             with pytest.raises(ConnectionError):
                 await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
             assert pair.exposed.denials["memory"] >= 1  # nothing new while it is full
-            governor.look(lambda: governor.bound)
+            governor.check_memory(lambda: governor.bound)
             answer = await exchange(int(forwarded.places[0].rpartition(":")[2]), b"xread")
             assert answer == b"ead"
             assert not modest.closed
@@ -117,20 +117,22 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         for _, writer in clients:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(900_000))
-        await until(lambda: pair.far._held()[hog] >= 3_600_000)
-        assert pair.far._held()[modest] == CONNECTION
+        await until(lambda: pair.far._measure_held()[hog] >= 3_600_000)
+        assert pair.far._measure_held()[modest] == CONNECTION
         caller = pair.far._callers.pop(hog)
-        assert hog not in pair.far._held()  # one that has just ended, and whose streams will in a moment
+        assert (
+            hog not in pair.far._measure_held()
+        )  # one that has just ended, and whose streams will in a moment
         pair.far._callers[hog] = caller
         governor = pair.far._governor
-        governor.look(lambda: governor.bound + 3_600_000)
+        governor.check_memory(lambda: governor.bound + 3_600_000)
         assert (hog.closed, modest.closed) == (True, False)
         for reader, writer in clients:
             with pytest.raises(ConnectionError):
                 await reader.read()
             writer.close()
         await pair.exposed.ledger.wait_empty()
-        await until(lambda: set(pair.far._held().values()) == {CONNECTION})
+        await until(lambda: set(pair.far._measure_held().values()) == {CONNECTION})
         await other.close()
 
     run(scenario)
@@ -147,9 +149,11 @@ def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
             writer.write(b"GET / HTTP/1.1\r\n")
         await until(lambda: pair.exposed.ledger.received == count * 16)
         (hog,) = pair.far._callers
-        assert pair.far._held() == {hog: CONNECTION + LEAST + count * 16}  # of heads that aren't whole, too
+        assert pair.far._measure_held() == {
+            hog: CONNECTION + LEAST + count * 16
+        }  # of heads that aren't whole, too
         governor = pair.far._governor
-        governor.look(lambda: governor.bound + 1)
+        governor.check_memory(lambda: governor.bound + 1)
         assert hog.closed
         for reader, writer in clients:
             with pytest.raises(ConnectionError):
@@ -208,7 +212,7 @@ def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
     def left():
         """Whether one that has ended is there yet, after a look."""
         known = weakref.ref(Ended())
-        governor.look(lambda: 10 if known() is None else 11)
+        governor.check_memory(lambda: 10 if known() is None else 11)
         return known() is not None
 
     gc.disable()
@@ -227,10 +231,10 @@ def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
 def test_small_ones_are_not_to_blame():
     shed = []
     governor = Governor(10, lambda: {Mock(): LEAST - 1}, lambda one, size: shed.append(one))
-    governor.look(lambda: 10**9)
+    governor.check_memory(lambda: 10**9)
     assert governor.full
     assert shed == []
-    governor.look(lambda: 10)
+    governor.check_memory(lambda: 10)
     assert not governor.full
 
 
@@ -244,11 +248,11 @@ def test_what_a_conversation_holds_is_known_to_its_end(run):
             writer.write(b"nonsense\r\n\r\n")
             assert b"400" in await reader.read()
             (hog,) = pair.far._callers
-            assert pair.far._held() == {hog: CONNECTION + STREAM}
+            assert pair.far._measure_held() == {hog: CONNECTION + STREAM}
             governor = pair.far._governor
-            governor.look(lambda: governor.bound + 1)
+            governor.check_memory(lambda: governor.bound + 1)
             assert governor.full
-            governor.look(lambda: governor.bound)
+            governor.check_memory(lambda: governor.bound)
             assert not governor.full
             writer.close()
 
@@ -264,9 +268,9 @@ def test_whoever_has_many_small_ones_is_to_blame():
     governor = Governor(
         10, lambda: dict.fromkeys((modest, *many), CONNECTION), lambda one, size: shed.append(one)
     )
-    governor.look(lambda: 11 + CONNECTION)
+    governor.check_memory(lambda: 11 + CONNECTION)
     assert shed == many[:2]
-    governor.look(lambda: 10**9)
+    governor.check_memory(lambda: 10**9)
     assert modest not in shed
 
 
@@ -295,8 +299,8 @@ def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
             (near,) = (one for one in pair.near._pools.connections)
             for _ in range(20):
                 near.send_datagram(bytes(10_000))
-            assert pair.near._held()[near] >= CONNECTION + 200_000
-            await until(lambda: pair.far._held()[far] >= CONNECTION + 200_000)
+            assert pair.near._measure_held()[near] >= CONNECTION + 200_000
+            await until(lambda: pair.far._measure_held()[far] >= CONNECTION + 200_000)
 
     run(scenario)
 
@@ -307,9 +311,9 @@ def test_no_more_go_than_it_takes(caplog):
     held = [Mock() for _ in range(4)]
     sizes = dict(zip(held, (LEAST, 4 * LEAST, 2 * LEAST, 3 * LEAST), strict=True))
     governor = Governor(10, lambda: sizes, lambda one, size: shed.append((one, size)))
-    governor.look(lambda: 10 + 6 * LEAST)
+    governor.check_memory(lambda: 10 + 6 * LEAST)
     assert shed == [(held[1], 4 * LEAST), (held[3], 3 * LEAST)]
-    governor.look(lambda: 10 + 4 * LEAST)
+    governor.check_memory(lambda: 10 + 4 * LEAST)
     assert shed[2:] == [(held[1], 4 * LEAST)]
     assert governor.closed == 3
     assert len(caplog.records) == 1
@@ -362,7 +366,7 @@ def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
             governor = pair.far._governor
             own = governor.bound - ROOM
             assert 10 * MIB < own <= resident()
-            governor.look(lambda: own)
+            governor.check_memory(lambda: own)
             assert await exchange(port, b"served") == b"served"
             assert len(said()) == 1
             ballast = b"x" * (64 * MIB)

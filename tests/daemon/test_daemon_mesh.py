@@ -79,7 +79,7 @@ class Far:
 
 
 def status(daemon):
-    return daemon.status()["node"]
+    return daemon.get_status()["node"]
 
 
 def port_of(daemon):
@@ -104,13 +104,13 @@ def test_a_forward_leads_to_an_identity_that_the_node_knows(tmp_path):
     async def main():
         async with Far(tmp_path, node='announce = ["api"]') as far:
             near = await far.near(FORWARD)
-            await until(lambda: status(near)["links"] == 1 and near.status()["forwarded"][0]["connected"])
+            await until(lambda: status(near)["links"] == 1 and near.get_status()["forwarded"][0]["connected"])
             assert await say(port_of(near)) == b"hello"
             (peer,) = status(near)["peers"]
             assert peer["peer"] == str(FAR.id)
             assert peer["services"] == [NODE_SERVICE, "api"]
             assert peer["linked"]
-            assert {each["service"] for each in far.daemon.status()["callers"]} == {NODE_SERVICE, "api"}
+            assert {each["service"] for each in far.daemon.get_status()["callers"]} == {NODE_SERVICE, "api"}
 
     on_sockets(main())
 
@@ -210,13 +210,13 @@ def test_a_reload_changes_what_is_announced_and_nothing_else_of_the_node(tmp_pat
     async def main():
         async with Far(tmp_path) as far:
             near = await far.near(FORWARD)
-            await until(lambda: near.status()["forwarded"][0]["connected"])
+            await until(lambda: near.get_status()["forwarded"][0]["connected"])
             before = status(far.daemon)["announced"]
             await far.daemon.reload(far.config(node='announce = ["api"]'))
             assert (before, status(far.daemon)["announced"]) == ([NODE_SERVICE], [NODE_SERVICE, "api"])
             with pytest.raises(CantReload, match="announce, topics and private-topics"):
                 await far.daemon.reload(far.config(node='interfaces = ["eth7"]'))
-            assert near.status()["forwarded"][0]["connected"]
+            assert near.get_status()["forwarded"][0]["connected"]
             assert await say(port_of(near)) == b"hello"
 
     on_sockets(main())
@@ -229,7 +229,7 @@ def test_who_is_banned_has_no_link(tmp_path):
             await until(lambda: status(far.daemon)["links"] == 1)
             await far.daemon.ban(str(NEAR.id), time.time() + 1000)
             await until(lambda: status(far.daemon)["links"] == 0)
-            await until(lambda: far.daemon.status()["refused"].get(NODE_SERVICE, 0) > 0)
+            await until(lambda: far.daemon.get_status()["refused"].get(NODE_SERVICE, 0) > 0)
             await until(lambda: status(near)["links"] == 0)
 
     on_sockets(main())
@@ -242,7 +242,7 @@ def test_a_daemon_that_drains_says_so_to_other_nodes(tmp_path):
             with pytest.raises(ConnectionRefused, match="drain: the daemon is about to end") as caught:
                 await other.links.connect(Address.parse(far.bootstrap))
             assert caught.value.close_code == CloseCode.SHUTDOWN
-            assert far.daemon.status()["refused"]["unknown-service"] == 0
+            assert far.daemon.get_status()["refused"]["unknown-service"] == 0
 
     on_sockets(main())
 
@@ -269,7 +269,7 @@ def test_who_is_denied_everywhere_has_no_link(tmp_path):
         async with Far(tmp_path, more=f'[everywhere]\ndeny = ["{NEAR.id}"]') as far:
             await far.near()
             await far.near(identity=OTHER)
-            await until(lambda: far.daemon.status()["refused"].get(NODE_SERVICE, 0) > 0)
+            await until(lambda: far.daemon.get_status()["refused"].get(NODE_SERVICE, 0) > 0)
             await until(lambda: status(far.daemon)["links"] == 1)
             assert [each["peer"] for each in status(far.daemon)["peers"] if each["linked"]] == [str(OTHER.id)]
 
@@ -301,12 +301,12 @@ def test_a_daemon_relays_for_one_that_nobody_can_dial_and_holes_are_punched_by_i
                     f'[daemon]\nlisten = ["quic://127.0.0.1:0"]\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n',
                     identity=OTHER,
                 )
-                await until(lambda: asking.status()["forwarded"][0]["connected"])
+                await until(lambda: asking.get_status()["forwarded"][0]["connected"])
                 assert await say(port_of(asking)) == b"hello"
                 # Bytes went through the relay, and a direct carrier has come by itself.
                 await until(lambda: status(asking)["upgrades"]["direct"] > 0)
                 assert status(hidden)["upgrades"]["punched"] > 0
-                (told,) = [one for one in far.daemon.status()["exposed"] if one["kind"] == "relay"]
+                (told,) = [one for one in far.daemon.get_status()["exposed"] if one["kind"] == "relay"]
                 assert told["relay"]["bytes"] > 0
                 assert await say(port_of(asking), b"again") == b"again"
 
@@ -328,7 +328,7 @@ def test_quic_is_listened_at_without_a_node_too(tmp_path):
             assert to.carrier_url.startswith("quic://")
             near = Daemon(config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), NEAR)
             await near.start()
-            await until(lambda: near.status()["forwarded"][0]["connected"])
+            await until(lambda: near.get_status()["forwarded"][0]["connected"])
             assert await say(port_of(near)) == b"hello"
             await near.close()
             await far.close()

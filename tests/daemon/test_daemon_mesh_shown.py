@@ -62,7 +62,7 @@ def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path):
             options = {"bootstrap": [str(daemon.listener.addresses[0])], "discover": (), "listen": None}
             async with Node(**options) as one, one.topic("weather") as here:
                 await here.publish(b"21.5")
-                await until(lambda: daemon.status()["node"]["topics"][0]["messages"] == 1)
+                await until(lambda: daemon.get_status()["node"]["topics"][0]["messages"] == 1)
                 page = await asyncio.to_thread(dump, f"http://{web.listener.urls[0]}/", 4000)
                 return str(one.identity.id), page
         finally:

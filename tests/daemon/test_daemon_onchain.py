@@ -40,7 +40,7 @@ class List:
     async def start(self):
         self.events.append("start")
 
-    async def admit(self, request):
+    async def admit_request(self, request):
         if request.peer not in self.allowed:
             raise Refuse(CloseCode.DENIED, "not on the list that is elsewhere")
 
@@ -58,7 +58,7 @@ def test_the_gate_decides(run):
             await pair.near.start()
             with pytest.raises(ConnectionResetError):
                 await exchange(pair.port, b"refused")
-            assert "elsewhere" in pair.near.status()["forwarded"][0]["trouble"]
+            assert "elsewhere" in pair.near.get_status()["forwarded"][0]["trouble"]
             gate.allowed.add(NEAR.id)
             assert await exchange(pair.port, b"hello") == b"hello"
             with pytest.raises(CantReload, match="chain"):
@@ -76,10 +76,10 @@ class Slow(List):
         super().__init__(*allowed)
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def admit(self, request):
+    async def admit_request(self, request):
         self.asked.set()
         await self.go_on.wait()
-        await super().admit(request)
+        await super().admit_request(request)
 
 
 def test_a_ban_holds_for_who_is_about_to_come_in(run):
@@ -97,7 +97,7 @@ def test_a_ban_holds_for_who_is_about_to_come_in(run):
             gate.go_on.set()
             with pytest.raises(ConnectionResetError):
                 await exchange(pair.port, b"refused")
-            assert "banned by the operator" in pair.near.status()["forwarded"][0]["trouble"]
+            assert "banned by the operator" in pair.near.get_status()["forwarded"][0]["trouble"]
             assert backend.connections == 0
             await until(lambda: not pair.far._callers)
 
@@ -121,9 +121,9 @@ def test_a_price_holds_for_who_is_about_to_come_in(run, caplog):
             await gate.asked.wait()
             pair.far.side._alone = False  # another process says the price
             await pair.far.reload(pair.far_config(f"{free}price = {{ request = 1 }}"))
-            pair.far.side.admit = refuse
+            pair.far.side.admit_request = refuse
             gate.go_on.set()
-            await until(lambda: "bring a channel" in pair.near.status()["forwarded"][0]["trouble"])
+            await until(lambda: "bring a channel" in pair.near.get_status()["forwarded"][0]["trouble"])
             assert "refused by price: the service has a price now" in caplog.text
             assert not pair.far._callers
 
@@ -148,7 +148,7 @@ def test_who_comes_in_while_it_drains_opens_nothing_new(run):
             await asyncio.gather(exchange(pair.port, b"x"), return_exceptions=True)  # perhaps on its way
             with pytest.raises(ConnectionResetError):
                 await exchange(pair.port, b"x")
-            assert "SHUTDOWN" in pair.near.status()["forwarded"][0]["trouble"]
+            assert "SHUTDOWN" in pair.near.get_status()["forwarded"][0]["trouble"]
 
     run(scenario)
 
@@ -175,9 +175,9 @@ def test_the_lists_of_a_host_on_chain(run, client, wallet):
             await pair.near.start()
             with pytest.raises(ConnectionResetError):
                 await exchange(pair.port, b"refused")
-            assert "DENIED" in pair.near.status()["forwarded"][0]["trouble"]
+            assert "DENIED" in pair.near.get_status()["forwarded"][0]["trouble"]
             await hosted.undeny(NEAR.id.sui_address)
-            await gate.refresh()
+            await gate.refresh_rules()
             assert await exchange(pair.port, b"hello") == b"hello"
 
     run(scenario)
@@ -200,13 +200,16 @@ def test_a_host_that_is_not_there(run, monkeypatch, net):
 def test_whether_the_chain_can_be_asked_is_known(run):
     async def scenario(pair):
         gate = List()
-        gate.refresh, gate.check = AsyncMock(side_effect=ChainError("no node answers")), lambda *_: None
+        gate.refresh_rules, gate.check_account = (
+            AsyncMock(side_effect=ChainError("no node answers")),
+            lambda *_: None,
+        )
         settings = pair.far_config(expose(1).replace("\n[[expose]]", '\nrefresh = "1ms"\n[[expose]]'))
         pair.far = Daemon(settings, FAR, gate=gate)
         await pair.far.start()
-        assert pair.far.status()["chain_up"] is True
-        await until(lambda: not pair.far.status()["chain_up"])
-        gate.refresh.side_effect = None
-        await until(lambda: pair.far.status()["chain_up"])
+        assert pair.far.get_status()["chain_up"] is True
+        await until(lambda: not pair.far.get_status()["chain_up"])
+        gate.refresh_rules.side_effect = None
+        await until(lambda: pair.far.get_status()["chain_up"])
 
     run(scenario)

@@ -13,7 +13,7 @@ from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.pipes.where import channel_of
 from dtp.chain.resolver import service_number
-from dtp.daemon.config.model import Budget
+from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.daemon.paying.calls import reader_of
@@ -132,10 +132,10 @@ budget = {budget}
         return (await self.far_chain.balance(identity.id.sui_address)).total
 
     def sold(self):
-        return self.pair.far.status()["exposed"][0]
+        return self.pair.far.get_status()["exposed"][0]
 
     def bought(self):
-        return self.pair.near.status()["forwarded"][0]
+        return self.pair.near.get_status()["forwarded"][0]
 
 
 @pytest.mark.slow
@@ -311,8 +311,10 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
                 )  # fmt: skip
                 async with serving:
                     address = Address.parse(f"{serving.address}?via=pipe")
-                    buyer = Buyer(Wallet(payer, bought), Budget(10_000_000), NEAR, limits, None, (address,))
-                    connection = await buyer.dial(address, None)
+                    buyer = Buyer(
+                        Wallet(payer, bought), BudgetSettings(10_000_000), NEAR, limits, None, (address,)
+                    )
+                    connection = await buyer.dial_paid(address, None)
                     (channel,) = (each.channel for each in bought.bought_channels())
                     assert [channel_of(each) for each in connection.stats.carriers] == [channel]
                     await connection.close()
@@ -345,10 +347,12 @@ def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wal
                 )
                 async with serving:
                     to = (serving.address,)
-                    buyer = Buyer(Wallet(payer, bought), Budget(100_000_000), NEAR, Limits(), None, to)
-                    connection = await buyer.dial(serving.address, None)
+                    buyer = Buyer(
+                        Wallet(payer, bought), BudgetSettings(100_000_000), NEAR, Limits(), None, to
+                    )
+                    connection = await buyer.dial_paid(serving.address, None)
                     stream = await connection.open_stream()
-                    reader_of(connection).feed(three)
+                    reader_of(connection).feed_data(three)
                     stream.write(three)
                     assert await stream.read() == b""
                     await connection.close()
@@ -371,7 +375,7 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, cli
             writer.write(b"x")
             await reader.readexactly(1)
             (old,) = pool_of(pair).connections
-            pool_of(pair)._leave(old)  # as one whose server drains
+            pool_of(pair)._retire_connection(old)  # as one whose server drains
             other, more = await asyncio.open_connection("127.0.0.1", port)
             more.write(b"y")
             await other.readexactly(1)
@@ -594,7 +598,7 @@ def test_prices_are_said_before_anybody_comes(run):
         async def offer(exposed):
             listening.append(pair.far.addresses)
 
-        pair.far.side.offer = offer
+        pair.far.side.offer_services = offer
         await pair.far.start()
         assert listening[0] == []
         assert pair.far.addresses

@@ -12,7 +12,7 @@ from hyperframe import frame as h2
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.policies import Call
-from dtp.daemon.policies.quota import Quota
+from dtp.daemon.policies.quota import QuotaPolicy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.expose import moment
 from dtp.session.codes import StreamReset
@@ -101,7 +101,7 @@ def test_calls_that_nobody_serves_any_more_are_not_charged(talk, end):
 @pytest.mark.parametrize("answers", [True, False])
 def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
     """Neither those that are refused, nor those of whoever never answers: what all may have is for others."""
-    said, quota = kind.pop("said"), Quota(QuotaRule(10, None, 86400.0, per="service"))
+    said, quota = kind.pop("said"), QuotaPolicy(QuotaRule(10, None, 86400.0, per="service"))
 
     async def scenario(talk):
         asked = charged(talk, "declined")
@@ -111,7 +111,7 @@ def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
         await asyncio.sleep(10)
         assert sum(asked) == 10 * answers
         assert all(each.code == 0 for each in talk.links) == (kind["kind"] != "grpc")
-        passed = [talk.exposed.chain.ask(Call(OTHER), moment()) is None for _ in range(11)]
+        passed = [talk.exposed.chain.ask_policies(Call(OTHER), moment()) is None for _ in range(11)]
         assert passed == [True] * 10 + [False]
         talk.session.abort(Reason.CLIENT_GONE)
         await talk.ended()
@@ -128,11 +128,11 @@ def test_calls_that_are_being_paid_exceed_no_quota(talk, kind):
         talk.client.say(said)
         await asyncio.sleep(10)
         assert sum(asked) == 4
-        denial = talk.exposed.chain.ask(Call(OTHER), moment())
+        denial = talk.exposed.chain.ask_policies(Call(OTHER), moment())
         assert denial is not None
         assert denial.why == "the quota of 4 requests is used up"
 
-    talk(scenario, policies=(Quota(QuotaRule(4, None, 86400.0, per="service")),), **kind)
+    talk(scenario, policies=(QuotaPolicy(QuotaRule(4, None, 86400.0, per="service")),), **kind)
 
 
 def test_a_call_to_a_backend_that_is_gone_is_not_charged(talk):
@@ -163,7 +163,7 @@ def test_a_backend_is_dialled_however_much_was_asked_before(talk):
 
 def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
     """They are told so. By HTTP the connection stays, and as soon as there is one, calls are paid and answered."""
-    said, quota = kind.pop("said"), Quota(QuotaRule(10, None, 86400.0, per="service"))
+    said, quota = kind.pop("said"), QuotaPolicy(QuotaRule(10, None, 86400.0, per="service"))
 
     async def scenario(talk):
         asked = charged(talk)

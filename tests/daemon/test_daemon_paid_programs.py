@@ -98,7 +98,7 @@ budget = {{ most = {100 * PRICE}, deposit = {50 * PRICE} }}
 
     @property
     def spent(self):
-        return self.daemon.status()["forwarded"][0]["spent"]
+        return self.daemon.get_status()["forwarded"][0]["spent"]
 
 
 async def end(program):

@@ -22,19 +22,19 @@ from .test_daemon_relay import until
 
 def accounts():
     """Of peers of one source."""
-    return partial(TurnClock.of(asyncio.get_running_loop()).shares.account, "192.0.2.1")
+    return partial(TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account, "192.0.2.1")
 
 
 def test_who_is_beyond_a_turn_has_one_of_the_next():
     """In line, and who gives up takes nobody's."""
 
     async def scenario():
-        parsing, turn, done = Parsing.of(asyncio.get_running_loop()), 0, []
+        parsing, turn, done = Parsing.of_loop(asyncio.get_running_loop()), 0, []
         account = accounts()
-        assert Parsing.of(asyncio.get_running_loop()) is parsing
+        assert Parsing.of_loop(asyncio.get_running_loop()) is parsing
 
         async def parse(name, size):
-            await parsing.turn(size, account(name[0]))
+            await parsing.wait_turn(size, account(name[0]))
             done.append((turn, name))
 
         tasks = [
@@ -53,10 +53,10 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
 
 def test_who_has_nothing_to_parse_stands_in_no_line():
     async def scenario():
-        parsing = Parsing.of(asyncio.get_running_loop())
+        parsing = Parsing.of_loop(asyncio.get_running_loop())
         account = accounts()
-        await parsing.turn(PER_TURN, account("a"))
-        some, none = parsing.turn(1, account("b")), parsing.turn(0, account("c"))
+        await parsing.wait_turn(PER_TURN, account("a"))
+        some, none = parsing.wait_turn(1, account("b")), parsing.wait_turn(0, account("c"))
         assert some.send(None) is not None  # it waits
         with pytest.raises(StopIteration):
             none.send(None)
@@ -69,10 +69,10 @@ def test_callers_that_are_beyond_a_turn_take_turns():
     """Or whoever has thousands of streams would have all others wait for them."""
 
     async def scenario():
-        parsing, done, account = Parsing.of(asyncio.get_running_loop()), [], accounts()
+        parsing, done, account = Parsing.of_loop(asyncio.get_running_loop()), [], accounts()
 
         async def parse(who, number):
-            await parsing.turn(PER_TURN, account(who))
+            await parsing.wait_turn(PER_TURN, account(who))
             done.append((who, number))
 
         many = [("many", number) for number in range(5)]
@@ -88,7 +88,7 @@ def test_callers_that_are_beyond_a_turn_take_turns():
 @pytest.mark.parametrize("sent", ["head", "trailers", "chunks"])
 def test_what_is_behind_a_body_and_small_chunks_are_taken_in_turns_too(run, monkeypatch, sent):
     sizes = []
-    turned = Parsing.turn
+    turned = Parsing.wait_turn
 
     async def turn(parsing, size, who):
         sizes.append(size)
@@ -101,7 +101,7 @@ def test_what_is_behind_a_body_and_small_chunks_are_taken_in_turns_too(run, monk
         async with Backend(page) as backend:
             port = await pair.start(expose(backend.port, "http"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            monkeypatch.setattr(Parsing, "turn", turn)
+            monkeypatch.setattr(Parsing, "wait_turn", turn)
             if sent == "head":
                 writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 200)
             elif sent == "trailers":
@@ -125,7 +125,7 @@ def test_heads_that_end_together_are_understood_in_turns(run, monkeypatch):
     """All of each counts when its last byte comes: of the smallest fields one takes 30 ms, and a connection may have
     thousands of streams."""
     heads = []
-    turned = Parsing.turn
+    turned = Parsing.wait_turn
 
     async def turn(parsing, size, who):
         await turned(parsing, size, who)
@@ -147,7 +147,7 @@ def test_heads_that_end_together_are_understood_in_turns(run, monkeypatch):
             for _, writer in clients:
                 writer.write(head[:31_000])
             await until(lambda: pair.exposed.ledger.received == 3 * 31_000)
-            monkeypatch.setattr(Parsing, "turn", turn)
+            monkeypatch.setattr(Parsing, "wait_turn", turn)
             counting = asyncio.ensure_future(count_turns())
             for _, writer in clients:
                 writer.write(b"\r\n\r\n")
@@ -186,7 +186,7 @@ class Heard:
         async def main():
             found = []
             while not found or not isinstance(found[-1], h11.EndOfMessage):
-                found.append(await self.side.event())
+                found.append(await self.side.next_event())
             return found
 
         return clock.run(main())
@@ -291,8 +291,8 @@ class Answered(Heard):
 
     def events(self):
         async def ask():
-            await self.side.send(h11.Request(method=self._method, target="/", headers=[("Host", "x")]))
-            await self.side.send(h11.EndOfMessage())
+            await self.side.send_event(h11.Request(method=self._method, target="/", headers=[("Host", "x")]))
+            await self.side.send_event(h11.EndOfMessage())
 
         clock.run(ask())
         return super().events()
@@ -399,7 +399,7 @@ def test_so_much_of_messages_is_understood_in_a_turn(run, monkeypatch, size, tur
         await until(lambda: len(pair.exposed.ledger.open) == 3)
         monkeypatch.setattr(jsonrpc, "parse", parse)
         await asyncio.sleep(0)  # what the heads took is another turn's
-        parsed = (session._parse(bytes(size)) for session in pair.exposed.ledger.open)
+        parsed = (session._parse_message(bytes(size)) for session in pair.exposed.ledger.open)
         _, *found = await asyncio.gather(count_turns(), *parsed, return_exceptions=True)
         assert [type(one) for one in found] == [jsonrpc.Malformed] * 3
         assert len(set(begun)) == turns

@@ -76,7 +76,7 @@ def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_use
             await club.subscribe()
             assert await exchange(port, b"x") == b"x"
             (caller,) = pair.far._callers
-            await pair.far.side.refresh()
+            await pair.far.side.refresh_rules()
             await pair.far._look_again()
             assert not caller.closed
             for _ in range(2):
@@ -187,7 +187,7 @@ def test_a_pass_of_the_identity_opens_a_service_that_has_no_price(run, client, n
                 await exchange(pair.port, b"x")
             assert "needs-pass: it has to be of plan 0x" in club.bought()["trouble"]
             await club.subscribe()
-            await pair.far.side.refresh()
+            await pair.far.side.refresh_rules()
             assert await exchange(pair.port, b"x") == b"x"
 
     run(scenario)

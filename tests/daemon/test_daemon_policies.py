@@ -15,13 +15,13 @@ from dtp.daemon.policies import (
     Bounds,
     Call,
     Caller,
-    Chain,
     Close,
     Denial,
     Moment,
     Move,
     Open,
     Policies,
+    PolicyChain,
     quota,
     rate,
 )
@@ -44,9 +44,9 @@ def make(name, rule):
 
 def play(policies, *transcript):
     """Each step is a time (both clocks), an event, and the reason of the denial that must come, or None."""
-    chain = Chain(policies)
+    chain = PolicyChain(policies)
     for now, event, expected in transcript:
-        denial = chain.ask(event, Moment(now, now))
+        denial = chain.ask_policies(event, Moment(now, now))
         assert (denial and denial.reason) == expected, (now, event, denial)
     return chain
 
@@ -138,23 +138,23 @@ def test_long_methods_are_not_remembered():
     """A caller names them: a thousand of 2 MiB each would be all the memory that there is."""
     policy = make("methods", model.MethodRule(allow=("eth_*",)))
     for also in ((), ("eth_" + "y" * 10_000,)):
-        assert policy.check(Call(ALICE, "eth_" + "x" * 10_000, also), Moment(0, 0)) is None
-        assert policy.check(Call(ALICE, "x" * 10_000, also), Moment(0, 0)) is not None
-    assert policy.check(Call(ALICE, "eth_call", ("admin",)), Moment(0, 0)) is not None
+        assert policy.check_event(Call(ALICE, "eth_" + "x" * 10_000, also), Moment(0, 0)) is None
+        assert policy.check_event(Call(ALICE, "x" * 10_000, also), Moment(0, 0)) is not None
+    assert policy.check_event(Call(ALICE, "eth_call", ("admin",)), Moment(0, 0)) is not None
     assert policy._allowed.cache_info().currsize == 0
     for _ in range(2):
-        assert policy.check(Call(ALICE, "eth_call"), Moment(0, 0)) is None
+        assert policy.check_event(Call(ALICE, "eth_call"), Moment(0, 0)) is None
     assert policy._allowed.cache_info()[::3] == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["\uff21DMIN_x", "stra\u00dfe", "GET /x//", "Get /X/"])
 def test_what_is_denied_is_so_by_another_spelling(method):
     policy = make("methods", model.MethodRule(deny=("admin_*", "STRASSE", "get /x")))
-    denial = policy.check(Call(ALICE, method), Moment(0, 0))
+    denial = policy.check_event(Call(ALICE, method), Moment(0, 0))
     assert denial.reason == Reason.METHOD
-    assert policy.check(Call(ALICE, ""), Moment(0, 0)) is None  # a stream of a protocol without methods
-    assert policy.check(Call(ALICE, "GET /y"), Moment(0, 0)) is None
-    assert len(policy.check(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
+    assert policy.check_event(Call(ALICE, ""), Moment(0, 0)) is None  # a stream of a protocol without methods
+    assert policy.check_event(Call(ALICE, "GET /y"), Moment(0, 0)) is None
+    assert len(policy.check_event(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
 
 
 def test_names_of_ascii_alone_are_not_normalized(monkeypatch):
@@ -172,9 +172,9 @@ def test_concurrency():
         (0, Open(BOB), None),
         (0, Open(BOB), Reason.TOO_MANY),
     )
-    chain.tell(Close(ALICE), Moment(1, 1))
-    assert chain.ask(Open(BOB), Moment(1, 1)) is None
-    assert chain.ask(Open(ALICE), Moment(1, 1)).why == "3 at once is what all callers may have"
+    chain.commit_event(Close(ALICE), Moment(1, 1))
+    assert chain.ask_policies(Open(BOB), Moment(1, 1)) is None
+    assert chain.ask_policies(Open(ALICE), Moment(1, 1)).why == "3 at once is what all callers may have"
 
 
 # ---- rate --------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_rate_of_requests():
         (10.0, Call(ALICE), None),
         (10.0, Call(ALICE), None),
     )
-    denial = chain.ask(Call(ALICE), Moment(10.04, 0))
+    denial = chain.ask_policies(Call(ALICE), Moment(10.04, 0))
     assert denial.retry == pytest.approx(0.06)
     assert denial.why == "10 requests in 1 s is what an identity may make"
 
@@ -219,19 +219,19 @@ def test_rate_of_some_methods():
 
 def test_a_clock_that_is_set_back_denies_nobody():
     policy = make("rate", model.RateRule(requests=Amount(1, 1)))
-    chain = Chain([policy])
-    assert chain.ask(Call(ALICE), Moment(0, 1_000_000)) is None
-    assert chain.ask(Call(ALICE), Moment(1, 0)) is None
+    chain = PolicyChain([policy])
+    assert chain.ask_policies(Call(ALICE), Moment(0, 1_000_000)) is None
+    assert chain.ask_policies(Call(ALICE), Moment(1, 0)) is None
 
 
 @given(st.integers(1, 20), st.integers(1, 50), st.lists(st.floats(0, 3), max_size=60))
 def test_no_window_has_more_than_rate_and_burst(amount, burst, gaps):
     """Against the definition: in any stretch of time, at most burst + rate x length pass."""
-    chain = Chain([make("rate", model.RateRule(requests=Amount(amount, 1), burst=burst))])
+    chain = PolicyChain([make("rate", model.RateRule(requests=Amount(amount, 1), burst=burst))])
     now, passed = 0.0, []
     for gap in gaps:
         now += gap / 10
-        if chain.ask(Call(ALICE), Moment(now, 0)) is None:
+        if chain.ask_policies(Call(ALICE), Moment(now, 0)) is None:
             passed.append(now)
     for first in range(len(passed)):
         for last in range(first, len(passed)):
@@ -239,24 +239,24 @@ def test_no_window_has_more_than_rate_and_burst(amount, burst, gaps):
 
 
 def test_rate_of_bytes_slows_down():
-    chain = Chain([make("rate", model.RateRule(bandwidth=Amount(1000, 1)))])
+    chain = PolicyChain([make("rate", model.RateRule(bandwidth=Amount(1000, 1)))])
     assert chain.counts_bytes
-    assert chain.moved(Move(ALICE, 100), Moment(0, 0)) == 0.0
-    assert chain.moved(Move(ALICE, 400), Moment(0, 0)) == pytest.approx(0.5)
-    assert chain.moved(Move(BOB, 10), Moment(0, 0)) == 0.0
-    assert chain.moved(Move(ALICE, 0), Moment(0.45, 0)) == 0.0
-    assert chain.moved(Move(ALICE, 1000), Moment(5, 0)) == pytest.approx(1.0)
+    assert chain.count_moved(Move(ALICE, 100), Moment(0, 0)) == 0.0
+    assert chain.count_moved(Move(ALICE, 400), Moment(0, 0)) == pytest.approx(0.5)
+    assert chain.count_moved(Move(BOB, 10), Moment(0, 0)) == 0.0
+    assert chain.count_moved(Move(ALICE, 0), Moment(0.45, 0)) == 0.0
+    assert chain.count_moved(Move(ALICE, 1000), Moment(5, 0)) == pytest.approx(1.0)
 
 
 def test_callers_are_forgotten(monkeypatch):
     monkeypatch.setattr(rate, "MAX_CALLERS", 3)
     arrivals = rate.Arrivals()
     for number in range(5000):
-        arrivals.push(number, 0.5, number)
+        arrivals.push_arrival(number, 0.5, number)
     assert len(arrivals._times) <= 1025
     assert not arrivals.full_for("new", 10_000)
     for number in range(3):
-        arrivals.push(number, 10_000, 10_000)
+        arrivals.push_arrival(number, 10_000, 10_000)
     assert arrivals.full_for("new", 10_000)
     assert not arrivals.full_for(1, 10_000)
 
@@ -270,7 +270,7 @@ def test_newcomers_wait_while_too_many_callers_are_known(monkeypatch):
         (0, Call(ALICE), None),
         (10, Call(BOB), None),  # ALICE's times have passed
     )
-    assert chain.ask(Call(ALICE), Moment(10, 10)).why == "too many callers at once"
+    assert chain.ask_policies(Call(ALICE), Moment(10, 10)).why == "too many callers at once"
 
 
 # ---- quota -------------------------------------------------------------------------------------------------------
@@ -290,8 +290,8 @@ def test_quota():
         (95, Call(BOB), None),
         (99, Call(BOB), Reason.QUOTA),
     )
-    assert chain.moved(Move(ALICE, 999), Moment(0, 110)) == 0.0
-    denial = chain.moved(Move(ALICE, 1), Moment(0, 120))
+    assert chain.count_moved(Move(ALICE, 999), Moment(0, 110)) == 0.0
+    denial = chain.count_moved(Move(ALICE, 1), Moment(0, 120))
     assert isinstance(denial, Denial)
     assert denial.retry == 80.0
     assert denial.why == "the quota of 1000 bytes is used up"
@@ -312,21 +312,21 @@ def test_who_only_comes_is_not_counted(monkeypatch):
     monkeypatch.setattr(quota, "MAX_CALLERS", 1)
     rule = make("quota", model.QuotaRule(requests=1, data=None, every=60))
     for caller in (ALICE, BOB):
-        rule.commit(Arrive(caller), Moment(0, 0))
+        rule.commit_event(Arrive(caller), Moment(0, 0))
     alice, bob = str(ALICE.peer), str(BOB.peer)
     assert rule.take_pending(0) == (0, {alice: Used()})
     rule.give_back(0, alice, Used())  # the store is away: it is to be asked again
     assert rule.take_pending(0) == (0, {alice: Used()})
-    rule.merge(0, alice, Used())
+    rule.merge_total(0, alice, Used())
     assert not rule._counts
-    rule.merge(0, alice, Used(1, 0))
-    assert rule.check(Arrive(ALICE), Moment(0, 0)) is not None
-    rule.commit(Call(ALICE), Moment(0, 0))
+    rule.merge_total(0, alice, Used(1, 0))
+    assert rule.check_event(Arrive(ALICE), Moment(0, 0)) is not None
+    rule.commit_event(Call(ALICE), Moment(0, 0))
     assert set(rule._pending) == {alice}
-    rule.commit(Call(BOB), Moment(0, 0))  # the oldest makes room
+    rule.commit_event(Call(BOB), Moment(0, 0))  # the oldest makes room
     assert (set(rule._counts), set(rule._pending)) == ({bob}, {bob})
-    assert rule.check(Call(BOB), Moment(0, 0)) is not None
-    rule.merge(0, alice, Used(1, 0))
+    assert rule.check_event(Call(BOB), Moment(0, 0)) is not None
+    rule.merge_total(0, alice, Used(1, 0))
     assert set(rule._counts) == {alice}
     rule.give_back(0, bob, Used(1, 0))
     assert rule.take_pending(0) == (0, {bob: Used(1, 0)})
@@ -336,14 +336,14 @@ def test_what_of_a_quota_is_told_to_others():
     """What was counted since the last time; who came is asked about for a while, and all together always."""
     quota = make("quota", model.QuotaRule(requests=5, data=100, every=60))
     for event in (Arrive(ALICE), Call(BOB), Move(BOB, 7)):
-        quota.commit(event, Moment(0, 0))
+        quota.commit_event(event, Moment(0, 0))
     alice, bob = str(ALICE.peer), str(BOB.peer)
     assert quota.take_pending(0) == (0, {alice: Used(), bob: Used(1, 7)})
-    quota.commit(Move(BOB, 2), Moment(0, 0))
-    quota.merge(0, bob, Used(3, 50))
-    quota.merge(1, alice, Used(5, 0))  # of another period
+    quota.commit_event(Move(BOB, 2), Moment(0, 0))
+    quota.merge_total(0, bob, Used(3, 50))
+    quota.merge_total(1, alice, Used(5, 0))  # of another period
     assert quota._counts[bob].data == 52
-    assert quota.check(Call(ALICE), Moment(0, 0)) is None
+    assert quota.check_event(Call(ALICE), Moment(0, 0)) is None
     assert quota.take_pending(0)[1][bob] == Used(0, 2)
     for _ in range(20):
         taken = quota.take_pending(0)[1]
@@ -354,7 +354,7 @@ def test_what_of_a_quota_is_told_to_others():
     quota.give_back(0, bob, Used(1, 9))
     assert quota.take_pending(60) == (1, {})
     together = make("quota", model.QuotaRule(requests=5, data=None, every=60, per="service"))
-    together.commit(Call(BOB), Moment(0, 0))
+    together.commit_event(Call(BOB), Moment(0, 0))
     for _ in range(20):
         taken = together.take_pending(0)[1]
     assert taken == {"*": Used()}
@@ -365,7 +365,7 @@ def test_what_of_a_rate_is_told_to_others():
     told = make("rate", rule)
     assert told.take_pending() == {}
     for event in (Arrive(ALICE), Call(BOB), Move(BOB, 50)):
-        told.commit(event, Moment(0, 0))
+        told.commit_event(event, Moment(0, 0))
     assert told.take_pending() == {ALICE.peer: (0.0, 0.0), BOB.peer: (0.1, 0.5)}
     for _ in range(8):
         assert told.take_pending() == {ALICE.peer: (0.0, 0.0), BOB.peer: (0.0, 0.0)}
@@ -380,8 +380,8 @@ def test_what_of_a_rate_is_told_to_others():
 
 def test_what_was_asked_for_may_still_move_when_requests_are_used_up():
     chain = play([make("quota", model.QuotaRule(requests=1, data=1000, every=100.0))], (1, Call(ALICE), None))
-    assert chain.moved(Move(ALICE, 900), Moment(0, 1)) == 0.0
-    assert isinstance(chain.moved(Move(ALICE, 100), Moment(0, 1)), Denial)
+    assert chain.count_moved(Move(ALICE, 900), Moment(0, 1)) == 0.0
+    assert isinstance(chain.count_moved(Move(ALICE, 100), Moment(0, 1)), Denial)
 
 
 def test_a_quota_when_the_clock_runs_ahead_for_a_while():
@@ -406,7 +406,7 @@ def test_whoever_is_refused_uses_up_nothing():
         methods=model.MethodRule(deny=("bad",)),
         rate=(model.RateRule(requests=Amount(1, 1)), model.RateRule(requests=Amount(1, 10), methods=("x",))),
     )
-    policies = Policies().of("api", rules)
+    policies = Policies().policies_for("api", rules)
     assert [policy.name for policy in policies] == ["access", "methods", "rate", "rate"]
     chain = play(
         policies,
@@ -415,7 +415,7 @@ def test_whoever_is_refused_uses_up_nothing():
         (5, Call(ALICE, "x"), Reason.RATE),
         (5, Call(ALICE, "y"), None),
     )
-    assert chain.ask(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"
+    assert chain.ask_policies(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"
 
 
 @pytest.mark.parametrize(
@@ -428,14 +428,14 @@ def test_whoever_is_refused_uses_up_nothing():
 def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
     """Whoever never pays takes nothing from others, and whoever does gets no more than the rule says."""
     policy, now = make(name, rule), Moment(10, 10)
-    chain = Chain([policy])
+    chain = PolicyChain([policy])
 
     def passes(caller, method="x"):
-        return chain.hold(Call(caller, method), now) is None
+        return chain.hold_call(Call(caller, method), now) is None
 
     assert [passes(ALICE) for _ in range(5)] == [True] * 3 + [False] * 2
     assert passes(ALICE, "y") is (name == "rate")  # which is of others
-    assert chain.ask(Arrive(ALICE), now) is None
+    assert chain.ask_policies(Arrive(ALICE), now) is None
     assert [passes(BOB) for _ in range(5)] == [True] * 3 + [False] * 2
     for caller, paid in [
         (ALICE, True),
@@ -445,7 +445,7 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
         (BOB, False),
         (BOB, True),
     ]:
-        chain.release(Call(caller, "x"), now, happened=paid)
+        chain.release_call(Call(caller, "x"), now, happened=paid)
     assert not policy._held._held
     assert not passes(BOB)
 
@@ -453,42 +453,42 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
 def test_a_reload_keeps_the_counts_of_rules_that_stay():
     made = Policies()
     rules = model.Rules(quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),))
-    first = made.of("api", rules)
+    first = made.policies_for("api", rules)
     changed = model.Rules(
         quota=rules.quota,
         rate=(model.RateRule(requests=Amount(2, 1)),),
         schedule=model.ScheduleRule(frozenset({1}), None, UTC),
     )
-    second = {policy.name: policy for policy in made.of("api", changed)}
+    second = {policy.name: policy for policy in made.policies_for("api", changed)}
     kept = {policy.name: policy for policy in first}
     assert second["quota"] is kept["quota"]
     assert second["access"] is kept["access"]
     assert second["rate"] is not kept["rate"]
-    made.keep({"other"})
-    assert made.of("api", changed)[0] is not second["access"]
+    made.keep_scopes({"other"})
+    assert made.policies_for("api", changed)[0] is not second["access"]
 
 
 def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them():
     """And the names by which other daemons know them; rules alike are each a rule."""
     made = Policies()
     one, other = (model.RateRule(requests=Amount(number, 1)) for number in (1, 2))
-    access, first, second, third = made.of("api", model.Rules(rate=(one, other, one)))
+    access, first, second, third = made.policies_for("api", model.Rules(rate=(one, other, one)))
     assert len({first, second, third}) == 3
-    (name,) = [name for name, rate in made.rates() if rate is second]
-    assert made.of("api", model.Rules(rate=(other,))) == (access, second)
-    assert list(made.rates()) == [(name, second)]
-    assert made.of("other", model.Rules(rate=(other,)))[1] is not second
-    fresh = made.of("api", model.Rules(rate=(one, other)))
+    (name,) = [name for name, rate in made.iter_rates() if rate is second]
+    assert made.policies_for("api", model.Rules(rate=(other,))) == (access, second)
+    assert list(made.iter_rates()) == [(name, second)]
+    assert made.policies_for("other", model.Rules(rate=(other,)))[1] is not second
+    fresh = made.policies_for("api", model.Rules(rate=(one, other)))
     assert fresh[1] is not first
     assert fresh[2] is second
 
 
 def test_bounds_are_the_tightest():
-    chain = Chain(
+    chain = PolicyChain(
         [make("limits", model.LimitRule(data=10, time=5.0)), make("limits", model.LimitRule(20, 2.0, 1.0))]
     )
-    assert chain.bounds(Open(ALICE)) == Bounds(10, 2.0, 1.0)
-    assert Chain([]).bounds(Open(ALICE)) == Bounds()
+    assert chain.stream_bounds(Open(ALICE)) == Bounds(10, 2.0, 1.0)
+    assert PolicyChain([]).stream_bounds(Open(ALICE)) == Bounds()
 
 
 def test_the_order_of_policies_is_the_tables():
@@ -518,7 +518,7 @@ def test_summer_time_does_not_confuse_the_schedule():
     policy = make("schedule", rule)
     before = datetime(2026, 3, 28, 8, 30, tzinfo=ZoneInfo("Europe/Berlin"))
     for day in (before, before + timedelta(days=1)):
-        assert policy.check(Arrive(ALICE), Moment(0, day.timestamp())) is None
+        assert policy.check_event(Arrive(ALICE), Moment(0, day.timestamp())) is None
 
 
 # ---- in words ------------------------------------------------------------------------------------------------------

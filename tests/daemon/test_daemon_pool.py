@@ -60,9 +60,9 @@ def test_what_is_dialled_for_nobody_any_more_is_closed():
     async def scenario():
         pool = Dialled(None)
         pool.may.clear()
-        pool.start()
+        pool.start_connecting()
         await asyncio.sleep(1)
-        pool.retire()
+        pool.retire_pool()
         pool.may.set()
         await asyncio.sleep(1)
         assert pool.made[0].closed
@@ -76,16 +76,16 @@ def test_who_waited_for_a_dial_has_its_stream_also_of_a_pool_that_is_left():
     async def scenario():
         pool = Dialled(None)
         pool.may.clear()
-        waiting = [asyncio.ensure_future(pool.stream()) for _ in range(2)]
+        waiting = [asyncio.ensure_future(pool.get_stream()) for _ in range(2)]
         await asyncio.sleep(1)
-        pool.retire()
+        pool.retire_pool()
         pool.may.set()
         first, second = [await one for one in waiting]
-        pool.done(first)
+        pool.release_stream(first)
         await asyncio.sleep(1)
         assert pool.connections == [second.connection]
         assert not second.connection.closed
-        pool.done(second)
+        pool.release_stream(second)
         await asyncio.sleep(1)
         assert second.connection.closed
         assert pool.connections == []
@@ -99,7 +99,7 @@ def test_connections_that_end_at_once_are_not_dialled_without_pause():
 
     async def scenario():
         pool = Dialled(*[0.0] * 8, STEADY, 0.0, None)
-        pool.start()
+        pool.start_connecting()
         await asyncio.sleep(60)
         pauses = [after - before for before, after in zip(pool.at, pool.at[1:], strict=False)]
         assert pauses == pytest.approx([*BACKOFF, 2.0, 2.0, STEADY, BACKOFF[0]])
@@ -113,20 +113,20 @@ def test_what_a_peer_has_closed_is_closed_here_too():
 
     async def scenario():
         pool = Dialled(5.0, None)
-        pool.start()
-        stream = await pool.stream()
+        pool.start_connecting()
+        stream = await pool.get_stream()
         await asyncio.sleep(60)
         first, second = pool.made
         assert (first.closed, first.parted) == (True, False)
         assert pool.connections == [second]
-        pool.done(stream)
+        pool.release_stream(stream)
         await asyncio.sleep(1)
         assert (first.parted, second.parted) == (True, False)
         await pool.close()
         assert second.parted
 
         pool = Dialled(5.0)  # and one that nobody has asked for since
-        await pool.stream()
+        await pool.get_stream()
         await pool.made[0].wait_closed()
         await pool.close()
         assert pool.made[0].parted
@@ -140,13 +140,13 @@ def test_no_fault_of_a_dial_ends_the_dialling():
     async def scenario():
         over = ConnectionClosed(CloseCode.PAYMENT, "it is served elsewhere", by_peer=True)
         pool = Dialled(over, DtpError("of no family"), None)
-        pool.start()
+        pool.start_connecting()
         await asyncio.sleep(10)
         assert pool.connections == [pool.made[2]]
         await pool.close()
         pool = Dialled(over, None)
         pool._targets *= 2
-        assert (await pool.stream()).connection is pool.made[1]
+        assert (await pool.get_stream()).connection is pool.made[1]
         await pool.close()
 
     clock.run(scenario())
@@ -158,7 +158,7 @@ def test_a_peer_that_refuses_for_good_is_dialled_less_and_less(code, pause):
 
     async def scenario():
         pool = Dialled(*[ConnectionRefused(code, "no")] * 12, None)
-        pool.start()
+        pool.start_connecting()
         await asyncio.sleep(sum(BACKOFF) + 60)
         pauses = [b - a for a, b in zip(pool.at, pool.at[1:], strict=False)]
         assert pauses[: len(BACKOFF)] == pytest.approx(BACKOFF)
@@ -172,7 +172,7 @@ def test_a_peer_that_is_away_is_said_once_each_time(caplog):
     async def scenario():
         away = DialError("nobody there")
         pool = Dialled(away, away, 0.0, away, away, 0.0, None)
-        pool.start()
+        pool.start_connecting()
         await asyncio.sleep(60)
         assert len(pool.at) == 7
         await pool.close()

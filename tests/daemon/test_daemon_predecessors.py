@@ -28,9 +28,9 @@ class Heard:
         self.before = before or Predecessors()
         self.left = Left(7, 3, {"api": 3}, 99.0)
         self.cut = asyncio.get_running_loop().create_future()
-        self.hearing = asyncio.ensure_future(self.here.listen(self.theirs.detach()))
+        self.hearing = asyncio.ensure_future(self.here.listen_to(self.theirs.detach()))
         self.telling = asyncio.ensure_future(
-            Farewell(self.mine, self.before, lambda: self.left).tell(self.cut)
+            Farewell(self.mine, self.before, lambda: self.left).tell_successor(self.cut)
         )
 
 
@@ -38,7 +38,7 @@ def test_it_is_heard_what_is_open_and_what_was_cut_off():
     async def main():
         heard = Heard()
         await until(lambda: heard.here.known == [heard.left])
-        assert heard.here.status() == [
+        assert heard.here.list_status() == [
             {"pid": 7, "open": 3, "by_name": {"api": 3}, "until": 99.0, "cut": 0},
         ]
         heard.left = Left(7, 1, {"api": 1}, 99.0)
@@ -64,7 +64,7 @@ def test_one_that_was_killed_has_nothing_open():
 def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
     async def main():
         before = Predecessors()
-        before._note([Left(number, number) for number in range(20, 20 + MOST)])
+        before._note_told([Left(number, number) for number in range(20, 20 + MOST)])
         heard = Heard(before)
         await until(lambda: heard.here.known)
         assert [one.pid for one in heard.here.known] == [*range(21, 20 + MOST), 7]
@@ -83,19 +83,19 @@ def test_who_is_replaced_hands_on_who_tells(killed):
         await until(lambda: heard.here.known)
         ((descriptor, teller),) = heard.here.ends.items()
         assert teller == 7
-        heard.here.pause()
+        heard.here.pause_reading()
         newest = Predecessors()
-        hearing = asyncio.ensure_future(newest.listen(os.dup(descriptor), teller))
+        hearing = asyncio.ensure_future(newest.listen_to(os.dup(descriptor), teller))
         await until(lambda: newest.ends)
         if killed:  # what the one in between has heard is older
             heard.telling.cancel()
             await hearing
-        newest._note([*heard.here.known, Left(8, 0)])
+        newest._note_told([*heard.here.known, Left(8, 0)])
         if not killed:
             heard.left = Left(7, 1, {"api": 1}, 99.0)
             heard.cut.set_result(1)
             await hearing
-        newest._note([Left(7, 3), Left(8, 0)])
+        newest._note_told([Left(7, 3), Left(8, 0)])
         told = {one.pid: (one.open, one.cut) for one in newest.known}
         assert told == ({8: (0, 0)} if killed else {7: (0, 1), 8: (0, 0)})
         heard.hearing.cancel()
@@ -108,7 +108,7 @@ def test_an_upgrade_that_fails_goes_on_hearing():
     async def main():
         heard = Heard()
         await until(lambda: heard.here.known)
-        heard.here.pause()
+        heard.here.pause_reading()
         heard.left = Left(7, 1, {"api": 1}, 99.0)
         heard.here.go_on()
         heard.cut.set_result(0)
@@ -145,8 +145,8 @@ def test_a_process_of_another_version_is_not_understood_and_nothing_breaks(line)
         here = Predecessors()
         with mine:
             mine.sendall(line + b"\n")
-        await here.listen(theirs.detach())
-        assert here.status() == []
+        await here.listen_to(theirs.detach())
+        assert here.list_status() == []
 
     asyncio.run(main())
 
@@ -156,7 +156,7 @@ def test_no_more_names_are_told_than_fit():
         "exposed": [{"service": f"s{number}", "open": number} for number in range(100)],
         "forwarded": [{"listen": ["127.0.0.1:1", "[::1]:1"], "mode": "tcp", "open": 1000}],
     }
-    left = Left.of(status, 5950, 1.0)
+    left = Left.from_status(status, 5950, 1.0)
     assert list(left.by_name) == ["127.0.0.1:1, [::1]:1", *(f"s{number}" for number in range(99, 84, -1))]
     assert (left.pid, left.open) == (os.getpid(), 5950)
 
@@ -171,10 +171,10 @@ def test_no_more_names_are_told_than_fit():
 )
 def test_the_status_shows_it(one, words):
     here = Predecessors()
-    here._note([one])
+    here._note_told([one])
     status = {
         "draining": False, "uptime": 1, "reloads": 0, "identity": "dtp1", "callers": [], "exposed": [],
-        "forwarded": [], "before": here.status(),
+        "forwarded": [], "before": here.list_status(),
     }  # fmt: skip
     assert f"process 5, before the upgrade, {words}" in [str(part) for part in render(status)]
 
@@ -199,7 +199,7 @@ def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypa
 
     async def scenario(served, daemon):
         daemon.open_streams = 2
-        await served._upgrade({"drain": grace})
+        await served._answer_upgrade({"drain": grace})
         await until(lambda: hasattr(daemon, "grace"))
         assert daemon.grace == (process.LONGEST_GRACE if grace is None else grace)  # whatever the file says
         await asyncio.to_thread(_wait_for, path)
@@ -221,7 +221,7 @@ def _wait_for(path):
 @pytest.mark.parametrize("grace", ["1h", True, -1, float("nan"), process.LONGEST_GRACE + 1])
 def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # noqa: F811
     async def scenario(served, daemon):
-        for command in (served._upgrade, served._drain):
+        for command in (served._answer_upgrade, served._answer_drain):
             with pytest.raises(process.BadGrace):
                 await command({"drain": grace})
         assert daemon.asked == []

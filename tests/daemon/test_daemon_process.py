@@ -47,10 +47,10 @@ class Served:
         self.may_close.set()
 
     async def start(self, adopted, counted):
-        self.adopted, self.counted = adopted, lambda: counted
+        self.adopted, self.export_counts = adopted, lambda: counted
 
     async def ban(self, caller, until):
-        self.counted = lambda: Counted({caller: until}, kept_in="here")
+        self.export_counts = lambda: Counted({caller: until}, kept_in="here")
 
     async def take_over(self):
         self.asked.append("take over")
@@ -68,10 +68,10 @@ class Served:
         self.grace = grace
         await self.drained.wait()
 
-    def status(self, *, callers=True):
+    def get_status(self, *, callers=True):
         return {"exposed": [{"service": "api", "open": self.open_streams}]}
 
-    async def refresh(self, *, callers=True):
+    async def refresh_status(self, *, callers=True):
         pass
 
     async def close(self):
@@ -241,7 +241,7 @@ def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
     told = Mock(side_effect=[systemd.ManagerAway("away"), None, asyncio.CancelledError])
     monkeypatch.setattr(systemd, "notify", told)
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(process.Process._watchdog(None, 0))
+        asyncio.run(process.Process._feed_watchdog(None, 0))
     assert told.call_count == 3
 
 
@@ -294,7 +294,7 @@ def test_who_can_not_be_banned(serve):
     async def scenario(served, daemon):
         for caller, seconds in (("*", None), ("alice", None), (None, 1), ("0x" + "1" * 64, "1h")):
             with pytest.raises(process.CantBan):
-                await served._ban({"caller": caller, "seconds": seconds})
+                await served._answer_ban({"caller": caller, "seconds": seconds})
 
     serve(scenario)
 
@@ -303,10 +303,10 @@ def test_a_ban_that_the_next_start_will_not_know_is_said(serve):
     """The data folder can't be written: it holds here until the daemon stops."""
 
     async def scenario(served, daemon):
-        assert (await served._ban({"caller": str(NEAR.id)}))["unkept"] is None
+        assert (await served._answer_ban({"caller": str(NEAR.id)}))["unkept"] is None
         served._kept._path.unlink()
         served._kept._path.mkdir()  # no file can be put in its place
-        assert "Is a directory" in (await served._ban({"caller": str(NEAR.id)}))["unkept"]
+        assert "Is a directory" in (await served._answer_ban({"caller": str(NEAR.id)}))["unkept"]
 
     serve(scenario)
 
@@ -345,9 +345,9 @@ def test_an_upgrade_waits_for_a_reload(serve, monkeypatch):
 
     async def scenario(served, daemon):
         daemon.may_reload.clear()
-        reload = asyncio.create_task(served._reload({}))
+        reload = asyncio.create_task(served._answer_reload({}))
         await until(lambda: daemon.asked)
-        upgrade = asyncio.create_task(served._upgrade({}))
+        upgrade = asyncio.create_task(served._answer_upgrade({}))
         await asyncio.sleep(0)
         daemon.may_reload.set()
         await asyncio.gather(reload, upgrade)
@@ -360,12 +360,12 @@ def test_nothing_changes_while_it_drains(serve, caplog):
     """SIGHUP in the last minute opens no place, and what is open still has its time, however often it is told."""
 
     async def scenario(served, daemon):
-        await served._drain({})
-        for change in (served._reload, served._upgrade):
+        await served._answer_drain({})
+        for change in (served._answer_reload, served._answer_upgrade):
             with pytest.raises(process.AboutToEnd):
                 await change({})
         await served._reload_and_log()
-        await served._drain({})
+        await served._answer_drain({})
         daemon.on_fenced()
         for _ in range(10):
             await asyncio.sleep(0)
@@ -387,7 +387,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
     )
 
     async def scenario(served, daemon):
-        upgrade = asyncio.create_task(served._upgrade({}))
+        upgrade = asyncio.create_task(served._answer_upgrade({}))
         if script[-1].endswith(STAYS):
             await until(lambda: started)
             served._on_signal()
@@ -424,7 +424,7 @@ def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, monkeypatch
 
     async def scenario(served, daemon):
         with pytest.raises(process.UpgradeFailed):
-            await served._upgrade({})
+            await served._answer_upgrade({})
         assert codes == [-signal.SIGKILL]
 
     serve(scenario)
@@ -451,22 +451,24 @@ def test_bans_outlive_a_stop(serve, monkeypatch):
     banned = str(NEAR.id)
 
     async def ban(served, daemon):
-        assert daemon.counted() == Counted()
-        await served._ban({"caller": banned})
-        assert KeptBans.of(daemon.config.path).read() == Counted({banned: FOR_EVER}, kept_in="here")
+        assert daemon.export_counts() == Counted()
+        await served._answer_ban({"caller": banned})
+        assert KeptBans.of_config(daemon.config.path).read_bans() == Counted(
+            {banned: FOR_EVER}, kept_in="here"
+        )
 
     async def begin(served, daemon):
-        assert daemon.counted() == Counted({banned: FOR_EVER}, kept_in="here")
+        assert daemon.export_counts() == Counted({banned: FOR_EVER}, kept_in="here")
         await until(lambda: daemon.asked == ["take over"])
-        daemon.counted = lambda: Counted({banned: 5.0}, kept_in="there")  # it has ended
+        daemon.export_counts = lambda: Counted({banned: 5.0}, kept_in="there")  # it has ended
 
     async def begin_without(served, daemon):
-        assert daemon.counted() == Counted()
-        assert not KeptBans.of(daemon.config.path)._path.exists()
-        await served._ban({"caller": banned})
+        assert daemon.export_counts() == Counted()
+        assert not KeptBans.of_config(daemon.config.path)._path.exists()
+        await served._answer_ban({"caller": banned})
 
     async def take_over(served, daemon):
-        assert daemon.counted() == Counted()
+        assert daemon.export_counts() == Counted()
 
     for scenario in (ban, begin, begin_without):
         serve(scenario)
@@ -482,15 +484,15 @@ def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
     if data is None:
         (tmp_path / "data").write_bytes(b"no folder")
     else:
-        kept.write(Counted({"dtp1a": FOR_EVER}))
+        kept.write_bans(Counted({"dtp1a": FOR_EVER}))
         kept._path.write_bytes(data)
-    assert kept.read() == Counted()
+    assert kept.read_bans() == Counted()
     assert "bans for the next start can't be read" in caplog.text
-    kept.write(Counted({"dtp1a": FOR_EVER}))
+    kept.write_bans(Counted({"dtp1a": FOR_EVER}))
     if data is None:
         assert "can't be written" in caplog.text
     else:
-        assert kept.read().bans == {"dtp1a": FOR_EVER}
+        assert kept.read_bans().bans == {"dtp1a": FOR_EVER}
         assert os.listdir(tmp_path / "data") == ["bans.json"]
         assert stat.S_IMODE(kept._path.stat().st_mode) == 0o600
 
@@ -501,7 +503,7 @@ def test_a_successor_that_takes_too_long_is_gone(serve, monkeypatch):
 
     async def scenario(served, daemon):
         with pytest.raises(process.UpgradeFailed):
-            await served._upgrade({})
+            await served._answer_upgrade({})
         assert "hand over" not in daemon.asked
 
     serve(scenario)
@@ -542,7 +544,7 @@ def test_a_manager_that_is_away_changes_nothing(serve, monkeypatch, caplog, what
 
     async def scenario(process, daemon):
         monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
-        await getattr(process, f"_{what}")({})
+        await getattr(process, f"_answer_{what}")({})
         await asyncio.sleep(0)
         asked = {"reload": ["reload", "reloaded"], "upgrade": ["hand over"], "drain": []}
         assert daemon.asked[: len(asked[what])] == asked[what]
@@ -606,15 +608,15 @@ def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, mon
     async def scenario(served, daemon):
         daemon.config = replace(daemon.config, state=state)
         daemon.ban = AsyncMock()
-        daemon.counted = lambda: Counted(bans={"dtp1a": 1e12})
+        daemon.export_counts = lambda: Counted(bans={"dtp1a": 1e12})
 
         def begin(socks, counted, *rest):
             told.append(counted)
-            told.append(asyncio.ensure_future(served._ban({"caller": "0x" + "1" * 64})))
+            told.append(asyncio.ensure_future(served._answer_ban({"caller": "0x" + "1" * 64})))
             return start(socks, counted, *rest)
 
         monkeypatch.setattr(process, "_start_successor", begin)
-        await served._upgrade({})
+        await served._answer_upgrade({})
         with pytest.raises(process.AboutToEnd, match="ask again"):
             await told[1]
         daemon.ban.assert_awaited_once()

@@ -110,7 +110,7 @@ def test_many_at_once_over_one_connection(run):
             port = await pair.start(expose(backend.port))
             data = [bytes([number]) * (number * 1000 + 1) for number in range(100)]
             assert await asyncio.gather(*(exchange(port, one) for one in data)) == data
-            assert len(pair.far.status()["callers"]) == 1
+            assert len(pair.far.get_status()["callers"]) == 1
 
     run(scenario)
 
@@ -270,7 +270,7 @@ def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run):
     async def scenario(pair):
         async with Backend(size_asked_for) as backend:
             port = await pair.start(expose(backend.port))
-            turns = Buffers.of(asyncio.get_running_loop()).turns  # of both daemons: they share the loop
+            turns = Buffers.of_loop(asyncio.get_running_loop()).turns  # of both daemons: they share the loop
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             for _ in range(5):
                 writer.write(b"600000\n")
@@ -294,7 +294,7 @@ def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(run, monke
     async def scenario(pair):
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
-            turns = Buffers.of(asyncio.get_running_loop()).turns
+            turns = Buffers.of_loop(asyncio.get_running_loop()).turns
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             for size in (64, 64, 64, 64, 64, 600_000, 64, 64):
                 writer.write(b"x" * size)
@@ -340,9 +340,9 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
                 def __getattr__(self, name):
                     return getattr(outlet, name)
 
-                def consumed(self, stream, size):
+                def grant_credit(self, stream, size):
                     given.append(size)
-                    outlet.consumed(stream, size)
+                    outlet.grant_credit(stream, size)
 
             connection.outlet = Counting()
             for _ in range(3):
@@ -403,7 +403,7 @@ def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first():
         loop = asyncio.get_running_loop()
         relay = Watched(loop)
         loop.call_later(6, setattr, relay.counts, "sent", 1)
-        relay._look(10)
+        relay._check_idle(10)
         assert await relay.over is Reason.IDLE
         return loop.time()
 
@@ -417,7 +417,7 @@ def test_who_is_held_back_is_not_idle():
         loop = asyncio.get_running_loop()
         relay = Watched(loop, SimpleNamespace(consumed=lambda size: None), lambda size: 35.0)
         relay._give_credit(1000)
-        relay._look(10)
+        relay._check_idle(10)
         assert await relay.over is Reason.IDLE
         return loop.time()
 
@@ -437,7 +437,7 @@ def test_credit_that_a_rate_holds_back_is_given_once():
             relay._give_credit(size)
         await asyncio.sleep(2)
         assert given == [1]
-        relay._drop()
+        relay._drop_waiting()
         await asyncio.sleep(10)
         assert sum(given) == 111
 
@@ -580,7 +580,7 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
                     for driver in list(connection.outlet.drivers):
                         driver.carrier._end_carrier(None)
             assert got == data
-            assert pair.near.status()["forwarded"][0]["resumes"] >= 5
+            assert pair.near.get_status()["forwarded"][0]["resumes"] >= 5
             writer.close()
 
     run(scenario)

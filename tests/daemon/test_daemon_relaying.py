@@ -51,7 +51,7 @@ def test_peers_reach_each_other_by_a_daemon_and_it_counts_them(tmp_path):
                 stream.write(b"by the daemon")
                 stream.write_eof()
                 assert await stream.read() == b"by the daemon"
-                (status,) = daemon.status()["exposed"]
+                (status,) = daemon.get_status()["exposed"]
                 assert status["relay"]["reservations"] == status["relay"]["circuits"] == 1
                 assert status["relay"]["bytes"] > 500
             await dialling.close()

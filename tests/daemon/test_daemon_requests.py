@@ -31,8 +31,8 @@ def request(status=200, seconds=0.003, **how):
 def told(*seconds):
     counted = Requests()
     for each in seconds:
-        counted.add(request(seconds=each))
-    return counted.status()
+        counted.add_request(request(seconds=each))
+    return counted.get_status()
 
 
 # ---- counts ------------------------------------------------------------------------------------------------------
@@ -41,8 +41,8 @@ def told(*seconds):
 def test_requests_are_counted_by_status_and_time():
     counted = Requests()
     for status, seconds in ((200, 0.001), (204, 0.0011), (404, 3), (0, 70), (101, 0)):
-        counted.add(request(status, seconds))
-    found = counted.status()
+        counted.add_request(request(status, seconds))
+    found = counted.get_status()
     assert (found["count"], found["seconds"]) == (5, 73.0021)
     assert found["statuses"] == {"1xx": 1, "2xx": 2, "4xx": 1, "none": 1}
     assert {name: count for name, count in found["within"].items() if count} == {
@@ -173,7 +173,7 @@ def test_each_request_of_http_is_counted_and_logged(run, access):
                     len(answer),
                 )
                 assert 0 <= fields["seconds"] < 30
-            found = pair.exposed.status(0)["requests"]
+            found = pair.exposed.get_status(0)["requests"]
             assert (found["count"], found["statuses"]) == (5, {"4xx": 5})
             assert "secret" not in "".join(access.texts)
 
@@ -223,7 +223,7 @@ def test_calls_of_json_rpc_are_named(run, access):
             (fields,) = access.fields
             assert fields["calls"] == [f"m{number}" for number in range(20)]
             assert " and 2 more" in access.texts[0]
-            assert pair.exposed.status(0)["requests"]["statuses"] == {"2xx": 1}
+            assert pair.exposed.get_status(0)["requests"]["statuses"] == {"2xx": 1}
 
     run(scenario)
 
@@ -238,13 +238,13 @@ def test_a_websocket_is_counted_when_it_opens(talk):
         )
         backend = await talk.asked()
         backend.say(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        while not talk.exposed.status(0)["requests"]["count"]:  # noqa: ASYNC110 - there is no event
+        while not talk.exposed.get_status(0)["requests"]["count"]:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
         await asyncio.sleep(1000)
         talk.client.mouth.feed_eof()
         backend.mouth.feed_eof()
         await talk.ended()
-        found = talk.exposed.status(0)["requests"]
+        found = talk.exposed.get_status(0)["requests"]
         assert found["statuses"] == {"1xx": 1}
         assert found["seconds"] < 1
 
@@ -261,9 +261,9 @@ def test_the_time_is_from_the_head_to_the_end_of_the_answer(talk):
         await asyncio.sleep(1)
         backend.say(OK[-1:])
         await talk.answered()
-        while not talk.exposed.status(0)["requests"]["count"]:  # noqa: ASYNC110 - there is no event
+        while not talk.exposed.get_status(0)["requests"]["count"]:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.01)
-        assert talk.exposed.status(0)["requests"]["seconds"] == pytest.approx(3, abs=0.1)
+        assert talk.exposed.get_status(0)["requests"]["seconds"] == pytest.approx(3, abs=0.1)
 
     talk(scenario)
 
@@ -273,7 +273,7 @@ def test_metrics_have_requests_as_a_histogram(run):
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             await exchange(port, b"GET /nothing" + LAST + b"\r\n")
-            await until(lambda: pair.exposed.status(0)["requests"]["count"])
+            await until(lambda: pair.exposed.get_status(0)["requests"]["count"])
             text = exposition(pair.far).decode()
             assert 'dtpd_requests_total{service="api",status="4xx"} 1.0' in text
             assert 'dtpd_request_seconds_bucket{le="+Inf",service="api"} 1.0' in text
@@ -281,7 +281,7 @@ def test_metrics_have_requests_as_a_histogram(run):
             figures = Figures(Telemetry("http://127.0.0.1:1"), "me", DaemonCollector(pair.far).collect)
             ((_, metrics),) = [
                 (scope["scope"], scope["metrics"])
-                for scope in figures._body()["resourceMetrics"][0]["scopeMetrics"]
+                for scope in figures._make_body()["resourceMetrics"][0]["scopeMetrics"]
             ]
             (found,) = [each for each in metrics if each["name"] == "dtpd_request_seconds"]
             (point,) = found["histogram"]["dataPoints"]
@@ -416,9 +416,9 @@ def test_a_noisy_caller_does_not_keep_others_out_of_the_log(monkeypatch, caplog)
     monkeypatch.setattr(logs.time, "monotonic", lambda: now)
     caplog.set_level("INFO", "dtpd")
     few = logs.Few("api")
-    assert sum(few.may("eve") for _ in range(1000)) == logs.OF_ONE
-    assert few.may("bob")
-    assert sum(few.may(f"stranger {number}") for number in range(1000)) == logs.REFUSED - logs.OF_ONE - 1
+    assert sum(few.may_log("eve") for _ in range(1000)) == logs.OF_ONE
+    assert few.may_log("bob")
+    assert sum(few.may_log(f"stranger {number}") for number in range(1000)) == logs.REFUSED - logs.OF_ONE - 1
     now += 1.0
-    assert few.may("eve")
+    assert few.may_log("eve")
     assert "api: 1981 more denials were not logged" in caplog.text

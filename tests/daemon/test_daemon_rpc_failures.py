@@ -7,7 +7,7 @@ import pytest
 
 from dtp.daemon.config.model import MethodRule
 from dtp.daemon.policies import Bounds
-from dtp.daemon.policies.methods import Methods
+from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.testing import clock
 
 from .talk import Talk, seen
@@ -67,7 +67,7 @@ def test_an_answer_that_is_too_long_to_be_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr("dtp.daemon.http.rpc_session._MAX_MERGED", 1000)
 
     async def scenario():
-        talk = Talk(tmp_path, "json-rpc", [Methods(MethodRule(deny=("admin",)))])
+        talk = Talk(tmp_path, "json-rpc", [MethodsPolicy(MethodRule(deny=("admin",)))])
         talk.client.say(request([ONE, NOTE, {"jsonrpc": "2.0", "id": "no", "method": "admin"}]))
         answer = b'[{"jsonrpc":"2.0","id":1,"result":"%b"}]' % (b"x" * 1000)
         backend = await talk.asked()

@@ -108,7 +108,7 @@ def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path, monke
 
     async def scenario(shop, store):
         wire = caller(shop, store)
-        assert await shop.enter(wire)
+        assert await shop.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
         await asyncio.sleep(0)
         assert wire.meter._checks
@@ -124,11 +124,11 @@ def test_what_the_last_voucher_brings_is_earned(tmp_path, monkeypatch):
     async def scenario(shop, store):
         for number in (1, 2):
             wire = caller(shop, store)
-            assert await shop.enter(wire)
+            assert await shop.meter_connection(wire)
             wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
             wire.abort(0, "")
             await asyncio.gather(*shop._leaving)
-            assert shop.earned("api") == {SUI_COIN: number * PRICES.request}
+            assert shop.sum_earned("api") == {SUI_COIN: number * PRICES.request}
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -140,15 +140,15 @@ def test_what_is_earned_is_told_by_coin(tmp_path, monkeypatch):
         wire = caller(shop, store)
         other = replace(shop.made, terms=replace(shop.made.terms, coin="0x2::other::COIN"))
         wire.admission = replace(wire.admission, channel=other)
-        assert await shop.enter(wire)
+        assert await shop.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
         while wire.meter._checks:
             await asyncio.wait(set(wire.meter._checks))
-        assert shop.earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
-        assert shop.earned("db") == {}
+        assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
+        assert shop.sum_earned("db") == {}
         wire.abort(0, "")
         await asyncio.gather(*shop._leaving)
-        assert shop.earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
+        assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -158,7 +158,7 @@ def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
 
     async def scenario(shop, store):
         wire = caller(shop, store)
-        assert await shop.enter(wire)
+        assert await shop.meter_connection(wire)
         await pay(wire.meter, KEY.sign(voucher(1, 1)))
         wire.abort(0, "")
         await asyncio.gather(*shop._leaving)
@@ -178,15 +178,15 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
     async def scenario(shop, store):
         priced = Expose("api", (), price=Price(request=1))
         shop._offered = {"api": priced.price}  # as the host says it already
-        await shop.offer((priced, Expose("free", (), exposure=tight)))
-        await shop.offer((replace(priced, kind=kind, exposure=tight),))
+        await shop.offer_services((priced, Expose("free", (), exposure=tight)))
+        await shop.offer_services((replace(priced, kind=kind, exposure=tight),))
         wire = caller(shop, store)
-        assert await shop.enter(wire)
+        assert await shop.meter_connection(wire)
         assert agreed_with(wire) == (tight, by_stream)
-        await shop.offer((priced,))
+        await shop.offer_services((priced,))
         other = caller(shop, store)
         other.service = "gone"
-        assert await shop.enter(other)
+        assert await shop.meter_connection(other)
         usual = Exposure()
         lane = replace(usual, first_amount=usual.first_amount * 3 // 4)
         assert agreed_with(other) == (replace(usual, first_bytes=lane.at_prices(PRICES).first_bytes), True)
@@ -211,7 +211,7 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
         wire.meter = object.__new__(ServerMeter)
         wire.meter.payee = SimpleNamespace(quota_requests=quota)
         wire.charge = charge
-        assert await shop.charge(wire, 3) == ""
+        assert await shop.charge_requests(wire, 3) == ""
         assert charged == asked
 
     play(tmp_path, monkeypatch, scenario)
@@ -224,14 +224,14 @@ def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, mo
     async def scenario(shop, store):
         free = Expose("api", (), price=Price(request=0), kind=kind)
         charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)
-        assert charge == (shop.charge if by_call else None)
+        assert charge == (shop.charge_requests if by_call else None)
 
     play(tmp_path, monkeypatch, scenario)
 
 
 def test_who_claims_hears_of_channels_in_use(tmp_path, monkeypatch):
     async def scenario(shop, store):
-        assert await shop.enter(caller(shop, store))
+        assert await shop.meter_connection(caller(shop, store))
         assert shop.cashier.pause(10**9) == shop.made.terms.claim_ms / 8000
 
     play(tmp_path, monkeypatch, scenario)
@@ -242,7 +242,7 @@ def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatc
         store.free_there = False
         wire = caller(shop, store)
         with pytest.raises(Refuse, match="another daemon of this host serves the channel now"):
-            await shop.enter(wire)
+            await shop.meter_connection(wire)
         assert store.done == ["hold"]  # and not freed: it isn't ours
 
     play(tmp_path, monkeypatch, scenario)
@@ -252,16 +252,16 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
     async def scenario(shop, store):
         gone = caller(shop, store)
         gone.abort(0, "it went")
-        assert not await shop.enter(gone)
+        assert not await shop.meter_connection(gone)
         await asyncio.gather(*shop._leaving)
         assert store.done == ["hold", "served", "free"]
         store.mark_closed(CHANNEL)
         late = caller(shop, store)
         with pytest.raises(Refuse, match="the channel is closed"):
-            await shop.enter(late)
+            await shop.meter_connection(late)
         monkeypatch.setattr(store, "sold_lane", broken)
         with pytest.raises(Refuse, match="can't be stored"):
-            await shop.enter(late)
+            await shop.meter_connection(late)
         assert store.done[3:] == ["hold", "free"] * 2
 
     play(tmp_path, monkeypatch, scenario)
@@ -295,7 +295,7 @@ def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path, monkeypatch):
 
     async def scenario(shop, store):
         store.there = {"0x2", "0x3"}
-        assert await shop.enter(caller(shop, store))
+        assert await shop.meter_connection(caller(shop, store))
         assert await shop.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
 
     play(tmp_path, monkeypatch, scenario)
@@ -304,7 +304,7 @@ def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path, monkeypatch):
 def test_who_ends_waits_until_all_is_written_and_free(tmp_path, monkeypatch):
     async def scenario(shop, store):
         wire = caller(shop, store)
-        assert await shop.enter(wire)
+        assert await shop.meter_connection(wire)
         wire.abort(0, "")
 
     assert play(tmp_path, monkeypatch, scenario).done == ["hold", "served", "free"]

@@ -56,7 +56,7 @@ async def hear(address, count, *, start=0, **options):
 
 
 def told(daemon):
-    (status,) = daemon.status()["exposed"]
+    (status,) = daemon.get_status()["exposed"]
     return status["broadcast"]
 
 

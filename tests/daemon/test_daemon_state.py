@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.policies import Arrive, Call, Caller, Chain, Moment, Move
+from dtp.daemon.policies import Arrive, Call, Caller, Moment, Move, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER, Bans
-from dtp.daemon.policies.quota import Quota
-from dtp.daemon.policies.rate import Rate
+from dtp.daemon.policies.quota import QuotaPolicy
+from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.server import Daemon
-from dtp.daemon.state import STORES, Key, Used, make
+from dtp.daemon.state import STORES, CountKey, Used, make
 from dtp.daemon.state.errors import StateError, StateUnusable
-from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.workers import inherited, sharing
 from dtp.daemon.workers.sharing import Foreign, Sharing
@@ -89,36 +89,38 @@ def test_the_contract_of_stores(url):
                 if attempt == 99:
                     raise
                 await asyncio.sleep(0.1)
-        key, more = Key("api/0/60", 5, "dtp1a"), Key("api/0/60", 5, "it's:a b")
-        assert await first.exchange({}) == {}
-        assert await first.exchange({key: Used(2, 100), more: Used(1, 1)}) == {
+        key, more = CountKey("api/0/60", 5, "dtp1a"), CountKey("api/0/60", 5, "it's:a b")
+        assert await first.exchange_counts({}) == {}
+        assert await first.exchange_counts({key: Used(2, 100), more: Used(1, 1)}) == {
             key: Used(2, 100),
             more: Used(1, 1),
         }
-        assert await second.exchange({key: Used(1, 2**40)}) == {key: Used(3, 100 + 2**40)}
-        assert await first.exchange({key: Used()}) == {key: Used(3, 100 + 2**40)}
-        assert await other.exchange({key: Used(1, 1)}) == {key: Used(1, 1)}
+        assert await second.exchange_counts({key: Used(1, 2**40)}) == {key: Used(3, 100 + 2**40)}
+        assert await first.exchange_counts({key: Used()}) == {key: Used(3, 100 + 2**40)}
+        assert await other.exchange_counts({key: Used(1, 1)}) == {key: Used(1, 1)}
         later = key._replace(period=6)
-        assert await second.exchange({later: Used(7, 7)}) == {later: Used(7, 7)}
+        assert await second.exchange_counts({later: Used(7, 7)}) == {later: Used(7, 7)}
         nobody = key._replace(caller="dtp1nobody")
-        assert await first.exchange({nobody: Used()}) == {nobody: Used()}
+        assert await first.exchange_counts({nobody: Used()}) == {nobody: Used()}
         assert kept(url, nobody) == 0
         assert kept(url, later) == 3  # of two periods, and of another host
-        await second.forget("api/0/60", 6)
-        assert await first.exchange({later: Used()}) == {later: Used(7, 7)}
-        many = {Key("x/0/1", 1, str(number)): Used(1, number) for number in range(500)}
-        both = await asyncio.gather(first.exchange(many), second.exchange(dict(reversed(many.items()))))
+        await second.forget_periods("api/0/60", 6)
+        assert await first.exchange_counts({later: Used()}) == {later: Used(7, 7)}
+        many = {CountKey("x/0/1", 1, str(number)): Used(1, number) for number in range(500)}
+        both = await asyncio.gather(
+            first.exchange_counts(many), second.exchange_counts(dict(reversed(many.items())))
+        )
         assert {used.requests for answer in both for used in answer.values()} <= {1, 2}
-        assert set((await first.exchange(dict.fromkeys(many, Used()))).values()) == {
+        assert set((await first.exchange_counts(dict.fromkeys(many, Used()))).values()) == {
             Used(2, 2 * number) for number in range(500)
         }
         await first.ban("dtp1a", 100.0)
         await first.ban("0xb", 1e12)
         await second.ban("dtp1c", 50.0)
-        assert await second.bans(60.0) == {"dtp1a": 100.0, "0xb": 1e12}
+        assert await second.list_bans(60.0) == {"dtp1a": 100.0, "0xb": 1e12}
         await second.ban("0xb", 0.0)
-        assert await first.bans(60.0) == {"dtp1a": 100.0}
-        assert await other.bans(0.0) == {}
+        assert await first.list_bans(60.0) == {"dtp1a": 100.0}
+        assert await other.list_bans(0.0) == {}
         for store in (first, second, other):
             await store.close()
             await store.close()
@@ -131,17 +133,22 @@ def test_what_is_kept_in_memory_is_bounded(monkeypatch):
     monkeypatch.setattr("dtp.daemon.state.memory.MAX_CALLERS", 2)
 
     async def scenario():
-        store = MemoryStore()
-        first, second, third, other = (Key("api/0/60", 1, one) for one in ("a", "b", "c", "d"))
+        store = MemoryCountStore()
+        first, second, third, other = (CountKey("api/0/60", 1, one) for one in ("a", "b", "c", "d"))
         elsewhere = other._replace(scope="api/1/60")
-        assert set((await store.exchange(dict.fromkeys((other, third), Used()))).values()) == {Used()}
-        await store.exchange({first: Used(1, 0), second: Used(2, 0), elsewhere: Used(9, 0)})
-        await store.exchange({first: Used(1, 1)})
-        await store.exchange({third: Used(3, 0)})
+        assert set((await store.exchange_counts(dict.fromkeys((other, third), Used()))).values()) == {Used()}
+        await store.exchange_counts({first: Used(1, 0), second: Used(2, 0), elsewhere: Used(9, 0)})
+        await store.exchange_counts({first: Used(1, 1)})
+        await store.exchange_counts({third: Used(3, 0)})
         asked = dict.fromkeys((first, second, third, elsewhere), Used())
-        assert list((await store.exchange(asked)).values()) == [Used(2, 1), Used(), Used(3, 0), Used(9, 0)]
-        await store.forget("api/0/60", 2)
-        assert list((await store.exchange(asked)).values()) == [Used(), Used(), Used(), Used(9, 0)]
+        assert list((await store.exchange_counts(asked)).values()) == [
+            Used(2, 1),
+            Used(),
+            Used(3, 0),
+            Used(9, 0),
+        ]
+        await store.forget_periods("api/0/60", 2)
+        assert list((await store.exchange_counts(asked)).values()) == [Used(), Used(), Used(), Used(9, 0)]
 
     asyncio.run(scenario())
 
@@ -150,12 +157,15 @@ def test_what_is_known_of_others_is_bounded(monkeypatch):
     """Whoever is forgotten is seen for the first time again; of others the news goes on."""
     monkeypatch.setattr(sharing, "MAX_CALLERS", 2)
     foreign = Foreign()
-    first, second, third = (Key("api/rate/0/x", 1, one) for one in ("a", "b", "c"))
+    first, second, third = (CountKey("api/rate/0/x", 1, one) for one in ("a", "b", "c"))
     for key in (first, second, first, third):
-        assert foreign.news({}, {key: Used(1, 1)}) == {key: Used()}
-    assert foreign.news({}, {first: Used(3, 1), second: Used(9, 1)}) == {first: Used(2, 0), second: Used()}
+        assert foreign.find_news({}, {key: Used(1, 1)}) == {key: Used()}
+    assert foreign.find_news({}, {first: Used(3, 1), second: Used(9, 1)}) == {
+        first: Used(2, 0),
+        second: Used(),
+    }
     later = third._replace(period=4)
-    foreign.news({}, {later: Used()})
+    foreign.find_news({}, {later: Used()})
     assert list(foreign._seen) == [later]
 
 
@@ -166,16 +176,16 @@ def test_names_are_spelled_once_and_not_read(monkeypatch):
     monkeypatch.delattr(PeerId, "parse")
 
     async def scenario():
-        rate = Rate(model.RateRule(values.Rate(1000.0, 1.0), 1000))
-        shared = Sharing(MemoryStore(), dict, lambda: [("api/rate/0/x", rate)])
+        rate = RatePolicy(model.RateRule(values.Rate(1000.0, 1.0), 1000))
+        shared = Sharing(MemoryCountStore(), dict, lambda: [("api/rate/0/x", rate)])
         rate.take_pending()
         for caller in (ALICE, BOB):
-            rate.commit(Call(caller), Moment(1.0, 1.0))
+            rate.commit_event(Call(caller), Moment(1.0, 1.0))
         for _ in range(3):
-            await shared.exchange()
-        shared._store = Mock(tells=False, exchange=AsyncMock(side_effect=StateError("away")))
-        rate.commit(Call(BOB), Moment(1.0, 1.0))
-        await shared.exchange()
+            await shared.exchange_once()
+        shared._store = Mock(tells=False, exchange_counts=AsyncMock(side_effect=StateError("away")))
+        rate.commit_event(Call(BOB), Moment(1.0, 1.0))
+        await shared.exchange_once()
         assert rate.take_pending()[BOB.peer][0] == pytest.approx(0.001)
 
     asyncio.run(scenario())
@@ -186,8 +196,8 @@ def test_a_file_is_there_after_a_restart(tmp_path):
     async def scenario(expected):
         store = make(f"sqlite://{tmp_path}/a%20file.db", "host")
         await store.open()
-        key = Key("api/0/60", 1, "dtp1a")
-        assert await store.exchange({key: Used(1, 10)}) == {key: expected}
+        key = CountKey("api/0/60", 1, "dtp1a")
+        assert await store.exchange_counts({key: Used(1, 10)}) == {key: expected}
         await store.close()
 
     asyncio.run(scenario(Used(1, 10)))
@@ -253,7 +263,7 @@ _ME = str(NEAR.id)
 def test_daemons_together_count_all_and_nothing_twice(steps):
     """Against a plain sum: after a last exchange everybody knows of everything, whatever failed before."""
     rule = model.QuotaRule(requests=10**9, data=10**9, every=100.0)
-    quotas = [Quota(rule) for _ in range(3)]
+    quotas = [QuotaPolicy(rule) for _ in range(3)]
     store, truth = {}, [0, 0]
 
     def share(quota, fails=False):
@@ -264,19 +274,19 @@ def test_daemons_together_count_all_and_nothing_twice(steps):
                 continue
             old = store.get((period, caller), Used())
             store[period, caller] = Used(old.requests + used.requests, old.data + used.data)
-            quota.merge(period, caller, store[period, caller])
+            quota.merge_total(period, caller, store[period, caller])
 
     for number, step in steps:
         quota = quotas[number]
         if step == "call":
-            truth[0] += Chain([quota]).ask(Call(ALICE), Moment(0, 0)) is None
+            truth[0] += PolicyChain([quota]).ask_policies(Call(ALICE), Moment(0, 0)) is None
         elif step == "move":
-            Chain([quota]).moved(Move(ALICE, 7), Moment(0, 0))
+            PolicyChain([quota]).count_moved(Move(ALICE, 7), Moment(0, 0))
             truth[1] += 7
         else:
             share(quota, step == "fail")
     for quota in quotas * 2:
-        quota.commit(Arrive(ALICE), Moment(0, 0))
+        quota.commit_event(Arrive(ALICE), Moment(0, 0))
         share(quota)
     for quota in quotas:
         count = quota._counts.get(_ME)
@@ -284,11 +294,11 @@ def test_daemons_together_count_all_and_nothing_twice(steps):
 
 
 def test_what_was_of_another_period_is_dropped():
-    quota = Quota(model.QuotaRule(requests=5, data=None, every=100.0))
-    quota.commit(Call(ALICE), Moment(0, 50))
+    quota = QuotaPolicy(model.QuotaRule(requests=5, data=None, every=100.0))
+    quota.commit_event(Call(ALICE), Moment(0, 50))
     period, pending = quota.take_pending(60)
-    quota.commit(Call(ALICE), Moment(0, 150))
-    quota.merge(period, _ME, Used(1000, 0))
+    quota.commit_event(Call(ALICE), Moment(0, 150))
+    quota.merge_total(period, _ME, Used(1000, 0))
     quota.give_back(period, _ME, pending[_ME])
     assert quota.take_pending(160) == (1, {_ME: Used(1, 0)})
 
@@ -319,7 +329,7 @@ def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
             await pair.far.close()
             pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
             await pair.far.start()
-            (quota,) = [policy for _, policy in pair.far._policies.quotas()]
+            (quota,) = [policy for _, policy in pair.far._policies.iter_quotas()]
             await known(lambda: _ME in quota._counts and quota._counts[_ME].requests)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"still too much")
@@ -334,9 +344,9 @@ def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
 def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
     """Against one bucket: what a daemon thinks of it is never more, and after a last exchange of all the same."""
     rule = model.RateRule(values.Rate(1000.0, 1.0), 1000)
-    rates = [Rate(rule) for _ in range(3)]
+    rates = [RatePolicy(rule) for _ in range(3)]
     foreign, store, truth, now = [Foreign() for _ in rates], {}, 0.0, 100.0
-    key = Key("api/rate/0/x", 0, _ME)
+    key = CountKey("api/rate/0/x", 0, _ME)
 
     def share(number, fails=False):
         for peer, (requests, data) in rates[number].take_pending().items():
@@ -345,27 +355,27 @@ def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
                 rates[number].give_back(peer, requests, data)
                 continue
             store[key] = Used(store.get(key, Used()).requests + delta.requests, 0)
-            news = foreign[number].news({key: delta}, {key: store[key]})[key]
-            rates[number].advance(peer, news.requests / 1e9, news.data / 1e9, now)
+            news = foreign[number].find_news({key: delta}, {key: store[key]})[key]
+            rates[number].advance_buckets(peer, news.requests / 1e9, news.data / 1e9, now)
 
     for number, rate in enumerate(rates):  # they are asked when a caller comes
         rate.take_pending()
-        rate.commit(Arrive(ALICE), Moment(now, now))
+        rate.commit_event(Arrive(ALICE), Moment(now, now))
         share(number)
     for number, step in steps:
         if step == "call":
-            rates[number].commit(Call(ALICE), Moment(now, now))
+            rates[number].commit_event(Call(ALICE), Moment(now, now))
             truth = max(truth, now) + 0.001
         elif step == "wait":
             now += 0.0005
         else:
             share(number, step == "fail")
         for rate in rates:
-            assert rate._requests.get(ALICE.peer, now) <= max(truth, now) + 0.0005 * len(steps) + 1e-6
+            assert rate._requests.get_arrival(ALICE.peer, now) <= max(truth, now) + 0.0005 * len(steps) + 1e-6
     for number in (0, 1, 2) * 2:
-        rates[number].commit(Arrive(ALICE), Moment(now, now))
+        rates[number].commit_event(Arrive(ALICE), Moment(now, now))
         share(number)
-    fillings = {round(rate._requests.get(ALICE.peer, now) - now, 6) for rate in rates}
+    fillings = {round(rate._requests.get_arrival(ALICE.peer, now) - now, 6) for rate in rates}
     assert max(fillings) - min(fillings) <= 0.0005 * len(steps) + 1e-6
     assert max(fillings) >= max(0.0, truth - now) - 1e-6
 
@@ -400,15 +410,15 @@ def test_bans_kept_by_the_identity_go_to_the_host_once(url, tmp_path):
         await old.ban("dtp1c", now + 900)
         await new.ban("dtp1c", now + 9000)
         await take_over_bans(replace(settings, state_name="front"), FAR.id)
-        assert await new.bans(now) == {"dtp1c": now + 9000}
+        assert await new.list_bans(now) == {"dtp1c": now + 9000}
         await take_over_bans(settings, FAR.id)
-        assert await new.bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 9000}
-        assert await old.bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 900}
+        assert await new.list_bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 9000}
+        assert await old.list_bans(now) == {"dtp1a": FOR_EVER, "dtp1c": now + 900}
         await new.ban("dtp1a", 0.0)
         await old.ban("dtp1d", FOR_EVER)  # by a process that went on, since the new one did not begin
         for _ in range(2):
             await take_over_bans(settings, FAR.id)
-            assert await new.bans(now) == {"dtp1c": now + 9000, "dtp1d": FOR_EVER}
+            assert await new.list_bans(now) == {"dtp1c": now + 9000, "dtp1d": FOR_EVER}
         for store in (old, new):
             await store.close()
 
@@ -441,24 +451,24 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
                     passed.append(await exchange((first_port, port)[number % 2], b"x") == b"x")
                 except ConnectionError:
                     passed.append(False)
-                rates = [dict(daemon._policies.rates()) for daemon in (pair.far, second)]
+                rates = [dict(daemon._policies.iter_rates()) for daemon in (pair.far, second)]
                 (one, other) = [rate for found in rates for rate in found.values()]
                 wanted = sum(passed) * 600.0
 
                 def is_told(one=one, other=other, wanted=wanted):
                     now = time.monotonic()
-                    return all(r._requests.get(None, now) - now > wanted - 300 for r in (one, other))
+                    return all(r._requests.get_arrival(None, now) - now > wanted - 300 for r in (one, other))
 
                 await known(is_told)
             assert passed == [True] * 6 + [False] * 6
             (caller,) = second._callers
             assert not caller.closed
             await pair.far.ban(str(near.identity.id), time.time() + 3600)
-            assert pair.far.status()["bans"].keys() == {str(near.identity.id)}
+            assert pair.far.get_status()["bans"].keys() == {str(near.identity.id)}
             await known(lambda: caller.closed)
             await known(lambda: second.exposed["api"].denials["ban"])
             await second.ban(str(near.identity.id), 0.0)
-            await known(lambda: not pair.far.status()["bans"])
+            await known(lambda: not pair.far.get_status()["bans"])
             await known(lambda: second._callers)
             await near.close()
             await second.close()
@@ -474,29 +484,29 @@ def test_a_store_that_goes_and_comes(caplog):
         async def open(self):
             pass
 
-        async def exchange(self, deltas):
+        async def exchange_counts(self, deltas):
             if self.away:
                 raise StateError("gone fishing")
             self.told.update(deltas)
             return deltas
 
-        async def forget(self, scope, before):
+        async def forget_periods(self, scope, before):
             self.forgotten = scope, before
 
         async def close(self):
             pass
 
     async def scenario():
-        quota, store = Quota(model.QuotaRule(None, 100, 1e12)), Flaky()
+        quota, store = QuotaPolicy(model.QuotaRule(None, 100, 1e12)), Flaky()
         work = Sharing(store, lambda: [("api/0/1e+12", quota)])
-        quota.commit(Move(ALICE, 5), Moment(0, 1))
+        quota.commit_event(Move(ALICE, 5), Moment(0, 1))
         for _ in range(3):
-            await work.exchange()
+            await work.exchange_once()
         assert caplog.text.count("counted here alone") == 1
         store.away = False
-        quota.commit(Move(ALICE, 6), Moment(0, 1))
-        await work.exchange()
-        assert store.told == {Key("api/0/1e+12", 0, _ME): Used(0, 11)}
+        quota.commit_event(Move(ALICE, 6), Moment(0, 1))
+        await work.exchange_once()
+        assert store.told == {CountKey("api/0/1e+12", 0, _ME): Used(0, 11)}
         assert store.forgotten == ("api/0/1e+12", 0)
 
     asyncio.run(scenario())
@@ -512,29 +522,29 @@ def test_what_somebody_wrote_into_redis_by_hand(redis_url, caplog):
         store = make(redis_url, "host")
         server.hset("dtpd:host:bans", "0x2", "for ever")
         for _ in range(2):
-            assert await store.bans(1.0) == {"0x1": 2e9}
+            assert await store.list_bans(1.0) == {"0x1": 2e9}
         (said,) = caplog.records
         assert said.levelname == "WARNING"
         assert "0x2" in said.getMessage()
         assert "for ever" in said.getMessage()
         server.hset("dtpd:host:bans", b"\xff", 2e9)
         server.hset("dtpd:host:bans", "0x3", "nan")
-        assert await store.bans(1.0) == {"0x1": 2e9}
+        assert await store.list_bans(1.0) == {"0x1": 2e9}
         assert len(caplog.records) == 3
         server.delete("dtpd:host:bans")
         server.set("dtpd:host:bans", "no hash")
         with pytest.raises(StateError, match="WRONGTYPE"):
-            await store.bans(1.0)
+            await store.list_bans(1.0)
         # Of counts the others are told, each once: a transaction of Redis does what it can.
         server.hset("dtpd:host:api:1:2", "bytes", "many")
         server.hset("dtpd:host:api:1:3", "requests", "many")
         server.set("dtpd:host:api:1:4", "no hash")
-        whole, *broken = (Key("api", 1, caller) for caller in "1234")
+        whole, *broken = (CountKey("api", 1, caller) for caller in "1234")
         caplog.clear()
         for number in (1, 2):
-            told = await store.exchange(dict.fromkeys([whole, *broken], Used(1, 10)))
+            told = await store.exchange_counts(dict.fromkeys([whole, *broken], Used(1, 10)))
             assert told == {whole: Used(number, 10 * number)}
-        assert await store.exchange(dict.fromkeys([whole, *broken], Used())) == {whole: Used(2, 20)}
+        assert await store.exchange_counts(dict.fromkeys([whole, *broken], Used())) == {whole: Used(2, 20)}
         assert ["not an integer" in one or "WRONGTYPE" in one for one in caplog.messages] == [True] * 3
         await store.close()
         server.close()
@@ -559,8 +569,10 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
         with psycopg.connect(postgresql_url) as other:
             other.execute("LOCK TABLE dtpd_used")
             with pytest.raises(StateError, match="statement timeout"):
-                await store.exchange({Key("api", 1, "2"): Used(1, 1)})
-        assert await store.exchange({Key("api", 1, "2"): Used(1, 1)}) == {Key("api", 1, "2"): Used(1, 1)}
+                await store.exchange_counts({CountKey("api", 1, "2"): Used(1, 1)})
+        assert await store.exchange_counts({CountKey("api", 1, "2"): Used(1, 1)}) == {
+            CountKey("api", 1, "2"): Used(1, 1)
+        }
         await store.close()
 
     asyncio.run(scenario())
@@ -589,14 +601,14 @@ def test_tables_that_are_gone_are_made_again(postgresql_url):
     psycopg = pytest.importorskip("psycopg")
 
     async def scenario():
-        store, key = make(postgresql_url, "host"), Key("api", 1, "2")
+        store, key = make(postgresql_url, "host"), CountKey("api", 1, "2")
         await store.open()
         with psycopg.connect(postgresql_url) as other:
             other.execute("DROP TABLE dtpd_used, dtpd_bans")
         with pytest.raises(StateError, match="does not exist"):
-            await store.exchange({key: Used(1, 1)})
-        assert await store.exchange({key: Used(1, 1)}) == {key: Used(1, 1)}
-        assert await store.bans(0.0) == {}
+            await store.exchange_counts({key: Used(1, 1)})
+        assert await store.exchange_counts({key: Used(1, 1)}) == {key: Used(1, 1)}
+        assert await store.list_bans(0.0) == {}
         await store.close()
 
     asyncio.run(scenario())
@@ -648,27 +660,27 @@ def test_a_redis_without_the_database_is_a_mistake(redis_url):
 def test_a_ban_is_not_lost_to_what_was_read_before_it():
     bans = Bans()
     alice = str(NEAR.id)
-    bans.set(alice, 100.0)
+    bans.set_ban(alice, 100.0)
     for _ in range(3):  # nobody was told
-        assert bans.replace({}) is False
-        assert bans.holds(ALICE, 50.0)
-    bans.told(alice)
-    assert bans.replace({}) is False  # asked before it was told
-    assert bans.holds(ALICE, 50.0)
-    assert bans.replace({alice: 100.0}) is False
-    assert bans.replace({}) is True  # others have ended it
-    assert not bans.holds(ALICE, 50.0)
-    bans.set(alice, 100.0)
-    bans.told(alice)
-    bans.replace({})
-    assert bans.replace({}) is True  # others have ended it before we heard of our own
-    bans.replace({NEAR.id.sui_address: FOR_EVER})
-    assert bans.holds(ALICE, 1e9)
-    assert bans.status(0) == {NEAR.id.sui_address: None}
-    bans.set(NEAR.id.sui_address, 0.0)
-    assert bans.replace({NEAR.id.sui_address: FOR_EVER}) is False
-    assert not bans.holds(ALICE, 50.0)
-    assert bans.status(0) == {}
+        assert bans.replace_shared({}) is False
+        assert bans.is_banned(ALICE, 50.0)
+    bans.mark_shared(alice)
+    assert bans.replace_shared({}) is False  # asked before it was told
+    assert bans.is_banned(ALICE, 50.0)
+    assert bans.replace_shared({alice: 100.0}) is False
+    assert bans.replace_shared({}) is True  # others have ended it
+    assert not bans.is_banned(ALICE, 50.0)
+    bans.set_ban(alice, 100.0)
+    bans.mark_shared(alice)
+    bans.replace_shared({})
+    assert bans.replace_shared({}) is True  # others have ended it before we heard of our own
+    bans.replace_shared({NEAR.id.sui_address: FOR_EVER})
+    assert bans.is_banned(ALICE, 1e9)
+    assert bans.get_status(0) == {NEAR.id.sui_address: None}
+    bans.set_ban(NEAR.id.sui_address, 0.0)
+    assert bans.replace_shared({NEAR.id.sui_address: FOR_EVER}) is False
+    assert not bans.is_banned(ALICE, 50.0)
+    assert bans.get_status(0) == {}
 
 
 def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplog):
@@ -678,14 +690,14 @@ def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplo
 
     async def scenario(pair):
         await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"')
-        assert pair.far.status()["state_up"] is True
-        assert "state_up" not in pair.near.status()
+        assert pair.far.get_status()["state_up"] is True
+        assert "state_up" not in pair.near.get_status()
         away = AsyncMock(side_effect=StateError("gone fishing"))
         with monkeypatch.context() as here:
-            here.setattr(pair.far._sharing._store, "bans", away)
+            here.setattr(pair.far._sharing._store, "list_bans", away)
             await known(lambda: away.await_count > 3)
-            assert pair.far.status()["state_up"] is False
-        await known(lambda: pair.far.status()["state_up"])
+            assert pair.far.get_status()["state_up"] is False
+        await known(lambda: pair.far.get_status()["state_up"])
 
     run(scenario)
     assert caplog.text.count("gone fishing") == 1
@@ -704,17 +716,17 @@ def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(run, tmp_path, m
         second = Daemon(pair.far_config(pair.expose), OTHER)
         await second.start()
         await second.ban(alice, 0.0 if until else FOR_EVER)
-        await known(lambda: bool(pair.far.status()["bans"]) is not bool(until))
+        await known(lambda: bool(pair.far.get_status()["bans"]) is not bool(until))
         full = AsyncMock(side_effect=StateError("disk is full"))
         with monkeypatch.context() as here:
             here.setattr(pair.far._sharing._store, "ban", full)
             with pytest.raises(StateError, match=r"holds at this daemon.*disk is full"):
                 await pair.far.ban(alice, until)
             await known(lambda: full.await_count > 3)
-            assert bool(pair.far.status()["bans"]) is bool(until)
-            assert bool(second.status()["bans"]) is not bool(until)
-        await known(lambda: bool(second.status()["bans"]) is bool(until))
-        assert bool(pair.far.status()["bans"]) is bool(until)
+            assert bool(pair.far.get_status()["bans"]) is bool(until)
+            assert bool(second.get_status()["bans"]) is not bool(until)
+        await known(lambda: bool(second.get_status()["bans"]) is bool(until))
+        assert bool(pair.far.get_status()["bans"]) is bool(until)
         await second.close()
 
     run(scenario)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dtp.cli.daemon import main
-from dtp.daemon.state import Key, Used, check_url, make
+from dtp.daemon.state import CountKey, Used, check_url, make
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity import Identity
 
@@ -68,7 +68,7 @@ def test_looking_changes_nothing(tmp_path):
         store = make(f"sqlite://{path}", "host")
         await store.open()
         try:
-            await store.exchange({Key("a/0/1", 1, "*"): Used(1, 1)})
+            await store.exchange_counts({CountKey("a/0/1", 1, "*"): Used(1, 1)})
             check_url(f"sqlite://{path}")
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN EXCLUSIVE")

@@ -131,11 +131,11 @@ def test_a_collector_that_is_away_is_said_once(status, caplog):
             settings = Telemetry(url if status else "http://127.0.0.1:1", 3600)
             exporter = Exporter(settings, "/v1/traces", lambda: {"resourceSpans": []})
             for _ in range(3):
-                await exporter._send()
+                await exporter._send_once()
             assert caplog.text.count("telemetry is lost") == 1
             collector.status = 200
             exporter._url = f"{url}v1/traces"
-            await exporter._send()
+            await exporter._send_once()
             collector.status = 500
             await exporter.close()
             assert caplog.text.count("telemetry is lost") == 2
@@ -182,15 +182,15 @@ def test_what_waits_is_bounded():
     async def scenario():
         spans = Spans(Telemetry("http://127.0.0.1:1", 3600), "me")
         for number in range(MOST + 5):
-            spans.add("name", 1.0, {"number": number}, "")
-        body = spans._body()
+            spans.add_span("name", 1.0, {"number": number}, "")
+        body = spans._make_body()
         found = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
         assert len(found) == MOST
         assert found[0]["attributes"] == [
             {"key": "number", "value": {"intValue": "5"}},
             {"key": "dtpd.left_out", "value": {"intValue": "5"}},
         ]
-        assert spans._body() is None
+        assert spans._make_body() is None
         await spans.exporter.close()
 
     asyncio.run(scenario())

@@ -47,7 +47,11 @@ def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path):
                 await tipster.send("the bridge is cracked")
         async with serving(first) as daemon:  # collected at its start
             await seen(lambda: tips_of(daemon).letters == 1 and not tips_of(daemon).unreached)
-            assert daemon.exposed["dtp.tip"].status(0)["tips"] == {"letters": 1, "unreached": "", "why": ""}
+            assert daemon.exposed["dtp.tip"].get_status(0)["tips"] == {
+                "letters": 1,
+                "unreached": "",
+                "why": "",
+            }
             async with TipLine(
                 identity=FAR, store=tmp_path / "tips.sqlite"
             ) as line:  # `dtp tip read` meanwhile

@@ -18,8 +18,8 @@ from dtp.cli.daemon_status import show
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies import Bounds, Chain, Moment, Move
-from dtp.daemon.policies.rate import Rate
+from dtp.daemon.policies import Bounds, Moment, Move, PolicyChain
+from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays import udp
 from dtp.daemon.relays.dropped import EVERY, Drop, Dropped, KernelDrops
@@ -92,8 +92,11 @@ def test_sources_are_kept_apart(run):
             assert found == [data.upper() for data in wanted]
         assert len({source for _, source in [server.received.get_nowait() for _ in range(60)]}) == 20
         assert pair.exposed.ledger.streams == 20
-        assert pair.near.status()["forwarded"][0]["listen"] == [f"udp:127.0.0.1:{pair.port}"]
-        assert (pair.far._active(), pair.near._active()) == (20, 0)  # here they have no sockets of their own
+        assert pair.near.get_status()["forwarded"][0]["listen"] == [f"udp:127.0.0.1:{pair.port}"]
+        assert (pair.far._count_active(), pair.near._count_active()) == (
+            20,
+            0,
+        )  # here they have no sockets of their own
         for one in (*clients, server):
             one.close()
 
@@ -141,8 +144,8 @@ def test_what_is_too_large_is_dropped_and_the_next_passes(run):
         client.transport.sendto(bytes(65_000))
         assert await client.ask(b"small") == b"small"
         assert server.received.qsize() == 1
-        assert pair.near.status()["forwarded"][0]["dropped"] == {"too-large": 1}
-        assert pair.far.status()["exposed"][0]["dropped"] == {}
+        assert pair.near.get_status()["forwarded"][0]["dropped"] == {"too-large": 1}
+        assert pair.far.get_status()["exposed"][0]["dropped"] == {}
         client.close()
         server.close()
 
@@ -229,7 +232,7 @@ def test_datagrams_that_come_before_their_session():
         for data in (of(2, b"two"), b"short", of(3, b"three"), of(1, b"one"), of(2, b"more")):
             other.datagrams.put_nowait(data)
         await asyncio.sleep(1)
-        hub = udp.Hub.of(other.connection)
+        hub = udp.Hub.of_connection(other.connection)
         session, second, _ = other.session(2)
         _, third, _ = other.session(3)
         assert (first, second, third) == ([b"one"], [b"two", b"more"], [b"three"])
@@ -259,15 +262,15 @@ def test_how_a_session_ends():
                 f"{words(Reason.DENIED)} (there)",
             ),
             "lost": (lambda session: session.stream_error(PeerError("it broke")), "it broke"),
-            "too much": (lambda session: session.datagram(memoryview(bytes(11))), words(Reason.SIZE)),
-            "unpaid": (lambda session: session.send(b"x"), "it broke here"),
+            "too much": (lambda session: session.receive_datagram(memoryview(bytes(11))), words(Reason.SIZE)),
+            "unpaid": (lambda session: session.send_datagram(b"x"), "it broke here"),
         }
         for name, (end, why) in ways.items():
             session, delivered, ended = other.session(bounds=Bounds(data=10, idle=30, time=60))
             session.stream_data(b"bytes of nobody")
             session.stream.consumed.assert_called_once_with(15)
-            session.datagram(memoryview(b"12345"))
-            session.datagram(memoryview(b"12345") if name == "abort" else memoryview(b""))
+            session.receive_datagram(memoryview(b"12345"))
+            session.receive_datagram(memoryview(b"12345") if name == "abort" else memoryview(b""))
             assert b"".join(delivered) == (b"1234512345" if name == "abort" else b"12345")
             if name == "unpaid":
                 other.connection.send_datagram.side_effect = PeerError(why)
@@ -278,7 +281,7 @@ def test_how_a_session_ends():
                 partial(session.abort, Reason.TIME),
             ):
                 again()
-            session.send(b"too late")
+            session.send_datagram(b"too late")
             assert (session.why, ended) == (why, [session])
             session.stream.close.assert_called_once_with()
             reset = {"abort": [call(Reason.RATE)], "too much": [call(Reason.SIZE)]}.get(name, [])
@@ -297,9 +300,9 @@ def test_how_long_a_session_lives():
         quiet, _, ends = other.session(bounds=Bounds(idle=30), idle=5)
         for _ in range(4):
             await asyncio.sleep(20)
-            quiet.send(b"x")
+            quiet.send_datagram(b"x")
             await asyncio.sleep(20)
-            quiet.datagram(memoryview(b"x"))
+            quiet.receive_datagram(memoryview(b"x"))
         await asyncio.sleep(29)
         assert not ends
         assert quiet._timers[0].when() > loop.time()  # the one that is cancelled at the end
@@ -311,11 +314,11 @@ def test_how_long_a_session_lives():
             await asyncio.sleep(1)
             if ends:
                 break
-            busy.send(b"x")
+            busy.send_datagram(b"x")
         assert loop.time() - began == pytest.approx(100, abs=2)
         assert busy.why == words(Reason.TIME)
         refused, _, ends = other.session(3, meter=lambda size: Reason.QUOTA)
-        refused.send(b"x")
+        refused.send_datagram(b"x")
         assert (ends, refused.counts.sent) == ([refused], 0)
         refused.stream.reset.assert_called_once_with(Reason.QUOTA)
 
@@ -329,23 +332,23 @@ def test_a_source_whose_session_comes_too_late():
         sources = sources_at(lambda source: None)
         here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
         for number in range(udp._EARLY + 5):
-            sources._take(b"%d" % number, here)
+            sources._take_datagram(b"%d" % number, here)
         session = Mock(ended=False, spec=udp.UdpSession)
-        sources.opened(here, session)
-        assert [one.args[0] for one in session.send.mock_calls] == [
+        sources.note_opened(here, session)
+        assert [one.args[0] for one in session.send_datagram.mock_calls] == [
             b"%d" % number for number in range(5, udp._EARLY + 5)
         ]
         late = Mock(ended=False, spec=udp.UdpSession)
         sources._asking += 1
-        sources.opened(gone, late)
+        sources.note_opened(gone, late)
         late.abort.assert_called_once_with(Reason.CLIENT_GONE)
-        sources.stop()
+        sources.stop_sources()
         assert sources.sock.fileno() >= 0
-        sources.forget(here)
+        sources.forget_source(here)
         assert sources.sock.fileno() < 0
         empty = sources_at(lambda source: None)
-        empty.stop()
-        empty.stop()
+        empty.stop_sources()
+        empty.stop_sources()
         assert empty.sock.fileno() < 0
 
     asyncio.run(scenario())
@@ -358,14 +361,14 @@ def test_who_was_silent_longest_makes_room(monkeypatch):
         sources = sources_at(lambda source: None)
         sessions = {}
         for port in (1, 2):
-            sources._take(b"x", ("127.0.0.1", port))
+            sources._take_datagram(b"x", ("127.0.0.1", port))
             sessions[port] = Mock(ended=False, spec=udp.UdpSession)
-            sources.opened(("127.0.0.1", port), sessions[port])
-        sources._take(b"again", ("127.0.0.1", 1))
-        sources._take(b"x", ("127.0.0.1", 3))
+            sources.note_opened(("127.0.0.1", port), sessions[port])
+        sources._take_datagram(b"again", ("127.0.0.1", 1))
+        sources._take_datagram(b"x", ("127.0.0.1", 3))
         sessions[2].abort.assert_called_once_with(Reason.TOO_MANY)
         sessions[1].abort.assert_not_called()
-        sources._close()
+        sources._close_socket()
 
     asyncio.run(scenario())
 
@@ -392,16 +395,16 @@ def test_a_backend_s_socket(monkeypatch):
         backend = udp.BackendSocket(sock, Dropped("api"))
         backend._watcher = Mock()
         ended = Mock(ended=True)
-        backend.start(ended)
+        backend.start_reading(ended)
         backend._watcher.add_reader.assert_not_called()
         sock.send.side_effect = [ConnectionRefusedError, None]
-        backend.deliver(memoryview(b"x"))
+        backend.deliver_datagram(memoryview(b"x"))
         assert sock.send.call_count == 2
         backend.session = Mock(ended=False)
-        backend.session.send.side_effect = lambda data: setattr(backend.session, "ended", True)
+        backend.session.send_datagram.side_effect = lambda data: setattr(backend.session, "ended", True)
         sock.recv.side_effect = [ConnectionRefusedError, b"one", b"two"]
         backend._on_readable()
-        backend.session.send.assert_called_once_with(b"one")
+        backend.session.send_datagram.assert_called_once_with(b"one")
 
     asyncio.run(scenario())
 
@@ -411,7 +414,7 @@ def test_a_flood_has_its_rate_and_no_less():
 
     async def scenario():
         loop = asyncio.get_running_loop()
-        chain = Chain([Rate(model.RateRule(bandwidth=Amount(10_000, 1)))])
+        chain = PolicyChain([RatePolicy(model.RateRule(bandwidth=Amount(10_000, 1)))])
         connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait, datagrams_dropped=0)
         dropped = Dropped("api")
         stream = Mock(id=1, connection=connection)
@@ -420,10 +423,10 @@ def test_a_flood_has_its_rate_and_no_less():
             lambda data: passed.append(len(data)),
             lambda _: None,
             dropped=dropped,
-            meter=lambda size: chain.moved(Move(CALLER, size), Moment(loop.time(), 0)),
+            meter=lambda size: chain.count_moved(Move(CALLER, size), Moment(loop.time(), 0)),
         )
         for _ in range(200):
-            session.datagram(memoryview(bytes(1000)))
+            session.receive_datagram(memoryview(bytes(1000)))
             await asyncio.sleep(0.05)
         session.abort(Reason.RATE)
         assert dropped.counts == {"rule": 200 - len(passed)}
@@ -440,20 +443,20 @@ def test_a_flood_of_sources_does_not_ask_without_end():
         asked = []
         sources = sources_at(asked.append)
         for port in range(1, 2000):
-            sources._take(b"x", ("127.0.0.1", port))
+            sources._take_datagram(b"x", ("127.0.0.1", port))
         assert len(asked) == len(sources._known) == udp.Sources.ASKING
-        sources.refused(asked[0])
-        sources._take(b"x", ("127.0.0.1", 3000))
-        sources._take(b"x", ("127.0.0.1", 3001))
+        sources.note_refused(asked[0])
+        sources._take_datagram(b"x", ("127.0.0.1", 3000))
+        sources._take_datagram(b"x", ("127.0.0.1", 3001))
         assert asked[-1] == ("127.0.0.1", 3000)
         session = Mock(ended=False, spec=udp.UdpSession)
-        sources.opened(asked[1], session)
-        session.send.assert_called_once_with(b"x")
-        sources._take(b"x", ("127.0.0.1", 3002))
+        sources.note_opened(asked[1], session)
+        session.send_datagram.assert_called_once_with(b"x")
+        sources._take_datagram(b"x", ("127.0.0.1", 3002))
         assert asked[-1] == ("127.0.0.1", 3002)
-        sources.stop()
+        sources.stop_sources()
         for source in list(sources._known):
-            sources.forget(source)
+            sources.forget_source(source)
         assert sources.sock.fileno() == -1
 
     asyncio.run(scenario())
@@ -485,11 +488,11 @@ def test_no_new_source_while_memory_is_full(run, caplog):
         (forwarded,) = pair.near.forwarded.values()
         governor = pair.near._governor
         await governor.close()  # it looks by itself no more
-        governor.look(lambda: governor.bound + 1)
+        governor.check_memory(lambda: governor.bound + 1)
         other.transport.sendto(b"lost")
         assert await client.ask(b"two") == b"two"
         assert forwarded.ledger.failed == 1
-        governor.look(lambda: governor.bound)
+        governor.check_memory(lambda: governor.bound)
         assert await other.ask(b"three") == b"three"
         assert (forwarded.ledger.streams, server.received.qsize()) == (3, 3)
         for one in (client, other, server):
@@ -543,13 +546,13 @@ def test_a_stopped_place_serves_those_who_are_there(run):
         client = await Endpoint().open(to=place)
         assert await client.ask(b"one") == b"one"
         (forwarded,) = pair.near.forwarded.values()
-        await forwarded.stop()
+        await forwarded.stop_listening()
         assert await client.ask(b"two") == b"two"
         stranger = await Endpoint().open(to=place)
         stranger.transport.sendto(b"too late")
         assert await client.ask(b"three") == b"three"
         assert forwarded.ledger.streams == 1
-        forwarded.abort(udp.Reason.DRAINING)
+        forwarded.abort_streams(udp.Reason.DRAINING)
         assert forwarded._sources.sock.fileno() < 0
         for one in (client, stranger, server):
             one.close()
@@ -593,7 +596,7 @@ def test_sources_count_what_they_drop(monkeypatch):
 
         def on_new(source):
             if refuse:
-                sources.refused(source)
+                sources.note_refused(source)
 
         sources = sources_at(on_new, dropped)
 
@@ -604,22 +607,24 @@ def test_sources_count_what_they_drop(monkeypatch):
 
         places = [("127.0.0.1", port) for port in range(1, 8)]
         for _ in range(udp._EARLY):
-            sources._take(b"x", places[0])
+            sources._take_datagram(b"x", places[0])
         assert dropped.counts == {}
-        assert lost(lambda: sources._take(b"one too many", places[0])) == 1
-        sources._take(b"x", places[1])
-        sources._take(b"x", places[2])
-        assert lost(lambda: sources._take(b"x", places[3])) == udp._EARLY  # the first one had to make room
-        assert lost(lambda: sources._take(b"x", places[4])) == 1  # as many ask as may
-        assert lost(lambda: sources.refused(places[3])) == 1
+        assert lost(lambda: sources._take_datagram(b"one too many", places[0])) == 1
+        sources._take_datagram(b"x", places[1])
+        sources._take_datagram(b"x", places[2])
+        assert (
+            lost(lambda: sources._take_datagram(b"x", places[3])) == udp._EARLY
+        )  # the first one had to make room
+        assert lost(lambda: sources._take_datagram(b"x", places[4])) == 1  # as many ask as may
+        assert lost(lambda: sources.note_refused(places[3])) == 1
         refuse.append(True)
-        assert lost(lambda: sources._take(b"x", places[5])) == 1  # refused at once
+        assert lost(lambda: sources._take_datagram(b"x", places[5])) == 1  # refused at once
         session = Mock(ended=False, spec=udp.UdpSession)
-        assert lost(lambda: sources.opened(places[1], session)) == 0
-        sources.stop()
-        assert lost(lambda: sources._take(b"x", places[6])) == 1
+        assert lost(lambda: sources.note_opened(places[1], session)) == 0
+        sources.stop_sources()
+        assert lost(lambda: sources._take_datagram(b"x", places[6])) == 1
         assert set(dropped.counts) == {"no-session"}
-        sources._close()
+        sources._close_socket()
 
     asyncio.run(scenario())
 
@@ -632,24 +637,24 @@ def test_sessions_count_what_they_drop():
             return dict(other.dropped.counts)
 
         session, _, _ = other.session(1)
-        session.send(b"x")
+        session.send_datagram(b"x")
         assert counts() == {}
         other.connection.datagrams_dropped = 3  # the queue was full: older ones went
-        session.send(b"x")
+        session.send_datagram(b"x")
         assert counts() == {"connection-full": 3}
         other.connection.send_datagram.side_effect = DatagramTooLarge("no")
-        session.send(b"x")
+        session.send_datagram(b"x")
         assert counts() == {"connection-full": 3, "too-large": 1}
         session.finish(Ending())
-        session.send(b"too late")
-        session.datagram(memoryview(b"too late"))
+        session.send_datagram(b"too late")
+        session.receive_datagram(memoryview(b"too late"))
         assert counts()["no-session"] == 2
         bounded, _, _ = other.session(2, bounds=Bounds(data=1))
-        bounded.datagram(memoryview(b"12"))
+        bounded.receive_datagram(memoryview(b"12"))
         assert counts()["rule"] == 1
         lost, _, _ = other.session(3)
         other.connection.send_datagram.side_effect = PeerError("it broke")
-        lost.send(b"x")
+        lost.send_datagram(b"x")
         assert counts()["no-session"] == 3
 
     clock.run(scenario())
@@ -691,7 +696,7 @@ def test_a_backend_s_socket_counts_what_it_drops():
         ):
             dropped.counts.clear()
             sock.send.side_effect = errors
-            backend.deliver(memoryview(b"x"))
+            backend.deliver_datagram(memoryview(b"x"))
             assert dropped.counts == counts
         backend.session = Mock(ended=False)
         dropped.counts.clear()
@@ -706,9 +711,11 @@ def test_answers_that_no_program_can_be_sent_are_counted():
     async def scenario():
         dropped = Dropped("here")
         sources = sources_at(lambda source: None, dropped)
-        sources.answer(("255.255.255.255", 9), memoryview(b"x"))  # a broadcast, which takes a permission
+        sources.answer_source(
+            ("255.255.255.255", 9), memoryview(b"x")
+        )  # a broadcast, which takes a permission
         assert dropped.counts == {"unreachable": 1}
-        sources._close()
+        sources._close_socket()
 
     asyncio.run(scenario())
 
@@ -731,9 +738,9 @@ def test_what_the_kernel_had_no_room_for_is_counted():
         assert dropped.counts["socket-full"] > 50
         assert sum(dropped.counts.values()) == 100
         again = KernelDrops(sources.sock, Dropped("after an upgrade"))
-        again.look()
+        again.count_new()
         assert again._dropped.counts == {}
-        sources._close()
+        sources._close_socket()
 
     asyncio.run(scenario())
 
@@ -753,7 +760,7 @@ def test_what_nobody_reads_any_more_is_counted():
             program.connect(sources.sock.getsockname())
             for _ in range(100):
                 program.send(bytes(1000))
-            sources.stop()
+            sources.stop_sources()
             assert dropped.counts["socket-full"] > 50
             server.bind(("127.0.0.1", 0))
             sock = udp.connect(values.place(f"127.0.0.1:{server.getsockname()[1]}"))
@@ -775,7 +782,7 @@ def test_a_process_that_ends_tells_what_it_has_dropped(run, caplog):
         client = await Endpoint().open(to=place)
         assert await client.ask(b"one") == b"one"
         client.transport.sendto(bytes(udp._MOST))
-        await until(lambda: pair.near.status()["forwarded"][0]["dropped"])
+        await until(lambda: pair.near.get_status()["forwarded"][0]["dropped"])
         await pair.near.hand_over()
         await pair.near.close()
         assert [line for line in caplog.messages if "1 too-large" in line]
@@ -792,14 +799,14 @@ def test_a_line_for_a_burst(caplog):
     async def scenario():
         dropped = Dropped("api")
         for _ in range(1000):
-            dropped.add(Drop.TOO_LARGE)
-            dropped.add(Drop.SOCKET_FULL, 2)
-            dropped.add(Drop.RULE, 0)
+            dropped.add_dropped(Drop.TOO_LARGE)
+            dropped.add_dropped(Drop.SOCKET_FULL, 2)
+            dropped.add_dropped(Drop.RULE, 0)
         assert caplog.messages == []
         await asyncio.sleep(1.5)
         assert caplog.messages == ["api: datagrams dropped: 1,000 too-large, 2,000 socket-full"]
         for _ in range(30):
-            dropped.add(Drop.RULE)
+            dropped.add_dropped(Drop.RULE)
             await asyncio.sleep(1)
         lines = caplog.messages[1:]
         assert 2 <= len(lines) <= 30 / EVERY + 1
@@ -831,8 +838,8 @@ def test_a_frozen_backend_costs_its_datagrams_and_what_the_daemon_drops_is_count
                 while frozen.recv(2000):
                     read += 1
             assert 0 < read < 50
-            assert pair.near.status()["forwarded"][0]["dropped"] == {}
-            assert pair.far.status()["exposed"][0]["dropped"] == {}
+            assert pair.near.get_status()["forwarded"][0]["dropped"] == {}
+            assert pair.far.get_status()["exposed"][0]["dropped"] == {}
             client.close()
 
     run(scenario)
@@ -850,7 +857,7 @@ def test_counts_are_in_the_metrics_and_the_status(run):
             text,
         )
         console = Console(file=io.StringIO(), width=200)
-        show(pair.near.status(), console)
+        show(pair.near.get_status(), console)
         assert re.search(r"datagrams dropped by udp:127\.0\.0\.1:\d+: 1 too-large", console.file.getvalue())
         client.close()
         server.close()

@@ -196,7 +196,7 @@ def test_an_agreement_of_before_is_of_no_known_chain(open_store):
     with open_store() as store:
         store.save_agreement(CHANNEL, 500, 7, "chain")
         if isinstance(store, PostgresVouchers):
-            with store._transaction() as database:
+            with store._begin_transaction() as database:
                 database.execute("ALTER TABLE dtp_ends DROP COLUMN chain")
         else:
             store._redis.hdel(f"dtp:pay:end:{CHANNEL}", "chain")
@@ -230,7 +230,7 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
     with PostgresVouchers(postgresql_url) as first, PostgresVouchers(postgresql_url) as second:
         assert first.hold_channel(CHANNEL)
         assert first.hold_channel("0x2")
-        second._ask(
+        second._query_rows(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()"
         )
@@ -273,7 +273,7 @@ def test_what_is_freed_while_postgresql_is_away_is_free(postgresql_url, monkeypa
 def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresql_url):
     """The locks of a machine that has lost its network would else stay for hours."""
     with opened(lambda: PostgresVouchers(postgresql_url)) as store:
-        assert [store._ask(f"SHOW tcp_{name}") for name in ("keepalives_idle", "user_timeout")] == [
+        assert [store._query_rows(f"SHOW tcp_{name}") for name in ("keepalives_idle", "user_timeout")] == [
             [("5",)],
             [("10000",)],
         ]
@@ -426,7 +426,7 @@ def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place, monkeypatch):
         name = f"dtp:pay:lease:{CHANNEL}"
         plain.delete(name)
         assert second.hold_channel(CHANNEL)
-        first._run(redis_vouchers._RENEW_ALL, first._me, redis_vouchers.LEASE, CHANNEL)
+        first._run_script(redis_vouchers._RENEW_ALL, first._me, redis_vouchers.LEASE, CHANNEL)
         assert plain.get(name).decode() == second._me
         first.free(CHANNEL)
         assert plain.get(name).decode() == second._me

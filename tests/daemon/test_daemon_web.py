@@ -36,7 +36,7 @@ async def serve(pair, backend_port):
 
 def test_health_names_a_forward_as_the_file_does():
     forward = {"listen": ["127.0.0.1:8545", "[::1]:8545"], "connected": False}
-    daemon = Mock(status=lambda **_: {"draining": False, "exposed": [], "forwarded": [forward]})
+    daemon = Mock(get_status=lambda **_: {"draining": False, "exposed": [], "forwarded": [forward]})
     answer = PATHS["/health"](daemon)
     assert answer.status == 503
     assert json.loads(answer.body)["faults"] == ["127.0.0.1:8545, [::1]:8545: not connected"]
@@ -163,7 +163,7 @@ def test_what_is_answered(run, method, path, host, status):
 def test_names_that_lead_to_the_page(place, host, status):
     """A socket in a folder has none, and no browser comes to it by itself."""
     request = h11.Request(method="GET", target="/", headers=[("host", host)])
-    assert WebServer(Mock(), place)._find(request).status == status
+    assert WebServer(Mock(), place)._find_answer(request).status == status
 
 
 def test_health_is_one_backend_of_each_service():
@@ -171,7 +171,7 @@ def test_health_is_one_backend_of_each_service():
         return {"service": service, "backends": [{"up": each} for each in up]}
 
     status = {"draining": False, "exposed": [one("a", True, False), one("b", False, False)], "forwarded": []}
-    answer = PATHS["/health"](Mock(status=lambda **_: status))
+    answer = PATHS["/health"](Mock(get_status=lambda **_: status))
     assert json.loads(answer.body)["faults"] == ["service b: no backend is up"]
 
 
@@ -181,7 +181,7 @@ def test_metrics_of_several_processes():
     status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
               "connections": 5, "callers": [], "exposed": [], "forwarded": [],
               "refused": {"handshake": 7}}  # fmt: skip
-    text = metrics.exposition(Mock(status=lambda **_: status)).decode()
+    text = metrics.exposition(Mock(get_status=lambda **_: status)).decode()
     for line in (
         "dtpd_draining 1.0",
         "dtpd_reloads_total 2.0",
@@ -207,7 +207,7 @@ def test_probes_ask_about_no_caller(run, path):
     async def scenario(pair):
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
-            pair.far.refresh = AsyncMock()
+            pair.far.refresh_status = AsyncMock()
             (connection,) = pair.far._callers
             asked = PropertyMock(return_value=connection.stats)
             with patch.object(type(connection), "stats", asked):
@@ -215,7 +215,7 @@ def test_probes_ask_about_no_caller(run, path):
                     assert answer.status == 200
                     if path == "/metrics":
                         assert "\ndtpd_callers 1.0\n" in await answer.text()
-            pair.far.refresh.assert_awaited_once_with(callers=False)
+            pair.far.refresh_status.assert_awaited_once_with(callers=False)
             writer.close()
             await web.close()
             asked.assert_not_called()
@@ -226,10 +226,10 @@ def test_probes_ask_about_no_caller(run, path):
 def test_what_the_daemon_goes_on_without_is_said_and_no_fault():
     status = {"identity": "dtp1", "uptime": 5, "draining": False, "reloads": 0, "state_up": False, "chain_up": True,
               "connections": 0, "exposed": [], "forwarded": [], "refused": {}}  # fmt: skip
-    answer = PATHS["/health"](Mock(status=lambda **_: status))
+    answer = PATHS["/health"](Mock(get_status=lambda **_: status))
     assert answer.status == 200
     assert json.loads(answer.body) == {"healthy": True, "faults": [], "state_up": False, "chain_up": True}
-    text = metrics.exposition(Mock(status=lambda **_: status)).decode()
+    text = metrics.exposition(Mock(get_status=lambda **_: status)).decode()
     assert "\ndtpd_state_up 0.0\n" in text
     assert "\ndtpd_chain_up 1.0\n" in text
     assert [merge([status, status | {"state_up": up}])["state_up"] for up in (True, False)] == [False, False]
@@ -293,10 +293,10 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
                     assert await reader.read() == b""
                     asking.close()
                 await until(lambda: not web._clients)
-            pair.far.refresh = AsyncMock()
+            pair.far.refresh_status = AsyncMock()
             async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
                 assert answer.status == 200
-            pair.far.refresh.assert_awaited_once_with(callers=True)
+            pair.far.refresh_status.assert_awaited_once_with(callers=True)
             writer.close()
             await web.close()
 

@@ -17,15 +17,15 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from dtp.daemon.config import model, values
-from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
-from dtp.daemon.policies.concurrency import Concurrency
-from dtp.daemon.policies.rate import Rate
+from dtp.daemon.policies import Call, Caller, Close, Moment, Open, PolicyChain
+from dtp.daemon.policies.concurrency import ConcurrencyPolicy
+from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.server import LIMITS
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.table import Table, key_of
 from dtp.daemon.web.server import PATHS
 from dtp.daemon.workers import zygote
-from dtp.daemon.workers.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.listening import Opened
 from dtp.daemon.workers.parent import WorkerFailed, Workers
 from dtp.daemon.workers.summing import ended, merge
@@ -88,13 +88,13 @@ def test_a_channel_carries_messages_answers_and_sockets():
         def take(fields, descriptors):
             got.append((fields["name"], descriptors))
 
-        left = Channel(one, {}, lambda: None)
-        right = Channel(other, {"double": slow, "refuse": refuse, "take": take}, lost.set)
+        left = WorkerChannel(one, {}, lambda: None)
+        right = WorkerChannel(other, {"double": slow, "refuse": refuse, "take": take}, lost.set)
         big = bytes(3_000_000)
         with socket.socket() as first, socket.socket() as second:
-            left.tell("take", [first.fileno()], name=big)
-            left.tell("take", [second.fileno(), first.fileno()], name="two")
-        answers = await asyncio.gather(*(left.ask("double", number=number) for number in range(50)))
+            left.send_message("take", [first.fileno()], name=big)
+            left.send_message("take", [second.fileno(), first.fileno()], name="two")
+        answers = await asyncio.gather(*(left.send_request("double", number=number) for number in range(50)))
         assert answers == [2 * number for number in range(50)]
         assert [(len(name), len(descriptors)) for name, descriptors in got] == [(3_000_000, 1), (3, 2)]
         for _, descriptors in got:
@@ -102,15 +102,15 @@ def test_a_channel_carries_messages_answers_and_sockets():
                 with socket.socket(fileno=each) as sock:
                     assert sock.type == socket.SOCK_STREAM
         with pytest.raises(NotDone, match="not today"):
-            await left.ask("refuse")
-        waiting = asyncio.ensure_future(left.ask("double", number=1))
+            await left.send_request("refuse")
+        waiting = asyncio.ensure_future(left.send_request("double", number=1))
         await asyncio.sleep(0)
         left.close()
         with pytest.raises(ChannelLost):
             await waiting
         await lost.wait()
         with pytest.raises(ChannelLost):
-            await right.ask("anything")
+            await right.send_request("anything")
 
     asyncio.run(scenario())
 
@@ -122,13 +122,13 @@ def test_a_channel_carries_more_sockets_than_the_system_passes_at_once(is_full):
     async def scenario():
         one, other = socket.socketpair()
         got = asyncio.Queue()
-        left = Channel(one, {}, lambda: None)
+        left = WorkerChannel(one, {}, lambda: None)
         if is_full:
-            left.tell("take", [], name=bytes(3_000_000))
+            left.send_message("take", [], name=bytes(3_000_000))
         with socket.socket() as first, socket.socket() as second:
             numbers = [*[first.fileno()] * 251, *[second.fileno()] * 300]
-            left.tell("take", numbers, name="many")
-            right = Channel(
+            left.send_message("take", numbers, name="many")
+            right = WorkerChannel(
                 other, {"take": lambda fields, found: got.put_nowait((fields["name"], found))}, Mock()
             )
             async with asyncio.timeout(PATIENCE):
@@ -157,21 +157,21 @@ class Team:
         self.chains = []
         for _ in range(workers):
             policy = make(rule)
-            policy.share(self.table, ("api", "rule", 0))
-            self.chains.append(Chain([policy]))
+            policy.share_table(self.table, ("api", "rule", 0))
+            self.chains.append(PolicyChain([policy]))
 
     def ask(self, worker, event, now):
         self.table.me = worker
-        return self.chains[worker].ask(event, now)
+        return self.chains[worker].ask_policies(event, now)
 
     def tell(self, worker, event, now):
         self.table.me = worker
-        self.chains[worker].tell(event, now)
+        self.chains[worker].commit_event(event, now)
 
 
 @pytest.mark.parametrize("per", ["identity", "service"])
 def test_a_rate_holds_for_all_workers_together(per):
-    team = Team(Rate, model.RateRule(values.Rate(10, 1), 5, per=per))
+    team = Team(RatePolicy, model.RateRule(values.Rate(10, 1), 5, per=per))
     taken = [team.ask(number % 3, Call(ALICE), moment(1000)) is None for number in range(9)]
     assert taken == [True] * 5 + [False] * 4
     assert (team.ask(0, Call(BOB), moment(1000)) is None) == (per == "identity")
@@ -181,7 +181,7 @@ def test_a_rate_holds_for_all_workers_together(per):
 
 
 def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_back():
-    team = Team(Concurrency, model.ConcurrencyRule(identity=3, service=4))
+    team = Team(ConcurrencyPolicy, model.ConcurrencyRule(identity=3, service=4))
     now = moment(5)
     assert [team.ask(number, Open(ALICE), now) for number in (0, 1, 1)] == [None] * 3
     assert "identity" in team.ask(2, Open(ALICE), now).why
@@ -189,7 +189,7 @@ def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_b
     assert "all callers" in team.ask(0, Open(BOB), now).why
     team.tell(2, Close(BOB), now)
     assert team.ask(0, Open(BOB), now) is None
-    team.table.clear(1)
+    team.table.clear_worker(1)
     assert [team.ask(2, Open(ALICE), now) for _ in range(2)] == [None] * 2
     assert team.ask(0, Open(ALICE), now) is not None
     team.table.close()
@@ -208,26 +208,26 @@ def test_a_table_against_a_model():
         live = times.get(key, 0) > now or any(counts.get((key, worker), 0) for worker in range(4))
         if dice.random() < 0.5:
             if table.has_room(key, now) or live:
-                table.push(key, 0.3, now)
+                table.push_arrival(key, 0.3, now)
                 times[key] = max(times.get(key, 0), now) + 0.3
         elif counts.get((key, table.me), 0) and dice.random() < 0.6:
-            table.add(key, -1, now)
+            table.add_open(key, -1, now)
             counts[key, table.me] -= 1
         elif table.has_room(key, now):
-            table.add(key, 1, now)
+            table.add_open(key, 1, now)
             counts[key, table.me] = counts.get((key, table.me), 0) + 1
         if dice.random() < 0.01:
             worker = dice.randrange(4)
-            table.clear(worker)
+            table.clear_worker(worker)
             counts = {each: count for each, count in counts.items() if each[1] != worker}
         for each in keys:
-            assert table.arrival(each, now) == pytest.approx(max(now, times.get(each, 0)))
-            assert table.count(each) == sum(counts.get((each, worker), 0) for worker in range(4))
+            assert table.get_arrival(each, now) == pytest.approx(max(now, times.get(each, 0)))
+            assert table.count_open(each) == sum(counts.get((each, worker), 0) for worker in range(4))
     table.close()
 
 
 def test_a_table_that_is_full_refuses_newcomers():
-    team = Team(Rate, model.RateRule(values.Rate(1, 1000), 1), rows=16)
+    team = Team(RatePolicy, model.RateRule(values.Rate(1, 1000), 1), rows=16)
     now = moment(1000)
     for number in range(16):
         one = Identity(bytes([number + 10]) * 32).id
@@ -289,17 +289,17 @@ def test_figures_alone_leave_who_is_there(tmp_path):
             config(tmp_path, f'{DIRECT}\n[state]\nurl = "sqlite:///x"\n'), NEAR.id, None, Mock(workers=2)
         )
         for seat in parent._seats:
-            seat.channel = Mock(closed=False, ask=ask, close=Mock())
-        await parent.refresh()
-        await parent.refresh(callers=False)
-        status = parent.status()
+            seat.channel = Mock(closed=False, send_request=ask, close=Mock())
+        await parent.refresh_status()
+        await parent.refresh_status(callers=False)
+        status = parent.get_status()
         assert (status["connections"], status["callers"], status["state_up"]) == (2, ["somebody"] * 2, True)
         parent._store_up = False
-        status = parent.status(callers=False)
+        status = parent.get_status(callers=False)
         assert (status["connections"], status["callers"], status["state_up"]) == (2, [], False)
         parent._seats[0].figures = {}
-        parent._lost(parent._seats[0])
-        assert parent.status()["callers"] == ["somebody"]
+        parent._handle_lost(parent._seats[0])
+        assert parent.get_status()["callers"] == ["somebody"]
 
     asyncio.run(scenario())
 
@@ -323,18 +323,18 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
     parent = Workers(config(tmp_path, DIRECT), NEAR.id, None, Mock(workers=2))
     dead, alive = parent._seats
     dead.figures = part({"api": ["x", "y"], "old": ["z"]}, ["a", "b"])
-    parent._lost(dead)
-    assert {one["service"] for one in parent.status()["exposed"]} == {
+    parent._handle_lost(dead)
+    assert {one["service"] for one in parent.get_status()["exposed"]} == {
         "api",
         "old",
     }  # as long as none is there
     alive.figures = part({"api": ["x"]}, ["a"])
     alive.figures["forwarded"][0]["connected"] = True
-    status = parent.status()
+    status = parent.get_status()
     assert [(one["service"], one["sent"], [each["place"] for each in one["backends"]])
             for one in status["exposed"]] == [("api", 2, ["x"])]  # fmt: skip
     assert [one["listen"] for one in status["forwarded"]] == [["a"]]
-    assert PATHS["/health"](Mock(status=lambda **_: status)).status == 200
+    assert PATHS["/health"](Mock(get_status=lambda **_: status)).status == 200
 
 
 def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path, monkeypatch):
@@ -342,7 +342,7 @@ def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_pat
     pauses = []
 
     class Zygote:
-        def spawn(self, number):
+        def spawn_worker(self, number):
             pauses.append(asyncio.get_running_loop().time())
             assert len(pauses) < 100
             raise OSError("no process")
@@ -350,7 +350,7 @@ def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_pat
     async def scenario():
         monkeypatch.setattr("dtp.daemon.workers.parent.time.monotonic", asyncio.get_running_loop().time)
         parent = Workers(config(tmp_path, DIRECT), NEAR.id, Zygote(), Mock(workers=1))
-        watching = asyncio.create_task(parent._watch(parent._seats[0]))
+        watching = asyncio.create_task(parent._watch_worker(parent._seats[0]))
         await asyncio.sleep(100)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -367,7 +367,7 @@ class Asked:
     def __init__(self, hangs=False, refuses=None):
         self.hangs, self.refuses, self.asked, self.given = hangs, refuses, [], []
 
-    async def ask(self, do, descriptors=(), **fields):
+    async def send_request(self, do, descriptors=(), **fields):
         self.asked.append((do, fields.get("config")))
         self.given.append((fields.get("places"), list(descriptors)))
         if self.refuses is not None and fields.get("config") == self.refuses:
@@ -434,7 +434,7 @@ def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
             worker._daemon = Mock(sockets={"known": [sock]}, reload=AsyncMock())
             known, fresh = (os.dup(sock.fileno()) for _ in range(2))
             fields = {"config": config(tmp_path, DIRECT), "places": [("known", 1), ("fresh", 1)]}
-            await worker._reload(fields, [known, fresh])
+            await worker._do_reload(fields, [known, fresh])
             ((_, adopted), _) = worker._daemon.reload.call_args
             assert [(place, one.fileno()) for place, (one,) in adopted.items()] == [("fresh", fresh)]
             with pytest.raises(OSError, match="Bad file descriptor"):
@@ -451,12 +451,12 @@ def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch
 
     async def scenario():
         monkeypatch.setattr("dtp.daemon.workers.parent.os.kill", killed)
-        monkeypatch.setattr("dtp.daemon.workers.parent.Channel", lambda *_: Asked(hangs=True))
-        zygote = Mock(spawn=Mock(return_value=(None, 7)))
+        monkeypatch.setattr("dtp.daemon.workers.parent.WorkerChannel", lambda *_: Asked(hangs=True))
+        zygote = Mock(spawn_worker=Mock(return_value=(None, 7)))
         parent = Workers(config(tmp_path, DIRECT), NEAR.id, zygote, Mock(workers=1))
-        watching = asyncio.create_task(parent._watch(parent._seats[0]))
+        watching = asyncio.create_task(parent._watch_worker(parent._seats[0]))
         await asyncio.sleep(200)
-        assert zygote.spawn.call_count == 2
+        assert zygote.spawn_worker.call_count == 2
         killed.assert_called_once_with(7, signal.SIGKILL)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -484,7 +484,7 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(2):
             with pytest.raises(OSError, match="no process can be forked: no process left"):
-                made.spawn(0)
+                made.spawn_worker(0)
         assert len(os.listdir("/proc/self/fd")) == before
         ours.shutdown(socket.SHUT_RDWR)
         serving.join(PATIENCE)
@@ -496,12 +496,12 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
     made._socks = [ours, reserve]
     for _ in range(2):
         with pytest.raises(ConnectionError):
-            made.spawn(0)
+            made.spawn_worker(0)
     assert made._socks == [reserve]
     reserve.close()
     made._socks = []  # as `close` leaves it
     with pytest.raises(OSError, match="any more"):
-        made.spawn(0)
+        made.spawn_worker(0)
 
 
 def test_half_open_handshakes_are_divided_among_workers():
@@ -521,17 +521,20 @@ def test_what_other_daemons_counted_is_told_to_one_worker_once():
         one, other = workers._seats
         one.channel = other.channel = object()
         store = workers._store
-        rate, quota = Key("api/rate/0/x", 1, "*"), Key("api/0/60", 1, "*")
-        assert await workers._exchange(one, {rate: Used(5, 0), quota: Used(1, 0)}) == {
+        rate, quota = CountKey("api/rate/0/x", 1, "*"), CountKey("api/0/60", 1, "*")
+        assert await workers._exchange_counts(one, {rate: Used(5, 0), quota: Used(1, 0)}) == {
             rate: Used(0, 0),
             quota: Used(1, 0),
         }
-        assert await workers._exchange(other, {rate: Used(7, 0)}) == {rate: Used(0, 0), quota: Used(1, 0)}
-        await store.exchange({rate: Used(100, 20)})  # another daemon
-        assert await workers._exchange(one, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
-        assert await workers._exchange(other, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
-        workers._store = Mock(exchange=AsyncMock(return_value={}))  # which can't count it: see `Store`
-        assert await workers._exchange(one, {quota: Used(1, 0)}) == {}
+        assert await workers._exchange_counts(other, {rate: Used(7, 0)}) == {
+            rate: Used(0, 0),
+            quota: Used(1, 0),
+        }
+        await store.exchange_counts({rate: Used(100, 20)})  # another daemon
+        assert await workers._exchange_counts(one, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
+        assert await workers._exchange_counts(other, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
+        workers._store = Mock(exchange_counts=AsyncMock(return_value={}))  # which can't count it: see `Store`
+        assert await workers._exchange_counts(one, {quota: Used(1, 0)}) == {}
         workers._table.close()
 
     asyncio.run(scenario())

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dtp.cli import main
-from dtp.cli.accounts import Account
+from dtp.cli.accounts import WalletOptions
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.identity import Identity, bech32
 from dtp.identity.private import (
@@ -163,7 +163,7 @@ def test_a_file_with_a_passphrase_that_others_may_read_is_used_with_a_warning(tm
 
 def test_a_key_may_come_by_the_environment():
     secret = bech32.encode("suiprivkey", bytes(1) + bytes(range(32)), variant="bech32")
-    account = Account(None, secret, None)
+    account = WalletOptions(None, secret, None)
     assert account.load_signer().address == account.read_address()
     assert account.wallet_path() is None
     assert secret not in repr(account)

@@ -59,7 +59,7 @@ class Attacker:
         self.ended: Close | None = None
         self.lost = False
         carrier.start(self)
-        carrier.write(memoryview(self._handshake.outgoing()))
+        carrier.write(memoryview(self._handshake.data_to_send()))
 
     @classmethod
     async def dial(cls, url: str, service: str = "", resume: bytes = b"") -> Attacker:
@@ -99,8 +99,8 @@ class Attacker:
     def carrier_received(self, size: int) -> None:
         total, used = self._kept + size, 0
         if self._session is None:
-            used = self._handshake.receive(self._buffer.view[:total])
-            self._carrier.write(memoryview(self._handshake.outgoing()))
+            used = self._handshake.receive_data(self._buffer.view[:total])
+            self._carrier.write(memoryview(self._handshake.data_to_send()))
             if self._handshake.established is not None:
                 self._session = Session(self._handshake.established, DEFAULT, 0.0, client=True)
         if self._session is not None:

@@ -37,10 +37,10 @@ class Server:
         if self._handshake.established is not None:
             return
         total = self._kept + size
-        used = self._handshake.receive(self._buffer.view[:total])
+        used = self._handshake.receive_data(self._buffer.view[:total])
         self._buffer.view[: total - used] = self._buffer.view[used:total]
         self._kept = total - used
-        self._carrier.write(memoryview(self._handshake.outgoing()))
+        self._carrier.write(memoryview(self._handshake.data_to_send()))
         if self._handshake.established is not None:
             out = Buffer(1 << 16)
             link = Session(self._handshake.established, DEFAULT, 0.0, client=False).link

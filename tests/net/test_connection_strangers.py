@@ -231,7 +231,7 @@ async def test_someone_else_can_not_take_over_a_connection() -> None:
                 session = dialing.Session(established, DEFAULT, 0.0, client=True)
                 stolen.append(dialing.Connection(session, driver, asyncio.get_running_loop(), None))
 
-            await thief.dial(connection._session.connection_id, take_over)
+            await thief.dial_candidates(connection._session.connection_id, take_over)
             [other] = stolen
             with pytest.raises(ConnectionLost, match="no such connection"):
                 await other.accept_stream()

@@ -25,10 +25,10 @@ class Session:
         self.due: list[float] = []
         self.looked: list[float] = []
 
-    def deadline(self) -> float:
+    def next_deadline(self) -> float:
         return min(self.due, default=NEVER)
 
-    def tick(self, now: float) -> None:
+    def handle_timer(self, now: float) -> None:
         self.looked.append(now)
         self.due = [at for at in self.due if at > now]
 
@@ -70,7 +70,7 @@ def test_each_comes_up_in_time_whatever_else_is_due(happenings):
         await asyncio.sleep(20.0)
         assert not late
         assert not any(session.due for session in sessions)
-        assert len(Deadlines.of(loop)) == 0
+        assert len(Deadlines.of_loop(loop)) == 0
 
     loop.run_until_complete(run())
     loop.close()
@@ -91,7 +91,7 @@ def test_what_is_over_is_thrown_out_and_keeps_no_connection():
     del session, deadline
     gc.collect()
     assert not any(each() for each in gone)
-    assert len(Deadlines.of(loop)) == 0
+    assert len(Deadlines.of_loop(loop)) == 0
     loop.close()
 
 
@@ -107,7 +107,7 @@ def test_among_those_that_go_on_few_are_kept_that_are_over():
         deadline = Deadline(session, loop, nothing)
         deadline.update(0.0)
         deadline.cancel()
-        assert len(Deadlines.of(loop)) < 300
+        assert len(Deadlines.of_loop(loop)) < 300
     loop.close()
 
 
@@ -122,7 +122,7 @@ def test_often_earlier_and_later_again_adds_up_to_nothing():
             session.due = [now + 0.1, now + 15.0]  # an acknowledgement, and a keepalive that moves
             deadline.update(now)
             await asyncio.sleep(0.2)
-            assert len(Deadlines.of(loop)) < 5
+            assert len(Deadlines.of_loop(loop)) < 5
         deadline.cancel()
 
     loop.run_until_complete(run())
@@ -157,7 +157,7 @@ def test_a_loop_that_is_over_is_forgotten():
     session.due.append(loop.time() + 1000.0)
     deadline = Deadline(session, loop, nothing)
     deadline.update(loop.time())
-    found = weakref.ref(Deadlines.of(loop))
+    found = weakref.ref(Deadlines.of_loop(loop))
     loop.close()
     del deadline
     gc.collect()

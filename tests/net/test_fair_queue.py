@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtp.net.turns.fair_queue import MOST_AHEAD, REMEMBERED, Account, FairQueue, FairShares
+from dtp.net.turns.fair_queue import MOST_AHEAD, REMEMBERED, FairQueue, FairShares, ProcessorAccount
 
 #: The most that one step takes, seconds.
 STEP = 0.01
@@ -23,18 +23,18 @@ class Processor:
         self.queue: FairQueue[str] = FairQueue(self.shares)
         self.had: Counter[tuple[str, object]] = Counter()
 
-    def account(self, source: str, peer: object = None) -> Account:
-        return self.shares.account(source, peer)
+    def account(self, source: str, peer: object = None) -> ProcessorAccount:
+        return self.shares.get_account(source, peer)
 
     def serve(self, cost: dict[str, float]) -> str:
         """Serve the next one, which waits again at once; return who it was."""
-        account, name = self.queue.take()
+        account, name = self.queue.take_next()
         self.spend(account, cost[name])
-        self.queue.put(account, name)
+        self.queue.put_item(account, name)
         return name
 
-    def spend(self, account: Account, seconds: float) -> None:
-        account.charge(seconds)
+    def spend(self, account: ProcessorAccount, seconds: float) -> None:
+        account.charge_seconds(seconds)
 
 
 costs = st.floats(1e-5, STEP)
@@ -51,7 +51,7 @@ def test_sources_share_the_processor_and_peers_their_source(
     for number, (source, each) in enumerate(crowd):
         name = f"{source} {number}"
         cost[name], of[name] = each, str(source)
-        processor.queue.put(processor.account(str(source), number), name)
+        processor.queue.put_item(processor.account(str(source), number), name)
     had: Counter[str] = Counter()
     by_source: dict[str, float] = dict.fromkeys(of.values(), 0.0)
     for _ in range(steps):
@@ -67,11 +67,11 @@ def test_sources_share_the_processor_and_peers_their_source(
 def test_who_comes_anew_is_next_but_has_no_credit_for_having_been_away() -> None:
     processor = Processor()
     cost = {"old": 0.001, "older": 0.001, "new": 0.001}
-    processor.queue.put(processor.account("192.0.2.1", "old"), "old")
-    processor.queue.put(processor.account("192.0.2.1", "older"), "older")
+    processor.queue.put_item(processor.account("192.0.2.1", "old"), "old")
+    processor.queue.put_item(processor.account("192.0.2.1", "older"), "older")
     for _ in range(1000):
         processor.serve(cost)
-    processor.queue.put(processor.account("198.51.100.1", "new"), "new")
+    processor.queue.put_item(processor.account("198.51.100.1", "new"), "new")
     served = [processor.serve(cost) for _ in range(40)]
     assert "new" in served[:2]
     assert 19 <= served.count("new") <= 21  # half, as one of two sources has
@@ -82,7 +82,7 @@ def test_dear_steps_have_as_much_as_cheap_ones() -> None:
     processor = Processor()
     cost = {"dear": 0.01, "cheap": 0.0001}
     for name in cost:
-        processor.queue.put(processor.account("192.0.2.1", name), name)
+        processor.queue.put_item(processor.account("192.0.2.1", name), name)
     served = Counter(processor.serve(cost) for _ in range(2000))
     assert abs(served["dear"] * 0.01 - served["cheap"] * 0.0001) <= 2 * STEP
 
@@ -94,7 +94,7 @@ def test_who_worked_alone_for_an_hour_has_not_to_make_up_for_it() -> None:
     for _ in range(10_000):
         processor.spend(old, 0.36)
     for name in cost:
-        processor.queue.put(processor.account("192.0.2.1", name), name)
+        processor.queue.put_item(processor.account("192.0.2.1", name), name)
     served = [processor.serve(cost) for _ in range(100)]
     first = served.index("old")
     assert first * 0.01 <= MOST_AHEAD + STEP
@@ -114,7 +114,7 @@ def test_who_says_little_is_not_ahead_beside_a_flood() -> None:
     processor = Processor()
     cost = {f"flood {number}": 0.001 for number in range(8)}
     for name in cost:
-        processor.queue.put(processor.account("192.0.2.1", name), name)
+        processor.queue.put_item(processor.account("192.0.2.1", name), name)
     visitor = processor.account("192.0.2.1", "visitor")
     for number in range(50):
         processor.spend(visitor, 0.0001)
@@ -131,16 +131,16 @@ def test_a_crowd_of_which_each_comes_once_keeps_nobody_out() -> None:
 
     def come() -> None:
         name = f"new {next(numbers)}"
-        processor.queue.put(processor.account("192.0.2.1", name), name)
+        processor.queue.put_item(processor.account("192.0.2.1", name), name)
 
     for _ in range(32):
         come()
     waits = []
     for _ in range(50):
         processor.spend(visitor, 0.0002)
-        processor.queue.put(visitor, "visitor")
+        processor.queue.put_item(visitor, "visitor")
         waits.append(0)
-        while (found := processor.queue.take())[1] != "visitor":
+        while (found := processor.queue.take_next())[1] != "visitor":
             processor.spend(found[0], 0.003)
             waits[-1] += 1
             come()
@@ -151,11 +151,11 @@ def test_a_crowd_of_which_each_comes_once_keeps_nobody_out() -> None:
 def test_a_request_comes_before_those_who_brought_much() -> None:
     processor = Processor()
     for number in range(32):
-        processor.queue.put(processor.account("192.0.2.1", number), "much")
+        processor.queue.put_item(processor.account("192.0.2.1", number), "much")
         processor.spend(processor.account("192.0.2.1", "another"), 0.003)
-    processor.queue.put(processor.account("192.0.2.1", "new"), "new", little=True)
-    processor.queue.put(processor.account("192.0.2.1", "newer"), "newer")
-    order = [processor.queue.take()[1] for _ in range(34)]
+    processor.queue.put_item(processor.account("192.0.2.1", "new"), "new", little=True)
+    processor.queue.put_item(processor.account("192.0.2.1", "newer"), "newer")
+    order = [processor.queue.take_next()[1] for _ in range(34)]
     assert order.index("new") <= 1
     assert order[-1] == "newer"
 
@@ -166,11 +166,11 @@ def test_a_source_that_is_alone_is_not_ahead_of_itself() -> None:
     visitor = processor.account("192.0.2.1", "visitor")
     for number in range(8):
         account = processor.account("192.0.2.1", number)
-        processor.queue.put(account, "much")
-        account.charge(0.01)
+        processor.queue.put_item(account, "much")
+        account.charge_seconds(0.01)
         assert account.is_ahead()
     assert not visitor.is_ahead()
-    processor.queue.put(processor.account("198.51.100.1", "other"), "other")
+    processor.queue.put_item(processor.account("198.51.100.1", "other"), "other")
     assert visitor.is_ahead()
 
 
@@ -188,10 +188,10 @@ def test_each_account_keeps_its_order_and_nothing_is_lost(put: list[tuple[str, s
     processor = Processor()
     queue: FairQueue[int] = FairQueue(processor.shares)
     for number, (source, peer) in enumerate(put):
-        queue.put(processor.account(source, peer), number)
+        queue.put_item(processor.account(source, peer), number)
     taken = []
     while queue:
-        account, number = queue.take()
+        account, number = queue.take_next()
         processor.spend(account, 0.001 * (number % 5))
         taken.append(number)
     assert sorted(taken) == list(range(len(put)))

@@ -55,7 +55,7 @@ class TurnTimes(Turns):
 @on_fake_clock
 async def test_a_turn_is_busy_once_it_has_taken_long_and_not_for_ever() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
+    clock = TurnClock.of_loop(loop)
     called: list[str] = []
     clock.call_at_end(lambda: called.append("end"))
     assert clock.has_time
@@ -72,7 +72,7 @@ async def test_a_turn_is_busy_once_it_has_taken_long_and_not_for_ever() -> None:
 
 @on_fake_clock
 async def test_the_processor_time_is_read_where_that_much_time_has_passed_at_all() -> None:
-    clock = TurnClock.of(running_loop())
+    clock = TurnClock.of_loop(running_loop())
     used, passed, reads = 0.0, 0.0, list[float]()
 
     def read() -> float:
@@ -98,7 +98,7 @@ async def test_the_processor_time_is_read_where_that_much_time_has_passed_at_all
 @on_fake_clock
 async def test_long_turns_are_noticed_though_nobody_asks_for_their_end() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
+    clock = TurnClock.of_loop(loop)
     for _ in range(200):
         clock.note_read()
         loop.work(LONG)
@@ -111,7 +111,7 @@ async def test_long_turns_are_noticed_though_nobody_asks_for_their_end() -> None
 @on_fake_clock
 async def test_one_call_that_raises_keeps_none_of_the_others_from_theirs() -> None:
     loop = running_loop()
-    clock, called, told = TurnClock.of(loop), list[str](), list[object]()
+    clock, called, told = TurnClock.of_loop(loop), list[str](), list[object]()
     loop.set_exception_handler(lambda _loop, context: told.append(context.get("exception")))
 
     def fail() -> None:
@@ -127,7 +127,7 @@ async def test_one_call_that_raises_keeps_none_of_the_others_from_theirs() -> No
 @on_fake_clock
 async def test_dear_steps_are_done_one_in_a_turn_and_cheap_ones_of_others_before() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
+    clock = TurnClock.of_loop(loop)
     budget, order, turns = TurnBudget(16, each=1, keep=0), list[tuple[int, str]](), Turns()
 
     def step(name: str, cost: float) -> bool:
@@ -135,10 +135,10 @@ async def test_dear_steps_are_done_one_in_a_turn_and_cheap_ones_of_others_before
         order.append((turns.now, name))
         return name == "flood"
 
-    account = clock.shares.account
-    budget.wait(lambda: step("flood", 2 * LONG), account("192.0.2.1", "flood"))
+    account = clock.shares.get_account
+    budget.wait_turn(lambda: step("flood", 2 * LONG), account("192.0.2.1", "flood"))
     await until(lambda: len(order) >= 3)
-    budget.wait(lambda: step("visitor", LONG / 100), account("192.0.2.1", "visitor"))
+    budget.wait_turn(lambda: step("visitor", LONG / 100), account("192.0.2.1", "visitor"))
     began = len(order)
     await until(lambda: len(order) >= began + 4)
     turns.running = False
@@ -150,10 +150,10 @@ async def test_dear_steps_are_done_one_in_a_turn_and_cheap_ones_of_others_before
 @on_fake_clock
 async def test_a_stream_of_who_has_had_more_waits_in_a_long_turn() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
+    clock = TurnClock.of_loop(loop)
     streams = StreamBudget()
-    greedy, visitor = clock.shares.account("192.0.2.1"), clock.shares.account("198.51.100.1")
-    greedy.charge(0.05)
+    greedy, visitor = clock.shares.get_account("192.0.2.1"), clock.shares.get_account("198.51.100.1")
+    greedy.charge_seconds(0.05)
     assert streams.has_room(greedy)
     loop.work(LONG)
     await until(lambda: clock.busy)
@@ -165,8 +165,8 @@ async def test_a_stream_of_who_has_had_more_waits_in_a_long_turn() -> None:
 @on_fake_clock
 async def test_steps_of_a_task_are_charged_while_turns_are_long() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
-    account = clock.shares.account("", "someone")
+    clock = TurnClock.of_loop(loop)
+    account = clock.shares.get_account("", "someone")
 
     async def work() -> str:
         for _ in range(3):
@@ -293,7 +293,7 @@ def test_charged_work_has_the_name_of_the_work() -> None:
 
     loop = FakeClockLoop()
     clock = TurnClock(loop)
-    charged = Charged(work(), Steps(clock), clock.shares.account("somebody", "somebody"))
+    charged = Charged(work(), Steps(clock), clock.shares.get_account("somebody", "somebody"))
     assert charged.__qualname__.endswith("work")
     charged.close()
     loop.close()

@@ -35,7 +35,7 @@ def first_message(service: str = "", resume: bytes = b"") -> bytes:
         remote_static=SERVER_STATIC,
         resume=resume,
     )
-    return client.outgoing()
+    return client.data_to_send()
 
 
 async def answers(listener: dtp.Listener, said: bytes, times: int = 3) -> set[tuple[int, float]]:

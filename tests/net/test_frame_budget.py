@@ -27,11 +27,11 @@ def test_a_turn_has_so_many_frames_and_the_rest_waits() -> None:
             def go_on() -> bool:
                 share = min(budget.share + 1, left[0])  # a record more
                 order.append((turns.now, name, share))
-                budget.count(share)
+                budget.count_frames(share)
                 left[0] -= share
                 return left[0] > 0
 
-            budget.wait(go_on)
+            budget.wait_turn(go_on)
 
         for name in "abcd":
             reader(name, SHARE + 100)
@@ -50,7 +50,7 @@ def test_whoever_comes_to_a_full_turn_has_a_few_at_once() -> None:
     async def scenario() -> None:
         budget = FrameBudget()
         assert budget.share == SHARE
-        budget.count(TURN + 1000)
+        budget.count_frames(TURN + 1000)
         assert budget.share == LEAST
         await asyncio.sleep(0)
         await asyncio.sleep(0)

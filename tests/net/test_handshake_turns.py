@@ -61,7 +61,7 @@ def first_message(known: bool = False) -> bytes:
     static = StaticKey(BOB.static_private).public if known else None
     return ClientHandshake(
         endpoint, os.urandom, expected=BOB.id, suite=endpoint.suites[0], remote_static=static
-    ).outgoing()
+    ).data_to_send()
 
 
 def spoofed() -> bytes:
@@ -110,14 +110,14 @@ async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_m
 @on_fake_clock
 async def test_whoever_waits_does_so_only_behind_those_of_its_own_source() -> None:
     budget, order = TurnBudget(HANDSHAKES, each=1, keep=0), list[str]()
-    account = TurnClock.of(asyncio.get_running_loop()).shares.account
+    account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account
 
     def step(name: str) -> Callable[[], bool]:
         return lambda: order.append(name) is not None
 
     for number in range(CROWD):
-        budget.wait(step(f"flood {number}"), account("192.0.2.1"))
-    budget.wait(step("newcomer"), account("198.51.100.1"))
+        budget.wait_turn(step(f"flood {number}"), account("192.0.2.1"))
+    budget.wait_turn(step("newcomer"), account("198.51.100.1"))
     await until(lambda: len(order) == CROWD + 1)
     assert order[:3] == ["flood 0", "newcomer", "flood 1"]
     assert order[-1] == f"flood {CROWD - 1}"
@@ -177,9 +177,9 @@ async def test_who_has_given_up_takes_no_step_of_those_who_wait() -> None:
         return False
 
     for _ in range(CROWD):
-        budget.wait(over)
+        budget.wait_turn(over)
     for _ in range(2 * HANDSHAKES):
-        budget.wait(step)
+        budget.wait_turn(step)
     began = turns.now
     await until(lambda: len(done) == 2 * HANDSHAKES)
     turns.running = False

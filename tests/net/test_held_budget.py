@@ -21,7 +21,7 @@ from dtp.carriers.websocket_carrier import MAX_MESSAGE, WebSocketCarrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
-from dtp.net.held import STEP, HeldBudget, Keeper, source_group
+from dtp.net.held import STEP, BudgetHolder, HeldBudget, source_group
 from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.session.frames import PING, Frame, control
 from dtp.session.limits import DEFAULT, MIB
@@ -90,19 +90,19 @@ async def test_of_many_that_keep_much_the_greediest_goes_first() -> None:
 def test_a_source_has_half_and_all_have_the_whole() -> None:
     ended: list[tuple[str, int]] = []
     budget = HeldBudget[str](10 * STEP, lambda key, size: ended.append((key, size)))
-    budget.note("a1", "192.0.2.1", 3 * STEP)
-    budget.note("a2", "192.0.2.1", 2 * STEP)
+    budget.note_kept("a1", "192.0.2.1", 3 * STEP)
+    budget.note_kept("a2", "192.0.2.1", 2 * STEP)
     assert ended == []
-    budget.note("a2", "192.0.2.1", 2 * STEP + STEP // 2)  # too little to be counted anew
+    budget.note_kept("a2", "192.0.2.1", 2 * STEP + STEP // 2)  # too little to be counted anew
     assert budget.total == 5 * STEP
-    budget.note("a2", "192.0.2.1", 3 * STEP)
+    budget.note_kept("a2", "192.0.2.1", 3 * STEP)
     assert ended == [("a1", 3 * STEP)]
     for number in range(4):
-        budget.note(f"b{number}", f"198.51.100.{number}", 2 * STEP)
+        budget.note_kept(f"b{number}", f"198.51.100.{number}", 2 * STEP)
     assert [key for key, _ in ended] == ["a1", "a2"]  # of the source that keeps most
-    budget.note("b0", "198.51.100.0", 0)
+    budget.note_kept("b0", "198.51.100.0", 0)
     for key in ("b0", "b1", "b2", "b3", "b3"):
-        budget.forget(key)
+        budget.forget_key(key)
     assert budget.total == 0
 
 
@@ -111,7 +111,7 @@ def test_one_that_has_a_whole_prefix_is_one_source(count: int) -> None:
     ended: list[int] = []
     budget = HeldBudget[int](100 * STEP, lambda key, _: ended.append(key))
     for number in range(count):
-        budget.note(number, f"2001:db8:0:1::{number:x}", 60 * STEP // count)
+        budget.note_kept(number, f"2001:db8:0:1::{number:x}", 60 * STEP // count)
     assert ended
     assert budget.total <= 50 * STEP
 
@@ -230,12 +230,12 @@ class Owner:
         assert self.driver is not None
         self.told.append(self.driver.held)
 
-    def _received(
+    def _receive_records(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
     ) -> tuple[int, int]:
         return end, 0
 
-    def _flush(self) -> None: ...
+    def _flush_writes(self) -> None: ...
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None: ...
 
@@ -274,7 +274,7 @@ async def test_answers_that_wait_count() -> None:
         attacker.say([OPEN])
         await asyncio.sleep(0.1)
         (connection,) = listener.connections
-        budget = HeldBudget[Keeper](1 << 40, lambda *_: None)
+        budget = HeldBudget[BudgetHolder](1 << 40, lambda *_: None)
         connection.keep_within(budget)
         for driver in connection.outlet.drivers:
             driver.writable = False

@@ -77,8 +77,8 @@ def test_what_is_taken_up_in_a_turn_is_counted() -> None:
 
         while intake.left > LOW or intake.has_room():
             intake.left -= 1
-        intake.wait(takes("many", 100))
-        intake.wait(takes("few", 3))
+        intake.wait_turn(takes("many", 100))
+        intake.wait_turn(takes("few", 3))
         await until(lambda: len(taken) == 103)
         assert max(Counter(turn for turn, _ in taken).values()) == STREAMS
         assert [name for _, name in taken[:7]] == ["many", "few"] * 3 + ["many"]  # one of each in turn

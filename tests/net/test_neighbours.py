@@ -25,13 +25,13 @@ class Alone:
     def __init__(self) -> None:
         self.listener: Listener | None = None
 
-    def opened(self, connection_id: bytes) -> None:
+    def note_opened(self, connection_id: bytes) -> None:
         pass
 
-    def closed(self, connection_id: bytes) -> None:
+    def note_closed(self, connection_id: bytes) -> None:
         pass
 
-    def takes(self, driver: LinkDriver, established: Established) -> bool:
+    def takes_over(self, driver: LinkDriver, established: Established) -> bool:
         assert self.listener is not None
         if not established.payload.resume:
             return False
@@ -51,7 +51,7 @@ async def test_who_resumes_what_nobody_has_is_told_at_once_when_all_were_asked()
 
             async def redial(resume: bytes, take_over: object) -> None:
                 attempts.append(loop.time())
-                await dialer.dial(bytes(16), take_over)  # of a worker that died
+                await dialer.dial_candidates(bytes(16), take_over)  # of a worker that died
 
             connection._resumption.redial = redial
             began = loop.time()

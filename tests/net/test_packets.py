@@ -241,16 +241,16 @@ def test_each_packet_opens_once_in_any_order(arrivals: list[tuple[int, bool]], r
     near = LinkPackets("ChaChaPoly", root, 200, client=True)
     far = LinkPackets("ChaChaPoly", root, 200, client=False)
     out = Buffer(300)
-    packets = [bytes(out.view[: near.seal(b"%d" % number, out)]) for number in range(31)]
+    packets = [bytes(out.view[: near.seal_packet(b"%d" % number, out)]) for number in range(31)]
     seen: set[int] = set()
     for number, garbled in arrivals:
         packet = packets[number][:-1] + b"\0" if garbled else packets[number]
-        found = far.open(packet)
+        found = far.open_packet(packet)
         genuine = packet == packets[number] and number not in seen
         assert found == ([b"%d" % number] if genuine else [])
         if genuine:
             seen.add(number)
-    assert near.open(packets[0]) == []  # one's own come back to nothing: each side has its key
+    assert near.open_packet(packets[0]) == []  # one's own come back to nothing: each side has its key
 
 
 def test_over_quic_datagrams_are_packets() -> None:

@@ -140,7 +140,7 @@ def test_a_listener_says_that_it_is_there_to_whoever_dials_it():
         async with await dtp.listen("tcp://127.0.0.1:0", {"x": echo}, identity=ME, admit=nobody) as listener:
             first = await presence.ask(listener.address("files"))
             assert (first.peer, first.host, first.generation, first.hints) == (ME.id, "", 0, ())
-            listener.presence.serves(HOST, 4, "tcp://192.0.2.1:9")
+            listener.presence.announce_host(HOST, 4, "tcp://192.0.2.1:9")
             second = await presence.ask(listener.address())
             assert (second.host, second.generation, second.hints) == (HOST, 4, ("tcp://192.0.2.1:9",))
             assert second.sequence > first.sequence
@@ -180,7 +180,7 @@ def test_who_is_alive():
         async with await dtp.listen("tcp://127.0.0.1:0", {"x": echo}, identity=ME) as listener:
             url = listener.urls[0]
             assert await presence.is_alive(key, url, generation=9)
-            listener.presence.serves(HOST, 4, "")
+            listener.presence.announce_host(HOST, 4, "")
             assert await presence.is_alive(key, url, generation=4)
             assert not await presence.is_alive(key, url, generation=5)  # another one has replaced it
             assert not await presence.is_alive(Identity.generate().id.key, url)
@@ -202,7 +202,7 @@ def test_a_statement_of_another_is_refused():
                 stream.write_eof()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=Identity.generate()) as listener:
-            listener.presence.answer = lies
+            listener.presence.answer_connection = lies
             with pytest.raises(PresenceError, match="gives the statement of"):
                 await presence.ask(Address.direct(listener.peer, listener.urls[0]))
 
@@ -220,10 +220,10 @@ def test_a_peer_that_says_too_much_or_nothing_keeps_nobody():
             await connection.wait_closed()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=ME) as listener:
-            listener.presence.answer = talks
+            listener.presence.answer_connection = talks
             with pytest.raises(PresenceError):
                 await presence.ask(listener.address())
-            listener.presence.answer = silent
+            listener.presence.answer_connection = silent
             with pytest.raises(TimeoutError):
                 await presence.ask(listener.address(), patience=0.05)
 

@@ -49,30 +49,30 @@ def test_carriers_that_are_cut_too_soon_end_in_an_error(cut_at: int, delay: floa
 
 def test_pauses_grow_until_something_moves_or_a_carrier_lasts() -> None:
     retries = Retries(60.0)
-    retries.lost(0.0, 10, 0)
-    assert [retries.pause(0.0) for _ in range(9)] == [*PAUSES, PAUSES[-1], PAUSES[-1]]
-    retries.resumed(5.0)
-    retries.lost(5.1, 10, 0)
-    assert retries.pause(5.1) == PAUSES[-1]
-    retries.resumed(6.0)
-    retries.lost(6.1, 11, 0)  # a byte got through
-    assert retries.pause(6.1) == 0
-    assert retries.pause(6.1) == PAUSES[1]
-    retries.resumed(7.0)
-    retries.lost(7.0 + SETTLED, 11, 0)
-    assert retries.pause(7.0 + SETTLED) == 0
+    retries.note_lost(0.0, 10, 0)
+    assert [retries.next_pause(0.0) for _ in range(9)] == [*PAUSES, PAUSES[-1], PAUSES[-1]]
+    retries.note_resumed(5.0)
+    retries.note_lost(5.1, 10, 0)
+    assert retries.next_pause(5.1) == PAUSES[-1]
+    retries.note_resumed(6.0)
+    retries.note_lost(6.1, 11, 0)  # a byte got through
+    assert retries.next_pause(6.1) == 0
+    assert retries.next_pause(6.1) == PAUSES[1]
+    retries.note_resumed(7.0)
+    retries.note_lost(7.0 + SETTLED, 11, 0)
+    assert retries.next_pause(7.0 + SETTLED) == 0
 
 
 def test_an_idle_connection_is_never_given_up() -> None:
     """Nothing waits to get through; where something does, it ends after the patience."""
     idle, stuck = Retries(60.0), Retries(60.0)
     for second in range(1000):
-        idle.lost(second, 10, 0)
-        idle.resumed(second)
-        assert idle.pause(second) is not None
-        stuck.lost(second, 10, 3)
-        stuck.resumed(second)
-        assert (stuck.pause(second) is None) == (second >= 60)
+        idle.note_lost(second, 10, 0)
+        idle.note_resumed(second)
+        assert idle.next_pause(second) is not None
+        stuck.note_lost(second, 10, 3)
+        stuck.note_resumed(second)
+        assert (stuck.next_pause(second) is None) == (second >= 60)
 
 
 def test_a_program_that_goes_round_while_no_time_passes_is_ended() -> None:

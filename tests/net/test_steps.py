@@ -12,7 +12,7 @@ from test_heavy_turns import until
 from test_intake import Turns
 
 from dtp.net.turns.clock import LONG, TurnClock
-from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.steps import Charged, Fitting, Steps
 
 CROWD = 100
@@ -30,9 +30,9 @@ async def made_busy(clock: TurnClock) -> None:
 @on_fake_clock
 async def test_steps_of_a_crowd_are_done_over_turns_and_a_visitor_s_between() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
+    clock = TurnClock.of_loop(loop)
     steps, turns, order = Steps(clock), Turns(), list[tuple[int, str]]()
-    crowd, visitor = clock.shares.account("192.0.2.1"), clock.shares.account("198.51.100.1")
+    crowd, visitor = clock.shares.get_account("192.0.2.1"), clock.shares.get_account("198.51.100.1")
     await made_busy(clock)
 
     async def work(name: str, cost: float) -> None:
@@ -41,7 +41,7 @@ async def test_steps_of_a_crowd_are_done_over_turns_and_a_visitor_s_between() ->
             order.append((turns.now, name))
             await asyncio.sleep(0)
 
-    def start(name: str, cost: float, account: Account) -> asyncio.Task[None]:
+    def start(name: str, cost: float, account: ProcessorAccount) -> asyncio.Task[None]:
         return asyncio.ensure_future(asyncio.create_task(Charged(work(name, cost), steps, account)))
 
     tasks = [start("crowd", DEAR, crowd) for _ in range(CROWD)]
@@ -60,8 +60,8 @@ async def test_steps_of_a_crowd_are_done_over_turns_and_a_visitor_s_between() ->
 @on_fake_clock
 async def test_whoever_waits_alone_is_never_put_off_for_ever() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
-    steps, account = Steps(clock), clock.shares.account("192.0.2.1")
+    clock = TurnClock.of_loop(loop)
+    steps, account = Steps(clock), clock.shares.get_account("192.0.2.1")
     await made_busy(clock)
     done = 0
 
@@ -80,10 +80,10 @@ async def test_whoever_waits_alone_is_never_put_off_for_ever() -> None:
 @on_fake_clock
 async def test_a_step_that_waits_can_be_cancelled() -> None:
     loop = running_loop()
-    clock = TurnClock.of(loop)
-    steps, account = Steps(clock), clock.shares.account("192.0.2.1")
+    clock = TurnClock.of_loop(loop)
+    steps, account = Steps(clock), clock.shares.get_account("192.0.2.1")
     await made_busy(clock)
-    other = clock.shares.account("198.51.100.1")
+    other = clock.shares.get_account("198.51.100.1")
     told: list[str] = []
 
     async def work(name: str) -> str:
@@ -109,8 +109,8 @@ async def test_a_step_that_waits_can_be_cancelled() -> None:
 
 def test_as_many_fit_as_took_no_longer_than_a_turn() -> None:
     fitting = Fitting(64)
-    assert fitting.next(0, 0.0) == 64
-    assert fitting.next(64, 4 * LONG) == 16
-    assert fitting.next(16, 40 * LONG) == 1
-    assert [fitting.next(1, 0.0) for _ in range(8)] == [2, 4, 8, 16, 32, 64, 64, 64]
-    assert fitting.next(0, 9 * LONG) == 64  # it was others who took so long
+    assert fitting.count_fitting(0, 0.0) == 64
+    assert fitting.count_fitting(64, 4 * LONG) == 16
+    assert fitting.count_fitting(16, 40 * LONG) == 1
+    assert [fitting.count_fitting(1, 0.0) for _ in range(8)] == [2, 4, 8, 16, 32, 64, 64, 64]
+    assert fitting.count_fitting(0, 9 * LONG) == 64  # it was others who took so long

@@ -10,38 +10,38 @@ from dtp.net.turns.sizes import BRIEF, CHATTY, HOLD, SMALL, STEADY, WIDE, Turns,
 def test_turns_are_long_once_relays_tell_of_messages() -> None:
     turns = Turns()
     assert turns.size == STEADY
-    turns.widen()
-    turns.widen()
+    turns.allow_widening()
+    turns.allow_widening()
     assert (turns.size, turns.room > turns.size) == (WIDE, True)
-    assert not turns.moved(WIDE, 1.0)
+    assert not turns.note_moved(WIDE, 1.0)
 
 
 def test_turns_are_brief_while_messages_are_exchanged_and_for_a_while_after() -> None:
     turns = Turns()
-    turns.widen()
-    turns.message(10.0)
+    turns.allow_widening()
+    turns.note_message(10.0)
     assert turns.size == BRIEF
-    assert turns.moved(BRIEF, 10.0)
-    turns.message(10.0 + HOLD / 2)
-    assert turns.moved(BRIEF, 10.0 + HOLD)
-    assert not turns.moved(BRIEF, 10.0 + HOLD * 1.5)
+    assert turns.note_moved(BRIEF, 10.0)
+    turns.note_message(10.0 + HOLD / 2)
+    assert turns.note_moved(BRIEF, 10.0 + HOLD)
+    assert not turns.note_moved(BRIEF, 10.0 + HOLD * 1.5)
     assert turns.size == WIDE
-    assert not turns.moved(WIDE, 11.0)
+    assert not turns.note_moved(WIDE, 11.0)
 
 
 def test_a_turn_that_moves_little_is_in_nobodys_way() -> None:
     turns = Turns()
-    turns.message(0.0)
-    assert not turns.moved(100, 0.0)
+    turns.note_message(0.0)
+    assert not turns.note_moved(100, 0.0)
     assert turns.size == BRIEF
 
 
 def test_widening_changes_nothing_while_messages_are_exchanged() -> None:
     turns = Turns()
-    turns.message(0.0)
-    turns.widen()
+    turns.note_message(0.0)
+    turns.allow_widening()
     assert turns.size == BRIEF
-    turns.moved(BRIEF, HOLD)
+    turns.note_moved(BRIEF, HOLD)
     assert turns.size == WIDE
 
 

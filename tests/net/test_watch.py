@@ -144,7 +144,7 @@ def test_it_is_told_behind_what_was_sealed_in_the_same_call(how: str) -> None:
                 stream.write(bytes(1000))
                 stream.write(bytes(1000))
                 assert told == []
-                connection._flush()
+                connection._flush_writes()
             assert told == [before + 2000]
             stream.write_eof()
 

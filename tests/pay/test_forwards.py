@@ -1,6 +1,6 @@
 """What forwards of the daemon pay: their budget holds, whatever a server does between connections."""
 
-from dtp.daemon.config.model import Budget
+from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -27,8 +27,8 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         payee._send(messages.Due(*payee.used))
 
     class Late(Buyer):
-        async def _connect(self, address, amount):
-            connection = await super()._connect(address, amount)
+        async def _connect_metered(self, address, amount):
+            connection = await super()._connect_metered(address, amount)
             while connection.unpaid != Usage():
                 await connection.meter.wait_changed()
             return connection
@@ -39,11 +39,11 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         await market.serve(keep)
         ours = await market.buyer()
         store = ours["store"]
-        budget = Budget(most=20_000_000, deposit=None, request=None, mib=None)
+        budget = BudgetSettings(most=20_000_000, deposit=None, request=None, mib=None)
         buyer = Late(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
         address = Address.parse(str(market.serving.address))
         for _ in range(2):
-            connection = await buyer.dial(address, None)
+            connection = await buyer.dial_paid(address, None)
             await fetch(connection, 250_000)
             theirs[-1].abort(CloseCode.INTERNAL)
             await connection.wait_gone()
@@ -53,7 +53,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         # What one that died has signed, and didn't note, was of its own budget.
         alter(store, "UPDATE lanes SET message = NULL, signature = NULL")
         again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
-        connection = await again.dial(address, None)
+        connection = await again.dial_paid(address, None)
         assert connection.paid >= lane.newest.voucher.amount
         assert again.spent == connection.paid - lane.newest.voucher.amount
         await connection.close()

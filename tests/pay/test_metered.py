@@ -58,10 +58,10 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
         connection.meter.wait_until_paid = paid.wait
         first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
         woken = []
-        waiters = SimpleNamespace(wake=woken.append)
+        waiters = SimpleNamespace(wake_for=woken.append)
         connection._intake = intake = StreamIntake(StreamBudget(), waiters, None, None)
         for each in (first, second, third):
-            intake.opened(each)
+            intake.note_opened(each)
         woken.clear()
         waiting = [asyncio.ensure_future(connection.accept_stream()) for _ in range(2)]
         await asyncio.sleep(0)

@@ -519,7 +519,7 @@ class World:
     async def listen(self, urls, handler, **options):
         self.note("listen", urls, **options)
         self.listener = SimpleNamespace(urls=self.places, connections=[], add=self.add, close=self.close)
-        self.listener.presence = SimpleNamespace(serves=lambda *what: self.note("serves", *what))
+        self.listener.presence = SimpleNamespace(announce_host=lambda *what: self.note("serves", *what))
         return self.listener
 
     async def add(self, url, kind):

@@ -23,12 +23,12 @@ def read_all(pair, session):
 def test_both_ends_count_the_same_streams_and_bytes():
     pair = SessionPair()
     first, second = pair.client.open_stream(), pair.client.open_stream()
-    pair.client.write(first, b"up" * 500)
-    pair.client.write(second, b"")
+    pair.client.write_stream(first, b"up" * 500)
+    pair.client.write_stream(second, b"")
     pair.settle()
-    pair.server.write(first, b"down" * 1000)
+    pair.server.write_stream(first, b"down" * 1000)
     back = pair.server.open_stream()  # not a request: the server opened it
-    pair.server.write(back, b"x")
+    pair.server.write_stream(back, b"x")
     pair.settle()
     assert pair.client.traffic == (2, 1000, 4001)
     assert pair.server.traffic == (2, 4001, 1000)
@@ -38,7 +38,7 @@ def test_what_is_sent_again_counts_once():
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.settle()
-    pair.client.write(stream, bytes(3000))
+    pair.client.write_stream(stream, bytes(3000))
     pair.seal(pair.wires[0], client=True)
     pair.cut(pair.wires[0])  # sealed, and lost with its link
     pair.resume()
@@ -49,12 +49,12 @@ def test_what_is_sent_again_counts_once():
 def test_bytes_that_only_a_reset_tells_of_are_not_received():
     pair = SessionPair()
     stream = pair.client.open_stream()
-    pair.client.write(stream, bytes(100))
+    pair.client.write_stream(stream, bytes(100))
     pair.settle()
-    pair.server.write(stream, bytes(3000))
+    pair.server.write_stream(stream, bytes(3000))
     pair.seal(pair.wires[0], client=False)
     pair.cut(pair.wires[0])
-    pair.server.reset(stream, 1)
+    pair.server.reset_stream(stream, 1)
     pair.resume()
     pair.settle()
     assert pair.server.traffic.sent == 3000
@@ -65,9 +65,9 @@ def test_bytes_behind_a_gap_are_not_received():
     """A server was paid for all below an offset by one byte at it."""
     pair = SessionPair()
     stream = pair.client.open_stream()
-    pair.client.write(stream, b"ask")
+    pair.client.write_stream(stream, b"ask")
     pair.settle()
-    pair.server.write(stream, b"a")
+    pair.server.write_stream(stream, b"a")
     pair.settle()
     hidden = pair.client._streams[stream].receive  # as if a frame at a far offset had come
     pair.client._on_stream(stream, hidden.limit - 1, b"z", False, 0.0)
@@ -80,9 +80,9 @@ def test_a_stream_that_was_stopped_gets_no_further_credit():
     """Nobody reads what comes on it, and all of it was paid."""
     pair = SessionPair(client_limits=WINDOW)
     stream = pair.client.open_stream()
-    pair.client.write(stream, b"ask")
+    pair.client.write_stream(stream, b"ask")
     pair.settle()
-    pair.client.stop(stream, 0)
+    pair.client.stop_stream(stream, 0)
     receive = pair.client._streams[stream].receive
     for _ in range(8):  # a server that doesn't heed it
         room = receive.limit - receive.next
@@ -95,7 +95,7 @@ def test_a_stream_that_was_stopped_gets_no_further_credit():
 def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
     pair = SessionPair()
     stream = pair.client.open_stream()
-    pair.client.write(stream, bytes(5000))
+    pair.client.write_stream(stream, bytes(5000))
     pair.client.limit_sending(total)
     pair.settle()
     assert pair.server.traffic.received == total
@@ -111,7 +111,7 @@ def test_a_limit_below_what_was_sent_holds_no_repetition_back():
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.settle()
-    pair.client.write(stream, bytes(5000))
+    pair.client.write_stream(stream, bytes(5000))
     pair.seal(pair.wires[0], client=True)
     pair.client.limit_sending(100)
     pair.cut(pair.wires[0])
@@ -125,7 +125,7 @@ def test_credit_stops_at_the_limit_and_goes_on():
     pair.server.limit_receiving(20_000)
     for _ in range(4):
         stream = pair.client.open_stream()
-        pair.client.write(stream, bytes(8000))
+        pair.client.write_stream(stream, bytes(8000))
     for _ in range(10):
         pair.settle()
         read_all(pair, pair.server)

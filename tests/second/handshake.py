@@ -178,7 +178,7 @@ class Handshake:
         if self.carries and not self.payload.proof:
             signed = self.signed(self.client)
             self.payload = replace(self.payload, proof=prove(self.me.seed, signed))
-        sent = self.noise.write(self.payload.encode() if self.carries else b"")
+        sent = self.noise.write_message(self.payload.encode() if self.carries else b"")
         self.out += struct.pack(">H", len(sent)) + sent
         self.message += 1
         self.finish()
@@ -187,7 +187,7 @@ class Handshake:
         assert self.noise is not None
         carries = self.carries
         try:
-            data = self.noise.read(message)
+            data = self.noise.read_message(message)
             self.message += 1
             better = self.hello[6] & offer(self.suites) & (offer([self.suite]) - 1)
             if better and not self.client:

@@ -27,11 +27,11 @@ def bystander() -> Iterator[None]:
     """Another connection, in use before and after the attack."""
     duo = admitted(Duo(True))
     stream = duo.us.open_stream()
-    duo.us.write(stream, b"before")
+    duo.us.write_stream(stream, b"before")
     duo.settle()
     yield
-    duo.us.write(stream, b", after")
-    duo.us.finish(stream)
+    duo.us.write_stream(stream, b", after")
+    duo.us.finish_stream(stream)
     duo.second.write(stream, b"well", fin=True)
     duo.settle()
     assert bytes(duo.second.archive[stream].got) == b"before, after"
@@ -67,9 +67,9 @@ def said(duo: Duo) -> list[Frame]:
 def refusal(server: ServerHandshake, data: bytes) -> bytes:
     """What a server says to the bytes, all at once, which it must refuse."""
     with pytest.raises(HandshakeError):
-        server.receive(data)
+        server.receive_data(data)
     assert server.established is None
-    return server.outgoing()
+    return server.data_to_send()
 
 
 def say(code: Refusal) -> bytes:

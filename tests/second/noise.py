@@ -171,7 +171,7 @@ class Noise:
         assert remote is not None
         self.mix_key(dh(self.e if mine == "e" else self.s, remote))
 
-    def write(self, payload: bytes) -> bytes:
+    def write_message(self, payload: bytes) -> bytes:
         """WriteMessage(payload)."""
         assert self.turn
         assert self.todo
@@ -195,7 +195,7 @@ class Noise:
         self.finish()
         return out
 
-    def read(self, message: bytes) -> bytes:
+    def read_message(self, message: bytes) -> bytes:
         """ReadMessage(message): the payload. After a NoiseFault the object is of no more use."""
         assert not self.turn
         assert self.todo

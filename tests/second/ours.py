@@ -74,7 +74,7 @@ class Ours:
             room = self.into.size - len(self.tails[name])
             part, data = self.tails[name] + data[:room], data[room:]
             self.into.view[: len(part)] = part
-            used, count = self.session.receive(self.links[name], self.into, 0, len(part), self.now)
+            used, count = self.session.receive_records(self.links[name], self.into, 0, len(part), self.now)
             self.tails[name] = bytes(self.into.view[used : len(part)])
             self.collect()
 
@@ -82,7 +82,7 @@ class Ours:
         """All bytes for a carrier. A session that would not stop to send fails the test."""
         out, link = b"", self.links[name]
         for _ in range(most):
-            size = self.session.seal(link, self.out, self.now)
+            size = self.session.seal_records(link, self.out, self.now)
             if not size:
                 self.collect()
                 return out
@@ -90,7 +90,7 @@ class Ours:
         raise AssertionError(f"after {most} calls of seal there is still more: {len(out)} bytes")
 
     def collect(self) -> None:
-        for event in self.session.events():
+        for event in self.session.take_events():
             self.events.append(event)
             if isinstance(event, ev.StreamData):
                 assert event.stream_id not in self.finished
@@ -108,12 +108,12 @@ class Ours:
 
     def read_all(self) -> None:
         for stream, size in list(self.unread.items()):
-            self.session.consumed(stream, size)
+            self.session.consume_data(stream, size)
             del self.unread[stream]
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.session.tick(self.now)
+        self.session.handle_timer(self.now)
         self.collect()
 
     def add(self, name: int, established: Established, *, add: bool = False) -> None:
@@ -179,10 +179,10 @@ def shake(
         back = b""
         for part in pieces(data, cuts):
             back += part
-            used = ours.receive(back)
+            used = ours.receive_data(back)
             back = back[used:]
         tail = back
-        for part in pieces(ours.outgoing(), cuts):
+        for part in pieces(ours.data_to_send(), cuts):
             second.feed(part)
         if not second.out and ours.established is not None and second.keys is not None:
             return ours.established, second.keys, tail

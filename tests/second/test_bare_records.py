@@ -40,7 +40,7 @@ def test_a_read_of_them_takes_many_steps(text):
     buffer.view[:] = data
     at, steps = 0, 0
     while at < len(data):
-        used, weight = session.receive(session.link, buffer, at, len(data), 1.0, MOST)
+        used, weight = session.receive_records(session.link, buffer, at, len(data), 1.0, MOST)
         assert used == len(data) or weight > MOST
         at, steps = used, steps + 1
     assert steps >= 4
@@ -53,6 +53,6 @@ def test_changing_keys_all_the_time_ends_the_session():
     data = sealed(key, frame(Type.REKEY), DEFAULT.idle_frames + DEFAULT.idle_frame_rate + MOST)
     buffer = Buffer(len(data))
     buffer.view[:] = data
-    session.receive(session.link, buffer, 0, len(data), 1.0)
+    session.receive_records(session.link, buffer, 0, len(data), 1.0)
     assert session.ended is not None
     assert session.ended.close_code == CloseCode.LIMIT

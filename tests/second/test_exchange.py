@@ -62,15 +62,15 @@ class Thief:
 def use(duo: Duo, up: bytes, down: bytes) -> None:
     """A stream both ways, opened by the client."""
     stream = duo.us.open_stream() if duo.we_dial else duo.second.open()
-    duo.us.write(stream, up) if duo.we_dial else duo.second.write(stream, up, fin=True)
+    duo.us.write_stream(stream, up) if duo.we_dial else duo.second.write(stream, up, fin=True)
     if duo.we_dial:
-        duo.us.finish(stream)
+        duo.us.finish_stream(stream)
     duo.settle()
     if duo.we_dial:
         duo.second.write(stream, down, fin=True)
     else:
-        duo.us.write(stream, down)
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, down)
+        duo.us.finish_stream(stream)
     duo.settle()
     got, back = duo.second.archive[stream].got, duo.ours.got[stream]
     assert (bytes(got), bytes(back)) == ((up, down) if duo.we_dial else (down, up))
@@ -147,7 +147,7 @@ def test_a_client_asks_only_while_something_moves() -> None:
     duo = admitted(Duo(True))
     for _ in range(10):
         duo.ours.wait(EVERY)
-        duo.us.ping(duo.ours.now)
+        duo.us.send_ping(duo.ours.now)
         duo.settle()
     assert exchanges(duo) == 0
     for n in range(1, 4):
@@ -192,7 +192,7 @@ def test_who_holds_an_exchange_back_loses_the_link_and_not_the_session() -> None
     """He has the keys and stands between: without an end they would stay in use."""
     duo = admitted(Duo(True))
     duo.ours.wait(EVERY + 1)
-    duo.us.write(duo.us.open_stream(), b"data")
+    duo.us.write_stream(duo.us.open_stream(), b"data")
     asked = duo.ours.take(0)
     assert len(asked) > 100
     for _ in range(12):
@@ -220,7 +220,7 @@ def test_an_exchange_that_the_identity_has_not_signed_ends_the_session(we_dial: 
         key = public(bytes(32))
         if we_dial:
             duo.ours.wait(EVERY + 1)
-            duo.us.write(duo.us.open_stream(), b"data")
+            duo.us.write_stream(duo.us.open_stream(), b"data")
             opener = duo.second.links[0].opener
             opener.feed(duo.ours.take(0))
             plaintext = opener.next()

@@ -117,7 +117,7 @@ def write_without_end(duo: Duo, number: int) -> int:
         if send.queued:
             break
     for _ in range(300):
-        duo.us.write(number, bytes(1000))
+        duo.us.write_stream(number, bytes(1000))
         duo.ours.take(0)
     assert send.queued
     return send.kept
@@ -137,7 +137,7 @@ def test_credit_without_end_and_no_acknowledgement(we_dial: bool) -> None:
     assert attack(duo, frame(Type.WINDOW, number, 40_000, 2**61)) is None
     assert len(duo.ours.take(0)) > 40_000
     assert duo.us._streams[number].send.kept == limits.unacknowledged
-    duo.us.reset(number, 1)  # nothing is kept of this one any more
+    duo.us.reset_stream(number, 1)  # nothing is kept of this one any more
     other = duo.us.open_stream()
     assert attack(duo, frame(Type.WINDOW, other, 0, 2**61)) is None
     assert write_without_end(duo, other) == limits.unacknowledged
@@ -156,13 +156,13 @@ def test_what_is_kept_is_counted_across_resumes(we_dial: bool) -> None:
     number = duo.us.open_stream()
     name = 0
     for _ in range(10):
-        duo.us.write(number, bytes(10_000))
+        duo.us.write_stream(number, bytes(10_000))
         duo.ours.take(name)  # is lost
         assert duo.us._streams[number].send.kept <= limits.unacknowledged
         duo.cut(name)
         name = duo.dial()
         duo.settle()
-    duo.us.finish(number)
+    duo.us.finish_stream(number)
     duo.settle()
     assert len(duo.second.streams[number].got) == 100_000
 
@@ -204,7 +204,7 @@ def test_a_list_that_is_said_again_and_again_costs_nothing(
     duo.cut(added)
     duo.settle()
     steps: list[SendHalf] = []
-    monkeypatch.setattr(SendHalf, "rewind", steps.append)
+    monkeypatch.setattr(SendHalf, "rewind_unacked", steps.append)
     assert attack(duo, *[frame(Type.STATE, 50, 0, 1)] * 100) is None
     assert steps == []
     assert duo.ours.take(0) == b""
@@ -215,7 +215,7 @@ def test_a_list_that_is_said_again_and_again_costs_nothing(
 def test_floods_of_other_frames_keep_nothing(we_dial: bool, kind: str) -> None:
     duo = admitted(Duo(we_dial, limits=SMALL))
     number = duo.us.open_stream()
-    duo.us.write(number, bytes(500))
+    duo.us.write_stream(number, bytes(500))
     duo.settle()
     duo.dial(add=True)
     duo.settle()
@@ -256,7 +256,7 @@ IDLE = {
 def test_a_flood_of_frames_that_move_nothing_ends_the_session(we_dial: bool, kind: str) -> None:
     duo = admitted(Duo(we_dial))
     own, theirs = duo.us.open_stream(), duo.second.open()
-    duo.us.write(own, b"hello")
+    duo.us.write_stream(own, b"hello")
     duo.second.write(theirs, b"abc")
     duo.settle()
     flood = [IDLE[kind](own, theirs)] * 128

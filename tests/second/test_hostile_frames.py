@@ -38,7 +38,7 @@ def lost_only(duo: Duo) -> None:
 def test_reflected_records_lose_the_link(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial))
     one = duo.us.open_stream()
-    duo.us.write(one, b"mine")
+    duo.us.write_stream(one, b"mine")
     duo.ours.receive(0, duo.ours.take(0))
     assert duo.ours.got == {}
     lost_only(duo)
@@ -83,8 +83,8 @@ def test_a_replayed_first_message_of_ik_starts_nothing(pattern: str) -> None:
     client = first_message(pattern)
     first = client.out
     genuine = ServerHandshake(endpoint(BOB, psk=psk), random.Random(1).randbytes)
-    genuine.receive(first)
-    client.feed(genuine.outgoing())
+    genuine.receive_data(first)
+    client.feed(genuine.data_to_send())
     assert client.keys is not None
     peer = SecondPeer(client.keys)
     one = peer.open()
@@ -93,7 +93,7 @@ def test_a_replayed_first_message_of_ik_starts_nothing(pattern: str) -> None:
     recorded = peer.take(0)
 
     replayed = ServerHandshake(endpoint(BOB, psk=psk), random.Random(2).randbytes)
-    replayed.receive(first)
+    replayed.receive_data(first)
     assert replayed.established is not None
     ours = Ours(replayed.established, DEFAULT, client=False)
     assert ours.named(ev.Confirmed) == []
@@ -154,7 +154,7 @@ def test_credit_comes_back_only_for_what_was_read(we_dial: bool) -> None:
     number = duo.second.open()
     duo.second.write(number, bytes(3000))
     duo.settle()
-    duo.ours.session.consumed(number, 600)
+    duo.ours.session.consume_data(number, 600)
     duo.settle()
     assert duo.second.streams[number].limit == 1624
     assert attack(duo, stream(number, 1624, b"x")) == CloseCode.FLOW
@@ -174,7 +174,7 @@ def test_a_reset_gives_back_the_connections_credit_once(we_dial: bool) -> None:
 def test_an_acknowledgement_beyond_what_was_sent(we_dial: bool, acked: int) -> None:
     duo = admitted(Duo(we_dial))
     number = duo.us.open_stream()
-    duo.us.write(number, b"12345")
+    duo.us.write_stream(number, b"12345")
     duo.settle()
     assert attack(duo, frame(Type.WINDOW, number, 5, 0)) is None
     assert attack(duo, frame(Type.WINDOW, number, acked, 0)) == CloseCode.PROTOCOL
@@ -184,8 +184,8 @@ def test_an_acknowledgement_beyond_what_was_sent(we_dial: bool, acked: int) -> N
 def test_the_end_acknowledged_before_it_was_sent(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial, params=[3, 3, 4, 10]))
     number = duo.us.open_stream()
-    duo.us.write(number, b"12345")
-    duo.us.finish(number)
+    duo.us.write_stream(number, b"12345")
+    duo.us.finish_stream(number)
     duo.settle()
     assert attack(duo, frame(Type.WINDOW, number, 4, 0)) == CloseCode.PROTOCOL
 
@@ -197,7 +197,7 @@ def test_lower_limits_are_no_limits(we_dial: bool) -> None:
     duo.settle()
     lower = [frame(Type.WINDOW, number, 0, 0), frame(Type.WINDOW, CONNECTION, 0, 0), frame(Type.STREAMS, 0)]
     assert attack(duo, *lower) is None
-    duo.us.write(number, b"still flows")
+    duo.us.write_stream(number, b"still flows")
     duo.settle()
     assert duo.second.streams[number].got == b"still flows"
     assert duo.us.can_open
@@ -213,7 +213,7 @@ def test_a_stream_beyond_what_was_ever_allowed(we_dial: bool) -> None:
         number = duo.second.open()
         duo.second.write(number, b"x", fin=True)
         duo.settle()
-        duo.us.finish(number)
+        duo.us.finish_stream(number)
         duo.settle()
     assert len(duo.ours.done) == 9
     allowed = duo.second.may_open
@@ -226,7 +226,7 @@ def test_frames_of_forgotten_streams_are_ignored(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial))
     for number in (duo.second.open(), duo.us.open_stream()):
         duo.settle()
-        duo.us.finish(number)
+        duo.us.finish_stream(number)
         duo.second.write(number, b"whole", fin=True)
         duo.settle()
         assert number in duo.ours.done
@@ -279,8 +279,8 @@ def test_any_frames_in_any_order_end_in_a_code_or_go_on(
     duo = Duo(we_dial, limits=SMALL)
     if busy:
         number = duo.us.open_stream()
-        duo.us.write(number, bytes(300))
-        duo.us.finish(number)
+        duo.us.write_stream(number, bytes(300))
+        duo.us.finish_stream(number)
         duo.ours.take(0)
     link = duo.second.links[0]
     for frames in records:

@@ -67,8 +67,8 @@ def test_all_keys_depend_on_the_shared_one(pattern: str) -> None:
         sent = client.out[7 + 2 + 32 :]
         while server.established is None or client.keys is None:
             said, client.out = client.out, b""
-            server.receive(said)
-            answer = server.outgoing()
+            server.receive_data(said)
+            answer = server.data_to_send()
             client.feed(answer)
         split = server.established.split
         found.append({split.send, split.receive, split.secret, sent})
@@ -141,14 +141,14 @@ def test_payloads_that_lie_are_refused_and_answered_by_nothing_more(pattern: str
         psk=psk,
     )
     data_due = PATTERNS[pattern][0]
-    message = noise.write(data if data_due else b"")
+    message = noise.write_message(data if data_due else b"")
     if not data_due:
-        server.receive(seven + len(message).to_bytes(2) + message)
-        noise.read(server.outgoing()[2:])
-        seven, message = b"", noise.write(data)
+        server.receive_data(seven + len(message).to_bytes(2) + message)
+        noise.read_message(server.data_to_send()[2:])
+        seven, message = b"", noise.write_message(data)
     said = seven + len(message).to_bytes(2) + message
     if lie == "none":
-        assert server.receive(said) == len(said)
+        assert server.receive_data(said) == len(said)
         assert server.established is not None
     else:
         assert refusal(server, said) == say(Refusal.FAILED)
@@ -166,10 +166,10 @@ def test_a_client_tells_nothing_to_another_identity(pattern: str) -> None:
         remote_static=BOB.static_public if PATTERNS[pattern][0] else None,
     )
     server = Handshake(False, impostor, b"\x43" * 32, impostor.payload(), psk=psk)
-    server.feed(client.outgoing())
+    server.feed(client.data_to_send())
     with pytest.raises(WrongIdentity):
-        client.receive(server.out)
-    assert client.outgoing() == b""
+        client.receive_data(server.out)
+    assert client.data_to_send() == b""
     assert client.established is None
 
 
@@ -189,8 +189,8 @@ def test_a_thief_of_the_static_key_does_not_serve_as_its_owner(pattern: str, kep
         )
 
     owner, visitor = Handshake(False, BOB, b"\x43" * 32, BOB.payload(), psk=psk), dialling(1)
-    owner.feed(visitor.outgoing())
-    visitor.receive(owner.out)
+    owner.feed(visitor.data_to_send())
+    visitor.receive_data(owner.out)
     assert visitor.established is not None
     seen = owner.payload.proof
     if kept == "proof of the client's role":
@@ -204,10 +204,10 @@ def test_a_thief_of_the_static_key_does_not_serve_as_its_owner(pattern: str, kep
         False, Person(MALLORY.seed, BOB.static), b"\x43" * 32, Payload(BOB.id, proof=seen), psk=psk
     )
     client = dialling(1 if kept == "proof of the client's role" else 2)
-    thief.feed(client.outgoing())
+    thief.feed(client.data_to_send())
     with pytest.raises(HandshakeError, match="has not signed this handshake"):
-        client.receive(thief.out)
-    assert client.outgoing() == b""
+        client.receive_data(thief.out)
+    assert client.data_to_send() == b""
     assert client.established is None
 
 
@@ -215,21 +215,21 @@ def test_suites_are_not_downgraded_by_a_forged_refusal() -> None:
     client = ClientHandshake(
         endpoint(ALICE), random.Random(1).randbytes, expected=None, suite=Suite.CHACHAPOLY_BLAKE2S
     )
-    said = client.outgoing()
+    said = client.data_to_send()
     assert refusal(listening(), said) == say(Refusal.DOWNGRADE)
     # Whoever hides in the hello what the client offers changes the prologue of one side.
     hidden = said[:6] + b"\x08" + said[7:]
     server = listening()
-    server.receive(hidden)
+    server.receive_data(hidden)
     with pytest.raises(HandshakeError):
-        client.receive(server.outgoing())
+        client.receive_data(server.data_to_send())
     # A server that has not the better ones takes it.
     client = ClientHandshake(
         endpoint(ALICE), random.Random(1).randbytes, expected=None, suite=Suite.CHACHAPOLY_BLAKE2S
     )
     server = listening(suites=(Suite.CHACHAPOLY_BLAKE2S,))
-    server.receive(client.outgoing())
-    client.receive(server.outgoing())
+    server.receive_data(client.data_to_send())
+    client.receive_data(server.data_to_send())
     assert client.established is not None
 
 
@@ -241,10 +241,10 @@ def test_a_client_hears_a_refusal(code: int) -> None:
         expected=endpoint(BOB).identity.id,
         suite=Suite.AESGCM_SHA256,
     )
-    client.outgoing()
-    assert client.receive(b"\x00\x00\x00") == 0
+    client.data_to_send()
+    assert client.receive_data(b"\x00\x00\x00") == 0
     with pytest.raises(HandshakeRefused) as refused:
-        client.receive(b"\x00\x00" + code.to_bytes(2))
+        client.receive_data(b"\x00\x00" + code.to_bytes(2))
     assert refused.value.refusal == code
 
 
@@ -261,9 +261,9 @@ def test_a_third_message_that_is_refused_is_said_to_be(pattern: str) -> None:
     """By both: who sends it has shown that he holds the key, if there is one."""
     server = listening(psk=PSK if "psk" in pattern else None)
     client = first_message(pattern)
-    server.receive(client.out)
+    server.receive_data(client.out)
     client.out = b""
-    client.feed(server.outgoing())
+    client.feed(server.data_to_send())
     broken = client.out[:-1] + bytes([client.out[-1] ^ 1])
     assert refusal(server, broken) == say(Refusal.FAILED)
 
@@ -285,10 +285,10 @@ def test_garbage_in_a_handshake_is_a_handshake_error_or_nothing(
     good = first_message(pattern).out
     given_bytes = good[:8] + data if behind else data
     try:
-        server.receive(given_bytes)
+        server.receive_data(given_bytes)
     except HandshakeError:
         # In XX any 32 bytes are a first message; what is answered to it comes before the refusal.
-        out = server.outgoing()
+        out = server.data_to_send()
         assert out == b"" or out.endswith(tuple(map(say, Refusal)))
     assert server.established is None
 
@@ -301,7 +301,7 @@ def test_a_flipped_bit_anywhere_in_a_handshake_ends_it(at: int, flip: int, patte
     sent = 0
     for _ in range(3):
         for to_server in (True, False):
-            data = client.out if to_server else server.outgoing()
+            data = client.out if to_server else server.data_to_send()
             client.out = b"" if to_server else client.out
             if sent <= at < sent + len(data):
                 broken = bytearray(data)
@@ -310,7 +310,7 @@ def test_a_flipped_bit_anywhere_in_a_handshake_ends_it(at: int, flip: int, patte
             sent += len(data)
             try:
                 if to_server:
-                    server.receive(data)
+                    server.receive_data(data)
                 else:
                     client.feed(data)
             except HandshakeError:
@@ -331,7 +331,7 @@ def test_a_forged_refusal_is_told_to_who_has_the_key() -> None:
         expected=None,
         suite=Suite.CHACHAPOLY_BLAKE2S,
     )
-    said = client.outgoing()
+    said = client.data_to_send()
     assert refusal(listening(psk=PSK), said) == say(Refusal.DOWNGRADE)
     assert refusal(listening(psk=b"\x78" * 32), said) == b""
     hidden = said[:6] + b"\x08" + said[7:]  # of what the client offers, this suite alone

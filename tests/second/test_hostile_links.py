@@ -198,7 +198,7 @@ def test_a_refused_added_link_leaves_the_others(we_dial: bool) -> None:
         assert duo.ours.take(name)
     assert duo.us.ended is None
     number = duo.us.open_stream()
-    duo.us.write(number, b"goes on")
+    duo.us.write_stream(number, b"goes on")
     duo.settle()
     assert duo.second.streams[number].got == b"goes on"
 
@@ -256,7 +256,7 @@ def lies(duo: Duo, ours: int, theirs: int, name: int) -> dict[str, list[bytes]]:
 def test_state_that_lies(we_dial: bool, lie: str) -> None:
     duo = admitted(Duo(we_dial))
     ours, theirs = duo.us.open_stream(), duo.second.open()
-    duo.us.write(ours, b"123456")
+    duo.us.write_stream(ours, b"123456")
     duo.second.write(theirs, b"abc")
     duo.settle()
     name = duo.dial(add=True)

@@ -27,7 +27,7 @@ def admitted(duo: Duo) -> Duo:
     if duo.we_dial:
         duo.second.admit()
     else:
-        duo.us.admit()
+        duo.us.admit_client()
     duo.settle()
     assert duo.us.ready
     assert duo.second.ready
@@ -53,8 +53,8 @@ def test_streams_both_ways_over_every_pattern_and_suite(pattern: str, suite: str
     mine, theirs = duo.us.open_stream(), duo.second.open()
     for stream in (mine, theirs):
         duo.settle()
-        duo.us.write(stream, up)
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, up)
+        duo.us.finish_stream(stream)
         duo.second.write(stream, down, fin=True)
     duo.settle()
     for stream in (mine, theirs):
@@ -68,7 +68,7 @@ def test_everything_beside_streams(we_dial: bool) -> None:
     duo.us.send_datagram(b"to the second")
     duo.second.send_datagram(b"to ours")
     duo.us.send_meter(b"meter")
-    token = duo.us.ping(duo.ours.now)
+    token = duo.us.send_ping(duo.ours.now)
     duo.us.go_away()
     duo.settle()
     assert duo.second.datagrams == [b"to the second"]
@@ -87,8 +87,8 @@ def test_a_client_speaks_and_is_heard_before_it_is_admitted(pattern: str, we_dia
     duo = Duo(we_dial, pattern=pattern)
     stream = duo.us.open_stream() if we_dial else duo.second.open()
     if we_dial:
-        duo.us.write(stream, b"early")
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, b"early")
+        duo.us.finish_stream(stream)
     else:
         duo.second.write(stream, b"early", fin=True)
     duo.settle()
@@ -99,8 +99,8 @@ def test_a_client_speaks_and_is_heard_before_it_is_admitted(pattern: str, we_dia
     if we_dial:
         duo.second.write(stream, b"late", fin=True)
     else:
-        duo.us.write(stream, b"late")
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, b"late")
+        duo.us.finish_stream(stream)
     duo.settle()
     assert bytes(duo.ours.got[stream] if we_dial else duo.second.archive[stream].got) == b"late"
 
@@ -127,8 +127,8 @@ def test_rekey_by_both_sides(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial, limits=replace(DEFAULT, rekey_bytes=1500, record=512, exchange=0.0)))
     up, down = random.Random(1).randbytes(20_000), random.Random(2).randbytes(20_000)
     stream = duo.us.open_stream()
-    duo.us.write(stream, up)
-    duo.us.finish(stream)
+    duo.us.write_stream(stream, up)
+    duo.us.finish_stream(stream)
     duo.settle()
     for at in range(0, len(down), 4000):
         duo.second.write(stream, down[at : at + 4000], fin=at == 16_000)
@@ -146,8 +146,8 @@ def test_tiny_windows(we_dial: bool, window: tuple[int, int]) -> None:
     duo = admitted(Duo(we_dial, params=[*window, 4, 10]))
     streams = [duo.us.open_stream() for _ in range(3)]
     for stream in streams:
-        duo.us.write(stream, b"%d" % stream * 10)
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, b"%d" % stream * 10)
+        duo.us.finish_stream(stream)
     for _ in range(40):
         duo.settle()
         for stream in streams:
@@ -167,8 +167,8 @@ def test_exhausted_windows_stop_the_writer_and_only_it(we_dial: bool) -> None:
     for stream in streams:
         duo.second.write(stream, bytes(5000), fin=True)
     mine = duo.us.open_stream()
-    duo.us.write(mine, b"x" * 1000)
-    duo.us.finish(mine)
+    duo.us.write_stream(mine, b"x" * 1000)
+    duo.us.finish_stream(mine)
     duo.settle()
     assert sum(map(len, duo.ours.got.values())) == 2048
     assert bytes(duo.second.streams[mine].got) == b"x" * 1000
@@ -183,20 +183,20 @@ def test_resets_and_stops_from_both_sides(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial, limits=SMALL))
     one, two = duo.us.open_stream(), duo.us.open_stream()
     for stream in (one, two):
-        duo.us.write(stream, bytes(3000))
+        duo.us.write_stream(stream, bytes(3000))
     duo.settle()
-    duo.us.reset(one, 41)
+    duo.us.reset_stream(one, 41)
     duo.second.do_reset(one, 42)
     duo.second.do_stop(two, 43)
-    duo.us.stop(two, 44)
+    duo.us.stop_stream(two, 44)
     duo.settle()
     assert duo.second.archive[one].reset_heard == 41
     assert duo.ours.resets == {one: 42, two: 44}
     assert duo.second.archive[two].reset_heard == 43
     assert [(e.stream_id, e.error_code) for e in duo.ours.named(ev.StreamStopped)] == [(two, 43)]
     three = duo.us.open_stream()  # what was reset has not used up the connection's credit
-    duo.us.write(three, bytes(3000))
-    duo.us.finish(three)
+    duo.us.write_stream(three, bytes(3000))
+    duo.us.finish_stream(three)
     for _ in range(20):
         duo.settle()
         for stream in list(duo.second.streams):
@@ -210,8 +210,8 @@ def test_codes_of_the_application_have_32_bits(code: int, we_dial: bool) -> None
     duo = admitted(Duo(we_dial))
     one, two = duo.us.open_stream(), duo.us.open_stream()
     duo.settle()
-    duo.us.reset(one, code)
-    duo.us.stop(two, code)
+    duo.us.reset_stream(one, code)
+    duo.us.stop_stream(two, code)
     duo.second.do_reset(one, code)
     duo.settle()
     assert duo.second.archive[one].reset_heard == code
@@ -219,13 +219,13 @@ def test_codes_of_the_application_have_32_bits(code: int, we_dial: bool) -> None
     assert duo.ours.resets == {one: code, two: code}
     for wrong in (-1, 2**32):
         three = duo.us.open_stream()
-        for act in (duo.us.reset, duo.us.stop):
+        for act in (duo.us.reset_stream, duo.us.stop_stream):
             with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
                 act(three, wrong)
         with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
             duo.us.close(wrong, application=True)
-        duo.us.write(three, b"as before")
-        duo.us.finish(three)
+        duo.us.write_stream(three, b"as before")
+        duo.us.finish_stream(three)
         duo.settle()
         assert bytes(duo.second.streams[three].got) == b"as before"
     with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
@@ -264,8 +264,8 @@ def test_nobody_waits_for_an_answer_to_close(we_dial: bool) -> None:
     assert duo.ours.named(ev.DatagramReceived) == []
     duo = admitted(Duo(we_dial))
     stream = duo.us.open_stream()
-    duo.us.write(stream, b"under way")
-    duo.us.ping(duo.ours.now)
+    duo.us.write_stream(stream, b"under way")
+    duo.us.send_ping(duo.ours.now)
     duo.second.raw(frame(Type.CLOSE, 1, 0), frame(Type.PING, 1))
     duo.ours.receive(0, duo.second.take(0))
     assert duo.us.ended is not None
@@ -336,16 +336,16 @@ class Play:
         us, send = self.duo.us, self.duo.us._streams[stream].send
         if what == "write" and not send.finished and send.reset_code is None:
             data = self.rng.randbytes(size)
-            us.write(stream, data)
+            us.write_stream(stream, data)
             self.up.setdefault(stream, bytearray()).extend(data)
         elif what == "fin":
-            us.finish(stream)
+            us.finish_stream(stream)
         elif what == "reset":
             self.gone.add(stream)
-            us.reset(stream, 1)
+            us.reset_stream(stream, 1)
         elif what == "stop":
             self.gone.add(stream)
-            us.stop(stream, 2)
+            us.stop_stream(stream, 2)
 
     def use_second(self, what: str, stream: int, size: int) -> None:
         second, one = self.duo.second, self.duo.second.streams[stream]
@@ -429,7 +429,7 @@ class Play:
             if not duo.us._streams and not duo.second.streams:
                 break
             for stream in list(duo.us._streams):
-                duo.us.finish(stream)
+                duo.us.finish_stream(stream)
             duo.ours.read_all()
             for stream, one in list(duo.second.streams.items()):
                 duo.second.read(stream)
@@ -484,8 +484,8 @@ def converse_until(we_dial: bool, side: str, at: int) -> bool:
     """Whether `at` bytes in one direction were too few for the whole exchange, which is then resumed."""
     duo = admitted(Duo(we_dial, limits=SMALL, chunk=40))
     stream = duo.us.open_stream()
-    duo.us.write(stream, b"up" * 100)
-    duo.us.finish(stream)
+    duo.us.write_stream(stream, b"up" * 100)
+    duo.us.finish_stream(stream)
     left, moved = at, 1
     while moved:
         duo.second.pump()

@@ -61,8 +61,8 @@ def test_everything_is_padded_and_read(we_dial: bool, seed: int, padding: int, r
     seen = listened(duo)
     for size in (0, 1, 100, rng.randrange(3000), rng.randrange(100_000)):
         stream, data = duo.us.open_stream(), rng.randbytes(size)
-        duo.us.write(stream, data)
-        duo.us.finish(stream)
+        duo.us.write_stream(stream, data)
+        duo.us.finish_stream(stream)
         if size <= record - 100:
             duo.us.send_datagram(data[:60_000])
         for _ in range(rng.randrange(300)):
@@ -102,7 +102,7 @@ def test_without_padding_lengths_tell_all() -> None:
     duo = admitted(Duo(True))
     seen = listened(duo)
     stream = duo.us.open_stream()
-    duo.us.write(stream, b"x" * 100)
+    duo.us.write_stream(stream, b"x" * 100)
     duo.settle()
     assert 2 + 4 + 16 + 100 + 16 in seen
 

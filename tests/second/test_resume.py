@@ -17,7 +17,7 @@ def test_a_state_that_tells_the_truth_twice(we_dial: bool) -> None:
     """A list may have been lost with its link, so it is sent again, and may come twice."""
     duo = admitted(Duo(we_dial))
     ours, theirs = duo.us.open_stream(), duo.second.open()
-    duo.us.write(ours, b"123456")
+    duo.us.write_stream(ours, b"123456")
     duo.second.write(theirs, b"abc")
     duo.settle()
     name = duo.dial(add=True)
@@ -27,7 +27,7 @@ def test_a_state_that_tells_the_truth_twice(we_dial: bool) -> None:
     duo.second.send_list(link, 0)
     duo.second.send_list(link, 0)
     duo.settle()
-    duo.us.write(ours, b"789")
+    duo.us.write_stream(ours, b"789")
     duo.settle()
     assert duo.second.streams[ours].got == b"123456789"
 
@@ -45,8 +45,8 @@ def test_a_stream_that_is_newer_than_the_list_is_kept(we_dial: bool) -> None:
     duo.second.pump(duo.theirs[fast])
     duo.carry_to_ours(fast)
     assert bytes(duo.ours.got[number]) == b"question"
-    duo.us.write(number, b"answer")
-    duo.us.finish(number)
+    duo.us.write_stream(number, b"answer")
+    duo.us.finish_stream(number)
     answer = duo.ours.take(third)  # over the link that is lost for the other side
     assert answer
     duo.carry_to_ours(slow)
@@ -62,7 +62,7 @@ def test_added_link_while_the_others_are_lost(we_dial: bool, notices: str) -> No
     """ADD sends no list; but when the others are lost before it is attached, what was in flight must still come."""
     duo = admitted(Duo(we_dial))
     ours, theirs = duo.us.open_stream(), duo.second.open()
-    duo.us.write(ours, b"ours, lost")
+    duo.us.write_stream(ours, b"ours, lost")
     duo.second.write(theirs, b"theirs, lost")
     duo.ours.take(0)
     duo.second.pump()
@@ -98,8 +98,8 @@ def test_a_link_that_only_one_side_had_attached(we_dial: bool) -> None:
         duo.second.take(duo.theirs[added])
     else:
         duo.carry_to_ours(added)
-        duo.us.write(ours, b"into the void")
-        duo.us.finish(ours)
+        duo.us.write_stream(ours, b"into the void")
+        duo.us.finish_stream(ours)
         duo.ours.take(added)
     duo.cut(added)
     duo.settle()
@@ -136,9 +136,9 @@ def test_what_was_asked_before_the_cut_is_asked_again(we_dial: bool) -> None:
     """A stream without data, a RESET, a STOP, an end and the last acknowledgement: all lost with their link."""
     duo = admitted(Duo(we_dial))
     reset, stop, done = duo.us.open_stream(), duo.us.open_stream(), duo.us.open_stream()
-    duo.us.write(reset, b"some")
-    duo.us.write(stop, b"some")
-    duo.us.finish(done)
+    duo.us.write_stream(reset, b"some")
+    duo.us.write_stream(stop, b"some")
+    duo.us.finish_stream(done)
     duo.settle()
     duo.second.write(done, b"", fin=True)
     duo.second.pump()
@@ -146,9 +146,9 @@ def test_what_was_asked_before_the_cut_is_asked_again(we_dial: bool) -> None:
     duo.carry_to_second(0)
     assert done not in duo.second.streams  # it has all, and forgot the stream; what it said last is lost
     new, more = duo.us.open_stream(), duo.us.open_stream()
-    duo.us.write(more, b"more")
-    duo.us.reset(reset, 5)
-    duo.us.stop(stop, 6)
+    duo.us.write_stream(more, b"more")
+    duo.us.reset_stream(reset, 5)
+    duo.us.stop_stream(stop, 6)
     duo.ours.take(0)
     duo.cut(0)
     duo.dial()
@@ -169,8 +169,8 @@ def test_a_stream_reset_before_its_data_was_sent_is_forgotten(we_dial: bool) -> 
     number = duo.second.open()
     duo.second.write(number, b"", fin=True)
     duo.settle()
-    duo.us.write(number, b"never sent")
-    duo.us.reset(number, 1)
+    duo.us.write_stream(number, b"never sent")
+    duo.us.reset_stream(number, 1)
     duo.carry_to_second(0)
     duo.second.pump()
     assert number in duo.second.archive
@@ -190,8 +190,8 @@ def test_a_piece_that_came_in_part_goes_on_in_its_middle(we_dial: bool, records:
     )
     number = duo.us.open_stream()
     sent = bytes(range(256)) * 12
-    duo.us.write(number, sent)
-    duo.us.finish(number)
+    duo.us.write_stream(number, sent)
+    duo.us.finish_stream(number)
     duo.carry_to_second(0, records * 530)
     came = len(duo.second.streams[number].got)
     assert 0 < came < len(sent)
@@ -211,7 +211,7 @@ def test_a_replacement_that_dies_before_it_is_attached_leaves_time_to_try_again(
     duo.theirs.clear()
     if we_dial:
         assert not duo.us.attached
-        assert duo.us.deadline() == duo.ours.now + duo.limits.resume
+        assert duo.us.next_deadline() == duo.ours.now + duo.limits.resume
     duo.dial()
     duo.settle()
     assert duo.us.attached
@@ -263,7 +263,7 @@ def test_an_answer_that_was_lost_is_given_again(we_dial: bool) -> None:
 def test_lists_over_two_links_at_once_are_told_apart(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial))
     number = duo.us.open_stream()
-    duo.us.write(number, b"before")
+    duo.us.write_stream(number, b"before")
     names = [duo.dial(add=True) for _ in range(3)]
     duo.settle()
     for name in names[:2]:
@@ -289,6 +289,6 @@ def test_a_carrier_that_the_server_says_is_lost_is_not_attached() -> None:
     duo.carry_to_ours(0)
     duo.ours.receive(added, attach)
     assert duo.ours.links[added].lost
-    duo.us.write(stream, b"goes on")
+    duo.us.write_stream(stream, b"goes on")
     duo.settle()
     assert duo.second.streams[stream].got == b"goes on"

@@ -89,9 +89,9 @@ def converse(vector: dict[str, Any], initiator: Party, responder: Party) -> None
     for index, _tokens in enumerate(second.PATTERNS[pattern][1]):
         message = vector["messages"][index]
         writer, reader = (responder, initiator) if index % 2 else (initiator, responder)
-        sent = writer.write(bytes.fromhex(message["payload"]))
+        sent = writer.write_message(bytes.fromhex(message["payload"]))
         assert sent.hex() == message["ciphertext"]
-        assert reader.read(sent).hex() == message["payload"]
+        assert reader.read_message(sent).hex() == message["payload"]
 
 
 @pytest.mark.parametrize("vector", cases())

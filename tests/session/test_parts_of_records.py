@@ -70,9 +70,9 @@ class Server:
         """Read all up to `end`; return the events of each call."""
         at, calls = 0, []
         while True:
-            at, cost = self.session.receive(self.link, self._buffer, at, end, self.pair.now, most)
+            at, cost = self.session.receive_records(self.link, self._buffer, at, end, self.pair.now, most)
             assert cost <= 2 * most + STREAM_COST
-            calls.append([each for each in self.session.events() if not isinstance(each, LinkAttached)])
+            calls.append([each for each in self.session.take_events() if not isinstance(each, LinkAttached)])
             if at == end and self.link.unread is None:
                 return calls
             assert cost or self.session.ended or self.link.lost
@@ -128,7 +128,7 @@ def test_what_is_kept_goes_to_no_tap_as_it_stands() -> None:
     server = Server()
     server.read(server.seal([_stream(0, b"a", 0), _stream(2, b"b", 0)]), 99)
     for stream in (0, 2):
-        server.session.tap(stream, object())
+        server.session.tap_stream(stream, object())
     frames = [
         (int(Frame.STREAM), 0, stream, offset, b"%d" % offset) for offset in (1, 2) for stream in (0, 2)
     ]

@@ -36,7 +36,7 @@ def check(pieces: list[tuple[int, bytes]]) -> None:
     half = ReceiveHalf(len(WHOLE))
     got, had = b"", set[int]()
     for offset, data in pieces:
-        out, _ = half.receive(offset, data, fin=False)
+        out, _ = half.receive_piece(offset, data, fin=False)
         got += b"".join(out)
         had.update(range(offset, offset + len(data)))
         following = next(at for at in range(len(WHOLE) + 1) if at not in had)
@@ -46,7 +46,7 @@ def check(pieces: list[tuple[int, bytes]]) -> None:
         if half.early is not None:
             assert size(half.early) <= half.highest - following
             assert min(half.early._blocks) >= following // 16
-    out, _ = half.receive(0, WHOLE, fin=True)
+    out, _ = half.receive_piece(0, WHOLE, fin=True)
     assert got + b"".join(out) == WHOLE
     assert half.ended
     assert half.early is None
@@ -102,7 +102,7 @@ def test_a_piece_takes_as_many_steps_however_many_wait(offsets: Iterable[int]) -
     most = 0
     got: list[bytes] = []
     for offset in offsets:
-        most = max(most, steps(lambda: got.extend(half.receive(offset, b"x", fin=False)[0])))  # noqa: B023
+        most = max(most, steps(lambda: got.extend(half.receive_piece(offset, b"x", fin=False)[0])))  # noqa: B023
     assert most < 40
     assert b"".join(got) == bytes(b"x" * half.highest)
     assert half.early is None
@@ -121,7 +121,9 @@ def test_a_piece_takes_as_many_steps_however_many_wait(offsets: Iterable[int]) -
 def test_all_pieces_take_steps_by_their_number_over_many_blocks(offsets: Iterable[int]) -> None:
     half = ReceiveHalf(1 << 24)
     got: list[bytes] = []
-    taken = steps(lambda: got.extend(one for at in offsets for one in half.receive(at, b"x", fin=False)[0]))
+    taken = steps(
+        lambda: got.extend(one for at in offsets for one in half.receive_piece(at, b"x", fin=False)[0])
+    )
     assert taken < 40 * 5001
     assert b"".join(got) == b"x" * 5001
 
@@ -131,16 +133,16 @@ def test_a_piece_costs_a_block_at_most_however_far_off_it_is() -> None:
     half = ReceiveHalf(window)
     tracemalloc.start()
     try:
-        half.receive(window - 1, b"x", fin=False)
+        half.receive_piece(window - 1, b"x", fin=False)
         assert tracemalloc.get_traced_memory()[1] < 3 * BLOCK  # the gap's bytes are made, then kept
     finally:
         tracemalloc.stop()
     assert half.early is not None
     assert [len(block) for block in half.early._blocks.values()] == [BLOCK]
-    half.receive(1, b"x", fin=False)  # a block reaches no further than it has to
+    half.receive_piece(1, b"x", fin=False)  # a block reaches no further than it has to
     assert size(half.early) == BLOCK + 2
     for offset in range(BLOCK - 1, window, BLOCK):
-        half.receive(offset, b"x", fin=False)
+        half.receive_piece(offset, b"x", fin=False)
     assert size(half.early) == window  # never more than the credit
 
 
@@ -150,7 +152,7 @@ def test_runs_take_no_more_than_is_counted(gap: int) -> None:
     tracemalloc.start()
     try:
         for offset in range(gap - 1, min(half.window, 1000 * gap), gap):
-            half.receive(offset, b"x", fin=False)
+            half.receive_piece(offset, b"x", fin=False)
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -161,7 +163,7 @@ def test_runs_take_no_more_than_is_counted(gap: int) -> None:
 def test_pieces_that_do_not_touch_are_bounded(window: int) -> None:
     half = ReceiveHalf(window)
     for count in range(1, most_runs(window) + 1):
-        half.receive(2 * count, b"x", fin=False)
+        half.receive_piece(2 * count, b"x", fin=False)
     with pytest.raises(ProtocolError, match="too many scattered pieces") as refused:
-        half.receive(60_000, b"x", fin=False)
+        half.receive_piece(60_000, b"x", fin=False)
     assert refused.value.close_code == CloseCode.LIMIT

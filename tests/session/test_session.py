@@ -115,7 +115,7 @@ class Exchange(RuleBasedStateMachine):
         data = pattern(stream_id, self.written[side, stream_id], size)
         short = wire is not None and self.pair.wires
         if not short or not self.pair.seal_write(self.wire(wire), side, stream_id, data):
-            session.write(stream_id, data)
+            session.write_stream(stream_id, data)
         self.written[side, stream_id] += size
 
     @rule(side=st.booleans(), sizes=st.lists(st.integers(0, 600), max_size=4), wire=st.integers(0, 3))
@@ -135,7 +135,7 @@ class Exchange(RuleBasedStateMachine):
         known = list(self.session(side)._streams)
         if known:
             stream_id = known[pick % len(known)]
-            self.session(side).tap(stream_id, stream_id if on else None)
+            self.session(side).tap_stream(stream_id, stream_id if on else None)
 
     @rule(side=st.booleans(), pick=st.integers(0, 5), gently=st.booleans())
     def end(self, side: bool, pick: int, gently: bool) -> None:
@@ -147,12 +147,12 @@ class Exchange(RuleBasedStateMachine):
         key = (side, stream_id)
         if not gently:
             self.reset.add(key)
-            session.reset(stream_id, 42)
+            session.reset_stream(stream_id, 42)
         elif key not in self.reset:
             self.finished.add(key)
-            session.finish(stream_id)
+            session.finish_stream(stream_id)
         with pytest.raises(StreamClosed):
-            session.write(stream_id, b"more")
+            session.write_stream(stream_id, b"more")
 
     @rule(side=st.booleans(), share=st.floats(0, 1))
     def consume(self, side: bool, share: float) -> None:
@@ -162,7 +162,7 @@ class Exchange(RuleBasedStateMachine):
                 if size % 2:
                     self.session(side).consumed_all([key[1]], [size])
                 else:
-                    self.session(side).consumed(key[1], size)
+                    self.session(side).consume_data(key[1], size)
                 self.unread[key] -= size
 
     @rule(side=st.booleans(), wire=st.integers(0, 3), size=st.integers(0, 3000))
@@ -252,7 +252,7 @@ def test_metering_frames_pass_and_are_bounded() -> None:
     assert ev.MeterReceived(b"m" * 4096) in pair.events[pair.server]
     with pytest.raises(LimitError, match="4097 bytes, the most is 4096"):
         pair.client.send_meter(bytes(4097))
-    pair.client._queue(Frame.METER, bytes(4097))
+    pair.client._queue_control(Frame.METER, bytes(4097))
     pair.settle()
     assert pair.server.ended is not None
     assert pair.server.ended.close_code == CloseCode.LIMIT
@@ -263,7 +263,7 @@ def test_carriers_that_pass_nothing_do_not_put_off_the_end() -> None:
     pair = SessionPair(DEFAULT, DEFAULT)
     stream_id = pair.client.open_stream()
     pair.settle()
-    pair.client.write(stream_id, b"never arrives")
+    pair.client.write_stream(stream_id, b"never arrives")
     pair.cut(pair.wires[0])
     started = pair.now
     while pair.client.ended is None:
@@ -280,7 +280,7 @@ def test_carriers_that_pass_a_little_or_have_nothing_to_do_go_on() -> None:
     pair.settle()
     for written in range(40):  # ten times the limit, a byte each time
         if written % 2:
-            pair.client.write(stream_id, b"x")
+            pair.client.write_stream(stream_id, b"x")
         pair.settle()
         pair.pass_time(DEFAULT.ack_delay)
         pair.settle()
@@ -307,7 +307,7 @@ def test_sending_alone_is_not_idle() -> None:
     pair = SessionPair(limits, limits)
     stream_id = pair.client.open_stream()
     for _ in range(10):
-        pair.client.write(stream_id, b"one way")
+        pair.client.write_stream(stream_id, b"one way")
         pair.settle()
         pair.pass_time(limits.idle / 2)
         pair.settle()
@@ -319,7 +319,7 @@ def test_sending_alone_is_not_idle() -> None:
 def test_small_pieces_wait_for_the_attach_of_a_new_link() -> None:
     pair = SessionPair()
     stream_id = pair.client.open_stream()
-    pair.client.write(stream_id, b"before")
+    pair.client.write_stream(stream_id, b"before")
     pair.settle()
     pair.resume()
     wire = pair.wires[0]
@@ -337,17 +337,17 @@ def test_streams_that_wait_have_equal_parts_of_what_is_sealed() -> None:
     pair = SessionPair()
     streams = [pair.client.open_stream() for _ in range(4)]
     for stream_id in streams:
-        pair.client.write(stream_id, pattern(stream_id, 0, 1 << 20))
+        pair.client.write_stream(stream_id, pattern(stream_id, 0, 1 << 20))
     last = pair.client.open_stream()
-    pair.client.write(last, b"a message")
+    pair.client.write_stream(last, b"a message")
     out = Buffer(1 << 20)
-    pair.client.seal(pair.wires[0].client, out, pair.now)
-    sent = {stream_id: (1 << 20) - pair.client.queued(stream_id) for stream_id in streams}
-    assert pair.client.queued(last) == 0
+    pair.client.seal_records(pair.wires[0].client, out, pair.now)
+    sent = {stream_id: (1 << 20) - pair.client.queued_bytes(stream_id) for stream_id in streams}
+    assert pair.client.queued_bytes(last) == 0
     assert max(sent.values()) - min(sent.values()) <= (1 << 20) // 5
     assert min(sent.values()) > pair.client.limits.quantum
     before = pair.client.traffic.sent
-    assert 0 < pair.client.seal(pair.wires[0].client, out, pair.now, 64 * 1024) <= 64 * 1024
+    assert 0 < pair.client.seal_records(pair.wires[0].client, out, pair.now, 64 * 1024) <= 64 * 1024
     assert 32 * 1024 < pair.client.traffic.sent - before < 64 * 1024
 
 
@@ -356,14 +356,14 @@ def test_what_was_kept_of_a_stream_is_released_once() -> None:
     limits = replace(PATIENT, unacknowledged=2000)
     pair = SessionPair(limits, limits)
     wire, stream_id = pair.wires[0], pair.client.open_stream()
-    pair.client.write(stream_id, bytes(1000))
-    pair.client.finish(stream_id)
+    pair.client.write_stream(stream_id, bytes(1000))
+    pair.client.finish_stream(stream_id)
     pair.seal(wire, client=True)
-    pair.client.reset(stream_id, 42)
+    pair.client.reset_stream(stream_id, 42)
     pair.settle()
     assert ev.StreamFinished(stream_id) in pair.events[pair.server]
-    assert pair.client.acknowledged(stream_id)
-    pair.client.write(pair.client.open_stream(), bytes(5000))
+    assert pair.client.is_acknowledged(stream_id)
+    pair.client.write_stream(pair.client.open_stream(), bytes(5000))
     while pair.seal(wire, client=True):
         pass
     assert pair.client.traffic.sent == 3000
@@ -381,8 +381,8 @@ def test_of_many_streams_that_are_allowed_some_may_be_opened_at_a_time() -> None
         pair.settle()
     assert len(opened) == len(pair.server._streams) == 5000
     for stream_id in opened[:500]:  # a quarter, or a quarter of what is told ahead, is worth telling
-        pair.client.reset(stream_id, 1)
-        pair.server.reset(stream_id, 1)
+        pair.client.reset_stream(stream_id, 1)
+        pair.server.reset_stream(stream_id, 1)
     pair.settle()
     assert 500 - STREAMS_AHEAD // 4 < sum(1 for _ in iter(pair.client.try_open_stream, None)) <= 500
 

@@ -111,8 +111,8 @@ def test_handshakes_are_reproduced_byte_for_byte(vector: dict[str, Any]) -> None
         writer, reader = (answering, client) if index % 2 else (client, answering)
         framed = (len(message) // 2).to_bytes(2) + bytes.fromhex(message)
         expected = framed if index else bytes.fromhex(vector["hello"]) + framed
-        assert writer.outgoing() == expected
-        assert reader.receive(expected) == len(expected)
+        assert writer.data_to_send() == expected
+        assert reader.receive_data(expected) == len(expected)
     assert client.established is not None
     assert answering.established is not None
     check_established(vector, client.established, True)
@@ -215,10 +215,10 @@ def test_exchanges_give_the_keys_of_the_vectors(vector: dict[str, Any]) -> None:
             Exchanges(identities[side], once(step[f"{side}_private"])) for side in ("client", "server")
         )
         asked = frames_of([step["client_frame"]])[0]
-        assert client.ask(one, 1.0) == asked
-        answer, there = server.answer(two, one.identity.id, asked[4][:32], asked[4][32:])
+        assert client.begin_exchange(one, 1.0) == asked
+        answer, there = server.answer_exchange(two, one.identity.id, asked[4][:32], asked[4][32:])
         assert answer == frames_of([step["server_frame"]])[0]
-        here = client.finish(two.identity.id, answer[4][:32], answer[4][32:])
+        here = client.finish_exchange(two.identity.id, answer[4][:32], answer[4][32:])
         assert here == there
         assert [key.hex() for key in (here.root, here.client, here.server)] == [
             step[key] for key in ("root", "client_to_server", "server_to_client")
@@ -245,8 +245,8 @@ def test_frames_are_refused_with_their_code(vector: dict[str, Any]) -> None:
     data = b"".join(sealer.seal(bytes.fromhex(plaintext)) for plaintext in vector["plaintexts"])
     buffer = Buffer(65536)
     buffer.view[: len(data)] = data
-    session.receive(session.link, buffer, 0, len(data), 1.0)
-    opener.feed(bytes(buffer.view[: session.seal(session.link, buffer, 1.0)]))
+    session.receive_records(session.link, buffer, 0, len(data), 1.0)
+    opener.feed(bytes(buffer.view[: session.seal_records(session.link, buffer, 1.0)]))
     said = [frame for record in iter(opener.next, None) for frame in decode_frames(record)]
     closes = [frame for frame in said if frame.type == Type.CLOSE]
     if vector["close"] is None:
@@ -284,7 +284,7 @@ def test_a_client_that_resumes_waits_for_nothing_with_its_list() -> None:
     again, peer = shake_hands(*ends, suite=suite, resume=session.connection_id, seed="again")
     link, buffer = session.new_link(again, 2.0), Buffer(65536)
     opener = RecordOpener("25519_ChaChaPoly_SHA256", peer.split.receive)
-    opener.feed(bytes(buffer.view[: session.seal(link, buffer, 2.0)]))
+    opener.feed(bytes(buffer.view[: session.seal_records(link, buffer, 2.0)]))
     said = [frame.type for record in iter(opener.next, None) for frame in decode_frames(record)]
     assert said[0] == Type.ATTACH
     assert said[-1] == Type.STATE
@@ -297,11 +297,11 @@ def test_packets_of_a_lossy_path_are_opened_or_dropped(vector: dict[str, Any]) -
     server = LinkPackets(cipher, root, 1200, client=False)
     for step in vector["packets"]:
         if step["name"] == "agree":
-            server.agree(bytes.fromhex(step["root"]))
-            server.change()
+            server.add_root(bytes.fromhex(step["root"]))
+            server.change_keys()
             continue
         dropped = server.dropped
-        found = server.open(bytes.fromhex(step["packet"]))
+        found = server.open_packet(bytes.fromhex(step["packet"]))
         assert [each.hex() for each in found] == (step["opens"] or []), step["name"]
         assert (server.dropped == dropped) == (step["opens"] is not None), step["name"]
 
@@ -311,7 +311,9 @@ def test_packets_of_a_lossy_path_are_sealed(vector: dict[str, Any]) -> None:
     client = LinkPackets(SUITES[vector["suite"]].cipher, bytes.fromhex(vector["root"]), 1200, client=True)
     out, steps = Buffer(1500), {step["name"]: step for step in vector["packets"]}
     (root, *_) = [step["root"] for step in vector["packets"] if step["name"] == "agree"]
-    assert bytes(out.view[: client.seal(b"hello", out)]).hex() == steps["the first"]["packet"]
-    client.agree(bytes.fromhex(root))
-    client.change()
-    assert bytes(out.view[: client.seal(b"hello", out)]).hex() == steps["under the fresh key"]["packet"]
+    assert bytes(out.view[: client.seal_packet(b"hello", out)]).hex() == steps["the first"]["packet"]
+    client.add_root(bytes.fromhex(root))
+    client.change_keys()
+    assert (
+        bytes(out.view[: client.seal_packet(b"hello", out)]).hex() == steps["under the fresh key"]["packet"]
+    )

@@ -35,13 +35,13 @@ class Verifier:
         nothing, and `ProducerEquivocated` from the second chain on.
         """
         if self.proof is not None:
-            raise self._equivocated(self.proof)
+            raise self._make_equivocated(self.proof)
         segment = Segment.decode(manifest)
         known = self._known.get(segment.number)
         if known is not None and known.signed == segment.signed:
             return known
         check_signed(self.announcement, segment)
-        self._compare(segment)
+        self._compare_known(segment)
         self._known[segment.number] = segment
         while len(self._known) > self._remembered:
             self._known.popitem(last=False)
@@ -51,7 +51,7 @@ class Verifier:
         """Take nothing any more: somebody has shown `proof`, which was decoded with this announcement."""
         self.proof = self.proof or proof
 
-    def _compare(self, segment: Segment) -> None:
+    def _compare_known(self, segment: Segment) -> None:
         for number in (segment.number - 1, segment.number, segment.number + 1):
             other = self._known.get(number)
             if other is None:
@@ -59,9 +59,9 @@ class Verifier:
             first, second = (other, segment) if other.number <= segment.number else (segment, other)
             if not fit(first, second):
                 self.proof = Equivocation(first, second)
-                raise self._equivocated(self.proof)
+                raise self._make_equivocated(self.proof)
 
-    def _equivocated(self, proof: Equivocation) -> ProducerEquivocated:
+    def _make_equivocated(self, proof: Equivocation) -> ProducerEquivocated:
         return ProducerEquivocated(
             f"{self.announcement.producer} signed two chains: segments {proof.first.number} and "
             f"{proof.second.number} can't both be in one show. Nothing more of it is taken",

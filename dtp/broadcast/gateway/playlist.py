@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from dtp.broadcast.format import NO_INIT, Flag, Segment
-from dtp.broadcast.held import Held
+from dtp.broadcast.held import HeldSegments
 
 #: Segments in the playlist of a show that is live; three target durations are the least that players want.
 WINDOW: Final = 12
@@ -16,10 +16,10 @@ _UNSEEN: Final = Flag.INIT | Flag.KEYS
 _UNSAID: Final = 1.0
 
 
-def window(held: Held, most: int = WINDOW) -> list[Segment]:
+def window(held: HeldSegments, most: int = WINDOW) -> list[Segment]:
     """Return the newest segments that are whole and show something, in order; the first one can be begun with."""
     numbers = range(max(held.oldest, held.edge - 4 * most), held.edge + 1)
-    each_held = [each for each in map(held.get, numbers) if each is not None and each.whole]
+    each_held = [each for each in map(held.get_segment, numbers) if each is not None and each.whole]
     found = [each.segment for each in each_held if not each.segment.flags & _UNSEEN and each.segment.size][
         -most:
     ]
@@ -28,7 +28,7 @@ def window(held: Held, most: int = WINDOW) -> list[Segment]:
     return found
 
 
-def playlist(held: Held) -> str:
+def playlist(held: HeldSegments) -> str:
     """Return the playlist; its segments are at `segments/NUMBER.m4s`, relative to it."""
     shown = window(held)
     target = max((math.ceil(_seconds(each)) for each in shown), default=1)
@@ -60,6 +60,6 @@ def _seconds(segment: Segment) -> float:
     return segment.duration_ms / 1000 or _UNSAID
 
 
-def _only_init_between(held: Held, before: int, number: int) -> bool:
-    between = [held.get(each) for each in range(before + 1, number)]
+def _only_init_between(held: HeldSegments, before: int, number: int) -> bool:
+    between = [held.get_segment(each) for each in range(before + 1, number)]
     return all(each is not None and bool(each.segment.flags & _UNSEEN) for each in between)

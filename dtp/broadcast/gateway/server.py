@@ -16,7 +16,7 @@ import h11
 from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.gateway.playlist import playlist, window
-from dtp.broadcast.held import Held
+from dtp.broadcast.held import HeldSegments
 from dtp.errors import LocalError
 from dtp.tasks import TaskSet
 
@@ -61,7 +61,7 @@ class Gateway:
 
     def __init__(
         self,
-        held: Held,
+        held: HeldSegments,
         host: str = "127.0.0.1",
         port: int = 0,
         *,
@@ -69,9 +69,9 @@ class Gateway:
         open: Callable[[Segment, bytes], bytes] = lambda _, data: data,
         dismiss: Callable[[int], object] | None = None,
     ) -> None:
-        """`money` gives what the chain says of the show, for the page (`ShowWatcher.page`); `open` opens segments of
-        a sealed one, and raises `ShowSealed` where it can't. With `dismiss` whoever sees the page moderates the
-        audience line: such a gateway listens on this machine alone, or raises `GatewayError`.
+        """`money` gives what the chain says of the show, for the page (`ShowWatcher.make_page`); `open` opens
+        segments of a sealed one, and raises `ShowSealed` where it can't. With `dismiss` whoever sees the page
+        moderates the audience line: such a gateway listens on this machine alone, or raises `GatewayError`.
         """
         if dismiss is not None and not _is_loopback(host):
             raise GatewayError(
@@ -87,7 +87,7 @@ class Gateway:
     async def __aenter__(self) -> Gateway:
         """Raise `GatewayError` where the address can't be had."""
         try:
-            self._server = await asyncio.start_server(self._accept, self._host, self._port)
+            self._server = await asyncio.start_server(self._accept_client, self._host, self._port)
         except OSError as fault:
             raise GatewayError(
                 f"can't listen at {self._host}:{self._port}: {fault.strerror or fault}"
@@ -110,7 +110,7 @@ class Gateway:
         """Return how the show stands, as the page has it."""
         told = self.held.announcement
         shown = window(self.held)
-        newest = self.held.get(self.held.edge)
+        newest = self.held.get_segment(self.held.edge)
         return {
             "title": told.title,
             "producer": str(told.producer),
@@ -133,13 +133,13 @@ class Gateway:
             "moderated_here": self._dismiss is not None,
         }
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._clients) >= _MOST:
             writer.close()
             return
-        self._clients.start(self._serve(reader, writer), name="dtp-show-gateway")
+        self._clients.start(self._serve_client(reader, writer), name="dtp-show-gateway")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
         with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
             while http.our_state is not h11.MUST_CLOSE:
@@ -147,7 +147,7 @@ class Gateway:
                     request = await _request(http, reader)
                 if request is None:
                     return
-                status, kind, body = self._answer(request)
+                status, kind, body = self._make_answer(request)
                 headers = [*_HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))]
                 data = http.send(h11.Response(status_code=status, headers=headers)) or b""
                 if request.method != b"HEAD":
@@ -160,13 +160,13 @@ class Gateway:
                 else:
                     return
 
-    def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
+    def _make_answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         text = "text/plain; charset=utf-8"
         headers = dict(request.headers)
         if not self._is_here(headers.get(b"host", b"")):
             return 403, text, b"this gateway has another name\n"
         if request.method == b"POST" and self._dismiss is not None:
-            return self._moderate(request.target, headers)
+            return self._dismiss_entry(request.target, headers)
         if request.method not in (b"GET", b"HEAD"):
             return 405, text, b"read only\n"
         path = request.target.decode("ascii", "replace").partition("?")[0]
@@ -178,12 +178,12 @@ class Gateway:
         if path == "/live.m3u8":
             return 200, _PLAYLIST, playlist(self.held).encode()
         if (match := _SEGMENT.fullmatch(path)) is not None:
-            data = self._data(int(match[1]))
+            data = self._segment_data(int(match[1]))
             if data is not None:
                 return 200, self.held.announcement.media or "application/octet-stream", data
         return 404, text, b"not found\n"
 
-    def _moderate(self, target: bytes, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
+    def _dismiss_entry(self, target: bytes, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
         """Dismiss an entry of the line, if the page itself asks for it: a browser says whose page does."""
         text = "text/plain; charset=utf-8"
         if headers.get(b"origin") != b"http://" + headers[b"host"]:
@@ -197,8 +197,8 @@ class Gateway:
             return 500, text, f"{fault}\n".encode()
         return 200, text, b"dismissed\n"
 
-    def _data(self, number: int) -> bytes | None:
-        held = self.held.get(number)
+    def _segment_data(self, number: int) -> bytes | None:
+        held = self.held.get_segment(number)
         if held is None or not held.whole:
             return None
         try:

@@ -41,7 +41,7 @@ class AirJudge:
         self._since = 0.0
         self._unpaid_since: float | None = None
 
-    def judge(self, show: Show, owed: int, now: float) -> Air:
+    def judge_show(self, show: Show, owed: int, now: float) -> Air:
         """Return how the show stands, with `owed` slots sent and not posted. `now` is in seconds of one clock."""
         told = raw(show, owed)
         if self.air != Air.ON_AIR or told == Air.ENDED:
@@ -106,11 +106,11 @@ class Slots:
         self._began = max(self._began, show.due_ms - show.slot_ms)
         self._posted = show.posted
 
-    def current(self, show: Show, now_ms: int) -> int:
+    def current_slot(self, show: Show, now_ms: int) -> int:
         """Return the number of the slot that now is in; the next one to be posted where none has begun."""
         return show.posted + self._whole(show, now_ms) if show.due_ms else 0
 
-    def over(self, show: Show, now_ms: int) -> int:
+    def count_over(self, show: Show, now_ms: int) -> int:
         """Return how many slots are over and not posted."""
         return self._whole(show, now_ms) if show.state == ShowState.ON_AIR else 0
 
@@ -118,13 +118,13 @@ class Slots:
         assert self._began is not None, "only behind follow"
         return max(0, (now_ms - self._began) // show.slot_ms)
 
-    def sent(self, slot: int, link: bytes) -> None:
+    def note_sent(self, slot: int, link: bytes) -> None:
         """A segment of this slot was sent; `link` is its."""
         self._links[slot], self._newest = link, link
 
-    def due(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:
+    def due_hashes(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:
         """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does."""
-        count = min(self.over(show, now_ms), show.batch)
+        count = min(self.count_over(show, now_ms), show.batch)
         if show.slots:
             count = min(count, show.slots - show.posted)
         elif show.rate:
@@ -135,14 +135,14 @@ class Slots:
         finished = bool(show.slots) and show.posted + count >= show.slots
         if not (closing or spent or finished or count >= max(1, show.batch - 1)):
             return []
-        return [self._hash(show.posted + at) for at in range(count)]
+        return [self._slot_hash(show.posted + at) for at in range(count)]
 
-    def posted(self, before: int) -> None:
+    def note_posted(self, before: int) -> None:
         """Slots below `before` were posted: what was kept for them isn't needed."""
         for slot in [each for each in self._links if each < before - 1]:
             del self._links[slot]
 
-    def _hash(self, slot: int) -> bytes:
+    def _slot_hash(self, slot: int) -> bytes:
         """The link of the slot's last segment, of the last one before it where it has none; of what a process before
         has sent the last one of all."""
         earlier = [each for each in self._links if each <= slot]

@@ -57,7 +57,7 @@ class AudienceLine:
             return self._entries.get(event.number)
         if len(self) >= _KEPT * self._most and event.amount <= self._least:
             return None
-        text = self._text(event)
+        text = self._open_text(event)
         entry = Entry(event.number, Kind(event.kind), event.from_, event.amount, 0, text, event.sealed)
         self._entries[event.number] = entry
         if len(self) > _KEPT * self._most:
@@ -84,7 +84,7 @@ class AudienceLine:
         """Return the line, the best paid first; of equals the oldest."""
         return sorted(self._entries.values(), key=_rank)[: self._most]
 
-    def _text(self, event: Asked) -> str:
+    def _open_text(self, event: Asked) -> str:
         data = event.text
         if event.sealed:
             if self._identity is None:

@@ -43,8 +43,8 @@ class ShowKeeper:
         self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
         self._judge = AirJudge(hysteresis)
         self._changed = asyncio.Event()
-        self._follower = SupervisedTask(self._follow, name="dtp-show-events", foreseen=(ChainError,))
-        self._keeper = SupervisedTask(self._keep, name="dtp-show-keeper", foreseen=(ChainError,))
+        self._follower = SupervisedTask(self._follow_show, name="dtp-show-events", foreseen=(ChainError,))
+        self._keeper = SupervisedTask(self._post_repeatedly, name="dtp-show-keeper", foreseen=(ChainError,))
         self._lock = asyncio.Lock()
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
         self._doubtful = False
@@ -72,10 +72,10 @@ class ShowKeeper:
     @property
     def slot(self) -> int:
         """The slot that now is in."""
-        return self.slots.current(self.show, self._clock_ms())
+        return self.slots.current_slot(self.show, self._clock_ms())
 
     async def __aenter__(self) -> ShowKeeper:
-        self._look()
+        self._judge_now()
         self._follower.start()
         self._keeper.start()
         return self
@@ -83,7 +83,7 @@ class ShowKeeper:
     async def __aexit__(self, *_: object) -> None:
         await self._follower.stop()
         await self._keeper.stop()
-        await self.post(closing=True)
+        await self.post_slots(closing=True)
 
     def check_on_air(self) -> None:
         """Raise `OffAir` where nobody pays for what is sent now."""
@@ -106,48 +106,48 @@ class ShowKeeper:
         if self.show.hint != hint.encode():
             await shows.set_hint(self._chain, self.found, self._cap, hint)
 
-    def _look(self) -> None:
+    def _judge_now(self) -> None:
         loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
         self.slots.follow(self.show, now_ms)
-        over = self.slots.over(self.show, now_ms)
-        air = self._judge.judge(self.show, over, loop.time())
+        over = self.slots.count_over(self.show, now_ms)
+        air = self._judge.judge_show(self.show, over, loop.time())
         if air != self.air:
             self.air = air
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def _follow(self) -> None:
+    async def _follow_show(self) -> None:
         async for _ in shows.events_of(self._chain, self.show.id):
-            await self._read()
+            await self._read_show()
 
-    async def _read(self) -> None:
+    async def _read_show(self) -> None:
         self.found = await shows.read_show(self._chain, self.show.id)
-        self._look()
+        self._judge_now()
 
-    async def _keep(self) -> None:
+    async def _post_repeatedly(self) -> None:
         loop = asyncio.get_running_loop()
         looked = loop.time()
         while True:
             await asyncio.sleep(_TICK)
-            self._look()
+            self._judge_now()
             if self._end_wanted() and self.show.state != ShowState.ENDED:
-                await self.post(closing=True)
+                await self.post_slots(closing=True)
                 await shows.end(self._chain, self.show.id)
-                await self._read()
-            await self.post()
+                await self._read_show()
+            await self.post_slots()
             if loop.time() - looked > _LOOK:
                 looked = loop.time()
-                await self._read()
+                await self._read_show()
 
-    def _due(self, closing: bool) -> list[bytes]:
-        return self.slots.due(self.show, self._clock_ms(), closing=closing)
+    def _due_hashes(self, closing: bool) -> list[bytes]:
+        return self.slots.due_hashes(self.show, self._clock_ms(), closing=closing)
 
-    async def post(self, *, closing: bool = False) -> None:
+    async def post_slots(self, *, closing: bool = False) -> None:
         """Post the slots that are due; with `closing` all that are over."""
         async with self._lock:
             if self._doubtful and not await self._read_again():
                 return
-            while hashes := self._due(closing):
+            while hashes := self._due_hashes(closing):
                 self._doubtful = True
                 try:
                     posted = await shows.post(self._chain, self.found, self._cap, hashes)
@@ -160,14 +160,14 @@ class ShowKeeper:
                 except ChainError as fault:
                     log.warning("slots can't be posted, which is tried again: %s", fault)
                     return
-                self.slots.posted(posted.first + len(posted.hashes))
+                self.slots.note_posted(posted.first + len(posted.hashes))
                 if not await self._read_again():
                     return
 
     async def _read_again(self) -> bool:
         """Ask the chain which slots are posted; return False where it can't be asked now."""
         try:
-            await self._read()
+            await self._read_show()
         except ChainError as fault:
             log.warning("the show can't be read, which is tried again: %s", fault)
             return False

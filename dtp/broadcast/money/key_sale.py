@@ -44,7 +44,9 @@ async def selling_keys(
         raise BroadcastError("the show is open, and has no keys to sell: give it an admission")
     seller = KeySeller(on_air.issuer)
     terms = Terms(price_request=price)
-    async with await serve(service, seller.serve, wallet=wallet, terms=terms, **options) as serving:
+    async with await serve(
+        service, seller.serve_connection, wallet=wallet, terms=terms, **options
+    ) as serving:
         on_air.feeder.keys_sold_at = str(serving.address)
         try:
             yield serving
@@ -53,21 +55,21 @@ async def selling_keys(
 
 
 class KeySeller:
-    """Answers each request of a paid connection with one key. `serve` is a handler for `dtp.serve`."""
+    """Answers each request of a paid connection with one key. `serve_connection` is a handler for `dtp.serve`."""
 
     def __init__(self, issuer: KeyIssuer) -> None:
         self._issuer = issuer
 
-    async def serve(self, connection: Metered) -> None:
+    async def serve_connection(self, connection: Metered) -> None:
         """Sell to one listener, until it goes."""
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
             async for request in connection.requests():
-                tasks.start(self._answer(connection, request.stream), name="dtp-show-key-sold")
+                tasks.start(self._answer_stream(connection, request.stream), name="dtp-show-key-sold")
         finally:
             await tasks.stop()
 
-    async def _answer(self, connection: Metered, stream: Stream) -> None:
+    async def _answer_stream(self, connection: Metered, stream: Stream) -> None:
         try:
             async with asyncio.timeout(_WANTED):
                 wanted = await frames.read(stream)

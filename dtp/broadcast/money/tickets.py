@@ -43,7 +43,7 @@ class Seats(Admission):
         self._show, self._clock_ms = show, clock_ms
 
     @abstractmethod
-    async def _seats(self, accounts: Sequence[str]) -> dict[str, int]:
+    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
         """Return how many tickets each of these accounts has. Raise `ChainError`."""
 
     async def refused(self, asking: Mapping[PeerId, Sequence[SeatClaim]]) -> dict[PeerId, Refusal]:
@@ -53,9 +53,9 @@ class Seats(Admission):
         wanted: dict[str, list[tuple[int, PeerId]]] = {}
         for peer, claims in asking.items():
             if peer not in late:
-                for account, when in self._accounts(peer, claims).items():
+                for account, when in self._list_accounts(peer, claims).items():
                     wanted.setdefault(account, []).append((when, peer))
-        seats = await self._seats(list(wanted))
+        seats = await self._count_seats(list(wanted))
         admitted, ticketed = set[PeerId](), set[PeerId]()
         for account, those in wanted.items():
             those.sort(key=lambda each: (each[0], each[1].key), reverse=True)
@@ -72,7 +72,7 @@ class Seats(Admission):
             if peer not in admitted
         }
 
-    def _accounts(self, peer: PeerId, claims: Iterable[SeatClaim]) -> dict[str, int]:
+    def _list_accounts(self, peer: PeerId, claims: Iterable[SeatClaim]) -> dict[str, int]:
         """The accounts that a listener speaks for, and since when: its own from ever."""
         found = {peer.sui_address: 0}
         for each in claims:
@@ -89,7 +89,7 @@ class TicketHolders(Seats):
         self._id, self._chain = canonical_id(show), chain
         super().__init__(bytes.fromhex(self._id.removeprefix("0x")), clock_ms)
 
-    async def _seats(self, accounts: Sequence[str]) -> dict[str, int]:
+    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
         if not accounts:
             return {}
         show = (await shows.read_show(self._chain, self._id)).show
@@ -116,7 +116,7 @@ class PassHolders(Seats):
         super().__init__(show, clock_ms)
         self._chain, self._plan = chain, canonical_id(plan)
 
-    async def _seats(self, accounts: Sequence[str]) -> dict[str, int]:
+    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
         plan, _ = await passes.read_plan(self._chain, self._plan)
         epoch = (await self._chain.epoch()).epoch
         found = dict.fromkeys(accounts, 0)

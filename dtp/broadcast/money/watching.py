@@ -40,7 +40,7 @@ class Dismissed:
         except (OSError, ValueError, TypeError) as fault:
             raise ConfigError(f"{path} can't be read: {fault}; remove it to see all entries again") from None
 
-    def add(self, number: int) -> None:
+    def add_number(self, number: int) -> None:
         """Keep one more. Raise `ConfigError` where the file can't be written."""
         self.numbers.add(number)
         try:
@@ -72,8 +72,8 @@ class ShowWatcher:
             self.line.dismiss(number)
         self._found: shows.Found | None = None
         self._tasks = [
-            SupervisedTask(self._follow, name="dtp-show-line"),
-            SupervisedTask(self._look, name="dtp-show-look"),
+            SupervisedTask(self._follow_events, name="dtp-show-line"),
+            SupervisedTask(self._reread_show, name="dtp-show-look"),
         ]
 
     async def __aenter__(self) -> ShowWatcher:
@@ -87,7 +87,7 @@ class ShowWatcher:
         for each in self._tasks:
             await each.stop()
 
-    async def _follow(self) -> None:
+    async def _follow_events(self) -> None:
         async for each in shows.events_of(self._chain, self._id, start=OLDEST):
             if isinstance(each, Asked):
                 self.line.asked(each)
@@ -96,18 +96,18 @@ class ShowWatcher:
             else:
                 self._found = await shows.read_show(self._chain, self._id)
 
-    async def _look(self) -> None:
+    async def _reread_show(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
             self._found = await shows.read_show(self._chain, self._id)
 
-    def dismiss(self, number: int) -> None:
+    def dismiss_entry(self, number: int) -> None:
         """An entry was answered, or isn't wanted: it is gone for good. Raise `ConfigError`."""
         self.line.dismiss(number)
         if self._dismissed is not None:
-            self._dismissed.add(number)
+            self._dismissed.add_number(number)
 
-    def page(self) -> dict[str, Any]:
+    def make_page(self) -> dict[str, Any]:
         """Return how the show stands, in words: sums have their coin."""
         assert self._found is not None, "only while it is open"
         show, coin = self._found.show, self._found.coin

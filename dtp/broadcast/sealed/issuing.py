@@ -52,7 +52,7 @@ class KeyIssuer:
         """How many the next key is for."""
         return len(self._admission.invited | self._asked.keys())
 
-    async def rotate(self) -> None:
+    async def rotate_key(self) -> None:
         """Make the key of the next epoch, for those who may listen now.
 
         When that can't be told, nobody who had the last one loses the next.
@@ -72,7 +72,7 @@ class KeyIssuer:
         self._next = Rotation(epoch, key, body)
 
     def begin_epoch(self) -> Rotation | None:
-        """Return what `rotate` has made, once: it is sent now, and its key is asked for from now on."""
+        """Return what `rotate_key` has made, once: it is sent now, and its key is asked for from now on."""
         made, self._next = self._next, None
         if made is not None:
             self._epoch = made.epoch
@@ -86,7 +86,7 @@ class KeyIssuer:
         """The number of this epoch, and its key. Only behind the first `begin_epoch`."""
         return self._epoch, self._keys[self._epoch]
 
-    def open(self, segment: Segment, data: bytes) -> bytes:
+    def open_segment(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that was sent has: nothing for keys. Raise `ShowSealed` where its key is gone."""
         if Flag.KEYS in segment.flags:
             return b""
@@ -99,7 +99,7 @@ class KeyIssuer:
         """Return the key of an epoch, None for one that is kept no more or hasn't begun."""
         return self._keys.get(epoch)
 
-    async def ask(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
+    async def issue_keys(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
         """Return the keys of the newest epochs, or why `peer` gets none."""
         try:
             refused = await self._admission.refused({**self._asked, peer: claims})

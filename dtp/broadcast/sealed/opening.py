@@ -98,7 +98,7 @@ class KeyPace:
         self.lasts = lasts
         self._paid_until = -math.inf
 
-    def allows(self, now: float) -> bool:
+    def allow_purchase(self, now: float) -> bool:
         """True if one more may be bought; it counts as bought then. `now` is in seconds of one clock."""
         until = max(self._paid_until, now) + self.lasts
         if until > now + (GIVEN + 0.5) * self.lasts:  # a half, since sums of fractions aren't exact
@@ -128,14 +128,14 @@ class KeyAsker:
         if self._shop is not None:
             await self._shop.close()
 
-    async def ask(self, announcement: Announcement, epoch: int) -> dict[int, bytes]:
+    async def ask_keys(self, announcement: Announcement, epoch: int) -> dict[int, bytes]:
         """Return the keys of the newest epochs of a show, or one that was bought.
 
         Raise `ShowSealed` where this identity gets none of `epoch`, `KeysTooFast`, and what `buy` raises, such as
         `BudgetSpent`.
         """
         if self._shop is not None and self._shop.known:
-            return await self._shop.buy(epoch)
+            return await self._shop.buy_key(epoch)
         loop = asyncio.get_running_loop()
         end, why = loop.time() + _GIVE_UP, "nobody knows where its producer is"
         while loop.time() < end:
@@ -150,7 +150,7 @@ class KeyAsker:
                     return answer.keys
                 if answer.why == Refusal.FOR_SALE and self._shop is not None:
                     self._shop.known = answer.at
-                    return await self._shop.buy(epoch)
+                    return await self._shop.buy_key(epoch)
                 if answer.why != Refusal.NOT_NOW:
                     raise ShowSealed(_words(answer.why), answer.why)
                 why = _ADVICE[answer.why]
@@ -171,13 +171,13 @@ class KeyShop:
         #: Where keys are sold; "" until the producer said so.
         self.known = ""
 
-    async def buy(self, epoch: int) -> dict[int, bytes]:
+    async def buy_key(self, epoch: int) -> dict[int, bytes]:
         """Return the key of an epoch. Raise `ShowSealed` where it isn't to be had, `KeysTooFast` before it is paid
         where too many were bought of late, and what dialling raises.
 
         A connection that broke is made again, once: what it bought before is paid.
         """
-        if not self._pace.allows(asyncio.get_running_loop().time()):
+        if not self._pace.allow_purchase(asyncio.get_running_loop().time()):
             raise KeysTooFast(
                 f"the producer changes its keys faster than each {self._pace.lasts:g} s, so no more are bought: "
                 "where that is worth its price, say how long one has to last (--key-lasts, key_lasts=)"

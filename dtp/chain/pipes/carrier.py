@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from dtp import config
-from dtp.carriers.base import Accept, Carrier, CarrierKind, CarrierListener, Receiver, State
+from dtp.carriers.base import Accept, Carrier, CarrierKind, CarrierListener, CarrierState, Receiver
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.stream_socket import hand_over
 from dtp.carriers.url import CarrierUrl, parse_url
@@ -64,7 +64,7 @@ class PipeCarrier(Carrier):
         self._end = end
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
-        self._state = State.OPEN
+        self._state = CarrierState.OPEN
         self._blocked = False
         self._paused = False
         self._delivery: asyncio.Handle | None = None
@@ -81,13 +81,13 @@ class PipeCarrier(Carrier):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             self._loop.call_soon(receiver.carrier_lost, None)
         else:
             self._deliver_soon()
 
     def write(self, data: memoryview) -> bool:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return False
         if data:
             self.outgoing.write(data)
@@ -103,9 +103,9 @@ class PipeCarrier(Carrier):
         self._deliver_soon()
 
     def close(self) -> None:
-        if self._state is not State.OPEN:
+        if self._state is not CarrierState.OPEN:
             return
-        self._state = State.CLOSING
+        self._state = CarrierState.CLOSING
         self._paused = False
         self.outgoing.finish()
         self._linger = self._loop.call_later(self._end.timing.linger, self._give_up)
@@ -113,7 +113,7 @@ class PipeCarrier(Carrier):
         self._deliver_soon()
 
     def abort(self) -> None:
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
         self.outgoing.drop_uncut()
         self._end.send_control(Flags.RESET, self.number)
@@ -136,7 +136,7 @@ class PipeCarrier(Carrier):
 
     @property
     def ending(self) -> bool:
-        return self._state is not State.OPEN or self._error is not None
+        return self._state is not CarrierState.OPEN or self._error is not None
 
     def was_accepted(self) -> None:
         if not self.accepted.done():
@@ -145,13 +145,13 @@ class PipeCarrier(Carrier):
     def data_came(self) -> None:
         if self.on_kept is not None:
             self.on_kept()
-        if self._receiver is not None or self._state is State.CLOSING:
+        if self._receiver is not None or self._state is CarrierState.CLOSING:
             self._deliver_soon()
 
     def frame_sent(self) -> None:
-        if self._state is State.CLOSING and self.outgoing.finished:
+        if self._state is CarrierState.CLOSING and self.outgoing.finished:
             self._loop.call_soon(self._give_up)
-        elif self._blocked and self.outgoing.waiting <= LOW_WATER and self._state is State.OPEN:
+        elif self._blocked and self.outgoing.waiting <= LOW_WATER and self._state is CarrierState.OPEN:
             self._blocked = False
             if self._receiver is not None:
                 self._loop.call_soon(self._tell_writable)
@@ -160,22 +160,27 @@ class PipeCarrier(Carrier):
         if not self.accepted.done():
             self.accepted.set_exception(error)
             self.accepted.exception()  # seen, also when nobody waits for it
-        if self._error is None and self._state is not State.ENDED:
+        if self._error is None and self._state is not CarrierState.ENDED:
             self._error = error
             self._deliver_soon()
 
     # Called by the loop.
 
     def _deliver_soon(self) -> None:
-        if self._delivery is None and (self._receiver is not None or self._state is State.CLOSING):
+        if self._delivery is None and (self._receiver is not None or self._state is CarrierState.CLOSING):
             self._delivery = self._loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
         self._delivery = None
         room = _TURN
-        while self.incoming.has_ready and room > 0 and not self._paused and self._state is not State.ENDED:
+        while (
+            self.incoming.has_ready
+            and room > 0
+            and not self._paused
+            and self._state is not CarrierState.ENDED
+        ):
             room -= self._deliver_some()
-        if self._state is State.ENDED:
+        if self._state is CarrierState.ENDED:
             return
         self._end.wake()  # what was taken may be acknowledged
         if self._paused:
@@ -184,23 +189,23 @@ class PipeCarrier(Carrier):
             self._deliver_soon()
         elif self.incoming.finished or self._error is not None:
             self._connection_lost(
-                None if self._state is State.CLOSING or self.incoming.finished else self._error
+                None if self._state is CarrierState.CLOSING or self.incoming.finished else self._error
             )
 
     def _deliver_some(self) -> int:
-        if self._state is State.CLOSING or self._receiver is None:
+        if self._state is CarrierState.CLOSING or self._receiver is None:
             return self.incoming.read_into(memoryview(bytearray(65536)))
         size = self.incoming.read_into(self._receiver.carrier_buffer())
         self._receiver.carrier_received(size)
         return size
 
     def _tell_writable(self) -> None:
-        if self._state is State.OPEN and self._receiver is not None:
+        if self._state is CarrierState.OPEN and self._receiver is not None:
             self._receiver.carrier_writable()
 
     def _give_up(self) -> None:
         """The end of `close`: all is on the chain, or time is up."""
-        if self._state is State.CLOSING:
+        if self._state is CarrierState.CLOSING:
             self._connection_lost(None)
 
     def _connection_lost(self, error: CarrierError | None) -> None:
@@ -211,7 +216,7 @@ class PipeCarrier(Carrier):
             receiver.carrier_lost(error)
 
     def _finish(self) -> None:
-        self._state = State.ENDED
+        self._state = CarrierState.ENDED
         for handle in (self._linger, self._delivery):
             if handle is not None:
                 handle.cancel()

@@ -17,7 +17,7 @@ from dtp.plurals import count_of
 if TYPE_CHECKING:
     from dtp.graph import Graph, Proof
     from dtp.graph.past.resigning import Resigned
-from dtp.cli.graph.opening import NotThere, Opener, file_argument, graph, graph_options
+from dtp.cli.graph.opening import GraphOpener, NotThere, file_argument, graph, graph_options
 from dtp.cli.graph.values import print_done
 
 
@@ -25,7 +25,7 @@ from dtp.cli.graph.values import print_done
 @file_argument
 @click.option("--repair", is_flag=True, help="Write a damaged file anew, without what can't be read of it.")
 @graph_options
-def verify(opened: Opener, repair: bool) -> None:
+def verify(opened: GraphOpener, repair: bool) -> None:
     """Check all that is stored: signatures, order, encoding; tell who signed two histories, or what rules forbid.
 
     Ends with 3 if something is damaged, and while what was lost is missing: 'dtp graph sync' with any peer, or
@@ -74,7 +74,7 @@ def _wrong(graph: Graph) -> DtpError | None:
 @click.argument("source", type=click.Path(dir_okay=False), required=False)
 @click.option("--author", metavar="PEER", help="Whose work to sign again. [default: yours]")
 @graph_options
-def recover(opened: Opener, source: str | None, author: str | None) -> None:
+def recover(opened: GraphOpener, source: str | None, author: str | None) -> None:
     """Let a copied or restored file go on for your identity; or sign again what is stranded in SOURCE.
 
     Without SOURCE and --author: only if no other copy has more of what you wrote, or will be written to: two that are
@@ -103,7 +103,7 @@ def recover(opened: Opener, source: str | None, author: str | None) -> None:
     print_result({"recovered": was}, text)
 
 
-def _sign_again(opened: Opener, source: str | None, author: str | None) -> None:
+def _sign_again(opened: GraphOpener, source: str | None, author: str | None) -> None:
     async def work(graph: Graph) -> Resigned:
         return await graph.recover_from(source, author)
 
@@ -116,7 +116,7 @@ def _sign_again(opened: Opener, source: str | None, author: str | None) -> None:
 @graph.command()
 @file_argument
 @graph_options
-def prune(opened: Opener) -> None:
+def prune(opened: GraphOpener) -> None:
     """Drop stored frames of which nothing counts any more, and give back their room.
 
     What was overwritten is in no 'dtp graph log' then. 'dtp graph status' says what it can come to: frames of others
@@ -134,7 +134,7 @@ def prune(opened: Opener) -> None:
 @graph.command()
 @file_argument
 @graph_options
-def status(opened: Opener) -> None:
+def status(opened: GraphOpener) -> None:
     """Tell how a graph stands: what is here, what is missing, who signed two histories.
 
     Ends with 3 if there is something to do: your own identity signed two histories, or the file was copied,
@@ -183,7 +183,7 @@ def status(opened: Opener) -> None:
 @click.option("--use", "handed", metavar="GRANT", help="Use a grant that was handed over as text.")
 @graph_options
 def grant(
-    opened: Opener, peer: str | None, path: str, days: float | None, revoke: bool, handed: str | None
+    opened: GraphOpener, peer: str | None, path: str, days: float | None, revoke: bool, handed: str | None
 ) -> None:
     """Let PEER write at PATH of your own souls; without PEER, list what you have granted.
 

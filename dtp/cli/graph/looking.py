@@ -15,7 +15,7 @@ from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.graph import Graph
-from dtp.cli.graph.opening import NotThere, Opener, file_argument, graph, graph_options
+from dtp.cli.graph.opening import GraphOpener, NotThere, file_argument, graph, graph_options
 from dtp.cli.graph.values import plain_value, read_value, registers_of, shown_value
 
 
@@ -25,7 +25,7 @@ from dtp.cli.graph.values import plain_value, read_value, registers_of, shown_va
 @click.argument("key")
 @click.argument("value")
 @graph_options
-def put(opened: Opener, soul: str, key: str, value: str) -> None:
+def put(opened: GraphOpener, soul: str, key: str, value: str) -> None:
     """Set a key of a node.
 
     \b
@@ -45,7 +45,7 @@ def put(opened: Opener, soul: str, key: str, value: str) -> None:
 @click.argument("soul")
 @click.argument("key", required=False)
 @graph_options
-def get(opened: Opener, soul: str, key: str | None) -> None:
+def get(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Show what is at SOUL, or at one key of it: registers, and texts, lists, sets, counters and values.
 
     What is no register is shown with its kind. What is at no key, such as a text that a soul is, has the key "".
@@ -83,7 +83,7 @@ def _by_kind(kinds: dict[str, Any]) -> Any:
 @click.argument("soul")
 @click.argument("key", required=False)
 @graph_options
-def rm(opened: Opener, soul: str, key: str | None) -> None:
+def rm(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Delete a key of a node; without KEY the node, with all that is at SOUL. Links to it stay."""
 
     async def work(graph: Graph) -> bool:
@@ -106,7 +106,7 @@ def rm(opened: Opener, soul: str, key: str | None) -> None:
     "--all", "internal", is_flag=True, help="With the graph's own book-keeping, and parts of documents."
 )
 @graph_options
-def ls(opened: Opener, prefix: str, internal: bool) -> None:
+def ls(opened: GraphOpener, prefix: str, internal: bool) -> None:
     """List the nodes, or those that begin with PREFIX."""
 
     async def work(graph: Graph) -> list[str]:
@@ -123,7 +123,7 @@ def ls(opened: Opener, prefix: str, internal: bool) -> None:
 @click.argument("target", required=False)
 @click.option("--remove", is_flag=True, help="Take the link to TARGET away.")
 @graph_options
-def link(opened: Opener, soul: str, key: str, target: str | None, remove: bool) -> None:
+def link(opened: GraphOpener, soul: str, key: str, target: str | None, remove: bool) -> None:
     """Link a node to TARGET by KEY; without TARGET, list what it links to."""
 
     async def work(graph: Graph) -> list[str]:
@@ -142,7 +142,7 @@ def link(opened: Opener, soul: str, key: str, target: str | None, remove: bool) 
 @click.argument("soul")
 @click.argument("key", required=False)
 @graph_options
-def log(opened: Opener, soul: str, key: str | None) -> None:
+def log(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Show every change of a node: when, by whom, what, and what was there before.
 
     Of an edit of a text or a list it is what was deleted and inserted, and where; of marks what changed of them.
@@ -237,7 +237,7 @@ def _format(at: int, length: int, attributes: dict[str, Any]) -> str:
 )
 @graph_options
 def query(
-    opened: Opener, text: str, given: tuple[str, ...], explain: bool, form: str | None, seconds: float
+    opened: GraphOpener, text: str, given: tuple[str, ...], explain: bool, form: str | None, seconds: float
 ) -> None:
     """Ask by openCypher: MATCH ... RETURN ...
 

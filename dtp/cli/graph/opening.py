@@ -48,7 +48,7 @@ def graph_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, file: str, name: str | None, identity: IdentitySource, **options: Any) -> Any:
-        return command(*args, opened=Opener(file, name, identity), **options)
+        return command(*args, opened=GraphOpener(file, name, identity), **options)
 
     decorated: Callable[..., Any] = wrapped
     for option in (
@@ -76,7 +76,7 @@ prune_option = click.option(
 )
 
 
-class Opener:
+class GraphOpener:
     """How to open the graph of a command line."""
 
     def __init__(self, file: str, name: str | None, source: IdentitySource) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 from dtp.cli.graph.opening import (
     FRAMES,
     SERVICE,
-    Opener,
+    GraphOpener,
     file_argument,
     format_option,
     graph,
@@ -50,7 +50,7 @@ _GRACE = 2.0
 @click.option("--prefix", default="", help="In another format: only nodes that begin with this.")
 @graph_options
 def export_graph(
-    opened: Opener, target: str | None, qr: bool, as_text: bool, form: str | None, prefix: str
+    opened: GraphOpener, target: str | None, qr: bool, as_text: bool, form: str | None, prefix: str
 ) -> None:
     """Write all that is stored into one file, TARGET, or show it as codes.
 
@@ -133,7 +133,7 @@ def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
 )
 @format_option
 @graph_options
-def import_graph(opened: Opener, source: str, as_text: bool, form: str | None) -> None:
+def import_graph(opened: GraphOpener, source: str, as_text: bool, form: str | None) -> None:
     """Take in what 'export' wrote into SOURCE.
 
     In another format than dtpg the graph says what the file says, at the nodes and keys that it names, as changes of
@@ -167,7 +167,7 @@ def import_graph(opened: Opener, source: str, as_text: bool, form: str | None) -
 @history_option
 @verbose_option
 @graph_options
-def sync(opened: Opener, address: Address, psk: bytes | None, history: bool) -> None:
+def sync(opened: GraphOpener, address: Address, psk: bytes | None, history: bool) -> None:
     """Bring FILE and the graph that a peer serves to the same.
 
     \b
@@ -201,7 +201,7 @@ def sync(opened: Opener, address: Address, psk: bytes | None, history: bool) -> 
 @verbose_option
 @graph_options
 def watch(
-    opened: Opener, address: Address, pattern: str, psk: bytes | None, history: bool, prune: bool
+    opened: GraphOpener, address: Address, pattern: str, psk: bytes | None, history: bool, prune: bool
 ) -> None:
     """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
     from dtp.net.dial import connect

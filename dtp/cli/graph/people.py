@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.account import device_record, load_account, read_card, save_account
-from dtp.cli.graph.opening import Opener, file_argument, graph, graph_options
+from dtp.cli.graph.opening import GraphOpener, file_argument, graph, graph_options
 from dtp.cli.output import print_line, print_result
 from dtp.plurals import count_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--ignore", metavar="PEER", help="Void all that a device ever wrote for the account.")
 @graph_options
 def account_command(
-    opened: Opener,
+    opened: GraphOpener,
     card: str | None,
     key: str | None,
     revoke: str | None,
@@ -80,7 +80,7 @@ def account_command(
 @click.option("--unfollow", metavar="NAME", help="Let them count no more.")
 @graph_options
 def ban(
-    opened: Opener, peer: str | None, shared: bool, undo: bool, follow: str | None, unfollow: str | None
+    opened: GraphOpener, peer: str | None, shared: bool, undo: bool, follow: str | None, unfollow: str | None
 ) -> None:
     """Take, pass on and show nothing of PEER any more; without PEER, list who is banned.
 
@@ -112,7 +112,7 @@ def ban(
 @file_argument
 @click.argument("peer")
 @graph_options
-def purge(opened: Opener, peer: str) -> None:
+def purge(opened: GraphOpener, peer: str) -> None:
     """Remove all that PEER, who is banned, signed from FILE, for good. Others keep what they have."""
 
     async def work(graph: Graph) -> int:
@@ -127,7 +127,7 @@ def purge(opened: Opener, peer: str) -> None:
 @click.argument("changes", nargs=-1, metavar="[NAME=NUMBER]...")
 @click.option("--know", multiple=True, metavar="PEER", help="Take PEER for no stranger; repeatable.")
 @graph_options
-def quota(opened: Opener, changes: tuple[str, ...], know: tuple[str, ...]) -> None:
+def quota(opened: GraphOpener, changes: tuple[str, ...], know: tuple[str, ...]) -> None:
     """Show how much is taken of whom, or change it; NAME=none is without a limit.
 
     \b

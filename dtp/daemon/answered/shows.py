@@ -94,7 +94,7 @@ class _Pause:
     def __init__(self) -> None:
         self._next, self._began = _FIRST, time.monotonic()
 
-    async def wait(self) -> None:
+    async def wait_next(self) -> None:
         """Wait before the next beginning."""
         if time.monotonic() - self._began > _LASTED:
             self._next = _FIRST
@@ -113,7 +113,7 @@ class ShowSession(AnsweredStream):
         """Send what is here and end then: its listener goes on at what is in this one's place, or elsewhere."""
         feeder = self._feeder()
         if feeder is not None:
-            feeder.finish(self.stream)
+            feeder.finish_stream(self.stream)
 
 
 class ShowService(ABC):
@@ -128,29 +128,29 @@ class ShowService(ABC):
         self._ready = asyncio.Event()
         #: Why nothing comes now; "" where nothing is wrong.
         self._why = ""
-        self._task = SupervisedTask(self._run, name=f"dtpd-show-{service}")
+        self._task = SupervisedTask(self._run_show, name=f"dtpd-show-{service}")
 
     def start(self) -> None:
         """Begin, where it hasn't."""
         self._task.start()
 
-    async def _run(self) -> None:
+    async def _run_show(self) -> None:
         pause = _Pause()
         while True:
             try:
-                await self._serve()
+                await self._serve_show()
             except DtpError as fault:
                 self._tell_fault(str(fault))
             finally:  # who listens is sent what is here, and comes again
                 if self._feeder is not None:
-                    self._feeder.leave()
-            await pause.wait()
+                    self._feeder.finish_all()
+            await pause.wait_next()
 
     @abstractmethod
-    async def _serve(self) -> None:
+    async def _serve_show(self) -> None:
         """Have the show; return or raise where it has to begin anew."""
 
-    def _begun(self, feeder: Feeder) -> None:
+    def _note_begun(self, feeder: Feeder) -> None:
         self._feeder, self._why = feeder, ""
         self._ready.set()
 
@@ -159,7 +159,7 @@ class ShowService(ABC):
         fields = {"event": "show-stopped", "service": self._service, "why": why}
         log.warning("%s: %s; it begins again", self._service, why, extra={"fields": fields})
 
-    def session(self, stream: Stream) -> AnsweredStream:
+    def make_session(self, stream: Stream) -> AnsweredStream:
         """Return what the ledger has of a stream."""
         return ShowSession(stream, lambda: self._feeder)
 
@@ -175,14 +175,14 @@ class ShowService(ABC):
         await self._feeder.serve_stream(connection, stream)
 
     @abstractmethod
-    def leave(self) -> None:
+    def stop_producing(self) -> None:
         """Make nothing new."""
 
     async def close(self) -> None:
         """End it, and what it runs."""
         await self._task.stop()
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """Return how the show stands."""
         found: dict[str, Any] = {"role": self.role, "why": self._why, "fan_out": self._settings.fan_out}
         feeder = self._feeder
@@ -202,7 +202,7 @@ class ShowService(ABC):
         }
         return {"broadcast": {**found, **more}}
 
-    def _recorder(self, announcement: Announcement) -> Recorder | None:
+    def _make_recorder(self, announcement: Announcement) -> Recorder | None:
         """Return what keeps the show, in a new file of the folder that the settings name. Raise `RecordingError`."""
         folder = self._settings.record
         if folder is None:
@@ -249,21 +249,21 @@ class OriginShow(ShowService):
         self._on_air: Broadcast | None = None
         super().__init__(service, settings, studio)
 
-    async def _serve(self) -> None:
-        async with await self._open() as on_air, self._selling(on_air):
+    async def _serve_show(self) -> None:
+        async with await self._open_broadcast() as on_air, self._sell_keys(on_air):
             self._on_air = on_air
-            self._begun(on_air.feeder)
-            recorder = self._recorder(on_air.announcement)
+            self._note_begun(on_air.feeder)
+            recorder = self._make_recorder(on_air.announcement)
             if recorder is not None:
                 on_air.on_sent = recorder.add
             try:
-                await self._send(on_air)
+                await self._send_output(on_air)
             finally:
                 self._tell_recording(recorder)
 
-    async def _open(self) -> Broadcast:
+    async def _open_broadcast(self) -> Broadcast:
         """Return the show; wait while another process has it, as the one before an upgrade does for a moment."""
-        made, admission = self._origin, await self._admission()
+        made, admission = self._origin, await self._make_admission()
         while True:
             try:
                 return Broadcast(
@@ -284,7 +284,7 @@ class OriginShow(ShowService):
                 self._why = str(fault)
                 await asyncio.sleep(_BUSY)
 
-    async def _admission(self) -> Admission | None:
+    async def _make_admission(self) -> Admission | None:
         made, chain = self._origin, self._studio.chain()
         if made.invited or (made.show is None and made.key_price is not None):
             return Guests(made.invited)
@@ -303,7 +303,7 @@ class OriginShow(ShowService):
         return TicketHolders(chain, made.show) if sealed else None
 
     @asynccontextmanager
-    async def _selling(self, on_air: Broadcast) -> AsyncIterator[None]:
+    async def _sell_keys(self, on_air: Broadcast) -> AsyncIterator[None]:
         """Sell the keys of the show meanwhile, where they have a price."""
         made, chain = self._origin, self._studio.chain()
         if made.key_price is None or chain is None or chain.signer is None:
@@ -328,7 +328,7 @@ class OriginShow(ShowService):
     def _store(self) -> Path:
         return self._origin.store or data_dir() / "shows"
 
-    async def _send(self, on_air: Broadcast) -> None:
+    async def _send_output(self, on_air: Broadcast) -> None:
         """Send what the command writes, and run it again when it has ended. It doesn't return."""
         made, pause = self._origin, _Pause()
         while True:
@@ -344,20 +344,20 @@ class OriginShow(ShowService):
                     await on_air.end()
                     await asyncio.Event().wait()
                 self._tell_fault(f"{made.command[0]} has ended")
-            await pause.wait()
+            await pause.wait_next()
             self._why = ""
 
     def _tell_air(self, air: Air) -> None:
         fields = {"event": "air", "service": self._service, "air": str(air)}
         log.info("%s: %s", self._service, air, extra={"fields": fields})
 
-    def leave(self) -> None:
+    def stop_producing(self) -> None:
         """Sign nothing more, so that who comes after may; what was signed is sent yet."""
         self._task.cancel()
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """Return how the show stands, and its money."""
-        found = super().status()
+        found = super().get_status()
         if self._on_air is not None and self._on_air.keeper is not None:
             found["broadcast"] |= {
                 "air": str(self._on_air.keeper.air),
@@ -377,7 +377,7 @@ class EdgeShow(ShowService):
         self._edge = edge
         super().__init__(service, settings, studio)
 
-    async def _serve(self) -> None:
+    async def _serve_show(self) -> None:
         made = self._edge
         # A topic takes a node of its own, with another identity: two with the same one would be taken for each other.
         by_tree = made.topic is None
@@ -394,15 +394,15 @@ class EdgeShow(ShowService):
             place=self._stand if by_tree else NOWHERE,
         )
         async with stream:
-            self._begun(await stream.serving())
-            await self._hear(stream)
+            self._note_begun(await stream.serving())
+            await self._pass_on(stream)
             await asyncio.sleep(_OVER)
 
-    def leave(self) -> None:
+    def stop_producing(self) -> None:
         """Do nothing: what comes from elsewhere is passed on until the last listener has gone."""
 
-    async def _hear(self, stream: ShowStream) -> None:
-        recorder = self._recorder(await stream.announcement())
+    async def _pass_on(self, stream: ShowStream) -> None:
+        recorder = self._make_recorder(await stream.announcement())
         try:
             async for each in stream.carried():
                 if recorder is not None:

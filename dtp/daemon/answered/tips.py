@@ -80,7 +80,7 @@ class TipService:
             await self._box.stop()
             self._box.store.close()
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """Return what `dtpd status` says of it."""
         return {"letters": self.letters, "unreached": self.unreached, "why": self._work.error}
 

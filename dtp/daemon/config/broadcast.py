@@ -24,28 +24,28 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
     if section is None:
         return model.BroadcastSettings(None, None)
     sources = section.take_all("from", _source)
-    show = section.take("show", values.object_id, None)
+    show = section.read_setting("show", values.object_id, None)
     edge = model.EdgeSettings(
         sources=sources,
         show=show,
-        producer=section.take("producer", _peer, None),
-        back=section.take("back", values.duration, 10.0),
-        topic=section.take("topic", values.text, None),
-        over=section.take("over", _broker, None),
+        producer=section.read_setting("producer", _peer, None),
+        back=section.read_setting("back", values.duration, 10.0),
+        topic=section.read_setting("topic", values.text, None),
+        over=section.read_setting("over", _broker, None),
     )
     if edge.over is not None and edge.topic is None:
-        section.wrong("over: carries a topic; give topic as well", "over")
+        section.note_mistake("over: carries a topic; give topic as well", "over")
     origin = _read_origin(section, show, file)
     made = model.BroadcastSettings(
         origin=None if "from" in section else origin,
         edge=edge if "from" in section else None,
-        fan_out=section.take("fan-out", values.number(1, 10_000), 50),
-        hold=section.take("hold", values.size, 64 * 1024 * 1024),
-        record=section.take("record", file, None),
-        endpoint=section.take("endpoint", values.endpoint, None),
+        fan_out=section.read_setting("fan-out", values.number(1, 10_000), 50),
+        hold=section.read_setting("hold", values.size, 64 * 1024 * 1024),
+        record=section.read_setting("record", file, None),
+        endpoint=section.read_setting("endpoint", values.endpoint, None),
     )
     if "command" not in section and "from" not in section:
-        section.wrong(
+        section.note_mistake(
             "broadcast: needs command, which writes what is sent, or from, the addresses that have the show"
         )
     for key in _ORIGIN if made.edge is not None else _EDGE:
@@ -55,10 +55,12 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
                 if made.edge is not None
                 else "shows that come from elsewhere"
             )
-            section.wrong(f"{key}: is of {other}", key)
+            section.note_mistake(f"{key}: is of {other}", key)
     if "command" in section and "from" in section:
-        section.wrong("command: the show comes from elsewhere; leave out from to make one here", "command")
-    section.finish()
+        section.note_mistake(
+            "command: the show comes from elsewhere; leave out from to make one here", "command"
+        )
+    section.check_unread()
     return made
 
 
@@ -67,33 +69,35 @@ def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]
 
     usual = model.OriginSettings(())
     made = model.OriginSettings(
-        command=section.take("command", _command, ()),
+        command=section.read_setting("command", _command, ()),
         show=show,
-        title=section.take("title", _short, ""),
-        media=section.take("media", _short, ""),
-        cut=section.take("cut", values.choice(tuple(CUTTERS)), usual.cut),
-        every=section.take("every", values.duration, usual.every),
+        title=section.read_setting("title", _short, ""),
+        media=section.read_setting("media", _short, ""),
+        cut=section.read_setting("cut", values.choice(tuple(CUTTERS)), usual.cut),
+        every=section.read_setting("every", values.duration, usual.every),
         invited=section.take_all("for", _peer),
-        sealed=section.take("sealed", values.boolean, None),
-        plan=section.take("pass", values.object_id, None),
-        rotate=section.take("rotate", values.duration, usual.rotate),
-        key_price=section.take("key-price", values.money, None),
+        sealed=section.read_setting("sealed", values.boolean, None),
+        plan=section.read_setting("pass", values.object_id, None),
+        rotate=section.read_setting("rotate", values.duration, usual.rotate),
+        key_price=section.read_setting("key-price", values.money, None),
         key_listen=section.take_all("key-listen", values.carrier_url) or usual.key_listen,
-        store=section.take("store", file, None),
+        store=section.read_setting("store", file, None),
     )
-    if made.rotate < 1 and not section.failed("rotate"):
-        section.wrong("rotate: has to be a second at least", "rotate")
+    if made.rotate < 1 and not section.has_failed("rotate"):
+        section.note_mistake("rotate: has to be a second at least", "rotate")
     if made.invited and made.plan is not None:
-        section.wrong("pass: give for or pass", "pass")
+        section.note_mistake("pass: give for or pass", "pass")
     if made.key_price == 0:
-        section.wrong("key-price: a key that costs nothing is for everybody: leave it out", "key-price")
+        section.note_mistake(
+            "key-price: a key that costs nothing is for everybody: leave it out", "key-price"
+        )
     if made.key_price is None and "key-listen" in section:
-        section.wrong("key-listen: is of use with key-price", "key-listen")
+        section.note_mistake("key-listen: is of use with key-price", "key-listen")
     if made.sealed is False and (made.invited or made.plan is not None or made.key_price is not None):
-        section.wrong("sealed: a show that is for some is sealed", "sealed")
+        section.note_mistake("sealed: a show that is for some is sealed", "sealed")
     for key in ("sealed", "pass"):
         if key in section and show is None and not made.invited and made.sealed is not False:
-            section.wrong(
+            section.note_mistake(
                 f"{key}: takes show, whose tickets or plan the chain knows; one without takes for", key
             )
     return made
@@ -102,16 +106,18 @@ def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]
 def check_show(section: Section) -> None:
     """What a show doesn't have."""
     if "broadcast" not in section:
-        what = f"broadcast is missing in {section.spell()}: command, which writes what is sent, or from"
-        section.wrong(what)
+        what = f"broadcast is missing in {section.spell_table()}: command, which writes what is sent, or from"
+        section.note_mistake(what)
     for key in BACKENDS:
         if key in section:
-            section.wrong(f"{key}: a show comes from [expose.broadcast], and has no backends", key)
+            section.note_mistake(f"{key}: a show comes from [expose.broadcast], and has no backends", key)
     for key in ("quota", "limits"):
         if key in section:
-            section.wrong(f"{key}: who listens stays as long as the show does; fan-out bounds how many", key)
+            section.note_mistake(
+                f"{key}: who listens stays as long as the show does; fan-out bounds how many", key
+            )
     if "price" in section:
-        section.wrong(
+        section.note_mistake(
             "price: listeners don't pay by connection; a show is paid on the chain, by show", "price"
         )
 
@@ -124,10 +130,10 @@ def check_broadcast(root: Section, config: model.Config) -> None:
             continue
         if made.origin.show is not None:
             what = "show: takes [chain], by whose wallet its slots are posted"
-            root.wrong(what, "expose", number, "broadcast", "show")
+            root.note_mistake(what, "expose", number, "broadcast", "show")
         if made.origin.key_price is not None:
             what = "key-price: takes [chain], by whose wallet keys are sold"
-            root.wrong(what, "expose", number, "broadcast", "key-price")
+            root.note_mistake(what, "expose", number, "broadcast", "key-price")
 
 
 def _source(value: Any) -> str:

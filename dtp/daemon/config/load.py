@@ -13,7 +13,7 @@ from dtp.daemon.config.broadcast import check_broadcast, check_show, read_broadc
 from dtp.daemon.config.login import check_login_servers, check_logins, read_logins
 from dtp.daemon.config.mailbox import check_mailbox, check_sold_room, read_mailbox
 from dtp.daemon.config.mesh import check_node, read_node, read_relay
-from dtp.daemon.config.places import KeyPath, Place
+from dtp.daemon.config.places import KeyPath, SourcePlace
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
 from dtp.daemon.config.tips import check_tips, read_tips
 from dtp.identity import PeerId
@@ -61,7 +61,7 @@ def load(path: Path) -> model.Config:
             path,
             [
                 Mistake(
-                    Place(1, 1),
+                    SourcePlace(1, 1),
                     f"can't be read: {error.strerror or error}{_INSTEAD.get(error.errno or 0, '')}",
                 )
             ],
@@ -69,7 +69,7 @@ def load(path: Path) -> model.Config:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         column = error.start - error.object.rfind(b"\n", 0, error.start)
-        raise ConfigMistakes(path, [Mistake(Place(line, column), "this is not UTF-8 text")]) from None
+        raise ConfigMistakes(path, [Mistake(SourcePlace(line, column), "this is not UTF-8 text")]) from None
     return load_text(text, path)
 
 
@@ -112,40 +112,40 @@ def _socket(file: Callable[[Any], Path]) -> Callable[[Any], Path]:
 
 def _config(root: Section, path: Path) -> model.Config:
     file = _file(path)
-    identity = root.section("identity")
+    identity = root.get_section("identity")
     if identity is None:
-        root.wrong('[identity] is missing: file = "me.pem" says who this daemon is')
+        root.note_mistake('[identity] is missing: file = "me.pem" says who this daemon is')
         identity = Section(root.document, ("identity",), {"file": "missing"})
-    daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
-    state = root.section("state")
-    web, chain, node = root.section("web"), root.section("chain"), root.section("node")
+    daemon = root.get_section("daemon") or Section(root.document, ("daemon",), {})
+    state = root.get_section("state")
+    web, chain, node = root.get_section("web"), root.get_section("chain"), root.get_section("node")
     config = model.Config(
         path=path,
-        identity=identity.take("file", file),
-        passphrase_file=identity.take("passphrase-file", file, None),
-        psk_file=identity.take("psk-file", file, None),
+        identity=identity.read_setting("file", file),
+        passphrase_file=identity.read_setting("passphrase-file", file, None),
+        psk_file=identity.read_setting("psk-file", file, None),
         listen=daemon.take_all("listen", values.carrier_url),
-        control=daemon.take("control", _socket(file), None),
-        drain=daemon.take("drain", values.duration, 30.0),
-        resume_timeout=daemon.take("resume-timeout", values.duration, DEFAULT.resume),
-        memory=daemon.take("memory", values.size, None),
-        workers=daemon.take("workers", values.workers, 1),
-        padding=daemon.take("padding", values.padding, 0),
-        web=None if web is None else web.take("listen", values.place),
-        telemetry=_telemetry(root.section("telemetry")),
+        control=daemon.read_setting("control", _socket(file), None),
+        drain=daemon.read_setting("drain", values.duration, 30.0),
+        resume_timeout=daemon.read_setting("resume-timeout", values.duration, DEFAULT.resume),
+        memory=daemon.read_setting("memory", values.size, None),
+        workers=daemon.read_setting("workers", values.workers, 1),
+        padding=daemon.read_setting("padding", values.padding, 0),
+        web=None if web is None else web.read_setting("listen", values.place),
+        telemetry=_telemetry(root.get_section("telemetry")),
         chain=None if chain is None else _chain(chain, file),
         node=None if node is None else read_node(node, file),
-        state=None if state is None else state.take("url", values.state_url),
-        state_name=None if state is None else state.take("name", values.text, None),
-        log=_log(root.section("log"), file),
-        everywhere=_everywhere(root.section("everywhere")),
-        expose=tuple(_expose(section, file) for section in root.sections("expose")),
-        forward=tuple(_forward(section) for section in root.sections("forward")),
+        state=None if state is None else state.read_setting("url", values.state_url),
+        state_name=None if state is None else state.read_setting("name", values.text, None),
+        log=_log(root.get_section("log"), file),
+        everywhere=_everywhere(root.get_section("everywhere")),
+        expose=tuple(_expose(section, file) for section in root.iter_sections("expose")),
+        forward=tuple(_forward(section) for section in root.iter_sections("forward")),
     )
     for section in (identity, daemon, web, state):
         if section is not None:
-            section.finish()
-    if root.finish():  # else what is missing stands there under another name
+            section.check_unread()
+    if root.check_unread():  # else what is missing stands there under another name
         _check_presence(root, daemon, config)
     _check_whole(root, config)
     return config
@@ -154,17 +154,19 @@ def _config(root: Section, path: Path) -> model.Config:
 def _check_presence(root: Section, daemon: Section, config: model.Config) -> None:
     """What has to be there for the rest to be of use."""
     if not config.expose and not config.forward and config.node is None:
-        root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
+        root.note_mistake(
+            "there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one"
+        )
     at_relay = config.node is not None and bool(config.node.relays)
-    if config.expose and not config.listen and not at_relay and not daemon.failed("listen"):
+    if config.expose and not config.listen and not at_relay and not daemon.has_failed("listen"):
         what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9700"], for peers to reach what is exposed'
-        daemon.wrong(what)
+        daemon.note_mistake(what)
     if config.listen and not config.expose and config.node is None:
-        daemon.wrong("listen is of no use: nothing is exposed", "listen")
+        daemon.note_mistake("listen is of no use: nothing is exposed", "listen")
     asked = any(expose.on_chain or expose.price is not None for expose in config.expose)
     if config.chain is not None and config.chain.plans and not asked:
         what = "plans: nobody is asked for a pass: a service that is for holders takes price or on-chain"
-        root.wrong(what, "chain", "plans")
+        root.note_mistake(what, "chain", "plans")
 
 
 #: Names, and where they stand.
@@ -176,11 +178,11 @@ def _check_whole(root: Section, config: model.Config) -> None:
     for number, expose in enumerate(config.expose):
         if expose.kind in _ONE_PROCESS and config.workers != 1:
             what = f"kind: {_ONE_PROCESS[expose.kind]}, so it takes [daemon] workers = 1"
-            root.wrong(what, "expose", number, "kind")
+            root.note_mistake(what, "expose", number, "kind")
     for number, url in enumerate(config.listen):
         if url.startswith("quic:") and config.workers != 1:
             what = "listen: a UDP port is read by one process, so quic: takes workers = 1"
-            root.wrong(what, "daemon", "listen", number)
+            root.note_mistake(what, "daemon", "listen", number)
     check_login_servers(root, config)
     if config.node is not None:
         check_node(root, config, config.node)
@@ -190,9 +192,9 @@ def _check_whole(root: Section, config: model.Config) -> None:
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):
                 what = {"on-chain": "whose lists decide", "price": "which is paid"}[key]
-                root.wrong(f'{key}: takes [chain] host = "0x...", {what}', "expose", number, key)
+                root.note_mistake(f'{key}: takes [chain] host = "0x...", {what}', "expose", number, key)
     if config.web is not None and not config.web.is_local:
-        root.wrong(
+        root.note_mistake(
             f"listen: {config.web} can be reached by others, and the page tells who calls; use 127.0.0.1",
             "web",
             "listen",
@@ -226,31 +228,31 @@ def _check_unique(root: Section, what: str, names: _Named) -> None:
     known: set[str] = set()
     for name, path in names:
         if name in known and not str(name).endswith(":0"):
-            root.wrong(f"{what} {name!r} is in the file already", *path)
+            root.note_mistake(f"{what} {name!r} is in the file already", *path)
         known.add(name)
 
 
-def _chain(section: Section, file: Callable[[Any], Path]) -> model.Chain:
-    chain = model.Chain(
-        host=section.take("host", values.object_id, None),
+def _chain(section: Section, file: Callable[[Any], Path]) -> model.ChainSettings:
+    chain = model.ChainSettings(
+        host=section.read_setting("host", values.object_id, None),
         plans=section.take_all("plans", values.object_id),
-        network=section.take("network", values.text, None),
-        wallet=section.take("wallet", file, None),
-        max_gas_price=section.take("max-gas-price", values.number(1, 2**63 - 1), None),
-        refresh=section.take("refresh", values.duration, 15.0),
-        endpoint=section.take("endpoint", values.endpoint, None),
-        weight=section.take("weight", values.number(0, 65_535), 1),
-        role=section.take("role", values.choice(("active", "standby")), "active"),  # type: ignore[arg-type]
-        vouchers=section.take("vouchers", values.database_or(file), None),
+        network=section.read_setting("network", values.text, None),
+        wallet=section.read_setting("wallet", file, None),
+        max_gas_price=section.read_setting("max-gas-price", values.number(1, 2**63 - 1), None),
+        refresh=section.read_setting("refresh", values.duration, 15.0),
+        endpoint=section.read_setting("endpoint", values.endpoint, None),
+        weight=section.read_setting("weight", values.number(0, 65_535), 1),
+        role=section.read_setting("role", values.choice(("active", "standby")), "active"),  # type: ignore[arg-type]
+        vouchers=section.read_setting("vouchers", values.database_or(file), None),
     )
     for key in ("weight", "role"):
         if key in section and chain.endpoint is None:
-            section.wrong(f"{key}: is of an endpoint, and none is announced", key)
+            section.note_mistake(f"{key}: is of an endpoint, and none is announced", key)
     if chain.endpoint is not None and chain.host is None:
-        section.wrong("endpoint: takes host, in whose beacon it is announced", "endpoint")
+        section.note_mistake("endpoint: takes host, in whose beacon it is announced", "endpoint")
     if chain.plans and chain.host is None:
-        section.wrong("plans: takes host, which sells them", "plans")
-    section.finish()
+        section.note_mistake("plans: takes host, which sells them", "plans")
+    section.check_unread()
     return chain
 
 
@@ -258,9 +260,10 @@ def _telemetry(section: Section | None) -> model.Telemetry | None:
     if section is None:
         return None
     telemetry = model.Telemetry(
-        otlp=section.take("otlp", values.collector), every=section.take("every", values.duration, 15.0)
+        otlp=section.read_setting("otlp", values.collector),
+        every=section.read_setting("every", values.duration, 15.0),
     )
-    section.finish()
+    section.check_unread()
     return telemetry
 
 
@@ -268,11 +271,11 @@ def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
     if section is None:
         return model.Log()
     log = model.Log(
-        format=section.take("format", values.choice(("human", "json")), "human"),  # type: ignore[arg-type]
-        level=section.take("level", values.choice(("debug", "info", "warning", "error")), "info"),  # type: ignore[arg-type]
-        access=section.take("access", file, None),
+        format=section.read_setting("format", values.choice(("human", "json")), "human"),  # type: ignore[arg-type]
+        level=section.read_setting("level", values.choice(("debug", "info", "warning", "error")), "info"),  # type: ignore[arg-type]
+        access=section.read_setting("access", file, None),
     )
-    section.finish()
+    section.check_unread()
     return log
 
 
@@ -280,27 +283,27 @@ def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
 
 
 def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
-    kind = section.take("kind", values.choice(model.KINDS), "tcp")
-    health, mailbox = section.section("health"), section.section("mailbox")
-    accounts, show = section.section("accounts"), section.section("broadcast")
-    tips = section.section("tips")
+    kind = section.read_setting("kind", values.choice(model.KINDS), "tcp")
+    health, mailbox = section.get_section("health"), section.get_section("mailbox")
+    accounts, show = section.get_section("accounts"), section.get_section("broadcast")
+    tips = section.get_section("tips")
     expose = model.Expose(
-        service=section.take("service", values.service),
+        service=section.read_setting("service", values.service),
         backends=section.take_all("backend", values.backend),
         kind=kind,  # type: ignore[arg-type]
-        balance=section.take("balance", values.choice(model.BALANCES), "round-robin"),  # type: ignore[arg-type]
+        balance=section.read_setting("balance", values.choice(model.BALANCES), "round-robin"),  # type: ignore[arg-type]
         health=None if health is None else _health(health),
-        connect_timeout=section.take("connect-timeout", values.duration, 5.0),
-        slow_start=section.take("slow-start", values.duration, 0.0),
-        on_chain=section.take("on-chain", values.boolean, False),
-        proxy_protocol=section.take("proxy-protocol", values.boolean, False),
-        batch=section.take("batch", values.number(1, 10_000), 50),
-        message=section.take("message", values.size, 2 * 1024 * 1024),
+        connect_timeout=section.read_setting("connect-timeout", values.duration, 5.0),
+        slow_start=section.read_setting("slow-start", values.duration, 0.0),
+        on_chain=section.read_setting("on-chain", values.boolean, False),
+        proxy_protocol=section.read_setting("proxy-protocol", values.boolean, False),
+        batch=section.read_setting("batch", values.number(1, 10_000), 50),
+        message=section.read_setting("message", values.size, 2 * 1024 * 1024),
         paths=section.take_all("paths", _http_path),
         origins=section.take_all("origins", values.origin),
-        price=_price(section.section("price")),
-        exposure=_exposure(section.section("exposure")),
-        relay=read_relay(section.section("relay")),
+        price=_price(section.get_section("price")),
+        exposure=_exposure(section.get_section("exposure")),
+        relay=read_relay(section.get_section("relay")),
         mailbox=read_mailbox(mailbox, file) if kind == "mailbox" or mailbox is not None else None,
         logins=read_logins(accounts, file) if kind == "login" or accounts is not None else None,
         broadcast=read_broadcast(show, file) if kind == "broadcast" or show is not None else None,
@@ -318,16 +321,18 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
     elif kind == "tips":
         check_tips(section, expose)
     elif "backend" not in section:
-        section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
-    elif not expose.backends and not section.failed("backend"):
-        section.wrong("backend: there has to be one at least, as HOST:PORT", "backend")
-    if "allow" not in section:
-        section.wrong(
-            f'allow is missing in {section.spell()}: identities, Sui addresses, or "*" for everyone'
+        section.note_mistake(
+            f"backend is missing in {section.spell_table()}: where the service really is, as HOST:PORT"
         )
-    if not section.failed("kind"):  # else what belongs to it can't be told
+    elif not expose.backends and not section.has_failed("backend"):
+        section.note_mistake("backend: there has to be one at least, as HOST:PORT", "backend")
+    if "allow" not in section:
+        section.note_mistake(
+            f'allow is missing in {section.spell_table()}: identities, Sui addresses, or "*" for everyone'
+        )
+    if not section.has_failed("kind"):  # else what belongs to it can't be told
         _check_kind(section, kind, expose)
-    section.finish()
+    section.check_unread()
     return expose
 
 
@@ -335,9 +340,11 @@ def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
     """Settings that this kind of service doesn't have."""
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
-            section.wrong(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
+            section.note_mistake(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
     if "exposure" in section and "price" not in section:
-        section.wrong("exposure: is what callers may owe, and without price they owe nothing", "exposure")
+        section.note_mistake(
+            "exposure: is what callers may owe, and without price they owe nothing", "exposure"
+        )
     if kind == "udp":
         _check_udp(section, expose)
     _check_methods(section, kind, expose.rules)
@@ -353,49 +360,51 @@ def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
     for one, where, path in found:
         if kind not in _ONLY_FOR["methods"]:
             if where == "rate":  # that there are no methods was said already
-                section.wrong(
+                section.note_mistake(
                     f"rate: methods are of services of kind {' or '.join(_ONLY_FOR['methods'])}", *path
                 )
         elif kind == "grpc" and one[:1] not in ("/", "*"):
             service, _, method = one.rpartition(".")
             meant = one if "/" in one else f"{service or '*'}/{method}"
             meant = meant if meant[:1] == "*" else f"/{meant}"
-            section.wrong(f"{where}: {one!r} matches no gRPC method; did you mean {meant}?", *path)
+            section.note_mistake(f"{where}: {one!r} matches no gRPC method; did you mean {meant}?", *path)
 
 
 def _check_relay(section: Section) -> None:
     """What only services with backends have, and rules about bytes, of which a relay has its own."""
     for key in ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
-            section.wrong(f"{key}: a relay joins peers with each other, and has no backends", key)
+            section.note_mistake(f"{key}: a relay joins peers with each other, and has no backends", key)
     for key in ("quota", "limits"):
         if key in section:
-            section.wrong(f"{key}: a relay has limits of its own for each peer and circuit", key)
+            section.note_mistake(f"{key}: a relay has limits of its own for each peer and circuit", key)
 
 
 def _check_udp(section: Section, expose: model.Expose) -> None:
     """What only streams can have."""
     for key in ("health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
-            section.wrong(f"{key}: nothing of UDP tells whether somebody is there", key)
+            section.note_mistake(f"{key}: nothing of UDP tells whether somebody is there", key)
     if "price" in section:
-        section.wrong(f"price: {_NOT_COUNTED}; sell streams, by kind tcp, or leave it free", "price")
+        section.note_mistake(f"price: {_NOT_COUNTED}; sell streams, by kind tcp, or leave it free", "price")
     for number, place in enumerate(expose.backends):
         if place.path or not values.is_ip(place.host):
-            section.wrong(f"backend: {place} has to be an IP address and a port, for UDP", "backend", number)
+            section.note_mistake(
+                f"backend: {place} has to be an IP address and a port, for UDP", "backend", number
+            )
 
 
 def _price(section: Section | None) -> model.Price | None:
     if section is None:
         return None
     price = model.Price(
-        request=section.take("request", values.money, None),
-        mib=section.take("mib", values.money, None),
-        deposit=section.take("deposit", values.money, None),
+        request=section.read_setting("request", values.money, None),
+        mib=section.read_setting("mib", values.money, None),
+        deposit=section.read_setting("deposit", values.money, None),
     )
     if "request" not in section and "mib" not in section:
-        section.wrong('price: needs request or mib, such as "0.00001SUI"')
-    section.finish()
+        section.note_mistake('price: needs request or mib, such as "0.00001SUI"')
+    section.check_unread()
     return price
 
 
@@ -405,47 +414,47 @@ def _exposure(section: Section | None) -> Exposure:
         return usual
     requests, size = values.number(0), values.size
     exposure = Exposure(
-        first_bytes=section.take("first-bytes", size, usual.first_bytes),
-        most_bytes=section.take("most-bytes", size, usual.most_bytes),
-        first_requests=section.take("first-requests", requests, usual.first_requests),
-        most_requests=section.take("most-requests", requests, usual.most_requests),
-        patience=section.take("patience", values.duration, usual.patience),
-        first_amount=section.take("first-amount", values.money, usual.first_amount),
+        first_bytes=section.read_setting("first-bytes", size, usual.first_bytes),
+        most_bytes=section.read_setting("most-bytes", size, usual.most_bytes),
+        first_requests=section.read_setting("first-requests", requests, usual.first_requests),
+        most_requests=section.read_setting("most-requests", requests, usual.most_requests),
+        patience=section.read_setting("patience", values.duration, usual.patience),
+        first_amount=section.read_setting("first-amount", values.money, usual.first_amount),
     )
-    section.finish()
+    section.check_unread()
     return exposure
 
 
-def _budget(section: Section | None) -> model.Budget | None:
+def _budget(section: Section | None) -> model.BudgetSettings | None:
     if section is None:
         return None
-    most, every = section.take("most", values.money_per) or (0, None)  # what is wrong is noted
-    budget = model.Budget(
+    most, every = section.read_setting("most", values.money_per) or (0, None)  # what is wrong is noted
+    budget = model.BudgetSettings(
         most=most,
         every=every,
-        calls=section.take("calls", values.request_rate, None),
-        deposit=section.take("deposit", values.money, None),
-        request=section.take("request", values.money, None),
-        mib=section.take("mib", values.money, None),
-        when_answered=section.take("when-answered", values.boolean, False),
-        per_host=section.take("most-per-host", values.money, None),
-        per_day=section.take("most-per-day", values.money, None),
-        longest_lock=section.take("longest-lock", values.duration, None),
-        max_gas=section.take("max-gas", values.money, None),
+        calls=section.read_setting("calls", values.request_rate, None),
+        deposit=section.read_setting("deposit", values.money, None),
+        request=section.read_setting("request", values.money, None),
+        mib=section.read_setting("mib", values.money, None),
+        when_answered=section.read_setting("when-answered", values.boolean, False),
+        per_host=section.read_setting("most-per-host", values.money, None),
+        per_day=section.read_setting("most-per-day", values.money, None),
+        longest_lock=section.read_setting("longest-lock", values.duration, None),
+        max_gas=section.read_setting("max-gas", values.money, None),
     )
-    section.finish()
+    section.check_unread()
     return budget
 
 
 def _health(section: Section) -> model.Health:
     health = model.Health(
-        every=section.take("every", values.duration, 5.0),
-        timeout=section.take("timeout", values.duration, 2.0),
-        http=section.take("http", _http_path, None),
-        fall=section.take("fall", values.number(1, 100), 2),
-        rise=section.take("rise", values.number(1, 100), 2),
+        every=section.read_setting("every", values.duration, 5.0),
+        timeout=section.read_setting("timeout", values.duration, 2.0),
+        http=section.read_setting("http", _http_path, None),
+        fall=section.read_setting("fall", values.number(1, 100), 2),
+        rise=section.read_setting("rise", values.number(1, 100), 2),
     )
-    section.finish()
+    section.check_unread()
     return health
 
 
@@ -463,20 +472,24 @@ def _everywhere(section: Section | None) -> model.Rules:
     if section is None:
         return model.Rules(access=model.AccessRule(everyone=True))
     rules = _rules(section, everyone=True)
-    section.finish()
+    section.check_unread()
     return rules
 
 
 def _rules(section: Section, *, everyone: bool = False) -> model.Rules:
-    schedule, concurrency = section.section("schedule"), section.section("concurrency")
-    quota, limits, methods = section.section("quota"), section.section("limits"), section.section("methods")
+    schedule, concurrency = section.get_section("schedule"), section.get_section("concurrency")
+    quota, limits, methods = (
+        section.get_section("quota"),
+        section.get_section("limits"),
+        section.get_section("methods"),
+    )
     return model.Rules(
         access=_access(section, everyone),
-        login=None if everyone else section.take("login", values.choice(model.LOGINS), None),
+        login=None if everyone else section.read_setting("login", values.choice(model.LOGINS), None),
         schedule=None if schedule is None else _schedule(schedule),
         methods=None if methods is None else _methods(methods),
         concurrency=None if concurrency is None else _concurrency(concurrency),
-        rate=tuple(_rate(one) for one in section.sections("rate")),
+        rate=tuple(_rate(one) for one in section.iter_sections("rate")),
         quota=None if quota is None else _quota(quota),
         limits=None if limits is None else _limits(limits),
     )
@@ -486,7 +499,7 @@ def _access(section: Section, everyone: bool) -> model.AccessRule:
     allow = section.take_all("allow", values.caller)
     deny = section.take_all("deny", values.caller)
     if values.EVERYONE in deny:
-        section.wrong('deny: "*" would let nobody in; leave the service out instead', "deny")
+        section.note_mistake('deny: "*" would let nobody in; leave the service out instead', "deny")
     return model.AccessRule(
         everyone=values.EVERYONE in allow or (everyone and "allow" not in section),
         peers=frozenset(one for one in allow if isinstance(one, PeerId)),
@@ -498,11 +511,11 @@ def _access(section: Section, everyone: bool) -> model.AccessRule:
 
 def _schedule(section: Section) -> model.ScheduleRule:
     rule = model.ScheduleRule(
-        days=section.take("days", values.days, frozenset(range(7))),
-        hours=section.take("hours", values.hours, None),
-        zone=section.take("zone", values.zone, values.zone("UTC")),
+        days=section.read_setting("days", values.days, frozenset(range(7))),
+        hours=section.read_setting("hours", values.hours, None),
+        zone=section.read_setting("zone", values.zone, values.zone("UTC")),
     )
-    section.finish()
+    section.check_unread()
     return rule
 
 
@@ -511,58 +524,58 @@ def _methods(section: Section) -> model.MethodRule:
         allow=section.take_all("allow", values.text), deny=section.take_all("deny", values.text)
     )
     if not rule.allow and not rule.deny:
-        section.wrong("methods: needs allow or deny")
-    section.finish()
+        section.note_mistake("methods: needs allow or deny")
+    section.check_unread()
     return rule
 
 
 def _concurrency(section: Section) -> model.ConcurrencyRule:
     rule = model.ConcurrencyRule(
-        identity=section.take("identity", values.number(1), None),
-        service=section.take("service", values.number(1), None),
+        identity=section.read_setting("identity", values.number(1), None),
+        service=section.read_setting("service", values.number(1), None),
     )
-    section.finish()
+    section.check_unread()
     return rule
 
 
 def _rate(section: Section) -> model.RateRule:
     rule = model.RateRule(
-        requests=section.take("requests", values.request_rate, None),
-        burst=section.take("burst", values.number(1), None),
-        bandwidth=section.take("bandwidth", values.byte_rate, None),
-        per=section.take("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
+        requests=section.read_setting("requests", values.request_rate, None),
+        burst=section.read_setting("burst", values.number(1), None),
+        bandwidth=section.read_setting("bandwidth", values.byte_rate, None),
+        per=section.read_setting("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
         methods=section.take_all("methods", values.text),
     )
     if "requests" not in section and "bandwidth" not in section:
-        section.wrong('rate: needs requests, such as "100/s", or bandwidth, such as "10MiB/s"')
+        section.note_mistake('rate: needs requests, such as "100/s", or bandwidth, such as "10MiB/s"')
     if rule.burst is not None and "requests" not in section:
-        section.wrong("burst: is of requests, and there is no rate of them", "burst")
+        section.note_mistake("burst: is of requests, and there is no rate of them", "burst")
     if rule.methods and "bandwidth" in section:
-        section.wrong("bandwidth: methods have none; make it a rate of its own", "bandwidth")
-    section.finish()
+        section.note_mistake("bandwidth: methods have none; make it a rate of its own", "bandwidth")
+    section.check_unread()
     return rule
 
 
 def _quota(section: Section) -> model.QuotaRule:
     rule = model.QuotaRule(
-        requests=section.take("requests", values.number(1), None),
-        data=section.take("bytes", values.size, None),
-        every=section.take("every", values.duration),
-        per=section.take("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
+        requests=section.read_setting("requests", values.number(1), None),
+        data=section.read_setting("bytes", values.size, None),
+        every=section.read_setting("every", values.duration),
+        per=section.read_setting("per", values.choice(model.PERS), "identity"),  # type: ignore[arg-type]
     )
     if "requests" not in section and "bytes" not in section:
-        section.wrong("quota: needs requests or bytes")
-    section.finish()
+        section.note_mistake("quota: needs requests or bytes")
+    section.check_unread()
     return rule
 
 
 def _limits(section: Section) -> model.LimitRule:
     rule = model.LimitRule(
-        data=section.take("bytes", values.size, None),
-        time=section.take("time", values.duration, None),
-        idle=section.take("idle", values.duration, None),
+        data=section.read_setting("bytes", values.size, None),
+        time=section.read_setting("time", values.duration, None),
+        idle=section.read_setting("idle", values.duration, None),
     )
-    section.finish()
+    section.check_unread()
     return rule
 
 
@@ -570,42 +583,44 @@ def _limits(section: Section) -> model.LimitRule:
 
 
 def _forward(section: Section) -> model.Forward:
-    mode = section.take("mode", values.choice(model.MODES), "direct")
-    kind = section.take("kind", values.choice(model.FORWARD_KINDS), "tcp")
-    public = section.take("public", values.boolean, False)
-    listen = section.take("listen", values.place)
+    mode = section.read_setting("mode", values.choice(model.MODES), "direct")
+    kind = section.read_setting("kind", values.choice(model.FORWARD_KINDS), "tcp")
+    public = section.read_setting("public", values.boolean, False)
+    listen = section.read_setting("listen", values.place)
     to = section.take_all("to", values.address)
     if isinstance(listen, values.Place) and not listen.is_local and not public:
-        section.wrong(
+        section.note_mistake(
             f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
         )
     if kind == "udp" and mode != "direct":
-        section.wrong(f"mode: {mode} is for TCP", "mode")
+        section.note_mistake(f"mode: {mode} is for TCP", "mode")
     if kind == "udp" and "budget" in section:
-        section.wrong(f"budget: {_NOT_COUNTED}", "budget")
+        section.note_mistake(f"budget: {_NOT_COUNTED}", "budget")
     if kind == "udp" and isinstance(listen, values.Place) and listen.path:
-        section.wrong("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
-    budget = _budget(section.section("budget"))
+        section.note_mistake("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
+    budget = _budget(section.get_section("budget"))
     if budget is not None and any(each.host_object is None for each in to):
-        section.wrong(
+        section.note_mistake(
             "budget: who is paid is a host on chain, so to has to be dtp://0x<host>/SERVICE", "budget"
         )
     if mode == "direct":
         _check_targets(section, to)
     elif "to" in section:
-        section.wrong(f"to: with mode {mode} the program says whom it wants", "to")
-    section.finish()
+        section.note_mistake(f"to: with mode {mode} the program says whom it wants", "to")
+    section.check_unread()
     return model.Forward(listen=listen, to=to, mode=mode, kind=kind, budget=budget)  # type: ignore[arg-type]
 
 
 def _check_targets(section: Section, to: tuple[Address, ...]) -> None:
     if "to" not in section:
-        section.wrong(f"to is missing in {section.spell()}: the service to reach, such as dtp://dtp1.../api")
-    elif not to and not section.failed("to"):
-        section.wrong("to: there has to be one at least, such as dtp://dtp1.../api", "to")
+        section.note_mistake(
+            f"to is missing in {section.spell_table()}: the service to reach, such as dtp://dtp1.../api"
+        )
+    elif not to and not section.has_failed("to"):
+        section.note_mistake("to: there has to be one at least, such as dtp://dtp1.../api", "to")
     for number, address in enumerate(to):
         if address.service != to[0].service:
-            section.wrong(
+            section.note_mistake(
                 f"to: leads to the service {address.service!r}, the first one to {to[0].service!r}",
                 "to",
                 number,

@@ -26,18 +26,18 @@ def read_logins(section: Section | None, file: Callable[[Any], Path]) -> model.L
     usual = LoginLimits()
     if section is None:
         return model.LoginSettings(None, None, "open", usual)
-    store, secrets = section.take("store", file, None), section.take("secrets", file, None)
-    registration = section.take("registration", values.choice(model.REGISTRATIONS), "open")
+    store, secrets = section.read_setting("store", file, None), section.read_setting("secrets", file, None)
+    registration = section.read_setting("registration", values.choice(model.REGISTRATIONS), "open")
     found = {
-        name: section.take(name.replace("_", "-"), read, getattr(usual, name))
+        name: section.read_setting(name.replace("_", "-"), read, getattr(usual, name))
         for name, read in _LIMITS.items()
     }
     for name in ("session", "longest_session"):
         found[name] = int(found[name])
-        if found[name] < 1 and not section.failed(name.replace("_", "-")):
+        if found[name] < 1 and not section.has_failed(name.replace("_", "-")):
             key = name.replace("_", "-")
-            section.wrong(f"{key}: has to be a second at least", key)
-    section.finish()
+            section.note_mistake(f"{key}: has to be a second at least", key)
+    section.check_unread()
     return model.LoginSettings(store, secrets, registration, LoginLimits(**found))  # type: ignore[arg-type]
 
 
@@ -45,23 +45,23 @@ def check_logins(section: Section) -> None:
     """What only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
-            section.wrong(f"{key}: a login server keeps accounts itself, and has no backends", key)
+            section.note_mistake(f"{key}: a login server keeps accounts itself, and has no backends", key)
     for key in ("quota", "limits"):
         if key in section:
-            section.wrong(f"{key}: a login server has limits of its own, in [expose.accounts]", key)
+            section.note_mistake(f"{key}: a login server has limits of its own, in [expose.accounts]", key)
     for key in ("price", "on-chain"):
         if key in section:
-            section.wrong(f"{key}: who logs in may come with a key of the moment, and can't pay", key)
+            section.note_mistake(f"{key}: who logs in may come with a key of the moment, and can't pay", key)
     if "login" in section:
-        section.wrong("login: nobody is logged in who has yet to log in", "login")
+        section.note_mistake("login: nobody is logged in who has yet to log in", "login")
 
 
 def check_login_servers(root: Section, config: model.Config) -> None:
     """Who asks for logins has one server for them, in the same daemon."""
     servers = [number for number, one in enumerate(config.expose) if one.logins is not None]
     for number in servers[1:]:
-        root.wrong("kind: a daemon has one login server", "expose", number, "kind")
+        root.note_mistake("kind: a daemon has one login server", "expose", number, "kind")
     for number, one in enumerate(config.expose):
         if one.rules.login is not None and not servers:
             what = 'login: takes a login server: [[expose]] service = "dtp.login", kind = "login"'
-            root.wrong(what, "expose", number, "login")
+            root.note_mistake(what, "expose", number, "login")

@@ -33,9 +33,9 @@ def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.
     usual = MailboxLimits()
     if section is None:
         return model.MailboxSettings(None, usual)
-    store = section.take("store", lambda told: told if _is_url(told) else file(told), None)
+    store = section.read_setting("store", lambda told: told if _is_url(told) else file(told), None)
     found = {
-        name: section.take(name.replace("_", "-"), read, getattr(usual, name))
+        name: section.read_setting(name.replace("_", "-"), read, getattr(usual, name))
         for name, read in _LIMITS.items()
     }
     places = (
@@ -43,13 +43,13 @@ def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.
     )
     for each in ("lifetime", "grace"):
         found[each] = int(found[each])
-    if not found["price_mib_month"] and not section.failed("price-mib-month"):
+    if not found["price_mib_month"] and not section.has_failed("price-mib-month"):
         for key in _OF_PRICE:
             if key in section:
-                section.wrong(f"{key}: is of use with price-mib-month", key)
-    if found["lifetime"] < 1 and not section.failed("lifetime"):
-        section.wrong("lifetime: has to be a second at least", "lifetime")
-    section.finish()
+                section.note_mistake(f"{key}: is of use with price-mib-month", key)
+    if found["lifetime"] < 1 and not section.has_failed("lifetime"):
+        section.note_mistake("lifetime: has to be a second at least", "lifetime")
+    section.check_unread()
     return model.MailboxSettings(store, MailboxLimits(**found), places)
 
 
@@ -63,10 +63,10 @@ def check_sold_room(root: Section, config: model.Config) -> None:
     for number in sold:
         if config.chain is None:
             what = "price-mib-month: takes [chain], by whose wallet room is sold"
-            root.wrong(what, "expose", number, "mailbox", "price-mib-month")
+            root.note_mistake(what, "expose", number, "mailbox", "price-mib-month")
     for number in sold[1:]:
         what = "price-mib-month: one mailbox of a daemon sells room, as an endpoint of its own"
-        root.wrong(what, "expose", number, "mailbox", "price-mib-month")
+        root.note_mistake(what, "expose", number, "mailbox", "price-mib-month")
 
 
 def _is_url(told: Any) -> bool:
@@ -77,16 +77,16 @@ def check_mailbox(section: Section, expose: model.Expose) -> None:
     """What only other kinds of services have, and a list of those who may come."""
     for key in BACKENDS:
         if key in section:
-            section.wrong(f"{key}: a mailbox keeps messages itself, and has no backends", key)
+            section.note_mistake(f"{key}: a mailbox keeps messages itself, and has no backends", key)
     for key in ("quota", "limits"):
         if key in section:
-            section.wrong(f"{key}: a mailbox has limits of its own, in [expose.mailbox]", key)
+            section.note_mistake(f"{key}: a mailbox has limits of its own, in [expose.mailbox]", key)
     for key in ("price", "on-chain"):
         if key in section:
             what = (
                 "who leaves a message comes under a key of the moment, and can't pay; its recipient does, by"
             )
-            section.wrong(f"{key}: {what} price-mib-month in [expose.mailbox]", key)
-    if "allow" in section and not section.failed("allow") and not expose.rules.access.everyone:
+            section.note_mistake(f"{key}: {what} price-mib-month in [expose.mailbox]", key)
+    if "allow" in section and not section.has_failed("allow") and not expose.rules.access.everyone:
         what = 'allow: who leaves a message comes under a key of the moment, so a mailbox takes allow = ["*"]'
-        section.wrong(what, "allow")
+        section.note_mistake(what, "allow")

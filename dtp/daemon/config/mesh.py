@@ -25,66 +25,66 @@ _SIZES: Final = ("circuit_bytes", "peer_bytes")
 _TIMES: Final = ("lifetime", "circuit_time", "circuit_idle", "dial_pause")
 
 
-def read_node(section: Section, file: Callable[[Any], Path]) -> model.Node:
+def read_node(section: Section, file: Callable[[Any], Path]) -> model.NodeSettings:
     """Return what `[node]` says."""
     from dtp.node.finding import WAYS
 
     discover = section.take_all("discover", values.choice(WAYS)) if "discover" in section else ("lan",)
-    node = model.Node(
+    node = model.NodeSettings(
         discover=discover,
         bootstrap=section.take_all("bootstrap", values.bootstrap),
-        network=section.take("network-file", file, None),
+        network=section.read_setting("network-file", file, None),
         announce=section.take_all("announce", values.service),
         relays=section.take_all("relays", values.relay_place),
         topics=section.take_all("topics", values.topic),
         private_topics=tuple(_private_topics(section, file)),
-        history=section.take("history", values.duration, 0.0),
-        history_size=section.take("history-size", values.size, 8 * 1024 * 1024),
-        dht=section.take("dht", values.udp_place, None),
+        history=section.read_setting("history", values.duration, 0.0),
+        history_size=section.read_setting("history-size", values.size, 8 * 1024 * 1024),
+        dht=section.read_setting("dht", values.udp_place, None),
         interfaces=section.take_all("interfaces", values.text),
-        map_ports=section.take("map-ports", values.boolean, True),
-        store=section.take("store", file, None),
+        map_ports=section.read_setting("map-ports", values.boolean, True),
+        store=section.read_setting("store", file, None),
     )
-    section.finish()
+    section.check_unread()
     return node
 
 
 def _private_topics(section: Section, file: Callable[[Any], Path]) -> Iterator[model.PrivateTopic]:
-    for each in section.sections("private-topics"):
-        name, key = each.take("name", values.topic), each.take("key-file", file)
-        each.finish()
+    for each in section.iter_sections("private-topics"):
+        name, key = each.read_setting("name", values.topic), each.read_setting("key-file", file)
+        each.check_unread()
         if name is not None and key is not None:
             yield model.PrivateTopic(name, key)
 
 
-def check_node(root: Section, config: model.Config, node: model.Node) -> None:
+def check_node(root: Section, config: model.Config, node: model.NodeSettings) -> None:
     """Note what doesn't go with the rest of the file."""
     if config.workers != 1:
-        root.wrong(
+        root.note_mistake(
             "[node] has one link to each peer, in one process, so it takes [daemon] workers = 1", "node"
         )
     if config.psk_file is not None:
         what = "psk-file: with [node] the key of a private network is [node] network-file"
-        root.wrong(what, "identity", "psk-file")
+        root.note_mistake(what, "identity", "psk-file")
     carried = [*node.topics, *(each.name for each in node.private_topics)]
     for name in sorted({each for each in carried if carried.count(each) > 1}):
-        root.wrong(f"topics, private-topics: {name!r} is there twice", "node")
+        root.note_mistake(f"topics, private-topics: {name!r} is there twice", "node")
     named = {each.service for each in config.expose}
     for number, service in enumerate(node.announce):
         if service not in named:
-            root.wrong(f"announce: no service {service!r} is exposed", "node", "announce", number)
+            root.note_mistake(f"announce: no service {service!r} is exposed", "node", "announce", number)
     for number, expose in enumerate(config.expose):
         if expose.service == NODE_SERVICE:
             what = f"service: {NODE_SERVICE} is what nodes link to each other for; choose another name"
-            root.wrong(what, "expose", number, "service")
+            root.note_mistake(what, "expose", number, "service")
     if "dht" in node.discover:
         return
     if node.dht is not None:
-        root.wrong('dht: is where the DHT listens, and "dht" isn\'t in discover', "node", "dht")
+        root.note_mistake('dht: is where the DHT listens, and "dht" isn\'t in discover', "node", "dht")
     for number, address in enumerate(node.bootstrap):
         if "://" not in address:
             what = f'bootstrap: {address} is a node of the DHT, and "dht" isn\'t in discover'
-            root.wrong(what, "node", "bootstrap", number)
+            root.note_mistake(what, "node", "bootstrap", number)
 
 
 def read_relay(section: Section | None) -> RelayLimits:
@@ -98,9 +98,11 @@ def read_relay(section: Section | None) -> RelayLimits:
         **dict.fromkeys(_TIMES, values.duration),
     }
     found = {
-        each.name: section.take(each.name.replace("_", "-"), readers[each.name], getattr(usual, each.name))
+        each.name: section.read_setting(
+            each.name.replace("_", "-"), readers[each.name], getattr(usual, each.name)
+        )
         for each in fields(RelayLimits)
         if each.name in readers
     }
-    section.finish()
+    section.check_unread()
     return RelayLimits(**found)

@@ -140,7 +140,7 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class BudgetSettings:
     """What a forward may pay in each `every` seconds (None: ever), what goes into the channel at first, the highest
     prices, and the most calls that are paid in a time. What was paid is remembered over restarts."""
 
@@ -185,7 +185,7 @@ class PrivateTopic:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeSettings:
     """The daemon's place among nodes: how it finds others and is found, and what it does for them."""
 
     #: Of `dtp.node.finding.WAYS`.
@@ -214,7 +214,7 @@ class Node:
     store: Path | None = None
 
     @property
-    def settled(self) -> Node:
+    def settled(self) -> NodeSettings:
         """What can't change while it runs."""
         return replace(self, announce=(), topics=(), private_topics=())
 
@@ -358,7 +358,7 @@ class Forward:
     mode: Mode = "direct"
     kind: ForwardKind = "tcp"
     #: The service is paid, within this.
-    budget: Budget | None = None
+    budget: BudgetSettings | None = None
 
     @property
     def name(self) -> str:
@@ -367,7 +367,7 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class ChainSettings:
     """Sui: the host whose lists, passes and rates hold for services with `on_chain`, and the account that signs."""
 
     host: str | None = None
@@ -431,8 +431,8 @@ class Config:
     web: Place | None = None
     log: Log = Log()
     telemetry: Telemetry | None = None
-    chain: Chain | None = None
-    node: Node | None = None
+    chain: ChainSettings | None = None
+    node: NodeSettings | None = None
     #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
     state: str | None = None
     #: Those who share it by one name count together; None: those behind one host object, else of one identity.

@@ -29,7 +29,7 @@ _STRING = re.compile(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class SourcePlace:
     """A line and a column of a text, both from 1; columns count characters."""
 
     line: int
@@ -37,49 +37,49 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class SourcePlaces:
     """Where the keys and the values of a document begin. Tables are where their headers are."""
 
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
+    keys: dict[KeyPath, SourcePlace] = field(default_factory=dict)
+    values: dict[KeyPath, SourcePlace] = field(default_factory=dict)
 
-    def of(self, path: KeyPath) -> Place:
+    def find_place(self, path: KeyPath) -> SourcePlace:
         """Where the value at `path` is, or the nearest thing around it that has a place."""
         while path:
             found = self.values.get(path) or self.keys.get(path)
             if found is not None:
                 return found
             path = path[:-1]
-        return Place(1, 1)
+        return SourcePlace(1, 1)
 
-    def of_key(self, path: KeyPath) -> Place:
+    def of_key(self, path: KeyPath) -> SourcePlace:
         """Where the key at the end of `path` is, or the nearest thing around it."""
-        return self.keys.get(path) or self.of(path)
+        return self.keys.get(path) or self.find_place(path)
 
 
-def find_places(text: str) -> Places:
+def find_places(text: str) -> SourcePlaces:
     """The places in `text`, which `tomllib` must have accepted."""
     scanner = _Scanner(text.replace("\r\n", "\n"))
-    scanner.document()
+    scanner.scan_document()
     return scanner.places
 
 
 class _Scanner:
     def __init__(self, text: str) -> None:
-        self.places = Places()
+        self.places = SourcePlaces()
         self._text = text
         self._at = 0
         self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
         #: How many tables each array of tables has so far.
         self._arrays: dict[KeyPath, int] = {}
 
-    def document(self) -> None:
+    def scan_document(self) -> None:
         table: KeyPath = ()
         while self._skip_blank():
             if self._text.startswith("[", self._at):
-                table = self._header()
+                table = self._scan_header()
             else:
-                self._pair(table)
+                self._scan_pair(table)
 
     # ---- pieces -----------------------------------------------------------------------------------------
 
@@ -90,41 +90,41 @@ class _Scanner:
         self._at = blank.end()
         return self._at < len(self._text)
 
-    def _place(self) -> Place:
+    def _current_place(self) -> SourcePlace:
         line = bisect.bisect_right(self._lines, self._at)
-        return Place(line, self._at - self._lines[line - 1] + 1)
+        return SourcePlace(line, self._at - self._lines[line - 1] + 1)
 
-    def _take(self, pattern: re.Pattern[str]) -> str:
+    def _take_match(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self._text, self._at)
-        assert match is not None, f"not TOML at {self._place()}"
+        assert match is not None, f"not TOML at {self._current_place()}"
         self._at = match.end()
         return match.group()
 
-    def _expect(self, token: str) -> None:
+    def _expect_token(self, token: str) -> None:
         self._skip_blank()
-        assert self._text.startswith(token, self._at), f"no {token!r} at {self._place()}"
+        assert self._text.startswith(token, self._at), f"no {token!r} at {self._current_place()}"
         self._at += len(token)
 
     def _next_is(self, token: str) -> bool:
         self._skip_blank()
         return self._text.startswith(token, self._at)
 
-    def _key(self) -> list[tuple[str, Place]]:
+    def _scan_key(self) -> list[tuple[str, SourcePlace]]:
         """A dotted key: its parts and where they are."""
-        parts: list[tuple[str, Place]] = []
+        parts: list[tuple[str, SourcePlace]] = []
         while True:
             self._skip_blank()
-            place = self._place()
+            place = self._current_place()
             if self._text[self._at] in "\"'":
                 # A quoted key may have escapes, and who knows them is tomllib.
-                parts.append((tomllib.loads(f"key = {self._take(_STRING)}")["key"], place))
+                parts.append((tomllib.loads(f"key = {self._take_match(_STRING)}")["key"], place))
             else:
-                parts.append((self._take(_BARE_KEY), place))
+                parts.append((self._take_match(_BARE_KEY), place))
             if not self._next_is("."):
                 return parts
             self._at += 1
 
-    def _below(self, base: KeyPath, parts: list[tuple[str, Place]]) -> KeyPath:
+    def _path_below(self, base: KeyPath, parts: list[tuple[str, SourcePlace]]) -> KeyPath:
         """The path of a dotted key below `base`; an array of tables stands for its newest one."""
         path = base
         for name, place in parts:
@@ -134,17 +134,17 @@ class _Scanner:
                 path = (*path, self._arrays[path] - 1)
         return path
 
-    def _header(self) -> KeyPath:
-        start = self._place()
+    def _scan_header(self) -> KeyPath:
+        start = self._current_place()
         is_array = self._text.startswith("[[", self._at)
         self._at += 2 if is_array else 1
-        parts = self._key()
-        self._expect("]]" if is_array else "]")
+        parts = self._scan_key()
+        self._expect_token("]]" if is_array else "]")
         if not is_array:
-            path = self._below((), parts)
+            path = self._path_below((), parts)
         else:
             name, place = parts[-1]
-            array = (*self._below((), parts[:-1]), name)
+            array = (*self._path_below((), parts[:-1]), name)
             self.places.keys.setdefault(array, place)
             self.places.values.setdefault(array, start)
             path = (*array, self._arrays.setdefault(array, 0))
@@ -152,29 +152,29 @@ class _Scanner:
         self.places.values.setdefault(path, start)
         return path
 
-    def _pair(self, table: KeyPath) -> None:
-        path = self._below(table, self._key())
-        self._expect("=")
-        self._value(path)
+    def _scan_pair(self, table: KeyPath) -> None:
+        path = self._path_below(table, self._scan_key())
+        self._expect_token("=")
+        self._scan_value(path)
 
-    def _value(self, path: KeyPath) -> None:
+    def _scan_value(self, path: KeyPath) -> None:
         self._skip_blank()
-        self.places.values[path] = self._place()
+        self.places.values[path] = self._current_place()
         first = self._text[self._at]
         if first in "\"'":
-            self._take(_STRING)
+            self._take_match(_STRING)
         elif first == "[":
-            self._array(path)
+            self._scan_array(path)
         elif first == "{":
             self._inline_table(path)
         else:
-            self._take(_BARE_VALUE)
+            self._take_match(_BARE_VALUE)
 
-    def _array(self, path: KeyPath) -> None:
+    def _scan_array(self, path: KeyPath) -> None:
         self._at += 1
         number = 0
         while not self._next_is("]"):
-            self._value((*path, number))
+            self._scan_value((*path, number))
             number += 1
             if self._next_is(","):
                 self._at += 1
@@ -183,7 +183,7 @@ class _Scanner:
     def _inline_table(self, path: KeyPath) -> None:
         self._at += 1
         while not self._next_is("}"):
-            self._pair(path)
+            self._scan_pair(path)
             if self._next_is(","):
                 self._at += 1
         self._at += 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, overload
 
-from dtp.daemon.config.places import KeyPath, Place, Places, find_places
+from dtp.daemon.config.places import KeyPath, SourcePlace, SourcePlaces, find_places
 from dtp.errors import ConfigError
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ _KINDS = {
 class Mistake:
     """One thing that is wrong, and where; `what` says what was probably meant."""
 
-    place: Place
+    place: SourcePlace
     what: str
 
 
@@ -76,10 +76,10 @@ class Document:
     """A file that is being read, and what was found wrong with it so far."""
 
     path: Path
-    places: Places
+    places: SourcePlaces
     mistakes: list[Mistake] = field(default_factory=list)
 
-    def wrong(self, place: Place, what: str) -> None:
+    def note_mistake(self, place: SourcePlace, what: str) -> None:
         """Note a mistake."""
         self.mistakes.append(Mistake(place, what))
 
@@ -112,13 +112,13 @@ def parse(path: Path, text: str) -> tuple[Document, Section]:
         if hint and _YES_OR_NO.match(lines[line - 1], column - 1):
             hint = "; yes and no are true and false, in small letters"
         what = f"this is not TOML: {message[:1].lower()}{message[1:]}{hint}"
-        raise ConfigMistakes(path, [Mistake(Place(line, column), what)]) from None
+        raise ConfigMistakes(path, [Mistake(SourcePlace(line, column), what)]) from None
     document = Document(path, find_places(text))
     return document, Section(document, (), values)
 
 
 class Section:
-    """A table of the file. Take the settings that are known; `finish` complains of all others.
+    """A table of the file. Take the settings that are known; `check_unread` complains of all others.
 
     A setting that can't be used is noted in the document, and something harmless given in its place (the
     default, None without one), so that reading goes on: `load` throws away what was read from a file with
@@ -136,27 +136,27 @@ class Section:
         return key in self._values
 
     @overload
-    def take(self, key: str, read: Callable[[Any], T]) -> T: ...
+    def read_setting(self, key: str, read: Callable[[Any], T]) -> T: ...
 
     @overload
-    def take(self, key: str, read: Callable[[Any], T], default: D) -> T | D: ...
+    def read_setting(self, key: str, read: Callable[[Any], T], default: D) -> T | D: ...
 
-    def take(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
+    def read_setting(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
         """The setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
         self._asked.append(key)
         if key not in self._values:
             if default is _REQUIRED:
-                self.wrong(f"{key} is missing in {self.spell()}")
+                self.note_mistake(f"{key} is missing in {self.spell_table()}")
                 return None
             return default
         try:
             return read(self._values[key])
         except Wrong as error:
             self._failed.add(key)
-            self.wrong(f"{key}: {error}", key)
+            self.note_mistake(f"{key}: {error}", key)
             return None if default is _REQUIRED else default
 
-    def failed(self, key: str) -> bool:
+    def has_failed(self, key: str) -> bool:
         """Whether the setting `key` is there and could not be used."""
         return key in self._failed
 
@@ -171,37 +171,37 @@ class Section:
                 found.append(read(value))
             except Wrong as error:
                 self._failed.add(key)
-                self.wrong(f"{key}: {error}", key, *([number] if several else []))
+                self.note_mistake(f"{key}: {error}", key, *([number] if several else []))
         return tuple(found)
 
-    def section(self, key: str) -> Section | None:
+    def get_section(self, key: str) -> Section | None:
         """The table at `key`, None if it isn't there."""
         self._asked.append(key)
         if key not in self._values:
             return None
-        return self._below(key, (key,), self._values[key])
+        return self._section_below(key, (key,), self._values[key])
 
-    def sections(self, key: str) -> Iterator[Section]:
+    def iter_sections(self, key: str) -> Iterator[Section]:
         """Each table of the array at `key`; a table that stands alone is one, too."""
         self._asked.append(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
         for number, value in enumerate(values if several else [values]):
-            below = self._below(key, (key, number) if several else (key,), value)
+            below = self._section_below(key, (key, number) if several else (key,), value)
             if below is not None:
                 yield below
 
-    def _below(self, key: str, path: KeyPath, value: object) -> Section | None:
+    def _section_below(self, key: str, path: KeyPath, value: object) -> Section | None:
         if isinstance(value, dict):
             return Section(self.document, (*self.path, *path), value)
-        self.wrong(f"{key}: has to be a table, {{ ... }}, not {kind_of(value)}", *path)
+        self.note_mistake(f"{key}: has to be a table, {{ ... }}, not {kind_of(value)}", *path)
         return None
 
-    def wrong(self, what: str, *below: str | int) -> None:
+    def note_mistake(self, what: str, *below: str | int) -> None:
         """Note a mistake of the value at `below`, or of this table."""
-        self.document.wrong(self.document.places.of((*self.path, *below)), what)
+        self.document.note_mistake(self.document.places.find_place((*self.path, *below)), what)
 
-    def finish(self) -> bool:
+    def check_unread(self) -> bool:
         """Complain of the settings nobody asked for, as a misspelt one must not be ignored in silence.
 
         Whether there were none.
@@ -210,10 +210,10 @@ class Section:
         for key in unknown:
             place = self.document.places.of_key((*self.path, key))
             hint = did_you_mean(key, sorted(set(self._asked)))
-            self.document.wrong(place, f"{key} is not a setting of {self.spell()}; {hint}")
+            self.document.note_mistake(place, f"{key} is not a setting of {self.spell_table()}; {hint}")
         return not unknown
 
-    def spell(self) -> str:
+    def spell_table(self) -> str:
         """This table as a person would write it."""
         names = [str(part) for part in self.path if isinstance(part, str)]
         if not names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtp.daemon.config.model import Config, Node
+from dtp.daemon.config.model import Config, NodeSettings
 from dtp.errors import ConfigError
 
 _FIXED = (
@@ -40,5 +40,5 @@ def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
             raise CantReload(f"{name.replace('_', '-')} has changed: that takes {ways}")
 
 
-def _settled_node(config: Config) -> Node | None:
+def _settled_node(config: Config) -> NodeSettings | None:
     return None if config.node is None else config.node.settled

@@ -20,13 +20,13 @@ def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.Tip
         return model.TipSettings((), None, None, DEFAULT_BITS)
     settings = model.TipSettings(
         tuple(str(each) for each in section.take_all("mailboxes", values.address)),
-        section.take("store", file, None),
-        section.take("name", values.text, None),
-        section.take("stamp-bits", values.number(0, MAX_BITS), DEFAULT_BITS),
+        section.read_setting("store", file, None),
+        section.read_setting("name", values.text, None),
+        section.read_setting("stamp-bits", values.number(0, MAX_BITS), DEFAULT_BITS),
     )
     if len(settings.mailboxes) > MAX_MAILBOXES:
-        section.wrong(f"mailboxes: a card has {MAX_MAILBOXES} at most", "mailboxes")
-    section.finish()
+        section.note_mistake(f"mailboxes: a card has {MAX_MAILBOXES} at most", "mailboxes")
+    section.check_unread()
     return settings
 
 
@@ -34,10 +34,12 @@ def check_tips(section: Section, expose: model.Expose) -> None:
     """What only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
-            section.wrong(f"{key}: a line for tips says its card itself, and has no backends", key)
+            section.note_mistake(f"{key}: a line for tips says its card itself, and has no backends", key)
     for key in ("quota", "limits", "price", "on-chain"):
         if key in section:
-            section.wrong(f"{key}: who gives a tip comes under a key of the moment, for a card only", key)
-    if "allow" in section and not section.failed("allow") and not expose.rules.access.everyone:
+            section.note_mistake(
+                f"{key}: who gives a tip comes under a key of the moment, for a card only", key
+            )
+    if "allow" in section and not section.has_failed("allow") and not expose.rules.access.everyone:
         what = 'allow: who gives a tip comes under a key of the moment, so a line takes allow = ["*"]'
-        section.wrong(what, "allow")
+        section.note_mistake(what, "allow")

@@ -16,7 +16,7 @@ from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
-    from dtp.daemon.relays.expose import Exposed, Link
+    from dtp.daemon.relays.expose import BackendLink, Exposed
 
 _T = TypeVar("_T")
 
@@ -51,9 +51,9 @@ class Conversation:
         #: What serves it; after a reload that may be another one.
         self.exposed = exposed
         self._caller, self._bounds = caller, bounds
-        self._parsing = Parsing.of(asyncio.get_running_loop())
+        self._parsing = Parsing.of_loop(asyncio.get_running_loop())
         self._patience = bounds.idle or keep
-        self._link: Link | None = None
+        self._link: BackendLink | None = None
         self._task = asyncio.current_task()
         self._moved, self._moved_at = 0, 0.0
         #: Bytes that were read in this turn of the event loop.
@@ -69,9 +69,9 @@ class Conversation:
         """Return how many bytes were read and wait here for what comes behind them."""
         return self._kept
 
-    async def _turn(self, size: int) -> None:
+    async def _wait_to_parse(self, size: int) -> None:
         """Return when so many bytes may be parsed, which is to be done at once."""
-        await self._parsing.turn(size, self.stream.connection.account)
+        await self._parsing.wait_turn(size, self.stream.connection.account)
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
@@ -86,31 +86,33 @@ class Conversation:
     async def run(self) -> None:
         """To the end; raises nothing but `CancelledError`."""
         try:
-            await self._converse()
+            await self._serve_stream()
         except Ended as end:
-            self._fail(end.reason, end.why)
+            self._reset_stream(end.reason, end.why)
         except DtpError as error:
-            self._fail(Reason.BACKEND_BROKE, told(error))
+            self._reset_stream(Reason.BACKEND_BROKE, told(error))
             # The stream keeps it, and by it all that was at work: only a collection would free them.
             error.__traceback__ = None
         except OSError as error:
-            self._fail(Reason.BACKEND_BROKE, f"{words(Reason.BACKEND_BROKE)}: {error.strerror or error}")
+            self._reset_stream(
+                Reason.BACKEND_BROKE, f"{words(Reason.BACKEND_BROKE)}: {error.strerror or error}"
+            )
         except asyncio.CancelledError:
             reason = self._aborted or Reason.DRAINING
-            self._fail(reason, words(reason))
+            self._reset_stream(reason, words(reason))
             raise
         finally:
             self.ended = True
-            self._release(self._held(), paid=False)
+            self._release_calls(self._held_calls(), paid=False)
             self._drop_link()
 
-    async def _converse(self) -> None:
+    async def _serve_stream(self) -> None:
         """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
         raise NotImplementedError
 
     async def _answer_late(self) -> None:
         """Count a request that can't be understood; wait with the answer as long as its caller has to by now."""
-        if delay := self.exposed.malformed.count(self._caller, asyncio.get_running_loop().time()):
+        if delay := self.exposed.malformed.count_request(self._caller, asyncio.get_running_loop().time()):
             self._moved_at = max(self._moved_at, asyncio.get_running_loop().time() + delay)
             await asyncio.sleep(delay)
 
@@ -125,7 +127,7 @@ class Conversation:
                 raise Ended(Reason.TIME) from None
             raise
 
-    async def _linger(self) -> None:
+    async def _read_rest(self) -> None:
         """Say no more, and read for a while what the client says yet.
 
         Unread, it would become a reset for the client, which would overtake our last words.
@@ -136,7 +138,7 @@ class Conversation:
                 while await self._read_client(READ):
                     pass
 
-    def _fail(self, reason: Reason, why: str) -> None:
+    def _reset_stream(self, reason: Reason, why: str) -> None:
         self.why = self.why or why
         self.stream.reset(reason)
 
@@ -146,40 +148,41 @@ class Conversation:
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    def _ask(self, call: Call) -> Denial | None:
-        """Why a request may not be. Where each is paid, one that may be is on hold until `_pay` or `_release`."""
-        denial = self.exposed.ask(call)
+    def _ask_policies(self, call: Call) -> Denial | None:
+        """Why a request may not be. Where each is paid, one that may be is on hold until `_pay_calls` or
+        `_release_calls`."""
+        denial = self.exposed.ask_policies(call)
         if denial is None and self.exposed.charge is not None:
             self._unpaid[id(call)] = call
         return denial
 
-    def _held(self) -> tuple[Call, ...]:
+    def _held_calls(self) -> tuple[Call, ...]:
         """Requests that are on hold."""
         return tuple(self._unpaid.values())
 
-    async def _pay(self, calls: Sequence[Call]) -> Denial | None:
+    async def _pay_calls(self, calls: Sequence[Call]) -> Denial | None:
         """Have requests paid that are on hold; why they weren't."""
-        denial = await self.exposed.bill(self._caller, self.stream, len(calls))
-        self._release(calls, paid=denial is None)
+        denial = await self.exposed.bill_requests(self._caller, self.stream, len(calls))
+        self._release_calls(calls, paid=denial is None)
         return denial
 
-    def _release(self, calls: Sequence[Call], *, paid: bool) -> None:
+    def _release_calls(self, calls: Sequence[Call], *, paid: bool) -> None:
         for call in calls:
             del self._unpaid[id(call)]
-            self.exposed.release(call, paid=paid)
+            self.exposed.release_call(call, paid=paid)
 
     # ---- bytes --------------------------------------------------------------------------------------------
 
     async def _read_client(self, size: int) -> bytes:
-        return await self._counted(await self._read_uncounted(size))
+        return await self._count_read(await self._read_uncounted(size))
 
     async def _read_uncounted(self, size: int) -> bytes:
-        return await self._timed(lambda: self.stream.read(size), self._patience)
+        return await self._run_in_time(lambda: self.stream.read(size), self._patience)
 
-    async def _counted(self, data: bytes) -> bytes:
+    async def _count_read(self, data: bytes) -> bytes:
         """What was read, once it may go on."""
         self.counts.received += len(data)
-        await self._measure(len(data))
+        await self._count_moved(len(data))
         if self._in_a_row >= READ:  # nothing need be waited for while there is more: others have their turn
             await asyncio.sleep(0)
         if not self._in_a_row:
@@ -199,9 +202,9 @@ class Conversation:
         if self._used_up is not None and not self._is_asking():
             raise Ended(self._used_up)
         reader = self._link.reader
-        data = await self._timed(lambda: reader.read(size), self._bounds.idle)
+        data = await self._run_in_time(lambda: reader.read(size), self._bounds.idle)
         try:
-            await self._measure(len(data))
+            await self._count_moved(len(data))
         except Ended as end:
             if end.reason is Reason.SIZE:
                 raise
@@ -209,7 +212,7 @@ class Conversation:
             self._used_up = end.reason
         return data
 
-    async def _measure(self, size: int) -> None:
+    async def _count_moved(self, size: int) -> None:
         """Count bytes of a request and its answer; waits as long as a rate says."""
         self._moved += size
         now = asyncio.get_running_loop().time()
@@ -218,9 +221,9 @@ class Conversation:
             raise Ended(Reason.SIZE)
         if self._is_asking():
             self._used_up = None
-            verdict: float | Reason = self.exposed.delay(self._caller, size)
+            verdict: float | Reason = self.exposed.compute_delay(self._caller, size)
         else:
-            verdict = self.exposed.moved(self._caller, size)
+            verdict = self.exposed.count_moved(self._caller, size)
         if isinstance(verdict, Reason):
             raise Ended(verdict)
         if verdict:
@@ -228,7 +231,7 @@ class Conversation:
             self._moved_at = max(self._moved_at, now + verdict)
             await asyncio.sleep(verdict)
 
-    async def _timed(self, act: Callable[[], Awaitable[_T]], seconds: float | None) -> _T:
+    async def _run_in_time(self, act: Callable[[], Awaitable[_T]], seconds: float | None) -> _T:
         """What `act` gives, as long as something moves: silence of both sides together ends the stream."""
         if seconds is None:
             return await act()

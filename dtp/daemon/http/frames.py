@@ -51,7 +51,7 @@ class Splitter:
         """Whether all that was given out so far are whole frames."""
         return self._frame is None
 
-    def split(self, data: bytes) -> Iterator[tuple[Frame, memoryview, bool]]:
+    def split_frames(self, data: bytes) -> Iterator[tuple[Frame, memoryview, bool]]:
         """Each piece with the frame it is of, head included, and whether it ends the frame. Raises `Malformed`."""
         view = memoryview(self._kept + data if self._kept else data)
         self._kept = b""

@@ -68,7 +68,7 @@ _HTTP_1 = (
 )
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
 
-#: Asked for each call with its stream and method: a denial, None, or that it waits for `settle`.
+#: Asked for each call with its stream and method: a denial, None, or that it waits for `settle_call`.
 Judge = Callable[[int, str], "Denial | Waits | None"]
 
 
@@ -176,7 +176,7 @@ class Filter:
 
     @property
     def held(self) -> int:
-        """Frames that wait for `settle`."""
+        """Frames that wait for `settle_call`."""
         return len(self._queue)
 
     @property
@@ -204,11 +204,11 @@ class Filter:
     def in_turns(self, data: bytes) -> Iterator[None]:
         """The same; between its steps others may have their turn, and what there is so far may go on."""
         if not self.begun:
-            data = self._begin(data)
+            data = self._take_preface(data)
         taken = 0
-        for frame, piece, last in self._client.split(data):
+        for frame, piece, last in self._client.split_frames(data):
             try:
-                self._take(frame, piece, last)
+                self._take_frame(frame, piece, last)
             except HyperframeError as error:
                 raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
             taken += max(_OF_A_HEAD if frame.kind == frames.HEADERS else 1, self._fields)
@@ -216,11 +216,11 @@ class Filter:
             if taken >= _PER_TURN:
                 taken = 0
                 yield
-        self._release()
+        self._release_own_frames()
         if len(self._own) > _MOST_OWN:
             raise Malformed("more is asked for than the backend lets be refused")
 
-    def _begin(self, data: bytes) -> bytes:
+    def _take_preface(self, data: bytes) -> bytes:
         """The preface, which may come in pieces; what is behind it."""
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
@@ -230,7 +230,7 @@ class Filter:
             self._there.append(self._preface)
         return data[missing:]
 
-    def _take(self, frame: Frame, piece: memoryview, last: bool) -> None:
+    def _take_frame(self, frame: Frame, piece: memoryview, last: bool) -> None:
         if self._block is not None and frame.kind != frames.CONTINUATION:
             raise Malformed("a head that another frame interrupts")
         if frame.kind == frames.HEADERS:
@@ -238,43 +238,43 @@ class Filter:
             head.parse_flags(frame.flags)
             head.parse_body(frames.payload(piece))
             self._block = _Block(frame.stream, bool(frame.flags & frames.END_STREAM))
-            self._add(head.data, frame)
+            self._add_header_piece(head.data, frame)
         elif frame.kind == frames.CONTINUATION:
             if self._block is None or self._block.stream != frame.stream:
                 raise Malformed("the rest of a head that never began")
-            self._add(bytes(frames.payload(piece)), frame)
+            self._add_header_piece(bytes(frames.payload(piece)), frame)
         elif frame.kind == frames.PUSH_PROMISE:
             raise Malformed("a client that pushes")
         elif self.lost is not None:
             self._stand_in(frame, piece, last)
         elif frame.stream in self._refused:
-            self._drop(frame, last)
+            self._drop_frame(frame, last)
         else:
             if frame.kind == frames.SETTINGS:
-                self._agree(frame, piece)
+                self._take_client_settings(frame, piece)
             elif frame.kind == frames.RST_STREAM:
                 self._calls.pop(frame.stream, None)
-            self._pass(frame, piece, last)
+            self._pass_frame(frame, piece, last)
 
-    def _pass(self, frame: Frame, piece: memoryview, last: bool) -> None:
+    def _pass_frame(self, frame: Frame, piece: memoryview, last: bool) -> None:
         """A frame for the backend, behind what waits."""
         if self._queue:  # as a copy: the piece keeps all that was read with it
-            self._wait(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
+            self._queue_behind(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
         else:
             self._there.append(piece)
 
-    def _wait(self, one: _Held | _Behind) -> None:
+    def _queue_behind(self, one: _Held | _Behind) -> None:
         self._queue.append(one)
         self.kept += one.size
 
-    def _agree(self, frame: Frame, piece: memoryview) -> None:
+    def _take_client_settings(self, frame: Frame, piece: memoryview) -> None:
         """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
         if not frame.flags & frames.ACK:
             self._unanswered.append(_table_size(frames.payload(piece)))
         elif self._tables and (size := self._tables.popleft()) is not None:
             self._encoder.header_table_size = min(size, _TABLE)
 
-    def _agreed(self, size: int | None) -> None:
+    def _apply_client_settings(self, size: int | None) -> None:
         """Settings of the client hold from now on: so far the backend may have used what was in a larger table."""
         if size is None:
             return
@@ -282,7 +282,7 @@ class Filter:
             self._shrunk = size if self._shrunk is None else min(size, self._shrunk)
         self._table = size
 
-    def _drop(self, frame: Frame, last: bool) -> None:
+    def _drop_frame(self, frame: Frame, last: bool) -> None:
         """A frame of a call that was refused: nobody gets it, so its room in the connection is given back."""
         if frame.kind == frames.DATA and last and frame.size:
             self._own.append(WindowUpdateFrame(0, window_increment=frame.size).serialize())
@@ -291,16 +291,16 @@ class Filter:
         """What a server has to answer, while there is none."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
-            self._agreed(_table_size(frames.payload(piece)))
+            self._apply_client_settings(_table_size(frames.payload(piece)))
         elif frame.kind == frames.PING and not frame.flags & frames.ACK:
             answer = PingFrame(0, opaque_data=bytes(frames.payload(piece)), flags=["ACK"])
             self._own.append(answer.serialize())
         else:
-            self._drop(frame, last)
+            self._drop_frame(frame, last)
 
     # ---- calls --------------------------------------------------------------------------------------------
 
-    def _add(self, data: bytes, frame: Frame) -> None:
+    def _add_header_piece(self, data: bytes, frame: Frame) -> None:
         """A piece of a header block; its last one makes it a call, or the end of one."""
         block = self._block
         assert block is not None
@@ -319,53 +319,53 @@ class Filter:
         self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
             self._last = block.stream
-            self._call(block, fields)
+            self._take_call(block, fields)
         elif not block.stream % 2:
             raise Malformed(f"a call with the number {block.stream}")
         elif block.stream not in self._refused and self.lost is None:
-            self._trailers(block, fields)
+            self._take_trailers(block, fields)
 
-    def _call(self, block: _Block, fields: Headers) -> None:
+    def _take_call(self, block: _Block, fields: Headers) -> None:
         if self._until is not None:  # it was told, and will ask somebody else
-            self._forget(block.stream)
+            self._forget_stream(block.stream)
             return
         if len(fields) > MOST_FIELDS:
-            self._refuse(block, _status(_RESOURCE_EXHAUSTED, f"more than {MOST_FIELDS} fields"))
+            self._refuse_call(block, _status(_RESOURCE_EXHAUSTED, f"more than {MOST_FIELDS} fields"))
             return
         if _fault(fields):
-            self._break(block.stream)
+            self._reset_stream(block.stream)
             return
         known = dict(fields)
         if known[b":method"] != b"POST" or not known.get(b"content-type", b"").startswith(
             b"application/grpc"
         ):
-            self._refuse(block, [(b":status", b"415")])
+            self._refuse_call(block, [(b":status", b"415")])
             return
         method = known[b":path"].decode("ascii", "replace")
         if not _METHOD.fullmatch(method):
-            self._refuse(block, _status(_UNIMPLEMENTED, f"the method name {method[:64]!r} is malformed"))
+            self._refuse_call(block, _status(_UNIMPLEMENTED, f"the method name {method[:64]!r} is malformed"))
             return
         verdict = self._judge(block.stream, method)
         if isinstance(verdict, Denial):
-            self._refuse(block, _refusal(verdict))
+            self._refuse_call(block, _refusal(verdict))
         elif self.lost is not None:
-            self._refuse(block, _gone(self.lost))
+            self._refuse_call(block, _gone(self.lost))
         else:
             self._calls[block.stream] = False
-            self._send(block, self._rewrite(fields), waits=verdict is Waits.YET)
+            self._send_headers(block, self._rewrite(fields), waits=verdict is Waits.YET)
 
-    def settle(self, stream: int, denial: Denial | None) -> None:
+    def settle_call(self, stream: int, denial: Denial | None) -> None:
         """A call that waited may go on, or is refused. One that its client has cancelled goes on to its end."""
         held = self._waiting.pop(stream, None)
         if held is None:
             return
         held.waits = False
         if denial is not None and self._calls.pop(stream, None) is not None:
-            self._refuse(held.block, _refusal(denial))
+            self._refuse_call(held.block, _refusal(denial))
         elif denial is not None:
-            self._forget(stream)
+            self._forget_stream(stream)
         self._let_go()
-        self._release()
+        self._release_own_frames()
 
     def _let_go(self) -> None:
         """What waits no more, in the order in which it came."""
@@ -375,15 +375,15 @@ class Filter:
                 if first.waits:
                     return
                 if first.block.stream not in self._refused:
-                    self._encode(first.block, first.fields)
+                    self._encode_headers(first.block, first.fields)
             elif first.frame.stream in self._refused:
-                self._drop(first.frame, first.last)
+                self._drop_frame(first.frame, first.last)
             else:
                 self._there.append(first.piece)
             self._queue.popleft()
             self.kept -= first.size
 
-    def _trailers(self, block: _Block, fields: Headers) -> None:
+    def _take_trailers(self, block: _Block, fields: Headers) -> None:
         """Fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
         if len(fields) > MOST_FIELDS:
             raise Malformed(f"trailers of more than {MOST_FIELDS} fields")
@@ -393,22 +393,22 @@ class Filter:
         ):
             raise Malformed("trailers that are none")
         passing = [(name, value) for name, value in fields if name not in _OF_ONE_HOP and not spoofs(name)]
-        self._send(block, passing)
+        self._send_headers(block, passing)
 
-    def _send(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
+    def _send_headers(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
         """A header block for the backend, behind what waits."""
         if not waits and not self._queue:
-            self._encode(block, fields)
+            self._encode_headers(block, fields)
             return
         size = (_PER_CALL if waits else _PER_FRAME) + sum(
             _PER_FIELD + len(name) + len(value) for name, value in fields
         )
         held = _Held(block, fields, waits, size)
-        self._wait(held)
+        self._queue_behind(held)
         if waits:
             self._waiting[block.stream] = held
 
-    def _encode(self, block: _Block, fields: Headers) -> None:
+    def _encode_headers(self, block: _Block, fields: Headers) -> None:
         data = self._encoder.encode(fields, huffman=False)
         head = HeadersFrame(block.stream, data=data[:_FRAME_SIZE])
         if block.ends:
@@ -418,24 +418,24 @@ class Filter:
         made[-1].flags.add("END_HEADERS")
         self._there += [frame.serialize() for frame in made]
 
-    def _forget(self, stream: int) -> None:
+    def _forget_stream(self, stream: int) -> None:
         """Nobody gets what still comes for this call. Each frame is looked up, so not in a list."""
         self._refused[stream] = None
         if len(self._refused) > _REFUSED:
             self._refused.popitem(last=False)
 
-    def _break(self, stream: int) -> None:
+    def _reset_stream(self, stream: int) -> None:
         """End a call that HTTP/2 doesn't allow."""
-        self._forget(stream)
+        self._forget_stream(stream)
         self._own.append(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
 
-    def _refuse(self, block: _Block, fields: Headers) -> None:
+    def _refuse_call(self, block: _Block, fields: Headers) -> None:
         """Answer a call that the backend doesn't get."""
         self.told += 1
-        self._forget(block.stream)
-        self._tell(block.stream, fields, more=not block.ends)
+        self._forget_stream(block.stream)
+        self._answer_call(block.stream, fields, more=not block.ends)
 
-    def _tell(self, stream: int, fields: Headers, *, more: bool) -> None:
+    def _answer_call(self, stream: int, fields: Headers, *, more: bool) -> None:
         """A header block that ends a call, with no more of its messages wanted where `more` may come.
 
         It leaves the client's table as the backend knows it: nothing is indexed.
@@ -451,16 +451,16 @@ class Filter:
 
     def from_backend(self, data: bytes) -> None:
         """Bytes have come. Raises `Malformed`."""
-        for frame, piece, last in self._backend.split(data):
+        for frame, piece, last in self._backend.split_frames(data):
             self._back.append(piece)
             if not last:
                 continue
             kind, flags = frame.kind, frame.flags
             if kind == frames.SETTINGS and flags & frames.ACK:
                 if self._unanswered:
-                    self._agreed(self._unanswered.popleft())
+                    self._apply_client_settings(self._unanswered.popleft())
             elif kind == frames.SETTINGS:
-                self._settle(frames.payload(piece))
+                self._take_backend_settings(frames.payload(piece))
             elif kind in (frames.HEADERS, frames.PUSH_PROMISE, frames.CONTINUATION):
                 self._in_block = not flags & frames.END_HEADERS
                 self._shrunk = None  # the backend has told it
@@ -470,9 +470,9 @@ class Filter:
                 self._calls.pop(frame.stream, None)
             elif kind == frames.HEADERS and frame.stream in self._calls:
                 self._calls[frame.stream] = True
-            self._release()
+            self._release_own_frames()
 
-    def _settle(self, data: memoryview) -> None:
+    def _take_backend_settings(self, data: memoryview) -> None:
         """Settings of the backend: what the client's encoder may do from when it has agreed."""
         size = _table_size(data)
         if size is not None:
@@ -480,7 +480,7 @@ class Filter:
         self._tables.append(size)
         self.settled = True
 
-    def _release(self) -> None:
+    def _release_own_frames(self) -> None:
         """Our own frames, where the backend's let them be: behind its settings, not within a frame or a head."""
         if self._own and self.settled and self._backend.between and not self._in_block:
             self._back += self._own
@@ -498,17 +498,17 @@ class Filter:
             self._own.insert(0, SettingsFrame(0).serialize())
         while self._unanswered:
             self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
-            self._agreed(self._unanswered.popleft())
+            self._apply_client_settings(self._unanswered.popleft())
         for stream, answered in self._calls.items():
             self.told += 1
-            self._forget(stream)
+            self._forget_stream(stream)
             fields = _gone(reason)
-            self._tell(stream, fields[2:] if answered else fields, more=True)
+            self._answer_call(stream, fields[2:] if answered else fields, more=True)
         self._calls.clear()
         self._waiting.clear()
         self._queue.clear()
         self.kept = 0
-        self._release()
+        self._release_own_frames()
         return True
 
     def take_no_more(self) -> None:
@@ -516,7 +516,7 @@ class Filter:
         if self._until is None:
             self._until = self._last
             self._own.append(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
-            self._release()
+            self._release_own_frames()
 
     def last_words(self, error: Malformed) -> bytes:
         """What a client can be told that broke the protocol; nothing in the midst of something else."""

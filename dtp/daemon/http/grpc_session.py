@@ -37,7 +37,7 @@ class GrpcSession(Conversation):
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=None)
-        self._filter = Filter(self._judge, self._rewrite)
+        self._filter = Filter(self._judge_call, self._rewrite_headers)
         self._finishing = False
         #: Calls that are being paid, once there is a backend.
         self._bills = TaskSet()
@@ -48,31 +48,31 @@ class GrpcSession(Conversation):
         self._head = 0
         self._head_until: float | None = None
 
-    def _judge(self, number: int, method: str) -> Denial | Waits | None:
+    def _judge_call(self, number: int, method: str) -> Denial | Waits | None:
         call = Call(self._caller, method)
-        denial = self._ask(call)
+        denial = self._ask_policies(call)
         if denial is not None or self.exposed.charge is None:
             return denial
         if self._filter.lost is not None:  # it is told so, for nothing
-            self._release([call], paid=False)
+            self._release_calls([call], paid=False)
             return None
-        self._bills.start(self._bill(number, call), name="dtpd-bill")
+        self._bills.start(self._bill_call(number, call), name="dtpd-bill")
         return Waits.YET
 
-    async def _bill(self, number: int, call: Call) -> None:
+    async def _bill_call(self, number: int, call: Call) -> None:
         """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
         await self._linked.wait()
-        self._filter.settle(number, await self._pay([call]))
-        self._forward()
-        self._say()
+        self._filter.settle_call(number, await self._pay_calls([call]))
+        self._forward_calls()
+        self._try_flush()
 
-    def _forward(self) -> None:
+    def _forward_calls(self) -> None:
         """What the backend is to get now, in the order in which it was asked."""
         if self._link is not None and (data := self._filter.for_backend()):
             self._link.writer.write(data)
 
-    def _rewrite(self, fields: Headers) -> Headers:
-        return to_grpc_backend(fields, self.exposed.known(self._caller), self.exposed.config.service)
+    def _rewrite_headers(self, fields: Headers) -> Headers:
+        return to_grpc_backend(fields, self.exposed.with_logins(self._caller), self.exposed.config.service)
 
     @property
     def kept(self) -> int:
@@ -88,13 +88,13 @@ class GrpcSession(Conversation):
             return
         self._finishing = True
         self._filter.take_no_more()
-        self._say()
+        self._try_flush()
         if not self._filter.calls and self._task is not None and not self.ended:
             self._task.cancel()
 
-    async def _converse(self) -> None:
+    async def _serve_stream(self) -> None:
         try:
-            await self._in_time(self._serve())
+            await self._in_time(self._serve_calls())
         except Malformed as error:
             await self._in_time(self._answer_late())
             self._tell_malformed(error)
@@ -107,7 +107,7 @@ class GrpcSession(Conversation):
             for task in self._bills:  # nobody can serve these calls any more
                 task.cancel()
         self._finishing = True  # all has been said: a drain that cut the listening short would take it back
-        await self._linger()
+        await self._read_rest()
         self.stream.close()
 
     def _tell_malformed(self, error: Malformed) -> None:
@@ -118,9 +118,9 @@ class GrpcSession(Conversation):
         self.stream.write_eof()
         self.stream.stop(Reason.MALFORMED)
 
-    async def _serve(self) -> None:
+    async def _serve_calls(self) -> None:
         while not self._filter.begun:
-            if not await self._step():
+            if not await self._take_client():
                 return
         dialled = await self.exposed.dial_streams(self._caller)
         if isinstance(dialled, Reason):
@@ -144,7 +144,7 @@ class GrpcSession(Conversation):
 
     # ---- bytes --------------------------------------------------------------------------------------------
 
-    async def _step(self) -> bool:
+    async def _take_client(self) -> bool:
         """Take what the client says next; False at its end. The head of a call may not trickle in."""
         loop = asyncio.get_running_loop()
         halfway = self._filter.halfway
@@ -158,17 +158,17 @@ class GrpcSession(Conversation):
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
         # A field of a head may be a byte, which takes as long as eight of a head in HTTP/1.
-        await self._turn(len(data) // _CHEAP + 8 * (min(len(data), _HEADS) + self._filter.pending))
+        await self._wait_to_parse(len(data) // _CHEAP + 8 * (min(len(data), _HEADS) + self._filter.pending))
         for _ in self._filter.in_turns(data):
             await self._pass_on()
-            await self._turn(PER_TURN)
+            await self._wait_to_parse(PER_TURN)
         await self._pass_on()
         return bool(data)
 
     async def _pass_on(self) -> None:
         """What both sides are to get now, as fast as they take it, and calls are paid."""
-        self._forward()
-        self._flush()
+        self._forward_calls()
+        self._flush_to_client()
         if self._link is not None:
             with contextlib.suppress(OSError):  # reading tells, and may have last words
                 await self._link.writer.drain()
@@ -176,21 +176,21 @@ class GrpcSession(Conversation):
             await asyncio.wait(list(self._bills), return_when=asyncio.FIRST_COMPLETED)
         await self.stream.drain()
 
-    def _flush(self) -> None:
+    def _flush_to_client(self) -> None:
         """What the client is to get, in the order in which it was made."""
         if data := self._filter.for_client():
             self._write_client(data)
 
-    def _say(self) -> None:
+    def _try_flush(self) -> None:
         """The same from outside: who reads from a stream that has broken off is told there."""
         with contextlib.suppress(DtpError):
-            self._flush()
+            self._flush_to_client()
 
     async def _pump_there(self) -> None:
         """To the end of what the client says; without a backend, until a call was told so."""
         await self._pass_on()
         while not (self._filter.lost and self._filter.told):
-            if not await self._step():
+            if not await self._take_client():
                 break
         if self._bills:  # what was asked before the end may still be paid
             await asyncio.wait(list(self._bills))
@@ -204,8 +204,8 @@ class GrpcSession(Conversation):
         try:
             while data := await self._read_backend(READ):
                 self._filter.from_backend(data)
-                self._flush()
-                await self._timed(self.stream.drain, self._bounds.idle)  # perhaps nobody takes anything
+                self._flush_to_client()
+                await self._run_in_time(self.stream.drain, self._bounds.idle)  # perhaps nobody takes anything
                 if self._finishing and not self._filter.calls:
                     return None
         except Malformed:
@@ -221,9 +221,9 @@ class GrpcSession(Conversation):
         self.why = words(reason)
         if not self._filter.lose_backend(reason):
             raise Ended(reason)
-        self._flush()
+        self._flush_to_client()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0 if self._filter.told else _ALONE):
                 await there
         self._filter.take_no_more()
-        self._flush()
+        self._flush_to_client()

@@ -26,7 +26,7 @@ class MalformedRequests:
         #: By identity or source: when its bucket is empty again, by the steady clock.
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
-    def count(self, caller: Caller, now: float) -> float:
+    def count_request(self, caller: Caller, now: float) -> float:
         """Count one; return the seconds after which it is to be answered, 0 for at once."""
         delay = 0.0
         for key in (f"peer {caller.peer}", f"source {source_group(caller.source)}"):

@@ -7,7 +7,7 @@ import asyncio
 from weakref import WeakKeyDictionary
 
 from dtp.net.turns.clock import TurnClock
-from dtp.net.turns.fair_queue import Account, FairQueue
+from dtp.net.turns.fair_queue import FairQueue, ProcessorAccount
 from dtp.net.turns.steps import Fitting
 
 #: Bytes of heads and messages in a turn of the loop: 15 ms of the smallest fields for h11, 2 ms of JSON. Requests as
@@ -31,7 +31,7 @@ class Parsing:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._clock = TurnClock.of(loop)
+        self._clock = TurnClock.of_loop(loop)
         self._left = PER_TURN
         self._counting = False
         self._woken = 0  # in this turn, of those that waited
@@ -39,42 +39,42 @@ class Parsing:
         self._waiting: FairQueue[_Waiter] = FairQueue(self._clock.shares)
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Parsing:
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> Parsing:
         """That of `loop`."""
         known = _PARSING.get(loop)
         if known is None:
             known = _PARSING[loop] = cls(loop)
         return known
 
-    async def turn(self, size: int, account: Account) -> None:
+    async def wait_turn(self, size: int, account: ProcessorAccount) -> None:
         """Return when so many bytes may be parsed, which is to be done at once. More than fit have a turn alone,
         and none at all need none."""
         if not size:
             return
         if not self._counting:
             self._counting = True
-            self._clock.call_at_end(self._renew)
+            self._clock.call_at_end(self._renew_turn)
         comes_first = not self._waiting or not account.is_ahead()  # of those that wait none has had less
         if self._left > 0 and comes_first and not self._clock.has_to_wait(account):
             self._left -= size
             return
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.put(account, (future, size))
+        self._waiting.put_item(account, (future, size))
         await future
 
-    def _renew(self) -> None:
+    def _renew_turn(self) -> None:
         """Wake as many as fit the next turn, by what those took that were woken for this one."""
-        most = self._fitting.next(self._woken, self._clock.spent)
+        most = self._fitting.count_fitting(self._woken, self._clock.spent)
         self._left, self._woken = PER_TURN, 0
         while self._waiting and self._left > 0 and self._woken < most:
-            _, (future, size) = self._waiting.take()
+            _, (future, size) = self._waiting.take_next()
             if not future.done():  # else it was given up
                 future.set_result(None)
                 self._left -= size
                 self._woken += 1
         self._counting = bool(self._waiting or self._woken)
         if self._counting:
-            self._clock.call_at_end(self._renew)
+            self._clock.call_at_end(self._renew_turn)
 
 
 _PARSING: WeakKeyDictionary[asyncio.AbstractEventLoop, Parsing] = WeakKeyDictionary()

@@ -41,39 +41,41 @@ class RpcSession(HttpSession):
         """Whether a rule goes by methods of JSON-RPC."""
         return self.exposed.chain.by_method
 
-    async def _exchange(self, request: h11.Request) -> bool:
+    async def _exchange_message(self, request: h11.Request) -> bool:
         """One message: each of its calls past the policies; those that pass go on together."""
         if not self._judge_origin(request):
-            await self._answer(403, FOREIGN_PAGE, "text/plain", {})
-            return await self._discard()
+            await self._send_answer(403, FOREIGN_PAGE, "text/plain", {})
+            return await self._discard_body()
         if request.method == b"OPTIONS" and self._origin is not None:
-            await self._answer(204, b"", None, _PREFLIGHT)
-            return await self._discard()
+            await self._send_answer(204, b"", None, _PREFLIGHT)
+            return await self._discard_body()
         if request.method != b"POST":
-            await self._answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
-            return await self._discard()
+            await self._send_answer(405, b"JSON-RPC is spoken by POST\n", "text/plain", {"Allow": "POST"})
+            return await self._discard_body()
         if tokens(list(request.headers), b"content-encoding") - {b"identity"}:
-            await self._answer(415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {})
-            return await self._discard()
+            await self._send_answer(
+                415, b"JSON-RPC comes as it is, without Content-Encoding\n", "text/plain", {}
+            )
+            return await self._discard_body()
         config = self.exposed.config
         if config.paths and request.target.decode("ascii") not in config.paths:
-            await self._answer(404, b"JSON-RPC is spoken at other paths here\n", "text/plain", {})
-            return await self._discard()
-        body = await self._body(config.message)
+            await self._send_answer(404, b"JSON-RPC is spoken at other paths here\n", "text/plain", {})
+            return await self._discard_body()
+        body = await self._read_body(config.message)
         if body is None:
             telling = TELLINGS[Reason.SIZE]  # of which calls isn't known
             error = jsonrpc.error(None, telling.json_rpc, telling.words)
             await self._answer_json(telling.http, error, {"Connection": "close"})
             return False
         try:
-            message = await self._parse(body)
+            message = await self._parse_message(body)
         except jsonrpc.Malformed as fault:
             await self._answer_late()
             await self._answer_json(400, jsonrpc.error(None, fault.code, str(fault)))
             return True
         if self._asked is not None:
             self._asked.calls = [call.method for call in message.calls]
-        passed, refusals, first = self._judge(message)
+        passed, refusals, first = self._judge_calls(message)
         backend = await self._paid_backend() if passed else first
         assert backend is not None, "what isn't passed was denied"
         if isinstance(backend, Denial):
@@ -97,18 +99,18 @@ class RpcSession(HttpSession):
             passed_on, self._passed_on = self._passed_on, None
             await self._answer_no_backend(*passed_on, reason, headers)
 
-    async def _parse(self, body: bytes) -> jsonrpc.Message:
+    async def _parse_message(self, body: bytes) -> jsonrpc.Message:
         """The calls in it. Raises `jsonrpc.Malformed`."""
-        await self._turn(len(body))
+        await self._wait_to_parse(len(body))
         return jsonrpc.parse(body, self.exposed.config.batch, alone=self._by_call)
 
-    def _judge(
+    def _judge_calls(
         self, message: jsonrpc.Message
     ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
         """The calls that pass, what is answered to the others, and the first denial."""
         passed, refusals, first = [], [], None
         for call in message.calls:
-            denial = self._ask(Call(self._caller, call.method))
+            denial = self._ask_policies(Call(self._caller, call.method))
             if denial is None:
                 passed.append(call)
                 continue
@@ -121,7 +123,7 @@ class RpcSession(HttpSession):
         self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial
     ) -> None:
         if not refusals:  # notifications are not answered
-            await self._answer(204, b"", None, {})
+            await self._send_answer(204, b"", None, {})
         elif message.batch:
             await self._answer_json(200, refusals)
         else:
@@ -157,13 +159,13 @@ class RpcSession(HttpSession):
     ) -> None:
         body = jsonrpc.forwarded(message, passed)
         kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
-        headers = to_backend(kept, self.exposed.known(self._caller), self.exposed.config.service)
+        headers = to_backend(kept, self.exposed.with_logins(self._caller), self.exposed.config.service)
         headers.append((b"content-length", str(len(body)).encode()))
         if refusals:
             headers = [(key, value) for key, value in headers if key != b"accept-encoding"]
-        await backend.send(h11.Request(method=b"POST", target=request.target, headers=headers))
-        await backend.send(h11.Data(data=body))
-        await backend.send(h11.EndOfMessage())
+        await backend.send_event(h11.Request(method=b"POST", target=request.target, headers=headers))
+        await backend.send_event(h11.Data(data=body))
+        await backend.send_event(h11.EndOfMessage())
         if refusals:
             await self._merge_answer(backend, passed, refusals)
         else:
@@ -180,7 +182,7 @@ class RpcSession(HttpSession):
             failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
             await self._answer_json(200, [*refusals, *failures])
         else:
-            await self._answer(200, body, "application/json", {})
+            await self._send_answer(200, body, "application/json", {})
 
     async def _whole_answer(self, backend: Side) -> bytes | None:
         """The backend's whole answer; None when it is too long, and isn't read to its end."""
@@ -193,14 +195,14 @@ class RpcSession(HttpSession):
                     return None
         return bytes(answer)
 
-    async def _body(self, most: int) -> bytes | None:
+    async def _read_body(self, most: int) -> bytes | None:
         """The request's whole body; None when it is longer than `most`, or says that it will be."""
         if most < self._size < math.inf:
             return None
         body = bytearray()
         if self._client.http.they_are_waiting_for_100_continue:
-            await self._client.send(h11.InformationalResponse(status_code=100, headers=[]))
-        while not isinstance(event := await self._client.event(), h11.EndOfMessage):
+            await self._client.send_event(h11.InformationalResponse(status_code=100, headers=[]))
+        while not isinstance(event := await self._client.next_event(), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 body += event.data
                 self._kept = len(body)
@@ -209,4 +211,4 @@ class RpcSession(HttpSession):
         return bytes(body)
 
     async def _answer_json(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        await self._answer(status, json.dumps(body).encode(), "application/json", headers or {})
+        await self._send_answer(status, json.dumps(body).encode(), "application/json", headers or {})

@@ -55,7 +55,9 @@ class HttpSession(Conversation):
 
     def __init__(self, exposed: Exposed, caller: Caller, stream: Stream, bounds: Bounds) -> None:
         super().__init__(exposed, caller, stream, bounds, keep=_KEEP)
-        self._client = Side(h11.SERVER, self._read_more, self._write_client, stream.drain, self._turn)
+        self._client = Side(
+            h11.SERVER, self._read_more, self._write_client, stream.drain, self._wait_to_parse
+        )
         self._backend: Side | None = None
         #: How it ends that takes up nothing new; None while it goes on.
         self._end: Ending | None = None
@@ -101,7 +103,7 @@ class HttpSession(Conversation):
 
     def _go_over(self) -> bool:
         """Between two requests: whether what serves in the place of `exposed` has taken this over."""
-        successor = self._successor()
+        successor = self._find_successor()
         if successor is None:
             return False
         self._end = None
@@ -110,7 +112,7 @@ class HttpSession(Conversation):
         self._patience = self._bounds.idle or _KEEP
         return True
 
-    def _successor(self) -> Exposed | None:
+    def _find_successor(self) -> Exposed | None:
         """What serves in the place of `exposed`, if this can go on there."""
         end = self._end
         found = None if end is None or end.successor is None else end.successor(self.stream.connection)
@@ -124,20 +126,20 @@ class HttpSession(Conversation):
     def _is_asking(self) -> bool:
         return not self._let_in
 
-    async def _converse(self) -> None:
+    async def _serve_stream(self) -> None:
         try:
-            await self._serve()
+            await self._serve_requests()
         except h11.RemoteProtocolError as error:
             if not await self._answer_malformed(error):
                 self.stream.reset(Reason.MALFORMED)
                 return
         except h11.LocalProtocolError as error:
-            self._fail(Reason.BACKEND_BROKE, str(error))
+            self._reset_stream(Reason.BACKEND_BROKE, str(error))
             return
         finally:
-            self._note()
+            self._note_answered()
             del self._client  # which refers to this session: only a collection would free them
-        await self._linger()
+        await self._read_rest()
         self.stream.close()
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> bool:
@@ -147,31 +149,31 @@ class HttpSession(Conversation):
         if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
         if self._asked is None:
-            self._begin(b"-", b"-")
+            self._begin_request(b"-", b"-")
         try:
-            await self._bounded(self._answer_late())
+            await self._run_bounded(self._answer_late())
             body = f"{self.why}\n".encode()
             end = {"Connection": "close"}
-            await self._bounded(self._answer(error.error_status_hint, body, "text/plain", end))
+            await self._run_bounded(self._send_answer(error.error_status_hint, body, "text/plain", end))
         except (DtpError, h11.LocalProtocolError):
             return False
         return True
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
+    async def _serve_requests(self) -> None:
         while True:
             self._moved, self._let_in = 0, False  # with the head may come the body
             self._kept = 0
             self._go_over()
-            request = await self._request()
+            request = await self._read_request()
             if request is None:
                 return
             self._head_only, self._old = request.method == b"HEAD", request.http_version < b"1.1"
             self._size = _body_size(request)
-            self._begin(request.method, request.target)
+            self._begin_request(request.method, request.target)
             try:
-                keep = await self._bounded(self._take_up(request))
+                keep = await self._run_bounded(self._take_up(request))
             except (Ended, OSError) as error:
                 if self._broke_untold(error):
                     reason = Reason.BACKEND_BROKE
@@ -181,20 +183,20 @@ class HttpSession(Conversation):
                     raise
                 self.why = words(error.reason if isinstance(error, Ended) else reason)
                 self._drop_link()
-                await self._bounded(self._fail_request(reason, {"Connection": "close"}))
+                await self._run_bounded(self._fail_request(reason, {"Connection": "close"}))
                 return
-            self._note()
-            if not keep or not self._client.reusable():
+            self._note_answered()
+            if not keep or not self._client.try_reuse():
                 return
 
-    def _begin(self, method: bytes, target: bytes) -> None:
+    def _begin_request(self, method: bytes, target: bytes) -> None:
         path = target.partition(b"?")[0]
         now = asyncio.get_running_loop().time()
         self._asked = _Asked(
             method.decode("ascii", "replace"), path.decode("ascii", "replace"), now, self.counts.sent
         )
 
-    def _note(self) -> None:
+    def _note_answered(self) -> None:
         """Count the request that was being answered, once, and log it if that is wanted."""
         asked, status = self._asked, self._status
         self._asked, self._status = None, 0
@@ -202,7 +204,7 @@ class HttpSession(Conversation):
             return
         seconds, sent = asyncio.get_running_loop().time() - asked.since, self.counts.sent - asked.sent
         request = Answered(asked.method, asked.path, status, sent, seconds, asked.calls)
-        self.exposed.answered(self._caller, request)
+        self.exposed.note_answered(self._caller, request)
 
     async def _take_up(self, request: h11.Request) -> bool:
         """Refuse what could be read in two ways, and pass other requests on; True when another one may follow."""
@@ -212,11 +214,11 @@ class HttpSession(Conversation):
         if two_ways is not None:
             self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
             await self._answer_late()
-            await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
+            await self._send_answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
             return False
-        return await self._exchange(request)
+        return await self._exchange_message(request)
 
-    async def _bounded(self, doing: Awaitable[_T]) -> _T:
+    async def _run_bounded(self, doing: Awaitable[_T]) -> _T:
         """As long as one request may take, while somebody wants it."""
         self._look_later()
         try:
@@ -225,9 +227,9 @@ class HttpSession(Conversation):
             self._looking.cancel()
 
     def _look_later(self) -> None:
-        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._check_idle)
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         """End an exchange whose client is gone, or that is idle.
 
         While the backend has the word nobody reads from the client, and while one takes nothing, from neither.
@@ -241,7 +243,7 @@ class HttpSession(Conversation):
         else:
             self._look_later()
 
-    async def _request(self) -> h11.Request | None:
+    async def _read_request(self) -> h11.Request | None:
         """The next request's head; None when the client has ended."""
         client = self._client
         if client.http.trailing_data[0]:
@@ -252,7 +254,7 @@ class HttpSession(Conversation):
                 return None
             client.http.receive_data(data)
         self._head_time = conversation.HEAD_TIME
-        event = await client.event()
+        event = await client.next_event()
         self._head_time = None
         if isinstance(event, h11.ConnectionClosed):
             return None
@@ -271,7 +273,7 @@ class HttpSession(Conversation):
         except TimeoutError:
             raise Ended(Reason.IDLE) from None
         self._head_time -= loop.time() - began
-        return await self._counted(data)
+        return await self._count_read(data)
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None if nothing comes for too long."""
@@ -295,36 +297,38 @@ class HttpSession(Conversation):
         finally:
             self._idle = None
             dropping.cancel()
-        return await self._counted(data)  # what has come is answered, whatever it has to wait for
+        return await self._count_read(data)  # what has come is answered, whatever it has to wait for
 
-    async def _exchange(self, request: h11.Request) -> bool:
+    async def _exchange_message(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
         if self._only_websockets and (no := self._no_websocket(request)) is not None:
             status, body = no
-            await self._answer(status, body, "text/plain", {"Upgrade": "websocket"} if status == 426 else {})
-            return await self._discard()
+            await self._send_answer(
+                status, body, "text/plain", {"Upgrade": "websocket"} if status == 426 else {}
+            )
+            return await self._discard_body()
         if request.method == b"CONNECT":
-            await self._answer(405, b"there are no tunnels here\n", "text/plain", {})
-            return await self._discard()
-        denial = self._ask(self._as_call(request))
+            await self._send_answer(405, b"there are no tunnels here\n", "text/plain", {})
+            return await self._discard_body()
+        denial = self._ask_policies(self._as_call(request))
         if denial is not None:
-            await self._refuse(denial)
-            return await self._discard()
+            await self._refuse_request(denial)
+            return await self._discard_body()
         headers = to_backend(
-            list(request.headers), self.exposed.known(self._caller), self.exposed.config.service
+            list(request.headers), self.exposed.with_logins(self._caller), self.exposed.config.service
         )
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
-            await self._client.event()  # its end, which is one, too
+            await self._client.next_event()  # its end, which is one, too
         if (
             self.stream.write_error is not None
         ):  # given up while it waited here: a flood of those opens thousands
             raise Ended(Reason.CLIENT_GONE)
         backend = await self._paid_backend()
         if isinstance(backend, Denial):
-            await self._refuse(backend)
-            return await self._discard()
+            await self._refuse_request(backend)
+            return await self._discard_body()
         self._let_in = True
         while isinstance(backend, Side):
             # A backend may close a connection that it kept just when a request comes: then nothing was done.
@@ -337,7 +341,7 @@ class HttpSession(Conversation):
                 self._drop_link()
             backend = await self._open_backend()
         await self._fail_request(backend)
-        return await self._discard()
+        return await self._discard_body()
 
     def _as_call(self, request: h11.Request) -> Call:
         """What rules are asked about; without one about methods, nobody need know in which ways it can be read."""
@@ -371,9 +375,9 @@ class HttpSession(Conversation):
 
     async def _pass_request(self, backend: Side, head: h11.Request, *, bodyless: bool) -> bool:
         """One request and its answer; True when another one may follow."""
-        await backend.send(head)
+        await backend.send_event(head)
         if bodyless:
-            await backend.send(h11.EndOfMessage())
+            await backend.send_event(h11.EndOfMessage())
             if await self._pass_answer(backend):
                 await self._pass_protocol(backend)
                 return False
@@ -402,12 +406,12 @@ class HttpSession(Conversation):
 
     async def _pass_body(self, backend: Side) -> None:
         while True:
-            event = await self._client.event()
+            event = await self._client.next_event()
             if isinstance(event, h11.EndOfMessage):
                 # Fields behind the body end here (RFC 9110, 6.5.1): backends may take them for the head's.
-                await backend.send(h11.EndOfMessage())
+                await backend.send_event(h11.EndOfMessage())
                 return
-            await backend.send(event)
+            await backend.send_event(event)
 
     async def _pass_answer(self, backend: Side) -> bool:
         """Everything that the backend answers; True when it changed the protocol."""
@@ -416,7 +420,7 @@ class HttpSession(Conversation):
             if isinstance(event, h11.InformationalResponse):
                 if self._old:  # and has not asked for another protocol
                     continue
-                await self._client.send(
+                await self._client.send_event(
                     h11.InformationalResponse(
                         status_code=event.status_code,
                         headers=to_client(list(event.headers), event.status_code),
@@ -428,22 +432,22 @@ class HttpSession(Conversation):
                     return True
             elif isinstance(event, h11.Response):
                 if self._only_websockets and event.status_code < 300:
-                    await self._answer(502, _NO_WEBSOCKET, "text/plain", {})
+                    await self._send_answer(502, _NO_WEBSOCKET, "text/plain", {})
                     return False
-                headers = self._told(to_client(list(event.headers), event.status_code), most=0)
+                headers = self._answer_headers(to_client(list(event.headers), event.status_code), most=0)
                 await self._begin_answer(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
                 )
             elif isinstance(event, h11.EndOfMessage):
                 fields = [] if self._old else behind_body(list(event.headers))
-                await self._client.send(h11.EndOfMessage(headers=fields))
+                await self._client.send_event(h11.EndOfMessage(headers=fields))
                 return False
             else:
-                await self._client.send(event)
+                await self._client.send_event(event)
 
     async def _pass_protocol(self, backend: Side) -> None:
         """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
-        self._note()  # what follows may take hours
+        self._note_answered()  # what follows may take hours
         assert self._link is not None
         writer = self._link.writer
         first, answered = self._client.http.trailing_data[0], backend.http.trailing_data[0]
@@ -469,7 +473,7 @@ class HttpSession(Conversation):
         self._origin = origin if passes else None
         return passes
 
-    def _told(self, headers: Headers, *, most: int = _DISCARD) -> Headers:
+    def _answer_headers(self, headers: Headers, *, most: int = _DISCARD) -> Headers:
         """The fields of an answer, with word that it is the last, and to the browser that its page may read it.
 
         It is the last where more than `most` bytes of the request are yet to come.
@@ -478,7 +482,7 @@ class HttpSession(Conversation):
         # Who waits for 100 and gets this may send its body, or the next request: nobody could tell them apart.
         # A stream of WebSockets alone is one request, also of the price: another one takes another stream.
         last = (
-            (self._end is not None and self._successor() is None)
+            (self._end is not None and self._find_successor() is None)
             or (self._only_websockets and self._let_in)
             or http.they_are_waiting_for_100_continue
         )
@@ -490,38 +494,38 @@ class HttpSession(Conversation):
         kept = [(name, value) for name, value in headers if not name.startswith(b"access-control-")]
         return [*kept, (b"access-control-allow-origin", self._origin), (b"vary", b"origin")]
 
-    async def _refuse(self, denial: Denial) -> None:
+    async def _refuse_request(self, denial: Denial) -> None:
         body = f"{denial.policy}: {denial.why}\n".encode()
-        await self._answer(TELLINGS[denial.reason].http, body, "text/plain", retry_after(denial.retry))
+        await self._send_answer(TELLINGS[denial.reason].http, body, "text/plain", retry_after(denial.retry))
 
     async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
         telling = TELLINGS[reason]
         fields = {**retry_after(telling.retry), **(headers or {})}
-        await self._answer(telling.http, f"{telling.words}\n".encode(), "text/plain", fields)
+        await self._send_answer(telling.http, f"{telling.words}\n".encode(), "text/plain", fields)
 
-    async def _answer(self, status: int, body: bytes, kind: str | None, extra: dict[str, str]) -> None:
+    async def _send_answer(self, status: int, body: bytes, kind: str | None, extra: dict[str, str]) -> None:
         headers: Headers = [(b"via", b"1.1 dtpd"), *((k.encode(), v.encode()) for k, v in extra.items())]
         if kind is not None:
             headers += [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
         client = self._client
         phrase = HTTPStatus(status).phrase.encode()
-        head = h11.Response(status_code=status, headers=self._told(headers), reason=phrase)
+        head = h11.Response(status_code=status, headers=self._answer_headers(headers), reason=phrase)
         await self._begin_answer(head)
         if body and not self._head_only:
-            await client.send(h11.Data(data=body))
-        await client.send(h11.EndOfMessage())
+            await client.send_event(h11.Data(data=body))
+        await client.send_event(h11.EndOfMessage())
 
     async def _begin_answer(self, head: h11.Response) -> None:
         self._status = head.status_code
-        await self._client.send(head)
+        await self._client.send_event(head)
 
-    async def _discard(self) -> bool:
+    async def _discard_body(self) -> bool:
         """Read the rest of a request that was answered already; False when it is too long, or nothing follows."""
         if self._client.http.our_state is h11.MUST_CLOSE:
             return False
         left = _DISCARD
         while self._client.http.their_state is h11.SEND_BODY:
-            event = await self._client.event()
+            event = await self._client.next_event()
             if isinstance(event, h11.Data):
                 left -= len(event.data)
                 if left < 0:
@@ -533,15 +537,15 @@ class HttpSession(Conversation):
     async def _paid_backend(self) -> Side | Denial | Reason:
         """A backend for what was let in, which is paid once there is one; why it isn't paid; why there is none."""
         backend = await self._open_backend()
-        if not (calls := self._held()):  # nothing costs
+        if not (calls := self._held_calls()):  # nothing costs
             return backend
         if isinstance(backend, Reason):
-            self._release(calls, paid=False)
+            self._release_calls(calls, paid=False)
             return backend
         # Who doesn't pay, or takes its time with it, holds none.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
         try:
-            denial = await self._pay(calls)
+            denial = await self._pay_calls(calls)
         finally:
             dropping.cancel()
         if denial is not None:
@@ -561,13 +565,13 @@ class HttpSession(Conversation):
             return dialled
         self._link = dialled
         writer = dialled.writer
-        self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain, self._turn)
+        self._backend = Side(h11.CLIENT, self._read_backend, writer.write, writer.drain, self._wait_to_parse)
         self._backend.since = asyncio.get_running_loop().time()
         return self._backend
 
     def _keep_link(self, backend: Side) -> None:
         """Another request may use it, if the backend lets it, and has not said more than was asked."""
-        if not backend.http.trailing_data[0] and backend.reusable():
+        if not backend.http.trailing_data[0] and backend.try_reuse():
             backend.used, backend.since = True, asyncio.get_running_loop().time()
         else:
             self._drop_link()

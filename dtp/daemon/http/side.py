@@ -52,7 +52,7 @@ class Side:
         #: Of a backend's side: whether it has answered before, and when it did last, or was dialled.
         self.used, self.since = False, 0.0
 
-    async def event(self) -> Any:
+    async def next_event(self) -> Any:
         """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
         event, self._next = self._next, None
         while event is None or event is h11.NEED_DATA:
@@ -61,13 +61,13 @@ class Side:
                 data = await self._read(conversation.READ)
                 self.http.receive_data(data)
             if self._turn is not None:
-                await self._turn(self._cost(data))
+                await self._turn(self._parse_cost(data))
             event = self.http.next_event()
         if isinstance(event, h11.Request | h11.Response):  # one that only informs has a head behind it
             self._at_fields = False
             self._at_chunk = self._has_chunks(event)
         if isinstance(event, h11.Data):
-            return await self._joined(event)
+            return await self._join_data(event)
         if isinstance(event, h11.RemoteProtocolError):
             raise event
         return event
@@ -78,7 +78,7 @@ class Side:
             return False
         return any(name == b"transfer-encoding" for name, _ in head.headers)
 
-    def _cost(self, data: bytes) -> int:
+    def _parse_cost(self, data: bytes) -> int:
         """Bytes that are understood next, of which `data` were read last: of fields that are whole all count.
 
         Raises `h11.RemoteProtocolError` for what takes h11 seconds to refuse.
@@ -103,7 +103,7 @@ class Side:
         if self.http.their_state is h11.IDLE and fields.count(b"\n") > MOST_FIELDS + 2:
             raise h11.RemoteProtocolError(f"more than {MOST_FIELDS} fields")
 
-    async def _joined(self, first: h11.Data) -> h11.Data:
+    async def _join_data(self, first: h11.Data) -> h11.Data:
         """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
         data, piece = [first.data], first
         for _ in range(_PIECES):
@@ -124,14 +124,14 @@ class Side:
         return h11.Data(data=b"".join(data))
 
     def _comes_to_fields(self, piece: h11.Data) -> bool:
-        """Whether what was read behind `piece` is the last chunk's line. Raises as `_cost` does."""
+        """Whether what was read behind `piece` is the last chunk's line. Raises as `_parse_cost` does."""
         self._at_fields, self._at_chunk = False, piece.chunk_end
         judged = piece.chunk_end and self._turn is not None
         if judged and (last := _is_last_chunk(self.http.trailing_data[0])) is not None:
             self._at_fields, self._at_chunk = last, False
         return self._at_fields
 
-    async def send(self, event: Any) -> None:
+    async def send_event(self, event: Any) -> None:
         """Send it, as fast as the other side takes it."""
         if isinstance(event, h11.Request):
             self._head_only = event.method == b"HEAD"
@@ -140,7 +140,7 @@ class Side:
             self._write(data)
             await self._drain()
 
-    def reusable(self) -> bool:
+    def try_reuse(self) -> bool:
         """Whether another exchange may follow; then this side is ready for it."""
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             self.http.start_next_cycle()
@@ -178,7 +178,7 @@ async def answered(backend: Side) -> Any:
     """What the backend says next. Raises `Ended` when it says nothing more, what is no HTTP, or an answer with two
     lengths (RFC 9112, 6.3)."""
     try:
-        event = await backend.event()
+        event = await backend.next_event()
     except h11.RemoteProtocolError:
         raise Ended(Reason.BACKEND_BROKE) from None
     if isinstance(event, h11.ConnectionClosed):

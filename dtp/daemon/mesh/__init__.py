@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Member:
     """What a daemon is among nodes: here, nothing. `dtp.daemon.mesh.member` has one that is a node.
 
-    Called in this order: `open`, `change`, `leave`, `close`; `open` does nothing where it is open.
+    Called in this order: `open`, `change_config`, `leave_network`, `close`; `open` does nothing where it is open.
     """
 
     #: How connections of forwards that don't pay come about; None: plainly.
@@ -36,16 +36,16 @@ class Member:
     async def open(self, listener: Listener, config: Config) -> None:
         """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
 
-    async def change(self, config: Config) -> None:
+    async def change_config(self, config: Config) -> None:
         """Go by a file that was read anew: what is announced, where it listens, and topics. Raise `TopicError`."""
 
-    async def leave(self, *, goodbye: bool = True) -> None:
+    async def leave_network(self, *, goodbye: bool = True) -> None:
         """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
 
     async def close(self) -> None:
         """End all of it. Idempotent."""
 
-    async def accept(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve a connection of another node until it ends."""
 
     @property
@@ -58,7 +58,7 @@ class Member:
         """The DHT, of a node that finds others by it and is open."""
         return None
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """What the status of the daemon says besides."""
         return {}
 

@@ -24,11 +24,11 @@ class CarriedTopic:
     async def open(self) -> None:
         """Join. Raise `TopicError`."""
         await self._stack.enter_async_context(self.topic)
-        reading = SupervisedTask(self._read, name=f"dtpd-topic-{self.topic.name}")
+        reading = SupervisedTask(self._count_messages, name=f"dtpd-topic-{self.topic.name}")
         reading.start()
         self._stack.push_async_callback(reading.stop)
 
-    async def _read(self) -> None:
+    async def _count_messages(self) -> None:
         async for message in self.topic:
             self.messages += 1
             self.size += len(message.data)
@@ -46,16 +46,18 @@ class CarriedTopics:
         self._node, self._history = node, history
         self._carried: dict[str | PrivateTopic, CarriedTopic] = {}
 
-    async def carry(self, topics: Sequence[str | PrivateTopic]) -> None:
+    async def carry_topics(self, topics: Sequence[str | PrivateTopic]) -> None:
         """Join those that aren't carried yet, and leave the others. Raise `TopicError`, `ConfigError` for a key."""
-        new = {each: CarriedTopic(await self._topic(each)) for each in topics if each not in self._carried}
+        new = {
+            each: CarriedTopic(await self._make_topic(each)) for each in topics if each not in self._carried
+        }
         for each in [each for each in self._carried if each not in topics]:
             await self._carried.pop(each).close()
         for each, carried in new.items():
             await carried.open()
             self._carried[each] = carried
 
-    async def _topic(self, topic: str | PrivateTopic) -> Topic:
+    async def _make_topic(self, topic: str | PrivateTopic) -> Topic:
         name, key = topic, None
         if isinstance(topic, PrivateTopic):
             name, key = topic.name, await asyncio.to_thread(topic.read_key)
@@ -63,9 +65,9 @@ class CarriedTopics:
 
     async def close(self) -> None:
         """Leave all. Idempotent."""
-        await self.carry(())
+        await self.carry_topics(())
 
-    def status(self) -> list[dict[str, Any]]:
+    def list_status(self) -> list[dict[str, Any]]:
         """For the status of the daemon."""
         return [
             {

@@ -38,7 +38,7 @@ class NodeMember(Member):
     is_node = True
 
     def __init__(
-        self, config: model.Node, identity: Identity, limits: Limits, network: PrivateNetwork | None
+        self, config: model.NodeSettings, identity: Identity, limits: Limits, network: PrivateNetwork | None
     ) -> None:
         self._config, self._identity, self._network = config, identity, network
         gossip = GossipLimits(held_time=max(GOSSIP.held_time, config.history), held=config.history_size)
@@ -46,7 +46,7 @@ class NodeMember(Member):
         self._node: Node | None = None
         self._topics: CarriedTopics | None = None
         self.takes_links = False
-        self.dial = self._dial
+        self.dial = self._dial_address
 
     async def open(self, listener: Listener, config: model.Config) -> None:
         """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
@@ -71,17 +71,17 @@ class NodeMember(Member):
         await node.__aenter__()
         self.takes_links = True
         self._topics = CarriedTopics(node, config.node.history)
-        await self._topics.carry((*config.node.topics, *config.node.private_topics))
+        await self._topics.carry_topics((*config.node.topics, *config.node.private_topics))
 
-    async def change(self, config: model.Config) -> None:
+    async def change_config(self, config: model.Config) -> None:
         """Announce, listen and carry topics as `config` now says. Raise `TopicError`."""
         if self._node is None or self._topics is None or config.node is None:
             return
         self._node.reach.use_listener(self._node.listener)
         self._node.announce(announced(config))
-        await self._topics.carry((*config.node.topics, *config.node.private_topics))
+        await self._topics.carry_topics((*config.node.topics, *config.node.private_topics))
 
-    async def leave(self, *, goodbye: bool = True) -> None:
+    async def leave_network(self, *, goodbye: bool = True) -> None:
         """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
         self.takes_links = False
         if self._topics is not None:
@@ -91,20 +91,20 @@ class NodeMember(Member):
 
     async def close(self) -> None:
         """End all of it. Idempotent."""
-        await self.leave()
+        await self.leave_network()
         if self._node is not None:
             await self._node.__aexit__(None, None, None)
 
     # ---- connections --------------------------------------------------------------------------------------
 
-    async def accept(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve a connection of another node until it ends; abort it while this node isn't open."""
         if self._node is None:
             connection.abort(CloseCode.SHUTDOWN, "the node isn't open yet")
         else:
             await self._node.links.accept(connection)
 
-    async def _dial(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+    async def _dial_address(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
         """Connect as the node does: by what it knows and can ask, direct or by a relay. See `Dial`."""
         assert self._node is not None, "forwards dial once the node is open"
         return await self._node.connect(address, resolvers=resolvers)
@@ -121,7 +121,7 @@ class NodeMember(Member):
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """Return peers, topics and the DHT as `dtpd status` shows them; empty while this is no node."""
         node = self._node
         if node is None or self._topics is None or not self.takes_links:
@@ -139,7 +139,7 @@ class NodeMember(Member):
             "known": len(known),
             "links": len(node.links),
             "peers": _peers(node, known),
-            "topics": self._topics.status(),
+            "topics": self._topics.list_status(),
             "gossip": dict(node.gossip.counts),
             "upgrades": {name: reach.counters[name] for name in ("upgrades", "direct", "relayed", "punched")},
         }

@@ -73,7 +73,7 @@ class Few:
         #: Lines of this second, by caller.
         self._logged: Counter[str] = Counter()
 
-    def may(self, who: str = "") -> bool:
+    def may_log(self, who: str = "") -> bool:
         """Whether one more may be logged, of the caller `who` if it is one's."""
         now = time.monotonic()
         if now - self._since >= 1.0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Upper bounds of the times that are told apart, seconds; what takes longer is counted as "+Inf".
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: As `Requests.status` names them.
+#: As `Requests.get_status` names them.
 WITHIN = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
 #: As long as there are no more requests, each one's time is told.
 FEW = 100
@@ -56,7 +56,7 @@ class Requests:
         #: Of the first requests.
         self._times: list[float] = []
 
-    def add(self, request: Answered) -> None:
+    def add_request(self, request: Answered) -> None:
         """Count it."""
         self._statuses[f"{request.status // 100}xx" if request.status else "none"] += 1
         self._within[bisect_left(BOUNDS, request.seconds)] += 1
@@ -64,7 +64,7 @@ class Requests:
         if len(self._times) < FEW:
             self._times.append(round(request.seconds, 6))
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """As JSON has it: `within` counts those that took longer than the bound before, and at most this one; `times`
         are those of the first `FEW` requests."""
         return {
@@ -77,8 +77,8 @@ class Requests:
 
 
 def quantile(told: Mapping[str, Any], part: float) -> float | None:
-    """The time in which `part` (0 to 1) of the requests in a `Requests.status` were answered, seconds; None without
-    requests.
+    """The time in which `part` (0 to 1) of the requests in a `Requests.get_status` were answered, seconds; None
+    without requests.
 
     Of those whose times are all told it is the time of one of them. Of more it is taken to be spread evenly between
     two bounds, and the last bound stands for what took longer.

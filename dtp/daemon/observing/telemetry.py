@@ -47,7 +47,7 @@ class Exporter:
         self._every, self._make = settings.every, make
         self._away = False
         self._stop = asyncio.Event()
-        self._task = SupervisedTask(self._run, name="dtpd-telemetry")
+        self._task = SupervisedTask(self._send_repeatedly, name="dtpd-telemetry")
         self._task.start()
 
     async def close(self) -> None:
@@ -55,16 +55,16 @@ class Exporter:
         self._stop.set()
         await self._task.finish()
 
-    async def _run(self) -> None:
+    async def _send_repeatedly(self) -> None:
         ends = False
         while not ends:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._stop.wait()
             ends = self._stop.is_set()
-            await self._send()
+            await self._send_once()
 
-    async def _send(self) -> None:
+    async def _send_once(self) -> None:
         try:
             body = self._make()
             if body is None:
@@ -120,9 +120,9 @@ class Spans:
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST)
         self._resource = _resource(identity)
         self._left_out = 0
-        self.exporter = Exporter(settings, "/v1/traces", self._body)
+        self.exporter = Exporter(settings, "/v1/traces", self._make_body)
 
-    def add(self, name: str, seconds: float, attributes: Mapping[str, str | int], why: str) -> None:
+    def add_span(self, name: str, seconds: float, attributes: Mapping[str, str | int], why: str) -> None:
         """A stream has ended now, after `seconds`; `why` if it broke off."""
         self._left_out += len(self._waiting) == MOST
         end = time.time_ns()
@@ -139,7 +139,7 @@ class Spans:
             span["status"] = {"code": _ERROR, "message": why}
         self._waiting.append(span)
 
-    def _body(self) -> dict[str, Any] | None:
+    def _make_body(self) -> dict[str, Any] | None:
         if not self._waiting:
             return None
         spans = list(self._waiting)
@@ -161,20 +161,20 @@ class Figures:
         """`collect` gives metric families of prometheus_client."""
         self._collect, self._began = collect, str(time.time_ns())
         self._resource = _resource(identity)
-        self.exporter = Exporter(settings, "/v1/metrics", self._body)
+        self.exporter = Exporter(settings, "/v1/metrics", self._make_body)
 
-    def _body(self) -> dict[str, Any]:
+    def _make_body(self) -> dict[str, Any]:
         now = str(time.time_ns())
-        metrics = [self._metric(family, now) for family in self._collect()]
+        metrics = [self._make_metric(family, now) for family in self._collect()]
         return {
             "resourceMetrics": [
                 {"resource": self._resource, "scopeMetrics": [{"scope": _SCOPE, "metrics": metrics}]},
             ]
         }
 
-    def _metric(self, family: Any, now: str) -> dict[str, Any]:
+    def _make_metric(self, family: Any, now: str) -> dict[str, Any]:
         if family.type == "histogram":
-            return self._histogram(family, now)
+            return self._make_histogram(family, now)
         counter = family.type == "counter"
         points = [
             {
@@ -195,7 +195,7 @@ class Figures:
             "sum" if counter else "gauge": told,
         }
 
-    def _histogram(self, family: Any, now: str) -> dict[str, Any]:
+    def _make_histogram(self, family: Any, now: str) -> dict[str, Any]:
         """Samples of a name's `_bucket` (which count all that is below, in order), `_sum` and `_count`, as points."""
         points: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         for sample in family.samples:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.chain.model import SUI_COIN, canonical_id
 from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
-from dtp.daemon.config.model import Budget
+from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.calls import Calls, count_on
 from dtp.errors import LimitError
 from dtp.identity import Identity
@@ -92,7 +92,7 @@ class Buyer:
     def __init__(
         self,
         wallet: Wallet,
-        budget: Budget,
+        budget: BudgetSettings,
         identity: Identity,
         limits: Limits,
         psk: bytes | None,
@@ -126,13 +126,13 @@ class Buyer:
     def _signed(self) -> int:
         """What was ever signed for the service, at most: what those that were killed had reserved counts."""
         if self._earlier is None:
-            self._earlier = sum(lane.most_signed for lane in self._lanes())
+            self._earlier = sum(lane.most_signed for lane in self._list_lanes())
         return self._earlier + self._past + sum(map(_spent, self._meters))
 
     @property
     def _surely_signed(self) -> int:
         """The same at least: by what is remembered, and by the vouchers of connections that go on."""
-        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._lanes()}
+        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._list_lanes()}
         for newest in (meter.payer.newest for meter in self._meters):
             if newest is not None:
                 voucher = newest.voucher
@@ -140,7 +140,7 @@ class Buyer:
                 amounts[place] = max(voucher.amount, amounts.get(place, 0))
         return sum(amounts.values())
 
-    def _lanes(self) -> list[PayerLane]:
+    def _list_lanes(self) -> list[PayerLane]:
         store, here = self._wallet.store, self._wallet.chain.chain_id  # which is known by now
         return [lane for each in self._services for lane in store.lanes_for(here, *each)]
 
@@ -165,13 +165,13 @@ class Buyer:
         live = sum(map(_spent, self._meters))
         return self._budget.most - (self.spent - live) - sum(self._lent.values())
 
-    def _lend(self, borrower: object, amount: int) -> int:
+    def _lend_amount(self, borrower: object, amount: int) -> int:
         """Let a connection spend so much more, or what is left; how much it is."""
         amount = max(0, min(amount, self._left))
         self._lent[borrower] = self._lent.get(borrower, 0) + amount
         return amount
 
-    async def dial(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
+    async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """A connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
         if self._budget.most and self._left <= 0:
             return await self._dial_for_nothing(address)
@@ -179,11 +179,11 @@ class Buyer:
         first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
         try:
             try:
-                return await self._dial(address, first)
+                return await self._dial_metered(address, first)
             except BudgetTooSmall as fault:
                 if not first < fault.least <= self._left:
                     raise
-                return await self._dial(address, fault.least)
+                return await self._dial_metered(address, fault.least)
         except ConnectionRefused as refused:
             if refused.detail != CloseDetail.SERVICE_FREE:
                 raise
@@ -198,33 +198,33 @@ class Buyer:
     async def _dial_for_nothing(self, address: Address) -> Connection:
         """A connection under a pass: nothing is left to pay with."""
         try:
-            return await self._dial(address, 0)
+            return await self._dial_metered(address, 0)
         except (BudgetTooSmall, NoPass) as fault:
             raise BudgetUsedUp(
                 f"{address}: all of the budget of {money(self._budget.most, SUI_COIN)} is spent"
-                f"{self._until()}; raise `most` of the forward's `budget`, and reload"
+                f"{self._period_text()}; raise `most` of the forward's `budget`, and reload"
             ) from fault
 
-    def _until(self) -> str:
+    def _period_text(self) -> str:
         every = self._budget.every
         if every is None:
             return ""
         left = (self._period + 1) * every - self._clock()
         return f" for another {span(round(left * 1000))}"
 
-    async def _dial(self, address: Address, amount: int) -> Metered:
+    async def _dial_metered(self, address: Address, amount: int) -> Metered:
         """A connection that may spend so much at first."""
         borrower = object()
-        amount = self._lend(borrower, amount)
+        amount = self._lend_amount(borrower, amount)
         try:
-            connection = await self._connect(address, amount)
+            connection = await self._connect_metered(address, amount)
         except BaseException:
             del self._lent[borrower]
             raise
-        self._count(connection, borrower)
+        self._count_spending(connection, borrower)
         return connection
 
-    async def _connect(self, address: Address, amount: int) -> Metered:
+    async def _connect_metered(self, address: Address, amount: int) -> Metered:
         signer = self._wallet.chain.signer
         assert signer is not None, "the client was made with one"
         calls = Calls(self._budget.calls, asyncio.get_running_loop().time)
@@ -244,7 +244,7 @@ class Buyer:
             most_per_day=self._budget.per_day,
             longest_lock=self._budget.longest_lock,
             max_gas=self._budget.max_gas,
-            on_charge=lambda units, amount, locked: calls.agree(units),
+            on_charge=lambda units, amount, locked: calls.agrees_to(units),
             spending=Spending(charge_units=0, when_answered=self._budget.when_answered),
         )
         count_on(connection, calls)
@@ -256,11 +256,11 @@ class Buyer:
             return self._budget.per_host
         return max(_BUDGETS_LOCKED * self._budget.most, _LEAST_LOCKED)
 
-    def _count(self, connection: Metered, borrower: object) -> None:
+    def _count_spending(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter
         assert isinstance(meter, ClientMeter)
         assert isinstance(meter.deal, Purchase)
-        meter.deal.lend = lambda amount: self._lend(borrower, amount)
+        meter.deal.lend = lambda amount: self._lend_amount(borrower, amount)
         self._meters.add(meter)
         before = connection.on_end
 

@@ -40,7 +40,7 @@ class Calls:
         self._room = 0.0 if rate is None else rate.amount
         self._filled = clock()
 
-    def agree(self, units: int) -> bool:
+    def agrees_to(self, units: int) -> bool:
         """Whether to pay for so many more."""
         if self.agreed + units > self.sent:
             self.declined["calls"] += units
@@ -92,17 +92,17 @@ class CallReader:
         self._kept = bytearray()
         self._skip = 0  # bytes that are of no interest
         self._body: bytearray | None = None  # of a request that may be a batch, as far as it has come
-        self._read: Callable[[], bool] = self._begin
+        self._read: Callable[[], bool] = self._read_preface
 
-    def feed(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:
         """The next bytes."""
-        if self._read == self._ignore:
+        if self._read == self._ignore_rest:
             return
         self._kept += data
-        while self._take() and self._read():
+        while self._skip_bytes() and self._read():
             pass
 
-    def _take(self) -> bool:
+    def _skip_bytes(self) -> bool:
         """Pass over what is to be skipped; False while more of it has to come."""
         if self._skip:
             passed = min(self._skip, len(self._kept))
@@ -112,22 +112,22 @@ class CallReader:
                     self._body = None
             del self._kept[:passed]
             self._skip -= passed
-            if not self._skip and self._read == self._head:
+            if not self._skip and self._read == self._read_head:
                 self._end_body()
         return not self._skip
 
-    def _begin(self) -> bool:
+    def _read_preface(self) -> bool:
         kept = bytes(self._kept[: len(_PREFACE)])
         if _PREFACE.startswith(kept) and kept:
             if len(kept) < len(_PREFACE):
                 return False
             del self._kept[: len(_PREFACE)]
-            self._read = self._frame
+            self._read = self._read_frame
             return True
         if b"\n" not in self._kept and len(self._kept) < _MOST_KEPT and kept[:1].isalpha():
             return False
         if kept and _REQUEST.match(self._kept):
-            self._read, self.protocol = self._head, Protocol.HTTP
+            self._read, self.protocol = self._read_head, Protocol.HTTP
             return True
         if kept:
             self.protocol = Protocol.OTHER
@@ -137,15 +137,15 @@ class CallReader:
 
     def _give_up(self) -> None:
         self._kept.clear()
-        self._read = self._ignore
+        self._read = self._ignore_rest
 
-    def _ignore(self) -> bool:
+    def _ignore_rest(self) -> bool:
         self._kept.clear()
         return False
 
     # ---- HTTP/1
 
-    def _head(self) -> bool:
+    def _read_head(self) -> bool:
         while (
             self._kept[:1] == b"\r" or self._kept[:1] == b"\n"
         ):  # some clients send a line more behind a body
@@ -165,9 +165,9 @@ class CallReader:
         }
         self._body = bytearray() if b"json" in fields.get(b"content-type", b"") else None
         if b"chunked" in fields.get(b"transfer-encoding", b""):
-            self._read = self._chunk
+            self._read = self._read_chunk
         elif b"upgrade" in fields:
-            self._read = self._message
+            self._read = self._read_message
         elif (length := fields.get(b"content-length", b"0")).isdigit():
             self._skip = int(length)
         else:
@@ -184,7 +184,7 @@ class CallReader:
                 return
             self._calls.sent += len(found) - 1 if isinstance(found, list) and found else 0
 
-    def _chunk(self) -> bool:
+    def _read_chunk(self) -> bool:
         line, found, _ = self._kept.partition(b"\r\n")
         if not found:
             return False
@@ -198,22 +198,22 @@ class CallReader:
         if length > 0:
             self._skip = length  # the empty line behind it is read as one that says nothing
         elif length == 0:
-            self._read = self._trailer
+            self._read = self._read_trailer
         return True
 
-    def _trailer(self) -> bool:
+    def _read_trailer(self) -> bool:
         line, found, _ = self._kept.partition(b"\r\n")
         if not found:
             return False
         del self._kept[: len(line) + 2]
         if not line:
-            self._read = self._head
+            self._read = self._read_head
             self._end_body()
         return True
 
     # ---- WebSocket (RFC 6455, 5.2) and HTTP/2 (RFC 9113, 4.1)
 
-    def _message(self) -> bool:
+    def _read_message(self) -> bool:
         self._body = None
         kept = self._kept
         if len(kept) < 2:
@@ -227,7 +227,7 @@ class CallReader:
         self._skip = 2 + extra + (4 if kept[1] & 0x80 else 0) + size
         return True
 
-    def _frame(self) -> bool:
+    def _read_frame(self) -> bool:
         if len(self._kept) < 9:
             return False
         if self._kept[3] == _HEADERS:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from dtp.daemon.config.model import Chain, Expose
+from dtp.daemon.config.model import ChainSettings, Expose
 from dtp.errors import ChainError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.listener import Request
@@ -44,20 +44,20 @@ class Gate(Protocol):
     async def start(self) -> None:
         """Get ready; raises why it can't."""
 
-    async def admit(self, request: Request) -> None:
+    async def admit_request(self, request: Request) -> None:
         """Let it in, or raise `Refuse`."""
 
-    async def refresh(self) -> None:
+    async def refresh_rules(self) -> None:
         """Ask again what decides. Raises `ChainError`."""
 
-    def check(self, account: str, service: str) -> Refuse | None:
+    def check_account(self, account: str, service: str) -> Refuse | None:
         """Whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
 
     async def close(self) -> None:
         """Give up what is open. Idempotent."""
 
 
-async def client_of(config: Chain, identity: Identity) -> ChainClient:
+async def client_of(config: ChainSettings, identity: Identity) -> ChainClient:
     """A connected client of the network in `config`, that signs by its wallet. Raises `ChainError`."""
     from dtp.chain.keystores import load_key
     from dtp.chain.node.client import ChainClient
@@ -76,7 +76,7 @@ async def client_of(config: Chain, identity: Identity) -> ChainClient:
 class HostGate:
     """The gate of `[chain]`. `dtp.chain`, and with it pysui, is loaded when it starts."""
 
-    def __init__(self, config: Chain, chain: ChainClient) -> None:
+    def __init__(self, config: ChainSettings, chain: ChainClient) -> None:
         """`chain` is a client that is connected, and stays its owner's."""
         self._config = config
         self._chain = chain
@@ -88,7 +88,7 @@ class HostGate:
 
         assert self._config.host is not None, "the configuration was checked"
         self._firewall = Firewall(self._chain, self._config.host, plans=self._config.plans)
-        await self.refresh()
+        await self.refresh_rules()
 
     @property
     def firewall(self) -> Firewall:
@@ -96,11 +96,11 @@ class HostGate:
         assert self._firewall is not None
         return self._firewall
 
-    async def refresh(self) -> None:
+    async def refresh_rules(self) -> None:
         """Read the rules now, rather than when they are old and somebody asks. Raises `ChainError`."""
         await self.firewall.refresh()
 
-    async def admit(self, request: Request) -> None:
+    async def admit_request(self, request: Request) -> None:
         """As the host's lists, passes and rates say. Raises `Refuse`."""
         await self.firewall.admit(request)
 
@@ -118,7 +118,7 @@ class HostGate:
                     "price = { request = 0 } into its [[expose]]; holders come with a channel then, and pay nothing"
                 )
 
-    def check(self, account: str, service: str) -> Refuse | None:
+    def check_account(self, account: str, service: str) -> Refuse | None:
         """Return why an account may not use a service any more, None if it may.
 
         What can't be known is no reason to send anybody away.
@@ -146,7 +146,7 @@ class Announcer:
 
     def __init__(
         self,
-        config: Chain,
+        config: ChainSettings,
         chain: ChainClient,
         identity: Identity,
         load: Callable[[], float],
@@ -174,7 +174,7 @@ class Announcer:
 
         beats = Heartbeats(
             self._chain,
-            *await self._find(),
+            *await self._find_beacon(),
             self._identity.id.key,
             self._on_lost,
             check_apart=self._check_apart,
@@ -187,7 +187,7 @@ class Announcer:
         await beats.start(hint, weight=self._config.weight, role=role)
         self._beats = beats
 
-    async def _find(self) -> tuple[str, str]:
+    async def _find_beacon(self) -> tuple[str, str]:
         """The host's beacon, and an operator's cap for it."""
         from dtp.chain import host
 
@@ -238,12 +238,12 @@ class Announcer:
         """Whether another process is there in this one's place."""
         return self._beats is not None and self._beats.lost
 
-    async def look(self) -> None:
+    async def check_beacon(self) -> None:
         """Do what the beacon asks for, as it does every few seconds. Raises `ChainError`."""
         assert self._beats is not None, "it was started"
         await self._beats.poll()
 
-    async def beat(self) -> None:
+    async def send_heartbeat(self) -> None:
         """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
         assert self._beats is not None, "it was started"
         await self._beats.send_heartbeat()

@@ -15,7 +15,7 @@ from dtp.chain.host import Kind, Mode, Terms
 from dtp.chain.model import canonical_type
 from dtp.chain.resolver import service_number
 from dtp.chain.wallet import money
-from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
+from dtp.daemon.config.model import BY_CALL, ChainSettings, Expose, Price
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.listener import Request
@@ -80,7 +80,7 @@ class Shop:
 
     def __init__(
         self,
-        config: Chain,
+        config: ChainSettings,
         chain: ChainClient,
         firewall: Firewall,
         store: VoucherStore,
@@ -127,17 +127,17 @@ class Shop:
         await self.gate.wait_for_closes()
         self.cashier.start(CLAIM_EVERY)
 
-    async def offer(self, expose: tuple[Expose, ...]) -> None:
+    async def offer_services(self, expose: tuple[Expose, ...]) -> None:
         """Have the host say the prices of these services. Raises `NoHost`, `EndpointsApart`, `ChainError`."""
         wanted = {one.service: one for one in expose if one.price is not None}
         prices = {name: one.price for name, one in wanted.items() if one.price is not None}
         if prices != self._offered:
-            await self._offer(wanted)
+            await self._offer_prices(wanted)
             self._offered = prices
             await self._firewall.refresh()
         self._sold = {name: (one.exposure, one.kind not in BY_CALL) for name, one in wanted.items()}
 
-    async def _offer(self, wanted: dict[str, Expose]) -> None:
+    async def _offer_prices(self, wanted: dict[str, Expose]) -> None:
         owned = await find_host(self._chain, self._config.host)
         if owned is None:
             raise NoHost(f"{self._chain.address} has no host: dtp host create")
@@ -187,16 +187,16 @@ class Shop:
 
     # ---- callers --------------------------------------------------------------------------------------------
 
-    async def admit(self, request: Request) -> Admission:
+    async def admit_request(self, request: Request) -> Admission:
         """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
         return await self.gate.admit(request)
 
-    async def enter(self, connection: Connection) -> bool:
+    async def meter_connection(self, connection: Connection) -> bool:
         """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
         admission = connection.admission
         assert isinstance(connection, Metered)
         assert isinstance(admission, Admission)
-        if not await self._hold(admission.channel.id):
+        if not await self._hold_channel(admission.channel.id):
             raise Refuse(
                 CloseCode.PAYMENT,
                 "another daemon of this host serves the channel now",
@@ -208,7 +208,7 @@ class Shop:
             meter = await self.ledger.enter(connection, admission, exposure, by_stream)
         finally:
             if meter is None:
-                await self._free(admission.channel.id)
+                await self._free_channel(admission.channel.id)
         if meter is None:
             raise Refuse(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
         connection.meter = meter
@@ -221,7 +221,7 @@ class Shop:
             await self.ledger.see_out(connection)
         return not connection.closed
 
-    def meters(self, connection: Connection, config: Expose) -> bool:
+    def is_metered(self, connection: Connection, config: Expose) -> bool:
         """Whether a connection is metered as its service is sold now, or isn't yet at all."""
         assert isinstance(connection, Metered)
         meter = connection.meter
@@ -229,22 +229,22 @@ class Shop:
             return True
         return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
 
-    def payer(self, connection: Connection) -> str | None:
+    def find_payer(self, connection: Connection) -> str | None:
         """The account whose channel pays for a connection; None where none does."""
         admission = connection.admission
         return admission.channel.client if isinstance(admission, Admission) else None
 
-    def closes(self, connection: Connection) -> bool:
+    def is_closing(self, connection: Connection) -> bool:
         """True for a connection of who has come only to agree on a close."""
         admission = connection.admission
         return isinstance(admission, Admission) and admission.closes
 
-    async def _hold(self, channel: str) -> bool:
+    async def _hold_channel(self, channel: str) -> bool:
         if not isinstance(self._store, Shared):
             return True  # a file is locked by the ledger
         return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold_channel(channel))
 
-    async def _free(self, channel: str) -> None:
+    async def _free_channel(self, channel: str) -> None:
         if isinstance(self._store, Shared):
             try:
                 await self.journal.run(lambda store: _free(store, channel))
@@ -257,27 +257,27 @@ class Shop:
         def ended(one: Connection) -> None:
             if before is not None:
                 before(one)
-            self._over(sale)
+            self._handle_end(sale)
 
         if connection.closed:
-            self._over(sale)
+            self._handle_end(sale)
         else:
             connection.on_end = ended
 
-    def _over(self, sale: _Sale) -> None:
-        self._do(self._leave(sale))
+    def _handle_end(self, sale: _Sale) -> None:
+        self._start_leaving(self._leave_channel(sale))
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_leaving(self, work: Coroutine[Any, Any, None]) -> None:
         self._leaving.start(work, name="dtpd-leave")
 
-    async def _leave(self, sale: _Sale) -> None:
+    async def _leave_channel(self, sale: _Sale) -> None:
         """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
         await sale.meter.wait_settled()
         self._sales.discard(sale)
         self._earned[sale.service, sale.coin] += sale.earned
-        await self._free(sale.meter.payee.lane.channel)
+        await self._free_channel(sale.meter.payee.lane.channel)
 
-    async def charge(self, connection: Connection, units: int) -> str:
+    async def charge_requests(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""
         assert isinstance(connection, Metered)
         admission, meter = connection.admission, connection.meter
@@ -294,7 +294,7 @@ class Shop:
                 and self._others_pay(connection)
             ):
                 self._used_up.add(connection)
-                self._do(connection.go_away())  # it comes again, to pay as they do
+                self._start_leaving(connection.go_away())  # it comes again, to pay as they do
             if isinstance(error, ChargeDeclined) and not isinstance(error, QuotaUsedUp):
                 asked = money(units * admission.prices.request, admission.channel.coin)
                 count = count_of(units, "request")
@@ -310,7 +310,7 @@ class Shop:
         rules = self._firewall.rules
         return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
 
-    async def recheck(self) -> None:
+    async def recheck_channels(self) -> None:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`, and of
         the store `StoreError`."""
         await self.gate.go_on()
@@ -318,7 +318,7 @@ class Shop:
 
     # ---- figures --------------------------------------------------------------------------------------------
 
-    def earned(self, service: str) -> dict[str, int]:
+    def sum_earned(self, service: str) -> dict[str, int]:
         """What callers have vouched for a service since the start, by coin, in its smallest unit."""
         found = Counter({coin: units for (name, coin), units in self._earned.items() if name == service})
         for sale in self._sales:

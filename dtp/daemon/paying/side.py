@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
+from dtp.daemon.config.model import BY_CALL, ChainSettings, Config, Expose, Forward
 from dtp.daemon.paying.onchain import Announcer, Gate, HostGate, client_of
 from dtp.daemon.relays.pool import Dial
 from dtp.errors import ChainError, ConfigError, DtpError
@@ -68,7 +68,7 @@ class ChainSide:
     ) -> None:
         """`gate` and `client` take the places of those of `[chain]`; a client stays its owner's. `alone`: this is the
         process that announces the endpoint and sells, of several."""
-        self._config: Chain | None = config.chain
+        self._config: ChainSettings | None = config.chain
         self._identity, self._limits, self._psk = identity, limits, psk
         self._client, self._owns_client = client, False
         self.gate = gate
@@ -99,7 +99,7 @@ class ChainSide:
         if self.gate is not None:
             await self.gate.start()
 
-    async def announce(self, listener: Listener | None = None) -> None:
+    async def announce_daemon(self, listener: Listener | None = None) -> None:
         """Say in the beacon that the daemon is there, now that it is; and to whoever dials its `listener`.
 
         Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
@@ -118,7 +118,7 @@ class ChainSide:
         await self.announcer.start()
         if listener is not None and listener.presence is not None:
             host, hint = self._config.host or "", self._config.endpoint
-            listener.presence.serves(host, self.announcer.generation, hint)
+            listener.presence.announce_host(host, self.announcer.generation, hint)
         await self._check_apart()
 
     async def _check_apart(self) -> None:
@@ -129,14 +129,14 @@ class ChainSide:
         """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
         if self._config is not None and self._looking is None:
             every = self._config.refresh
-            self._looking = SupervisedTask(lambda: self._look(look, every), name="dtpd-recheck")
+            self._looking = SupervisedTask(lambda: self._refresh_repeatedly(look, every), name="dtpd-recheck")
             self._looking.start()
 
-    async def _look(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+    async def _refresh_repeatedly(self, look: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
             await asyncio.sleep(every)
             try:
-                await self.refresh()
+                await self.refresh_rules()
             except DtpError as error:  # or a row of the store is broken
                 self._chain_up = not isinstance(error, ChainError)
                 log.warning("the chain can't be asked again: %s", error)
@@ -144,16 +144,16 @@ class ChainSide:
                 self._chain_up = True
                 await look()
 
-    async def refresh(self) -> None:
+    async def refresh_rules(self) -> None:
         """Ask the chain again for rules and channels in use. Raises `ChainError`, `LocalError`."""
         if self.gate is not None:
-            await self.gate.refresh()
+            await self.gate.refresh_rules()
         if self.shop is not None:
-            await self.shop.recheck()
+            await self.shop.recheck_channels()
 
     # ---- selling --------------------------------------------------------------------------------------------
 
-    async def offer(self, expose: tuple[Expose, ...]) -> None:
+    async def offer_services(self, expose: tuple[Expose, ...]) -> None:
         """Have the host say what these cost.
 
         Raises `QuotaNotCounted`, `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`.
@@ -173,15 +173,15 @@ class ChainSide:
             rules, is_alive = self.gate.firewall, asks_alive(self._identity, self._psk)
             self.shop = Shop(self._config, self._client, rules, store, self._identity.id.key, is_alive)
             await self.shop.start()
-        await self.shop.offer(expose)
+        await self.shop.offer_services(expose)
 
-    async def admit(self, request: Request, config: Expose) -> object:
+    async def admit_request(self, request: Request, config: Expose) -> object:
         """Let in who may come by the chain, and pays where that is wanted. Raises `Refuse`."""
         if config.price is not None:
             assert self.shop is not None
-            return await self.shop.admit(request)
+            return await self.shop.admit_request(request)
         assert self.gate is not None, "the configuration was checked"
-        await self.gate.admit(request)
+        await self.gate.admit_request(request)
         return None
 
     def is_to_close(self, request: Request, config: Expose) -> bool:
@@ -192,16 +192,16 @@ class ChainSide:
 
         return is_to_close(request.ticket)
 
-    def closes(self, connection: Connection) -> bool:
+    def is_closing(self, connection: Connection) -> bool:
         """True for a caller who was let in for that: it is served nothing, so no rule sends it away."""
-        return self.shop is not None and self.shop.closes(connection)
+        return self.shop is not None and self.shop.is_closing(connection)
 
-    def check(self, connection: Connection, account: str) -> Refuse | None:
+    def check_account(self, connection: Connection, account: str) -> Refuse | None:
         """Return why the caller, who was let in, has to go, by what was asked last; None if it may stay."""
-        if self.gate is None or self.closes(connection):
+        if self.gate is None or self.is_closing(connection):
             return None
-        payer = None if self.shop is None else self.shop.payer(connection)
-        return self.gate.check(payer or account, connection.service)
+        payer = None if self.shop is None else self.shop.find_payer(connection)
+        return self.gate.check_account(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
         """What has the requests of a service paid one by one; None where streams are counted.
@@ -211,7 +211,7 @@ class ChainSide:
         """
         if self.shop is None or config.price is None or config.kind not in BY_CALL:
             return None
-        return self.shop.charge
+        return self.shop.charge_requests
 
     @property
     def makes(self) -> type[Connection]:
@@ -245,7 +245,7 @@ class ChainSide:
 
         buyer = Buyer(wallet, forward.budget, self._identity, self._limits, self._psk, forward.to)
         self._buyers[forward] = buyer
-        return buyer.dial
+        return buyer.dial_paid
 
     def _open_wallet(self, client: ChainClient) -> Wallet:
         if self._wallet is None:
@@ -265,7 +265,7 @@ class ChainSide:
             return {}
         from dtp.chain.model import SUI_COIN
 
-        earned = self.shop.earned(config.service)
+        earned = self.shop.sum_earned(config.service)
         others = {coin: units for coin, units in earned.items() if coin != SUI_COIN}
         return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
 
@@ -276,7 +276,7 @@ class ChainSide:
             return {}
         return {"spent": buyer.spent, "budget": config.budget.most, "every": config.budget.every}
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """What the status of the daemon says besides."""
         found: dict[str, Any] = {}
         if self.gate is not None:
@@ -290,7 +290,7 @@ class ChainSide:
 
     # ---- the end --------------------------------------------------------------------------------------------
 
-    async def leave(self, *, withdraw: bool = True) -> None:
+    async def withdraw_endpoint(self, *, withdraw: bool = True) -> None:
         """Nobody is to be sent here any more. Idempotent."""
         if self.announcer is not None:
             await self.announcer.stop(withdraw=withdraw)
@@ -300,7 +300,7 @@ class ChainSide:
         if self._looking is not None:
             await self._looking.stop()
             self._looking = None
-        await self.leave()
+        await self.withdraw_endpoint()
         if self.shop is not None:
             await self.shop.close()
             self.shop = None

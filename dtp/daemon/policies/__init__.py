@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dtp.daemon.config.model import Config, Rules
-from dtp.daemon.policies.access import Access
+from dtp.daemon.policies.access import AccessPolicy
 from dtp.daemon.policies.base import (
     Arrive,
     Bounds,
@@ -25,14 +25,14 @@ from dtp.daemon.policies.base import (
     Policy,
     find_nobody,
 )
-from dtp.daemon.policies.concurrency import Concurrency
-from dtp.daemon.policies.limits import Limits
-from dtp.daemon.policies.logged_in import LoggedIn
-from dtp.daemon.policies.methods import Methods
-from dtp.daemon.policies.quota import Quota
-from dtp.daemon.policies.rate import Rate
-from dtp.daemon.policies.schedule import Schedule
-from dtp.daemon.state import Key, Used
+from dtp.daemon.policies.concurrency import ConcurrencyPolicy
+from dtp.daemon.policies.limits import LimitsPolicy
+from dtp.daemon.policies.logged_in import LoggedInPolicy
+from dtp.daemon.policies.methods import MethodsPolicy
+from dtp.daemon.policies.quota import QuotaPolicy
+from dtp.daemon.policies.rate import RatePolicy
+from dtp.daemon.policies.schedule import SchedulePolicy
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 
@@ -68,14 +68,14 @@ class Row:
 #: Who is asked when: first what depends on the caller and the request alone, then what counts, so that whoever is
 #: refused anyway uses up nothing. A rule that is None or () makes no policy; of several, each makes one.
 POLICIES: dict[str, Row] = {
-    "access": Row("access", Access),
-    "login": Row("login", LoggedIn),
-    "schedule": Row("schedule", Schedule),
-    "methods": Row("methods", Methods),
-    "concurrency": Row("concurrency", Concurrency),
-    "quota": Row("quota", Quota),
-    "rate": Row("rate", Rate),
-    "limits": Row("limits", Limits),
+    "access": Row("access", AccessPolicy),
+    "login": Row("login", LoggedInPolicy),
+    "schedule": Row("schedule", SchedulePolicy),
+    "methods": Row("methods", MethodsPolicy),
+    "concurrency": Row("concurrency", ConcurrencyPolicy),
+    "quota": Row("quota", QuotaPolicy),
+    "rate": Row("rate", RatePolicy),
+    "limits": Row("limits", LimitsPolicy),
 }
 
 
@@ -83,17 +83,20 @@ POLICIES: dict[str, Row] = {
 _ANY = Bounds()
 
 
-class Chain:
+class PolicyChain:
     """All policies of a service: those of the whole daemon, then its own.
 
-    `ask` is for what may be refused, `tell` for what has happened; `hold` for a request that has yet to be paid.
+    `ask_policies` is for what may be refused, `commit_event` for what has happened; `hold_call` for a request that
+    has yet to be paid.
     """
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         self.policies = tuple(policies)
         kinds = (Arrive, Open, Call, Move, Close)
-        self._asked = {kind: tuple(p.check for p in self.policies if kind in p.asks) for kind in kinds}
-        self._told = {kind: tuple(p.commit for p in self.policies if kind in p.counts) for kind in kinds}
+        self._asked = {kind: tuple(p.check_event for p in self.policies if kind in p.asks) for kind in kinds}
+        self._told = {
+            kind: tuple(p.commit_event for p in self.policies if kind in p.counts) for kind in kinds
+        }
         self._counting = tuple(p for p in self.policies if Call in p.counts)
         #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
@@ -101,9 +104,9 @@ class Chain:
         self.counts_ends = bool(self._told[Close])
         #: Whether anybody goes by the methods of calls.
         self.by_method = any(p.by_method for p in self.policies)
-        self._bounding = tuple(p for p in self.policies if type(p).bounds is not Policy.bounds)
+        self._bounding = tuple(p for p in self.policies if type(p).stream_bounds is not Policy.stream_bounds)
 
-    def ask(self, event: Event, now: Moment) -> Denial | None:
+    def ask_policies(self, event: Event, now: Moment) -> Denial | None:
         """The first denial; without one, `event` has happened."""
         for check in self._asked[type(event)]:
             denial = check(event, now)
@@ -113,50 +116,50 @@ class Chain:
             commit(event, now)
         return None
 
-    def hold(self, call: Call, now: Moment) -> Denial | None:
-        """The first denial; without one, `call` is on hold until `release`."""
+    def hold_call(self, call: Call, now: Moment) -> Denial | None:
+        """The first denial; without one, `call` is on hold until `release_call`."""
         for check in self._asked[Call]:
             denial = check(call, now)
             if denial is not None:
                 return denial
         for policy in self._counting:
-            policy.hold(call)
+            policy.hold_call(call)
         return None
 
-    def release(self, call: Call, now: Moment, *, happened: bool) -> None:
+    def release_call(self, call: Call, now: Moment, *, happened: bool) -> None:
         """What was on hold has happened, or will not."""
         for policy in self._counting:
-            policy.release(call)
+            policy.release_call(call)
         if happened:
-            self.tell(call, now)
+            self.commit_event(call, now)
 
-    def tell(self, event: Event, now: Moment) -> None:
+    def commit_event(self, event: Event, now: Moment) -> None:
         """`event` has happened, whatever anybody thinks of it."""
         for commit in self._told[type(event)]:
             commit(event, now)
 
-    def moved(self, event: Move, now: Moment) -> Denial | float:
+    def count_moved(self, event: Move, now: Moment) -> Denial | float:
         """Bytes have come: why no more may, or the seconds to wait before the next are read."""
-        delay = self.delay(event, now)
+        delay = self.compute_delay(event, now)
         for check in self._asked[Move]:
             denial = check(event, now)
             if denial is not None:
                 return denial
         return delay
 
-    def delay(self, event: Move, now: Moment) -> float:
+    def compute_delay(self, event: Move, now: Moment) -> float:
         """The same of bytes that are asked about by themselves yet: only how long to wait."""
         for commit in self._told[Move]:
             commit(event, now)
-        return max((policy.delay(event, now) for policy in self.policies), default=0.0)
+        return max((policy.compute_delay(event, now) for policy in self.policies), default=0.0)
 
-    def bounds(self, event: Open) -> Bounds:
+    def stream_bounds(self, event: Open) -> Bounds:
         """What a stream may have, by all policies together."""
         found = _ANY
         for policy in self._bounding:
-            bounds = policy.bounds(event)
+            bounds = policy.stream_bounds(event)
             if bounds is not None:
-                found = found.within(bounds)
+                found = found.tighten(bounds)
         return found
 
 
@@ -170,7 +173,7 @@ class Policies:
         #: By scope, name in `POLICIES`, rule, and how many rules alike come before it.
         self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
-    def of(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
+    def policies_for(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
         """The policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
         made: dict[tuple[str, str, Any, int], Policy] = {}
         for name, row in POLICIES.items():
@@ -178,68 +181,70 @@ class Policies:
             for rule in _rules_of(rules, row):
                 key = (scope, name, rule, alike[rule])
                 alike[rule] += 1
-                made[key] = self._made.get(key) or self._make(key, row)
+                made[key] = self._made.get(key) or self._make_policy(key, row)
         self._made = {key: policy for key, policy in self._made.items() if key[0] != scope} | made
         return tuple(made.values())
 
-    def make(self, config: Config) -> None:
+    def make_all(self, config: Config) -> None:
         """Those of all rules of a configuration."""
-        self.of("", config.everywhere)
+        self.policies_for("", config.everywhere)
         for expose in config.expose:
-            self.of(expose.service, expose.rules)
+            self.policies_for(expose.service, expose.rules)
 
-    def keep(self, scopes: Collection[str]) -> None:
+    def keep_scopes(self, scopes: Collection[str]) -> None:
         """Forget what was counted for services that are no more."""
         self._made = {key: policy for key, policy in self._made.items() if key[0] in scopes}
 
-    def quotas(self) -> Iterator[tuple[str, Quota]]:
+    def iter_quotas(self) -> Iterator[tuple[str, QuotaPolicy]]:
         """All quotas, by names that daemons with the same rules agree on."""
         for (scope, _, _, number), policy in self._made.items():
-            if isinstance(policy, Quota):
+            if isinstance(policy, QuotaPolicy):
                 yield f"{scope}/{number}/{policy.rule.every:g}", policy
 
-    def rates(self) -> Iterator[tuple[str, Rate]]:
+    def iter_rates(self) -> Iterator[tuple[str, RatePolicy]]:
         """All rates, by names that daemons with the same rules agree on."""
         for (scope, _, rule, number), policy in self._made.items():
-            if isinstance(policy, Rate):
+            if isinstance(policy, RatePolicy):
                 yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
 
     # ---- over an upgrade --------------------------------------------------------------------------------------
 
-    def used(self, unix: float) -> dict[Key, Used]:
+    def collect_used(self, unix: float) -> dict[CountKey, Used]:
         """What quotas have counted here."""
-        found: dict[Key, Used] = {}
-        for scope, quota in self.quotas():
-            period, counts = quota.counted(unix)
-            found |= {Key(scope, period, caller): used for caller, used in counts.items()}
+        found: dict[CountKey, Used] = {}
+        for scope, quota in self.iter_quotas():
+            period, counts = quota.collect_used(unix)
+            found |= {CountKey(scope, period, caller): used for caller, used in counts.items()}
         return found
 
-    def rated(self, now: float) -> dict[tuple[str, PeerId | None], tuple[float, float]]:
+    def collect_rated(self, now: float) -> dict[tuple[str, PeerId | None], tuple[float, float]]:
         """What rates have counted here: when buckets are empty, of requests and of bytes."""
         return {
-            (name, peer): times for name, rate in self.rates() for peer, times in rate.counted(now).items()
+            (name, peer): times
+            for name, rate in self.iter_rates()
+            for peer, times in rate.collect_arrivals(now).items()
         }
 
-    def resume(
+    def resume_counts(
         self,
-        used: Mapping[Key, Used],
+        used: Mapping[CountKey, Used],
         rated: Mapping[tuple[str, PeerId | None], tuple[float, float]],
         now: Moment,
     ) -> None:
         """What the process before has counted, by rules that are the same here."""
-        quotas, rates = dict(self.quotas()), dict(self.rates())
+        quotas, rates = dict(self.iter_quotas()), dict(self.iter_rates())
         for key, amount in used.items():
             if key.scope in quotas:
-                quotas[key.scope].resume(key.period, key.caller, amount, now.unix)
+                quotas[key.scope].resume_count(key.period, key.caller, amount, now.unix)
         for (name, peer), (requests, data) in rated.items():
             if name in rates:
-                rates[name].advance(peer, requests - now.steady, data - now.steady, now.steady)
+                rates[name].advance_buckets(peer, requests - now.steady, data - now.steady, now.steady)
 
-    def _make(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
+    def _make_policy(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
         policy = row.make(key[2])
         policy.ask_logins(self._find_login)
         if self._table is not None:
-            policy.share(self._table, key)
+            policy.share_table(self._table, key)
         return policy
 
 

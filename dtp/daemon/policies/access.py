@@ -7,7 +7,7 @@ from dtp.daemon.policies.base import Arrive, Call, Caller, Close, Denial, Event,
 from dtp.daemon.reasons import Reason
 
 
-class Access(Policy):
+class AccessPolicy(Policy):
     """The list is asked for each stream, too: after a reload it holds for connections that are there already."""
 
     name = "access"
@@ -17,15 +17,15 @@ class Access(Policy):
         self._rule = rule
         self._allowed: Caller | None = None  # the last one, who mostly asks again
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Denied comes before allowed."""
         assert not isinstance(event, Call | Move | Close)
         rule, caller = self._rule, event.caller
         if caller is self._allowed:
             return None
         if caller.peer in rule.denied_peers or caller.account in rule.denied_accounts:
-            return self.deny(Reason.DENIED, f"{caller.peer} is denied here")
+            return self.make_denial(Reason.DENIED, f"{caller.peer} is denied here")
         if rule.everyone or caller.peer in rule.peers or caller.account in rule.accounts:
             self._allowed = caller
             return None
-        return self.deny(Reason.DENIED, f"{caller.peer} is not on the list")
+        return self.make_denial(Reason.DENIED, f"{caller.peer} is not on the list")

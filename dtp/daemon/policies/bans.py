@@ -21,7 +21,7 @@ class Bans:
         self._told: dict[str, int] = {}
         self._until: dict[str, float] = {}
 
-    def replace(self, bans: Mapping[str, float]) -> bool:
+    def replace_shared(self, bans: Mapping[str, float]) -> bool:
         """All that others know of now; whether that is news."""
         for caller, answers in list(self._told.items()):
             if answers and bans.get(caller, 0.0) != self._own[caller]:
@@ -29,20 +29,20 @@ class Bans:
             else:
                 del self._told[caller], self._own[caller]
         self._shared = dict(bans)
-        return self._join()
+        return self._join_bans()
 
-    def set(self, caller: str, until: float) -> None:
+    def set_ban(self, caller: str, until: float) -> None:
         """Keep a caller out until then; a time that has passed lets it in."""
         self._own[caller] = until
         self._told.pop(caller, None)
-        self._join()
+        self._join_bans()
 
-    def told(self, caller: str) -> None:
+    def mark_shared(self, caller: str) -> None:
         """Those who share them know of it now: from the answer after the next one on, what they say holds."""
         if caller in self._own:
             self._told[caller] = 1
 
-    def _join(self) -> bool:
+    def _join_bans(self) -> bool:
         before, self._until = self._until, {**self._shared, **self._own}
         return before != self._until
 
@@ -51,14 +51,14 @@ class Bans:
         """All of them, with their ends."""
         return dict(self._until)
 
-    def holds(self, caller: Caller, now: float) -> bool:
+    def is_banned(self, caller: Caller, now: float) -> bool:
         """Whether it is kept out at Unix time `now`."""
         until = self._until
         if not until:
             return False
         return until.get(str(caller.peer), 0.0) > now or until.get(caller.account, 0.0) > now
 
-    def status(self, now: float) -> dict[str, float | None]:
+    def get_status(self, now: float) -> dict[str, float | None]:
         """Who is kept out, and until when; None: until somebody ends it."""
         return {
             caller: None if until >= FOR_EVER else round(until, 3)

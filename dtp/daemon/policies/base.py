@@ -112,7 +112,7 @@ class Bounds:
     time: float | None = None
     idle: float | None = None
 
-    def within(self, other: Bounds) -> Bounds:
+    def tighten(self, other: Bounds) -> Bounds:
         """The tighter of both."""
         return Bounds(
             _least(self.data, other.data), _least(self.time, other.time), _least(self.idle, other.idle)
@@ -123,17 +123,17 @@ def _least(one: _Number | None, other: _Number | None) -> _Number | None:
     return min((value for value in (one, other) if value is not None), default=None)
 
 
-class Held:
+class HeldCalls:
     """How many requests of each caller are on hold."""
 
     def __init__(self) -> None:
         self._held: Counter[PeerId] = Counter()
 
-    def of(self, caller: Caller) -> int:
+    def count_of(self, caller: Caller) -> int:
         """Those of this one."""
         return self._held.get(caller.peer, 0)
 
-    def add(self, caller: Caller, number: int) -> None:
+    def add_calls(self, caller: Caller, number: int) -> None:
         """So many more, or fewer."""
         self._held[caller.peer] += number
         if not self._held[caller.peer]:
@@ -143,11 +143,12 @@ class Held:
 class Policy:
     """Decides about the events that it names in `asks`, counts those in `counts`: fewer names cost less.
 
-    `check` must not change anything: when another policy denies the same event, it has not happened. `commit` is
-    called once nobody denied it. A request that has yet to be paid is put on `hold` instead: until `release` it is
-    counted for its own caller alone, or who never pays would use up what all have together. None knows a clock, a
-    socket or the other policies: the time is an argument, so a test is a transcript. What is kept for each caller is
-    bounded by forgetting what no longer makes a difference.
+    `check_event` must not change anything: when another policy denies the same event, it has not happened.
+    `commit_event` is called once nobody denied it. A request that has yet to be paid is put on hold (`hold_call`)
+    instead:
+    until `release_call` it is counted for its own caller alone, or who never pays would use up what all have
+    together. None knows a clock, a socket or the other policies: the time is an argument, so a test is a transcript.
+    What is kept for each caller is bounded by forgetting what no longer makes a difference.
     """
 
     #: The name in `POLICIES`, which the log and the caller are told.
@@ -157,33 +158,33 @@ class Policy:
     #: Whether it goes by the method of a `Call`.
     by_method: bool = False
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Why `event` may not be, or None."""
         return None
 
-    def commit(self, event: Event, now: Moment) -> None:
+    def commit_event(self, event: Event, now: Moment) -> None:
         """`event` has happened."""
 
-    def hold(self, event: Call) -> None:
-        """`event` is about to happen, of those in `counts`: `check` its caller's others as if it had."""
+    def hold_call(self, event: Call) -> None:
+        """`event` is about to happen, of those in `counts`: check its caller's others as if it had."""
 
-    def release(self, event: Call) -> None:
-        """What was put on hold is so no more: `commit` follows if it has happened."""
+    def release_call(self, event: Call) -> None:
+        """What was put on hold is so no more: `commit_event` follows if it has happened."""
 
-    def delay(self, event: Move, now: Moment) -> float:
+    def compute_delay(self, event: Move, now: Moment) -> float:
         """After `event` was committed: for how many seconds the stream should not be read."""
         return 0.0
 
-    def bounds(self, event: Open) -> Bounds | None:
+    def stream_bounds(self, event: Open) -> Bounds | None:
         """What the stream of `event` may have."""
         return None
 
-    def share(self, table: Table, scope: tuple[object, ...]) -> None:
+    def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
         """Before anything is counted: count in `table`, under `scope`, together with other processes."""
 
     def ask_logins(self, find: FindLogin) -> None:
         """Before anything is asked: `find` says who is logged in."""
 
-    def deny(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
+    def make_denial(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
         """A denial in this policy's name."""
         return Denial(self.name, reason, why, retry)

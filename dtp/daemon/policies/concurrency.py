@@ -11,7 +11,7 @@ from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 
 
-class Concurrency(Policy):
+class ConcurrencyPolicy(Policy):
     """Counts what was opened and not closed."""
 
     name = "concurrency"
@@ -25,32 +25,32 @@ class Concurrency(Policy):
         self._table: Table | None = None
         self._scope: tuple[object, ...] = ()
 
-    def share(self, table: Table, scope: tuple[object, ...]) -> None:
+    def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
         """Count in `table`, under `scope`, together with other processes; before anything is counted."""
         self._table, self._scope = table, scope
 
     def _open_in_all(self, peer: PeerId | None) -> int:
         if self._table is not None:
-            return self._table.count(key_of(*self._scope, peer))
+            return self._table.count_open(key_of(*self._scope, peer))
         return self._all if peer is None else self._by_peer[peer]
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Against both bounds."""
         rule = self._rule
         if rule.identity is not None and self._open_in_all(event.caller.peer) >= rule.identity:
-            return self.deny(Reason.TOO_MANY, f"{rule.identity} at once is what an identity may have")
+            return self.make_denial(Reason.TOO_MANY, f"{rule.identity} at once is what an identity may have")
         if rule.service is not None and self._open_in_all(None) >= rule.service:
-            return self.deny(Reason.TOO_MANY, f"{rule.service} at once is what all callers may have")
+            return self.make_denial(Reason.TOO_MANY, f"{rule.service} at once is what all callers may have")
         return None
 
-    def commit(self, event: Event, now: Moment) -> None:
+    def commit_event(self, event: Event, now: Moment) -> None:
         """One more, or one less."""
         peer, step = event.caller.peer, 1 if isinstance(event, Open) else -1
         if self._table is not None:
             if self._rule.identity is not None:
-                self._table.add(key_of(*self._scope, peer), step, now.steady)
+                self._table.add_open(key_of(*self._scope, peer), step, now.steady)
             if self._rule.service is not None:
-                self._table.add(key_of(*self._scope, None), step, now.steady)
+                self._table.add_open(key_of(*self._scope, None), step, now.steady)
             return
         self._all += step
         self._by_peer[peer] += step

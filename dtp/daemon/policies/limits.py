@@ -6,7 +6,7 @@ from dtp.daemon.config.model import LimitRule
 from dtp.daemon.policies.base import Bounds, Open, Policy
 
 
-class Limits(Policy):
+class LimitsPolicy(Policy):
     """Denies nothing: it bounds what was let in."""
 
     name = "limits"
@@ -14,6 +14,6 @@ class Limits(Policy):
     def __init__(self, rule: LimitRule) -> None:
         self._bounds = Bounds(rule.data, rule.time, rule.idle)
 
-    def bounds(self, event: Open) -> Bounds | None:
+    def stream_bounds(self, event: Open) -> Bounds | None:
         """The same for every stream."""
         return self._bounds

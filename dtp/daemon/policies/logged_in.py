@@ -18,7 +18,7 @@ from dtp.daemon.policies.base import (
 from dtp.daemon.reasons import Reason
 
 
-class LoggedIn(Policy):
+class LoggedInPolicy(Policy):
     """Asked for all that happens, bytes too: a login that was ended, since it was stolen, is over at once."""
 
     name = "login"
@@ -32,9 +32,9 @@ class LoggedIn(Policy):
         """Who is logged in is what `find` says."""
         self._find = find
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Denied unless the caller's key has logged in, or is the identity of an account that is logged in."""
         assert not isinstance(event, Close)
         if self._find(event.caller.peer.key, now.unix) is None:
-            return self.deny(Reason.NOT_LOGGED_IN, f"{event.caller.peer} is not logged in")
+            return self.make_denial(Reason.NOT_LOGGED_IN, f"{event.caller.peer} is not logged in")
         return None

@@ -46,7 +46,7 @@ class Net:
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._pattern = pattern_of(folded(one) for one in patterns)
 
-    def holds(self, method: str) -> bool:
+    def matches_method(self, method: str) -> bool:
         """Whether one of the patterns means `method`."""
         name = folded(method)
         return self._pattern.match(name) is not None or (
@@ -54,7 +54,7 @@ class Net:
         )
 
 
-class Methods(Policy):
+class MethodsPolicy(Policy):
     """A method has to match one of `allow`, if there are any, and none of `deny`. Streams without methods pass.
 
     What is allowed has to be spelt as the rule spells it; what is denied is so in any case of letters.
@@ -67,18 +67,20 @@ class Methods(Policy):
     def __init__(self, rule: MethodRule) -> None:
         self._allow = pattern_of(rule.allow) if rule.allow else None
         self._deny = Net(rule.deny)
-        self._allowed = lru_cache(_REMEMBERED)(self._match)
+        self._allowed = lru_cache(_REMEMBERED)(self._matches_rule)
 
-    def _match(self, method: str) -> bool:
-        if self._deny.holds(method):
+    def _matches_rule(self, method: str) -> bool:
+        if self._deny.matches_method(method):
             return False
         return self._allow is None or self._allow.match(method) is not None
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """By name alone."""
         assert isinstance(event, Call)
         # What it may mean as well comes from the caller, too, and is as long as the caller likes.
         kept = len(event.method) <= _LONGEST and not event.also
-        if not event.method or all(map(self._allowed if kept else self._match, (event.method, *event.also))):
+        if not event.method or all(
+            map(self._allowed if kept else self._matches_rule, (event.method, *event.also))
+        ):
             return None
-        return self.deny(Reason.METHOD, f"the method {event.method[:64]!r} is not allowed here")
+        return self.make_denial(Reason.METHOD, f"the method {event.method[:64]!r} is not allowed here")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dtp.daemon.config.model import QuotaRule
-from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Held, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Call, Denial, Event, HeldCalls, Moment, Move, Policy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS, Used
 from dtp.plurals import count_of
@@ -31,10 +31,10 @@ class _Count:
 _NONE = _Count()
 
 
-class Quota(Policy):
+class QuotaPolicy(Policy):
     """Periods begin at multiples of their length since 1970 (UTC), so all daemons agree; then all is forgotten.
 
-    `take_pending`, `merge` and `give_back` let somebody else add up what several daemons count.
+    `take_pending`, `merge_total` and `give_back` let somebody else add up what several daemons count.
     """
 
     name = "quota"
@@ -48,9 +48,9 @@ class Quota(Policy):
         #: Of those who have used something, in the order in which they began to.
         self._counts: OrderedDict[str, _Count] = OrderedDict()
         self._pending: dict[str, int] = {}
-        self._held = Held()
+        self._held = HeldCalls()
 
-    def _turn(self, unix: float) -> None:
+    def _begin_period(self, unix: float) -> None:
         """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
         period = int(unix // self.rule.every)
         if period > self._period:
@@ -59,32 +59,32 @@ class Quota(Policy):
             # It had run far ahead: what was counted meanwhile counts now, not until the clock is there again.
             self._period = period
 
-    def _key(self, event: Event) -> str:
+    def _caller_key(self, event: Event) -> str:
         return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Whether anything is left."""
-        self._turn(now.unix)
-        count, rule = self._counts.get(self._key(event), _NONE), self.rule
-        held = self._held.of(event.caller) if isinstance(event, Call) else 0
+        self._begin_period(now.unix)
+        count, rule = self._counts.get(self._caller_key(event), _NONE), self.rule
+        held = self._held.count_of(event.caller) if isinstance(event, Call) else 0
         left = (self._period + 1) * rule.every - now.unix
         if rule.data is not None and count.data >= rule.data:
-            return self.deny(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
+            return self.make_denial(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
         used_up = rule.requests is not None and count.requests + held >= rule.requests
         if used_up and not isinstance(event, Move):
             allowed = count_of(rule.requests or 0, "request")
-            return self.deny(Reason.QUOTA, f"the quota of {allowed} is used up", retry=left)
+            return self.make_denial(Reason.QUOTA, f"the quota of {allowed} is used up", retry=left)
         return None
 
-    def commit(self, event: Event, now: Moment) -> None:
+    def commit_event(self, event: Event, now: Moment) -> None:
         """Count."""
-        self._turn(now.unix)
-        key = self._key(event)
+        self._begin_period(now.unix)
+        key = self._caller_key(event)
         if isinstance(event, Arrive):
             if len(self._pending) < MAX_CALLERS:  # else it is asked about when it uses something
                 self._pending[key] = _LOOKS
             return
-        count = self._counts.get(key) or self._add(key)
+        count = self._counts.get(key) or self._add_caller(key)
         self._pending[key] = _LOOKS
         if isinstance(event, Move):
             count.data += event.size
@@ -93,15 +93,15 @@ class Quota(Policy):
             count.requests += 1
             count.new_requests += 1
 
-    def hold(self, event: Call) -> None:
+    def hold_call(self, event: Call) -> None:
         """Check the caller's other calls as if this one had happened."""
-        self._held.add(event.caller, 1)
+        self._held.add_calls(event.caller, 1)
 
-    def release(self, event: Call) -> None:
+    def release_call(self, event: Call) -> None:
         """Check them without it again; `commit` follows if it has happened."""
-        self._held.add(event.caller, -1)
+        self._held.add_calls(event.caller, -1)
 
-    def _add(self, key: str) -> _Count:
+    def _add_caller(self, key: str) -> _Count:
         """A count for a caller that is new. The oldest makes room: who has that many identities has their quotas."""
         if len(self._counts) >= MAX_CALLERS:
             oldest, _ = self._counts.popitem(last=False)
@@ -111,21 +111,21 @@ class Quota(Policy):
 
     # ---- over an upgrade --------------------------------------------------------------------------------------
 
-    def counted(self, unix: float) -> tuple[int, dict[str, Used]]:
+    def collect_used(self, unix: float) -> tuple[int, dict[str, Used]]:
         """The period, and what was used in it by each caller."""
-        self._turn(unix)
+        self._begin_period(unix)
         return self._period, {key: Used(one.requests, one.data) for key, one in self._counts.items()}
 
-    def resume(self, period: int, caller: str, used: Used, unix: float) -> None:
+    def resume_count(self, period: int, caller: str, used: Used, unix: float) -> None:
         """What the process before has counted; that of another period is over."""
-        self._turn(unix)
-        self.merge(period, caller, used)
+        self._begin_period(unix)
+        self.merge_total(period, caller, used)
 
     # ---- sharing ----------------------------------------------------------------------------------------------
 
     def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:
         """The period, and what was counted in it since the last time, by caller; zeros for those who only came."""
-        self._turn(unix)
+        self._begin_period(unix)
         taken = {}
         for key in self._pending:
             count = self._counts.get(key)
@@ -137,13 +137,13 @@ class Quota(Policy):
         self._pending = {key: left - 1 for key, left in self._pending.items() if left > 1 or key == EVERYBODY}
         return self._period, taken
 
-    def merge(self, period: int, caller: str, total: Used) -> None:
+    def merge_total(self, period: int, caller: str, total: Used) -> None:
         """What all have counted together, with what was taken from here before."""
         if period != self._period:
             return
         count = self._counts.get(caller)
         if count is None and any(total):
-            count = self._add(caller)
+            count = self._add_caller(caller)
         if count is not None:
             count.requests = total.requests + count.new_requests
             count.data = total.data + count.new_data
@@ -153,7 +153,7 @@ class Quota(Policy):
         if period != self._period:
             return
         if any(used):
-            count = self._counts.get(caller) or self._add(caller)
+            count = self._counts.get(caller) or self._add_caller(caller)
             count.new_requests += used.requests
             count.new_data += used.data
         self._pending[caller] = _LOOKS

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Held, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, HeldCalls, Moment, Move, Policy
 from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS
@@ -31,12 +31,12 @@ class Arrivals:
         self._times: dict[PeerId | None, float] = {}
         self._sweep_at = 1024
 
-    def get(self, key: PeerId | None, now: float) -> float:
+    def get_arrival(self, key: PeerId | None, now: float) -> float:
         """When the bucket of `key` is empty; `now` if it is."""
         time = self._times.get(key)
         return now if time is None or time < now else time
 
-    def push(self, key: PeerId | None, seconds: float, now: float) -> None:
+    def push_arrival(self, key: PeerId | None, seconds: float, now: float) -> None:
         """The bucket of `key` is filled by so much more."""
         time = self._times.get(key)
         self._times[key] = (now if time is None or time < now else time) + seconds
@@ -44,7 +44,7 @@ class Arrivals:
             self._times = {key: time for key, time in self._times.items() if time > now}
             self._sweep_at = max(1024, 2 * len(self._times))
 
-    def known(self, now: float) -> dict[PeerId | None, float]:
+    def list_arrivals(self, now: float) -> dict[PeerId | None, float]:
         """When buckets are empty that aren't yet."""
         return {key: time for key, time in self._times.items() if time > now}
 
@@ -64,7 +64,7 @@ class SharedArrivals(Arrivals):
         self._table, self._scope = table, scope
         self._keys: OrderedDict[PeerId | None, bytes] = OrderedDict()
 
-    def _key(self, key: PeerId | None) -> bytes:
+    def _row_key(self, key: PeerId | None) -> bytes:
         known = self._keys.get(key)
         if known is None:
             known = self._keys[key] = key_of(*self._scope, key)
@@ -72,20 +72,20 @@ class SharedArrivals(Arrivals):
                 self._keys.popitem(last=False)
         return known
 
-    def get(self, key: PeerId | None, now: float) -> float:
+    def get_arrival(self, key: PeerId | None, now: float) -> float:
         """Return when the bucket of `key` is empty in all workers' table; `now` if it is."""
-        return self._table.arrival(self._key(key), now)
+        return self._table.get_arrival(self._row_key(key), now)
 
-    def push(self, key: PeerId | None, seconds: float, now: float) -> None:
+    def push_arrival(self, key: PeerId | None, seconds: float, now: float) -> None:
         """Fill the bucket of `key` by so much more, for all workers."""
-        self._table.push(self._key(key), seconds, now)
+        self._table.push_arrival(self._row_key(key), seconds, now)
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
         """True if the table has no place for a caller that isn't known yet."""
-        return not self._table.has_room(self._key(key), now)
+        return not self._table.has_room(self._row_key(key), now)
 
 
-class Rate(Policy):
+class RatePolicy(Policy):
     """One rule. Without `burst`, what a whole time unit allows may come at once."""
 
     name = "rate"
@@ -100,7 +100,7 @@ class Rate(Policy):
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = Arrivals(), Arrivals()
-        self._held = Held()
+        self._held = HeldCalls()
         self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:
@@ -129,88 +129,88 @@ class Rate(Policy):
 
     def give_back(self, key: PeerId | None, requests: float, data: float) -> None:
         """What was taken could not be told: it is to be told again."""
-        self._note(key, requests, data)
+        self._note_pending(key, requests, data)
 
-    def advance(self, key: PeerId | None, requests: float, data: float, now: float) -> None:
+    def advance_buckets(self, key: PeerId | None, requests: float, data: float, now: float) -> None:
         """Others have filled the buckets by so much more."""
         if requests > 0:
-            self._requests.push(key, requests, now)
+            self._requests.push_arrival(key, requests, now)
         if data > 0:
-            self._bytes.push(key, data, now)
+            self._bytes.push_arrival(key, data, now)
 
-    def counted(self, now: float) -> dict[PeerId | None, tuple[float, float]]:
+    def collect_arrivals(self, now: float) -> dict[PeerId | None, tuple[float, float]]:
         """When buckets are empty that aren't yet, of requests and of bytes: for the process after this one."""
-        requests, data = self._requests.known(now), self._bytes.known(now)
+        requests, data = self._requests.list_arrivals(now), self._bytes.list_arrivals(now)
         return {key: (requests.get(key, now), data.get(key, now)) for key in requests | data}
 
-    def _note(self, key: PeerId | None, requests: float, data: float) -> None:
+    def _note_pending(self, key: PeerId | None, requests: float, data: float) -> None:
         if self._pending is not None:
             known = self._pending.get(key, (0.0, 0.0, 0))
             self._pending[key] = (known[0] + requests, known[1] + data, _LOOKS)
 
-    def share(self, table: Table, scope: tuple[object, ...]) -> None:
+    def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
         """Count in `table`, under `scope`, together with other processes; before anything is counted."""
         self._requests = SharedArrivals(table, (*scope, "requests"))
         self._bytes = SharedArrivals(table, (*scope, "bytes"))
 
-    def _key(self, caller: Caller) -> PeerId | None:
+    def _bucket_key(self, caller: Caller) -> PeerId | None:
         return caller.peer if self._per_identity else None
 
-    def _concerns(self, call: Call) -> bool:
+    def _concerns_call(self, call: Call) -> bool:
         return self._interval > 0 and (
-            self._net is None or any(map(self._net.holds, (call.method, *call.also)))
+            self._net is None or any(map(self._net.matches_method, (call.method, *call.also)))
         )
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """A request that comes too early."""
         assert isinstance(event, Call)
-        if not self._every and not self._concerns(event):
+        if not self._every and not self._concerns_call(event):
             return None
         key = event.caller.peer if self._per_identity else None
-        held = self._held.of(event.caller) * self._interval
-        early = self._requests.get(key, now.steady) + held - now.steady - self._tolerance
+        held = self._held.count_of(event.caller) * self._interval
+        early = self._requests.get_arrival(key, now.steady) + held - now.steady - self._tolerance
         # Sums of floats: a nanosecond early is in time.
         if early > 1e-9:
-            return self.deny(Reason.RATE, self._why(self._rule.requests), retry=early)
+            return self.make_denial(Reason.RATE, self._describe_limit(self._rule.requests), retry=early)
         if self._requests.full_for(key, now.steady):
-            return self.deny(Reason.RATE, "too many callers at once", retry=1.0)
+            return self.make_denial(Reason.RATE, "too many callers at once", retry=1.0)
         return None
 
-    def _why(self, amount: Amount | None) -> str:
+    def _describe_limit(self, amount: Amount | None) -> str:
         assert amount is not None
         whose = "an identity" if self._per_identity else "all callers together"
         return f"{count_of(round(amount.amount), 'request')} in {amount.seconds:g} s is what {whose} may make"
 
-    def commit(self, event: Event, now: Moment) -> None:
+    def commit_event(self, event: Event, now: Moment) -> None:
         """Count a request, or bytes."""
         key = event.caller.peer if self._per_identity else None
         if isinstance(event, Call):
-            if self._every or self._concerns(event):
-                self._requests.push(key, self._interval, now.steady)
+            if self._every or self._concerns_call(event):
+                self._requests.push_arrival(key, self._interval, now.steady)
                 if self._pending is not None:
-                    self._note(key, self._interval, 0.0)
+                    self._note_pending(key, self._interval, 0.0)
         elif isinstance(event, Move) and (amount := self._rule.bandwidth) is not None:
             seconds = event.size * amount.seconds / amount.amount
-            self._bytes.push(key, seconds, now.steady)
-            self._note(key, 0.0, seconds)
+            self._bytes.push_arrival(key, seconds, now.steady)
+            self._note_pending(key, 0.0, seconds)
         elif isinstance(event, Arrive):
-            self._note(key, 0.0, 0.0)
+            self._note_pending(key, 0.0, 0.0)
 
-    def hold(self, event: Call) -> None:
+    def hold_call(self, event: Call) -> None:
         """Check the caller's other calls as if this one had happened."""
-        if self._concerns(event):
-            self._held.add(event.caller, 1)
+        if self._concerns_call(event):
+            self._held.add_calls(event.caller, 1)
 
-    def release(self, event: Call) -> None:
+    def release_call(self, event: Call) -> None:
         """Check them without it again; `commit` follows if it has happened."""
-        if self._concerns(event):
-            self._held.add(event.caller, -1)
+        if self._concerns_call(event):
+            self._held.add_calls(event.caller, -1)
 
-    def delay(self, event: Move, now: Moment) -> float:
+    def compute_delay(self, event: Move, now: Moment) -> float:
         """What is ahead of the rate by more than a tenth of a second has to wait."""
         if self._rule.bandwidth is None:
             return 0.0
-        ahead = self._bytes.get(self._key(event.caller), now.steady) - now.steady
+        ahead = self._bytes.get_arrival(self._bucket_key(event.caller), now.steady) - now.steady
         return ahead if ahead > _AHEAD else 0.0
 
 

@@ -9,7 +9,7 @@ from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Moment, Policy
 from dtp.daemon.reasons import Reason
 
 
-class Schedule(Policy):
+class SchedulePolicy(Policy):
     """Hours over midnight belong to the day on which they begin. What runs at closing time may finish."""
 
     name = "schedule"
@@ -18,14 +18,14 @@ class Schedule(Policy):
     def __init__(self, rule: ScheduleRule) -> None:
         self._rule = rule
 
-    def check(self, event: Event, now: Moment) -> Denial | None:
+    def check_event(self, event: Event, now: Moment) -> Denial | None:
         """By the calendar's clock."""
         here = datetime.fromtimestamp(now.unix, self._rule.zone)
-        if self._open(here):
+        if self._is_open(here):
             return None
-        return self.deny(Reason.CLOSED_NOW, f"closed at this hour ({here:%a %H:%M} {self._rule.zone})")
+        return self.make_denial(Reason.CLOSED_NOW, f"closed at this hour ({here:%a %H:%M} {self._rule.zone})")
 
-    def _open(self, here: datetime) -> bool:
+    def _is_open(self, here: datetime) -> bool:
         begin, end = self._rule.hours or (time.min, time.min)
         clock, today = here.time(), here.weekday()
         if begin < end:

@@ -154,7 +154,9 @@ class Control:
                     "drain' ends it. A second one takes a file of its own, or another control in [daemon]"
                 ) from error
         # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
-        self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
+        self._server = await asyncio.start_server(
+            self._serve_client, sock=self._sock.dup(), limit=_MAX_REQUEST
+        )
 
     async def close(self, *, keep_place: bool = False) -> None:
         """Listen no more; `keep_place`: another process does. Idempotent."""
@@ -165,15 +167,15 @@ class Control:
             if not keep_place:
                 self._path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The loop's end cancels it; of a task that was cancelled asyncio would log a fault (Python 3.11).
         ends = contextlib.suppress(ConnectionError, ValueError, asyncio.CancelledError)
         with contextlib.closing(writer), ends:
             while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                writer.write(json.dumps(await self._answer_line(line)).encode() + b"\n")
                 await writer.drain()
 
-    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+    async def _answer_line(self, line: bytes) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
         except ValueError:

@@ -104,7 +104,7 @@ class Governor:
     ) -> None:
         self.bound = bound
         self._held, self._shed = held, shed
-        self._task = SupervisedTask(self._run, name="dtpd-memory")
+        self._task = SupervisedTask(self._look_repeatedly, name="dtpd-memory")
         self._collect_at = 0.0
         #: Whether nothing more should be taken up, and how many connections were closed.
         self.full = False
@@ -114,12 +114,12 @@ class Governor:
         """Begin to look."""
         self._task.start()
 
-    async def _run(self) -> None:
+    async def _look_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(EVERY)
-            self.look()
+            self.check_memory()
 
-    def look(self, resident: Callable[[], int] = resident) -> None:
+    def check_memory(self, resident: Callable[[], int] = resident) -> None:
         """Once, now."""
         excess = resident() - self.bound
         if excess > 0 and (now := time.monotonic()) >= self._collect_at:

@@ -41,15 +41,15 @@ class Left:
     cut: int = 0
 
     @classmethod
-    def of(cls, status: Mapping[str, Any], open_streams: int, until: float) -> Left:
-        """What this process has, by `Daemon.status`."""
+    def from_status(cls, status: Mapping[str, Any], open_streams: int, until: float) -> Left:
+        """What this process has, by `Daemon.get_status`."""
         names = {one["service"]: int(one["open"]) for one in status.get("exposed", ())}
         names |= {", ".join(one["listen"]) or one["mode"]: one["open"] for one in status.get("forwarded", ())}
         most = sorted(((count, name) for name, count in names.items() if count), reverse=True)[:MOST_NAMES]
         return cls(os.getpid(), open_streams, {name: count for count, name in most}, until)
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Left:
+    def from_json(cls, told: Mapping[str, Any]) -> Left:
         """Raises `TypeError`, `ValueError`, `LookupError` or `AttributeError` for what no process tells."""
         names = {str(name): int(count) for name, count in told["by_name"].items()}
         return cls(int(told["pid"]), int(told["open"]), names, float(told["until"]), int(told["cut"]))
@@ -69,7 +69,7 @@ class Predecessors:
         """The descriptors over which it is told now, each with who tells (0: nothing was heard yet)."""
         return {descriptor: end.teller for descriptor, end in self._ends.items()}
 
-    def pause(self) -> None:
+    def pause_reading(self) -> None:
         """Read nothing more of what is told: another process is about to. `go_on` takes it back."""
         for end in self._ends.values():
             end.transport.pause_reading()
@@ -84,11 +84,11 @@ class Predecessors:
         """As they were heard of last; one that has ended has nothing open."""
         return list(self._known.values())
 
-    def status(self) -> list[dict[str, Any]]:
+    def list_status(self) -> list[dict[str, Any]]:
         """The same as JSON has it."""
         return [asdict(one) for one in self._known.values()]
 
-    async def listen(self, descriptor: int, teller: int = 0) -> None:
+    async def listen_to(self, descriptor: int, teller: int = 0) -> None:
         """Hear what the process at the other end tells, which is `teller` where that is known, until it ends."""
         sock = socket.socket(fileno=descriptor)
         sock.set_inheritable(False)
@@ -96,9 +96,9 @@ class Predecessors:
         end = self._ends[descriptor] = _End(cast(asyncio.Transport, writer.transport), teller)
         try:
             while line := await reader.readline():
-                told = [Left.read(one) for one in json.loads(line)]
+                told = [Left.from_json(one) for one in json.loads(line)]
                 end.teller = told[-1].pid
-                self._note(told)
+                self._note_told(told)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             log.warning("the process before tells otherwise what it has open: %s", error)
         except OSError:
@@ -110,7 +110,7 @@ class Predecessors:
             if (last := self._known.get(end.teller)) is not None:
                 self._known[end.teller] = Left(last.pid, 0, {}, last.until, last.cut)
 
-    def _note(self, told: list[Left]) -> None:
+    def _note_told(self, told: list[Left]) -> None:
         """Note what one tells of itself, last, and what it has heard of others that don't tell us themselves."""
         ourselves = {end.teller for end in self._ends.values()} | self._gone
         for one in told:
@@ -135,16 +135,16 @@ class Farewell:
         """`left` gives what there is now; `sock` is this one's from now on."""
         self._sock, self._before, self._left = sock, before, left
 
-    async def tell(self, cut: asyncio.Future[int]) -> None:
+    async def tell_successor(self, cut: asyncio.Future[int]) -> None:
         """Tell it again and again, and at last how many streams were cut off, which `cut` is set to."""
         _, writer = await asyncio.open_connection(sock=self._sock)
         try:
             while not cut.done() and not writer.is_closing():  # which it is when nobody hears it any more
                 if not writer.transport.get_write_buffer_size():  # else it takes its time
-                    self._write(writer, self._left())
+                    self._write_left(writer, self._left())
                 await asyncio.wait([cut], timeout=EVERY)
             end = self._left()
-            self._write(writer, Left(end.pid, 0, {}, time.time(), cut.result()))
+            self._write_left(writer, Left(end.pid, 0, {}, time.time(), cut.result()))
             async with asyncio.timeout(EVERY):
                 await writer.drain()
         except (OSError, TimeoutError):
@@ -152,7 +152,7 @@ class Farewell:
         finally:
             writer.close()
 
-    def _write(self, writer: asyncio.StreamWriter, left: Left) -> None:
+    def _write_left(self, writer: asyncio.StreamWriter, left: Left) -> None:
         told = [*self._before.known[-MOST:], left]
         writer.write(json.dumps([asdict(one) for one in told]).encode() + b"\n")
 

@@ -105,15 +105,15 @@ class Serving(Protocol):
     async def start(
         self, adopted: Mapping[str, Sequence[socket.socket]] | None = None, counted: Counted = NOTHING
     ) -> None: ...
-    def counted(self) -> Counted: ...
+    def export_counts(self) -> Counted: ...
     async def take_over(self) -> None: ...
     async def reload(self, config: Config) -> None: ...
     async def drain(self, grace: float) -> bool: ...
     async def hand_over(self) -> None: ...
     async def close(self) -> None: ...
-    async def refresh(self, *, callers: bool = True) -> None: ...
+    async def refresh_status(self, *, callers: bool = True) -> None: ...
     async def ban(self, caller: str, until: float) -> None: ...
-    def status(self, *, callers: bool = True) -> dict[str, Any]: ...
+    def get_status(self, *, callers: bool = True) -> dict[str, Any]: ...
 
 
 def serving(
@@ -163,15 +163,15 @@ class Process:
         #: When what is open is cut off, Unix time.
         self._until = 0.0
         #: Bans for the next start.
-        self._kept = KeptBans.of(config.path)
+        self._kept = KeptBans.of_config(config.path)
         self.control = Control(
             path_of(config),
             {
-                "status": self._status,
-                "reload": self._reload,
-                "drain": self._drain,
-                "upgrade": self._upgrade,
-                "ban": self._ban,
+                "status": self._answer_status,
+                "reload": self._answer_reload,
+                "drain": self._answer_drain,
+                "upgrade": self._answer_upgrade,
+                "ban": self._answer_ban,
             },
         )
 
@@ -187,43 +187,43 @@ class Process:
         await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
         try:
-            counted = inherited() if systemd.replaces() else self._kept.read()
+            counted = inherited() if systemd.replaces() else self._kept.read_bans()
             await self.daemon.start(adopted, counted)
             if self.web is not None:
                 await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
             for heard, teller in inherited_ends().items():
-                self._tasks.start(self._before.listen(heard, teller), name="dtpd-before")
+                self._tasks.start(self._before.listen_to(heard, teller), name="dtpd-before")
             if (pipe := systemd.say_ready()) is not None:
                 self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
             elif counted.bans:
                 self._tasks.start(self.daemon.take_over(), name="dtpd-take-over")
             if (interval := systemd.watchdog_interval()) is not None:
-                self._dog = SupervisedTask(partial(self._watchdog, interval), name="dtpd-watchdog")
+                self._dog = SupervisedTask(partial(self._feed_watchdog, interval), name="dtpd-watchdog")
                 self._dog.start()
             figures = self._tell_figures()
             ready(self)
             await self._stop.wait()
             if self._successor is None:
                 systemd.tell("STOPPING=1", "STATUS=Draining")
-            await self._finish()
+            await self._drain_daemon()
             if self._successor is None:
-                self._kept.write(self.daemon.counted())
+                self._kept.write_bans(self.daemon.export_counts())
         finally:
             try:
                 if figures is not None:
                     await figures.exporter.close()
             finally:  # whatever becomes of the figures: the daemon has claims to make, and a store to close
-                await self._close()
+                await self._close_daemon()
 
     async def _take_over(self, pipe: BinaryIO) -> None:
         """Wait until the process at the other end of `pipe` has given way; it may as well end this one."""
         with pipe:
             await _until_closed(pipe.fileno())
-        self._kept.write(self.daemon.counted())
+        self._kept.write_bans(self.daemon.export_counts())
         await self.daemon.take_over()
 
-    async def _close(self) -> None:
+    async def _close_daemon(self) -> None:
         self._closing = start_task(self.daemon.close(), name="dtpd-close")
         await asyncio.wait((self._closing,))
         try:
@@ -248,9 +248,9 @@ class Process:
         from dtp.daemon.web.metrics import DaemonCollector
 
         collect = DaemonCollector(self.daemon).collect
-        return Figures(settings, self.daemon.status(callers=False)["identity"], collect)
+        return Figures(settings, self.daemon.get_status(callers=False)["identity"], collect)
 
-    async def _finish(self) -> None:
+    async def _drain_daemon(self) -> None:
         """Drain, unless somebody is in a hurry."""
         grace = self.daemon.config.drain if self._grace is None else self._grace
         within = "" if grace == LONGEST_GRACE else f" within {grace:g} s"
@@ -258,7 +258,9 @@ class Process:
         self._until = time.time() + grace
         cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         telling = (
-            [] if self._farewell is None else [start_task(self._farewell.tell(cut), name="dtpd-farewell")]
+            []
+            if self._farewell is None
+            else [start_task(self._farewell.tell_successor(cut), name="dtpd-farewell")]
         )
         draining = start_task(self.daemon.drain(grace), name="dtpd-drain")
         hurry = start_task(self._hurry.wait(), name="dtpd-hurry")
@@ -266,7 +268,7 @@ class Process:
         for task in (draining, hurry):
             task.cancel()
         await asyncio.gather(draining, hurry, return_exceptions=True)
-        left = self._left()
+        left = self._make_left()
         if left.open:
             names = ", ".join(f"{count:,} of {name}" for name, count in left.by_name.items())
             fields = {"event": "cut-off", "streams": left.open, "by_name": left.by_name}
@@ -274,8 +276,8 @@ class Process:
         cut.set_result(left.open)
         await asyncio.gather(*telling)
 
-    def _left(self) -> Left:
-        return Left.of(self.daemon.status(callers=False), self.daemon.open_streams, self._until)
+    def _make_left(self) -> Left:
+        return Left.from_status(self.daemon.get_status(callers=False), self.daemon.open_streams, self._until)
 
     def _on_signal(self) -> None:
         if self._closing is not None:  # a chain or a database may keep it waiting
@@ -284,19 +286,19 @@ class Process:
             self._hurry.set()
         self._stop.set()
 
-    async def _watchdog(self, interval: float) -> None:
+    async def _feed_watchdog(self, interval: float) -> None:
         while True:
             systemd.tell("WATCHDOG=1")
             await asyncio.sleep(interval)
 
     # ---- commands -----------------------------------------------------------------------------------------
 
-    async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        await self.daemon.refresh()
-        before = self._before.status()
-        return {**self.daemon.status(), **({"before": before} if before else {})}
+    async def _answer_status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        await self.daemon.refresh_status()
+        before = self._before.list_status()
+        return {**self.daemon.get_status(), **({"before": before} if before else {})}
 
-    async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _answer_ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
         banned by this name, in `otherwise` by which other one it is, and in
         `unkept` why the next start won't know of it."""
@@ -310,7 +312,7 @@ class Process:
             raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
         now = time.time()
         until = FOR_EVER if seconds is None else now + seconds if seconds > 0 else 0.0
-        known = self.daemon.counted().bans
+        known = self.daemon.export_counts().bans
         banned = known.get(caller, 0.0) > now
         account = meant.sui_address if isinstance(meant, PeerId) else caller
         otherwise = account if account != caller and known.get(account, 0.0) > now else None
@@ -320,7 +322,7 @@ class Process:
             async with self._upgrading:
                 if self._successor is not None:  # which may keep bans elsewhere
                     raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
-                unkept = self._kept.write(self.daemon.counted())
+                unkept = self._kept.write_bans(self.daemon.export_counts())
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         if until or banned:
             words = f"{caller} is banned" if until else f"{caller} is banned no more"
@@ -329,21 +331,21 @@ class Process:
         unkept = unkept if self.daemon.config.state is None else None
         return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise, "unkept": unkept}
 
-    async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _answer_drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._grace = _grace_of(request)
         self._stop.set()
         grace = self.daemon.config.drain if self._grace is None else self._grace
         return {"streams": self.daemon.open_streams, "seconds": grace}
 
     @contextlib.asynccontextmanager
-    async def _change(self) -> AsyncIterator[None]:
+    async def _begin_change(self) -> AsyncIterator[None]:
         """While something changes nothing else does, and nothing at all at the end. Raises `AboutToEnd`."""
         async with self._changing:
             if self._stop.is_set():
                 raise AboutToEnd("this process finishes what is open and ends: it changes nothing any more")
             yield
 
-    async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _answer_upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Start this program anew, with the sockets, and end when it serves. Without it, go on as before.
 
         What is open here may take as long as it likes, unless the command says otherwise: `drain` of the file is for
@@ -352,8 +354,8 @@ class Process:
         grace = _grace_of(request)
         if grace is None:
             grace = LONGEST_GRACE
-        async with self._change(), self._upgrading:
-            self._successor = successor = await self._succeed()
+        async with self._begin_change(), self._upgrading:
+            self._successor = successor = await self._start_successor()
             self._grace = grace
             systemd.tell(f"MAINPID={successor.pid}")
             log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
@@ -365,26 +367,26 @@ class Process:
             self._stop.set()
             return {"pid": successor.pid, "streams": self.daemon.open_streams}
 
-    async def _succeed(self) -> subprocess.Popen[bytes]:
+    async def _start_successor(self) -> subprocess.Popen[bytes]:
         """The process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[_of_web(self.daemon.config)] = self.web.sockets
         mine, theirs = socket.socketpair()
-        self._before.pause()
+        self._before.pause_reading()
         try:
             with theirs:
                 told = self._before.ends | {theirs.fileno(): os.getpid()}
-                successor, ready = _start_successor(socks, self.daemon.counted(), told)
+                successor, ready = _start_successor(socks, self.daemon.export_counts(), told)
         except UpgradeFailed:
             self._before.go_on()
             mine.close()
             raise
-        self._farewell = Farewell(mine, self._before, self._left)
+        self._farewell = Farewell(mine, self._before, self._make_left)
         serves = False
         with ready:  # closed last: that tells it that this process gives way
             try:
-                serves = await self._hears(ready)
+                serves = await self._wait_serving(ready)
             finally:
                 if not serves:
                     self._farewell = None
@@ -396,7 +398,7 @@ class Process:
             raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
         return successor
 
-    async def _hears(self, ready: BinaryIO) -> bool:
+    async def _wait_serving(self, ready: BinaryIO) -> bool:
         """Whether the new process says that it serves: in time, and before this one was told to end."""
         told = start_task(_read(ready.fileno()), name="dtpd-ready")
         stopped = start_task(self._stop.wait(), name="dtpd-stop")
@@ -408,8 +410,8 @@ class Process:
             stopped.cancel()
             await asyncio.gather(told, stopped, return_exceptions=True)
 
-    async def _reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        async with self._change():
+    async def _answer_reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        async with self._begin_change():
             systemd.reloading()
             try:
                 config = load(self._path)
@@ -422,7 +424,7 @@ class Process:
 
     async def _reload_and_log(self) -> None:
         try:
-            await self._reload({})
+            await self._answer_reload({})
         except DtpError as error:
             log.error(
                 "not reloaded, the old configuration stays: %s",

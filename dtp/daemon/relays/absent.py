@@ -14,7 +14,7 @@ from dtp.session.codes import CloseCode
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.daemon.relays.ledger import Ledger
+    from dtp.daemon.relays.ledger import SessionLedger
 
 log = logging.getLogger("dtpd")
 
@@ -31,17 +31,17 @@ class Absent:
     long as that can be resumed.
     """
 
-    def __init__(self, ledgers: Callable[[], Iterable[Ledger]]) -> None:
+    def __init__(self, ledgers: Callable[[], Iterable[SessionLedger]]) -> None:
         """`ledgers` gives those in which streams of the connections are."""
         self._ledgers, self._patience = ledgers, PATIENCE
         self._of: dict[tuple[PeerId, str], set[Connection]] = {}
         self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
 
-    def came(self, connection: Connection) -> None:
-        """Know a connection, until it `went`."""
+    def add_connection(self, connection: Connection) -> None:
+        """Know a connection, until `remove_connection`."""
         self._of.setdefault((connection.peer, connection.service), set()).add(connection)
 
-    def went(self, connection: Connection) -> None:
+    def remove_connection(self, connection: Connection) -> None:
         """It is over."""
         key = (connection.peer, connection.service)
         self._of[key].discard(connection)
@@ -66,11 +66,11 @@ class Absent:
         answers = await asyncio.gather(*map(_is_there, asked))
         gone = {each for each, there in zip(asked, answers, strict=True) if not there}
         for each in gone:
-            self._end(each, "its caller has come anew, and needs the room")
+            self._end_connection(each, "its caller has come anew, and needs the room")
         for ledger in self._ledgers():
             await ledger.wait_without(gone)
 
-    async def end(self, more: Callable[[], Collection[Connection]]) -> None:
+    async def end_absent(self, more: Callable[[], Collection[Connection]]) -> None:
         """Until cancelled: end all connections that are without a carrier for `PATIENCE`, also those that `more`
         gives."""
         loop = asyncio.get_running_loop()
@@ -81,11 +81,13 @@ class Absent:
             away = {one: since.get(one, now) for one in known if not one.source and not one.closed}
             for one, began in away.items():
                 if now - began >= self._patience:
-                    self._end(one, f"it has had no carrier for {self._patience:g} s, and the daemon ends")
+                    self._end_connection(
+                        one, f"it has had no carrier for {self._patience:g} s, and the daemon ends"
+                    )
             since = away
             await asyncio.sleep(_LOOK)
 
-    def _end(self, connection: Connection, why: str) -> None:
+    def _end_connection(self, connection: Connection, why: str) -> None:
         fields = {
             "event": "given-up",
             "service": connection.service,

@@ -38,7 +38,7 @@ class Backend:
     #: Smooth weighted round robin: how much its turn is overdue.
     overdue: float = 0.0
 
-    def usable(self, now: float) -> bool:
+    def is_usable(self, now: float) -> bool:
         """Whether it should get streams."""
         return self.healthy and now >= self.penalty_until
 
@@ -55,17 +55,17 @@ class Balancer:
             "hash": self._by_hash,
         }[balance]
 
-    def choose(self, key: object, now: float, tried: Collection[Backend] = ()) -> Backend | None:
+    def choose_backend(self, key: object, now: float, tried: Collection[Backend] = ()) -> Backend | None:
         """The backend for a caller's stream, none of `tried`; None when all were. `key` spells who it is."""
         if len(self.backends) == 1 and not tried:
             return self.backends[0]
         left = [backend for backend in self.backends if backend not in tried]
         if not left:
             return None
-        usable = [backend for backend in left if backend.usable(now)]
+        usable = [backend for backend in left if backend.is_usable(now)]
         return self._pick(usable or left, key, now)
 
-    def _share(self, backend: Backend, now: float) -> float:
+    def _slow_start_share(self, backend: Backend, now: float) -> float:
         since = backend.back_since
         if since is None or now - since >= self._slow_start:
             return 1.0
@@ -75,7 +75,7 @@ class Balancer:
         """Smooth weighted round robin, as nginx does it."""
         total = 0.0
         for backend in backends:
-            share = self._share(backend, now)
+            share = self._slow_start_share(backend, now)
             backend.overdue += share
             total += share
         chosen = max(backends, key=lambda backend: backend.overdue)
@@ -84,9 +84,11 @@ class Balancer:
 
     def _by_load(self, backends: list[Backend], key: object, now: float) -> Backend:
         """The fewest streams for its share; in turn among equals."""
-        least = min((one.active + 1) / self._share(one, now) for one in backends)
+        least = min((one.active + 1) / self._slow_start_share(one, now) for one in backends)
         return self._by_turn(
-            [one for one in backends if (one.active + 1) / self._share(one, now) <= least], key, now
+            [one for one in backends if (one.active + 1) / self._slow_start_share(one, now) <= least],
+            key,
+            now,
         )
 
     def _by_hash(self, backends: list[Backend], key: object, now: float) -> Backend:
@@ -95,25 +97,25 @@ class Balancer:
         def score(backend: Backend) -> float:
             digest = hashlib.blake2b(f"{key} {backend.place}".encode(), digest_size=8).digest()
             draw = (int.from_bytes(digest) + 1) / (2**64 + 1)  # above 0 and below 1
-            return -self._share(backend, now) / math.log(draw)
+            return -self._slow_start_share(backend, now) / math.log(draw)
 
         return max(backends, key=score)
 
     # ---- what became of it --------------------------------------------------------------------------------
 
-    def failed(self, backend: Backend, now: float) -> None:
+    def note_failed(self, backend: Backend, now: float) -> None:
         """A connect failed: the backend gets nothing for a while."""
         backend.penalty_until = now + PENALTIES[min(backend.failures, len(PENALTIES) - 1)]
         backend.failures += 1
 
-    def connected(self, backend: Backend, now: float) -> None:
+    def note_connected(self, backend: Backend, now: float) -> None:
         """A connect succeeded."""
         if backend.failures:
             backend.failures = 0
             backend.penalty_until = -math.inf
             backend.back_since = now
 
-    def checked(self, backend: Backend, well: bool, health: Health, now: float) -> bool:
+    def note_checked(self, backend: Backend, well: bool, health: Health, now: float) -> bool:
         """An active check has ended; True when that changed how the backend stands."""
         if well == backend.healthy:
             backend.contrary = 0

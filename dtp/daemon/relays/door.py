@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dtp.daemon.mesh import Member
 from dtp.daemon.observing import logs
 from dtp.daemon.paying.side import ChainSide
-from dtp.daemon.policies import Caller, Chain, Denial
+from dtp.daemon.policies import Caller, Denial, PolicyChain
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.base import Arrive
 from dtp.daemon.reasons import FREE, TELLINGS, Reason
@@ -62,14 +62,14 @@ class Door:
         """`find` gives a service by its name; `shut` says why nobody is let in now, if so."""
         self._member = member
         #: The rules that hold for all services together.
-        self.everywhere = Chain(())
+        self.everywhere = PolicyChain(())
         self._find, self._shut = find, shut
         self._bans, self._side = bans, side
         #: By reason: connections that came to no service.
         self.refused = Counter({UNKNOWN_SERVICE: 0, HALF_OPEN: 0, HANDSHAKE: 0})
         self._few = {reason: logs.Few(reason) for reason in self.refused}
 
-    def admit(self, request: Request) -> Awaitable[object] | None:
+    def admit_request(self, request: Request) -> Awaitable[object] | None:
         """Let the connection in, now or once the returned is awaited. Raises `Refuse`."""
         caller = Caller(request.peer, request.peer.sui_address, request.source)
         exposed = self._find(request.service)
@@ -88,13 +88,13 @@ class Door:
         # Whoever was let in before may go on while nobody new is.
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:
-            exposed.deny(caller, denial)
+            exposed.note_denial(caller, denial)
             raise refuse(denial)
-        exposed.admit(caller)
+        exposed.admit_caller(caller)
         if request.again:
             return None  # by the chain it is looked at now and then, with all who are here
         if request.ticket and exposed.config.price is None:
-            exposed.deny(caller, Denial("price", Reason.UNPAID, FREE))
+            exposed.note_denial(caller, Denial("price", Reason.UNPAID, FREE))
             raise Refuse(CloseCode.PAYMENT, FREE, detail=CloseDetail.SERVICE_FREE)
         if not exposed.config.on_chain and exposed.config.price is None:
             return None
@@ -102,7 +102,7 @@ class Door:
 
     def _admit_node(self, request: Request, caller: Caller) -> None:
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
-        denial = denial or self.everywhere.ask(Arrive(caller), moment())
+        denial = denial or self.everywhere.ask_policies(Arrive(caller), moment())
         if denial is None and not self._member.takes_links:
             denial = NOT_YET
         if denial is not None:
@@ -111,26 +111,26 @@ class Door:
 
     def ban_of(self, caller: Caller) -> Denial | None:
         """Whether it is kept out by hand."""
-        return BANNED if self._bans.holds(caller, time.time()) else None
+        return BANNED if self._bans.is_banned(caller, time.time()) else None
 
     async def _ask_chain(self, request: Request, caller: Caller, exposed: Exposed) -> object:
         try:
-            return await self._side.admit(request, exposed.config)
+            return await self._side.admit_request(request, exposed.config)
         except Refuse as refusal:
-            exposed.deny(caller, by_chain(refusal))
+            exposed.note_denial(caller, by_chain(refusal))
             raise
 
-    def note(self, caller: Caller, service: str, denial: Denial) -> None:
+    def note_denial(self, caller: Caller, service: str, denial: Denial) -> None:
         """Somebody who was let in is refused after all, and had no stream yet."""
         exposed = self._find(service)
         if exposed is None:
             self._no_service(caller, service)
         else:
-            exposed.deny(caller, denial)
+            exposed.note_denial(caller, denial)
 
     def _no_service(self, caller: Caller, service: str) -> None:
         self.refused[UNKNOWN_SERVICE] += 1
-        if self._few[UNKNOWN_SERVICE].may(str(caller.peer)):
+        if self._few[UNKNOWN_SERVICE].may_log(str(caller.peer)):
             fields = {"event": "unknown-service", **logs.of_caller(caller), "service": service}
             log.info(
                 "%s asked for the service %r, which is not here",
@@ -138,14 +138,14 @@ class Door:
                 extra={"fields": fields},
             )
 
-    def failed(self, source: str, error: Exception) -> None:
+    def note_failed(self, source: str, error: Exception) -> None:
         """Note a carrier that came to nothing (`listen(on_failed=...)`). Who broke off was refused nothing."""
         if not isinstance(error, Crowded | HandshakeError):
             log.debug("handshake with %s: %s", source, error)
             return
         reason = HALF_OPEN if isinstance(error, Crowded) else HANDSHAKE
         self.refused[reason] += 1
-        if self._few[reason].may(source):
+        if self._few[reason].may_log(source):
             # Nobody has proven who it is: strangers must not push out what is shown of others.
             fields = {"event": "refused", "source": source, "reason": reason, "why": str(error)}
             log.info("somebody from %s refused by %s: %s", source, reason, error, extra={"fields": fields})

@@ -54,14 +54,14 @@ class Dropped:
         self._telling: asyncio.TimerHandle | None = None
         self._next = 0.0
 
-    def add(self, why: Drop, count: int = 1) -> None:
+    def add_dropped(self, why: Drop, count: int = 1) -> None:
         """Count so many datagrams; none where `count` is 0."""
         if not count:
             return
         self.counts[why.value] += count
         if self._telling is None:
             loop = asyncio.get_running_loop()
-            self._telling = loop.call_at(max(loop.time() + _BURST, self._next), self._tell, loop)
+            self._telling = loop.call_at(max(loop.time() + _BURST, self._next), self._log_burst, loop)
             self._telling_yet.add(self)
 
     @classmethod
@@ -69,9 +69,9 @@ class Dropped:
         """Tell now what there is to tell: this process ends, and with it the counts."""
         loop = asyncio.get_running_loop()
         for each in list(cls._telling_yet):
-            each._tell(loop)
+            each._log_burst(loop)
 
-    def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _log_burst(self, loop: asyncio.AbstractEventLoop) -> None:
         self._telling_yet.discard(self)
         if self._telling is not None:
             self._telling.cancel()
@@ -95,15 +95,15 @@ class KernelDrops:
         Of the moment in which both have the socket both count.
         """
         self._sock, self._dropped = sock, dropped
-        self._seen = self._read()
+        self._seen = self._read_count()
 
-    def look(self) -> None:
+    def count_new(self) -> None:
         """Count what is new."""
-        now = self._read()
-        self._dropped.add(Drop.SOCKET_FULL, (now - self._seen) % 2**32)
+        now = self._read_count()
+        self._dropped.add_dropped(Drop.SOCKET_FULL, (now - self._seen) % 2**32)
         self._seen = now
 
-    def _read(self) -> int:
+    def _read_count(self) -> int:
         if sys.platform != "linux":
             return 0
         try:

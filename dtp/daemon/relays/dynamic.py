@@ -61,23 +61,23 @@ class Greeting:
     rest: bytes = b""
     _data: bytearray = field(default_factory=bytearray)
 
-    def receive(self, data: bytes) -> Address | None:
+    def receive_data(self, data: bytes) -> Address | None:
         """Take bytes; the address once it is known. Raises `Rejected`."""
         self._data += data
-        return self._step()
+        return self._parse_step()
 
-    def _step(self) -> Address | None:
+    def _parse_step(self) -> Address | None:
         raise NotImplementedError
 
-    def succeeded(self) -> bytes:
+    def success_reply(self) -> bytes:
         """What the program is told when it is connected."""
         raise NotImplementedError
 
-    def failed(self, reason: Reason) -> bytes:
+    def failure_reply(self, reason: Reason) -> bytes:
         """What it is told when it can't be."""
         raise NotImplementedError
 
-    def full(self) -> bytes:
+    def full_reply(self) -> bytes:
         """What it is told, before it says anything, when there is no room for it."""
         raise NotImplementedError
 
@@ -87,7 +87,7 @@ class Socks5(Greeting):
 
     _greeted = False
 
-    def _step(self) -> Address | None:
+    def _parse_step(self) -> Address | None:
         data = self._data
         if not self._greeted:
             if len(data) < 2 or len(data) < 2 + data[1]:
@@ -105,10 +105,10 @@ class Socks5(Greeting):
             return None
         version, command, _, kind, size = data[:5]
         if version != _SOCKS_VERSION or command != _CONNECT:
-            raise Rejected("only CONNECT is known", self._reply(SocksReply.COMMAND_NOT_SUPPORTED))
+            raise Rejected("only CONNECT is known", self._make_reply(SocksReply.COMMAND_NOT_SUPPORTED))
         if kind != _DOMAIN:
             raise Rejected(
-                "services have names, not IP addresses", self._reply(SocksReply.ADDRESS_NOT_SUPPORTED)
+                "services have names, not IP addresses", self._make_reply(SocksReply.ADDRESS_NOT_SUPPORTED)
             )
         if len(data) < 7 + size:
             return None
@@ -117,21 +117,21 @@ class Socks5(Greeting):
         try:
             return address_of(host)
         except AddressError as error:
-            raise Rejected(str(error), self._reply(SocksReply.HOST_UNREACHABLE)) from None
+            raise Rejected(str(error), self._make_reply(SocksReply.HOST_UNREACHABLE)) from None
 
     @staticmethod
-    def _reply(reply: SocksReply) -> bytes:
+    def _make_reply(reply: SocksReply) -> bytes:
         # The bound address is not told: 0.0.0.0, port 0.
         return struct.pack("!BBBB4sH", _SOCKS_VERSION, reply.value, 0, 1, bytes(4), 0)
 
-    def succeeded(self) -> bytes:
-        return self._reply(SocksReply.SUCCEEDED)
+    def success_reply(self) -> bytes:
+        return self._make_reply(SocksReply.SUCCEEDED)
 
-    def failed(self, reason: Reason) -> bytes:
+    def failure_reply(self, reason: Reason) -> bytes:
         refused = reason in (Reason.DENIED, Reason.CLOSED_NOW)
-        return self._reply(SocksReply.NOT_ALLOWED if refused else SocksReply.HOST_UNREACHABLE)
+        return self._make_reply(SocksReply.NOT_ALLOWED if refused else SocksReply.HOST_UNREACHABLE)
 
-    def full(self) -> bytes:
+    def full_reply(self) -> bytes:
         return bytes([_SOCKS_VERSION, _NONE_ACCEPTABLE])  # there is no other word so early
 
 
@@ -142,36 +142,36 @@ class Connect(Greeting):
         super().__init__()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MOST)
 
-    def receive(self, data: bytes) -> Address | None:
+    def receive_data(self, data: bytes) -> Address | None:
         try:
             self._http.receive_data(data)
             event = self._http.next_event()
         except h11.RemoteProtocolError as error:
-            raise Rejected(str(error), self._answer(error.error_status_hint)) from None
+            raise Rejected(str(error), self._make_answer(error.error_status_hint)) from None
         if event is h11.NEED_DATA:
             return None
         if not isinstance(event, h11.Request) or event.method != b"CONNECT":
-            raise Rejected("only CONNECT is known", self._answer(405))
+            raise Rejected("only CONNECT is known", self._make_answer(405))
         host = event.target.decode("ascii", "replace").rpartition(":")[0]
         self._http.next_event()  # the end of the request; what follows is the service's
         self.rest = self._http.trailing_data[0]
         try:
             return address_of(host)
         except AddressError as error:
-            raise Rejected(str(error), self._answer(502)) from None
+            raise Rejected(str(error), self._make_answer(502)) from None
 
     @staticmethod
-    def _answer(status: int) -> bytes:
+    def _make_answer(status: int) -> bytes:
         return f"HTTP/1.1 {status} dtpd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
-    def succeeded(self) -> bytes:
+    def success_reply(self) -> bytes:
         return b"HTTP/1.1 200 dtpd\r\n\r\n"
 
-    def failed(self, reason: Reason) -> bytes:
-        return self._answer(403 if reason in (Reason.DENIED, Reason.CLOSED_NOW) else 502)
+    def failure_reply(self, reason: Reason) -> bytes:
+        return self._make_answer(403 if reason in (Reason.DENIED, Reason.CLOSED_NOW) else 502)
 
-    def full(self) -> bytes:
-        return self._answer(503)
+    def full_reply(self) -> bytes:
+        return self._make_answer(503)
 
 
 #: `mode` of a forward -> what a program says first; None where it says nothing.

@@ -24,7 +24,6 @@ from dtp.daemon.policies import (
     Bounds,
     Call,
     Caller,
-    Chain,
     Close,
     Denial,
     FindLogin,
@@ -33,16 +32,17 @@ from dtp.daemon.policies import (
     Move,
     Open,
     Policy,
+    PolicyChain,
     find_nobody,
 )
-from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relays import health, proxy_protocol, udp
 from dtp.daemon.relays.backends import Backend, Balancer
 from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.relays.dropped import Dropped
-from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, Ledger, Session
+from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, Relay
 from dtp.daemon.relays.sockets import NoDescriptors, connect
 from dtp.net.connection import Connection
@@ -92,7 +92,7 @@ def caller_of(connection: Connection) -> Caller:
     return Caller(connection.peer, connection.peer.sui_address, connection.source)
 
 
-class Link:
+class BackendLink:
     """A connection to a backend, by asyncio's streams."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
@@ -103,9 +103,9 @@ class Link:
         self._backend.active -= 1
         self.writer.close()
         if self.writer.transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(FLUSH, self._abort)
+            asyncio.get_running_loop().call_later(FLUSH, self._abort_transport)
 
-    def _abort(self) -> None:
+    def _abort_transport(self) -> None:
         """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
         transport = self.writer.transport
         if transport.get_write_buffer_size():
@@ -138,9 +138,9 @@ class Exposed:
 
     def __init__(self, config: Expose, policies: Iterable[Policy]) -> None:
         self.config = config
-        self.chain = Chain(policies)
+        self.chain = PolicyChain(policies)
         self.balancer = Balancer(config.backends, config.balance, config.slow_start)
-        self.ledger = Ledger()
+        self.ledger = SessionLedger()
         #: Of a service whose requests are understood.
         self.requests = Requests()
         #: Of them those that couldn't be understood.
@@ -176,7 +176,7 @@ class Exposed:
         #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.
         self.charge: Callable[[Connection, int], Awaitable[str]] | None = None
 
-    def start(self) -> None:
+    def start_checks(self) -> None:
         """Begin to look at the backends, if that is wanted."""
         if self.config.health is not None and self._watch is None:
             first = proxy_protocol.LOCAL if self.config.proxy_protocol else b""
@@ -186,7 +186,7 @@ class Exposed:
             )
             self._watch.start()
 
-    def retire(self) -> None:
+    def stop_checks(self) -> None:
         """Look at the backends no more; the streams that are open go on."""
         if self._watch is not None:
             self._watch.cancel()
@@ -196,32 +196,32 @@ class Exposed:
         """Until no stream is open, nor waits for a backend."""
         await self.ledger.wait_empty(self._opening)
 
-    def abort(self, reason: Reason) -> None:
+    def abort_streams(self, reason: Reason) -> None:
         """End all streams now."""
-        self.retire()
+        self.stop_checks()
         for task in list(self._opening):
             task.cancel()
-        self.ledger.abort(reason)
+        self.ledger.abort_sessions(reason)
 
-    def status(self, now: float) -> dict[str, Any]:
-        """For `Daemon.status`, by the steady clock."""
+    def get_status(self, now: float) -> dict[str, Any]:
+        """For `Daemon.get_status`, by the steady clock."""
         return {
             "service": self.config.service,
             "kind": self.config.kind,
-            **self.ledger.status(),
-            **({"requests": self.requests.status()} if self.config.kind in _ANSWERED else {}),
+            **self.ledger.get_status(),
+            **({"requests": self.requests.get_status()} if self.config.kind in _ANSWERED else {}),
             "denials": dict(self.denials),
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
             **({"mailbox": self.mailbox.status()} if self.mailbox is not None else {}),
-            **({"tips": self.tips.status()} if self.tips is not None else {}),
-            **(self.show.status() if self.show is not None else {}),
+            **({"tips": self.tips.get_status()} if self.tips is not None else {}),
+            **(self.show.get_status() if self.show is not None else {}),
             **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
             "backends": [
                 {
                     "place": str(backend.place),
-                    "up": backend.usable(now),
+                    "up": backend.is_usable(now),
                     "active": backend.active,
                     "failures": backend.failures,
                 }
@@ -243,23 +243,23 @@ class Exposed:
 
     # ---- a caller comes -----------------------------------------------------------------------------------
 
-    def admit(self, caller: Caller) -> None:
+    def admit_caller(self, caller: Caller) -> None:
         """Let a connection in, or raise `Refuse`."""
-        denial = self.chain.ask(Arrive(caller), moment())
+        denial = self.chain.ask_policies(Arrive(caller), moment())
         if denial is not None:
             self._log_denial(denial, caller)
             raise Refuse(
                 TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason
             )
 
-    def known(self, caller: Caller) -> Caller:
+    def with_logins(self, caller: Caller) -> Caller:
         """Return a caller with what it is logged in to now, where the service asks for that."""
         if self.config.rules.login is None:
             return caller
         found = self.find_login(caller.peer.key, time.time())
         return caller if found is None else replace(caller, login=Login(*found))
 
-    def take(self, connection: Connection, caller: Caller, stream: Stream) -> None:
+    def take_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         """Serve a stream that the caller has opened."""
         self.ledger.streams += 1
         opened = Open(caller)
@@ -267,13 +267,13 @@ class Exposed:
         if denial is None:
             self._let_in(caller, stream, opened)
         elif (
-            denial.policy == Concurrency.name
+            denial.policy == ConcurrencyPolicy.name
             and self.absent is not None
             and self.absent.has_others(connection)
         ):
             self._take_up(stream, self._take_in_room(self.absent, caller, stream, opened), lambda: None)
         else:
-            self._deny(denial, caller, stream)
+            self._deny_stream(denial, caller, stream)
 
     async def _take_in_room(self, absent: Absent, caller: Caller, stream: Stream, opened: Open) -> None:
         """Ask once more when what its caller has left behind, without being there, has ended."""
@@ -281,71 +281,77 @@ class Exposed:
         if (denial := self._may_open(opened)) is None:
             self._let_in(caller, stream, opened)
         else:
-            self._deny(denial, caller, stream)
+            self._deny_stream(denial, caller, stream)
 
     def _may_open(self, opened: Open) -> Denial | None:
         """Why a stream may not be; without a denial it counts as open."""
         now = moment()
-        denial = self.chain.ask(opened, now)
+        denial = self.chain.ask_policies(opened, now)
         whole = self.config.kind in ("tcp", "udp", *OWN)  # the stream is the request
-        if denial is None and whole and (denial := self.chain.ask(Call(opened.caller), now)) is not None:
-            self.chain.tell(Close(opened.caller), now)
+        if (
+            denial is None
+            and whole
+            and (denial := self.chain.ask_policies(Call(opened.caller), now)) is not None
+        ):
+            self.chain.commit_event(Close(opened.caller), now)
         return denial
 
     def _let_in(self, caller: Caller, stream: Stream, opened: Open) -> None:
         self.active += 1
-        if self.config.kind != "udp" and self.delay(caller, 0):
-            self._go_on(caller, stream, self._wait(caller, stream, opened))
+        if self.config.kind != "udp" and self.compute_delay(caller, 0):
+            self._go_on(caller, stream, self._begin_delayed(caller, stream, opened))
         else:
-            self._begin(caller, stream, opened)
+            self._begin_stream(caller, stream, opened)
 
-    def _begin(self, caller: Caller, stream: Stream, opened: Open) -> None:
+    def _begin_stream(self, caller: Caller, stream: Stream, opened: Open) -> None:
         if self.config.kind == "udp":
             self._serve_udp(caller, stream, opened)
         elif self.config.kind == "tcp":
             self._serve_now(caller, stream, opened)
         elif self.config.kind == "relay":
-            self._go_on(caller, stream, self._relay(caller, stream))
+            self._go_on(caller, stream, self._join_peer(caller, stream))
         elif self.mailbox is not None:
-            self._go_on(caller, stream, self._keep(caller, stream, self.mailbox.answer_stream))
+            self._go_on(caller, stream, self._answer_kept(caller, stream, self.mailbox.answer_stream))
         elif self.logins is not None:
-            self._go_on(caller, stream, self._keep(caller, stream, self.logins.answer_stream))
+            self._go_on(caller, stream, self._answer_kept(caller, stream, self.logins.answer_stream))
         elif self.tips is not None:
-            self._go_on(caller, stream, self._keep(caller, stream, self.tips.answer_stream))
+            self._go_on(caller, stream, self._answer_kept(caller, stream, self.tips.answer_stream))
         elif self.show is not None:
             self._go_on(
-                caller, stream, self._answer(caller, self.show.session(stream), self.show.answer_stream)
+                caller,
+                stream,
+                self._run_answer(caller, self.show.make_session(stream), self.show.answer_stream),
             )
         else:
-            self._go_on(caller, stream, self._converse(caller, stream, opened))
+            self._go_on(caller, stream, self._run_conversation(caller, stream, opened))
 
     def take_over(self, session: Conversation, caller: Caller) -> Bounds:
         """Serve a session from now on in the place of what has served it; the bounds that it has here.
 
         It is open, so that a lower limit doesn't end it; but it does end if its caller isn't let in any more.
         """
-        session.exposed.ledger.leave(session)
-        session.exposed._over(caller)
+        session.exposed.ledger.leave_session(session)
+        session.exposed._end_stream(caller)
         session.exposed, session.counts = self, Counts()
         opened, now = Open(caller), moment()
-        self.chain.tell(opened, now)
+        self.chain.commit_event(opened, now)
         self.active += 1
         self.ledger.streams += 1
-        self.ledger.add(session)
-        denial = self.chain.ask(Arrive(caller), now)
+        self.ledger.add_session(session)
+        denial = self.chain.ask_policies(Arrive(caller), now)
         if denial is not None:
             self._log_denial(denial, caller)
             session.abort(denial.reason)
-        return self.chain.bounds(opened)
+        return self.chain.stream_bounds(opened)
 
-    async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
+    async def _begin_delayed(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
-        while delay := self.delay(caller, 0):  # noqa: ASYNC110 - time alone passes
+        while delay := self.compute_delay(caller, 0):  # noqa: ASYNC110 - time alone passes
             await asyncio.sleep(delay)
-        self._begin(caller, stream, opened)
+        self._begin_stream(caller, stream, opened)
 
     def _go_on(self, caller: Caller, stream: Stream, serving: Coroutine[None, None, None]) -> None:
-        self._take_up(stream, serving, lambda: self._over(caller))
+        self._take_up(stream, serving, lambda: self._end_stream(caller))
 
     def _take_up(
         self, stream: Stream, serving: Coroutine[None, None, None], given_up: Callable[[], object]
@@ -362,23 +368,23 @@ class Exposed:
         self._opening.add(task)
         task.add_done_callback(done)
 
-    def refuse(self, caller: Caller, stream: Stream, denial: Denial) -> None:
+    def refuse_stream(self, caller: Caller, stream: Stream, denial: Denial) -> None:
         """Refuse a stream for what is no rule's affair."""
         self.ledger.streams += 1
-        self._deny(denial, caller, stream)
+        self._deny_stream(denial, caller, stream)
 
-    def deny(self, caller: Caller, denial: Denial) -> None:
+    def note_denial(self, caller: Caller, denial: Denial) -> None:
         """Note a denial of what is no rule's affair."""
         self._log_denial(denial, caller)
 
-    def _deny(self, denial: Denial, caller: Caller, stream: Stream) -> None:
+    def _deny_stream(self, denial: Denial, caller: Caller, stream: Stream) -> None:
         self.ledger.failed += 1
         self._log_denial(denial, caller)
         stream.reset(denial.reason)
 
     def _log_denial(self, denial: Denial, caller: Caller) -> None:
         self.denials[denial.policy] += 1
-        if not self._few.may(str(caller.peer)):
+        if not self._few.may_log(str(caller.peer)):
             return
         fields = {
             "event": "denied",
@@ -393,21 +399,21 @@ class Exposed:
             extra={"fields": fields},
         )
 
-    def ask(self, call: Call) -> Denial | None:
+    def ask_policies(self, call: Call) -> Denial | None:
         """Whether a request of a stream that is open may be; a denial is logged.
 
-        Where requests are paid one by one it is on hold from now on, until `release`.
+        Where requests are paid one by one it is on hold from now on, until `release_call`.
         """
-        denial = (self.chain.ask if self.charge is None else self.chain.hold)(call, moment())
+        denial = (self.chain.ask_policies if self.charge is None else self.chain.hold_call)(call, moment())
         if denial is not None:
             self._log_denial(denial, call.caller)
         return denial
 
-    def release(self, call: Call, *, paid: bool) -> None:
+    def release_call(self, call: Call, *, paid: bool) -> None:
         """A request that is on hold was paid, or will not be."""
-        self.chain.release(call, moment(), happened=paid)
+        self.chain.release_call(call, moment(), happened=paid)
 
-    async def bill(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
+    async def bill_requests(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
         """Have so many requests of a stream paid, where they are paid one by one; why not is logged."""
         assert self.charge is not None
         why = await self.charge(stream.connection, units)
@@ -417,24 +423,24 @@ class Exposed:
         self._log_denial(denial, caller)
         return denial
 
-    def answered(self, caller: Caller, request: Answered) -> None:
+    def note_answered(self, caller: Caller, request: Answered) -> None:
         """A request is over: count it, and log it if that is wanted."""
-        self.requests.add(request)
+        self.requests.add_request(request)
         log_request(self.config.service, caller, request)
 
-    def moved(self, caller: Caller, size: int) -> float | Reason:
+    def count_moved(self, caller: Caller, size: int) -> float | Reason:
         """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
         if not self.chain.counts_bytes:
             return 0.0
-        verdict = self.chain.moved(Move(caller, size), moment())
+        verdict = self.chain.count_moved(Move(caller, size), moment())
         if isinstance(verdict, Denial):
             self._log_denial(verdict, caller)
             return verdict.reason
         return verdict
 
-    def delay(self, caller: Caller, size: int) -> float:
+    def compute_delay(self, caller: Caller, size: int) -> float:
         """The same of a request that is yet to be asked for, which then hears more than that it ends: the seconds."""
-        return self.chain.delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
+        return self.chain.compute_delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
 
@@ -442,23 +448,23 @@ class Exposed:
         """Join the stream with a backend: at once where that can be, which spares a task."""
         began = time.monotonic()
         tried: list[Backend] = []
-        while (backend := self.balancer.choose(caller.peer, began, tried)) is not None:
+        while (backend := self.balancer.choose_backend(caller.peer, began, tried)) is not None:
             try:
                 sock = connect_now(backend.place)
             except DialError as error:
                 tried.append(backend)
-                self._unreachable(backend, str(error))
+                self._note_unreachable(backend, str(error))
                 continue
             except NoDescriptors as error:
-                self._deny(_short(error), caller, stream)
-                self._over(caller)
+                self._deny_stream(_short(error), caller, stream)
+                self._end_stream(caller)
                 return
             if sock is None:
                 break
-            if (dialled := self._connected(caller, backend, sock)) is None:
+            if (dialled := self._count_connected(caller, backend, sock)) is None:
                 tried.append(backend)
                 continue
-            self._join(caller, stream, opened, began, dialled)
+            self._join_backend(caller, stream, opened, began, dialled)
             return
         self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
 
@@ -473,53 +479,55 @@ class Exposed:
     ) -> None:
         """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
         try:
-            dialled = await self._dial(caller, tried, chosen)
+            dialled = await self._dial_backend(caller, tried, chosen)
         except NoDescriptors as error:
-            self._deny(_short(error), caller, stream)
-            self._over(caller)
+            self._deny_stream(_short(error), caller, stream)
+            self._end_stream(caller)
             return
         if dialled is None:
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
-            self._over(caller)
+            self._end_stream(caller)
         else:
-            self._join(caller, stream, opened, began, dialled)
+            self._join_backend(caller, stream, opened, began, dialled)
 
-    def _join(self, caller: Caller, stream: Stream, opened: Open, began: float, dialled: Dialled) -> None:
+    def _join_backend(
+        self, caller: Caller, stream: Stream, opened: Open, began: float, dialled: Dialled
+    ) -> None:
         backend, sock, first = dialled
 
         def ended(relay: Relay) -> None:
             backend.active -= 1
-            self._ended(caller, backend, began, relay)
+            self._end_session(caller, backend, began, relay)
 
-        self.ledger.add(
+        self.ledger.add_session(
             Relay(
                 stream,
                 sock,
                 broken=Reason.BACKEND_BROKE,
                 on_end=ended,
                 first=first,
-                meter=partial(self.moved, caller) if self.chain.counts_bytes else None,
-                bounds=self.chain.bounds(opened),
+                meter=partial(self.count_moved, caller) if self.chain.counts_bytes else None,
+                bounds=self.chain.stream_bounds(opened),
             )
         )
 
     def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
         began = time.monotonic()
-        backend = self.balancer.choose(caller.peer, began)
+        backend = self.balancer.choose_backend(caller.peer, began)
         assert backend is not None
         try:
             sock = udp.connect(backend.place)
         except DialError as error:
-            self._unreachable(backend, str(error))
+            self._note_unreachable(backend, str(error))
             self.ledger.failed += 1
             stream.reset(Reason.NO_BACKEND)
-            self._over(caller)
+            self._end_stream(caller)
             return
         except NoDescriptors as error:
-            self._deny(_short(error), caller, stream)
-            self._over(caller)
+            self._deny_stream(_short(error), caller, stream)
+            self._end_stream(caller)
             return
         backend.active += 1
         end = udp.BackendSocket(sock, self.dropped)
@@ -527,59 +535,61 @@ class Exposed:
         def ended(session: udp.UdpSession) -> None:
             end.close()
             backend.active -= 1
-            self._ended(caller, backend, began, session)
+            self._end_session(caller, backend, began, session)
 
-        meter = partial(self.moved, caller) if self.chain.counts_bytes else None
-        bounds = self.chain.bounds(opened)
-        session = udp.UdpSession(stream, end.deliver, ended, dropped=self.dropped, meter=meter, bounds=bounds)
-        end.start(session)
-        self.ledger.add(session)
+        meter = partial(self.count_moved, caller) if self.chain.counts_bytes else None
+        bounds = self.chain.stream_bounds(opened)
+        session = udp.UdpSession(
+            stream, end.deliver_datagram, ended, dropped=self.dropped, meter=meter, bounds=bounds
+        )
+        end.start_reading(session)
+        self.ledger.add_session(session)
 
-    async def _relay(self, caller: Caller, stream: Stream) -> None:
+    async def _join_peer(self, caller: Caller, stream: Stream) -> None:
         """Join the stream with one of another peer."""
         from dtp.daemon.relays.relaying import AnsweredStream
         from dtp.peers.reach.relay import Relay
 
         if self._relays is None:
             self._relays = Relay(self.config.relay)
-        await self._answer(caller, AnsweredStream(stream), self._relays.answer_stream)
+        await self._run_answer(caller, AnsweredStream(stream), self._relays.answer_stream)
 
-    async def _keep(self, caller: Caller, stream: Stream, answer: Answer) -> None:
+    async def _answer_kept(self, caller: Caller, stream: Stream, answer: Answer) -> None:
         """Answer the stream's requests for what is kept here, or to be."""
         from dtp.daemon.relays.kept import KeptStream
 
-        await self._answer(caller, KeptStream(stream), answer)
+        await self._run_answer(caller, KeptStream(stream), answer)
 
-    async def _answer(self, caller: Caller, session: AnsweredStream, answer: Answer) -> None:
+    async def _run_answer(self, caller: Caller, session: AnsweredStream, answer: Answer) -> None:
         began = time.monotonic()
-        self.ledger.add(session)
+        self.ledger.add_session(session)
         try:
             with contextlib.suppress(asyncio.CancelledError):  # its client is told
-                await session.serve(answer)
+                await session.serve_answer(answer)
         finally:
-            self._ended(caller, None, began, session)
+            self._end_session(caller, None, began, session)
 
-    async def _converse(self, caller: Caller, stream: Stream, opened: Open) -> None:
+    async def _run_conversation(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Let the stream speak its protocol."""
-        await Parsing.of(asyncio.get_running_loop()).turn(LEAST, stream.connection.account)
+        await Parsing.of_loop(asyncio.get_running_loop()).wait_turn(LEAST, stream.connection.account)
         began = time.monotonic()
         assert self._conversation is not None
-        session = self._conversation(self, caller, stream, self.chain.bounds(opened))
-        self.ledger.add(session)
+        session = self._conversation(self, caller, stream, self.chain.stream_bounds(opened))
+        self.ledger.add_session(session)
         if stream.connection.peer_away:
             session.finish(Ending(LAST_REQUEST))
         try:
             with contextlib.suppress(asyncio.CancelledError):  # its client is told
                 await session.run()
         finally:
-            session.exposed._ended(caller, None, began, session)
+            session.exposed._end_session(caller, None, began, session)
 
     # ---- backends -----------------------------------------------------------------------------------------
 
-    async def dial_streams(self, caller: Caller) -> Link | Reason:
+    async def dial_streams(self, caller: Caller) -> BackendLink | Reason:
         """A backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
         try:
-            dialled = await self._dial(caller)
+            dialled = await self._dial_backend(caller)
         except NoDescriptors as error:
             denial = _short(error)
             self._log_denial(denial, caller)
@@ -595,9 +605,9 @@ class Exposed:
             raise
         if first:
             writer.write(first)
-        return Link(reader, writer, backend)
+        return BackendLink(reader, writer, backend)
 
-    async def _dial(
+    async def _dial_backend(
         self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
     ) -> Dialled | None:
         """A backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
@@ -607,48 +617,48 @@ class Exposed:
         """
         tried = list(tried)
         while True:
-            backend = chosen or self.balancer.choose(caller.peer, time.monotonic(), tried)
+            backend = chosen or self.balancer.choose_backend(caller.peer, time.monotonic(), tried)
             if backend is None:
                 return None
             chosen = None
             tried.append(backend)
-            sock = await self._connect(backend)
-            if sock is not None and (dialled := self._connected(caller, backend, sock)) is not None:
+            sock = await self._connect_backend(backend)
+            if sock is not None and (dialled := self._count_connected(caller, backend, sock)) is not None:
                 return dialled
 
-    def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
+    def _count_connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
         """The backend is counted from now on; None, and a mark on it, when it has broken off already."""
         first = b""
         if self.config.proxy_protocol:
             try:
-                first = self._first(caller, sock)
+                first = self._proxy_header(caller, sock)
             except OSError as error:
                 sock.close()
-                self._unreachable(backend, str(error))
+                self._note_unreachable(backend, str(error))
                 return None
         if backend.failures:
-            self.balancer.connected(backend, time.monotonic())
+            self.balancer.note_connected(backend, time.monotonic())
         backend.active += 1
         return backend, sock, first
 
-    def _first(self, caller: Caller, sock: socket.socket) -> bytes:
+    def _proxy_header(self, caller: Caller, sock: socket.socket) -> bytes:
         place = sock.getpeername()
         return proxy_protocol.header(
-            self.known(caller), self.config.service, place[:2] if isinstance(place, tuple) else None
+            self.with_logins(caller), self.config.service, place[:2] if isinstance(place, tuple) else None
         )
 
-    async def _connect(self, backend: Backend) -> socket.socket | None:
+    async def _connect_backend(self, backend: Backend) -> socket.socket | None:
         """A socket to the backend; None, and a mark on it, when it can't be reached. Raises `NoDescriptors`."""
         try:
             async with asyncio.timeout(self.config.connect_timeout):
                 sock = await connect(backend.place)
         except (DialError, TimeoutError) as error:
-            self._unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
+            self._note_unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
             return None
         return sock
 
-    def _unreachable(self, backend: Backend, why: str) -> None:
-        self.balancer.failed(backend, time.monotonic())
+    def _note_unreachable(self, backend: Backend, why: str) -> None:
+        self.balancer.note_failed(backend, time.monotonic())
         self._log_unreachable(backend, why)
 
     def _log_unreachable(self, backend: Backend, why: str) -> None:
@@ -660,16 +670,18 @@ class Exposed:
         }
         log.warning("%s: backend %s: %s", self.config.service, backend.place, why, extra={"fields": fields})
 
-    def _over(self, caller: Caller) -> None:
+    def _end_stream(self, caller: Caller) -> None:
         """A stream that was let in is over, however far it came."""
         self.active -= 1
         if self.chain.counts_ends:
-            self.chain.tell(Close(caller), moment())
+            self.chain.commit_event(Close(caller), moment())
 
-    def _ended(self, caller: Caller, backend: Backend | None, began: float, session: Session) -> None:
-        self.ledger.ended(session)
-        self._over(caller)
-        level = logging.INFO if session.why and self._few_broken.may(str(caller.peer)) else logging.DEBUG
+    def _end_session(
+        self, caller: Caller, backend: Backend | None, began: float, session: ServedSession
+    ) -> None:
+        self.ledger.end_session(session)
+        self._end_stream(caller)
+        level = logging.INFO if session.why and self._few_broken.may_log(str(caller.peer)) else logging.DEBUG
         if self.spans is None and not log.isEnabledFor(level):
             return  # the words would cost more than the stream
         seconds = time.monotonic() - began
@@ -682,7 +694,7 @@ class Exposed:
             "received": session.counts.received,
         }
         if self.spans is not None:
-            self.spans.add(f"dtpd {self.config.service}", seconds, fields, session.why)
+            self.spans.add_span(f"dtpd {self.config.service}", seconds, fields, session.why)
         log.log(
             level,
             "%s: stream of %s to %s ended%s",

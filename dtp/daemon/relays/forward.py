@@ -12,7 +12,7 @@ from typing import Any
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon.config.model import Budget, Forward
+from dtp.daemon.config.model import BudgetSettings, Forward
 from dtp.daemon.observing import logs
 from dtp.daemon.paying.calls import CallReader, Calls, reader_of
 from dtp.daemon.policies import Denial
@@ -20,7 +20,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import sockets, udp
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
-from dtp.daemon.relays.ledger import Ending, Ledger
+from dtp.daemon.relays.ledger import Ending, SessionLedger
 from dtp.daemon.relays.pool import BACKOFF, Pool
 from dtp.daemon.relays.relay import Relay
 from dtp.daemon.relays.unpaid import tell_unpaid
@@ -57,18 +57,18 @@ class Forwarded:
         self.pool = pool
         self._few = logs.Few(str(config.listen), "streams that broke off")
         self._dynamic, self._no_room = dynamic, no_room
-        self.ledger = Ledger()
+        self.ledger = SessionLedger()
         self.listener: SocketListener | None = None
         self._opening: set[asyncio.Task[None]] = set()
 
-    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+    async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:
         """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
         if open_sockets:
             self.listener = sockets.adopt(open_sockets, self._on_socket)
         else:
             self.listener = await sockets.listen(self.config.listen, self._on_socket)
 
-    async def stop(self) -> None:
+    async def stop_listening(self) -> None:
         """Listen no more; what is open goes on."""
         if self.listener is not None:
             await self.listener.close()
@@ -82,7 +82,7 @@ class Forwarded:
         """Another process listens with copies of the sockets: listen no more, and leave the place as it is."""
         if self.listener is not None:
             self.listener.keep_place()
-        await self.stop()
+        await self.stop_listening()
 
     @property
     def active(self) -> int:
@@ -94,15 +94,15 @@ class Forwarded:
         """Where it listens, with real ports."""
         return [] if self.listener is None else self.listener.urls
 
-    def status(self) -> dict[str, Any]:
-        """For `Daemon.status`."""
+    def get_status(self) -> dict[str, Any]:
+        """For `Daemon.get_status`."""
         pool = self.pool
         connections = [] if pool is None else pool.connections
         return {
             "listen": self.places,
             "mode": self.config.mode,
             "to": [str(address) for address in self.config.to],
-            **self.ledger.status(),
+            **self.ledger.get_status(),
             # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
             "connected": pool is None or any(connection.stats.carriers for connection in connections),
             "trouble": "" if pool is None else pool.trouble,
@@ -113,26 +113,26 @@ class Forwarded:
         """Until no program is here, nor waits for a stream."""
         await self.ledger.wait_empty(self._opening)
 
-    def abort(self, reason: Reason) -> None:
+    def abort_streams(self, reason: Reason) -> None:
         """End all streams now."""
         for task in list(self._opening):
             task.cancel()
-        self.ledger.abort(reason)
+        self.ledger.abort_sessions(reason)
 
     def _on_socket(self, sock: socket.socket) -> None:
         self.ledger.streams += 1
         if denial := self._no_room():
-            self._refused(LimitError(denial.why))
+            self._note_refused(LimitError(denial.why))
             self._turn_away_now(sock)
             return
         if self.pool is not None and GREETINGS[self.config.mode] is None:
             stream = self.pool.stream_now()
             if stream is not None:  # as nearly always: no task is needed
-                self._join(self.pool, stream, sock, b"")
+                self._join_stream(self.pool, stream, sock, b"")
                 return
-        self._open(self._serve(sock), partial(sockets.reset, sock))
+        self._start_serving(self._serve_socket(sock), partial(sockets.reset, sock))
 
-    def _open(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:
+    def _start_serving(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:
         def done(task: asyncio.Task[None]) -> None:
             self._opening.discard(task)
             if task.cancelled():  # perhaps before its first step, so it can't do this itself
@@ -142,37 +142,37 @@ class Forwarded:
         self._opening.add(task)
         task.add_done_callback(done)
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve_socket(self, sock: socket.socket) -> None:
         make = GREETINGS[self.config.mode]
         greeting = None if make is None else make()
         try:
-            pool = self.pool if greeting is None else self._dynamic(await self._greet(sock, greeting))
+            pool = self.pool if greeting is None else self._dynamic(await self._read_greeting(sock, greeting))
             assert pool is not None
-            stream = await self._stream(pool)
+            stream = await self._open_stream(pool)
         except (DtpError, Rejected) as error:
-            self._refused(error)
+            self._note_refused(error)
             await self._turn_away(sock, greeting, error)
             return
         except (OSError, TimeoutError) as error:
-            self._refused(error)
+            self._note_refused(error)
             sockets.reset(sock)
             return
         first = b""
         if greeting is not None:
-            first = greeting.succeeded()
+            first = greeting.success_reply()
             if greeting.rest:
                 stream.write(greeting.rest)
-        self._join(pool, stream, sock, first, rest=b"" if greeting is None else greeting.rest)
+        self._join_stream(pool, stream, sock, first, rest=b"" if greeting is None else greeting.rest)
 
-    def _join(
+    def _join_stream(
         self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
     ) -> None:
         """Relay between them; `rest` is what the program has sent already."""
         reader = reader_of(stream.connection)
-        ended = partial(self._ended, pool, reader=reader)
+        ended = partial(self._end_session, pool, reader=reader)
         if reader is not None and rest:
-            reader.feed(rest)
-        watch = None if reader is None else reader.feed
+            reader.feed_data(rest)
+        watch = None if reader is None else reader.feed_data
         relay = Relay(
             stream,
             sock,
@@ -182,21 +182,21 @@ class Forwarded:
             keep=not rest,
             watch=watch,
         )
-        self.ledger.add(relay)
+        self.ledger.add_session(relay)
 
     async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
         """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""
         try:
             # A peer that takes connections and loses them isn't to be asked in a circle.
             await asyncio.sleep(EAGER)
-            stream = await self._stream(pool)
+            stream = await self._open_stream(pool)
         except DtpError as error:
-            self._refused(error)
+            self._note_refused(error)
             sockets.reset(sock)
         else:
-            self._join(pool, stream, sock, b"")
+            self._join_stream(pool, stream, sock, b"")
 
-    async def _greet(self, sock: socket.socket, greeting: Greeting) -> Address:
+    async def _read_greeting(self, sock: socket.socket, greeting: Greeting) -> Address:
         """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
         io = SocketIO(sock)
         async with asyncio.timeout(GREETING):
@@ -204,7 +204,7 @@ class Forwarded:
                 data = await io.read()
                 if not data:
                     raise Rejected("it ended before it said what it wants", b"")
-                address = greeting.receive(data)
+                address = greeting.receive_data(data)
                 if greeting.answer:
                     answer, greeting.answer = greeting.answer, b""
                     await io.write(answer)
@@ -223,7 +223,7 @@ class Forwarded:
                 sockets.reset(sock)
             return
         refused = Reason.DENIED if isinstance(error, PeerError) else Reason.NO_BACKEND
-        answer = error.answer if isinstance(error, Rejected) else greeting.failed(refused)
+        answer = error.answer if isinstance(error, Rejected) else greeting.failure_reply(refused)
         with contextlib.closing(sock), contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(GREETING):
                 io = SocketIO(sock)
@@ -237,9 +237,9 @@ class Forwarded:
             sockets.reset(sock)
             return
         with contextlib.closing(sock), contextlib.suppress(OSError):
-            sock.send(make().full())
+            sock.send(make().full_reply())
 
-    def _refused(self, error: Exception) -> None:
+    def _note_refused(self, error: Exception) -> None:
         self.ledger.failed += 1
         why = str(error) or type(error).__name__
         log.warning(
@@ -249,14 +249,14 @@ class Forwarded:
             extra={"fields": {"event": "unreachable", "listen": str(self.config.listen), "why": why}},
         )
 
-    async def _stream(self, pool: Pool) -> Stream:
+    async def _open_stream(self, pool: Pool) -> Stream:
         """A stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         attempt = 0
         while True:
             try:
-                return await pool.stream()
+                return await pool.get_stream()
             except CarrierError:
                 pause = min(BACKOFF[min(attempt, len(BACKOFF) - 1)], EAGER)
                 if loop.time() + pause > deadline:
@@ -264,18 +264,20 @@ class Forwarded:
                 await asyncio.sleep(pause)
                 attempt += 1
 
-    def _ended(self, pool: Pool, relay: Relay | udp.UdpSession, *, reader: CallReader | None = None) -> None:
-        self.ledger.ended(relay)
-        pool.done(relay.stream)
+    def _end_session(
+        self, pool: Pool, relay: Relay | udp.UdpSession, *, reader: CallReader | None = None
+    ) -> None:
+        self.ledger.end_session(relay)
+        pool.release_stream(relay.stream)
         if isinstance(relay, Relay) and relay.left is not None and relay.unpaid is not None:
             assert reader is not None
             telling = tell_unpaid(relay.left, reader, str(relay.unpaid))
-            self._open(telling, partial(sockets.reset, relay.left))
+            self._start_serving(telling, partial(sockets.reset, relay.left))
         elif isinstance(relay, Relay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.
             again = self._serve_again(self.pool or pool, relay.left)
-            self._open(again, partial(sockets.reset, relay.left))
-        if relay.why and self._few.may():
+            self._start_serving(again, partial(sockets.reset, relay.left))
+        if relay.why and self._few.may_log():
             log.info(
                 "%s: a stream broke off: %s",
                 self.config.listen,
@@ -309,17 +311,17 @@ class ForwardedUdp(Forwarded):
         super().__init__(config, pool, dynamic, no_room)
         self._dropped = Dropped(config.name)
 
-    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+    async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:
         """Listen, at a socket that is bound already if there is one. Raises `ListenError`."""
         sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
         sock.setblocking(False)
         self._name = f"udp:{sockets.name_of(sock)}"
         self._sources = udp.Sources(sock, self._on_source, self._dropped)
 
-    async def stop(self) -> None:
+    async def stop_listening(self) -> None:
         """Take no new sources; those that are there go on."""
         if self._sources is not None:
-            self._sources.stop()
+            self._sources.stop_sources()
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -328,9 +330,9 @@ class ForwardedUdp(Forwarded):
 
     async def hand_over(self) -> None:
         """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
-        await self.stop()
-        self.ledger.finish(Ending())
-        self.abort(Reason.DRAINING)  # those that were about to begin
+        await self.stop_listening()
+        self.ledger.finish_sessions(Ending())
+        self.abort_streams(Reason.DRAINING)  # those that were about to begin
 
     @property
     def active(self) -> int:
@@ -342,40 +344,40 @@ class ForwardedUdp(Forwarded):
         """Where it listens, with the real port."""
         return [] if self._sources is None else [self._name]
 
-    def status(self) -> dict[str, Any]:
-        """For `Daemon.status`: with the datagrams that were dropped, by why."""
-        return {**super().status(), "dropped": dict(self._dropped.counts)}
+    def get_status(self) -> dict[str, Any]:
+        """For `Daemon.get_status`: with the datagrams that were dropped, by why."""
+        return {**super().get_status(), "dropped": dict(self._dropped.counts)}
 
     def _on_source(self, source: tuple[str, int]) -> None:
         assert self._sources is not None
         self.ledger.streams += 1
         if denial := self._no_room():
-            self._refused(LimitError(denial.why))
-            self._sources.refused(source)
+            self._note_refused(LimitError(denial.why))
+            self._sources.note_refused(source)
             return
-        self._open(self._serve_source(source), partial(self._sources.refused, source))
+        self._start_serving(self._serve_source(source), partial(self._sources.note_refused, source))
 
     async def _serve_source(self, source: tuple[str, int]) -> None:
         sources, pool = self._sources, self.pool
         assert sources is not None
         assert pool is not None
         try:
-            stream = await self._stream(pool)
+            stream = await self._open_stream(pool)
         except DtpError as error:
-            self._refused(error)
-            sources.refused(source)
+            self._note_refused(error)
+            sources.note_refused(source)
             return
 
         def ended(session: udp.UdpSession) -> None:
-            sources.forget(source)
-            self._ended(pool, session)
+            sources.forget_source(source)
+            self._end_session(pool, session)
 
-        session = udp.UdpSession(stream, partial(sources.answer, source), ended, dropped=self._dropped)
-        self.ledger.add(session)
-        sources.opened(source, session)
+        session = udp.UdpSession(stream, partial(sources.answer_source, source), ended, dropped=self._dropped)
+        self.ledger.add_session(session)
+        sources.note_opened(source, session)
 
 
-def _is_unpaid(error: DtpError | Rejected, budget: Budget | None) -> bool:
+def _is_unpaid(error: DtpError | Rejected, budget: BudgetSettings | None) -> bool:
     """True where a peer can be reached, and is not paid: it wants that, or the budget has no more for it."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.PAYMENT

@@ -38,7 +38,7 @@ async def _watch_one(
             log.warning("%s: backend %s can't be checked: %s", service, backend.place, error)
             await asyncio.sleep(health.every)
             continue
-        if balancer.checked(backend, fault is None, health, loop.time()):
+        if balancer.note_checked(backend, fault is None, health, loop.time()):
             fields = {"service": service, "backend": str(backend.place)}
             if fault is None:
                 log.info("%s: backend %s is up", service, backend.place, extra={"fields": fields})

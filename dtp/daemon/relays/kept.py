@@ -63,7 +63,7 @@ class Kept:
         #: The one whose logins count: the last that was opened.
         self._current: LoginService | None = None
 
-    def open(self, config: Config) -> None:
+    def open_stores(self, config: Config) -> None:
         """Open those of `config` that aren't. Raise `StoreFailed` where a file can't be; the others stay."""
         for settings in _of(config) - self._open.keys():
             from dtp.messaging.mailbox import Mailbox, open_store
@@ -103,7 +103,7 @@ class Kept:
             raise
         return service
 
-    def equip(self, exposed: Exposed) -> None:
+    def equip_service(self, exposed: Exposed) -> None:
         """Give a service what it answers from, if that is here, and who is logged in. A show begins now."""
         settings, logins = exposed.config.mailbox, exposed.config.logins
         exposed.mailbox = None if settings is None else self._open[settings]
@@ -128,12 +128,12 @@ class Kept:
             return any(each is not None for each in (exposed.mailbox, exposed.logins, exposed.tips))
         return config is None or not any(self._shows.get(each) is exposed.show for each in _shows_of(config))
 
-    def leave(self) -> None:
+    def stop_producing(self) -> None:
         """Sign no more of shows: this process ends, or another one has its place."""
         for each in self._shows.values():
-            each.leave()
+            each.stop_producing()
 
-    async def keep(self, config: Config | None) -> None:
+    async def keep_stores(self, config: Config | None) -> None:
         """Write what waits, and close those that aren't in `config`. Their streams are over."""
         for settings in self._open.keys() - (set() if config is None else _of(config)):
             if (seller := self._sellers.pop(settings, None)) is not None:

@@ -31,7 +31,7 @@ class Ending:
     successor: Callable[[Connection], Exposed | None] | None = None
 
 
-class Session(Protocol):
+class ServedSession(Protocol):
     """A stream at work: a relay, or one that speaks a protocol."""
 
     stream: Stream
@@ -51,11 +51,11 @@ class Session(Protocol):
         """Take up nothing new, except as `end` says. What is under way may be finished."""
 
 
-class Ledger:
+class SessionLedger:
     """Open sessions and the sums over those that have ended. Bytes: `sent` into streams, `received` out of them."""
 
     def __init__(self) -> None:
-        self.open: set[Session] = set()
+        self.open: set[ServedSession] = set()
         #: Streams so far, and those of them that were refused or broke off.
         self.streams = 0
         self.failed = 0
@@ -66,8 +66,8 @@ class Ledger:
         #: Set when a session has ended.
         self._left = asyncio.Event()
 
-    def add(self, session: Session) -> None:
-        """A session has begun; after `finish` it takes up nothing but what it was asked by now."""
+    def add_session(self, session: ServedSession) -> None:
+        """A session has begun; after `finish_sessions` it takes up nothing but what it was asked by now."""
         if not session.ended:
             if not self.open:
                 self._empty.clear()
@@ -75,7 +75,7 @@ class Ledger:
             if self._end is not None:
                 session.finish(self._end)
 
-    def leave(self, session: Session) -> None:
+    def leave_session(self, session: ServedSession) -> None:
         """A session goes on elsewhere; what it has moved here stays in the sums."""
         self._sent += session.counts.sent
         self._received += session.counts.received
@@ -84,10 +84,10 @@ class Ledger:
         if not self.open:
             self._empty.set()
 
-    def ended(self, session: Session) -> None:
+    def end_session(self, session: ServedSession) -> None:
         """A session is over, also one that never began."""
         self.failed += bool(session.why)
-        self.leave(session)
+        self.leave_session(session)
 
     async def wait_empty(self, coming: Set[asyncio.Task[None]] = frozenset()) -> None:
         """Until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
@@ -102,13 +102,13 @@ class Ledger:
             self._left.clear()
             await self._left.wait()
 
-    def finish(self, end: Ending) -> None:
+    def finish_sessions(self, end: Ending) -> None:
         """Let what is open, and what was let in and begins yet, take up nothing new, except as `end` says."""
         self._end = end
         for session in list(self.open):
             session.finish(end)
 
-    def abort(self, reason: Reason) -> None:
+    def abort_sessions(self, reason: Reason) -> None:
         """End all that is open, now."""
         for session in list(self.open):
             session.abort(reason)
@@ -123,7 +123,7 @@ class Ledger:
         """Bytes from streams into sockets here, up to now."""
         return self._received + sum(session.counts.received for session in self.open)
 
-    def status(self) -> dict[str, Any]:
+    def get_status(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "open": len(self.open),

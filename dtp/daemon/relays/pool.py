@@ -151,30 +151,30 @@ class Pool:
         """Those that are to be closed yet."""
         return [*([] if self._connection is None else [self._connection]), *self._leaving]
 
-    def start(self) -> None:
+    def start_connecting(self) -> None:
         """Begin to keep a connection ready."""
         if self._keeper is None:
             self._keeper = SupervisedTask(self._keep_warm, name="dtpd-pool")
             self._keeper.start()
 
-    async def stream(self) -> Stream:
+    async def get_stream(self) -> Stream:
         """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
         self._waiting += 1
         try:
-            return await self._open()
+            return await self._open_stream()
         finally:
             self._waiting -= 1
             self._leave_if_retired()
 
-    async def _open(self) -> Stream:
+    async def _open_stream(self) -> Stream:
         last: DtpError | None = None
         for _ in range(2):  # the connection that is there may turn out to be over
-            connection = await self._current()
+            connection = await self._get_connection()
             try:
                 stream = await connection.open_stream(patience=ROOM)
             except (ConnectionClosed, ConnectionLost) as error:
                 last = error
-                self._leave(connection)
+                self._retire_connection(connection)
             else:
                 self._in_use[connection] += 1
                 return stream
@@ -189,28 +189,28 @@ class Pool:
         try:
             stream = connection.try_open_stream()
         except DtpError:
-            return None  # `stream` goes into it
+            return None  # `get_stream` goes into it
         if stream is not None:
             self._in_use[connection] += 1
         return stream
 
-    async def _current(self) -> Connection:
+    async def _get_connection(self) -> Connection:
         connection = self._connection
         if connection is not None:
             if connection.source and not connection.closed:
                 return connection
             # Without a carrier it may be resumed, or the peer may not know it any more: it finishes what it has,
             # and a new stream doesn't depend on it.
-            self._leave(connection)
+            self._retire_connection(connection)
         if self._closed:
             raise LocalError("the pool is closed")
         if self._dialing is None:
-            self._dialing = start_task(self._dial(), name="dtpd-dial")
-            self._dialing.add_done_callback(self._dialled)
+            self._dialing = start_task(self._dial_targets(), name="dtpd-dial")
+            self._dialing.add_done_callback(self._take_dialled)
         # Several streams wait for one dial, and one that gives up does not end it for the others.
         return await asyncio.shield(self._dialing)
 
-    def _dialled(self, task: asyncio.Task[Connection]) -> None:
+    def _take_dialled(self, task: asyncio.Task[Connection]) -> None:
         self._dialing = None
         if task.cancelled():
             return
@@ -224,7 +224,7 @@ class Pool:
         else:
             self.trouble = str(error)
 
-    async def _dial(self) -> Connection:
+    async def _dial_targets(self) -> Connection:
         failure: DtpError = NotConnected("there is no address to dial")
         for address, resolvers in self._targets:
             self.dials += 1
@@ -239,7 +239,7 @@ class Pool:
             address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
         )
 
-    def _leave(self, connection: Connection) -> None:
+    def _retire_connection(self, connection: Connection) -> None:
         """Use it no more; it is closed once its streams are over. Also one that its peer has closed, for what it
         holds: a lane to pay by, say."""
         if self._connection is connection:
@@ -254,7 +254,7 @@ class Pool:
     def _leave_if_retired(self) -> None:
         """What was dialled for nobody would be kept for ever; who waited for it gets a stream first."""
         if self._closed and not self._waiting and self._connection is not None:
-            self._leave(self._connection)
+            self._retire_connection(self._connection)
 
     def _give_up(self, connection: Connection) -> None:
         """Streams of an endpoint that is still away break off, once another endpoint of the service is there.
@@ -267,8 +267,8 @@ class Pool:
         if elsewhere and not connection.closed and not connection.source:
             connection.abort()
 
-    def done(self, stream: Stream) -> None:
-        """A stream that `stream` gave is over."""
+    def release_stream(self, stream: Stream) -> None:
+        """A stream that `get_stream` gave is over."""
         connection = stream.connection
         self._in_use[connection] = left = self._in_use[connection] - 1
         if left <= 0:
@@ -293,7 +293,7 @@ class Pool:
         failures, told, began = 0, False, loop.time()
         while True:
             try:
-                connection = await self._current()
+                connection = await self._get_connection()
             except DtpError as error:
                 is_news = not told and (
                     loop.time() - began >= self._quiet or not isinstance(error, NotResolved | ResolveFailed)
@@ -330,7 +330,7 @@ class Pool:
             )
             await connection.wait_closed()
             if self._connection is connection:
-                self._leave(connection)
+                self._retire_connection(connection)
             del connection  # nothing of it is kept while this waits
             if loop.time() - since >= STEADY:
                 failures = 0
@@ -344,7 +344,7 @@ class Pool:
         self._away = True
         await asyncio.gather(*(each.go_away() for each in self.connections))
 
-    def retire(self) -> None:
+    def retire_pool(self) -> None:
         """Nobody will ask for streams any more: finish those that are open, then close."""
         self._closed = True
         if self._keeper is not None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
-from dtp.daemon.config.model import Budget, Forward
+from dtp.daemon.config.model import BudgetSettings, Forward
 from dtp.daemon.relays.pool import Dial, Pool
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -35,7 +35,7 @@ class Pools:
         self._quiet = quiet
         self._identity, self._limits, self._psk = identity, limits, psk
         self._dial_of, self._dial = dial_of, dial
-        self._configured: dict[tuple[tuple[Address, ...], Budget | None], Pool] = {}
+        self._configured: dict[tuple[tuple[Address, ...], BudgetSettings | None], Pool] = {}
         self._named: OrderedDict[Address, Pool] = OrderedDict()
 
     def __iter__(self) -> Iterator[Pool]:
@@ -46,7 +46,7 @@ class Pools:
         """Those that are open, of all pools."""
         return [one for pool in self for one in pool.connections]
 
-    def of(self, forward: Forward) -> Pool | None:
+    def pool_of(self, forward: Forward) -> Pool | None:
         """Return the pool of a forward; None where programs name the service themselves."""
         if not forward.to:
             return None
@@ -63,34 +63,34 @@ class Pools:
             )
         return pool
 
-    def named(self, address: Address) -> Pool:
+    def pool_for(self, address: Address) -> Pool:
         """Return the pool for an address that a program has named; the one that was wanted least recently makes
         room."""
         pool = self._named.get(address)
         if pool is None:
             if len(self._named) >= MAX_DYNAMIC:
-                self._named.popitem(last=False)[1].retire()
+                self._named.popitem(last=False)[1].retire_pool()
             pool = self._named[address] = Pool(
                 (address,), identity=self._identity, limits=self._limits, psk=self._psk, dial=self._dial
             )
         self._named.move_to_end(address)
         return pool
 
-    async def dial(self, address: Address) -> Connection:
+    async def dial_address(self, address: Address) -> Connection:
         """Return a connection to a service that is nobody's but the caller's, found and made as others are."""
         if self._dial is not None:
             return await self._dial(address, None)
         return await connect(address, identity=self._identity, limits=self._limits, psk=self._psk)
 
-    def keep(self, used: Iterable[Pool | None]) -> None:
+    def keep_used(self, used: Iterable[Pool | None]) -> None:
         """Have those that forwards use connect, and the others retire."""
         kept = {id(pool) for pool in used if pool is not None}
         for key, pool in list(self._configured.items()):
             if id(pool) in kept:
-                pool.start()
+                pool.start_connecting()
             else:
                 del self._configured[key]
-                pool.retire()
+                pool.retire_pool()
 
     async def go_away(self) -> None:
         """Open no new streams."""

@@ -159,12 +159,12 @@ class Relay:
         measured = meter is not None or watch is not None or self._data_left is not None
         self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
         if self._tap is None:
-            self._turns.widen()
+            self._turns.allow_widening()
         if bounds is not None:
             if bounds.time is not None:
-                self._later(bounds.time, lambda: self.abort(Reason.TIME))
+                self._call_later(bounds.time, lambda: self.abort(Reason.TIME))
             if bounds.idle is not None:
-                self._later(bounds.idle / _LOOKS, lambda: self._look(bounds.idle))
+                self._call_later(bounds.idle / _LOOKS, lambda: self._check_idle(bounds.idle))
         if first:
             self._await_writable()
             self._on_writable()
@@ -188,7 +188,7 @@ class Relay:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._lose(self._broken, f"{words(self._broken)}: {error.strerror}")
+            self._break_off(self._broken, f"{words(self._broken)}: {error.strerror}")
             return
         got = len(data)
         if not got:
@@ -205,22 +205,22 @@ class Relay:
             self.stream_error(error)
             return
         if self.stream.queued > self._high:
-            self._pause()
-        if got >= READ_MIN and self._turns.moved(got, self._loop.time()):
+            self._pause_reading()
+        if got >= READ_MIN and self._turns.note_moved(got, self._loop.time()):
             yield_processor()
         if got == size:
             self._read_size = min(4 * size, READ_MAX)
         elif got < size // 8 and self._read_size > READ_MIN:
             self._read_size = max(size // 4, READ_MIN)
             if self._read_size == READ_MIN and self._reading and self._tap is not None:
-                self._pause()
+                self._pause_reading()
                 self._read_on()
         if self._meter is not None or self._data_left is not None:
-            delay = self._measure(got)
+            delay = self._count_moved(got)
             if delay and not self.ended:
                 self._held = True
-                self._pause()
-                self._later(delay, self._release_hold)
+                self._pause_reading()
+                self._call_later(delay, self._release_hold)
 
     def _release_hold(self) -> None:
         self._held = False
@@ -230,21 +230,21 @@ class Relay:
         """Small messages together with those of others; what comes in larger pieces by itself."""
         self._reading = True
         if self._tap is not None and self._read_size == READ_MIN:
-            self._tap.read()
+            self._tap.start_reading()
         else:
             self._watcher.add_reader(self._fd, self._on_readable)
 
-    def _pause(self) -> None:
+    def _pause_reading(self) -> None:
         if self._reading:
             self._reading = False
             if self._tap is not None and self._tap.reading:
-                self._tap.pause()
+                self._tap.pause_reading()
             else:
                 self._watcher.remove_reader(self._fd)
 
     def tap_full(self) -> None:
         """There is more to read than a small message."""
-        self._pause()
+        self._pause_reading()
         self._read_size = 4 * READ_MIN
         if not self.ended and not self._socket_ended and self.stream.queued <= self._high:
             self._read_on()
@@ -252,20 +252,20 @@ class Relay:
     def tap_queued(self) -> None:
         """The stream has no credit now, or the carrier no room."""
         if self.stream.queued > self._high:
-            self._pause()
+            self._pause_reading()
 
     def tap_ended(self, errno: int) -> None:
         """As when reading by itself."""
         self._reading = False
         if errno:
-            self._lose(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
+            self._break_off(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
         else:
             self._end_of_socket()
 
     def _end_of_socket(self) -> None:
         self._socket_ended = True
         if self._reading:
-            self._pause()
+            self._pause_reading()
         self.stream.write_eof()
         self._end_if_done()
 
@@ -302,7 +302,7 @@ class Relay:
     def _await_writable(self) -> None:
         self._writing = True
         if self._tap is not None:
-            self._tap.hold(True)
+            self._tap.set_held(True)
         self._watcher.add_writer(self._fd, self._on_writable)
 
     def _wrote_all(self) -> None:
@@ -311,7 +311,7 @@ class Relay:
             self._out = _NOTHING
             self._watcher.remove_writer(self._fd)
             if self._tap is not None:
-                self._tap.hold(False)
+                self._tap.set_held(False)
 
     def tap_rest(self, data: bytes) -> None:
         """The next bytes for the socket, which has not taken them."""
@@ -332,14 +332,14 @@ class Relay:
         if self._meter is None and self._data_left is None:
             self.stream.consumed(size)
             return
-        delay = self._measure(size)
+        delay = self._count_moved(size)
         if delay and not self.ended:
             self._owed += size
-            self._later(delay, lambda: self._pay(size))
+            self._call_later(delay, lambda: self._pay_credit(size))
         else:
             self.stream.consumed(size)
 
-    def _pay(self, size: int) -> None:
+    def _pay_credit(self, size: int) -> None:
         """Give credit whose time has come; nothing is owed any more where the socket takes no more."""
         if self._owed:
             self._owed -= size
@@ -374,10 +374,10 @@ class Relay:
     def _socket_takes_no_more(self) -> None:
         """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
         self._shut = True
-        self._drop()
+        self._drop_waiting()
         self._wrote_all()
         if self._tap is not None:
-            self._tap.hold(True)
+            self._tap.set_held(True)
         self.stream.stop(self._broken)
         self._stream_ended = True
         if not self._socket_ended and not self._reading:
@@ -402,23 +402,23 @@ class Relay:
 
     def stream_error(self, error: DtpError) -> None:
         """The stream broke off: so does the socket, unless it can be joined with another."""
-        if self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._untouched():
+        if self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched():
             self.left = self._sock
-            self._release()
+            self._release_socket()
             self._on_end(self)
             return
         if self._watch is not None and isinstance(error, LimitError | MoneyNotAdded) and self._unanswered():
             self.left, self.unpaid, self.why = self._sock, error, str(error)
-            self._release()
+            self._release_socket()
             self._on_end(self)
             return
-        self._lose(self._broken, told(error))
+        self._break_off(self._broken, told(error))
 
     def _unanswered(self) -> bool:
         """Whether the socket has got nothing yet, and can still be told something."""
         return not (self.counts.received or self._shut or self.ended)
 
-    def _untouched(self) -> bool:
+    def _is_untouched(self) -> bool:
         """Whether neither side has said anything: to both, another stream is as good as this one."""
         moved = self.counts.sent or self.counts.received or self._out
         return not (self.ended or moved or self._socket_ended or self._stream_ended or self._shut)
@@ -431,7 +431,7 @@ class Relay:
         if error is not None:
             # The other end takes no more, but what it has sent is still on its way to the socket.
             self._socket_ended = True
-            self._pause()
+            self._pause_reading()
             # Code 0: it has all it wants.
             if isinstance(error, StreamReset) and error.error_code and not self.why:
                 self.why = told(error)
@@ -450,7 +450,7 @@ class Relay:
             self.abort(verdict)
         return not self.ended
 
-    def _measure(self, size: int) -> float:
+    def _count_moved(self, size: int) -> float:
         """Count bytes: the seconds to wait for the next ones. Ends the relay when there may be no more."""
         if self._data_left is not None:
             self._data_left -= size
@@ -467,7 +467,7 @@ class Relay:
             self._held_until = self._loop.time() + verdict
         return verdict
 
-    def _look(self, idle: float | None) -> None:
+    def _check_idle(self, idle: float | None) -> None:
         """Whether a byte has moved since an idle stream was looked at first."""
         assert idle is not None
         moved = self.counts.sent + self.counts.received
@@ -477,9 +477,9 @@ class Relay:
         if self._looked[0] >= _LOOKS:
             self.abort(Reason.IDLE)
         else:
-            self._later(idle / _LOOKS, lambda: self._look(idle))
+            self._call_later(idle / _LOOKS, lambda: self._check_idle(idle))
 
-    def _later(self, delay: float, call: Callable[[], object]) -> None:
+    def _call_later(self, delay: float, call: Callable[[], object]) -> None:
         timers = self._timers = self._timers or set()
 
         def run() -> None:
@@ -493,32 +493,32 @@ class Relay:
 
     def abort(self, reason: Reason) -> None:
         """End both sides now, and tell the other daemon why. Idempotent."""
-        self._lose(reason, words(reason))
+        self._break_off(reason, words(reason))
 
     def finish(self, end: Ending) -> None:
         """Nobody but its ends knows when it is finished."""
 
     def _end_if_done(self) -> None:
         if self._socket_ended and self._stream_ended and self._shut and not self.ended:
-            self._release()
+            self._release_socket()
             self._sock.close()
             self._on_end(self)
 
-    def _lose(self, reason: Reason, why: str) -> None:
+    def _break_off(self, reason: Reason, why: str) -> None:
         if self.ended:
             return
         self.why = self.why or why
-        self._release()
+        self._release_socket()
         reset(self._sock)
         self.stream.reset(reason)
         self._on_end(self)
 
-    def _release(self) -> None:
+    def _release_socket(self) -> None:
         self.ended = True
         if self._reading:
-            self._pause()
+            self._pause_reading()
         if self._out or self._owed:
-            self._drop()
+            self._drop_waiting()
         if self._writing:
             self._wrote_all()
         if self._tap is not None:
@@ -529,7 +529,7 @@ class Relay:
                 timer.cancel()
             self._timers = None
 
-    def _drop(self) -> None:
+    def _drop_waiting(self) -> None:
         """The socket gets no more: give all credit back, which is also that of the caller's other streams."""
         self.stream.consumed(sum(map(len, self._out)) - self._ours + self._owed)
         self._out, self._ours, self._owed = _NOTHING, 0, 0

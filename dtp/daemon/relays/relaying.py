@@ -29,7 +29,7 @@ class AnsweredStream:
         self.ended = False
         self._task: asyncio.Task[object] | None = None
 
-    async def serve(self, answer: Answer) -> None:
+    async def serve_answer(self, answer: Answer) -> None:
         """Have it answered, until either end has had enough."""
         self._task = asyncio.current_task()
         try:

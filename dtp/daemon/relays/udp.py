@@ -47,7 +47,7 @@ _BUFFER = 1024 * 1024
 class _Receiver(Protocol):
     dropped: Dropped
 
-    def datagram(self, data: memoryview) -> None:
+    def receive_datagram(self, data: memoryview) -> None:
         """One has come for this session."""
 
 
@@ -64,70 +64,71 @@ class Hub:
         self._dropped: Dropped | None = None
         #: What the connection had dropped when it was last looked at.
         self._seen = 0
-        self._task = start_task(self._run(), name="dtpd-datagrams")
+        self._task = start_task(self._run_hub(), name="dtpd-datagrams")
 
     @classmethod
-    def of(cls, connection: Connection) -> Hub:
+    def of_connection(cls, connection: Connection) -> Hub:
         """The hub of a connection; made when the first session needs it."""
         hub = cls._hubs.get(connection)
         if hub is None:
             hub = cls._hubs[connection] = cls(connection)
         return hub
 
-    def add(self, number: int, session: _Receiver) -> None:
+    def add_session(self, number: int, session: _Receiver) -> None:
         """From now on, also what has come already."""
         self._sessions[number] = session
         self._dropped = session.dropped
         early, self._early = self._early, deque()
         for known, data in early:
             if known == number:
-                session.datagram(data)
+                session.receive_datagram(data)
             else:
                 self._early.append((known, data))
 
-    def remove(self, number: int) -> None:
+    def remove_session(self, number: int) -> None:
         """It is over."""
         self._sessions.pop(number, None)
 
-    def look(self) -> None:
+    def count_dropped(self) -> None:
         """Count what the connection has dropped since the last look."""
         now = self._connection.datagrams_dropped
-        self._drop(Drop.CONNECTION_FULL, now - self._seen)
+        self._note_dropped(Drop.CONNECTION_FULL, now - self._seen)
         self._seen = now
 
-    def _drop(self, why: Drop, count: int = 1) -> None:
+    def _note_dropped(self, why: Drop, count: int = 1) -> None:
         if self._dropped is not None:
-            self._dropped.add(why, count)
+            self._dropped.add_dropped(why, count)
 
-    async def _run(self) -> None:
+    async def _run_hub(self) -> None:
         try:
-            await self._receive()
+            await self._receive_datagrams()
         except DtpError:  # the connection is over, and its streams tell the sessions
-            self.look()
-            self._drop(Drop.NO_SESSION, len(self._early))
+            self.count_dropped()
+            self._note_dropped(Drop.NO_SESSION, len(self._early))
         finally:
             del self._hubs[self._connection]
 
-    async def _receive(self) -> None:
+    async def _receive_datagrams(self) -> None:
         while True:
             data = memoryview(await self._connection.recv_datagram())
-            self.look()
+            self.count_dropped()
             if len(data) < _NUMBER.size:
-                self._drop(Drop.NO_SESSION)
+                self._note_dropped(Drop.NO_SESSION)
                 continue
             number, payload = _NUMBER.unpack_from(data)[0], data[_NUMBER.size :]
             session = self._sessions.get(number)
             if session is not None:
-                session.datagram(payload)
+                session.receive_datagram(payload)
             else:
                 self._early.append((number, payload))
                 if len(self._early) > _EARLY:
                     self._early.popleft()
-                    self._drop(Drop.NO_SESSION)
+                    self._note_dropped(Drop.NO_SESSION)
 
 
 class UdpSession:
-    """A session, at either end: datagrams from `send` into the connection, from the connection to `deliver`.
+    """A session, at either end: datagrams from `send_datagram` into the connection, from the connection to
+    `deliver_datagram`.
 
     It takes over `stream`; `on_end` is called once. What goes no further is counted in `dropped`.
     """
@@ -157,47 +158,47 @@ class UdpSession:
         self._left = bounds.data if bounds is not None else None
         self._loop = self._connection.loop
         self._last = self._loop.time()
-        self._timers = [self._loop.call_later(self._idle, self._look)]
+        self._timers = [self._loop.call_later(self._idle, self._check_idle)]
         if bounds is not None and bounds.time is not None:
             self._timers.append(self._loop.call_later(bounds.time, self.abort, Reason.TIME))
-        self._hub = Hub.of(self._connection)
+        self._hub = Hub.of_connection(self._connection)
         stream.attach(self)
         if not self.ended:
-            self._hub.add(stream.id, self)
+            self._hub.add_session(stream.id, self)
 
     # ---- datagrams ------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
+    def send_datagram(self, data: bytes) -> None:
         """One from here. What is too large, or over the rate, is dropped, as networks do."""
-        if not self._passes(len(data)):
+        if not self._may_pass(len(data)):
             return
         try:
             self._connection.send_datagram(self._mark + data)
         except DatagramTooLarge:
-            self.dropped.add(Drop.TOO_LARGE)
+            self.dropped.add_dropped(Drop.TOO_LARGE)
             return
         except DtpError as error:
-            self.dropped.add(Drop.NO_SESSION)
+            self.dropped.add_dropped(Drop.NO_SESSION)
             self.stream_error(error)
             return
-        self._hub.look()
+        self._hub.count_dropped()
         self.counts.sent += len(data)
 
-    def datagram(self, data: memoryview) -> None:
+    def receive_datagram(self, data: memoryview) -> None:
         """One from the other end."""
-        if not self._passes(len(data)):
+        if not self._may_pass(len(data)):
             return
         self.counts.received += len(data)
         self._deliver(data)
 
-    def _passes(self, size: int) -> bool:
+    def _may_pass(self, size: int) -> bool:
         """Whether a datagram may go on; one that may not is counted."""
         if self.ended:
-            self.dropped.add(Drop.NO_SESSION)
+            self.dropped.add_dropped(Drop.NO_SESSION)
             return False
         if self._is_within_rules(size):
             return True
-        self.dropped.add(Drop.RULE)
+        self.dropped.add_dropped(Drop.RULE)
         return False
 
     def _is_within_rules(self, size: int) -> bool:
@@ -219,12 +220,12 @@ class UdpSession:
                 return False
         return True
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         left = self._last + self._idle - self._loop.time()
         if left <= 0:
-            self._end("")
+            self._end_session("")
         else:
-            self._timers[0] = self._loop.call_later(left, self._look)
+            self._timers[0] = self._loop.call_later(left, self._check_idle)
 
     # ---- the stream reports -----------------------------------------------------------------------------------
 
@@ -234,11 +235,13 @@ class UdpSession:
 
     def stream_eof(self) -> None:
         """The other end has heard nothing for long."""
-        self._end("")
+        self._end_session("")
 
     def stream_error(self, error: DtpError) -> None:
         """The other end refused or broke off."""
-        self._end(f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error))
+        self._end_session(
+            f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
+        )
 
     def stream_writable(self) -> None:
         """Nothing is written."""
@@ -249,20 +252,20 @@ class UdpSession:
         """End now, and tell the other end why. Idempotent."""
         if not self.ended:
             self.stream.reset(reason)
-            self._end(words(reason))
+            self._end_session(words(reason))
 
     def finish(self, end: Ending) -> None:
         """It has no end of its own: silence is one, and so is this."""
-        self._end("")
+        self._end_session("")
 
-    def _end(self, why: str) -> None:
+    def _end_session(self, why: str) -> None:
         if self.ended:
             return
         self.ended = True
         self.why = why
         for timer in self._timers:
             timer.cancel()
-        self._hub.remove(self.stream.id)
+        self._hub.remove_session(self.stream.id)
         self.stream.close()
         self._on_end(self)
 
@@ -312,24 +315,24 @@ class BackendSocket:
         self._watcher = socket_watcher(asyncio.get_running_loop())
         self.session: UdpSession | None = None
 
-    def start(self, session: UdpSession) -> None:
+    def start_reading(self, session: UdpSession) -> None:
         """Begin to read."""
         self.session = session
         if not session.ended:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
-    def deliver(self, data: memoryview) -> None:
+    def deliver_datagram(self, data: memoryview) -> None:
         """To the backend; what a full buffer doesn't take is dropped."""
         for _ in range(2):
             try:
                 self._sock.send(data)
             except ConnectionRefusedError:  # what ICMP said of an earlier one; this one was not sent
-                self._dropped.add(Drop.UNREACHABLE)
+                self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
             except OSError as error:
-                self._dropped.add(_unsent(error))
+                self._dropped.add_dropped(_unsent(error))
             return
-        self._dropped.add(Drop.UNREACHABLE)
+        self._dropped.add_dropped(Drop.UNREACHABLE)
 
     def _on_readable(self) -> None:
         assert self.session is not None
@@ -339,18 +342,18 @@ class BackendSocket:
             except BlockingIOError:
                 return
             except OSError:  # ICMP: nobody is there; the caller's program finds out by itself
-                self._dropped.add(Drop.UNREACHABLE)
+                self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
             if count == 1:  # one that was alone has left room
-                self._kernel.look()
-            self.session.send(data)
+                self._kernel.count_new()
+            self.session.send_datagram(data)
             if self.session.ended:
                 return
 
     def close(self) -> None:
         """Read no more; what has come meanwhile goes no further."""
-        self._dropped.add(Drop.NO_SESSION, _unread(self._sock))
-        self._kernel.look()
+        self._dropped.add_dropped(Drop.NO_SESSION, _unread(self._sock))
+        self._kernel.count_new()
         self._watcher.remove_reader(self._sock.fileno())
         self._sock.close()
 
@@ -409,49 +412,49 @@ class Sources:
             except BlockingIOError:
                 return
             except OSError:  # ICMP about an answer of ours
-                self._dropped.add(Drop.UNREACHABLE)
+                self._dropped.add_dropped(Drop.UNREACHABLE)
                 continue
             if count == 1:  # one that was alone has left room
-                self._kernel.look()
-            self._take(data, source)
+                self._kernel.count_new()
+            self._take_datagram(data, source)
 
-    def _take(self, data: bytes, source: _Source) -> None:
+    def _take_datagram(self, data: bytes, source: _Source) -> None:
         known = self._known.get(source)
         if known is None and (self._stopping or self._asking >= self.ASKING):
-            self._dropped.add(Drop.NO_SESSION)
+            self._dropped.add_dropped(Drop.NO_SESSION)
             return
         if isinstance(known, UdpSession):
             self._known.move_to_end(source)
-            known.send(data)
+            known.send_datagram(data)
             return
         if known is not None:
             known.datagrams.append(data)
             if len(known.datagrams) > _EARLY:
                 known.datagrams.popleft()
-                self._dropped.add(Drop.NO_SESSION)
+                self._dropped.add_dropped(Drop.NO_SESSION)
             return
         self._asking += 1
         waiting = self._known[source] = Waiting()
         waiting.datagrams.append(data)
         if len(self._known) > self.MOST:
-            self._evict()
+            self._evict_oldest()
         self._on_new(source)
 
-    def _evict(self) -> None:
+    def _evict_oldest(self) -> None:
         _, oldest = self._known.popitem(last=False)
         if isinstance(oldest, UdpSession):
             oldest.abort(Reason.TOO_MANY)
         else:
-            self._dropped.add(Drop.NO_SESSION, len(oldest.datagrams))
+            self._dropped.add_dropped(Drop.NO_SESSION, len(oldest.datagrams))
 
-    def answer(self, source: _Source, data: memoryview) -> None:
+    def answer_source(self, source: _Source, data: memoryview) -> None:
         """To a program; dropped when it can't be sent now."""
         try:
             self.sock.sendto(data, source)
         except OSError as error:
-            self._dropped.add(_unsent(error))
+            self._dropped.add_dropped(_unsent(error))
 
-    def opened(self, source: _Source, session: UdpSession) -> None:
+    def note_opened(self, source: _Source, session: UdpSession) -> None:
         """The session is there: what waits goes on."""
         self._asking -= 1
         waiting = self._known.get(source)
@@ -460,29 +463,29 @@ class Sources:
             return
         self._known[source] = session
         for data in waiting.datagrams:
-            session.send(data)
+            session.send_datagram(data)
 
-    def refused(self, source: _Source) -> None:
+    def note_refused(self, source: _Source) -> None:
         """No session could be had; another datagram begins anew."""
         self._asking -= 1
-        self.forget(source)
+        self.forget_source(source)
 
-    def forget(self, source: _Source) -> None:
+    def forget_source(self, source: _Source) -> None:
         """Its session is over; another datagram begins anew."""
         gone = self._known.pop(source, None)
         if isinstance(gone, Waiting):
-            self._dropped.add(Drop.NO_SESSION, len(gone.datagrams))
+            self._dropped.add_dropped(Drop.NO_SESSION, len(gone.datagrams))
         if self._stopping and not self._known:
-            self._close()
+            self._close_socket()
 
-    def stop(self) -> None:
+    def stop_sources(self) -> None:
         """Take no new sources; the socket is closed when the sessions that are there are over. Idempotent."""
         if not self._stopping:
             self._stopping = True
             if not self._known:
-                self._close()
+                self._close_socket()
 
-    def _close(self) -> None:
-        self._kernel.look()
+    def _close_socket(self) -> None:
+        self._kernel.count_new()
         self._watcher.remove_reader(self.sock.fileno())
         self.sock.close()

@@ -30,7 +30,7 @@ async def tell_unpaid(sock: socket.socket, reader: CallReader, why: str) -> None
             io = SocketIO(sock)
             async with asyncio.timeout(_SPEAKS):
                 while reader.protocol is None and (data := await io.read()):
-                    reader.feed(data)
+                    reader.feed_data(data)
             answer = _answer_in(reader, f"{_TELLING.words}: {why}")
             if answer:
                 async with asyncio.timeout(_TAKES):

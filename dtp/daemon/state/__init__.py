@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol, cast
 
 
-class Key(NamedTuple):
+class CountKey(NamedTuple):
     """Whose use it is: of which rule ("SERVICE/NUMBER/SECONDS"), in which period, by which caller ("*": all)."""
 
     scope: str
@@ -30,32 +30,32 @@ class Used(NamedTuple):
 MAX_CALLERS = 100_000
 
 
-class Store(Protocol):
+class CountStore(Protocol):
     """Adds up what daemons of one name count.
 
     Raises `StateError` when the database can't do it now; then nothing was added.
     """
 
-    #: Whether `exchange` also gives totals that were not asked for: those that others have changed since.
+    #: Whether `exchange_counts` also gives totals that were not asked for: those that others have changed since.
     tells: bool
 
     async def open(self) -> None:
         """Connect, and make the tables if they are not there."""
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """Add `deltas`, all or none, and give the totals of their keys.
 
         Zeros only ask, and leave nothing behind: whoever comes is asked about, and anybody may come.
         A key of which no total is given can't be counted there, whatever the others: it isn't to be told again.
         """
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""
 
     async def ban(self, caller: str, until: float) -> None:
         """Keep a caller out until then (Unix time), at all daemons of the host."""
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """Who is kept out after `now`, and until when. Bans that have ended stay, for who asks of an earlier time."""
 
     async def close(self) -> None:
@@ -71,13 +71,13 @@ STORES: dict[str, str] = {
 }
 
 
-def make(url: str, host: str) -> Store:
+def make(url: str, host: str) -> CountStore:
     """The store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. Nothing is opened yet.
 
     Raises `ConfigError` when the package it takes is not installed.
     """
     module = importlib.import_module(STORES[url.partition(":")[0]])
-    return cast(Store, module.make(url, host))
+    return cast(CountStore, module.make(url, host))
 
 
 def check_url(url: str) -> None:

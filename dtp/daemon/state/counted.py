@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, BinaryIO
 
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.table import memory_file
 from dtp.identity import PeerId
 
@@ -38,7 +38,7 @@ class Counted:
     #: Until when callers are kept out.
     bans: Mapping[str, float] = field(default_factory=dict)
     #: Quotas, where no `[state]` keeps them.
-    used: Mapping[Key, Used] = field(default_factory=dict)
+    used: Mapping[CountKey, Used] = field(default_factory=dict)
     #: Rates of one process: when the buckets of requests and of bytes are empty.
     rates: Mapping[Rated, tuple[float, float]] = field(default_factory=dict)
     #: Rates of workers: the same, by the key in their table.
@@ -46,7 +46,7 @@ class Counted:
     #: `Config.kept_in` of who tells: a process that keeps bans there, too, finds them there.
     kept_in: str = ""
 
-    def pack(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """As JSON."""
         used = heapq.nlargest(MOST, self.used.items(), key=itemgetter(1))
         rates = heapq.nlargest(MOST, self.rates.items(), key=itemgetter(1))
@@ -61,14 +61,14 @@ class Counted:
         return json.dumps(body).encode()
 
     @classmethod
-    def unpack(cls, data: bytes) -> Counted:
-        """Raises `ValueError`, `TypeError` or `LookupError` for what `pack` has not made."""
+    def from_bytes(cls, data: bytes) -> Counted:
+        """Raises `ValueError`, `TypeError` or `LookupError` for what `to_bytes` has not made."""
         body = json.loads(data)
         if body["version"] != _VERSION:
             raise ValueError(f"version {body['version']}")
         return cls(
             {str(caller): float(until) for caller, until in body["bans"]},
-            {Key(scope, int(period), caller): Used(int(requests), int(size))
+            {CountKey(scope, int(period), caller): Used(int(requests), int(size))
              for scope, period, caller, requests, size in body["used"]},
             {(name, PeerId(bytes.fromhex(key)) if key else None): (float(requests), float(size))
              for name, key, requests, size in body["rates"]},
@@ -94,7 +94,7 @@ def _largest(rows: Iterable[tuple[Any, float]]) -> list[tuple[Any, float]]:
 def file_of(counted: Counted) -> tuple[BinaryIO, str]:
     """A file for another process to read, and what `COUNTED` is there, where it has the same descriptor."""
     file = os.fdopen(memory_file(), "w+b")
-    file.write(counted.pack())
+    file.write(counted.to_bytes())
     file.seek(0)
     return file, _name_of(file.fileno())
 
@@ -116,7 +116,7 @@ def inherited() -> Counted:
     with os.fdopen(descriptor, "rb") as file:
         data = file.read()
     try:
-        return Counted.unpack(data)
+        return Counted.from_bytes(data)
     except (ValueError, TypeError, LookupError) as error:
         log.warning(
             "bans, quotas and rates of the process before are lost: it tells them otherwise (%s)", error

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from dtp.daemon.state import MAX_CALLERS, Key, Used
+from dtp.daemon.state import MAX_CALLERS, CountKey, Used
 
 
-class MemoryStore:
+class MemoryCountStore:
     """A `Store` that is gone with the process. Of each scope, those who used something last are known."""
 
     tells = False
 
     def __init__(self) -> None:
-        self._scopes: dict[str, OrderedDict[Key, Used]] = {}
+        self._scopes: dict[str, OrderedDict[CountKey, Used]] = {}
         self._bans: dict[str, float] = {}
 
     async def open(self) -> None:
         """It is there."""
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """Add `deltas`, and return the totals of their keys."""
-        return {key: self._add(key, used) for key, used in deltas.items()}
+        return {key: self._add_used(key, used) for key, used in deltas.items()}
 
-    def _add(self, key: Key, used: Used) -> Used:
+    def _add_used(self, key: CountKey, used: Used) -> Used:
         scope = self._scopes.setdefault(key.scope, OrderedDict())
         total = scope.get(key, Used())
         if any(used):
@@ -35,11 +35,11 @@ class MemoryStore:
         return total
 
     @property
-    def used(self) -> dict[Key, Used]:
+    def used(self) -> dict[CountKey, Used]:
         """All that was counted, for the process after this one."""
         return {key: used for scope in self._scopes.values() for key, used in scope.items()}
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""
         known = self._scopes.get(scope, OrderedDict())
         for key in [key for key in known if key.period < before]:
@@ -49,7 +49,7 @@ class MemoryStore:
         """Keep a caller out until then (Unix time)."""
         self._bans[caller] = until
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """Return who is kept out after `now`, and until when."""
         # Those that have ended are kept: the clock may have been ahead, and be set back.
         return {caller: until for caller, until in self._bans.items() if until > now}

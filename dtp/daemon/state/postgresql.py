@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
@@ -63,7 +63,7 @@ _LOCK = "SELECT pg_advisory_xact_lock(7237)"
 _PATIENCE = PATIENCE
 
 
-class PostgresStore:
+class PostgresCountStore:
     """One connection, made again after it broke."""
 
     tells = False
@@ -80,7 +80,7 @@ class PostgresStore:
             """The tables are made where there is a new connection."""
 
         try:
-            await self._transaction(nothing)
+            await self._run_transaction(nothing)
         except StateError as error:
             connected = self._database is not None
             mended = await asyncio.to_thread(what_mends, error.__cause__, self._url, connected=connected)
@@ -88,10 +88,10 @@ class PostgresStore:
                 raise
             raise StateUnusable(f"[state] {error}; {mended}") from error
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """In one transaction. Raises `StateError`."""
 
-        async def add(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[Key, Used]:
+        async def add(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[CountKey, Used]:
             totals = {}
             # In one order, or two daemons that add to the same rows could wait for each other.
             for key in sorted(deltas):
@@ -100,15 +100,15 @@ class PostgresStore:
                 totals[key] = Used(*(await cursor.fetchone() or ()))
             return totals
 
-        return await self._transaction(add)
+        return await self._run_transaction(add)
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Raises `StateError`."""
 
         async def delete(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_FORGET, (self._host, scope, before))
 
-        await self._transaction(delete)
+        await self._run_transaction(delete)
 
     async def ban(self, caller: str, until: float) -> None:
         """Raises `StateError`."""
@@ -116,16 +116,16 @@ class PostgresStore:
         async def insert(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_BAN, (self._host, caller, until))
 
-        await self._transaction(insert)
+        await self._run_transaction(insert)
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """Raises `StateError`."""
 
         async def select(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[str, float]:
             cursor = await database.execute(_BANNED, (self._host, now))
             return {str(caller): float(until) for caller, until in await cursor.fetchall()}
 
-        return await self._transaction(select)
+        return await self._run_transaction(select)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -133,7 +133,7 @@ class PostgresStore:
             await self._database.close()
             self._database = None
 
-    async def _transaction(
+    async def _run_transaction(
         self, work: Callable[[psycopg.AsyncConnection[tuple[int, int]]], Awaitable[_T]]
     ) -> _T:
         try:
@@ -165,9 +165,9 @@ async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]]) -> AsyncI
         timer.cancel()
 
 
-def make(url: str, host: str) -> PostgresStore:
+def make(url: str, host: str) -> PostgresCountStore:
     """The store at `url`."""
-    return PostgresStore(url, host)
+    return PostgresCountStore(url, host)
 
 
 def check_url(url: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
@@ -29,7 +29,7 @@ _KEEP = 40 * 86_400
 _REQUESTS, _DATA = "requests", "bytes"
 
 
-class RedisStore:
+class RedisCountStore:
     """A hash for each key, added to in one transaction."""
 
     tells = False
@@ -42,7 +42,7 @@ class RedisStore:
         self._broken: set[str] = set()
         self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
-    def _name(self, key: Key) -> str:
+    def _key_name(self, key: CountKey) -> str:
         return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
 
     async def open(self) -> None:
@@ -73,7 +73,7 @@ class RedisStore:
                 return False
         return True
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """In one MULTI. Raises `StateError`.
 
         Redis does the rest of one when a part fails. What can't be added to is left out, and is counted here alone:
@@ -82,7 +82,7 @@ class RedisStore:
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
                 for key, used in deltas.items():
-                    name = self._name(key)
+                    name = self._key_name(key)
                     for field, amount in zip((_REQUESTS, _DATA), used, strict=True):
                         if any(used):
                             pipe.hincrby(name, field, amount)
@@ -104,13 +104,13 @@ class RedisStore:
                     continue
                 except ValueError as error:
                     fault = error
-            broken.add(name := self._name(key))
+            broken.add(name := self._key_name(key))
             if name not in self._broken:
                 log.warning("Redis: %s can't be added to, and is counted here alone: %s", name, fault)
         self._broken = broken
         return totals
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Redis forgets by itself."""
 
     async def ban(self, caller: str, until: float) -> None:
@@ -120,7 +120,7 @@ class RedisStore:
         except (RedisError, OSError) as error:
             raise StateError(f"Redis: {error}") from error
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """Raises `StateError`."""
         try:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
@@ -151,9 +151,9 @@ def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
     return caller if isinstance(caller, str) else caller.decode(), moment
 
 
-def make(url: str, host: str) -> RedisStore:
+def make(url: str, host: str) -> RedisCountStore:
     """The store at `url`."""
-    return RedisStore(url, host)
+    return RedisCountStore(url, host)
 
 
 def check_url(url: str) -> None:

@@ -207,24 +207,24 @@ class RedisVouchers:
         except ValueError as error:
             raise StoreError("the vouchers in Redis: this is no URL of a Redis server") from error
         # Who claimed last is remembered without an end, and each daemon that sells asks when it begins.
-        if not self._do(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}")) and not make:
+        if not self._do_work(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}")) and not make:
             self._redis.close()
             raise NoStore("no store in that database of Redis: no daemon has kept vouchers there")
-        self._renewing = threading.Thread(target=self._renew, name="dtpd-leases", daemon=True)
+        self._renewing = threading.Thread(target=self._renew_leases, name="dtpd-leases", daemon=True)
         self._renewing.start()
 
-    def _do(self, work: Callable[[Any], _T]) -> _T:
+    def _do_work(self, work: Callable[[Any], _T]) -> _T:
         if self._ended.is_set():
             raise StoreError("the vouchers in Redis: closed")
         try:
             if not self._safe:
-                self._check()
+                self._check_safe()
             return work(self._redis)
         except (RedisError, OSError) as error:
             self._safe = False
             raise StoreError(f"the vouchers in Redis: {error}") from error
 
-    def _check(self) -> None:
+    def _check_safe(self) -> None:
         """Raise `RedisUnsafe` for a server that may forget what it has answered for."""
         server = self._redis.info("server")
         role = self._redis.info("replication").get("role")
@@ -242,8 +242,8 @@ class RedisVouchers:
                 )
         self._safe = True
 
-    def _run(self, script: str, *values: str | bytes | int) -> Any:
-        return self._do(lambda server: server.eval(script, 1, _PREFIX, *values))
+    def _run_script(self, script: str, *values: str | bytes | int) -> Any:
+        return self._do_work(lambda server: server.eval(script, 1, _PREFIX, *values))
 
     def close(self) -> None:
         """Give back what is held, and disconnect. Idempotent."""
@@ -252,7 +252,7 @@ class RedisVouchers:
                 return
             with contextlib.suppress(StoreError):  # else the leases end by themselves
                 for channel in [*self._held, *([_CLAIMS] if self._claiming else [])]:
-                    self._run(_GIVE, self._me, channel)
+                    self._run_script(_GIVE, self._me, channel)
             self._ended.set()
         self._renewing.join()
         self._redis.close()
@@ -265,28 +265,30 @@ class RedisVouchers:
 
     # ---- leases ----------------------------------------------------------------------------------------------------
 
-    def _renew(self) -> None:
+    def _renew_leases(self) -> None:
         while not self._ended.wait(_RENEW):
             with self._lock:
                 if self._ended.is_set():
                     return
                 leases = [*self._held, *([_CLAIMS] if self._claiming else [])]
                 try:
-                    self._run(_RENEW_ALL, self._me, LEASE, *leases)
+                    self._run_script(_RENEW_ALL, self._me, LEASE, *leases)
                 except StoreError as error:  # whoever writes hears of it; what another one takes is fenced
                     log.debug("%s", error)
 
     def is_claimer(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
         with self._lock:
-            self._claiming = bool(self._run(_TAKE, self._me, _CLAIMS, LEASE, ""))
+            self._claiming = bool(self._run_script(_TAKE, self._me, _CLAIMS, LEASE, ""))
             return self._claiming
 
     def hold_channel(self, channel: str) -> bool:
         """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago, or
         while it was lost here and isn't freed yet: who is still served on it knows nothing of what another got."""
         with self._lock:
-            if not self._run(_TAKE, self._me, channel, LEASE, "again" if channel in self._held else ""):
+            if not self._run_script(
+                _TAKE, self._me, channel, LEASE, "again" if channel in self._held else ""
+            ):
                 return False
             self._held[channel] = self._held.get(channel, 0) + 1
             return True
@@ -298,22 +300,22 @@ class RedisVouchers:
             if left > 0:
                 self._held[channel] = left
             elif left == 0:
-                self._run(_GIVE, self._me, channel)
+                self._run_script(_GIVE, self._me, channel)
 
     def held_channels(self, channels: Iterable[str]) -> set[str]:
         """Those of the channels that any daemon holds."""
         asked = list(channels)
         leases = [f"{_PREFIX}lease:{channel}" for channel in asked]
-        holders: list[bytes | None] = self._do(lambda server: server.mget(leases)) if asked else []
+        holders: list[bytes | None] = self._do_work(lambda server: server.mget(leases)) if asked else []
         return {channel for channel, holder in zip(asked, holders, strict=True) if holder is not None}
 
     # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
-    def _lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:
+    def _read_lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:
         """Channel, lane and fields of all lanes of channels, in their order."""
         with_lanes: list[tuple[str, int]] = []
         for channel in channels:
-            numbers = self._do(partial(_members, name=f"{_PREFIX}lanes:{channel}"))
+            numbers = self._do_work(partial(_members, name=f"{_PREFIX}lanes:{channel}"))
             with_lanes += [(channel, lane) for lane in sorted(map(int, numbers))]
 
         def read(server: Any) -> list[Any]:
@@ -322,12 +324,12 @@ class RedisVouchers:
                     pipe.hmget(f"{_PREFIX}lane:{channel}:{lane}", list(fields))
                 return list(pipe.execute()) if with_lanes else []
 
-        return [(*place, row) for place, row in zip(with_lanes, self._do(read), strict=True)]
+        return [(*place, row) for place, row in zip(with_lanes, self._do_work(read), strict=True)]
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
         """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
         fields = ["message", "signature", "requests", "bytes", "preimage"]
-        row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}lane:{channel}:{lane}", fields))
+        row: list[Any] = self._do_work(lambda server: server.hmget(f"{_PREFIX}lane:{channel}:{lane}", fields))
         row[2:4] = (row[2] or 0, row[3] or 0)
         return sold_lane_of(channel, lane, [row])
 
@@ -336,9 +338,9 @@ class RedisVouchers:
         if channel is not None:
             channels = [channel]
         else:
-            known = self._do(partial(_members, name=f"{_PREFIX}channels"))
+            known = self._do_work(partial(_members, name=f"{_PREFIX}channels"))
             channels = [one for one in sorted(each.decode() for each in known) if not self._is_over(one)]
-        rows = self._lanes(channels, "message", "signature", "preimage")
+        rows = self._read_lanes(channels, "message", "signature", "preimage")
         return sold_of([(one, lane, *row) for one, lane, row in rows if row[0]])
 
     def _is_over(self, channel: str) -> bool:
@@ -347,7 +349,7 @@ class RedisVouchers:
 
     def vouched_sums(self, channel: str) -> dict[int, int]:
         """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
-        return {lane: int(amount or 0) for _, lane, (amount,) in self._lanes([channel], "amount")}
+        return {lane: int(amount or 0) for _, lane, (amount,) in self._read_lanes([channel], "amount")}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
         """Keep vouchers whose signatures are good, all or none; return which of them were new. Raises `StoreError`.
@@ -360,7 +362,7 @@ class RedisVouchers:
             numbers = (voucher.sequence, voucher.amount, voucher.requests, voucher.bytes, *used)
             values += [voucher.channel, str(voucher.lane), encode_voucher(voucher), signed.signature]
             values += map(_digits, numbers)
-        return [bool(one) for one in self._run(_RECEIVE, self._me, *values)] if values else []
+        return [bool(one) for one in self._run_script(_RECEIVE, self._me, *values)] if values else []
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
@@ -369,7 +371,7 @@ class RedisVouchers:
             if newest is not None and newest.voucher.hash_lock is not None:
                 raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
             message = b"" if newest is None else encode_voucher(newest.voucher)
-            kept = self._run(_PREIMAGE, channel, str(lane), message, preimage, self._me)
+            kept = self._run_script(_PREIMAGE, channel, str(lane), message, preimage, self._me)
             if kept < 0:
                 raise _taken_over(channel)
             if kept:
@@ -378,38 +380,38 @@ class RedisVouchers:
 
     def save_served(self, channel: str, lane: int, used: Usage) -> None:
         """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
-        self._run(_SERVED, channel, str(lane), *map(_digits, used))
+        self._run_script(_SERVED, channel, str(lane), *map(_digits, used))
 
     def pass_used(self, pass_: str, period: int) -> Usage:
         """Return what was used under a pass in one of its periods. Raises `StoreError`."""
         fields = [f"{period}:requests", f"{period}:bytes"]
-        requests, size = self._do(lambda server: server.hmget(f"{_PREFIX}pass:{pass_}", fields))
+        requests, size = self._do_work(lambda server: server.hmget(f"{_PREFIX}pass:{pass_}", fields))
         return Usage(int(requests or 0), int(size or 0))
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
         """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
-        self._run(_PASS, pass_, str(period), *map(str, more))
+        self._run_script(_PASS, pass_, str(period), *map(str, more))
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
         """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
-        return Usage(*self._run(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
+        return Usage(*self._run_script(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
 
     def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
         for longer. Raises `StoreError`."""
-        row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
+        row = self._run_script(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
         if row is None:
             raise _taken_over(channel)
         return _end(channel, row)
 
     def mark_closed(self, channel: str) -> None:
         """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
-        self._run(_OVER, channel)
+        self._run_script(_OVER, channel)
 
     def end_of(self, channel: str) -> End | None:
         """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
         fields = ["total", "not_after", "state", "chain"]
-        row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
+        row: list[Any] = self._do_work(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
         return None if row[2] is None else _end(channel, row)
 
 

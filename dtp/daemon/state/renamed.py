@@ -24,13 +24,13 @@ async def take_over_bans(config: Config, identity: object) -> None:
     old, new = state.make(config.state, before), state.make(config.state, name)
     try:
         await old.open()
-        known = await old.bans(0.0)  # marks, too
+        known = await old.list_bans(0.0)  # marks, too
         left = {caller: until for caller, until in known.items() if until > now}
         left = {caller: until for caller, until in left.items() if _mark(caller, until) not in known}
         if not left:
             return
         await new.open()
-        there = await new.bans(now)
+        there = await new.list_bans(now)
         for caller, until in left.items():
             if until > there.get(caller, 0.0):
                 await new.ban(caller, until)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity.private import make_private_file
 
@@ -56,7 +56,7 @@ _FOR_GOOD = {
 _BUSY = 5.0
 
 
-class SqliteStore:
+class SqliteCountStore:
     """One connection, used by one thread: the loop never waits for the disk."""
 
     tells = False
@@ -70,13 +70,13 @@ class SqliteStore:
         """Open the file, and make it if it isn't there. Raises `StateError`, and `StateUnusable` for a file that is
         no database, or a folder that isn't there or may not be written."""
         try:
-            await self._run(self._open)
+            await self._run_in_thread(self._open_file)
         except StateError as error:
             if (unusable := _unusable(self._path, error.__cause__)) is None:
                 raise
             raise unusable from error
 
-    def _open(self) -> None:
+    def _open_file(self) -> None:
         with contextlib.suppress(OSError):  # SQLite says why it can't be opened
             make_private_file(self._path)
         database = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
@@ -92,11 +92,11 @@ class SqliteStore:
             raise
         self._database = database
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """In one transaction. Raises `StateError`."""
-        return await self._run(lambda: self._exchange(deltas))
+        return await self._run_in_thread(lambda: self._add_counts(deltas))
 
-    def _exchange(self, deltas: Mapping[Key, Used]) -> dict[Key, Used]:
+    def _add_counts(self, deltas: Mapping[CountKey, Used]) -> dict[CountKey, Used]:
         assert self._database is not None
         totals = {}
         self._database.execute("BEGIN IMMEDIATE")
@@ -111,38 +111,40 @@ class SqliteStore:
             raise
         return totals
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Raises `StateError`."""
-        await self._run(lambda: self._forget(scope, before))
+        await self._run_in_thread(lambda: self._delete_periods(scope, before))
 
-    def _forget(self, scope: str, before: int) -> None:
+    def _delete_periods(self, scope: str, before: int) -> None:
         assert self._database is not None
         statement = "DELETE FROM used WHERE host = ? AND scope = ? AND period < ?"
         self._database.execute(statement, (self._host, scope, before))
 
     async def ban(self, caller: str, until: float) -> None:
         """Raises `StateError`."""
-        await self._run(
-            lambda: self._execute("INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (self._host, caller, until))
+        await self._run_in_thread(
+            lambda: self._execute_statement(
+                "INSERT OR REPLACE INTO bans VALUES (?, ?, ?)", (self._host, caller, until)
+            )
         )
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """Raises `StateError`."""
         query = "SELECT caller, until FROM bans WHERE host = ? AND until > ?"
-        return await self._run(lambda: dict(self._execute(query, (self._host, now))))
+        return await self._run_in_thread(lambda: dict(self._execute_statement(query, (self._host, now))))
 
-    def _execute(self, statement: str, values: tuple[object, ...]) -> list[tuple[str, float]]:
+    def _execute_statement(self, statement: str, values: tuple[object, ...]) -> list[tuple[str, float]]:
         assert self._database is not None
         return self._database.execute(statement, values).fetchall()
 
     async def close(self) -> None:
         """Close the file."""
         if self._database is not None:
-            await self._run(self._database.close)
+            await self._run_in_thread(self._database.close)
             self._database = None
         self._thread.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
+    async def _run_in_thread(self, work: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
@@ -160,9 +162,9 @@ def _path_of(url: str) -> str:
     return "/" + unquote(urlsplit(url).path).lstrip("/")
 
 
-def make(url: str, host: str) -> SqliteStore:
+def make(url: str, host: str) -> SqliteCountStore:
     """The store in the file of `url`."""
-    return SqliteStore(_path_of(url), host)
+    return SqliteCountStore(_path_of(url), host)
 
 
 def check_url(url: str) -> None:

@@ -59,47 +59,47 @@ class Table:
 
     # ---- rates ----------------------------------------------------------------------------------------------
 
-    def arrival(self, key: bytes, now: float) -> float:
+    def get_arrival(self, key: bytes, now: float) -> float:
         """When the bucket of `key` is empty; `now` if it is. Seconds of the steady clock, which processes share."""
-        at = self._find(key)
-        return now if at is None else max(now, self._time(at))
+        at = self._find_row(key)
+        return now if at is None else max(now, self._read_time(at))
 
-    def push(self, key: bytes, seconds: float, now: float) -> None:
+    def push_arrival(self, key: bytes, seconds: float, now: float) -> None:
         """Fill the bucket of `key` by so much more. Without a free row it is forgotten: see `has_room`."""
-        with self._locked(key):
-            at = self._find(key, now, claim=True)
+        with self._lock_bucket(key):
+            at = self._find_row(key, now, claim=True)
             if at is not None:
-                self._set_time(at, max(now, self._time(at)) + seconds)
+                self._set_time(at, max(now, self._read_time(at)) + seconds)
 
-    def arrivals(self, now: float) -> dict[bytes, float]:
+    def list_arrivals(self, now: float) -> dict[bytes, float]:
         """When buckets are empty that aren't yet, by key."""
         found = {}
         for at in range(0, len(self._memory), self._size):
-            if (time := self._time(at)) > now:
+            if (time := self._read_time(at)) > now:
                 found[self._memory[at : at + _KEY]] = time
         return found
 
     def has_room(self, key: bytes, now: float) -> bool:
         """Whether `key` has a row, or one is free for it."""
-        return self._find(key) is not None or self._free(key, now) is not None
+        return self._find_row(key) is not None or self._find_free(key, now) is not None
 
     # ---- streams --------------------------------------------------------------------------------------------
 
-    def count(self, key: bytes) -> int:
+    def count_open(self, key: bytes) -> int:
         """What all workers have open."""
-        at = self._find(key)
+        at = self._find_row(key)
         return 0 if at is None else sum(self._counts.unpack_from(self._memory, at + _KEY + 8))
 
-    def add(self, key: bytes, step: int, now: float) -> None:
+    def add_open(self, key: bytes, step: int, now: float) -> None:
         """This worker has one more or one less."""
-        with self._locked(key):
-            at = self._find(key, now, claim=step > 0)
+        with self._lock_bucket(key):
+            at = self._find_row(key, now, claim=step > 0)
             if at is not None:
                 place = at + _KEY + 8 + 4 * self.me
                 (known,) = struct.unpack_from("=I", self._memory, place)
                 struct.pack_into("=I", self._memory, place, max(0, known + step))
 
-    def clear(self, worker: int) -> None:
+    def clear_worker(self, worker: int) -> None:
         """A worker has died: it has nothing open."""
         zero = bytes(4)
         for at in range(0, len(self._memory), self._size):
@@ -109,32 +109,32 @@ class Table:
 
     # ---- rows -----------------------------------------------------------------------------------------------
 
-    def _bucket(self, key: bytes) -> int:
+    def _bucket_start(self, key: bytes) -> int:
         return int.from_bytes(key[:8]) % self._buckets * _BUCKET * self._size
 
-    def _find(self, key: bytes, now: float = 0.0, *, claim: bool = False) -> int | None:
+    def _find_row(self, key: bytes, now: float = 0.0, *, claim: bool = False) -> int | None:
         """Where the row of `key` begins; with `claim` (under the lock) a free one is made its row."""
-        begin = self._bucket(key)
+        begin = self._bucket_start(key)
         for at in range(begin, begin + _BUCKET * self._size, self._size):
             if self._memory[at : at + _KEY] == key:
                 return at
         if not claim:
             return None
-        found = self._free(key, now)
+        found = self._find_free(key, now)
         if found is not None:
             self._row.pack_into(self._memory, found, key, 0.0, *[0] * self.workers)
         return found
 
-    def _free(self, key: bytes, now: float) -> int | None:
-        begin = self._bucket(key)
+    def _find_free(self, key: bytes, now: float) -> int | None:
+        begin = self._bucket_start(key)
         for at in range(begin, begin + _BUCKET * self._size, self._size):
             if self._memory[at : at + _KEY] == _FREE or (
-                self._time(at) <= now and not any(self._counts.unpack_from(self._memory, at + _KEY + 8))
+                self._read_time(at) <= now and not any(self._counts.unpack_from(self._memory, at + _KEY + 8))
             ):
                 return at
         return None
 
-    def _time(self, at: int) -> float:
+    def _read_time(self, at: int) -> float:
         (time,) = struct.unpack_from("=d", self._memory, at + _KEY)
         return float(time)
 
@@ -142,8 +142,8 @@ class Table:
         struct.pack_into("=d", self._memory, at + _KEY, time)
 
     @contextlib.contextmanager
-    def _locked(self, key: bytes) -> Iterator[None]:
-        begin, size = self._bucket(key), _BUCKET * self._size
+    def _lock_bucket(self, key: bytes) -> Iterator[None]:
+        begin, size = self._bucket_start(key), _BUCKET * self._size
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, size, begin)
         try:
             yield

@@ -127,7 +127,7 @@ class PostgresVouchers:
         self._held: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         try:
-            with self._transaction() as database:
+            with self._begin_transaction() as database:
                 if make:
                     database.execute(_LOCK)
                     for table in _TABLES:
@@ -137,12 +137,12 @@ class PostgresVouchers:
             if mended is not None:
                 raise StateUnusable(f"[chain] {error}; {mended}") from error
             raise VouchersAway(str(error)) from error
-        if self._ask("SELECT to_regclass('dtp_sold')") == [(None,)]:
+        if self._query_rows("SELECT to_regclass('dtp_sold')") == [(None,)]:
             self.close()
             raise NoStore("no store in that PostgreSQL database: no daemon has kept vouchers there")
 
     @contextmanager
-    def _transaction(self) -> Iterator[_Database]:
+    def _begin_transaction(self) -> Iterator[_Database]:
         try:
             with self._lock:
                 if self._database is None or self._database.closed:
@@ -170,17 +170,17 @@ class PostgresVouchers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self._transaction() as database:
+    def _query_rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._begin_transaction() as database:
             return database.execute(query, values).fetchall()
 
     def is_claimer(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, as long as it is connected."""
-        return bool(self._ask("SELECT pg_try_advisory_lock(7239)")[0][0])
+        return bool(self._query_rows("SELECT pg_try_advisory_lock(7239)")[0][0])
 
     def hold_channel(self, channel: str) -> bool:
         """Serve a channel, once more if it is served here; False while another daemon does, or it was lost here."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             if channel in self._lost:
                 return False
             if channel not in self._held:
@@ -200,11 +200,11 @@ class PostgresVouchers:
             if left > 0:
                 counts[channel] = left
             elif counts is self._held and left == 0:
-                self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
+                self._query_rows("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
     def held_channels(self, channels: Iterable[str]) -> set[str]:
         """Those of the channels that any daemon holds."""
-        return {channel for (channel,) in self._ask(_HELD, list(channels))}
+        return {channel for (channel,) in self._query_rows(_HELD, list(channels))}
 
     def _refuse_lost(self, channels: Iterable[str]) -> None:
         """Within a transaction, which has noticed if the session broke. Raises `StoreError`."""
@@ -219,7 +219,7 @@ class PostgresVouchers:
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
         """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
-        rows = self._ask(
+        rows = self._query_rows(
             "SELECT message, signature, requests, bytes, preimage FROM dtp_sold WHERE channel = %s AND lane = %s",
             *(channel, lane),
         )
@@ -228,31 +228,31 @@ class PostgresVouchers:
     def sold_lanes(self, channel: str | None = None) -> list[Sold]:
         """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
         if channel is not None:
-            rows = self._ask(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
+            rows = self._query_rows(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
         else:
             over = "SELECT channel FROM dtp_ends WHERE state = 'over'"
-            rows = self._ask(f"{_SOLD} AND channel NOT IN ({over}) ORDER BY channel, lane")
+            rows = self._query_rows(f"{_SOLD} AND channel NOT IN ({over}) ORDER BY channel, lane")
         return sold_of(rows)
 
     def vouched_sums(self, channel: str) -> dict[int, int]:
         """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
-        rows = self._ask("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
+        rows = self._query_rows("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
         return {lane: int(amount) for lane, amount in rows}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
         """Keep vouchers whose signatures are good, all or none; return which were new. Raises `StoreError`."""
         given = list(received)
         kept: dict[int, bool] = {}
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             self._refuse_lost(signed.voucher.channel for signed, _ in given)
             # In one order, or two daemons that write the same rows could wait for each other.
             lanes = [(signed.voucher.channel, signed.voucher.lane) for signed, _ in given]
             for at in sorted(range(len(given)), key=lanes.__getitem__):
-                kept[at] = self._receive(database, *given[at])
+                kept[at] = self._store_voucher(database, *given[at])
         return [kept[at] for at in range(len(given))]
 
     @staticmethod
-    def _receive(database: _Database, signed: SignedVoucher, used: Usage) -> bool:
+    def _store_voucher(database: _Database, signed: SignedVoucher, used: Usage) -> bool:
         voucher = signed.voucher
         values = (
             *(voucher.channel, voucher.lane, encode_voucher(voucher), signed.signature, voucher.sequence),
@@ -268,7 +268,7 @@ class PostgresVouchers:
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
         """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             self._refuse_lost([channel])
             newest = self.sold_lane(channel, lane).newest
             if newest is not None and newest.voucher.hash_lock is not None:
@@ -281,7 +281,7 @@ class PostgresVouchers:
 
     def save_served(self, channel: str, lane: int, used: Usage) -> None:
         """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             database.execute(
                 "INSERT INTO dtp_sold AS known (channel, lane, requests, bytes) VALUES (%s, %s, %s, %s) "
                 "ON CONFLICT (channel, lane) DO UPDATE SET requests = greatest(known.requests, excluded.requests), "
@@ -292,12 +292,12 @@ class PostgresVouchers:
     def pass_used(self, pass_: str, period: int) -> Usage:
         """Return what was used under a pass in one of its periods. Raises `StoreError`."""
         query = "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s"
-        rows = self._ask(query, pass_, period)
+        rows = self._query_rows(query, pass_, period)
         return Usage(int(rows[0][0]), int(rows[0][1])) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
         """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
                 "INSERT INTO dtp_passes AS known VALUES (%s, %s, %s, %s) ON CONFLICT (pass, period) DO UPDATE SET "
@@ -307,7 +307,7 @@ class PostgresVouchers:
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
         """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
                 "INSERT INTO dtp_passes VALUES (%s, %s, 0, 0) ON CONFLICT DO NOTHING", (pass_, period)
@@ -326,7 +326,7 @@ class PostgresVouchers:
     def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
         for longer. Raises `StoreError`."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             self._refuse_lost([channel])
             database.execute(
                 "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed', %s) ON CONFLICT (channel) DO UPDATE SET "
@@ -340,7 +340,7 @@ class PostgresVouchers:
 
     def mark_closed(self, channel: str) -> None:
         """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
-        with self._transaction() as database:
+        with self._begin_transaction() as database:
             database.execute(
                 "INSERT INTO dtp_ends VALUES (%s, 0, 0, 'over') "
                 "ON CONFLICT (channel) DO UPDATE SET state = 'over'",
@@ -349,5 +349,7 @@ class PostgresVouchers:
 
     def end_of(self, channel: str) -> End | None:
         """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
-        rows = self._ask("SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel)
+        rows = self._query_rows(
+            "SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel
+        )
         return end_of_row(channel, rows[0]) if rows else None

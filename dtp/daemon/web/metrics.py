@@ -37,8 +37,8 @@ class DaemonCollector(Collector):
         self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
-        """From `Daemon.status`, now."""
-        status = self._daemon.status(callers=False)
+        """From `Daemon.get_status`, now."""
+        status = self._daemon.get_status(callers=False)
         info = GaugeMetricFamily(
             "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
         )
@@ -68,7 +68,7 @@ class DaemonCollector(Collector):
             for what, mist in status["gas_mist"].items():
                 gas.add_metric([what], mist)
             yield gas
-        yield from self._tasks(status.get("tasks", ()))
+        yield from self._collect_tasks(status.get("tasks", ()))
         if "node" in status:
             from dtp.daemon.web.mesh_metrics import node_metrics
 
@@ -81,17 +81,17 @@ class DaemonCollector(Collector):
             for side, label, one in parts:
                 metric.add_metric([side, label], one[key])
             yield metric
-        yield self._dropped(parts)
-        yield from self._backends(status["exposed"])
-        yield from self._shows([one for one in status["exposed"] if "broadcast" in one])
-        yield from self._requests([one for one in status["exposed"] if "requests" in one])
+        yield self._collect_dropped(parts)
+        yield from self._collect_backends(status["exposed"])
+        yield from self._collect_shows([one for one in status["exposed"] if "broadcast" in one])
+        yield from self._collect_requests([one for one in status["exposed"] if "requests" in one])
         connected = GaugeMetricFamily("dtpd_connected", "1 while the peer is there", labels=["name"])
         for one in status["forwarded"]:
             connected.add_metric([", ".join(one["listen"])], one["connected"])
         yield connected
 
     @staticmethod
-    def _tasks(tasks: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    def _collect_tasks(tasks: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
         waiting = GaugeMetricFamily(
             "dtpd_tasks_waiting", "Tasks that have ended and wait to begin again", labels=["task"]
         )
@@ -104,7 +104,7 @@ class DaemonCollector(Collector):
         yield from (waiting, restarts)
 
     @staticmethod
-    def _dropped(parts: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Metric:
+    def _collect_dropped(parts: Iterable[tuple[str, str, Mapping[str, Any]]]) -> Metric:
         dropped = CounterMetricFamily(
             "dtpd_datagrams_dropped",
             "Datagrams that went no further, as far as the daemon knows",
@@ -116,7 +116,7 @@ class DaemonCollector(Collector):
         return dropped
 
     @staticmethod
-    def _shows(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    def _collect_shows(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
         labels = ["service", "role"]
         up = GaugeMetricFamily("dtpd_show_up", "1 while nothing is wrong with the show", labels=labels)
         on_air = GaugeMetricFamily("dtpd_show_on_air", "1 while it is paid for", labels=labels)
@@ -136,7 +136,7 @@ class DaemonCollector(Collector):
         yield from (up, on_air, listeners, segments, sent)
 
     @staticmethod
-    def _requests(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+    def _collect_requests(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "dtpd_requests", "Requests that are over, by class of the status", labels=["service", "status"]
         )
@@ -153,7 +153,7 @@ class DaemonCollector(Collector):
         yield from (requests, seconds)
 
     @staticmethod
-    def _backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:
+    def _collect_backends(exposed: list[dict[str, object]]) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "dtpd_backend_up", "1 while the backend gets streams", labels=["service", "backend"]
         )
@@ -181,7 +181,7 @@ class WorkersCollector(Collector):
     """Metrics `process_...` of several processes. Not their sums: those of counters fall when a worker has died."""
 
     def __init__(self, workers: Iterable[Mapping[str, Any]]) -> None:
-        """`workers` is of `Workers.status`."""
+        """`workers` is of `Workers.get_status`."""
         self._pids = {"parent": os.getpid()} | {
             str(one["worker"]): one["pid"] for one in workers if one["up"]
         }
@@ -201,7 +201,7 @@ def exposition(daemon: Watched) -> bytes:
     """All metrics, those of the process or processes among them, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(DaemonCollector(daemon))
-    workers = daemon.status(callers=False).get("workers")
+    workers = daemon.get_status(callers=False).get("workers")
     if workers is None:
         ProcessCollector(registry=registry)
     else:

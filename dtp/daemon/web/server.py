@@ -41,10 +41,10 @@ _HEADERS = (
 class Watched(Protocol):
     """A daemon, as the page sees it."""
 
-    async def refresh(self, *, callers: bool = True) -> None:
-        """Before `status`."""
+    async def refresh_status(self, *, callers: bool = True) -> None:
+        """Before `get_status`."""
 
-    def status(self, *, callers: bool = True) -> dict[str, Any]:
+    def get_status(self, *, callers: bool = True) -> dict[str, Any]:
         """Return how everything stands, as JSON has it; with `callers` who is there."""
 
 
@@ -62,7 +62,7 @@ def _file(name: str, kind: str) -> Callable[[Watched], Answer]:
 
 
 def _status(daemon: Watched) -> Answer:
-    return Answer(json.dumps(daemon.status()).encode(), "application/json")
+    return Answer(json.dumps(daemon.get_status()).encode(), "application/json")
 
 
 def _metrics(daemon: Watched) -> Answer:
@@ -76,7 +76,7 @@ def _health(daemon: Watched) -> Answer:
 
     Whether the state and the chain can be had is said, and no fault: the daemon goes on without them.
     """
-    status = daemon.status(callers=False)
+    status = daemon.get_status(callers=False)
     faults = ["draining"] if status["draining"] else []
     faults += [
         f"service {one['service']}: no backend is up"
@@ -144,24 +144,24 @@ class WebServer:
         if len(self._clients) >= _MOST:
             sock.close()
             return
-        self._clients.start(self._serve(sock), name="dtpd-web")
+        self._clients.start(self._serve_socket(sock), name="dtpd-web")
 
-    async def _serve(self, sock: socket.socket) -> None:
+    async def _serve_socket(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
         http = h11.Connection(h11.SERVER)
         with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
             while True:
                 async with asyncio.timeout(_PATIENCE):
-                    request = await self._request(http, reader)
+                    request = await self._read_request(http, reader)
                     if request is None:
                         return
-                    await self._answer(http, writer, request)
+                    await self._send_answer(http, writer, request)
                 if http.our_state is not h11.DONE:
                     return
                 http.start_next_cycle()
 
     @staticmethod
-    async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    async def _read_request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
         request = None
         while True:
             event = http.next_event()
@@ -174,11 +174,13 @@ class WebServer:
             elif isinstance(event, h11.ConnectionClosed):
                 return None
 
-    async def _answer(self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request) -> None:
+    async def _send_answer(
+        self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request
+    ) -> None:
         callers = _LOOKS.get(_path_of(request))
         if callers is not None:
-            await self._daemon.refresh(callers=callers)
-        answer = self._find(request)
+            await self._daemon.refresh_status(callers=callers)
+        answer = self._find_answer(request)
         headers = [
             ("Content-Type", answer.kind),
             ("Content-Length", str(len(answer.body))),
@@ -193,7 +195,7 @@ class WebServer:
         writer.write(http.send(h11.EndOfMessage()) or b"")
         await writer.drain()
 
-    def _find(self, request: h11.Request) -> Answer:
+    def _find_answer(self, request: h11.Request) -> Answer:
         host = next((value for name, value in request.headers if name == b"host"), b"").decode(
             "ascii", "replace"
         )

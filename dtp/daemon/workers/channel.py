@@ -46,7 +46,7 @@ class NotDone(PeerError):
     code = "not-done"
 
 
-class Channel:
+class WorkerChannel:
     """One end. `on_lost` is called once, when the other process has closed its end or is gone."""
 
     def __init__(
@@ -69,35 +69,35 @@ class Channel:
 
     # ---- out ------------------------------------------------------------------------------------------------
 
-    def tell(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
+    def send_message(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
         """Send a message; the descriptors stay the caller's. Does nothing once the channel is closed."""
-        self._send({"do": do, **fields}, descriptors)
+        self._send_packed({"do": do, **fields}, descriptors)
 
-    async def ask(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
+    async def send_request(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
         """Send a message and wait for its answer. Raises `ChannelLost`, and `NotDone` with what is said there."""
         if self.closed:
             raise ChannelLost("the other process is gone")
         number = next(self._numbers)
         future = self._asked[number] = self._loop.create_future()
         try:
-            self._send({"do": do, "ask": number, **fields}, descriptors)
+            self._send_packed({"do": do, "ask": number, **fields}, descriptors)
             return await future
         finally:
             self._asked.pop(number, None)
 
-    def _send(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    def _send_packed(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         if self.closed:
             return
         body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         whole = memoryview(_HEAD.pack(len(body), len(descriptors)) + body)
         for data, portion in _portions(whole, descriptors):
-            sent = 0 if self._out else self._try(data, portion)
+            sent = 0 if self._out else self._try_send(data, portion)
             if sent < len(data):
                 if not self._out:
                     self._watcher.add_writer(self._sock.fileno(), self._on_writable)
                 self._out.append((data[sent:], [] if sent else [os.dup(each) for each in portion]))
 
-    def _try(self, data: memoryview, descriptors: Sequence[int]) -> int:
+    def _try_send(self, data: memoryview, descriptors: Sequence[int]) -> int:
         """How much went; an end that is gone takes everything, and reading tells of it."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
@@ -110,7 +110,7 @@ class Channel:
     def _on_writable(self) -> None:
         while self._out:
             data, descriptors = self._out[0]
-            sent = self._try(data, descriptors)
+            sent = self._try_send(data, descriptors)
             if sent:
                 _close_all(descriptors)
                 descriptors = []
@@ -144,9 +144,9 @@ class Channel:
                 break
             message = pickle.loads(self._in[_HEAD.size : end])
             del self._in[:end]
-            self._take(message, [self._descriptors.popleft() for _ in range(count)])
+            self._take_message(message, [self._descriptors.popleft() for _ in range(count)])
 
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _take_message(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if (answered := message.get("answer")) is not None:
             future = self._asked.get(answered)
             if future is not None and not future.done():
@@ -159,24 +159,24 @@ class Channel:
         try:
             result = self._commands[message.pop("do")](message, descriptors)
         except DtpError as error:
-            self._answer(number, error=str(error))
+            self._send_answer(number, error=str(error))
             return
         if inspect.isawaitable(result):
             self._tasks.start(self._answer_later(number, result), name="dtpd-answer")
         else:
-            self._answer(number, result=result)
+            self._send_answer(number, result=result)
 
     async def _answer_later(self, number: int | None, work: Awaitable[object]) -> None:
         try:
             result = await work
         except DtpError as error:
-            self._answer(number, error=str(error))
+            self._send_answer(number, error=str(error))
         else:
-            self._answer(number, result=result)
+            self._send_answer(number, result=result)
 
-    def _answer(self, number: int | None, **fields: object) -> None:
+    def _send_answer(self, number: int | None, **fields: object) -> None:
         if number is not None:
-            self._send({"answer": number, **fields}, ())
+            self._send_packed({"answer": number, **fields}, ())
         elif "error" in fields:
             log.warning("another process of this daemon asked for what can't be: %s", fields["error"])
 

@@ -19,10 +19,10 @@ from dtp.carriers.tcp import TcpCarrier
 from dtp.carriers.unix import UnixCarrier
 from dtp.carriers.watch import socket_watcher
 from dtp.core import Buffer
-from dtp.daemon.workers.channel import Channel, ChannelLost
+from dtp.daemon.workers.channel import ChannelLost, WorkerChannel
 from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
-from dtp.net.held import HeldBudget, Keeper
+from dtp.net.held import BudgetHolder, HeldBudget
 from dtp.net.listener import Listener
 from dtp.session.handshake import Established
 from dtp.tasks import TaskSet
@@ -37,7 +37,7 @@ class Handover:
     """
 
     def __init__(
-        self, channel: Channel, me: int, home: Callable[[Established], int | None] = lambda _: None
+        self, channel: WorkerChannel, me: int, home: Callable[[Established], int | None] = lambda _: None
     ) -> None:
         self._channel = channel
         self._me = me
@@ -48,29 +48,29 @@ class Handover:
         #: Carriers that were given away, and taken.
         self.given = self.taken = 0
 
-    def opened(self, connection_id: bytes) -> None:
+    def note_opened(self, connection_id: bytes) -> None:
         """Tell the parent that a connection of this id lives here."""
-        self._channel.tell("opened", connection=connection_id)
+        self._channel.send_message("opened", connection=connection_id)
 
-    def closed(self, connection_id: bytes) -> None:
+    def note_closed(self, connection_id: bytes) -> None:
         """Tell the parent that it is over."""
-        self._channel.tell("closed", connection=connection_id)
+        self._channel.send_message("closed", connection=connection_id)
 
-    def takes(self, driver: LinkDriver, established: Established) -> bool:
+    def takes_over(self, driver: LinkDriver, established: Established) -> bool:
         """True if another worker may be meant: what comes of it is seen to from here on."""
         if established.payload.resume:
-            self._spawn(self._find(driver, established))
+            self._start_task(self._find_owner(driver, established))
             return True
         home = self._home(established)
         if home is None or home == self._me:
             return False
         # Later: what came behind the handshake is the driver's only once it has returned.
-        asyncio.get_running_loop().call_soon(self._give, driver, established, home)
+        asyncio.get_running_loop().call_soon(self._give_carrier, driver, established, home)
         return True
 
-    async def _find(self, driver: LinkDriver, established: Established) -> None:
+    async def _find_owner(self, driver: LinkDriver, established: Established) -> None:
         try:
-            owner = await self._channel.ask("where", connection=established.payload.resume)
+            owner = await self._channel.send_request("where", connection=established.payload.resume)
         except ChannelLost:
             owner = None
         if driver.closed:
@@ -79,9 +79,9 @@ class Handover:
             assert self.listener is not None
             self.listener.give_back(driver, established)
         else:
-            self._give(driver, established, owner)
+            self._give_carrier(driver, established, owner)
 
-    def _give(self, driver: LinkDriver, established: Established, owner: int) -> None:
+    def _give_carrier(self, driver: LinkDriver, established: Established, owner: int) -> None:
         if driver.closed:
             return
         carrier = driver.carrier
@@ -102,10 +102,10 @@ class Handover:
             there, unsent, received = found
             about |= {"unsent": unsent, "received": received}
         with there:
-            self._channel.tell("carrier", [there.fileno()], **about)
+            self._channel.send_message("carrier", [there.fileno()], **about)
         self.given += 1
 
-    def take(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+    def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         """A command of the channel: a carrier that another worker gives away."""
         (descriptor,) = descriptors
         sock = socket.socket(fileno=descriptor)
@@ -117,7 +117,7 @@ class Handover:
         self.taken += 1
         self.listener.adopt(carrier, fields["established"], fields["unsent"], fields["received"])
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.start(work, name="dtpd-handover")
 
     async def close(self) -> None:
@@ -133,7 +133,7 @@ class Bridge:
     """
 
     def __init__(
-        self, driver: LinkDriver, sock: socket.socket, budget: HeldBudget[Keeper] | None = None
+        self, driver: LinkDriver, sock: socket.socket, budget: HeldBudget[BudgetHolder] | None = None
     ) -> None:
         sock.setblocking(False)
         self._driver = driver
@@ -144,13 +144,13 @@ class Bridge:
         self._out = bytearray()
         self.closed = False
         driver.take_over(self, None)
-        driver.settle()
+        driver.mark_settled()
         self._watcher.add_reader(sock.fileno(), self._on_readable)
 
     def __repr__(self) -> str:
         return f"<carrier {self._driver.carrier.remote} of a connection in another process>"
 
-    def _received(
+    def _receive_records(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
     ) -> tuple[int, int]:
         waiting = bool(self._out)
@@ -168,7 +168,7 @@ class Bridge:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:  # the other process is gone
-            self._end()
+            self._end_carrier()
             return
         del self._out[:sent]
         if self._out:
@@ -186,7 +186,7 @@ class Bridge:
             except (BlockingIOError, InterruptedError):
                 return
         if not data:
-            self._end()
+            self._end_carrier()
             return
         self._driver.writable = self._driver.carrier.write(memoryview(data))
         if not self._driver.writable:
@@ -196,7 +196,7 @@ class Bridge:
     def _driver_keeps(self) -> None:
         """Have what is kept here counted."""
         if self._budget is not None and not self.closed:
-            self._budget.note(self, self.source, len(self._out) + self._driver.held)
+            self._budget.note_kept(self, self.source, len(self._out) + self._driver.held)
 
     def abort(self, code: int, reason: str) -> None:
         """Cut the carrier off: more is kept for it than others leave room for.
@@ -205,7 +205,7 @@ class Bridge:
         """
         self._driver.carrier.abort()
 
-    def _flush(self) -> None:
+    def _flush_writes(self) -> None:
         if not self.closed:
             self._driver_keeps()
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
@@ -217,12 +217,12 @@ class Bridge:
         if not self.closed:
             self.closed = True
             if self._budget is not None:
-                self._budget.forget(self)
+                self._budget.forget_key(self)
             self._watcher.remove_reader(self._sock.fileno())
             self._watcher.remove_writer(self._sock.fileno())
             self._sock.close()
 
-    def _end(self) -> None:
+    def _end_carrier(self) -> None:
         """The connection gave the carrier up: what it wrote is sent, then it ends."""
         self._watcher.remove_reader(self._sock.fileno())
         self._watcher.remove_writer(self._sock.fileno())

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from dtp.daemon.state import Key, Store, Used
+from dtp.daemon.state import CountKey, CountStore, Used
 from dtp.daemon.state.errors import StateError
 from dtp.tasks import start_task
 
@@ -23,7 +23,7 @@ _AGAIN = 1.0
 class Inherited:
     """What a store is to be told yet."""
 
-    def __init__(self, used: Mapping[Key, Used], bans: Mapping[str, float]) -> None:
+    def __init__(self, used: Mapping[CountKey, Used], bans: Mapping[str, float]) -> None:
         self.used, self.bans = dict(used), dict(bans)
         self._telling: asyncio.Task[None] | None = None
 
@@ -31,7 +31,9 @@ class Inherited:
         """A caller was banned or let in anew: what was said of it before holds no more."""
         self.bans.pop(caller, None)
 
-    async def ban(self, store: Store, caller: str, until: float, on_ban: Callable[[str], object]) -> None:
+    async def ban(
+        self, store: CountStore, caller: str, until: float, on_ban: Callable[[str], object]
+    ) -> None:
         """Tell it that a caller is banned or let in: what was said before holds no more. Raises `StateError`: then it
         is told as soon as that is possible. `on_ban` is called once it knows."""
         self.leave_out(caller)
@@ -40,7 +42,7 @@ class Inherited:
         except StateError as error:
             self.bans[caller] = until
             if self._telling is None or self._telling.done():
-                self._telling = start_task(self.tell(store, on_ban), name="dtpd-bans")
+                self._telling = start_task(self.tell_store(store, on_ban), name="dtpd-bans")
             raise StateError(
                 f"it holds at this daemon, and others that share the state hear of it once that works again: {error}"
             ) from error
@@ -51,12 +53,12 @@ class Inherited:
         if self._telling is not None:
             self._telling.cancel()
 
-    async def tell(self, store: Store, on_ban: Callable[[str], object]) -> None:
+    async def tell_store(self, store: CountStore, on_ban: Callable[[str], object]) -> None:
         """Tell it all, a store that is away until it is back; `on_ban` is called for each ban that it knows."""
         away = False
         while self.used or self.bans:
             try:
-                await self._tell(store, on_ban)
+                await self._try_tell(store, on_ban)
             except StateError as error:
                 if not away:
                     away = True
@@ -65,11 +67,11 @@ class Inherited:
                     log.warning(words, error, extra={"fields": fields})
                 await asyncio.sleep(_AGAIN)
 
-    async def _tell(self, store: Store, on_ban: Callable[[str], object]) -> None:
+    async def _try_tell(self, store: CountStore, on_ban: Callable[[str], object]) -> None:
         if self.used:
             told, self.used = self.used, {}  # not again, whatever this process hands over meanwhile
             try:
-                await store.exchange(told)
+                await store.exchange_counts(told)
             except StateError:
                 self.used = told
                 raise

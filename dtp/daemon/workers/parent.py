@@ -26,13 +26,13 @@ from dtp.daemon.observing import logs
 from dtp.daemon.policies import Policies
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.relays.expose import moment
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.errors import StateError
-from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.state.table import Table
-from dtp.daemon.workers.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.listening import Opened, open_places, wanted_by
 from dtp.daemon.workers.sharing import EVERY, Foreign, is_of_rate
@@ -67,7 +67,7 @@ class Seat:
     """One of the workers, and those that will take its place."""
 
     number: int
-    channel: Channel | None = None
+    channel: WorkerChannel | None = None
     pid: int = 0
     since: float = 0.0
     #: How often it died in all, and soon after it began.
@@ -80,7 +80,7 @@ class Seat:
     #: Who was there when they were asked for last.
     callers: list[dict[str, Any]] = field(default_factory=list)
     #: Totals of quotas that others have changed since it asked last.
-    news: dict[Key, Used] = field(default_factory=dict)
+    news: dict[CountKey, Used] = field(default_factory=dict)
     #: What its predecessors had counted.
     before: list[dict[str, Any]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -102,7 +102,7 @@ class Workers:
         self._seats = [Seat(number) for number in range(table.workers)]
         self._places: dict[str, Opened] = {}
         self._where: dict[bytes, int] = {}
-        self._store: state.Store = MemoryStore()
+        self._store: state.CountStore = MemoryCountStore()
         self._foreign = Foreign()
         self._bans = Bans()
         self._inherited = Inherited({}, {})
@@ -127,87 +127,87 @@ class Workers:
             if self.config.state is not None:
                 self._store = state.make(self.config.state, self.config.counted_as(self.identity))
             await self._store.open()
-            await self._resume(counted)
-            self._bans.replace(await self._store.bans(time.time()))
-            await asyncio.gather(*(self._begin(seat) for seat in self._seats))
-            await self.refresh(callers=False)
+            await self._resume_counts(counted)
+            self._bans.replace_shared(await self._store.list_bans(time.time()))
+            await asyncio.gather(*(self._start_worker(seat) for seat in self._seats))
+            await self.refresh_status(callers=False)
         except BaseException:
             await self.close()
             raise
         for seat in self._seats:
-            seat.watching = SupervisedTask(partial(self._watch, seat), name="dtpd-worker")
+            seat.watching = SupervisedTask(partial(self._watch_worker, seat), name="dtpd-worker")
             seat.watching.start()
         self._polling.start()
 
-    async def _resume(self, counted: Counted) -> None:
+    async def _resume_counts(self, counted: Counted) -> None:
         """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
-        known = await self._store.bans(time.time())
+        known = await self._store.list_bans(time.time())
         bans = counted.bans_for(self.config.kept_in(self.identity), known)
         for caller, until in bans.items():
-            self._bans.set(caller, until)
+            self._bans.set_ban(caller, until)
         self._inherited = Inherited(counted.used, bans)
         if self.config.state is None:  # it is this process' own
             await self.take_over()
         now = moment()
         for key, time_ in counted.rows.items():
-            self._table.push(key, time_ - now.steady, now.steady)
+            self._table.push_arrival(key, time_ - now.steady, now.steady)
         policies = Policies(self._table)
-        policies.make(self.config)
-        policies.resume({}, counted.rates, now)
+        policies.make_all(self.config)
+        policies.resume_counts({}, counted.rates, now)
 
     async def take_over(self) -> None:
         """As `Daemon.take_over`."""
-        await self._inherited.tell(self._store, self._bans.told)
+        await self._inherited.tell_store(self._store, self._bans.mark_shared)
 
-    def counted(self) -> Counted:
-        """As `Daemon.counted`."""
+    def export_counts(self) -> Counted:
+        """As `Daemon.export_counts`."""
         return Counted(
             bans=self._bans.known,
-            used=self._store.used if isinstance(self._store, MemoryStore) else self._inherited.used,
-            rows=self._table.arrivals(time.monotonic()),
+            used=self._store.used if isinstance(self._store, MemoryCountStore) else self._inherited.used,
+            rows=self._table.list_arrivals(time.monotonic()),
             kept_in=self.config.kept_in(self.identity),
         )
 
-    async def _begin(self, seat: Seat) -> None:
+    async def _start_worker(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
         seat.since = (
             time.monotonic()
         )  # also of one that can't be had, or it would be tried again without a pause
         try:
-            sock, seat.pid = self._zygote.spawn(seat.number)
+            sock, seat.pid = self._zygote.spawn_worker(seat.number)
         except OSError as error:
             raise WorkerFailed(f"worker {seat.number} can't be had: {error}") from error
         seat.gone.clear()
-        seat.channel = Channel(
+        seat.channel = WorkerChannel(
             sock,
             {
-                "opened": lambda fields, _: self._opened(seat, fields["connection"]),
-                "closed": lambda fields, _: self._closed(seat, fields["connection"]),
-                "where": lambda fields, _: self._find(fields["connection"]),
+                "opened": lambda fields, _: self._note_opened(seat, fields["connection"]),
+                "closed": lambda fields, _: self._note_closed(seat, fields["connection"]),
+                "where": lambda fields, _: self._find_worker(fields["connection"]),
                 "carrier": self._pass_on,
-                "fenced": lambda fields, _: self._fenced(),
-                "exchange": lambda fields, _: self._exchange(seat, fields["deltas"]),
-                "forget": lambda fields, _: self._store.forget(fields["scope"], fields["before"]),
+                "fenced": lambda fields, _: self._handle_fenced(),
+                "exchange": lambda fields, _: self._exchange_counts(seat, fields["deltas"]),
+                "forget": lambda fields, _: self._store.forget_periods(fields["scope"], fields["before"]),
             },
-            lambda: self._lost(seat),
+            lambda: self._handle_lost(seat),
         )
-        places, descriptors = self._of(seat, self._places)
+        places, descriptors = self._sockets_of(seat, self._places)
         config = self._config_of(seat, self.config)
         try:
-            await self._ask(
+            await self._ask_worker(
                 seat, seat.channel, "start", descriptors, config=config, places=places, bans=self._bans.known
             )
         except (NotDone, ChannelLost) as error:
             raise WorkerFailed(str(error)) from error
 
     @staticmethod
-    async def _ask(
-        seat: Seat, channel: Channel, do: str, descriptors: Sequence[int] = (), **fields: Any
+    async def _ask_worker(
+        seat: Seat, channel: WorkerChannel, do: str, descriptors: Sequence[int] = (), **fields: Any
     ) -> None:
         """Have a worker do what others wait for. Raises `ChannelLost`, `NotDone`, and `WorkerFailed` in the end."""
         try:
             async with asyncio.timeout(CHANGE):
-                await channel.ask(do, descriptors, **fields)
+                await channel.send_request(do, descriptors, **fields)
         except TimeoutError:
             raise WorkerFailed(
                 f"worker {seat.number} (process {seat.pid}) has not answered {do!r} for {CHANGE:g} s"
@@ -221,22 +221,22 @@ class Workers:
         return replace(config, listen=shared)
 
     @staticmethod
-    def _of(seat: Seat, opened: Mapping[str, Opened]) -> tuple[list[tuple[str, int]], list[int]]:
+    def _sockets_of(seat: Seat, opened: Mapping[str, Opened]) -> tuple[list[tuple[str, int]], list[int]]:
         socks = {place: one.by_worker[seat.number] for place, one in opened.items()}
         places = [(place, len(found)) for place, found in socks.items()]
         return places, [sock.fileno() for found in socks.values() for sock in found]
 
     # ---- what workers say -----------------------------------------------------------------------------------
 
-    def _opened(self, seat: Seat, connection: bytes) -> None:
+    def _note_opened(self, seat: Seat, connection: bytes) -> None:
         seat.connections.add(connection)
         self._where[connection] = seat.number
 
-    def _closed(self, seat: Seat, connection: bytes) -> None:
+    def _note_closed(self, seat: Seat, connection: bytes) -> None:
         seat.connections.discard(connection)
         self._where.pop(connection, None)
 
-    async def _find(self, connection: bytes) -> int | None:
+    async def _find_worker(self, connection: bytes) -> int | None:
         """Which worker has it. One that said so just before is heard first: its word may wait to be read."""
         for _ in range(3):
             if (found := self._where.get(connection)) is not None:
@@ -244,12 +244,12 @@ class Workers:
             await asyncio.sleep(0)
         return None
 
-    async def _exchange(self, seat: Seat, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def _exchange_counts(self, seat: Seat, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """What a worker has counted; gives it the totals, and those that the others have changed."""
-        totals = dict(await self._store.exchange(deltas)) if deltas else {}
+        totals = dict(await self._store.exchange_counts(deltas)) if deltas else {}
         # Buckets are in a table that all workers have: what others than they have filled in is told once.
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
-        totals |= self._foreign.news(deltas, of_rates)
+        totals |= self._foreign.find_news(deltas, of_rates)
         counted = [key for key, used in deltas.items() if any(used) and key in totals and key not in of_rates]
         changed = {key: totals[key] for key in counted}
         for other in self._seats:
@@ -258,23 +258,23 @@ class Workers:
         news, seat.news = seat.news, {}
         return {**news, **totals}
 
-    def _fenced(self) -> None:
+    def _handle_fenced(self) -> None:
         if self.on_fenced is not None:
             self.on_fenced()
 
     def _pass_on(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         seat = self._seats[fields["to"]]
         if seat.channel is not None:
-            seat.channel.tell("carrier", descriptors, **fields)
+            seat.channel.send_message("carrier", descriptors, **fields)
         for each in descriptors:
             os.close(each)
 
-    def _lost(self, seat: Seat) -> None:
+    def _handle_lost(self, seat: Seat) -> None:
         """A worker is gone: what it had is, too, and its counts stay."""
         if seat.channel is not None:
             seat.channel.close()
         seat.channel = None
-        self._table.clear(seat.number)
+        self._table.clear_worker(seat.number)
         if seat.figures:
             seat.before = [merge([*seat.before, ended(seat.figures)])]
             seat.figures = {}
@@ -289,7 +289,7 @@ class Workers:
 
     # ---- dying and coming back ------------------------------------------------------------------------------
 
-    async def _watch(self, seat: Seat) -> None:
+    async def _watch_worker(self, seat: Seat) -> None:
         """Look at a worker's figures; start it anew when it died or doesn't answer."""
         while True:
             channel = seat.channel
@@ -298,7 +298,7 @@ class Workers:
                 continue
             try:
                 async with asyncio.timeout(HUNG):
-                    seat.figures = await channel.ask("status", callers=False)
+                    seat.figures = await channel.send_request("status", callers=False)
             except TimeoutError:
                 log.error("worker %d (process %d) doesn't answer: it is killed", seat.number, seat.pid)
                 with contextlib.suppress(ProcessLookupError):
@@ -326,7 +326,7 @@ class Workers:
         await asyncio.sleep(BACKOFF[min(seat.early_deaths, len(BACKOFF) - 1)])
         async with self._changing:
             try:
-                await self._begin(seat)
+                await self._start_worker(seat)
             except WorkerFailed as error:
                 log.error("worker %d can't begin: %s", seat.number, error)
                 self._give_up(seat)
@@ -335,7 +335,7 @@ class Workers:
         if seat.channel is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(seat.pid, signal.SIGKILL)
-            self._lost(seat)
+            self._handle_lost(seat)
 
     # ---- changing -------------------------------------------------------------------------------------------
 
@@ -359,12 +359,12 @@ class Workers:
         self.reloads += 1
 
     async def _tell_all(self, config: Config, made: Mapping[str, Opened], *, quiet: bool = False) -> None:
-        async def tell(seat: Seat, channel: Channel) -> None:
-            places, descriptors = self._of(seat, made)
+        async def tell(seat: Seat, channel: WorkerChannel) -> None:
+            places, descriptors = self._sockets_of(seat, made)
             config_of_it = self._config_of(seat, config)
-            await self._ask(seat, channel, "reload", descriptors, config=config_of_it, places=places)
+            await self._ask_worker(seat, channel, "reload", descriptors, config=config_of_it, places=places)
 
-        told = [tell(seat, channel) for seat, channel in self._there()]
+        told = [tell(seat, channel) for seat, channel in self._iter_running()]
         for outcome in await asyncio.gather(*told, return_exceptions=True):
             # One that died meanwhile begins anew by what holds then.
             if isinstance(outcome, NotDone) and not quiet:
@@ -373,7 +373,7 @@ class Workers:
             if isinstance(outcome, BaseException) and not isinstance(outcome, passed_over):
                 raise outcome
 
-    def _there(self) -> Iterator[tuple[Seat, Channel]]:
+    def _iter_running(self) -> Iterator[tuple[Seat, WorkerChannel]]:
         for seat in self._seats:
             if seat.channel is not None and not seat.channel.closed:
                 yield seat, seat.channel
@@ -382,24 +382,24 @@ class Workers:
 
     async def ban(self, caller: str, until: float) -> None:
         """As `Daemon.ban`, in all workers."""
-        self._bans.set(caller, until)
+        self._bans.set_ban(caller, until)
         # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
-        told = [channel.ask("bans", bans=self._bans.known) for _, channel in self._there()]
+        told = [channel.send_request("bans", bans=self._bans.known) for _, channel in self._iter_running()]
         with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
             async with asyncio.timeout(HUNG):
                 await asyncio.gather(*told, return_exceptions=True)
-        await self._inherited.ban(self._store, caller, until, self._bans.told)
+        await self._inherited.ban(self._store, caller, until, self._bans.mark_shared)
 
     def _tell_bans(self) -> None:
-        for _, channel in self._there():
-            channel.tell("bans", bans=self._bans.known)
+        for _, channel in self._iter_running():
+            channel.send_message("bans", bans=self._bans.known)
 
     async def _poll_bans(self) -> None:
         """What other daemons have banned."""
         while True:
             await asyncio.sleep(EVERY)
             try:
-                news = self._bans.replace(await self._store.bans(time.time()))
+                news = self._bans.replace_shared(await self._store.list_bans(time.time()))
             except StateError as error:
                 if self._store_up:
                     fields = {"event": "state-away", "why": str(error)}
@@ -415,15 +415,15 @@ class Workers:
     async def drain(self, grace: float) -> bool:
         """As `Daemon.drain`, in all workers."""
         self.draining = self._ending = True
-        asked = [channel.ask("drain", grace=grace) for _, channel in self._there()]
+        asked = [channel.send_request("drain", grace=grace) for _, channel in self._iter_running()]
         done = await asyncio.gather(*asked, return_exceptions=True)
-        await self.refresh(callers=False)
+        await self.refresh_status(callers=False)
         return all(one is True for one in done)
 
     async def hand_over(self) -> None:
         """As `Daemon.hand_over`."""
         self.draining = self._ending = True
-        told = [self._ask(seat, channel, "hand-over") for seat, channel in self._there()]
+        told = [self._ask_worker(seat, channel, "hand-over") for seat, channel in self._iter_running()]
         await asyncio.gather(*told, return_exceptions=True)
         self._close_places(keep=True)
 
@@ -439,14 +439,14 @@ class Workers:
             if seat.watching is not None:
                 seat.watching.cancel()
         self._polling.cancel()
-        there = list(self._there())
+        there = list(self._iter_running())
         for _, channel in there:
-            channel.tell("end")
+            channel.send_message("end")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST):
                 for seat, _ in there:
                     await seat.gone.wait()
-        for seat, _ in list(self._there()):
+        for seat, _ in list(self._iter_running()):
             self._give_up(seat)
         self._close_places()
         self._inherited.close()
@@ -464,29 +464,30 @@ class Workers:
     @property
     def addresses(self) -> list[Address]:
         """Where peers come in."""
-        return [Address.parse(each) for each in self.status(callers=False)["listen"]]
+        return [Address.parse(each) for each in self.get_status(callers=False)["listen"]]
 
     @property
     def open_streams(self) -> int:
-        """As far as is known: see `refresh`."""
-        status = self.status(callers=False)
+        """As far as is known: see `refresh_status`."""
+        status = self.get_status(callers=False)
         return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
 
-    async def refresh(self, *, callers: bool = True) -> None:
-        """Ask all workers how they stand, for `status`; `callers`: and who is there."""
+    async def refresh_status(self, *, callers: bool = True) -> None:
+        """Ask all workers how they stand, for `get_status`; `callers`: and who is there."""
 
-        async def look(seat: Seat, channel: Channel) -> None:
+        async def look(seat: Seat, channel: WorkerChannel) -> None:
             with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
                 async with asyncio.timeout(LOOK):
-                    found = await channel.ask("status", callers=callers)
+                    found = await channel.send_request("status", callers=callers)
                     # Apart: figures alone are asked for all the time, and would leave nobody there.
                     who = found.pop("callers", [])
                     seat.figures, seat.callers = found, who if callers else seat.callers
 
-        await asyncio.gather(*(look(seat, channel) for seat, channel in self._there()))
+        await asyncio.gather(*(look(seat, channel) for seat, channel in self._iter_running()))
 
-    def status(self, *, callers: bool = True) -> dict[str, Any]:
-        """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
+    def get_status(self, *, callers: bool = True) -> dict[str, Any]:
+        """As `Daemon.get_status`, over all workers and those that died, as of the last `refresh_status`; and
+        `workers`."""
         found = merge([seat.figures for seat in self._seats if seat.figures])
         found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
         found = merge([found, {"tasks": [asdict(each) for each in supervised()]}])
@@ -504,7 +505,7 @@ class Workers:
             "connections": found.get("connections", 0),
             "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
-            "bans": self._bans.status(time.time()),
+            "bans": self._bans.get_status(time.time()),
             **({"state_up": found.get("state_up", True) and self._store_up} if self.config.state else {}),
             "workers": [
                 {

@@ -9,9 +9,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
-from dtp.daemon.policies.quota import EVERYBODY, Quota
-from dtp.daemon.policies.rate import Rate
-from dtp.daemon.state import MAX_CALLERS, Key, Store, Used
+from dtp.daemon.policies.quota import EVERYBODY, QuotaPolicy
+from dtp.daemon.policies.rate import RatePolicy
+from dtp.daemon.state import MAX_CALLERS, CountKey, CountStore, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.workers.inherited import Inherited
 from dtp.identity import PeerId
@@ -28,12 +28,12 @@ _HOUR, _NS = 3600, 1_000_000_000
 _NOTHING = Used()
 
 #: A quota, and what it is called in the store: "SERVICE/NUMBER/SECONDS".
-NamedQuota = tuple[str, Quota]
+NamedQuota = tuple[str, QuotaPolicy]
 #: A rate, and what it is called: "SERVICE/rate/NUMBER/HASH".
-NamedRate = tuple[str, Rate]
+NamedRate = tuple[str, RatePolicy]
 
 
-def is_of_rate(key: Key) -> bool:
+def is_of_rate(key: CountKey) -> bool:
     """Whether a key is of a rate rather than a quota."""
     return "/rate/" in key.scope
 
@@ -43,14 +43,16 @@ class Foreign:
 
     def __init__(self) -> None:
         #: What was told, and what others had added by then; who was asked about last is behind.
-        self._seen: OrderedDict[Key, tuple[Used, Used]] = OrderedDict()
+        self._seen: OrderedDict[CountKey, tuple[Used, Used]] = OrderedDict()
 
-    def news(self, deltas: Mapping[Key, Used], totals: Mapping[Key, Used]) -> dict[Key, Used]:
+    def find_news(
+        self, deltas: Mapping[CountKey, Used], totals: Mapping[CountKey, Used]
+    ) -> dict[CountKey, Used]:
         """After `deltas` were told, and `totals` given for them: what others have added since the last time.
 
         What is seen of a key for the first time is no news: it may have been counted long ago.
         """
-        found: dict[Key, Used] = {}
+        found: dict[CountKey, Used] = {}
         for key, total in totals.items():
             delta = deltas.get(key, _NOTHING)
             told, known = self._seen.get(key, (_NOTHING, None))
@@ -79,7 +81,7 @@ class Sharing:
 
     def __init__(
         self,
-        store: Store,
+        store: CountStore,
         quotas: Callable[[], Iterable[NamedQuota]],
         rates: Callable[[], Iterable[NamedRate]] = tuple,
         *,
@@ -105,7 +107,7 @@ class Sharing:
         """Open the store. Raises `StateError`."""
         await self._store.open()
         await self._read_bans()
-        self._task = SupervisedTask(self._run, name="dtpd-state")
+        self._task = SupervisedTask(self._exchange_repeatedly, name="dtpd-state")
         self._task.start()
 
     async def close(self) -> None:
@@ -115,12 +117,12 @@ class Sharing:
             self._stop.set()
             await self._task.finish()
             self._task = None
-            await self.exchange()
+            await self.exchange_once()
         await self._store.close()
 
     async def take_over(self, inherited: Inherited, on_ban: Callable[[str], object]) -> None:
-        """Tell of what the process before has counted. See `Inherited.tell`."""
-        await inherited.tell(self._store, on_ban)
+        """Tell of what the process before has counted. See `Inherited.tell_store`."""
+        await inherited.tell_store(self._store, on_ban)
 
     async def ban(
         self, inherited: Inherited, caller: str, until: float, on_ban: Callable[[str], object]
@@ -128,101 +130,108 @@ class Sharing:
         """Tell of a ban. See `Inherited.ban`."""
         await inherited.ban(self._store, caller, until, on_ban)
 
-    async def _run(self) -> None:
+    async def _exchange_repeatedly(self) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every):
                     await self._stop.wait()
                     return
-            await self.exchange()
+            await self.exchange_once()
             try:
                 await self._read_bans()
             except StateError as error:
-                self._fails("bans", error)
+                self._note_failing("bans", error)
             else:
-                self._works("bans")
+                self._note_working("bans")
 
     async def _read_bans(self) -> None:
         if self._on_bans is not None:
-            self._on_bans(await self._store.bans(time.time()))
+            self._on_bans(await self._store.list_bans(time.time()))
 
-    async def exchange(self) -> None:
+    async def exchange_once(self) -> None:
         """Once, now. What can't be told stays to be told."""
         quotas, rates = dict(self._quotas()), dict(self._rates())
-        deltas = self._take(quotas, rates)
+        deltas = self._take_deltas(quotas, rates)
         if not deltas and not self._store.tells:
             return
         try:
-            totals = await self._store.exchange(deltas)
+            totals = await self._store.exchange_counts(deltas)
         except StateError as error:
             self._give_back(deltas, quotas, rates)
-            self._fails("exchange", error)
+            self._note_failing("exchange", error)
             return
-        self._works("exchange")
+        self._note_working("exchange")
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
         if not self._store.tells:
-            of_rates = self._foreign.news(deltas, of_rates)
+            of_rates = self._foreign.find_news(deltas, of_rates)
         for key, used in of_rates.items():
             if any(used) and key.scope in rates:
-                rates[key.scope].advance(
-                    self._peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
+                rates[key.scope].advance_buckets(
+                    self._parse_peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
                 )
         for key, used in totals.items():
             if key.scope in quotas:
-                quotas[key.scope].merge(key.period, key.caller, used)
+                quotas[key.scope].merge_total(key.period, key.caller, used)
         await self._forget_old(deltas)
 
-    def _take(self, quotas: Mapping[str, Quota], rates: Mapping[str, Rate]) -> dict[Key, Used]:
+    def _take_deltas(
+        self, quotas: Mapping[str, QuotaPolicy], rates: Mapping[str, RatePolicy]
+    ) -> dict[CountKey, Used]:
         now = time.time()
         names: dict[PeerId | None, str] = {None: EVERYBODY}
-        deltas: dict[Key, Used] = {}
+        deltas: dict[CountKey, Used] = {}
         for scope, quota in quotas.items():
             period, pending = quota.take_pending(now)
             for caller, used in pending.items():
-                deltas[Key(scope, period, caller)] = used
+                deltas[CountKey(scope, period, caller)] = used
         for scope, rate in rates.items():
             for peer, (requests, data) in rate.take_pending().items():
                 name = names[peer] = self._names.get(peer) or str(peer)
-                deltas[Key(scope, int(now // _HOUR), name)] = Used(round(requests * _NS), round(data * _NS))
+                deltas[CountKey(scope, int(now // _HOUR), name)] = Used(
+                    round(requests * _NS), round(data * _NS)
+                )
         self._names = names
         self._peers = {name: peer for peer, name in names.items()}
         return deltas
 
-    def _peer(self, name: str) -> PeerId | None:
+    def _parse_peer(self, name: str) -> PeerId | None:
         return self._peers[name] if name in self._peers else PeerId.parse(name)
 
     def _give_back(
-        self, deltas: Mapping[Key, Used], quotas: Mapping[str, Quota], rates: Mapping[str, Rate]
+        self,
+        deltas: Mapping[CountKey, Used],
+        quotas: Mapping[str, QuotaPolicy],
+        rates: Mapping[str, RatePolicy],
     ) -> None:
         for key, used in deltas.items():
             if key.scope in quotas:
                 quotas[key.scope].give_back(key.period, key.caller, used)
             elif any(used):
-                rates[key.scope].give_back(self._peer(key.caller), used.requests / _NS, used.data / _NS)
+                rates[key.scope].give_back(self._parse_peer(key.caller), used.requests / _NS, used.data / _NS)
 
     @property
     def up(self) -> bool:
         """Whether the store can be had, as far as is known."""
         return not self._failing
 
-    def _fails(self, what: str, error: StateError) -> None:
+    def _note_failing(self, what: str, error: StateError) -> None:
         if not self._failing:
             fields = {"event": "state-away", "why": str(error)}
             log.warning("quotas are counted here alone: %s", error, extra={"fields": fields})
         self._failing.add(what)
 
-    def _works(self, what: str) -> None:
+    def _note_working(self, what: str) -> None:
         if what in self._failing:
             self._failing.remove(what)
             if not self._failing:
                 log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
 
-    async def _forget_old(self, deltas: Iterable[Key]) -> None:
+    async def _forget_old(self, deltas: Iterable[CountKey]) -> None:
         for key in deltas:
             if self._periods.get(key.scope, key.period) < key.period or key.scope not in self._periods:
                 self._periods[key.scope] = key.period
                 try:
-                    await self._store.forget(key.scope, key.period)
+                    await self._store.forget_periods(key.scope, key.period)
                 except StateError as error:
-                    self._fails("exchange", error)
+                    self._note_failing("exchange", error)
                     return

@@ -23,7 +23,7 @@ _FIRST = {"bans"}
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables of the same things, such as `Daemon.status()`, as one."""
+    """Tables of the same things, such as `Daemon.get_status()`, as one."""
     found: dict[str, Any] = {}
     for key in dict.fromkeys(key for part in parts for key in part):
         found[key] = _one(key, [part[key] for part in parts if key in part])

@@ -13,12 +13,12 @@ from typing import Any
 
 from dtp.daemon.config.model import Config
 from dtp.daemon.observing import logs
-from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.server import LIMITS, Daemon, Team
-from dtp.daemon.state import Key, Used
+from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.table import Table
-from dtp.daemon.workers.channel import Channel
+from dtp.daemon.workers.channel import WorkerChannel
 from dtp.daemon.workers.handover import Handover
 from dtp.errors import DtpError
 from dtp.identity import Identity
@@ -32,31 +32,31 @@ class ParentStore:
 
     tells = True
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: WorkerChannel) -> None:
         self.channel = channel
 
     async def open(self) -> None:
         """The parent has opened what is behind it."""
 
-    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+    async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """Add `deltas` to what all workers count; return the totals of their keys. Raises `StateError`."""
         try:
-            found: Mapping[Key, Used] = await self.channel.ask("exchange", deltas=deltas)
+            found: Mapping[CountKey, Used] = await self.channel.send_request("exchange", deltas=deltas)
         except DtpError as error:
             raise StateError(str(error)) from error
         return found
 
-    async def forget(self, scope: str, before: int) -> None:
+    async def forget_periods(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one. Raises `StateError`."""
         try:
-            await self.channel.ask("forget", scope=scope, before=before)
+            await self.channel.send_request("forget", scope=scope, before=before)
         except DtpError as error:
             raise StateError(str(error)) from error
 
     async def ban(self, caller: str, until: float) -> None:
         """The parent does it."""
 
-    async def bans(self, now: float) -> Mapping[str, float]:
+    async def list_bans(self, now: float) -> Mapping[str, float]:
         """The parent tells of them when they change."""
         return {}
 
@@ -75,17 +75,17 @@ class Worker:
         self._orphaned = False
         self._daemon: Daemon | None = None
         commands: dict[str, Callable[[Mapping[str, Any], list[int]], Any]] = {
-            "start": self._start,
-            "reload": self._reload,
-            "status": self._status,
-            "drain": self._drain,
+            "start": self._do_start,
+            "reload": self._do_reload,
+            "status": self._do_status,
+            "drain": self._do_drain,
             "hand-over": self._hand_over,
             "bans": self._set_bans,
-            "end": self._end,
+            "end": self._do_end,
         }
-        self._channel = Channel(sock, commands, self._parent_is_gone)
-        self._handover = Handover(self._channel, number, self._home)
-        commands["carrier"] = self._handover.take
+        self._channel = WorkerChannel(sock, commands, self._parent_is_gone)
+        self._handover = Handover(self._channel, number, self._find_home)
+        commands["carrier"] = self._handover.take_carrier
 
     async def run(self) -> None:
         """To the end."""
@@ -100,7 +100,7 @@ class Worker:
         await self._handover.close()
         self._channel.close()
 
-    def _home(self, established: Established) -> int | None:
+    def _find_home(self, established: Established) -> int | None:
         """Return the worker that has to have a new connection; None: any.
 
         What is paid is counted by one: channels and vouchers of all callers are in its hands. Where streams of an
@@ -111,13 +111,13 @@ class Worker:
             return None
         if exposed.config.price is not None:
             return 0
-        if any(isinstance(policy, Concurrency) for policy in exposed.chain.policies):
+        if any(isinstance(policy, ConcurrencyPolicy) for policy in exposed.chain.policies):
             return hash(established.peer.key) % self._table.workers  # salted alike: all are of one process
         return None
 
     # ---- commands -------------------------------------------------------------------------------------------
 
-    def _start(self, fields: Mapping[str, Any], descriptors: list[int]) -> Awaitable[None]:
+    def _do_start(self, fields: Mapping[str, Any], descriptors: list[int]) -> Awaitable[None]:
         # The daemon is there at once, for what the parent says next.
         config: Config = fields["config"]
         logs.set_up(config.log)
@@ -125,11 +125,11 @@ class Worker:
         self._daemon = Daemon(
             config, self._identity, psk=self._psk, limits=_share_of(self._table.workers), team=team
         )
-        self._daemon.on_fenced = lambda: self._channel.tell("fenced")
+        self._daemon.on_fenced = lambda: self._channel.send_message("fenced")
         self._daemon.set_bans(fields["bans"])
         return self._daemon.start(_by_place(fields["places"], descriptors))
 
-    async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+    async def _do_reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         assert self._daemon is not None
         config: Config = fields["config"]
         adopted = _by_place(fields["places"], descriptors)
@@ -141,13 +141,13 @@ class Worker:
         await self._daemon.reload(config, adopted)
         logs.set_up(config.log)
 
-    def _status(self, fields: Mapping[str, Any], _: list[int]) -> Mapping[str, Any]:
+    def _do_status(self, fields: Mapping[str, Any], _: list[int]) -> Mapping[str, Any]:
         if self._daemon is None:
             return {}
         # Connections that came here by way of another worker.
-        return {**self._daemon.status(callers=fields["callers"]), "handed_over": self._handover.taken}
+        return {**self._daemon.get_status(callers=fields["callers"]), "handed_over": self._handover.taken}
 
-    async def _drain(self, fields: Mapping[str, Any], _: list[int]) -> bool:
+    async def _do_drain(self, fields: Mapping[str, Any], _: list[int]) -> bool:
         assert self._daemon is not None
         return await self._daemon.drain(fields["grace"])
 
@@ -159,7 +159,7 @@ class Worker:
         assert self._daemon is not None
         self._daemon.set_bans(fields["bans"])
 
-    def _end(self, fields: Mapping[str, Any], _: list[int]) -> None:
+    def _do_end(self, fields: Mapping[str, Any], _: list[int]) -> None:
         self._over.set()
 
     def _parent_is_gone(self) -> None:

@@ -35,20 +35,20 @@ class Zygote:
         #: To the one that is asked, and to the one in reserve.
         self._socks = [ours]
 
-    def spawn(self, number: int) -> tuple[socket.socket, int]:
+    def spawn_worker(self, number: int) -> tuple[socket.socket, int]:
         """A worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
         if not self._socks:
             raise OSError("no process can be forked any more: this one ends")
         if len(self._socks) == 1:
-            spare, _ = self._fork(_SPARE, socket.SOCK_SEQPACKET)
+            spare, _ = self._fork_process(_SPARE, socket.SOCK_SEQPACKET)
             self._socks.append(spare)
         try:
-            return self._fork(str(number), socket.SOCK_STREAM)
+            return self._fork_process(str(number), socket.SOCK_STREAM)
         except ConnectionError:
             self._socks.pop(0).close()
-            return self.spawn(number)
+            return self.spawn_worker(number)
 
-    def _fork(self, what: str, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+    def _fork_process(self, what: str, kind: socket.SocketKind) -> tuple[socket.socket, int]:
         """Raises `OSError`; `ConnectionError` when whoever is to fork is gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         try:

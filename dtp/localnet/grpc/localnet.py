@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeVar
 from dtp.carriers.errors import ListenError
 from dtp.errors import LocalError
 from dtp.localnet.grpc.faucet import FAUCET_AMOUNT, Faucet
-from dtp.localnet.grpc.server import Server
+from dtp.localnet.grpc.server import NodeServer
 from dtp.localnet.node import Node
 from dtp.sui.names import format_digest, parse_address
 
@@ -49,7 +49,7 @@ class Localnet:
         self._state = state
         self._now = now
         self._node: Node | None = None
-        self._server: Server | None = None
+        self._server: NodeServer | None = None
         self._faucet: Faucet | None = None
         self.host = "127.0.0.1"
 
@@ -59,7 +59,7 @@ class Localnet:
         self._node = self._open_node()
         tried = port
         try:
-            self._server = Server(self._node)
+            self._server = NodeServer(self._node)
             await self._server.start(host, port)
             tried = faucet_port
             self._faucet = Faucet(self._node)

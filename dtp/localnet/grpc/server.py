@@ -36,7 +36,7 @@ _STATUS_OF: Final[tuple[tuple[type[DtpError], str], ...]] = (
 )
 
 
-class Server:
+class NodeServer:
     """`sui.rpc.v2` for a node, in the clear. `start` gives the port; `close` ends all streams."""
 
     def __init__(self, node: Node) -> None:
@@ -168,7 +168,7 @@ class _Subscriber:
 class _Handlers:
     """The table that grpclib serves: path -> handler."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: NodeServer) -> None:
         self._server = server
 
     def __mapping__(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The Move virtual machine of the embedded node: bytecode in, values, objects and events out. No IO, no clock.
 
-Read `contract.py` for the seam to the node; `VM`, `Session`, `ObjectRuntime` and `GasMeter` are what a node uses.
+Read `contract.py` for the seam to the node; `VM`, `VmSession`, `ObjectRuntime` and `GasMeter` are what a node uses.
 """
 
 from dtp.localnet.vm.contract import (
@@ -24,7 +24,7 @@ from dtp.localnet.vm.contract import (
     Value,
 )
 from dtp.localnet.vm.gas import GasMeter
-from dtp.localnet.vm.machine import VM, Session
+from dtp.localnet.vm.machine import VM, VmSession
 from dtp.localnet.vm.objects import ObjectRuntime
 from dtp.localnet.vm.types import Type
 
@@ -44,7 +44,6 @@ __all__ = [
     "PackageRejected",
     "PackageStore",
     "RuntimeEffects",
-    "Session",
     "Slot",
     "StoredObject",
     "Transfer",
@@ -52,4 +51,5 @@ __all__ = [
     "Type",
     "UpgradePolicy",
     "Value",
+    "VmSession",
 ]

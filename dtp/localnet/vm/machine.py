@@ -39,7 +39,7 @@ from dtp.localnet.vm.values import BadBcs, copier, decode, encode
 from dtp.localnet.vm.verify.shapes import effect
 from dtp.sui.bytecode import Opcode
 
-__all__ = ["VM", "Session"]
+__all__ = ["VM", "VmSession"]
 
 MAX_INSTANCES = 20_000
 """Translated functions kept; past it all are dropped and made again when called."""
@@ -133,9 +133,9 @@ class VM:
         tx: TxData,
         meter: GasMeter,
         debug: Callable[[Type, Any], None] | None = None,
-    ) -> Session:
+    ) -> VmSession:
         """Return the machine for one transaction. `debug` receives what `std::debug::print` prints."""
-        return Session(self, objects, tx, meter, debug)
+        return VmSession(self, objects, tx, meter, debug)
 
     # ----------------------------------------------------------------------------------------- translation
 
@@ -173,7 +173,7 @@ class VM:
         return found
 
 
-class Session:
+class VmSession:
     """The machine for one transaction: its objects, its context, its meter. After a failure, drop it."""
 
     def __init__(

@@ -31,7 +31,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Deadlines:
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> Deadlines:
         """Return those of a loop."""
         found = _DEADLINES.get(loop)
         if found is None:
@@ -41,13 +41,13 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def set(self, deadline: Deadline, at: float) -> None:
+    def set_deadline(self, deadline: Deadline, at: float) -> None:
         """Have `deadline.come_up` called at a time of the loop's clock."""
         self._number += 1
         heappush(self._heap, (at, self._number, deadline))
         self._set_timer()
 
-    def drop(self, count: int) -> None:
+    def note_over(self, count: int) -> None:
         """So many entries are of a deadline that is over."""
         heap = self._heap
         self._over += count
@@ -56,12 +56,12 @@ class Deadlines:
             heapify(heap)
             self._over = 0
         while heap and heap[0][2].is_over:
-            self._pop()
+            self._pop_next()
         if not heap and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _pop(self) -> Deadline:
+    def _pop_next(self) -> Deadline:
         _, _, deadline = heappop(self._heap)
         if deadline.is_over and self._over:
             self._over -= 1
@@ -73,15 +73,15 @@ class Deadlines:
             if self._timer.when() <= first:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(first, self._tick)
+        self._timer = self._loop.call_at(first, self._call_due)
 
-    def _tick(self) -> None:
+    def _call_due(self) -> None:
         """Call what is due. What is set meanwhile comes up in a turn to come, even if it is due."""
         self._timer = None
         heap, now, newest = self._heap, self._loop.time(), self._number
         try:
             while heap and heap[0][0] <= now and heap[0][1] <= newest:
-                deadline = self._pop()
+                deadline = self._pop_next()
                 if not deadline.is_over:
                     deadline.come_up()
         finally:  # where one of them raises, the loop tells of it, and the others come up next
@@ -107,7 +107,7 @@ class Deadline:
         limits = session.limits
         # What happens now can have something due so much later, at the soonest.
         self._soonest = min(filter(None, (limits.ack_delay, limits.keepalive, limits.dead, limits.idle)))
-        self._deadlines = Deadlines.of(loop)
+        self._deadlines = Deadlines.of_loop(loop)
         #: When it comes up, the next time last. Each was set before the one behind it, which is due earlier: few.
         self._times: list[float] = []
 
@@ -123,10 +123,10 @@ class Deadline:
             return
         if self._session is None:
             return
-        deadline = self._session.deadline()
+        deadline = self._session.next_deadline()
         if deadline < (times[-1] if times else NEVER):
             times.append(deadline)
-            self._deadlines.set(self, deadline)
+            self._deadlines.set_deadline(self, deadline)
         # Else it comes up earlier, looks, and is set again.
 
     def cancel(self) -> None:
@@ -134,14 +134,14 @@ class Deadline:
         if self._session is not None:
             self._session = None
             self._due = _do_nothing  # the entries that are left keep no connection
-            self._deadlines.drop(len(self._times))
+            self._deadlines.note_over(len(self._times))
             self._times.clear()
 
     def come_up(self) -> None:
         """The next of its times has come."""
         self._times.pop()
         if self._session is not None:
-            self._session.tick(self._loop.time())
+            self._session.handle_timer(self._loop.time())
             self._due(self._loop.time())
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dtp.net.parts.waiters import Waiters
 from dtp.net.stream import Stream
 from dtp.net.turns.budget import LOW, StreamBudget
-from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.fair_queue import ProcessorAccount
 
 
 class StreamIntake:
-    """In the order in which they were opened they go to `accept`, or each to the function that `take` was given.
+    """In the order in which they were opened they go to `accept_stream`, or each to the function that `take_streams`
+    was given.
 
     Of all connections of a loop 16 are taken up in a turn; the rest waits here, with what has come on it.
     """
@@ -21,9 +22,13 @@ class StreamIntake:
     __slots__ = ("_budget", "_failed", "_on_stream", "_over", "_waiters", "_waiting", "account")
 
     def __init__(
-        self, budget: StreamBudget, waiters: Waiters, account: Account, failed: Callable[[Exception], object]
+        self,
+        budget: StreamBudget,
+        waiters: Waiters,
+        account: ProcessorAccount,
+        failed: Callable[[Exception], object],
     ) -> None:
-        """`failed` is told what foreign code raised that was given a stream after `take` had returned."""
+        """`failed` is told what foreign code raised that was given a stream after `take_streams` had returned."""
         self._budget, self._waiters, self._failed = budget, waiters, failed
         #: For whom streams are taken up.
         self.account = account
@@ -33,19 +38,19 @@ class StreamIntake:
 
     @property
     def taking(self) -> bool:
-        """True if streams wait for a turn in which the function of `take` gets them."""
+        """True if streams wait for a turn in which the function of `take_streams` gets them."""
         return self._on_stream is not None and bool(self._waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def accept(self, check: Callable[[], None]) -> Stream:
+    async def accept_stream(self, check: Callable[[], None]) -> Stream:
         """Return the next one. While there is none, what `check` raises."""
         has_room = False
         while not self._waiting or not has_room:
             if not self._waiting:
                 check()
-                await self._waiters.wait("accept")
+                await self._waiters.wait_for("accept")
             elif self._has_room():
                 self._budget.left -= 1
                 has_room = True
@@ -57,29 +62,29 @@ class StreamIntake:
     def put_back(self, stream: Stream) -> None:
         """Put one that was accepted where it was, for whoever asks next."""
         bisect.insort(self._waiting, stream, key=lambda each: each.id)
-        self._waiters.wake("accept")
+        self._waiters.wake_for("accept")
 
-    def take(self, on_stream: Callable[[Stream], None]) -> None:
+    def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
         """From now on give each to `on_stream`, those that wait first. Raises what it raises until this returns."""
         self._on_stream = on_stream
         while self._waiting:
             if not self._has_room():
-                self._budget.wait(self._take_waiting, self.account)
+                self._budget.wait_turn(self._take_waiting, self.account)
                 break
             self._budget.left -= 1
             on_stream(self._waiting.popleft())
 
-    def opened(self, stream: Stream) -> None:
+    def note_opened(self, stream: Stream) -> None:
         """Note that the peer has opened it."""
         if self._on_stream is None:
             self._waiting.append(stream)
-            self._waiters.wake("accept")
+            self._waiters.wake_for("accept")
         elif self._has_room():
             self._budget.left -= 1
-            self._give(self._on_stream, stream)
+            self._give_stream(self._on_stream, stream)
         else:
             if not self._waiting:
-                self._budget.wait(self._take_waiting, self.account)
+                self._budget.wait_turn(self._take_waiting, self.account)
             self._waiting.append(stream)
 
     def keep_whole(self, *, by_peer: bool) -> None:
@@ -106,15 +111,15 @@ class StreamIntake:
             if stream.broken:  # the peer has given it up
                 stream.reset()
             else:
-                self._give(self._on_stream, stream)
+                self._give_stream(self._on_stream, stream)
         if self._waiting:
             return True
-        self._waiters.wake("taken")
+        self._waiters.wake_for("taken")
         if self._over:
             self.let_go()
         return False
 
-    def _give(self, on_stream: Callable[[Stream], None], stream: Stream) -> None:
+    def _give_stream(self, on_stream: Callable[[Stream], None], stream: Stream) -> None:
         try:
             on_stream(stream)
         except Exception as error:  # noqa: BLE001 - foreign code: what came with the stream is still to be told

@@ -39,7 +39,7 @@ class LinkDrivers(list[LinkDriver]):
             held += each.held
         return held
 
-    def unwanted(self, judge: Callable[[Carrier], bool]) -> list[LinkDriver]:
+    def list_unwanted(self, judge: Callable[[Carrier], bool]) -> list[LinkDriver]:
         """Return those that `judge` doesn't want; none where no attached one would be left."""
         if all(judge(each.carrier) for each in self.attached):
             return []
@@ -52,12 +52,12 @@ class LinkDrivers(list[LinkDriver]):
                 self.remove(driver)
                 driver.close()
 
-    def close(self) -> None:
+    def close_all(self) -> None:
         """Have all send what was written, and end. Each goes when it has."""
         for driver in self:
             driver.close()
 
-    def settle(self) -> None:
+    def settle_all(self) -> None:
         """None of them is half-open any more."""
         for driver in self:
-            driver.settle()
+            driver.mark_settled()

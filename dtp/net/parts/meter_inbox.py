@@ -19,7 +19,7 @@ class MeterInbox:
         self._on_frame: Callable[[bytes], None] | None = None
         self._frames: deque[bytes] = deque(maxlen=EARLY)
 
-    def take(self, on_frame: Callable[[bytes], None]) -> None:
+    def take_frames(self, on_frame: Callable[[bytes], None]) -> None:
         """From now on call `on_frame` with each, starting with those that have come."""
         self._on_frame = on_frame
         while self._frames:
@@ -29,7 +29,7 @@ class MeterInbox:
         """The connection is over: none comes any more."""
         self._on_frame = None
 
-    def put(self, frame: bytes) -> None:
+    def put_frame(self, frame: bytes) -> None:
         """One has come."""
         if self._on_frame is not None:
             self._on_frame(frame)

@@ -11,7 +11,7 @@ from dtp.net.driver import Buffers
 from dtp.net.parts.link_drivers import LinkDrivers
 from dtp.net.taps import Tap, TapOwner, Taps
 from dtp.net.turns.budget import LITTLE, REQUEST
-from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MUCH
 from dtp.net.watch import Watch
 from dtp.session.session import Session
@@ -47,9 +47,10 @@ class Outlet:
         loop: asyncio.AbstractEventLoop,
         buffers: Buffers,
         flush: Callable[[float], object],
-        account: Account,
+        account: ProcessorAccount,
     ) -> None:
-        """`flush` is called with the time when what was scheduled is due; it calls `send`, and tells events."""
+        """`flush` is called with the time when what was scheduled is due; it calls `send_sealed`, and tells
+        events."""
         self._session, self._loop, self._buffers, self._flush = session, loop, buffers, flush
         #: For whom it is sealed.
         self.account = account
@@ -68,13 +69,13 @@ class Outlet:
 
     # ---- streams ----------------------------------------------------------------------------------------
 
-    def write(self, stream_id: int, data: bytes | memoryview) -> None:
+    def write_data(self, stream_id: int, data: bytes | memoryview) -> None:
         """Queue bytes of a stream, and send them if they are the first of the turn."""
         session = self._session
         if self._scheduled or self._follows:
-            session.write(stream_id, data)
+            session.write_stream(stream_id, data)
         elif self._corked or self._has_to_wait(len(data)):
-            session.write(stream_id, data)
+            session.write_stream(stream_id, data)
             self.flush_soon()
         else:
             self._corked = True
@@ -89,8 +90,8 @@ class Outlet:
                         if self.watch is not None:
                             self.tell_watch()
                         return
-            session.write(stream_id, data)
-            self.send(self._loop.time())
+            session.write_stream(stream_id, data)
+            self.send_sealed(self._loop.time())
             if session.has_events:
                 self.flush_soon()
 
@@ -102,37 +103,37 @@ class Outlet:
             return False
         return size > MUCH or clock.has_to_wait(self.account, LITTLE if size <= REQUEST else 0.0)
 
-    def finish(self, stream_id: int) -> None:
+    def finish_stream(self, stream_id: int) -> None:
         """Queue the end of a stream."""
-        self._session.finish(stream_id)
+        self._session.finish_stream(stream_id)
         self.flush_soon()
 
-    def reset(self, stream_id: int, error_code: int) -> None:
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
         """Give up what a stream would send."""
-        self._session.reset(stream_id, error_code)
+        self._session.reset_stream(stream_id, error_code)
         self.flush_soon()
 
-    def stop(self, stream_id: int, error_code: int) -> None:
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
         """Ask the peer to send no more of a stream."""
-        self._session.stop(stream_id, error_code)
+        self._session.stop_stream(stream_id, error_code)
         self.flush_soon()
 
-    def consumed(self, stream_id: int, size: int) -> None:
+    def grant_credit(self, stream_id: int, size: int) -> None:
         """Give the peer credit for bytes of a stream that were read."""
-        if self._session.consumed(stream_id, size) and not self._scheduled:
+        if self._session.consume_data(stream_id, size) and not self._scheduled:
             self.flush_soon()
 
     def set_low(self, stream_id: int, low: int) -> None:
         """Have a stream told that it is writable once so few bytes are queued."""
         self._session.set_low(stream_id, low)
 
-    def queued(self, stream_id: int) -> int:
+    def queued_bytes(self, stream_id: int) -> int:
         """Return the bytes of a stream that were written and not yet sealed."""
-        return self._session.queued(stream_id)
+        return self._session.queued_bytes(stream_id)
 
-    def acknowledged(self, stream_id: int) -> bool:
+    def is_acknowledged(self, stream_id: int) -> bool:
         """True if the peer has everything that was written, and the end."""
-        return self._session.acknowledged(stream_id)
+        return self._session.is_acknowledged(stream_id)
 
     # ---- sockets joined with streams ----------------------------------------------------------------------
 
@@ -150,13 +151,13 @@ class Outlet:
             )
         return self._taps
 
-    def tap(self, stream_id: int, fd: int, owner: TapOwner) -> Tap | None:
+    def join_tap(self, stream_id: int, fd: int, owner: TapOwner) -> Tap | None:
         """Join a socket with a stream; see `Stream.tap`."""
         taps = self._taps or self.taps
         if taps is None:
             return None
         tap = Tap(taps, stream_id, fd, owner)
-        self._session.tap(stream_id, tap)
+        self._session.tap_stream(stream_id, tap)
         return tap
 
     def close_taps(self) -> None:
@@ -179,7 +180,7 @@ class Outlet:
             self.sent += size
             driver.writable = driver.carrier.write(out.view[:size])
             self.tell_watch()
-        self.send(now)
+        self.send_sealed(now)
         if session.has_events:
             self.flush_soon()
         return queued
@@ -214,27 +215,28 @@ class Outlet:
         if not clock.busy:
             self._flush_scheduled()
         elif self._has_to_wait(size := self._session.buffered):
-            buffers.frames.wait(self._flush_scheduled, self.account, little=size <= MUCH)
+            buffers.frames.wait_turn(self._flush_scheduled, self.account, little=size <= MUCH)
         else:
             began = clock.read()
             self._flush_scheduled()
-            self.account.charge(clock.read() - began)
+            self.account.charge_seconds(clock.read() - began)
 
     def _flush_scheduled(self) -> None:
         self._scheduled = False
         self._corked = False
         self._flush(self._loop.time())
 
-    def hold(self) -> bool:
-        """From now to `release` nothing is sent, since that ends with a flush; return what `release` wants."""
+    def hold_sending(self) -> bool:
+        """From now to `release_sending` nothing is sent, since that ends with a flush; return what `release_sending`
+        wants."""
         follows, self._follows = self._follows, True
         return follows
 
-    def release(self, follows: bool) -> None:
-        """End what `hold` began, with what it returned."""
+    def release_sending(self, follows: bool) -> None:
+        """End what `hold_sending` began, with what it returned."""
         self._follows = follows
 
-    def send(self, now: float) -> None:
+    def send_sealed(self, now: float) -> None:
         """Seal once for every carrier that can take more.
 
         When that was not all, the rest follows in the next turn of the loop, so that others have theirs between.
@@ -249,12 +251,12 @@ class Outlet:
             if watch is not None and watch.going is not None and session.moved >= watch.along:
                 self._send_along(watch.going, now)
             out, most = self._buffers.seal, self._buffers.turns.room
-            size = session.seal(link, out, now, most)
+            size = session.seal_records(link, out, now, most)
             if size:
                 sealed += size
                 driver.writable = driver.carrier.write(out.view[:size])
                 if size >= MUCH:
-                    self._buffers.movers.count()
+                    self._buffers.movers.count_mover()
                 if size > most // 2 and driver.writable and not self._scheduled:
                     self._scheduled = True
                     self._loop.call_soon(self._flush_now)
@@ -279,7 +281,7 @@ class Outlet:
     def tell_watch(self) -> None:
         """Something came or was sealed: tell the watch if it is to know."""
         watch = self.watch
-        if watch is not None and self._session.passed(watch.opened, watch.received, watch.total):
+        if watch is not None and self._session.has_passed(watch.opened, watch.received, watch.total):
             watch.moved()
 
     def _send_along(self, going: Callable[[int, float], bytes | None], now: float) -> None:
@@ -287,11 +289,11 @@ class Outlet:
         session = self._session
         if session.ended is not None:
             return
-        follows = self.hold()
+        follows = self.hold_sending()
         try:
             frame = going(session.moved, now)
         finally:
-            self.release(follows)
+            self.release_sending(follows)
         if frame is not None:
             session.send_meter(frame)
 

@@ -17,9 +17,9 @@ class Pings:
         self._session, self._loop = session, loop
         self._waiting: dict[int, asyncio.Future[float]] = {}
 
-    async def ping(self, outgoing: Callable[[], object]) -> float:
+    async def send_ping(self, outgoing: Callable[[], object]) -> float:
         """Return the seconds to the peer and back; `outgoing` is called when there is something to send."""
-        token = self._session.ping(self._loop.time())
+        token = self._session.send_ping(self._loop.time())
         future: asyncio.Future[float] = self._loop.create_future()
         self._waiting[token] = future
         outgoing()
@@ -28,13 +28,13 @@ class Pings:
         finally:
             self._waiting.pop(token, None)
 
-    def answered(self, token: int, seconds: float) -> None:
+    def note_pong(self, token: int, seconds: float) -> None:
         """One has come back."""
         future = self._waiting.get(token)
         if future is not None and not future.done():
             future.set_result(seconds)
 
-    def fail(self, error: Exception) -> None:
+    def fail_all(self, error: Exception) -> None:
         """None of them will come back."""
         for future in self._waiting.values():
             if not future.done():

@@ -46,7 +46,7 @@ class Resumption:
         self._task: asyncio.Task[None] | None = None
         self._retries = Retries(session.limits.resume)
 
-    async def dial(self, take_over: OnEstablished, candidate: Candidate | None = None) -> None:
+    async def dial_carrier(self, take_over: OnEstablished, candidate: Candidate | None = None) -> None:
         """Dial one more carrier, at `candidate` if one is given. `LocalError` where the other side has to."""
         if self.redial is None:
             raise LocalError("only the side that dialled can add a carrier")
@@ -55,16 +55,18 @@ class Resumption:
         else:
             await self.redial(self._session.connection_id, take_over, candidate)
 
-    def start(self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object) -> None:
+    def start_redialing(
+        self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
+    ) -> None:
         """The last carrier is lost: dial until there is one. Idempotent; `name` is for the log."""
         if self.redial is not None and self._task is None:
-            work = self._resume(self.redial, loop, drivers, name)
+            work = self._dial_until_resumed(self.redial, loop, drivers, name)
             self._task = start_task(work, name="dtp-resume", loop=loop)
 
     def note_resumed(self, now: float) -> None:
         """The connection goes on."""
         self.count += 1
-        self._retries.resumed(now)
+        self._retries.note_resumed(now)
 
     def cancel(self) -> None:
         """The connection is over."""
@@ -75,13 +77,13 @@ class Resumption:
         """The connection is over and has no carrier: nothing is dialled any more."""
         self.redial, self._join, self._give_up = None, _do_nothing, _do_nothing
 
-    async def _resume(
+    async def _dial_until_resumed(
         self, redial: Redial, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
     ) -> None:
         session = self._session
-        self._retries.lost(loop.time(), session.moved, session.buffered)
+        self._retries.note_lost(loop.time(), session.moved, session.buffered)
         while session.ended is None and not session.attached:
-            pause = self._retries.pause(loop.time())
+            pause = self._retries.next_pause(loop.time())
             if pause is None:
                 why = "carriers come and go, and nothing gets through: no more attempts to resume"
                 log.info("%r: %s", name, why)
@@ -96,7 +98,7 @@ class Resumption:
                     break
                 continue
             while drivers and not session.attached and session.ended is None:
-                await self._waiters.wait("carrier")
+                await self._waiters.wait_for("carrier")
         self._task = None
 
 

@@ -20,18 +20,18 @@ class Retries:
         self._since = 0.0
         self._stood: tuple[int, int] | None = None
 
-    def lost(self, now: float, moved: int, kept: int) -> None:
+    def note_lost(self, now: float, moved: int, kept: int) -> None:
         """The last carrier is gone: so many bytes have moved in all, and so many are kept for the peer's sake."""
         if self._stood != (moved, kept):
             self._stood, self._since, self._attempts = (moved, kept), now, 0
         elif now - self._resumed_at >= SETTLED:
             self._attempts = 0
 
-    def resumed(self, now: float) -> None:
+    def note_resumed(self, now: float) -> None:
         """The connection goes on."""
         self._resumed_at = now
 
-    def pause(self, now: float) -> float | None:
+    def next_pause(self, now: float) -> float | None:
         """Return the seconds to wait before the next attempt; None where there should be none."""
         if self._stood is not None and self._stood[1] and now - self._since >= self._patience:
             return None

@@ -18,8 +18,8 @@ class Waiters:
         """True if somebody waits for it."""
         return what in self._waiting
 
-    async def wait(self, what: str) -> None:
-        """Wait until `wake` is called for the same."""
+    async def wait_for(self, what: str) -> None:
+        """Wait until `wake_for` is called for the same."""
         future = self._loop.create_future()
         self._waiting.setdefault(what, []).append(future)
         try:
@@ -29,7 +29,7 @@ class Waiters:
             if waiting is not None and future in waiting:
                 waiting.remove(future)
 
-    def wake(self, what: str) -> None:
+    def wake_for(self, what: str) -> None:
         """Wake all that wait for it."""
         for future in self._waiting.pop(what, ()):
             if not future.done():
@@ -39,4 +39,4 @@ class Waiters:
         """Wake all that wait for anything but this."""
         for what in list(self._waiting):
             if what != but:
-                self.wake(what)
+                self.wake_for(what)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dtp.net.turns.clock import TurnClock
-from dtp.net.turns.fair_queue import Account, FairQueue
+from dtp.net.turns.fair_queue import FairQueue, ProcessorAccount
 
 #: Frames of one connection in a turn, before others have theirs. What a record has beyond it is kept.
 SHARE: Final = 256
@@ -69,39 +69,43 @@ class TurnBudget:
         #: How much may still be done now; who does something counts it off.
         self.left = size
         self._size, self._each, self._keep = size, each, keep
-        self._clock = clock or TurnClock.of(asyncio.get_running_loop())
+        self._clock = clock or TurnClock.of_loop(asyncio.get_running_loop())
         self._renewing = False
         self._queue: FairQueue[Callable[[], bool | None]] = FairQueue(self._clock.shares)
 
-    def wait(
-        self, go_on: Callable[[], bool | None], account: Account | None = None, *, little: bool = False
+    def wait_turn(
+        self,
+        go_on: Callable[[], bool | None],
+        account: ProcessorAccount | None = None,
+        *,
+        little: bool = False,
     ) -> None:
         """Call `go_on` in a turn to come that has room, behind those that wait for this account already. It is
         `little` if it takes no more than a request does."""
-        self._queue.put(account or self._clock.shares.account(""), go_on, little=little)
+        self._queue.put_item(account or self._clock.shares.get_account(""), go_on, little=little)
         self.renew_soon()
 
     def renew_soon(self) -> None:
         """Have the whole number again in the next turn. Idempotent within a turn."""
         if not self._renewing:
             self._renewing = True
-            self._clock.call_at_end(self._renew)
+            self._clock.call_at_end(self._renew_budget)
 
-    def _renew(self) -> None:
+    def _renew_budget(self) -> None:
         self._renewing = False
         self.left = self._size
         queue, clock = self._queue, self._clock
         try:
             while queue and self.left > self._keep:
                 self.left -= self._each
-                account, go_on = queue.take()
+                account, go_on = queue.take_next()
                 began = clock.read()
                 again = go_on()
-                account.charge(clock.read() - began)
+                account.charge_seconds(clock.read() - began)
                 if again is None:
                     self.left += self._each
                 elif again:
-                    queue.put(account, go_on)
+                    queue.put_item(account, go_on)
                 if not clock.has_time:
                     break
         finally:
@@ -129,7 +133,7 @@ class FrameBudget(TurnBudget):
         """Return how many frames a connection may read now."""
         return max(LEAST, min(SHARE, self.left))
 
-    def count(self, frames: int) -> None:
+    def count_frames(self, frames: int) -> None:
         """Note that so many were read."""
         self.left -= frames
         self.renew_soon()
@@ -145,7 +149,7 @@ class MoverCount:
         self._count, self._counting = 0, False
         self._tell = tell
 
-    def count(self) -> None:
+    def count_mover(self) -> None:
         """One did."""
         self._count += 1
         if not self._counting:
@@ -172,12 +176,12 @@ class StreamBudget(TurnBudget):
     def __init__(self, clock: TurnClock | None = None) -> None:
         super().__init__(STREAMS, each=1, keep=0, clock=clock)
 
-    def has_room(self, account: Account | None = None) -> bool:
+    def has_room(self, account: ProcessorAccount | None = None) -> bool:
         """With `left` at `LOW` or less: True if one may be taken up all the same."""
         self.renew_soon()
         return self.left > 0 and not (account is not None and self._clock.has_to_wait(account))
 
-    async def wait_room(self, account: Account | None = None) -> None:
+    async def wait_room(self, account: ProcessorAccount | None = None) -> None:
         """Wait for a turn that has room for one, and count it off."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -187,5 +191,5 @@ class StreamBudget(TurnBudget):
             future.set_result(None)
             return False
 
-        self.wait(take, account)
+        self.wait_turn(take, account)
         await future

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from dtp.net.turns.fair_queue import Account, FairShares
+from dtp.net.turns.fair_queue import FairShares, ProcessorAccount
 
 #: Seconds of processor time that a turn may take before those who have had more than others wait. A visitor waits for
 #: two or three turns, and 20 ms are the bar.
@@ -69,7 +69,7 @@ class TurnClock:
         self._reads = 0
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> TurnClock:
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> TurnClock:
         """Return that of `loop`."""
         clock = _CLOCKS.get(loop)
         if clock is None:
@@ -98,9 +98,9 @@ class TurnClock:
     def _call_end(self) -> None:
         # Not `call_soon`: in each turn timers come last.
         loop = asyncio.get_running_loop()
-        loop.call_at(loop.time(), self._end)
+        loop.call_at(loop.time(), self._end_turn)
 
-    def _end(self) -> None:
+    def _end_turn(self) -> None:
         calls, self._at_end, self._at_next = deque(self._at_end), self._at_next, []
         self._ending = True
         try:
@@ -140,7 +140,7 @@ class TurnClock:
         if not self._reads % _LOOK:
             self.call_at_end(_nothing)
 
-    def has_to_wait(self, account: Account, leeway: float = 0.0) -> bool:
+    def has_to_wait(self, account: ProcessorAccount, leeway: float = 0.0) -> bool:
         """True if this turn is long already, and others who want something have had less by `leeway` seconds; or if
         it is very long."""
         if not self.busy or self.has_time:

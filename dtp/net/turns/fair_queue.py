@@ -41,7 +41,7 @@ class _VirtualClock:
         self._starts: list[tuple[float, int]] = []  # of those who wait, and who each is; the next one first
         self._idle_since = time
 
-    def at(self, time: float) -> float:
+    def virtual_time(self, time: float) -> float:
         """Return the virtual time: not later than the start of whoever is next, in whichever queue that is."""
         if self._starts:
             return min(self._now, self._starts[0][0])
@@ -51,7 +51,7 @@ class _VirtualClock:
         """Return the start of whoever is next, of others than `but`; None where none of them waits."""
         return next((start for start, who in self._starts if who != id(but)), None)
 
-    def spend(self, seconds: float) -> None:
+    def note_spent(self, seconds: float) -> None:
         """Note that so much was spent, for anybody."""
         if self._starts:
             self._part = max(self._part, self._now) + seconds / (1 + len(self._starts))
@@ -60,25 +60,25 @@ class _VirtualClock:
         """Note that one more waits; return its start. One that wasn't served just now, and asks for more than a
         `little`, begins where all would be who had had their part: none of those who wait has to come behind a crowd
         of them."""
-        now = self.at(time)
+        now = self.virtual_time(time)
         if not self._starts:
             self._now = now
         start = max(share.used, now, 0.0 if share.served or little else self._part)
         bisect.insort(self._starts, (start, id(share)))
         return start
 
-    def move(self, share: _Share, start: float) -> None:
+    def move_start(self, share: _Share, start: float) -> None:
         """Note that one who waits has had more meanwhile than where it would have begun."""
-        self._remove(share, start)
+        self._remove_start(share, start)
         bisect.insort(self._starts, (share.used, id(share)))
 
     def end_wait(self, share: _Share, start: float, time: float) -> None:
         """Note that one is served, which would have begun at `start` of virtual time."""
         self._now = max(self._now, start)
-        self._remove(share, start)
+        self._remove_start(share, start)
         self._idle_since = time
 
-    def _remove(self, share: _Share, start: float) -> None:
+    def _remove_start(self, share: _Share, start: float) -> None:
         del self._starts[bisect.bisect_left(self._starts, (start, id(share)))]
 
 
@@ -93,15 +93,15 @@ class _Share:
         #: True from when it is served until it waits again.
         self.served = False
 
-    def charge(self, seconds: float, time: float) -> None:
-        now = self.clock.at(time)
+    def charge_seconds(self, seconds: float, time: float) -> None:
+        now = self.clock.virtual_time(time)
         self.used = min(max(self.used, now) + seconds, now + MOST_AHEAD)
-        self.clock.spend(seconds)
+        self.clock.note_spent(seconds)
 
     def is_ahead(self, time: float, leeway: float) -> bool:
         """True if it has had more than who is next of those that wait; where none does, than who was served last."""
         first = self.clock.next_start(self)
-        return self.used > (self.clock.at(time) if first is None else first) + leeway
+        return self.used > (self.clock.virtual_time(time) if first is None else first) + leeway
 
     def is_far_ahead(self) -> bool:
         """True if others wait, and it has had more than the next of them by `LEEWAY`."""
@@ -109,8 +109,8 @@ class _Share:
         return first is not None and self.used > first + LEEWAY
 
 
-class Account:
-    """What one peer from one source has had of the processor. `FairShares.account` gives it."""
+class ProcessorAccount:
+    """What one peer from one source has had of the processor. `FairShares.get_account` gives it."""
 
     __slots__ = ("_time", "peer", "source")
 
@@ -118,11 +118,11 @@ class Account:
         self.source, self.peer = source, peer
         self._time = time
 
-    def charge(self, seconds: float) -> None:
+    def charge_seconds(self, seconds: float) -> None:
         """Note that so much processor time was spent for it."""
         time = self._time()
-        self.source.charge(seconds, time)
-        self.peer.charge(seconds, time)
+        self.source.charge_seconds(seconds, time)
+        self.peer.charge_seconds(seconds, time)
 
     def is_ahead(self, leeway: float = 0.0) -> bool:
         """True if it has had more than others who wait, or have waited, of its source by `leeway` seconds, or of
@@ -140,21 +140,21 @@ class FairShares:
         self.time = time
         self._clock = _VirtualClock(time())
         self._sources: OrderedDict[str, tuple[_Share, _VirtualClock]] = OrderedDict()
-        self._accounts: OrderedDict[tuple[str, object], Account] = OrderedDict()
+        self._accounts: OrderedDict[tuple[str, object], ProcessorAccount] = OrderedDict()
 
-    def account(self, source: str, peer: object = None) -> Account:
+    def get_account(self, source: str, peer: object = None) -> ProcessorAccount:
         """Return the account of `peer`, such as an identity, at `source`."""
         key = (source, peer)
         account = self._accounts.get(key)
         if account is None:
-            share, clock = self._source(source)
-            account = self._accounts[key] = Account(share, _Share(clock), self.time)
+            share, clock = self._get_source(source)
+            account = self._accounts[key] = ProcessorAccount(share, _Share(clock), self.time)
             if len(self._accounts) > REMEMBERED:
                 self._accounts.popitem(last=False)
         self._accounts.move_to_end(key)
         return account
 
-    def _source(self, source: str) -> tuple[_Share, _VirtualClock]:
+    def _get_source(self, source: str) -> tuple[_Share, _VirtualClock]:
         found = self._sources.get(source)
         if found is None:
             found = self._sources[source] = (_Share(self._clock), _VirtualClock(self.time()))
@@ -177,28 +177,28 @@ class _Waiting(Generic[T]):
     def __len__(self) -> int:
         return len(self._of)
 
-    def get(self, share: _Share) -> T | None:
+    def get_waiting(self, share: _Share) -> T | None:
         return self._of.get(share)
 
-    def put(self, share: _Share, waiting: T, time: float, *, little: bool = False) -> None:
+    def put_waiting(self, share: _Share, waiting: T, time: float, *, little: bool = False) -> None:
         self._of[share] = waiting
         start = share.clock.begin_wait(share, time, little=little)
         share.served = False
         heapq.heappush(self._heap, (start, next(self._order), share))
 
-    def take(self, time: float) -> tuple[_Share, T]:
+    def take_first(self, time: float) -> tuple[_Share, T]:
         while True:
             start, order, share = heapq.heappop(self._heap)
             if share.used > start:  # something was spent for it meanwhile
                 heapq.heappush(self._heap, (share.used, order, share))
-                share.clock.move(share, start)
+                share.clock.move_start(share, start)
                 continue
             share.clock.end_wait(share, start, time)
             share.served = True
             return share, self._of.pop(share)
 
 
-_Line = deque[tuple[Account, T]]
+_Line = deque[tuple[ProcessorAccount, T]]
 
 
 class FairQueue(Generic[T]):
@@ -214,29 +214,29 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
-    def put(self, account: Account, item: T, *, little: bool = False) -> None:
+    def put_item(self, account: ProcessorAccount, item: T, *, little: bool = False) -> None:
         """Put `item` behind what waits for `account`; `little` if it is no more than a request."""
         time = self._shares.time()
         self._size += 1
-        peers = self._sources.get(account.source)
+        peers = self._sources.get_waiting(account.source)
         if peers is None:
             peers = _Waiting()
-            self._sources.put(account.source, peers, time, little=little)
-        line = peers.get(account.peer)
+            self._sources.put_waiting(account.source, peers, time, little=little)
+        line = peers.get_waiting(account.peer)
         if line is None:
-            peers.put(account.peer, deque([(account, item)]), time, little=little)
+            peers.put_waiting(account.peer, deque([(account, item)]), time, little=little)
         else:
             line.append((account, item))
 
-    def take(self) -> tuple[Account, T]:
+    def take_next(self) -> tuple[ProcessorAccount, T]:
         """Return what is to be done next, and for whom. What that costs is to be charged before the next call."""
         time = self._shares.time()
-        source, peers = self._sources.take(time)
-        peer, line = peers.take(time)
+        source, peers = self._sources.take_first(time)
+        peer, line = peers.take_first(time)
         account, item = line.popleft()
         self._size -= 1
         if line:
-            peers.put(peer, line, time)
+            peers.put_waiting(peer, line, time)
         if peers:
-            self._sources.put(source, peers, time)
+            self._sources.put_waiting(source, peers, time)
         return account, item

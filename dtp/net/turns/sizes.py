@@ -42,41 +42,42 @@ class Turns:
         self._full = STEADY
         self._brief_until: float | None = None
         self._part = ALL
-        self._set(STEADY)
+        self._set_size(STEADY)
 
-    def _set(self, size: int) -> None:
+    def _set_size(self, size: int) -> None:
         self._set_to = size
         #: Bytes that a turn may move now for one connection, in one direction.
         self.size = min(size, self._part)
         #: ... and with the headers and tags of their records and frames.
         self.room = self.size + self.size // 8
 
-    def share(self, movers: int) -> None:
+    def share_turn(self, movers: int) -> None:
         """So many moved much in the last turn: in the next each has its part of `ALL`."""
         self._part = max(PART, ALL // max(1, movers))
-        self._set(self._set_to)
+        self._set_size(self._set_to)
 
-    def widen(self) -> None:
-        """From now on relays tell of messages (`message`), so turns need not be short for fear of one. Idempotent."""
+    def allow_widening(self) -> None:
+        """From now on relays tell of messages (`note_message`), so turns need not be short for fear of one.
+        Idempotent."""
         if self._full != WIDE:
             self._full = WIDE
             if self._brief_until is None:
-                self._set(WIDE)
+                self._set_size(WIDE)
 
-    def message(self, now: float) -> None:
+    def note_message(self, now: float) -> None:
         """A message of an exchange has passed: others will follow, and somebody waits for each."""
         self._brief_until = now + HOLD
         if self._set_to != BRIEF:
-            self._set(BRIEF)
+            self._set_size(BRIEF)
 
-    def moved(self, size: int, now: float) -> bool:
+    def note_moved(self, size: int, now: float) -> bool:
         """A turn has moved `size` bytes. True when what it was in the way of should run before the next one."""
         if self._brief_until is None or size < BRIEF // 2:
             return False
         if now < self._brief_until:
             return True
         self._brief_until = None
-        self._set(self._full)
+        self._set_size(self._full)
         return False
 
 

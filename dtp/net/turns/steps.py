@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from dtp.net.turns.budget import LITTLE
 from dtp.net.turns.clock import LONG, TurnClock
-from dtp.net.turns.fair_queue import Account, FairQueue
+from dtp.net.turns.fair_queue import FairQueue, ProcessorAccount
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class Fitting:
     def __init__(self, most: int) -> None:
         self._most = self._fit = most
 
-    def next(self, woken: int, spent: float) -> int:
+    def count_fitting(self, woken: int, spent: float) -> int:
         """Return how many are to be woken now: so many were for this turn, and it took so many seconds."""
         if spent < LONG:
             self._fit = min(self._most, 2 * self._fit)
@@ -56,7 +56,7 @@ class Steps:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def has_to_wait(self, account: Account) -> bool:
+    def has_to_wait(self, account: ProcessorAccount) -> bool:
         """True if this turn is long already, and others have had less of the processor; or if it is far too long.
         To be asked while turns are long."""
         clock = self.clock
@@ -69,24 +69,24 @@ class Steps:
         self._done += 1
         return False
 
-    def wait(self, account: Account) -> asyncio.Future[None]:
+    def wait_step(self, account: ProcessorAccount) -> asyncio.Future[None]:
         """Return a future that is done in a turn to come, for the next step for `account`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put(account, future, little=True)
+        self._queue.put_item(account, future, little=True)
         self._look_at_end()
         return future
 
     def _look_at_end(self) -> None:
         if not self._at_end:
             self._at_end = True
-            self.clock.call_at_end(self._wake)
+            self.clock.call_at_end(self._wake_steps)
 
-    def _wake(self) -> None:
+    def _wake_steps(self) -> None:
         self._at_end = False
-        left = self._fitting.next(self._done, self.clock.spent)
+        left = self._fitting.count_fitting(self._done, self.clock.spent)
         self._done = 0
         while self._queue and left:
-            _, future = self._queue.take()
+            _, future = self._queue.take_next()
             if not future.done():  # else it was given up
                 future.set_result(None)
                 left -= 1
@@ -100,7 +100,7 @@ class Charged(Coroutine[Any, Any, T]):
 
     __slots__ = ("_account", "_steps", "_waiting", "_work")
 
-    def __init__(self, work: Coroutine[Any, Any, T], steps: Steps, account: Account) -> None:
+    def __init__(self, work: Coroutine[Any, Any, T], steps: Steps, account: ProcessorAccount) -> None:
         self._work, self._steps, self._account = work, steps, account
         self._waiting = False  # the next step has waited for its turn
 
@@ -112,13 +112,13 @@ class Charged(Coroutine[Any, Any, T]):
         if steps.has_to_wait_again() if self._waiting else steps.has_to_wait(self._account):
             self._waiting = True
             # Whatever the work waits for is done, and stays so: its task is woken once more, later.
-            return next(steps.wait(self._account).__await__())
+            return next(steps.wait_step(self._account).__await__())
         self._waiting = False
         began = clock.read()
         try:
             return self._work.send(value)
         finally:
-            self._account.charge(clock.read() - began)
+            self._account.charge_seconds(clock.read() - began)
 
     def throw(
         self,

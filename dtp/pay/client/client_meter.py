@@ -370,7 +370,7 @@ class ClientMeter(Meter):
         log.info("%r: %s", connection, self.error)
         for stream in tuple(connection._streams.values()):
             stream._fail_read(self.error)
-            stream._fail_write(self.error, delivered=connection.outlet.acknowledged(stream.id))
+            stream._fail_write(self.error, delivered=connection.outlet.is_acknowledged(stream.id))
         connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
 
     def _on_charge_offered(self, offer: payer_events.ChargeOffered) -> None:

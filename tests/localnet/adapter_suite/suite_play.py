@@ -19,7 +19,7 @@ from dtp.localnet.model import Executed, ObjectRecord, TransactionRejected
 from dtp.localnet.node import Node
 from dtp.localnet.outcome import record_of
 from dtp.localnet.packages import PackageCatalog
-from dtp.localnet.store import Store
+from dtp.localnet.store import ChainStore
 from dtp.localnet.vm import VM
 from dtp.sui.bcs import uleb128
 from dtp.sui.effects import Failed, IdOperation, InAbsent, OutAbsent
@@ -124,7 +124,7 @@ class Player:
         self.test = test
         self.older = older
         self.compiled = compiled
-        store = Store(None)
+        store = ChainStore(None)
         self.node = Node(store, None, 0, b"")
         self.vm = VM(PackageCatalog(self.node.find_object))
         self.accounts = {name: Account(name) for name in account_names(test)}

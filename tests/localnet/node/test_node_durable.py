@@ -16,7 +16,7 @@ from transport_life import Transport
 
 from dtp.localnet.model import NodeStateError
 from dtp.localnet.node import Node
-from dtp.localnet.store import Store
+from dtp.localnet.store import ChainStore
 from dtp.localnet.system import TOTAL_SUPPLY
 
 HERE = Path(__file__).parent
@@ -146,7 +146,7 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
 
 def _run_until(node: Node, raw: bytes, signatures: list[bytes], limit: int) -> bool:
     """Execute, cut off after `limit` writes; whether it was."""
-    store: Store = node._store
+    store: ChainStore = node._store
     real = store._db
 
     class Dying:
