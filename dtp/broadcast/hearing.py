@@ -32,6 +32,9 @@ from dtp.tasks import start_task
 
 #: Who only listens.
 NOWHERE: Final = Place(listen=())
+#: Milliseconds after which the soonest segment is forgotten, once as many have passed again.
+_REMEMBERED: Final = 3_600_000
+_NEVER: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class HeardSegment:
     segment: Segment
     #: The segments before it that nobody had any more; empty as a rule.
     missed: range
-    #: How far it is behind the newest one that is known here, ms by the producer's clock.
+    #: How far it is behind the newest one that is known here, ms by the producer's clock; or how much later it comes
+    #: than the soonest of the last hours did, if that is more: over a slow link the newest of all isn't known.
     behind_ms: int
     #: The bytes as the producer signed them: of a sealed show they are sealed.
     carried: bytes
@@ -216,7 +220,8 @@ class ShowStream:
         """Give each segment as it came, sealed where the show is: for who passes it on. Raise as iterating does, but
         for `ShowSealed`. The stream has to be open."""
         held = await self.receiver.wait_opened()
-        order = Order(held, lambda: self.receiver.start)
+        loop = asyncio.get_running_loop()
+        order = Order(held, lambda: self.receiver.start, lambda: round(loop.time() * 1000))
         while True:
             for each in order.take_ready():
                 yield each
@@ -263,12 +268,35 @@ def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
     return replace(place, listen=place.listen or (ANYWHERE,), bootstrap=(*place.bootstrap, *first))
 
 
+class Lateness:
+    """How much later segments come than the soonest of the last hours did: a value.
+
+    The producer's clock and the one here may differ by anything, so only what is added to the least difference
+    counts. It is forgotten in the end, since clocks drift: by 0.2 s an hour at most.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0
+        self._least = self._least_before = _NEVER
+
+    def note(self, time_ms: int, now_ms: int) -> int:
+        """Return how much later than the soonest a segment of `time_ms` comes that is here at `now_ms`."""
+        if now_ms - self._since >= _REMEMBERED:
+            self._since, self._least_before, self._least = now_ms, self._least, _NEVER
+        self._least = min(self._least, now_ms - time_ms)
+        return now_ms - time_ms - min(self._least, self._least_before)
+
+
 class Order:
     """Puts segments in order, as they become whole: a value over `Held`."""
 
-    def __init__(self, held: HeldSegments, start: Callable[[], int | None]) -> None:
-        """`start` gives the first segment to hear, once that is known."""
-        self._held, self._start = held, start
+    def __init__(
+        self, held: HeldSegments, start: Callable[[], int | None], now_ms: Callable[[], int]
+    ) -> None:
+        """`start` gives the first segment to hear, once that is known; `now_ms` the time by a clock that is never
+        set."""
+        self._held, self._start, self._now_ms = held, start, now_ms
+        self._lateness = Lateness()
         self._next: int | None = None
         self._missed_from: int | None = None
         #: Init data and keys that were given last.
@@ -293,7 +321,8 @@ class Order:
     def _give_ready(self, segment: Segment, data: bytes) -> Iterable[HeardSegment]:
         held = self._held
         newest = held.get_segment(held.edge)
-        behind = 0 if newest is None else newest.segment.time_ms - segment.time_ms
+        known = 0 if newest is None else newest.segment.time_ms - segment.time_ms
+        behind = max(known, self._lateness.note(segment.time_ms, self._now_ms()))
         for each in held.needed_by(segment.number):
             if each.whole and each.segment.number not in self._given:
                 self._given.append(each.segment.number)

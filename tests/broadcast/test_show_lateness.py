@@ -1,0 +1,51 @@
+"""How far behind a segment is said to be, also where the newest of all isn't known."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from shows import ME
+
+from dtp.broadcast.format import Announcement, SegmentSigner
+from dtp.broadcast.hearing import Lateness, Order
+from dtp.broadcast.held import HeldSegments
+
+HOUR = 3_600_000
+
+
+def behind(arrivals):
+    """What is said of segments of a second each, that come one by one at these times of the listener's clock."""
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    held, now = HeldSegments(signer.announcement), [0]
+    order, said = Order(held, lambda: 0, lambda: now[0]), []
+    for number, arrival in enumerate(arrivals):
+        now[0] = arrival
+        held.add_own(signer.sign(b"data", time_ms=1000 * number), b"data")
+        said += [each.behind_ms for each in order.take_ready()]
+    return said
+
+
+@given(difference=st.integers(-(1 << 50), 1 << 50), late=st.lists(st.integers(0, 10_000), min_size=1))
+def test_what_differs_between_clocks_is_no_delay(difference, late):
+    arrivals = [1000 * number + difference + each for number, each in enumerate(late)]
+    assert behind(arrivals) == [each - min(late[: at + 1]) for at, each in enumerate(late)]
+
+
+def test_a_link_at_half_the_rate_falls_behind_by_as_much():
+    """Each segment is the newest that the listener knows of, and half a show is on the way."""
+    assert behind([2000 * number for number in range(60)]) == [1000 * number for number in range(60)]
+
+
+def test_all_that_comes_at_once_is_behind_its_newest():
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    held = HeldSegments(signer.announcement)
+    for number in range(5):
+        held.add_own(signer.sign(b"data", time_ms=1000 * number), b"data")
+    order = Order(held, lambda: 0, lambda: 77)
+    assert [each.behind_ms for each in order.take_ready()] == [4000, 3000, 2000, 1000, 0]
+
+
+@given(start=st.integers(0, HOUR), drift=st.integers(1, 50))
+def test_clocks_that_drift_add_up_to_less_than_half_a_second(start, drift):
+    """`drift` is in millionths; a day of segments, one in a minute."""
+    lateness = Lateness()
+    times = range(start, start + 24 * HOUR, 60_000)
+    assert max(lateness.note(time - time * drift // 1_000_000, time) for time in times) <= 500
