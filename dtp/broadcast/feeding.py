@@ -289,7 +289,7 @@ class Feeder:
 
 
 def _own(peer: PeerId, addresses: Sequence[str]) -> tuple[str, ...]:
-    """Those addresses that are of `peer` itself: nobody sends others to a third one."""
+    """Return those addresses that are of `peer` itself: nobody sends others to a third one."""
     found = []
     for text in addresses:
         with contextlib.suppress(AddressError):

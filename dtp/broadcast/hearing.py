@@ -182,7 +182,7 @@ class ShowStream:
                     await self._feeder.wait_drained()
 
     def _list_room(self, own: tuple[str, ...]) -> tuple[FreePlace, ...]:
-        """Where there is room, here and below."""
+        """Return where there is room, here and below."""
         if self._feeder is not None:
             return self._feeder.list_places(own)
         return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
@@ -234,7 +234,7 @@ class ShowStream:
             await held.wait_change()
 
     def _key_places(self, producer: PeerId) -> list[str]:
-        """Where the producer's keys are asked for: where it is known to be, else where it is found."""
+        """Return where the producer's keys are asked for: where it is known to be, else where it is found."""
         known = self.receiver.parents.addresses
         here = [each for each in known if Address.parse(each).peer == producer]
         return here or [str(Address("dtp", peer=producer, service=self._service))]

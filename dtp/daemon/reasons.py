@@ -76,7 +76,7 @@ FREE = "the service is free: come without a channel"
 
 
 def words(code: int) -> str:
-    """A stream's error code in words; the number for one that no daemon uses."""
+    """Return a stream's error code in words; the number for one that no daemon uses."""
     try:
         return TELLINGS[Reason(code)].words
     except ValueError:

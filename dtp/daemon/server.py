@@ -215,7 +215,7 @@ class Daemon:
         )
 
     def _make_sharing(self) -> Sharing | None:
-        """What tells others of what is counted here."""
+        """Return what tells others of what is counted here."""
         shared = self.config.state is not None
         rates = self._policies.iter_rates if shared else tuple
         if self._team is not None:
@@ -351,7 +351,7 @@ class Daemon:
         await self._kept.keep_stores(config)
 
     def _find_successor(self, connection: Connection) -> Exposed | None:
-        """What serves the streams of a connection now; None where it has to come again for others."""
+        """Return what serves the streams of a connection now; None where it has to come again for others."""
         return None if connection in self._going else self.exposed.get(connection.service)
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
@@ -368,7 +368,7 @@ class Daemon:
     # ---- peers come in ------------------------------------------------------------------------------------
 
     def _why_shut(self) -> Denial | None:
-        """Why nobody is let in now."""
+        """Return why nobody is let in now."""
         if self.draining:
             return Denial("drain", Reason.DRAINING, "the daemon is about to end")
         return _NO_MEMORY if self._governor.full else None
@@ -381,7 +381,8 @@ class Daemon:
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _measure_held(self) -> dict[Connection, int]:
-        """What each connection holds: itself, streams, what waits, and what conversations keep of what was read."""
+        """Return what each connection holds: itself, streams, what waits, and what conversations keep of what was
+        read."""
         links = [each.connection for each in self._member.links]
         connections = dict.fromkeys((*self._callers, *self._pools.connections, *links))
         held = {connection: memory.CONNECTION + connection.held for connection in connections}
@@ -428,7 +429,7 @@ class Daemon:
                 self._send_away(link.connection, caller, refuse(BANNED))
 
     def _why_unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
-        """Why somebody who was admitted may not be here any more; None for who may."""
+        """Return why somebody who was admitted may not be here any more; None for who may."""
         if self.side.is_closing(connection):
             return None
         if (ban := self._door.ban_of(caller)) is not None:
@@ -529,7 +530,7 @@ class Daemon:
             exposed.take_stream(connection, caller, stream)
 
     def _no_room(self) -> Denial | None:
-        """Why no more streams can be taken up now; None where they can."""
+        """Return why no more streams can be taken up now; None where they can."""
         if self._governor.full:
             return _NO_MEMORY
         if not self._room:  # as many have come as there was room for, and some may be over
@@ -542,7 +543,7 @@ class Daemon:
         return None
 
     def _is_free(self, connection: Connection) -> bool:
-        """Whether nothing is metered, so that nothing has to be paid before a stream is served."""
+        """True if nothing is metered, so that nothing has to be paid before a stream is served."""
         return connection.admission is None or self.side.shop is None
 
     async def _is_paid(self, connection: Connection, caller: Caller) -> bool:
@@ -660,7 +661,8 @@ class Daemon:
         return sum(part.active for part in self._list_parts())
 
     def _compute_load(self) -> float:
-        """The part of the budget that streams of peers take, for the beacon: programs here turn no caller away."""
+        """Return the part of the budget that streams of peers take, for the beacon: programs here turn no caller
+        away."""
         return sum(part.active for part in self._list_parts() if isinstance(part, Exposed)) / self.budget
 
     def _list_parts(self) -> list[Exposed | Forwarded]:
@@ -668,7 +670,7 @@ class Daemon:
         return [*self.exposed.values(), *self.forwarded.values(), *self._old]
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
-        """How everything stands, as JSON has it. Bytes are those of users, times seconds.
+        """Return how everything stands, as JSON has it. Bytes are those of users, times seconds.
 
         `callers`: and who is there, which takes 0.1 ms for each of them.
         """

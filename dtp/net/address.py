@@ -128,7 +128,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, *, peer: PeerId | None = None) -> Address:
-        """The address that `text` spells.
+        """Return the address that `text` spells.
 
         With `peer` a direct address may leave its identity out, and may not have another one: that is how a
         peer table writes where a known peer is. Raises `AddressError`.
@@ -137,7 +137,8 @@ class Address:
 
     @classmethod
     def of(cls, address: str | Address) -> Address:
-        """The address that `address` is or spells. Raises `AddressError`, and `TypeError` for anything else."""
+        """Return the address that `address` is or spells. Raises `AddressError`, and `TypeError` for anything
+        else."""
         if isinstance(address, str):
             return cls.parse(address)
         if not isinstance(address, Address):
@@ -146,7 +147,7 @@ class Address:
 
     @classmethod
     def direct(cls, peer: PeerId, carrier_url: str, service: str = "") -> Address:
-        """The address of `service` of `peer` at a carrier's URL, such as `CarrierListener.urls` has.
+        """Return the address of `service` of `peer` at a carrier's URL, such as `CarrierListener.urls` has.
 
         The URL's options become options of the carrier. Raises `AddressError` for a URL of no known carrier.
         """
@@ -206,7 +207,7 @@ class Address:
                 raise AddressError(f"{self}: there is no option {name!r}; {hint}")
 
     def with_service(self, service: str) -> Address:
-        """The same address for another service."""
+        """Return the same address for another service."""
         return replace(self, service=service)
 
     def __str__(self) -> str:

@@ -214,7 +214,7 @@ class Connection:
         return stream
 
     def try_open_stream(self) -> Stream | None:
-        """A new stream, or None while the peer allows no further one. Raises what ended the connection."""
+        """Return a new stream, or None while the peer allows no further one. Raises what ended the connection."""
         if self._error is not None:
             raise fresh(self._error)
         session = self._session
@@ -228,7 +228,7 @@ class Connection:
         return stream
 
     async def accept_stream(self) -> Stream:
-        """The next stream that the peer opens. Raises what ended the connection, once none is left.
+        """Return the next stream that the peer opens. Raises what ended the connection, once none is left.
 
         Of all connections of a loop, 64 in one turn: whoever asks for more waits for the next.
         """
@@ -263,7 +263,8 @@ class Connection:
         self.outlet.flush_soon()
 
     async def recv_datagram(self) -> bytes:
-        """The next datagram. Beyond `limits.datagrams` and `limits.datagram_buffer` the oldest were dropped."""
+        """Return the next datagram. Beyond `limits.datagrams` and `limits.datagram_buffer` the oldest were
+        dropped."""
         while not self._datagrams:
             self._check_open()
             await self._waiters.wait_for("datagram")
@@ -278,7 +279,7 @@ class Connection:
         return self._session.datagrams_dropped + self._datagrams.dropped
 
     async def ping(self) -> float:
-        """The time to the peer and back, in seconds."""
+        """Return the time to the peer and back, in seconds."""
         self._check_open()
         return await self._pings.send_ping(self.outlet.flush_soon)
 

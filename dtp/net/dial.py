@@ -47,7 +47,7 @@ class _KnownStatics:
         self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
 
     def get_key(self, peer: PeerId | None) -> bytes | None:
-        """The static key of `peer` (32 bytes), if known."""
+        """Return the static key of `peer` (32 bytes), if known."""
         return self._keys.get(peer) if peer is not None else None
 
     def learn_key(self, peer: PeerId, static: bytes) -> None:
@@ -67,7 +67,7 @@ _known = _KnownStatics()
 
 
 def suites() -> tuple[Suite, ...]:
-    """The cipher suites that this machine can do, best first: AES only where the hardware has it."""
+    """Return the cipher suites that this machine can do, best first: AES only where the hardware has it."""
     available = served_suites()
     return tuple(suite for suite in Suite if suite.cipher in available)
 
@@ -88,8 +88,8 @@ class Dialer:
     dial_carrier: Callable[[str], Awaitable[Carrier]] | None = None
 
     async def connect(self) -> Connection:
-        """A connection that the server has admitted, or with `early` one whose first words go along with the record
-        that the server waits for. Raises the last candidate's error when none works."""
+        """Return a connection that the server has admitted, or with `early` one whose first words go along with the
+        record that the server waits for. Raises the last candidate's error when none works."""
         loop = asyncio.get_running_loop()
         made: list[Connection] = []
 

@@ -85,7 +85,7 @@ class Buffers:
 
     @classmethod
     def of_loop(cls, loop: asyncio.AbstractEventLoop) -> Buffers:
-        """The buffers of `loop`."""
+        """Return the buffers of `loop`."""
         buffers = _BUFFERS.get(loop)
         if buffers is None:
             buffers = _BUFFERS[loop] = cls(loop)

@@ -87,7 +87,7 @@ class Neighbours(Protocol):
         """It is over."""
 
     def takes_over(self, driver: LinkDriver, established: Established) -> bool:
-        """Whether another one may be meant, which is seen to from here on: `give_back` if there is none."""
+        """True if another one may be meant, which is seen to from here on: `give_back` if there is none."""
 
 
 def _log_failed(source: str, error: Exception) -> None:
@@ -148,7 +148,7 @@ class Listener:
         return [Address.direct(self.peer, url) for url in self.urls]
 
     def address(self, service: str = "") -> Address:
-        """The first address, for a service."""
+        """Return the first address, for a service."""
         return Address.direct(self.peer, self.urls[0], service)
 
     @property
@@ -157,7 +157,7 @@ class Listener:
         return list(self._connections.values())
 
     async def accept(self) -> Connection:
-        """The next connection (without `services`). `LocalError` once the listener is closed."""
+        """Return the next connection (without `services`). `LocalError` once the listener is closed."""
         while not self._accepted:
             if self._closed:
                 raise LocalError("the listener is closed")
@@ -189,7 +189,7 @@ class Listener:
         return [one for one in self._listeners if one.sockets]
 
     def listeners_of(self, kind: type[L]) -> list[L]:
-        """Those of its carriers' listeners that are of this class, in the order in which they were added."""
+        """Return those of its carriers' listeners that are of this class, in the order in which they were added."""
         return [one for one in self._listeners if isinstance(one, kind)]
 
     async def remove(self, url: str) -> None:

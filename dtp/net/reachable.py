@@ -15,7 +15,7 @@ _ELSEWHERE: Final = {
 
 
 def is_any(host: str) -> bool:
-    """Whether a host stands for all addresses of a machine (0.0.0.0, ::), which nobody can dial."""
+    """True if a host stands for all addresses of a machine (0.0.0.0, ::), which nobody can dial."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:  # a name
@@ -23,12 +23,12 @@ def is_any(host: str) -> bool:
 
 
 def is_any_url(url: str) -> bool:
-    """Whether a carrier URL has such a host."""
+    """True if a carrier URL has such a host."""
     return is_any(urlsplit(url).hostname or "")
 
 
 def own_ip(host: str) -> str:
-    """The address that this machine would use towards the internet, for "any" of a family; others as they are.
+    """Return the address that this machine would use towards the internet, for "any" of a family; others as they are.
 
     Without a network it is the loopback one.
     """
@@ -45,7 +45,7 @@ def own_ip(host: str) -> str:
 
 
 def own_url(url: str) -> str:
-    """The carrier URL of a listener as others dial it: with `own_ip` for "any"."""
+    """Return the carrier URL of a listener as others dial it: with `own_ip` for "any"."""
     parts = urlsplit(url)
     if not is_any_url(url):
         return url

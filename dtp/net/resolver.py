@@ -83,15 +83,15 @@ class Resolver(ABC):
 
     @abstractmethod
     async def resolve(self, address: Address) -> list[Candidate]:
-        """The candidates for `address`, which is not direct; empty if this resolver knows none."""
+        """Return the candidates for `address`, which is not direct; empty if this resolver knows none."""
 
     def advice(self, address: Address) -> str:
-        """How a user makes this resolver know `address`: half a sentence for an error message, or ""."""
+        """Return how a user makes this resolver know `address`: half a sentence for an error message, or ""."""
         return ""
 
 
 async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[Candidate]:
-    """The candidates for `address` of the first of `resolvers` that knows it.
+    """Return the candidates for `address` of the first of `resolvers` that knows it.
 
     A direct address is its own only candidate and nobody is asked. Raises `NotResolved` when nobody knows it,
     `ResolveFailed` when in addition some could not be asked, and `LocalError` as it comes from a resolver.
@@ -118,7 +118,7 @@ async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[C
 
 
 def in_order(candidates: Iterable[Candidate], random: Random, now: float) -> list[Candidate]:
-    """The candidates in the order to try them, without those that are expired at Unix time `now`.
+    """Return the candidates in the order to try them, without those that are expired at Unix time `now`.
 
     Lower priorities first; within one, at random in proportion to the weights (Efraimidis and Spirakis 2006).
     """
@@ -302,7 +302,8 @@ class Directory(Protocol):
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
     ) -> Sequence[Place]:
-        """Where the service is reached, and nothing for a host that isn't there. Raises as `Resolver.resolve`."""
+        """Return where the service is reached, and nothing for a host that isn't there. Raises as
+        `Resolver.resolve`."""
 
 
 #: Who knows host objects when nobody else is named: the module and its function that gives a `Directory`. Loaded with

@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 
 def _fixed(data: bytes | bytearray | memoryview) -> bytes | memoryview:
-    """The bytes of `data` as nobody can change them any more."""
+    """Return the bytes of `data` as nobody can change them any more."""
     if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous:
         return data.cast("B")  # a view of our own: the caller may release theirs
     return bytes(memoryview(data))  # bytes() alone takes numbers and lists, too
@@ -70,7 +70,7 @@ class Stream:
     # ---- reading ----------------------------------------------------------------------------------------
 
     async def read(self, n: int = -1) -> bytes:
-        """Up to `n` bytes as soon as there are any; all up to the end when `n` is negative; b"" at the end.
+        """Return up to `n` bytes as soon as there are any; all up to the end when `n` is negative; b"" at the end.
 
         Raises `StreamReset`, `ConnectionClosed` or `ConnectionLost` when the bytes break off.
         """
@@ -90,7 +90,7 @@ class Stream:
         return self._take_bytes(min(n, self._size if whole < _WHOLE else whole))
 
     async def readexactly(self, n: int) -> bytes:
-        """Exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""
+        """Return exactly `n` bytes. `asyncio.IncompleteReadError` (with `.partial`) when the stream ends before."""
         if n < 0:
             raise LocalError("readexactly needs a size of 0 or more")
         if not self._size and n:
@@ -133,7 +133,7 @@ class Stream:
             await self._wait_data(beyond=searched)
 
     async def readline(self) -> bytes:
-        """A line with its newline; what is left at the end of the stream; b"" behind it."""
+        """Return a line with its newline; what is left at the end of the stream; b"" behind it."""
         try:
             return await self.readuntil(b"\n")
         except asyncio.IncompleteReadError as error:
@@ -147,7 +147,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece, of whatever size it came in. (asyncio's StreamReader gives lines here.)"""
+        """Return the next piece, of whatever size it came in. (asyncio's StreamReader gives lines here.)"""
         data = await self.read(1 << 30)
         if not data:
             raise StopAsyncIteration
@@ -174,7 +174,7 @@ class Stream:
                 self._read_waiter = None
 
     def _take_bytes(self, size: int) -> bytes:
-        """The next `size` bytes, which are there."""
+        """Return the next `size` bytes, which are there."""
         if not size:
             return b""
         chunks, at = self._chunks, self._at

@@ -224,7 +224,7 @@ class DatagramTooLarge(LimitError):
 
 
 def describe(close_code: int) -> str:
-    """A close code in words: `UNKNOWN_SERVICE`, or the number where it has no name."""
+    """Return a close code in words: `UNKNOWN_SERVICE`, or the number where it has no name."""
     try:
         return CloseCode(close_code).name
     except ValueError:

@@ -46,7 +46,7 @@ class DatagramQueue(deque[bytes]):
             self.dropped += 1
 
     def take_datagram(self) -> bytes:
-        """The oldest. Raises `IndexError` where none waits."""
+        """Return the oldest. Raises `IndexError` where none waits."""
         data = self.popleft()
         self.size -= len(data)
         return data
@@ -106,7 +106,7 @@ class LinkPackets:
         return hmac.digest(root, _LABELS[client], "sha256")
 
     def fits_packet(self, datagram: bytes) -> bool:
-        """Whether a datagram fits in a packet."""
+        """True if a datagram fits in a packet."""
         return len(datagram) + OVERHEAD <= self.size
 
     def add_root(self, root: bytes) -> None:

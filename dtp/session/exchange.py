@@ -120,7 +120,7 @@ class LinkExchange:
         return fresh
 
     def finish_change(self, now: float, moved: int) -> bytes:
-        """The peer seals under its fresh key now. Return the server's own, which it has not taken yet."""
+        """Note that the peer seals under its fresh key now. Return the server's own, which it has not taken yet."""
         self.changing, self.asked_at = False, None
         self.since, self.moved = now, moved
         key, self._own_key = self._own_key, b""

@@ -87,7 +87,7 @@ Outgoing = tuple[int, int, int, int, bytes | memoryview]
 
 
 def control(frame: int, body: bytes | memoryview = b"", flags: int = 0) -> Outgoing:
-    """A frame other than STREAM, ready to be sealed."""
+    """Return a frame other than STREAM, ready to be sealed."""
     return (frame, flags, 0, 0, body)
 
 
@@ -122,7 +122,7 @@ def parse_close(flags: int, body: bytes) -> Close:
 
 
 def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:
-    """The fields of a frame of `FIXED`; `ProtocolError` when its length is off."""
+    """Return the fields of a frame of `FIXED`; `ProtocolError` when its length is off."""
     shape = FIXED[frame]
     if len(body) != shape.size:
         raise ProtocolError(f"{Frame(frame).name} frame of {len(body)} bytes, must be {shape.size}")

@@ -84,7 +84,7 @@ class _Handshake:
         self.established: Established | None = None
 
     def data_to_send(self) -> bytes:
-        """The bytes to send now; each is given once."""
+        """Return the bytes to send now; each is given once."""
         out = bytes(self._out)
         self._out.clear()
         return out
@@ -107,7 +107,7 @@ class _Handshake:
         raise NotImplementedError
 
     def _split_message(self, data: bytes, start: int = 0) -> tuple[bytes, int] | None:
-        """The message at `start` and where it ends; None while it is not whole."""
+        """Return the message at `start` and where it ends; None while it is not whole."""
         if len(data) < start + 2:
             return None
         size = int.from_bytes(data[start : start + 2])

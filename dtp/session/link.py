@@ -128,11 +128,11 @@ class Link:
 
 
 def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:
-    """What ATTACH carries: only who holds the connection's secret can say it, and only for this handshake."""
+    """Return what ATTACH carries: only who holds the connection's secret can say it, and only for this handshake."""
     return hmac.digest(secret, b"dtp.attach.v1" + _ROLE[client] + link_hash, "sha256")
 
 
 def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool) -> Outgoing:
-    """An ATTACH frame for `link`."""
+    """Return an ATTACH frame for `link`."""
     proof = attach_proof(secret, link.hash, client=client)
     return control(Frame.ATTACH, ATTACH.pack(connection, link.number, proof), ADD if link.adding else 0)

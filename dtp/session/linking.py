@@ -26,7 +26,8 @@ class Linking(Sealing):
     """What a session does about its carriers."""
 
     def new_link(self, established: Established, now: float, *, add: bool = False) -> Link:
-        """A link from another handshake of the same two identities, to resume the session or (`add`) to widen it.
+        """Return a link from another handshake of the same two identities, to resume the session or (`add`) to widen
+        it.
 
         On the client's side ATTACH is queued on it at once; on the server's the link waits for the client's.
         """

@@ -82,7 +82,7 @@ class Suite(IntEnum):
 
 
 def protocol_name(pattern: Pattern, suite: Suite) -> str:
-    """The full Noise protocol name, such as `Noise_IK_25519_AESGCM_SHA256`."""
+    """Return the full Noise protocol name, such as `Noise_IK_25519_AESGCM_SHA256`."""
     return f"Noise_{pattern.name}_25519_{suite.cipher}_{suite.hash}"
 
 
@@ -194,7 +194,7 @@ class NoiseHandshake:
         return self._split
 
     def write_message(self, payload: bytes) -> bytes:
-        """The next handshake message, carrying `payload`."""
+        """Return the next handshake message, carrying `payload`."""
         message = bytes(self._run_step(payload, write=True))
         if len(message) > MAX_MESSAGE:
             raise LocalError(
@@ -203,7 +203,7 @@ class NoiseHandshake:
         return message
 
     def read_message(self, message: bytes) -> bytes:
-        """The payload of the peer's next handshake message."""
+        """Return the payload of the peer's next handshake message."""
         return bytes(self._run_step(message, write=False))
 
     def _run_step(self, data: bytes, *, write: bool) -> bytearray:

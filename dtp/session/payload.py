@@ -36,7 +36,7 @@ class Params:
 
     @classmethod
     def from_limits(cls, limits: Limits) -> Params:
-        """The told part of `limits`."""
+        """Return the told part of `limits`."""
         streams = min(limits.streams, STREAMS_AHEAD)
         return cls(limits.stream_window, limits.connection_window, streams, limits.datagram)
 
@@ -60,7 +60,7 @@ class Payload:
 
 
 def build_payload(payload: Payload) -> bytes:
-    """The bytes of a payload; keys that would be empty are left out."""
+    """Return the bytes of a payload; keys that would be empty are left out."""
     params = payload.params
     fields: dict[str, object] = {
         "id": payload.peer.key,
@@ -81,7 +81,7 @@ def build_payload(payload: Payload) -> bytes:
 
 
 def parse_payload(data: bytes, limits: Limits) -> Payload:
-    """A payload from the peer, every field checked. `HandshakeError` names the field that is wrong."""
+    """Return a payload from the peer, every field checked. `HandshakeError` names the field that is wrong."""
     if len(data) > limits.payload:
         raise HandshakeError(f"payload of {len(data)} bytes is above {limits.payload}")
     try:
@@ -129,7 +129,7 @@ def _depth(value: object) -> int:
 
 
 def choose_version(ours: tuple[int, ...], theirs: tuple[int, ...]) -> int:
-    """The newest version that both know; `HandshakeError` when there is none."""
+    """Return the newest version that both know; `HandshakeError` when there is none."""
     common = set(ours) & set(theirs)
     if not common:
         raise HandshakeError(f"no common version: we speak {list(ours)}, the peer {list(theirs)}")

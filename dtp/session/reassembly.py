@@ -57,7 +57,7 @@ class Reassembly:
             block[at : at + len(part)] = part
 
     def take_ready(self, offset: int) -> bytes:
-        """The bytes from `offset` to the next gap, maybe none; those below are forgotten."""
+        """Return the bytes from `offset` to the next gap, maybe none; those below are forgotten."""
         covered = bisect_right(self._starts, offset)
         end = max(offset, self._ends[covered - 1]) if covered else offset
         del self._starts[:covered], self._ends[:covered]

@@ -278,7 +278,7 @@ class Receiving(Linking):
             self._ack_at = min(self._ack_at, now + self.limits.ack_delay)
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
-        """The peer's stream with this id, opened now together with those before it; None if it is over."""
+        """Return the peer's stream with this id, opened now together with those before it; None if it is over."""
         if (stream_id & 1) == (0 if self.client else 1):
             if stream_id >= self._next_own:
                 raise ProtocolError(f"frame for stream {stream_id}, which was never opened")

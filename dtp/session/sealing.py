@@ -43,7 +43,7 @@ _LIST = -1
 
 
 def list_place(lost: int) -> Outgoing:
-    """The place of the list for a lost link among the control frames of another."""
+    """Return the place of the list for a lost link among the control frames of another."""
     return (_LIST, 0, lost, 0, b"")
 
 
@@ -100,7 +100,7 @@ class Sealing(SessionState):
         )
 
     def _lossy_path(self) -> LinkPackets | None:
-        """The packets of a link that carries some now: its peer has proven itself, so it has the keys, too."""
+        """Return the packets of a link that carries some now: its peer has proven itself, so it has the keys, too."""
         for link in self._links.values():
             if link.packets is not None and link.confirmed and not link.lost:
                 return link.packets
@@ -122,7 +122,7 @@ class Sealing(SessionState):
         return packets.seal_packet(datagrams.take_datagram(), out, rekey=rekey)
 
     def _wants_fresh_keys(self, link: Link, now: float) -> bool:
-        """Whether the client is to ask for them: they are old, or have been used for much, and something moves."""
+        """True if the client is to ask for them: they are old, or have been used for much, and something moves."""
         exchange, limits = link.exchange, self.limits
         if not self.client or self._exchanges is None or not limits.exchange:
             exchange.look_at = NEVER
@@ -216,7 +216,7 @@ class Sealing(SessionState):
         return bool(link.control) or link.record_due
 
     def _take_own(self, link: Link, frames: list[Outgoing], room: int) -> int:
-        """The control frames of this link, and the lists that have their place among them."""
+        """Return the control frames of this link, and the lists that have their place among them."""
         queue = link.control
         while queue and room > 4096:
             if queue[0][0] != _LIST:
@@ -234,7 +234,7 @@ class Sealing(SessionState):
         return room
 
     def _list_resume_frames(self, lost: int) -> list[Outgoing]:
-        """All that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
+        """Return all that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
         for stream_id, stream in self._streams.items():
             frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))

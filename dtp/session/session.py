@@ -140,7 +140,8 @@ class Session(Receiving):
         return stream is not None and stream.send.finished and not stream.send.done
 
     def consume_data(self, stream_id: int, size: int) -> bool:
-        """The application has read (or dropped) `size` bytes of `StreamData`: the peer may send as many more.
+        """Note that the application has read (or dropped) `size` bytes of `StreamData`: the peer may send as many
+        more.
 
         True when that is to be told to the peer now.
         """
@@ -209,7 +210,7 @@ class Session(Receiving):
         )
 
     def has_passed(self, opened: int, received: int, total: int) -> bool:
-        """Whether the client opened another number of streams than `opened`, more than `received` bytes have come, or
+        """True if the client opened another number of streams than `opened`, more than `received` bytes have come, or
         `total` bytes have moved in all: what `traffic` says, for who looks at each read."""
         arrived = self._received_total - self._never_arrived
         streams = self._next_own if self.client else self._next_peer
@@ -384,6 +385,6 @@ class Session(Receiving):
         return bool(self._events)
 
     def take_events(self) -> list[ev.Event]:
-        """What has happened since the last call."""
+        """Return what has happened since the last call."""
         events, self._events = self._events, []
         return events

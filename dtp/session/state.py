@@ -234,7 +234,7 @@ class SessionState:
         return (_WINDOW, flags, 0, 0, _pack_window(stream_id, acked, limit))
 
     def _acks_due(self, *stream_ids: int) -> list[Outgoing]:
-        """What was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
+        """Return what was received of these streams and not yet acknowledged: with a goodbye it is said at once."""
         due = [self._streams[key] for key in stream_ids if key in self._ack_due and key in self._streams]
         return [self._window_frame(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
 
@@ -330,5 +330,5 @@ class SessionState:
 
 
 def closed_error(ended: ev.Ended) -> DtpError:
-    """The exception for what is asked of a session that has ended."""
+    """Return the exception for what is asked of a session that has ended."""
     return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application, ended.detail)

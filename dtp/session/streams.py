@@ -25,7 +25,7 @@ _NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
 
 
 def most_runs(window: int) -> int:
-    """How many pieces that don't touch are kept of what has a window of so many bytes."""
+    """Return how many pieces that don't touch are kept of what has a window of so many bytes."""
     return max(1024, window // _RUN_SHARE)
 
 
@@ -109,7 +109,7 @@ class SendHalf:
         return True
 
     def next_piece(self, room: int, fresh: int) -> tuple[int, bytes | memoryview, bool]:
-        """The next piece to seal: its offset, at most `room` bytes, and whether the stream ends behind it.
+        """Return the next piece to seal: its offset, at most `room` bytes, and whether the stream ends behind it.
 
         `fresh` is the connection's credit, which only bytes above `highest` use up.
         """

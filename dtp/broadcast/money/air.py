@@ -143,7 +143,7 @@ class Slots:
             del self._links[slot]
 
     def _slot_hash(self, slot: int) -> bytes:
-        """The link of the slot's last segment, of the last one before it where it has none; of what a process before
-        has sent the last one of all."""
+        """Return the link of the slot's last segment, of the last one before it where it has none; of what a process
+        before has sent the last one of all."""
         earlier = [each for each in self._links if each <= slot]
         return self._links[max(earlier)] if earlier else self._newest

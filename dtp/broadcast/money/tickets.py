@@ -73,7 +73,7 @@ class Seats(Admission):
         }
 
     def _list_accounts(self, peer: PeerId, claims: Iterable[SeatClaim]) -> dict[str, int]:
-        """The accounts that a listener speaks for, and since when: its own from ever."""
+        """Return the accounts that a listener speaks for, and since when: its own from ever."""
         found = {peer.sui_address: 0}
         for each in claims:
             if each.is_of(self._show, peer):

@@ -85,12 +85,12 @@ def open_key(data: bytes, stream: bytes, epoch: int, identity: Identity) -> byte
 
 @cache
 def _box_key(key: bytes) -> bytes:
-    """The X25519 key of an Ed25519 one."""
+    """Return the X25519 key of an Ed25519 one."""
     from nacl.signing import VerifyKey
 
     return bytes(VerifyKey(key).to_curve25519_public_key())
 
 
 def _bound(domain: bytes, stream: bytes, epoch: int | None = None) -> bytes:
-    """What is authenticated beside what is sealed."""
+    """Return what is authenticated beside what is sealed."""
     return bytes((len(domain),)) + domain + stream + (b"" if epoch is None else _EPOCH.pack(epoch))

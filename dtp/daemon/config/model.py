@@ -448,7 +448,7 @@ class Config:
         return self.state_name or host or str(identity)
 
     def kept_in(self, identity: object) -> str:
-        """Where its bans are kept, as a hash, since the URL may hold a password; "": in memory."""
+        """Return where its bans are kept, as a hash, since the URL may hold a password; "": in memory."""
         if self.state is None:
             return ""
         return sha256(f"{self.state}\n{self.counted_as(identity)}".encode()).hexdigest()

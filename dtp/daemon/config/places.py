@@ -44,7 +44,7 @@ class SourcePlaces:
     values: dict[KeyPath, SourcePlace] = field(default_factory=dict)
 
     def find_place(self, path: KeyPath) -> SourcePlace:
-        """Where the value at `path` is, or the nearest thing around it that has a place."""
+        """Return where the value at `path` is, or the nearest thing around it that has a place."""
         while path:
             found = self.values.get(path) or self.keys.get(path)
             if found is not None:
@@ -53,12 +53,12 @@ class SourcePlaces:
         return SourcePlace(1, 1)
 
     def of_key(self, path: KeyPath) -> SourcePlace:
-        """Where the key at the end of `path` is, or the nearest thing around it."""
+        """Return where the key at the end of `path` is, or the nearest thing around it."""
         return self.keys.get(path) or self.find_place(path)
 
 
 def find_places(text: str) -> SourcePlaces:
-    """The places in `text`, which `tomllib` must have accepted."""
+    """Return the places in `text`, which `tomllib` must have accepted."""
     scanner = _Scanner(text.replace("\r\n", "\n"))
     scanner.scan_document()
     return scanner.places
@@ -110,7 +110,7 @@ class _Scanner:
         return self._text.startswith(token, self._at)
 
     def _scan_key(self) -> list[tuple[str, SourcePlace]]:
-        """A dotted key: its parts and where they are."""
+        """Return a dotted key: its parts and where they are."""
         parts: list[tuple[str, SourcePlace]] = []
         while True:
             self._skip_blank()
@@ -125,7 +125,7 @@ class _Scanner:
             self._at += 1
 
     def _path_below(self, base: KeyPath, parts: list[tuple[str, SourcePlace]]) -> KeyPath:
-        """The path of a dotted key below `base`; an array of tables stands for its newest one."""
+        """Return the path of a dotted key below `base`; an array of tables stands for its newest one."""
         path = base
         for name, place in parts:
             path = (*path, name)

@@ -85,7 +85,7 @@ class Document:
 
 
 def kind_of(value: object) -> str:
-    """What a TOML value is, for messages."""
+    """Return what a TOML value is, for messages."""
     return _KINDS.get(type(value), "a date or time")
 
 
@@ -97,7 +97,7 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def parse(path: Path, text: str) -> tuple[Document, Section]:
-    """The document and its root table. `ConfigMistakes` when the text is not TOML."""
+    """Return the document and its root table. `ConfigMistakes` when the text is not TOML."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -142,7 +142,7 @@ class Section:
     def read_setting(self, key: str, read: Callable[[Any], T], default: D) -> T | D: ...
 
     def read_setting(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
-        """The setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
+        """Return the setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
         self._asked.append(key)
         if key not in self._values:
             if default is _REQUIRED:
@@ -157,11 +157,11 @@ class Section:
             return None if default is _REQUIRED else default
 
     def has_failed(self, key: str) -> bool:
-        """Whether the setting `key` is there and could not be used."""
+        """True if the setting `key` is there and could not be used."""
         return key in self._failed
 
     def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
-        """The setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
+        """Return the setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
         self._asked.append(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
@@ -175,7 +175,7 @@ class Section:
         return tuple(found)
 
     def get_section(self, key: str) -> Section | None:
-        """The table at `key`, None if it isn't there."""
+        """Return the table at `key`, None if it isn't there."""
         self._asked.append(key)
         if key not in self._values:
             return None

@@ -66,7 +66,7 @@ _MOST_WORKERS = 256
 
 
 def workers(value: Any) -> int:
-    """How many processes: a number, or "auto" for one on each core that this process may use."""
+    """Return how many processes: a number, or "auto" for one on each core that this process may use."""
     if value == "auto":
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(value, str):
@@ -75,7 +75,7 @@ def workers(value: Any) -> int:
 
 
 def text(value: Any) -> str:
-    """A text that isn't empty and has no control characters."""
+    """Return a text that isn't empty and has no control characters."""
     if not isinstance(value, str):
         raise Wrong(f'has to be a text, "...", not {kind_of(value)}')
     if not value.strip():
@@ -94,7 +94,7 @@ def boolean(value: Any) -> bool:
 
 
 def number(minimum: int, maximum: int = 2**53) -> Callable[[Any], int]:
-    """A whole number within bounds."""
+    """Return a whole number within bounds."""
 
     def read(value: Any) -> int:
         if type(value) is not int:
@@ -144,7 +144,7 @@ def size(value: Any) -> int:
 
 
 def padding(value: Any) -> int:
-    """The least length of a record in bytes: "64B" to "4KiB", or a whole number; 0 for none."""
+    """Return the least length of a record in bytes: "64B" to "4KiB", or a whole number; 0 for none."""
     if type(value) is int and value == 0:
         return 0
     found = size(value)
@@ -219,7 +219,7 @@ class Place:
 
 
 def is_ip(host: str) -> bool:
-    """Whether `host` is an IP address rather than a name."""
+    """True if `host` is an IP address rather than a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -250,7 +250,7 @@ def place(value: Any) -> Place:
 
 
 def _no_place(spelled: str) -> str:
-    """What is wrong with a text that is no HOST:PORT."""
+    """Return what is wrong with a text that is no HOST:PORT."""
     if "://" in spelled:
         return "is a URL; HOST:PORT or unix:/PATH is meant here"
     if spelled.isdecimal():
@@ -264,7 +264,7 @@ def _no_place(spelled: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """Where the carrier URL `url` listens, as a `Place` is spelt."""
+    """Return where the carrier URL `url` listens, as a `Place` is spelt."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix:{unquote(parts.path)}"
@@ -272,7 +272,7 @@ def place_of(url: str) -> str:
 
 
 def backend(value: Any) -> Place:
-    """A `place` that can be dialled."""
+    """Return a `place` that can be dialled."""
     found = place(value)
     if not found.path and not found.port:
         raise Wrong(f"{value!r}: port 0 can't be dialled")
@@ -284,7 +284,7 @@ _LISTENING = ("tcp", "quic", "unix", "ws", "wss")
 
 
 def carrier_url(value: Any) -> str:
-    """Where to listen for peers: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
+    """Return where to listen for peers: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -308,7 +308,7 @@ def carrier_url(value: Any) -> str:
 
 
 def endpoint(value: Any) -> str:
-    """Where others dial this daemon: tcp://HOST:PORT, ws:// or wss://, without options."""
+    """Return where others dial this daemon: tcp://HOST:PORT, ws:// or wss://, without options."""
     url = carrier_url(value)
     if not url.startswith(("tcp://", "ws://", "wss://")) or any(mark in url for mark in "?@# "):
         raise Wrong(f"{url!r} is nothing that others dial: tcp://HOST:PORT, ws:// or wss://, without options")
@@ -321,7 +321,7 @@ _MONEY = re.compile(r"(?P<whole>\d+)(?:\.(?P<part>\d{1,9}))? ?SUI")
 
 
 def money(value: Any) -> int:
-    """An amount: "0.5SUI", or a number in the coin's smallest unit."""
+    """Return an amount: "0.5SUI", or a number in the coin's smallest unit."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise Wrong(f"{value} is less than nothing")
@@ -337,7 +337,8 @@ _PER = re.compile(r"(?P<amount>.+?) (?:a|an|per|each) (?P<period>\w+)")
 
 
 def money_per(value: Any) -> tuple[int, float | None]:
-    """An amount, and the seconds that it is for: "0.5SUI a day" (hour, week, month of 30 days); None for ever."""
+    """Return an amount, and the seconds that it is for: "0.5SUI a day" (hour, week, month of 30 days); None for
+    ever."""
     match = _PER.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return money(value), None
@@ -348,7 +349,7 @@ def money_per(value: Any) -> tuple[int, float | None]:
 
 
 def service(value: Any) -> str:
-    """The name of a service."""
+    """Return the name of a service."""
     name = text(value)
     try:
         check_service(name)
@@ -358,7 +359,7 @@ def service(value: Any) -> str:
 
 
 def bootstrap(value: Any) -> str:
-    """A node to begin with: dtp+tcp://dtp1...@HOST:PORT, or HOST:PORT of the DHT."""
+    """Return a node to begin with: dtp+tcp://dtp1...@HOST:PORT, or HOST:PORT of the DHT."""
     spelled = text(value)
     if "://" not in spelled:
         return str(backend(value))
@@ -369,7 +370,7 @@ def bootstrap(value: Any) -> str:
 
 
 def relay_place(value: Any) -> str:
-    """A place at a relay: relay://HOST:PORT?relay=dtp1...&via=quic."""
+    """Return a place at a relay: relay://HOST:PORT?relay=dtp1...&via=quic."""
     from dtp.peers.reach.errors import RelayUrlError
     from dtp.peers.reach.relay_client import RelayPlace
 
@@ -392,7 +393,7 @@ def udp_place(value: Any) -> Place:
 
 
 def topic(value: Any) -> str:
-    """The name of a topic."""
+    """Return the name of a topic."""
     from dtp.gossip.errors import TopicError
     from dtp.gossip.message import check_topic
     from dtp.gossip.sealing import PRIVATE
@@ -420,7 +421,7 @@ EVERYONE = "*"
 
 
 def caller(value: Any) -> PeerId | str:
-    """A caller in a list: an identity, a Sui address ("0x" and 64 hex digits), or `EVERYONE`."""
+    """Return a caller in a list: an identity, a Sui address ("0x" and 64 hex digits), or `EVERYONE`."""
     spelled = text(value)
     if spelled == EVERYONE:
         return EVERYONE
@@ -437,7 +438,7 @@ def caller(value: Any) -> PeerId | str:
 
 
 def origin(value: Any) -> str:
-    """Where a web page comes from (RFC 6454): scheme://host:port, "null" (a file), or "*"."""
+    """Return where a web page comes from (RFC 6454): scheme://host:port, "null" (a file), or "*"."""
     spelled = text(value)
     if spelled not in ("*", "null") and not _ORIGIN.fullmatch(spelled):
         raise Wrong(
@@ -447,7 +448,7 @@ def origin(value: Any) -> str:
 
 
 def collector(value: Any) -> str:
-    """The base of an OTLP collector's URLs: http://HOST:PORT."""
+    """Return the base of an OTLP collector's URLs: http://HOST:PORT."""
     url = text(value)
     _check_port(url, "http://127.0.0.1:4318")
     parts = urlsplit(url)
@@ -459,7 +460,7 @@ def collector(value: Any) -> str:
 
 
 def object_id(value: Any) -> str:
-    """An object on Sui: "0x" and 64 hex digits."""
+    """Return an object on Sui: "0x" and 64 hex digits."""
     spelled = text(value).lower()
     if not _SUI_ADDRESS.fullmatch(spelled):
         raise Wrong(f"{value!r} is no object id: that is 0x and 64 hex digits")
@@ -467,7 +468,7 @@ def object_id(value: Any) -> str:
 
 
 def state_url(value: Any) -> str:
-    """Where counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER, postgresql://USER@HOST/DATABASE."""
+    """Return where counts are kept: sqlite:///PATH, redis://HOST:PORT/NUMBER, postgresql://USER@HOST/DATABASE."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
     # What comes behind the scheme is not quoted: it may have a password in it.
@@ -485,7 +486,7 @@ def state_url(value: Any) -> str:
 
 
 def _server(url: str) -> str:
-    """The URL of a server, which says where it is. Not quoted in what is wrong with it, for its password."""
+    """Return the URL of a server, which says where it is. Not quoted in what is wrong with it, for its password."""
     _check_port(url, "redis://127.0.0.1:6379/0")
     database = urlsplit(url).path.strip("/")
     if url.startswith("redis") and database and not database.isdecimal():
@@ -503,7 +504,7 @@ def _check_port(url: str, example: str) -> None:
 
 
 def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
-    """The URL of a PostgreSQL database or a Redis server, or what `file` makes of it."""
+    """Return the URL of a PostgreSQL database or a Redis server, or what `file` makes of it."""
 
     def read(value: Any) -> Path | str:
         named = text(value)
@@ -531,7 +532,7 @@ def days(value: Any) -> frozenset[int]:
 
 
 def hours(value: Any) -> tuple[time, time]:
-    """A part of the day: "08:00-18:00"; "22:00-06:00" goes over midnight."""
+    """Return a part of the day: "08:00-18:00"; "22:00-06:00" goes over midnight."""
     match = _HOURS.fullmatch(text(value))
     try:
         if match is None:
@@ -543,7 +544,7 @@ def hours(value: Any) -> tuple[time, time]:
 
 
 def zone(value: Any) -> ZoneInfo:
-    """A time zone by its IANA name."""
+    """Return a time zone by its IANA name."""
     try:
         return ZoneInfo(text(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -143,13 +143,13 @@ class Conversation:
         self.stream.reset(reason)
 
     def _is_asking(self) -> bool:
-        """Whether nothing was let in that could end: what comes is a request, which is judged yet, and told why."""
+        """True if nothing was let in that could end: what comes is a request, which is judged yet, and told why."""
         raise NotImplementedError
 
     # ---- requests -----------------------------------------------------------------------------------------
 
     def _ask_policies(self, call: Call) -> Denial | None:
-        """Why a request may not be. Where each is paid, one that may be is on hold until `_pay_calls` or
+        """Return why a request may not be. Where each is paid, one that may be is on hold until `_pay_calls` or
         `_release_calls`."""
         denial = self.exposed.ask_policies(call)
         if denial is None and self.exposed.charge is not None:
@@ -180,7 +180,7 @@ class Conversation:
         return await self._run_in_time(lambda: self.stream.read(size), self._patience)
 
     async def _count_read(self, data: bytes) -> bytes:
-        """What was read, once it may go on."""
+        """Return what was read, once it may go on."""
         self.counts.received += len(data)
         await self._count_moved(len(data))
         if self._in_a_row >= READ:  # nothing need be waited for while there is more: others have their turn
@@ -232,7 +232,7 @@ class Conversation:
             await asyncio.sleep(verdict)
 
     async def _run_in_time(self, act: Callable[[], Awaitable[_T]], seconds: float | None) -> _T:
-        """What `act` gives, as long as something moves: silence of both sides together ends the stream."""
+        """Return what `act` gives, as long as something moves: silence of both sides together ends the stream."""
         if seconds is None:
             return await act()
         loop = asyncio.get_running_loop()

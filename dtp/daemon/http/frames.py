@@ -80,5 +80,5 @@ class Splitter:
 
 
 def payload(piece: memoryview) -> memoryview:
-    """What is in a whole frame."""
+    """Return what is in a whole frame."""
     return piece[_HEAD.size :]

@@ -185,12 +185,12 @@ class Filter:
         return 0 if self._block is None else len(self._block.data)
 
     def for_backend(self) -> bytes:
-        """What there is to send to it now."""
+        """Return what there is to send to it now."""
         data, self._there = b"".join(self._there), []
         return data
 
     def for_client(self) -> bytes:
-        """What there is to send to it now."""
+        """Return what there is to send to it now."""
         data, self._back = b"".join(self._back), []
         return data
 
@@ -221,7 +221,7 @@ class Filter:
             raise Malformed("more is asked for than the backend lets be refused")
 
     def _take_preface(self, data: bytes) -> bytes:
-        """The preface, which may come in pieces; what is behind it."""
+        """Return the preface, which may come in pieces; what is behind it."""
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
         if not frames.PREFACE.startswith(self._preface):
@@ -489,7 +489,7 @@ class Filter:
     # ---- ends ---------------------------------------------------------------------------------------------
 
     def lose_backend(self, reason: Reason) -> bool:
-        """The backend is gone, or was never there: tell its calls. False when it broke off within a frame."""
+        """Tell its calls that the backend is gone, or was never there. False when it broke off within a frame."""
         if not self._backend.between or self._in_block:
             return False
         self.lost = reason
@@ -519,7 +519,7 @@ class Filter:
             self._release_own_frames()
 
     def last_words(self, error: Malformed) -> bytes:
-        """What a client can be told that broke the protocol; nothing in the midst of something else."""
+        """Return what a client can be told that broke the protocol; nothing in the midst of something else."""
         if not self.begun:
             return _HTTP_1 % f"{error}\n".encode() if re.match(rb"[A-Z]+ ", self._preface) else b""
         if not self._backend.between or self._in_block:
@@ -530,7 +530,7 @@ class Filter:
 
 
 def _table_size(data: memoryview) -> int | None:
-    """The size of HPACK's table, if settings say one. Raises `Malformed`."""
+    """Return the size of HPACK's table, if settings say one. Raises `Malformed`."""
     settings = SettingsFrame(0)
     try:
         settings.parse_body(data)
@@ -547,7 +547,7 @@ def _resized(size: int) -> bytes:
 
 
 def _fault(fields: Headers) -> bool:
-    """Whether two could read these fields in two ways (RFC 9113, 8.1.1 and 8.3)."""
+    """True if two could read these fields in two ways (RFC 9113, 8.1.1 and 8.3)."""
     pseudo = [name for name, _ in fields if name[:1] == b":"]
     return (
         len(set(pseudo)) != len(pseudo)
@@ -564,7 +564,7 @@ def _fault(fields: Headers) -> bool:
 
 
 def _status(code: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> Headers:
-    """An answer without messages: the first two fields are of its head, the rest are trailers."""
+    """Return an answer without messages: the first two fields are of its head, the rest are trailers."""
     return [
         (b":status", b"200"),
         (b"content-type", b"application/grpc"),
@@ -575,7 +575,7 @@ def _status(code: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> He
 
 
 def _refusal(denial: Denial) -> Headers:
-    """What is answered to a call that a policy denied: why, and when it may be tried again."""
+    """Return what is answered to a call that a policy denied: why, and when it may be tried again."""
     more = [(b"dtp-policy", denial.policy.encode())]
     if denial.retry is not None:
         more.append((b"grpc-retry-pushback-ms", str(-int(-denial.retry * 1000 // 1)).encode()))
@@ -589,7 +589,7 @@ def _gone(reason: Reason) -> Headers:
 
 
 def _instead(start: bytes) -> str:
-    """What the client speaks, by its first bytes, and what to do about it."""
+    """Return what the client speaks, by its first bytes, and what to do about it."""
     if start[:1] == b"\x16":
         return "the client speaks TLS; let it use an insecure channel to this machine, the daemons encrypt"
     if re.match(rb"[A-Z]+ ", start):

@@ -60,7 +60,7 @@ _VIA = b"1.1 dtpd"
 
 
 def tokens(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> set[bytes]:
-    """The elements of a field that is a list, in lower case."""
+    """Return the elements of a field that is a list, in lower case."""
     return {
         token.strip().lower()
         for key, value in headers
@@ -71,12 +71,12 @@ def tokens(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> set[bytes]:
 
 
 def upgrades_of(headers: Headers) -> set[bytes]:
-    """The protocols that a request wants to change to, in lower case; empty if it doesn't."""
+    """Return the protocols that a request wants to change to, in lower case; empty if it doesn't."""
     return tokens(headers, b"upgrade") if b"upgrade" in tokens(headers, b"connection") else set()
 
 
 def is_authority(value: bytes) -> bool:
-    """Whether it is a host, with a port or without: what a `Host` has to be. Where there is none, it is empty."""
+    """True if it is a host, with a port or without: what a `Host` has to be. Where there is none, it is empty."""
     return _AUTHORITY.fullmatch(value) is not None
 
 
@@ -91,25 +91,25 @@ def _passing(headers: Headers) -> Headers:
 
 
 def _spells_framing(name: bytes) -> bool:
-    """Whether a backend may take a field for one of the connection or the message that goes by another name here:
+    """True if a backend may take a field for one of the connection or the message that goes by another name here:
     `Content_Length` would give a body two lengths."""
     spelt = plain(name)
     return spelt in _HOP or (spelt in _OF_THE_MESSAGE and spelt != name)
 
 
 def plain(name: bytes) -> bytes:
-    """The name of a field (in lower case) with `-` for all that is neither letter nor digit."""
+    """Return the name of a field (in lower case) with `-` for all that is neither letter nor digit."""
     return name.translate(_PLAIN)
 
 
 def spoofs(name: bytes) -> bool:
-    """Whether a backend may take a field of this name for one that says who came."""
+    """True if a backend may take a field of this name for one that says who came."""
     spelt = plain(name)
     return spelt in _BELIEVED or spelt.startswith(_BELIEVED_PREFIXES)
 
 
 def to_backend(headers: Headers, caller: Caller, service: str) -> Headers:
-    """The fields of a request (names in lower case) as the backend is to get them: with who came, proven."""
+    """Return the fields of a request (names in lower case) as the backend is to get them: with who came, proven."""
     upgrades = WEBSOCKET in upgrades_of(headers)
     chunked = b"chunked" in tokens(headers, b"transfer-encoding")
     found = [(key, value) for key, value in _passing(headers) if not spoofs(key)]
@@ -134,7 +134,7 @@ def _who(caller: Caller, service: str) -> Headers:
 
 
 def _logged_in(caller: Caller) -> Headers:
-    """The name of the account, percent-encoded where it isn't ASCII (RFC 3986), and its identity."""
+    """Return the name of the account, percent-encoded where it isn't ASCII (RFC 3986), and its identity."""
     if caller.login is None:
         return []
     name, identity = caller.login
@@ -145,7 +145,8 @@ def _logged_in(caller: Caller) -> Headers:
 
 
 def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
-    """The fields of a gRPC call as the backend is to get them. HTTP/2 has no fields of one hop but `te`, which stays.
+    """Return the fields of a gRPC call as the backend is to get them. HTTP/2 has no fields of one hop but `te`, which
+    stays.
 
     What passes are the same objects, so that a field that must not be indexed (RFC 7541, 7.1.3) stays one.
     """
@@ -154,7 +155,8 @@ def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
 
 
 def to_client(headers: Headers, status: int = 200) -> Headers:
-    """The fields of an answer as the client is to get them. One that has no body by its status has no length."""
+    """Return the fields of an answer as the client is to get them. One that has no body by its status has no
+    length."""
     found = [*_passing(headers), (b"via", _VIA)]
     if status < 200 or status == 204:
         found = [field for field in found if field[0] != b"content-length"]
@@ -165,5 +167,6 @@ def to_client(headers: Headers, status: int = 200) -> Headers:
 
 
 def behind_body(headers: Headers) -> Headers:
-    """The fields behind an answer's body as the client is to get them: those of its head don't belong there."""
+    """Return the fields behind an answer's body as the client is to get them: those of its head don't belong
+    there."""
     return [field for field in _passing(headers) if field[0] not in _OF_THE_MESSAGE]

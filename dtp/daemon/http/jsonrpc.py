@@ -68,7 +68,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
 def parse(body: bytes, most: int, *, alone: bool = False) -> Message:
-    """The calls in `body`, a batch of at most `most`. Raises `Malformed`.
+    """Return the calls in `body`, a batch of at most `most`. Raises `Malformed`.
 
     `alone`: members that JSON-RPC doesn't know are refused, too. A backend that speaks more, such as GraphQL, would
     do what they say.
@@ -87,7 +87,7 @@ def parse(body: bytes, most: int, *, alone: bool = False) -> Message:
 
 
 def _batch(text: str, most: int, *, alone: bool) -> list[RpcCall]:
-    """The calls of a batch, each with the text it came in."""
+    """Return the calls of a batch, each with the text it came in."""
     calls: list[RpcCall] = []
     at = _skip(text, 1)
     while True:
@@ -132,7 +132,7 @@ def _checked(value: Any, text: str, *, alone: bool) -> RpcCall:
 
 
 def error(call_id: Any, code: int, words: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
-    """An error as the specification has it."""
+    """Return an error as the specification has it."""
     body: dict[str, Any] = {"code": code, "message": words}
     if data:
         body["data"] = data
@@ -140,7 +140,7 @@ def error(call_id: Any, code: int, words: str, data: dict[str, Any] | None = Non
 
 
 def refusal(call: RpcCall, denial: Denial) -> dict[str, Any]:
-    """What is answered to a call that a policy denied: why, and when it may be tried again."""
+    """Return what is answered to a call that a policy denied: why, and when it may be tried again."""
     data: dict[str, Any] = {"policy": denial.policy}
     if denial.retry is not None:
         data["retry_after"] = round(denial.retry, 3)
@@ -148,20 +148,21 @@ def refusal(call: RpcCall, denial: Denial) -> dict[str, Any]:
 
 
 def failure(call: RpcCall, reason: Reason) -> dict[str, Any]:
-    """What is answered to a call that could not be passed on."""
+    """Return what is answered to a call that could not be passed on."""
     telling = TELLINGS[reason]
     data = None if telling.retry is None else {"retry_after": telling.retry}
     return error(call.id, telling.json_rpc, telling.words, data)
 
 
 def forwarded(message: Message, passed: list[RpcCall]) -> bytes:
-    """What the backend gets: the calls that passed, as they came."""
+    """Return what the backend gets: the calls that passed, as they came."""
     texts = [call.text for call in passed]
     return (f"[{','.join(texts)}]" if message.batch else texts[0]).encode()
 
 
 def fields(headers: Headers, *, alone: bool) -> Headers:
-    """Those of a message that the backend is to get: none by which it would read something else than was judged.
+    """Return those of a message that the backend is to get: none by which it would read something else than was
+    judged.
 
     A message is UTF-8, which JSON is, and a POST; to a rule about methods (`alone`) it was JSON, whatever it may be
     as a form.
@@ -176,7 +177,7 @@ def fields(headers: Headers, *, alone: bool) -> Headers:
 
 
 def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes | None:
-    """A backend's answer to the rest of a batch, with the refusals behind it; None if it is no JSON-RPC."""
+    """Return a backend's answer to the rest of a batch, with the refusals behind it; None if it is no JSON-RPC."""
     text = answer.decode("utf-8", "replace").strip(_BLANKS)
     own = ",".join(json.dumps(one) for one in refusals)
     if not text:

@@ -100,14 +100,14 @@ class RpcSession(HttpSession):
             await self._answer_no_backend(*passed_on, reason, headers)
 
     async def _parse_message(self, body: bytes) -> jsonrpc.Message:
-        """The calls in it. Raises `jsonrpc.Malformed`."""
+        """Return the calls in it. Raises `jsonrpc.Malformed`."""
         await self._wait_to_parse(len(body))
         return jsonrpc.parse(body, self.exposed.config.batch, alone=self._by_call)
 
     def _judge_calls(
         self, message: jsonrpc.Message
     ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
-        """The calls that pass, what is answered to the others, and the first denial."""
+        """Return the calls that pass, what is answered to the others, and the first denial."""
         passed, refusals, first = [], [], None
         for call in message.calls:
             denial = self._ask_policies(Call(self._caller, call.method))
@@ -185,7 +185,7 @@ class RpcSession(HttpSession):
             await self._send_answer(200, body, "application/json", {})
 
     async def _whole_answer(self, backend: Side) -> bytes | None:
-        """The backend's whole answer; None when it is too long, and isn't read to its end."""
+        """Return the backend's whole answer; None when it is too long, and isn't read to its end."""
         answer = bytearray()
         while not isinstance(event := await answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
@@ -196,7 +196,7 @@ class RpcSession(HttpSession):
         return bytes(answer)
 
     async def _read_body(self, most: int) -> bytes | None:
-        """The request's whole body; None when it is longer than `most`, or says that it will be."""
+        """Return the request's whole body; None when it is longer than `most`, or says that it will be."""
         if most < self._size < math.inf:
             return None
         body = bytearray()

@@ -113,7 +113,7 @@ class HttpSession(Conversation):
         return True
 
     def _find_successor(self) -> Exposed | None:
-        """What serves in the place of `exposed`, if this can go on there."""
+        """Return what serves in the place of `exposed`, if this can go on there."""
         end = self._end
         found = None if end is None or end.successor is None else end.successor(self.stream.connection)
         return found if found is not None and found.config.kind == self.exposed.config.kind else None
@@ -143,7 +143,7 @@ class HttpSession(Conversation):
         self.stream.close()
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> bool:
-        """The client broke the protocol: 400, if it can still be told; whether it could."""
+        """Tell a client that broke the protocol so (400), if it can still be told; return whether it could."""
         # Behind the colon h11 quotes the client's bytes as Python does, among which may be a secret.
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
@@ -244,7 +244,7 @@ class HttpSession(Conversation):
             self._look_later()
 
     async def _read_request(self) -> h11.Request | None:
-        """The next request's head; None when the client has ended."""
+        """Return the next request's head; None when the client has ended."""
         client = self._client
         if client.http.trailing_data[0]:
             await asyncio.sleep(0)  # who asks ahead has all answered in a row: others have their turn between
@@ -262,7 +262,8 @@ class HttpSession(Conversation):
         return event
 
     async def _read_more(self, size: int) -> bytes:
-        """What the client says next. A head may not trickle in; what has come may have to wait here for others."""
+        """Return what the client says next. A head may not trickle in; what has come may have to wait here for
+        others."""
         if self._head_time is None:
             return await self._read_client(size)
         loop = asyncio.get_running_loop()
@@ -276,7 +277,7 @@ class HttpSession(Conversation):
         return await self._count_read(data)
 
     async def _wait_for_request(self) -> bytes | None:
-        """The first bytes of a request; None if nothing comes for too long."""
+        """Return the first bytes of a request; None if nothing comes for too long."""
         idle = asyncio.timeout(None)
         # It would not be used any more by then, and whoever asks nothing, or is gone, holds no descriptor by it.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
@@ -344,14 +345,15 @@ class HttpSession(Conversation):
         return await self._discard_body()
 
     def _as_call(self, request: h11.Request) -> Call:
-        """What rules are asked about; without one about methods, nobody need know in which ways it can be read."""
+        """Return what rules are asked about; without one about methods, nobody need know in which ways it can be
+        read."""
         if not self._by_method:
             return Call(self._caller)
         method, *also = spellings(request)
         return Call(self._caller, method, tuple(also))
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
-        """The status and words for what is no WebSocket, or one of a page that may not open it."""
+        """Return the status and words for what is no WebSocket, or one of a page that may not open it."""
         asks = request.method == b"GET" and WEBSOCKET in upgrades_of(list(request.headers))
         if not asks or self._size:
             return 426, b"this service is for WebSockets\n"
@@ -360,14 +362,14 @@ class HttpSession(Conversation):
         return None
 
     def _broke_untold(self, error: Ended | OSError) -> bool:
-        """Whether the backend broke off before the client was answered anything."""
+        """True if the backend broke off before the client was answered anything."""
         own = isinstance(error, DtpError) or (
             isinstance(error, Ended) and error.reason is not Reason.BACKEND_BROKE
         )
         return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def _late_untold(self, error: Ended | OSError) -> bool:
-        """Whether the backend has a whole request, and has answered nothing in time."""
+        """True if the backend has a whole request, and has answered nothing in time."""
         late = isinstance(error, Ended) and error.reason in (Reason.TIME, Reason.IDLE)
         http = self._client.http
         whole = self._let_in and http.their_state is not h11.SEND_BODY
@@ -466,7 +468,7 @@ class HttpSession(Conversation):
     # ---- answers of our own -------------------------------------------------------------------------------
 
     def _judge_origin(self, request: h11.Request) -> bool:
-        """Whether a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
+        """True if a page may ask, if it is one that does. Else any page could, by the browser of a caller."""
         origin = next((value for name, value in request.headers if name == b"origin"), None)
         allowed = self.exposed.config.origins
         passes = origin is None or "*" in allowed or origin.decode("ascii", "replace") in allowed
@@ -474,7 +476,8 @@ class HttpSession(Conversation):
         return passes
 
     def _answer_headers(self, headers: Headers, *, most: int = _DISCARD) -> Headers:
-        """The fields of an answer, with word that it is the last, and to the browser that its page may read it.
+        """Return the fields of an answer, with word that it is the last, and to the browser that its page may read
+        it.
 
         It is the last where more than `most` bytes of the request are yet to come.
         """
@@ -535,7 +538,8 @@ class HttpSession(Conversation):
     # ---- the backend --------------------------------------------------------------------------------------
 
     async def _paid_backend(self) -> Side | Denial | Reason:
-        """A backend for what was let in, which is paid once there is one; why it isn't paid; why there is none."""
+        """Return a backend for what was let in, which is paid once there is one; why it isn't paid; why there is
+        none."""
         backend = await self._open_backend()
         if not (calls := self._held_calls()):  # nothing costs
             return backend
@@ -554,7 +558,7 @@ class HttpSession(Conversation):
         return await self._open_backend()  # which may have ended meanwhile
 
     async def _open_backend(self) -> Side | Reason:
-        """The backend's side: the one that is open, if it still is, else another; or why there is none."""
+        """Return the backend's side: the one that is open, if it still is, else another; or why there is none."""
         if self._backend is not None and self._link is not None:
             idle = asyncio.get_running_loop().time() - self._backend.since
             if idle < _LINK_IDLE and not self._link.writer.is_closing() and is_silent(self._link.reader):

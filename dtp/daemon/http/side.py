@@ -53,7 +53,7 @@ class Side:
         self.used, self.since = False, 0.0
 
     async def next_event(self) -> Any:
-        """What comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
+        """Return what comes next. Raises `h11.RemoteProtocolError` and what reading raises."""
         event, self._next = self._next, None
         while event is None or event is h11.NEED_DATA:
             data = b""
@@ -73,7 +73,7 @@ class Side:
         return event
 
     def _has_chunks(self, head: h11.Request | h11.Response) -> bool:
-        """Whether chunks come behind a head; an answer without a body says so all the same (RFC 9112, 6.1)."""
+        """True if chunks come behind a head; an answer without a body says so all the same (RFC 9112, 6.1)."""
         if isinstance(head, h11.Response) and (self._head_only or head.status_code in _BODYLESS):
             return False
         return any(name == b"transfer-encoding" for name, _ in head.headers)
@@ -124,7 +124,7 @@ class Side:
         return h11.Data(data=b"".join(data))
 
     def _comes_to_fields(self, piece: h11.Data) -> bool:
-        """Whether what was read behind `piece` is the last chunk's line. Raises as `_parse_cost` does."""
+        """True if what was read behind `piece` is the last chunk's line. Raises as `_parse_cost` does."""
         self._at_fields, self._at_chunk = False, piece.chunk_end
         judged = piece.chunk_end and self._turn is not None
         if judged and (last := _is_last_chunk(self.http.trailing_data[0])) is not None:
@@ -141,7 +141,7 @@ class Side:
             await self._drain()
 
     def try_reuse(self) -> bool:
-        """Whether another exchange may follow; then this side is ready for it."""
+        """True if another exchange may follow; then this side is ready for it."""
         if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
             self.http.start_next_cycle()
             self._next = None
@@ -175,8 +175,8 @@ def _refuse_controls(fields: bytes) -> None:
 
 
 async def answered(backend: Side) -> Any:
-    """What the backend says next. Raises `Ended` when it says nothing more, what is no HTTP, or an answer with two
-    lengths (RFC 9112, 6.3)."""
+    """Return what the backend says next. Raises `Ended` when it says nothing more, what is no HTTP, or an answer with
+    two lengths (RFC 9112, 6.3)."""
     try:
         event = await backend.next_event()
     except h11.RemoteProtocolError:
@@ -199,7 +199,7 @@ class RelayEnd:
 
 
 def is_silent(reader: asyncio.StreamReader) -> bool:
-    """Whether a kept connection has said nothing since its last answer, nor ended.
+    """True if a kept connection has said nothing since its last answer, nor ended.
 
     A read that would have to wait is given up at its first step, for which the event loop isn't needed.
     """

@@ -27,7 +27,7 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 def fault(request: h11.Request) -> str | None:
-    """Why a request's end, or its target, could be found in two ways, or is too much of a head; else None."""
+    """Return why a request's end, or its target, could be found in two ways, or is too much of a head; else None."""
     names = [name for name, _ in request.headers]
     if len(names) > MOST_FIELDS:
         return f"more than {MOST_FIELDS} fields"
@@ -56,7 +56,7 @@ def fault(request: h11.Request) -> str | None:
 
 
 def in_origin_form(request: h11.Request) -> h11.Request:
-    """The same request with a path for its target. The host of a whole URL counts, not the field (3.2.2).
+    """Return the same request with a path for its target. The host of a whole URL counts, not the field (3.2.2).
 
     OPTIONS of a URL that is a host alone asks about the server as such: that is `*` (3.2.4). HTTP/1.0 changes to no
     other protocol (RFC 9110, 7.8).
@@ -77,7 +77,8 @@ def in_origin_form(request: h11.Request) -> h11.Request:
 
 
 def doubt(request: h11.Request) -> str | None:
-    """Why no rule about methods could tell what a backend makes of a request in origin form; None when one can.
+    """Return why no rule about methods could tell what a backend makes of a request in origin form; None when one
+    can.
 
     Which segments are left where some are `..` depends on what is decoded, cut off and joined before: too many ways
     to judge, and programs that mean well resolve them by themselves.
@@ -117,7 +118,7 @@ def spellings(request: h11.Request) -> tuple[str, ...]:
 
 
 def _overrides(request: h11.Request) -> set[bytes]:
-    """What fields that override the method say, in upper case."""
+    """Return what fields that override the method say, in upper case."""
     return {value.upper() for name, value in request.headers if plain(name) in OVERRIDES}
 
 
@@ -132,5 +133,5 @@ def _decoded(path: str) -> str:
 
 
 def _segments(decoded: str) -> list[str]:
-    """What is between slashes of either kind, without parameters."""
+    """Return what is between slashes of either kind, without parameters."""
     return _PARAMETERS.sub("", decoded.replace("\\", "/")).split("/")

@@ -59,7 +59,7 @@ class Member:
         return None
 
     def get_status(self) -> dict[str, Any]:
-        """What the status of the daemon says besides."""
+        """Return what the status of the daemon says besides."""
         return {}
 
 

@@ -74,7 +74,7 @@ class Few:
         self._logged: Counter[str] = Counter()
 
     def may_log(self, who: str = "") -> bool:
-        """Whether one more may be logged, of the caller `who` if it is one's."""
+        """True if one more may be logged, of the caller `who` if it is one's."""
         now = time.monotonic()
         if now - self._since >= 1.0:
             if self._left_out:
@@ -89,12 +89,12 @@ class Few:
 
 
 def name_of(caller: Caller) -> str:
-    """All that is known of who it is, in words: operators look for any part of it."""
+    """Return all that is known of who it is, in words: operators look for any part of it."""
     return f"{caller.peer} ({caller.account}, from {caller.source})"
 
 
 def of_caller(caller: Caller) -> dict[str, str]:
-    """The same as fields."""
+    """Return the same as fields."""
     return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
 
 
@@ -136,7 +136,7 @@ _recent = Recent()
 
 
 def recent() -> list[dict[str, Any]]:
-    """The last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
+    """Return the last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
     return _recent.kept
 
 
@@ -152,7 +152,7 @@ class Human(LineFormatter):
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line; what a peer said can't end it or drive a terminal."""
+        """Return a line; what a peer said can't end it or drive a terminal."""
         text = super().format(record)
         if left_out := _left_out(record):
             text += f" (and {left_out} more like this)"
@@ -228,7 +228,7 @@ class Unwaiting(logging.StreamHandler[TextIO]):
                 self._room.register(number, select.POLLOUT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """No more than there is room for: a traceback would wait for the reader in the middle."""
+        """Return no more than there is room for: a traceback would wait for the reader in the middle."""
         text = super().format(record)
         size = select.PIPE_BUF - len(self.terminator)
         if self._room is None or len(text.encode(errors="replace")) <= size:
@@ -246,7 +246,7 @@ class Unwaiting(logging.StreamHandler[TextIO]):
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether it is what systemd has connected with the journal (systemd.exec(5), $JOURNAL_STREAM).
+    """True if it is what systemd has connected with the journal (systemd.exec(5), $JOURNAL_STREAM).
 
     The variable alone is inherited by whatever a service or a desktop starts.
     """
@@ -293,7 +293,7 @@ class AccessFile(WatchedFileHandler):
             self._lost = 0
 
     def _is_torn(self) -> bool:
-        """Whether the file ends within a line, for the rest of which there was no room."""
+        """True if the file ends within a line, for the rest of which there was no room."""
         try:
             with open(self.baseFilename, "rb") as file:
                 file.seek(-1, os.SEEK_END)

@@ -77,8 +77,8 @@ class Requests:
 
 
 def quantile(told: Mapping[str, Any], part: float) -> float | None:
-    """The time in which `part` (0 to 1) of the requests in a `Requests.get_status` were answered, seconds; None
-    without requests.
+    """Return the time in which `part` (0 to 1) of the requests in a `Requests.get_status` were answered, seconds;
+    None without requests.
 
     Of those whose times are all told it is the time of one of them. Of more it is taken to be spread evenly between
     two bounds, and the last bound stands for what took longer.

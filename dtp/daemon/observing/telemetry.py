@@ -224,7 +224,7 @@ class Figures:
 
 
 def _resource(identity: str) -> dict[str, Any]:
-    """Who tells: each process for itself."""
+    """Return who tells: each process for itself."""
     return {
         "attributes": _attributes(
             {

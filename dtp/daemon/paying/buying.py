@@ -172,7 +172,8 @@ class Buyer:
         return amount
 
     async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
-        """A connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
+        """Return a connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect`
+        raises."""
         if self._budget.most and self._left <= 0:
             return await self._dial_for_nothing(address)
         # A half, so that there is something for the connection after it, which may begin while this one lingers.
@@ -196,7 +197,7 @@ class Buyer:
         )
 
     async def _dial_for_nothing(self, address: Address) -> Connection:
-        """A connection under a pass: nothing is left to pay with."""
+        """Return a connection under a pass: nothing is left to pay with."""
         try:
             return await self._dial_metered(address, 0)
         except (BudgetTooSmall, NoPass) as fault:
@@ -213,7 +214,7 @@ class Buyer:
         return f" for another {span(round(left * 1000))}"
 
     async def _dial_metered(self, address: Address, amount: int) -> Metered:
-        """A connection that may spend so much at first."""
+        """Return a connection that may spend so much at first."""
         borrower = object()
         amount = self._lend_amount(borrower, amount)
         try:
@@ -278,8 +279,8 @@ class Buyer:
 
 
 def _spent(meter: ClientMeter) -> int:
-    """What was signed on a connection, from its first moment: what the last one left unpaid is signed before a dial
-    comes back."""
+    """Return what was signed on a connection, from its first moment: what the last one left unpaid is signed before a
+    dial comes back."""
     assert meter.deal is not None
     newest = meter.payer.newest
     return 0 if newest is None else max(0, newest.voucher.amount - meter.deal.start)

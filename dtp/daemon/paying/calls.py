@@ -41,7 +41,7 @@ class Calls:
         self._filled = clock()
 
     def agrees_to(self, units: int) -> bool:
-        """Whether to pay for so many more."""
+        """True if to pay for so many more."""
         if self.agreed + units > self.sent:
             self.declined["calls"] += units
             return False

@@ -51,14 +51,14 @@ class Gate(Protocol):
         """Ask again what decides. Raises `ChainError`."""
 
     def check_account(self, account: str, service: str) -> Refuse | None:
-        """Whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
+        """Return whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
 
     async def close(self) -> None:
         """Give up what is open. Idempotent."""
 
 
 async def client_of(config: ChainSettings, identity: Identity) -> ChainClient:
-    """A connected client of the network in `config`, that signs by its wallet. Raises `ChainError`."""
+    """Return a connected client of the network in `config`, that signs by its wallet. Raises `ChainError`."""
     from dtp.chain.keystores import load_key
     from dtp.chain.node.client import ChainClient
     from dtp.chain.signer import KeySigner
@@ -188,7 +188,7 @@ class Announcer:
         self._beats = beats
 
     async def _find_beacon(self) -> tuple[str, str]:
-        """The host's beacon, and an operator's cap for it."""
+        """Return the host's beacon, and an operator's cap for it."""
         from dtp.chain import host
 
         assert self._config.host is not None, "the configuration was checked"

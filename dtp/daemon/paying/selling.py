@@ -222,7 +222,7 @@ class Shop:
         return not connection.closed
 
     def is_metered(self, connection: Connection, config: Expose) -> bool:
-        """Whether a connection is metered as its service is sold now, or isn't yet at all."""
+        """True if a connection is metered as its service is sold now, or isn't yet at all."""
         assert isinstance(connection, Metered)
         meter = connection.meter
         if not isinstance(meter, ServerMeter):
@@ -230,7 +230,7 @@ class Shop:
         return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
 
     def find_payer(self, connection: Connection) -> str | None:
-        """The account whose channel pays for a connection; None where none does."""
+        """Return the account whose channel pays for a connection; None where none does."""
         admission = connection.admission
         return admission.channel.client if isinstance(admission, Admission) else None
 
@@ -306,7 +306,7 @@ class Shop:
         return ""
 
     def _others_pay(self, connection: Connection) -> bool:
-        """Whether its service is open to who has no pass, too."""
+        """True if its service is open to who has no pass, too."""
         rules = self._firewall.rules
         return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
 
@@ -319,7 +319,7 @@ class Shop:
     # ---- figures --------------------------------------------------------------------------------------------
 
     def sum_earned(self, service: str) -> dict[str, int]:
-        """What callers have vouched for a service since the start, by coin, in its smallest unit."""
+        """Return what callers have vouched for a service since the start, by coin, in its smallest unit."""
         found = Counter({coin: units for (name, coin), units in self._earned.items() if name == service})
         for sale in self._sales:
             if sale.service == service:

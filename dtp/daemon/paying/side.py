@@ -35,7 +35,7 @@ log = logging.getLogger("dtpd")
 
 
 def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
-    """The store of vouchers that are received; with `make` False one that isn't there is `NoStore`.
+    """Return the store of vouchers that are received; with `make` False one that isn't there is `NoStore`.
 
     Raises `StoreError`, `ConfigError`.
     """
@@ -204,7 +204,7 @@ class ChainSide:
         return self.gate.check_account(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
-        """What has the requests of a service paid one by one; None where streams are counted.
+        """Return what has the requests of a service paid one by one; None where streams are counted.
 
         Also of one whose requests are free: what plans there are, with which quotas, is asked of the chain again and
         again, and each caller's own terms say whether its calls count.
@@ -225,7 +225,7 @@ class ChainSide:
     # ---- buying ---------------------------------------------------------------------------------------------
 
     def dial_of(self, forward: Forward) -> Dial | None:
-        """What dials the service of a forward; None for the usual way."""
+        """Return what dials the service of a forward; None for the usual way."""
         if self._config is None or self._client is None or not any(each.host_object for each in forward.to):
             return None
         wallet = self._open_wallet(self._client)
@@ -260,7 +260,7 @@ class ChainSide:
     # ---- how it stands --------------------------------------------------------------------------------------
 
     def of_service(self, config: Expose) -> dict[str, Any]:
-        """What the status of a service says besides."""
+        """Return what the status of a service says besides."""
         if config.price is None or self.shop is None:
             return {}
         from dtp.chain.model import SUI_COIN
@@ -270,14 +270,14 @@ class ChainSide:
         return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
 
     def of_forward(self, config: Forward) -> dict[str, Any]:
-        """What the status of a forward says besides."""
+        """Return what the status of a forward says besides."""
         buyer = self._buyers.get(config)
         if buyer is None or config.budget is None:
             return {}
         return {"spent": buyer.spent, "budget": config.budget.most, "every": config.budget.every}
 
     def get_status(self) -> dict[str, Any]:
-        """What the status of the daemon says besides."""
+        """Return what the status of the daemon says besides."""
         found: dict[str, Any] = {}
         if self.gate is not None:
             found["chain_up"] = self._chain_up

@@ -107,7 +107,7 @@ class PolicyChain:
         self._bounding = tuple(p for p in self.policies if type(p).stream_bounds is not Policy.stream_bounds)
 
     def ask_policies(self, event: Event, now: Moment) -> Denial | None:
-        """The first denial; without one, `event` has happened."""
+        """Return the first denial; without one, `event` has happened."""
         for check in self._asked[type(event)]:
             denial = check(event, now)
             if denial is not None:
@@ -117,7 +117,7 @@ class PolicyChain:
         return None
 
     def hold_call(self, call: Call, now: Moment) -> Denial | None:
-        """The first denial; without one, `call` is on hold until `release_call`."""
+        """Return the first denial; without one, `call` is on hold until `release_call`."""
         for check in self._asked[Call]:
             denial = check(call, now)
             if denial is not None:
@@ -148,13 +148,13 @@ class PolicyChain:
         return delay
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """The same of bytes that are asked about by themselves yet: only how long to wait."""
+        """Return the same of bytes that are asked about by themselves yet: only how long to wait."""
         for commit in self._told[Move]:
             commit(event, now)
         return max((policy.compute_delay(event, now) for policy in self.policies), default=0.0)
 
     def stream_bounds(self, event: Open) -> Bounds:
-        """What a stream may have, by all policies together."""
+        """Return what a stream may have, by all policies together."""
         found = _ANY
         for policy in self._bounding:
             bounds = policy.stream_bounds(event)
@@ -174,7 +174,7 @@ class Policies:
         self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
     def policies_for(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
-        """The policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
+        """Return the policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
         made: dict[tuple[str, str, Any, int], Policy] = {}
         for name, row in POLICIES.items():
             alike: Counter[Any] = Counter()
@@ -210,7 +210,7 @@ class Policies:
     # ---- over an upgrade --------------------------------------------------------------------------------------
 
     def collect_used(self, unix: float) -> dict[CountKey, Used]:
-        """What quotas have counted here."""
+        """Return what quotas have counted here."""
         found: dict[CountKey, Used] = {}
         for scope, quota in self.iter_quotas():
             period, counts = quota.collect_used(unix)
@@ -218,7 +218,7 @@ class Policies:
         return found
 
     def collect_rated(self, now: float) -> dict[tuple[str, PeerId | None], tuple[float, float]]:
-        """What rates have counted here: when buckets are empty, of requests and of bytes."""
+        """Return what rates have counted here: when buckets are empty, of requests and of bytes."""
         return {
             (name, peer): times
             for name, rate in self.iter_rates()

@@ -22,7 +22,7 @@ class Bans:
         self._until: dict[str, float] = {}
 
     def replace_shared(self, bans: Mapping[str, float]) -> bool:
-        """All that others know of now; whether that is news."""
+        """Return all that others know of now; whether that is news."""
         for caller, answers in list(self._told.items()):
             if answers and bans.get(caller, 0.0) != self._own[caller]:
                 self._told[caller] = answers - 1
@@ -52,14 +52,14 @@ class Bans:
         return dict(self._until)
 
     def is_banned(self, caller: Caller, now: float) -> bool:
-        """Whether it is kept out at Unix time `now`."""
+        """True if it is kept out at Unix time `now`."""
         until = self._until
         if not until:
             return False
         return until.get(str(caller.peer), 0.0) > now or until.get(caller.account, 0.0) > now
 
     def get_status(self, now: float) -> dict[str, float | None]:
-        """Who is kept out, and until when; None: until somebody ends it."""
+        """Return who is kept out, and until when; None: until somebody ends it."""
         return {
             caller: None if until >= FOR_EVER else round(until, 3)
             for caller, until in sorted(self._until.items())

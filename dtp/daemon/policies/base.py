@@ -113,7 +113,7 @@ class Bounds:
     idle: float | None = None
 
     def tighten(self, other: Bounds) -> Bounds:
-        """The tighter of both."""
+        """Return the tighter of both."""
         return Bounds(
             _least(self.data, other.data), _least(self.time, other.time), _least(self.idle, other.idle)
         )
@@ -130,7 +130,7 @@ class HeldCalls:
         self._held: Counter[PeerId] = Counter()
 
     def count_of(self, caller: Caller) -> int:
-        """Those of this one."""
+        """Return those of this one."""
         return self._held.get(caller.peer, 0)
 
     def add_calls(self, caller: Caller, number: int) -> None:
@@ -159,7 +159,7 @@ class Policy:
     by_method: bool = False
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Why `event` may not be, or None."""
+        """Return why `event` may not be, or None."""
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
@@ -176,7 +176,7 @@ class Policy:
         return 0.0
 
     def stream_bounds(self, event: Open) -> Bounds | None:
-        """What the stream of `event` may have."""
+        """Return what the stream of `event` may have."""
         return None
 
     def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
@@ -186,5 +186,5 @@ class Policy:
         """Before anything is asked: `find` says who is logged in."""
 
     def make_denial(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
-        """A denial in this policy's name."""
+        """Return a denial in this policy's name."""
         return Denial(self.name, reason, why, retry)

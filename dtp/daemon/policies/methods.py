@@ -30,7 +30,7 @@ def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def folded(method: str) -> str:
-    """The same for all that differ in case or in forms of one character: many backends take them for one.
+    """Return the same for all that differ in case or in forms of one character: many backends take them for one.
 
     Takes quadratic time where a name is beyond ASCII: such a one is short when it comes here, or has nothing to
     normalize.
@@ -47,7 +47,7 @@ class Net:
         self._pattern = pattern_of(folded(one) for one in patterns)
 
     def matches_method(self, method: str) -> bool:
-        """Whether one of the patterns means `method`."""
+        """True if one of the patterns means `method`."""
         name = folded(method)
         return self._pattern.match(name) is not None or (
             name.endswith("/") and self._pattern.match(name.rstrip("/")) is not None

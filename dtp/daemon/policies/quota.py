@@ -63,7 +63,7 @@ class QuotaPolicy(Policy):
         return str(event.caller.peer) if self.rule.per == "identity" else EVERYBODY
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Whether anything is left."""
+        """Return whether anything is left."""
         self._begin_period(now.unix)
         count, rule = self._counts.get(self._caller_key(event), _NONE), self.rule
         held = self._held.count_of(event.caller) if isinstance(event, Call) else 0
@@ -102,7 +102,8 @@ class QuotaPolicy(Policy):
         self._held.add_calls(event.caller, -1)
 
     def _add_caller(self, key: str) -> _Count:
-        """A count for a caller that is new. The oldest makes room: who has that many identities has their quotas."""
+        """Return a count for a caller that is new. The oldest makes room: who has that many identities has their
+        quotas."""
         if len(self._counts) >= MAX_CALLERS:
             oldest, _ = self._counts.popitem(last=False)
             self._pending.pop(oldest, None)
@@ -112,7 +113,7 @@ class QuotaPolicy(Policy):
     # ---- over an upgrade --------------------------------------------------------------------------------------
 
     def collect_used(self, unix: float) -> tuple[int, dict[str, Used]]:
-        """The period, and what was used in it by each caller."""
+        """Return the period, and what was used in it by each caller."""
         self._begin_period(unix)
         return self._period, {key: Used(one.requests, one.data) for key, one in self._counts.items()}
 
@@ -124,7 +125,8 @@ class QuotaPolicy(Policy):
     # ---- sharing ----------------------------------------------------------------------------------------------
 
     def take_pending(self, unix: float) -> tuple[int, dict[str, Used]]:
-        """The period, and what was counted in it since the last time, by caller; zeros for those who only came."""
+        """Return the period, and what was counted in it since the last time, by caller; zeros for those who only
+        came."""
         self._begin_period(unix)
         taken = {}
         for key in self._pending:

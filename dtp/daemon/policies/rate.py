@@ -49,7 +49,7 @@ class Arrivals:
         return {key: time for key, time in self._times.items() if time > now}
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
-        """Whether a caller that is not known yet has to wait for others to be forgotten."""
+        """True if a caller that is not known yet has to wait for others to be forgotten."""
         if len(self._times) < MAX_CALLERS or key in self._times:
             return False
         self._times = {key: time for key, time in self._times.items() if time > now}
@@ -162,7 +162,7 @@ class RatePolicy(Policy):
         )
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """A request that comes too early."""
+        """Deny a request that comes too early."""
         assert isinstance(event, Call)
         if not self._every and not self._concerns_call(event):
             return None
@@ -207,7 +207,7 @@ class RatePolicy(Policy):
             self._held.add_calls(event.caller, -1)
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """What is ahead of the rate by more than a tenth of a second has to wait."""
+        """Return how long what is ahead of the rate by more than a tenth of a second has to wait."""
         if self._rule.bandwidth is None:
             return 0.0
         ahead = self._bytes.get_arrival(self._bucket_key(event.caller), now.steady) - now.steady

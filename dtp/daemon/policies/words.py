@@ -34,7 +34,7 @@ def words(rules: model.Rules) -> list[str]:
 
 
 def price_words(price: model.Price | None) -> list[str]:
-    """What a service costs; nothing where it costs nothing."""
+    """Return what a service costs; nothing where it costs nothing."""
     if price is None:
         return []
     parts = [f"{_sui(price.request)} a request"] if price.request else []

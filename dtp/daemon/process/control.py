@@ -52,12 +52,13 @@ class CommandFailed(PeerError):
 
 
 def path_of(config: Config) -> Path:
-    """Where the control socket of a configuration is: as it says, else in the user's folder for such things."""
+    """Return where the control socket of a configuration is: as it says, else in the user's folder for such
+    things."""
     return _usual(config.path) if config.control is None else config.control
 
 
 def path_near(file: Path) -> Path:
-    """The same for a file that may have mistakes: whoever runs by it can be asked all the same."""
+    """Return the same for a file that may have mistakes: whoever runs by it can be asked all the same."""
     try:
         return file.absolute().parent / Path(_control_in(file.read_text(encoding="utf-8-sig"))).expanduser()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):

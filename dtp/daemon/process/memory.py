@@ -50,7 +50,8 @@ def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
 
 
 def bound(wanted: int | None, workers: int, own: int) -> tuple[int, str]:
-    """What each of so many processes may have, bytes; and in words, if that is more than is `wanted` ("" otherwise).
+    """Return what each of so many processes may have, bytes; and in words, if that is more than is `wanted` (""
+    otherwise).
 
     `own` is what one takes that serves nobody.
     """
@@ -82,7 +83,7 @@ def _limits(groups: Path, root: Path) -> Iterator[int]:
 
 
 def resident() -> int:
-    """What this process has in memory, bytes; 0 where the system doesn't tell."""
+    """Return what this process has in memory, bytes; 0 where the system doesn't tell."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # not Linux

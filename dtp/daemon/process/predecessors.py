@@ -42,7 +42,7 @@ class Left:
 
     @classmethod
     def from_status(cls, status: Mapping[str, Any], open_streams: int, until: float) -> Left:
-        """What this process has, by `Daemon.get_status`."""
+        """Return what this process has, by `Daemon.get_status`."""
         names = {one["service"]: int(one["open"]) for one in status.get("exposed", ())}
         names |= {", ".join(one["listen"]) or one["mode"]: one["open"] for one in status.get("forwarded", ())}
         most = sorted(((count, name) for name, count in names.items() if count), reverse=True)[:MOST_NAMES]
@@ -85,7 +85,7 @@ class Predecessors:
         return list(self._known.values())
 
     def list_status(self) -> list[dict[str, Any]]:
-        """The same as JSON has it."""
+        """Return the same as JSON has it."""
         return [asdict(one) for one in self._known.values()]
 
     async def listen_to(self, descriptor: int, teller: int = 0) -> None:
@@ -163,7 +163,8 @@ def ends_text(ends: Mapping[int, int]) -> str:
 
 
 def inherited_ends() -> dict[int, int]:
-    """The descriptors over which processes before tell what they have open, each with who it is (0: not known)."""
+    """Return the descriptors over which processes before tell what they have open, each with who it is (0: not
+    known)."""
     told = os.environ.pop(BEFORE, "")
     try:
         return {

@@ -119,7 +119,7 @@ class Serving(Protocol):
 def serving(
     config: Config, identity: Identity, psk: bytes | None, network: PrivateNetwork | None = None
 ) -> Callable[[], Serving]:
-    """What makes the daemon of `config`, in the loop; `network` is the private one of its node.
+    """Return what makes the daemon of `config`, in the loop; `network` is the private one of its node.
 
     Where it takes several processes, they are forked from now on: called while this one has no loop and one thread.
     """
@@ -368,7 +368,7 @@ class Process:
             return {"pid": successor.pid, "streams": self.daemon.open_streams}
 
     async def _start_successor(self) -> subprocess.Popen[bytes]:
-        """The process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
+        """Return the process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[_of_web(self.daemon.config)] = self.web.sockets
@@ -399,7 +399,7 @@ class Process:
         return successor
 
     async def _wait_serving(self, ready: BinaryIO) -> bool:
-        """Whether the new process says that it serves: in time, and before this one was told to end."""
+        """True if the new process says that it serves: in time, and before this one was told to end."""
         told = start_task(_read(ready.fileno()), name="dtpd-ready")
         stopped = start_task(self._stop.wait(), name="dtpd-stop")
         try:
@@ -434,7 +434,7 @@ class Process:
 
 
 async def _read(descriptor: int) -> bytes:
-    """The next byte of a pipe; none when it has ended."""
+    """Return the next byte of a pipe; none when it has ended."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)
@@ -502,15 +502,15 @@ def _raise_descriptors() -> None:
 
 
 def _of_web(config: Config) -> str:
-    """The page's setting, as `_by_setting` names it: a forward may have the same place."""
+    """Return the page's setting, as `_by_setting` names it: a forward may have the same place."""
     return f"web {config.web}"
 
 
 def _by_setting(
     config: Config, control: str, socks: Iterable[tuple[str, socket.socket]]
 ) -> dict[str, list[socket.socket]]:
-    """The sockets that are open already by the setting that means them: the one that they were opened for (the kernel
-    chose the port, or a name stands for the address), else the one with their place.
+    """Return the sockets that are open already by the setting that means them: the one that they were opened for (the
+    kernel chose the port, or a name stands for the address), else the one with their place.
 
     `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
     """

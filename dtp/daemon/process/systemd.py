@@ -54,7 +54,8 @@ WATCHED = "WATCHDOG_PID"
 
 
 def watchdog_interval() -> float | None:
-    """How often `WATCHDOG=1` is to be told, seconds: half of what the manager waits for; None if it doesn't."""
+    """Return how often `WATCHDOG=1` is to be told, seconds: half of what the manager waits for; None if it
+    doesn't."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     wanted = microseconds.isdecimal() and os.environ.get(WATCHED, str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2e6 if wanted else None
@@ -66,7 +67,8 @@ SOCKETS, READY = "DTPD_SOCKETS", "DTPD_READY"
 
 
 def listening_sockets() -> list[tuple[str, socket.socket]]:
-    """The sockets that were opened for this process, by the service manager or by the process that it replaces.
+    """Return the sockets that were opened for this process, by the service manager or by the process that it
+    replaces.
 
     With each the setting that it was opened for, in that process; "" for the manager's, which are told apart by where
     they are bound. Children don't inherit them. `ConfigError` for a descriptor that is no such socket, and for what
@@ -102,7 +104,7 @@ def _adopt(descriptor: int) -> socket.socket:
 
 
 def replaces() -> bool:
-    """Whether another process waits until this one is ready, to end then."""
+    """True if another process waits until this one is ready, to end then."""
     return READY in os.environ
 
 

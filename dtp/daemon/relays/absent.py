@@ -99,7 +99,7 @@ class Absent:
 
 
 async def _is_there(connection: Connection) -> bool:
-    """Whether the peer answers, or the connection is over already."""
+    """True if the peer answers, or the connection is over already."""
     if not connection.source:
         return connection.closed
     slow = connection.patience > connection.limits.handshake

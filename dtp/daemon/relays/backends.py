@@ -39,7 +39,7 @@ class Backend:
     overdue: float = 0.0
 
     def is_usable(self, now: float) -> bool:
-        """Whether it should get streams."""
+        """True if it should get streams."""
         return self.healthy and now >= self.penalty_until
 
 
@@ -56,7 +56,7 @@ class Balancer:
         }[balance]
 
     def choose_backend(self, key: object, now: float, tried: Collection[Backend] = ()) -> Backend | None:
-        """The backend for a caller's stream, none of `tried`; None when all were. `key` spells who it is."""
+        """Return the backend for a caller's stream, none of `tried`; None when all were. `key` spells who it is."""
         if len(self.backends) == 1 and not tried:
             return self.backends[0]
         left = [backend for backend in self.backends if backend not in tried]
@@ -83,7 +83,7 @@ class Balancer:
         return chosen
 
     def _by_load(self, backends: list[Backend], key: object, now: float) -> Backend:
-        """The fewest streams for its share; in turn among equals."""
+        """Return the fewest streams for its share; in turn among equals."""
         least = min((one.active + 1) / self._slow_start_share(one, now) for one in backends)
         return self._by_turn(
             [one for one in backends if (one.active + 1) / self._slow_start_share(one, now) <= least],
@@ -116,7 +116,7 @@ class Balancer:
             backend.back_since = now
 
     def note_checked(self, backend: Backend, well: bool, health: Health, now: float) -> bool:
-        """An active check has ended; True when that changed how the backend stands."""
+        """Note that an active check has ended; return True when that changed how the backend stands."""
         if well == backend.healthy:
             backend.contrary = 0
             return False

@@ -17,7 +17,8 @@ from dtp.daemon.relays.sockets import local_congestion, undialled
 
 @lru_cache(maxsize=1024)
 def loopback(host: str) -> bytes | None:
-    """The address `host` in network order; None when it is a name, not on loopback, or not to be had at once."""
+    """Return the address `host` in network order; None when it is a name, not on loopback, or not to be had at
+    once."""
     if not sockets_supported():
         return None
     try:
@@ -28,7 +29,7 @@ def loopback(host: str) -> bytes | None:
 
 
 def connect_now(place: Place) -> socket.socket | None:
-    """A non-blocking socket connected to `place`; None when it is not on `loopback`, or takes time after all.
+    """Return a non-blocking socket connected to `place`; None when it is not on `loopback`, or takes time after all.
 
     Raises `DialError` when it is refused, `NoDescriptors`.
     """

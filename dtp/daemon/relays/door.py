@@ -110,7 +110,7 @@ class Door:
             raise refuse(denial)
 
     def ban_of(self, caller: Caller) -> Denial | None:
-        """Whether it is kept out by hand."""
+        """Return whether it is kept out by hand."""
         return BANNED if self._bans.is_banned(caller, time.time()) else None
 
     async def _ask_chain(self, request: Request, caller: Caller, exposed: Exposed) -> object:

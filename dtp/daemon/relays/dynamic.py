@@ -44,7 +44,7 @@ class Rejected(Exception):
 
 
 def address_of(host: str) -> Address:
-    """The address that a host name stands for. Raises `AddressError`."""
+    """Return the address that a host name stands for. Raises `AddressError`."""
     name = host.removesuffix(".").lower()
     service, dot, peer = name.removesuffix(_SUFFIX).rpartition(".")
     if not dot or not (peer.startswith("dtp1") or name.endswith(_SUFFIX)):
@@ -70,15 +70,15 @@ class Greeting:
         raise NotImplementedError
 
     def success_reply(self) -> bytes:
-        """What the program is told when it is connected."""
+        """Return what the program is told when it is connected."""
         raise NotImplementedError
 
     def failure_reply(self, reason: Reason) -> bytes:
-        """What it is told when it can't be."""
+        """Return what it is told when it can't be."""
         raise NotImplementedError
 
     def full_reply(self) -> bytes:
-        """What it is told, before it says anything, when there is no room for it."""
+        """Return what it is told, before it says anything, when there is no room for it."""
         raise NotImplementedError
 
 

@@ -88,7 +88,7 @@ def moment() -> Moment:
 
 
 def caller_of(connection: Connection) -> Caller:
-    """Who a connection is from."""
+    """Return who a connection is from."""
     return Caller(connection.peer, connection.peer.sui_address, connection.source)
 
 
@@ -117,7 +117,7 @@ _MakeConversation = Callable[["Exposed", Caller, Stream, "Bounds"], "Conversatio
 
 
 def _conversation_of(kind: str) -> _MakeConversation | None:
-    """What speaks the protocol of a kind of service; None where bytes are passed on as they are."""
+    """Return what speaks the protocol of a kind of service; None where bytes are passed on as they are."""
     if kind == "grpc":
         from dtp.daemon.http.grpc_session import GrpcSession
 
@@ -230,7 +230,7 @@ class Exposed:
         }
 
     def _relay_status(self) -> dict[str, object]:
-        """What a relay has open, and what it has joined so far."""
+        """Return what a relay has open, and what it has joined so far."""
         relays = self._relays
         if relays is None:
             return {"reservations": 0, "circuits": 0}
@@ -284,7 +284,7 @@ class Exposed:
             self._deny_stream(denial, caller, stream)
 
     def _may_open(self, opened: Open) -> Denial | None:
-        """Why a stream may not be; without a denial it counts as open."""
+        """Return why a stream may not be; without a denial it counts as open."""
         now = moment()
         denial = self.chain.ask_policies(opened, now)
         whole = self.config.kind in ("tcp", "udp", *OWN)  # the stream is the request
@@ -400,7 +400,7 @@ class Exposed:
         )
 
     def ask_policies(self, call: Call) -> Denial | None:
-        """Whether a request of a stream that is open may be; a denial is logged.
+        """Return whether a request of a stream that is open may be; a denial is logged.
 
         Where requests are paid one by one it is on hold from now on, until `release_call`.
         """
@@ -439,7 +439,8 @@ class Exposed:
         return verdict
 
     def compute_delay(self, caller: Caller, size: int) -> float:
-        """The same of a request that is yet to be asked for, which then hears more than that it ends: the seconds."""
+        """Return the same of a request that is yet to be asked for, which then hears more than that it ends: the
+        seconds."""
         return self.chain.compute_delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
@@ -587,7 +588,7 @@ class Exposed:
     # ---- backends -----------------------------------------------------------------------------------------
 
     async def dial_streams(self, caller: Caller) -> BackendLink | Reason:
-        """A backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
+        """Return a backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
         try:
             dialled = await self._dial_backend(caller)
         except NoDescriptors as error:
@@ -610,7 +611,7 @@ class Exposed:
     async def _dial_backend(
         self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
     ) -> Dialled | None:
-        """A backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
+        """Return a backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
 
         Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once. Raises
         `NoDescriptors`: none of them could be.
@@ -627,7 +628,7 @@ class Exposed:
                 return dialled
 
     def _count_connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
-        """The backend is counted from now on; None, and a mark on it, when it has broken off already."""
+        """Count the backend from now on; return None, and mark it, when it has broken off already."""
         first = b""
         if self.config.proxy_protocol:
             try:
@@ -648,7 +649,8 @@ class Exposed:
         )
 
     async def _connect_backend(self, backend: Backend) -> socket.socket | None:
-        """A socket to the backend; None, and a mark on it, when it can't be reached. Raises `NoDescriptors`."""
+        """Return a socket to the backend; None, and a mark on it, when it can't be reached. Raises
+        `NoDescriptors`."""
         try:
             async with asyncio.timeout(self.config.connect_timeout):
                 sock = await connect(backend.place)

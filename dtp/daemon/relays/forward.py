@@ -250,7 +250,7 @@ class Forwarded:
         )
 
     async def _open_stream(self, pool: Pool) -> Stream:
-        """A stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
+        """Return a stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         attempt = 0

@@ -54,7 +54,7 @@ async def _watch_one(
 
 
 async def check(place: Place, health: Health, first: bytes = b"") -> str | None:
-    """What is wrong with the backend at `place`; None if nothing is. Raises `NoDescriptors`."""
+    """Return what is wrong with the backend at `place`; None if nothing is. Raises `NoDescriptors`."""
     try:
         async with asyncio.timeout(health.timeout):
             sock = await connect(place)

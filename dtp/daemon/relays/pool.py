@@ -52,7 +52,7 @@ class Ways(Resolver):
         self._addresses = tuple(addresses)
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """The addresses, if it is their peer that is asked for."""
+        """Return the addresses, if it is their peer that is asked for."""
         return [
             Candidate(one, priority=number, source=self.name)
             for number, one in enumerate(self._addresses)
@@ -68,7 +68,7 @@ Target = tuple[Address, Sequence[Resolver] | None]
 
 
 def targets(addresses: Sequence[Address]) -> list[Target]:
-    """What to dial in order, and by whom to find it: direct addresses of one peer become one target."""
+    """Return what to dial in order, and by whom to find it: direct addresses of one peer become one target."""
     found: list[Target] = []
     for address in addresses:
         if not address.is_direct:
@@ -158,7 +158,7 @@ class Pool:
             self._keeper.start()
 
     async def get_stream(self) -> Stream:
-        """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
+        """Return a new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
         self._waiting += 1
         try:
             return await self._open_stream()
@@ -182,7 +182,8 @@ class Pool:
         raise last
 
     def stream_now(self) -> Stream | None:
-        """A new stream over the connection that is there, without waiting; None when there is none that takes it."""
+        """Return a new stream over the connection that is there, without waiting; None when there is none that takes
+        it."""
         connection = self._connection
         if connection is None or connection.closed or not connection.source:
             return None

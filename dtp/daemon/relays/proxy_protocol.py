@@ -22,7 +22,8 @@ LOCAL = SIGNATURE + struct.pack("!BBH", _VERSION_2_LOCAL, _UNSPEC, 0)
 
 
 def header(caller: Caller, service: str, destination: tuple[str, int] | None) -> bytes:
-    """The header for a connection of `caller`; `destination` is the backend's IP address and port, if it has one.
+    """Return the header for a connection of `caller`; `destination` is the backend's IP address and port, if it has
+    one.
 
     A caller's port isn't known, and is 0. Without an IP address on both sides, or of two families, the header has the
     identity alone.

@@ -51,7 +51,7 @@ class Counts:
 
 
 def told(error: DtpError) -> str:
-    """Why a stream broke off, in words: those of the other daemon, if it was reset there."""
+    """Return why a stream broke off, in words: those of the other daemon, if it was reset there."""
     return f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
 
 
@@ -415,11 +415,11 @@ class Relay:
         self._break_off(self._broken, told(error))
 
     def _unanswered(self) -> bool:
-        """Whether the socket has got nothing yet, and can still be told something."""
+        """True if the socket has got nothing yet, and can still be told something."""
         return not (self.counts.received or self._shut or self.ended)
 
     def _is_untouched(self) -> bool:
-        """Whether neither side has said anything: to both, another stream is as good as this one."""
+        """True if neither side has said anything: to both, another stream is as good as this one."""
         moved = self.counts.sent or self.counts.received or self._out
         return not (self.ended or moved or self._socket_ended or self._stream_ended or self._shut)
 
@@ -442,7 +442,7 @@ class Relay:
     # ---- bounds -------------------------------------------------------------------------------------------
 
     def _may_pass(self, size: int) -> bool:
-        """Whether bytes may go on, which count once they have. False ends the relay: nothing passes a quota that was
+        """True if bytes may go on, which count once they have. False ends the relay: nothing passes a quota that was
         used up by another stream, nor more than a limit of this one."""
         if self._data_left is not None and size > self._data_left:
             self.abort(Reason.SIZE)

@@ -44,7 +44,7 @@ class NoDescriptors(LimitError):
 
 
 def undialled(place: str, error: OSError) -> DtpError:
-    """What to raise where `place` can't be connected to: `NoDescriptors`, else `DialError`."""
+    """Return what to raise where `place` can't be connected to: `NoDescriptors`, else `DialError`."""
     if number := _missing(error):
         return NoDescriptors(
             f"{os.strerror(number)}: raise the limit of open files (LimitNOFILE, ulimit -n; fs.file-max)"
@@ -53,7 +53,7 @@ def undialled(place: str, error: OSError) -> DtpError:
 
 
 def _missing(error: BaseException | None) -> int:
-    """The `errno` of `_NONE_LEFT` that is behind an error; 0 for another."""
+    """Return the `errno` of `_NONE_LEFT` that is behind an error; 0 for another."""
     while error is not None:
         if isinstance(error, socket.gaierror):  # whose number doesn't say
             return _try_one()
@@ -73,7 +73,7 @@ def _try_one() -> int:
 
 @cache
 def local_congestion() -> bytes | None:
-    """The congestion control for TCP between programs of this machine; None for the system's own choice.
+    """Return the congestion control for TCP between programs of this machine; None for the system's own choice.
 
     BBR measures a network and paces what is sent, by a timer for each few packets. Over loopback there is nothing to
     measure, and the timers cost a tenth of the processor time of a bulk transfer (docs/decisions/0168). Asked once.
@@ -101,8 +101,8 @@ async def listen(place: Place, on_socket: Callable[[socket.socket], None]) -> So
 
 
 def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]) -> SocketListener:
-    """The same for sockets that listen already. Those of TCP send small writes at once, and those that other machines
-    reach notice when one has vanished: nothing else ends a connection that is idle."""
+    """Return the same for sockets that listen already. Those of TCP send small writes at once, and those that other
+    machines reach notice when one has vanished: nothing else ends a connection that is idle."""
     tcp_socket = socks[0].family != socket.AF_UNIX
     names = [name_of(sock) for sock in socks]
     if tcp_socket and _INHERITED:
@@ -130,13 +130,13 @@ def _with_options(on_socket: Callable[[socket.socket], None]) -> Callable[[socke
 
 
 def name_of(sock: socket.socket) -> str:
-    """Where `sock` is bound, as a `Place` spells it."""
+    """Return where `sock` is bound, as a `Place` spells it."""
     bound = sock.getsockname()
     return f"unix:{bound}" if isinstance(bound, str) else format_host(bound[0], bound[1])
 
 
 async def connect(place: Place) -> socket.socket:
-    """A non-blocking socket connected to `place`. Has no time limit of its own.
+    """Return a non-blocking socket connected to `place`. Has no time limit of its own.
 
     Raises `DialError`, `NoDescriptors`.
     """
@@ -168,7 +168,7 @@ def _connect_unix(place: Place) -> socket.socket | None:
 
 
 async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
-    """A name is asked for each time, so a backend that moves is found."""
+    """Ask for a name each time, so that a backend that moves is found."""
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
         if place.host.replace(".", "").isdecimal() or family is socket.AF_INET6:

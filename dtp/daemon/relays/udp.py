@@ -68,7 +68,7 @@ class Hub:
 
     @classmethod
     def of_connection(cls, connection: Connection) -> Hub:
-        """The hub of a connection; made when the first session needs it."""
+        """Return the hub of a connection; made when the first session needs it."""
         hub = cls._hubs.get(connection)
         if hub is None:
             hub = cls._hubs[connection] = cls(connection)
@@ -192,7 +192,7 @@ class UdpSession:
         self._deliver(data)
 
     def _may_pass(self, size: int) -> bool:
-        """Whether a datagram may go on; one that may not is counted."""
+        """True if a datagram may go on; one that may not is counted."""
         if self.ended:
             self.dropped.add_dropped(Drop.NO_SESSION)
             return False
@@ -274,7 +274,7 @@ class UdpSession:
 
 
 def bind(place: Place, *, share: bool = False) -> socket.socket:
-    """A UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
+    """Return a UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -290,7 +290,7 @@ def bind(place: Place, *, share: bool = False) -> socket.socket:
 
 
 def connect(place: Place) -> socket.socket:
-    """A UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
+    """Return a UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
         sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -359,7 +359,7 @@ class BackendSocket:
 
 
 def _unread(sock: socket.socket) -> int:
-    """How many datagrams wait at a socket that is about to be closed."""
+    """Return how many datagrams wait at a socket that is about to be closed."""
     for count in range(_UNREAD):
         try:
             sock.recv(1)
@@ -369,7 +369,7 @@ def _unread(sock: socket.socket) -> int:
 
 
 def _unsent(error: OSError) -> Drop:
-    """Why the kernel did not take a datagram."""
+    """Return why the kernel did not take a datagram."""
     return Drop.SOCKET_FULL if error.errno in (errno.EAGAIN, errno.ENOBUFS) else Drop.UNREACHABLE
 
 

@@ -56,7 +56,8 @@ class CountStore(Protocol):
         """Keep a caller out until then (Unix time), at all daemons of the host."""
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Who is kept out after `now`, and until when. Bans that have ended stay, for who asks of an earlier time."""
+        """Return who is kept out after `now`, and until when. Bans that have ended stay, for who asks of an earlier
+        time."""
 
     async def close(self) -> None:
         """Disconnect. Idempotent."""
@@ -72,7 +73,8 @@ STORES: dict[str, str] = {
 
 
 def make(url: str, host: str) -> CountStore:
-    """The store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. Nothing is opened yet.
+    """Return the store at `url`, whose scheme is in `STORES`, for the daemons that count as `host`. Nothing is opened
+    yet.
 
     Raises `ConfigError` when the package it takes is not installed.
     """

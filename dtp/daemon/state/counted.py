@@ -77,7 +77,7 @@ class Counted:
         )  # fmt: skip
 
     def bans_for(self, kept_in: str, known: Mapping[str, float]) -> dict[str, float]:
-        """Those that a process has to take over which keeps its bans in `kept_in` and finds `known` there."""
+        """Return those that a process has to take over which keeps its bans in `kept_in` and finds `known` there."""
         if kept_in and kept_in == self.kept_in:  # one that others have ended since must not begin again
             return {}
         return {caller: until for caller, until in self.bans.items() if until > known.get(caller, 0.0)}
@@ -92,7 +92,7 @@ def _largest(rows: Iterable[tuple[Any, float]]) -> list[tuple[Any, float]]:
 
 
 def file_of(counted: Counted) -> tuple[BinaryIO, str]:
-    """A file for another process to read, and what `COUNTED` is there, where it has the same descriptor."""
+    """Return a file for another process to read, and what `COUNTED` is there, where it has the same descriptor."""
     file = os.fdopen(memory_file(), "w+b")
     file.write(counted.to_bytes())
     file.seek(0)
@@ -105,7 +105,8 @@ def _name_of(descriptor: int) -> str:
 
 
 def inherited() -> Counted:
-    """What the process that this one replaces has counted; nothing without one, or where it can't be understood."""
+    """Return what the process that this one replaces has counted; nothing without one, or where it can't be
+    understood."""
     name = os.environ.pop(COUNTED, "")
     try:
         descriptor = int(name.partition(":")[0])

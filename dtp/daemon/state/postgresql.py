@@ -166,7 +166,7 @@ async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]]) -> AsyncI
 
 
 def make(url: str, host: str) -> PostgresCountStore:
-    """The store at `url`."""
+    """Return the store at `url`."""
     return PostgresCountStore(url, host)
 
 

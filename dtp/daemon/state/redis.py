@@ -152,7 +152,7 @@ def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
 
 
 def make(url: str, host: str) -> RedisCountStore:
-    """The store at `url`."""
+    """Return the store at `url`."""
     return RedisCountStore(url, host)
 
 

@@ -277,7 +277,7 @@ class RedisVouchers:
                     log.debug("%s", error)
 
     def is_claimer(self) -> bool:
-        """Whether this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
+        """True if this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
         with self._lock:
             self._claiming = bool(self._run_script(_TAKE, self._me, _CLAIMS, LEASE, ""))
             return self._claiming
@@ -303,7 +303,7 @@ class RedisVouchers:
                 self._run_script(_GIVE, self._me, channel)
 
     def held_channels(self, channels: Iterable[str]) -> set[str]:
-        """Those of the channels that any daemon holds."""
+        """Return those of the channels that any daemon holds."""
         asked = list(channels)
         leases = [f"{_PREFIX}lease:{channel}" for channel in asked]
         holders: list[bytes | None] = self._do_work(lambda server: server.mget(leases)) if asked else []

@@ -163,7 +163,7 @@ def _path_of(url: str) -> str:
 
 
 def make(url: str, host: str) -> SqliteCountStore:
-    """The store in the file of `url`."""
+    """Return the store in the file of `url`."""
     return SqliteCountStore(_path_of(url), host)
 
 

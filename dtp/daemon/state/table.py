@@ -26,12 +26,12 @@ _FREE = bytes(_KEY)
 
 
 def key_of(*parts: object) -> bytes:
-    """A key for what `parts` spell, the same in every process."""
+    """Return a key for what `parts` spell, the same in every process."""
     return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=_KEY).digest()
 
 
 def memory_file() -> int:
-    """The descriptor of an empty file that has no name."""
+    """Return the descriptor of an empty file that has no name."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("dtpd")
     with tempfile.TemporaryFile(prefix="dtpd-") as file:  # not Linux
@@ -80,13 +80,13 @@ class Table:
         return found
 
     def has_room(self, key: bytes, now: float) -> bool:
-        """Whether `key` has a row, or one is free for it."""
+        """True if `key` has a row, or one is free for it."""
         return self._find_row(key) is not None or self._find_free(key, now) is not None
 
     # ---- streams --------------------------------------------------------------------------------------------
 
     def count_open(self, key: bytes) -> int:
-        """What all workers have open."""
+        """Return what all workers have open."""
         at = self._find_row(key)
         return 0 if at is None else sum(self._counts.unpack_from(self._memory, at + _KEY + 8))
 
@@ -113,7 +113,7 @@ class Table:
         return int.from_bytes(key[:8]) % self._buckets * _BUCKET * self._size
 
     def _find_row(self, key: bytes, now: float = 0.0, *, claim: bool = False) -> int | None:
-        """Where the row of `key` begins; with `claim` (under the lock) a free one is made its row."""
+        """Return where the row of `key` begins; with `claim` (under the lock) a free one is made its row."""
         begin = self._bucket_start(key)
         for at in range(begin, begin + _BUCKET * self._size, self._size):
             if self._memory[at : at + _KEY] == key:

@@ -175,7 +175,7 @@ class PostgresVouchers:
             return database.execute(query, values).fetchall()
 
     def is_claimer(self) -> bool:
-        """Whether this daemon is the one that claims: the first that asks, as long as it is connected."""
+        """True if this daemon is the one that claims: the first that asks, as long as it is connected."""
         return bool(self._query_rows("SELECT pg_try_advisory_lock(7239)")[0][0])
 
     def hold_channel(self, channel: str) -> bool:
@@ -203,7 +203,7 @@ class PostgresVouchers:
                 self._query_rows("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
     def held_channels(self, channels: Iterable[str]) -> set[str]:
-        """Those of the channels that any daemon holds."""
+        """Return those of the channels that any daemon holds."""
         return {channel for (channel,) in self._query_rows(_HELD, list(channels))}
 
     def _refuse_lost(self, channels: Iterable[str]) -> None:

@@ -198,7 +198,7 @@ class WorkersCollector(Collector):
 
 
 def exposition(daemon: Watched) -> bytes:
-    """All metrics, those of the process or processes among them, as Prometheus reads them."""
+    """Return all metrics, those of the process or processes among them, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(DaemonCollector(daemon))
     workers = daemon.get_status(callers=False).get("workers")

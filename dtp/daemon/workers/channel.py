@@ -98,7 +98,7 @@ class WorkerChannel:
                 self._out.append((data[sent:], [] if sent else [os.dup(each) for each in portion]))
 
     def _try_send(self, data: memoryview, descriptors: Sequence[int]) -> int:
-        """How much went; an end that is gone takes everything, and reading tells of it."""
+        """Return how much went; an end that is gone takes everything, and reading tells of it."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             return self._sock.sendmsg([data], rights if descriptors else [])

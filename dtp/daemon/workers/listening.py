@@ -50,7 +50,7 @@ class Opened:
 async def open_places(
     config: Config, known: dict[str, Opened], adopted: dict[str, Sequence[socket.socket]], workers: int
 ) -> dict[str, Opened]:
-    """The places of `config` that aren't known, by URL and by `Forward.name`; `adopted` are open already.
+    """Return the places of `config` that aren't known, by URL and by `Forward.name`; `adopted` are open already.
 
     Raises `ListenError` with nothing left open.
     """
@@ -80,12 +80,12 @@ async def open_places(
 
 
 def wanted_by(config: Config) -> set[str]:
-    """The places of `config`, as `open_places` names them."""
+    """Return the places of `config`, as `open_places` names them."""
     return {*config.listen, *(forward.name for forward in config.forward)}
 
 
 def _plain(url: str) -> str:
-    """The TCP or Unix socket under a carrier's URL, as a URL of its own."""
+    """Return the TCP or Unix socket under a carrier's URL, as a URL of its own."""
     parts = parse_url(url, None)
     if parts.scheme in _PATHS:
         return url
@@ -152,7 +152,7 @@ def _spread(socks: Sequence[socket.socket], workers: int) -> Opened:
 
 
 def _another(like: socket.socket) -> socket.socket:
-    """A socket bound beside another. Raises `ListenError`."""
+    """Return a socket bound beside another. Raises `ListenError`."""
     sock = socket.socket(like.family, like.type)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

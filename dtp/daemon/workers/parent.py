@@ -214,7 +214,7 @@ class Workers:
             ) from None
 
     def _config_of(self, seat: Seat, config: Config) -> Config:
-        """Where there are no sockets to share, the first one listens."""
+        """Return where there are no sockets to share, the first one listens."""
         if not seat.number:
             return config
         shared = tuple(url for url in config.listen if urlsplit(url).scheme in ("tcp", "ws", "wss", "unix"))
@@ -237,7 +237,7 @@ class Workers:
         self._where.pop(connection, None)
 
     async def _find_worker(self, connection: bytes) -> int | None:
-        """Which worker has it. One that said so just before is heard first: its word may wait to be read."""
+        """Return which worker has it. One that said so just before is heard first: its word may wait to be read."""
         for _ in range(3):
             if (found := self._where.get(connection)) is not None:
                 return found
@@ -245,7 +245,7 @@ class Workers:
         return None
 
     async def _exchange_counts(self, seat: Seat, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """What a worker has counted; gives it the totals, and those that the others have changed."""
+        """Take what a worker has counted; give it the totals, and those that the others have changed."""
         totals = dict(await self._store.exchange_counts(deltas)) if deltas else {}
         # Buckets are in a table that all workers have: what others than they have filled in is told once.
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}

@@ -34,7 +34,7 @@ NamedRate = tuple[str, RatePolicy]
 
 
 def is_of_rate(key: CountKey) -> bool:
-    """Whether a key is of a rate rather than a quota."""
+    """True if a key is of a rate rather than a quota."""
     return "/rate/" in key.scope
 
 

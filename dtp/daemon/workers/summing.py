@@ -65,7 +65,7 @@ def _name(key: str, row: Mapping[str, Any]) -> str:
 
 
 def ended(status: Mapping[str, Any]) -> dict[str, Any]:
-    """What stays of the status of a worker that has died: what it had counted, and nothing that is open."""
+    """Return what stays of the status of a worker that has died: what it had counted, and nothing that is open."""
     return {
         "callers": [],
         "tasks": [{**one, "running": 0, "waiting": 0} for one in status.get("tasks", ())],

@@ -57,7 +57,7 @@ class ParentStore:
         """The parent does it."""
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """The parent tells of them when they change."""
+        """Return the parent tells of them when they change."""
         return {}
 
     async def close(self) -> None:
@@ -182,7 +182,7 @@ def _share_of(workers: int) -> Any:
 
 
 def main_of(identity: Identity, psk: bytes | None, table: Table) -> Callable[[int, socket.socket], None]:
-    """What a forked process has to run, with what no message carries."""
+    """Return what a forked process has to run, with what no message carries."""
 
     def main(number: int, sock: socket.socket) -> None:
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -36,7 +36,7 @@ class Zygote:
         self._socks = [ours]
 
     def spawn_worker(self, number: int) -> tuple[socket.socket, int]:
-        """A worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
+        """Return a worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
         if not self._socks:
             raise OSError("no process can be forked any more: this one ends")
         if len(self._socks) == 1:

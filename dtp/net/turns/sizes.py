@@ -71,7 +71,8 @@ class Turns:
             self._set_size(BRIEF)
 
     def note_moved(self, size: int, now: float) -> bool:
-        """A turn has moved `size` bytes. True when what it was in the way of should run before the next one."""
+        """Note that a turn has moved `size` bytes. True when what it was in the way of should run before the next
+        one."""
         if self._brief_until is None or size < BRIEF // 2:
             return False
         if now < self._brief_until:
@@ -82,7 +83,8 @@ class Turns:
 
 
 def heard(streak: int, size: int) -> int:
-    """A message of `size` bytes came from the socket of a stream: its new streak, `CHATTY` when it is an exchange.
+    """Return a message of `size` bytes came from the socket of a stream: its new streak, `CHATTY` when it is an
+    exchange.
 
     Odd while the last message was from here, even while it was from the other side; 0 after a larger piece.
     """
@@ -92,7 +94,7 @@ def heard(streak: int, size: int) -> int:
 
 
 def told(streak: int, size: int) -> int:
-    """A message of `size` bytes came for the socket of a stream: its new streak, as of `heard`."""
+    """Return a message of `size` bytes came for the socket of a stream: its new streak, as of `heard`."""
     if size > SMALL:
         return 0
     return streak + 1 if streak < CHATTY and streak & 1 else streak
