@@ -28,7 +28,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
-from dtp.daemon.relays.expose import Exposed, caller_of, moment
+from dtp.daemon.relays.expose import Exposed, caller_of, describe_caller, moment
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
 from dtp.daemon.relays.kept import Kept, Studio
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
@@ -62,6 +62,8 @@ log = logging.getLogger("dtpd")
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
 #: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
 RESERVE = 256
+#: What `[everywhere]` is where it isn't in the file.
+_NO_RULES = Rules(access=AccessRule(everyone=True))
 _NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
 _PRICED = Denial("price", Reason.UNPAID, "the service has a price now")
 _SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwise since a reload")
@@ -75,10 +77,6 @@ class Team:
     table: Table
     store: state.CountStore
     handover: Handover
-
-
-#: What `[everywhere]` is where it isn't in the file.
-_NO_RULES = Rules(access=AccessRule(everyone=True))
 
 
 class Daemon:
@@ -683,17 +681,7 @@ class Daemon:
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
             "connections": len(self._callers),
-            "callers": [
-                {
-                    "peer": str(caller.peer),
-                    "source": caller.source,
-                    "service": connection.service,
-                    "streams": connection.stats.streams,
-                    "carriers": list(connection.stats.carriers),
-                    "resumes": connection.stats.resumes,
-                }
-                for connection, caller in (self._callers.items() if callers else ())
-            ],
+            "callers": [describe_caller(*each) for each in self._callers.items()] if callers else [],
             "exposed": [
                 {**exposed.get_status(now), **self.side.of_service(exposed.config)}
                 for exposed in self.exposed.values()

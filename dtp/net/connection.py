@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from dtp.net.resolver import Candidate
 
 log = logging.getLogger("dtp.net")
-
 T = TypeVar("T")
 
 #: How long `close` waits for what was finished to arrive.

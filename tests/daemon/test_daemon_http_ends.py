@@ -15,8 +15,8 @@ from dtp.daemon.http.session import HttpSession, retry_after
 from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relays.expose import FLUSH, BackendLink
 from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.sockets import FLUSH, BackendLink
 from dtp.session.codes import StreamReset
 
 from .conftest import Backend
@@ -816,7 +816,7 @@ def test_a_client_that_asks_for_http_2_too_is_served(run):
 
 def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
     """What it was to get still waits when the stream is over; after a while nobody waits any longer."""
-    monkeypatch.setattr("dtp.daemon.relays.expose.FLUSH", 0.0)
+    monkeypatch.setattr("dtp.daemon.relays.sockets.FLUSH", 0.0)
 
     async def deaf(reader, writer):
         await go_on.wait()

@@ -16,7 +16,8 @@ from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
-    from dtp.daemon.relays.expose import BackendLink, Exposed
+    from dtp.daemon.relays.expose import Exposed
+    from dtp.daemon.relays.sockets import BackendLink
 
 _T = TypeVar("_T")
 

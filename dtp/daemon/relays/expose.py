@@ -44,7 +44,7 @@ from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, Relay
-from dtp.daemon.relays.sockets import NoDescriptors, connect
+from dtp.daemon.relays.sockets import BackendLink, NoDescriptors, connect
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
@@ -69,9 +69,6 @@ Dialled = tuple[Backend, socket.socket, bytes]
 #: What a NamedTuple's own `__new__` calls, in Python.
 _new_tuple = tuple.__new__
 
-#: Seconds that a backend has to take what was written to it before the end.
-FLUSH = 10.0
-
 
 #: Kinds of services whose requests are counted by their answers.
 _ANSWERED = ("http", "json-rpc", "websocket")
@@ -92,24 +89,17 @@ def caller_of(connection: Connection) -> Caller:
     return Caller(connection.peer, connection.peer.sui_address, connection.source)
 
 
-class BackendLink:
-    """A connection to a backend, by asyncio's streams."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
-        self.reader, self.writer, self._backend = reader, writer, backend
-
-    def close(self) -> None:
-        """Give it up, once."""
-        self._backend.active -= 1
-        self.writer.close()
-        if self.writer.transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(FLUSH, self._abort_transport)
-
-    def _abort_transport(self) -> None:
-        """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
-        transport = self.writer.transport
-        if transport.get_write_buffer_size():
-            transport.abort()
+def describe_caller(connection: Connection, caller: Caller) -> dict[str, Any]:
+    """Return who has come by a connection and what is open on it, as JSON has it."""
+    stats = connection.stats
+    return {
+        "peer": str(caller.peer),
+        "source": caller.source,
+        "service": connection.service,
+        "streams": stats.streams,
+        "carriers": list(stats.carriers),
+        "resumes": stats.resumes,
+    }
 
 
 #: A session of what a service speaks, of a stream that was let in.

@@ -19,6 +19,7 @@ from dtp.carriers.stream_socket import SocketListener
 from dtp.carriers.url import format_host, parse_url
 from dtp.carriers.watch import socket_watcher
 from dtp.daemon.config.values import Place
+from dtp.daemon.relays.backends import Backend
 from dtp.errors import DtpError, LimitError
 
 #: `struct linger`: on, for 0 seconds.
@@ -29,6 +30,8 @@ _INHERITED = sys.platform == "linux"
 _NAME_SIZE = 16
 #: The congestion control that every Linux has and, unless forbidden, lets every program choose.
 _UNPACED = b"reno"
+#: Seconds that a backend has to take what was written to it before the end.
+FLUSH = 10.0
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
 
@@ -193,3 +196,23 @@ def reset(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # BSDs refuse it after a reset from there
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     sock.close()
+
+
+class BackendLink:
+    """A connection to a backend, by asyncio's streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
+        self.reader, self.writer, self._backend = reader, writer, backend
+
+    def close(self) -> None:
+        """Give it up, once."""
+        self._backend.active -= 1
+        self.writer.close()
+        if self.writer.transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH, self._abort_transport)
+
+    def _abort_transport(self) -> None:
+        """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
+        transport = self.writer.transport
+        if transport.get_write_buffer_size():
+            transport.abort()
