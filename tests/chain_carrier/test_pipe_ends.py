@@ -108,7 +108,7 @@ def test_without_faults_no_transaction_aborts(window, pipes):
 
     async def scenario(chain, near, far):
         data = bytes(20 * SMALL * pipes)
-        await asyncio.gather(near.send(data), far.send(data))
+        await asyncio.gather(near.send_all(data), far.send_all(data))
         await asyncio.gather(near.until_received(data), far.until_received(data))
         assert chain.aborts == 0
 
