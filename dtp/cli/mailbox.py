@@ -83,7 +83,7 @@ def serve(
     Examples:
       dtp mailbox serve --listen tcp://0.0.0.0:9700
       dtp mailbox serve --store /srv/mail.sqlite --days 14 --quota-mib 64
-      dtp mailbox serve --listen tcp://0.0.0.0:9700 --price-mib-month 0.01SUI --pay-listen tcp://0.0.0.0:9701
+      dtp mailbox serve --price-mib-month 0.01SUI --pay-listen tcp://0.0.0.0:9701
     """
     limits = MailboxLimits(
         recipients=recipients, recipient_bytes=quota_mib * MIB, lifetime=days * DAY, stamp_bits=stamp_bits

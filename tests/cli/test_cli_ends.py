@@ -166,7 +166,7 @@ def test_a_sale_waits_for_its_chain(monkeypatch, capsys, ended):
             closed.append(self)
 
     class Account:
-        def client(self, *, signing):
+        def make_client(self, *, signing):
             assert signing
             return Client()
 

@@ -244,6 +244,11 @@ deposits = 10
 deposit-pause = "1s"
 key-questions = 10
 key-pause = "1s"
+price-mib-month = "0.01SUI"
+free-bytes = "2MiB"
+grace = "14d"
+months = 6
+pay-listen = ["tcp://0.0.0.0:9702"]
 [[expose]]
 service = "dtp.tip"
 kind = "tips"
@@ -301,6 +306,8 @@ from = "dtp+tcp://{ME}@192.0.2.1:9000/show"
 producer = "{ME}"
 show = "{SUI}"
 back = "30s"
+topic = "evening"
+over = "nats://127.0.0.1:4222"
 [[expose]]
 service = "paid"
 kind = "broadcast"

@@ -152,7 +152,7 @@ def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, mo
         made.store.mark_closed(CHANNEL)
         late = caller(made)
         await made.handle(late)
-        assert late.aborted == "the channel is closed, or another process of this host serves it now"
+        assert late.aborted == "the channel is closed"
         assert handled == []
 
     play(tmp_path, monkeypatch, scenario)
