@@ -42,6 +42,23 @@ class Interrupts(importlib.abc.MetaPathFinder):
         return
 
 
+@pytest.fixture
+def nothing_loaded():
+    """No modules of commands and of the daemon are loaded, as when a program begins; later all are as before."""
+    ours = ("dtp.cli", "dtp.daemon")
+    loaded = {name: module for name, module in sys.modules.items() if name.startswith(ours)}
+    for name in loaded:
+        del sys.modules[name]
+    yield
+    for name in [name for name in sys.modules if name.startswith(ours)]:
+        del sys.modules[name]
+    sys.modules.update(loaded)
+    for name in ours:  # the package has them as attributes too
+        if name in loaded:
+            setattr(sys.modules["dtp"], name.removeprefix("dtp."), loaded[name])
+
+
+@pytest.mark.usefixtures("nothing_loaded")
 @pytest.mark.parametrize(
     ("program", "words", "module"),
     [
@@ -55,8 +72,6 @@ class Interrupts(importlib.abc.MetaPathFinder):
     ],
 )
 def test_an_interrupt_while_modules_are_loaded(monkeypatch, capsys, program, words, module):
-    for name in [name for name in sys.modules if name.startswith(("dtp.cli", "dtp.daemon"))]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Interrupts(module), *sys.meta_path])
     monkeypatch.setattr(sys, "argv", ["program", *words])
     with pytest.raises(SystemExit) as ended:

@@ -175,7 +175,7 @@ def test_commands_leave_no_core_dump():
 import ctypes
 from click.testing import CliRunner
 from dtp.cli import main
-from dtp.cli.accounts import Account
+import dtp.cli.accounts
 CliRunner().invoke(main, ["keygen", "--help"])
 CliRunner().invoke(main, ["show"])
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))

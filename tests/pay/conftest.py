@@ -176,6 +176,10 @@ class Market:
         self.stack.push_async_callback(self.serving.close)
         return self.serving
 
+    async def send_heartbeat(self):
+        """Have the server announce itself on the chain now, rather than when it is due."""
+        await self.serving._heart.send_heartbeat()
+
     async def buyer(self, signer=None):
         """A client's chain, wallet and store, for `connect`."""
         signer = signer or self.chain.wallet()

@@ -96,7 +96,7 @@ class History:
         else:
             await self.restart(store)
             self.market.chain.advance(AGREEMENT_MS + 120_000)
-            await self.market.serving._heart.send_heartbeat()
+            await self.market.send_heartbeat()
             await self.market.serving.firewall.refresh()
 
     async def restart(self, store=None):

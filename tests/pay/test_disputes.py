@@ -104,7 +104,7 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 1)
         market.chain.advance(TERMS.idle_ms)
-        await market.serving._heart.send_heartbeat()
+        await market.send_heartbeat()
         connection = await market.connect(buyer, keep=True)
         assert await fetch(connection, 3 * MIB) == 3 * MIB
         assert await connection.meter.finish()

@@ -277,7 +277,7 @@ def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):
         async with market.connect(buyer, **sums) as connection:
             await fetch(connection, 2 * MIB - 4096)
         market.chain.advance(2 * DAY)
-        await market.serving._heart.send_heartbeat()
+        await market.send_heartbeat()
         with pytest.raises(DayLimit):
             await market.connect(buyer, **sums)
 

@@ -564,7 +564,7 @@ def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market):
         if market.chain.localnet is None:
             return
         market.chain.advance(600_000)  # the next period begins
-        await market.serving._heart.send_heartbeat()
+        await market.send_heartbeat()
         await market.serving.firewall.refresh()
         async with market.connect(buyer, budget=0) as connection:
             assert await fetch(connection, MIB) == MIB

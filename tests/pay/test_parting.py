@@ -43,7 +43,7 @@ def test_what_was_agreed_on_before_the_client_died_is_given_again(market, later)
         agreed = await connection.meter.request_agreement()
         await vanish(connection)
         market.chain.advance(later)
-        await market.serving._heart.send_heartbeat()
+        await market.send_heartbeat()
         await market.serving.firewall.refresh()
         async with market.connect(buyer) as another:
             assert await market.channels(buyer) == [None, another.meter.deal.channel]

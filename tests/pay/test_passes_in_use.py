@@ -34,7 +34,7 @@ def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_i
         deal = connection.meter.deal
         account = (await held_by(chain)).account
         market.chain.advance(account.start + PERIOD - 3000 - market.chain.now_ms())
-        await market.serving._heart.send_heartbeat()
+        await market.send_heartbeat()
         await market.serving.firewall.refresh()
         if gives_back:
             assert (await cancel(chain, await held_by(chain)))[0] == 1

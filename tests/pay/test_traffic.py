@@ -15,7 +15,7 @@ def read_all(pair, session):
     for event in pair.events[session]:
         if isinstance(event, StreamData):
             total += len(event.data)
-            session.consumed(event.stream_id, len(event.data))
+            session.consume_data(event.stream_id, len(event.data))
     pair.events[session].clear()
     return total
 
