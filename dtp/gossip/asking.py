@@ -57,16 +57,15 @@ class Asking:
     def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         """Process IHAVE, which names messages that a neighbour has: ask for missing ones, each of one neighbour."""
         core, limits = self._core, self._core.limits
-        neighbour.beat.ihaves += 1
-        if neighbour.beat.ihaves > limits.ihaves:
-            core.count_offence(neighbour.key, "ihave-flood")
-            return
         topic, rest = frames.read_topic(body)
-        ids = frames.read_ids(rest)
         state = core.topics.get(topic)
         if state is None or not state.joined:
             core.counts["ihave-unknown-topic"] += 1
             return
+        if neighbour.beat.count_frame(Kind.IHAVE, topic) > limits.ihaves:
+            core.count_offence(neighbour.key, "ihave-flood")
+            return
+        ids = frames.read_ids(rest)
         if core.scores[neighbour.key] < core.scores.weights.gossip:
             core.counts["ihave-low-score"] += 1
             return

@@ -9,7 +9,7 @@ from enum import Enum
 from random import Random
 from typing import Final, NamedTuple
 
-from dtp.gossip.frames import SHORT_NAME
+from dtp.gossip.frames import SHORT_NAME, Kind
 from dtp.gossip.held import HeldMessages
 from dtp.gossip.limits import GossipLimits, ScoreWeights
 from dtp.gossip.message import Message, Parsed, SignatureChecks
@@ -86,11 +86,25 @@ Event = Delivered | RecordsOffered | MembersChanged | CutOff
 
 @dataclass(slots=True)
 class Beat:
-    """What a neighbour did since the last heartbeat; all of it is bounded."""
+    """What a neighbour did since the last heartbeat; all of it is bounded, since only joined topics are counted."""
 
-    ihaves: int = 0
+    #: Ids that it was asked for.
     asked: int = 0
-    grafts: int = 0
+    #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
+    frames: dict[tuple[Kind, bytes], int] = field(default_factory=dict)
+    #: Whose records it was sent as a newcomer: once is enough, however many topics it has in common with them.
+    introduced_to: set[bytes] = field(default_factory=set)
+
+    def count_frame(self, kind: Kind, topic: bytes) -> int:
+        """Return how many frames of a kind and a topic have come, with this one."""
+        count = self.frames[kind, topic] = self.frames.get((kind, topic), 0) + 1
+        return count
+
+    def clear(self) -> None:
+        """Begin anew, at a heartbeat."""
+        self.asked = 0
+        self.frames.clear()
+        self.introduced_to.clear()
 
 
 @dataclass(slots=True)

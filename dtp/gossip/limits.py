@@ -62,7 +62,8 @@ class GossipLimits:
     unread: float = 30.0
     #: ... and after which nobody waits for it any more.
     stalled: float = 2.0
-    #: Ids of one IHAVE or IWANT, and frames of them for one neighbour and heartbeat. Above: ignored and counted.
+    #: Ids of one IHAVE or IWANT, and IHAVEs of one topic that a neighbour may send in a heartbeat; two would
+    #: do. Above: ignored and counted.
     ids: int = 5000
     ihaves: int = 10
     #: How often one neighbour gets one message by IWANT.
@@ -79,8 +80,8 @@ class GossipLimits:
     peers: int = 1024
     #: Messages that wait for validators of programs; what comes beyond isn't taken, but can be asked for again.
     validating: int = 1024
-    #: GRAFT and PRUNE frames of one neighbour at a heartbeat that are answered.
-    grafts: int = 64
+    #: GRAFTs, and PRUNEs, of one topic that a neighbour may send in a heartbeat, where one of each is enough.
+    grafts: int = 16
     #: Messages written by this side that wait for their signature, in one turn; and at most `message` bytes of them.
     unsigned: int = 64
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from dtp.gossip import frames
 from dtp.gossip.core import Core, Neighbour, RecordsOffered, TopicState
+from dtp.gossip.frames import Kind
 from dtp.gossip.score import is_shared_freely, median
 
 #: A full mesh is given up above `full_mesh`, and begun again below this part of it.
@@ -63,12 +64,14 @@ class Meshes:
         core = self._core
         if not (state.exchanges and state.is_full):
             return
-        if records := self._records_of_members(state, newcomer.key):
+        known = newcomer.beat.introduced_to
+        if records := self._records_of_members(state, {newcomer.key, *known}):
             core.send_control(newcomer, frames.peers(state.name, records), now)
+            known.update(state.members)
 
-    def _records_of_members(self, state: TopicState, besides: bytes) -> list[bytes]:
+    def _records_of_members(self, state: TopicState, besides: set[bytes]) -> list[bytes]:
         core = self._core
-        others = sorted(peer for peer in state.members if peer != besides and core.scores[peer] >= 0)
+        others = sorted(peer for peer in state.members - besides if core.scores[peer] >= 0)
         core.random.shuffle(others)
         found = (core.record_of(peer) for peer in others)
         return [record for record in found if record is not None][: frames.MAX_RECORDS]
@@ -95,7 +98,7 @@ class Meshes:
         self._remove_from_mesh(state, neighbour.key, now)
         self._back_off(state, neighbour.key, now + backoff)
         records = (
-            self._records_of_members(state, neighbour.key)
+            self._records_of_members(state, {neighbour.key})
             if state.exchanges and core.scores[neighbour.key] >= 0
             else []
         )
@@ -140,13 +143,12 @@ class Meshes:
     def receive_graft(self, neighbour: Neighbour, topic: bytes, now: float) -> None:
         """Process GRAFT, by which a neighbour wants messages of a topic at once."""
         core, limits = self._core, self._core.limits
-        neighbour.beat.grafts += 1
-        if neighbour.beat.grafts > limits.grafts:
-            core.count_offence(neighbour.key, "graft-flood")
-            return
         state = core.topics.get(topic)
         if state is None or not state.joined:
             core.counts["graft-unknown-topic"] += 1  # unanswered: answers would help who looks for topics
+            return
+        if neighbour.beat.count_frame(Kind.GRAFT, topic) > limits.grafts:
+            core.count_offence(neighbour.key, "graft-flood")
             return
         self.add_member_by_graft(state, neighbour, now)
         if neighbour.key in state.mesh:
@@ -179,12 +181,12 @@ class Meshes:
         """Process PRUNE, by which a neighbour sends a topic's messages no longer at once; it may name others."""
         core, limits = self._core, self._core.limits
         topic, backoff, records = frames.read_prune(body)
-        neighbour.beat.grafts += 1
-        if neighbour.beat.grafts > limits.grafts:
-            core.count_offence(neighbour.key, "prune-flood")
-            return
         state = core.topics.get(topic)
         if state is None or not state.joined:
+            core.counts["prune-unknown-topic"] += 1
+            return
+        if neighbour.beat.count_frame(Kind.PRUNE, topic) > limits.grafts:
+            core.count_offence(neighbour.key, "prune-flood")
             return
         self._remove_from_mesh(state, neighbour.key, now)
         self.send_retraction(state, neighbour.key, now)

@@ -565,8 +565,7 @@ class Router:
         core.scores.refresh(now)
         core.held.expire(now)
         for neighbour in core.neighbours.values():
-            beat = neighbour.beat
-            beat.ihaves = beat.asked = beat.grafts = 0
+            neighbour.beat.clear()
             neighbour.outbox.measure_rate(now)
             if neighbour.outbox.is_dead(now):
                 core.counts["cut-off-unread"] += 1

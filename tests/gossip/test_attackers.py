@@ -281,6 +281,21 @@ def test_grafts_for_topics_that_are_not_here_are_not_answered(swarm, scene):
     assert set(node.router._core.topics) == {W}
 
 
+def test_frames_for_topics_that_are_not_here_are_counted_and_nothing_is_kept_of_them(swarm, scene):
+    """They may have crossed with word that the topics were left, so nobody is blamed."""
+    node, honest, attacker = scene
+    for number in range(500):
+        name = b"%d" % number
+        attacker.send_frames(
+            node, frames.graft(name), frames.prune(name, 60), frames.ihave(name, fake_ids(1))
+        )
+    for kind in ("graft", "prune", "ihave"):
+        assert node.router.counts[f"{kind}-unknown-topic"] == 500
+    assert node.router._core.neighbours[attacker.key].beat.frames.keys() <= {(Kind.GRAFT, W)}
+    assert node.router.score_of(attacker.key) >= 0
+    still_works(swarm, node, honest)
+
+
 def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
     node, honest, attacker = scene
     names = [b"%d" % number for number in range(3000)]

@@ -392,6 +392,34 @@ def test_publishing_waits_while_most_neighbours_are_busy_but_not_for_those_that_
     assert author.router.has_room(W, swarm.now)
 
 
+def test_many_topics_are_no_flood():
+    """Who has a thousand topics grafts, is told ids and leaves a thousand times as often."""
+    swarm = Swarm(21)
+    names = [f"t{number}" for number in range(DEFAULT.topics)]
+    one, other = swarm.add_node(*names), swarm.add_node(*names)
+    swarm.link_nodes(one, other)
+    swarm.run_for(2)
+    for _ in range(3):
+        for name in names:
+            one.publish(name, b"x")
+        swarm.run_for(5)
+    assert other.router.counts["delivered"] == 3 * len(names)
+    assert other.router.counts["told"] + one.router.counts["told"] >= len(names)
+    for name in names[1:]:
+        one.leave(name)
+        other.leave(name)
+    swarm.run_for(2)
+    for name in names[1:]:
+        one.join(name)
+    other.publish("t0", b"still here")
+    swarm.run_for(2)
+    assert one.data[-1:] == [b"still here"]
+    for node, peer in ((one, other), (other, one)):
+        assert not node.cut_off
+        assert node.router.score_of(peer.key) >= 0
+        assert not [name for name in node.router.counts if name.endswith("-flood")]
+
+
 def test_no_penalty_for_peers_that_share_an_address():
     for source in ("127.0.0.1", "192.168.1.7", "10.0.0.9", "fe80::1", "8.8.8.8"):
         swarm = Swarm(
@@ -496,6 +524,22 @@ def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that
     hub.leave(T)
     swarm.run_for(1)
     assert any(b"record of " + second.key in each.records for each in first.offered)
+
+
+def test_a_newcomer_is_told_of_a_peer_once_however_many_topics_they_have_in_common():
+    swarm = Swarm(24)
+    names = [f"t{number}" for number in range(50)]
+    hub, first, second = (swarm.add_node(*names) for _ in range(3))
+    hub.router.set_records(lambda peer: b"record of " + peer)
+    swarm.link_nodes(first, hub)
+    swarm.run_for(1)
+    swarm.link_nodes(second, hub)
+    swarm.run_for(1)
+    assert [offered.records for offered in second.offered] == [(b"record of " + first.key,)]
+    swarm.unlink_nodes(second, hub)
+    swarm.link_nodes(second, hub)
+    swarm.run_for(1)
+    assert [offered.records for offered in second.offered] == [(b"record of " + first.key,)] * 2
 
 
 def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
