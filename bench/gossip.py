@@ -3,7 +3,8 @@
 Every node is linked with every other, over TCP on loopback, and all have one topic. Measured are the time from
 publishing a signed message of 256 B until each other node's program has it, the messages a second that every node
 gets when two nodes (one in each process) publish without a pause, and the processor time of both processes for each
-message and node.
+message and node. Each contender runs twice: where the scheduler puts its processes, which wake each other, and with
+each process held to a core of its own (as `CPUAffinity=` of a service does).
 py-libp2p runs in the environment whose interpreter $BENCH_LIBP2P_PYTHON names; without it its rows say so.
 """
 
@@ -17,12 +18,29 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 SIZE = 256
 TOPIC = "bench"
 RESULTS = Path(__file__).parent / "results"
+RIVAL_PYTHON = "BENCH_LIBP2P_PYTHON"
+#: Behind the names of rows whose processes don't share a core.
+_HELD = ", a core each"
+#: What was promised of dtp's own figures and of the ratio: row, column, bound, aim. Of rates the larger is better.
+FIGURES = (
+    ("dtp", "p50 ms", 3, 1.2),
+    ("dtp", "p99 ms", 8, 2.5),
+    ("dtp", "delivered %", 100, 100),
+    ("dtp", "alone, CPU ms/message/node", 0.34, 0.1),
+    ("dtp", "messages/s", 400, 2000),
+    ("dtp", "flooded, delivered %", 100, 100),
+    ("dtp", "flooded, CPU ms/message/node", 0.34, 0.1),
+    ("ratio", "p50 ms", 10, 25),
+    ("ratio", "messages/s", 33, 100),
+)
 
 
 # ---- a process with half of the nodes ----------------------------------------------------------------------------
@@ -151,7 +169,8 @@ async def _serve(group: Group, publish: Any) -> None:
 class Half:
     """A process with half of the nodes, as the parent sees it."""
 
-    def __init__(self, python: str, kind: str, count: int, base: int) -> None:
+    def __init__(self, python: str, kind: str, count: int, base: int, core: int | None) -> None:
+        """With a `core` it has no other one."""
         command = [python, "-m", "bench.gossip", "--half", kind, "--nodes", str(count), "--base", str(base)]
         if kind == "libp2p":
             command[1:3] = [str(Path(__file__).parent / "gossip_libp2p.py")]
@@ -163,6 +182,8 @@ class Half:
             text=True,
             cwd=Path(__file__).parents[1],
         )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})  # it has no threads yet that wouldn't follow
 
     def say(self, value: object) -> None:
         """Tell it something."""
@@ -185,11 +206,17 @@ class Half:
 
 
 def measure(
-    kind: str, python: str, nodes: int, times: int, sustained: int, patience: float
+    kind: str,
+    python: str,
+    nodes: int,
+    times: int,
+    sustained: int,
+    patience: float,
+    cores: Sequence[int | None],
 ) -> dict[str, float]:
-    """Return the figures of one contender."""
+    """Return the figures of one contender, whose two processes are held to these cores."""
     each = nodes // 2
-    halves = [Half(python, kind, each, 0), Half(python, kind, each, each)]
+    halves = [Half(python, kind, each, base, core) for base, core in zip((0, each), cores, strict=True)]
     try:
         addresses = [half.hear() for half in halves]
         for half in halves:
@@ -260,10 +287,40 @@ def report(rows: dict[str, dict[str, float] | str], nodes: int) -> str:
     return "\n".join(lines)
 
 
+def verdicts(rows: dict[str, dict[str, float] | str]) -> str:
+    """Return a table in Markdown of what was promised and what came of it."""
+    lines = ["| asked for | bound (aim) | measured | |", "|---|---|---|---|"]
+    for row, column, bound, aim in FIGURES:
+        for held in ("", _HELD):
+            figures = rows.get(row + held)
+            if isinstance(figures, dict):
+                sign = -1 if row != "ratio" and (" ms" in column or "CPU" in column) else 1
+                found = sign * figures[column]
+                word = "aim met" if found >= sign * aim else "met" if found >= sign * bound else "**missed**"
+                lines.append(f"| {row}{held}: {column} | {bound} ({aim}) | {figures[column]} | {word} |")
+    return "\n".join(lines)
+
+
 def _ratio(name: str, ours_: float, theirs: float) -> float:
     """Return how many times better ours is: of times the smaller is, of rates the larger."""
     better, worse = (ours_, theirs) if " ms" in name or "CPU" in name else (theirs, ours_)
     return round(worse / better, 2) if better else float("nan")
+
+
+def _runs(options: argparse.Namespace) -> list[tuple[str, Callable[[], dict[str, float]]]]:
+    """Return what a round measures, by the names of the rows: each contender in both places."""
+    usable = sorted(os.sched_getaffinity(0))
+    places: list[tuple[str, Sequence[int | None]]] = [("", (None, None))]
+    if len(usable) > 1:
+        places.append((_HELD, usable[:2]))
+    contenders = [("dtp", "ours", sys.executable, options.times, options.sustained, 120.0)]
+    if rival := os.environ.get(RIVAL_PYTHON):
+        contenders.append(("py-libp2p", "libp2p", rival, 20, 30, 60.0))
+    return [
+        (name + held, partial(measure, kind, python, options.nodes, times, sustained, patience, cores))
+        for held, cores in places
+        for name, kind, python, times, sustained, patience in contenders
+    ]
 
 
 def main() -> None:
@@ -282,37 +339,44 @@ def main() -> None:
         return
     from bench import machine
 
-    rounds: dict[str, list[dict[str, float]]] = {"dtp": [], "py-libp2p": []}
-    rival = os.environ.get("BENCH_LIBP2P_PYTHON")
+    facts = machine.facts()
+    rounds: dict[str, list[dict[str, float]]] = {}
     for _ in range(options.rounds):
-        rounds["dtp"].append(
-            measure("ours", sys.executable, options.nodes, options.times, options.sustained, 120.0)
-        )
-        if rival:
-            rounds["py-libp2p"].append(measure("libp2p", rival, options.nodes, 20, 30, 60.0))
-    rows: dict[str, dict[str, float] | str] = {}
-    for name, found in rounds.items():
-        rows[name] = (
-            {each: round(statistics.median(one[each] for one in found), 3) for each in found[0]}
-            if found
-            else "not measured: $BENCH_LIBP2P_PYTHON names no interpreter"
-        )
-    theirs, ours_ = rows["py-libp2p"], rows["dtp"]
-    if isinstance(theirs, dict) and isinstance(ours_, dict):
-        rows["ratio"] = {each: _ratio(each, ours_[each], theirs[each]) for each in ours_}
-    text = report(rows, options.nodes)
+        for name, run in _runs(options):
+            rounds.setdefault(name, []).append(run())
+    rows: dict[str, dict[str, float] | str] = {
+        name: {each: round(statistics.median(one[each] for one in found), 3) for each in found[0]}
+        for name, found in rounds.items()
+    }
+    for held in ("", _HELD):
+        theirs, ours_ = rows.get(f"py-libp2p{held}"), rows.get(f"dtp{held}")
+        if isinstance(theirs, dict) and isinstance(ours_, dict):
+            rows[f"ratio{held}"] = {each: _ratio(each, ours_[each], theirs[each]) for each in ours_}
+    if not os.environ.get(RIVAL_PYTHON):
+        rows["py-libp2p"] = f"not measured: ${RIVAL_PYTHON} names no interpreter"
+    text = f"{report(rows, options.nodes)}\n\n{verdicts(rows)}"
     print(text)
     if options.save:
-        facts = machine.facts()
-        name = f"{time.strftime('%Y-%m-%d')}-gossip"
-        RESULTS.joinpath(f"{name}.json").write_text(
-            json.dumps({"machine": facts, "rows": rows, "rounds": rounds}, indent=1) + "\n"
-        )
-        machine_line = f"{facts['cpu']}, {facts['cores usable']} cores, load {facts['load average']}"
-        RESULTS.joinpath(f"{name}.md").write_text(
-            f"# Gossip, {time.strftime('%Y-%m-%d')}\n\n{machine_line}, {facts['python']}, medians of "
-            f"{options.rounds} interleaved rounds.\n\n{text}\n"
-        )
+        _save(text, facts, rows, rounds)
+
+
+def _save(
+    text: str, facts: dict[str, object], rows: object, rounds: dict[str, list[dict[str, float]]]
+) -> None:
+    """Keep a result, with what the machine was."""
+    count = len(next(iter(rounds.values())))
+    name = f"{time.strftime('%Y-%m-%d')}-gossip"
+    RESULTS.joinpath(f"{name}.json").write_text(
+        json.dumps({"machine": facts, "rows": rows, "rounds": rounds}, indent=1) + "\n"
+    )
+    lines = (
+        f"# Gossip, {time.strftime('%Y-%m-%d')}",
+        f"`python -m bench.gossip`: {facts['cpu']}, {facts['cores usable']} cores, load {facts['load average']} at "
+        f"the beginning, {facts['python']}, commit {facts['commit']}; medians of {count} interleaved rounds. In rows "
+        f'with "{_HELD[2:]}" each of the two processes has one; in others the scheduler puts them where it likes.',
+        text,
+    )
+    RESULTS.joinpath(f"{name}.md").write_text("\n\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
