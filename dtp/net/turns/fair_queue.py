@@ -21,7 +21,7 @@ T = TypeVar("T")
 #: Seconds of processor time that count at most against whoever had more than others: who worked for an hour while
 #: nobody else wanted to has not to make up for it.
 MOST_AHEAD: Final = 0.25
-#: Seconds by which a source may be in front of others before it counts as ahead: as long as two turns may take.
+#: Seconds by which a source may be in front of others before it counts as ahead: as long as a few turns may take.
 LEEWAY: Final = 0.004
 #: Accounts and sources that are remembered when nobody uses them: who comes again doesn't begin anew.
 REMEMBERED: Final = 1024
