@@ -681,6 +681,7 @@ class Daemon:
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
             "connections": len(self._callers),
+            "half_open": 0 if self.listener is None else len(self.listener.half_open),
             "callers": [describe_caller(*each) for each in self._callers.items()] if callers else [],
             "exposed": [
                 {**exposed.get_status(now), **self.side.of_service(exposed.config)}

@@ -10,22 +10,22 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from random import randrange
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
-from dtp.errors import CarrierError, LimitError, LocalError
+from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address, check_service
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
-from dtp.net.held import BudgetHolder, HeldBudget, source_group
+from dtp.net.held import BudgetHolder, HeldBudget
+from dtp.net.parts.half_open import Crowded as Crowded
+from dtp.net.parts.half_open import HalfOpen
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
-from dtp.session.codes import CloseCode, HandshakeError, Refusal
+from dtp.session.codes import CloseCode, Refusal
 from dtp.session.codes import Refuse as Refuse
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
@@ -60,12 +60,6 @@ class Request:
 #: Looks at a request and raises `Refuse`, or lets it pass. May be a coroutine function. What it gives is the
 #: connection's `admission`, but for requests that come again.
 Admit = Callable[[Request], Awaitable[object] | object]
-
-
-class Crowded(LimitError):
-    """More carriers are half-open, or connections open, than `Limits` has: one of them has to go."""
-
-    code: ClassVar[str] = "crowded"
 
 
 #: Told where a carrier came from that came to nothing, and why: `Crowded`, `HandshakeError`, or `CarrierError` where
@@ -119,8 +113,6 @@ class Listener:
         self._services = services
         self._admit = admit
         self._listeners: list[CarrierListener] = []
-        self._half_open: dict[LinkDriver, asyncio.TimerHandle] = {}
-        self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}
         self._connections: dict[bytes, Connection] = {}
         #: What is kept for all who came in here; see `Limits.held`.
         self.held = HeldBudget[BudgetHolder](endpoint.limits.held, self._end_greedy)
@@ -128,6 +120,8 @@ class Listener:
         self._waiter: asyncio.Future[None] | None = None
         self._tasks = TaskSet()
         self._loop = asyncio.get_running_loop()
+        #: Carriers whose handshake isn't over.
+        self.half_open = HalfOpen(endpoint.limits, self._loop)
         self._closed = False
         #: What it says of itself to whoever asks for `dtp.net.presence.SERVICE`; None where it says nothing.
         self.presence: Announcing | None = Announcing(endpoint.identity)
@@ -203,50 +197,15 @@ class Listener:
     def _on_carrier(self, carrier: Carrier) -> None:
         handshake = ServerHandshake(self._endpoint, os.urandom)
         driver = LinkDriver(
-            self._loop, carrier, handshake, self._on_established, self._on_failed, self._handle_settled
+            self._loop, carrier, handshake, self._on_established, self._on_failed, self.half_open.discard
         )
-        source = source_group(carrier.source)
-        if len(self._connections) >= self._limits.connections or not self._room_for(source):
+        if len(self._connections) >= self._limits.connections or not self.half_open.make_room(carrier.source):
             self._say_failed(carrier.source, Crowded("too many half-open or open connections"))
             # Where a pre-shared key is wanted nobody hears anything without it.
             driver.refuse_handshake(Refusal.BUSY if self._endpoint.psk is None else None)
             return
-        self._half_open_now(driver)
+        self.half_open.add(driver)
         driver.start()
-
-    def _room_for(self, source: str) -> bool:
-        """Return True if one more may be half-open. One of this source, or of the one that holds most, goes: the lot
-        decides which. A flood from behind the same address throws out mostly its own then, while the oldest would be
-        whoever waits for an answer over a long way."""
-        limits, by_source = self._limits, self._half_open_by_source
-        crowd = by_source.get(source, {})
-        if len(crowd) < limits.half_open_per_source:
-            if len(self._half_open) < limits.half_open:
-                return True
-            crowd = max(by_source.values(), key=len, default={})
-        if not crowd:  # a limit is 0
-            return False
-        drawn = next(islice(crowd, randrange(len(crowd)), None))
-        drawn.abort(Crowded("others wanted to come in, and this one was half-open"))
-        return True
-
-    def _half_open_now(self, driver: LinkDriver) -> None:
-        source = driver.carrier.source
-        patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
-        expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
-        self._half_open[driver] = self._loop.call_later(patience, driver.abort, expired)
-        self._half_open_by_source.setdefault(source_group(source), {})[driver] = None
-
-    def _handle_settled(self, driver: LinkDriver) -> None:
-        """This carrier is no longer half-open."""
-        timer = self._half_open.pop(driver, None)
-        if timer is not None:
-            timer.cancel()
-            source = source_group(driver.carrier.source)
-            crowd = self._half_open_by_source[source]
-            del crowd[driver]
-            if not crowd:
-                del self._half_open_by_source[source]
 
     def _on_failed(self, driver: LinkDriver, error: Exception) -> None:
         self._say_failed(driver.carrier.source, error)
@@ -299,9 +258,9 @@ class Listener:
     def adopt(self, carrier: Carrier, established: Established, unsent: bytes, received: bytes) -> None:
         """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt_carrier`."""
         driver = LinkDriver(
-            self._loop, carrier, None, self._on_established, self._on_failed, self._handle_settled
+            self._loop, carrier, None, self._on_established, self._on_failed, self.half_open.discard
         )
-        self._half_open_now(driver)
+        self.half_open.add(driver)
         driver.adopt_carrier(established, unsent, received)
 
     def _resume_connection(self, driver: LinkDriver, established: Established) -> None:
@@ -433,7 +392,7 @@ class Listener:
             await listener.close()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        for driver in list(self._half_open):
+        for driver in self.half_open:
             if driver.connection is None:
                 driver.abort(CarrierError("the listener is closed"))
         connections = self.connections

@@ -193,24 +193,32 @@ def test_carriers_that_come_to_nothing(run):
 
     async def scenario(pair):
         async with Backend(echo) as backend:
-            pair.far = Daemon(pair.far_config(expose(backend.port)), FAR)
+            limits = replace(LIMITS, half_open_per_source=1)
+            pair.far = Daemon(pair.far_config(expose(backend.port)), FAR, limits=limits)
             await pair.far.start()
-            listener, refused = pair.far.listener, pair.far._door.refused
+
+            def half_open():
+                return pair.far.get_status()["half_open"]
+
+            def refused():
+                return pair.far.get_status()["refused"]
+
+            listener = pair.far.listener
             host, port = listener.urls[0].removeprefix("tcp://").split(":")
             _, looks = await asyncio.open_connection(host, int(port))
-            await until(lambda: listener._half_open)
+            await until(lambda: half_open() == 1)
             reset(looks)
-            await until(lambda: not listener._half_open)
-            assert not any(refused.values())
+            await until(lambda: not half_open())
+            assert not any(refused().values())
             _, garbage = await asyncio.open_connection(host, int(port))
             garbage.write(b"\0\4abcd")  # of the length that it says
-            await until(lambda: refused["handshake"])
+            await until(lambda: refused()["handshake"])
             garbage.close()
-            await until(lambda: not listener._half_open)
-            listener._limits = replace(LIMITS, half_open_per_source=0)
-            _, late = await asyncio.open_connection(host, int(port))
-            await until(lambda: refused["half-open"])
-            late.close()
-            assert refused == {"handshake": 1, "half-open": 1, "unknown-service": 0}
+            await until(lambda: not half_open())
+            late = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+            await until(lambda: refused()["half-open"])
+            for _, writer in late:
+                writer.close()
+            assert refused() == {"handshake": 1, "half-open": 1, "unknown-service": 0}
 
     run(scenario)

@@ -22,6 +22,7 @@ from dtp.daemon.observing import logs
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import expose as expose_module
 from dtp.daemon.relays import pool as pool_module
+from dtp.daemon.server import LIMITS
 
 from .conftest import Backend, echo
 from .programs import DTPD, PATIENCE
@@ -48,7 +49,7 @@ def test_a_caller_gets_through_a_flood_of_silent_ones(run):
             pair.near = type(near)(near.config, near.identity)
             await pair.near.start()
             assert await exchange(pair.port, b"hello") == b"hello"
-            assert len(pair.far.listener._half_open) <= pair.far._limits.half_open_per_source
+            assert len(pair.far.listener.half_open) <= LIMITS.half_open_per_source
             for _, writer in silent:
                 writer.close()
 
@@ -70,7 +71,7 @@ def test_garbage_is_survived(run):
                     await reader.read()
                     writer.close()
             assert await exchange(port, b"hello") == b"hello"
-            assert not pair.far.listener._half_open
+            assert not pair.far.listener.half_open
 
     run(scenario)
 

@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from dtp.daemon.policies import Moment
+from dtp.daemon.server import LIMITS
 from dtp.daemon.state import make
 from dtp.net.address import Address
 
@@ -254,14 +255,14 @@ async def say_wrong_things(pair, count, at_once):
         )
         if number // at_once % 20 == 0:
             assert await exchange(pair.port, b"hello") == b"hello"
-            await until(lambda: not pair.far.listener._half_open)
+            await until(lambda: not pair.far.listener.half_open)
             if before is None:
                 before = descriptors(), len(asyncio.all_tasks())
-    await until(lambda: not pair.far.listener._half_open)
+    await until(lambda: not pair.far.listener.half_open)
     assert await exchange(pair.port, b"hello") == b"hello"
     await pair.exposed.ledger.wait_empty()
     await until(lambda: descriptors() <= before[0] and len(asyncio.all_tasks()) <= before[1])
-    assert not pair.far.listener._half_open_by_source
+    assert not pair.far.listener.half_open.by_source
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=pytest.mark.long)])
@@ -296,11 +297,11 @@ def test_a_flood_of_handshakes_that_stop_halfway(run):
             pair.near = type(near)(near.config, near.identity)
             await pair.near.start()
             assert await exchange(pair.port, b"hello") == b"hello"
-            listener, limits = pair.far.listener, pair.far._limits
-            assert len(listener._half_open) <= limits.half_open_per_source
+            listener = pair.far.listener
+            assert len(listener.half_open) <= LIMITS.half_open_per_source
             for writer in flood:
                 writer.close()
-            await until(lambda: not listener._half_open)
+            await until(lambda: not listener.half_open)
 
     run(scenario)
 

@@ -179,7 +179,7 @@ def test_metrics_of_several_processes():
     workers = [{"up": True, "deaths": 1, "lost": 2, "worker": 0, "pid": os.getpid()},
                {"up": False, "deaths": 3, "lost": 4, "worker": 1, "pid": 0}]  # fmt: skip
     status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
-              "connections": 5, "callers": [], "exposed": [], "forwarded": [],
+              "connections": 5, "half_open": 3, "callers": [], "exposed": [], "forwarded": [],
               "refused": {"handshake": 7}}  # fmt: skip
     text = metrics.exposition(Mock(get_status=lambda **_: status)).decode()
     for line in (
@@ -190,6 +190,7 @@ def test_metrics_of_several_processes():
         "dtpd_lost_connections_total 6.0",
         'dtpd_refused_total{reason="handshake"} 7.0',
         "dtpd_callers 5.0",
+        "dtpd_half_open 3.0",
     ):
         assert f"\n{line}\n" in text
     found = {(sample.name, sample.labels["worker"]): sample.value for family in text_string_to_metric_families(text)
@@ -225,7 +226,7 @@ def test_probes_ask_about_no_caller(run, path):
 
 def test_what_the_daemon_goes_on_without_is_said_and_no_fault():
     status = {"identity": "dtp1", "uptime": 5, "draining": False, "reloads": 0, "state_up": False, "chain_up": True,
-              "connections": 0, "exposed": [], "forwarded": [], "refused": {}}  # fmt: skip
+              "connections": 0, "half_open": 0, "exposed": [], "forwarded": [], "refused": {}}  # fmt: skip
     answer = PATHS["/health"](Mock(get_status=lambda **_: status))
     assert answer.status == 200
     assert json.loads(answer.body) == {"healthy": True, "faults": [], "state_up": False, "chain_up": True}

@@ -75,8 +75,8 @@ async def test_silent_and_slow_strangers_are_thrown_out_in_time() -> None:
         assert asyncio.get_running_loop().time() - start == pytest.approx(DEFAULT.handshake, abs=0.5)
         assert silent.heard == slow.heard == b""
         assert half.heard.startswith(b"\x00")
-        assert not listener._half_open
-        assert not listener._half_open_by_source
+        assert not listener.half_open
+        assert not listener.half_open.by_source
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ async def test_flood_of_half_open_carriers_keeps_nobody_out() -> None:
         async with dtp.connect(listener.address()) as later:
             assert await roundtrip(later, b"hi") == b"hi"
         await asyncio.sleep(DEFAULT.handshake + 1)
-        assert not listener._half_open
-        assert not listener._half_open_by_source
+        assert not listener.half_open
+        assert not listener.half_open.by_source
 
 
 def test_strangers_that_were_refused_and_stay_make_room_for_others() -> None:
@@ -142,12 +142,12 @@ def test_strangers_that_were_refused_and_stay_make_room_for_others() -> None:
                 guests.append((reader, writer))
                 writer.write(b"GET / HTTP/1.1\r\n\r\n")
                 assert await reader.read() == b""
-                assert len(listener._half_open) == min(4, len(guests))
+                assert len(listener.half_open) == min(4, len(guests))
             async with dtp.connect(listener.address()) as connection:
                 assert await roundtrip(connection, b"hi") == b"hi"
                 for _, writer in guests:
                     writer.close()
-                while listener._half_open:
+                while listener.half_open:
                     await asyncio.sleep(0)
                 assert await roundtrip(connection, b"hi") == b"hi"
 
@@ -190,15 +190,15 @@ def test_a_flood_from_many_sources_keeps_nobody_out() -> None:
             async with contextlib.AsyncExitStack() as stack:
                 stack.callback(lambda: [writer.transport.abort() for writer in writers])
                 await asyncio.gather(*(flood(source) for source in sources))
-                while len(listener._half_open) < limits.half_open:
+                while len(listener.half_open) < limits.half_open:
                     await asyncio.sleep(0)  # the kernel has taken them, and the listener not yet
                 floods = asyncio.gather(*(flood(source) for source in sources))
                 for number in range(10):
                     async with dtp.connect(listener.address()) as connection:
                         assert await roundtrip(connection, b"%d" % number) == b"%d" % number
-                    assert len(listener._half_open) <= limits.half_open
+                    assert len(listener.half_open) <= limits.half_open
                 await floods
-                largest = max(map(len, listener._half_open_by_source.values()))
+                largest = max(listener.half_open.by_source.values())
                 assert largest <= limits.half_open_per_source
 
     asyncio.run(main())

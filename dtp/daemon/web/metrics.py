@@ -60,6 +60,9 @@ class DaemonCollector(Collector):
             refused.add_metric([reason], count)
         yield refused
         yield GaugeMetricFamily("dtpd_callers", "Connections from peers", value=status["connections"])
+        yield GaugeMetricFamily(
+            "dtpd_half_open", "Carriers whose handshake isn't over", value=status["half_open"]
+        )
         for key, what in (("state_up", "state"), ("chain_up", "chain")):
             if key in status:
                 yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {what} can be asked", value=status[key])

@@ -503,6 +503,7 @@ class Workers:
             "draining": self.draining,
             "reloads": self.reloads,
             "connections": found.get("connections", 0),
+            "half_open": found.get("half_open", 0),
             "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
             "bans": self._bans.get_status(time.time()),
