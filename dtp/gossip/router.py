@@ -422,6 +422,7 @@ class Router:
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
+                self._asking.on_arrived(parsed.id, neighbour, now)  # who told of it has kept its promise
             else:
                 assert state is not None
                 fresh[parsed.id] = parsed, state, is_past
@@ -447,8 +448,7 @@ class Router:
             return "message-oversize"
         wall = now + core.wall_offset
         if parsed.time_ms > (wall + limits.future) * 1000:
-            core.scores.count_misbehaviour(neighbour.key, 0.1)
-            return "message-future"
+            return "message-future"  # nobody is blamed, as for stale ones: it may be this side's clock that is wrong
         if is_past:
             left = neighbour.past_wanted.get(parsed.topic, 0)
             if not left or parsed.time_ms < state.history_since:
@@ -484,9 +484,9 @@ class Router:
         verdict: Verdict | None = Verdict.ACCEPT
         if state.validate is not None:
             if len(self._pending) >= core.limits.validating:
-                core.counts["validators-busy"] += (
-                    1  # not remembered: it may come again, when there is time for it
-                )
+                neighbour.gave = now  # as it promised, if it was asked
+                # Not remembered: it may come again, when there is time for it.
+                core.counts["validators-busy"] += 1
                 return
             verdict = state.validate(message)
         if verdict is None:

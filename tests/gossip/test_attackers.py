@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from dtp.gossip import frames
-from dtp.gossip.core import KNOWN_TOPICS
+from dtp.gossip.core import KNOWN_TOPICS, Verdict
 from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS
 from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks
-from dtp.testing.swarm import Swarm
+from dtp.testing.swarm import WALL, Swarm
 
 T = "weather"
 W = T.encode()
@@ -269,6 +269,85 @@ def test_a_flood_of_graft_and_prune_is_not_answered_for_ever(swarm, scene):
     assert node.router.counts["graft-in-backoff"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
     still_works(swarm, node, honest)
+
+
+@pytest.mark.parametrize(
+    ("frame", "what"), [(frames.graft(W), "graft"), (frames.prune(W, 60), "prune")], ids=["graft", "prune"]
+)
+def test_a_flood_of_one_topic_s_grafts_or_prunes_costs_whoever_sends_it(swarm, scene, frame, what):
+    node, honest, attacker = scene
+    for _ in range(DEFAULT.grafts):
+        attacker.send_frames(node, frame)
+    assert node.router.counts[f"{what}-flood"] == 0
+    for _ in range(100):
+        attacker.send_frames(node, frame)
+    assert node.router.counts[f"{what}-flood"] > 0
+    swarm.run_for(1)
+    assert any(each.peer == attacker.key for each in node.cut_off)
+    still_works(swarm, node, honest)
+
+
+def test_who_is_worth_little_is_neither_asked_nor_answered(swarm, scene):
+    node, honest, attacker = scene
+    held = honest.publish(T, b"held")
+    swarm.run_for(0.1)
+    node.router.set_application_score(attacker.key, DEFAULT_WEIGHTS.gossip - 10)
+    had = len(attacker.frames)
+    attacker.send_frames(node, frames.ihave(W, fake_ids(1)), frames.frame(Kind.IWANT, held))
+    swarm.run_for(0.1)
+    assert [kind for kind, _ in attacker.frames[had:] if kind in (Kind.IWANT, Kind.MESSAGE)] == []
+    assert (node.router.counts["ihave-low-score"], node.router.counts["iwant-low-score"]) == (1, 1)
+    still_works(swarm, node, honest)
+
+
+def test_messages_that_wait_for_a_slow_validator_are_bounded_and_can_come_again(swarm):
+    node, honest = swarm.add_node(limits=replace(DEFAULT, validating=10)), swarm.add_node(T)
+    asked = []
+    node.join(T, validate=lambda message: asked.append(message))
+    swarm.link_nodes(node, honest)
+    swarm.run_for(1)
+    for number in range(20):
+        honest.publish(T, b"%d" % number)
+    swarm.run_for(0.1)
+    assert (len(asked), node.router.counts["validators-busy"]) == (10, 10)
+    for _ in range(2):
+        for each in asked:
+            node.router.set_verdict(each.id, Verdict.ACCEPT, swarm.now)
+        swarm.flush_soon(node)
+        swarm.run_for(10)  # told of them again, it asks
+    assert sorted(node.data) == sorted(b"%d" % number for number in range(20))
+
+
+@pytest.mark.parametrize("wrong", [-3600, 3600])
+def test_a_node_whose_clock_is_wrong_by_an_hour_blames_nobody_and_hears_all_once_it_is_right(swarm, wrong):
+    others = [swarm.add_node(T) for _ in range(3)]
+    node = swarm.add_node(T)
+    swarm.link_all()
+    swarm.run_for(1)
+    node.router.set_wall(WALL + wrong)
+    for number in range(60):
+        for each in others:
+            each.publish(T, b"%d" % number)
+        swarm.run_for(1)
+    assert (node.data, [len(each.data) for each in others]) == ([], [120] * 3)
+    assert all(node.router.score_of(each.key) > DEFAULT_WEIGHTS.gossip for each in others)
+    assert not node.cut_off
+    node.router.set_wall(WALL)
+    others[0].publish(T, b"right")
+    swarm.run_for(1)
+    assert b"right" in node.data
+
+
+def test_who_gives_what_was_asked_for_is_not_blamed_for_this_side_s_slow_validator(swarm):
+    node, honest = swarm.add_node(limits=replace(DEFAULT, validating=1)), swarm.add_node(T)
+    node.join(T, validate=lambda message: None)
+    swarm.link_nodes(node, honest)
+    swarm.run_for(1)
+    for number in range(30):
+        honest.publish(T, b"%d" % number)
+        swarm.run_for(5)
+    assert node.router.counts["asked"] > 20
+    assert node.router.score_of(honest.key) >= 0
 
 
 def test_grafts_for_topics_that_are_not_here_are_not_answered(swarm, scene):
