@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import socket
-import sys
 
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from dtp.daemon.process import predecessors
 from dtp.daemon.process import program as process
 from dtp.daemon.process.predecessors import MOST, Farewell, Left, Predecessors
 
-from .test_daemon_process import answer, serve, until  # noqa: F401 - a fixture
+from .test_daemon_process import Launch, answer, command, serve, until  # noqa: F401 - a fixture
 
 
 class Heard:
@@ -194,18 +193,17 @@ def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypa
     path = tmp_path / "told"
     program = answer("b'1'")
     program[-1] += "; " + TOLD.format(path=str(path)) + HEARS
-    monkeypatch.setattr(sys, "orig_argv", program)
     caplog.set_level(logging.INFO)
 
     async def scenario(served, daemon):
         daemon.open_streams = 2
-        await served._answer_upgrade({"drain": grace})
+        await command(served, "upgrade", drain=grace)
         await until(lambda: hasattr(daemon, "grace"))
         assert daemon.grace == (process.LONGEST_GRACE if grace is None else grace)  # whatever the file says
         await asyncio.to_thread(_wait_for, path)
-        served._on_signal()
+        served.stop()
 
-    serve(scenario)
+    serve(scenario, Launch(program))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     (first,), (last,) = lines[0], lines[-1]
     assert (first["pid"], first["open"], first["by_name"], first["cut"]) == (os.getpid(), 2, {"api": 2}, 0)
@@ -221,11 +219,12 @@ def _wait_for(path):
 @pytest.mark.parametrize("grace", ["1h", True, -1, float("nan"), process.LONGEST_GRACE + 1])
 def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # noqa: F811
     async def scenario(served, daemon):
-        for command in (served._answer_upgrade, served._answer_drain):
+        for each in ("upgrade", "drain"):
             with pytest.raises(process.BadGrace):
-                await command({"drain": grace})
+                await command(served, each, drain=grace)
+        for _ in range(10):
+            await asyncio.sleep(0)
         assert daemon.asked == []
-        assert not served._stop.is_set()
 
     serve(scenario)
 

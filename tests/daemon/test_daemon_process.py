@@ -20,7 +20,9 @@ from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.policies.kept_bans import KeptBans
 from dtp.daemon.process import program as process
 from dtp.daemon.process import systemd
+from dtp.daemon.process.adopted import by_setting
 from dtp.daemon.process.control import Control, NotRunning, ask, path_of
+from dtp.daemon.process.successor import Launcher, UpgradeFailed
 from dtp.daemon.state.counted import Counted
 from dtp.errors import ConfigError
 
@@ -79,13 +81,32 @@ class Served:
         await self.may_close.wait()
 
 
+class Launch(Launcher):
+    """Runs another program as the successor; what it has started."""
+
+    def __init__(self, command, patience=30.0):
+        super().__init__(command, patience)
+        self.started = []
+
+    def start(self, socks, counted, told):
+        successor, ready = super().start(socks, counted, told)
+        self.started.append(successor)
+        return successor, ready
+
+
+def command(served, do, **fields):
+    """What the control socket does with it."""
+    return served.control.carry_out({"do": do, **fields})
+
+
 @pytest.fixture
 def serve(tmp_path, short, monkeypatch):
     """Run `scenario(process, daemon)` while a process serves by a file with one forward."""
     monkeypatch.setattr(logs, "set_up", Mock())
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
-    def run_it(scenario):
+    def run_it(scenario, launcher=None):
+        launcher = launcher or Launch([])
         path = tmp_path / "dtpd.toml"
         path.write_text(
             f'[identity]\nfile = "me.pem"\n[daemon]\ncontrol = "{short}/c.sock"\n'
@@ -95,7 +116,7 @@ def serve(tmp_path, short, monkeypatch):
         async def main():
             async with asyncio.timeout(120):
                 daemon = Served(config(tmp_path, path.read_text()))
-                served, ready = process.Process(daemon.config, daemon), asyncio.Event()
+                served, ready = process.Process(daemon.config, daemon, launcher), asyncio.Event()
                 running = asyncio.create_task(served.run(lambda _: ready.set()))
                 await asyncio.wait(
                     (running, asyncio.create_task(ready.wait())), return_when="FIRST_COMPLETED"
@@ -104,10 +125,10 @@ def serve(tmp_path, short, monkeypatch):
                     await scenario(served, daemon)
                 finally:
                     daemon.drained.set()
-                    served._stop.set()
+                    served.stop()
                     await running
-                    if served._successor is not None:
-                        served._successor.wait()
+                    for successor in launcher.started:
+                        successor.wait()
 
         asyncio.run(main())
 
@@ -237,12 +258,22 @@ def test_sockets_of_a_process_that_hands_them_over_otherwise(monkeypatch, said):
         systemd.listening_sockets()
 
 
-def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
-    told = Mock(side_effect=[systemd.ManagerAway("away"), None, asyncio.CancelledError])
-    monkeypatch.setattr(systemd, "notify", told)
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(process.Process._feed_watchdog(None, 0))
-    assert told.call_count == 3
+def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch, short, caplog):
+    place = str(short / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", place)
+
+    async def main():
+        telling = asyncio.create_task(systemd.tell_alive(0))
+        await until(lambda: "can't be told" in caplog.text)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.setblocking(False)
+            manager.bind(place)
+            assert await asyncio.get_running_loop().sock_recv(manager, 100) == b"WATCHDOG=1"
+            telling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await telling
+
+    asyncio.run(main())
 
 
 def test_a_manager_at_an_abstract_socket(monkeypatch):
@@ -294,19 +325,20 @@ def test_who_can_not_be_banned(serve):
     async def scenario(served, daemon):
         for caller, seconds in (("*", None), ("alice", None), (None, 1), ("0x" + "1" * 64, "1h")):
             with pytest.raises(process.CantBan):
-                await served._answer_ban({"caller": caller, "seconds": seconds})
+                await command(served, "ban", caller=caller, seconds=seconds)
 
     serve(scenario)
 
 
-def test_a_ban_that_the_next_start_will_not_know_is_said(serve):
+def test_a_ban_that_the_next_start_will_not_know_is_said(serve, tmp_path):
     """The data folder can't be written: it holds here until the daemon stops."""
 
     async def scenario(served, daemon):
-        assert (await served._answer_ban({"caller": str(NEAR.id)}))["unkept"] is None
-        served._kept._path.unlink()
-        served._kept._path.mkdir()  # no file can be put in its place
-        assert "Is a directory" in (await served._answer_ban({"caller": str(NEAR.id)}))["unkept"]
+        assert (await command(served, "ban", caller=str(NEAR.id)))["unkept"] is None
+        (file,) = (tmp_path / "data").rglob("*.json")
+        file.unlink()
+        file.mkdir()  # no file can be put in its place
+        assert "Is a directory" in (await command(served, "ban", caller=str(NEAR.id)))["unkept"]
 
     serve(scenario)
 
@@ -324,9 +356,8 @@ def answer(said):
 
 
 @pytest.mark.parametrize("second", ["upgrade", "reload"])
-def test_what_comes_after_an_upgrade_is_refused(serve, monkeypatch, second):
+def test_what_comes_after_an_upgrade_is_refused(serve, second):
     """Else two processes would serve in the place of one, each with half of those who come."""
-    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
 
     async def scenario(served, daemon):
         place = Path(served.control.place.removeprefix("unix:"))
@@ -337,40 +368,39 @@ def test_what_comes_after_an_upgrade_is_refused(serve, monkeypatch, second):
         assert daemon.asked.count("hand over") == 1
         assert "reload" not in daemon.asked
 
-    serve(scenario)
+    serve(scenario, Launch(answer("b'1'")))
 
 
-def test_an_upgrade_waits_for_a_reload(serve, monkeypatch):
-    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
-
+def test_an_upgrade_waits_for_a_reload(serve):
     async def scenario(served, daemon):
         daemon.may_reload.clear()
-        reload = asyncio.create_task(served._answer_reload({}))
+        reload = asyncio.create_task(command(served, "reload"))
         await until(lambda: daemon.asked)
-        upgrade = asyncio.create_task(served._answer_upgrade({}))
+        upgrade = asyncio.create_task(command(served, "upgrade"))
         await asyncio.sleep(0)
         daemon.may_reload.set()
         await asyncio.gather(reload, upgrade)
         assert daemon.asked[:3] == ["reload", "reloaded", "hand over"]
 
-    serve(scenario)
+    serve(scenario, Launch(answer("b'1'")))
 
 
 def test_nothing_changes_while_it_drains(serve, caplog):
     """SIGHUP in the last minute opens no place, and what is open still has its time, however often it is told."""
 
     async def scenario(served, daemon):
-        await served._answer_drain({})
-        for change in (served._answer_reload, served._answer_upgrade):
+        await command(served, "drain")
+        for change in ("reload", "upgrade"):
             with pytest.raises(process.AboutToEnd):
-                await change({})
-        await served._reload_and_log()
-        await served._answer_drain({})
+                await command(served, change)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: "not reloaded" in caplog.text)
+        await command(served, "drain")
         daemon.on_fenced()
         for _ in range(10):
             await asyncio.sleep(0)
         assert daemon.asked == ["drain"]
-        served._on_signal()
+        os.kill(os.getpid(), signal.SIGTERM)
         await until(lambda: "close" in daemon.asked)
 
     serve(scenario)
@@ -378,32 +408,26 @@ def test_nothing_changes_while_it_drains(serve, caplog):
 
 
 @pytest.mark.parametrize("script", [answer("b''"), [sys.executable, "-c", f"{SUCCESSOR}{STAYS}"]])
-def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
+def test_a_successor_that_does_not_serve_is_gone(serve, script):
     """Whether it ends, or takes its time and this process is told to end meanwhile."""
-    start, started = process._start_successor, []
-    monkeypatch.setattr(sys, "orig_argv", script)
-    monkeypatch.setattr(
-        process, "_start_successor", lambda *told: started.append(start(*told)) or started[-1]
-    )
+    launcher = Launch(script)
 
     async def scenario(served, daemon):
-        upgrade = asyncio.create_task(served._answer_upgrade({}))
+        upgrade = asyncio.create_task(command(served, "upgrade"))
         if script[-1].endswith(STAYS):
-            await until(lambda: started)
-            served._on_signal()
-        with pytest.raises(process.UpgradeFailed):
+            await until(lambda: launcher.started)
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(UpgradeFailed):
             await upgrade
-        assert started[0][0].returncode is not None
+        assert launcher.started[0].returncode is not None
         assert "hand over" not in daemon.asked
 
-    serve(scenario)
+    serve(scenario, launcher)
 
 
-def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, monkeypatch):
+def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve):
     """The end of the pipe tells it that this process gives way: it would take over what stays here."""
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", STAYS])
-    monkeypatch.setattr(process, "UPGRADE", 0.01)
-    start, codes = process._start_successor, []
+    codes = []
 
     class Watched:
         def __init__(self, successor, ready):
@@ -416,18 +440,17 @@ def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, monkeypatch
             codes.append(self.successor.returncode)
             self.ready.close()
 
-    def started(*told):
-        successor, ready = start(*told)
-        return successor, Watched(successor, ready)
-
-    monkeypatch.setattr(process, "_start_successor", started)
+    class Watching(Launch):
+        def start(self, socks, counted, told):
+            successor, ready = super().start(socks, counted, told)
+            return successor, Watched(successor, ready)
 
     async def scenario(served, daemon):
-        with pytest.raises(process.UpgradeFailed):
-            await served._answer_upgrade({})
+        with pytest.raises(UpgradeFailed):
+            await command(served, "upgrade")
         assert codes == [-signal.SIGKILL]
 
-    serve(scenario)
+    serve(scenario, Watching([sys.executable, "-c", STAYS], patience=0.01))
 
 
 def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(serve, monkeypatch):
@@ -446,13 +469,13 @@ def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(serve,
     serve(scenario)
 
 
-def test_bans_outlive_a_stop(serve, monkeypatch):
+def test_bans_outlive_a_stop(serve, monkeypatch, tmp_path):
     """Also of a process that was killed after one; whoever takes over from another is told by that."""
     banned = str(NEAR.id)
 
     async def ban(served, daemon):
         assert daemon.export_counts() == Counted()
-        await served._answer_ban({"caller": banned})
+        await command(served, "ban", caller=banned)
         assert KeptBans.of_config(daemon.config.path).read_bans() == Counted(
             {banned: FOR_EVER}, kept_in="here"
         )
@@ -464,8 +487,8 @@ def test_bans_outlive_a_stop(serve, monkeypatch):
 
     async def begin_without(served, daemon):
         assert daemon.export_counts() == Counted()
-        assert not KeptBans.of_config(daemon.config.path)._path.exists()
-        await served._answer_ban({"caller": banned})
+        assert not list((tmp_path / "data").rglob("*.json"))
+        await command(served, "ban", caller=banned)
 
     async def take_over(served, daemon):
         assert daemon.export_counts() == Counted()
@@ -480,12 +503,13 @@ def test_bans_outlive_a_stop(serve, monkeypatch):
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 99}', b"\xff", None])
 def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
-    kept = KeptBans(tmp_path / "data" / "bans.json")
+    file = tmp_path / "data" / "bans.json"
+    kept = KeptBans(file)
     if data is None:
         (tmp_path / "data").write_bytes(b"no folder")
     else:
         kept.write_bans(Counted({"dtp1a": FOR_EVER}))
-        kept._path.write_bytes(data)
+        file.write_bytes(data)
     assert kept.read_bans() == Counted()
     assert "bans for the next start can't be read" in caplog.text
     kept.write_bans(Counted({"dtp1a": FOR_EVER}))
@@ -494,19 +518,16 @@ def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
     else:
         assert kept.read_bans().bans == {"dtp1a": FOR_EVER}
         assert os.listdir(tmp_path / "data") == ["bans.json"]
-        assert stat.S_IMODE(kept._path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_a_successor_that_takes_too_long_is_gone(serve, monkeypatch):
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", STAYS])
-    monkeypatch.setattr(process, "UPGRADE", 0.01)
-
+def test_a_successor_that_takes_too_long_is_gone(serve):
     async def scenario(served, daemon):
-        with pytest.raises(process.UpgradeFailed):
-            await served._answer_upgrade({})
+        with pytest.raises(UpgradeFailed):
+            await command(served, "upgrade")
         assert "hand over" not in daemon.asked
 
-    serve(scenario)
+    serve(scenario, Launch([sys.executable, "-c", STAYS], patience=0.01))
 
 
 def test_the_watchdog_is_the_successor_s_too(monkeypatch):
@@ -515,8 +536,7 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     assert systemd.watchdog_interval() == 1.5
     script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script])
-    successor, ready = process._start_successor({}, Counted(), {})
+    successor, ready = Launcher([sys.executable, "-c", script]).start({}, Counted(), {})
     with ready:
         assert ready.read() == b"1.5"
     successor.wait()
@@ -540,16 +560,15 @@ def test_a_daemon_is_closed_whatever_becomes_of_its_figures(serve, monkeypatch):
 @pytest.mark.parametrize("what", ["reload", "upgrade", "drain"])
 def test_a_manager_that_is_away_changes_nothing(serve, monkeypatch, caplog, what):
     """What was asked for is done: else a reload would fail, and after an upgrade two processes would serve."""
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", f"{SUCCESSOR}os.write(tell, b'1')"])
 
     async def scenario(process, daemon):
         monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
-        await getattr(process, f"_answer_{what}")({})
+        await command(process, what)
         await asyncio.sleep(0)
         asked = {"reload": ["reload", "reloaded"], "upgrade": ["hand over"], "drain": []}
         assert daemon.asked[: len(asked[what])] == asked[what]
 
-    serve(scenario)
+    serve(scenario, Launch(answer("b'1'")))
     assert "$NOTIFY_SOCKET ('/nowhere/notify') can't be told" in caplog.text
 
 
@@ -565,7 +584,7 @@ def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, mo
             else:
                 monkeypatch.delenv(systemd.READY)
                 stack.enter_context(pytest.raises(ConfigError, match="handed over"))
-            assert process._by_setting(config(tmp_path, text), "unix:/x", [(name, sock)]) == {}
+            assert by_setting(config(tmp_path, text), "unix:/x", [(name, sock)]) == {}
             assert sock.fileno() < 0
             assert f"{name} is in the file no more" in caplog.text
 
@@ -590,7 +609,7 @@ to = "dtp://alice/api"
 """
         handed = [("127.0.0.1:0", one), ("tcp://127.0.0.1:0", other), ("web 127.0.0.1:0", page)]
         handed.append((f"tcp://127.0.0.1:{port}", moved))
-        assert process._by_setting(config(tmp_path, text), "unix:/x", handed) == {
+        assert by_setting(config(tmp_path, text), "unix:/x", handed) == {
             "127.0.0.1:0": [one],
             "tcp://127.0.0.1:0": [other],
             "web 127.0.0.1:0": [page],
@@ -599,27 +618,26 @@ to = "dtp://alice/api"
 
 
 @pytest.mark.parametrize("state", [None, "sqlite:///tmp/state.db"])
-def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, monkeypatch, state):
+def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, state):
     """It holds here at once, and what was handed over is older; the successor's state may be another."""
     told = []
-    monkeypatch.setattr(sys, "orig_argv", answer("b'1'"))
-    start = process._start_successor
+    running = []
+
+    class Banning(Launch):
+        def start(self, socks, counted, rest):
+            told.append(counted)
+            told.append(asyncio.ensure_future(command(running[0], "ban", caller="0x" + "1" * 64)))
+            return super().start(socks, counted, rest)
 
     async def scenario(served, daemon):
+        running.append(served)
         daemon.config = replace(daemon.config, state=state)
         daemon.ban = AsyncMock()
         daemon.export_counts = lambda: Counted(bans={"dtp1a": 1e12})
-
-        def begin(socks, counted, *rest):
-            told.append(counted)
-            told.append(asyncio.ensure_future(served._answer_ban({"caller": "0x" + "1" * 64})))
-            return start(socks, counted, *rest)
-
-        monkeypatch.setattr(process, "_start_successor", begin)
-        await served._answer_upgrade({})
+        await command(served, "upgrade")
         with pytest.raises(process.AboutToEnd, match="ask again"):
             await told[1]
         daemon.ban.assert_awaited_once()
         assert told[0] == Counted(bans={"dtp1a": 1e12})
 
-    serve(scenario)
+    serve(scenario, Banning(answer("b'1'")))

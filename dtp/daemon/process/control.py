@@ -45,6 +45,12 @@ class UntrustedFolder(LocalError):
     code = "untrusted-folder"
 
 
+class UnknownCommand(LocalError):
+    """Somebody asked for a command that there isn't."""
+
+    code = "unknown"
+
+
 class CommandFailed(PeerError):
     """The daemon was asked and could not; the message is its own."""
 
@@ -181,15 +187,19 @@ class Control:
             request = json.loads(line)
         except ValueError:
             return {"error": {"code": "malformed", "message": "this is no JSON"}}
-        do = request.get("do") if isinstance(request, dict) else None
-        command = self._commands.get(do) if isinstance(do, str) else None
-        if command is None:
-            known = ", ".join(self._commands)
-            return {"error": {"code": "unknown", "message": f"there is no such command; known: {known}"}}
         try:
-            return {"ok": await command(request)}
+            return {"ok": await self.carry_out(request if isinstance(request, dict) else {})}
         except DtpError as error:
             return {"error": {"code": error.code, "message": str(error)}}
+
+    async def carry_out(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the command answers that `request` names by `do`. Raises `UnknownCommand`, and what the command
+        raises."""
+        do = request.get("do")
+        command = self._commands.get(do) if isinstance(do, str) else None
+        if command is None:
+            raise UnknownCommand(f"there is no such command; known: {', '.join(self._commands)}")
+        return await command(request)
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import resource
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -26,24 +24,23 @@ from dtp.daemon.observing import logs
 from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.policies.kept_bans import KeptBans
 from dtp.daemon.process import systemd
+from dtp.daemon.process.adopted import by_setting, page_setting
 from dtp.daemon.process.control import Control, path_of
 from dtp.daemon.process.predecessors import (
-    BEFORE,
     Farewell,
     Left,
     Predecessors,
-    ends_text,
     inherited_ends,
 )
-from dtp.daemon.relays.sockets import name_of
+from dtp.daemon.process.successor import Launcher, UpgradeFailed
 from dtp.daemon.server import Daemon
-from dtp.daemon.state.counted import COUNTED, NOTHING, Counted, file_of, inherited
+from dtp.daemon.state.counted import NOTHING, Counted, inherited
 from dtp.daemon.state.table import Table
 from dtp.daemon.web.server import WebServer
 from dtp.daemon.workers.parent import Workers
 from dtp.daemon.workers.worker import main_of
 from dtp.daemon.workers.zygote import Zygote
-from dtp.errors import ConfigError, DtpError, LocalError
+from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.plurals import count_of
@@ -56,16 +53,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("dtpd")
 
 
-#: Seconds for a new process to begin to serve.
-UPGRADE = 30.0
 #: Seconds for what is open, at most: a month, as of a long database session. It is what an upgrade gives.
 LONGEST_GRACE = 31 * 86400.0
-
-
-class UpgradeFailed(LocalError):
-    """The process that was to take over didn't; the old one serves as before."""
-
-    code = "upgrade-failed"
 
 
 class AboutToEnd(LocalError):
@@ -137,8 +126,8 @@ class Process:
     SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
     """
 
-    def __init__(self, config: Config, daemon: Serving) -> None:
-        """`daemon` is what `serving` made."""
+    def __init__(self, config: Config, daemon: Serving, launcher: Launcher | None = None) -> None:
+        """`daemon` is what `serving` made; `launcher` starts the process that takes over."""
         self._path: Path = config.path
         self.daemon = daemon
         self._stop = asyncio.Event()
@@ -147,6 +136,7 @@ class Process:
         self._hurry = asyncio.Event()
         #: What the end waits for, such as claims.
         self._closing: asyncio.Task[None] | None = None
+        self._launcher = launcher or Launcher()
         #: The process that has taken the place of this one.
         self._successor: subprocess.Popen[bytes] | None = None
         #: Processes whose place was taken, and what tells the next one what is open here.
@@ -179,18 +169,18 @@ class Process:
         """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(
             signal.SIGHUP, lambda: self._tasks.start(self._reload_and_log(), name="dtpd-reload")
         )
-        adopted = _by_setting(self.daemon.config, self.control.place, systemd.listening_sockets())
+        adopted = by_setting(self.daemon.config, self.control.place, systemd.listening_sockets())
         await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
         figures = None
         try:
             counted = inherited() if systemd.replaces() else self._kept.read_bans()
             await self.daemon.start(adopted, counted)
             if self.web is not None:
-                await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
+                await self.web.start(adopted.get(page_setting(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
             for heard, teller in inherited_ends().items():
                 self._tasks.start(self._before.listen_to(heard, teller), name="dtpd-before")
@@ -199,7 +189,7 @@ class Process:
             elif counted.bans:
                 self._tasks.start(self.daemon.take_over(), name="dtpd-take-over")
             if (interval := systemd.watchdog_interval()) is not None:
-                self._dog = SupervisedTask(partial(self._feed_watchdog, interval), name="dtpd-watchdog")
+                self._dog = SupervisedTask(partial(systemd.tell_alive, interval), name="dtpd-watchdog")
                 self._dog.start()
             figures = self._tell_figures()
             ready(self)
@@ -279,17 +269,13 @@ class Process:
     def _make_left(self) -> Left:
         return Left.from_status(self.daemon.get_status(callers=False), self.daemon.open_streams, self._until)
 
-    def _on_signal(self) -> None:
+    def stop(self) -> None:
+        """Drain and end, as a signal says. The second time what is open is cut off; while it closes, that ends."""
         if self._closing is not None:  # a chain or a database may keep it waiting
             self._closing.cancel()
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
-
-    async def _feed_watchdog(self, interval: float) -> None:
-        while True:
-            systemd.tell("WATCHDOG=1")
-            await asyncio.sleep(interval)
 
     # ---- commands -----------------------------------------------------------------------------------------
 
@@ -371,13 +357,13 @@ class Process:
         """Return the process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
-            socks[_of_web(self.daemon.config)] = self.web.sockets
+            socks[page_setting(self.daemon.config)] = self.web.sockets
         mine, theirs = socket.socketpair()
         self._before.pause_reading()
         try:
             with theirs:
                 told = self._before.ends | {theirs.fileno(): os.getpid()}
-                successor, ready = _start_successor(socks, self.daemon.export_counts(), told)
+                successor, ready = self._launcher.start(socks, self.daemon.export_counts(), told)
         except UpgradeFailed:
             self._before.go_on()
             mine.close()
@@ -403,7 +389,9 @@ class Process:
         told = start_task(_read(ready.fileno()), name="dtpd-ready")
         stopped = start_task(self._stop.wait(), name="dtpd-stop")
         try:
-            await asyncio.wait((told, stopped), timeout=UPGRADE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (told, stopped), timeout=self._launcher.patience, return_when=asyncio.FIRST_COMPLETED
+            )
             return told.done() and bool(told.result()) and not stopped.done()
         finally:
             told.cancel()
@@ -466,70 +454,7 @@ def _grace_of(request: Mapping[str, Any]) -> float | None:
     return float(grace)
 
 
-def _start_successor(
-    socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: Mapping[int, int]
-) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """This program, started anew with copies of `socks` and of the descriptors in `told`, over which it hears what is
-    open here and in processes before; and a pipe that says when it serves, or ends."""
-    file, named = file_of(counted)
-    read, write = os.pipe()
-    numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
-    environment = {
-        **os.environ,
-        systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
-        systemd.READY: str(write),
-        COUNTED: named,
-        BEFORE: ends_text(told),
-    }
-    environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
-    try:
-        process = subprocess.Popen(
-            sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno(), *told)
-        )
-    except OSError as error:
-        os.close(read)
-        raise UpgradeFailed(f"{sys.orig_argv[0]} can't be started: {error.strerror}") from error
-    finally:
-        os.close(write)
-        file.close()
-    return process, os.fdopen(read, "rb")
-
-
 def _raise_descriptors() -> None:
     """A relay takes one descriptor: use all that the system lets us have without asking."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _of_web(config: Config) -> str:
-    """Return the page's setting, as `_by_setting` names it: a forward may have the same place."""
-    return f"web {config.web}"
-
-
-def _by_setting(
-    config: Config, control: str, socks: Iterable[tuple[str, socket.socket]]
-) -> dict[str, list[socket.socket]]:
-    """Return the sockets that are open already by the setting that means them: the one that they were opened for (the
-    kernel chose the port, or a name stands for the address), else the one with their place.
-
-    `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
-    """
-    places = {forward.name: forward.name for forward in config.forward}
-    places |= {url: values.place_of(url) for url in config.listen}
-    places[control] = control
-    if config.web is not None:
-        places[_of_web(config)] = str(config.web)
-    wanted = {place: setting for setting, place in places.items()}
-    found: dict[str, list[socket.socket]] = {}
-    for setting, sock in socks:
-        name = f"udp:{name_of(sock)}" if sock.type == socket.SOCK_DGRAM else name_of(sock)
-        meant = setting if setting in places else wanted.get(name)
-        if meant is not None:
-            found.setdefault(meant, []).append(sock)
-        elif systemd.replaces():
-            log.warning("%s is in the file no more: nobody listens there now", name)
-            sock.close()
-        else:
-            known = ", ".join(wanted)
-            raise ConfigError(f"a socket at {name} was handed over, and the configuration has {known}")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -59,6 +60,13 @@ def watchdog_interval() -> float | None:
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     wanted = microseconds.isdecimal() and os.environ.get(WATCHED, str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 2e6 if wanted else None
+
+
+async def tell_alive(interval: float) -> None:
+    """Tell the watchdog every so many seconds that this process lives, until cancelled."""
+    while True:
+        tell("WATCHDOG=1")
+        await asyncio.sleep(interval)
 
 
 #: Set for a process that takes over from one that is replaced: descriptors with the settings that they were opened

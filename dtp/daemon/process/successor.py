@@ -1,0 +1,62 @@
+"""The process that takes the place of this one: the same program with the same sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from dtp.daemon.process import systemd
+from dtp.daemon.process.predecessors import BEFORE, ends_text
+from dtp.daemon.state.counted import COUNTED, Counted, file_of
+from dtp.errors import LocalError
+
+
+class UpgradeFailed(LocalError):
+    """The process that was to take over didn't; the old one serves as before."""
+
+    code = "upgrade-failed"
+
+
+class Launcher:
+    """Starts it. `patience`: seconds until it has to serve."""
+
+    def __init__(self, command: Sequence[str] | None = None, patience: float = 30.0) -> None:
+        """`command` is what is run, by default as this process was."""
+        self._command = list(command or sys.orig_argv)
+        self.patience = patience
+
+    def start(
+        self, socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: Mapping[int, int]
+    ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+        """Return this program, started anew with copies of `socks` and of the descriptors in `told`, over which it
+        hears what is open here and in processes before; and a pipe that says when it serves, or ends.
+
+        Raises `UpgradeFailed`.
+        """
+        file, named = file_of(counted)
+        read, write = os.pipe()
+        numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
+        environment = {
+            **os.environ,
+            systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
+            systemd.READY: str(write),
+            COUNTED: named,
+            BEFORE: ends_text(told),
+        }
+        environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
+        try:
+            process = subprocess.Popen(
+                self._command, env=environment, pass_fds=(*numbers, write, file.fileno(), *told)
+            )
+        except OSError as error:
+            os.close(read)
+            raise UpgradeFailed(f"{self._command[0]} can't be started: {error.strerror}") from error
+        finally:
+            os.close(write)
+            file.close()
+        return process, os.fdopen(read, "rb")
