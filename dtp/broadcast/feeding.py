@@ -7,18 +7,21 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
 from dtp.broadcast.held import HeldSegment, HeldSegments
+from dtp.broadcast.ranking import Listener, Ranking, Standing
 from dtp.broadcast.rooms import Rooms
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
+from dtp.net.held import source_group
 from dtp.net.stream import Stream
 from dtp.tasks import TaskSet, start_task
 
@@ -36,12 +39,33 @@ _STREAMS: Final = 8
 _ROOMS: Final = 0.1
 #: Seconds between two words that this side is there.
 _TELL: Final = 1.0
+#: Seconds that a listener has to go which lost its place.
+_LEAVE: Final = 1.0
+#: Listeners that are measured at a time.
+_MEASURED: Final = 4
 
 
 #: Who is refused a key for one of these may buy it, where keys are sold.
 _MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
 #: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
+#: Returns whether a listener serves others at these addresses.
+Measure = Callable[[PeerId, Sequence[str]], Awaitable[bool]]
+
+
+async def _believe(peer: PeerId, addresses: Sequence[str]) -> bool:
+    return True
+
+
+@dataclass(slots=True, eq=False)
+class _Served:
+    """A listener that has a place."""
+
+    who: Listener
+    #: Passes when it has lost its place and doesn't go.
+    limit: asyncio.Timeout
+    #: Set while it is to be measured.
+    doubted: asyncio.Event
 
 
 class Feeder:
@@ -52,25 +76,42 @@ class Feeder:
     """
 
     def __init__(
-        self, held: HeldSegments, me: PeerId, *, fan_out: int = FAN_OUT, ask_keys: AskKeys | None = None
+        self,
+        held: HeldSegments,
+        me: PeerId,
+        *,
+        fan_out: int = FAN_OUT,
+        ask_keys: AskKeys | None = None,
+        measure: Measure = _believe,
     ) -> None:
-        """`ask_keys` is the producer's: others have no keys to give."""
+        """`ask_keys` is the producer's: others have no keys to give. `measure` says who serves others, where there
+        are more listeners than places; without it they are believed."""
         self.held = held
         self._ask_keys = ask_keys
         #: Where keys are sold to those who get none otherwise; "" where they aren't.
         self.keys_sold_at = ""
         self._open: Counter[Connection] = Counter()
-        self.fan_out = fan_out
+        self._ranking = Ranking[Stream](fan_out)
+        self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
         self._me = me
         self._above: tuple[PeerId, ...] = ()
         self._elsewhere: Callable[[], Sequence[str]] = tuple
-        self._listeners: dict[Stream, tuple[str, ...]] = {}
+        self._listeners: dict[Stream, _Served] = {}
         self._rooms = Rooms()
         self._went = asyncio.Event()
         self._finishing = set[Stream]()
         self._leaving = False
         #: Bytes of pieces that were written, to all.
         self.sent = 0
+
+    @property
+    def fan_out(self) -> int:
+        """How many may listen here; one more for a moment, while it is seen whether it serves others."""
+        return self._ranking.places
+
+    @fan_out.setter
+    def fan_out(self, places: int) -> None:
+        self._ranking.places = places
 
     @property
     def listeners(self) -> int:
@@ -145,29 +186,87 @@ class Feeder:
             elif not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
             elif hello.count:
-                await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
-            elif self.listeners >= self.fan_out:
-                sent = self._rooms.choose_places()
-                frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._other_addresses(stream))))))
+                who = _describe(connection, hello)
+                await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE), who)
             else:
-                self._listeners[stream] = _own(connection.peer, hello.addresses)
-                hearing = start_task(self._hear_rooms(stream), name="dtp-show-rooms")
-                try:
-                    await self._feed_listener(stream, hello, None)
-                finally:
-                    hearing.cancel()
-                    await asyncio.gather(hearing, return_exceptions=True)
+                await self._serve_listener(stream, hello, _describe(connection, hello))
             stream.write_eof()
             await stream.flush()
         except (ShowMessageError, TimeoutError) as fault:
-            log.info("%s is no listener: %s", connection.peer.short, fault)
+            log.info("%s is no listener: %s", connection.peer.short, fault or "too slow")
             stream.reset()
         except DtpError as fault:
             log.debug("%s went: %s", connection.peer.short, fault)
         finally:
-            self._listeners.pop(stream, None)
-            self._rooms.forget_places(stream)
-            self._went.set()
+            self._forget_listener(stream)
+
+    # ---- who has a place ------------------------------------------------------------------------------------
+
+    async def _serve_listener(self, stream: Stream, hello: m.Hello, who: Listener) -> None:
+        """Feed one who comes, if it gets a place, for as long as it has it."""
+        now = _now()
+        if not self._ranking.may_enter(who, now):
+            self._say_full(stream)
+            self._doubt_listeners(now)
+            return
+        self._ranking.add(stream, who)
+        async with asyncio.timeout(None) as limit:
+            served = self._listeners[stream] = _Served(who, limit, asyncio.Event())
+            beside = [
+                start_task(self._hear_rooms(stream, who), name="dtp-show-rooms"),
+                start_task(self._measure_doubted(stream, served), name="dtp-show-measure"),
+            ]
+            if self.listeners > self.fan_out:
+                served.doubted.set()
+            self._hand_on_surplus()
+            try:
+                await self._feed_listener(stream, hello)
+            finally:
+                for each in beside:
+                    each.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+
+    def _doubt_listeners(self, now: float) -> None:
+        """Have those measured who only say that they serve others: somebody else wants their places."""
+        for standing, stream in self._ranking.list_standings(now):
+            if standing is Standing.SAYS:
+                self._listeners[stream].doubted.set()
+
+    async def _measure_doubted(self, stream: Stream, served: _Served) -> None:
+        """Measure a listener each time that others want its place."""
+        who = served.who
+        while True:
+            await served.doubted.wait()
+            while self.held.live_start(0) is None:  # there is nothing that it could send
+                await self.held.wait_change()
+            async with self._measuring:
+                serves = await self._measure(who.peer, who.addresses)
+            served.doubted.clear()
+            self._ranking.note_measured(who, serves, _now())
+            if not serves:
+                self._rooms.forget_places(stream)
+            self._hand_on_surplus()
+
+    def _hand_on_surplus(self) -> None:
+        """Tell the one too many that its place is somebody else's, and where others are."""
+        stream = self._ranking.find_surplus(_now())
+        if stream is None:
+            return
+        limit = self._listeners[stream].limit
+        with contextlib.suppress(DtpError):  # it is gone: its task says so
+            self._say_full(stream)
+        self._forget_listener(stream)
+        limit.reschedule(_now() + _LEAVE)
+
+    def _say_full(self, stream: Stream) -> None:
+        sent = self._rooms.choose_places()
+        frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._other_addresses(stream))))))
+
+    def _forget_listener(self, stream: Stream) -> None:
+        self._listeners.pop(stream, None)
+        self._ranking.remove(stream)
+        self._rooms.forget_places(stream)
+        self._went.set()
 
     async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
@@ -180,13 +279,14 @@ class Feeder:
         else:
             frames.write(stream, m.KeyRefused(answer))
 
-    async def _hear_rooms(self, stream: Stream) -> None:
-        """Hear where a listener has room for others."""
+    async def _hear_rooms(self, stream: Stream, who: Listener) -> None:
+        """Hear where a listener has room for others. Who serves nobody knows of none."""
         try:
             while (message := await frames.read(stream)) is not None:
                 if not isinstance(message, m.Room):
                     raise ShowMessageError("a listener says where there is room, and nothing else")
-                self._rooms.set_places(stream, message.places)
+                if stream in self._listeners and self._serves(who):
+                    self._rooms.set_places(stream, message.places)
                 await asyncio.sleep(_ROOMS)
         except ShowMessageError as fault:
             log.info("a listener is none: %s", fault)
@@ -195,29 +295,40 @@ class Feeder:
             log.debug("a listener went: %s", fault)
 
     def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
-        """Return where there is room, the nearest first: here, at the addresses `own`, and below."""
-        free = self.fan_out - self.listeners
+        """Return where there is room for one who serves others, the nearest first: here, at the addresses `own`, and
+        below."""
+        kept = sum(each >= Standing.SAYS for each, _ in self._ranking.list_standings(_now()))
+        free = self.fan_out - kept
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream) -> tuple[str, ...]:
         """Addresses of those who serve the show too, without the one who asks."""
         below = [each.address for each in self._rooms.list_nearest(stream)]
-        below += [each for other, told in self._listeners.items() if other is not stream for each in told]
-        mine = self._listeners.get(stream, ())
+        serving = [each.who for other, each in self._listeners.items() if other is not stream]
+        below += [each for who in serving if self._serves(who) for each in who.addresses]
+        mine = self._listeners[stream].who.addresses if stream in self._listeners else ()
         return tuple(dict.fromkeys(each for each in (*below, *self._elsewhere()) if each not in mine))
 
-    def _say_state(self, stream: Stream) -> None:
-        room = self.listeners < self.fan_out
+    def _serves(self, who: Listener) -> bool:
+        """Return whether a listener serves others, as far as is known."""
+        return self._ranking.judge(who, _now()) > Standing.TAKES
+
+    def _say_state(self, stream: Stream, who: Listener | None = None) -> None:
+        """Say how this side stands, and whether there is room, for one more or for `who`."""
+        room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
         frames.write(
             stream,
             m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream)[: m.MAX_ADDRESSES], room),
         )
 
-    async def _feed_listener(self, stream: Stream, hello: m.Hello, count: int | None) -> None:
+    async def _feed_listener(
+        self, stream: Stream, hello: m.Hello, count: int | None = None, who: Listener | None = None
+    ) -> None:
+        """Send what a listener wants; `count` segments and no more to `who` has no place."""
         held = self.held
         frames.write(stream, m.Announced(held.announcement.encoded))
-        self._say_state(stream)
+        self._say_state(stream, who)
         try:
             number = (
                 hello.start if hello.start is not None else await self._find_live_start(stream, hello.back_ms)
@@ -286,6 +397,14 @@ class Feeder:
             self.sent += len(piece)
             await stream.drain()
         return True
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _describe(connection: Connection, hello: m.Hello) -> Listener:
+    return Listener(connection.peer, source_group(connection.source), _own(connection.peer, hello.addresses))
 
 
 def _own(peer: PeerId, addresses: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dtp.broadcast.by_topic import TopicReceiver
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
+from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
@@ -110,7 +111,7 @@ class ShowStream:
             patience=patience,
             limit=limit,
         )
-        self._serves = bool(place.listen)
+        self._place, self._serves = place, bool(place.listen)
         self._opener = Opener(self._identity)
         self._asker = KeyAsker(
             lambda address: self.node.connect(address), self._key_places, claims, buy, key_lasts
@@ -190,7 +191,9 @@ class ShowStream:
     async def serving(self) -> Feeder:
         """Wait until somebody is heard, and return what serves others here. Raise as `announcement` does."""
         if self._feeder is None:
-            feeder = Feeder(await self.receiver.wait_opened(), self._identity.id, fan_out=self._fan_out)
+            held = await self.receiver.wait_opened()
+            measure = measure_from(self._place, held.announcement)
+            feeder = Feeder(held, self._identity.id, fan_out=self._fan_out, measure=measure)
             if self._feeder is None:
                 self._feeder = feeder
                 feeder.know_others(lambda: self.receiver.parents.addresses)

@@ -17,6 +17,7 @@ from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentS
 from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.kept_position import KeptPosition
+from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of, is_heard_at
 from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
@@ -97,7 +98,8 @@ class Broadcast:
         if admission is not None:
             self.issuer = KeyIssuer(announcement.stream, admission, epoch=position.epoch)
         ask_keys = None if self.issuer is None else self.issuer.issue_keys
-        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys)
+        measure = measure_from(place, announcement)
+        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys, measure=measure)
         self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve_connection})
         self._topic, self._over = topic, over
         if over is not None and topic is None:

@@ -304,7 +304,8 @@ class Receiver:
         try:
             async with asyncio.timeout(self._patience.answer):
                 connection = await stack.enter_async_context(self._dial(address))
-                async with _asked(connection, m.Hello(count=1)) as stream:
+                hello = m.Hello(count=1, addresses=tuple(self.serving()))
+                async with _asked(connection, hello) as stream:
                     while not probe.done and (message := await frames.read(stream)) is not None:
                         probe.take_message(message)
             measured[address] = connection

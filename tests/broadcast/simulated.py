@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.measuring import is_served_by
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.receiving import Receiver
 from dtp.errors import CarrierError
@@ -21,13 +22,15 @@ class Network:
         self.slower = 0.0
 
     @contextlib.asynccontextmanager
-    async def dial(self, peer, address):
+    async def dial(self, peer, address, source=""):
+        """`source` is where the one who dials is, by default a place of its own."""
         self.dialled.append((asyncio.get_running_loop().time(), address))
         if address not in self.serving:
             raise CarrierError(f"{address} is down")
         own = self._delay()
         delay = lambda: own + self.slower  # noqa: E731
-        near, far = Connection(peer, delay), Connection(peer, delay)
+        source = source or str(peer)
+        near, far = Connection(peer, delay, source), Connection(peer, delay, source)
         near.other, far.other = far, near
         if delay():
             await asyncio.sleep(4 * delay())  # two round trips of a handshake
@@ -60,20 +63,57 @@ class Network:
         receiver = Receiver(peer, lambda to: self.dial(peer, to), parents, patience=patience)
         receiver.serving = lambda: (address,)
         task = asyncio.ensure_future(receiver.run())
-        feeder = Feeder(await receiver.wait_opened(), peer)
+        self.serving[address] = soon = Soon()
+        held = await receiver.wait_opened()
+        feeder = Feeder(held, peer, measure=self.measure_from(address, held.announcement))
         feeder.know_others(lambda: parents.addresses)
         receiver.room = lambda: feeder.list_places((address,))
         receiver.on_path = feeder.come_through
         feeder.come_through(receiver.path)
-        self.serving[address] = feeder
+        soon.feeder.set_result(feeder)
         return receiver, task
+
+    def measure_from(self, source, announcement):
+        """What measures listeners of one who is at `source`: a stranger comes to them from there."""
+
+        async def measure(who, addresses):
+            stranger = Identity.generate().id
+            dial = lambda to: self.dial(stranger, to, source)  # noqa: E731
+            return await is_served_by(dial, stranger, who, addresses, announcement)
+
+        return measure
+
+    async def rider(self, given, *, identity=None, address="", serves=None, source=""):
+        """One who hears the show at `given` and serves nobody, whatever it says: `address` is where it says that it
+        does, and `serves` what is there. Gives its receiver and its task."""
+        peer = identity or Identity.generate().id
+        parents = Parents([given])
+        receiver = Receiver(peer, lambda to: self.dial(peer, to, source), parents)
+        if address:
+            address = address.format(peer)
+            parents.avoid_addresses([address])
+            receiver.serving = lambda: (address,)
+            if serves is not None:
+                self.serving[address] = serves
+        return receiver, asyncio.ensure_future(receiver.run())
+
+
+class Soon:
+    """One that listens, and serves whoever comes as soon as it hears the show itself."""
+
+    def __init__(self):
+        self.feeder = asyncio.get_running_loop().create_future()
+
+    async def serve_connection(self, connection):
+        await (await asyncio.shield(self.feeder)).serve_connection(connection)
 
 
 class Connection:
     """An end of a connection: a queue of streams that the other end opened."""
 
-    def __init__(self, peer, delay):
-        self.peer, self._delay, self._streams, self._opened = peer, delay, asyncio.Queue(), []
+    def __init__(self, peer, delay, source):
+        self.peer, self.source, self._delay, self._streams = peer, source, delay, asyncio.Queue()
+        self._opened = []
 
     async def open_stream(self):
         near, far = End(self._delay), End(self._delay)

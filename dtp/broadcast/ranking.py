@@ -1,0 +1,119 @@
+"""Who has a place where a show is served, and who has to go for somebody else: a value."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, Generic, TypeVar
+
+from dtp.identity import PeerId
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+#: Seconds for which what was measured counts.
+MEASURED: Final = 60.0
+#: Listeners, and places that they come from, of which something is remembered.
+_MOST: Final = 1024
+#: Seconds until somebody who comes from where one didn't serve is tried again; doubled each time, up to `MEASURED`.
+_AGAIN: Final = 1.0
+
+
+class Standing(IntEnum):
+    """What a listener does for others: who does less goes first."""
+
+    #: It has another place here, under the same identity.
+    AGAIN = 0
+    #: It serves nobody: it says so, or it was measured.
+    TAKES = 1
+    #: It says that it serves others, and wasn't measured yet.
+    SAYS = 2
+    #: A stranger was let in by it, or below it, and sent the show.
+    SERVES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One who listens, or comes: its identity, where its connection comes from, and where it says that it serves."""
+
+    peer: PeerId
+    source: str
+    addresses: tuple[str, ...]
+
+
+class Ranking(Generic[K]):
+    """Gives the places of one who serves a show.
+
+    While there is room everybody is let in. Then it is who does more for others than one who is here, and there is
+    one too many for a moment. Who only says that it does is on trial until it was measured, one at a time: so nobody
+    loses a place to mere words.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._here: dict[K, Listener] = {}
+        self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
+        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._here)
+
+    def add(self, key: K, listener: Listener) -> None:
+        """`listener` has a place, until `remove`."""
+        self._here[key] = listener
+
+    def remove(self, key: K) -> None:
+        """Its place is free. Nothing happens where it has none."""
+        self._here.pop(key, None)
+
+    def judge(self, listener: Listener, now: float) -> Standing:
+        """Return what a listener does for others, were this its only place."""
+        if not listener.addresses:
+            return Standing.TAKES
+        serves, until = self._measured.get(listener.addresses[0], (False, now))
+        if until <= now:
+            return Standing.SAYS
+        return Standing.SERVES if serves else Standing.TAKES
+
+    def list_standings(self, now: float) -> list[tuple[Standing, K]]:
+        """Return the standing of each who is here, in the order in which they came."""
+        seen, found = set[PeerId](), list[tuple[Standing, K]]()
+        for key, each in self._here.items():
+            found.append((Standing.AGAIN if each.peer in seen else self.judge(each, now), key))
+            seen.add(each.peer)
+        return found
+
+    def may_enter(self, listener: Listener, now: float) -> bool:
+        """Return True if a listener that comes is let in now."""
+        if len(self) != self.places or not self.places:
+            return len(self) < self.places
+        if any(each.peer == listener.peer for each in self._here.values()):
+            return False
+        mine, lowest = self.judge(listener, now), min(each for each, _ in self.list_standings(now))
+        if mine is Standing.SAYS:
+            return lowest < mine and self._failed.get(listener.source, (0, now))[1] <= now
+        return lowest < mine
+
+    def find_surplus(self, now: float) -> K | None:
+        """Return who has to go, of equals the one that came last; None while there is room, and while the one too
+        many is on trial."""
+        standings = self.list_standings(now)
+        if len(self) <= self.places or standings[-1][0] is Standing.SAYS:
+            return None
+        return min(reversed(standings), key=lambda each: each[0])[1]
+
+    def note_measured(self, listener: Listener, serves: bool, now: float) -> None:
+        """A stranger was sent the show by a listener, or below it; or it wasn't."""
+        _remember(self._measured, listener.addresses[0], (serves, now + MEASURED))
+        failures = 0 if serves else self._failed.get(listener.source, (0, now))[0] + 1
+        pause = min(_AGAIN * 2.0 ** min(failures - 1, 32), MEASURED) if failures else 0.0
+        _remember(self._failed, listener.source, (failures, now + pause))
+
+
+def _remember(known: OrderedDict[str, T], name: str, value: T) -> None:
+    known[name] = value
+    known.move_to_end(name)
+    if len(known) > _MOST:
+        known.popitem(last=False)

@@ -1,0 +1,216 @@
+"""Places go to those who serve others, as measured: who only takes has what they leave."""
+
+import asyncio
+import contextlib
+import itertools
+
+import pytest
+from shows import HERE, ME, all_of, hear, produce, run, until
+from test_show_crowd import PRODUCER, Crowd
+
+from dtp.broadcast.feeding import FAN_OUT, Feeder
+from dtp.broadcast.messages import FreePlace
+from dtp.broadcast.ranking import MEASURED, Listener, Ranking, Standing
+from dtp.identity import Identity
+from dtp.testing import clock
+
+PEERS = [Identity(bytes([each] * 32)).id for each in range(9)]
+
+
+class Silent:
+    """Takes every connection, and says nothing."""
+
+    async def serve_connection(self, connection):
+        async for _ in connection:
+            pass
+
+
+#: What those say and do who serve nobody: where they say that they serve, and what is there.
+RIDERS = {
+    "says that it shares nothing": lambda crowd: {},
+    "says that it shares, and can't be reached": lambda crowd: {"address": "dtp+tcp://{}@rider%d:1/show"},
+    "says that it is full": lambda crowd: {
+        "address": "dtp+tcp://{}@rider%d:1/show",
+        "serves": Feeder(crowd.held, ME.id, fan_out=0),
+    },
+    "is silent": lambda crowd: {"address": "dtp+tcp://{}@rider%d:1/show", "serves": Silent()},
+    "is one of many connections of one identity": lambda crowd: {"identity": PEERS[0]},
+}
+
+
+class Contested(Crowd):
+    """Those who serve nobody come first, then those who pass the show on."""
+
+    def __init__(self):
+        super().__init__()
+        self.producer = self.network.serving[PRODUCER] = Feeder(
+            self.held, ME.id, measure=self.network.measure_from(PRODUCER, self.held.announcement)
+        )
+        self.riding, self._count = [], itertools.count()
+
+    async def ride(self, **options):
+        address = options.pop("address", "")
+        address = address % next(self._count) if address else ""
+        receiver, task = await self.network.rider(PRODUCER, address=address, **options)
+        self.riding.append(receiver)
+        return task
+
+
+def play(riders, lie, *, honest=40):
+    """Have riders come, and then honest listeners; return the crowd, the newest segment when all had been there for a
+    while, that when it ended, and how many listened to the producer."""
+    crowd = Contested()
+
+    async def test():
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        tasks += [asyncio.ensure_future(crowd.ride(**RIDERS[lie](crowd))) for _ in range(riders)]
+        await asyncio.sleep(5)
+        tasks += [asyncio.ensure_future(crowd.listen(f"h{each}")) for each in range(honest)]
+        await asyncio.sleep(30)
+        first = crowd.held.edge
+        await asyncio.sleep(5)
+        for each in tasks:
+            each.cancel()
+        return first, crowd.held.edge, crowd.producer.listeners
+
+    return crowd, *clock.run(test())
+
+
+def has_heard(receiver, first, last):
+    return receiver.held is not None and all(
+        (each := receiver.held.get_segment(number)) is not None and each.whole
+        for number in range(first, last - 5)
+    )
+
+
+@pytest.mark.parametrize("lie", RIDERS)
+@pytest.mark.parametrize("riders", [4, *(pytest.param(each, marks=pytest.mark.slow) for each in (16, 60))])
+def test_who_serves_others_hears_the_show_however_many_came_first_that_only_take(riders, lie):
+    crowd, first, last, listeners = play(riders, lie)
+    assert len(crowd.listening) == 40
+    assert all(has_heard(each, each.start, last) for each in crowd.listening)
+    assert max(crowd.joined) < 15  # a silent one is given up after 5 s
+    assert all(has_heard(each, first, last) for each in crowd.riding)  # there is room for all
+    assert listeners == FAN_OUT
+
+
+@pytest.mark.parametrize("source", ["one place", ""])
+def test_dust_of_identities_takes_no_place_of_who_only_listens_and_keeps_nobody_out(source):
+    """Each comes under a new identity, says that it serves others, and leaves for the next one when it is refused."""
+    crowd = Contested()
+
+    def trials():
+        return sum("@rider" in address for _, address in crowd.network.dialled)
+
+    async def come_anew(at):
+        while True:
+            task = await crowd.ride(**RIDERS["says that it is full"](crowd), source=source)
+            await asyncio.sleep(1 + at / 10)
+            task.cancel()
+
+    async def test():
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        for _ in range(FAN_OUT):
+            await crowd.ride()
+        await asyncio.sleep(10)
+        tasks += [asyncio.ensure_future(come_anew(each)) for each in range(10)]
+        await asyncio.sleep(60)
+        quiet = crowd.riding[:FAN_OUT]
+        assert [each.heard for each in quiet] == [1] * FAN_OUT  # nobody has lost its place
+        tasks += [asyncio.ensure_future(crowd.listen(f"h{each}")) for each in range(10)]
+        await asyncio.sleep(60)
+        last = crowd.held.edge
+        assert not source or trials() < 100  # of 870 that came: one place is tried less and less often
+        assert len(crowd.joined) == 10
+        assert all(has_heard(each, each.start, last) for each in [*crowd.listening, *quiet])
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_who_serves_nobody_knows_of_no_room():
+    """One that takes could send all who come to places of somebody else, or to none."""
+
+    async def test():
+        crowd = Contested()
+        receiver, task = await crowd.network.rider(PRODUCER)
+        receiver.room = lambda: (FreePlace("dtp+tcp://victim:1", 1000),)
+        producing = asyncio.ensure_future(crowd.produce())
+        await asyncio.sleep(5)
+        assert receiver.completed
+        assert [each.address for each in crowd.producer.list_places([PRODUCER])] == [PRODUCER]
+        for each in (task, producing):
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_who_only_listens_goes_on_below_one_who_serves_others():
+    """With real nodes: one place, and who passes the show on has it."""
+
+    async def test():
+        async with produce(fan_out=1) as on_air, contextlib.AsyncExitStack() as stack:
+            await on_air.write(b"0")
+            quiet = await stack.enter_async_context(hear(*on_air.addresses))
+            heard = []
+            listening = asyncio.ensure_future(all_of(quiet, heard))
+            await until(lambda: heard)
+            relay = await stack.enter_async_context(hear(*on_air.addresses, place=HERE))
+            await until(lambda: len(quiet.receiver.path) == 2)
+            assert relay.receiver.path == (ME.id,)
+            assert (on_air.listeners, relay.listeners) == (1, 1)
+            await on_air.write(b"1")
+            await on_air.end()
+            assert await listening == [(0, b"0"), (1, b"1"), (2, b"")]
+
+    run(test())
+
+
+# ---- the value ---------------------------------------------------------------------------------------------------
+
+
+def one(peer, source="", *, serves=False):
+    return Listener(PEERS[peer], source or f"s{peer}", (f"dtp+tcp://{peer}",) if serves else ())
+
+
+def test_places_are_for_who_does_more():
+    ranking = Ranking(2)
+    ranking.add("a", one(0))
+    ranking.add("again", one(0))
+    assert ranking.find_surplus(0.0) is None
+    assert not ranking.may_enter(one(0), 0.0)  # the same once more
+    assert ranking.may_enter(one(1), 0.0)  # somebody else, who takes as much
+    ranking.add("b", one(1))
+    assert ranking.find_surplus(0.0) == "again"
+    assert not ranking.may_enter(one(3), 0.0)  # one too many is enough
+    ranking.remove("again")
+    assert not ranking.may_enter(one(3), 0.0)
+    assert ranking.may_enter(one(4, serves=True), 0.0)
+    ranking.add("c", one(4, serves=True))
+    assert ranking.find_surplus(0.0) is None  # it is on trial
+    ranking.note_measured(one(4, serves=True), True, 0.0)
+    assert ranking.find_surplus(0.0) == "b"
+    ranking.remove("b")
+    assert ranking.list_standings(0.0) == [(Standing.TAKES, "a"), (Standing.SERVES, "c")]
+    assert ranking.list_standings(MEASURED)[1] == (Standing.SAYS, "c")
+
+
+def test_who_has_failed_is_tried_again_later_and_later_by_where_it_comes_from():
+    ranking, times, now = Ranking(1), [], 0.0
+    ranking.add("a", one(0))
+    while now < 300:
+        stranger = Listener(PEERS[1], "attacker", (f"dtp+tcp://{now}",))
+        if ranking.may_enter(stranger, now):
+            ranking.add("b", stranger)
+            ranking.note_measured(stranger, False, now)
+            assert ranking.find_surplus(now) == "b"
+            ranking.remove("b")
+            times.append(now)
+            assert ranking.may_enter(one(2, serves=True), now)  # others aren't kept waiting
+        now += 0.5
+    assert times == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+
+
+def test_a_show_that_has_no_place_takes_nobody():
+    assert not Ranking(0).may_enter(one(1, serves=True), 0.0)
