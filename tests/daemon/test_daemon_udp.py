@@ -6,8 +6,9 @@ import errno
 import io
 import re
 import socket
+import struct
 import sys
-from functools import partial
+from functools import partial, partialmethod
 from unittest.mock import Mock, call
 
 import pytest
@@ -34,8 +35,12 @@ from .test_daemon_http import CALLER
 from .test_daemon_relay import until
 
 
-def sources_at(on_new, dropped=None):
-    return udp.Sources(udp.bind(values.place("127.0.0.1:0")), on_new, dropped or Dropped("here"))
+def sources_of(on_new=lambda source: None, dropped=None, **limits):
+    return udp.Sources(on_new, dropped or Dropped("here"), **limits)
+
+
+def reading(sources, dropped=None):
+    return udp.SourceSocket(udp.bind(values.place("127.0.0.1:0")), sources, dropped or Dropped("here"))
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -220,7 +225,7 @@ class Other:
 
 
 def of(number, data):
-    return udp._NUMBER.pack(number) + data
+    return struct.pack("!Q", number) + data
 
 
 def test_datagrams_that_come_before_their_session():
@@ -329,48 +334,45 @@ def test_a_source_whose_session_comes_too_late():
     """It was evicted, or the place is given up, while its stream was being opened; the first datagrams are kept."""
 
     async def scenario():
-        sources = sources_at(lambda source: None)
+        sources = sources_of()
+        end = reading(sources)
         here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
-        for number in range(udp._EARLY + 5):
-            sources._take_datagram(b"%d" % number, here)
+        for number in range(udp.EARLY + 5):
+            sources.receive_datagram(b"%d" % number, here)
         session = Mock(ended=False, spec=udp.UdpSession)
         sources.note_opened(here, session)
         assert [one.args[0] for one in session.send_datagram.mock_calls] == [
-            b"%d" % number for number in range(5, udp._EARLY + 5)
+            b"%d" % number for number in range(5, udp.EARLY + 5)
         ]
         late = Mock(ended=False, spec=udp.UdpSession)
-        sources._asking += 1
+        sources.receive_datagram(b"x", gone)
+        sources.forget_source(gone)
         sources.note_opened(gone, late)
         late.abort.assert_called_once_with(Reason.CLIENT_GONE)
         sources.stop_sources()
-        assert sources.sock.fileno() >= 0
+        assert end.sock.fileno() >= 0
         sources.forget_source(here)
-        assert sources.sock.fileno() < 0
-        empty = sources_at(lambda source: None)
+        assert end.sock.fileno() < 0
+        empty = sources_of()
+        end = reading(empty)
         empty.stop_sources()
         empty.stop_sources()
-        assert empty.sock.fileno() < 0
+        assert end.sock.fileno() < 0
 
     asyncio.run(scenario())
 
 
-def test_who_was_silent_longest_makes_room(monkeypatch):
-    monkeypatch.setattr(udp.Sources, "MOST", 2)
-
-    async def scenario():
-        sources = sources_at(lambda source: None)
-        sessions = {}
-        for port in (1, 2):
-            sources._take_datagram(b"x", ("127.0.0.1", port))
-            sessions[port] = Mock(ended=False, spec=udp.UdpSession)
-            sources.note_opened(("127.0.0.1", port), sessions[port])
-        sources._take_datagram(b"again", ("127.0.0.1", 1))
-        sources._take_datagram(b"x", ("127.0.0.1", 3))
-        sessions[2].abort.assert_called_once_with(Reason.TOO_MANY)
-        sessions[1].abort.assert_not_called()
-        sources._close_socket()
-
-    asyncio.run(scenario())
+def test_who_was_silent_longest_makes_room():
+    sources = sources_of(most=2)
+    sessions = {}
+    for port in (1, 2):
+        sources.receive_datagram(b"x", ("127.0.0.1", port))
+        sessions[port] = Mock(ended=False, spec=udp.UdpSession)
+        sources.note_opened(("127.0.0.1", port), sessions[port])
+    sources.receive_datagram(b"again", ("127.0.0.1", 1))
+    sources.receive_datagram(b"x", ("127.0.0.1", 3))
+    sessions[2].abort.assert_called_once_with(Reason.TOO_MANY)
+    sessions[1].abort.assert_not_called()
 
 
 def test_sockets_of_both_families():
@@ -387,24 +389,29 @@ def test_sockets_of_both_families():
         udp.connect(values.Place("255.255.255.255", 1))
 
 
-def test_a_backend_s_socket(monkeypatch):
+def tell_readable(watcher):
+    """What the loop does when there is something to read."""
+    _, callback = watcher.add_reader.call_args.args
+    callback()
+
+
+def test_a_backend_s_socket():
     """What ICMP said of an earlier datagram costs this one nothing; who has ended is neither read for nor watched."""
 
     async def scenario():
-        sock = Mock(fileno=lambda: 5, getsockopt=lambda *_: b"")
-        backend = udp.BackendSocket(sock, Dropped("api"))
-        backend._watcher = Mock()
-        ended = Mock(ended=True)
-        backend.start_reading(ended)
-        backend._watcher.add_reader.assert_not_called()
+        sock, watcher = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Mock()
+        backend = udp.BackendSocket(sock, Dropped("api"), watcher)
+        backend.start_reading(Mock(ended=True))
+        watcher.add_reader.assert_not_called()
         sock.send.side_effect = [ConnectionRefusedError, None]
         backend.deliver_datagram(memoryview(b"x"))
         assert sock.send.call_count == 2
-        backend.session = Mock(ended=False)
-        backend.session.send_datagram.side_effect = lambda data: setattr(backend.session, "ended", True)
+        session = Mock(ended=False)
+        session.send_datagram.side_effect = lambda data: setattr(session, "ended", True)
+        backend.start_reading(session)
         sock.recv.side_effect = [ConnectionRefusedError, b"one", b"two"]
-        backend._on_readable()
-        backend.session.send_datagram.assert_called_once_with(b"one")
+        tell_readable(watcher)
+        session.send_datagram.assert_called_once_with(b"one")
 
     asyncio.run(scenario())
 
@@ -440,30 +447,32 @@ def test_a_flood_of_sources_does_not_ask_without_end():
     """While the peer is away each source would wait for it, in a task of its own."""
 
     async def scenario():
-        asked = []
-        sources = sources_at(asked.append)
+        asked, empty = [], Mock()
+        sources = sources_of(asked.append)
+        sources.on_empty = empty
         for port in range(1, 2000):
-            sources._take_datagram(b"x", ("127.0.0.1", port))
-        assert len(asked) == len(sources._known) == udp.Sources.ASKING
+            sources.receive_datagram(b"x", ("127.0.0.1", port))
+        assert len(asked) == len(sources) == udp.ASKING
         sources.note_refused(asked[0])
-        sources._take_datagram(b"x", ("127.0.0.1", 3000))
-        sources._take_datagram(b"x", ("127.0.0.1", 3001))
+        sources.receive_datagram(b"x", ("127.0.0.1", 3000))
+        sources.receive_datagram(b"x", ("127.0.0.1", 3001))
         assert asked[-1] == ("127.0.0.1", 3000)
         session = Mock(ended=False, spec=udp.UdpSession)
         sources.note_opened(asked[1], session)
         session.send_datagram.assert_called_once_with(b"x")
-        sources._take_datagram(b"x", ("127.0.0.1", 3002))
+        sources.receive_datagram(b"x", ("127.0.0.1", 3002))
         assert asked[-1] == ("127.0.0.1", 3002)
         sources.stop_sources()
-        for source in list(sources._known):
+        empty.assert_not_called()
+        for source in asked:
             sources.forget_source(source)
-        assert sources.sock.fileno() == -1
+        empty.assert_called_once_with()
 
     asyncio.run(scenario())
 
 
 def test_the_oldest_source_makes_room(run, monkeypatch):
-    monkeypatch.setattr(udp.Sources, "MOST", 2)
+    monkeypatch.setattr(udp.Sources, "__init__", partialmethod(udp.Sources.__init__, most=2))
 
     async def scenario(pair):
         server = await Endpoint(lambda data: data).open()
@@ -553,7 +562,7 @@ def test_a_stopped_place_serves_those_who_are_there(run):
         assert await client.ask(b"three") == b"three"
         assert forwarded.ledger.streams == 1
         forwarded.abort_streams(udp.Reason.DRAINING)
-        assert forwarded._sources.sock.fileno() < 0
+        assert forwarded.sockets[0].fileno() < 0
         for one in (client, stranger, server):
             one.close()
 
@@ -586,10 +595,8 @@ def test_tcp_and_udp_at_one_port(tmp_path):
 # ---- what is dropped is counted ----------------------------------------------------------------------------------
 
 
-def test_sources_count_what_they_drop(monkeypatch):
+def test_sources_count_what_they_drop():
     """Those that wait too long in a row, are evicted, or hear that there is no session; new ones beyond the bound."""
-    monkeypatch.setattr(udp.Sources, "MOST", 3)
-    monkeypatch.setattr(udp.Sources, "ASKING", 4)
 
     async def scenario():
         dropped, refuse = Dropped("here"), []
@@ -598,7 +605,7 @@ def test_sources_count_what_they_drop(monkeypatch):
             if refuse:
                 sources.note_refused(source)
 
-        sources = sources_at(on_new, dropped)
+        sources = sources_of(on_new, dropped, most=3, asking=4)
 
         def lost(what):
             before = dropped.counts["no-session"]
@@ -606,25 +613,24 @@ def test_sources_count_what_they_drop(monkeypatch):
             return dropped.counts["no-session"] - before
 
         places = [("127.0.0.1", port) for port in range(1, 8)]
-        for _ in range(udp._EARLY):
-            sources._take_datagram(b"x", places[0])
+        for _ in range(udp.EARLY):
+            sources.receive_datagram(b"x", places[0])
         assert dropped.counts == {}
-        assert lost(lambda: sources._take_datagram(b"one too many", places[0])) == 1
-        sources._take_datagram(b"x", places[1])
-        sources._take_datagram(b"x", places[2])
+        assert lost(lambda: sources.receive_datagram(b"one too many", places[0])) == 1
+        sources.receive_datagram(b"x", places[1])
+        sources.receive_datagram(b"x", places[2])
         assert (
-            lost(lambda: sources._take_datagram(b"x", places[3])) == udp._EARLY
+            lost(lambda: sources.receive_datagram(b"x", places[3])) == udp.EARLY
         )  # the first one had to make room
-        assert lost(lambda: sources._take_datagram(b"x", places[4])) == 1  # as many ask as may
+        assert lost(lambda: sources.receive_datagram(b"x", places[4])) == 1  # as many ask as may
         assert lost(lambda: sources.note_refused(places[3])) == 1
         refuse.append(True)
-        assert lost(lambda: sources._take_datagram(b"x", places[5])) == 1  # refused at once
+        assert lost(lambda: sources.receive_datagram(b"x", places[5])) == 1  # refused at once
         session = Mock(ended=False, spec=udp.UdpSession)
         assert lost(lambda: sources.note_opened(places[1], session)) == 0
         sources.stop_sources()
-        assert lost(lambda: sources._take_datagram(b"x", places[6])) == 1
+        assert lost(lambda: sources.receive_datagram(b"x", places[6])) == 1
         assert set(dropped.counts) == {"no-session"}
-        sources._close_socket()
 
     asyncio.run(scenario())
 
@@ -666,7 +672,7 @@ def test_a_hub_counts_what_it_drops():
     async def scenario():
         other = Other()
         other.session(1)
-        for data in (b"short", *(of(number, b"x") for number in range(2, 2 + udp._EARLY + 3))):
+        for data in (b"short", *(of(number, b"x") for number in range(2, 2 + udp.EARLY + 3))):
             other.datagrams.put_nowait(data)
         await asyncio.sleep(1)
         assert other.dropped.counts == {"no-session": 4}
@@ -677,15 +683,15 @@ def test_a_hub_counts_what_it_drops():
         other.connection.datagrams_dropped = 7
         other.datagrams.put_nowait(PeerError("it is over"))
         await asyncio.sleep(1)
-        assert other.dropped.counts == {"no-session": 4 + udp._EARLY, "connection-full": 7}
+        assert other.dropped.counts == {"no-session": 4 + udp.EARLY, "connection-full": 7}
 
     clock.run(scenario())
 
 
 def test_a_backend_s_socket_counts_what_it_drops():
     async def scenario():
-        sock, dropped = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Dropped("api")
-        backend = udp.BackendSocket(sock, dropped)
+        sock, dropped, watcher = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Dropped("api"), Mock()
+        backend = udp.BackendSocket(sock, dropped, watcher)
         refused = ConnectionRefusedError()
         for errors, counts in (
             ([BlockingIOError(errno.EAGAIN, "full")], {"socket-full": 1}),
@@ -698,10 +704,10 @@ def test_a_backend_s_socket_counts_what_it_drops():
             sock.send.side_effect = errors
             backend.deliver_datagram(memoryview(b"x"))
             assert dropped.counts == counts
-        backend.session = Mock(ended=False)
+        backend.start_reading(Mock(ended=False))
         dropped.counts.clear()
         sock.recv.side_effect = [refused, b"one", BlockingIOError]
-        backend._on_readable()
+        tell_readable(watcher)
         assert dropped.counts == {"unreachable": 1}
 
     asyncio.run(scenario())
@@ -710,12 +716,10 @@ def test_a_backend_s_socket_counts_what_it_drops():
 def test_answers_that_no_program_can_be_sent_are_counted():
     async def scenario():
         dropped = Dropped("here")
-        sources = sources_at(lambda source: None, dropped)
-        sources.answer_source(
-            ("255.255.255.255", 9), memoryview(b"x")
-        )  # a broadcast, which takes a permission
+        end = reading(sources_of(), dropped)
+        end.answer_source(("255.255.255.255", 9), memoryview(b"x"))  # a broadcast, which takes a permission
         assert dropped.counts == {"unreachable": 1}
-        sources._close_socket()
+        end.close()
 
     asyncio.run(scenario())
 
@@ -725,22 +729,22 @@ def test_what_the_kernel_had_no_room_for_is_counted():
     """As while this process was busy or stopped: nobody reads, until all is there or gone."""
 
     async def scenario():
-        dropped, came = Dropped("here"), []
-        sources = sources_at(came.append, dropped)
-        sources.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        dropped, watcher = Dropped("here"), Mock()
+        sock, sources = udp.bind(values.place("127.0.0.1:0")), sources_of(dropped=dropped, asking=0)
+        end = udp.SourceSocket(sock, sources, dropped, watcher)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program:
-            program.connect(sources.sock.getsockname())
+            program.connect(sock.getsockname())
             for _ in range(100):
                 program.send(bytes(1000))
-        sources._asking = sources.ASKING  # all that is read is dropped
         for _ in range(10):
-            sources._on_readable()
+            tell_readable(watcher)
         assert dropped.counts["socket-full"] > 50
         assert sum(dropped.counts.values()) == 100
-        again = KernelDrops(sources.sock, Dropped("after an upgrade"))
-        again.count_new()
-        assert again._dropped.counts == {}
-        sources._close_socket()
+        later = Dropped("after an upgrade")
+        KernelDrops(sock, later).count_new()
+        assert later.counts == {}
+        end.close()
 
     asyncio.run(scenario())
 
@@ -751,13 +755,14 @@ def test_what_nobody_reads_any_more_is_counted():
 
     async def scenario():
         dropped, here, answers = Dropped("here"), Dropped("there"), 3
-        sources = sources_at(lambda source: None, dropped)
-        sources.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        sources = sources_of(dropped=dropped)
+        end = reading(sources, dropped)
+        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
         ):
-            program.connect(sources.sock.getsockname())
+            program.connect(end.sock.getsockname())
             for _ in range(100):
                 program.send(bytes(1000))
             sources.stop_sources()

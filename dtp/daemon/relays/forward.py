@@ -297,7 +297,7 @@ class Forwarded:
 class ForwardedUdp(Forwarded):
     """The same for UDP: a stream for each source, and its datagrams beside it."""
 
-    _sources: udp.Sources | None = None
+    _end: udp.SourceSocket | None = None
     _name = ""
 
     def __init__(
@@ -316,17 +316,17 @@ class ForwardedUdp(Forwarded):
         sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
         sock.setblocking(False)
         self._name = f"udp:{sockets.name_of(sock)}"
-        self._sources = udp.Sources(sock, self._on_source, self._dropped)
+        self._end = udp.SourceSocket(sock, udp.Sources(self._on_source, self._dropped), self._dropped)
 
     async def stop_listening(self) -> None:
         """Take no new sources; those that are there go on."""
-        if self._sources is not None:
-            self._sources.stop_sources()
+        if self._end is not None:
+            self._end.sources.stop_sources()
 
     @property
     def sockets(self) -> list[socket.socket]:
         """What it reads from; still its own."""
-        return [] if self._sources is None else [self._sources.sock]
+        return [] if self._end is None else [self._end.sock]
 
     async def hand_over(self) -> None:
         """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
@@ -342,24 +342,25 @@ class ForwardedUdp(Forwarded):
     @property
     def places(self) -> list[str]:
         """Where it listens, with the real port."""
-        return [] if self._sources is None else [self._name]
+        return [] if self._end is None else [self._name]
 
     def get_status(self) -> dict[str, Any]:
         """For `Daemon.get_status`: with the datagrams that were dropped, by why."""
         return {**super().get_status(), "dropped": dict(self._dropped.counts)}
 
     def _on_source(self, source: tuple[str, int]) -> None:
-        assert self._sources is not None
+        assert self._end is not None
+        sources = self._end.sources
         self.ledger.streams += 1
         if denial := self._no_room():
             self._note_refused(LimitError(denial.why))
-            self._sources.note_refused(source)
+            sources.note_refused(source)
             return
-        self._start_serving(self._serve_source(source), partial(self._sources.note_refused, source))
+        self._start_serving(self._serve_source(source), partial(sources.note_refused, source))
 
     async def _serve_source(self, source: tuple[str, int]) -> None:
-        sources, pool = self._sources, self.pool
-        assert sources is not None
+        assert self._end is not None
+        sources, pool = self._end.sources, self.pool
         assert pool is not None
         try:
             stream = await self._open_stream(pool)
@@ -372,7 +373,9 @@ class ForwardedUdp(Forwarded):
             sources.forget_source(source)
             self._end_session(pool, session)
 
-        session = udp.UdpSession(stream, partial(sources.answer_source, source), ended, dropped=self._dropped)
+        session = udp.UdpSession(
+            stream, partial(self._end.answer_source, source), ended, dropped=self._dropped
+        )
         self.ledger.add_session(session)
         sources.note_opened(source, session)
 

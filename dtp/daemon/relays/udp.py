@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from dtp.carriers.errors import ListenError, reason
-from dtp.carriers.watch import socket_watcher
+from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.config.values import Place
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
@@ -35,9 +35,13 @@ _MOST = 65_507
 #: Datagrams read in one turn, so that a flood leaves room for the others.
 _PER_TURN = 64
 #: Datagrams that wait for their session to be opened: the first ones, which a lost packet would cost most.
-_EARLY = 32
+EARLY = 32
 #: Datagrams that are counted at a socket's end, more than its buffer has room for.
 _UNREAD = 8192
+#: Sources of one forward at once; the one that was silent longest makes room.
+MOST = 4096
+#: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
+ASKING = 512
 #: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
 IDLE = 120.0
 #: Asked of the kernel for each socket: room for a burst while the loop is busy.
@@ -121,7 +125,7 @@ class Hub:
                 session.receive_datagram(payload)
             else:
                 self._early.append((number, payload))
-                if len(self._early) > _EARLY:
+                if len(self._early) > EARLY:
                     self._early.popleft()
                     self._note_dropped(Drop.NO_SESSION)
 
@@ -309,10 +313,10 @@ def connect(place: Place) -> socket.socket:
 class BackendSocket:
     """The far end's socket to a backend, for one session. What goes no further is counted in `dropped`."""
 
-    def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
+    def __init__(self, sock: socket.socket, dropped: Dropped, watcher: Watcher | None = None) -> None:
         self._sock, self._dropped = sock, dropped
         self._kernel = KernelDrops(sock, dropped)
-        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self._watcher = watcher or socket_watcher(asyncio.get_running_loop())
         self.session: UdpSession | None = None
 
     def start_reading(self, session: UdpSession) -> None:
@@ -387,40 +391,32 @@ class Waiting:
 class Sources:
     """The near end's sources: what comes from each goes to its session, bounded in number.
 
-    What goes no further is counted in `dropped`.
+    What goes no further is counted in `dropped`. `on_new` opens a session for a source, and `on_empty` is called once
+    it was stopped and no source is left.
     """
 
-    #: Sessions at once; the one that was silent longest makes room.
-    MOST = 4096
-    #: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
-    ASKING = 512
-
-    def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object], dropped: Dropped) -> None:
-        self.sock = sock
+    def __init__(
+        self,
+        on_new: Callable[[_Source], object],
+        dropped: Dropped,
+        *,
+        most: int = MOST,
+        asking: int = ASKING,
+    ) -> None:
         self._on_new, self._dropped = on_new, dropped
-        self._kernel = KernelDrops(sock, dropped)
+        self._most, self._most_asking = most, asking
+        self.on_empty: Callable[[], object] = _nothing
         self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
         self._stopping = False
         self._asking = 0
-        self._watcher = socket_watcher(asyncio.get_running_loop())
-        self._watcher.add_reader(sock.fileno(), self._on_readable)
 
-    def _on_readable(self) -> None:
-        for count in range(_PER_TURN):
-            try:
-                data, source = self.sock.recvfrom(_MOST)
-            except BlockingIOError:
-                return
-            except OSError:  # ICMP about an answer of ours
-                self._dropped.add_dropped(Drop.UNREACHABLE)
-                continue
-            if count == 1:  # one that was alone has left room
-                self._kernel.count_new()
-            self._take_datagram(data, source)
+    def __len__(self) -> int:
+        return len(self._known)
 
-    def _take_datagram(self, data: bytes, source: _Source) -> None:
+    def receive_datagram(self, data: bytes, source: _Source) -> None:
+        """One has come from a source."""
         known = self._known.get(source)
-        if known is None and (self._stopping or self._asking >= self.ASKING):
+        if known is None and (self._stopping or self._asking >= self._most_asking):
             self._dropped.add_dropped(Drop.NO_SESSION)
             return
         if isinstance(known, UdpSession):
@@ -429,14 +425,14 @@ class Sources:
             return
         if known is not None:
             known.datagrams.append(data)
-            if len(known.datagrams) > _EARLY:
+            if len(known.datagrams) > EARLY:
                 known.datagrams.popleft()
                 self._dropped.add_dropped(Drop.NO_SESSION)
             return
         self._asking += 1
         waiting = self._known[source] = Waiting()
         waiting.datagrams.append(data)
-        if len(self._known) > self.MOST:
+        if len(self._known) > self._most:
             self._evict_oldest()
         self._on_new(source)
 
@@ -446,13 +442,6 @@ class Sources:
             oldest.abort(Reason.TOO_MANY)
         else:
             self._dropped.add_dropped(Drop.NO_SESSION, len(oldest.datagrams))
-
-    def answer_source(self, source: _Source, data: memoryview) -> None:
-        """To a program; dropped when it can't be sent now."""
-        try:
-            self.sock.sendto(data, source)
-        except OSError as error:
-            self._dropped.add_dropped(_unsent(error))
 
     def note_opened(self, source: _Source, session: UdpSession) -> None:
         """The session is there: what waits goes on."""
@@ -476,16 +465,55 @@ class Sources:
         if isinstance(gone, Waiting):
             self._dropped.add_dropped(Drop.NO_SESSION, len(gone.datagrams))
         if self._stopping and not self._known:
-            self._close_socket()
+            self.on_empty()
 
     def stop_sources(self) -> None:
-        """Take no new sources; the socket is closed when the sessions that are there are over. Idempotent."""
+        """Take no new sources. Idempotent."""
         if not self._stopping:
             self._stopping = True
             if not self._known:
-                self._close_socket()
+                self.on_empty()
 
-    def _close_socket(self) -> None:
+
+def _nothing() -> None:
+    """Nobody waits for the last source."""
+
+
+class SourceSocket:
+    """Reads for `sources` from a socket, which is closed when they were stopped and the last one is gone."""
+
+    def __init__(
+        self, sock: socket.socket, sources: Sources, dropped: Dropped, watcher: Watcher | None = None
+    ) -> None:
+        self.sock, self.sources = sock, sources
+        self._dropped = dropped
+        self._kernel = KernelDrops(sock, dropped)
+        self._watcher = watcher or socket_watcher(asyncio.get_running_loop())
+        self._watcher.add_reader(sock.fileno(), self._on_readable)
+        sources.on_empty = self.close
+
+    def _on_readable(self) -> None:
+        for count in range(_PER_TURN):
+            try:
+                data, source = self.sock.recvfrom(_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP about an answer of ours
+                self._dropped.add_dropped(Drop.UNREACHABLE)
+                continue
+            if count == 1:  # one that was alone has left room
+                self._kernel.count_new()
+            self.sources.receive_datagram(data, source)
+
+    def answer_source(self, source: _Source, data: memoryview) -> None:
+        """To a program; dropped when it can't be sent now."""
+        try:
+            self.sock.sendto(data, source)
+        except OSError as error:
+            self._dropped.add_dropped(_unsent(error))
+
+    def close(self) -> None:
+        """Read no more."""
         self._kernel.count_new()
         self._watcher.remove_reader(self.sock.fileno())
         self.sock.close()
