@@ -16,7 +16,6 @@ class Outbox:
 
     It is *busy* above `queue_soft` and *full* where a message may have no room; *stalled* when nothing of it was
     taken for `stalled` seconds, and *dead* after `unread`. `rate` is how fast it is taken, bytes a second.
-    `control_lost` counts frames that aren't messages and had no room either.
     """
 
     __slots__ = (
@@ -25,7 +24,6 @@ class Outbox:
         "_measured",
         "_moved",
         "_taken",
-        "control_lost",
         "dont_want",
         "rate",
         "size",
@@ -39,7 +37,6 @@ class Outbox:
         self._measured = 0.0
         self.rate = 0.0
         self.size = 0
-        self.control_lost = 0
         #: Ids that the neighbour has said it doesn't want, in the order in which it did.
         self.dont_want: dict[bytes, None] = {}
 
@@ -49,7 +46,6 @@ class Outbox:
     def try_put_control(self, frame: bytes, now: float) -> bool:
         """Queue a control frame, and return True if there was room."""
         if self.size > self._limits.queue_hard + _CONTROL:
-            self.control_lost += 1
             return False
         self._put(b"", frame, now)
         return True

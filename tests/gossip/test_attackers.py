@@ -9,6 +9,7 @@ from dtp.gossip.core import KNOWN_TOPICS, Verdict
 from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS
 from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks
+from dtp.gossip.outbox import Outbox
 from dtp.testing.swarm import WALL, Swarm
 
 T = "weather"
@@ -547,6 +548,17 @@ def test_a_neighbour_that_never_reads_is_not_waited_for_and_cut_off(swarm):
     assert [each.peer for each in node.cut_off][:1] == [mute.key]
     assert node.router.counts["cut-off-unread"] >= 1
     assert len(honest.data) == 200
+
+
+def test_frames_that_a_neighbour_does_not_take_are_bounded():
+    outbox = Outbox(DEFAULT)
+    room = 2 * DEFAULT.queue_hard
+    frame = bytes(1000)
+    taken = sum(outbox.try_put_control(frame, 0.0) for _ in range(room // len(frame)))
+    assert DEFAULT.queue_hard < outbox.size == taken * len(frame) < room
+    assert not outbox.try_put_message(bytes(20), frame, 0.0)
+    assert len(outbox.take_frames(room, 0.0)) == taken * len(frame)
+    assert outbox.try_put_message(bytes(20), frame, 0.0)
 
 
 def test_forged_copies_cost_one_check_each_and_no_memory():

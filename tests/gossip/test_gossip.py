@@ -16,6 +16,7 @@ from dtp.gossip import (
     TopicOverrun,
     Verdict,
 )
+from dtp.gossip.limits import ScoreWeights
 from dtp.gossip.message import parse
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
@@ -359,7 +360,7 @@ def test_members_of_a_small_topic_find_each_other_by_signed_records():
 
 def test_forged_records_are_counted_against_who_gave_them():
     async def main(stack):
-        made = await stack.enter_async_context(nodes(3))
+        made = await stack.enter_async_context(nodes(3, weights=ScoreWeights(behaviour_free=0.0)))
         loop = asyncio.get_running_loop()
         made[0].gossip.exchange_records(record_of=lambda peer: b"forged record")
         dialled = []
@@ -370,6 +371,7 @@ def test_forged_records_are_counted_against_who_gave_them():
             )
         await joined(stack, made)
         await until(lambda: sum(one.gossip.counts["record-refused"] for one in made[1:]) >= 1)
+        assert min(one.gossip.score(made[0].id) for one in made[1:]) < 0
         assert dialled == []
 
     run(main)

@@ -652,6 +652,48 @@ def test_dialling_sends_one_small_packet_and_seldom() -> None:
     assert 0 < len(sent) <= DhtLimits().checks_per_minute
 
 
+def test_one_peer_has_few_dialled_however_many_places_it_names() -> None:
+    stranger = Stranger(a_node())
+    stranger.prove()
+    dialled = 0
+    for number in range(50):
+        question = stranger.question(Kind.DIAL, pack_endpoint((f"60.{number}.1.1", 53)), bytes(8))
+        dialled += sum(to != stranger.source for _, to in stranger.say(encode(question)))
+    assert dialled == DhtLimits().checks_per_minute
+
+
+def test_one_peer_has_few_others_asked_to_dial_it() -> None:
+    node = a_node()
+    for number in range(2):
+        Stranger(node, Identity(bytes([50 + number] * 32), bytes(32)), (f"61.{number}.1.1", 4000)).prove()
+    stranger = Stranger(node)
+    stranger.prove()
+    asked = 0
+    for _ in range(50):
+        sends = stranger.say(encode(stranger.question(Kind.CHECK, bytes(8))))
+        asked += sum(to != stranger.source for _, to in sends)
+    assert asked == 2 * DhtLimits().checks_per_minute
+
+
+def test_questions_that_wait_for_answers_are_bounded_and_end() -> None:
+    node = a_node(DhtLimits(pending=5))
+
+    def ask_many() -> int:
+        for number in range(50):
+            node.ping_node(Identity(bytes([number] * 32), bytes(32)).id.key, (f"60.{number}.1.1", 4000), now)
+        return len(node.take_sends())
+
+    now = 1000.0
+    assert ask_many() == 5
+    assert node.counts["too many questions"] == 45
+    while (due := node.next_time()) is not None and due < 1030.0:
+        now = due
+        node.advance(now)
+    node.take_sends()
+    assert node.counts["unanswered"] == 5
+    assert ask_many() == 5
+
+
 def test_nobody_far_away_has_us_dial_into_our_own_network() -> None:
     node = a_node()
     stranger = Stranger(node)
