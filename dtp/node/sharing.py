@@ -192,12 +192,15 @@ class GraphShares:
         if share in self._shares:
             self._shares.remove(share)
 
-    async def serve(self, link: Link, stream: Stream) -> None:
-        """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone."""
+    async def serve(self, link: Link, stream: Stream) -> bool:
+        """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone.
+
+        Return True for one about presence: the share has it for as long as both share the graph, one for each graph.
+        """
         peer = link.peer.key
         if self._serving[peer] >= self.limits.served_each or self._serving.total() >= self.limits.served:
             stream.reset(BUSY)
-            return
+            return False
         self._serving[peer] += 1
         present: GraphShare | None = None
         try:
@@ -211,8 +214,7 @@ class GraphShares:
             self._serving[peer] -= 1
             if not self._serving[peer]:
                 del self._serving[peer]
-        if present is not None:  # for as long as both share it: that isn't among what is served at once
-            await present.presence.serve(peer, stream)
+        return present is not None and present.presence.take_stream(peer, stream)
 
     async def _serve(self, peer: bytes, stream: Stream) -> GraphShare | None:
         """Serve a stream, but for one about presence: then return the share that it is for."""
@@ -628,16 +630,18 @@ class SharedPresence:
         if self._share.graph.identity.id.key < peer and peer not in self._with and not self._stopped:
             self._start_stream(peer, None)
 
-    async def serve(self, peer: bytes, stream: Stream) -> None:
-        """Serve the stream that a peer has opened for it, until it ends. A second one at a time is refused."""
+    def take_stream(self, peer: bytes, stream: Stream) -> bool:
+        """Tell presence over a stream that a peer has opened, until it ends. Return False for a second one at a time,
+        which is refused."""
         if peer in self._with or self._stopped:
             stream.reset(BUSY)
-            return
-        await asyncio.wait({self._start_stream(peer, stream)})
+            return False
+        self._start_stream(peer, stream)
+        return True
 
-    def _start_stream(self, peer: bytes, stream: Stream | None) -> asyncio.Task[None]:
+    def _start_stream(self, peer: bytes, stream: Stream | None) -> None:
         self._with.add(peer)
-        return self._tasks.start(self._run_stream(peer, stream), name="dtp-share-presence")
+        self._tasks.start(self._run_stream(peer, stream), name="dtp-share-presence")
 
     async def _run_stream(self, peer: bytes, stream: Stream | None) -> None:
         share = self._share

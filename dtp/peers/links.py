@@ -89,8 +89,9 @@ class PeerLink:
         return f"<PeerLink {'to' if self.outgoing else 'from'} {self.peer.short}{' closed' * self.closed}>"
 
 
-#: Speaks one protocol on one stream of a link, until it is done.
-ProtocolHandler = Callable[[PeerLink, Stream], Awaitable[None]]
+#: Speaks one protocol on one stream of a link, until it is done. Returns True if somebody else goes on with the
+#: stream and ends it: who has bounded how many stay need not have them among `LinkLimits.streams`.
+ProtocolHandler = Callable[[PeerLink, Stream], Awaitable[bool | None]]
 OnLink = Callable[[PeerLink], object]
 
 
@@ -327,7 +328,7 @@ class PeerLinks:
             stream.reset(UNKNOWN_PROTOCOL if protocol else MALFORMED_HEAD)
             return
         try:
-            await handler(link, stream)
+            goes_on = await handler(link, stream)
         except (DtpError, EOFError) as error:
             self.counters["protocol-failed"] += 1
             log.info("%r: %s: %s", link, protocol, error)
@@ -336,7 +337,8 @@ class PeerLinks:
             stream.reset(PROTOCOL_FAILED)
             raise
         else:
-            stream.close()
+            if not goes_on:
+                stream.close()
 
     # ---- the end ----------------------------------------------------------------------------------------
 

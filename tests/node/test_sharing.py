@@ -48,6 +48,7 @@ def test_who_is_there_is_told_along_with_a_share_and_through_those_between() -> 
             assert (seen(world, "c"), sorted(seen(world, "b"))) == (["Ada"], ["Ada", "Cy"])
             assert seen(world, "a") == ["Cy"]
             assert [len(world[name].share.presence) for name in "abc"] == [1, 2, 1]  # type: ignore[union-attr]
+            assert {len(link.handlers) for name in "abc" for link in world[name].links} == {0}
             await world["a"].stop()
             await asyncio.sleep(1)
             assert seen(world, "c") == []

@@ -284,6 +284,28 @@ def test_peer_that_opens_streams_without_end_is_bounded() -> None:
     clock.run(main())
 
 
+def test_streams_that_a_protocol_keeps_are_no_handlers_at_work() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE, limits=LinkLimits(streams=1)) as (other, where):
+            kept: list[Stream] = []
+
+            async def keep(link: PeerLink, stream: Stream) -> bool:
+                kept.append(stream)
+                return True
+
+            other.protocols["keep/1"] = keep
+            link = await one.connect(where)
+            for _ in range(10):
+                stream = await link.open("keep/1")
+                await asyncio.sleep(0.1)
+            assert await said(link, b"x") == b"x"
+            assert not other.counters["too-many-streams"]
+            kept[-1].write(b"still")
+            assert await stream.readexactly(5) == b"still"
+
+    clock.run(main())
+
+
 def test_protocol_that_fails_resets_its_stream_alone() -> None:
     async def main() -> None:
         async with node(SMALL) as (one, _), node(LARGE) as (other, where):
