@@ -62,6 +62,7 @@ class Broadcast:
         rotate: float = ROTATE,
         topic: str | None = None,
         over: Engine | None = None,
+        links: Node | None = None,
     ) -> None:
         """`show` is the id of the show's object on the chain; without it the show is a new one that is free.
 
@@ -74,6 +75,7 @@ class Broadcast:
         there is a new key every `rotate` seconds.
         With a `topic` each segment is a message of that topic, too: for small feeds without init data. It is carried
         `over` a broker as well, such as `NatsEngine("nats://127.0.0.1:4222", last=3600)`.
+        `links` is the node whose topic that is, by default the show's own; it has to be of the same identity.
         Raise `BroadcastError`, `ShowBusy` where another process has the show in that store, and `ConfigError` for one
         that can't be made or read.
         """
@@ -104,8 +106,9 @@ class Broadcast:
         self._topic, self._over = topic, over
         if over is not None and topic is None:
             raise BroadcastError("a broker carries a topic: give topic")
-        if topic is not None and not isinstance(self.node, Node):
-            raise BroadcastError("a topic takes a node of its own: leave out place, or give a Place")
+        self._links = links or (self.node if isinstance(self.node, Node) else None)
+        if topic is not None and self._links is None:
+            raise BroadcastError("a topic takes a node: leave out place, give a Place, or links")
         self._sender: TopicSender | None = None
         self._rotate = rotate
         self._rotating = SupervisedTask(self._make_keys, name="dtp-show-keys")
@@ -140,8 +143,8 @@ class Broadcast:
         async with AsyncExitStack() as stack:
             stack.callback(self._close_store)
             await stack.enter_async_context(self.node)
-            if self._topic is not None:
-                await self._join_topic(self._topic, stack)
+            if self._topic is not None and self._links is not None:
+                await self._join_topic(self._topic, self._links, stack)
             if self._wallet is not None:
                 await self._open_keeper(self._wallet, stack)
             if self.issuer is not None:
@@ -154,11 +157,11 @@ class Broadcast:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _join_topic(self, name: str, stack: AsyncExitStack) -> None:
-        assert isinstance(self.node, Node)
+    async def _join_topic(self, name: str, node: Node, stack: AsyncExitStack) -> None:
         if self._over is not None:
-            await self.node.gossip.attach(self._over, plain=True)
-        topic = await stack.enter_async_context(self.node.topic(name, overflow="drop-oldest"))
+            bridge = await node.gossip.attach(self._over, plain=True, only=name)
+            stack.push_async_callback(node.gossip.detach, bridge)
+        topic = await stack.enter_async_context(node.topic(name, overflow="drop-oldest"))
         sender = self._sender = TopicSender(topic, self.announcement)
         telling = SupervisedTask(sender.announce_repeatedly, name="dtp-show-topic")
         telling.start()

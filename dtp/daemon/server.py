@@ -131,6 +131,7 @@ class Daemon:
                 self._pools.dial_address,
                 lambda: self.side.client,
                 lambda: self._member.is_node,
+                lambda: self._member.node,
                 lambda: self._member.dht,
             )
         )

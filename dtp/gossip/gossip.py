@@ -532,18 +532,26 @@ class Gossip:
 
     # ---- brokers ------------------------------------------------------------------------------------------------
 
-    async def attach(self, engine: Engine, *, plain: bool = False) -> Bridge:
-        """Carry topics over a broker as well: those that have a key, and with `plain` all of them.
+    async def attach(self, engine: Engine, *, plain: bool = False, only: str | None = None) -> Bridge:
+        """Carry topics over a broker as well: those that have a key, and with `plain` all of them; or `only` one.
 
         Messages stay as they are signed; each is delivered once, whichever way it comes. Raise `EngineError` when
         the broker can't be reached.
         """
         from dtp.gossip.engines.bridge import Bridge
 
-        bridge = Bridge(self, engine, plain=plain)
+        bridge = Bridge(self, engine, plain=plain, only=only)
         await bridge.start()
         self._bridges.append(bridge)
         for topic in self._topics.values():
             bridge.join(topic)
         self._schedule_flush()
         return bridge
+
+    async def detach(self, bridge: Bridge) -> None:
+        """Carry nothing over that broker any more, after what was published. Idempotent."""
+        if bridge in self._bridges:
+            await self.flush()
+            self._bridges.remove(bridge)
+            self._router.remove_peer(bridge.peer, self._now())
+            await bridge.stop()

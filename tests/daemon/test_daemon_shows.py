@@ -86,6 +86,28 @@ def test_an_edge_hears_a_feed_by_its_topic_and_passes_it_on_to_who_has_none(tmp_
     run_scenario(scenario)
 
 
+NODE = "[node]\ndiscover = []\nstore = 'peers'"
+
+
+@pytest.mark.slow
+def test_an_origin_is_a_topic_of_the_daemons_node_and_goes_on_after_a_reload(tmp_path):
+    async def scenario():
+        def made(more=""):
+            return exposing(tmp_path, origin(COUNTER, f'topic = "prices"\nfan-out = 1\n{more}'), NODE)
+
+        async with serving(made()) as daemon:
+            address = str(daemon.listener.address("show"))
+            first, *following = map(int, await hear(address, 5, start=None, producer=FAR.id, topic="prices"))
+            assert following == list(range(first + 1, first + 5))
+            status = told(daemon)
+            assert (status["topic"], status["listeners"], status["why"]) == ("prices", 0, "")
+            await daemon.reload(made('title = "other"'))  # the topic is that of the show that ended
+            await until(lambda: told(daemon)["listeners"] == 0 and told(daemon)["segments"] > 0)
+            assert len(await hear(address, 5, start=None, producer=FAR.id, topic="prices")) == 5
+
+    run_scenario(scenario)
+
+
 def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_path):
     async def scenario():
         settings = exposing(tmp_path, origin(STAYS.format(30), 'title = "numbers"\nrecord = "kept"'))
@@ -200,7 +222,8 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
             "title: is of shows that begin here",
         ),
         (origin(ENDS, "back = 3"), "", "back: "),
-        (origin(ENDS, 'topic = "prices"'), "", "topic: is of shows that come from elsewhere"),
+        (origin(ENDS, 'topic = "prices"'), "", r"topic: takes \[node\]"),
+        (origin(ENDS, 'over = "nats://127.0.0.1:4222"'), "", "over: carries a topic"),
         (
             edge(f"dtp+tcp://{FAR.id}@127.0.0.1:1/show", 'over = "nats://127.0.0.1:4222"'),
             "",
@@ -225,6 +248,11 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
 def test_what_a_show_does_not_have_is_a_mistake(tmp_path, show, rules, why):
     with pytest.raises(ConfigMistakes, match=why):
         exposing(tmp_path, show, rules=rules)
+
+
+def test_a_topic_is_in_a_node_once(tmp_path):
+    with pytest.raises(ConfigMistakes, match="a node has a topic once"):
+        exposing(tmp_path, origin(ENDS, 'topic = "prices"'), '[node]\ntopics = ["prices"]')
 
 
 def test_a_show_is_one_process(tmp_path):

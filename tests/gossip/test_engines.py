@@ -178,6 +178,29 @@ def test_jetstream_keeps_messages_for_those_that_join_late_and_for_those_that_we
     run(main)
 
 
+def test_a_broker_carries_one_topic_alone_for_as_long_as_it_is_attached(nats):
+    async def main(stack):
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        bridge = await one.attach(NatsEngine(nats), plain=True, only="prices")
+        await other.attach(NatsEngine(nats), plain=True)
+        secret = [await private(stack, each) for each in (one, other)]
+        first, second = [await stack.enter_async_context(each.topic("prices")) for each in (one, other)]
+        await carried(first, second)
+        await first.publish(b"1")
+        assert (await second.read()).data == b"1"
+        assert not secret[0].members
+        await one.detach(bridge)
+        assert not first.members
+        again = await one.attach(NatsEngine(nats), plain=True, only="prices")
+        await carried(first, second)
+        await first.publish(b"2")
+        assert (await second.read()).data == b"2"
+        await one.detach(again)
+        await one.detach(again)
+
+    run(main)
+
+
 def test_topics_without_a_key_stay_off_the_broker_unless_told(nats):
     async def main(stack):
         one, other = await lone(stack, "one"), await lone(stack, "other")

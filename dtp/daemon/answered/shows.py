@@ -185,6 +185,8 @@ class ShowService(ABC):
     def get_status(self) -> dict[str, Any]:
         """Return how the show stands."""
         found: dict[str, Any] = {"role": self.role, "why": self._why, "fan_out": self._settings.fan_out}
+        if (made := self._settings.edge or self._settings.origin) is not None and made.topic is not None:
+            found["topic"] = made.topic
         feeder = self._feeder
         if feeder is None:
             return {"broadcast": {**found, "listeners": 0, "sent": 0, "segments": 0}}
@@ -279,6 +281,9 @@ class OriginShow(ShowService):
                     wallet=None if made.show is None else self._studio.chain(),
                     admission=admission,
                     rotate=made.rotate,
+                    topic=made.topic,
+                    over=None if made.over is None else broker_of(made.over),
+                    links=self._studio.node(),
                 )
             except ShowBusy as fault:
                 self._why = str(fault)

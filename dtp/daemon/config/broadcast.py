@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from dtp.identity import PeerId, PeerIdError
 _ORIGIN: Final = (
     "title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "key-price", "key-listen", "store",
 )  # fmt: skip
-_EDGE: Final = ("producer", "back", "topic", "over")
+_EDGE: Final = ("producer", "back")
 
 
 def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> model.BroadcastSettings:
@@ -25,17 +27,19 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
         return model.BroadcastSettings(None, None)
     sources = section.take_all("from", _source)
     show = section.read_setting("show", values.object_id, None)
+    topic = section.read_setting("topic", values.text, None)
+    over = section.read_setting("over", _broker, None)
+    if over is not None and topic is None:
+        section.note_mistake("over: carries a topic; give topic as well", "over")
     edge = model.EdgeSettings(
         sources=sources,
         show=show,
         producer=section.read_setting("producer", _peer, None),
         back=section.read_setting("back", values.duration, 10.0),
-        topic=section.read_setting("topic", values.text, None),
-        over=section.read_setting("over", _broker, None),
+        topic=topic,
+        over=over,
     )
-    if edge.over is not None and edge.topic is None:
-        section.note_mistake("over: carries a topic; give topic as well", "over")
-    origin = _read_origin(section, show, file)
+    origin = replace(_read_origin(section, show, file), topic=topic, over=over)
     made = model.BroadcastSettings(
         origin=None if "from" in section else origin,
         edge=edge if "from" in section else None,
@@ -124,9 +128,17 @@ def check_show(section: Section) -> None:
 
 def check_broadcast(root: Section, config: model.Config) -> None:
     """Note what doesn't go with the rest of the file."""
+    topics = Counter[str]()
     for number, expose in enumerate(config.expose):
         made = expose.broadcast
-        if made is None or made.origin is None or config.chain is not None:
+        if made is None or made.origin is None:
+            continue
+        if made.origin.topic is not None:
+            topics[made.origin.topic] += 1
+            what = _check_topic(made.origin.topic, config.node, topics)
+            if what:
+                root.note_mistake(what, "expose", number, "broadcast", "topic")
+        if config.chain is not None:
             continue
         if made.origin.show is not None:
             what = "show: takes [chain], by whose wallet its slots are posted"
@@ -134,6 +146,15 @@ def check_broadcast(root: Section, config: model.Config) -> None:
         if made.origin.key_price is not None:
             what = "key-price: takes [chain], by whose wallet keys are sold"
             root.note_mistake(what, "expose", number, "broadcast", "key-price")
+
+
+def _check_topic(topic: str, node: model.NodeSettings | None, topics: Counter[str]) -> str:
+    """Return what stands against an origin's topic, "" where nothing does."""
+    if node is None:
+        return "topic: takes [node], whose links carry it"
+    if topic in node.topics or topics[topic] > 1:
+        return f"topic: {topic!r} is in [node] topics, or another show's; a node has a topic once"
+    return ""
 
 
 def _source(value: Any) -> str:

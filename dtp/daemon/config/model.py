@@ -274,6 +274,9 @@ class OriginSettings:
     key_listen: tuple[str, ...] = ("tcp://0.0.0.0:0",)
     #: The folder of how far its chain is; None: the data folder.
     store: Path | None = None
+    #: The topic of the daemon's node that has each segment, too; and the NATS server that carries it as well.
+    topic: str | None = None
+    over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

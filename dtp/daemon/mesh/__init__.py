@@ -13,6 +13,7 @@ from dtp.session.limits import Limits
 
 if TYPE_CHECKING:
     from dtp.daemon.relays.pool import Dial
+    from dtp.node.node import Node
     from dtp.peers.dht import Dht
     from dtp.peers.links import PeerLink
     from dtp.peers.private import PrivateNetwork
@@ -52,6 +53,11 @@ class Member:
     def links(self) -> Iterable[PeerLink]:
         """Those that are open."""
         return ()
+
+    @property
+    def node(self) -> Node | None:
+        """The node, while it is open."""
+        return None
 
     @property
     def dht(self) -> Dht | None:

@@ -115,6 +115,11 @@ class NodeMember(Member):
         return () if self._node is None else self._node.links
 
     @property
+    def node(self) -> Node | None:
+        """The node, while it is open."""
+        return self._node
+
+    @property
     def dht(self) -> Dht | None:
         """The DHT, of a node that finds others by it and is open."""
         return self._node.dht if self._node is not None and "dht" in self._config.discover else None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.selling import RoomSeller
     from dtp.messaging.mailbox.service import Mailbox
+    from dtp.node.node import Node
     from dtp.peers.dht import Dht
 
 
@@ -36,8 +37,9 @@ class Studio:
     dial: Callable[[Address], Awaitable[Connection]]
     #: The client of `[chain]`; None without it.
     chain: Callable[[], ChainClient | None]
-    #: Whether it is a node, and the DHT of one that has it.
+    #: Whether it is a node, the node once that is open, and the DHT of one that has it.
     is_node: Callable[[], bool]
+    node: Callable[[], Node | None]
     dht: Callable[[], Dht | None]
 
 

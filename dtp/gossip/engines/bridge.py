@@ -86,14 +86,14 @@ class Engine(ABC):
 class Bridge:
     """An engine in a node's meshes. `Gossip.attach` makes it."""
 
-    def __init__(self, gossip: Gossip, engine: Engine, *, plain: bool) -> None:
+    def __init__(self, gossip: Gossip, engine: Engine, *, plain: bool, only: str | None = None) -> None:
         self.engine = engine
         #: What the router calls the broker: a name that no key can be, since nobody has its secret.
         self.peer = blake2b(
             f"{engine.name} {id(self)}".encode(), digest_size=32, person=b"dtp.bridge"
         ).digest()
         self._gossip = gossip
-        self._plain = plain
+        self._plain, self._only = plain, only
         self._came: OrderedDict[bytes, None] = OrderedDict()
         self._kept_back: deque[tuple[float, Parsed]] = deque()
         self._topics: set[bytes] = set()
@@ -117,7 +117,9 @@ class Bridge:
     # ---- topics -------------------------------------------------------------------------------------------------
 
     def join(self, topic: Topic) -> None:
-        """Carry a topic, unless the broker would see its payloads and mustn't."""
+        """Carry a topic, unless the broker would see its payloads and mustn't, or is for another one."""
+        if self._only is not None and topic.name != self._only:
+            return
         if topic.key is None and not self._plain:
             self._gossip.counts["engine-not-private"] += 1
             return
