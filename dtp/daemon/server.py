@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
+from dtp.daemon.callers import Callers
 from dtp.daemon.config.model import AccessRule, Config, Rules
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.mesh import member_of
@@ -28,7 +28,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
-from dtp.daemon.relays.expose import Exposed, caller_of, describe_caller, moment
+from dtp.daemon.relays.expose import Exposed, caller_of, moment
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
 from dtp.daemon.relays.kept import Kept, Studio
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
@@ -36,6 +36,7 @@ from dtp.daemon.relays.pools import Pools
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.state.table import Table
+from dtp.daemon.stream_room import StreamRoom
 from dtp.daemon.workers.handover import Handover
 from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.sharing import AMONG_WORKERS, EVERY, Sharing
@@ -60,8 +61,6 @@ log = logging.getLogger("dtpd")
 #: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
-#: Descriptors that are not for streams: listeners, carriers of peers, files, room to accept and refuse.
-RESERVE = 256
 #: What `[everywhere]` is where it isn't in the file.
 _NO_RULES = Rules(access=AccessRule(everyone=True))
 _NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
@@ -100,10 +99,7 @@ class Daemon:
         self.identity = identity
         self.began = time.monotonic()
         self.draining = False
-        #: Streams at once, by the descriptors that this process may have: each takes one, or two while it is dialled.
-        self.budget = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        #: So many more may come before it has to be counted how many are open.
-        self._room = 0
+        self.room = StreamRoom(self._count_active)
         self.reloads = 0
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
@@ -138,19 +134,17 @@ class Daemon:
         self._policies = Policies(None if team is None else team.table, self._kept.find_login)
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
-        self._callers: dict[Connection, Caller] = {}
+        self.callers = Callers()
         self._absent = Absent(lambda: (part.ledger for part in self._list_parts()))
         #: Whether another process has the place of this one, so that no peer that was let in can come back.
         self._gave_way = False
-        #: Of them those that are told to open no more streams, since a reload has changed what is counted.
-        self._going: dict[Connection, asyncio.Task[None]] = {}
         self._bans = Bans()
         self._door = Door(
             lambda service: self.exposed.get(service), self._why_shut, self._bans, self.side, self._member
         )
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
-        self._governor = memory.Governor(0, self._measure_held, self._shed_connection)
+        self.governor = memory.Governor(0, self._measure_held, self._shed_connection)
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -168,7 +162,7 @@ class Daemon:
         try:
             await self.side.start(self._compute_load, self._on_fenced)
             self._bound_memory(self.config)
-            self._governor.start()
+            self.governor.start()
             if self._team is None:
                 await take_over_bans(self.config, self.identity.id)
             self._sharing = self._make_sharing()
@@ -351,7 +345,7 @@ class Daemon:
 
     def _find_successor(self, connection: Connection) -> Exposed | None:
         """Return what serves the streams of a connection now; None where it has to come again for others."""
-        return None if connection in self._going else self.exposed.get(connection.service)
+        return None if self.callers.is_going(connection) else self.exposed.get(connection.service)
 
     async def _apply_forwards(self, config: Config, made: dict[str, Forwarded]) -> None:
         wanted = {forward.name: forward for forward in config.forward}
@@ -370,31 +364,24 @@ class Daemon:
         """Return why nobody is let in now."""
         if self.draining:
             return Denial("drain", Reason.DRAINING, "the daemon is about to end")
-        return _NO_MEMORY if self._governor.full else None
+        return _NO_MEMORY if self.governor.full else None
 
     # ---- memory -------------------------------------------------------------------------------------------
 
     def _bound_memory(self, config: Config) -> None:
-        self._governor.bound, why = memory.bound(config.memory, config.workers, self._own)
+        self.governor.bound, why = memory.bound(config.memory, config.workers, self._own)
         if why and (self._team is None or not self._team.number):
             log.warning("%s", why, extra={"fields": {"event": "memory", "why": why}})
 
     def _measure_held(self) -> dict[Connection, int]:
-        """Return what each connection holds: itself, streams, what waits, and what conversations keep of what was
-        read."""
+        """Return what is held for each connection, from here or to elsewhere, bytes."""
         links = [each.connection for each in self._member.links]
-        connections = dict.fromkeys((*self._callers, *self._pools.connections, *links))
-        held = {connection: memory.CONNECTION + connection.held for connection in connections}
-        for part in self._list_parts():
-            for session in part.ledger.open:
-                if session.stream.connection in held:
-                    held[session.stream.connection] += memory.STREAM + session.kept
-        return held
+        sessions = (session for part in self._list_parts() for session in part.ledger.open)
+        return memory.measure_held((*self.callers, *self._pools.connections, *links), sessions)
 
     def _shed_connection(self, connection: Connection, size: int) -> None:
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
-        caller = self._callers.get(connection) or caller_of(connection)
-        self._send_away(connection, caller, Refuse(CloseCode.LIMIT, why))
+        self.callers.send_away(connection, Refuse(CloseCode.LIMIT, why))
 
     # ---- bans ---------------------------------------------------------------------------------------------
 
@@ -415,17 +402,17 @@ class Daemon:
             self._send_unwelcome_away()
 
     def _send_unwelcome_away(self) -> None:
-        for connection, caller in list(self._callers.items()):
+        for connection, caller in self.callers.items():
             if connection.closed:
                 continue
             if (denial := self._why_unwelcome(connection, caller)) is not None:
-                self._send_away(connection, caller, refuse(denial))
+                self.callers.send_away(connection, refuse(denial))
             else:
                 self._let_go_if_sold_otherwise(connection)
         for link in self._member.links:
             caller = caller_of(link.connection)
             if not link.closed and self._door.ban_of(caller) is not None:
-                self._send_away(link.connection, caller, refuse(BANNED))
+                self.callers.send_away(link.connection, refuse(BANNED))
 
     def _why_unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
         """Return why somebody who was admitted may not be here any more; None for who may."""
@@ -444,31 +431,22 @@ class Daemon:
         Those that are open go on as they were sold; its caller comes again for others.
         """
         exposed, shop = self.exposed.get(connection.service), self.side.shop
-        if exposed is None or shop is None or self._is_free(connection) or connection in self._going:
+        if exposed is None or shop is None or self._is_free(connection):
             return
         if not shop.is_metered(connection, exposed.config):
-            self._going[connection] = start_task(connection.go_away(), name="dtpd-go-away")
+            self.callers.let_go(connection)
 
     # ---- the chain ----------------------------------------------------------------------------------------
 
     async def _look_again(self) -> None:
         """The chain was asked again: who may be here no longer is sent away, also from what is open."""
-        for connection, caller in list(self._callers.items()):
+        for connection, caller in self.callers.items():
             exposed = self.exposed.get(connection.service)
             if exposed is None or not exposed.config.on_chain:
                 continue
             refusal = self.side.check_account(connection, caller.account)
             if refusal is not None and not connection.closed:
-                self._send_away(connection, caller, refusal)
-
-    def _send_away(self, connection: Connection, caller: Caller, refusal: Refuse) -> None:
-        service, who, why = connection.service, logs.of_caller(caller), refusal.reason
-        log.info(
-            "%s: %s is sent away: %s",
-            *(service, logs.name_of(caller), why),
-            extra={"fields": {"event": "sent-away", "service": service, **who, "why": why}},
-        )
-        connection.abort(refusal.code, why, detail=refusal.detail)
+                self.callers.send_away(connection, refusal)
 
     def _on_fenced(self) -> None:
         """Another process serves in this one's place: take nothing new, finish what is open."""
@@ -487,7 +465,7 @@ class Daemon:
             refusal = refuse(denial)
             connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return
-        self._callers[connection] = caller
+        self.callers.add(connection, caller)
         self._absent.add_connection(connection)
         connection.on_peer_away = self._on_peer_away
         try:
@@ -506,9 +484,8 @@ class Daemon:
                 async for stream in connection:
                     self._on_stream(connection, caller, stream)
         finally:
-            del self._callers[connection]
+            self.callers.remove(connection)
             self._absent.remove_connection(connection)
-            self._going.pop(connection, None)
 
     def _on_peer_away(self, connection: Connection) -> None:
         """The daemon there ends, which passes bytes and can't tell its programs: they hear it from what is spoken."""
@@ -523,22 +500,19 @@ class Daemon:
             stream.reset(Reason.NO_BACKEND)
         elif denial := self._no_room():
             exposed.refuse_stream(caller, stream, denial)
-        elif connection in self._going:
+        elif self.callers.is_going(connection):
             exposed.refuse_stream(caller, stream, _SOLD_OTHERWISE)
         else:
             exposed.take_stream(connection, caller, stream)
 
     def _no_room(self) -> Denial | None:
         """Return why no more streams can be taken up now; None where they can."""
-        if self._governor.full:
+        if self.governor.full:
             return _NO_MEMORY
-        if not self._room:  # as many have come as there was room for, and some may be over
-            self._room = max(0, self.budget - self._count_active())
-            if not self._room:
-                return Denial(
-                    "streams", Reason.TOO_MANY, f"the daemon has {count_of(self.budget, 'stream')} open"
-                )
-        self._room -= 1
+        if not self.room.take():
+            return Denial(
+                "streams", Reason.TOO_MANY, f"the daemon has {count_of(self.room.most, 'stream')} open"
+            )
         return None
 
     def _is_free(self, connection: Connection) -> bool:
@@ -569,7 +543,7 @@ class Daemon:
             await forwarded.stop_listening()
         await self._member.leave_network()
         await asyncio.gather(
-            *(each.go_away() for each in self._callers if not each.closed),
+            self.callers.go_away(),
             self._pools.go_away(),
         )
         for part in self._list_parts():
@@ -614,7 +588,7 @@ class Daemon:
     async def close(self) -> None:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True
-        await self._governor.close()
+        await self.governor.close()
         if self._fenced is not None:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)
@@ -623,7 +597,7 @@ class Daemon:
                 await part.stop_listening()
             part.abort_streams(Reason.DRAINING)
         if self.side.shop is not None:  # what was served may still be paid
-            await asyncio.gather(*(one.close(CloseCode.SHUTDOWN) for one in list(self._callers)))
+            await self.callers.close()
         await self._member.leave_network()
         if self.listener is not None:
             await self.listener.close()
@@ -659,10 +633,12 @@ class Daemon:
         """Streams of peers that were let in, and programs of this machine."""
         return sum(part.active for part in self._list_parts())
 
+    def _count_from_peers(self) -> int:
+        return sum(part.active for part in self._list_parts() if isinstance(part, Exposed))
+
     def _compute_load(self) -> float:
-        """Return the part of the budget that streams of peers take, for the beacon: programs here turn no caller
-        away."""
-        return sum(part.active for part in self._list_parts() if isinstance(part, Exposed)) / self.budget
+        """Return the part of the room that peers take, for the beacon: programs here turn no caller away."""
+        return self._count_from_peers() / self.room.most
 
     def _list_parts(self) -> list[Exposed | Forwarded]:
         self._old = [part for part in self._old if part.ledger.open or part.active]
@@ -681,9 +657,9 @@ class Daemon:
             "draining": self.draining,
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
-            "connections": len(self._callers),
+            "connections": len(self.callers),
             "half_open": 0 if self.listener is None else len(self.listener.half_open),
-            "callers": [describe_caller(*each) for each in self._callers.items()] if callers else [],
+            "callers": self.callers.describe(self._measure_held()) if callers else [],
             "exposed": [
                 {**exposed.get_status(now), **self.side.of_service(exposed.config)}
                 for exposed in self.exposed.values()
@@ -692,6 +668,12 @@ class Daemon:
                 {**forwarded.get_status(), **self.side.of_forward(forwarded.config)}
                 for forwarded in self.forwarded.values()
             ],
+            "streams": {
+                "active": self._count_active(),
+                "from_peers": self._count_from_peers(),
+                "most": self.room.most,
+            },
+            "memory": self.governor.get_status(),
             "refused": dict(self._door.refused),
             "bans": self._bans.get_status(time.time()),
             **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),

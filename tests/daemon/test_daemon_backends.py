@@ -359,7 +359,7 @@ def test_streams_for_which_there_is_no_descriptor(run, monkeypatch, kind):
         async with Backend(echo) as backend:
             kind_of_it = 'kind = "udp"' if kind == "udp" else ""
             await pair.start(expose(backend.port, more=f'kind = "{kind}"'), forward=kind_of_it)
-            await until(lambda: pair.far._callers)
+            await until(lambda: pair.far.callers)
             port = pair.port
             with monkeypatch.context() as here:
                 here.setattr("dtp.daemon.relays.expose.connect_now", short)

@@ -68,17 +68,17 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
             caller = str(NEAR.id)
             assert await passes(port)
             await pair.far.ban(caller, NOON + HOUR)
-            await known(lambda: not pair.far._callers)
+            await known(lambda: not pair.far.callers)
             for jump, is_banned in [(0.5, True), (2, False), (-100, True), (0, True)]:
                 calendar(NOON + jump * HOUR)
                 assert (caller in pair.far.get_status()["bans"]) is is_banned
                 denied = pair.exposed.denials["ban"]
                 if is_banned:
                     pair.far._send_unwelcome_away()
-                    await known(lambda: not pair.far._callers)
+                    await known(lambda: not pair.far.callers)
                     await known(lambda denied=denied: pair.exposed.denials["ban"] > denied)
                 else:
-                    await known(lambda: pair.far._callers)
+                    await known(lambda: pair.far.callers)
                     assert await passes(port)
 
     run(scenario)

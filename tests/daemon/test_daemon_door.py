@@ -10,10 +10,16 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 from rich.console import Console
 
+import dtp
 from dtp.cli.daemon_status import show
+from dtp.daemon.mesh import Member
 from dtp.daemon.observing import logs
-from dtp.daemon.policies.bans import FOR_EVER
-from dtp.daemon.relays.expose import caller_of
+from dtp.daemon.paying.side import ChainSide
+from dtp.daemon.policies import Denial, Policies
+from dtp.daemon.policies.bans import FOR_EVER, Bans
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.door import Door
+from dtp.daemon.relays.expose import Exposed, caller_of
 from dtp.daemon.server import LIMITS, Daemon
 from dtp.daemon.web import metrics
 from dtp.daemon.workers.summing import ended, merge
@@ -31,57 +37,64 @@ def request(service="api", ticket=b""):
     return Request(NEAR.id, service, ticket, b"", "192.0.2.7")
 
 
-async def refusal(daemon, asked):
-    """What the door says; the code."""
-    with pytest.raises(Refuse) as caught:
-        await daemon._door.admit_request(asked)
-    return caught.value.code
+def door_of(pair, text, *, gate=None, shut=lambda: None, bans=None):
+    """The door of a daemon with one service, and the service."""
+    settings = pair.far_config(text)
+    (expose,) = settings.expose
+    exposed = Exposed(expose, Policies().policies_for(expose.service, expose.rules))
+    side = ChainSide(settings, FAR, LIMITS, None, gate=gate)
+    return Door({expose.service: exposed}.get, shut, bans or Bans(), side, Member()), exposed
 
 
-def drain(daemon):
+async def drain(daemon):
     daemon.draining = True
 
 
-def fill(daemon):
-    daemon._governor.full = True
+async def fill(daemon):
+    await daemon.governor.close()  # it looks by itself no more
+    daemon.governor.check_memory(lambda: daemon.governor.bound + 1)
 
 
-def ban(daemon):
-    daemon._bans.set_ban(NEAR.id.sui_address, FOR_EVER)
+async def ban(daemon):
+    await daemon.ban(NEAR.id.sui_address, FOR_EVER)
+
+
+async def nothing(daemon):
+    """It is refused as it is."""
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "happens", "asked", "allow"),
+    ("name", "code", "happens", "ticket", "allow"),
     [
-        ("drain", CloseCode.SHUTDOWN, drain, request(), "*"),
-        ("memory", CloseCode.BUSY, fill, request(), "*"),
-        ("ban", CloseCode.DENIED, ban, request(), "*"),
-        ("access", CloseCode.DENIED, None, request(), str(FAR.id)),
-        ("price", CloseCode.PAYMENT, None, request(ticket=b"x"), "*"),
-        ("chain", CloseCode.DENIED, None, request(), "*"),
+        ("drain", CloseCode.SHUTDOWN, drain, None, "*"),
+        ("memory", CloseCode.BUSY, fill, None, "*"),
+        ("ban", CloseCode.DENIED, ban, None, "*"),
+        ("access", CloseCode.DENIED, nothing, None, str(FAR.id)),
+        ("price", CloseCode.PAYMENT, nothing, lambda *_: b"x", "*"),
+        ("chain", CloseCode.DENIED, nothing, None, "*"),
     ],
 )
 def test_a_refusal_is_counted_by_its_reason_and_logged_with_all_names(
-    run, caplog, name, code, happens, asked, allow
+    run, caplog, name, code, happens, ticket, allow
 ):
     async def scenario(pair):
         text = expose_on_chain(1) if name == "chain" else expose(1).replace('"*"', f'"{allow}"')
         pair.far = Daemon(pair.far_config(text), FAR, gate=List())
         await pair.far.start()
-        if happens is not None:
-            happens(pair.far)
-        assert await refusal(pair.far, asked) == code
+        await happens(pair.far)
+        with pytest.raises(dtp.ConnectionRefused) as refused:
+            await dtp.connect(pair.far.listener.address("api"), identity=NEAR, ticket=ticket)
+        assert refused.value.close_code == code
         assert pair.exposed.denials == {name: 1}
-        pair.far._governor.full = False
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)
     (said,) = [each for each in caplog.records if f"refused by {name}" in each.getMessage()]
-    for part in (str(NEAR.id), NEAR.id.sui_address, "192.0.2.7", "api: "):
+    for part in (str(NEAR.id), NEAR.id.sui_address, "127.0.0.1", "api: "):
         assert part in said.getMessage()
     assert said.fields.items() >= {
         "event": "denied", "service": "api", "peer": str(NEAR.id), "account": NEAR.id.sui_address,
-        "source": "192.0.2.7", "policy": name,
+        "source": "127.0.0.1", "policy": name,
     }.items()  # fmt: skip
 
 
@@ -89,15 +102,14 @@ def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(
     """What was under way may end; by the chain, and for what it pays, it is looked at while it is here."""
 
     async def scenario(pair):
-        pair.far = Daemon(pair.far_config(expose_on_chain(1)), FAR, gate=List())
-        await pair.far.start()
+        bans, drains = Bans(), Denial("drain", Reason.DRAINING, "it is about to end")
+        door, _ = door_of(pair, expose_on_chain(1), gate=List(), shut=lambda: drains, bans=bans)
         again = replace(request(ticket=b"used up"), again=True)
-        drain(pair.far)
-        assert pair.far._door.admit_request(again) is None
-        assert pair.far._door.admit_request(replace(again, service="gone")) is None
-        ban(pair.far)
+        assert door.admit_request(again) is None
+        assert door.admit_request(replace(again, service="gone")) is None
+        bans.set_ban(NEAR.id.sui_address, FOR_EVER)
         with pytest.raises(Refuse, match="banned by the operator"):
-            pair.far._door.admit_request(again)
+            door.admit_request(again)
 
     run(scenario)
 
@@ -111,10 +123,9 @@ def test_the_operator_hears_why_a_ticket_was_not_checked(run, caplog):
     async def scenario(pair):
         gate = List()
         gate.admit_request = admit
-        pair.far = Daemon(pair.far_config(expose_on_chain(1)), FAR, gate=gate)
-        await pair.far.start()
+        door, _ = door_of(pair, expose_on_chain(1), gate=gate)
         with pytest.raises(Refuse, match=r"^try again later$"):
-            await pair.far._door.admit_request(request())
+            await door.admit_request(request())
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)
@@ -143,18 +154,21 @@ def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
     async def scenario(pair):
         await pair.start(expose(1))
         far = pair.far
-        assert await refusal(far, request("x\nitems")) == CloseCode.UNKNOWN_SERVICE
-        far._door.note_failed("192.0.2.8", Crowded("too many"))
-        far._door.note_failed("192.0.2.9", HandshakeError("garbage"))
-        far._door.note_failed("192.0.2.10", CarrierError("it broke off"))
-        status = far.get_status()
+        door, _ = door_of(pair, expose(1))
+        with pytest.raises(Refuse) as refused:
+            door.admit_request(request("x\nitems"))
+        assert refused.value.code == CloseCode.UNKNOWN_SERVICE
+        door.note_failed("192.0.2.8", Crowded("too many"))
+        door.note_failed("192.0.2.9", HandshakeError("garbage"))
+        door.note_failed("192.0.2.10", CarrierError("it broke off"))
+        status = {**far.get_status(), "refused": dict(door.refused)}
         counts = {"unknown-service": 1, "half-open": 1, "handshake": 1}
         assert status["refused"] == counts
         assert merge([status, ended(status)])["refused"] == dict.fromkeys(counts, 2)
         console = Console(file=io.StringIO(), width=200)
         show(status, console)
         assert "1 by unknown-service, 1 by half-open, 1 by handshake" in console.file.getvalue()
-        text = metrics.exposition(far).decode()
+        text = metrics.exposition(Mock(get_status=lambda **_: status)).decode()
         for reason in counts:
             assert f'\ndtpd_refused_total{{reason="{reason}"}} 1.0\n' in text
         assert 'dtpd_refused_total{reason="handshake"} 0.0\n' in metrics.exposition(pair.near).decode()
@@ -173,11 +187,12 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog, monkeypat
     monkeypatch.setattr(logs, "time", still)  # all in one second, however long it takes
 
     async def scenario(pair):
-        await pair.start(expose(1))
+        door, _ = door_of(pair, expose(1))
         for _ in range(1000):
-            pair.far._door.note_failed("192.0.2.8", HandshakeError("garbage"))
-        assert await refusal(pair.far, request("other")) == CloseCode.UNKNOWN_SERVICE
-        assert pair.far.get_status()["refused"]["handshake"] == 1000
+            door.note_failed("192.0.2.8", HandshakeError("garbage"))
+        with pytest.raises(Refuse, match="no service 'other' here"):
+            door.admit_request(request("other"))
+        assert door.refused["handshake"] == 1000
 
     caplog.set_level("INFO", "dtpd")
     shown = logs.Recent()

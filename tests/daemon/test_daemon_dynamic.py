@@ -170,12 +170,12 @@ def test_who_finds_no_room_is_told_at_once(run, tmp_path, monkeypatch, mode, sai
 
     async def scenario(pair):
         await start(pair, tmp_path, monkeypatch, mode, 1)
-        pair.near.budget = 0
+        pair.near.room.most = 0
         reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
         assert (await reader.read()).startswith(said)
         writer.close()
         assert pair.near.get_status()["forwarded"][0]["failed"] == 1
-        assert pair.near._count_active() == 0
+        assert pair.near.get_status()["streams"]["active"] == 0
 
     run(scenario)
 

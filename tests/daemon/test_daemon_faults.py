@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -412,7 +411,8 @@ def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
                 monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
                 monkeypatch.setattr(expose_module, "connect", slow.call(expose_module.connect))
             else:
-                (pool,) = pair.near._pools
+                (forwarded,) = pair.near.forwarded.values()
+                pool = forwarded.pool
                 monkeypatch.setattr(pool, "stream_now", lambda: None)
                 monkeypatch.setattr(pool, "get_stream", slow.call(pool.get_stream))
             asking = asyncio.ensure_future(exchange(port, b"x"))
@@ -498,7 +498,8 @@ def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, monkeyp
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             assert await exchange(port, b"x") == b"x"
-            (pool,) = pair.near._pools
+            (forwarded,) = pair.near.forwarded.values()
+            pool = forwarded.pool
             monkeypatch.setattr(pool.connections[0], "try_open_stream", lambda: None)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
@@ -514,7 +515,7 @@ def test_streams_have_a_budget(run):
     async def scenario(pair):
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
-            pair.far.budget = 1
+            pair.far.room.most = 1
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
@@ -540,15 +541,15 @@ def test_programs_have_a_budget(run, caplog):
     async def scenario(pair):
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
-            pair.near.budget = 1
+            pair.near.room.most = 1
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")
             assert await reader.readexactly(1) == b"x"
-            pair.far.budget = 4
-            assert (pair.near._compute_load(), pair.far._compute_load()) == (
-                0,
-                0.25,
-            )  # callers are told of what is exposed alone
+            pair.far.room.most = 4
+            assert [one.get_status()["streams"] for one in (pair.near, pair.far)] == [
+                {"active": 1, "from_peers": 0, "most": 1},
+                {"active": 1, "from_peers": 1, "most": 4},
+            ]
             with pytest.raises(ConnectionResetError):
                 await say_nothing(port)
             assert backend.connections == 1
@@ -557,7 +558,7 @@ def test_programs_have_a_budget(run, caplog):
             writer.close()
             await forwarded.ledger.wait_empty()
             assert await exchange(port, b"again") == b"again"
-            governor = pair.near._governor
+            governor = pair.near.governor
             governor.check_memory(lambda: governor.bound + 1)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"no memory")
@@ -571,41 +572,6 @@ def test_programs_have_a_budget(run, caplog):
     run(scenario)
     assert "the daemon has 1 stream open" in caplog.text
     assert "the daemon has used up its memory" in caplog.text
-
-
-def test_open_streams_are_not_counted_for_each_that_comes(run, monkeypatch):
-    """With many services and forwards that would cost more than the stream; the bound is kept to all the same."""
-
-    async def scenario(pair):
-        async with Backend(echo) as backend:
-            port = await pair.start(expose(backend.port))
-            pair.near.budget = 5
-            counted = Mock(wraps=pair.near._count_active)
-            monkeypatch.setattr(pair.near, "_count_active", counted)
-            (forwarded,) = pair.near.forwarded.values()
-            for _ in range(10):
-                assert await exchange(port, b"x") == b"x"
-                await forwarded.ledger.wait_empty()
-            assert counted.call_count == 2
-            programs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-            for reader, writer in programs:
-                writer.write(b"x")
-                assert await reader.readexactly(1) == b"x"
-            for _ in range(2):
-                with pytest.raises(ConnectionResetError):
-                    await say_nothing(port)
-            _, first = programs[0]
-            first.close()
-            await until(lambda: len(forwarded.ledger.open) == 4)
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"y")
-            assert await reader.readexactly(1) == b"y"
-            with pytest.raises(ConnectionResetError):
-                await say_nothing(port)
-            for _, each in (*programs[1:], (reader, writer)):
-                each.close()
-
-    run(scenario)
 
 
 def descriptors():

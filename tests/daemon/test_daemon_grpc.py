@@ -307,7 +307,7 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run):
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
                 unary = channel.unary_unary(f"{PACKAGE}/Unary")
                 assert await unary(b"x") == b"x"
-                (caller,) = pair.far._callers.values()
+                ((_, caller),) = pair.far.callers.items()
                 pair.exposed.chain.count_moved(Move(caller, 10**6), moment())
                 for _ in range(2):
                     assert "quota" in await told_to_wait(unary)

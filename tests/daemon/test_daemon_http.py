@@ -833,7 +833,7 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
 
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
                 assert (await ask(client))[0] == 200
-                (caller,) = pair.far._callers.values()
+                ((_, caller),) = pair.far.callers.items()
                 pair.exposed.chain.count_moved(Move(caller, 10**6), moment())
                 for _ in range(2):
                     status, retry, text = await ask(client)

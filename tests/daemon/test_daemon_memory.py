@@ -18,9 +18,10 @@ from dtp.daemon.process.memory import (
     Governor,
     bound,
     default,
+    measure_held,
     resident,
 )
-from dtp.daemon.server import Daemon
+from dtp.daemon.server import LIMITS, Daemon
 from dtp.session.codes import CloseCode
 from dtp.testing import clock
 
@@ -69,15 +70,15 @@ def test_who_holds_most_goes_first(run, caplog):
             (forwarded,) = other.forwarded.values()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(bytes(16 * 1024 * 1024))
-            limits = pair.far._limits
-            await until(lambda: len(pair.far._callers) == 2)
-            far = {caller.peer: connection for connection, caller in pair.far._callers.items()}
+            limits = LIMITS
+            await until(lambda: len(pair.far.callers) == 2)
+            far = {caller.peer: connection for connection, caller in pair.far.callers.items()}
             hog, modest = far[NEAR.id], far[OTHER.id]
             await until(lambda: hog.held > limits.stream_window // 2)
             # Each connection is bounded by its windows, however much the caller sends.
             assert hog.held <= limits.stream_window
             assert modest.held == 0
-            governor = pair.far._governor
+            governor = pair.far.governor
             await governor.close()  # a look of its own would find that there is room
             governor.check_memory(lambda: governor.bound)
             assert not hog.closed
@@ -111,20 +112,15 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
         port = await pair.start(expose(1, more='kind = "json-rpc"'))
         other = Daemon(pair.near_config(), OTHER)
         await other.start()
-        await until(lambda: len(pair.far._callers) == 2)
-        far = {caller.peer: connection for connection, caller in pair.far._callers.items()}
+        await until(lambda: len(pair.far.callers) == 2)
+        far = {caller.peer: connection for connection, caller in pair.far.callers.items()}
         hog, modest = far[NEAR.id], far[OTHER.id]
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         for _, writer in clients:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(900_000))
-        await until(lambda: pair.far._measure_held()[hog] >= 3_600_000)
-        assert pair.far._measure_held()[modest] == CONNECTION
-        caller = pair.far._callers.pop(hog)
-        assert (
-            hog not in pair.far._measure_held()
-        )  # one that has just ended, and whose streams will in a moment
-        pair.far._callers[hog] = caller
-        governor = pair.far._governor
+        await until(lambda: pair.far.governor.held()[hog] >= 3_600_000)
+        assert pair.far.governor.held()[modest] == CONNECTION
+        governor = pair.far.governor
         governor.check_memory(lambda: governor.bound + 3_600_000)
         assert (hog.closed, modest.closed) == (True, False)
         for reader, writer in clients:
@@ -132,7 +128,7 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
                 await reader.read()
             writer.close()
         await pair.exposed.ledger.wait_empty()
-        await until(lambda: set(pair.far._measure_held().values()) == {CONNECTION})
+        await until(lambda: set(pair.far.governor.held().values()) == {CONNECTION})
         await other.close()
 
     run(scenario)
@@ -148,11 +144,11 @@ def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
         for _, writer in clients:
             writer.write(b"GET / HTTP/1.1\r\n")
         await until(lambda: pair.exposed.ledger.received == count * 16)
-        (hog,) = pair.far._callers
-        assert pair.far._measure_held() == {
+        (hog,) = pair.far.callers
+        assert pair.far.governor.held() == {
             hog: CONNECTION + LEAST + count * 16
         }  # of heads that aren't whole, too
-        governor = pair.far._governor
+        governor = pair.far.governor
         governor.check_memory(lambda: governor.bound + 1)
         assert hog.closed
         for reader, writer in clients:
@@ -228,6 +224,15 @@ def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
         gc.enable()
 
 
+def test_sessions_of_a_connection_that_has_just_ended_are_nobodys():
+    """Its streams will end in a moment."""
+    here, gone = Mock(held=5), Mock(held=7)
+    sessions = [
+        Mock(stream=Mock(connection=one), kept=kept) for one, kept in ((here, 1), (gone, 2), (here, 3))
+    ]
+    assert measure_held([here], sessions) == {here: CONNECTION + 5 + 2 * STREAM + 4}
+
+
 def test_small_ones_are_not_to_blame():
     shed = []
     governor = Governor(10, lambda: {Mock(): LEAST - 1}, lambda one, size: shed.append(one))
@@ -247,9 +252,9 @@ def test_what_a_conversation_holds_is_known_to_its_end(run):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"nonsense\r\n\r\n")
             assert b"400" in await reader.read()
-            (hog,) = pair.far._callers
-            assert pair.far._measure_held() == {hog: CONNECTION + STREAM}
-            governor = pair.far._governor
+            (hog,) = pair.far.callers
+            assert pair.far.governor.held() == {hog: CONNECTION + STREAM}
+            governor = pair.far.governor
             governor.check_memory(lambda: governor.bound + 1)
             assert governor.full
             governor.check_memory(lambda: governor.bound)
@@ -279,11 +284,14 @@ def test_who_comes_while_memory_is_full_is_sent_away_and_comes_again(run):
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             address = pair.far.listener.address("api")
-            pair.far._governor.full = True
+            governor = pair.far.governor
+            await governor.close()
+            governor.check_memory(lambda: governor.bound + 1)
+            assert pair.far.get_status()["memory"] == {"bound": governor.bound, "full": True, "closed": 0}
             with pytest.raises(dtp.ConnectionRefused, match="memory") as refused:
                 await dtp.connect(address, identity=OTHER)
             assert refused.value.close_code == CloseCode.BUSY
-            pair.far._governor.full = False
+            governor.check_memory(lambda: governor.bound)
             async with dtp.connect(address, identity=OTHER):
                 pass
 
@@ -295,12 +303,15 @@ def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             await exchange(port, b"x")
-            (far,) = pair.far._callers
-            (near,) = (one for one in pair.near._pools.connections)
+            (far,) = pair.far.callers
+            (forwarded,) = pair.near.forwarded.values()
+            (near,) = forwarded.pool.connections
             for _ in range(20):
                 near.send_datagram(bytes(10_000))
-            assert pair.near._measure_held()[near] >= CONNECTION + 200_000
-            await until(lambda: pair.far._measure_held()[far] >= CONNECTION + 200_000)
+            assert pair.near.governor.held()[near] >= CONNECTION + 200_000
+            await until(lambda: pair.far.governor.held()[far] >= CONNECTION + 200_000)
+            (caller,) = pair.far.get_status()["callers"]
+            assert caller["held"] == pair.far.governor.held()[far]
 
     run(scenario)
 
@@ -363,7 +374,7 @@ def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
         async with Backend(echo) as backend:
             pair.top = 'memory = "1MiB"'
             port = await pair.start(expose(backend.port), top=pair.top)
-            governor = pair.far._governor
+            governor = pair.far.governor
             own = governor.bound - ROOM
             assert 10 * MIB < own <= resident()
             governor.check_memory(lambda: own)

@@ -99,7 +99,7 @@ def test_a_ban_holds_for_who_is_about_to_come_in(run):
                 await exchange(pair.port, b"refused")
             assert "banned by the operator" in pair.near.get_status()["forwarded"][0]["trouble"]
             assert backend.connections == 0
-            await until(lambda: not pair.far._callers)
+            await until(lambda: not pair.far.callers)
 
     run(scenario)
 
@@ -125,7 +125,7 @@ def test_a_price_holds_for_who_is_about_to_come_in(run, caplog):
             gate.go_on.set()
             await until(lambda: "bring a channel" in pair.near.get_status()["forwarded"][0]["trouble"])
             assert "refused by price: the service has a price now" in caplog.text
-            assert not pair.far._callers
+            assert not pair.far.callers
 
     caplog.set_level("INFO", "dtpd")
 
@@ -143,8 +143,9 @@ def test_who_comes_in_while_it_drains_opens_nothing_new(run):
             await gate.asked.wait()
             assert await pair.far.drain(60)
             gate.go_on.set()
-            (pool,) = pair.near._pools
-            await until(lambda: pool.connections and pair.far._callers)
+            (forwarded,) = pair.near.forwarded.values()
+            pool = forwarded.pool
+            await until(lambda: pool.connections and pair.far.callers)
             await asyncio.gather(exchange(pair.port, b"x"), return_exceptions=True)  # perhaps on its way
             with pytest.raises(ConnectionResetError):
                 await exchange(pair.port, b"x")

@@ -393,8 +393,8 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, cli
 
 
 def pool_of(pair):
-    (pool,) = pair.near._pools
-    return pool
+    (forwarded,) = pair.near.forwarded.values()
+    return forwarded.pool
 
 
 async def push(streams, size):
@@ -469,21 +469,21 @@ def test_a_price_that_a_reload_adds_holds_for_who_is_there(run, client, net, kin
             )
             pair.near = Daemon(free, NEAR)
             await pair.near.start()
-            await until(lambda: pair.far._callers)
-            (before,) = pair.far._callers
+            await until(lambda: pair.far.callers)
+            (before,) = pair.far.callers
             price = "{ request = 1000, deposit = 1000 }"
             await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
             assert before.closed
             await until(lambda: "ticket" in market.bought()["trouble"].lower())
-            assert not pair.far._callers
+            assert not pair.far.callers
             await pair.near.close()
             await market.buy("{ most = 100000, deposit = 50000 }")
-            await until(lambda: pair.far._callers)
-            (paying,) = pair.far._callers
+            await until(lambda: pair.far.callers)
+            (paying,) = pair.far.callers
             price = "{ request = 2000, deposit = 1000 }"  # who has a channel keeps it
             await pair.far.reload(market.far_config(backend, price, f'kind = "{kind}"'))
             assert not paying.closed
-            assert not pair.far._going
+            assert not pair.far.callers.is_going(paying)
 
     run(scenario)
 
@@ -508,7 +508,7 @@ def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(run, clien
                 backend, "" if free else price, f'kind = "{before if free else after}"'
             )
             await pair.far.reload(changed)
-            await asyncio.gather(*pair.far._going.values())
+            await pair.far.callers.wait_told()
             for _ in range(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 await get(reader, writer)
@@ -522,7 +522,7 @@ def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(run, clien
                 assert await old[0].read() == b""
                 last = 1000
             old[1].close()
-            await until(lambda: len(pair.far._callers) == 1)
+            await until(lambda: len(pair.far.callers) == 1)
             assert market.bought()["spent"] == 1000 + 5 * cost + last
 
     run(scenario)
@@ -534,8 +534,8 @@ def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwi
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price, 'kind = "http"')
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
-            await until(lambda: pair.far._callers)
-            (there,) = pair.far._callers
+            await until(lambda: pair.far.callers)
+            (there,) = pair.far.callers
             there.go_away = (heard := asyncio.Event()).wait
             await pair.far.reload(market.far_config(backend, price))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -564,13 +564,13 @@ def test_a_reload_holds_for_who_is_just_being_metered(run, client, net):
 
             ledger.enter = enter_late
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
-            await until(lambda: any(each.meter is not None for each in pair.far._callers))
-            await asyncio.gather(*pair.far._going.values())
+            await until(lambda: any(each.meter is not None for each in pair.far.callers))
+            await pair.far.callers.wait_told()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             await get(reader, writer)
             writer.close()
             await until(lambda: market.bought()["spent"] > 0)
-            assert not any(each.meter.payee.count_streams for each in pair.far._callers)
+            assert not any(each.meter.payee.count_streams for each in pair.far.callers)
 
     run(scenario)
 

@@ -75,7 +75,7 @@ def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_use
             assert "holds no pass" in club.bought()["trouble"]
             await club.subscribe()
             assert await exchange(port, b"x") == b"x"
-            (caller,) = pair.far._callers
+            (caller,) = pair.far.callers
             await pair.far.side.refresh_rules()
             await pair.far._look_again()
             assert not caller.closed

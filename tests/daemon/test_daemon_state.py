@@ -461,7 +461,7 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
 
                 await known(is_told)
             assert passed == [True] * 6 + [False] * 6
-            (caller,) = second._callers
+            (caller,) = second.callers
             assert not caller.closed
             await pair.far.ban(str(near.identity.id), time.time() + 3600)
             assert pair.far.get_status()["bans"].keys() == {str(near.identity.id)}
@@ -469,7 +469,7 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
             await known(lambda: second.exposed["api"].denials["ban"])
             await second.ban(str(near.identity.id), 0.0)
             await known(lambda: not pair.far.get_status()["bans"])
-            await known(lambda: second._callers)
+            await known(lambda: second.callers)
             await near.close()
             await second.close()
 

@@ -98,10 +98,8 @@ def test_sources_are_kept_apart(run):
         assert len({source for _, source in [server.received.get_nowait() for _ in range(60)]}) == 20
         assert pair.exposed.ledger.streams == 20
         assert pair.near.get_status()["forwarded"][0]["listen"] == [f"udp:127.0.0.1:{pair.port}"]
-        assert (pair.far._count_active(), pair.near._count_active()) == (
-            20,
-            0,
-        )  # here they have no sockets of their own
+        active = [one.get_status()["streams"]["active"] for one in (pair.far, pair.near)]
+        assert active == [20, 0]  # here they have no sockets of their own
         for one in (*clients, server):
             one.close()
 
@@ -495,7 +493,7 @@ def test_no_new_source_while_memory_is_full(run, caplog):
         client, other = [await Endpoint().open(to=place) for _ in range(2)]
         assert await client.ask(b"one") == b"one"
         (forwarded,) = pair.near.forwarded.values()
-        governor = pair.near._governor
+        governor = pair.near.governor
         await governor.close()  # it looks by itself no more
         governor.check_memory(lambda: governor.bound + 1)
         other.transport.sendto(b"lost")

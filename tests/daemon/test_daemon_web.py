@@ -209,7 +209,7 @@ def test_probes_ask_about_no_caller(run, path):
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             pair.far.refresh_status = AsyncMock()
-            (connection,) = pair.far._callers
+            (connection,) = pair.far.callers
             asked = PropertyMock(return_value=connection.stats)
             with patch.object(type(connection), "stats", asked):
                 async with aiohttp.ClientSession() as client, client.get(f"{url}{path}") as answer:

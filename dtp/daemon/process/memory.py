@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+from dtp.daemon.relays.ledger import ServedSession
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
 from dtp.tasks import SupervisedTask
@@ -94,6 +96,18 @@ def _total(connections: Iterable[tuple[int, Connection]]) -> int:
     return sum(size for size, _ in connections)
 
 
+def measure_held(
+    connections: Iterable[Connection], sessions: Iterable[ServedSession]
+) -> dict[Connection, int]:
+    """Return what each connection holds, bytes: itself, its streams, what waits, and what those who read it keep of
+    what was read. Sessions of other connections, which have just ended, are nobody's."""
+    held = {connection: CONNECTION + connection.held for connection in connections}
+    for session in sessions:
+        if session.stream.connection in held:
+            held[session.stream.connection] += STREAM + session.kept
+    return held
+
+
 class Governor:
     """Looks every `EVERY` seconds, once started. `shed` is told of a connection that has to go, and what it holds."""
 
@@ -104,7 +118,9 @@ class Governor:
         shed: Callable[[Connection, int], object],
     ) -> None:
         self.bound = bound
-        self._held, self._shed = held, shed
+        #: What each connection holds, bytes.
+        self.held = held
+        self._shed = shed
         self._task = SupervisedTask(self._look_repeatedly, name="dtpd-memory")
         self._collect_at = 0.0
         #: Whether nothing more should be taken up, and how many connections were closed.
@@ -137,7 +153,7 @@ class Governor:
             self.full = False
             return
         peers: dict[PeerId, list[tuple[int, Connection]]] = {}
-        for connection, size in self._held().items():
+        for connection, size in self.held().items():
             peers.setdefault(connection.peer, []).append((size, connection))
         self.full = True
         # By peer: who has many connections may hold as much by them as another by one.
@@ -150,6 +166,10 @@ class Governor:
                 excess -= size
                 self.closed += 1
                 self._shed(connection, size)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return what this process may have, whether it has more now, and how many connections were closed for it."""
+        return {"bound": self.bound, "full": self.full, "closed": self.closed}
 
     async def close(self) -> None:
         """Look no more. Idempotent."""
