@@ -42,6 +42,7 @@ from dtp.graph.past.resigning import Resigned
 from dtp.graph.permission.access import OffenceProof
 from dtp.graph.permission.accounts import Accounts, KnownDevice, Revoked, revoke_device
 from dtp.graph.permission.admission import Admission, Banned
+from dtp.graph.permission.agreement import Agreement, Unagreed
 from dtp.graph.permission.granting import Access
 from dtp.graph.permission.private import PrivateNode
 from dtp.graph.permission.quotas import Quotas, Refused
@@ -58,6 +59,7 @@ __all__ = [
     "Access",
     "Accounts",
     "Admission",
+    "Agreement",
     "Banned",
     "Batch",
     "Blob",
@@ -121,6 +123,7 @@ __all__ = [
     "StoreError",
     "Summary",
     "SyncError",
+    "Unagreed",
     "UndoManager",
     "Undone",
     "Upkeep",

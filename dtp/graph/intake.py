@@ -15,6 +15,7 @@ from dtp.graph.errors import EnvelopeError, Equivocation
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Signed, Skipped, Summary
 from dtp.graph.frames.proving import Proof
+from dtp.graph.permission.agreement import MOST_WORDS, words_in
 from dtp.graph.stores import loading
 from dtp.graph.sync.part import Part
 from dtp.tasks import start_task
@@ -105,6 +106,7 @@ class Intake:
                 self._graph.frames.forget_known()
                 self._inside.readers.on_received()
                 await self._inside.save(synced=False)
+                taken += await self._take_agreed(batch)
                 for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:
                     taken += await self._rejoin_author(author)
                 await self._inside.rebuild()
@@ -112,6 +114,31 @@ class Intake:
                     await self._keep_proof(self._graph.frames.chains.found[-1])
                     self._graph.frames.chains.found.pop()
             return taken
+
+    async def _take_agreed(self, batch: list[Envelope | Summary]) -> int:
+        """Take the sums to which enough agree now; return how many. Say which of those that came have to wait."""
+        asked, frames = self._graph.admission.agreement, self._graph.frames
+        if asked is None:
+            return 0
+        taken, heads, words = 0, frames.chains.heads, self._graph.admission.waiting_words
+        if len(words) > MOST_WORDS:
+            words.clear()
+        for one in batch:
+            if one.author in asked.of and (
+                one.author not in heads or one.sequence > heads[one.author].sequence
+            ):
+                words |= words_in(self._graph, one)
+        if any(one.author in asked.of for one in batch) and (left := frames.chains.left()):
+            await frames.load_known(left)
+            taken = sum(self._merge_envelope(one) for one in left)
+            frames.forget_known()
+            self._inside.readers.on_received()
+            await self._inside.save(synced=False)
+        came = {one.author for one in batch if isinstance(one, Summary)}
+        for unagreed in self._graph.admission.unagreed() if came else ():
+            if unagreed.author.key in came:
+                log.warning("graph %r: %s", self._graph.name, unagreed.describe())
+        return taken
 
     async def _rejoin_author(self, author: bytes) -> int:
         """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
@@ -172,6 +199,9 @@ class Intake:
         """Merge it, and those that waited for it."""
         taken = 0
         while envelope is not None and self._graph.frames.chains.is_next(envelope):
+            if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
+                self._graph.frames.chains.add_missing(envelope)
+                break
             changed = loading.merge(self._graph.replica, envelope)
             is_skipped = isinstance(envelope, Skipped)
             self._graph.frames.chains.advance(

@@ -83,6 +83,14 @@ def test_bans_purges_and_quotas(people, tmp_path):
     run("graph", "put", theirs, "page", "by", "phone", "-i", phone)
     run("graph", "put", mine, "other", "by", "laptop", "-i", laptop)
     run("graph", "export", theirs, exported)
+    assert (
+        run("graph", "agreement", mine, "--need", "1", phone_id, "-i", laptop)
+        == f"1 of 1 have to agree\n{phone_id}\n"
+    )
+    assert phone_id in run("graph", "agreement", mine, "-i", laptop)
+    for wrong in ((phone_id,), ("--need", "1")):
+        run("graph", "agreement", mine, *wrong, "-i", laptop, code=2)
+    assert run("graph", "agreement", mine, "--need", "0", "-i", laptop) == "0 of 0 have to agree\n"
     run("graph", "quota", mine, "new_strangers=0", "-i", laptop)
     run("graph", "import", mine, exported, "-i", laptop)
     status = json.loads(run("graph", "status", mine, "--json", "-i", laptop))

@@ -68,7 +68,12 @@ def test_each_device_of_an_account_writes_under_its_grant() -> None:
         "phone",
         ["laptop"],
     )
-    for soul in (owned(KEYS[OWNER]), owned(KEYS[OWNER], "boards"), owned(KEYS[OWNER], ".bans")):
+    for soul in (
+        owned(KEYS[OWNER]),
+        owned(KEYS[OWNER], "boards"),
+        owned(KEYS[OWNER], ".bans"),
+        owned(KEYS[OWNER], ".agreed"),
+    ):
         with pytest.raises(NotOwner):
             phone.put(soul, "k", 1)
     with pytest.raises(NotOwner):

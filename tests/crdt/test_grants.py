@@ -72,13 +72,14 @@ def test_no_grant_is_for_rings_and_the_static_key() -> None:
     kept = [
         (owned(KEYS[0], ".rings/diary"), "ring"),
         (owned(KEYS[0], ".rings/a/b"), "k"),
+        (owned(KEYS[0], ".agreed"), NAMES[1]),
         (owned(KEYS[0]), "static"),
     ]
     free = [(owned(KEYS[0], "rings"), "ring"), (owned(KEYS[0]), "name"), (owned(KEYS[0], "a"), "static")]
     rows = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())]
     rows += [(soul, key, "friend's") for soul, key in kept + free]
     take(judge, [*owner.commit(), frame(forger(1), rows, 1_000.0)])
-    assert [judge.get(soul, key) for soul, key in kept] == [None] * 3
+    assert [judge.get(soul, key) for soul, key in kept] == [None] * 4
     assert [judge.get(soul, key) for soul, key in free] == ["friend's"] * 3
 
 

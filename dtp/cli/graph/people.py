@@ -1,4 +1,4 @@
-"""`dtp graph account`, `ban`, `purge`, `quota`: who writes in a graph, and who is kept out."""
+"""`dtp graph account`, `ban`, `purge`, `quota`, `agreement`: who writes in a graph, and who is kept out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from dtp.cli.account import device_record, load_account, read_card, save_account
 from dtp.cli.graph.opening import GraphOpener, file_argument, graph, graph_options
 from dtp.cli.output import print_line, print_result
+from dtp.identity import PeerId
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,38 @@ def ban(
     for one in opened.run_work(work, writing=writing, read_only=not writing):
         who = ", ".join((["you"] if one["here"] else []) + one["by"])
         print_line(one, f"{one['peer']}  by {who}")
+
+
+@graph.command()
+@file_argument
+@click.argument("peers", nargs=-1, metavar="[PEER]...")
+@click.option(
+    "--need", type=click.IntRange(min=0), help="How many of them have to agree; 0: the author is enough."
+)
+@graph_options
+def agreement(opened: GraphOpener, peers: tuple[str, ...], need: int | None) -> None:
+    """Show who has to agree to summed up frames before FILE takes them in place of the frames, or say it.
+
+    Those of the PEERs who have the frames and prune their graphs agree, once this was said of their files, too.
+
+    \b
+    Examples:
+      dtp graph agreement notes.db
+      dtp graph agreement notes.db --need 2 dtp1... dtp1... dtp1...
+      dtp graph agreement notes.db --need 0
+    """
+    if bool(peers) != bool(need):
+        raise click.UsageError("say how many have to agree (--need), and who")
+
+    async def work(graph: Graph) -> dict[str, Any]:
+        if need is not None:
+            await graph.admission.set_agreement(need, peers)
+        asked = graph.admission.agreement
+        of = [] if asked is None else sorted(str(PeerId(one)) for one in asked.of)
+        return {"need": 0 if asked is None else asked.need, "of": of}
+
+    found = opened.run_work(work, writing=need is not None, read_only=need is None)
+    print_result(found, "\n".join([f"{found['need']} of {len(found['of'])} have to agree", *found["of"]]))
 
 
 @graph.command()

@@ -23,16 +23,20 @@ def owned(author: bytes, path: str = "") -> str:
 RINGS: Final = ".rings"
 #: Below an owner's soul: whom it bans in this graph (`dtp.graph.permission.admission`).
 BANS: Final = ".bans"
+#: Below an identity's soul: which sums of others' frames it agrees to (`dtp.graph.permission.agreement`).
+AGREED: Final = ".agreed"
 #: At an identity's own soul: its static key and the proof of it.
 STATIC_KEY: Final = "static"
 
 
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
     """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost,
-    and whom it bans it says itself."""
+    and whom it bans and what it agrees to it says itself."""
     own = owned(owner)
     return (
-        soul.startswith(f"{own}/{RINGS}/") or soul == f"{own}/{BANS}" or (soul == own and key == STATIC_KEY)
+        soul.startswith(f"{own}/{RINGS}/")
+        or soul in (f"{own}/{BANS}", f"{own}/{AGREED}")
+        or (soul == own and key == STATIC_KEY)
     )
 
 

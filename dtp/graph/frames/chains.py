@@ -97,7 +97,7 @@ class Chains:
         """
         tip = self.tip(envelope.author)
         if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
-            self._add_missing(envelope)
+            self.add_missing(envelope)
         if envelope.first > tip.sequence + 1:
             if not (self._whole and isinstance(envelope, Summary)):
                 self._put_aside(envelope)
@@ -122,12 +122,17 @@ class Chains:
             begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
         if not begins:
             raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
-        if self._whole and isinstance(envelope, Envelope):
+        if isinstance(envelope, Envelope):
             self._accept_next(envelope)
         return not (self._whole and isinstance(envelope, Summary))
 
-    def _add_missing(self, summary: Summary) -> None:
-        """Its frames are there, somewhere, and have to come themselves; it is kept to be compared with them."""
+    def left(self) -> list[Summary]:
+        """Return the summaries that were not taken, but for those that there was no room to keep."""
+        return [kept for _, kept in self._only_summed.values() if kept is not None]
+
+    def add_missing(self, summary: Summary) -> None:
+        """Leave a summary: its frames are there, somewhere, and have to come themselves. It is kept to be compared
+        with them."""
         last, kept = self._only_summed.get(summary.author, (0, None))
         if summary.sequence > last and (last or len(self._only_summed) < MAX_HELD):
             self._held_bytes -= len(kept.body) if kept else 0

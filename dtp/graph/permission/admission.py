@@ -21,6 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.chains import Chains
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.permission.access import key_of
+from dtp.graph.permission.agreement import Agreement, Unagreed, agreeing, read_agreement, waiting_sums
 from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, Usage, ops_in, read_quotas, usage_of
 from dtp.graph.stores.store import Store
 from dtp.identity import CardError, PeerId
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.graph")
 
-_VERSION: Final = 1
+#: Without the last field in version 1.
+_VERSIONS: Final = (1, 2)
 #: Why an envelope of a banned author isn't taken.
 BANNED: Final = "banned"
 _READ: Final = 256
@@ -54,21 +56,27 @@ class Policy:
     known: set[bytes] = field(default_factory=set)
     quotas: Quotas = field(default_factory=Quotas)
     refused: Refused = field(default_factory=Refused)
+    #: Who has to agree to sums; None: nobody.
+    agreement: Agreement | None = None
 
     def encode(self) -> bytes:
-        """MessagePack `[version, bans, hidden, followed, known, quotas, refused]`."""
+        """MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil]`."""
         sets = [sorted(each) for each in (self.bans, self.hidden, self.followed, self.known)]
-        return values.encode([_VERSION, *sets, self.quotas.to_map(), self.refused.save()])
+        agreement = None if self.agreement is None else self.agreement.pack()
+        return values.encode([_VERSIONS[-1], *sets, self.quotas.to_map(), self.refused.save(), agreement])
 
     @classmethod
     def decode(cls, data: bytes) -> Policy:
         """What `encode` gave. Raises `StoreError`."""
         try:
-            version, bans, hidden, followed, known, quotas, refused = values.decode(data)
-            if version != _VERSION:
-                raise StoreError(f"whom this graph takes in is kept in version {version}, not {_VERSION}")
+            version, bans, hidden, followed, known, quotas, refused, *later = values.decode(data)
+            if version not in _VERSIONS:
+                raise StoreError(
+                    f"whom this graph takes in is kept in version {version}, not {_VERSIONS[-1]}"
+                )
             sets = set(bans), set(hidden), set(followed), set(known)
-            return cls(*sets, read_quotas(quotas), Refused.load(refused))
+            agreement = read_agreement(later[0]) if later and later[0] is not None else None
+            return cls(*sets, read_quotas(quotas), Refused.load(refused), agreement)
         except (ValueError, TypeError, msgpack.UnpackException, GraphError) as error:
             raise StoreError(f"what is kept of whom this graph takes in is damaged: {error}") from error
 
@@ -143,6 +151,8 @@ class Admission:
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
         self._full: set[bytes] = set()
+        #: What those who are asked for agreement say in what isn't merged yet: it may wait for their own sums.
+        self.waiting_words: dict[tuple[bytes, str], list[Any]] = {}
 
     @property
     def hidden(self) -> frozenset[bytes]:
@@ -331,6 +341,46 @@ class Admission:
         self._policy.known |= {key_of(peer) for peer in peers}
         self._full.clear()
         await self._on_policy_changed()
+
+    # ---- agreement ------------------------------------------------------------------------------------------------
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """How many of whom have to agree to a sum before it is taken in place of frames; None: nobody."""
+        return self._policy.agreement
+
+    @property
+    def wants_frames(self) -> bool:
+        """Whether peers are asked for frames as they are stored, and not for what their authors make of them now."""
+        return self._graph.keeps_history or self._policy.agreement is not None
+
+    async def set_agreement(self, need: int, of: Iterable[PeerId | str | bytes]) -> None:
+        """Take sums of others' frames only when `need` of these identities agree to them; 0: whatever their authors
+        signed.
+
+        Agree those of them that prune their graph and had the frames, if this was set there as well. Until enough do
+        `unagreed` tells what is missing. What is stored summed up stays so: set it before the first sync.
+        Raises `GraphError`.
+        """
+        self._graph.check_writable()
+        if need and (self._graph.keeps_history or self._graph.part is not None):
+            raise GraphError(
+                "a graph that keeps its history takes no sums, and one that has a part can't ask for them"
+            )
+        keys = frozenset(map(key_of, of))
+        self._policy.agreement = Agreement(need, keys).check() if need else None
+        await self._on_policy_changed()
+
+    def takes_sum(self, summary: Summary) -> bool:
+        """Whether a sum, which is genuine, is taken in place of frames."""
+        asked = self._policy.agreement
+        if asked is None or summary.author == self._graph.identity.id.key:
+            return True
+        return len(agreeing(self._graph, summary)) >= asked.need
+
+    def unagreed(self) -> list[Unagreed]:
+        """Return the sums that came and aren't taken, since too few agree to them."""
+        return waiting_sums(self._graph)
 
     def add_dialled(self, peer: bytes) -> None:
         """Take somebody (a public key) for no stranger until the graph is closed: whom this side has dialled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -71,7 +71,7 @@ class KeptFrames:
         """Have the end of an author's chain in memory."""
         await self._load_ends([author])
 
-    async def load_known(self, batch: list[Envelope | Summary]) -> None:
+    async def load_known(self, batch: Sequence[Envelope | Summary]) -> None:
         """Have in memory what these will be compared with, until `forget_known`: the ends of their authors' chains,
         and what stands here for the same frames."""
         await self._load_ends({one.author for one in batch})

@@ -20,6 +20,7 @@ from dtp.graph.frames.envelope import Envelope, Skipped, Summary
 from dtp.graph.frames.proving import Proof
 from dtp.graph.frames.summaries import READ
 from dtp.graph.frames.vector import Vector
+from dtp.graph.permission.admission import read_policy
 from dtp.graph.stores.sqlite_reader import SqliteReader
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.graph.stores.store import MEMORY, MemoryStore, Store
@@ -109,6 +110,8 @@ def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
         return before
     if before is None and store.last_sequences().keys() - {own}:
         raise GraphError("all of the graph is here already; a part of it is kept in a new store")
+    if read_policy(store).agreement is not None:
+        raise GraphError("who asks for others' agreement to sums wants frames whole: all of the graph")
     if before is not None and not part.covers_part(before):
         raise GraphError("a part can only grow: name one that has all that is here, or begin a new store")
     store.set_part(part.encode(), own)

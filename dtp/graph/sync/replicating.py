@@ -90,7 +90,7 @@ class _Session:
             graph.part, graph.part if serving.gives is None else serving.gives, serving.takes
         )
         self._is_limit = serving.gives is not None
-        self._side = protocol.SyncSide(graph.name, history=graph.keeps_history, terms=terms)
+        self._side = protocol.SyncSide(graph.name, history=graph.admission.wants_frames, terms=terms)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
         self._full: set[bytes] = (
@@ -179,7 +179,7 @@ class _Session:
             await self._send_missing()
             if self._terms.part != self._graph.part:
                 return  # it has grown: what is asked for is another
-            if not self._side.wants_history and self._terms.is_whole and self._side.theirs.is_whole:
+            if self._terms.is_whole and self._side.theirs.is_whole:
                 await self._offer_summaries()
             if not said_done:
                 await self._send(self._side.done())

@@ -21,6 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
+from dtp.graph.permission.agreement import agree
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -195,9 +196,10 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     except EncodingError:  # what its author signed is no frame
         return Pruned(0, 0)
     dropped = await graph.replace_stored(parts)
-    return (
-        Pruned(dropped, size - await graph.frames.stored_bytes(author, 1, upto)) if dropped else Pruned(0, 0)
-    )
+    if not dropped:
+        return Pruned(0, 0)
+    agree(graph, parts)
+    return Pruned(dropped, size - await graph.frames.stored_bytes(author, 1, upto))
 
 
 async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
@@ -214,6 +216,7 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     found = [await _prune_author(graph, author) for author in graph.passed.authors()]
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
     if pruned.frames:
+        await graph.commit()  # what was agreed to
         await graph.shrink()
     return pruned
 

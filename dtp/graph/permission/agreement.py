@@ -1,0 +1,129 @@
+"""Who has to agree to a sum of frames before it is taken in their place. docs/graph.md, "Agreement"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from blake3 import blake3
+
+from dtp.core.errors import EncodingError
+from dtp.crdt.ops import Kind, ops_of
+from dtp.crdt.permission.owners import AGREED, owned, owner_name
+from dtp.graph.errors import GraphError
+from dtp.graph.frames.envelope import Signed, Summary
+from dtp.identity import PeerId
+from dtp.identity.peer_id import PeerIdError
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+#: Identities that may be named: each is asked about each sum.
+MOST: Final = 64
+#: Words that wait to be merged; beyond, all are let go of, and come again.
+MOST_WORDS: Final = 65_536
+_NAME: Final = 16
+
+
+class Agreement(NamedTuple):
+    """How many of whom have to agree to a sum of frames."""
+
+    need: int
+    #: Public keys.
+    of: frozenset[bytes]
+
+    def check(self) -> Agreement:
+        """Return this. Raises `GraphError` where so many can't agree."""
+        if not 1 <= self.need <= len(self.of) <= MOST:
+            raise GraphError(
+                f"{self.need} of {len(self.of)} can't agree: name at most {MOST}, of whom at least one is needed"
+            )
+        return self
+
+    def pack(self) -> list[Any]:
+        """Return it as it is kept: `[need, [key...]]`."""
+        return [self.need, sorted(self.of)]
+
+
+def read_agreement(kept: list[Any]) -> Agreement:
+    """Return what `pack` gave. Raises `GraphError`, `ValueError` and `TypeError`."""
+    need, of = kept
+    try:
+        return Agreement(int(need), frozenset(PeerId(one).key for one in of)).check()
+    except PeerIdError as error:
+        raise GraphError(f"who has to agree is no identity: {error}") from error
+
+
+class Unagreed(NamedTuple):
+    """A sum that isn't taken, since too few of those who were named agree to it."""
+
+    author: PeerId
+    #: Which of the author's frames it stands for.
+    first: int
+    last: int
+    #: Who agrees.
+    by: tuple[PeerId, ...]
+    need: int
+
+    def describe(self) -> str:
+        """In words, for people: whose sum it is, and who agrees to it."""
+        who = f" ({', '.join(map(str, self.by))})" if self.by else ""
+        return (
+            f"frames {self.first} to {self.last} of {self.author} came only summed up. {len(self.by)} of the "
+            f"{self.need} who have to agree to that do{who}: they are missing until more do, or a peer has the frames"
+        )
+
+
+def name_of(summary: Summary) -> bytes:
+    """Return what a sum is called by those who agree to it."""
+    digest: bytes = blake3(summary.signed).digest()
+    return digest[:_NAME]
+
+
+def agree(graph: Graph, parts: Iterable[Signed]) -> None:
+    """Say that these parts, all of one author, have all that stood of its frames, if one's own word is asked for."""
+    asked, own = graph.admission.agreement, graph.identity.id.key
+    sums = [one for one in parts if isinstance(one, Summary)]
+    if asked is None or own not in asked.of or not sums or graph.replica.refusal is not None:
+        return
+    graph.replica.put(owned(own, AGREED), owner_name(sums[0].author), [name_of(one) for one in sums])
+
+
+def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
+    """Return who of those that are asked agrees to a sum; its author always does."""
+    asked, name, author = graph.admission.agreement, name_of(summary), summary.author
+    of = sorted(asked.of - graph.admission.hidden) if asked is not None else []
+    return [one for one in of if one == author or name in _said(graph, one, author)]
+
+
+def _said(graph: Graph, witness: bytes, author: bytes) -> list[Any]:
+    """Return which sums of an author somebody agrees to, by what is merged of it, and by what waits."""
+    told = graph.replica.node(owned(witness, AGREED)).get(owner_name(author))
+    waiting = graph.admission.waiting_words.get((witness, owner_name(author)), [])
+    return [*told, *waiting] if isinstance(told, list) else waiting
+
+
+def words_in(graph: Graph, one: Signed) -> dict[tuple[bytes, str], list[Any]]:
+    """Return to which sums the author of an envelope agrees in it: (its key, name of those sums' author) -> sums."""
+    soul = owned(one.author, AGREED)
+    try:
+        ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []
+    except EncodingError:
+        return {}
+    is_word = [
+        op for op in ops if op.kind is Kind.REGISTER_PUT and op.soul == soul and isinstance(op.value, list)
+    ]
+    return {(one.author, op.key): op.value for op in is_word if isinstance(op.value, list)}
+
+
+def waiting_sums(graph: Graph) -> list[Unagreed]:
+    """Return the sums that aren't taken for want of agreement."""
+    asked = graph.admission.agreement
+    if asked is None:
+        return []
+    return [
+        Unagreed(
+            PeerId(one.author), one.first, one.sequence, tuple(map(PeerId, agreeing(graph, one))), asked.need
+        )
+        for one in graph.frames.chains.left()
+    ]

@@ -1,0 +1,339 @@
+"""Sums that others have to agree to: newcomers take a history that was pruned when enough of those who were named
+say that it has all that stood, and refuse it by name when they don't."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity, told
+from test_passing import churn
+
+import dtp
+from dtp.core.errors import NotOwner
+from dtp.crdt.permission.owners import owned
+from dtp.graph import Graph, GraphError, Part
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.permission.admission import Policy
+from dtp.graph.permission.agreement import name_of
+from dtp.identity import Identity
+
+DAVE, ERIN = identity("dave"), identity("erin")
+#: Who has to agree, in these tests.
+WITNESSES = (BOB, CAROL, DAVE)
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def opened(who: Identity, place: str = "memory:", need: int = 2) -> Graph:
+    """A graph of somebody who asks for the agreement of two of three."""
+    graph = await Graph.open(place, identity=who)
+    await graph.admission.set_agreement(need, [one.id for one in WITNESSES])
+    return graph
+
+
+@asynccontextmanager
+async def served(graph: Graph, to: Graph) -> AsyncIterator[dtp.Connection]:
+    """A connection to a graph that is served: offers are made once to each peer."""
+    place = f"memory://{graph.identity.id.short}-{to.identity.id.short}-{id(to)}"
+    async with (
+        await dtp.listen(place, graph.serve, identity=graph.identity) as listener,
+        dtp.connect(listener.address(), identity=to.identity) as client,
+    ):
+        yield client
+
+
+async def see_all(author: Graph, others: list[Graph]) -> None:
+    """The others take each frame of an author; then its sum of them, and prune."""
+    for other in others:
+        await told(author, author.identity, other)
+        async with served(author, other) as client:
+            await other.sync(client)
+        await other.upkeep.prune()
+
+
+async def stored(graph: Graph, who: Identity) -> list[bytes]:
+    """What a graph has stored of somebody."""
+    return await graph.frames.read(who.id.key, 1, 1 << 30)
+
+
+def sum_of(data: list[bytes]) -> Summary:
+    (one,) = (one for one in (envelopes.decode("", each) for each in data) if isinstance(one, Summary))
+    return one
+
+
+async def pruned(graph: Graph, rounds: int = 100) -> None:
+    await churn(graph, rounds)
+    await graph.upkeep.prune()
+
+
+@pytest.mark.parametrize("order", ["words first", "sum first"])
+def test_a_newcomer_takes_a_sum_to_which_enough_agree(order: str) -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(CAROL) as carol,
+            await opened(ERIN) as erin,
+        ):
+            await churn(alice, 100)
+            await see_all(alice, [bob, carol])
+            summed, agreed = await stored(bob, ALICE), [await stored(bob, BOB), await stored(carol, CAROL)]
+            assert isinstance(envelopes.decode("", summed[0]), Summary)
+            if order == "words first":
+                assert [await erin.receive(one) for one in [*agreed, summed]] == [1, 1, 1]
+            else:
+                assert await erin.receive(summed) == 0
+                (left,) = erin.admission.unagreed()
+                assert (left.author, left.first, left.last, left.by, left.need) == (ALICE.id, 1, 100, (), 2)
+                assert erin.frames.gaps() == [(ALICE.id.key, 1, 100)]
+                assert await erin.receive(agreed[0]) == 1
+                assert erin.admission.unagreed()[0].by == (BOB.id,)
+                assert await erin.receive(agreed[1]) == 2  # and what waited for it
+            assert erin.admission.unagreed() == erin.frames.gaps() == []
+            assert erin.replica.save() == (await shown(alice, bob, carol))
+            assert await erin.verify() == 3
+
+    run(main())
+
+
+async def shown(*graphs: Graph) -> bytes:
+    """What all that these have signed gives, by somebody who asks for no agreement."""
+    async with await Graph.open("memory:", identity=identity("judge")) as judge:
+        for graph in graphs:
+            await judge.receive(await stored(graph, graph.identity))
+        return judge.replica.save()
+
+
+def test_by_connections_and_what_is_stored_stays(tmp_path: Path) -> None:
+    """Who meets the author alone lacks its frames, until it meets those who agree, or somebody who has them."""
+    path = str(tmp_path / "erin.db")
+
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(CAROL) as carol,
+            await opened(DAVE) as dave,
+        ):
+            await churn(alice, 100)
+            await see_all(alice, [bob, carol])
+            await told(alice, ALICE, dave)  # who has never pruned
+            await alice.upkeep.prune()
+            async with await opened(ERIN, path) as erin:
+                for other, left in ((alice, 1), (bob, 1), (carol, 0)):
+                    async with served(other, erin) as client:
+                        await erin.sync(client)
+                    assert len(erin.admission.unagreed()) == left
+                assert erin.frames.vector() == {ALICE.id.key: 100, BOB.id.key: 1, CAROL.id.key: 1}
+                state = erin.replica.save()
+            async with await Graph.open(path, identity=ERIN) as erin:
+                assert erin.admission.agreement == alice.admission.agreement
+                assert erin.replica.save() == state
+            async with await opened(ERIN) as erin, served(dave, erin) as client:
+                assert (await erin.sync(client)).received == 100  # each frame, which needs nobody's word
+                assert erin.admission.unagreed() == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_witnesses_sums_need_the_others(order: int) -> None:
+    """Each of them has pruned its own frames, and agrees to the other's sum behind that: what is signed counts, also
+    before it can be merged."""
+
+    async def main() -> None:
+        async with (
+            await opened(BOB) as bob,
+            await opened(CAROL) as carol,
+            await opened(ERIN) as erin,
+        ):
+            for one, other in ((bob, carol), (carol, bob)):
+                await churn(one, 100)
+                await see_all(one, [other])
+            for one in (bob, carol):
+                await one.upkeep.prune()
+            told = [await stored(one, one.identity) for one in (bob, carol)]
+            assert [type(envelopes.decode("", one[0])) for one in told] == [Summary, Summary]
+            if order == 2:  # by connections
+                for one in (bob, carol):
+                    async with served(one, erin) as client:
+                        await erin.sync(client)
+            else:
+                for one in told[:: 1 - 2 * order]:
+                    await erin.receive(one)
+            assert erin.admission.unagreed() == erin.frames.gaps() == []
+            assert erin.replica.save() == await shown(bob, carol)
+
+    run(main())
+
+
+async def lie_of(alice: Graph) -> bytes:
+    """A sum of all of Alice's frames that leaves out what stands at one node."""
+    data = await stored(alice, ALICE)
+    frames = [envelopes.decode("", one) for one in data]
+    assert all(isinstance(one, Envelope) for one in frames)
+    summary = alice.replica.begin_summary(ALICE.id.key, 0)
+    for one in frames[:-1]:
+        assert summary.add(one.body)
+    clocks = 0, alice.replica.core.check(frames[-1].body)[1]
+    lying = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), summary.finish_frame())
+    return lying.encode()
+
+
+async def agree_to(graph: Graph, one: Summary) -> bytes:
+    """Somebody's word for a sum, whatever it is worth."""
+    graph.node(owned(graph.identity.id.key, ".agreed"))[str(ALICE.id)] = [name_of(one)]
+    await graph.commit()
+    return (await stored(graph, graph.identity))[-1]
+
+
+@pytest.mark.parametrize("liars", [(), (BOB,), (ERIN,), (BOB, ERIN), (BOB, CAROL)])
+def test_a_lie_needs_as_many_liars_as_have_to_agree(liars: tuple[Identity, ...]) -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice, await opened(DAVE) as dave:
+            alice.node("hidden")["k"] = 1
+            await churn(alice, 30, 4)
+            alice.node("hidden")["k"] = 2  # the lie ends with 1
+            await alice.commit()
+            lie = await lie_of(alice)
+            for liar in liars:
+                async with await opened(liar) as one:
+                    await dave.receive([await agree_to(one, sum_of([lie]))])
+            is_taken = {BOB, CAROL} <= set(liars)
+            assert await dave.receive([lie]) == is_taken
+            assert [one.by for one in dave.admission.unagreed()] == (
+                [] if is_taken else [(BOB.id,)] if BOB in liars else [()]
+            )
+            if not is_taken:  # no two pieces prove what was left out; the frames are taken, of whomever
+                assert await dave.receive(await stored(alice, ALICE)) == 31
+                assert dave.node("hidden")["k"] == 2
+                assert dave.admission.unagreed() == dave.frames.gaps() == []
+
+    run(main())
+
+
+def test_an_honest_witness_agrees_to_no_lie() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice, await opened(BOB) as bob:
+            alice.node("hidden")["k"] = 1
+            await churn(alice, 100)
+            alice.node("hidden")["k"] = 2
+            await alice.commit()
+            await told(alice, ALICE, bob)
+            lie = await lie_of(alice)
+            bob.passed.put(ALICE.id.key, alice.frames.vector()[ALICE.id.key], [lie])
+            assert (await bob.upkeep.prune()).frames == 0
+            assert bob.replica.souls(owned(BOB.id.key)) == []
+
+    run(main())
+
+
+def test_words_in_anothers_name_and_for_another_sum_count_for_nothing() -> None:
+    """Whoever may write at all of a witness's souls can't agree in its place; nor is one sum's word another's."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(ERIN) as erin,
+            await opened(DAVE, need=1) as dave,
+        ):
+            await churn(alice, 100)
+            honest = await stored(alice, ALICE)
+            await alice.upkeep.prune()
+            one = sum_of(await stored(alice, ALICE))
+            grant = bob.access.grant(ERIN.id, "")
+            await told(bob, BOB, erin)
+            erin.access.use(grant)
+            await erin.commit()
+            soul = owned(BOB.id.key, ".agreed")
+            with pytest.raises(NotOwner):
+                erin.node(soul)[str(ALICE.id)] = [name_of(one)]
+            bob.node(soul)[str(ALICE.id)] = [bytes(16), "nonsense", None, 7]
+            await bob.commit()
+            for graph in (bob, erin):
+                await dave.receive(await stored(graph, graph.identity))
+            assert await dave.receive([one.encode()]) == 0
+            assert dave.admission.unagreed()[0].by == ()
+            bob.node(soul)[str(ALICE.id)] = 5
+            await told(bob, BOB, dave)
+            assert dave.admission.unagreed()[0].by == ()
+            await dave.admission.ban(BOB.id)
+            assert await dave.receive(honest) == 100
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_who_is_banned_agrees_to_nothing(is_merged: bool) -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(DAVE, need=1) as dave,
+        ):
+            await pruned(alice)
+            await churn(bob, 1)
+            one = sum_of(await stored(alice, ALICE))
+            word = await agree_to(bob, one)
+            await dave.receive(await stored(bob, BOB) if is_merged else [word])
+            assert len(dave.frames.gaps()) == (not is_merged)
+            await dave.admission.ban(BOB.id)
+            assert await dave.receive([one.encode()]) == 0
+            await dave.admission.unban(BOB.id)
+            assert await dave.receive([one.encode()]) == 1
+
+    run(main())
+
+
+def test_an_author_who_has_its_frames_sends_them() -> None:
+    """What it would sum up for this one peer nobody could agree to."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice, await opened(ERIN) as erin:
+            await churn(alice, 100)
+            async with served(alice, erin) as client:
+                assert (await erin.sync(client)).received == 100
+
+    run(main())
+
+
+def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "graph.db")
+        async with await Graph.open(path, identity=ALICE) as alice:
+            for need, of in ((1, []), (3, [BOB, CAROL]), (1, [identity(str(n)) for n in range(65)])):
+                with pytest.raises(GraphError, match="can't agree"):
+                    await alice.admission.set_agreement(need, [one.id for one in of])
+            assert alice.admission.agreement is None
+            await alice.admission.set_agreement(1, [BOB.id])
+        with pytest.raises(GraphError, match="all of the graph"):
+            await Graph.open(path, identity=ALICE, part=Part(prefixes=["a/"]))
+        async with await Graph.open(path, identity=ALICE) as alice:
+            await alice.admission.set_agreement(0, [])
+            assert alice.admission.agreement is None
+        async with await Graph.open("memory:", identity=ALICE, history=True) as alice:
+            with pytest.raises(GraphError, match="history"):
+                await alice.admission.set_agreement(1, [BOB.id])
+
+    run(main())
+
+
+def test_a_policy_of_before_is_read() -> None:
+    import msgpack
+
+    kept = msgpack.unpackb(Policy().encode(), strict_map_key=False)
+    assert kept[0] == 2
+    assert Policy.decode(msgpack.packb([1, *kept[1:-1]])).agreement is None
