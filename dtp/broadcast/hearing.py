@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -80,13 +80,15 @@ class ShowStream:
         buy: Dial | None = None,
         key_lasts: float = ROTATE,
         over: Engine | None = None,
+        node_identity: Identity | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [_with_service(Address.parse(each)) for each in addresses]
         if not given:
             raise LocalError("a show is listened to at one address at least")
         self._service = given[0].service
-        self._identity = identity or Identity.generate()
+        me = identity or Identity.generate()
+        self._node_identity = node_identity or me
         self._fan_out = fan_out
         self._feeder: Feeder | None = None
         self._stack = AsyncExitStack()
@@ -97,11 +99,11 @@ class ShowStream:
         if topic is not None:
             place = _among(place, given)
         self.node: ShowNode = place.node(
-            self._identity, {self._service: self._serve_connection} if place.listen else {}
+            self._node_identity, {self._service: self._serve_connection} if place.listen else {}
         )
         kind = Receiver if topic is None else partial(TopicReceiver, self._topic_maker(topic))
         self.receiver = kind(
-            self._identity.id,
+            self._node_identity.id,
             lambda address: self.node.connect(address),
             Parents(map(str, given)),
             producer=producer or given[0].peer,
@@ -112,10 +114,9 @@ class ShowStream:
             limit=limit,
         )
         self._place, self._serves = place, bool(place.listen)
-        self._opener = Opener(self._identity)
-        self._asker = KeyAsker(
-            lambda address: self.node.connect(address), self._key_places, claims, buy, key_lasts
-        )
+        self._opener = Opener(me)
+        ask = (lambda address: self.node.connect(address)) if node_identity is None else _dial_as(me, place)
+        self._asker = KeyAsker(ask, self._key_places, claims, buy, key_lasts)
         self._init = b""
 
     def _topic_maker(self, name: str) -> Callable[..., Topic]:
@@ -193,7 +194,7 @@ class ShowStream:
         if self._feeder is None:
             held = await self.receiver.wait_opened()
             measure = measure_from(self._place, held.announcement)
-            feeder = Feeder(held, self._identity.id, fan_out=self._fan_out, measure=measure)
+            feeder = Feeder(held, self._node_identity.id, fan_out=self._fan_out, measure=measure)
             if self._feeder is None:
                 self._feeder = feeder
                 feeder.know_others(lambda: self.receiver.parents.addresses)
@@ -261,6 +262,18 @@ class ShowStream:
 def _with_service(address: Address) -> Address:
     """Return an address of a show: one that names no service is of the usual one."""
     return address if address.service else address.with_service(SERVICE)
+
+
+def _dial_as(identity: Identity, place: ShowPlace) -> Dial:
+    """Return what dials as `identity` from a place where the node has another one: for one question, unseen."""
+    where = replace(place, listen=()) if isinstance(place, Place) else NOWHERE
+
+    @asynccontextmanager
+    async def dial(address: str) -> AsyncIterator[Connection]:
+        async with where.node(identity, {}) as node, node.connect(address) as connection:
+            yield connection
+
+    return dial
 
 
 def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
@@ -353,6 +366,7 @@ def listen_to(
     buy: Dial | None = None,
     key_lasts: float = ROTATE,
     over: Engine | None = None,
+    node_identity: Identity | None = None,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
@@ -374,6 +388,8 @@ def listen_to(
     - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
       and there it is asked for what is missing. It comes `over` a broker as well, such as
       `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
+    - `node_identity` is who the node is that hears the show and passes it on; by default `identity`, which opens
+      it. Nodes are found by their identity, so two devices of one person need two of them.
 
     Raise `AddressError` for what is no address.
     """
@@ -393,4 +409,5 @@ def listen_to(
         buy=buy,
         key_lasts=key_lasts,
         over=over,
+        node_identity=node_identity,
     )

@@ -339,7 +339,8 @@ def listen(
 
     Nothing is written that the producer didn't sign. A sealed show is opened with your identity, and with the tickets
     of its account, or of --wallet; where keys are sold, a --budget buys them. What was lost is said at the place.
-    Meanwhile the show is passed on to others who ask. A producer that sends nothing for a while is waited for; one
+    Meanwhile the show is passed on to others who ask, under an identity made for this run, where you don't name one:
+    so you may listen with several devices. A producer that sends nothing for a while is waited for; one
     that is gone without an end is given up, once what was heard is written.
 
     \b
@@ -362,6 +363,7 @@ def listen(
     stream = lambda: listen_to(  # noqa: E731  # within the loop
         *addresses,
         identity=me,
+        node_identity=None if identity.named or me is not owner else Identity.generate(),
         claims=claims_of(account, owner, me.id),
         buy=buyer_of(payment, me),
         key_lasts=key_lasts,

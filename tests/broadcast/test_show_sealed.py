@@ -24,6 +24,7 @@ from dtp.chain.pass_ import Account
 from dtp.chain.signer import KeySigner
 from dtp.errors import CarrierError, ChainError, DtpError
 from dtp.identity import Identity
+from dtp.net.address import Address
 from dtp.pay import passes
 from dtp.testing import clock
 
@@ -182,6 +183,21 @@ class List(Admission):
         if self.away:
             raise ChainError("the node is away")
         return {each: Refusal.NO_TICKET for each in asking if each not in self.those}
+
+
+def test_a_node_of_another_identity_hears_what_is_sealed_to_who_listens():
+    async def test():
+        node = Identity.generate()
+        async with produce(admission=Guests([ALICE.id])) as on_air:
+            await on_air.write(b"one")
+            async with hear(*on_air.addresses, identity=ALICE, node_identity=node, place=HERE) as stream:
+                assert {Address.parse(each).peer for each in stream.addresses} == {node.id}
+                listening = asyncio.ensure_future(all_of(stream))
+                await until(lambda: stream.receiver.completed)
+                await on_air.end()
+                assert words(await listening) == [b"one"]
+
+    run(test())
 
 
 def test_who_leaves_hears_to_the_next_key_and_no_further():

@@ -102,6 +102,24 @@ def test_a_killed_relay_leaves_no_gap(dtp):
     producer.wait()
 
 
+@pytest.mark.slow
+def test_one_person_listens_with_two_devices(dtp):
+    """Each passes the show on under an identity of its own, and both open what is sealed to the person."""
+    dtp("keygen").wait()
+    dtp("keygen", "--identity", "radio.pem").wait()
+    me = json.loads(dtp("id", "--json").wait())["id"]
+    _, address = begin(dtp, "--identity", "radio.pem", "--for", me)
+    devices = [dtp("show", "listen", address, *HERE, "--json") for _ in range(2)]
+    named = {producer_of(each.event("listening")["address"]) for each in devices}
+    assert len({*named, me}) == 3
+    for each in devices:
+        each.event("segment", number=1)
+    relay = dtp("show", "listen", address, *HERE, "--json", "--identity", "home/identity.pem")
+    assert (
+        producer_of(relay.event("listening")["address"]) == me
+    )  # one that others are told of stays the same
+
+
 def producer_of(address):
     return address.partition("://")[2].partition("@")[0]
 
