@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from chain_resolver.hosts import do, make_host, open_channel, run
 
-from chain_carrier.worlds import tuned, world
+from chain_carrier.worlds import end_of, tuned, world
 from dtp.carriers.errors import BrokenError
 from dtp.chain import ChainClient, KeySigner, Network, Program, pipe, publish
 from dtp.chain import channel as channel_module
@@ -267,7 +267,7 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
             ours, theirs = End(near).start(), End(far).start()
             ours.write(b"good")
             await theirs.until_received(b"good")
-            end = far._end
+            end = end_of(far, made.server)
             number, sequence = far.number, end._orders[0].last
             offset, data = 4, b"x"
             if what == "beyond the window":
@@ -319,7 +319,7 @@ def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet, monkey
                     all_are_there.set()
 
             async def fund(pipes):
-                found.append(hub._ends[channel].pipes)
+                found.append(hub.ends.find(channel).pipes)
                 accepting.set()
                 await all_are_there.wait()
 

@@ -12,7 +12,7 @@ import pytest
 from chain_resolver.hosts import do, run
 
 import dtp
-from chain_carrier.worlds import TIMING, tuned, world
+from chain_carrier.worlds import TIMING, end_of, tuned, world
 from dtp.carriers.errors import DialError
 from dtp.chain import host, pipe
 from dtp.chain.errors import MoveAborted, NodeUnavailable
@@ -67,7 +67,7 @@ def test_a_file_moves_through_the_chain_and_back(client, wallet):
                 assert connection.peer == made.me.id
                 assert await there_and_back(connection, data)
                 assert await there_and_back(connection, b"")
-            (end,) = PipeHub.hub_of(made.server)._ends.values()
+            (end,) = PipeHub.hub_of(made.server).ends
             assert end.came >= len(data) // 120_000
 
     run(scenario())
@@ -123,13 +123,13 @@ def test_a_connection_goes_on_over_a_new_carrier_when_its_pipes_break(client, wa
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"before")
-                (end,) = PipeHub.hub_of(made.user)._ends.values()
+                (end,) = PipeHub.hub_of(made.user).ends
                 first = end.link
                 first.on_link_broken(dtp.CarrierError("cut by the test"))
                 assert await there_and_back(connection, b"after")
-                assert PipeHub.hub_of(made.user)._ends == {
-                    first.channel: end
-                }  # the same channel, no money for another
+                # The same channel, no money for another.
+                assert list(PipeHub.hub_of(made.user).ends) == [end]
+                assert end.where.channel == first.channel
                 assert end.link not in (None, first)
 
     run(scenario())
@@ -142,17 +142,14 @@ def test_the_next_dial_uses_the_channel_again(client, wallet):
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
                 first = await dial(made.url + "&pipes=2", chain=made.user)
                 hub = PipeHub.hub_of(made.user)
-                rest = asyncio.Event()
-                told = first._end._on_idle
-                first._end._on_idle = lambda end: told(end) or rest.set()
                 first.close()
-                await rest.wait()
+                await hub.ends.wait_idle(end_of(first, made.user), 60)
                 second = await dial(made.url + "&pipes=2", chain=made.user)
                 third = await dial(made.url + "&pipes=2", chain=made.user)
                 assert first.channel == second.channel != third.channel
                 for each in (second, third):
                     each.abort()
-                assert hub._ends.keys() == {first.channel, third.channel}
+                assert hub.ends.channels == [first.channel, third.channel]
 
     run(scenario())
 
@@ -166,7 +163,7 @@ def test_a_program_whose_clock_was_set_back_comes_in_again(client, wallet, monke
             clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
             clock.time_ns = lambda: round(clock.time() * 1e9)
             monkeypatch.setattr(pipe_hub, "time", clock)
-            near._end.locked.close()  # as a process that has ended ...
+            end_of(near, made.user).locked.close()  # as a process that has ended ...
             tuned(made.user)  # ... and one that begins
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
             assert again.number > near.number
@@ -190,11 +187,12 @@ def test_a_channel_of_one_s_own(client, wallet):
                 dials = [dial(url, chain=made.user) for _ in range(2)]
                 near, refused = await asyncio.gather(*dials, return_exceptions=True)
                 assert near.channel == channel
-                assert near._end.pipes == 3
+                end = end_of(near, made.user)
+                assert end.pipes == 3
                 assert isinstance(refused, ChannelInUse)
                 near.close()  # whose end is on its way when the next comes
                 again = await dial(url, chain=made.user)
-                assert again._end is near._end
+                assert end_of(again, made.user) is end
                 again.abort()
                 other = made.url.replace(f"service={made.number}", "service=1")
                 await made.hosted.service("1")
@@ -316,7 +314,7 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
                             await dialling
                 near = await dial(made.url + "&pipes=2", chain=made.user)
                 hub = PipeHub.hub_of(made.user)
-                assert hub._ends.keys() == {near.channel}
+                assert hub.ends.channels == [near.channel]
                 assert hub._purse._locked == {made.hosted.id: 40_000_000}
                 near.abort()
                 await hub.stop_sending(near.channel)
@@ -385,7 +383,7 @@ def test_frames_are_paced_by_the_service_s_rate(client, wallet):
             data = random.Random(3).randbytes(60_000)
             await ours.send_all(data)
             await theirs.until_received(data)
-            assert near._end.sent >= 4  # none larger than the burst
+            assert end_of(near, made.user).sent >= 4  # none larger than the burst
             found = await made.user.owned(pipe.SCHEMA, pipe.Pipe, made.user.address)
             assert found[0].bytes_tat > 0
             for each in (ours, theirs):
@@ -408,7 +406,7 @@ def test_payment_names_the_channel_that_carries_pipes(client, wallet):
                 # Whoever uses it at the same time gets no channel that nobody agreed to pay with.
                 with pytest.raises(ChannelInUse):
                     await dtp.connect(address, resolvers=[resolver], limits=LIMITS)
-            assert PipeHub.hub_of(made.user)._ends.keys() == {channel}
+            assert PipeHub.hub_of(made.user).ends.channels == [channel]
 
     run(scenario())
 
@@ -422,7 +420,7 @@ def test_what_dials_left_behind_comes_back(client, wallet):
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"once")
-            (end,) = PipeHub.hub_of(made.user)._ends.values()
+            (end,) = PipeHub.hub_of(made.user).ends
             left = end.where.channel
             assert await reclaim(made.user) == Reclaimed(
                 (), 0

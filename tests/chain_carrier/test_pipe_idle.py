@@ -6,9 +6,8 @@ from chain_resolver.hosts import run
 
 from chain_carrier.fake_chain import SMALL, TIMING, play, small_frames
 from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
-from chain_carrier.worlds import world
+from chain_carrier.worlds import end_of, world
 from dtp.chain.pipe import Direction
-from dtp.chain.pipes import hub as pipe_hub
 from dtp.chain.pipes.carrier import dial, listen
 from dtp.chain.pipes.frames import Flags, Header, PipeGapError, encode
 from dtp.chain.pipes.hub import PipeHub
@@ -63,12 +62,12 @@ def test_a_channel_whose_idle_end_has_failed_is_served_again(client, wallet):
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
             hub = PipeHub.hub_of(made.server)
-            end = hub._ends[near.channel]
+            end = hub.ends.find(near.channel)
             for each in (near, far):
                 each.abort()
-            await hub._wait_idle(end)
+            await hub.ends.wait_idle(end, 60)
             end.fail(PipeGapError("the node has forgotten frames"))
-            assert near.channel not in hub._ends
+            assert hub.ends.find(near.channel) is None
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
             again.abort()
             await listener.close()
@@ -76,13 +75,12 @@ def test_a_channel_whose_idle_end_has_failed_is_served_again(client, wallet):
     run(scenario())
 
 
-def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet, monkeypatch):
-    monkeypatch.setattr(pipe_hub, "_MAX_IDLE", 0)
+def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet):
 
     async def scenario():
-        async with world(client, wallet) as made:
+        async with world(client, wallet, timing={"most_idle": 0}) as made:
             listener, near, far = await made.pair()
-            assert PipeHub.hub_of(made.server)._ends[near.channel] is far._end
+            assert end_of(near, made.server).link is far
             for each in (near, far):
                 each.abort()
             await listener.close()
@@ -92,10 +90,9 @@ def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet, monkeypatch)
 
 def test_ends_that_never_had_a_link_are_no_more_than_others(client, wallet, monkeypatch):
     """Each costs tasks, and each event of the package looks at all."""
-    monkeypatch.setattr(pipe_hub, "_MAX_IDLE", 2)
 
     async def scenario():
-        async with world(client, wallet) as made, client(wallet()) as hostile:
+        async with world(client, wallet, timing={"most_idle": 2}) as made, client(wallet()) as hostile:
             listener = await listen(made.url, lambda carrier: None, chain=made.server)
             hub, attached = PipeHub.hub_of(made.server), asyncio.Queue()
             genuine = hub._attach_server
@@ -111,7 +108,7 @@ def test_ends_that_never_had_a_link_are_no_more_than_others(client, wallet, monk
                 frame = encode(Header(1, to=bytes(32), pipes=1), Flags.TO)
                 await send_raw(hostile, made.hosted, channel, pipe_id, frame, Flags.TO)
                 channels.append(await attached.get())
-            assert list(hub._ends) == channels[2:]
+            assert hub.ends.channels == channels[2:]
             await listener.close()
 
     run(scenario())

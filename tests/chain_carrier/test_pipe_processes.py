@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 from chain_resolver.hosts import make_host, run
 
-from chain_carrier.worlds import tuned, world
+from chain_carrier.worlds import end_of, tuned, world
 from dtp.chain import Deployments, KeySigner
 from dtp.chain.errors import SignerError
 from dtp.chain.pipes.carrier import dial, environment_signer
@@ -250,7 +250,8 @@ def test_one_client_of_a_program_at_a_time_sends_over_a_channel_s_pipes(client, 
                 await dial(url, chain=second)
             near.close()  # whose end is on its way when the next comes
             again = await dial(url, chain=second)
-            assert (PipeHub.hub_of(made.user)._ends, again._end.pipes) == ({}, 4)
+            assert PipeHub.hub_of(made.user).ends.channels == []
+            assert end_of(again, second).pipes == 4
             with pytest.raises(ChannelInUse, match="another connection of this program"):
                 await dial(url, chain=made.user)
             for each in (again, far):
@@ -274,7 +275,7 @@ def test_pipes_are_handed_over_between_threads(client, wallet):
                     await second.connect()
                     tuned(second)
                     again = await dial(url, chain=second)
-                    pipes = again._end.pipes
+                    pipes = end_of(again, second).pipes
                     again.abort()
                     await PipeHub.hub_of(second).stop_sending(near.channel)
                     return pipes
@@ -283,7 +284,7 @@ def test_pipes_are_handed_over_between_threads(client, wallet):
                 await asyncio.to_thread(asyncio.run, elsewhere())
             near.close()  # whose end is on its way when the next comes
             assert await asyncio.to_thread(asyncio.run, elsewhere()) == 4
-            assert PipeHub.hub_of(made.user)._ends == {}
+            assert PipeHub.hub_of(made.user).ends.channels == []
             far.abort()
             await listener.close()
 

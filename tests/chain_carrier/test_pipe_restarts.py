@@ -124,7 +124,7 @@ async def fetch_through(made, user, tmp_path, disturb):
         resolvers = [HostResolver(HostDirectory(made.user, max_age=0))]
         address = f"dtp://{made.hosted.id}/files?via=pipe"
         async with dtp.connect(address, identity=user, resolvers=resolvers) as connection:
-            (end,) = PipeHub.hub_of(made.user)._ends.values()
+            (end,) = PipeHub.hub_of(made.user).ends
             assert end.pipes == PIPES
             got = await fetch_file(connection, tmp_path / "got", progress=disturb)
     assert (tmp_path / "got" / "words.txt").read_bytes() == words

@@ -53,10 +53,13 @@ class World:
 
 def tuned(chain, **changes):
     """A client's hub with the tests' timing."""
-    follow = changes.pop("follow", None)
-    timing = replace(TIMING, **changes)
-    hub = PipeHub(chain, timing=timing, follow=follow) if follow else PipeHub(chain, timing=timing)
-    return hub.install()
+    how = {name: changes.pop(name) for name in ("follow", "most_idle") if name in changes}
+    return PipeHub(chain, timing=replace(TIMING, **changes), **how).install()
+
+
+def end_of(carrier, chain):
+    """The end that a carrier of this client lives on."""
+    return PipeHub.hub_of(chain).ends.find(carrier.channel)
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ the gap is filled from history.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
@@ -33,6 +32,7 @@ from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
 from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipes.end import ChannelEnd
+from dtp.chain.pipes.ends import MOST_IDLE, PipeEnds
 from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
 from dtp.chain.pipes.frames import MAX_PIPES, Flags, Header, PipeFrameError, decode, encode
 from dtp.chain.pipes.gas import GasGuess
@@ -61,8 +61,6 @@ _ACCEPTS: Final = Rate(_NS, 64)
 _MAX_ACCOUNTS: Final = 65_536
 #: Where a client has its hub.
 _HUB: Final = "_pipe_hub"
-#: Ends without a link that are kept, to be used again.
-_MAX_IDLE: Final = 64
 #: Frames of servers that are kept until the transaction they answer is known here to have happened.
 _MAX_EARLY: Final = 256
 
@@ -77,7 +75,12 @@ class PipeHub:
     """The pipes of one account. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
 
     def __init__(
-        self, chain: ChainClient, *, timing: Timing | None = None, follow: Follow = follow_events
+        self,
+        chain: ChainClient,
+        *,
+        timing: Timing | None = None,
+        follow: Follow = follow_events,
+        most_idle: int = MOST_IDLE,
     ) -> None:
         self.chain = chain
         self.timing = timing or Timing()
@@ -87,18 +90,16 @@ class PipeHub:
         self._users = 0
         self._ending: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
-        self._ends: dict[str, ChannelEnd] = {}
+        self.ends = PipeEnds(most_idle)
         self._feed = FrameFeed(
             chain,
             self.timing,
             follow,
-            ends=lambda: self._ends.values(),
+            ends=lambda: self.ends,
             on_frame=lambda frame, place: self._on_frame(frame, place),
             on_opened=lambda opened: self._on_opened(opened),
         )
-        self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
         self._leaving: Counter[str] = Counter()
-        self._resting: dict[str, asyncio.Event] = {}
         self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: dict[str, list[Frame]] = {}
         self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
@@ -148,7 +149,7 @@ class PipeHub:
 
     def leave(self, end: ChannelEnd) -> None:
         """`release`, as soon as what the carrier of this end said last is on the chain."""
-        if end.quiet or self._ends.get(end.where.channel) is not end:
+        if end.quiet or end not in self.ends:
             self._on_idle(end)
             self.release()
         else:
@@ -156,33 +157,19 @@ class PipeHub:
 
     def _on_idle(self, end: ChannelEnd) -> None:
         """An end may be used again, or is one too many."""
-        name = end.where.channel
-        if (rest := self._resting.pop(name, None)) is not None:
-            rest.set()
-        leaving = self._leaving.pop(name, 0)
-        if self._ends.get(name) is end:
-            self._idle[name] = end
-            self._idle.move_to_end(name)
-            if end.failed is not None:
-                self._remove_end(end)
-        while len(self._idle) > _MAX_IDLE:
-            oldest = self._idle[next(iter(self._idle))]
-            if oldest.quiet:
-                self._remove_end(oldest)
-            else:
-                del self._idle[oldest.where.channel]
+        leaving = self._leaving.pop(end.where.channel, 0)
+        for gone in self.ends.note_idle(end):
+            self._spawn(gone.stop(), "dtp-pipes-stop")
         for _ in range(leaving):
             self.release()
 
     def _remove_end(self, end: ChannelEnd) -> None:
-        self._ends.pop(end.where.channel, None)
-        self._idle.pop(end.where.channel, None)
+        self.ends.remove(end.where.channel)
         self._spawn(end.stop(), "dtp-pipes-stop")
 
     def _stop(self) -> None:
-        ends, self._ends = list(self._ends.values()), {}
+        ends = self.ends.clear()
         self._ending = None
-        self._idle.clear()
         self._feed.stop()
         self._tidying.cancel()
         self._tasks.cancel()
@@ -197,12 +184,11 @@ class PipeHub:
 
     async def stop_sending(self, channel: str) -> tuple[str, ...]:
         """Send nothing more on a channel that is about to be closed: the pipes that can be destroyed with it."""
-        end = self._ends.get(channel)
+        end = self.ends.find(channel)
         if end is None:
             return ()
         await self._wait_idle(end)
-        self._ends.pop(channel, None)
-        self._idle.pop(channel, None)
+        self.ends.remove(channel)
         await end.stop()
         return end.pipe_ids
 
@@ -230,21 +216,18 @@ class PipeHub:
         await asyncio.wait((asyncio.wrap_future(done),), timeout=2 * self.timing.linger)
 
     async def _hand_over(self, channel: str) -> None:
-        end = self._ends.get(channel)
+        end = self.ends.find(channel)
         if end is None or end.used:
             return
         await self._wait_idle(end)
         if end.quiet:
-            if self._ends.get(channel) is end:
+            if end in self.ends:
                 self._remove_end(end)
             await end.stop()
 
     async def _wait_idle(self, end: ChannelEnd) -> None:
         """Wait until nothing is under way on an end any more, at most as long as last words may take."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.timing.linger):
-                while not end.quiet and end.failed is None:
-                    await self._resting.setdefault(end.where.channel, asyncio.Event()).wait()
+        await self.ends.wait_idle(end, self.timing.linger)
 
     async def _reclaim_deposits(self) -> None:
         """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
@@ -260,7 +243,7 @@ class PipeHub:
     # ---------------------------------------------------------------------------------------------------- routing
 
     def _on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
-        end = self._ends.get(frame.channel)
+        end = self.ends.find(frame.channel)
         if end is not None:
             if frame.direction != end.where.direction:
                 end.on_frame(frame, place)
@@ -297,7 +280,7 @@ class PipeHub:
     def _on_opened(self, opened: ChannelOpened) -> None:
         if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
             _note(self._fresh, opened.channel)
-        elif opened.channel not in self._ends:
+        elif self.ends.find(opened.channel) is None:
             _note(self._foreign, opened.channel)
 
     # -------------------------------------------------------------------------------------------------- listening
@@ -343,7 +326,7 @@ class PipeHub:
         finally:
             waiting = self._waiting.pop(channel, [])
             self._fresh.pop(channel, None)
-        self._ends[channel] = end
+        self.ends.add(end)
         for frame in waiting:
             end.on_frame(frame)
         end.tell_idle()  # one that never gets a link isn't kept longer than others
@@ -435,13 +418,13 @@ class PipeHub:
         # The chain's time, for a server takes only what is above the link before, and a clock may be set back.
         link = state.now_ms(time.time()) * 1000
         if not channel:
-            ours = [e for e in self._ends.values() if e.where.is_client and e.leads_to(host, number, to)]
+            ours = [e for e in self.ends if e.where.is_client and e.leads_to(host, number, to)]
             for end in sorted(ours, key=lambda end: not end.idle):
                 if (
                     not end.used
                 ):  # it may still be saying its last words: another channel would cost a deposit
                     await self._wait_idle(end)
-                if end.idle and self._ends.get(end.where.channel) is end:
+                if end.idle and end in self.ends:
                     self._reopen(end, link, attach)
                     return
             making = partial(self._new_channel, state, number, to, pipes, link)
@@ -449,10 +432,10 @@ class PipeHub:
             return
         # One at a time: two ends of one channel would send through the same pipes.
         async with self._named.setdefault(channel, asyncio.Lock()):
-            known = self._ends.get(channel)
+            known = self.ends.find(channel)
             if known is not None and not known.used:  # the carrier before may still be saying its last words
                 await self._wait_idle(known)
-                known = self._ends.get(channel)
+                known = self.ends.find(channel)
             if known is not None and known.idle and not known.leads_to(host, number, to):
                 self._remove_end(known)  # another endpoint is meant: the one before doesn't answer, maybe
                 known = None
@@ -548,7 +531,7 @@ class PipeHub:
 
     def _add_client(self, end: ChannelEnd) -> None:
         """Let an end have its frames, also those that came before it was known here."""
-        self._ends[end.where.channel] = end
+        self.ends.add(end)
         early = [frame for frame in self._early if frame.channel == end.where.channel]
         for frame in early:
             end.on_frame(frame)
