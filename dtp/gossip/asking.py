@@ -14,7 +14,7 @@ from dtp.gossip.frames import Kind
 HISTORY_PEERS: Final = 3
 #: Ids that a neighbour in a full mesh is told, at a heartbeat: it should have them.
 _FULL_IDS: Final = 200
-#: Ids whose counts of IWANT are kept for one neighbour.
+#: Ids whose counts of IWANT are kept for one neighbour; the one asked for longest ago goes first.
 _SERVED: Final = 8192
 #: Heartbeats of a neighbour that may fall into one of ours.
 _BEATS: Final = 3
@@ -63,7 +63,7 @@ class Asking:
             core.counts["ihave-unknown-topic"] += 1
             return
         if neighbour.beat.count_frame(Kind.IHAVE, topic) > limits.ihaves:
-            core.count_offence(neighbour.key, "ihave-flood")
+            core.counts["ihave-flood"] += 1  # blamed on nobody: behind a stall much comes at once
             return
         ids = frames.read_ids(rest)
         if core.scores[neighbour.key] < core.scores.weights.gossip:
@@ -94,18 +94,17 @@ class Asking:
         if core.scores[neighbour.key] < core.scores.weights.gossip:
             core.counts["iwant-low-score"] += 1
             return
-        if len(neighbour.served) > _SERVED:
-            for message_id in [each for each in neighbour.served if core.held.get(each) is None]:
-                del neighbour.served[message_id]
         for message_id in frames.read_ids(body):
             held = core.held.get(message_id)
             if held is None:
                 core.counts["iwant-not-held"] += 1
                 continue
-            if neighbour.served[message_id] >= limits.iwants or len(neighbour.served) > _SERVED:
-                core.count_offence(neighbour.key, "iwant-flood", 0.1)
+            if neighbour.served.get(message_id, 0) >= limits.iwants:
+                core.counts["iwant-flood"] += 1  # blamed on nobody: who waits for slow answers asks again
                 continue
-            neighbour.served[message_id] += 1
+            neighbour.served[message_id] = neighbour.served.pop(message_id, 0) + 1
+            if len(neighbour.served) > _SERVED:
+                del neighbour.served[next(iter(neighbour.served))]
             neighbour.outbox.dont_want.pop(message_id, None)
             if neighbour.outbox.try_put_message(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
                 core.counts["answered"] += 1

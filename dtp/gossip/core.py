@@ -118,7 +118,7 @@ class Neighbour:
     topics: set[bytes] = field(default_factory=set)
     beat: Beat = field(default_factory=Beat)
     #: How often it was sent a message because it asked.
-    served: Counter[bytes] = field(default_factory=Counter)
+    served: dict[bytes, int] = field(default_factory=dict)
     #: When it last asked for the past of a topic; and of which topics it was asked for it.
     history: dict[bytes, float] = field(default_factory=dict)
     past_wanted: dict[bytes, int] = field(default_factory=dict)

@@ -195,7 +195,7 @@ def fake_ids(count, start=0):
     return [number.to_bytes(20, "big") for number in range(start, start + count)]
 
 
-def test_a_flood_of_ihave_is_bounded_and_its_promises_end_the_neighbour(swarm, scene):
+def test_a_flood_of_ihave_is_bounded_and_nobody_listens_once_its_promises_are_broken(swarm, scene):
     node, honest, attacker = scene
     for beat in range(40):
         for at in range(15):
@@ -206,7 +206,7 @@ def test_a_flood_of_ihave_is_bounded_and_its_promises_end_the_neighbour(swarm, s
     assert counts["ihave-flood"] > 0
     assert counts["promise-broken"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
-    assert any(each.peer == attacker.key for each in node.cut_off)
+    assert counts["ihave-low-score"] > 0
     swarm.run_for(5)
     assert len(node.router._asking) == 0
     still_works(swarm, node, honest)
@@ -254,8 +254,7 @@ def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
         attacker.send_frames(node, frames.frame(Kind.IWANT, *ids, *fake_ids(100)))
     swarm.run_for(0.1)
     assert len(attacker.list_bodies(Kind.MESSAGE)) - before == 20 * DEFAULT.iwants
-    assert node.router.counts["iwant-flood"] > 0
-    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
+    assert node.router.counts["iwant-flood"] == 20 * (100 - DEFAULT.iwants)
     assert len(node.router._core.neighbours[attacker.key].served) <= 20
     still_works(swarm, node, honest)
 

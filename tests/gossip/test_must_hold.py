@@ -420,6 +420,47 @@ def test_many_topics_are_no_flood():
         assert not [name for name in node.router.counts if name.endswith("-flood")]
 
 
+def test_what_comes_at_once_behind_a_stall_is_no_flood():
+    """For a minute no byte gets through, as when a laptop sleeps or most neighbours are slow; then all do."""
+    until = 0.0
+    swarm = Swarm(22, carry=lambda sender, receiver, data, now: (max(0.01, until - now),))
+    names = [f"t{number}" for number in range(5)]
+    nodes = [swarm.add_node(*names) for _ in range(3)]
+    swarm.link_all()
+    swarm.run_for(5)
+    until = swarm.now + 60
+    for _ in range(120):
+        for node in nodes:
+            for name in names:
+                node.publish(name, b"x")
+        swarm.run_for(0.5)
+    swarm.run_for(30)
+    for node in nodes:
+        assert len(node.messages) == 2 * 5 * 120
+        assert not node.cut_off
+        assert all(node.router.score_of(other.key) >= 0 for other in nodes)
+
+
+def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
+    """A leaf that has no place in its only neighbour's mesh, with 1,000 messages a second."""
+    swarm = Swarm(23, trusting=True)
+    hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(leaf, hub)
+    swarm.link_nodes(author, hub)
+    swarm.run_for(1)
+    hub.router.receive(leaf.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    leaf.router.receive(hub.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    for _ in range(20):
+        for _ in range(500):
+            author.publish(T, b"x")
+        swarm.run_for(0.5)
+    swarm.run_for(5)
+    assert leaf.router.counts["asked"] >= 10_000
+    assert len(leaf.messages) == 10_000
+    assert not hub.cut_off
+    assert hub.router.score_of(leaf.key) >= 0
+
+
 def test_no_penalty_for_peers_that_share_an_address():
     for source in ("127.0.0.1", "192.168.1.7", "10.0.0.9", "fe80::1", "8.8.8.8"):
         swarm = Swarm(
