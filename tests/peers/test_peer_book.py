@@ -121,6 +121,12 @@ def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
     assert len(PeerBook(path, clock=Clock())) == 0
 
 
+def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "peers"
+    path.write_bytes(msgpack.packb([1, [[record(ALICE).encoded, "lan", True], bytes(9 << 20)]]))
+    assert len(PeerBook(path, clock=Clock())) == 0
+
+
 def test_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     book = PeerBook(tmp_path / "file" / "peers", clock=Clock())

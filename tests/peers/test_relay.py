@@ -232,6 +232,7 @@ def test_a_circuit_ends_with_its_bytes_and_others_go_on() -> None:
             await reserved(stack)
             quiet = await stack.enter_async_context(dtp.connect(ADDRESS, identity=ALICE))
             stream, incoming = await raw_circuit(stack)
+            began = asyncio.get_running_loop().time()
             reading = asyncio.ensure_future(incoming.read())
             stream.write(bytes(300_000))
             await stream.flush()
@@ -240,6 +241,7 @@ def test_a_circuit_ends_with_its_bytes_and_others_go_on() -> None:
                 with pytest.raises(StreamReset) as over:
                     await end
                 assert over.value.error_code == CIRCUIT_OVER
+            assert asyncio.get_running_loop().time() < began + 10  # and not since nothing moves any more
             assert relay.counters["over"] == 1
             fine = await quiet.open_stream()
             fine.write(b"still here")
