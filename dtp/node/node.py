@@ -27,7 +27,7 @@ from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
 from dtp.node.finding import SUCCESSION, WAYS, Finding, dht_host
 from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import Target, Upkeep, UpkeepLimits
-from dtp.peers.book import BOOK, PeerBook
+from dtp.peers.book import BOOK, BookNotKept, PeerBook
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks
@@ -219,7 +219,7 @@ class Node:
         path = None if self._store is None else self._store / BOOK
         if path is not None:
             await asyncio.to_thread(self.book.load, path)  # checks a signature for each peer
-        stack.push_async_callback(self.book.save)
+        stack.push_async_callback(self._write_book)
         resolver = PeerResolver(self.book)
         self._reach = reach = NodeReach(
             self.identity,
@@ -530,4 +530,11 @@ class Node:
             await self._changed.wait()
             await asyncio.sleep(self.limits.save)
             self._changed.clear()
+            await self._write_book()
+
+    async def _write_book(self) -> None:
+        """Write the book; where that can't be, as on a full disk, say so: a node works without its cache."""
+        try:
             await self.book.save()
+        except BookNotKept as error:
+            log.warning("%s; it is tried again when it changes", error)

@@ -230,6 +230,25 @@ def test_peers_are_known_again_after_a_restart(lan: dict[str, object], tmp_path:
     run(main())
 
 
+def test_a_node_works_and_closes_where_its_peers_can_not_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk: what is kept there is a cache."""
+    (tmp_path / "file").write_bytes(b"")
+
+    async def main() -> None:
+        async with dtp.Node(identity=ALICE, listen=HERE, discover=()) as alice:
+            limits = NodeLimits(save=0.0)
+            options: dict[str, Any] = {"identity": BOB, "listen": HERE, "discover": (), "limits": limits}
+            async with dtp.Node(**options, store=tmp_path / "file") as node:
+                node.book.learn_record(alice.record, "dht")
+                await until(lambda: "can't write" in caplog.text)
+                assert (await node.links.connect(alice.identity.id)).peer == ALICE.id
+
+    run(main())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_message_reaches_everybody_in_the_topic_once(lan: dict[str, object]) -> None:
     async def main() -> None:
         ways: dict[str, Any] = {"listen": HERE, "lan": lan}
