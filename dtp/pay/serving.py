@@ -112,7 +112,6 @@ class Serving:
         self.host = owned.host.id
         self.service = service
         self.store = store
-        self._owned = owned
         self._handler = handler
         self._selling = selling
         self._clock = clock
@@ -137,7 +136,8 @@ class Serving:
         self.ledger.on_channel = self.cashier.watch_close
         self.ledger.on_unclaimed = self.cashier.claim_soon
         self._number = service_number(service)
-        self._heart: Heart | None = None
+        #: Says that this endpoint is there; None without heartbeats.
+        self.heart: Heart | None = None
         self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
         self._stack = AsyncExitStack()
         self._closed = False
@@ -154,19 +154,19 @@ class Serving:
     @property
     def presence_gas(self) -> int:
         """What being there took on chain, MIST."""
-        return 0 if self._heart is None else self._heart.gas
+        return 0 if self.heart is None else self.heart.gas
 
     async def wait_replaced(self) -> Replaced:
         """Wait until another process serves as this endpoint: clients find that one, and this one may end."""
-        if self._heart is None:
+        if self.heart is None:
             await asyncio.Event().wait()
-        assert self._heart is not None
-        return await asyncio.shield(self._heart.replaced)
+        assert self.heart is not None
+        return await asyncio.shield(self.heart.replaced)
 
     async def start(self, listener: Listener, heart: Heart | None) -> None:
         """Begin: heartbeats, rechecks, claims."""
         self.listener = listener
-        self._heart = heart
+        self.heart = heart
         if heart is not None:
             await heart.start()
             if listener.presence is not None:
@@ -238,8 +238,8 @@ class Serving:
         if self._closed:
             return
         self._closed = True
-        if self._heart is not None:
-            await self._heart.stop(withdraw=True)
+        if self.heart is not None:
+            await self.heart.stop(withdraw=True)
         await self._rechecking.stop()
         await self.listener.close(grace=grace)
         await self.ledger.wait_settled()

@@ -21,6 +21,7 @@ from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
 from dtp.pay.claims import Policy
 from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.hosting import find_host
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
@@ -63,6 +64,11 @@ def run(work):
             return await work
 
     return asyncio.run(limited())
+
+
+async def owned_by(serving):
+    """The host that somebody serves under, with the caps for it."""
+    return await find_host(serving.chain, serving.host)
 
 
 class Chain:
@@ -178,7 +184,7 @@ class Market:
 
     async def send_heartbeat(self):
         """Have the server announce itself on the chain now, rather than when it is due."""
-        await self.serving._heart.send_heartbeat()
+        await self.serving.heart.send_heartbeat()
 
     async def buyer(self, signer=None):
         """A client's chain, wallet and store, for `connect`."""

@@ -53,7 +53,7 @@ async def history(sessions, other, rng):
             node.arm(rng.choice(KINDS), rng.randint(4, 9), rng.choice(["before", "after"]), True)
         for found in await asyncio.gather(*(use(True) for _ in range(rng.randint(1, 3)))):
             sizes += found
-        await serving._heart.send_heartbeat()
+        await serving.heart.send_heartbeat()
         await serving.cashier.poll()
         check_all_work()
     sizes += await use(False)

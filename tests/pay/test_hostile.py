@@ -27,6 +27,7 @@ from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint
 from dtp.session.limits import DEFAULT, Limits
 
+from .conftest import owned_by
 from .test_paid import PRICES, cost_of, fetch, give
 
 
@@ -149,7 +150,8 @@ def test_the_denied_do_not_come_in_whatever_they_paid(market):
         _, deal = await own_channel(market)
         program = Program()
         serving = market.serving
-        host.deny(program, serving.host, serving._owned.operator, [deal.channel.client])
+        operator = (await owned_by(serving)).operator
+        host.deny(program, serving.host, operator, [deal.channel.client])
         await serving.chain.execute(program)
         await serving.firewall.refresh()
         await refused(market, honest(deal), "denied", code=CloseCode.DENIED)

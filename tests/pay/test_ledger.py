@@ -157,8 +157,7 @@ def play(tmp_path, scenario):
 async def pay(meter, signed):
     """The client says a voucher; returns when it is stored or refused."""
     meter.connection.on_meter(build(said(signed, 0)))
-    while meter._checks:
-        await asyncio.wait(set(meter._checks))
+    await meter.wait_checked()
     await asyncio.sleep(0)
 
 

@@ -159,7 +159,7 @@ class History:
             if fault is not None and not isinstance(fault, DtpError):
                 raise fault
         for serving in self.servings:
-            for work in (serving._heart.send_heartbeat, serving.cashier.poll):
+            for work in (serving.heart.send_heartbeat, serving.cashier.poll):
                 try:
                     await work()
                 except DtpError as fault:

@@ -185,7 +185,7 @@ class Mishaps(History):
     async def serve_on(self):
         """What a server does beside its connections."""
         (serving,) = self.servings
-        for work in (serving._heart.send_heartbeat, serving.cashier.poll) if not serving._closed else ():
+        for work in (serving.heart.send_heartbeat, serving.cashier.poll) if not serving._closed else ():
             try:
                 await work()
             except DtpError as fault:

@@ -28,7 +28,7 @@ from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import Limits
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, owned_by
 
 PRICES = Prices(TERMS.price_request, TERMS.price_mib)
 
@@ -521,9 +521,9 @@ def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market):
 async def sell_plan(market, price=1_000_000, period_ms=600_000, requests=0, size=0):
     chain, serving = market.serving.chain, market.serving
     number = serving.gate.firewall.rules.state.find_service("files")[0]
-    program = Program()
+    program, owned = Program(), await owned_by(serving)
     made = pass_module.new_plan(
-        program, serving.host, serving._owned.cap, number, price=price, period_ms=period_ms,
+        program, serving.host, owned.cap, number, price=price, period_ms=period_ms,
         quota_requests=requests, quota_bytes=size,
     )  # fmt: skip
     pass_module.share(program, made)
@@ -650,14 +650,14 @@ def test_exposure_is_the_servers_choice(market):
 def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(market):
     async def scenario(market):
         first = await market.serve(give)
-        owned, identity = first._owned, market.server_wallet
+        owned, identity = await owned_by(first), market.server_wallet
         heart = Heart(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
         waiting = asyncio.ensure_future(first.wait_replaced())
-        await first._heart.send_heartbeat()
+        await first.heart.send_heartbeat()
         assert not waiting.done()
         await heart.start()  # the second one
         await heart.stop()
-        await first._heart.poll()
+        await first.heart.poll()
         async with asyncio.timeout(60):
             replaced = await waiting
         assert replaced.code == "replaced"
@@ -672,8 +672,9 @@ def test_a_server_says_what_messages_are_sealed_to(market):
     async def scenario(market):
         me = Identity.generate()
         serving = await market.serve(give, identity=me)
+        owned = await owned_by(serving)
         (endpoint,) = (
-            await serving.chain.read(host_module.SCHEMA, host_module.Beacon, serving._owned.host.beacon)
+            await serving.chain.read(host_module.SCHEMA, host_module.Beacon, owned.host.beacon)
         ).endpoints
         assert (endpoint.url, post_key(endpoint)) == (serving.listener.urls[0], me.static_public)
         buyer = await market.buyer()
@@ -686,11 +687,11 @@ def test_a_server_says_what_messages_are_sealed_to(market):
 def test_a_server_whose_endpoint_was_removed_is_told(market):
     async def scenario(market):
         serving = await market.serve(give)
-        owned = serving._owned
+        owned = await owned_by(serving)
         program = Program()
         host_module.withdraw(program, owned.host.beacon, owned.operator, market.server_wallet.public_key)
         await serving.chain.execute(program)
-        await serving._heart.send_heartbeat()
+        await serving.heart.send_heartbeat()
         assert "has removed this endpoint" in str(await serving.wait_replaced())
 
     market(scenario)
@@ -734,7 +735,7 @@ def test_a_live_standby_is_another_endpoint_too(market, role):
 
     async def scenario(market):
         first = await market.serve(give)
-        owned = first._owned
+        owned = await owned_by(first)
         await announce(market, first.chain, owned, role)
         with pytest.raises(EndpointsApart, match="a standby" if role else "another"):
             await market.serve(give, host=first.host)
@@ -767,7 +768,7 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
 
     async def scenario(market):
         serving = await market.serve(give)
-        heart, owned = serving._heart, serving._owned
+        heart, owned = serving.heart, await owned_by(serving)
         waiting = asyncio.ensure_future(serving.replaced())
         market.chain.advance(host_module.HEARTBEAT_MS + 1000)
         await heart.send_heartbeat()  # nobody else was there
@@ -784,7 +785,7 @@ def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market, mo
     async def scenario(market):
         monkeypatch.setattr(hosting, "ANSWER", 0.0)
         first = await market.serve(give)
-        owned = first._owned
+        owned = await owned_by(first)
         await first.close()
         listener = await announce(market, first.chain, owned, host_module.Role.ACTIVE)
         with pytest.raises(EndpointsApart):
@@ -838,7 +839,7 @@ def test_who_ends_in_order_is_in_the_beacon_no_more(market):
 
     async def scenario(market):
         serving = await market.serve(give)
-        beacon = serving._owned.host.beacon
+        beacon = (await owned_by(serving)).host.beacon
         await serving.close()
         assert (await serving.chain.read(host_module.SCHEMA, host_module.Beacon, beacon)).endpoints == ()
 

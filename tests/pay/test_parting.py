@@ -15,6 +15,7 @@ from dtp.pay.terms import MIB
 from dtp.pay.ticket import MAX_LANES, make_ticket, parse_ticket, statement
 from dtp.session.codes import CloseDetail, ConnectionRefused
 
+from .conftest import owned_by
 from .meters import KEY
 from .test_disputes import paid_channel, vanish
 from .test_paid import cost_of, fetch, give
@@ -27,8 +28,8 @@ async def deny(market, address):
     """The server's host takes nothing more from an account, and knows it."""
     serving = market.serving
 
-    program = Program()
-    module.deny(program, serving.host, serving._owned.operator, [address])
+    program, owned = Program(), await owned_by(serving)
+    module.deny(program, serving.host, owned.operator, [address])
     await serving.chain.execute(program)
     await serving.firewall.refresh()
 

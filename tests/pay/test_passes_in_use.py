@@ -9,6 +9,7 @@ from dtp.pay.passes import buy, cancel, held_passes, renew
 from dtp.pay.terms import MIB
 from dtp.session.codes import CloseDetail, ConnectionClosed, ConnectionRefused
 
+from .conftest import owned_by
 from .test_hostile import honest, knock
 from .test_paid import fetch, serve_subscribers
 
@@ -67,7 +68,7 @@ def test_a_transfer_under_a_pass_ends_with_it_and_goes_on_in_a_period_that_stays
             if change == "cancel":
                 assert (await cancel(buyer["network"], held))[0] == 1
             else:
-                program, cap = Program(), serving._owned.operator
+                program, cap = Program(), (await owned_by(serving)).operator
                 if change == "deny":
                     host_module.deny(program, serving.host, cap, [buyer["network"].address])
                 else:

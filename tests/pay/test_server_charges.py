@@ -345,8 +345,7 @@ def test_a_frame_wakes_only_those_that_it_decides(tmp_path):
         assert units_of(wire) == [1, 1000]
         number = asked_of(wire)[-1].charge
         wire.on_meter(build(said(KEY.sign(voucher(number, 1001)), number)))
-        while meter._checks:
-            await asyncio.wait(set(meter._checks))
+        await meter.wait_checked()
         done, most = 1, 0
         while done < 1001:
             await asyncio.sleep(0)

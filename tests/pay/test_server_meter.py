@@ -10,6 +10,7 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
 from dtp.pay.messages import Due, Finish, build
 from dtp.pay.server import payee, server_meter
+from dtp.pay.server.held_vouchers import LINGER, MOST_HELD
 from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.server.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
@@ -102,14 +103,14 @@ class Lane(Account):
         await meter.journal.run(lambda store: store.save_served(lane.channel, lane.lane, meter.payee.used))
 
 
-def play(tmp_path, scenario, exposure=None):
+def play(tmp_path, scenario, exposure=None, linger=LINGER):
     async def work():
         with Store(tmp_path / "pay.sqlite") as store:
             journal, wire, lane = Journal(store), Wire(), Lane()
             served = Payee(
                 PayeeLane(CHANNEL, 0), PRICES, 10**12, exposure or Exposure(64 * MIB, 64 * MIB, 64, 64)
             )
-            meter = ServerMeter(wire, journal, served, lane)
+            meter = ServerMeter(wire, journal, served, lane, linger=linger)
             meter.begin()
             wire.on_meter(b"\x91\x06")  # HEARD
             await scenario(meter, wire, lane)
@@ -128,9 +129,15 @@ def frame(sequence, size, key=KEY):
 
 
 async def stored(meter):
-    while meter._checks:
-        await asyncio.wait(set(meter._checks))
+    await meter.wait_checked()
     await asyncio.sleep(0)
+
+
+async def heard(meter):
+    """Nothing waits any more, and what was heard is stored or refused."""
+    while meter.held:  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0)
+    await stored(meter)
 
 
 def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp_path):
@@ -138,29 +145,27 @@ def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp
         for n in range(1, 6):
             wire.move(0, n * MIB, 0)
             wire.on_meter(frame(n, n * MIB))
-        assert (len(meter._held), lane.kept) == (5, [])
+        assert (len(meter.held), lane.kept) == (5, [])
         wire.move(0, 60 * MIB, 0)
         await stored(meter)
-        assert (len(meter._held), lane.kept) == (0, [5])
+        assert (len(meter.held), lane.kept) == (0, [5])
         assert meter.payee.paid.bytes == 5 * MIB
         assert wire.most == 5 * MIB + 64 * MIB
 
     assert play(tmp_path, scenario).newest.voucher.sequence == 5
 
 
-def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr(server_meter, "_LINGER", 0.0)
-
+def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path):
     async def scenario(meter, wire, lane):
         wire.on_meter(frame(1, 0))
-        assert meter._held
+        assert meter.held
         for _ in range(3):
             await asyncio.sleep(0)
-        assert not meter._held
+        assert not meter.held
         await stored(meter)
         assert lane.kept == [1]
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, linger=0.0)
 
 
 def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp_path, monkeypatch):
@@ -215,7 +220,7 @@ def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(0, 1000, 0)
         wire.on_meter(frame(1, 1000))
-        assert not meter._held
+        assert not meter.held
         await stored(meter)
         assert lane.kept == [1]
 
@@ -224,18 +229,17 @@ def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
 
 def test_no_more_wait_than_there_is_room_for(tmp_path):
     async def scenario(meter, wire, lane):
-        for n in range(1, server_meter._MOST_HELD + 2):
+        for n in range(1, MOST_HELD + 2):
             wire.on_meter(frame(n, 0))
-            assert len(meter._held) <= server_meter._MOST_HELD
+            assert len(meter.held) <= MOST_HELD
         await stored(meter)
 
-    assert play(tmp_path, scenario).newest.voucher.sequence == server_meter._MOST_HELD + 1
+    assert play(tmp_path, scenario).newest.voucher.sequence == MOST_HELD + 1
 
 
-def checks_of_a_flood(tmp_path, monkeypatch, traffic, paid):
+def checks_of_a_flood(tmp_path, traffic, paid):
     """How many vouchers are stored of 200 that come one by one behind the answer before, each for `paid(n)`, while
     `traffic(n)` has moved: serving is stopped, so none of them has to wait for a better one."""
-    monkeypatch.setattr(server_meter, "_LINGER", 3600.0)  # in which the newest of all others is checked
     checks = []
 
     async def scenario(meter, wire, lane):
@@ -246,22 +250,23 @@ def checks_of_a_flood(tmp_path, monkeypatch, traffic, paid):
             await stored(meter)
         checks.extend(lane.kept)
 
-    newest = play(tmp_path, scenario, Exposure(MIB, MIB, 0, 0)).newest
+    # In which the newest of all others is checked.
+    newest = play(tmp_path, scenario, Exposure(MIB, MIB, 0, 0), linger=3600.0).newest
     assert newest.voucher.sequence == 200  # at the end at the latest
     return len(checks)
 
 
 @pytest.mark.parametrize("paid", [lambda n: (0, 0), lambda n: (0, n)], ids=["nothing more", "a byte each"])
-def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path, monkeypatch, paid):
-    checked = checks_of_a_flood(tmp_path, monkeypatch, lambda n: (0, 2 * MIB, 0), paid)
+def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path, paid):
+    checked = checks_of_a_flood(tmp_path, lambda n: (0, 2 * MIB, 0), paid)
     assert checked == server_meter._AT_ONCE
 
 
 @pytest.mark.parametrize(
     "use", [lambda n: (n, 0, 0), lambda n: (0, n * LEAST_INTERVAL, 0)], ids=["requests", "bytes"]
 )
-def test_who_pays_for_what_is_used_has_each_voucher_checked_at_once(tmp_path, monkeypatch, use):
-    checked = checks_of_a_flood(tmp_path, monkeypatch, use, lambda n: (use(n)[0], use(n)[1]))
+def test_who_pays_for_what_is_used_has_each_voucher_checked_at_once(tmp_path, use):
+    checked = checks_of_a_flood(tmp_path, use, lambda n: (use(n)[0], use(n)[1]))
     assert checked == 200
 
 
@@ -269,11 +274,10 @@ def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):
     async def scenario(meter, wire, lane):
         for n in (200, 70_000, 3, 5_000_000_000, 128):
             wire.on_meter(frame(n, 0))
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         assert lane.kept == [5_000_000_000]
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, linger=0.0)
 
 
 def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_path):
@@ -283,30 +287,29 @@ def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_
         wire.on_meter(frame(1, 0))
         wire.on_meter(frame(2, 0))
         wire.on_meter(b"\x99\x01\xcf" + b"\xff" * 8)
-        meter._hear_late()
+        await heard(meter)
         assert isinstance(meter.error, MalformedMeter)
         assert wire.aborted
 
-    assert play(tmp_path, scenario).newest.voucher.sequence == 2
+    assert play(tmp_path, scenario, linger=0.0).newest.voucher.sequence == 2
 
 
 def test_a_forged_one_ends_the_connection(tmp_path):
     async def scenario(meter, wire, lane):
         wire.on_meter(frame(1, 0))
         wire.on_meter(frame(2, 0, LaneKey.generate()))
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         assert isinstance(meter.error, VoucherRefused)
         assert meter.error.flaw is Flaw.FORGED
 
-    assert play(tmp_path, scenario).newest is None
+    assert play(tmp_path, scenario, linger=0.0).newest is None
 
 
 def test_what_waits_when_the_connection_ends_is_kept(tmp_path):
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(0, 2 * MIB, 0)
         wire.on_meter(frame(1, MIB))
-        assert meter._held
+        assert meter.held
         ends.append(lane.kept)
 
     ends = []
@@ -406,12 +409,11 @@ def test_of_those_that_wait_the_older_ones_are_never_read(tmp_path):
     async def scenario(meter, wire, lane):
         wire.on_meter(b"\x99\x01")  # no voucher at all
         wire.on_meter(frame(1, 0))
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         assert not wire.closed
         assert lane.kept == [1]
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, linger=0.0)
 
 
 def test_nothing_is_heard_behind_a_voucher_that_was_wrong(tmp_path):
@@ -429,22 +431,20 @@ def test_a_voucher_that_waited_is_held_against_what_was_used_by_then(tmp_path):
         meter.payee.most_ahead = Usage(0, 1000)
         wire.on_meter(frame(1, MIB))
         wire.traffic = Traffic(0, MIB, 0)  # nobody was told
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         assert lane.kept == [1]
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, linger=0.0)
 
 
 def test_a_voucher_that_does_not_fit_beside_other_lanes_is_not_stored(tmp_path):
     async def scenario(meter, wire, lane):
         lane.fits = False
         wire.on_meter(frame(1, 0))
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         assert meter.error.flaw is Flaw.OVERDRAWN
 
-    assert play(tmp_path, scenario).newest is None
+    assert play(tmp_path, scenario, linger=0.0).newest is None
 
 
 # ---- limits
@@ -533,11 +533,10 @@ def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path
         assert Due(0, 1000) in [messages.parse(each, from_client=False) for each in wire.sent]
         assert not paid.done()
         wire.on_meter(frame(1, 1000))
-        meter._hear_late()
-        await stored(meter)
+        await heard(meter)
         await paid
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, linger=0.0)
 
 
 @pytest.mark.parametrize(
@@ -570,7 +569,6 @@ def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path):
         assert wire.closed
         meter.on_ended()
         wire.on_meter(frame(2, 2 * MIB))
-        assert meter._hearing is None
-        assert not meter._held
+        assert not meter.held
 
     play(tmp_path, scenario)

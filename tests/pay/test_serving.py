@@ -36,6 +36,7 @@ from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
 from dtp.session.limits import DEFAULT
 from dtp.tasks import SupervisedTask, supervised
 
+from .conftest import owned_by
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
 from .test_costs import pipe
@@ -66,14 +67,19 @@ class Noted:
 def play(tmp_path, monkeypatch, scenario, **selling):
     monkeypatch.setattr(module, "Metered", Connected)
 
+    handlers = []
+
+    async def handle(connection):
+        await handlers[-1](connection)
+
     async def work():
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, address=signer.address)
         chain.noted_by = lambda notes: chain
         owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
         with Store(tmp_path / "pay.sqlite") as store:
-            made = Serving(chain, owned, "files", None, store, Selling(**selling), (), lambda: 0.0)
-            made.done = []
+            made = Serving(chain, owned, "files", handle, store, Selling(**selling), (), lambda: 0.0)
+            made.done, made.handlers = [], handlers
             made.listener = Noted("listener", made.done)
             made.channel = channel(server=signer.address, service=service_number("files"))
             try:
@@ -123,7 +129,7 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path
         async def handler(connection):
             handled.append(connection.meter.payee)
 
-        made._handler = handler
+        made.handlers.append(handler)
         await made.handle(caller(made))
         (payee,) = handled
         # The channel's other lanes have a quarter of what may be unpaid at first.
@@ -144,7 +150,7 @@ def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, mo
         async def handler(connection):
             handled.append(connection)
 
-        made._handler = handler
+        made.handlers.append(handler)
         gone = caller(made)
         gone.abort(0, "it went")
         await made.handle(gone)
@@ -163,7 +169,7 @@ def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(tmp_path, mo
         async def handler(connection):
             raise ChargeDeclined("no")
 
-        made._handler = handler
+        made.handlers.append(handler)
         connection = caller(made)
         await made.handle(connection)
         assert connection.aborted == "no"
@@ -250,7 +256,7 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
         assert made.cashier.pause(10**9) == made.channel.terms.claim_ms / 8000
         assert made.ledger.on_channel == made.cashier.watch_close
         assert made.book.get_known(CHANNEL).channel == made.channel
-        made._handler = handler
+        made.handlers.append(handler)
         await made.handle(caller(made))
         assert made.cashier._policy == Policy(worth=77)
 
@@ -262,13 +268,13 @@ def test_who_waits_for_a_replacement_may_give_up(tmp_path, monkeypatch):
         waiting = asyncio.ensure_future(made.wait_replaced())  # without heartbeats nobody replaces it
         await asyncio.sleep(0)
         waiting.cancel()
-        made._heart = Noted("heart", made.done)
-        made._heart.replaced = asyncio.get_running_loop().create_future()
+        made.heart = Noted("heart", made.done)
+        made.heart.replaced = asyncio.get_running_loop().create_future()
         waiting = asyncio.ensure_future(made.wait_replaced())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0)
-        made._heart.replaced.set_result("by another")
+        made.heart.replaced.set_result("by another")
         assert await made.wait_replaced() == "by another"
 
     play(tmp_path, monkeypatch, scenario)
@@ -289,7 +295,8 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
         async def looks():
             await asyncio.Event().wait()
 
-        made._handler, made._heart = handler, Noted("heart", made.done)
+        made.handlers.append(handler)
+        made.heart = Noted("heart", made.done)
         made._rechecking = rechecking = SupervisedTask(looks, name="looks")
         rechecking.start()
         monkeypatch.setattr(made.cashier, "stop", stop)
@@ -416,7 +423,7 @@ def test_caps_that_others_send_are_not_used_unasked(market):
         own = await make_host(network)
         for _ in range(2):  # by the first start, and by the next
             serving = await market.serve(give)
-            assert (serving.host, serving._owned.host.owner) == (own.host.id, victim)
+            assert (serving.host, (await owned_by(serving)).host.owner) == (own.host.id, victim)
             await serving.close()
         assert (
             await find_host(network, planted)

@@ -9,6 +9,7 @@ from dtp.pay.dial import close_with_server
 from dtp.pay.errors import BudgetSpent
 from dtp.session.codes import ConnectionClosed, ConnectionRefused
 
+from .conftest import owned_by
 from .test_closing_with_server import ask, echo
 from .test_paid import cost_of, fetch, give
 
@@ -39,14 +40,14 @@ CHANGES = {
 class Caps:
     """A host and the caps of its owner, as commands take them."""
 
-    def __init__(self, serving):
-        self.host, self.cap, self.operator = serving.host, serving._owned.cap, serving._owned.operator
+    def __init__(self, owned):
+        self.host, self.cap, self.operator = owned.host.id, owned.cap, owned.operator
 
 
 async def change_rules(made, change, buyer, named):
     serving, program = made.serving, Program()
     number = serving.firewall.rules.state.find_service(serving.service)[0]
-    change(program, Caps(serving), number, buyer["network"].address, named.id.sui_address)
+    change(program, Caps(await owned_by(serving)), number, buyer["network"].address, named.id.sui_address)
     await serving.chain.execute(program)
     return await serving.firewall.refresh()
 

@@ -23,6 +23,7 @@ from dtp.pay import messages
 from dtp.pay.drivers import REPEATS, Meter
 from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, QuotaUsedUp, VoucherRefused
 from dtp.pay.server import payee
+from dtp.pay.server.held_vouchers import LINGER, HeldVouchers
 from dtp.pay.server.payee import Payee
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal, Verdict
@@ -35,11 +36,6 @@ log = logging.getLogger("dtp.pay")
 
 #: Bytes that a server moves under a quota before it counts again: the quota is shared with other connections.
 _LOOK_EACH: Final = 2 * 1024 * 1024
-#: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
-#: only the newest is written: each time costs both processors more than it costs the disk.
-_LINGER: Final = 0.5
-#: ... and how many may wait: the oldest goes first, since a newer one says all.
-_MOST_HELD: Final = 64
 #: Vouchers that need not wait, however little they pay: each costs a signature and a write. One more for each request
 #: that is used, or `LEAST_INTERVAL` bytes: so who pays by single bytes, or nothing more, has two checks a second.
 _AT_ONCE: Final = 64
@@ -49,7 +45,6 @@ _MOST_WAITING: Final = 4096
 _MOST_TOGETHER: Final = 1024
 #: ... that are told their outcome in one turn of the event loop, for each then goes on with its work.
 _TOLD_PER_TURN: Final = 64
-_INT_SIZES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 #: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
 _ROOM: Final = 4 * 1024 * 1024
 _PART: Final = 4
@@ -73,8 +68,15 @@ class ServerMeter(Meter):
     """The server's driver. What concerns more than this connection is asked of `account`."""
 
     def __init__(
-        self, connection: Connection, journal: Journal[VoucherStore], meter: Payee, account: Account
+        self,
+        connection: Connection,
+        journal: Journal[VoucherStore],
+        meter: Payee,
+        account: Account,
+        *,
+        linger: float = LINGER,
     ) -> None:
+        """`linger`: seconds that vouchers may wait for newer ones."""
         super().__init__(connection)
         self.journal = journal
         self.payee = meter
@@ -88,13 +90,13 @@ class ServerMeter(Meter):
         self._told = meter.used
         self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
         self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
-        self._held: deque[bytes] = deque(maxlen=_MOST_HELD)
+        #: Vouchers that wait.
+        self.held = HeldVouchers(self.loop, self._hear_late, linger)
         self._at_once = (
             _AT_ONCE  # vouchers that may still be checked without a wait, and what was used by then
         )
         self._used_by_then = meter.used
         self._received = 0  # when the limits were set
-        self._hearing: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Attach and welcome the client."""
@@ -125,11 +127,8 @@ class ServerMeter(Meter):
         if self._over:  # frames that came before metering began are given all at once
             return
         if data.startswith(messages.VOUCHER_HEAD) and self._has_to_wait():
-            self._held.append(data)
-            if self._hearing is None:
-                if not self._checks:
-                    self.watch.total = min(self.watch.total, self._hear_at)
-                self._hearing = self.loop.call_later(_LINGER, self._hear_late)
+            if self.held.add(data) and not self._checks:
+                self.watch.total = min(self.watch.total, self._hear_at)
         elif self._process_newest_voucher():
             super()._on_frame(data)
 
@@ -149,7 +148,6 @@ class ServerMeter(Meter):
         return False
 
     def _hear_late(self) -> None:
-        self._hearing = None
         self._count()
         if self._process_newest_voucher():
             super().process_turn()
@@ -159,11 +157,7 @@ class ServerMeter(Meter):
 
         False when it was wrong, and the connection ends; then one before it is taken, if that is good.
         """
-        if self._hearing is not None:
-            self._hearing.cancel()
-            self._hearing = None
-        held = sorted(self._held, key=_sequence_in)
-        self._held.clear()
+        held = self.held.take()
         fault: DtpError | None = None
         while held:
             try:
@@ -178,7 +172,7 @@ class ServerMeter(Meter):
     def process_turn(self) -> None:
         """As for both; vouchers that wait are heard when it is time."""
         super().process_turn()
-        if self._held and not self._over and not self._checks:
+        if self.held and not self._over and not self._checks:
             _, sent, received = self._traffic
             due = sent + received >= self._hear_at and not self._has_to_wait()
             if due and self._process_newest_voucher():
@@ -250,7 +244,7 @@ class ServerMeter(Meter):
         if meter.quota_bytes is not None:
             self.watch.total = min(self.watch.total, sent + received + _LOOK_EACH)
         if (
-            self._held and not self._checks
+            self.held and not self._checks
         ):  # while one is being written none is heard, and then we look anyway
             self.watch.total = min(self.watch.total, self._hear_at)
 
@@ -302,9 +296,13 @@ class ServerMeter(Meter):
                 self._check(event.voucher, event.charge)
         self.spawn(self._end_connection())
 
-    async def _end_connection(self) -> None:
+    async def wait_checked(self) -> None:
+        """Wait until no voucher that was heard is being checked or written."""
         while self._checks:
             await asyncio.wait(set(self._checks))
+
+    async def _end_connection(self) -> None:
+        await self.wait_checked()
         await self._account.on_connection_ended(self)
 
     # ---- what a handler asks for
@@ -496,12 +494,6 @@ class ServerMeter(Meter):
             async with asyncio.timeout(self.end_patience):
                 while any(self.payee.unpaid) and not self._over:
                     await self.wait_changed()
-
-
-def _sequence_in(frame: bytes) -> int:
-    """The sequence in a frame that begins as vouchers do, as far as it is one: MessagePack's unsigned forms."""
-    size = _INT_SIZES.get(frame[2]) if len(frame) > 2 else 0
-    return frame[2] if size is None else int.from_bytes(frame[3 : 3 + size])
 
 
 class Account(ABC):
