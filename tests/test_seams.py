@@ -34,7 +34,7 @@ PRIVATE: dict[str, int] = {
     "localnet": 32,
     "messaging": 3,
     "move": 3,
-    "net": 56,
+    "net": 37,
     "node": 9,
     "pay": 153,
     "peers": 16,

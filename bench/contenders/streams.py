@@ -168,6 +168,7 @@ class DtpWire(Wire):
     async def connect(self, where: dict[str, Any]) -> Any:
         from dtp.net import dial
         from dtp.net.address import Address
+        from dtp.net.static_keys import KNOWN, StaticKeys
         from dtp.session.handshake import Endpoint
         from dtp.session.noise import Suite
 
@@ -175,9 +176,8 @@ class DtpWire(Wire):
         suites = dial.suites()
         if self.job.variant == "dtp-chacha":
             suites = (Suite.CHACHAPOLY_SHA256,)
-        if self.job.variant == "dtp-xx":
-            dial._known.forget_key(target.peer)
-        dialer = dial.Dialer(target, Endpoint(self._me, suites), target.service, ())
+        known = StaticKeys() if self.job.variant == "dtp-xx" else KNOWN
+        dialer = dial.Dialer(target, Endpoint(self._me, suites), target.service, (), known=known)
         connection = await dialer.connect()
         self.facts |= _dtp_facts(connection)
         return connection

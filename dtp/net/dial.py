@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,6 +18,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
 from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all
+from dtp.net.static_keys import KNOWN, StaticKeys
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
@@ -37,33 +37,6 @@ class NotReached(CarrierError):
     """There was nowhere left to dial."""
 
     code = "not-reached"
-
-
-class _KnownStatics:
-    """Static keys of peers that proved them, so that the next handshake takes one round trip (IK)."""
-
-    def __init__(self, size: int = 4096) -> None:
-        self._size = size
-        self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
-
-    def get_key(self, peer: PeerId | None) -> bytes | None:
-        """Return the static key of `peer` (32 bytes), if known."""
-        return self._keys.get(peer) if peer is not None else None
-
-    def learn_key(self, peer: PeerId, static: bytes) -> None:
-        """`peer` has proven `static`."""
-        self._keys[peer] = static
-        self._keys.move_to_end(peer)
-        if len(self._keys) > self._size:
-            self._keys.popitem(last=False)
-
-    def forget_key(self, peer: PeerId | None) -> None:
-        """The key didn't work: the peer has another one now."""
-        if peer is not None:
-            self._keys.pop(peer, None)
-
-
-_known = _KnownStatics()
 
 
 def suites() -> tuple[Suite, ...]:
@@ -86,6 +59,8 @@ class Dialer:
     early: bool = False
     #: Dials a carrier's URL.
     dial_carrier: Callable[[str], Awaitable[Carrier]] | None = None
+    #: Keys that peers have proven before.
+    known: StaticKeys = KNOWN
 
     async def connect(self) -> Connection:
         """Return a connection that the server has admitted, or with `early` one whose first words go along with the
@@ -155,13 +130,13 @@ class Dialer:
         peer = self.address.peer or candidate.address.peer
         failure: HandshakeError | None = None
         for suite in self.endpoint.suites:
-            static = _known.get_key(peer)
+            static = self.known.get_key(peer)
             for known in (None,) if static is None else (static, None):
                 try:
                     return await self._attempt_handshake(candidate, peer, suite, known, resume, take_over)
                 except HandshakeRefused as error:
                     if error.refusal == Refusal.FAILED and known is not None:
-                        _known.forget_key(peer)
+                        self.known.forget_key(peer)
                         continue
                     if error.refusal != Refusal.SUITE:
                         raise
@@ -170,7 +145,7 @@ class Dialer:
                 except ClosedInHandshake as error:
                     if self.endpoint.psk is None:
                         raise ClosedInHandshake(f"{error}; it may want a pre-shared key") from None
-                    _known.forget_key(peer)
+                    self.known.forget_key(peer)
                     failure = HandshakeError(
                         f"{error}, without a word: its pre-shared key must be another one, or it has none"
                     )
@@ -198,7 +173,7 @@ class Dialer:
             if done.done():  # nobody waits any more
                 driver.close()
                 return
-            _known.learn_key(result.peer, result.split.remote_static)
+            self.known.learn_key(result.peer, result.split.remote_static)
             try:
                 take_over(driver, result)
             except PeerError as error:

@@ -19,6 +19,7 @@ from dtp.errors import CarrierError
 from dtp.net import dial as dialing
 from dtp.net.address import Address, AddressError
 from dtp.net.driver import ClosedInHandshake
+from dtp.net.static_keys import KNOWN
 from dtp.session.codes import (
     CloseCode,
     ConnectionClosed,
@@ -160,7 +161,6 @@ async def test_second_connection_takes_one_round_trip_and_survives_a_new_static_
 
     original, dialing.ClientHandshake = dialing.ClientHandshake, Watch  # type: ignore[misc]
     try:
-        dialing._known.forget_key(BOB.id)
         async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
             for _ in range(2):
                 await (await dtp.connect(listener.address())).close()
@@ -170,7 +170,6 @@ async def test_second_connection_takes_one_round_trip_and_survives_a_new_static_
                 assert await roundtrip(connection, b"hi") == b"hi"
     finally:
         dialing.ClientHandshake = original  # type: ignore[misc]
-        dialing._known.forget_key(BOB.id)
     assert [pattern.name for pattern in seen] == ["XX", "IK", "IK", "XX"]
 
 
@@ -226,7 +225,7 @@ async def test_psk_must_agree() -> None:
                 assert await roundtrip(connection, b"hi") == b"hi"
         with pytest.raises(ClosedInHandshake):
             await dtp.connect(listener.address())
-        dialing._known.forget_key(BOB.id)
+        KNOWN.forget_key(BOB.id)
         with pytest.raises(dtp.HandshakeError, match="pre-shared key must be another one"):
             await dtp.connect(listener.address(), psk=bytes(32))
     async with await dtp.listen("memory://x", echo, identity=BOB) as listener:

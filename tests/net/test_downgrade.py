@@ -32,7 +32,6 @@ async def test_forged_refusals_of_the_best_suite_are_noticed_by_the_server_and_t
         carrier.close()  # where a key is wanted a refusal is silence
         return None
 
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen("memory://x", echo, identity=BOB, psk=psk, admit=asked.append) as listener:
         if known:
             async with dtp.connect(listener.address(), psk=psk):
@@ -43,7 +42,6 @@ async def test_forged_refusals_of_the_best_suite_are_noticed_by_the_server_and_t
         assert refused.value.refusal == Refusal.DOWNGRADE
         assert [said[5] for said in man.said][-1] == dialing.suites()[1]
         assert asked == []
-    dialing._known.forget_key(BOB.id)
 
 
 @on_fake_clock
@@ -59,7 +57,6 @@ async def test_an_offer_that_was_changed_on_the_way_ends_the_handshake() -> None
             return None
         return data[:6] + bytes([1 << data[5] - 1]) + data[7:]
 
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen("memory://x", echo, identity=BOB, admit=asked.append) as listener:
         for _ in range(2):  # by XX, then by IK
             async with middleman(listener, forge) as (address, _):
@@ -69,7 +66,6 @@ async def test_an_offer_that_was_changed_on_the_way_ends_the_handshake() -> None
             async with dtp.connect(listener.address()) as connection:
                 assert await roundtrip(connection, b"hi") == b"hi"
                 asked.clear()
-    dialing._known.forget_key(BOB.id)
 
 
 @on_fake_clock
@@ -83,7 +79,6 @@ async def test_a_forged_refusal_of_the_static_key_costs_a_message_and_nothing_el
         carrier.close()
         return None
 
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
         async with dtp.connect(listener.address()):
             pass
@@ -91,4 +86,3 @@ async def test_a_forged_refusal_of_the_static_key_costs_a_message_and_nothing_el
             assert connection.peer == BOB.id
             assert connection.stats.handshake.startswith("Noise_XX_")
             assert await roundtrip(connection, b"hi") == b"hi"
-    dialing._known.forget_key(BOB.id)

@@ -10,7 +10,6 @@ from middleman import middleman
 from test_connection_strangers import strangers
 
 import dtp
-from dtp.net import dial as dialing
 from dtp.session.codes import CloseCode, Refuse
 from dtp.testing.pairs import ALICE, BOB
 
@@ -55,7 +54,6 @@ async def test_an_early_answer_is_there_after_two_round_trips_by_either_pattern(
     known: bool, psk: bytes | None
 ) -> None:
     service, loop = Counting(), asyncio.get_running_loop()
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen("memory://x", service.serve, identity=BOB, psk=psk) as listener:
         if known:
             async with dtp.connect(listener.address(), psk=psk):
@@ -74,7 +72,6 @@ async def test_an_early_answer_is_there_after_two_round_trips_by_either_pattern(
             assert loop.time() - start == pytest.approx(4 * WAY)
             assert await ask(connection) == b"heard"
             assert loop.time() - start == pytest.approx(6 * WAY)
-    dialing._known.forget_key(BOB.id)
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -119,7 +116,6 @@ async def test_all_that_an_early_client_said_is_of_no_use_to_who_says_it_again(
     known: bool, psk: bytes | None
 ) -> None:
     service = Counting()
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen(
         "memory://x", service.serve, identity=BOB, psk=psk, admit=service.admit
     ) as listener:
@@ -143,7 +139,6 @@ async def test_all_that_an_early_client_said_is_of_no_use_to_who_says_it_again(
             assert all(BOB.id.key not in guest.heard for guest in guests)
         assert (service.asked, service.told) == (1, [b"hello"])
         assert listener.connections == []
-    dialing._known.forget_key(BOB.id)
 
 
 def test_a_paid_connection_is_not_dialled_early() -> None:

@@ -35,7 +35,6 @@ async def test_a_last_word_that_was_changed_on_the_way_lets_nobody_in(
         changed[place] ^= 1
         return bytes(changed)
 
-    dialing._known.forget_key(BOB.id)
     async with await dtp.listen("memory://x", echo, identity=BOB, admit=asked.append) as listener:
         async with middleman(listener) as (address, man):
             man.later = spoil
@@ -46,12 +45,10 @@ async def test_a_last_word_that_was_changed_on_the_way_lets_nobody_in(
         assert asked == []
         async with dtp.connect(listener.address()) as connection:
             assert await roundtrip(connection, b"hi") == b"hi"
-    dialing._known.forget_key(BOB.id)
 
 
 @on_fake_clock
 async def test_who_is_refused_at_the_third_message_hears_why() -> None:
-    dialing._known.forget_key(BOB.id)
     limits = replace(DEFAULT, payload=100)  # less than any has
     async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener:
         start = asyncio.get_running_loop().time()
@@ -63,7 +60,6 @@ async def test_who_is_refused_at_the_third_message_hears_why() -> None:
             with pytest.raises(HandshakeRefused):
                 await stream.read()
         assert asyncio.get_running_loop().time() - start < 1
-    dialing._known.forget_key(BOB.id)
 
 
 @on_fake_clock

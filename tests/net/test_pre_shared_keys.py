@@ -101,7 +101,6 @@ async def test_who_has_the_key_gets_through_whatever_else_has_changed() -> None:
         object.__setattr__(listener._endpoint, "suites", (Suite.CHACHAPOLY_BLAKE2S,))
         async with dtp.connect(listener.address(), psk=PSK) as connection:
             assert await roundtrip(connection, b"hi") == b"hi"
-    dialing._known.forget_key(BOB.id)
 
 
 @pytest.mark.parametrize("psk", [b"", b"short", bytes(31), bytes(33)])
@@ -115,7 +114,6 @@ async def test_a_key_of_another_length_is_refused_before_anything_is_dialled_or_
 
 @on_fake_clock
 async def test_the_wrong_key_is_said_to_be_wrong_and_dialled_for_each_suite_alone() -> None:
-    dialing._known.forget_key(BOB.id)
     failed: list[Exception] = []
     async with await dtp.listen(
         "memory://x", echo, identity=BOB, psk=PSK, on_failed=lambda _, error: failed.append(error)

@@ -1,0 +1,42 @@
+"""Static keys of peers that proved them, so that the next handshake takes one round trip (IK)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from dtp.identity import PeerId
+
+__all__ = ["KNOWN", "StaticKeys"]
+
+
+class StaticKeys:
+    """The keys of at most `size` peers; the one that was proven least recently makes room."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._size = size
+        self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
+
+    def get_key(self, peer: PeerId | None) -> bytes | None:
+        """Return the static key of `peer` (32 bytes), if known."""
+        return self._keys.get(peer) if peer is not None else None
+
+    def learn_key(self, peer: PeerId, static: bytes) -> None:
+        """`peer` has proven `static`."""
+        self._keys[peer] = static
+        self._keys.move_to_end(peer)
+        if len(self._keys) > self._size:
+            self._keys.popitem(last=False)
+
+    def forget_key(self, peer: PeerId | None) -> None:
+        """The key didn't work: the peer has another one now."""
+        if peer is not None:
+            self._keys.pop(peer, None)
+
+    def clear(self) -> None:
+        """Know none."""
+        self._keys.clear()
+
+
+#: Those that this process knows, whoever dials.
+KNOWN: Final = StaticKeys()
