@@ -27,7 +27,7 @@ PRIVATE: dict[str, int] = {
     "chain_resolver": 3,
     "cli": 1,
     "core": 30,
-    "daemon": 200,
+    "daemon": 186,
     "gossip": 37,
     "graph": 19,
     "identity": 3,

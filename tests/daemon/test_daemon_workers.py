@@ -22,15 +22,17 @@ from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.server import LIMITS
 from dtp.daemon.state import CountKey, Used
+from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.table import Table, key_of
 from dtp.daemon.web.server import PATHS
 from dtp.daemon.workers import zygote
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
+from dtp.daemon.workers.exchanging import CountExchange
 from dtp.daemon.workers.listening import Opened
 from dtp.daemon.workers.parent import WorkerFailed, Workers
 from dtp.daemon.workers.summing import ended, merge
 from dtp.daemon.workers.worker import Worker, _share_of
-from dtp.daemon.workers.zygote import Zygote
+from dtp.daemon.workers.zygote import Forks
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock
@@ -473,12 +475,11 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
     system = Mock(fork=Mock(side_effect=OSError(11, "no process left")), _exit=Mock(side_effect=SystemExit))
     system.close = os.close
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made = Zygote.__new__(Zygote)
-    made._socks = [ours, ours]
+    made = Forks([ours, ours])
     with monkeypatch.context() as patched, contextlib.suppress(SystemExit):
         for name, fake in (("os", system), ("signal", Mock()), ("_close_others", Mock())):
             patched.setattr(zygote, name, fake)
-        serving = threading.Thread(target=lambda: zygote._serve(theirs, None, []))
+        serving = threading.Thread(target=lambda: zygote.serve_forks(theirs, None, []))
         monkeypatch.setattr(threading, "excepthook", Mock())  # of SystemExit
         serving.start()
         before = len(os.listdir("/proc/self/fd"))
@@ -493,13 +494,13 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
     theirs.close()
     reserve, gone = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     gone.close()
-    made._socks = [ours, reserve]
+    made = Forks([ours, reserve])
     for _ in range(2):
         with pytest.raises(ConnectionError):
             made.spawn_worker(0)
-    assert made._socks == [reserve]
-    reserve.close()
-    made._socks = []  # as `close` leaves it
+    assert len(made) == 1
+    made.close()
+    assert reserve.fileno() < 0
     with pytest.raises(OSError, match="any more"):
         made.spawn_worker(0)
 
@@ -517,25 +518,36 @@ def test_what_other_daemons_counted_is_told_to_one_worker_once():
     """The parent exchanges for its workers: rates are in their table, so only others' fillings are news."""
 
     async def scenario():
-        workers = Workers(None, NEAR.id, None, Table(2))
-        one, other = workers._seats
-        one.channel = other.channel = object()
-        store = workers._store
+        counts, store = CountExchange(), MemoryCountStore()
+        for worker in range(2):
+            counts.begin(worker)
         rate, quota = CountKey("api/rate/0/x", 1, "*"), CountKey("api/0/60", 1, "*")
-        assert await workers._exchange_counts(one, {rate: Used(5, 0), quota: Used(1, 0)}) == {
-            rate: Used(0, 0),
-            quota: Used(1, 0),
-        }
-        assert await workers._exchange_counts(other, {rate: Used(7, 0)}) == {
-            rate: Used(0, 0),
-            quota: Used(1, 0),
-        }
+        told = {rate: Used(0, 0), quota: Used(1, 0)}
+        used = {rate: Used(5, 0), quota: Used(1, 0)}
+        assert await counts.exchange_counts(store, 0, used) == told
+        assert await counts.exchange_counts(store, 1, {rate: Used(7, 0)}) == told
         await store.exchange_counts({rate: Used(100, 20)})  # another daemon
-        assert await workers._exchange_counts(one, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
-        assert await workers._exchange_counts(other, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
-        workers._store = Mock(exchange_counts=AsyncMock(return_value={}))  # which can't count it: see `Store`
-        assert await workers._exchange_counts(one, {quota: Used(1, 0)}) == {}
-        workers._table.close()
+        assert await counts.exchange_counts(store, 0, {rate: Used(1, 0)}) == {rate: Used(100, 20)}
+        assert await counts.exchange_counts(store, 1, {rate: Used(0, 0)}) == {rate: Used(0, 0)}
+        away = Mock(exchange_counts=AsyncMock(return_value={}))  # which can't count it: see `Store`
+        assert await counts.exchange_counts(away, 0, {quota: Used(1, 0)}) == {}
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_is_gone_is_told_nothing_and_begins_anew():
+    async def scenario():
+        counts, store = CountExchange(), MemoryCountStore()
+        key = CountKey("api/0/60", 1, "*")
+        for worker in range(2):
+            counts.begin(worker)
+        await counts.exchange_counts(store, 0, {key: Used(1, 0)})
+        counts.end(1)
+        counts.begin(1)
+        assert await counts.exchange_counts(store, 1, {}) == {}
+        await counts.exchange_counts(store, 0, {key: Used(1, 0)})
+        assert await counts.exchange_counts(store, 1, {}) == {key: Used(2, 0)}
+        assert await counts.exchange_counts(store, 1, {}) == {}  # once
 
     asyncio.run(scenario())
 

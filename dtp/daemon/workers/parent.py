@@ -26,16 +26,16 @@ from dtp.daemon.observing import logs
 from dtp.daemon.policies import Policies
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.relays.expose import moment
-from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.state.table import Table
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
+from dtp.daemon.workers.exchanging import CountExchange
 from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.listening import Opened, open_places, wanted_by
-from dtp.daemon.workers.sharing import EVERY, Foreign, is_of_rate
+from dtp.daemon.workers.sharing import EVERY
 from dtp.daemon.workers.summing import ended, merge, still
 from dtp.daemon.workers.zygote import Zygote
 from dtp.errors import CarrierError, DtpError, LocalError
@@ -79,8 +79,6 @@ class Seat:
     figures: dict[str, Any] = field(default_factory=dict)
     #: Who was there when they were asked for last.
     callers: list[dict[str, Any]] = field(default_factory=list)
-    #: Totals of quotas that others have changed since it asked last.
-    news: dict[CountKey, Used] = field(default_factory=dict)
     #: What its predecessors had counted.
     before: list[dict[str, Any]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,7 +101,7 @@ class Workers:
         self._places: dict[str, Opened] = {}
         self._where: dict[bytes, int] = {}
         self._store: state.CountStore = MemoryCountStore()
-        self._foreign = Foreign()
+        self._counts = CountExchange()
         self._bans = Bans()
         self._inherited = Inherited({}, {})
         #: Whether the bans that others share could be read the last time.
@@ -186,11 +184,14 @@ class Workers:
                 "where": lambda fields, _: self._find_worker(fields["connection"]),
                 "carrier": self._pass_on,
                 "fenced": lambda fields, _: self._handle_fenced(),
-                "exchange": lambda fields, _: self._exchange_counts(seat, fields["deltas"]),
+                "exchange": lambda fields, _: self._counts.exchange_counts(
+                    self._store, seat.number, fields["deltas"]
+                ),
                 "forget": lambda fields, _: self._store.forget_periods(fields["scope"], fields["before"]),
             },
             lambda: self._handle_lost(seat),
         )
+        self._counts.begin(seat.number)
         places, descriptors = self._sockets_of(seat, self._places)
         config = self._config_of(seat, self.config)
         try:
@@ -244,20 +245,6 @@ class Workers:
             await asyncio.sleep(0)
         return None
 
-    async def _exchange_counts(self, seat: Seat, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """Take what a worker has counted; give it the totals, and those that the others have changed."""
-        totals = dict(await self._store.exchange_counts(deltas)) if deltas else {}
-        # Buckets are in a table that all workers have: what others than they have filled in is told once.
-        of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
-        totals |= self._foreign.find_news(deltas, of_rates)
-        counted = [key for key, used in deltas.items() if any(used) and key in totals and key not in of_rates]
-        changed = {key: totals[key] for key in counted}
-        for other in self._seats:
-            if other is not seat and other.channel is not None:
-                other.news |= changed
-        news, seat.news = seat.news, {}
-        return {**news, **totals}
-
     def _handle_fenced(self) -> None:
         if self.on_fenced is not None:
             self.on_fenced()
@@ -284,7 +271,7 @@ class Workers:
         for connection in seat.connections:
             self._where.pop(connection, None)
         seat.connections.clear()
-        seat.news.clear()
+        self._counts.end(seat.number)
         seat.gone.set()
 
     # ---- dying and coming back ------------------------------------------------------------------------------

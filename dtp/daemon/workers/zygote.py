@@ -21,19 +21,14 @@ _SPARE = "spare"
 Main = Callable[[int, socket.socket], None]
 
 
-class Zygote:
-    """The parent's handle of it, and of the one that waits."""
+class Forks:
+    """What has workers forked, by sockets to processes that fork when asked: one is asked, another is in reserve."""
 
-    def __init__(self, main: Main, keep: list[int]) -> None:
-        """Fork now. `keep` are the descriptors that workers need; all others are closed there."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.pid = os.fork()
-        if not self.pid:
-            ours.close()
-            _serve(theirs, main, keep)
-        theirs.close()
-        #: To the one that is asked, and to the one in reserve.
-        self._socks = [ours]
+    def __init__(self, socks: list[socket.socket]) -> None:
+        self._socks = socks
+
+    def __len__(self) -> int:
+        return len(self._socks)
 
     def spawn_worker(self, number: int) -> tuple[socket.socket, int]:
         """Return a worker: our end of its channel, and its process id. Raises `OSError` when it can't be had."""
@@ -66,15 +61,34 @@ class Zygote:
             raise
 
     def close(self) -> None:
-        """Workers that run go on; no further ones can be had. Idempotent."""
+        """Have no further ones. Idempotent."""
         for sock in self._socks:
             sock.close()
-        if self._socks:
-            self._socks.clear()
+        self._socks.clear()
+
+
+class Zygote:
+    """The parent's handle of it, and of the one that waits."""
+
+    def __init__(self, main: Main, keep: list[int]) -> None:
+        """Fork now. `keep` are the descriptors that workers need; all others are closed there."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if not self.pid:
+            ours.close()
+            serve_forks(theirs, main, keep)
+        theirs.close()
+        self._forks = Forks([ours])
+        self.spawn_worker = self._forks.spawn_worker
+
+    def close(self) -> None:
+        """Workers that run go on; no further ones can be had. Idempotent."""
+        if self._forks:
+            self._forks.close()
             os.waitpid(self.pid, 0)
 
 
-def _serve(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
+def serve_forks(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
     """Fork whenever asked, until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent gets them too, and tells
@@ -97,7 +111,7 @@ def _serve(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
             sock.close()
             theirs = socket.socket(fileno=channel)
             if data == _SPARE.encode():
-                _serve(theirs, main, keep)
+                serve_forks(theirs, main, keep)
             _run(main, int(data), theirs)
         os.close(channel)
         sock.send(str(pid).encode())
