@@ -41,6 +41,9 @@ _ROOMS: Final = 0.1
 _TELL: Final = 1.0
 #: Seconds that a listener has to go which lost its place.
 _LEAVE: Final = 1.0
+#: Seconds in which a listener has to take something of what is sent to it at the end. One that reads takes some each
+#: second, over whatever link, and leaves itself whoever is silent for 3 s.
+_TAKEN: Final = 5.0
 #: Listeners that are measured at a time.
 _MEASURED: Final = 4
 
@@ -125,13 +128,26 @@ class Feeder:
             self._went.clear()
 
     def finish_stream(self, stream: Stream) -> None:
-        """Send a listener what is here, and end its stream then: it hears the show elsewhere."""
+        """Send a listener what is here, and end its stream then: it hears the show elsewhere. One that takes nothing
+        for 5 s isn't waited for."""
         self._finishing.add(stream)
         self.held.notify_change()
+        self._watch_end(stream, -1)
+
+    def _watch_end(self, stream: Stream, before: int) -> None:
+        if stream not in self._finishing:
+            return
+        if stream.acknowledged == before:
+            stream.reset()
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_TAKEN, self._watch_end, stream, stream.acknowledged)
 
     def finish_all(self) -> None:
         """Do so with all who listen, and who come yet."""
         self._leaving = True
+        for stream in self._listeners:
+            self.finish_stream(stream)
         self.held.notify_change()
 
     def _is_finishing(self, stream: Stream) -> bool:

@@ -305,6 +305,11 @@ class Stream:
         return self._outlet.queued_bytes(self.id)
 
     @property
+    def acknowledged(self) -> int:
+        """Bytes written that the peer has, as far as it has said."""
+        return self._outlet.acknowledged_bytes(self.id)
+
+    @property
     def broken(self) -> bool:
         """True if the bytes of the peer have broken off, by its own doing or with the connection."""
         return self._read_error is not None

@@ -117,6 +117,11 @@ class Session(Receiving):
         stream = self._streams.get(stream_id)
         return stream.send.queued if stream is not None else 0
 
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        """Bytes of this stream that the peer has; 0 for one that is gone."""
+        stream = self._streams.get(stream_id)
+        return stream.send.acked if stream is not None else 0
+
     def set_low(self, stream_id: int, low: int) -> None:
         """`StreamWritable` comes when `low` bytes or less wait to be sent (at first `limits.write_low`)."""
         stream = self._streams.get(stream_id)

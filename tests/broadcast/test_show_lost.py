@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 from shows import HERE, ME, all_of, chain, hear, liar, on_the_wire, produce, run, until
-from simulated import Network
+from simulated import Connection, End, Network
 
+from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ShowLost
 from dtp.broadcast.feeding import Feeder
@@ -17,6 +18,50 @@ PRODUCER = "dtp+tcp://producer"
 HOUR = 3600.0
 #: Rounds of three measurements and one that is heard: the waits between are 15 s, but for twelve short ones.
 MOST_ATTEMPTS = 4 * (HOUR / 15 + 12)
+
+
+class Reader(End):
+    """A listener's stream that takes a frame each so many seconds; None: it takes nothing."""
+
+    def __init__(self, seconds):
+        super().__init__(lambda: 0.0)
+        self.acknowledged, self.seconds, self.other = 0, seconds, End(lambda: 0.0)
+        self.other.other = self
+        frames.write(self.other, m.Hello(0))
+
+    async def drain(self):
+        if self.seconds is None:
+            await asyncio.wait_for(self.reader.readexactly(1), None)  # until it is reset
+        await asyncio.sleep(self.seconds)
+        self.acknowledged += 1
+
+    flush = drain
+
+
+def test_who_takes_nothing_isnt_waited_for_at_the_end_and_who_is_slow_is():
+    """A daemon that ended waited half a minute for a listener that didn't read."""
+    announcement, ours = chain(*(b"%d" % each * 40_000 for each in range(9)))
+
+    async def test():
+        held = HeldSegments(announcement)
+        for each in ours:
+            held.add_own(*each)
+        feeder, loop = Feeder(held, ME.id), asyncio.get_running_loop()
+        slow, stuck = Reader(4.0), Reader(None)
+        connection = Connection(ME.id, lambda: 0.0, "here")
+        serving = [asyncio.ensure_future(feeder.serve_stream(connection, each)) for each in (slow, stuck)]
+        await asyncio.sleep(10)
+        assert feeder.listeners == 2
+        began = loop.time()
+        for each in (slow, stuck):
+            feeder.finish_stream(each)
+        await serving[1]
+        assert loop.time() - began == 5
+        await serving[0]
+        assert slow.acknowledged == 9 * 3 + 1  # all pieces, and the end
+        assert slow.write_error is None
+
+    clock.run(test())
 
 
 def on_air(network, announcement):

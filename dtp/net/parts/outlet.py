@@ -131,6 +131,10 @@ class Outlet:
         """Return the bytes of a stream that were written and not yet sealed."""
         return self._session.queued_bytes(stream_id)
 
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        """Return the bytes of a stream that the peer has."""
+        return self._session.acknowledged_bytes(stream_id)
+
     def is_acknowledged(self, stream_id: int) -> bool:
         """True if the peer has everything that was written, and the end."""
         return self._session.is_acknowledged(stream_id)
