@@ -10,7 +10,7 @@
     } while (0)
 
 enum { NO, YES, UNSURE };
-enum { FEW = 16, NIL = 0xc0, MARK = '%', OWNER = '~', BOOK_KEEPING = '.' };
+enum { FEW = 16, NIL = 0xc0, BIN32 = 0xc6, MARK = '%', OWNER = '~', BOOK_KEEPING = '.' };
 enum { PART_OF_MAP = 32, PART_OF_LIST = 48 }; /* letters behind the kind of a part */
 static const double exact_ints = 9007199254740992.0; /* 2^53: up to there a double has each */
 
@@ -35,6 +35,7 @@ typedef struct scan {
     uint32_t first_count;
     reached path[DTP_SCAN_NODES];
     uint32_t keys[DTP_SCAN_TESTS][2]; /* of tests: the property's, the other one's; DTP_NONE: nothing has it */
+    uint32_t columns[DTP_SCAN_COLUMNS]; /* the keys' numbers */
     uint64_t found;
     uint64_t steps;
     int unsure;
@@ -343,6 +344,35 @@ static int show(scan *one)
     return DTP_OK;
 }
 
+/* Write the columns of a node as one string of bytes. */
+static int show_columns(scan *one, uint32_t soul)
+{
+    static const uint8_t nil[1] = {NIL};
+    dtp_graph *graph = one->graph;
+    uint8_t room[DTP_SCAN_COLUMNS][DTP_VALUE_NEAR], head[5] = {BIN32};
+    dtp_bytes value[DTP_SCAN_COLUMNS];
+    size_t i, length = 0;
+    for (i = 0; i < one->asked->column_count; i++) {
+        dtp_scalar scalar;
+        uint32_t slot, key = one->columns[i];
+        int outcome = property(graph, soul, key, &scalar, room[i]);
+        value[i].at = nil;
+        value[i].length = sizeof nil;
+        if (outcome == YES) {
+            slot = dtp_slot_find(graph, soul, key, DTP_PART_REGISTER, dtp_slot_hash(graph, soul, key, DTP_PART_REGISTER));
+            value[i] = dtp_value_get(&graph->slots[slot].value, room[i]);
+        }
+        one->unsure |= outcome == UNSURE;
+        length += value[i].length;
+    }
+    for (i = 0; i < 4; i++)
+        head[1 + i] = (uint8_t)(length >> (24 - 8 * i));
+    TRY(dtp_buffer_put(&graph->out, head, sizeof head));
+    for (i = 0; i < one->asked->column_count; i++)
+        TRY(dtp_buffer_put(&graph->out, value[i].at, value[i].length));
+    return DTP_OK;
+}
+
 static int is_walked(const scan *one, uint32_t node)
 {
     uint32_t before;
@@ -373,6 +403,8 @@ static int reach(scan *one, uint32_t node, int unsure)
         return DTP_OK;
     one->unsure |= unsure;
     one->found++;
+    if (one->asked->column_count > 0)
+        return show_columns(one, one->path[node].number);
     return one->asked->shown ? show(one) : DTP_OK;
 }
 
@@ -486,6 +518,10 @@ int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numb
     graph->out.count = 0;
     if (asked->nodes < 1 || asked->nodes > DTP_SCAN_NODES || asked->test_count > DTP_SCAN_TESTS)
         return DTP_E_LIMIT;
+    if (asked->column_count > DTP_SCAN_COLUMNS || (asked->column_count > 0 && (asked->nodes > 1 || asked->shown)))
+        return DTP_E_LIMIT;
+    for (i = 0; i < asked->column_count; i++)
+        one.columns[i] = number_of(graph, asked->columns[i].text, asked->columns[i].length);
     if (asked->most > DTP_SCAN_MOST || (asked->most > 0 && (asked->nodes > 1 || !asked->shown)))
         return DTP_E_LIMIT;
     for (i = 0; i < asked->test_count; i++) {

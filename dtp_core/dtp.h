@@ -495,7 +495,8 @@ int dtp_graph_others(dtp_graph *graph, const uint8_t *soul, size_t length, dtp_v
 
 /* A pattern: nodes in a row, each linked to the next one. A node of which there are labels has one of them, a link of whose first
  * node there are keys one of those. */
-enum { DTP_SCAN_NODES = 8, DTP_SCAN_TESTS = 32, DTP_SCAN_STEPS = 16777216, DTP_SCAN_MOST = 1024 };
+enum { DTP_SCAN_NODES = 8, DTP_SCAN_TESTS = 32, DTP_SCAN_STEPS = 16777216, DTP_SCAN_MOST = 1024,
+       DTP_SCAN_COLUMNS = 8 };
 enum { DTP_SCAN_EQUAL, DTP_SCAN_DIFFERENT, DTP_SCAN_BELOW, DTP_SCAN_AT_MOST, DTP_SCAN_ABOVE, DTP_SCAN_AT_LEAST };
 typedef struct dtp_scan_name {
     const uint8_t *text;
@@ -525,11 +526,15 @@ typedef struct dtp_scan {
     size_t order_length;
     uint32_t most;
     int down;
+    const dtp_scan_name *columns; /* properties of the only node */
+    size_t column_count;
 } dtp_scan;
 /* How often a pattern is there that begins at one of the `numbers` (NULL: all) from `first` to before `behind`; if it is `shown`,
  * MessagePack texts of each: the souls, the keys of the links. No link is in one twice. Shown are also those of which it can't be
  * told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. With `most`, at most
- * DTP_SCAN_MOST, nodes may be left out that aren't among the first so many by a property, upwards or `down`: absent is last then. */
+ * DTP_SCAN_MOST, nodes may be left out that aren't among the first so many by a property, upwards or `down`: absent is last then.
+ * With `columns`, at most DTP_SCAN_COLUMNS, and not `shown`, MessagePack bytes of each node: the values of these properties one
+ * behind the other, nil for those that it hasn't. One that it can't be told here is DTP_E_LIMIT. */
 int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numbers, size_t first, size_t behind, dtp_view *view,
                    uint64_t *found);
 

@@ -13,6 +13,8 @@ from dtp.core.errors import merging_error
 #: How many nodes and tests a pattern has at most.
 NODES: Final = int(lib.DTP_SCAN_NODES)
 TESTS: Final = int(lib.DTP_SCAN_TESTS)
+#: How many properties of a node it gives at most.
+COLUMNS: Final = int(lib.DTP_SCAN_COLUMNS)
 #: How many nodes it is asked for at most that come first by a property.
 MOST: Final = int(lib.DTP_SCAN_MOST)
 #: Comparison -> its number.
@@ -48,7 +50,8 @@ class First(NamedTuple):
 class ScanCore:
     """Nodes in a row, each linked to the next: `labels` of nodes and `keys` of the links behind them are
     alternatives, (node, name) each; there is one of any name where none is given. With `first` those are shown that
-    may be among them, and maybe others."""
+    may be among them, and maybe others. With `columns` of the only node its properties are given, and nothing is
+    shown."""
 
     def __init__(
         self,
@@ -57,8 +60,9 @@ class ScanCore:
         keys: Sequence[tuple[int, bytes]],
         tests: Sequence[Test],
         *,
-        shown: bool,
+        shown: bool = False,
         first: First | None = None,
+        columns: Sequence[bytes] = (),
     ) -> None:
         self._kept: list[Any] = []
         asked = self._asked = ffi.new("dtp_scan *")
@@ -66,6 +70,7 @@ class ScanCore:
         asked.labels, asked.label_count = self._keep_names(labels), len(labels)
         asked.keys, asked.key_count = self._keep_names(keys), len(keys)
         asked.tests, asked.test_count = self._keep_tests(tests), len(tests)
+        asked.columns, asked.column_count = self._keep_names([(0, one) for one in columns]), len(columns)
         if first is not None:
             asked.order, asked.order_length = self._keep_text(first.key), len(first.key)
             asked.most, asked.down = first.most, first.down
@@ -95,7 +100,8 @@ class ScanCore:
         self, core: GraphCore, numbers: array[int] | None, first: int, behind: int
     ) -> tuple[int, bytes] | None:
         """How often it is there, begun at some of the souls with these numbers (None: all), and the texts of what is
-        shown: souls, then keys. None where the core can't tell, or it would take too many steps."""
+        shown: souls, then keys; or of each node the values of its columns, as bytes. None where the core can't tell,
+        or it would take too many steps."""
         view, found = ffi.new("dtp_view *"), ffi.new("uint64_t *")
         given = ffi.NULL if numbers is None else ffi.from_buffer("uint32_t[]", numbers)
         code = lib.dtp_graph_scan(core.handle, self._asked, given, first, behind, view, found)

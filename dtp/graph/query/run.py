@@ -66,21 +66,39 @@ class Queries:
         counted = self._count_pattern(query, expressions, meter)
         if counted is not None:
             return [counted]
-        self.index.prepare()
-        meter.begin()
         try:
+            grouped = self._group_pattern(query, expressions, meter)
+            if grouped is not None:
+                return grouped
+            self.index.prepare()
+            meter.begin()
             with self.index.count_with(meter):
                 if expressions.mode:
                     if expressions.profiling:
                         for _ in _bounded(query.run({}), meter):
                             pass
                     return rows_of_plan(expressions.plan, self.index, profile=expressions.profiling)
-                return [
-                    {name: self._to_result(row[name]) for name in query.columns}
-                    for row in list(_bounded(query.run({}), meter))
-                ]
+                return self._results(query, query.run({}), meter)
         except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
+
+    def _results(self, query: Query, rows: Iterator[Bound], meter: Meter) -> list[Row]:
+        return [
+            {name: self._to_result(row[name]) for name in query.columns}
+            for row in list(_bounded(rows, meter))
+        ]
+
+    def _group_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> list[Row] | None:
+        """The rows of a query that groups by properties, where the core can give these."""
+        asked = None if expressions.mode else query.grouping
+        scan = None if asked is None else scan_of(expressions, asked.match)
+        if asked is None or scan is None or scan.nodes != 1:
+            return None
+        found = self.index.scanner.group(scan, asked.keys.values(), meter)
+        if found is None:
+            return None
+        with self.index.count_with(meter):
+            return self._results(query, asked.project(expressions, found), meter)
 
     def _count_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
         """The row of a query that only counts how often a pattern is there, where the core can."""

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from lark import Token, Tree
 
 from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.grouping import grouping_of
 from dtp.graph.query.compiling.matching import Match
 from dtp.graph.query.compiling.projection import Projection
 from dtp.graph.query.compiling.scanning import counted_match
@@ -319,6 +320,8 @@ class Query:
         self._once = bool(unions) and not unions[0]
         #: The MATCH of a query that only counts its rows, else None.
         self.counts = counted_match(tree)
+        #: What it groups or aggregates, where that is properties of one node, else None.
+        self.grouping = grouping_of(expressions, tree) if returns else None
 
     def run(self, row: Bound) -> Iterator[Bound]:
         """Yield its rows, for one of the query around it."""

@@ -138,11 +138,15 @@ class Expressions:
             return "[]" if tree.data == "list_" else str(tree.data)
         return " ".join(self._text[tree.meta.start_pos : tree.meta.end_pos].split())
 
+    def text_of(self, tree: Tree[Token]) -> str:
+        """Return the text of an expression, letter by letter."""
+        return self._text[tree.meta.start_pos : tree.meta.end_pos]
+
     def column_name(self, item: Tree[Token], expr: Tree[Token]) -> str:
         """The name of a column that has none: what was written."""
         if expr.data == "whole" and not self._text[item.meta.start_pos : item.meta.end_pos].startswith("("):
             return name_of(trees(expr)[0])
-        return self._text[item.meta.start_pos : item.meta.end_pos]
+        return self.text_of(item)
 
     def free(self, tree: Tree[Token]) -> set[str]:
         """The names that it refers to and doesn't bring in itself."""
@@ -245,7 +249,7 @@ class Expressions:
             raise fault(f"${name} has no value; give it as {name}=...", tree)
         self.used.add(name)
         value = self._given[name]
-        return value.soul if isinstance(value, Link) else _plain(value)
+        return value.soul if isinstance(value, Link) else plain(value)
 
     def check_used(self) -> None:
         """Raises `QueryError` for parameters that the query doesn't have."""
@@ -271,11 +275,11 @@ class Expressions:
         if value is None:
             return None
         if isinstance(value, NodeRef):
-            return _plain(self._known.get(value.soul, key))
+            return plain(self._known.get(value.soul, key))
         if isinstance(value, dict):
             return value.get(key)
         if isinstance(value, Relation):
-            return _plain(self._known.of_link(value).get(key))
+            return plain(self._known.of_link(value).get(key))
         if isinstance(value, TEMPORAL):
             return part_of(value, key)
         if isinstance(value, BlobRef):
@@ -288,7 +292,7 @@ class Expressions:
             return dict(value)
         known = self._known
         found = known.of_link(value) if isinstance(value, Relation) else known.properties(value.soul)
-        return {key: _plain(one) for key, one in found.items()}
+        return {key: plain(one) for key, one in found.items()}
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         of, *labels = trees(tree)
@@ -499,16 +503,16 @@ class Expressions:
         return lambda: Gathered(value, step, once, total)
 
 
-def _plain(value: Any) -> Any:
-    """A value of the graph as queries have it: links are the nodes that they lead to, tuples and sets lists."""
+def plain(value: Any) -> Any:
+    """Return a value of the graph as queries have it: links are nodes that they lead to, tuples and sets lists."""
     if type(value) in _AS_THEY_ARE:
         return value
     if isinstance(value, Link):
         return NodeRef(value.soul)
     if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, Relation):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return from_python(value) if isinstance(value, PYTHON) else value
 
 

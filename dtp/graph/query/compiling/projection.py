@@ -27,6 +27,8 @@ from dtp.graph.query.values.semantics import same_key, sort_key, truth
 
 #: Rows of ORDER BY with LIMIT that are kept while others come.
 _FEW: Final = 10_000
+#: The name under which a row says how many rows it stands for, if that isn't one. No name of a query's begins so.
+TIMES: Final = " times"
 #: Expressions with names of their own; their third part on is done for each item.
 _WITH_NAMES = ("comprehension", "quantifier", "reduce")
 
@@ -304,8 +306,9 @@ class Projection:
             group = groups.get(same)
             if group is None:
                 group = groups[same] = _Group(columns, row, [begin() for _, begin in totals])
+            times = row.get(TIMES, 1)
             for total in group.totals:
-                total.add(row)
+                total.add(row, times)
         if not keys and not groups:
             groups[()] = _Group({}, dict.fromkeys(self._before), [begin() for _, begin in totals])
         for group in groups.values():

@@ -45,12 +45,13 @@ class Scan:
     #: The nodes that it is enough to show.
     order: First | None = None
 
-    def to_core(self, *, shown: bool) -> ScanCore:
-        """The same for the core."""
+    def to_core(self, *, shown: bool = False, columns: Iterable[str] = ()) -> ScanCore:
+        """The same for the core, which shows what it finds, or gives these properties of it."""
         labels = [(node, values.name(one)) for node, one in self.labels]
         keys = [(node, values.name(one)) for node, one in self.keys]
         order = self.order if shown else None
-        return ScanCore(self.nodes, labels, keys, self.tests, shown=shown, first=order)
+        asked = [values.name(one) for one in columns]
+        return ScanCore(self.nodes, labels, keys, self.tests, shown=shown, first=order, columns=asked)
 
     def keep_first(self, key: str, *, down: bool, most: int) -> None:
         """Have only those nodes shown that may be among the first so many by a property."""

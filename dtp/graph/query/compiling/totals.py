@@ -13,8 +13,8 @@ from dtp.graph.query.values.semantics import sort_key
 class Total(Protocol):
     """An aggregate of one group."""
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
 
     def result(self) -> Any:
         """Return what the rows come to."""
@@ -28,9 +28,9 @@ class RowCount:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
-        self._count += 1
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
+        self._count += times
 
     def result(self) -> int:
         """Return their number."""
@@ -47,11 +47,11 @@ class ValueCount:
         self._step = step
         self._count = 0
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
         self._step()
         if self._value(row) is not None:
-            self._count += 1
+            self._count += times
 
     def result(self) -> int:
         """Return their number."""
@@ -79,8 +79,8 @@ class Extreme:
         self._best: Any = None
         self._key: Any = None
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
         self._step()
         found = self._value(row)
         if found is None:
@@ -108,12 +108,12 @@ class Gathered:
         self._total = total
         self._found: list[Any] = []
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
         self._step()
         found = self._value(row)
         if found is not None:
-            self._found.append(found)
+            self._found += [found] if self._once else [found] * times
 
     def values(self) -> list[Any]:
         """Return the values that aren't null."""
@@ -137,11 +137,11 @@ class Percentile(Gathered):
         self._part = part
         self._wanted: Any = None
 
-    def add(self, row: Bound) -> None:
-        """Take one more row."""
+    def add(self, row: Bound, times: int) -> None:
+        """Take so many rows more, which are the same."""
         if self._wanted is None:
             self._wanted = (self._part(row),)
-        super().add(row)
+        super().add(row, times)
 
     def result(self) -> Any:
         """Return it."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
 
+from dtp.core.scan import ScanCore
 from dtp.crdt import Link, Replica, values
 from dtp.graph.query.budget import Meter
 from dtp.graph.query.compiling.scanning import Scan, shown_rows
 from dtp.graph.query.lookup.columns import Columns, Found, kind_of, rows_of
 
+_T = TypeVar("_T")
 #: Names that are looked at in one call: some milliseconds.
 _SLICE: Final = 32_768
 #: And the first time, for who wants few rows; each call looks at more.
@@ -45,32 +49,61 @@ class Scanner:
 
     def count(self, scan: Scan, meter: Meter) -> int | None:
         """How often a pattern is there, at one time; None where the core can't tell. Raises `QueryLimit`."""
+        return self._at_one_time(partial(self._count, scan, meter))
+
+    def group(self, scan: Scan, keys: Collection[str], meter: Meter) -> Counter[bytes] | None:
+        """Return how many nodes of a pattern of one have which values of some properties (one behind the other), at
+        one time; None where the core can't tell. Raises `QueryLimit`."""
+        return self._at_one_time(partial(self._group, scan, keys, meter))
+
+    def _at_one_time(self, work: Callable[[Callable[..., Any]], _T | None]) -> _T | None:
+        """Return what work gives that reads the replica by what it is called with, while that stays as it is."""
         for _ in range(_ROUNDS):
             if not self._ask(self.may_scan):
                 return None
             version = self._ask(self._current_version)
-            found = self._count(scan, meter, self._ask)
+            found = work(self._ask)
             if found is None or self._ask(self._current_version) == version:
                 return found
-        counted: int | None = self._ask(self._count, scan, meter, _here)
-        return counted
+        last: _T | None = self._ask(work, _here)
+        return last
 
     def _current_version(self) -> tuple[int, object]:
         return self._replica.version, self._replica.core
 
     def _count(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
-        total, core = 0, scan.to_core(shown=False)
-        start: Found = ask(self._start, scan)
-        numbers = start.numbers if scan.first is not None else None
-        count = len(start.numbers) if numbers is not None else start.core.names
-        for first in range(0, count, _SLICE):
-            behind = min(first + _SLICE, count)
-            found = ask(core.run, start.core, numbers, first, behind)
+        total = 0
+        for found in self._slices(scan, scan.to_core(), _SLICE, meter, ask):
             if found is None:
                 return None
             total += found[0]
-            meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
         return total + len(self._linked_names(scan, ask)) if scan.is_of_names else total
+
+    def _group(
+        self, scan: Scan, keys: Collection[str], meter: Meter, ask: Callable[..., Any]
+    ) -> Counter[bytes] | None:
+        groups: Counter[bytes] = Counter()
+        for found in self._slices(scan, scan.to_core(columns=keys), _SLICE // 4, meter, ask):
+            if found is None:
+                return None
+            groups.update(values.decode_all(found[1]))
+        if scan.is_of_names and (named := self._linked_names(scan, ask)):
+            groups[values.encode(None) * len(keys)] += len(named)
+        return groups
+
+    def _slices(
+        self, scan: Scan, core: ScanCore, size: int, meter: Meter, ask: Callable[..., Any]
+    ) -> Iterator[tuple[int, bytes] | None]:
+        """Yield what the core finds, so many names at a time; None where it can't tell."""
+        start: Found = ask(self._start, scan)
+        numbers = start.numbers if scan.first is not None else None
+        count = len(start.numbers) if numbers is not None else start.core.names
+        for first in range(0, count, size):
+            behind = min(first + size, count)
+            found = ask(core.run, start.core, numbers, first, behind)
+            yield found
+            if found is not None:
+                meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
 
     def _start(self, scan: Scan) -> Found:
         self._columns.renew()

@@ -1,0 +1,111 @@
+"""Queries that group the nodes of one pattern by their properties, or count, add up or compare these: the core gives
+the properties, and how many nodes have the same ones is all that is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from lark import Token, Tree
+
+from dtp.core.scan import COLUMNS
+from dtp.crdt import values
+from dtp.graph.query.compiling.expressions import Expressions, plain
+from dtp.graph.query.compiling.projection import TIMES, Projection
+from dtp.graph.query.compiling.syntax import (
+    SUBQUERIES,
+    Bound,
+    has_aggregate,
+    is_aggregate,
+    name_of,
+    trees,
+    words,
+)
+
+#: Aggregates that don't ask in which order values come.
+_UNORDERED: Final = frozenset({"count", "sum", "avg", "min", "max"})
+#: What has names or rows of its own.
+_OTHERS: Final = SUBQUERIES | {
+    "comprehension",
+    "quantifier",
+    "reduce",
+    "pattern_all",
+    "pattern_there",
+    "star",
+}
+
+
+class Grouping(NamedTuple):
+    """A query that groups by, or aggregates, properties of the nodes of one pattern."""
+
+    #: The MATCH.
+    match: Tree[Token]
+    #: What RETURN says, with a name in the place of each property.
+    returned: Tree[Token]
+    #: Name -> property.
+    keys: dict[str, str]
+
+    def project(self, expressions: Expressions, found: Mapping[bytes, int]) -> Iterator[Bound]:
+        """Yield the rows of the query, of what `Scanner.group` gave."""
+        with expressions.with_unknown_names():
+            projection = Projection(expressions, self.returned, frozenset(self.keys), ends=True)
+        return projection.run(self._rows(found))
+
+    def _rows(self, found: Mapping[bytes, int]) -> Iterator[Bound]:
+        for data, times in found.items():
+            row = dict(zip(self.keys, map(plain, values.decode_all(data)), strict=True))
+            row[TIMES] = times
+            yield row
+
+
+def grouping_of(expressions: Expressions, tree: Tree[Token]) -> Grouping | None:
+    """Return the grouping that a query is; None if it is another kind of query."""
+    lines = trees(tree)
+    clauses = trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
+    if [one.data for one in clauses] != ["match", "returning"]:
+        return None
+    match, projection = clauses[0], trees(clauses[1])[0]
+    patterns = trees(trees(match)[0])
+    nodes = trees(patterns[0]) if len(patterns) == 1 else []
+    name = (
+        next((name_of(one) for one in trees(nodes[0]) if one.data == "variable"), "")
+        if len(nodes) == 1
+        else ""
+    )
+    if not (has_aggregate(projection) or "DISTINCT" in words(projection)):
+        return None
+    keys: dict[str, str] = {}
+    returned = _without(expressions, projection, name, keys)
+    if returned is None or not 0 < len(keys) <= COLUMNS:
+        return None
+    return Grouping(match, returned, keys)
+
+
+def _without(
+    expressions: Expressions, tree: Tree[Token], name: str, keys: dict[str, str]
+) -> Tree[Token] | None:
+    """Return a tree with names in the place of the node's properties; None where the node itself, or the order of
+    rows, counts."""
+    of = trees(tree)
+    if tree.data == "access" and of[0].data == "whole" and name_of(trees(of[0])[0]) == name:
+        source = expressions.text_of(tree)
+        keys[source] = name_of(of[1])
+        return Tree("whole", [Tree("variable", [Token("NAME", f"`{source}`")])], tree.meta)
+    if (
+        tree.data == "count_some"
+        and "DISTINCT" not in words(tree)
+        and of[0].data == "whole"
+        and name_of(trees(of[0])[0]) == name
+    ):
+        return Tree("count_all", [], tree.meta)  # it is never null
+    if tree.data in _OTHERS or (tree.data == "whole" and name_of(of[0]) == name):
+        return None
+    if is_aggregate(tree) and tree.data == "call" and str(tree.children[0]).lower() not in _UNORDERED:
+        return None
+    children: list[Tree[Token] | Token] = []
+    for child in tree.children:
+        made = _without(expressions, child, name, keys) if isinstance(child, Tree) else child
+        if made is None:
+            return None
+        children.append(made)
+    return Tree(tree.data, children, tree.meta)
