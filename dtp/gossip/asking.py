@@ -234,7 +234,7 @@ class Asking:
         topic, since_ms, most = frames.read_history(body)
         last = neighbour.history.get(topic)
         if last is not None and now - last < core.limits.history_pause:
-            core.count_offence(neighbour.key, "history-flood")
+            core.counts["history-flood"] += 1
             return
         state = core.topics.get(topic)
         if state is None or not state.joined or neighbour.key not in state.members:

@@ -380,7 +380,7 @@ class Router:
             if name in neighbour.topics:
                 continue
             if len(neighbour.topics) >= core.limits.topics:
-                core.count_offence(neighbour.key, "topics-too-many", 0.1)
+                core.counts["topics-too-many"] += 1
                 continue
             if (state := core.ensure_topic(name)) is not None:
                 neighbour.topics.add(name)
@@ -452,8 +452,7 @@ class Router:
         if is_past:
             left = neighbour.past_wanted.get(parsed.topic, 0)
             if not left or parsed.time_ms < state.history_since:
-                core.scores.count_misbehaviour(neighbour.key, 0.1)
-                return "past-unasked"
+                return "past-unasked"  # it may have been asked for by who has left and come back since
             neighbour.past_wanted[parsed.topic] = left - 1
         elif parsed.time_ms < (wall - limits.stale) * 1000:
             return "message-stale"

@@ -12,7 +12,7 @@ from dtp.gossip import Gossip, GossipLimits
 from dtp.identity import Identity, PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.links import PeerLinks
-from dtp.peers.record import PeerRecord
+from dtp.peers.record import PeerRecord, PeerRecordExpired, PeerRecordFromFuture
 
 if TYPE_CHECKING:
     from dtp.graph import Graph
@@ -65,9 +65,16 @@ class Topics:
         record = self._own() if peer == self._identity.id else self._book.get(peer)
         return None if record is None else record.encoded
 
-    def _learn_record(self, data: bytes) -> PeerId:
-        """Add a record that a neighbour gave, and return its peer. Raise `PeerRecordError`."""
-        record = PeerRecord.decode(data, now=time.time())
+    def _learn_record(self, data: bytes) -> PeerId | None:
+        """Add a record that a neighbour gave, and return its peer; None for one that has ended or is to come.
+
+        Raise `PeerRecordError`.
+        """
+        try:
+            record = PeerRecord.decode(data, now=time.time())
+        except (PeerRecordExpired, PeerRecordFromFuture) as fault:  # clocks differ: nobody has lied
+            self._book.counters[fault.code] += 1
+            return None
         self._book.learn_record(record, "gossip")
         return record.peer
 

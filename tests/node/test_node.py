@@ -6,6 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ import pytest
 import dtp
 from dtp.carriers.errors import ListenError
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.gossip import PROTOCOL, Gossip
+from dtp.identity import Identity
 from dtp.net.connection import Connection
 from dtp.node.finding import SUCCESSION, Finding
 from dtp.node.node import NodeError, NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.book import PeerBook
+from dtp.peers.links import NODE_SERVICE, PeerLinks
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -268,6 +272,37 @@ def test_message_reaches_everybody_in_the_topic_once(lan: dict[str, object]) -> 
                 assert (message.author, message.data) == (ALICE.id, b"21.5")
             await one.publish(b"22")
             assert (await anext(other)).data == b"22"  # and not the first one again
+
+    run(main())
+
+
+@pytest.mark.parametrize(("age", "code"), [(-3600, "peer-record-future"), (90_000, "peer-record-expired")])
+def test_records_that_another_clock_has_signed_are_blamed_on_nobody(age: int, code: str) -> None:
+    """A node whose clock is wrong refuses what its neighbours tell of each other, and takes nobody for a liar."""
+    stranger = Identity.generate()
+
+    async def main() -> None:
+        gossip, links = Gossip(BOB), PeerLinks(BOB)
+        links.protocols[PROTOCOL] = gossip.serve
+        record = PeerRecord.sign(stranger, now=time.time() - age, addresses=["tcp://192.0.2.7:9000"])
+        gossip.exchange_records(record_of=lambda peer: record.encoded)
+        carol = dtp.Node(listen=HERE, discover=())
+        async with (
+            await dtp.listen(HERE, {NODE_SERVICE: links.accept}, identity=BOB) as listener,
+            gossip,
+            carol,
+        ):
+            links.listen(gossip.add_link, lambda link: None)
+            where = str(listener.address(NODE_SERVICE))
+            async with gossip.topic("w") as topic, carol.topic("w"):
+                await carol.links.connect(where)
+                await until(lambda: topic.members)
+                async with dtp.Node(listen=HERE, discover=()) as node, node.topic("w"):
+                    await node.links.connect(where)
+                    await until(lambda: node.book.counters[code])
+                    assert not node.gossip.counts["record-refused"]
+                    assert node.gossip.score(BOB.id) >= 0
+            await links.close()
 
     run(main())
 
