@@ -78,6 +78,7 @@ class Graph(Contents):
         identity: Identity,
         store: Store,
         replica: Replica,
+        ends: loading.Ends,
         *,
         history: bool = False,
         read_only: bool = False,
@@ -95,10 +96,10 @@ class Graph(Contents):
         self.offering = Offering()
         #: Whether it is only read: what would change it raises `GraphReadOnly`.
         self.read_only = read_only
-        self.frames = KeptFrames(store, lambda: self._replica, self.check_open, whole=self.keeps_history)
+        self.frames = KeptFrames(store, lambda: self._replica, self.check_open, ends, whole=history)
         #: Raised by all changes while what this identity signed may not be all here; else None.
         self.behind: GraphBehind | None = None
-        self._ask_whether_behind()
+        self._set_behind(ends.behind)
         self._pruner = Pruner(self) if prune else None
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -107,7 +108,7 @@ class Graph(Contents):
         self._failure: DtpError | None = None
         self._unsigned: list[Frame] = []
         #: Author (public key) -> the proof that it signed two histories, as far as is known here.
-        self.forks: dict[bytes, Proof] = {proof.author: proof for proof in loading.proofs(store)}
+        self.forks: dict[bytes, Proof] = {proof.author: proof for proof in ends.proofs}
         self._since_state = 0
         self._state_every = _STATE_LEAST
         self._cards = 0  # of accounts, and words about devices, that were looked at
@@ -146,15 +147,13 @@ class Graph(Contents):
         )
         self.intake.wait_for_due()
         store.follow(self.intake.follow)
-        store.follow_damage(self._on_damage)
+        store.follow_damage(self.intake.follow_damage)
 
-    def _on_damage(self) -> None:  # told by a thread
-        self._loop.call_soon_threadsafe(self._look_again)
-
-    def _look_again(self) -> None:
-        if not self._closed:
-            self.frames.read_chains()
-            self._ask_whether_behind()
+    async def look_again(self) -> None:
+        """Read anew how far each author's chain is here; with the lock."""
+        ends = await self.frames.run(loading.read_ends, self.frames.store, self.identity)
+        self.frames.set_ends(ends)
+        self._set_behind(ends.behind)
 
     def _replace_replica(self, fresh: Replica) -> list[Change]:  # what is different
         changes = access.differences(self._replica, fresh)
@@ -162,8 +161,8 @@ class Graph(Contents):
         self.intake.wait_for_due()
         return changes
 
-    def _ask_whether_behind(self) -> None:
-        self.behind = loading.behind(self.frames.store, self.identity)
+    def _set_behind(self, why: GraphBehind | None) -> None:
+        self.behind = why
         self._replica.refusal = GraphReadOnly(READ_ONLY) if self.read_only else self.behind
 
     # ---- opening and closing --------------------------------------------------------------------------------
@@ -220,7 +219,8 @@ class Graph(Contents):
             store.hidden = frozenset((await asyncio.to_thread(read_policy, store)).hidden)
             part = await asyncio.to_thread(loading.settle_part, store, part, identity.id.key)
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
-            graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
+            ends = await asyncio.to_thread(loading.read_ends, store, identity)
+            graph = cls(identity, store, replica, ends, history=history, read_only=read_only, prune=prune)
             graph.show_part(part)
             await graph.frames.load_own_end(identity.id.key)
             store.on_loaded()
@@ -306,7 +306,7 @@ class Graph(Contents):
         what is missing since, until a sync with a peer brings it."""
         return self.frames.store.damage
 
-    def recover(self) -> None:
+    async def recover(self) -> None:
         """Let this store go on for its identity, though it was copied or restored: no other one has more of what this
         identity signed, or ever will. A store that a peer can bring up to date needs only a `sync`.
 
@@ -314,16 +314,16 @@ class Graph(Contents):
         what was in the lost ones is gone. Raises `GraphBehind` if that can't be.
         """
         self.check_writable()
-        if self.behind is None:
-            return
-        loading.adopt(self.frames.store, self.identity, self.frames.chains.tip(self.identity.id.key))
-        fresh = (
-            self._replica.empty_copy()
-        )  # what the kept state had of lost frames nobody else will ever have
-        loading.replay(self.frames.store, fresh)
-        changes = self._replace_replica(fresh)
-        self._tell_rebuilt(changes)
-        self._look_again()
+        async with self._lock:
+            if self.behind is None:
+                return
+            tip = self.frames.chains.tip(self.identity.id.key)
+            await self.frames.run(loading.adopt, self.frames.store, self.identity, tip)
+            # what the kept state had of lost frames nobody else will ever have
+            fresh = self._replica.empty_copy()
+            await self.frames.run(loading.replay, self.frames.store, fresh)
+            self._tell_rebuilt(self._replace_replica(fresh))
+            await self.look_again()
 
     async def recover_from(
         self, source: str | None = None, author: PeerId | str | bytes | None = None
@@ -356,22 +356,23 @@ class Graph(Contents):
             fresh = self._replica.empty_copy()
             await self.frames.run(loading.replay, self.frames.store, fresh)
             changes = self._replace_replica(fresh)
-            self._look_again()
+            await self.look_again()
             self.agreed.clear()
         self._tell_rebuilt(changes)
         self._notify_listeners()
 
-    def caught_up(self) -> None:
+    async def caught_up(self) -> None:
         """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:
         others may have that."""
         own = self.identity.id.key
         if self.behind is None or own in self.frames.beyond:
             return
-        if self.frames.store.count_signed(own) > self.frames.vector().get(own, 0):
-            self._ask_whether_behind()
+        signed = await self.frames.run(self.frames.store.count_signed, own)
+        if signed > self.frames.vector().get(own, 0):
+            self._set_behind(await self.frames.run(loading.behind, self.frames.store, self.identity))
             return
         log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
-        self.recover()
+        await self.recover()
 
     def own_fork(self) -> GraphForked | None:
         """Return the error that this identity signed two histories, None if nothing of that is known here."""
@@ -625,14 +626,14 @@ class Graph(Contents):
             try:
                 count = await self.frames.run(verify, self.frames.store)
                 if self.damage is not before:
-                    self._look_again()
+                    await self.look_again()
                 return count
             except StoreError:
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:
                         raise
                     await self.frames.run(self.frames.store.rewrite)
-                self._look_again()
+                await self.look_again()
                 return await self.frames.run(verify, self.frames.store)
 
     # ---- the store ------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from dtp.graph.frames.proving import Proof
 from dtp.graph.permission.agreement import MOST_WORDS, words_in
 from dtp.graph.stores import loading
 from dtp.graph.sync.part import Part
-from dtp.tasks import start_task
+from dtp.tasks import TaskSet, start_task
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -65,6 +65,7 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._looking = TaskSet()
 
     def close(self) -> None:
         """Take nothing more by itself."""
@@ -177,6 +178,19 @@ class Intake:
         """Another program may have stored something: told by a thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._take_news_soon)
+
+    def follow_damage(self) -> None:
+        """Something stored was found damaged, and mended: told by a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._looking.start(self._look_again(), name="dtp-graph-damage")
+
+    async def _look_again(self) -> None:
+        async with self._inside.lock:
+            if not self._graph.closed:
+                await self._graph.look_again()
 
     def _take_news_soon(self) -> None:
         if self._news is None and not self._graph.closed:

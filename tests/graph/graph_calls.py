@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -108,6 +109,25 @@ async def use(first: dtp.Graph, second: dtp.Graph, folder: Path) -> None:
     await second.blobs.collect()
 
 
+async def recover(folder: Path, who: dtp.Identity) -> None:
+    """Have a copy go on, and one where a peer tells it all."""
+    for number in range(2):
+        copy = f"{folder}/copy-{number}.db"
+        await asyncio.to_thread(shutil.copy, f"{folder}/0.db", copy)
+        async with (
+            await dtp.Graph.open(copy, identity=who, name="notes") as graph,
+            await dtp.Graph.open("memory:", identity=dtp.Identity.generate(), name="notes") as peer,
+            await dtp.listen("memory://copies", peer.serve, identity=peer.identity) as listener,
+            dtp.connect(listener.address(), identity=who) as connection,
+        ):
+            await peer.receive(await frames_of(graph))
+            assert graph.behind is not None
+            watch.begin()
+            await (graph.sync(connection) if number else graph.recover())
+            assert graph.behind is None
+            watch.end()
+
+
 def wait_wrongly(graph: dtp.Graph, file: Path) -> None:
     """What is to be found."""
     file.write_bytes(b"")
@@ -132,6 +152,7 @@ async def main() -> None:
                 await asyncio.to_thread(exports.mkdir)
                 await use(graphs[0], graphs[1], exports)
             watch.end()
+        await recover(folder, who[0])
     print(json.dumps(watch.found))
 
 

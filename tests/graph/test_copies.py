@@ -129,7 +129,7 @@ def test_a_peer_that_does_not_know_the_identity_clears_nothing(tmp_path: Path) -
                 await graph.sync(connection)
                 assert graph.node("other")["k"] == 1
                 assert isinstance(graph.failed, GraphBehind)
-                graph.recover()
+                await graph.recover()
                 graph.node("page")["more"] = 1
         await accepted(place)
 
@@ -169,7 +169,7 @@ def test_a_copy_beside_the_file_is_told_from_it(tmp_path: Path) -> None:
         await refused(copy, "it is a copy of .*notes.db, which is still there")
         await accepted(place)
         async with await opened(copy) as graph:
-            graph.recover()
+            await graph.recover()
         await accepted(copy)
         await accepted(place)
 

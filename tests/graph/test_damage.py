@@ -268,7 +268,7 @@ def test_own_frames_that_nobody_else_has(tmp_path: Path, lost: list[int]) -> Non
         async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
             await graph.verify()
             assert isinstance(graph.failed, GraphBehind)
-            graph.recover()
+            await graph.recover()
             assert graph.failed is None
             assert graph.frames.gaps() == []
             kept = [number for number in range(1, 21) if number not in lost]

@@ -51,7 +51,7 @@ async def restored(place: Path, frames: int, copied_at: int) -> tuple[Graph, Gra
         graph.node("page")["k"] = f"first {number}"
         await graph.commit()
     other = await Graph.open(str(copy), identity=ALICE, name="g")
-    other.recover()  # what its user says who forgot the first one
+    await other.recover()  # what its user says who forgot the first one
     return graph, other
 
 

@@ -621,7 +621,7 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 assert alice.damage is None
                 assert alice.replica.save() == state
                 sizes.add(await size(alice) > 50_000)
-                alice.recover()  # the other one is still there
+                await alice.recover()  # the other one is still there
                 await alice.upkeep.prune()
                 await check(alice)
                 assert alice.replica.save() == state

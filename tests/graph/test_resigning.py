@@ -60,7 +60,7 @@ async def forked(place: Path) -> tuple[Graph, str]:
     copy = place.with_name("copy.db")
     shutil.copy(place, copy)
     async with await Graph.open(str(copy), identity=ALICE, name="g") as other:
-        other.recover()
+        await other.recover()
         write(other, "stranded")
         await other.commit()
         other.set("tags").discard("common")
@@ -120,7 +120,7 @@ def test_what_was_deleted_here_since_stays_so(tmp_path: Path) -> None:
             graph.node("page")["k"] = 0
         copy = shutil.copy(path, tmp_path / "copy.db")
         async with await Graph.open(str(copy), identity=ALICE) as other:
-            other.recover()
+            await other.recover()
             other.node("page")["k"] = "stranded"
             other.node("page")["new"] = 1
         async with await Graph.open(str(path), identity=ALICE) as graph:
@@ -222,7 +222,7 @@ def test_a_text_is_what_merging_both_histories_would_give(
         copy = shutil.copy(place, place.with_name("copy.db"))
         model = [await Graph.open("memory:", identity=who) for who in (ALICE, BOB)]
         async with await Graph.open(str(copy), identity=ALICE) as other:
-            other.recover()
+            await other.recover()
             await model[0].receive(await everything(other))
             await model[1].receive(await everything(other))
             graph = await Graph.open(str(place), identity=ALICE)

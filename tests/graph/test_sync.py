@@ -21,6 +21,7 @@ from dtp.graph import Envelope, Graph, StoreError, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import vector as vectors
 from dtp.graph.frames.vector import Vector
+from dtp.graph.stores import loading
 from dtp.graph.stores.store import MemoryStore
 from dtp.graph.sync import protocol
 from dtp.testing.clock import run as run_virtual
@@ -304,7 +305,8 @@ def test_a_store_that_fails_ends_serving() -> None:
             connected("full") as (client, server),
             await Graph.open("memory:", identity=ALICE) as one,
         ):
-            other = Graph(BOB, Full(), Replica(BOB.id.key))
+            full = Full()
+            other = Graph(BOB, full, Replica(BOB.id.key), loading.read_ends(full, BOB))
             one.node("a")["k"] = 1
             serving = asyncio.create_task(other.serve(server))
             syncing = asyncio.create_task(one.sync(client))

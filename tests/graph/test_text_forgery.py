@@ -94,7 +94,7 @@ def test_a_copied_file_is_written_on_in_turns(tmp_path: Path) -> None:
             made = await everything(graph, ALICE)
         async with await Graph.open(there, identity=ALICE) as other:
             opened = other.text("note")
-            other.recover()
+            await other.recover()
             assert await other.receive(made) == 1
             opened.append(" three")
             await other.commit()
@@ -122,7 +122,7 @@ def test_copies_that_write_at_once_are_a_fork_that_shows_and_texts_stay_alike(tm
         halves = []
         for path, word in ((here, " two"), (there, " three")):
             async with await Graph.open(path, identity=ALICE) as graph:
-                graph.recover()
+                await graph.recover()
                 graph.text("note").append(word)
                 await graph.commit()
                 halves.append(await everything(graph, ALICE))

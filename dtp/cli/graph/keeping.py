@@ -95,7 +95,7 @@ def recover(opened: GraphOpener, source: str | None, author: str | None) -> None
 
     async def work(graph: Graph) -> tuple[bool, str]:
         was = graph.behind is not None
-        graph.recover()
+        await graph.recover()
         return was, str(graph.identity.id)
 
     was, whose = opened.run_work(work, writing=True)

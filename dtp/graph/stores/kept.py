@@ -13,6 +13,7 @@ from dtp.graph.frames.envelope import OVERHEAD, Envelope, Summary, last_clock
 from dtp.graph.frames.proving import Proof
 from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.graph.stores import loading
+from dtp.graph.stores.loading import Ends
 from dtp.graph.stores.store import Store
 
 _T = TypeVar("_T")
@@ -32,6 +33,7 @@ class KeptFrames:
         store: Store,
         replica: Callable[[], Replica],
         check_open: Callable[[], None],
+        ends: Ends,
         *,
         whole: bool,
     ) -> None:
@@ -45,14 +47,13 @@ class KeptFrames:
         #: (author, sequence) -> what was signed or taken, and isn't stored yet.
         self.unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._known: dict[tuple[bytes, int], Envelope | Summary] = {}
-        self.read_chains()
+        self.set_ends(ends)
 
-    def read_chains(self) -> None:
-        """Read from the store how far each author's chain is here."""
-        heads = loading.heads(self.store)  # damage may be found now, and is mended then
+    def set_ends(self, ends: Ends) -> None:
+        """Take what was read from the store of how far each author's chain is here."""
         #: Of authors of whom frames were lost: the last one behind those.
-        self.beyond = loading.beyond(self.store)
-        self.chains = Chains(heads, self._find_standing, self._last_clock, whole=self._whole)
+        self.beyond = ends.beyond
+        self.chains = Chains(ends.heads, self._find_standing, self._last_clock, whole=self._whole)
 
     def run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         """Return what a function will have returned that asks the store."""

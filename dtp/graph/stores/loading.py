@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from dtp.core import signatures
 from dtp.core.crdt import CLOCK_END, GraphCore
@@ -89,6 +89,25 @@ def stored(store: Store, data: bytes) -> Envelope | Summary:
 def proofs(store: Store) -> list[Proof]:
     """Return the proofs in a store that authors signed two histories. Raises `StoreError`."""
     return [Proof(stored(store, first), stored(store, second)) for first, second in store.read_proofs()]
+
+
+class Ends(NamedTuple):
+    """How far each author's chain is in a store."""
+
+    #: The end of each author's chain.
+    heads: Vector
+    #: Of authors of whom frames were lost: the last one behind those.
+    beyond: Vector
+    #: Proofs that authors signed two histories.
+    proofs: list[Proof]
+    #: Why this identity may sign nothing in the store, None if it may.
+    behind: GraphBehind | None
+
+
+def read_ends(store: Store, identity: Identity) -> Ends:
+    """Return how far each author's chain is in a store. Raises `StoreError`."""
+    found = heads(store)  # damage may be found now, and is mended then
+    return Ends(found, beyond(store), proofs(store), behind(store, identity))
 
 
 def heads(store: Store) -> Vector:

@@ -360,7 +360,7 @@ class _Session:
                 self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
                 self._wake.set()
             if self._is_known and self._side.told_all and self._own not in self._refused:
-                self._graph.caught_up()
+                await self._graph.caught_up()
             if self._side.is_done and not self._live:
                 return
         if not self._live:
