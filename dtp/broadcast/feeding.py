@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -319,12 +319,22 @@ class Feeder:
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream) -> tuple[str, ...]:
-        """Addresses of those who serve the show too, without the one who asks."""
-        below = [each.address for each in self._rooms.list_nearest(stream)]
-        serving = [each.who for other, each in self._listeners.items() if other is not stream]
-        below += [each for who in serving if self._serves(who) for each in who.addresses]
+        """Addresses of those who serve the show too, without the one who asks; no more than are told."""
         mine = self._listeners[stream].who.addresses if stream in self._listeners else ()
-        return tuple(dict.fromkeys(each for each in (*below, *self._elsewhere()) if each not in mine))
+        found = dict[str, None]()
+        for each in self._iter_others(stream):
+            if len(found) == m.MAX_ADDRESSES:
+                break
+            if each not in mine:
+                found[each] = None
+        return tuple(found)
+
+    def _iter_others(self, stream: Stream) -> Iterator[str]:
+        yield from (each.address for each in self._rooms.list_nearest(stream))
+        for other, each in self._listeners.items():
+            if other is not stream and self._serves(each.who):
+                yield from each.who.addresses
+        yield from self._elsewhere()
 
     def _serves(self, who: Listener) -> bool:
         """Return whether a listener serves others, as far as is known."""
@@ -335,7 +345,7 @@ class Feeder:
         room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
         frames.write(
             stream,
-            m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream)[: m.MAX_ADDRESSES], room),
+            m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream), room),
         )
 
     async def _feed_listener(
@@ -377,9 +387,7 @@ class Feeder:
         if segment is not None:
             return number + 1 if await self._send_segment(stream, segment) else number
         if self.held.is_lost(number):
-            following = number + 1
-            while following <= self.held.edge and self.held.is_lost(following):
-                following += 1
+            following = self.held.find_next(number)
             frames.write(stream, m.Gap(number, following - 1))
             await stream.drain()
             return following

@@ -86,6 +86,15 @@ class HeldSegments:
         """True when nobody has the segment any more, or it was forgotten here."""
         return number in self._gaps or (number < self.oldest and number not in self._segments)
 
+    def find_next(self, number: int) -> int:
+        """Return the first number above a lost one that isn't lost; `edge + 1` where all are."""
+        following = number + 1
+        while following <= self.edge and self.is_lost(following):
+            # What is below the oldest was forgotten but for init data: of years of a show there is no need to count.
+            kept = (each for each in self._segments if following < each < self.oldest)
+            following = following + 1 if following >= self.oldest else min(kept, default=self.oldest)
+        return following
+
     @property
     def oldest(self) -> int:
         """The lowest number that is held, beside init data; `edge + 1` where nothing is."""
@@ -160,7 +169,7 @@ class HeldSegments:
             self.add_piece(segment.number, index, bytes(piece))
 
     def add_gap(self, first: int, last: int) -> None:
-        """Segments from `first` to `last` are lost."""
+        """Segments from `first` to `last` are lost. The edge stays: nobody signs what is lost."""
         for number in range(max(first, last - _GAPS), last + 1):
             if (held := self._segments.get(number)) is None or not held.whole:
                 if held is not None:
@@ -168,7 +177,6 @@ class HeldSegments:
                 self._gaps[number] = None
         while len(self._gaps) > _GAPS:
             self._gaps.popitem(last=False)
-        self.edge = max(self.edge, last)
         self._wake_waiting()
 
     def accept_proof(self, data: bytes) -> None:

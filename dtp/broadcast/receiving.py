@@ -141,6 +141,10 @@ class Receiver:
         self._restless = 0
         #: How many times a neighbour could not be reached, or was left for what it did.
         self._failures = 0
+        #: All segments below are here or lost.
+        self._passed = 0
+        #: What the neighbour says is lost, until a segment behind it has come.
+        self._said_lost: m.Gap | None = None
         self._opened = asyncio.Event()
         #: Passes when nothing of the producer was heard for too long; not before the announcement.
         self._lost = asyncio.timeout(None)
@@ -357,6 +361,7 @@ class Receiver:
         addresses = tuple(self.serving())
         frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
+        self._said_lost = None
         pace = _Pace(self._patience, asyncio.get_running_loop().time, self._restless)
         late = asyncio.Event()
         hearing = start_task(self._hear_messages(address, stream, pace, late), name="dtp-show-hear")
@@ -406,10 +411,12 @@ class Receiver:
         held, number = self.held, self.start
         if held is None or number is None:
             return number
+        number = max(number, self._passed)
         while ((each := held.get_segment(number)) is not None and each.whole) or held.is_lost(number):
             if held.last is not None and number >= held.last:
                 return None
             number += 1
+        self._passed = number
         return number
 
     async def _take_message(self, address: str, message: m.Message, pace: _Pace) -> None:
@@ -431,6 +438,9 @@ class Receiver:
                 segment = self._open_held().add_manifest(data)
                 if self.start is None and not segment.flags & (Flag.INIT | Flag.KEYS):
                     self.start = segment.number
+                if self._said_lost is not None and self._said_lost.first < segment.number:
+                    lost, self._said_lost = self._said_lost, None
+                    await self._recover_lost(address, lost.first, min(lost.last, segment.number - 1))
             case m.Piece(number, index, data):
                 held = self._open_held()
                 if held.add_piece(number, index, data):
@@ -443,8 +453,8 @@ class Receiver:
                         if pace.steady:
                             self._restless = 0
                         self.parents.note_rate(address, pace.rate)
-            case m.Gap(first, last):
-                await self._recover_lost(address, first, last)
+            case m.Gap():  # it may be any: only what the producer has signed behind it says that there was something
+                self._said_lost = message
             case m.Proof(data):
                 self._open_held().accept_proof(data)
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():

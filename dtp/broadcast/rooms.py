@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from dtp.broadcast.messages import MAX_ADDRESSES, MAX_PATH, FreePlace
@@ -23,6 +24,8 @@ class Rooms:
     def __init__(self) -> None:
         self._told: dict[Hashable, tuple[FreePlace, ...]] = {}
         self._sent: Counter[str] = Counter()
+        #: All places and who told of them, the nearest first; None after a change.
+        self._ranked: list[tuple[Hashable, FreePlace]] | None = None
 
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
         """`who` has told of these; what it told before counts no more."""
@@ -30,17 +33,21 @@ class Rooms:
         self._told[who] = tuple(
             replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
         )
+        self._ranked = None
 
     def forget_places(self, who: Hashable) -> None:
         """`who` is gone."""
         for each in self._told.pop(who, ()):
             del self._sent[each.address]
+            self._ranked = None
 
     def list_nearest(self, without: Hashable = None) -> list[FreePlace]:
         """Return the nearest places of all but one, those first that have room for more than were sent there."""
-        found = [each for who, places in self._told.items() if who != without for each in places]
-        found.sort(key=self._sort_key)
-        return found[:MAX_ADDRESSES]
+        if self._ranked is None:
+            told = ((who, each) for who, places in self._told.items() for each in places)
+            self._ranked = sorted(told, key=lambda each: self._sort_key(each[1]))
+        others = (each for who, each in self._ranked if who != without)
+        return list(islice(others, MAX_ADDRESSES))
 
     def _sort_key(self, place: FreePlace) -> tuple[bool, int, int]:
         sent = self._sent[place.address]
@@ -50,4 +57,5 @@ class Rooms:
         """Return where somebody is sent who comes now."""
         chosen = [each.address for each in self.list_nearest()]
         self._sent.update(chosen[:COMPARED])
+        self._ranked = None
         return chosen

@@ -14,7 +14,8 @@ from dtp.broadcast.errors import (
     ShowBusy,
     ShowUnreachable,
 )
-from dtp.broadcast.format import Equivocation, Flag
+from dtp.broadcast.format import Announcement, Equivocation, Flag, Position, SegmentSigner
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.receiving import Patience
 from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import ConfigError
@@ -252,6 +253,43 @@ def test_a_gap_that_another_can_fill_is_none():
             assert [body for _, body in heard] == [b"one", b"two", b"three"]
 
     run(test())
+
+
+def test_who_says_that_all_to_come_is_lost_is_left_as_one_who_withholds():
+    """A gap beyond what the producer has signed would have others count as behind for ever."""
+    announcement, ours = chain(b"one", b"two", b"three")
+
+    async def test():
+        words = [m.Announced(announcement.encoded), *on_the_wire(*ours[0])]
+        lying = [*words, m.Gap(1, 2**63 - 1)] + [m.ShowState((ME.id,), (), room=True)] * 400
+        all_words = [*words, *(each for pair in ours[1:] for each in on_the_wire(*pair))]
+        async with (
+            withholder(lying, Identity.generate()) as bad,
+            liar(*all_words, stay=False, measured=on_the_wire(*ours[2])) as good,
+            hear(bad) as stream,
+        ):
+            heard = []
+            listening = asyncio.ensure_future(all_of(stream, heard))
+            await until(lambda: heard == [(0, b"one")])
+            stream.receiver.parents.learn_addresses([good])
+            await until(lambda: len(heard) == 3)
+            listening.cancel()
+            assert [body for _, body in heard] == [b"one", b"two", b"three"]
+
+    run(test())
+
+
+def test_who_asks_for_the_beginning_of_a_show_of_years_costs_no_count_of_them():
+    position = Position(number=10**15)
+    announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+    signer, held = SegmentSigner(ME, announcement, position), HeldSegments(announcement)
+    held.edge = position.number - 1
+    for body in (b"init", b"one", b"two"):
+        flags = Flag.INIT if body == b"init" else Flag.START
+        held.add_own(signer.sign(body, time_ms=1, duration_ms=0, slot=0, epoch=0, flags=flags), body)
+    assert held.find_next(0) == position.number
+    held.add_gap(position.number + 3, position.number + 9)
+    assert held.find_next(position.number + 3) == position.number + 4  # what nobody has signed is none
 
 
 def test_two_chains_end_the_show_for_all_below():

@@ -11,6 +11,7 @@ from dtp.broadcast.by_topic import MOST, TopicReceiver
 from dtp.broadcast.errors import BroadcastError, ShowLost
 from dtp.broadcast.format import Flag
 from dtp.broadcast.hearing import NOWHERE
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import CarrierError, LocalError
@@ -122,6 +123,29 @@ def receiver_of(told):
 
     parents = Parents(["dtp+tcp://producer"])
     return TopicReceiver(lambda validator: told, OTHER.id, dial, parents, producer=ME.id)
+
+
+def test_a_message_costs_the_same_however_many_came_before(monkeypatch):
+    looked = []
+    get_segment = HeldSegments.get_segment
+    monkeypatch.setattr(
+        HeldSegments, "get_segment", lambda *which: looked.append(which[1]) or get_segment(*which)
+    )
+    announcement, ours = chain(*(b"%d" % each for each in range(300)))
+
+    async def test():
+        told = Told()
+        receiver = TopicReceiver(lambda validator: told, OTHER.id, None, Parents([]), producer=ME.id)
+        running = asyncio.ensure_future(receiver.run())
+        for each in ours:
+            told.waiting.put_nowait(message_of(m.Announced(announcement.encoded), *on_the_wire(*each)))
+        held = await receiver.wait_opened()
+        while held.edge < 299:
+            await held.wait_change()
+        running.cancel()
+        assert len(looked) < 10 * 300
+
+    clock.run(test())
 
 
 @pytest.mark.slow
