@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE
+from graph_people import called
 from test_query_scanning import graph_of
 
-from dtp.crdt import Link, Replica
+from dtp.crdt import Change, Link, Replica
 from dtp.graph import Graph, QueryBudget, QueryError
 from dtp.graph.query.errors import QueryLimit
 from dtp.graph.query.run import Queries
@@ -154,6 +155,37 @@ def test_groups_of_many_nodes_take_few_steps_in_the_loop_and_beside() -> None:
                 graph.query(text)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("down", ["", " DESC"])
+@pytest.mark.parametrize("key", ["u", "v"])
+def test_the_first_in_order_beside_the_loop(key: str, down: str) -> None:
+    """Those that are only linked to, and those without the property, are among them where they come first."""
+    for seed in range(80):
+        replica = graph_of(random.Random(seed))
+        beside = Queries(replica, ask=called)
+        for match in MATCHES[:3]:
+            for most in ("LIMIT 1", "SKIP 1 LIMIT 3"):
+                text = f"MATCH {match} RETURN id(n) AS soul, n.u AS u ORDER BY n.{key}{down}, soul {most}"
+                assert repr(beside.run(text, {})) == repr(Queries(replica).run(text, {})), (seed, text)
+                replica.put("x/new", key, seed)
+                replica.put(f"x/{seed}", key, -seed)
+                beside.index.on_changed(
+                    [Change(soul, key, "register", bytes(32), 0) for soul in ("x/new", f"x/{seed}")]
+                )
+
+
+def test_only_those_that_may_be_first_are_read_beside_the_loop() -> None:
+    replica = Replica(bytes(32))
+    for number in range(3000):
+        replica.put(f"x/{number}", "u", number)
+        replica.node(f"x/{number}").link("k", f"x/{number + 1}")
+    beside = Queries(replica, ask=called)
+    steps = QueryBudget(None, None, 2000, None)
+    text = "MATCH (n:x) RETURN n.u AS u ORDER BY n.u DESC LIMIT 3"
+    assert beside.run(text, {}, steps) == [{"u": None}, {"u": 2999}, {"u": 2998}]  # x/3000 is only linked to
+    with pytest.raises(QueryLimit):
+        beside.run(text.replace("LIMIT 3", ""), {}, steps)
 
 
 def test_an_explained_query_is_told_as_ever() -> None:

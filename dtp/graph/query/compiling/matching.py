@@ -94,6 +94,8 @@ class Match:
             self._add_where(clause)
         #: Whether it is one node, of which nothing has to be looked at but WHERE.
         self._is_plain = len(self._all) == 1 and not (self._steps or self._equal or self._paths)
+        #: Beside the loop: of which souls it is enough to have rows; others are there by name only. None: of all.
+        self._first: frozenset[str] | None = None
         self._scan = None if scope or len(clauses) > 1 else scan_of(expressions, clauses[0])
         index.expect_pattern(getattr(clauses[0].meta, "start_pos", None), self.pattern_for)
 
@@ -398,6 +400,8 @@ class Match:
         bind, checks = self._bind, self._checks
         for columns in found:
             step()
+            if self._first is not None and columns[0] not in self._first:
+                continue
             bound = bind(row, columns)
             if bound is None:
                 continue
@@ -427,6 +431,8 @@ class Match:
         """What is looked for, for a row that comes in, or for any at all."""
         places = {node.alias: place for place, node in enumerate(self._all)}
         nodes = [self._sought_node(node, row) for node in self._all]
+        if row is None and (first := self._index.may_be_first(self._scan)) is not None:
+            nodes[0].souls = self._first = first
         walks = []
         for step in self._steps:
             left, right = places[step.left.alias], places[step.right.alias]

@@ -137,6 +137,13 @@ class Index:
             return None
         return self.scanner.scan_rows(scan, self._meter)
 
+    def may_be_first(self, scan: Scan | None) -> frozenset[str] | None:
+        """Return the souls of all that a SELECT beside the loop needs of which only the first by a property count,
+        and some more; None where that isn't known."""
+        if not self._beside or scan is None or scan.order is None or scan.first is not None:
+            return None
+        return self.scanner.may_be_first(scan, self._finding.ask)
+
     def _translate_error(self, error: Exception) -> QueryError:
         """What an error of SQLite's means."""
         if self._meter is not None and self._meter.limit is not None:
@@ -242,29 +249,29 @@ class Index:
             self.refresh()
             return
         placed = sorted((place, at) for at, (place, _) in enumerate(self._expected) if place is not None)
-        patterns = [self._expected[at][1]() for _, at in placed]
+        expected = [self._expected[at][1] for _, at in placed]
         if len(placed) < len(self._expected):
-            patterns = [Pattern([Sought()])]
+            expected = [lambda: Pattern([Sought()])]
         try:
             for _ in range(_ROUNDS):
-                self._load_round(patterns)
+                self._load_round(expected)
                 if self._finding.ask(self._finding.is_current):
                     return
-            self._finding.ask(self._round_there, patterns)
+            self._finding.ask(self._round_there, expected)
         except _FAULTS as error:
             raise self._translate_error(error) from error
 
-    def _load_round(self, patterns: Sequence[Pattern]) -> None:
+    def _load_round(self, expected: Sequence[Callable[[], Pattern]]) -> None:
         self._last = "", {}
         self.refresh()
         self._finding.found.clear()
-        for pattern in patterns:
-            self._finding.find(pattern)
+        for about in expected:
+            self._finding.find(about())
 
-    def _round_there(self, patterns: Sequence[Pattern]) -> None:
+    def _round_there(self, expected: Sequence[Callable[[], Pattern]]) -> None:
         ask, self._finding.ask = self._finding.ask, _here
         try:
-            self._load_round(patterns)
+            self._load_round(expected)
         finally:
             self._finding.ask = ask
 

@@ -148,6 +148,20 @@ class Scanner:
         if scan.is_of_names:
             yield from ((soul,) for soul in sorted(self._linked_names(scan, _here)))
 
+    def may_be_first(self, scan: Scan, ask: Callable[..., Any]) -> frozenset[str] | None:
+        """Return the souls of all that may be among the first of a pattern of one node, and some more; None where the
+        core can't tell. What changes meanwhile may be left out."""
+        core, found = scan.to_core(shown=True), set[str]()
+        if not ask(self.may_scan):
+            return None
+        size = _SLICE // 4
+        for first in range(0, ask(lambda: self._replica.core.names), size):
+            shown = ask(lambda at: core.run(self._replica.core, None, at, at + size), first)
+            if shown is None:
+                return None
+            found.update(values.decode_all(shown[1]))
+        return frozenset(found | self._linked_names(scan, ask) if scan.is_of_names else found)
+
 
 def _here(function: Callable[..., Any], *given: Any) -> Any:
     return function(*given)
