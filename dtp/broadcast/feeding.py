@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
@@ -31,6 +32,10 @@ log = logging.getLogger("dtp.broadcast")
 FAN_OUT: Final = 4
 #: Segments that somebody gets who wants only some, at most: they aren't counted as listeners.
 _MOST_AT_ONCE: Final = 64
+#: How many of them are sent something at a time, and for how many seconds each: so those with places have the larger
+#: part of the upload. One of each place that connections come from is, the others wait.
+_ASKS: Final = 8
+_ASK: Final = 10.0
 #: Seconds that somebody has to say what it wants.
 _HELLO: Final = 10.0
 #: Streams of one connection: the live one, and some for what it missed.
@@ -96,6 +101,8 @@ class Feeder:
         self._open: Counter[Connection] = Counter()
         self._ranking = Ranking[Stream](fan_out)
         self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
+        self._asks = asyncio.Semaphore(_ASKS)
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._me = me
         self._above: tuple[PeerId, ...] = ()
         self._elsewhere: Callable[[], Sequence[str]] = tuple
@@ -202,8 +209,7 @@ class Feeder:
             elif not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
             elif hello.count:
-                who = _describe(connection, hello)
-                await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE), who)
+                await self._answer_ask(stream, hello, _describe(connection, hello))
             else:
                 await self._serve_listener(stream, hello, _describe(connection, hello))
             stream.write_eof()
@@ -236,6 +242,7 @@ class Feeder:
                 served.doubted.set()
             self._hand_on_surplus()
             try:
+                self._greet(stream)
                 await self._feed_listener(stream, hello)
             finally:
                 for each in beside:
@@ -283,6 +290,13 @@ class Feeder:
         self._ranking.remove(stream)
         self._rooms.forget_places(stream)
         self._went.set()
+
+    async def _answer_ask(self, stream: Stream, hello: m.Hello, who: Listener) -> None:
+        """Send one who wants only some segments what it asks for, in its turn."""
+        self._greet(stream, who)
+        turn = self._asking.setdefault(who.source, asyncio.Lock())
+        async with asyncio.timeout(_ASK), turn, self._asks:
+            await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
 
     async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
@@ -348,13 +362,13 @@ class Feeder:
             m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream), room),
         )
 
-    async def _feed_listener(
-        self, stream: Stream, hello: m.Hello, count: int | None = None, who: Listener | None = None
-    ) -> None:
-        """Send what a listener wants; `count` segments and no more to `who` has no place."""
-        held = self.held
-        frames.write(stream, m.Announced(held.announcement.encoded))
+    def _greet(self, stream: Stream, who: Listener | None = None) -> None:
+        frames.write(stream, m.Announced(self.held.announcement.encoded))
         self._say_state(stream, who)
+
+    async def _feed_listener(self, stream: Stream, hello: m.Hello, count: int | None = None) -> None:
+        """Send what a listener wants; `count` segments and no more to one that has no place."""
+        held = self.held
         try:
             number = (
                 hello.start if hello.start is not None else await self._find_live_start(stream, hello.back_ms)

@@ -12,6 +12,7 @@ from dtp.broadcast.errors import ShowLost
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.receiving import Patience
+from dtp.identity import Identity
 from dtp.testing import clock
 
 PRODUCER = "dtp+tcp://producer"
@@ -23,11 +24,15 @@ MOST_ATTEMPTS = 4 * (HOUR / 15 + 12)
 class Reader(End):
     """A listener's stream that takes a frame each so many seconds; None: it takes nothing."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds, hello=m.Hello(0)):  # noqa: B008  # a value
         super().__init__(lambda: 0.0)
         self.acknowledged, self.seconds, self.other = 0, seconds, End(lambda: 0.0)
-        self.other.other = self
-        frames.write(self.other, m.Hello(0))
+        self.other.other, self.written = self, 0
+        frames.write(self.other, hello)
+
+    def write(self, data):
+        super().write(data)
+        self.written += len(data)
 
     async def drain(self):
         if self.seconds is None:
@@ -60,6 +65,39 @@ def test_who_takes_nothing_isnt_waited_for_at_the_end_and_who_is_slow_is():
         await serving[0]
         assert slow.acknowledged == 9 * 3 + 1  # all pieces, and the end
         assert slow.write_error is None
+
+    clock.run(test())
+
+
+def test_who_asks_for_much_without_a_place_gets_one_answer_at_a_time():
+    """Dust of identities behind one address would have all of the upload; others are answered meanwhile."""
+    announcement, ours = chain(*(b"%d" % each * 40_000 for each in range(9)))
+
+    async def test():
+        held = HeldSegments(announcement)
+        for each in ours:
+            held.add_own(*each)
+        feeder, loop = Feeder(held, ME.id), asyncio.get_running_loop()
+
+        def ask(source, seconds):
+            stream = Reader(seconds, m.Hello(0, count=64))
+            peer = Identity.generate().id
+            return stream, asyncio.ensure_future(
+                feeder.serve_stream(Connection(peer, lambda: 0.0, source), stream)
+            )
+
+        dust = [ask("attacker", None)[0] for _ in range(30)]
+        began = loop.time()
+        other, served = ask("another", 0.01)
+        await served
+        assert loop.time() - began < 1
+        assert other.acknowledged == 9 * 3 + 1
+        answered = [await frames.read(each.other) for each in dust]
+        assert all(isinstance(each, m.Announced) for each in answered)  # who measures knows that it is there
+        assert sum(each.written > 1000 for each in dust) == 1
+        await asyncio.sleep(60)
+        assert sum(each.written > 1000 for each in dust) < 8
+        assert all(each.write_error is not None for each in dust)  # nobody waits for ever
 
     clock.run(test())
 
