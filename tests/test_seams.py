@@ -28,7 +28,7 @@ PRIVATE: dict[str, int] = {
     "cli": 1,
     "core": 30,
     "daemon": 186,
-    "gossip": 37,
+    "gossip": 24,
     "graph": 19,
     "identity": 3,
     "localnet": 32,

@@ -140,6 +140,27 @@ class Router:
         """Return the score of a neighbour; 0 for an unknown one."""
         return self._core.scores[peer]
 
+    def count_kept(self) -> dict[str, int]:
+        """Return how much is kept now, by what it is: all of it is bounded, whatever others send."""
+        core = self._core
+        return {
+            "topics": len(core.topics),
+            "seen": len(core.seen),
+            "held": len(core.held),
+            "asked": len(self._asking),
+            "scores-of-gone": core.scores.count_gone(),
+        }
+
+    def count_kept_of(self, peer: bytes) -> dict[str, int]:
+        """Return the same of what a neighbour has said or asked for."""
+        neighbour = self._core.neighbours[peer]
+        return {
+            "topics": len(neighbour.topics),
+            "served": len(neighbour.served),
+            "not-wanted": len(neighbour.outbox.dont_want),
+            "frames": len(neighbour.beat.frames),
+        }
+
     def set_application_score(self, peer: bytes, score: float) -> None:
         """Set the score that the program gives to a neighbour (P5)."""
         self._core.scores.set_application(peer, score)

@@ -91,6 +91,10 @@ class Scores:
             if len(self._gone) > _RETAINED:
                 del self._gone[next(iter(self._gone))]
 
+    def count_gone(self) -> int:
+        """Return how many peers there are whose score is remembered though they are gone."""
+        return len(self._gone)
+
     # ---- what happens -------------------------------------------------------------------------------------------
 
     def on_grafted(self, peer: bytes, topic: bytes, now: float) -> None:
