@@ -41,6 +41,8 @@ class Asking:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
+        #: Whom messages were asked of that came from others, or not in time: they may still come from there.
+        self._late: dict[bytes, bytes] = {}
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -85,6 +87,8 @@ class Asking:
             wanted.append(message_id)
             self._asked[message_id] = _Asked(neighbour.key, now + limits.promise, [])
         if wanted:
+            if neighbour.silent_since is None:
+                neighbour.silent_since = now
             core.counts["asked"] += len(wanted)
             core.send_control(neighbour, frames.frame(Kind.IWANT, *wanted), now)
 
@@ -129,12 +133,27 @@ class Asking:
 
     # ---- what comes of it ---------------------------------------------------------------------------------------
 
-    def on_arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
+    def on_arrived(self, message_id: bytes, sender: Neighbour | None) -> None:
         """Note that a message is here, so that its promise is kept. `sender` is None if it was written here."""
-        if self._asked:
-            asked = self._asked.pop(message_id, None)
-            if asked is not None and sender is not None and sender.key == asked.peer:
-                sender.gave = now
+        asked = self._asked.pop(message_id, None) if self._asked else None
+        if asked is not None:
+            self._expect_late(message_id, asked.peer)
+        if sender is not None:
+            self.on_given(message_id, sender)
+
+    def on_given(self, message_id: bytes, sender: Neighbour) -> None:
+        """Note that a neighbour gave a message, whether or not it was of use."""
+        asked = self._asked.get(message_id) if self._asked else None
+        if asked is not None and asked.peer == sender.key:
+            sender.silent_since = None
+        elif self._late and self._late.get(message_id) == sender.key:
+            del self._late[message_id]
+            sender.silent_since = None
+
+    def _expect_late(self, message_id: bytes, peer: bytes) -> None:
+        self._late[message_id] = peer
+        if len(self._late) > _ASKED:
+            del self._late[next(iter(self._late))]
 
     def run_heartbeat(self, now: float) -> None:
         """Count broken promises, ask others instead, and send neighbours IHAVE."""
@@ -145,9 +164,11 @@ class Asking:
         for message_id in broken:
             asked = self._asked.pop(message_id)
             core.counts["promise-broken"] += 1
+            self._expect_late(message_id, asked.peer)
             promised = core.neighbours.get(asked.peer)
             # Who gave some of what was asked is slow, or we are; who gave nothing promised what it hasn't.
-            if promised is not None and promised.gave < asked.until - core.limits.promise:
+            since = None if promised is None else promised.silent_since
+            if since is not None and now - since > core.limits.silent:
                 blamed.add(asked.peer)
             others = [peer for peer in asked.others if peer in core.neighbours]
             if others:
@@ -156,6 +177,8 @@ class Asking:
         for peer in blamed:
             core.scores.count_misbehaviour(peer)
         for peer, ids in again.items():
+            if core.neighbours[peer].silent_since is None:
+                core.neighbours[peer].silent_since = now
             core.send_control(core.neighbours[peer], frames.frame(Kind.IWANT, *ids), now)
         for state in core.topics.values():
             if state.joined:

@@ -124,8 +124,8 @@ class Neighbour:
     past_wanted: dict[bytes, int] = field(default_factory=dict)
     #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
     past: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
-    #: When it last gave something that it was asked for by IWANT.
-    gave: float = -1.0
+    #: Since when it was asked by IWANT and has given nothing of that; None if it gave something last.
+    silent_since: float | None = None
     #: A broker's end here: always in the mesh, never judged.
     is_bridge: bool = False
     #: When others were told of its record last; first when it came, since it links to those others by itself.

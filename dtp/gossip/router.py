@@ -343,7 +343,7 @@ class Router:
     def _remember_message(self, parsed: Parsed, sender: bytes, now: float) -> None:
         core = self._core
         core.seen.add(parsed.id, now + core.wall_offset)
-        self._asking.on_arrived(parsed.id, core.neighbours.get(sender), now)
+        self._asking.on_arrived(parsed.id, core.neighbours.get(sender))
 
     def _hold_message(self, state: TopicState, parsed: Parsed, now: float) -> None:
         if state.joined:
@@ -437,13 +437,14 @@ class Router:
             if parsed.id in core.seen or parsed.id in fresh or parsed.id in self._pending:
                 core.counts["duplicate"] += 1
                 core.scores.count_duplicate(neighbour.key, parsed.topic)
+                self._asking.on_given(parsed.id, neighbour)
                 continue
             state = core.topics.get(parsed.topic)
             is_past = kind == Kind.PAST
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
-                self._asking.on_arrived(parsed.id, neighbour, now)  # who told of it has kept its promise
+                self._asking.on_arrived(parsed.id, neighbour)  # who told of it has kept its promise
             else:
                 assert state is not None
                 fresh[parsed.id] = parsed, state, is_past
@@ -504,7 +505,7 @@ class Router:
         verdict: Verdict | None = Verdict.ACCEPT
         if state.validate is not None:
             if len(self._pending) >= core.limits.validating:
-                neighbour.gave = now  # as it promised, if it was asked
+                self._asking.on_given(parsed.id, neighbour)
                 # Not remembered: it may come again, when there is time for it.
                 core.counts["validators-busy"] += 1
                 return

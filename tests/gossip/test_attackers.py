@@ -202,6 +202,9 @@ def test_a_flood_of_ihave_is_bounded_and_nobody_listens_once_its_promises_are_br
             attacker.send_frames(node, frames.ihave(W, fake_ids(5000, (beat * 15 + at) * 5000)))
         assert node.router.count_kept()["asked"] <= 20_000
         swarm.run_for(0.5)
+    for beat in range(60):  # it goes on with little
+        attacker.send_frames(node, frames.ihave(W, fake_ids(1, 10_000_000 + beat)))
+        swarm.run_for(0.5)
     counts = node.router.counts
     assert counts["ihave-flood"] > 0
     assert counts["promise-broken"] > 0
@@ -587,7 +590,7 @@ def test_leaving_does_not_wash_a_bad_score(swarm, scene):
 
 def test_promises_that_are_never_kept_cost_even_without_a_flood(swarm, scene):
     node, honest, attacker = scene
-    for beat in range(30):
+    for beat in range(60):
         attacker.send_frames(node, frames.ihave(W, fake_ids(3, beat * 3)))
         swarm.run_for(1)
     assert node.router.counts["ihave-flood"] == 0

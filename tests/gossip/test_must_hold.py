@@ -441,6 +441,24 @@ def test_what_comes_at_once_behind_a_stall_is_no_flood():
         assert all(node.router.score_of(other.key) >= 0 for other in nodes)
 
 
+def test_a_slow_link_breaks_no_promise_for_good():
+    """A leaf gets all by asking, over a link that takes 2 s each way: longer than a promise holds."""
+    swarm = Swarm(24, carry=lambda sender, receiver, data, now: (2.0,))
+    hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(leaf, hub)
+    swarm.link_nodes(author, hub)
+    swarm.run_for(10)
+    hub.router.receive(leaf.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    leaf.router.receive(hub.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    for number in range(120):
+        author.publish(T, b"%d" % number)
+        swarm.run_for(0.5)
+    swarm.run_for(20)
+    assert leaf.router.counts["promise-broken"] > 100
+    assert sorted(map(int, leaf.data)) == list(range(120))
+    assert leaf.router.score_of(hub.key) >= 0
+
+
 def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
     """A leaf that has no place in its only neighbour's mesh, with 1,000 messages a second."""
     swarm = Swarm(23, trusting=True)
