@@ -113,6 +113,9 @@ class Attacker:
         self._buffer.view[: total - used] = self._buffer.view[used:total]
         self._kept = total - used
 
+    def carrier_packet(self, data: bytes) -> None:
+        """Nobody sends any."""
+
     def carrier_writable(self) -> None: ...
 
     def carrier_lost(self, error: CarrierError | None) -> None:

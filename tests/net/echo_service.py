@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import dtp
 from dtp.testing import clock
@@ -43,7 +44,7 @@ async def roundtrip(connection: dtp.Connection, data: bytes) -> bytes:
         return await stream.read()
 
 
-def on_fake_clock(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+def on_fake_clock(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run a test on virtual time: it may wait for hours, and says so at once when it waits for ever."""
 
     @functools.wraps(test)

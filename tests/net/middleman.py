@@ -32,6 +32,9 @@ class _End:
     def carrier_received(self, size: int) -> None:
         self._take(bytes(self._buffer[:size]))
 
+    def carrier_packet(self, data: bytes) -> None:
+        """Nobody sends any."""
+
     def carrier_writable(self) -> None: ...
 
     def carrier_lost(self, error: CarrierError | None) -> None:

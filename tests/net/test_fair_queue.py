@@ -59,8 +59,8 @@ def test_sources_share_the_processor_and_peers_their_source(
         had[name] += 1
         by_source[of[name]] += cost[name]
     assert max(by_source.values()) - min(by_source.values()) <= 2 * STEP + 1e-9
-    for source in by_source:
-        peers = [had[name] * cost[name] for name in cost if of[name] == source]
+    for where in by_source:
+        peers = [had[name] * cost[name] for name in cost if of[name] == where]
         assert max(peers) - min(peers) <= 2 * STEP + 1e-9
 
 

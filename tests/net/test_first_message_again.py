@@ -52,12 +52,12 @@ async def answers(listener: dtp.Listener, said: bytes, times: int = 3) -> set[tu
 
 
 def refuse(request: dtp.Request) -> None:
-    raise Refuse("not any more")
+    raise Refuse(CloseCode.DENIED, "not any more")
 
 
 async def refuse_later(request: dtp.Request) -> None:
     await asyncio.sleep(1)
-    raise Refuse("not any more")
+    raise Refuse(CloseCode.DENIED, "not any more")
 
 
 @pytest.mark.parametrize("admit", [None, refuse, refuse_later])

@@ -139,6 +139,9 @@ class Sink:
     def carrier_received(self, size: int) -> None:
         self.read += size
 
+    def carrier_packet(self, data: bytes) -> None:
+        """Nobody sends any."""
+
     def carrier_writable(self) -> None: ...
 
     def carrier_lost(self, error: object) -> None: ...
@@ -225,6 +228,9 @@ class Owner:
     def __init__(self) -> None:
         self.told: list[int] = []
         self.driver: LinkDriver | None = None
+
+    def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
+        """Nobody sends any."""
 
     def _driver_keeps(self) -> None:
         assert self.driver is not None

@@ -35,7 +35,7 @@ async def serve_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         body = b""
         while isinstance(event := await next_event(connection, reader), h11.Data):
             body += event.data
-        headers = [("Content-Length", str(len(body))), ("X-Target", request.target)]
+        headers = [(b"Content-Length", b"%d" % len(body)), (b"X-Target", bytes(request.target))]
         for answer in (
             h11.Response(status_code=200, headers=headers),
             h11.Data(data=body),

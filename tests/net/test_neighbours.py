@@ -8,10 +8,11 @@ import pytest
 from echo_service import echo, on_fake_clock
 
 import dtp
-from dtp.net.dial import Dialer, Endpoint, LinkDriver, suites
+from dtp.net.dial import Dialer, suites
+from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.listener import Listener
 from dtp.session.codes import ConnectionLost
-from dtp.session.handshake import Established
+from dtp.session.handshake import Endpoint, Established
 from dtp.session.limits import DEFAULT
 from dtp.testing.pairs import ALICE, BOB
 
@@ -49,7 +50,7 @@ async def test_who_resumes_what_nobody_has_is_told_at_once_when_all_were_asked()
             loop = asyncio.get_running_loop()
             attempts: list[float] = []
 
-            async def redial(resume: bytes, take_over: object) -> None:
+            async def redial(resume: bytes, take_over: OnEstablished) -> None:
                 attempts.append(loop.time())
                 await dialer.dial_candidates(bytes(16), take_over)  # of a worker that died
 

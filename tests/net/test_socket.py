@@ -345,7 +345,7 @@ def test_files_of_every_mode(pair: tuple[Socket, Socket]) -> None:
     with near.makefile("wb", buffering=10) as out:
         assert isinstance(out, io.BufferedWriter)
         with pytest.raises(io.UnsupportedOperation):
-            out.raw.readinto(bytearray(1))  # type: ignore[attr-defined]
+            out.raw.readinto(bytearray(1))
     assert isinstance(near.makefile(), io.TextIOWrapper)
     with pytest.raises(LocalError, match="mode"):
         near.makefile("a")
@@ -656,7 +656,7 @@ def test_urllib() -> None:
 
         class DtpHandler(urllib.request.HTTPHandler):
             def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-                return self.do_open(lambda *_, **__: HTTPConnection(server.socket.address), request)  # type: ignore[arg-type]
+                return self.do_open(lambda *_, **__: HTTPConnection(server.socket.address), request)
 
         opener = urllib.request.OpenerDirector()
         opener.add_handler(DtpHandler())

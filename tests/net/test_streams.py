@@ -169,7 +169,7 @@ def test_a_slow_reader_stops_the_writer_and_memory_stays_bounded() -> None:
             done, _ = await asyncio.wait([flooding], timeout=60)
             assert not done
             transport = far_writer.transport
-            held = sum(map(len, transport._held))  # type: ignore[attr-defined]
+            held = sum(map(len, transport._held))  # type: ignore[attr-defined, arg-type]
             assert held <= limits.stream_window
             # The window, what the reader took before it paused its transport, and what waits to be sent.
             most = limits.stream_window + 2 * 65536 + 2 * 65536 + DEFAULT.write_high + 2 * 65536

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from dtp.net.turns.sizes import BRIEF, CHATTY, HOLD, SMALL, STEADY, WIDE, Turns, heard, told
@@ -56,7 +58,7 @@ def test_widening_changes_nothing_while_messages_are_exchanged() -> None:
         ([(heard, 64), (told, 64), (heard, SMALL + 1), (told, 64), (heard, 64)], False),
     ],
 )
-def test_what_an_exchange_is(messages: list, exchange: bool) -> None:
+def test_what_an_exchange_is(messages: list[tuple[Callable[[int, int], int], int]], exchange: bool) -> None:
     streak = 0
     for step, size in messages:
         streak = step(streak, size)
