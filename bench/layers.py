@@ -17,7 +17,7 @@ from dtp.session.events import StreamData
 from dtp.session.frames import Frame
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT
-from dtp.session.noise import Pattern, Suite
+from dtp.session.noise import HandshakePattern, Suite
 from dtp.session.session import Session
 
 #: Handed to a layer at a time: what one write of a connection seals.
@@ -70,10 +70,10 @@ def endpoints(suite: Suite = Suite.AESGCM_SHA256) -> tuple[Endpoint, Endpoint]:
     return Endpoint(Identity.generate(), (suite,)), Endpoint(Identity.generate(), (suite,))
 
 
-def handshakes_per_second(pattern: Pattern, seconds: float) -> float:
+def handshakes_per_second(pattern: HandshakePattern, seconds: float) -> float:
     """Handshakes per processor second, both ends, one after another for about `seconds` of those."""
     client, server = endpoints()
-    static = server.static.public if pattern is Pattern.IK else None
+    static = server.static.public if pattern is HandshakePattern.IK else None
     made, started, now = 0, time.process_time(), 0.0
     while now < seconds:
         handshake(client, server, static)

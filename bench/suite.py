@@ -13,7 +13,7 @@ from bench import chain, imports, layers, pay, pipe
 from bench.contenders import TABLE, Contender
 from bench.job import SMALL, Job
 from bench.runner import MeasurementFailed, Outcome, Placement, measure
-from dtp.session.noise import Pattern
+from dtp.session.noise import HandshakePattern
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -270,9 +270,9 @@ def _layers(options: Options) -> Section:
 def _handshakes(options: Options) -> Section:
     title = "Handshakes in memory, both ends on one core; by processor time"
     section = Section("handshakes", title, ("/s",), options.rounds)
-    for pattern in (Pattern.IK, Pattern.XX):
+    for pattern in (HandshakePattern.IK, HandshakePattern.XX):
 
-        def take(pattern: Pattern = pattern) -> Sample:
+        def take(pattern: HandshakePattern = pattern) -> Sample:
             layers.handshakes_per_second(pattern, 0.2)
             return {"/s": layers.handshakes_per_second(pattern, 2.0 * max(options.scale, 0.25))}
 

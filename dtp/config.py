@@ -92,7 +92,7 @@ def _platform(function: str) -> Path:
     return path
 
 
-def read_toml(path: Path) -> Table:
+def read_toml(path: Path) -> TomlTable:
     """The root table of the TOML file at `path`.
 
     Raises `ConfigFileError`: the file is missing, can't be read, is not UTF-8 or not TOML 1.0.
@@ -119,7 +119,7 @@ def read_toml(path: Path) -> Table:
             line = int(place["line"] or len(text.splitlines()) or 1)
             column = int(place["column"] or 0)
         raise ConfigFileError(message[:1].lower() + message[1:], path, line, column) from None
-    return Table(_Document(path, text), (), values)
+    return TomlTable(_Document(path, text), (), values)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _contains(values: Any, key: _KeyPath) -> bool:
     return True
 
 
-class Table:
+class TomlTable:
     """A table of a TOML file that knows its place in it. Ask for the keys you know, then call `finish`.
 
     All methods raise `ConfigFileError`, with the line, for a key that is missing or of another type.
@@ -196,15 +196,15 @@ class Table:
             raise self.error(f"has to be an array of texts, not {values!r}", key)
         return list(values)
 
-    def table(self, key: str) -> Table:
+    def table(self, key: str) -> TomlTable:
         """The table at `key`; an empty one if it is not there."""
         self._asked.add(key)
         values = self._values.get(key, {})
         if not isinstance(values, dict):
             raise self.error(f"has to be a table ([{self._spell(key)}]), not {values!r}", key)
-        return Table(self._document, (*self._place, key), values)
+        return TomlTable(self._document, (*self._place, key), values)
 
-    def tables(self) -> Iterator[tuple[str, Table]]:
+    def tables(self) -> Iterator[tuple[str, TomlTable]]:
         """All keys of this table, each with the table it has to hold, in the order of the file."""
         for key in self._values:
             yield key, self.table(key)

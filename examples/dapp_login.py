@@ -114,7 +114,7 @@ async def link(network: Network, wallet: dtp.Identity, account: Account) -> int:
     async with ChainClient(network, KeySigner.from_identity(wallet)) as chain:
         directory, card = await cards.find_directory(chain), account.card
         if await cards.find_card(chain, directory, card.account) is None:
-            contents = cards.Contents(devices=(), mailboxes=(), expires_ms=0)
+            contents = cards.CardContents(devices=(), mailboxes=(), expires_ms=0)
             said = cards.Statement(directory, card.account, card.generation, 1, contents)
             program, signature = Program(), account.identity.sign(cards.statement_bytes(said))
             cards.publish(program, directory, (card.first_key, card.first_recovery), (), contents, signature)

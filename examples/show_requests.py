@@ -17,7 +17,7 @@ from dtp.broadcast.money.shows import ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.chain import ChainClient, KeySigner, find_network, publish
 from dtp.chain.errors import MoveAborted
-from dtp.chain.show import Kind
+from dtp.chain.show import EntryKind
 from dtp.chain.wallet import request_sui
 from dtp.localnet.grpc.localnet import Localnet
 
@@ -46,7 +46,9 @@ async def line(watcher: ShowWatcher, count: int) -> None:
     while len(watcher.line) != count:  # noqa: ASYNC110  # it comes by the chain's events
         await asyncio.sleep(0.05)
     for each in watcher.line.ranked():
-        print(f"  {each.amount / 10**9:.3f} SUI, {Kind(each.kind).name.lower()}: {each.text or '(sealed)'}")
+        print(
+            f"  {each.amount / 10**9:.3f} SUI, {EntryKind(each.kind).name.lower()}: {each.text or '(sealed)'}"
+        )
 
 
 async def main() -> None:
@@ -56,12 +58,12 @@ async def main() -> None:
         station, anna, ben = await accounts(stack, 3)
         me = dtp.Identity.generate()
         show, _ = await shows.create(station, me.id.key, TERMS)
-        song, _ = await shows.ask(anna, show, Kind.REQUEST, None, b"the one with the whale")
-        await shows.ask(ben, show, Kind.REQUEST, 8_000_000, b"something slow")
-        await shows.ask(ben, show, Kind.TIP, None, b"for you alone", sealed=True)
+        song, _ = await shows.ask(anna, show, EntryKind.REQUEST, None, b"the one with the whale")
+        await shows.ask(ben, show, EntryKind.REQUEST, 8_000_000, b"something slow")
+        await shows.ask(ben, show, EntryKind.TIP, None, b"for you alone", sealed=True)
         await shows.raise_(ben, show, song, 6_000_000)
         try:
-            await shows.ask(ben, show, Kind.REQUEST, 1, b"dust")
+            await shows.ask(ben, show, EntryKind.REQUEST, 1, b"dust")
         except MoveAborted:
             print("a request for 1 MIST isn't taken")
         async with (

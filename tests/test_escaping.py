@@ -18,7 +18,7 @@ from dtp.daemon.config import model
 from dtp.daemon.observing import logs
 from dtp.escaping import LineFormatter, escape_text
 from dtp.session.codes import ConnectionClosed, ConnectionRefused
-from dtp.session.frames import Close, build_close, parse_close
+from dtp.session.frames import CloseFrame, build_close, parse_close
 
 HOSTILE = "a\nERROR forged\r\x1b[31mred\x07\u202eturned\u2028line\x9b2J\ud800"
 RAW = set("\n\r\x1b\x07\u202e\u2028\x9b\ud800")
@@ -41,7 +41,7 @@ def test_what_is_plain_stays_and_what_is_not_is_spelled_out():
 
 def test_the_reason_of_a_close_is_plain_from_the_start():
     sent = HOSTILE.replace("\ud800", "")
-    reason = parse_close(0, build_close(Close(9, sent, False))[4]).reason
+    reason = parse_close(0, build_close(CloseFrame(9, sent, False))[4]).reason
     assert is_plain(reason)
     assert is_plain(str(ConnectionClosed(9, reason, by_peer=True)))
     assert is_plain(str(ConnectionRefused(9, reason)))

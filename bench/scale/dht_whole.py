@@ -19,7 +19,7 @@ from dtp.peers.dht.messages import Verdict
 from dtp.peers.dht.node import DhtNode
 from dtp.peers.dht.records import Record, RecordKind
 from dtp.peers.dht.walks import GetWalk
-from dtp.testing.dht import Swarm, global_host
+from dtp.testing.dht import DhtSwarm, global_host
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Simulation:
         self.conditions = conditions
         self.random = Random(conditions.seed)
         self._pairs = Random(conditions.seed + 1).getrandbits(64)
-        self.swarm = Swarm(conditions.seed, latency=self._latency, loss=conditions.loss, host=global_host)
+        self.swarm = DhtSwarm(conditions.seed, latency=self._latency, loss=conditions.loss, host=global_host)
         self.sybils: list[Contact] = []
         self._liars: set[Endpoint] = set()
         self.minutes: list[Minute] = []

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp.gossip.limits import DEFAULT
-from dtp.testing.swarm import Swarm, SwarmNode
+from dtp.testing.swarm import GossipSwarm, SwarmNode
 
 TOPIC = "scale"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -64,7 +64,7 @@ class Simulation:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.random = random.Random(setting.seed)
-        self.swarm = Swarm(setting.seed, carry=self._carry, trusting=True)
+        self.swarm = GossipSwarm(setting.seed, carry=self._carry, trusting=True)
         self.swarm.on_message = self._arrived
         self.honest: dict[bytes, SwarmNode] = {}
         self.sybils: set[bytes] = set()

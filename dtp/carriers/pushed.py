@@ -11,7 +11,7 @@ from dtp.carriers.stream_socket import LINGER
 from dtp.errors import CarrierError
 
 
-class Received:
+class ReceiveBuffer:
     """What came and was not handed on yet."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class PushedCarrier(Carrier):
     """The part of the contract that is the same for all of them. A subclass fills `_received`, calls `_deliver`, and
     says how what is below is finished and let go."""
 
-    def __init__(self, source: str, remote: str, received: Received) -> None:
+    def __init__(self, source: str, remote: str, received: ReceiveBuffer) -> None:
         self.source = source
         self.remote = remote
         self._loop = asyncio.get_running_loop()

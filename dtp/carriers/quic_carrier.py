@@ -15,7 +15,7 @@ from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from dtp.carriers.base import CarrierState
 from dtp.carriers.errors import BrokenError, CreditError, DialError
-from dtp.carriers.pushed import PushedCarrier, Received
+from dtp.carriers.pushed import PushedCarrier, ReceiveBuffer
 from dtp.carriers.url import plain_ip
 from dtp.errors import CarrierError
 
@@ -315,7 +315,7 @@ class _Outgoing:
             self.allowed = max(self.allowed, int.from_bytes(data[whole - _CREDIT : whole]) + WINDOW)
 
 
-class _Incoming(Received):
+class _Incoming(ReceiveBuffer):
     """What came and was not handed on yet, and what the other side knows of that."""
 
     def __init__(self, stream: int) -> None:

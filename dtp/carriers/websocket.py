@@ -45,7 +45,7 @@ from dtp.carriers.watch import socket_watcher
 from dtp.carriers.websocket_carrier import SecureWebSocketCarrier, WebSocketCarrier
 from dtp.carriers.websocket_upgrade import (
     UPGRADE_TIMEOUT,
-    UpgradePolicy,
+    WebSocketPolicy,
     connect_through,
     find_proxy,
     upgrade_client,
@@ -129,13 +129,13 @@ def listen_sockets(socks: list[socket.socket], accept: Accept, url: str) -> Carr
     return _listener(socks, *_listen_options(url), accept)
 
 
-def _listen_options(url: str) -> tuple[CarrierUrl, UpgradePolicy, ssl.SSLContext | None]:
+def _listen_options(url: str) -> tuple[CarrierUrl, WebSocketPolicy, ssl.SSLContext | None]:
     """Return the parts of a URL: all that can be wrong with it is looked at before anything is opened."""
     secure = urlsplit(url).scheme == "wss"
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
     path = parts.path if parts.path not in ("", "/") else None
-    return parts, UpgradePolicy(path, parts.get_flag("trust_forwarded"), _origins(parts)), context
+    return parts, WebSocketPolicy(path, parts.get_flag("trust_forwarded"), _origins(parts)), context
 
 
 def _origins(parts: CarrierUrl) -> tuple[str, ...]:
@@ -153,7 +153,7 @@ def _origins(parts: CarrierUrl) -> tuple[str, ...]:
 def _listener(
     socks: list[socket.socket],
     parts: CarrierUrl,
-    policy: UpgradePolicy,
+    policy: WebSocketPolicy,
     context: ssl.SSLContext | None,
     accept: Accept,
 ) -> WebSocketListener:
@@ -168,7 +168,7 @@ class WebSocketListener(CarrierListener):
         self,
         socks: list[socket.socket],
         urls: list[str],
-        policy: UpgradePolicy,
+        policy: WebSocketPolicy,
         context: ssl.SSLContext | None,
         accept: Accept,
     ) -> None:

@@ -100,7 +100,7 @@ async def upgrade_client(io: SocketIO, uri: WebSocketURI) -> tuple[ClientProtoco
 
 
 @dataclass(frozen=True)
-class UpgradePolicy:
+class WebSocketPolicy:
     """What a listener asks of those that come: `path` is the only one that is served (None: any).
 
     `origins` are the web pages that may come (RFC 6454, as browsers write it: `https://host` or `https://host:port`).
@@ -112,7 +112,7 @@ class UpgradePolicy:
     origins: tuple[str, ...] = ()
 
 
-async def upgrade_server(io: SocketIO, policy: UpgradePolicy) -> tuple[ServerProtocol, str | None]:
+async def upgrade_server(io: SocketIO, policy: WebSocketPolicy) -> tuple[ServerProtocol, str | None]:
     """Answer somebody who should want a WebSocket. Gives the open protocol, and the address in
     `X-Forwarded-For` when the policy trusts it.
 

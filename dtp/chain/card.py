@@ -30,19 +30,19 @@ __all__ = [
     "END_DOMAIN",
     "SCHEMA",
     "WALLET_DOMAIN",
+    "CardContents",
     "CardCreated",
+    "CardDirectory",
     "CardError",
     "CardForged",
+    "CardMigrated",
     "CardRevoked",
     "CardUpdated",
-    "Contents",
-    "Device",
-    "Directory",
     "DirectoryCreated",
     "EndStatement",
     "KeyRotated",
-    "Migrated",
     "PublishedCard",
+    "PublishedDevice",
     "PublishedRotation",
     "Statement",
     "WalletChanged",
@@ -61,7 +61,7 @@ class CardForged(ChainError):
 
 
 @dataclass(frozen=True)
-class Directory:
+class CardDirectory:
     """The directory of a package: `cards` finds the card of an account, `wallets` that of a wallet."""
 
     id: str
@@ -80,7 +80,7 @@ class PublishedRotation:
 
 
 @dataclass(frozen=True)
-class Device:
+class PublishedDevice:
     """A machine that speaks for an account: its public key, and what its owner calls it (UTF-8)."""
 
     key: bytes
@@ -88,7 +88,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Contents:
+class CardContents:
     """What an account says of itself.
 
     `encryption_key` (X25519) is what a first message is sealed to, `prekeys` the hash of the prekey bundle in the
@@ -97,7 +97,7 @@ class Contents:
 
     encryption_key: bytes = b""
     prekeys: bytes = b""
-    devices: tuple[Device, ...] = ()
+    devices: tuple[PublishedDevice, ...] = ()
     mailboxes: tuple[bytes, ...] = ()
     expires_ms: int = 0
 
@@ -114,7 +114,7 @@ class PublishedCard:
     first_recovery: bytes
     rotations: tuple[PublishedRotation, ...]
     sequence: int
-    contents: Contents
+    contents: CardContents
     signature: bytes
     signed_sequence: int
     issued_ms: int
@@ -141,7 +141,7 @@ class PublishedCard:
         ends = self.contents.expires_ms
         return bool(self.signature) and (not ends or now_ms <= ends)
 
-    def next_statement(self, contents: Contents) -> Statement:
+    def next_statement(self, contents: CardContents) -> Statement:
         """Return what the account's key signs next to say `contents`."""
         return Statement(self.directory, self.account, self.generation, self.sequence + 1, contents)
 
@@ -166,7 +166,7 @@ class PublishedCard:
                 self.directory, self.account, self.generation, self.signed_sequence, self.contents
             )
             _check(self.id, self.key, self.signature, statement_bytes(said), "what it says")
-        elif self.contents != Contents():
+        elif self.contents != CardContents():
             raise CardForged(f"card {self.id} says what nobody has signed")
 
 
@@ -187,7 +187,7 @@ class Statement:
     account: bytes
     generation: int
     sequence: int
-    contents: Contents
+    contents: CardContents
     domain: bytes = CARD_DOMAIN
 
 
@@ -267,7 +267,7 @@ class CardRevoked:
 
 
 @dataclass(frozen=True)
-class Migrated:
+class CardMigrated:
     """Event: a card or the directory was moved to another version of the package."""
 
     object: str
@@ -280,11 +280,11 @@ SCHEMA: Final = Schema(
     Module.CARD,
     CARD_FIELDS,
     {
-        CardStruct.DIRECTORY: Directory,
+        CardStruct.DIRECTORY: CardDirectory,
         CardStruct.CARD: PublishedCard,
         CardStruct.ROTATION: PublishedRotation,
-        CardStruct.DEVICE: Device,
-        CardStruct.CONTENTS: Contents,
+        CardStruct.DEVICE: PublishedDevice,
+        CardStruct.CONTENTS: CardContents,
         CardStruct.STATEMENT: Statement,
         CardStruct.WALLET_STATEMENT: WalletStatement,
         CardStruct.END_STATEMENT: EndStatement,
@@ -294,7 +294,7 @@ SCHEMA: Final = Schema(
         CardStruct.KEY_ROTATED: KeyRotated,
         CardStruct.WALLET_CHANGED: WalletChanged,
         CardStruct.CARD_REVOKED: CardRevoked,
-        CardStruct.MIGRATED: Migrated,
+        CardStruct.MIGRATED: CardMigrated,
     },
 )
 
@@ -341,7 +341,7 @@ async def find_directory(chain: ChainClient) -> str:
 
 async def find_card(chain: ChainClient, directory: str, account: bytes) -> PublishedCard | None:
     """Return the card of an account, None if it has none. Raise `CardForged` if its keys haven't signed it."""
-    cards = (await chain.read(SCHEMA, Directory, directory)).cards
+    cards = (await chain.read(SCHEMA, CardDirectory, directory)).cards
     card = await _entry(chain, cards, "vector<u8>", account)
     if card is not None and (card.account != account or card.directory != directory):
         raise CardForged(f"the node shows card {card.id} of another account")
@@ -354,7 +354,7 @@ async def find_card_of_wallet(chain: ChainClient, directory: str, wallet: Id) ->
     That the wallet belongs to the account is the chain's word: it is said by the wallet's own transaction.
     """
     name = canonical_id(wallet)
-    wallets = (await chain.read(SCHEMA, Directory, directory)).wallets
+    wallets = (await chain.read(SCHEMA, CardDirectory, directory)).wallets
     card = await _entry(chain, wallets, "address", name)
     if card is not None and name not in card.wallets:
         raise CardForged(f"the node shows card {card.id}, to which {name} isn't linked")
@@ -382,7 +382,7 @@ def _call(
     return program.call(PACKAGE, Module.CARD, function, arguments, (), results)
 
 
-def new_contents(program: Program, contents: Contents) -> Argument:
+def new_contents(program: Program, contents: CardContents) -> Argument:
     """What an account says of itself, for `update`."""
     (made,) = _call(
         program,
@@ -421,7 +421,7 @@ def publish(
     directory: ObjectLike,
     keys: tuple[bytes, bytes],
     rotations: Sequence[PublishedRotation],
-    contents: Contents,
+    contents: CardContents,
     signature: bytes,
 ) -> None:
     """The first card of an account that begins with `keys` (its key, its recovery key), whole.
@@ -435,7 +435,7 @@ def publish(
     share(program, card)
 
 
-def update(program: Program, card: ObjectLike, contents: Contents, signature: bytes) -> None:
+def update(program: Program, card: ObjectLike, contents: CardContents, signature: bytes) -> None:
     """Replace what a card says; signed by the account's key (`PublishedCard.next_statement`)."""
     made = new_contents(program, contents)
     signed = program.pure("vector<u8>", signature)

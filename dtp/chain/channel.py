@@ -28,6 +28,7 @@ __all__ = [
     "ChannelError",
     "ChannelMigrated",
     "ChannelOpened",
+    "ChannelState",
     "Claimed",
     "CloseRequested",
     "ClosedPipe",
@@ -35,7 +36,6 @@ __all__ = [
     "LaneChanged",
     "OwedPaid",
     "Settled",
-    "State",
     "ToppedUp",
     "Voucher",
 ]
@@ -47,7 +47,7 @@ _MIB = 1 << 20
 _Bytes: TypeAlias = bytes
 
 
-class State(IntEnum):
+class ChannelState(IntEnum):
     """Where a channel is in its life."""
 
     OPEN = 0
@@ -123,7 +123,11 @@ class Channel:
     @property
     def claims_until_ms(self) -> int | None:
         """When claims stop to count, None while no close was requested."""
-        return self.closing_ms + self.terms.claim_ms if self.state != State.OPEN and self.closing_ms else None
+        return (
+            self.closing_ms + self.terms.claim_ms
+            if self.state != ChannelState.OPEN and self.closing_ms
+            else None
+        )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from dtp.chain.errors import MALFORMED, HistoryPruned, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import ChainEvent, canonical_id, canonical_type
 from dtp.chain.node._answers import EventFrame
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.client import ChainClient
 from dtp.chain.values import Schema
 from dtp.errors import ConfigError
@@ -241,7 +241,7 @@ class EventFollower:
                 endpoints.next()
                 await endpoints.sleep(endpoints.retry.pause(failures - 1))
 
-    async def _check_history(self, wire: Wire) -> None:
+    async def _check_history(self, wire: NodeRpc) -> None:
         cursor = self._cursor_now()
         info = await wire.service_info()
         wanted = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
@@ -259,7 +259,7 @@ class EventFollower:
 
     # ---------------------------------------------------------------------------------- by events themselves
 
-    async def _stream_events(self, wire: Wire) -> AsyncIterator[Followed]:
+    async def _stream_events(self, wire: NodeRpc) -> AsyncIterator[Followed]:
         async with wire.subscribe_events(self._types, sender=self._sender) as live:
             async for found in self._read_past(wire, None):
                 yield found
@@ -275,7 +275,7 @@ class EventFollower:
                 if joined and (followed := self._advance_over(frame)) is not None:
                     yield followed
 
-    async def _read_past(self, wire: Wire, end: int | None) -> AsyncIterator[Followed]:
+    async def _read_past(self, wire: NodeRpc, end: int | None) -> AsyncIterator[Followed]:
         """Events after the cursor: up to now, or all of the checkpoints before `end`, waiting for them."""
         while end is None or self._cursor_now().place < (end - 1, _WHOLE, _WHOLE):
             last, before = "", self._cursor_now()
@@ -294,7 +294,7 @@ class EventFollower:
             elif self._cursor_now() == before:
                 raise NodeUnavailable(f"{wire.url} has more events, it says, and gives none")
 
-    async def _list_frames(self, wire: Wire, end: int | None) -> AsyncIterator[EventFrame]:
+    async def _list_frames(self, wire: NodeRpc, end: int | None) -> AsyncIterator[EventFrame]:
         cursor = self._cursor_now()
         if cursor.position:
             try:
@@ -340,7 +340,7 @@ class EventFollower:
         fitting = not self._types or any(fits(event.type, wanted) for wanted in self._types)
         return fitting and self._sender in ("", event.sender)
 
-    async def _stream_checkpoints(self, wire: Wire) -> AsyncIterator[Followed]:
+    async def _stream_checkpoints(self, wire: NodeRpc) -> AsyncIterator[Followed]:
         async with wire.subscribe_checkpoints() as live:
             async for found in self._checkpoints_up_to(wire, None):
                 yield found
@@ -348,7 +348,7 @@ class EventFollower:
                 async for found in self._checkpoints_up_to(wire, newest):
                     yield found
 
-    async def _checkpoints_up_to(self, wire: Wire, newest: int | None) -> AsyncIterator[Followed]:
+    async def _checkpoints_up_to(self, wire: NodeRpc, newest: int | None) -> AsyncIterator[Followed]:
         while True:
             cursor = self._cursor_now()
             number = cursor.checkpoint + (cursor.transaction_index == _WHOLE)

@@ -29,7 +29,7 @@ from dtp.chain.errors import MalformedObject
 from dtp.chain.host import Mode, Rate
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
-from dtp.chain.pass_ import Account, Plan
+from dtp.chain.pass_ import PassAccount, Plan
 from dtp.chain.resolver import HostState, ServiceMissing, read_host, service_number
 from dtp.chain.values import TableRef, codec
 from dtp.errors import ChainError, LimitError, LocalError
@@ -39,12 +39,12 @@ from dtp.sui.bcs import BcsError
 from dtp.tasks import start_task
 
 __all__ = [
-    "Decision",
     "Firewall",
+    "FirewallDecision",
+    "FirewallRefusal",
     "Gcra",
     "HolderOfPass",
     "ListTooLong",
-    "Refusal",
     "Rules",
     "decide",
     "read_rules",
@@ -72,7 +72,7 @@ class ListTooLong(LimitError):
     code: ClassVar[str] = "list-too-long"
 
 
-class Refusal(StrEnum):
+class FirewallRefusal(StrEnum):
     """Why somebody may not come in."""
 
     #: The host has no such service.
@@ -92,21 +92,21 @@ class Refusal(StrEnum):
 
 
 #: What the client is told. The rules are public, so their names may be, too.
-_TOLD: Final[Mapping[Refusal, tuple[CloseCode, CloseDetail]]] = {
-    Refusal.NO_SERVICE: (CloseCode.UNKNOWN_SERVICE, CloseDetail.NO_SERVICE),
-    Refusal.SERVICE_CLOSED: (CloseCode.DENIED, CloseDetail.SERVICE_CLOSED),
-    Refusal.DENIED: (CloseCode.DENIED, CloseDetail.ON_DENY_LIST),
-    Refusal.NOT_ALLOWED: (CloseCode.DENIED, CloseDetail.NOT_ON_ALLOW_LIST),
-    Refusal.NEEDS_PASS: (CloseCode.DENIED, CloseDetail.PASS_NEEDED),
-    Refusal.OVER_RATE: (CloseCode.BUSY, CloseDetail.OVER_RATE),
-    Refusal.RULES_UNKNOWN: (CloseCode.BUSY, CloseDetail.RULES_UNKNOWN),
+_TOLD: Final[Mapping[FirewallRefusal, tuple[CloseCode, CloseDetail]]] = {
+    FirewallRefusal.NO_SERVICE: (CloseCode.UNKNOWN_SERVICE, CloseDetail.NO_SERVICE),
+    FirewallRefusal.SERVICE_CLOSED: (CloseCode.DENIED, CloseDetail.SERVICE_CLOSED),
+    FirewallRefusal.DENIED: (CloseCode.DENIED, CloseDetail.ON_DENY_LIST),
+    FirewallRefusal.NOT_ALLOWED: (CloseCode.DENIED, CloseDetail.NOT_ON_ALLOW_LIST),
+    FirewallRefusal.NEEDS_PASS: (CloseCode.DENIED, CloseDetail.PASS_NEEDED),
+    FirewallRefusal.OVER_RATE: (CloseCode.BUSY, CloseDetail.OVER_RATE),
+    FirewallRefusal.RULES_UNKNOWN: (CloseCode.BUSY, CloseDetail.RULES_UNKNOWN),
 }
 
 
-def refuse(refusal: Refusal, plans: Sequence[str] = ()) -> Refuse:
+def refuse(refusal: FirewallRefusal, plans: Sequence[str] = ()) -> Refuse:
     """Return what to raise, so that the client is told of a refusal; where it needs a pass, of which `plans`."""
     code, detail = _TOLD[refusal]
-    words = f": {plans_taken(plans)}" if refusal is Refusal.NEEDS_PASS else ""
+    words = f": {plans_taken(plans)}" if refusal is FirewallRefusal.NEEDS_PASS else ""
     return Refuse(code, f"{refusal.value}{words}", detail=detail)
 
 
@@ -158,7 +158,7 @@ class HolderOfPass:
     plan: str
     service: int
     period_ms: int
-    account: Account
+    account: PassAccount
 
     def is_good(self, now_ms: int, epoch: int) -> bool:
         """Whether it opens channels now."""
@@ -182,14 +182,14 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Decision:
+class FirewallDecision:
     """What `decide` says: `refusal` is None for those who may come in. `number` is the service's on chain,
     `pass_` the subscription that lets them in, in pass mode, and `plans` those whose passes do where one is needed.
     """
 
     account: str
     number: int
-    refusal: Refusal | None = None
+    refusal: FirewallRefusal | None = None
     pass_: HolderOfPass | None = None
     plans: tuple[str, ...] = ()
 
@@ -199,7 +199,7 @@ class Decision:
         return self.refusal is None
 
 
-def decide(rules: Rules, service: str, account: str, now: float) -> Decision:
+def decide(rules: Rules, service: str, account: str, now: float) -> FirewallDecision:
     """Whether `account` (a canonical Sui address) may use `service` at local Unix time `now`.
 
     The same as `transport::host::admit` decides on chain, in its order: service, open, denied, mode. Whatever isn't
@@ -208,23 +208,25 @@ def decide(rules: Rules, service: str, account: str, now: float) -> Decision:
     try:
         number, found = rules.state.find_service(service)
     except ServiceMissing:
-        return Decision(account, service_number(service), Refusal.NO_SERVICE)
+        return FirewallDecision(account, service_number(service), FirewallRefusal.NO_SERVICE)
     if not found.open:
-        return Decision(account, number, Refusal.SERVICE_CLOSED)
+        return FirewallDecision(account, number, FirewallRefusal.SERVICE_CLOSED)
     if account in rules.deny:
-        return Decision(account, number, Refusal.DENIED)
+        return FirewallDecision(account, number, FirewallRefusal.DENIED)
     if found.mode == Mode.OPEN:
-        return Decision(account, number)
+        return FirewallDecision(account, number)
     if found.mode == Mode.ALLOW_LIST:
-        return Decision(account, number, None if account in rules.allow else Refusal.NOT_ALLOWED)
+        return FirewallDecision(
+            account, number, None if account in rules.allow else FirewallRefusal.NOT_ALLOWED
+        )
     if found.mode == Mode.PASS:
         now_ms = rules.state.now_ms(now)
         for each in rules.passes.get(account, ()):
             if each.service == number and each.is_good(now_ms, rules.epoch):
-                return Decision(account, number, pass_=each)
+                return FirewallDecision(account, number, pass_=each)
         taken = tuple(each.id for each in rules.plans if each.service == number)
-        return Decision(account, number, Refusal.NEEDS_PASS, plans=taken)
-    return Decision(account, number, Refusal.NOT_ALLOWED)  # a mode of a later release: closed
+        return FirewallDecision(account, number, FirewallRefusal.NEEDS_PASS, plans=taken)
+    return FirewallDecision(account, number, FirewallRefusal.NOT_ALLOWED)  # a mode of a later release: closed
 
 
 # ---------------------------------------------------------------------------------------------------- reading
@@ -253,7 +255,7 @@ async def _passes(chain: ChainClient, plan: Plan, limit: int) -> list[HolderOfPa
             raise MalformedObject(
                 f"plan {plan.id} has an account that no pass's id names: {fault}"
             ) from fault
-        account: Account = pass_module.SCHEMA.decode(Account, each.value)
+        account: PassAccount = pass_module.SCHEMA.decode(PassAccount, each.value)
         found.append(HolderOfPass(name, plan.id, plan.service, plan.period_ms, account))
     return found
 
@@ -349,7 +351,7 @@ async def read_rules(
 # --------------------------------------------------------------------------------------------------- enforcing
 
 
-class Asking(Protocol):
+class AdmissionRequest(Protocol):
     """Who asks for what: a `dtp.Request` is one."""
 
     @property
@@ -411,18 +413,18 @@ class Firewall:
         self._kept = await self._reading.read(self._kept)
         return self._kept.rules
 
-    async def decide(self, account: Id, service: str, *, counts: bool = True) -> Decision:
+    async def decide(self, account: Id, service: str, *, counts: bool = True) -> FirewallDecision:
         """Whether an account may use a service now; `counts` as a request. Never asks the chain for one account."""
         rules = await self._current_rules()
         name = canonical_id(account)
         if rules is None:
-            return Decision(name, service_number(service), Refusal.RULES_UNKNOWN)
+            return FirewallDecision(name, service_number(service), FirewallRefusal.RULES_UNKNOWN)
         decision = decide(rules, service, name, self._clock())
         if counts and decision.allowed and not self._within_rate(rules, decision):
-            return replace(decision, refusal=Refusal.OVER_RATE)
+            return replace(decision, refusal=FirewallRefusal.OVER_RATE)
         return decision
 
-    async def admit(self, request: Asking) -> None:
+    async def admit(self, request: AdmissionRequest) -> None:
         """For `listen(admit=...)`: raise `Refuse` for those who may not come in."""
         account = request.peer.sui_address
         decision = await self.decide(account, request.service, counts=not request.again)
@@ -436,7 +438,7 @@ class Firewall:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    def _within_rate(self, rules: Rules, decision: Decision) -> bool:
+    def _within_rate(self, rules: Rules, decision: FirewallDecision) -> bool:
         rate = rules.state.host.services[decision.number].rate.requests
         if rate.interval_ns == 0:
             return True

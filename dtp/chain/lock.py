@@ -19,9 +19,9 @@ from dtp.chain.values import Schema
 __all__ = [
     "LOCK_DOMAIN",
     "SCHEMA",
-    "Claimed",
-    "Condition",
     "Lock",
+    "LockClaimed",
+    "LockCondition",
     "LockError",
     "Locked",
     "Refunded",
@@ -31,7 +31,7 @@ __all__ = [
 LOCK_DOMAIN: Final = b"dtp.lock.v1"
 
 
-class Condition(IntEnum):
+class LockCondition(IntEnum):
     """What opens a lock."""
 
     BY_HASH = 0
@@ -76,7 +76,7 @@ class Locked:
 
 
 @dataclass(frozen=True)
-class Claimed:
+class LockClaimed:
     """Event: a lock was claimed. `preimage` is what opened a hash lock, or empty."""
 
     lock: str
@@ -104,7 +104,7 @@ SCHEMA: Final = Schema(
         LockStruct.LOCK: Lock,
         LockStruct.RELEASE: Release,
         LockStruct.LOCKED: Locked,
-        LockStruct.CLAIMED: Claimed,
+        LockStruct.CLAIMED: LockClaimed,
         LockStruct.REFUNDED: Refunded,
     },
 )

@@ -19,8 +19,8 @@ from dtp.chain.values import Schema, TableRef
 __all__ = [
     "MAX_PERIODS",
     "SCHEMA",
-    "Account",
     "Pass",
+    "PassAccount",
     "PassError",
     "PassPaid",
     "PassRefunded",
@@ -37,7 +37,7 @@ MAX_PERIODS: Final = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan. `period_ms` 0 is one epoch; quotas of 0 are none; `accounts` maps ids of passes to `Account`."""
+    """A plan. `period_ms` 0 is one epoch; quotas of 0 are none; `accounts` maps ids of passes to `PassAccount`."""
 
     id: str
     version: int
@@ -54,7 +54,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Account:
+class PassAccount:
     """What a plan knows of a pass. `start` is when period 0 began: ms, or the number of an epoch."""
 
     holder: str
@@ -151,7 +151,7 @@ SCHEMA: Final = Schema(
     PASS_FIELDS,
     {
         PassStruct.PLAN: Plan,
-        PassStruct.ACCOUNT: Account,
+        PassStruct.ACCOUNT: PassAccount,
         PassStruct.PASS: Pass,
         PassStruct.PLAN_CREATED: PlanCreated,
         PassStruct.PASS_PAID: PassPaid,

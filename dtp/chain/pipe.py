@@ -25,9 +25,9 @@ __all__ = [
     "SCHEMA",
     "Credited",
     "Direction",
-    "Frame",
     "Pipe",
     "PipeError",
+    "PipeFrame",
     "Posted",
     "credit_for",
     "evidence",
@@ -82,7 +82,7 @@ class Pipe:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PipeFrame:
     """Event: one frame, in chunks as the sender gave them."""
 
     channel: str
@@ -133,7 +133,7 @@ SCHEMA: Final = Schema(
     PIPE_FIELDS,
     {
         PipeStruct.PIPE: Pipe,
-        PipeStruct.FRAME: Frame,
+        PipeStruct.FRAME: PipeFrame,
         PipeStruct.POSTED: Posted,
         PipeStruct.CREDITED: Credited,
     },

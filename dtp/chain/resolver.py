@@ -29,7 +29,7 @@ from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.endpoints import Retry
 from dtp.chain.node.networks import NETWORKS, find_network
-from dtp.chain.packages.upgrades import Policy
+from dtp.chain.packages.upgrades import UpgradePolicy
 from dtp.errors import ChainError, LocalError
 from dtp.sui.names import SuiNameError
 from dtp.tasks import start_task
@@ -45,11 +45,11 @@ log = logging.getLogger("dtp.chain")
 _told_upgradable: set[tuple[str, str, bool]] = set()
 
 __all__ = [
+    "EndpointPlace",
     "HostDirectory",
     "HostOffline",
     "HostState",
     "HostUnusable",
-    "Place",
     "PlaceUnknown",
     "RouteError",
     "ServiceClosed",
@@ -209,7 +209,7 @@ def direct_url(endpoint: Endpoint) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class EndpointPlace:
     """Where an endpoint is found. Shaped for `dtp.net.resolver.HostResolver`."""
 
     #: Ed25519 key that the handshake must prove, 32 bytes.
@@ -281,17 +281,17 @@ class HostState:
             raise HostOffline(f"no endpoint of host {self.host.id} is alive ({last})")
         return found
 
-    def places_of(self, number: int, via: str, now: float) -> list[Place]:
+    def places_of(self, number: int, via: str, now: float) -> list[EndpointPlace]:
         """Where to reach service `number`, by a `via` of `VIA`. Raises `HostOffline`, `PlaceUnknown`."""
         found = []
         for each in self.live_endpoints(now):
             until = self.read + (each.seen_ms + self.beacon.ttl_ms - self.chain_ms) / 1000
             url = direct_url(each) if via != "pipe" else ""
             if url:
-                found.append(Place(each.key, url, 0, share(each), until))
+                found.append(EndpointPlace(each.key, url, 0, share(each), until))
             if via != "direct":
                 pipe = f"pipe://{self.host.id}?service={number}&to={each.key.hex()}"
-                found.append(Place(each.key, pipe, _AFTER_DIRECT, share(each), until))
+                found.append(EndpointPlace(each.key, pipe, _AFTER_DIRECT, share(each), until))
         if not found:
             raise PlaceUnknown(
                 f"the endpoints of host {self.host.id} say nowhere to dial: their hints are absent or encrypted; "
@@ -367,7 +367,7 @@ class HostDirectory:
 
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
-    ) -> list[Place]:
+    ) -> list[EndpointPlace]:
         """Where `service` of the host is reached now, and nothing for a host that isn't there.
 
         Raises `RouteError` for a `via` that isn't in `VIA`, `HostUnusable`, and what reading raises.
@@ -389,7 +389,7 @@ class HostDirectory:
             number, _ = state.open_service(service)
         return [self._dialable_place(place) for place in state.places_of(number, via, self._clock())]
 
-    def _dialable_place(self, place: Place) -> Place:
+    def _dialable_place(self, place: EndpointPlace) -> EndpointPlace:
         """Pipes are dialled with our client where it can sign, else by what the environment says."""
         client = self._client
         if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
@@ -429,10 +429,13 @@ class HostDirectory:
         """Say once who can change the package that hosts are of; only to those who look where SUI is free."""
         package = chain.deployments.find(host_module.SCHEMA.package)
         told = package.id, package.policy, bool(chain.network.faucet)
-        if told in _told_upgradable or package.policy in (Policy.IMMUTABLE, Policy.DEPENDENCIES):
+        if told in _told_upgradable or package.policy in (
+            UpgradePolicy.IMMUTABLE,
+            UpgradePolicy.DEPENDENCIES,
+        ):
             return
         _told_upgradable.add(told)
-        if package.policy == Policy.UNKNOWN:
+        if package.policy == UpgradePolicy.UNKNOWN:
             what = "may be upgradable, which this node couldn't tell"
         else:
             what = f"can be upgraded ({package.policy})"
@@ -502,7 +505,7 @@ class _Environment:
 
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
-    ) -> list[Place]:
+    ) -> list[EndpointPlace]:
         """Return where a service of a host is dialled, by the directory of its network. Raise as
         `HostDirectory.places` does."""
         return await self.for_network(network).places(host_object, service, via)

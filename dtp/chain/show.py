@@ -22,17 +22,17 @@ from dtp.chain.values import Schema
 __all__ = [
     "FIRST_HEAD",
     "SCHEMA",
-    "Asked",
     "Collected",
     "Contributed",
-    "Kind",
-    "Migrated",
+    "EntryAsked",
+    "EntryKind",
     "ProducerCap",
     "Raised",
     "Returned",
     "Show",
     "ShowCreated",
     "ShowError",
+    "ShowMigrated",
     "ShowShare",
     "ShowState",
     "SlotsPosted",
@@ -53,7 +53,7 @@ class ShowState(IntEnum):
     ENDED = 2
 
 
-class Kind(IntEnum):
+class EntryKind(IntEnum):
     """What an entry of the audience line is."""
 
     TIP = 0
@@ -191,7 +191,7 @@ class Returned:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EntryAsked:
     """Event: a tip, a request or a question. `sealed` says that the text is for the producer alone."""
 
     show: str
@@ -222,7 +222,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Migrated:
+class ShowMigrated:
     """Event: a show was moved to another version of the package."""
 
     show: str
@@ -243,10 +243,10 @@ SCHEMA: Final = Schema(
         ShowStruct.STATE_CHANGED: StateChanged,
         ShowStruct.SLOTS_POSTED: SlotsPosted,
         ShowStruct.RETURNED: Returned,
-        ShowStruct.ASKED: Asked,
+        ShowStruct.ASKED: EntryAsked,
         ShowStruct.RAISED: Raised,
         ShowStruct.COLLECTED: Collected,
-        ShowStruct.MIGRATED: Migrated,
+        ShowStruct.MIGRATED: ShowMigrated,
     },
 )
 
@@ -390,7 +390,7 @@ def take_back(program: Program, show: ObjectLike, held: ObjectLike, *, coin: str
 def ask(
     program: Program,
     show: ObjectLike,
-    kind: Kind,
+    kind: EntryKind,
     payment: ObjectLike,
     text: bytes = b"",
     *,

@@ -12,12 +12,12 @@ import click
 
 import dtp
 from dtp.cli import output
-from dtp.cli.groups import Program
+from dtp.cli.groups import RootGroup
 from dtp.identity.private import keep_out_of_core_dumps
 
 
 @dataclass(frozen=True)
-class Row:
+class CommandRow:
     """A row of `COMMANDS`: where the command is (`module:attribute`), and its line in `dtp --help`."""
 
     target: str
@@ -25,42 +25,44 @@ class Row:
 
 
 COMMANDS = {
-    "account": Row("dtp.cli.account:account", "Your account: the devices that write for you."),
-    "call": Row("dtp.cli.calls:call", "Call people: audio and video, end to end."),
-    "card": Row("dtp.cli.cards:card", "Your account on the chain: devices, mailboxes, wallets."),
-    "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
-    "chain": Row("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),
-    "channel": Row("dtp.cli.channel:channel", "Payment channels: list, history, claim, close, watch."),
-    "chat": Row("dtp.cli.chat.command:chat", "Conversations of people and groups, in the terminal."),
-    "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
-    "dht": Row("dtp.cli.dht:dht", "Public facts among peers: put, get, provide, find."),
-    "find": Row("dtp.cli.peers:find", "Look for a peer on this network."),
-    "graph": Row("dtp.cli.graph.commands:graph", "Graphs in files: look, change, sync, serve."),
-    "group": Row("dtp.cli.message_groups:group", "Groups of people who write to each other."),
-    "host": Row("dtp.cli.hosts:host", "A host on chain: its services, prices, lists and heartbeats."),
-    "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
-    "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
-    "localnet": Row("dtp.cli.localnet:localnet", "Run a Sui-compatible network here, with a faucet."),
-    "login": Row("dtp.cli.login:login", "Names and passwords: serve, register, open, change."),
-    "mailbox": Row("dtp.cli.mailbox:mailbox", "A mailbox: sealed messages for those who are away."),
-    "message": Row("dtp.cli.messages:message", "Messages to people, sealed end to end."),
-    "move": Row("dtp.cli.move:move", "Compile, check, show and publish the Move packages."),
-    "node": Row("dtp.cli.node:node", "A node: found on the LAN, linked to others, serving by name."),
-    "pass": Row("dtp.cli.pass_:pass_group", "Subscriptions: plans, buying periods, giving them back."),
-    "peers": Row("dtp.cli.peers:peers", "List who is on this network."),
-    "ping": Row("dtp.cli.ping:ping", "Measure round trips to a peer."),
-    "post": Row("dtp.cli.posts:post", "Send sealed messages to a host through the chain, and answer them."),
-    "recv": Row("dtp.cli.transfer:recv", "Receive a file, or fetch one that a peer serves."),
-    "send": Row("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
-    "serve": Row("dtp.cli.serve:serve", "Serve an echo, files, programs or other sockets."),
-    "show": Row("dtp.cli.shows:show", "Live shows: broadcast, listen, play."),
-    "tip": Row("dtp.cli.tip:tip", "Tips that nobody can trace: lines, words, rewards."),
-    "topic": Row("dtp.cli.topic:topic", "Topics of the nodes around: publish, read."),
-    "wallet": Row("dtp.cli.wallet:wallet", "Accounts on Sui: what they have, and sending it."),
+    "account": CommandRow("dtp.cli.account:account", "Your account: the devices that write for you."),
+    "call": CommandRow("dtp.cli.calls:call", "Call people: audio and video, end to end."),
+    "card": CommandRow("dtp.cli.cards:card", "Your account on the chain: devices, mailboxes, wallets."),
+    "cat": CommandRow("dtp.cli.cat:cat", "Connect standard input and output to a service."),
+    "chain": CommandRow("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),
+    "channel": CommandRow("dtp.cli.channel:channel", "Payment channels: list, history, claim, close, watch."),
+    "chat": CommandRow("dtp.cli.chat.command:chat", "Conversations of people and groups, in the terminal."),
+    "demo": CommandRow("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
+    "dht": CommandRow("dtp.cli.dht:dht", "Public facts among peers: put, get, provide, find."),
+    "find": CommandRow("dtp.cli.peers:find", "Look for a peer on this network."),
+    "graph": CommandRow("dtp.cli.graph.commands:graph", "Graphs in files: look, change, sync, serve."),
+    "group": CommandRow("dtp.cli.message_groups:group", "Groups of people who write to each other."),
+    "host": CommandRow("dtp.cli.hosts:host", "A host on chain: its services, prices, lists and heartbeats."),
+    "id": CommandRow("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
+    "keygen": CommandRow("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
+    "localnet": CommandRow("dtp.cli.localnet:localnet", "Run a Sui-compatible network here, with a faucet."),
+    "login": CommandRow("dtp.cli.login:login", "Names and passwords: serve, register, open, change."),
+    "mailbox": CommandRow("dtp.cli.mailbox:mailbox", "A mailbox: sealed messages for those who are away."),
+    "message": CommandRow("dtp.cli.messages:message", "Messages to people, sealed end to end."),
+    "move": CommandRow("dtp.cli.move:move", "Compile, check, show and publish the Move packages."),
+    "node": CommandRow("dtp.cli.node:node", "A node: found on the LAN, linked to others, serving by name."),
+    "pass": CommandRow("dtp.cli.pass_:pass_group", "Subscriptions: plans, buying periods, giving them back."),
+    "peers": CommandRow("dtp.cli.peers:peers", "List who is on this network."),
+    "ping": CommandRow("dtp.cli.ping:ping", "Measure round trips to a peer."),
+    "post": CommandRow(
+        "dtp.cli.posts:post", "Send sealed messages to a host through the chain, and answer them."
+    ),
+    "recv": CommandRow("dtp.cli.transfer:recv", "Receive a file, or fetch one that a peer serves."),
+    "send": CommandRow("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
+    "serve": CommandRow("dtp.cli.serve:serve", "Serve an echo, files, programs or other sockets."),
+    "show": CommandRow("dtp.cli.shows:show", "Live shows: broadcast, listen, play."),
+    "tip": CommandRow("dtp.cli.tip:tip", "Tips that nobody can trace: lines, words, rewards."),
+    "topic": CommandRow("dtp.cli.topic:topic", "Topics of the nodes around: publish, read."),
+    "wallet": CommandRow("dtp.cli.wallet:wallet", "Accounts on Sui: what they have, and sending it."),
 }
 
 
-class Commands(Program):
+class DtpCommands(RootGroup):
     """The subcommands of `COMMANDS`."""
 
     program = "dtp"
@@ -91,7 +93,9 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=DtpCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp import config
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_note, print_result
 from dtp.errors import DtpError, LocalError
@@ -28,7 +28,7 @@ class AccountFileError(LocalError):
     code = "account-file"
 
 
-@click.group("account", cls=Group)
+@click.group("account", cls=CommandGroup)
 def account() -> None:
     """Your account: the devices that write for you.
 

@@ -10,7 +10,7 @@ import click
 
 from dtp.cli.account import account_file, card_path, load_account, read_card
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import print_record
 from dtp.cli.options import IdentitySource
 from dtp.errors import LocalError
@@ -33,7 +33,7 @@ class CardDiverged(LocalError):
     code = "card-diverged"
 
 
-@click.group("card", cls=Group)
+@click.group("card", cls=CommandGroup)
 def card() -> None:
     """Your account on the chain: devices, mailboxes and wallets that everybody can look up and check.
 
@@ -61,9 +61,9 @@ def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: 
         from dtp.chain import card as module
 
         directory = await module.find_directory(chain)
-        devices = tuple(module.Device(each.key, each.label.encode()) for each in ours.card.devices)
+        devices = tuple(module.PublishedDevice(each.key, each.label.encode()) for each in ours.card.devices)
         boxes = tuple(each.encode() for each in mailboxes)
-        contents = module.Contents(devices=devices, mailboxes=boxes, expires_ms=expires_ms)
+        contents = module.CardContents(devices=devices, mailboxes=boxes, expires_ms=expires_ms)
         found = await module.find_card(chain, directory, ours.card.account)
         sequence = 1 if found is None else found.sequence + 1
         said = module.Statement(directory, ours.card.account, ours.card.generation, sequence, contents)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, record_of, tell_history
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, inline, owner, table
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient, Followed
 
 
-@click.group("chain", cls=Group)
+@click.group("chain", cls=CommandGroup)
 def chain() -> None:
     """Look at a network: objects, events, the node."""
 

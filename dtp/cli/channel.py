@@ -24,7 +24,7 @@ from dtp.cli.channel_records import (
     summary_of,
     voucher_record,
 )
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import verbose_option
 from dtp.cli.output import NODE_AWAY, json_option, print_line, print_result
 from dtp.cli.show import amount, gas_text, money, table
@@ -57,7 +57,7 @@ class NoVoucher(ChainError):
     code = "no-voucher"
 
 
-@click.group("channel", cls=Group)
+@click.group("channel", cls=CommandGroup)
 def channel() -> None:
     """Payment channels: those you opened, and those that pay you.
 
@@ -141,7 +141,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
     """
 
     async def work(chain: ChainClient) -> None:
-        from dtp.chain.channel import State
+        from dtp.chain.channel import ChannelState
         from dtp.chain.model import canonical_id
         from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of, worthwhile
         from dtp.pay.server.cashier import Cashier, claiming
@@ -163,7 +163,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
                 lanes = claimable(view, clock.now_ms())
                 if wanted is None:
                     lanes = worthwhile(view, lanes, policy) or lanes
-                if not lanes or view.channel.state > State.CLOSING:
+                if not lanes or view.channel.state > ChannelState.CLOSING:
                     continue
                 gain = gain_of(view.channel, lanes)
                 gas = policy.gas_of(view, lanes)
@@ -302,10 +302,10 @@ async def _close(
     chain: ChainClient, store: Store, found: Channel, *, ask: bool, slack: str | None = None
 ) -> None:
     """Take the next step of closing a channel."""
-    from dtp.chain.channel import State
+    from dtp.chain.channel import ChannelState
     from dtp.pay.client.ends import close_further
 
-    if ask and found.state == State.OPEN:
+    if ask and found.state == ChannelState.OPEN:
         if await _close_with_server(chain, store, found, slack):
             return
         found = await _read(chain, found.id)  # its close may have been asked for there

@@ -66,11 +66,11 @@ def summary_of(
 
 def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
     """Until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
-    from dtp.chain.channel import State
+    from dtp.chain.channel import ChannelState
     from dtp.pay.client.budget import is_in_use, span
 
     until = found.claims_until_ms
-    if found.state == State.CLOSING:
+    if found.state == ChannelState.CLOSING:
         why = "the server may claim until then; then the next command finalizes it"
     elif is_in_use(stores.bought, found.id):
         why = "a program uses it"
@@ -158,12 +158,12 @@ def keyless_record(found: Channel) -> dict[str, Any]:
 
 
 def keyless_line(found: Channel) -> str:
-    from dtp.chain.channel import State
+    from dtp.chain.channel import ChannelState
 
     what = {
-        State.OPEN: f"asks for its close: the server may claim for {found.terms.claim_ms / 1000:,.0f} s then",
-        State.CLOSED: "brings back its storage deposit",
-    }.get(State(found.state), "brings it back when the time for claims is over")
+        ChannelState.OPEN: f"asks for its close: the server may claim for {found.terms.claim_ms / 1000:,.0f} s then",
+        ChannelState.CLOSED: "brings back its storage deposit",
+    }.get(ChannelState(found.state), "brings it back when the time for claims is over")
     return (
         f"{found.id}: {STATES[found.state]}, holds {money(found.balance, found.coin)}, and its key isn't in this "
         f"store; unless a program with another store uses it, 'dtp channel close {found.id}' {what}"

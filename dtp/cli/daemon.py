@@ -19,7 +19,7 @@ from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
 from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_places
-from dtp.cli.groups import Program
+from dtp.cli.groups import RootGroup
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon.config import values
 from dtp.daemon.config.load import load
@@ -65,7 +65,7 @@ EXIT_CODES: Mapping[int, str] = {
 }
 
 
-class Commands(Program):
+class DtpdCommands(RootGroup):
     """The commands of `dtpd`: mistakes in its file are said line by line."""
 
     program = "dtpd"
@@ -111,7 +111,9 @@ def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
         click.echo(f"dtpd: {count_of(many, 'mistake')}{not_done}", err=True)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=DtpdCommands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(dtp.__version__, prog_name="dtpd")
 def main() -> None:
     """Expose services of this machine to identities, and reach those of others at localhost:port.

@@ -26,7 +26,7 @@ from dtp.plurals import count_of
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class NotFound(LocalError):
+class RecordNotFound(LocalError):
     """Nobody in the DHT knows of it."""
 
     code = "not-found"
@@ -150,7 +150,7 @@ async def _get(dht: Dht, peer: PeerId, name: str) -> None:
     async with dht:
         found = await dht.get(peer, name)
         if found is None:
-            raise NotFound(f"nobody in the DHT knows of {name!r} of {peer}")
+            raise RecordNotFound(f"nobody in the DHT knows of {name!r} of {peer}")
         value = found.value.decode(errors="replace")
         record = {"peer": str(peer), "name": name, "sequence": found.sequence, "expires": found.expires}
         print_result(record | {"value": value, "hex": found.value.hex()}, value)
@@ -229,7 +229,7 @@ async def _find_peer(dht: Dht, peer: PeerId) -> None:
     async with dht:
         found = await dht.find(peer)
         if found is None:
-            raise NotFound(f"nobody in the DHT knows where {peer} is")
+            raise RecordNotFound(f"nobody in the DHT knows where {peer} is")
         _print_record(found)
 
 
@@ -237,7 +237,7 @@ async def _find_content(dht: Dht, content: bytes) -> None:
     async with dht:
         found = await dht.providers(content)
         if not found:
-            raise NotFound("nobody in the DHT is known to have it")
+            raise RecordNotFound("nobody in the DHT is known to have it")
         for each in found:
             _print_record(each)
 

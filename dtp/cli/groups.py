@@ -13,7 +13,7 @@ from dtp.cli import output
 from dtp.errors import DtpError
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group that answers an unknown command with those whose names are like it. Only newer versions of click do,
     and only for commands that are imported already."""
 
@@ -29,7 +29,7 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Program(Group):
+class RootGroup(CommandGroup):
     """All commands of a program: errors become a line and an exit code here, and nowhere else."""
 
     program: ClassVar[str]
@@ -39,7 +39,7 @@ class Program(Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
         output.say_in_any_encoding()
-        return output.said(lambda: super(Program, self).main(*args, **kwargs), self.program)
+        return output.said(lambda: super(RootGroup, self).main(*args, **kwargs), self.program)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit codes, since scripts need them."""

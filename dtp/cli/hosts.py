@@ -10,7 +10,7 @@ import click
 
 from dtp.cli import host_owner, host_plans, host_services
 from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
 from dtp.cli.output import print_line, print_result
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ROLES = ("active", "standby")
 
 
-@click.group("host", cls=Group)
+@click.group("host", cls=CommandGroup)
 def host() -> None:
     """A host on chain: who you are to clients, what your services cost, who may come in."""
 

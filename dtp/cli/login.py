@@ -12,7 +12,7 @@ import click
 
 from dtp.cli.account import load_account, save_account
 from dtp.cli.accounts import WalletOptions
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.listening import Listening, listening_options
 from dtp.cli.options import (
     IdentitySource,
@@ -26,7 +26,7 @@ from dtp.cli.output import json_option, print_note, print_result
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.selling import Sale
 from dtp.cli.serve import serve_services
-from dtp.cli.services import Service, ServiceDirectory
+from dtp.cli.services import NamedService, ServiceDirectory
 from dtp.config import data_dir
 from dtp.errors import LocalError
 from dtp.identity import Account as KeyAccount
@@ -52,7 +52,7 @@ _DAY = 86_400
 _CARD = "card"
 
 
-class Logins(Service):
+class Logins(NamedService):
     """Answers requests of who registers and logs in."""
 
     kind = "login"
@@ -66,7 +66,7 @@ class Logins(Service):
         await self._service.answer_stream(connection, stream)
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def login() -> None:
     """Names and passwords, for people who come with another wallet each time.
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from dtp.cli.accounts import WalletOptions
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.listening import Listening, listening_options
-from dtp.cli.mailbox_room import Room, room_options
+from dtp.cli.mailbox_room import RoomOffer, room_options
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.selling import Sale
 from dtp.cli.serve import serve_services
-from dtp.cli.services import Service, ServiceDirectory
+from dtp.cli.services import NamedService, ServiceDirectory
 from dtp.config import data_dir
 from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, open_store
 from dtp.messaging.mailbox.limits import DAY, MIB
@@ -27,7 +27,7 @@ from dtp.net.stream import Stream
 _FREE = Sale(None, None, None, None, (), None, False, None, None, WalletOptions(None, None, None, None))
 
 
-class Mailboxes(Service):
+class Mailboxes(NamedService):
     """Keeps envelopes for devices, and gives them to these alone."""
 
     kind = "mailbox"
@@ -41,7 +41,7 @@ class Mailboxes(Service):
         await self._mailbox.answer_stream(connection, stream)
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def mailbox() -> None:
     """Mailboxes: they keep sealed messages for devices that are away.
 
@@ -71,7 +71,7 @@ def serve(
     recipients: int,
     quota_mib: int,
     stamp_bits: int,
-    room: Room,
+    room: RoomOffer,
     listening: Listening,
 ) -> None:
     """Serve a mailbox, and print the address to put into cards. Ctrl-C ends it.
@@ -92,7 +92,7 @@ def serve(
     run(_serve(store or data_dir() / "mailbox.sqlite", room.limit(limits), room, listening))
 
 
-async def _serve(where: str | Path, limits: MailboxLimits, room: Room, listening: Listening) -> None:
+async def _serve(where: str | Path, limits: MailboxLimits, room: RoomOffer, listening: Listening) -> None:
     store = open_store(where, limits)
     made = Mailbox(store)
     service = Mailboxes(MAILBOX_SERVICE, made)

@@ -40,7 +40,7 @@ _network_option = click.option(
 
 
 @dataclass(frozen=True)
-class Room:
+class RoomOffer:
     """What room in a mailbox is sold for, as the command line has it."""
 
     price: str | None
@@ -123,7 +123,7 @@ def room_options(command: _Function) -> _Function:
         **options: Any,
     ) -> Any:
         account = WalletOptions(network, wallet, None, max_gas_price)
-        room = Room(price_mib_month, free_mib, grace_days, pay_listen, hint, host_id, account)
+        room = RoomOffer(price_mib_month, free_mib, grace_days, pay_listen, hint, host_id, account)
         return command(*args, room=room, **options)
 
     decorated: Any = with_room

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.messenger import WAIT, deliver, messenger_options, open_messenger
 from dtp.cli.output import print_line, print_result
 from dtp.cli.run import run
@@ -25,7 +25,7 @@ class NoGroup(LocalError):
     code = "no-group"
 
 
-@click.group("group", cls=Group)
+@click.group("group", cls=CommandGroup)
 def group() -> None:
     """Groups of people who write to each other, sealed end to end. Administrators add and remove."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.mailbox_room import rent
 from dtp.cli.message_devices import COMMANDS
 from dtp.cli.messenger import (
@@ -38,7 +38,7 @@ from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def message() -> None:
     """Messages to people, sealed end to end, through mailboxes that know neither sender nor content.
 

@@ -14,7 +14,7 @@ from dtp.chain import packages
 from dtp.chain.packages.deployments import known_deployments
 from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.move_build import Checkout, CompileError
 from dtp.cli.output import console, json_option, print_error, print_result, wants_json
 from dtp.cli.publish import migrate, publish, restrict, upgrade, use
@@ -34,7 +34,7 @@ _install_option = click.option(
 _packages_argument = click.argument("names", nargs=-1, metavar="[PACKAGE]...")
 
 
-@click.group("move", cls=Group)
+@click.group("move", cls=CommandGroup)
 def move() -> None:
     """Compile, check and show the Move packages.
 

@@ -54,7 +54,7 @@ class BuildError(LocalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PackageFinding:
     """Something that `dtp move check` found: in which file (relative to the checkout), what, and what to do."""
 
     file: str
@@ -218,10 +218,12 @@ def run_tests(checkout: Checkout, name: str) -> tuple[bool, str]:
     return answer["passed"], _COLOURS.sub("", answer["output"])
 
 
-def check_package(checkout: Checkout, name: str) -> list[Finding]:
+def check_package(checkout: Checkout, name: str) -> list[PackageFinding]:
     """Everything that is wrong with one package. Raises what `run_builder` raises."""
     package, warnings = compile_package(checkout, name)
-    warned = [Finding(f"move/{name}", f"the compiler warns: {warnings}", "mend it")] if warnings else []
+    warned = (
+        [PackageFinding(f"move/{name}", f"the compiler warns: {warnings}", "mend it")] if warnings else []
+    )
     return [
         *warned,
         *_stale(checkout, package),
@@ -237,10 +239,13 @@ def check_examples(checkout: Checkout) -> None:
         run_builder(checkout, op="build", package=f"examples/{manifest.parent.name}")
 
 
-def check_format(checkout: Checkout) -> list[Finding]:
+def check_format(checkout: Checkout) -> list[PackageFinding]:
     """Files that the formatter would change."""
     answer = run_builder(checkout, op="format", write=False)
-    return [Finding(f"move/{file}", "isn't formatted", "run `dtp move format`") for file in answer["changed"]]
+    return [
+        PackageFinding(f"move/{file}", "isn't formatted", "run `dtp move format`")
+        for file in answer["changed"]
+    ]
 
 
 def format_sources(checkout: Checkout) -> list[str]:
@@ -252,16 +257,16 @@ def _relative(checkout: Checkout, path: Path) -> str:
     return path.relative_to(checkout.root).as_posix()
 
 
-def _stale(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+def _stale(checkout: Checkout, package: MovePackage) -> Iterator[PackageFinding]:
     remedy = "run `dtp move build`"
     path = checkout.compiled_path(package.name)
     if not path.exists():
-        yield Finding(_relative(checkout, path), "is missing", remedy)
+        yield PackageFinding(_relative(checkout, path), "is missing", remedy)
     elif path.read_text(encoding="utf-8") != render(package):
-        yield Finding(_relative(checkout, path), f"is stale: {_difference(path, package)}", remedy)
+        yield PackageFinding(_relative(checkout, path), f"is stale: {_difference(path, package)}", remedy)
     folder = checkout.bindings_path(package.name)
     if {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")} != names_files(package):
-        yield Finding(_relative(checkout, folder), "isn't what the bytecode gives", remedy)
+        yield PackageFinding(_relative(checkout, folder), "isn't what the bytecode gives", remedy)
 
 
 def _difference(path: Path, package: MovePackage) -> str:
@@ -283,7 +288,7 @@ def _difference(path: Path, package: MovePackage) -> str:
 _PUBLIC = re.compile(r"^\s*public (?:entry )?(?:fun|struct|enum|macro fun) (\w+)|^entry fun (\w+)")
 
 
-def _undocumented(checkout: Checkout, name: str) -> Iterator[Finding]:
+def _undocumented(checkout: Checkout, name: str) -> Iterator[PackageFinding]:
     """Public items without a doc comment right above (attributes may stand between)."""
     for path in sorted((checkout.move / name).glob("sources/**/*.move")):
         above = ""
@@ -292,7 +297,7 @@ def _undocumented(checkout: Checkout, name: str) -> Iterator[Finding]:
             found = _PUBLIC.match(line)
             if found and not test_only and not above.startswith("///"):
                 item = found[1] or found[2]
-                yield Finding(
+                yield PackageFinding(
                     f"{_relative(checkout, path)}:{number}",
                     f"{item} has no doc comment",
                     "say what it does with ///",
@@ -309,7 +314,7 @@ def aborts_cell(module: str, aborts: tuple[str, ...]) -> str:
     return ", ".join(f"`{name.removeprefix(module + '::')}`" for name in aborts) or "never"
 
 
-def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[PackageFinding]:
     """Public functions that the table in `move/README.md` doesn't have, or has with other aborts."""
     readme = checkout.move / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -324,10 +329,10 @@ def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
                 problem = f"says something else than the bytecode about how {title} aborts"
             else:
                 continue
-            yield Finding(_relative(checkout, readme), problem, f"end the row with: {cell}")
+            yield PackageFinding(_relative(checkout, readme), problem, f"end the row with: {cell}")
 
 
-def _untested(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
+def _untested(checkout: Checkout, package: MovePackage) -> Iterator[PackageFinding]:
     """Errors without a failing test that is named after them."""
     tests = "\n".join(
         path.read_text(encoding="utf-8")
@@ -338,7 +343,7 @@ def _untested(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
             name = re.sub(r"(?<!^)(?=[A-Z])", "_", error.name[1:]).lower()
             wanted = rf"abort_code = {shown.module}::{error.name}\)\]\s*fun {name}\("
             if not re.search(wanted, tests):
-                yield Finding(
+                yield PackageFinding(
                     f"move/{package.name}/tests",
                     f"no failing test `{name}` for {shown.module}::{error.name}",
                     "write the test that is refused so",

@@ -32,7 +32,7 @@ from dtp.chain import (
     show,
 )
 from dtp.chain.model import GasUsed, format_amount
-from dtp.cli.move_build import BuildError, Checkout, Finding
+from dtp.cli.move_build import BuildError, Checkout, PackageFinding
 from dtp.identity.card import account_id, rotation_message
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.transaction import MoveCall
@@ -47,7 +47,7 @@ _TERMS: Final = host.Terms(price_request=1000, min_deposit=1000, idle_ms=3_600_0
 
 
 @dataclass(frozen=True)
-class Row:
+class GasRow:
     """A transaction: the functions of ours that it calls, what is special about it, and what it cost."""
 
     functions: tuple[str, ...]
@@ -64,7 +64,7 @@ class _Play:
     lane: KeySigner
     advance: Callable[[int], None]
     now_ms: Callable[[], int]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[GasRow] = field(default_factory=list)
     host: str = ""
     beacon: str = ""
     cap: str = ""
@@ -78,7 +78,7 @@ class _Play:
             for each in program.commands(chain.deployments.package_id)
             if isinstance(each, MoveCall)
         ]
-        self.rows.append(Row(tuple(dict.fromkeys(calls)), note, executed.gas))
+        self.rows.append(GasRow(tuple(dict.fromkeys(calls)), note, executed.gas))
         return executed
 
     async def call_function(
@@ -129,7 +129,7 @@ class _Play:
         return found.services[1].terms.revision
 
 
-def measure() -> list[Row]:
+def measure() -> list[GasRow]:
     """Return all rows, in the order of the play. Takes some seconds; nothing leaves this process but to its own
     port."""
     import asyncio
@@ -148,7 +148,7 @@ def measure() -> list[Row]:
 
 async def _play(
     url: str, signers: list[KeySigner], advance: Callable[[int], None], now_ms: Callable[[], int]
-) -> list[Row]:
+) -> list[GasRow]:
     network = Network("gas", (url,))
     async with ChainClient(network, signers[0], deployments=None) as owner:
         published = [(name, (await publish(owner, name))[1]) for name in packages.available()]
@@ -156,7 +156,7 @@ async def _play(
             play = _Play(owner, client, signers[2], advance, now_ms)
             for name, executed in published:
                 assert executed is not None, "nothing was there before"
-                play.rows.append(Row((), f"publishing `{name}`", executed.gas))
+                play.rows.append(GasRow((), f"publishing `{name}`", executed.gas))
             await _host(play)
             await _passes(play)
             await _channels(play)
@@ -361,8 +361,8 @@ async def _cards(play: _Play) -> None:
     next_key, next_recovery = (KeySigner(Scheme.ED25519, bytes([number]) * 32) for number in (7, 8))
     first = (key.public_key, recovery.public_key)
     directory, account = await card.find_directory(chain), account_id(*first)
-    devices = tuple(card.Device(bytes([number]) * 32, b"laptop") for number in (10, 12))
-    contents = card.Contents(b"e" * 32, b"p" * 32, devices, (b"dtp+tcp://203.0.113.7:9000/mail",))
+    devices = tuple(card.PublishedDevice(bytes([number]) * 32, b"laptop") for number in (10, 12))
+    contents = card.CardContents(b"e" * 32, b"p" * 32, devices, (b"dtp+tcp://203.0.113.7:9000/mail",))
 
     async def found() -> card.PublishedCard:
         made = await card.find_card(chain, directory, account)
@@ -430,7 +430,7 @@ async def _shows(play: _Play) -> None:
     await play.call_function(producer, show.set_hint, *ours, "dtp://radio")
     program = Program()
     (tip,) = program.split(program.gas, [100])
-    show.ask(program, radio.show, show.Kind.REQUEST, tip, b"?" * 140)
+    show.ask(program, radio.show, show.EntryKind.REQUEST, tip, b"?" * 140)
     await play.execute_noted(listener, program, "140 bytes")
     program = Program()
     (more,) = program.split(program.gas, [5])
@@ -464,7 +464,7 @@ async def _end_of_host(play: _Play) -> None:
 # ------------------------------------------------------------------------------------------------------- the table
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[GasRow]) -> str:
     """Return the rows as Markdown; what was played again, to get somewhere, has no row of its own."""
     lines = [
         "| transaction | | computation | storage | rebate | in all, SUI |",
@@ -486,7 +486,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def without_row(readme: str, rows: list[Row]) -> list[str]:
+def without_row(readme: str, rows: list[GasRow]) -> list[str]:
     """Return the functions that the README lists as more than reading, and that no transaction calls.
 
     What moves an object of an older version on has none to move, where all is of the version that ships.
@@ -497,7 +497,7 @@ def without_row(readme: str, rows: list[Row]) -> list[str]:
     return [name for name in dict.fromkeys(listed) if name not in called]
 
 
-def renewed(readme: str, rows: list[Row]) -> str:
+def renewed(readme: str, rows: list[GasRow]) -> str:
     """Return the README with the table between its marks. Raises `BuildError` when they are missing."""
     head, found, rest = readme.partition(BEGIN)
     _, ended, tail = rest.partition(END)
@@ -506,19 +506,21 @@ def renewed(readme: str, rows: list[Row]) -> str:
     return f"{head}{BEGIN}\n\n{table(rows)}\n\n{END}{tail}"
 
 
-def check(checkout: Checkout, rows: list[Row]) -> list[Finding]:
+def check(checkout: Checkout, rows: list[GasRow]) -> list[PackageFinding]:
     """Return what is wrong with the table in `move/README.md`."""
     text = (checkout.root / README).read_text(encoding="utf-8")
     found = [
-        Finding(README, f"`{name}` has no gas", "add it to the play in dtp/cli/move_gas.py")
+        PackageFinding(README, f"`{name}` has no gas", "add it to the play in dtp/cli/move_gas.py")
         for name in without_row(text, rows)
     ]
     if text != renewed(text, rows):
-        found.append(Finding(README, "the gas table isn't what the functions cost", "run `dtp move gas`"))
+        found.append(
+            PackageFinding(README, "the gas table isn't what the functions cost", "run `dtp move gas`")
+        )
     return found
 
 
-def write(checkout: Checkout, rows: list[Row]) -> bool:
+def write(checkout: Checkout, rows: list[GasRow]) -> bool:
     """Renew the table in `move/README.md`; whether that changed anything."""
     path = checkout.root / README
     text = path.read_text(encoding="utf-8")

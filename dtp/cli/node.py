@@ -24,7 +24,7 @@ from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import console, json_option, print_line, print_result, printable, wants_json
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
-from dtp.cli.services import KINDS, Service, ServiceDirectory, make
+from dtp.cli.services import KINDS, NamedService, ServiceDirectory, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Handler
 from dtp.node.node import Node
@@ -120,7 +120,7 @@ def node(
     run(_stay(made, services, until_eof))
 
 
-def _handlers(services: list[Service]) -> dict[str, Handler]:
+def _handlers(services: list[NamedService]) -> dict[str, Handler]:
     """Return what the listener calls for each name; for any name where a service has names below its own."""
     if not services:
         return {}
@@ -136,7 +136,7 @@ def _handlers(services: list[Service]) -> dict[str, Handler]:
     return dict.fromkeys(names, serve)
 
 
-async def _stay(node: Node, services: list[Service], until_eof: bool) -> None:
+async def _stay(node: Node, services: list[NamedService], until_eof: bool) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if until_eof:

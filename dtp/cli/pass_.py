@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of, tell_history
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.output import print_result
 from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import money, table
@@ -27,7 +27,7 @@ class NoPlan(ChainError):
     code = "no-plan"
 
 
-@click.group("pass", cls=Group)
+@click.group("pass", cls=CommandGroup)
 def pass_group() -> None:
     """Subscriptions: plans that hosts sell, and the passes that you hold."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, tell_history
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, address_argument
 from dtp.cli.output import print_line, print_result, wants_json
 from dtp.errors import ConfigError
@@ -29,7 +29,7 @@ identity_option = click.option(
 )
 
 
-@click.group("post", cls=Group)
+@click.group("post", cls=CommandGroup)
 def post() -> None:
     """Messages to a host through the chain: sealed, paid for, and answered the same way."""
 

@@ -146,11 +146,11 @@ def restrict(name: str, policy: str | None, account: WalletOptions) -> None:
         raise click.UsageError("say --immutable, --dependencies-only or --additive")
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.upgrades import Policy
+        from dtp.chain.packages.upgrades import UpgradePolicy
         from dtp.chain.packages.upgrades import restrict as restrict_upgrades
 
         deployment = chain.deployments.find(name)
-        executed = await restrict_upgrades(chain, deployment, Policy(policy))
+        executed = await restrict_upgrades(chain, deployment, UpgradePolicy(policy))
         return {"package": name, "id": deployment.id, "policy": policy, **executed_record(executed)}
 
     record = account.run_connected(work)

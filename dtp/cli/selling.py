@@ -14,7 +14,7 @@ import click
 from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.output import print_line, print_note
-from dtp.cli.services import Service, ServiceDirectory
+from dtp.cli.services import NamedService, ServiceDirectory
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.plurals import count_of
@@ -189,7 +189,7 @@ def maker_of_hosts(listening: Listening, sale: Sale) -> str | None:
     return account if has_made_hosts(account) else None
 
 
-async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) -> None:
+async def tell_if_sold(services: Sequence[NamedService], account: str, sale: Sale) -> None:
     """Say of services that are given away that a host that `account` has made from here sells them."""
     from dtp.chain import host as module
     from dtp.chain.resolver import service_number
@@ -216,7 +216,7 @@ async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) ->
 
 async def serve_for_money(
     directory: ServiceDirectory,
-    service: Service,
+    service: NamedService,
     listening: Listening,
     sale: Sale,
     stop: asyncio.Event,

@@ -14,7 +14,7 @@ from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.selling import Sale, maker_of_hosts, selling_options, serve_for_money, tell_if_sold
-from dtp.cli.services import KINDS, Service, ServiceDirectory, make
+from dtp.cli.services import KINDS, NamedService, ServiceDirectory, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Refuse, Request
 from dtp.peers.nearby import answering, wants_lan
@@ -94,7 +94,7 @@ def serve(
 
 async def serve_services(
     directory: ServiceDirectory,
-    services: list[Service],
+    services: list[NamedService],
     sale: Sale,
     listening: Listening,
     announce: bool | None,
@@ -146,7 +146,7 @@ async def serve_services(
 
 
 @contextlib.asynccontextmanager
-async def _looking(services: list[Service], maker: str | None, sale: Sale) -> AsyncIterator[None]:
+async def _looking(services: list[NamedService], maker: str | None, sale: Sale) -> AsyncIterator[None]:
     """Look beside whether `maker` sells what is given away: a chain that is away must not keep anybody waiting.
 
     At an end in order it is waited for, a few seconds at most, or who serves for a moment would never hear it.
@@ -164,7 +164,7 @@ async def _looking(services: list[Service], maker: str | None, sale: Sale) -> As
 
 @contextlib.asynccontextmanager
 async def _on_lan(
-    listening: Listening, listener: Listener, services: list[Service], announce: bool | None
+    listening: Listening, listener: Listener, services: list[NamedService], announce: bool | None
 ) -> AsyncIterator[None]:
     if announce is None or not wants_lan():
         yield

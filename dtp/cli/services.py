@@ -39,7 +39,7 @@ _HOST_PORT = re.compile(
 CANT_SERVE = 1
 
 
-class Service:
+class NamedService:
     """A named service. `name` is without what comes below it, such as the path of a file."""
 
     kind: str
@@ -58,7 +58,7 @@ class Service:
         raise NotImplementedError
 
 
-class Echo(Service):
+class EchoService(NamedService):
     """Sends back what it gets."""
 
     kind = "echo"
@@ -68,7 +68,7 @@ class Echo(Service):
         await copy(stream, stream)
 
 
-class Files(Service):
+class FileService(NamedService):
     """Gives files out of a folder, or one file."""
 
     kind = "file"
@@ -108,7 +108,7 @@ class Files(Service):
         )
 
 
-class Site(Files):
+class SiteService(FileService):
     """A folder as a website, and its files for `dtp recv`: by what the client says first."""
 
     kind = "http"
@@ -123,7 +123,7 @@ class Site(Files):
             await super().serve_stream(connection, again, below)
 
 
-class Exec(Service):
+class ExecService(NamedService):
     """Runs a program for each stream: what comes is its input, its output goes back.
 
     An exit status other than 0 closes the connection with it as the code, or resets the stream with it where the
@@ -222,7 +222,7 @@ async def _drop(stdout: asyncio.StreamReader | None) -> None:
         pass
 
 
-class Forward(Service):
+class ForwardService(NamedService):
     """Passes each stream on to a TCP or Unix socket."""
 
     kind = "forward"
@@ -267,7 +267,7 @@ async def fail(connection: Connection, stream: Stream, code: int, reason: str) -
         await connection.close(code, reason)
 
 
-class Relaying(Service):
+class RelayService(NamedService):
     """Relays between peers that can't dial each other; it sees who talks with whom, and ciphertext."""
 
     kind = "relay"
@@ -284,17 +284,17 @@ class Relaying(Service):
 
 
 #: Option of `dtp serve` -> what it makes, and the name of the service where none is given.
-KINDS: Mapping[str, tuple[type[Service], str]] = {
-    "echo": (Echo, "echo"),
-    "file": (Files, "files"),
-    "exec": (Exec, "exec"),
-    "forward": (Forward, "forward"),
-    "http": (Site, "site"),
-    "relay": (Relaying, "dtp.relay"),
+KINDS: Mapping[str, tuple[type[NamedService], str]] = {
+    "echo": (EchoService, "echo"),
+    "file": (FileService, "files"),
+    "exec": (ExecService, "exec"),
+    "forward": (ForwardService, "forward"),
+    "http": (SiteService, "site"),
+    "relay": (RelayService, "dtp.relay"),
 }
 
 
-def make(kind: str, text: str) -> Service:
+def make(kind: str, text: str) -> NamedService:
     """Return the service that an option of `KINDS` with the value `text` ([NAME=]VALUE) means. `click.UsageError`."""
     service, name = KINDS[kind]
     match = _NAMED.fullmatch(text)
@@ -304,13 +304,13 @@ def make(kind: str, text: str) -> Service:
 class ServiceDirectory:
     """The services of one listener by name; the first is also the default one, ""."""
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, services: list[NamedService]) -> None:
         self._by_name = {service.name: service for service in services}
         if len(self._by_name) < len(services):
             raise click.UsageError("two services have one name; name them: --exec NAME=COMMAND")
         self._default = services[0]
 
-    def find_service(self, name: str) -> tuple[Service, str] | None:
+    def find_service(self, name: str) -> tuple[NamedService, str] | None:
         """Return the service that `name` means and what of the name is below it; None if there is none."""
         if not name:
             return self._default, ""
@@ -336,14 +336,14 @@ class ServiceDirectory:
     async def describe_file(self, connection: Connection, name: str) -> None:
         """Answer who asks about a file of a service of ours; nothing else is told."""
         found = self.find_service(name)
-        if found is None or not isinstance(found[0], Files):
+        if found is None or not isinstance(found[0], FileService):
             await connection.close(CANT_SERVE, "nothing is told of this service")
             return
         with contextlib.suppress(DtpError):  # the peer was told
             await found[0].describe_file(await connection.accept_stream(), found[1])
 
     async def _serve_stream(
-        self, service: Service, below: str, connection: Connection, stream: Stream
+        self, service: NamedService, below: str, connection: Connection, stream: Stream
     ) -> None:
         try:
             await service.serve_stream(connection, stream, below)
@@ -352,7 +352,7 @@ class ServiceDirectory:
             print_failed(service, connection, error)
 
 
-def print_failed(service: Service, connection: Connection, error: DtpError | OSError) -> None:
+def print_failed(service: NamedService, connection: Connection, error: DtpError | OSError) -> None:
     """Say that a stream was not served to its end; not worth a word when the peer has left."""
     if not connection.closed:
         print_line(

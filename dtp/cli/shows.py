@@ -29,7 +29,7 @@ from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
 from dtp.cli.accounts import WalletOptions
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import (
     OutputError,
@@ -75,7 +75,7 @@ _SAY_WHY = 5.0
 _OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
 
 
-@click.group("show", cls=Group)
+@click.group("show", cls=CommandGroup)
 def show() -> None:
     """Shows: live to anyone, authentic, passed on by those who listen."""
 

@@ -235,9 +235,9 @@ def buy(show_id: str, most: str | None, coin: str | None, account: WalletOptions
 @account_options
 def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, account: WalletOptions) -> None:
     """Give the producer AMOUNT, with a message or without."""
-    from dtp.chain.show import Kind
+    from dtp.chain.show import EntryKind
 
-    _ask(account, show_id, Kind.TIP, amount, text, sealed, _paid_in(coin))
+    _ask(account, show_id, EntryKind.TIP, amount, text, sealed, _paid_in(coin))
 
 
 @click.command()
@@ -263,14 +263,22 @@ def ask(
 ) -> None:
     """Ask the producer something, or request it: it is seen sooner for more money."""
     from dtp.broadcast.money import shows
-    from dtp.chain.show import Kind
+    from dtp.chain.show import EntryKind
     from dtp.chain.wallet import parse_amount
 
     paid_in = _paid_in(coin)
     if number is None:
         if not text:
             raise click.UsageError("there is nothing to ask: give a TEXT, or --raise NUMBER")
-        _ask(account, show_id, Kind.REQUEST if request else Kind.QUESTION, amount, text, sealed, paid_in)
+        _ask(
+            account,
+            show_id,
+            EntryKind.REQUEST if request else EntryKind.QUESTION,
+            amount,
+            text,
+            sealed,
+            paid_in,
+        )
         return
     units = None if amount is None else parse_amount(amount, paid_in)
 
@@ -487,9 +495,9 @@ _KINDS = ("tip", "request", "question")
 
 
 def _take(line: AudienceLine, event: object) -> Entry | None:
-    from dtp.chain.show import Asked, Raised
+    from dtp.chain.show import EntryAsked, Raised
 
-    if isinstance(event, Asked):
+    if isinstance(event, EntryAsked):
         return line.asked(event)
     return line.raised(event) if isinstance(event, Raised) else None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_note, print_result
 from dtp.cli.posts import identity_option, load_identity
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _DAY_MS = 86_400_000
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def tip() -> None:
     """Tips that nobody can trace: lines that take them, words to come back with, rewards.
 

@@ -16,7 +16,7 @@ from dtp.cli.accounts import (
     wallet_path,
     wallets_dir,
 )
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
 from dtp.cli.output import json_option, print_result
@@ -28,7 +28,7 @@ from dtp.identity.private import make_private_folder
 _SCHEMES = ("ed25519", "secp256k1", "secp256r1")
 
 
-@click.group("wallet", cls=Group)
+@click.group("wallet", cls=CommandGroup)
 def wallet() -> None:
     """Accounts on Sui: make and list them, ask what they have, send it.
 

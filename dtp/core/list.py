@@ -30,7 +30,7 @@ class Element(NamedTuple):
     number: int
 
 
-class Standing(NamedTuple):
+class ElementState(NamedTuple):
     """Where an element is, and what says so of its place and its value: its insertion, a move or an assignment."""
 
     position: int
@@ -92,7 +92,7 @@ class ListHandle(SequenceHandle):
         self._done(lib.dtp_list_identify(self._text, _position(position), found))
         return Element(self._agent_name(found.agent), int(found.seq))
 
-    def look_for(self, element: Element) -> Standing | None:
+    def look_for(self, element: Element) -> ElementState | None:
         """Return where an element stands and what says so; None for one that is deleted, or not here."""
         agent = lib.dtp_text_agent_find(self._text, element.agent, len(element.agent))
         if agent < 0:
@@ -103,7 +103,7 @@ class ListHandle(SequenceHandle):
             return None
         self._done(code)
         place, value = found.place, found.value
-        return Standing(
+        return ElementState(
             int(found.position),
             Element(self._agent_name(place.agent), int(place.seq)),
             Element(self._agent_name(value.agent), int(value.seq)),

@@ -36,7 +36,7 @@ class Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-class Outgoing:
+class OutgoingFile:
     """A file to send. Owns the descriptor; `close` it."""
 
     def __init__(self, descriptor: int, name: str) -> None:
@@ -124,7 +124,7 @@ def _same_size(path: Path, info: FileInfo, *, overwrite: bool) -> os.stat_result
     return None
 
 
-class Incoming:
+class IncomingFile:
     """A file that comes, for `folder / name`. Holds a lock on `NAME.part`; `close` it.
 
     `have` bytes are here already: the beginning in `NAME.part`, or with `complete` a whole file of the same size

@@ -28,7 +28,7 @@ from dtp.files.errors import (
     TransferRefused,
 )
 from dtp.files.names import check_name, check_path, open_below, open_regular
-from dtp.files.store import CHUNK, MAX_PIECES, Incoming, Outgoing
+from dtp.files.store import CHUNK, MAX_PIECES, IncomingFile, OutgoingFile
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import StreamReset
@@ -98,7 +98,7 @@ async def send_file(
         name = check_name(path.name if name is None else name)
     except NameRefused as error:
         raise FileProblem(f"{error}; send it under another name") from None
-    with contextlib.closing(Outgoing(open_regular(path), name)) as file, _Threads() as threads:
+    with contextlib.closing(OutgoingFile(open_regular(path), name)) as file, _Threads() as threads:
         stream = await connection.open_stream()
         async with _ending(stream):
             await _say(stream, m.Put(file.info))
@@ -117,7 +117,7 @@ async def serve_file(
         wanted = await _hear(stream, m.Get)
         check_path(wanted.name)
         path = "/".join(part for part in (below, wanted.name) if part)
-        with contextlib.closing(Outgoing(*open_below(Path(root), path))) as file, _Threads() as threads:
+        with contextlib.closing(OutgoingFile(*open_below(Path(root), path))) as file, _Threads() as threads:
             check_name(file.info.name)
             await _say(stream, m.Offer(file.info))
             return await _Sending(stream, file, threads, progress).send_file()
@@ -130,7 +130,7 @@ async def tell_file(stream: Stream, root: str | os.PathLike[str], below: str = "
         wanted = await _hear(stream, m.Get)
         check_path(wanted.name)
         path = "/".join(part for part in (below, wanted.name) if part)
-        with contextlib.closing(Outgoing(*open_below(Path(root), path))) as file:
+        with contextlib.closing(OutgoingFile(*open_below(Path(root), path))) as file:
             check_name(file.info.name)
             await _say(stream, m.Offer(file.info))
             return file.info
@@ -200,7 +200,7 @@ class _Sending:
     """The sender's part, from the receiver's `accept` on."""
 
     def __init__(
-        self, stream: Stream, file: Outgoing, threads: _Threads, progress: OnProgress | None
+        self, stream: Stream, file: OutgoingFile, threads: _Threads, progress: OnProgress | None
     ) -> None:
         self._stream, self._file, self._threads, self._progress = stream, file, threads, progress
 
@@ -273,7 +273,7 @@ async def _receive(
     report = progress or (lambda _: None)
 
     try:
-        made = Incoming(folder, name or info.name, info, overwrite=overwrite)
+        made = IncomingFile(folder, name or info.name, info, overwrite=overwrite)
         with contextlib.closing(made) as file, _Threads() as threads:
             have = await _check_what_is_here(file, threads, report)
             await _say(stream, m.Accept(have, file.hash.digest()))
@@ -300,7 +300,7 @@ async def _receive(
     return Received(file.path, info, digest, begin)
 
 
-async def _check_what_is_here(file: Incoming, threads: _Threads, report: OnProgress) -> int:
+async def _check_what_is_here(file: IncomingFile, threads: _Threads, report: OnProgress) -> int:
     """Hash the bytes that an earlier transfer left; how many they are."""
     have = 0
     while have < file.have:
@@ -310,7 +310,7 @@ async def _check_what_is_here(file: Incoming, threads: _Threads, report: OnProgr
 
 
 async def _receive_bytes(
-    stream: Stream, file: Incoming, threads: _Threads, begin: int, report: OnProgress
+    stream: Stream, file: IncomingFile, threads: _Threads, begin: int, report: OnProgress
 ) -> None:
     """Have threads write and hash what came, in large pieces, while more comes in."""
     info, at = file.info, begin
@@ -418,7 +418,7 @@ class _Threads:
         """Begin `function(*arguments)` in the hash's thread."""
         return self._hash.submit(function, *arguments)
 
-    def write_all(self, file: Incoming, pieces: list[bytes]) -> None:
+    def write_all(self, file: IncomingFile, pieces: list[bytes]) -> None:
         """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
         if pieces:
             self.run_on_disk(file.write_pieces, pieces)

@@ -26,7 +26,7 @@ from dtp.localnet.limits import (
     MAX_TYPE_DEPTH,
 )
 from dtp.localnet.model import ObjectRecord, TransactionRejected
-from dtp.localnet.outcome import Deleted, InputObject
+from dtp.localnet.outcome import DeletedInput, InputObject
 from dtp.localnet.store import Removed
 from dtp.sui.bcs import BcsError
 from dtp.sui.names import TypeTag
@@ -349,7 +349,7 @@ def _shared(
         if gone is None or not gone.shared:
             raise _reject("ObjectNotFound", f"there is no shared object {_hex(arg.id)}", arg.id)
         # Consensus would have ordered the transaction behind the deletion: it runs, and fails.
-        admitted.ended.append(Deleted(arg.id, gone.version, mutable))
+        admitted.ended.append(DeletedInput(arg.id, gone.version, mutable))
         return None
     match record.owner:
         case Shared(version):

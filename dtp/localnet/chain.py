@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
-from dtp.localnet.engine import ChainState, Engine, TransactionOutcome
+from dtp.localnet.engine import ChainState, MoveEngine, TransactionOutcome
 from dtp.localnet.limits import DEFAULT_REFERENCE_GAS_PRICE, PROTOCOL_VERSION
 from dtp.localnet.model import (
     BalanceChange,
@@ -96,7 +96,7 @@ class Chain:
 
     def __init__(self, store: ChainStore, account: bytes, seed: bytes, genesis_time_ms: int) -> None:
         self.store = store
-        self.engine = Engine(store.find_live)
+        self.engine = MoveEngine(store.find_live)
         if store.fresh:
             self._write_genesis(account, seed, genesis_time_ms)
         else:

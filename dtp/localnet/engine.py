@@ -1,7 +1,7 @@
 """Executes one transaction against the chain's objects and says what it does. Stores nothing.
 
-`Engine.execute_transaction` takes a transaction whose inputs were admitted (`dtp.localnet.admission`) and gives an
-`Outcome`; the caller keeps it (`Engine.keep_packages`) or throws it away (`Engine.discard_packages`).
+`MoveEngine.execute_transaction` takes a transaction whose inputs were admitted (`dtp.localnet.admission`) and returns
+a `TransactionOutcome`; the caller keeps it (`keep_packages`) or throws it away (`discard_packages`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dtp.localnet.gas import computation_cost, object_size
 from dtp.localnet.limits import READ_COST_PER_BYTE, RECEIVER_COST
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.outcome import (
-    Deleted,
+    DeletedInput,
     GasPayment,
     InputObject,
     Writes,
@@ -35,7 +35,7 @@ from dtp.localnet.places import ArgumentPlaces, PureSource, ReceivingSource, Sou
 from dtp.localnet.programmable import Interpreter, Trace
 from dtp.localnet.vm import (
     VM,
-    Event,
+    EmittedEvent,
     ExecutionFailure,
     GasMeter,
     ObjectRuntime,
@@ -61,7 +61,7 @@ from dtp.sui.objects import (
 )
 from dtp.sui.transaction import ProgrammableTransaction, Pure, ReceivingInput, TransactionData
 
-__all__ = ["Admitted", "ChainState", "Engine", "TransactionOutcome"]
+__all__ = ["Admitted", "ChainState", "MoveEngine", "TransactionOutcome"]
 
 # Reading the framework is free.
 _SYSTEM_PACKAGES = frozenset(number.to_bytes(32, "big") for number in (1, 2))
@@ -89,7 +89,7 @@ class Admitted:
     digest: bytes
     inputs: list[InputObject | None] = field(default_factory=list)
     receiving: dict[bytes, ObjectRecord] = field(default_factory=dict)
-    ended: list[Deleted] = field(default_factory=list)
+    ended: list[DeletedInput] = field(default_factory=list)
     gas: list[ObjectRecord] = field(default_factory=list)
     packages: list[ObjectRecord] = field(default_factory=list)
 
@@ -180,7 +180,7 @@ def _vm_owner(owner: Owner) -> VmOwner:
     return VmOwner(OwnerKind.SHARED)
 
 
-class Engine:
+class MoveEngine:
     """The Move machine with the chain's objects. `load` gives the live version of an object."""
 
     def __init__(self, load: Callable[[bytes], ObjectRecord | None]) -> None:
@@ -232,7 +232,7 @@ class Run:
     """One transaction on its way through the machine, a user's or the system's."""
 
     def __init__(
-        self, engine: Engine, admitted: Admitted, state: ChainState, checked: bool, traced: bool
+        self, engine: MoveEngine, admitted: Admitted, state: ChainState, checked: bool, traced: bool
     ) -> None:
         self.engine = engine
         self.vm = engine.vm
@@ -350,7 +350,7 @@ class Run:
         assert found is not None, "dependencies were linked"
         return found.version
 
-    def _make_event(self, event: Event) -> MoveEvent:
+    def _make_event(self, event: EmittedEvent) -> MoveEvent:
         sender = self.admitted.data.sender
         return MoveEvent(event.package, event.module, sender, type_tag(event.type), event.contents)
 

@@ -185,7 +185,7 @@ class BalanceChange:
 
 @dataclass(frozen=True)
 class TransactionRecord:
-    """A transaction that was executed. `checkpoint` is always set once it left `Node.execute`."""
+    """A transaction that was executed. `checkpoint` is always set once it left `LocalNode.execute`."""
 
     digest: bytes
     data: TransactionData
@@ -203,7 +203,7 @@ class TransactionRecord:
 
 @dataclass(frozen=True)
 class Executed:
-    """The outcome of `Node.execute`: the transaction, and every object before (`inputs`) and after (`outputs`).
+    """The outcome of `LocalNode.execute`: the transaction, and every object before (`inputs`) and after (`outputs`).
 
     `inputs` are the versions that were read or replaced, `outputs` those that were written (packages included).
     """
@@ -243,7 +243,7 @@ class CommandOutput:
 
 @dataclass(frozen=True)
 class Simulated:
-    """The outcome of `Node.simulate`: as `Executed`, of the transaction that would be signed (gas filled in).
+    """The outcome of `LocalNode.simulate`: as `Executed`, of the transaction that would be signed (gas filled in).
 
     `outputs` per command up to the one that failed.
     """

@@ -1,7 +1,8 @@
 """The embedded node: executes transactions on Move bytecode, keeps objects, checkpoints and events. No network.
 
-`Node.open()` makes one in memory, `Node.open(path)` one that lasts in an SQLite file. Everything is synchronous and
-done when a call returns; a node is used from one thread at a time. The gRPC service and tests stand on this class.
+`LocalNode.open()` makes one in memory, `LocalNode.open(path)` one that lasts in an SQLite file. Everything is
+synchronous and done when a call returns; a node is used from one thread at a time. The gRPC service and tests stand
+on this class.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from dtp.localnet.resolve import resolve
 from dtp.localnet.simulate import Simulator
 from dtp.localnet.store import ChainStore
 from dtp.localnet.system import CLOCK, RANDOM
-from dtp.localnet.views.queries import Queries
+from dtp.localnet.views.queries import ChainQueries
 from dtp.localnet.views.reflect import Reflection
 from dtp.sui.bcs import U64
 from dtp.sui.names import TypeTag
@@ -66,7 +67,7 @@ from dtp.sui.transaction import (
     transaction_digest,
 )
 
-__all__ = ["DEFAULT_GENESIS_TIME_MS", "ClockError", "Node", "system_time_ms"]
+__all__ = ["DEFAULT_GENESIS_TIME_MS", "ClockError", "LocalNode", "system_time_ms"]
 
 DEFAULT_GENESIS_TIME_MS: Final = 1_700_000_000_000
 """When a chain without a clock of its own begins."""
@@ -90,7 +91,7 @@ def system_time_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Node:
+class LocalNode:
     """One chain of one node. Make it with `open`; use it as a context manager, or `close` it.
 
     Time: the on-chain clock follows `now` (ms since 1970; the system's clock by default) plus what `advance_clock`
@@ -107,7 +108,7 @@ class Node:
         now: Callable[[], int] | None = system_time_ms,
         genesis_time_ms: int | None = None,
         seed: bytes = b"",
-    ) -> Node:
+    ) -> LocalNode:
         """Return a node in memory, or on the file at `path`, made if it does not exist.
 
         Every executed transaction is in the file when `execute` returns; a process killed at any moment leaves a
@@ -130,7 +131,7 @@ class Node:
         self._faucet_key = key
         self.faucet_address = address_of_key(key)
         self._chain = Chain(store, self.faucet_address, seed, genesis_time_ms)
-        self._queries = Queries(self._chain)
+        self._queries = ChainQueries(self._chain)
         self._reflections: dict[bytes, Reflection] = {}
         self._subscribers: list[Callable[[CheckpointRecord, tuple[Executed, ...]], None]] = []
         if store.fresh:
@@ -141,7 +142,7 @@ class Node:
         """Close the file; idempotent."""
         self._store.close()
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> LocalNode:
         return self
 
     def __exit__(
@@ -331,7 +332,7 @@ class Node:
     @staticmethod
     def event_cursor(event: EventRecord) -> bytes:
         """Return the cursor that continues after `event`."""
-        return Queries.event_cursor(event)
+        return ChainQueries.event_cursor(event)
 
     def subscribe(
         self, callback: Callable[[CheckpointRecord, tuple[Executed, ...]], None]

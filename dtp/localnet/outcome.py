@@ -298,7 +298,7 @@ def _changes(writes: Writes, before: Mapping[bytes, ObjectRecord]) -> Iterable[S
 
 
 @dataclass(frozen=True)
-class Deleted:
+class DeletedInput:
     """A shared input that was deleted before, at `version`."""
 
     id: bytes
@@ -344,7 +344,7 @@ def _before(record: ObjectRecord | None) -> InAbsent | InExisting:
 
 
 def unchanged_objects(
-    inputs: Iterable[InputObject], ended: Iterable[Deleted], configs: Iterable[bytes] = ()
+    inputs: Iterable[InputObject], ended: Iterable[DeletedInput], configs: Iterable[bytes] = ()
 ) -> tuple[tuple[bytes, Unchanged], ...]:
     """Shared inputs that were read only, or are gone, and configurations that were read, sorted by id."""
     found: dict[bytes, Unchanged] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dtp.localnet.failures import CommandFailed, argument_failed
-from dtp.localnet.vm import VM, ExecutionFailure, GasMeter, Slot, Type
+from dtp.localnet.vm import VM, ArgumentSlot, ExecutionFailure, GasMeter, Type
 from dtp.localnet.vm.sizes import sizer
 from dtp.localnet.vm.types import COPY, DROP, KEY
 from dtp.sui.transaction import (
@@ -39,7 +39,7 @@ MOVED: Final = _Moved()
 """Data of a place whose value was taken."""
 
 
-class ValuePlace(Slot):
+class ValuePlace(ArgumentSlot):
     """One value. `mutable` and `takeable` say what its owner allows; `tainted` that a public function without `entry`
     had its hands on it, after which a private entry function refuses it."""
 
@@ -208,7 +208,7 @@ class ArgumentPlaces:
 
     # --------------------------------------------------------------------------------------------- using
 
-    def charge_copy(self, place: Slot) -> None:
+    def charge_copy(self, place: ArgumentSlot) -> None:
         """Charge for loading or copying a value. Raises `ExecutionFailure` (`InsufficientGas`)."""
         self._meter.charge_use(sizer(place.type)(place.data))
 
@@ -222,7 +222,9 @@ class ArgumentPlaces:
         place = self.peek_place(argument, at)
         return place is not None and place.taint
 
-    def take_value(self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False) -> Slot:
+    def take_value(
+        self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False
+    ) -> ArgumentSlot:
         """Return the value by value: copied if it can be, else moved out. `gas` allows the gas coin."""
         if isinstance(argument, GasCoin) and not gas:
             raise argument_failed(
@@ -236,7 +238,7 @@ class ArgumentPlaces:
             place.last_taken = id(place) not in self._shared | self._exclusive
             if not place.last_taken or (self._command, at) not in self._last_uses:
                 self.charge_copy(place)
-            return Slot(place.type, self._vm.copy_value(place.type, place.data))
+            return ArgumentSlot(place.type, self._vm.copy_value(place.type, place.data))
         if id(place) in self._exclusive:
             raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")
         if not place.takeable:
@@ -246,7 +248,7 @@ class ArgumentPlaces:
         if id(place) in self._shared:
             raise argument_failed(at, "CannotMoveBorrowedValue", f"{place.name} is borrowed in this command")
         data, place.data = place.data, MOVED
-        return Slot(place.type, data)
+        return ArgumentSlot(place.type, data)
 
     def borrow_place(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> ValuePlace:
         """Return the place by reference, for this command."""

@@ -15,6 +15,7 @@ from dtp.localnet.limits import MAX_PACKAGE_SIZE, PUBLISH_COST_PER_BYTE
 from dtp.localnet.places import ArgumentPlaces, ValuePlace
 from dtp.localnet.vm import (
     VM,
+    ArgumentSlot,
     ExecutionFailure,
     FunctionInstance,
     ObjectRuntime,
@@ -22,7 +23,6 @@ from dtp.localnet.vm import (
     OwnerKind,
     Package,
     PackageRejected,
-    Slot,
     Type,
     UpgradePolicy,
     Value,
@@ -155,7 +155,7 @@ class Interpreter:
         types = self._parse_types(call.type_arguments)
         function = self.vm.instantiate_function(call.package, call.module, call.function, types)
         self._check_callable(function, call)
-        slots: list[Slot] = []
+        slots: list[ArgumentSlot] = []
         changed: list[tuple[Argument, ValuePlace]] = []
         for at, (parameter, argument) in enumerate(zip(function.parameters, call.arguments, strict=True)):
             if not parameter.is_reference:

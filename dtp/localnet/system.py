@@ -7,13 +7,13 @@ from hashlib import blake2b
 from typing import Final
 
 from dtp.localnet.denials import DENY_LIST
-from dtp.localnet.engine import Admitted, ChainState, Engine, Run, TransactionOutcome
+from dtp.localnet.engine import Admitted, ChainState, MoveEngine, Run, TransactionOutcome
 from dtp.localnet.framework import SUI, system_packages
 from dtp.localnet.limits import PROTOCOL_VERSION
 from dtp.localnet.model import ObjectRecord
 from dtp.localnet.outcome import InputObject, Writes, collect
 from dtp.localnet.packages import package_data
-from dtp.localnet.vm import Slot
+from dtp.localnet.vm import ArgumentSlot
 from dtp.sui.effects import GasCost
 from dtp.sui.names import parse_type
 from dtp.sui.objects import (
@@ -65,7 +65,7 @@ def system_transaction(kind: TransactionKind) -> TransactionData:
     return TransactionData(kind, _ZERO, gas, NoExpiration())
 
 
-def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> TransactionOutcome:
+def genesis(engine: MoveEngine, state: ChainState, account: bytes, seed: bytes) -> TransactionOutcome:
     """Return the first transaction: framework, clock, randomness, system state, and all SUI for `account`.
 
     `seed` goes into the ids of the first objects, and so into the identifier of the chain.
@@ -81,7 +81,7 @@ def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> T
     return final.make_outcome(writes, None, GasCost(), 1, None, True)
 
 
-def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
+def _first_objects(engine: MoveEngine, run: Run, account: bytes) -> Writes:
     for package in system_packages():
         engine.packages.add_package(package)
     run.session.call_function(SUI, "clock", "create", (), ())
@@ -102,7 +102,7 @@ def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
 
 
 def set_clock(
-    engine: Engine, state: ChainState, clock: ObjectRecord, round: int, now_ms: int
+    engine: MoveEngine, state: ChainState, clock: ObjectRecord, round: int, now_ms: int
 ) -> TransactionOutcome:
     """Set 0x6 to `now_ms`: the first transaction of a checkpoint."""
     data = system_transaction(ConsensusCommitPrologue(state.epoch, round, now_ms))
@@ -110,7 +110,7 @@ def set_clock(
 
 
 def end_epoch(
-    engine: Engine, state: ChainState, system_state: ObjectRecord, spent: GasCost, now_ms: int
+    engine: MoveEngine, state: ChainState, system_state: ObjectRecord, spent: GasCost, now_ms: int
 ) -> TransactionOutcome:
     """Return the last transaction of an epoch. `spent` is what its transactions cost together."""
     kind = ChangeEpoch(
@@ -126,7 +126,7 @@ def end_epoch(
 
 
 def _rewrite(
-    engine: Engine, state: ChainState, data: TransactionData, record: ObjectRecord, contents: bytes
+    engine: MoveEngine, state: ChainState, data: TransactionData, record: ObjectRecord, contents: bytes
 ) -> TransactionOutcome:
     admitted = Admitted(data, data.digest(), [InputObject(record, True)])
     lamport = record.version + 1
@@ -137,7 +137,7 @@ def _rewrite(
 
 
 def randomness(
-    engine: Engine, state: ChainState, random: ObjectRecord, round: int, random_bytes: bytes
+    engine: MoveEngine, state: ChainState, random: ObjectRecord, round: int, random_bytes: bytes
 ) -> TransactionOutcome:
     """Give 0x8 new bytes, by the framework's own function."""
     assert isinstance(random.owner, Shared)
@@ -149,9 +149,9 @@ def randomness(
     vm = engine.vm
     type = vm.parse_type(str(random.type))
     slots = [
-        Slot(type, vm.decode_value(type, random.contents)),
-        Slot(vm.parse_type("u64"), round),
-        Slot(vm.parse_type("vector<u8>"), bytearray(random_bytes)),
+        ArgumentSlot(type, vm.decode_value(type, random.contents)),
+        ArgumentSlot(vm.parse_type("u64"), round),
+        ArgumentSlot(vm.parse_type("vector<u8>"), bytearray(random_bytes)),
     ]
     run.session.call_function(SUI, "random", "update_randomness_state", (), slots)
     before = {random.id: random}

@@ -656,7 +656,7 @@ class Connection:
         """Return what all that waits here is told of the end: another error where its cause is known here."""
         return closed
 
-    def _on_ended(self, event: ev.Ended) -> None:
+    def _on_ended(self, event: ev.SessionEnded) -> None:
         if event.lost:
             self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
@@ -697,5 +697,5 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.LinkLost: Connection._on_link_lost,
     ev.Detached: Connection._on_detached,
     ev.Resumed: lambda connection, _: connection._resumption.note_resumed(connection._loop.time()),
-    ev.Ended: Connection._on_ended,
+    ev.SessionEnded: Connection._on_ended,
 }

@@ -234,7 +234,7 @@ def _read_entries(path: Path) -> list[_Entry]:
     return entries
 
 
-def _read_entry(name: str, table: config.Table) -> _Entry:
+def _read_entry(name: str, table: config.TomlTable) -> _Entry:
     try:
         check_petname(name)
     except AddressError as error:

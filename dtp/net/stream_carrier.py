@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from dtp.carriers.base import CarrierState
 from dtp.carriers.errors import BrokenError
-from dtp.carriers.pushed import PushedCarrier, Received
+from dtp.carriers.pushed import PushedCarrier, ReceiveBuffer
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
@@ -21,7 +21,7 @@ class StreamCarrier(PushedCarrier):
     scheme: ClassVar[str] = "relay"
 
     def __init__(self, stream: Stream, *, source: str, remote: str) -> None:
-        super().__init__(source, remote, Received())
+        super().__init__(source, remote, ReceiveBuffer())
         self._stream = stream
         self._blocked = False
         self._attached = False

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from dtp.chain.channel import Channel, Lane, State
+from dtp.chain.channel import Channel, ChannelState, Lane
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.pay.store.rows import End, Sold
@@ -218,7 +218,7 @@ def last_ms(channel: Channel, sold: Sold) -> int:
     was requested by then: through that it is honoured.
     """
     lane, end = channel.lanes[sold.lane], sold.newest.voucher.not_after_ms
-    if channel.state == State.CLOSING and channel.closing_ms < lane.old_until_ms:
+    if channel.state == ChannelState.CLOSING and channel.closing_ms < lane.old_until_ms:
         return end
     return end if sold.newest.is_by(lane.key) else min(end, lane.old_until_ms - 1)
 
@@ -242,16 +242,16 @@ def lapsed(end: End, now_ms: int) -> bool:
 def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
     """What to do with one channel at the chain's time and epoch."""
     channel = view.channel
-    if channel.state == State.CLOSED:
+    if channel.state == ChannelState.CLOSED:
         return Decision(view, Action.FORGET)
     gas = policy.gas_in(channel.coin)
-    if channel.state == State.DRAINING:
+    if channel.state == ChannelState.DRAINING:
         more = epoch > channel.epoch and channel.balance > 0
         worth = more and min(channel.owed, channel.terms.epoch_cap) > gas.alone
         return Decision(view, Action.FINALIZE if worth else Action.WAIT)
     lanes = worthwhile(view, claimable(view, now_ms), policy)
     gain = gain_of(channel, lanes)
-    if channel.state == State.CLOSING:
+    if channel.state == ChannelState.CLOSING:
         return _closing(view, lanes, gain, now_ms, policy)
     return _open(view, lanes, gain, now_ms, epoch, policy)
 
@@ -298,7 +298,7 @@ def rests(view: View, policy: Policy) -> bool:
     # In the company of others less may be worth claiming.
     gas = policy.gas_in(view.channel.coin)
     least = max(1, min(gas.alone, gas.along))
-    return view.channel.state != State.CLOSED and more + view.channel.owed < least
+    return view.channel.state != ChannelState.CLOSED and more + view.channel.owed < least
 
 
 def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list[Decision]:
@@ -306,7 +306,11 @@ def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list
     decisions = [decide(view, now_ms, epoch, policy) for view in views]
     if any(each.action in (Action.CLAIM, Action.RELEASE) for each in decisions):
         for at, each in enumerate(decisions):
-            if each.action is Action.WAIT and each.view.channel.state == State.OPEN and each.view.end is None:
+            if (
+                each.action is Action.WAIT
+                and each.view.channel.state == ChannelState.OPEN
+                and each.view.end is None
+            ):
                 lanes = worthwhile(each.view, claimable(each.view, now_ms), policy)
                 gain = gain_of(each.view.channel, lanes)
                 if gain >= policy.gas_of(each.view, lanes).along:
@@ -324,7 +328,7 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
         return Decision(view, Action.WAIT)
     lanes = worthwhile(view, claimable(view, now_ms), policy)
     gain = gain_of(view.channel, lanes)
-    live = view.channel.state in (State.OPEN, State.CLOSING)
+    live = view.channel.state in (ChannelState.OPEN, ChannelState.CLOSING)
     worth = live and worth_of(view, lanes, gain) > policy.gas_of(view, lanes).alone
     return Decision(
         view, Action.CLAIM if worth else Action.WAIT, lanes if worth else (), gain if worth else 0
@@ -334,4 +338,4 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
 def claims_are_over(channel: Channel, now_ms: int) -> bool:
     """Whether a channel is closing and its time for claims is over: anyone may finalize it."""
     until = channel.claims_until_ms
-    return channel.state == State.CLOSING and until is not None and now_ms >= until
+    return channel.state == ChannelState.CLOSING and until is not None and now_ms >= until

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dtp.chain import Program
 from dtp.chain import pipe as module
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, ChannelState
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
 from dtp.chain.node.client import ChainClient
@@ -54,7 +54,7 @@ def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]
     are kept back from what the server will be paid, and need nothing now.
     """
     direction, terms = borne_direction(channel.terms.bearer), channel.terms
-    if direction is None or not terms.credit or channel.state > State.CLOSING:
+    if direction is None or not terms.credit or channel.state > ChannelState.CLOSING:
         return []
     left = evidence(channel)
     spent = channel.epoch_spent if epoch == channel.epoch else 0

@@ -15,7 +15,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
-from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
+from dtp.chain.pass_ import Pass, PassAccount, PassRefunded, Plan
 from dtp.chain.values import codec
 from dtp.errors import ChainError, LocalError
 from dtp.pay.asked import check_asked
@@ -56,7 +56,7 @@ class Held:
 
     pass_: Pass
     plan: Plan
-    account: Account
+    account: PassAccount
     coin: str
 
     def is_good(self, now_ms: int, epoch: int) -> bool:
@@ -70,14 +70,14 @@ async def read_plan(chain: ChainClient, plan: Id) -> tuple[Plan, str]:
     return chain.decode(module.SCHEMA, Plan, data), str(parse_type(data.type).arguments[0])
 
 
-async def accounts_of(chain: ChainClient, plan: Plan) -> dict[str, Account]:
+async def accounts_of(chain: ChainClient, plan: Plan) -> dict[str, PassAccount]:
     """What a plan knows of its passes, by their ids: also of those that their holders have thrown away."""
     name = codec("address")
     fields = chain.dynamic_fields(plan.accounts.id)
-    return {name.decode(each.name): module.SCHEMA.decode(Account, each.value) async for each in fields}
+    return {name.decode(each.name): module.SCHEMA.decode(PassAccount, each.value) async for each in fields}
 
 
-async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> Account | None:
+async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> PassAccount | None:
     """What a plan knows of a pass; None when nothing."""
     return (await accounts_of(chain, plan)).get(canonical_id(pass_))
 

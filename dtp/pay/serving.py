@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from dtp.chain.firewall import Firewall, Refusal, refuse
+from dtp.chain.firewall import Firewall, FirewallRefusal, refuse
 from dtp.chain.host import Kind, Terms
 from dtp.chain.model import Id
 from dtp.chain.node.client import ChainClient
@@ -184,7 +184,7 @@ class Serving:
         if self._on_asked is not None and request.service.startswith(ASKING):
             rules = self.firewall.rules
             if rules is None or request.peer.sui_address in rules.deny:
-                raise refuse(Refusal.DENIED)
+                raise refuse(FirewallRefusal.DENIED)
             return None
         admission = await self.gate.admit(request)
         if admission.channel.service != self._number:

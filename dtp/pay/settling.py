@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
+from dtp.chain.channel import Agreement, Channel, ChannelOpened, ChannelState, Claimed, Settled
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
@@ -279,7 +279,7 @@ async def finalize(chain: ChainClient, channel: Channel) -> Paid:
     program = Program()
     module.finalize(program, channel.id, coin=channel.coin)
     (paid,) = result_of(chain, await chain.execute(program), [channel])
-    if paid.state == State.CLOSED and channel.client == chain.address:
+    if paid.state == ChannelState.CLOSED and channel.client == chain.address:
         destroyed = await destroy(chain, channel)
         paid = replace(paid, gas=paid.gas + destroyed.gas.net)
     return paid

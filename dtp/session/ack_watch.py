@@ -14,7 +14,7 @@ from dtp.session.limits import Limits
 _NEVER = float("inf")
 
 
-class Verdict(Enum):
+class AckAction(Enum):
     """What is to be done about bytes that are not acknowledged."""
 
     NOTHING = 0
@@ -42,13 +42,13 @@ class AckWatch:
         self._asked: set[int] = set()
         self._due = False  # all PONGs are here: so is what was sent before
 
-    def check_progress(self, now: float, sent: int, released: int) -> Verdict:
+    def check_progress(self, now: float, sent: int, released: int) -> AckAction:
         """Say what is to be done. `sent` bytes were sealed so far, of which `released` need not be kept any more."""
         if self._mark is not None and released < self._mark:
-            return Verdict.OVERDUE if self._due else Verdict.ASK
+            return AckAction.OVERDUE if self._due else AckAction.ASK
         self.reset_watch(now)
         self._mark = sent
-        return Verdict.NOTHING
+        return AckAction.NOTHING
 
     def note_pings(self, tokens: Iterable[int]) -> None:
         """Note that these PINGs go out, behind all that was sealed so far."""

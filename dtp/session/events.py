@@ -148,7 +148,7 @@ class Resumed:
 
 
 @dataclass(slots=True)
-class Ended:
+class SessionEnded:
     """The session is over; always the last event.
 
     `lost` is True when it could not be resumed in time, else it was closed with `close_code` and `reason`.
@@ -182,5 +182,5 @@ Event = (
     | LinkLost
     | Detached
     | Resumed
-    | Ended
+    | SessionEnded
 )

@@ -92,7 +92,7 @@ def control(frame: int, body: bytes | memoryview = b"", flags: int = 0) -> Outgo
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseFrame:
     """A CLOSE frame: who has closed says why."""
 
     close_code: int
@@ -101,7 +101,7 @@ class Close:
     detail: int = 0
 
 
-def build_close(close: Close) -> Outgoing:
+def build_close(close: CloseFrame) -> Outgoing:
     """CLOSE; a reason above `MAX_REASON` bytes is cut."""
     # Cut between characters: what is not UTF-8 may be refused.
     reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
@@ -112,13 +112,13 @@ def build_close(close: Close) -> Outgoing:
     )
 
 
-def parse_close(flags: int, body: bytes) -> Close:
+def parse_close(flags: int, body: bytes) -> CloseFrame:
     """CLOSE from the peer. The reason is for people: broken UTF-8 is shown as such, and so are control characters."""
     if len(body) < CLOSE.size or len(body) > CLOSE.size + MAX_REASON:
         raise ProtocolError(f"CLOSE frame of {len(body)} bytes")
     code, detail = CLOSE.unpack_from(body)
     reason = escape_text(body[CLOSE.size :].decode(errors="backslashreplace"))
-    return Close(code, reason, bool(flags & APPLICATION), detail)
+    return CloseFrame(code, reason, bool(flags & APPLICATION), detail)
 
 
 def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:

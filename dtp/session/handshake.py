@@ -14,7 +14,7 @@ from dtp.errors import LocalError
 from dtp.identity import Identity, PeerId
 from dtp.session.codes import HandshakeError, HandshakeRefused, Refusal, WrongIdentity
 from dtp.session.limits import DEFAULT, Limits
-from dtp.session.noise import KEY, MAX_MESSAGE, NoiseHandshake, Pattern, Split, StaticKey, Suite
+from dtp.session.noise import KEY, MAX_MESSAGE, HandshakePattern, NoiseHandshake, Split, StaticKey, Suite
 from dtp.session.payload import VERSIONS, Params, Payload, build_payload, choose_version, parse_payload
 
 MAGIC = b"DTP"
@@ -62,7 +62,7 @@ class Established:
     """A finished handshake. `binding` (32 bytes) is what a ticket in `payload` must be bound to."""
 
     split: Split
-    pattern: Pattern
+    pattern: HandshakePattern
     suite: Suite
     peer: PeerId
     payload: Payload
@@ -131,7 +131,13 @@ class _Handshake:
         return HandshakeError(message)
 
     def _start_noise(
-        self, pattern: Pattern, suite: Suite, offered: int, *, initiator: bool, remote_static: bytes | None
+        self,
+        pattern: HandshakePattern,
+        suite: Suite,
+        offered: int,
+        *,
+        initiator: bool,
+        remote_static: bytes | None,
     ) -> None:
         self._pattern, self._suite = pattern, suite
         self._hello = MAGIC + bytes([WIRE_VERSION, pattern, suite, offered])
@@ -219,9 +225,9 @@ class ClientHandshake(_Handshake):
         self._resume = resume
         psk = endpoint.psk is not None
         if remote_static is None:
-            pattern = Pattern.XXpsk0 if psk else Pattern.XX
+            pattern = HandshakePattern.XXpsk0 if psk else HandshakePattern.XX
         else:
-            pattern = Pattern.IKpsk0 if psk else Pattern.IK
+            pattern = HandshakePattern.IKpsk0 if psk else HandshakePattern.IK
         offered = offer({suite, *endpoint.suites})
         self._start_noise(pattern, suite, offered, initiator=True, remote_static=remote_static)
         self._out += self._hello
@@ -314,11 +320,15 @@ class ServerHandshake(_Handshake):
         version, pattern, suite, offered = data[3], data[4], data[5], data[6]
         if version != WIRE_VERSION:
             raise self._make_refusal(Refusal.VERSION, f"handshake version {version}, we speak {WIRE_VERSION}")
-        if pattern not in list(Pattern) or Pattern(pattern).psk != (self._endpoint.psk is not None):
+        if pattern not in list(HandshakePattern) or HandshakePattern(pattern).psk != (
+            self._endpoint.psk is not None
+        ):
             raise self._make_refusal(Refusal.SUITE, f"handshake pattern {pattern} is not accepted here")
         if suite not in self._endpoint.suites or not offered & offer([Suite(suite)]):
             raise self._make_refusal(Refusal.SUITE, f"cipher suite {suite} is not accepted here")
-        self._start_noise(Pattern(pattern), Suite(suite), offered, initiator=False, remote_static=None)
+        self._start_noise(
+            HandshakePattern(pattern), Suite(suite), offered, initiator=False, remote_static=None
+        )
 
     def _signed_here(self) -> bytes:
         noise = self._noise

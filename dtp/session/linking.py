@@ -12,7 +12,7 @@ from dtp.session.codes import CloseCode, ProtocolError, describe
 from dtp.session.frames import (
     ADD,
     IGNORABLE,
-    Close,
+    CloseFrame,
     Frame,
     parse_close,
     parse_fixed,
@@ -65,7 +65,7 @@ class Linking(Sealing):
             return
         if not self.client and not self._confirmed:
             # Whoever sent the first message never proved to be alive: nothing to resume.
-            self._end_session(ev.Ended(CloseCode.IDLE, reason, by_peer=True, lost=True))
+            self._end_session(ev.SessionEnded(CloseCode.IDLE, reason, by_peer=True, lost=True))
         elif self._links:
             self._send_lists(next(iter(self._links.values())))
         elif self._detached_at is None:
@@ -145,7 +145,7 @@ class Linking(Sealing):
             self._send_lists(link)  # those there were have been lost meanwhile
         self._attach_link(link, now)
 
-    def _on_fresh_close(self, link: Link, close: Close) -> None:
+    def _on_fresh_close(self, link: Link, close: CloseFrame) -> None:
         """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""
         if self.client and not self._links:
             self._closed_by_peer(close)

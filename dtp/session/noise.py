@@ -38,7 +38,7 @@ _FOREIGN = (
 )
 
 
-class Pattern(IntEnum):
+class HandshakePattern(IntEnum):
     """The handshake pattern byte of the hello (docs/wire.md)."""
 
     XX = 1
@@ -49,12 +49,12 @@ class Pattern(IntEnum):
     @property
     def messages(self) -> int:
         """How many handshake messages the pattern has: 3 or 2."""
-        return 3 if self in (Pattern.XX, Pattern.XXpsk0) else 2
+        return 3 if self in (HandshakePattern.XX, HandshakePattern.XXpsk0) else 2
 
     @property
     def psk(self) -> bool:
         """True where both sides must hold the same 32-byte pre-shared key."""
-        return self in (Pattern.XXpsk0, Pattern.IKpsk0)
+        return self in (HandshakePattern.XXpsk0, HandshakePattern.IKpsk0)
 
 
 class Suite(IntEnum):
@@ -81,7 +81,7 @@ class Suite(IntEnum):
         return self.hash.lower()
 
 
-def protocol_name(pattern: Pattern, suite: Suite) -> str:
+def protocol_name(pattern: HandshakePattern, suite: Suite) -> str:
     """Return the full Noise protocol name, such as `Noise_IK_25519_AESGCM_SHA256`."""
     return f"Noise_{pattern.name}_25519_{suite.cipher}_{suite.hash}"
 
@@ -132,7 +132,7 @@ class NoiseHandshake:
 
     def __init__(
         self,
-        pattern: Pattern,
+        pattern: HandshakePattern,
         suite: Suite,
         *,
         initiator: bool,

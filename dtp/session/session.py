@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dtp.errors import LimitError
 from dtp.session import events as ev
-from dtp.session.ack_watch import Verdict
+from dtp.session.ack_watch import AckAction
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.exchange import Exchanges
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
@@ -340,7 +340,7 @@ class Session(Receiving):
                 else "carriers came, but nothing passed"
             )
             reason = f"{came} for {limits.resume:g} s"
-            self._end_session(ev.Ended(CloseCode.IDLE, reason, by_peer=False, lost=True))
+            self._end_session(ev.SessionEnded(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
         if self._sent_total > self._released_total and self._links and now >= self._acks.look_at:
             self._look_for_acknowledgements(now)
@@ -372,9 +372,9 @@ class Session(Receiving):
 
     def _look_for_acknowledgements(self, now: float) -> None:
         verdict = self._acks.check_progress(now, self._sent_total, self._released_total)
-        if verdict is Verdict.OVERDUE:
+        if verdict is AckAction.OVERDUE:
             self.close(CloseCode.LIMIT, "what has arrived is not acknowledged")
-        elif verdict is Verdict.ASK:
+        elif verdict is AckAction.ASK:
             if any(each.send.sent < each.send.highest for each in self._streams.values()):
                 self._acks.reset_watch(now)  # a PONG would say nothing of what is still to be sent again
                 return

@@ -21,7 +21,7 @@ from dtp.session.frames import (
     STOP,
     STREAMS,
     WINDOW,
-    Close,
+    CloseFrame,
     Frame,
     Outgoing,
     build_close,
@@ -69,8 +69,8 @@ class SessionState:
         self._events: list[ev.Event] = []
         self._control: deque[Outgoing] = deque()
         self._datagrams = DatagramQueue(limits)
-        self._close: Close | None = None
-        self.ended: ev.Ended | None = None
+        self._close: CloseFrame | None = None
+        self.ended: ev.SessionEnded | None = None
         self._undelivered: frozenset[int] = frozenset()  # once ended: streams the peer has not all of
         #: Client: the server has admitted us. Server: we have admitted the client.
         self.ready = False
@@ -165,8 +165,10 @@ class SessionState:
         check_code(detail)
         if self.ended is None:
             acks = self._acks_due(*self._ack_due)
-            self._end_session(ev.Ended(code, reason, by_peer=False, application=application, detail=detail))
-            self._close = Close(code, reason, application, detail)
+            self._end_session(
+                ev.SessionEnded(code, reason, by_peer=False, application=application, detail=detail)
+            )
+            self._close = CloseFrame(code, reason, application, detail)
             for link in self._links.values():
                 link.control += acks
                 link.control.append(build_close(self._close))
@@ -185,10 +187,10 @@ class SessionState:
             return send.done
         return send.done or min(send.acked, send.highest) == send.end
 
-    def _closed_by_peer(self, close: Close) -> None:
+    def _closed_by_peer(self, close: CloseFrame) -> None:
         lost = close.close_code == CloseCode.RESUME_UNKNOWN and not close.application
         self._end_session(
-            ev.Ended(close.close_code, close.reason, True, close.application, lost, close.detail)
+            ev.SessionEnded(close.close_code, close.reason, True, close.application, lost, close.detail)
         )
 
     # ---- steps ------------------------------------------------------------------------------------------
@@ -308,12 +310,12 @@ class SessionState:
         if link.attached:
             self.close(error.close_code, str(error))
         else:
-            close = build_close(Close(error.close_code, str(error)))
+            close = build_close(CloseFrame(error.close_code, str(error)))
             link.control = deque([close])
             link.refused = True
             self._events.append(ev.LinkLost(link, str(error)))
 
-    def _end_session(self, ended: ev.Ended) -> None:
+    def _end_session(self, ended: ev.SessionEnded) -> None:
         if self.ended is None:
             self.ended = ended
             self._undelivered = frozenset(
@@ -329,6 +331,6 @@ class SessionState:
             self._events.append(ended)
 
 
-def closed_error(ended: ev.Ended) -> DtpError:
+def closed_error(ended: ev.SessionEnded) -> DtpError:
     """Return the exception for what is asked of a session that has ended."""
     return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application, ended.detail)

@@ -17,11 +17,11 @@ from dtp.sui._move_format import (
     DatatypeType,
     Fault,
     Instruction,
-    Operand,
+    OperandKind,
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 from dtp.sui._move_module import CodeUnit, CompiledModule, Field, FunctionDef, constant_value
@@ -77,7 +77,7 @@ def _check_type(module: CompiledModule, token: SignatureToken) -> None:
 
 def _check_type_parameters(token: SignatureToken, count: int) -> None:
     for part in _walk(token):
-        if isinstance(part, TypeParameter) and part.index >= count:
+        if isinstance(part, TypeParameterIndex) and part.index >= count:
             raise BytecodeError(Fault.INDEX_OUT_OF_BOUNDS, f"type parameter {part.index} of {count}")
 
 
@@ -180,27 +180,27 @@ def _check_function(module: CompiledModule, function: FunctionDef) -> None:
             _within(body.code, offset, f"{name}: branch target")
 
 
-def _pools(module: CompiledModule, body: CodeUnit, slots: int) -> dict[Operand, Sized]:
+def _pools(module: CompiledModule, body: CodeUnit, slots: int) -> dict[OperandKind, Sized]:
     return {
-        Operand.CODE_OFFSET: body.code,
-        Operand.LOCAL: range(slots),
-        Operand.CONSTANT: module.constants,
-        Operand.FIELD_HANDLE: module.field_handles,
-        Operand.FIELD_INST: module.field_instantiations,
-        Operand.FUNCTION_HANDLE: module.function_handles,
-        Operand.FUNCTION_INST: module.function_instantiations,
-        Operand.STRUCT_DEF: module.struct_defs,
-        Operand.STRUCT_INST: module.struct_instantiations,
-        Operand.SIGNATURE: module.signatures,
-        Operand.SIGNATURE_COUNT: module.signatures,
-        Operand.VARIANT_HANDLE: module.variant_handles,
-        Operand.VARIANT_INST: module.variant_instantiations,
-        Operand.JUMP_TABLE: body.jump_tables,
+        OperandKind.CODE_OFFSET: body.code,
+        OperandKind.LOCAL: range(slots),
+        OperandKind.CONSTANT: module.constants,
+        OperandKind.FIELD_HANDLE: module.field_handles,
+        OperandKind.FIELD_INST: module.field_instantiations,
+        OperandKind.FUNCTION_HANDLE: module.function_handles,
+        OperandKind.FUNCTION_INST: module.function_instantiations,
+        OperandKind.STRUCT_DEF: module.struct_defs,
+        OperandKind.STRUCT_INST: module.struct_instantiations,
+        OperandKind.SIGNATURE: module.signatures,
+        OperandKind.SIGNATURE_COUNT: module.signatures,
+        OperandKind.VARIANT_HANDLE: module.variant_handles,
+        OperandKind.VARIANT_INST: module.variant_instantiations,
+        OperandKind.JUMP_TABLE: body.jump_tables,
     }
 
 
 def _check_instruction(
-    module: CompiledModule, pools: dict[Operand, Sized], instruction: Instruction, type_parameters: int
+    module: CompiledModule, pools: dict[OperandKind, Sized], instruction: Instruction, type_parameters: int
 ) -> None:
     operand = OPERANDS[instruction.op]
     pool = pools.get(operand)
@@ -213,17 +213,17 @@ def _check_instruction(
         _check_signature(module, module.signatures[signature], type_parameters)
 
 
-def _type_arguments(module: CompiledModule, operand: Operand, index: int) -> int | None:
+def _type_arguments(module: CompiledModule, operand: OperandKind, index: int) -> int | None:
     match operand:
-        case Operand.SIGNATURE | Operand.SIGNATURE_COUNT:
+        case OperandKind.SIGNATURE | OperandKind.SIGNATURE_COUNT:
             return index
-        case Operand.FIELD_INST:
+        case OperandKind.FIELD_INST:
             return module.field_instantiations[index].type_arguments
-        case Operand.FUNCTION_INST:
+        case OperandKind.FUNCTION_INST:
             return module.function_instantiations[index].type_arguments
-        case Operand.STRUCT_INST:
+        case OperandKind.STRUCT_INST:
             return module.struct_instantiations[index].type_arguments
-        case Operand.VARIANT_INST:
+        case OperandKind.VARIANT_INST:
             enum = module.variant_instantiations[index].enum
             return module.enum_instantiations[enum].type_arguments
         case _:

@@ -183,13 +183,13 @@ class DatatypeType:
 
 
 @dataclass(frozen=True, slots=True)
-class TypeParameter:
+class TypeParameterIndex:
     """The type parameter of that index of the function or datatype at hand."""
 
     index: int
 
 
-SignatureToken: TypeAlias = Primitive | VectorType | ReferenceType | DatatypeType | TypeParameter
+SignatureToken: TypeAlias = Primitive | VectorType | ReferenceType | DatatypeType | TypeParameterIndex
 """One type in a signature."""
 
 Signature: TypeAlias = tuple[SignatureToken, ...]
@@ -299,7 +299,7 @@ DEPRECATED_OPCODES = frozenset({*range(0x29, 0x2E), *range(0x3B, 0x40)})
 """Global storage instructions; Sui's verifier never allowed them and the reader no longer does."""
 
 
-class Operand(Enum):
+class OperandKind(Enum):
     """What follows an opcode, hence what `Instruction.arg` is."""
 
     NONE = "none"
@@ -325,77 +325,77 @@ class Operand(Enum):
     JUMP_TABLE = "index into the function's jump_tables"
 
 
-OPERANDS: dict[Opcode, Operand] = dict.fromkeys(Opcode, Operand.NONE) | {
-    Opcode.BR_TRUE: Operand.CODE_OFFSET,
-    Opcode.BR_FALSE: Operand.CODE_OFFSET,
-    Opcode.BRANCH: Operand.CODE_OFFSET,
-    Opcode.LD_U8: Operand.U8,
-    Opcode.LD_U16: Operand.U16,
-    Opcode.LD_U32: Operand.U32,
-    Opcode.LD_U64: Operand.U64,
-    Opcode.LD_U128: Operand.U128,
-    Opcode.LD_U256: Operand.U256,
-    Opcode.LD_CONST: Operand.CONSTANT,
-    Opcode.COPY_LOC: Operand.LOCAL,
-    Opcode.MOVE_LOC: Operand.LOCAL,
-    Opcode.ST_LOC: Operand.LOCAL,
-    Opcode.MUT_BORROW_LOC: Operand.LOCAL,
-    Opcode.IMM_BORROW_LOC: Operand.LOCAL,
-    Opcode.MUT_BORROW_FIELD: Operand.FIELD_HANDLE,
-    Opcode.IMM_BORROW_FIELD: Operand.FIELD_HANDLE,
-    Opcode.MUT_BORROW_FIELD_GENERIC: Operand.FIELD_INST,
-    Opcode.IMM_BORROW_FIELD_GENERIC: Operand.FIELD_INST,
-    Opcode.CALL: Operand.FUNCTION_HANDLE,
-    Opcode.CALL_GENERIC: Operand.FUNCTION_INST,
-    Opcode.PACK: Operand.STRUCT_DEF,
-    Opcode.PACK_GENERIC: Operand.STRUCT_INST,
-    Opcode.UNPACK: Operand.STRUCT_DEF,
-    Opcode.UNPACK_GENERIC: Operand.STRUCT_INST,
-    Opcode.VEC_PACK: Operand.SIGNATURE_COUNT,
-    Opcode.VEC_LEN: Operand.SIGNATURE,
-    Opcode.VEC_IMM_BORROW: Operand.SIGNATURE,
-    Opcode.VEC_MUT_BORROW: Operand.SIGNATURE,
-    Opcode.VEC_PUSH_BACK: Operand.SIGNATURE,
-    Opcode.VEC_POP_BACK: Operand.SIGNATURE,
-    Opcode.VEC_UNPACK: Operand.SIGNATURE_COUNT,
-    Opcode.VEC_SWAP: Operand.SIGNATURE,
-    Opcode.PACK_VARIANT: Operand.VARIANT_HANDLE,
-    Opcode.PACK_VARIANT_GENERIC: Operand.VARIANT_INST,
-    Opcode.UNPACK_VARIANT: Operand.VARIANT_HANDLE,
-    Opcode.UNPACK_VARIANT_IMM_REF: Operand.VARIANT_HANDLE,
-    Opcode.UNPACK_VARIANT_MUT_REF: Operand.VARIANT_HANDLE,
-    Opcode.UNPACK_VARIANT_GENERIC: Operand.VARIANT_INST,
-    Opcode.UNPACK_VARIANT_GENERIC_IMM_REF: Operand.VARIANT_INST,
-    Opcode.UNPACK_VARIANT_GENERIC_MUT_REF: Operand.VARIANT_INST,
-    Opcode.VARIANT_SWITCH: Operand.JUMP_TABLE,
+OPERANDS: dict[Opcode, OperandKind] = dict.fromkeys(Opcode, OperandKind.NONE) | {
+    Opcode.BR_TRUE: OperandKind.CODE_OFFSET,
+    Opcode.BR_FALSE: OperandKind.CODE_OFFSET,
+    Opcode.BRANCH: OperandKind.CODE_OFFSET,
+    Opcode.LD_U8: OperandKind.U8,
+    Opcode.LD_U16: OperandKind.U16,
+    Opcode.LD_U32: OperandKind.U32,
+    Opcode.LD_U64: OperandKind.U64,
+    Opcode.LD_U128: OperandKind.U128,
+    Opcode.LD_U256: OperandKind.U256,
+    Opcode.LD_CONST: OperandKind.CONSTANT,
+    Opcode.COPY_LOC: OperandKind.LOCAL,
+    Opcode.MOVE_LOC: OperandKind.LOCAL,
+    Opcode.ST_LOC: OperandKind.LOCAL,
+    Opcode.MUT_BORROW_LOC: OperandKind.LOCAL,
+    Opcode.IMM_BORROW_LOC: OperandKind.LOCAL,
+    Opcode.MUT_BORROW_FIELD: OperandKind.FIELD_HANDLE,
+    Opcode.IMM_BORROW_FIELD: OperandKind.FIELD_HANDLE,
+    Opcode.MUT_BORROW_FIELD_GENERIC: OperandKind.FIELD_INST,
+    Opcode.IMM_BORROW_FIELD_GENERIC: OperandKind.FIELD_INST,
+    Opcode.CALL: OperandKind.FUNCTION_HANDLE,
+    Opcode.CALL_GENERIC: OperandKind.FUNCTION_INST,
+    Opcode.PACK: OperandKind.STRUCT_DEF,
+    Opcode.PACK_GENERIC: OperandKind.STRUCT_INST,
+    Opcode.UNPACK: OperandKind.STRUCT_DEF,
+    Opcode.UNPACK_GENERIC: OperandKind.STRUCT_INST,
+    Opcode.VEC_PACK: OperandKind.SIGNATURE_COUNT,
+    Opcode.VEC_LEN: OperandKind.SIGNATURE,
+    Opcode.VEC_IMM_BORROW: OperandKind.SIGNATURE,
+    Opcode.VEC_MUT_BORROW: OperandKind.SIGNATURE,
+    Opcode.VEC_PUSH_BACK: OperandKind.SIGNATURE,
+    Opcode.VEC_POP_BACK: OperandKind.SIGNATURE,
+    Opcode.VEC_UNPACK: OperandKind.SIGNATURE_COUNT,
+    Opcode.VEC_SWAP: OperandKind.SIGNATURE,
+    Opcode.PACK_VARIANT: OperandKind.VARIANT_HANDLE,
+    Opcode.PACK_VARIANT_GENERIC: OperandKind.VARIANT_INST,
+    Opcode.UNPACK_VARIANT: OperandKind.VARIANT_HANDLE,
+    Opcode.UNPACK_VARIANT_IMM_REF: OperandKind.VARIANT_HANDLE,
+    Opcode.UNPACK_VARIANT_MUT_REF: OperandKind.VARIANT_HANDLE,
+    Opcode.UNPACK_VARIANT_GENERIC: OperandKind.VARIANT_INST,
+    Opcode.UNPACK_VARIANT_GENERIC_IMM_REF: OperandKind.VARIANT_INST,
+    Opcode.UNPACK_VARIANT_GENERIC_MUT_REF: OperandKind.VARIANT_INST,
+    Opcode.VARIANT_SWITCH: OperandKind.JUMP_TABLE,
 }
 """The kind of operand of every opcode: the reader, the bounds check and a VM's decoder all walk this."""
 
-LITERAL_SIZES: dict[Operand, int] = {
-    Operand.U8: 1,
-    Operand.U16: 2,
-    Operand.U32: 4,
-    Operand.U64: 8,
-    Operand.U128: 16,
-    Operand.U256: 32,
+LITERAL_SIZES: dict[OperandKind, int] = {
+    OperandKind.U8: 1,
+    OperandKind.U16: 2,
+    OperandKind.U32: 4,
+    OperandKind.U64: 8,
+    OperandKind.U128: 16,
+    OperandKind.U256: 32,
 }
 """Bytes of an inline little-endian number."""
 
-INDEX_LIMITS: dict[Operand, int] = {
-    Operand.CODE_OFFSET: U16_MAX,
-    Operand.LOCAL: SMALL_COUNT_MAX,
-    Operand.CONSTANT: TABLE_INDEX_MAX,
-    Operand.FIELD_HANDLE: TABLE_INDEX_MAX,
-    Operand.FIELD_INST: TABLE_INDEX_MAX,
-    Operand.FUNCTION_HANDLE: TABLE_INDEX_MAX,
-    Operand.FUNCTION_INST: TABLE_INDEX_MAX,
-    Operand.STRUCT_DEF: TABLE_INDEX_MAX,
-    Operand.STRUCT_INST: TABLE_INDEX_MAX,
-    Operand.SIGNATURE: TABLE_INDEX_MAX,
-    Operand.SIGNATURE_COUNT: TABLE_INDEX_MAX,
-    Operand.VARIANT_HANDLE: VARIANT_HANDLE_INDEX_MAX,
-    Operand.VARIANT_INST: VARIANT_HANDLE_INDEX_MAX,
-    Operand.JUMP_TABLE: JUMP_TABLE_INDEX_MAX,
+INDEX_LIMITS: dict[OperandKind, int] = {
+    OperandKind.CODE_OFFSET: U16_MAX,
+    OperandKind.LOCAL: SMALL_COUNT_MAX,
+    OperandKind.CONSTANT: TABLE_INDEX_MAX,
+    OperandKind.FIELD_HANDLE: TABLE_INDEX_MAX,
+    OperandKind.FIELD_INST: TABLE_INDEX_MAX,
+    OperandKind.FUNCTION_HANDLE: TABLE_INDEX_MAX,
+    OperandKind.FUNCTION_INST: TABLE_INDEX_MAX,
+    OperandKind.STRUCT_DEF: TABLE_INDEX_MAX,
+    OperandKind.STRUCT_INST: TABLE_INDEX_MAX,
+    OperandKind.SIGNATURE: TABLE_INDEX_MAX,
+    OperandKind.SIGNATURE_COUNT: TABLE_INDEX_MAX,
+    OperandKind.VARIANT_HANDLE: VARIANT_HANDLE_INDEX_MAX,
+    OperandKind.VARIANT_INST: VARIANT_HANDLE_INDEX_MAX,
+    OperandKind.JUMP_TABLE: JUMP_TABLE_INDEX_MAX,
 }
 """Largest ULEB128 index by operand."""
 

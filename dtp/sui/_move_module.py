@@ -19,7 +19,7 @@ from dtp.sui._move_format import (
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -278,7 +278,7 @@ class CompiledModule:
                 return f"vector<{self.type_name(element)}>"
             case ReferenceType(target, mutable):
                 return f"{'&mut ' if mutable else '&'}{self.type_name(target)}"
-            case TypeParameter(index):
+            case TypeParameterIndex(index):
                 return f"T{index}"
             case DatatypeType(handle, arguments):
                 address, module = self.module_id(self.datatype_handles[handle].module)

@@ -2,7 +2,7 @@
 
 Follows `deserializer.rs` of `move-binary-format`: a header (magic, version with flavor, table headers), the
 tables' contents back to back without gaps, then the index of the module's own handle. Each table is read by
-one function from the `_TABLES` dict; all reading goes through `Cursor`, which knows the absolute offset for
+one function from the `_TABLES` dict; all reading goes through `ModuleCursor`, which knows the absolute offset for
 errors.
 """
 
@@ -19,12 +19,12 @@ from dtp.sui._move_format import (
     Fault,
     Instruction,
     Opcode,
-    Operand,
+    OperandKind,
     ReferenceType,
     Signature,
     SignatureToken,
     TableKind,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -56,7 +56,7 @@ _DECLARED = 0x2
 _JUMP_TABLE_FULL = 0x1
 
 
-class Cursor:
+class ModuleCursor:
     """Reads forward between two absolute offsets of the module; never past `end`."""
 
     __slots__ = ("data", "end", "pos", "version")
@@ -121,7 +121,7 @@ class _Table(NamedTuple):
 
 def read_module(data: bytes, *, allow_unpublishable: bool) -> CompiledModule:
     """Read all tables. Indices are not yet checked against each other (see `_move_bounds.check`)."""
-    header = Cursor(data, 0, len(data))
+    header = ModuleCursor(data, 0, len(data))
     publishable = _read_magic(header, allow_unpublishable)
     version = _read_version(header)
     tables = _read_table_headers(header, version)
@@ -129,12 +129,12 @@ def read_module(data: bytes, *, allow_unpublishable: bool) -> CompiledModule:
     tables_read: dict[str, tuple[Any, ...]] = {}
     for table in tables:
         field, reader = _TABLES[table.kind]
-        cursor = Cursor(data, table.start, table.end, version)
+        cursor = ModuleCursor(data, table.start, table.end, version)
         entries = []
         while cursor.pos < table.end:
             entries.append(reader(cursor))
         tables_read[field] = tuple(entries)
-    tail = Cursor(data, content_end, len(data), version)
+    tail = ModuleCursor(data, content_end, len(data), version)
     self_handle = tail.read_index()
     if tail.pos != len(data):
         raise BytecodeError(Fault.TRAILING_BYTES, f"{len(data) - tail.pos} bytes after the module", tail.pos)
@@ -144,7 +144,7 @@ def read_module(data: bytes, *, allow_unpublishable: bool) -> CompiledModule:
     )
 
 
-def _read_magic(cursor: Cursor, allow_unpublishable: bool) -> bool:
+def _read_magic(cursor: ModuleCursor, allow_unpublishable: bool) -> bool:
     magic = cursor.read_bytes(4)
     if magic == fmt.MAGIC:
         return True
@@ -157,7 +157,7 @@ def _read_magic(cursor: Cursor, allow_unpublishable: bool) -> bool:
     return False
 
 
-def _read_version(cursor: Cursor) -> int:
+def _read_version(cursor: ModuleCursor) -> int:
     word = cursor.read_number(4)
     if word < fmt.VERSION_ENUMS:
         version, flavor = word, fmt.SUI_FLAVOR
@@ -174,7 +174,7 @@ def _read_version(cursor: Cursor) -> int:
     return version
 
 
-def _read_table_headers(cursor: Cursor, version: int) -> list[_Table]:
+def _read_table_headers(cursor: ModuleCursor, version: int) -> list[_Table]:
     found: list[tuple[int, int, TableKind, int]] = []
     for _ in range(cursor.read_uleb(fmt.SMALL_COUNT_MAX)):
         at = cursor.pos
@@ -206,11 +206,11 @@ def _read_table_headers(cursor: Cursor, version: int) -> list[_Table]:
 # ---- entries of the tables
 
 
-def _module_handle(c: Cursor) -> ModuleHandle:
+def _module_handle(c: ModuleCursor) -> ModuleHandle:
     return ModuleHandle(address=c.read_index(), name=c.read_index())
 
 
-def _datatype_handle(c: Cursor) -> DatatypeHandle:
+def _datatype_handle(c: ModuleCursor) -> DatatypeHandle:
     return DatatypeHandle(
         module=c.read_index(),
         name=c.read_index(),
@@ -222,7 +222,7 @@ def _datatype_handle(c: Cursor) -> DatatypeHandle:
     )
 
 
-def _function_handle(c: Cursor) -> FunctionHandle:
+def _function_handle(c: ModuleCursor) -> FunctionHandle:
     return FunctionHandle(
         module=c.read_index(),
         name=c.read_index(),
@@ -232,19 +232,19 @@ def _function_handle(c: Cursor) -> FunctionHandle:
     )
 
 
-def _instantiation(c: Cursor) -> Instantiation:
+def _instantiation(c: ModuleCursor) -> Instantiation:
     return Instantiation(target=c.read_index(), type_arguments=c.read_index())
 
 
-def _field_handle(c: Cursor) -> FieldHandle:
+def _field_handle(c: ModuleCursor) -> FieldHandle:
     return FieldHandle(owner=c.read_index(), field=c.read_uleb(fmt.SMALL_COUNT_MAX))
 
 
-def _variant_handle(c: Cursor) -> VariantHandle:
+def _variant_handle(c: ModuleCursor) -> VariantHandle:
     return VariantHandle(enum=c.read_index(), variant=c.read_uleb(fmt.VARIANT_COUNT_MAX))
 
 
-def _identifier(c: Cursor) -> str:
+def _identifier(c: ModuleCursor) -> str:
     size = c.read_uleb(fmt.U16_MAX)
     at = c.pos
     raw = c.read_bytes(size)
@@ -254,25 +254,25 @@ def _identifier(c: Cursor) -> str:
     return text
 
 
-def _address(c: Cursor) -> bytes:
+def _address(c: ModuleCursor) -> bytes:
     return c.read_bytes(fmt.ADDRESS_LENGTH)
 
 
-def _constant(c: Cursor) -> Constant:
+def _constant(c: ModuleCursor) -> Constant:
     return Constant(type=_token(c), data=c.read_bytes(c.read_uleb(fmt.U16_MAX)))
 
 
-def _metadata(c: Cursor) -> Metadata:
+def _metadata(c: ModuleCursor) -> Metadata:
     return Metadata(
         key=c.read_bytes(c.read_uleb(fmt.METADATA_KEY_SIZE_MAX)), value=c.read_bytes(c.read_uleb(fmt.U16_MAX))
     )
 
 
-def _signature(c: Cursor) -> Signature:
+def _signature(c: ModuleCursor) -> Signature:
     return tuple(_token(c) for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX)))
 
 
-def _abilities(c: Cursor) -> fmt.Ability:
+def _abilities(c: ModuleCursor) -> fmt.Ability:
     at = c.pos
     value = c.read_uleb(0xFF)
     if value > fmt.ABILITY_ALL:
@@ -280,7 +280,7 @@ def _abilities(c: Cursor) -> fmt.Ability:
     return fmt.Ability(value)
 
 
-def _token(c: Cursor, depth: int = 1) -> SignatureToken:
+def _token(c: ModuleCursor, depth: int = 1) -> SignatureToken:
     at = c.pos
     if depth > fmt.SIGNATURE_TOKEN_DEPTH_MAX:
         raise BytecodeError(
@@ -298,7 +298,7 @@ def _token(c: Cursor, depth: int = 1) -> SignatureToken:
         case fmt.TYPE_DATATYPE:
             return DatatypeType(c.read_index())
         case fmt.TYPE_PARAMETER:
-            return TypeParameter(c.read_uleb(fmt.TYPE_PARAMETER_INDEX_MAX))
+            return TypeParameterIndex(c.read_uleb(fmt.TYPE_PARAMETER_INDEX_MAX))
         case fmt.TYPE_DATATYPE_INST:
             handle = c.read_index()
             arity = c.read_uleb(fmt.SMALL_COUNT_MAX)
@@ -309,11 +309,11 @@ def _token(c: Cursor, depth: int = 1) -> SignatureToken:
             raise BytecodeError(Fault.UNKNOWN_SERIALIZED_TYPE, f"type tag {tag:#x}", at)
 
 
-def _fields(c: Cursor) -> tuple[Field, ...]:
+def _fields(c: ModuleCursor) -> tuple[Field, ...]:
     return tuple(Field(c.read_index(), _token(c)) for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX)))
 
 
-def _struct_def(c: Cursor) -> StructDef:
+def _struct_def(c: ModuleCursor) -> StructDef:
     handle = c.read_index()
     at = c.pos
     flag = c.read_u8()
@@ -324,7 +324,7 @@ def _struct_def(c: Cursor) -> StructDef:
     return StructDef(handle, _fields(c))
 
 
-def _enum_def(c: Cursor) -> EnumDef:
+def _enum_def(c: ModuleCursor) -> EnumDef:
     handle = c.read_index()
     at = c.pos
     flag = c.read_u8()
@@ -336,7 +336,7 @@ def _enum_def(c: Cursor) -> EnumDef:
     return EnumDef(handle, tuple(Variant(c.read_index(), _fields(c)) for _ in range(count)))
 
 
-def _function_def(c: Cursor) -> FunctionDef:
+def _function_def(c: ModuleCursor) -> FunctionDef:
     handle = c.read_index()
     at = c.pos
     byte = c.read_u8()
@@ -355,7 +355,7 @@ def _function_def(c: Cursor) -> FunctionDef:
     return FunctionDef(handle, visibility, bool(flags & _FLAG_ENTRY), body)
 
 
-def _code_unit(c: Cursor) -> CodeUnit:
+def _code_unit(c: ModuleCursor) -> CodeUnit:
     local_types = c.read_index()
     code = tuple(_instruction(c) for _ in range(c.read_uleb(fmt.U16_MAX)))
     tables: tuple[JumpTable, ...] = ()
@@ -364,7 +364,7 @@ def _code_unit(c: Cursor) -> CodeUnit:
     return CodeUnit(local_types, code, tables)
 
 
-def _jump_table(c: Cursor) -> JumpTable:
+def _jump_table(c: ModuleCursor) -> JumpTable:
     enum = c.read_index()
     branches = c.read_uleb(fmt.VARIANT_COUNT_MAX)
     at = c.pos
@@ -377,7 +377,7 @@ def _jump_table(c: Cursor) -> JumpTable:
 _OPCODES: dict[int, Opcode] = {int(op): op for op in Opcode}
 
 
-def _instruction(c: Cursor) -> Instruction:
+def _instruction(c: ModuleCursor) -> Instruction:
     at = c.pos
     byte = c.read_u8()
     op = _OPCODES.get(byte)
@@ -387,18 +387,18 @@ def _instruction(c: Cursor) -> Instruction:
     if op >= Opcode.PACK_VARIANT and c.version < fmt.VERSION_ENUMS:
         raise BytecodeError(Fault.MALFORMED, f"{op.name} needs version {fmt.VERSION_ENUMS}", at)
     operand = fmt.OPERANDS[op]
-    if operand is Operand.NONE:
+    if operand is OperandKind.NONE:
         return Instruction(op, None)
     size = fmt.LITERAL_SIZES.get(operand)
     if size is not None:
         return Instruction(op, c.read_number(size))
     index = c.read_uleb(fmt.INDEX_LIMITS[operand])
-    if operand is Operand.SIGNATURE_COUNT:
+    if operand is OperandKind.SIGNATURE_COUNT:
         return Instruction(op, (index, c.read_number(8)))
     return Instruction(op, index)
 
 
-_TABLES: dict[TableKind, tuple[str, Callable[[Cursor], Any]]] = {
+_TABLES: dict[TableKind, tuple[str, Callable[[ModuleCursor], Any]]] = {
     TableKind.MODULE_HANDLES: ("module_handles", _module_handle),
     TableKind.DATATYPE_HANDLES: ("datatype_handles", _datatype_handle),
     TableKind.FUNCTION_HANDLES: ("function_handles", _function_handle),

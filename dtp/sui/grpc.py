@@ -6,7 +6,7 @@ warning filters, reads byte by byte, and puts whatever is on the wire into a fie
 grpclib sends head, message and tail by themselves. Together that cost more than executing a transaction does.
 
 `encode(message)` gives what `bytes(message)` gives, `decode(kind, data)` what `kind.parse(data)` gives, or it raises
-`MessageError`.
+`GrpcMessageError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from dtp.errors import LocalError
 
-__all__ = ["Codec", "JoinedWrites", "MessageError", "decode", "encode", "from_value", "joined"]
+__all__ = ["GrpcCodec", "GrpcMessageError", "JoinedWrites", "decode", "encode", "from_value", "joined"]
 
 M = TypeVar("M")
 
@@ -39,13 +39,13 @@ _FIXED: Final = {"double": (_FIXED64, struct.Struct("<d")), "float": (_FIXED32, 
 _MAX_DEPTH: Final = 64
 
 
-class MessageError(LocalError):
+class GrpcMessageError(LocalError):
     """Bytes are no message of the expected type."""
 
     code = "message"
 
 
-class Codec:
+class GrpcCodec:
     """What grpclib wants of a codec; its base class would load grpclib."""
 
     __content_subtype__ = "proto"
@@ -55,7 +55,7 @@ class Codec:
         return encode(message)
 
     def decode(self, data: bytes, message_type: type[M]) -> M:
-        """Return the message. Raises `MessageError`."""
+        """Return the message. Raises `GrpcMessageError`."""
         return decode(message_type, data)
 
 
@@ -205,11 +205,11 @@ class _Field:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """Return the message of class `kind` that the bytes are. Raises `MessageError`, which names the class."""
+    """Return the message of class `kind` that the bytes are. Raises `GrpcMessageError`, which names the class."""
     try:
         made: M = _read(kind, data, 0)
     except (ValueError, IndexError, OverflowError) as fault:
-        raise MessageError(f"the bytes are no {kind.__name__}: {fault}") from fault
+        raise GrpcMessageError(f"the bytes are no {kind.__name__}: {fault}") from fault
     return made
 
 

@@ -26,7 +26,7 @@ class ContractError(AssertionError):
     """A carrier breaks the contract; the message says which clause."""
 
 
-class Shared:
+class PairState:
     """What the two ends of a pair have in common: whether a call is being made, and what went wrong."""
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ class Shared:
         self._changed.set()
 
 
-class Recorder:
+class RecordingReceiver:
     """A `Receiver` that keeps what it is told and complains about what the contract forbids.
 
     `received` are all bytes in order, `reads` the size of each report, `lost` what `carrier_lost` said (valid
     once `ended`). The buffer has the smallest size that is allowed and is overwritten after each report.
     """
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: PairState) -> None:
         self.received = bytearray()
         self.reads: list[int] = []
         self.writable = 0
@@ -120,18 +120,18 @@ class Recorder:
         self.lost = error
 
 
-class End:
-    """One end of a pair under check: the carrier, called under watch, and its `Recorder`. For tests of
+class CarrierEnd:
+    """One end of a pair under check: the carrier, called under watch, and its `RecordingReceiver`. For tests of
     programs too: whatever breaks the contract meanwhile is raised by the next wait."""
 
-    def __init__(self, carrier: Carrier, shared: Shared | None = None, patience: float = PATIENCE) -> None:
+    def __init__(self, carrier: Carrier, shared: PairState | None = None, patience: float = PATIENCE) -> None:
         self.carrier = carrier
-        self._shared = shared if shared is not None else Shared()
-        self.recorder = Recorder(self._shared)
+        self._shared = shared if shared is not None else PairState()
+        self.recorder = RecordingReceiver(self._shared)
         self.started = False
         self._patience = patience
 
-    def start(self) -> End:
+    def start(self) -> CarrierEnd:
         """Start, and give this end, so that making and starting is one expression."""
         self.started = True
         self._call_watched("start", lambda: self.carrier.start(self.recorder))
@@ -183,7 +183,7 @@ class End:
         )
         compare_bytes(self.recorder.received, data)
 
-    async def deliver_message(self, data: bytes, far: End) -> None:
+    async def deliver_message(self, data: bytes, far: CarrierEnd) -> None:
         """Send one small message to the other end and see it arrive."""
         self.write(data)
         await far.wait_until(lambda: far.recorder.received.endswith(data), f"{data!r} received")
@@ -229,10 +229,10 @@ class Bench:
         return await self.kind.dial(self.dial_url(self.listener.urls[0]))
 
     @asynccontextmanager
-    async def pair(self, swapped: bool = False) -> AsyncIterator[tuple[End, End]]:
+    async def pair(self, swapped: bool = False) -> AsyncIterator[tuple[CarrierEnd, CarrierEnd]]:
         """A dialled carrier and the accepted one (or `swapped`), not started. Ended and verified
         afterwards."""
-        shared = Shared()
+        shared = PairState()
         dialled = await self.dial()
         try:
             async with asyncio.timeout(self.patience):
@@ -240,7 +240,7 @@ class Bench:
         except TimeoutError:
             dialled.abort()
             raise ContractError(f"dialled, but nothing was accepted within {self.patience} s") from None
-        ends = [End(carrier, shared, self.patience) for carrier in (dialled, accepted)]
+        ends = [CarrierEnd(carrier, shared, self.patience) for carrier in (dialled, accepted)]
         if swapped:
             ends.reverse()
         try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dtp.carriers.base import CarrierKind
 from dtp.carriers.errors import ListenError
 from dtp.errors import CarrierError
-from dtp.testing.carrier_ends import PATIENCE, Bench, ContractError, End, compare_bytes, settle
+from dtp.testing.carrier_ends import PATIENCE, Bench, CarrierEnd, ContractError, compare_bytes, settle
 
 #: Give up on back-pressure when so many bytes were taken for a receiver that doesn't read.
 NO_BACKPRESSURE = 256 * 1024 * 1024
@@ -34,13 +34,13 @@ def _noise(size: int, seed: int) -> bytes:
 # The checks. Each gets a pair that isn't started.
 
 
-async def _describes_itself(near: End, far: End, options: _Options) -> None:
+async def _describes_itself(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     for carrier in (near.carrier, far.carrier):
         if not (carrier.scheme and carrier.source and carrier.remote):
             raise ContractError("scheme, source and remote must say something")
 
 
-async def _keeps_order(near: End, far: End, options: _Options) -> None:
+async def _keeps_order(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     wanted = bytearray()
     for number, size in enumerate(_SIZES):
@@ -50,14 +50,14 @@ async def _keeps_order(near: End, far: End, options: _Options) -> None:
     await far.until_received(bytes(wanted))
 
 
-async def _carries_both_ways(near: End, far: End, options: _Options) -> None:
+async def _carries_both_ways(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     there, back = _noise(options.transfer, 1), _noise(options.transfer, 2)
     await asyncio.gather(near.send_all(there, 100_000), far.send_all(back))
     await asyncio.gather(far.until_received(there), near.until_received(back))
 
 
-async def _allows_calls_from_reports(near: End, far: End, options: _Options) -> None:
+async def _allows_calls_from_reports(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """Echo from inside `carrier_received`, and close there on a sign."""
 
     def on_received(data: bytes) -> None:
@@ -75,7 +75,7 @@ async def _allows_calls_from_reports(near: End, far: End, options: _Options) -> 
     _orderly(await far.until_lost())
 
 
-async def _takes_empty_writes(near: End, far: End, options: _Options) -> None:
+async def _takes_empty_writes(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     if not near.write(b""):
         raise ContractError("an empty write must not make the writer wait")
@@ -83,7 +83,7 @@ async def _takes_empty_writes(near: End, far: End, options: _Options) -> None:
     await far.until_received(b"x")
 
 
-async def _closes_after_the_rest(near: End, far: End, options: _Options) -> None:
+async def _closes_after_the_rest(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     data = _noise(options.transfer, 3)
     near.write(data)  # more than fits: whatever it says, all is kept
@@ -102,7 +102,7 @@ async def _closes_after_the_rest(near: End, far: End, options: _Options) -> None
         end.abort()
 
 
-async def _drops_what_comes_after_close(near: End, far: End, options: _Options) -> None:
+async def _drops_what_comes_after_close(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     far.write(_noise(100_000, 4))
     near.close()
@@ -112,7 +112,7 @@ async def _drops_what_comes_after_close(near: End, far: End, options: _Options) 
         raise ContractError("carrier_received after close")
 
 
-async def _both_close(near: End, far: End, options: _Options) -> None:
+async def _both_close(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     near.close()
     far.close()
@@ -120,7 +120,7 @@ async def _both_close(near: End, far: End, options: _Options) -> None:
     _orderly(await far.until_lost())
 
 
-async def _closes_before_start(near: End, far: End, options: _Options) -> None:
+async def _closes_before_start(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """What was sent to a carrier before it started is kept for it, and so is the end."""
     near.start()
     near.write(b"early")
@@ -132,7 +132,7 @@ async def _closes_before_start(near: End, far: End, options: _Options) -> None:
     _orderly(await near.until_lost())
 
 
-async def _ends_unstarted(near: End, far: End, options: _Options) -> None:
+async def _ends_unstarted(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     far.start()
     near.close()
     _orderly(await far.until_lost())
@@ -140,7 +140,7 @@ async def _ends_unstarted(near: End, far: End, options: _Options) -> None:
     _orderly(await near.until_lost())
 
 
-async def _aborts(near: End, far: End, options: _Options) -> None:
+async def _aborts(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     near.write(b"x")
     await far.until_received(b"x")
@@ -157,7 +157,7 @@ async def _aborts(near: End, far: End, options: _Options) -> None:
     compare_bytes(far.recorder.received, b"x")
 
 
-async def _aborts_while_blocked(near: End, far: End, options: _Options) -> None:
+async def _aborts_while_blocked(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     near.start()
     sent = _fill(near)
     near.abort()
@@ -169,7 +169,7 @@ async def _aborts_while_blocked(near: End, far: End, options: _Options) -> None:
     compare_bytes(got, bytes(sent[: len(got)]))
 
 
-async def _aborts_a_blocked_close(near: End, far: End, options: _Options) -> None:
+async def _aborts_a_blocked_close(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     near.start()
     _fill(near)
     near.close()
@@ -181,7 +181,7 @@ async def _aborts_a_blocked_close(near: End, far: End, options: _Options) -> Non
         raise ContractError("carrier_lost after abort must say None")
 
 
-async def _stops_the_writer(near: End, far: End, options: _Options) -> None:
+async def _stops_the_writer(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     near.start()
     sent = _fill(near)
     await settle()
@@ -199,7 +199,7 @@ async def _stops_the_writer(near: End, far: End, options: _Options) -> None:
         raise ContractError(f"carrier_writable came {times()} times for one stop")
 
 
-async def _pauses_reading(near: End, far: End, options: _Options) -> None:
+async def _pauses_reading(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """Paused from inside a report, it reports nothing more, not even the end, until it is resumed."""
     data = _noise(200_000, 6)
     reports: list[int] = []
@@ -231,7 +231,7 @@ async def _pauses_reading(near: End, far: End, options: _Options) -> None:
     _orderly(await near.until_lost())
 
 
-async def _has_ended_only_once_it_has(near: End, far: End, options: _Options) -> None:
+async def _has_ended_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """What was sent before the end is no end, whether or not that is known of one whose reading is paused."""
     _start(near, far)
     near.write(b"x")
@@ -251,7 +251,7 @@ async def _has_ended_only_once_it_has(near: End, far: End, options: _Options) ->
     compare_bytes(far.recorder.received, b"xy")
 
 
-async def _breaks_off_only_once_it_has(near: End, far: End, options: _Options) -> None:
+async def _breaks_off_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """An orderly end is no break, and after one of those that are known the end comes, though reading is paused."""
     _start(near, far)
     near.write(b"x")
@@ -268,7 +268,7 @@ async def _breaks_off_only_once_it_has(near: End, far: End, options: _Options) -
     compare_bytes(far.recorder.received, b"xy")
 
 
-async def _ends_once_it_has_broken_off(near: End, far: End, options: _Options) -> None:
+async def _ends_once_it_has_broken_off(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     _start(near, far)
     near.write(b"x")
     await far.until_received(b"x")
@@ -286,7 +286,7 @@ async def _ends_once_it_has_broken_off(near: End, far: End, options: _Options) -
     await far.until_lost()
 
 
-def _fill(end: End) -> bytearray:
+def _fill(end: CarrierEnd) -> bytearray:
     """Write until the carrier says to wait, and one piece more; what was written."""
     sent = bytearray()
     while True:
@@ -302,7 +302,7 @@ def _fill(end: End) -> bytearray:
     return sent
 
 
-def _start(*ends: End) -> None:
+def _start(*ends: CarrierEnd) -> None:
     for end in ends:
         end.start()
 
@@ -312,7 +312,7 @@ def _orderly(lost: CarrierError | None) -> None:
         raise ContractError(f"an orderly end was reported as {lost!r}")
 
 
-async def _keeps_packets_whole(near: End, far: End, options: _Options) -> None:
+async def _keeps_packets_whole(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
     """Where there is a lossy path: packets come as they were sent or not at all, and hold up no bytes."""
     _start(near, far)
     size = near.carrier.packet_size
@@ -341,7 +341,7 @@ async def _keeps_packets_whole(near: End, far: End, options: _Options) -> None:
     await near.until_lost()
 
 
-_Check = Callable[[End, End, "_Options"], Awaitable[None]]
+_Check = Callable[[CarrierEnd, CarrierEnd, "_Options"], Awaitable[None]]
 
 _CHECKS: tuple[_Check, ...] = (
     _describes_itself,

@@ -28,7 +28,7 @@ def local_host(number: int) -> str:
     return f"127.{1 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
-class Swarm:
+class DhtSwarm:
     """Nodes on a `DatagramNetwork`. Everything follows from `seed`: the same one gives the same run."""
 
     def __init__(

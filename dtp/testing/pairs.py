@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from dtp.core import Buffer
 from dtp.identity import Identity
-from dtp.session.events import Ended, Event, LinkLost, StreamData, TapData
+from dtp.session.events import Event, LinkLost, SessionEnded, StreamData, TapData
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -229,6 +229,6 @@ class SessionPair:
             assert isinstance(tap, int)
             yield StreamData(tap, bytes(self._in.view[start : start + size]))
 
-    def ended(self, session: Session) -> Ended | None:
+    def ended(self, session: Session) -> SessionEnded | None:
         """Return how a side's session ended, if it has."""
         return session.ended

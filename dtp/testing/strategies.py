@@ -39,7 +39,7 @@ from dtp.net.address import Address, AddressError, check_service
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.events import StreamData
-from dtp.session.frames import CONNECTION, FIXED, MAX_OFFSET, Close, Frame, build_close, control
+from dtp.session.frames import CONNECTION, FIXED, MAX_OFFSET, CloseFrame, Frame, build_close, control
 from dtp.testing.pairs import SessionPair, Wire
 
 try:
@@ -167,7 +167,7 @@ def frames() -> SearchStrategy[tuple[int, int, int, int, bytes]]:
     closes = st.builds(
         build_close,
         st.builds(
-            Close,
+            CloseFrame,
             st.integers(0, 2**32 - 1),
             st.text(max_size=80),
             st.booleans(),

@@ -36,7 +36,7 @@ class TrustingChecks(SignatureChecks):
 class SwarmNode:
     """One node: its router, and what its program got."""
 
-    def __init__(self, swarm: Swarm, identity: Identity, router: Router) -> None:
+    def __init__(self, swarm: GossipSwarm, identity: Identity, router: Router) -> None:
         self.identity = identity
         self.key = identity.id.key
         self.router = router
@@ -86,7 +86,7 @@ class SwarmNode:
 class Puppet:
     """A neighbour that does what a test says: it sends frames, and keeps those that it gets."""
 
-    def __init__(self, swarm: Swarm, identity: Identity) -> None:
+    def __init__(self, swarm: GossipSwarm, identity: Identity) -> None:
         self.identity = identity
         self.key = identity.id.key
         self.frames: list[tuple[int, bytes]] = []
@@ -108,7 +108,7 @@ class Puppet:
 Carry = Callable[[bytes, bytes, bytes, float], Sequence[float]]
 
 
-class Swarm:
+class GossipSwarm:
     """The network. `run` lets time pass; `carry` says what links do, 10 ms each at first."""
 
     def __init__(

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.broadcast.money.audience import AudienceLine, seal_text
-from dtp.chain.show import Asked, Kind, Raised
+from dtp.chain.show import EntryAsked, EntryKind, Raised
 from dtp.identity import Identity
 
 ME, OTHER = Identity(bytes(range(32))), Identity(bytes([1] * 32))
 
 
-def asked(number, amount, text=b"?", kind=Kind.QUESTION, sealed=False):
-    return Asked("0x1", number, kind, "0x2", amount, text, sealed)
+def asked(number, amount, text=b"?", kind=EntryKind.QUESTION, sealed=False):
+    return EntryAsked("0x1", number, kind, "0x2", amount, text, sealed)
 
 
 def test_the_best_paid_comes_first_and_others_raise():

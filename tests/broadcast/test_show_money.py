@@ -15,9 +15,9 @@ from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.pipes.posts import MOST_FEE
-from dtp.chain.show import Kind, ShowState, next_head
+from dtp.chain.show import EntryKind, ShowState, next_head
 from dtp.errors import ConfigError
 from dtp.pay.errors import OtherCoin, PriceTooHigh
 
@@ -94,7 +94,7 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
 @pytest.fixture
 def node(monkeypatch):
     """Take the chain's node away from everybody, by `away`, and give it back."""
-    plain, there = Wire._call, SimpleNamespace(away=False, asked=0)
+    plain, there = NodeRpc._call, SimpleNamespace(away=False, asked=0)
 
     async def call(wire, service, method, message):
         there.asked += 1
@@ -102,7 +102,7 @@ def node(monkeypatch):
             raise NodeUnavailable("the test has taken it away")
         return await plain(wire, service, method, message)
 
-    monkeypatch.setattr(Wire, "_call", call)
+    monkeypatch.setattr(NodeRpc, "_call", call)
     return there
 
 
@@ -178,14 +178,14 @@ def test_who_leaves_while_it_is_on_air_has_the_rest_back_at_once(client, wallet)
             await shows.fund(listener, id, 500)
             (back,) = await shows.refund(listener, id)
             assert (back.amount, back.paid) == (400, 100)
-            number, _ = await shows.ask(listener, id, Kind.REQUEST, None, b"louder")
+            number, _ = await shows.ask(listener, id, EntryKind.REQUEST, None, b"louder")
             await shows.raise_(listener, id, number, None)
             found = (await shows.read_show(listener, id)).show
             assert (found.asked, found.tipped) == (1, 6)
             told = [
                 type(each).__name__ async for each in shows.events_of(listener, id, start=0, follow=False)
             ]
-            assert told == ["ShowCreated", "Contributed", "StateChanged", "Returned", "Asked", "Raised"]
+            assert told == ["ShowCreated", "Contributed", "StateChanged", "Returned", "EntryAsked", "Raised"]
 
     run(work())
 
@@ -224,7 +224,7 @@ def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
             with pytest.raises(PriceTooHigh, match=r"0\.00000007 SUI"):
                 await shows.buy(listener, id, most=69)
             with pytest.raises(PriceTooHigh):
-                await shows.ask(listener, id, Kind.QUESTION, None, b"why?")
+                await shows.ask(listener, id, EntryKind.QUESTION, None, b"why?")
             with pytest.raises(PriceTooHigh):
                 await shows.raise_(listener, id, 0, None)
             other, _ = await shows.create(
@@ -232,8 +232,8 @@ def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
             )
             for refused in (
                 shows.fund(listener, other, 400_000_000),
-                shows.ask(listener, other, Kind.TIP, 400_000_000, b""),
-                shows.ask(listener, other, Kind.TIP, None, b""),
+                shows.ask(listener, other, EntryKind.TIP, 400_000_000, b""),
+                shows.ask(listener, other, EntryKind.TIP, None, b""),
                 shows.raise_(listener, other, 0, 1),
                 shows.raise_(listener, other, 0, None),
                 shows.buy(listener, other),
@@ -242,12 +242,12 @@ def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
                 with pytest.raises(OtherCoin):
                     await refused
             with pytest.raises(PriceTooHigh):  # how much of another coin is little nobody knows
-                await shows.ask(listener, other, Kind.TIP, None, b"", coin=clocks)
+                await shows.ask(listener, other, EntryKind.TIP, None, b"", coin=clocks)
             with pytest.raises(InsufficientFunds):  # there is none, which is looked for once it was named
                 await shows.fund(listener, other, 5, coin=clocks)
             assert (await listener.balance(listener.address)).total == before
-            await shows.ask(listener, id, Kind.REQUEST, None, b"louder")
-            await shows.ask(listener, id, Kind.QUESTION, MOST_FEE + 1, b"why?")
+            await shows.ask(listener, id, EntryKind.REQUEST, None, b"louder")
+            await shows.ask(listener, id, EntryKind.QUESTION, MOST_FEE + 1, b"why?")
             await shows.buy(listener, id, most=70)
 
     run(work())
@@ -288,8 +288,8 @@ def test_the_page_has_the_money_and_the_line_and_what_was_dismissed_stays_away(c
         async with client(wallet()) as producer, client(wallet()) as listener:
             terms = ShowTerms(slot_ms=60_000, rate=100, start_pot=1000, prices=(10, 10, 10))
             id, _ = await shows.create(producer, ME.id.key, terms)
-            await shows.ask(listener, id, Kind.QUESTION, 20, b"why?")
-            await shows.ask(listener, id, Kind.TIP, 50, b"for you", sealed=True)
+            await shows.ask(listener, id, EntryKind.QUESTION, 20, b"why?")
+            await shows.ask(listener, id, EntryKind.TIP, 50, b"for you", sealed=True)
             kept = tmp_path / "shows" / "dismissed"
             async with (
                 ShowWatcher(producer, id, ME, Dismissed(kept)) as mine,

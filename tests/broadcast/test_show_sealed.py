@@ -20,7 +20,7 @@ from dtp.broadcast.recording import Recorder, Recording
 from dtp.broadcast.sealed.admission import Admission, Guests, Refusal
 from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_segment
 from dtp.broadcast.sealed.opening import KeyAsker, KeyPace, Opener
-from dtp.chain.pass_ import Account
+from dtp.chain.pass_ import PassAccount
 from dtp.chain.signer import KeySigner
 from dtp.errors import CarrierError, ChainError, DtpError
 from dtp.identity import Identity
@@ -403,7 +403,7 @@ def test_a_pass_admits_its_holder_while_it_is_good(monkeypatch):
     async def passes_of(chain, plan):
         held = ((ALICE, 0, 2, False), (BOB, 0, 1, False), (CAROL, 0, 9, True))
         return {
-            each: Account(who.id.sui_address, start, periods, 0, revoked)
+            each: PassAccount(who.id.sui_address, start, periods, 0, revoked)
             for each, (who, start, periods, revoked) in enumerate(held)
         }
 

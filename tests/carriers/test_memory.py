@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dtp.carriers import CARRIERS, dial, listen, memory
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.memory import PACKET_SIZE, MemoryLink, pair
-from dtp.testing.carrier_ends import End, settle
+from dtp.testing.carrier_ends import CarrierEnd, settle
 from dtp.testing.clock import run
 
 writes = st.lists(st.binary(max_size=3000), max_size=20)
@@ -24,7 +24,7 @@ def test_a_stream_arrives_whole_and_in_order_in_any_split(
 ) -> None:
     async def main() -> None:
         link = MemoryLink(delay=delay, jitter=jitter, chunks=sizes, capacity=capacity)
-        near, far = (End(carrier).start() for carrier in pair(link, link))
+        near, far = (CarrierEnd(carrier).start() for carrier in pair(link, link))
         for piece in pieces:
             await near.send_piece(piece)
         near.close()
@@ -43,7 +43,7 @@ def test_a_cut_comes_after_exactly_so_many_bytes(
 ) -> None:
     async def main() -> None:
         cut, whole = MemoryLink(cut_at=cut_at, chunks=sizes, delay=1), MemoryLink()
-        near, far = (End(carrier).start() for carrier in pair(cut, whole))
+        near, far = (CarrierEnd(carrier).start() for carrier in pair(cut, whole))
         for piece in pieces:
             await near.send_piece(piece)
             if back:
@@ -63,7 +63,9 @@ def test_a_cut_comes_after_exactly_so_many_bytes(
 
 def test_a_cut_loses_what_is_under_way_the_other_way_too() -> None:
     async def main() -> None:
-        near, far = (End(carrier).start() for carrier in pair(MemoryLink(cut_at=3), MemoryLink(delay=5)))
+        near, far = (
+            CarrierEnd(carrier).start() for carrier in pair(MemoryLink(cut_at=3), MemoryLink(delay=5))
+        )
         far.write(b"too slow")
         near.write(b"12345")
         assert "cut after 3 bytes" in str(await near.until_lost())
@@ -80,7 +82,7 @@ def _packets(link: MemoryLink, seed: int, count: int = 2000) -> list[int]:
     """The numbers of the packets that arrive, in their order."""
 
     async def main() -> list[int]:
-        near, far = (End(carrier) for carrier in pair(link, link, packets=True, seed=seed))
+        near, far = (CarrierEnd(carrier) for carrier in pair(link, link, packets=True, seed=seed))
         near.start(), far.start()
         for number in range(count):
             near.write_packet(b"%d" % number)
@@ -109,7 +111,7 @@ def test_packets_without_faults_keep_their_order() -> None:
 def test_what_is_too_much_for_the_lossy_path_is_dropped() -> None:
     async def main() -> list[bytes]:
         near, far = (
-            End(carrier).start() for carrier in pair(MemoryLink(delay=1, capacity=3000), packets=True)
+            CarrierEnd(carrier).start() for carrier in pair(MemoryLink(delay=1, capacity=3000), packets=True)
         )
         near.write_packet(bytes(PACKET_SIZE + 1))
         for number in range(5):  # more than may be under way
@@ -126,7 +128,7 @@ def test_what_is_too_much_for_the_lossy_path_is_dropped() -> None:
 def test_delay_is_time_on_the_clock_and_doubles_for_a_round_trip() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
-        near, far = (End(carrier) for carrier in pair(MemoryLink(delay=2), MemoryLink(delay=3)))
+        near, far = (CarrierEnd(carrier) for carrier in pair(MemoryLink(delay=2), MemoryLink(delay=3)))
         far.recorder.on_received = far.write
         near.start(), far.start()
         begun = loop.time()
@@ -139,7 +141,7 @@ def test_delay_is_time_on_the_clock_and_doubles_for_a_round_trip() -> None:
 
 def test_an_abort_overtakes_nothing_that_has_arrived_and_drops_the_rest() -> None:
     async def main() -> None:
-        near, far = (End(carrier).start() for carrier in pair(MemoryLink(delay=1)))
+        near, far = (CarrierEnd(carrier).start() for carrier in pair(MemoryLink(delay=1)))
         near.write(b"first")
         await asyncio.sleep(1.5)
         near.write(b"second")
@@ -152,7 +154,7 @@ def test_an_abort_overtakes_nothing_that_has_arrived_and_drops_the_rest() -> Non
 
 def test_a_peer_that_never_starts_ends_a_close_after_the_linger() -> None:
     async def main() -> float:
-        near = End(pair()[0]).start()
+        near = CarrierEnd(pair()[0]).start()
         near.write(b"nobody reads this")
         near.close()
         assert await near.until_lost() is None
@@ -165,8 +167,8 @@ def test_url_options_reach_the_link() -> None:
     async def main() -> None:
         accepted: asyncio.Queue[memory.MemoryCarrier] = asyncio.Queue()
         listener = await listen("memory://x", accepted.put_nowait)
-        near = End(await dial("memory://x?delay=4&chunk=2&cut_at=5")).start()
-        far = End(await accepted.get()).start()
+        near = CarrierEnd(await dial("memory://x?delay=4&chunk=2&cut_at=5")).start()
+        far = CarrierEnd(await accepted.get()).start()
         near.write(b"1234567")
         assert isinstance(await far.until_lost(), BrokenError)
         assert far.recorder.reads == [2, 2, 1]
@@ -209,7 +211,7 @@ def test_any_order_of_calls_is_survived() -> None:
     async def one(seed: int) -> None:
         rng = random.Random(seed)
         link = MemoryLink(delay=rng.choice([0, 1]), chunks=rng.choice([(), (3,)]), capacity=10)
-        ends = [End(carrier) for carrier in pair(link, link, seed=seed)]
+        ends = [CarrierEnd(carrier) for carrier in pair(link, link, seed=seed)]
         sent = {id(end): bytearray() for end in ends}
         for _ in range(rng.randrange(30)):
             end = rng.choice(ends)

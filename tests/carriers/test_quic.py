@@ -29,7 +29,7 @@ from dtp.carriers.quic_endpoint import (  # noqa: E402
     QuicEndpoint,
     RetryTokens,
 )
-from dtp.testing.carrier_ends import End  # noqa: E402
+from dtp.testing.carrier_ends import CarrierEnd  # noqa: E402
 from dtp.testing.carriers import check_carrier  # noqa: E402
 from dtp.testing.clock import run  # noqa: E402
 
@@ -165,8 +165,8 @@ def test_noise_is_not_answered_and_harms_nobody() -> None:
     async def main() -> None:
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener, endpoint = await listening(accepted)
-        near = End(await dial(listener.urls[0])).start()
-        far = End(await accepted.get()).start()
+        near = CarrierEnd(await dial(listener.urls[0])).start()
+        far = CarrierEnd(await accepted.get()).start()
         stranger = Stranger(endpoint)
         for number in range(300):
             first = bytes([number & 0xFF])
@@ -219,7 +219,7 @@ def test_handshakes_that_nobody_finishes_are_bounded() -> None:
     on_sockets(main())
 
 
-async def misbehaving() -> tuple[QuicListener, Stranger, End]:
+async def misbehaving() -> tuple[QuicListener, Stranger, CarrierEnd]:
     accepted: asyncio.Queue[Carrier] = asyncio.Queue()
     listener, endpoint = await listening(accepted)
     stranger = Stranger(endpoint)
@@ -227,11 +227,11 @@ async def misbehaving() -> tuple[QuicListener, Stranger, End]:
     while accepted.empty():
         stranger.turn()
         await asyncio.sleep(0)
-    end = End(await accepted.get())
+    end = CarrierEnd(await accepted.get())
     return listener, stranger, end
 
 
-async def ended(stranger: Stranger, end: End) -> object:
+async def ended(stranger: Stranger, end: CarrierEnd) -> object:
     async with asyncio.timeout(20):
         while not end.recorder.ended:
             stranger.turn()
@@ -292,8 +292,8 @@ def test_one_may_dial_from_the_socket_that_listens() -> None:
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener, endpoint = await listening()
         other, there = await listening(accepted)
-        near = End(await endpoint.dial(there.address, other.urls[0])).start()
-        far = End(await accepted.get()).start()
+        near = CarrierEnd(await endpoint.dial(there.address, other.urls[0])).start()
+        far = CarrierEnd(await accepted.get()).start()
         assert far.carrier.remote == listener.urls[0]
         await near.deliver_message(b"from a port that is known", far)
         near.close()

@@ -20,7 +20,7 @@ from dtp.carriers import CARRIERS, Carrier, CarrierListener, dial, listen, liste
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.url import format_host, plain_ip
 from dtp.errors import CarrierError, LocalError
-from dtp.testing.carrier_ends import Bench, End
+from dtp.testing.carrier_ends import Bench, CarrierEnd
 from dtp.testing.clock import run
 
 
@@ -33,11 +33,11 @@ async def listening(url: str = "tcp://127.0.0.1:0") -> tuple[CarrierListener, as
     return await listen(url, accepted.put_nowait), accepted
 
 
-async def plain_peer(url: str = "tcp://127.0.0.1:0") -> tuple[End, socket.socket]:
+async def plain_peer(url: str = "tcp://127.0.0.1:0") -> tuple[CarrierEnd, socket.socket]:
     """A started carrier, and the plain blocking socket at its other end."""
     listener, accepted = await listening(url)
     peer = socket.create_connection(("127.0.0.1", int(listener.urls[0].rpartition(":")[2])))
-    end = End(await accepted.get()).start()
+    end = CarrierEnd(await accepted.get()).start()
     await listener.close()
     return end, peer
 

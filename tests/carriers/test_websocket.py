@@ -37,7 +37,7 @@ from dtp.carriers.websocket_carrier import (
 )
 from dtp.carriers.websocket_upgrade import MAX_HEAD
 from dtp.errors import CarrierError
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 
 # Honest strangers: the library's own client and server, which share no IO code with the carrier.
@@ -49,7 +49,7 @@ def test_the_librarys_client_talks_to_a_listener(loop_factory: LoopFactory) -> N
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener = await listen("ws://127.0.0.1:0/here", accepted.put_nowait)
         async with connect(listener.urls[0], proxy=None) as client:  # offers compression, which isn't taken
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             await client.send(b"to the carrier " * 1000)
             await end.until_received(b"to the carrier " * 1000)
             await client.send([b"in ", b"frag", b"ments"])
@@ -79,7 +79,9 @@ def test_a_carrier_talks_to_the_librarys_server(loop_factory: LoopFactory) -> No
     async def main() -> None:
         async with serve(echo, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            end = End(await dial(f"ws://127.0.0.1:{port}/a%20path?token=x%26y&proxy=none&empty=")).start()
+            end = CarrierEnd(
+                await dial(f"ws://127.0.0.1:{port}/a%20path?token=x%26y&proxy=none&empty=")
+            ).start()
             data = bytes(range(256)) * 2000
             await end.send_all(data)
             await end.until_received(data)
@@ -97,7 +99,7 @@ def test_the_servers_going_away_is_an_orderly_end_and_its_failure_is_not() -> No
 
         async with serve(leave, "127.0.0.1", 0) as server:
             for code in (1000, 1001, 1011, 1008, 4000):
-                end = End(await dial(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")).start()
+                end = CarrierEnd(await dial(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")).start()
                 end.write(b"%d" % code)
                 lost = await end.until_lost()
                 if code <= 1001:
@@ -212,7 +214,7 @@ def test_broken_frames_lose_the_carrier_by_name(sent: bytes, error: type[WebSock
     async def main() -> None:
         async with stranger_at() as (stranger, accepted, _listener):
             await stranger.upgraded()
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             stranger.writer.write(frame(2, b"fine, ") + sent)
             lost = await end.until_lost()
             assert type(lost) is error
@@ -229,7 +231,7 @@ def test_messages_of_every_size_up_to_a_mebibyte_are_taken_and_empty_ones_skippe
     async def main() -> None:
         async with stranger_at() as (stranger, accepted, _listener):
             await stranger.upgraded()
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             largest = bytes(range(256)) * (MAX_MESSAGE // 256)
             parts = frame(2, largest[:-1], fin=False) + frame(0, b"", fin=False) + frame(0, largest[-1:])
             stranger.writer.write(frame(2, b"") + frame(2, largest) + frame(2, b"") + parts + frame(2, b"x"))
@@ -254,7 +256,7 @@ def test_nothing_is_asked_for_beside_the_websocket_and_nothing_is_taken() -> Non
             assert head.startswith(b"http/1.1 101 ")
             assert b"sec-websocket-protocol" not in head
             assert b"sec-websocket-extensions" not in head
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             for size in (1, 64 * 1024, 3 * MAX_MESSAGE):
                 end.write(bytes(size))
                 left = size
@@ -280,7 +282,7 @@ def test_an_end_without_the_closing_handshake_is_an_error() -> None:
     async def main() -> None:
         async with stranger_at() as (stranger, accepted, _listener):
             await stranger.upgraded()
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             stranger.writer.write(frame(2, b"cut"))
             stranger.writer.write_eof()
             lost = await end.until_lost()
@@ -295,7 +297,7 @@ def test_pings_are_answered() -> None:
     async def main() -> None:
         async with stranger_at() as (stranger, accepted, _listener):
             await stranger.upgraded()
-            end = End(await accepted.get()).start()
+            end = CarrierEnd(await accepted.get()).start()
             stranger.writer.write(frame(9, b"are you there?"))
             assert await stranger.reader.readexactly(16) == frame(10, b"are you there?", mask=False)
             end.abort()
@@ -314,8 +316,8 @@ def test_frames_may_come_in_any_split(lengths: list[int], rng) -> None:
 
     async def main() -> None:
         below, far = memory.pair(back=MemoryLink(chunks=[rng.randrange(1, 50) for _ in range(5)]))
-        peer = End(far).start()
-        end = End(server_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(server_carrier(below)).start()
         peer.write(stream)
         await end.until_received(b"".join(payloads))
         peer.write(frame(8, b""))
@@ -340,7 +342,7 @@ def client_carrier(below: Carrier, early: bytes = b"") -> WebSocketCarrier:
 def test_an_idle_connection_is_kept_open_by_pings() -> None:
     async def main() -> None:
         below, far = memory.pair()
-        end, peer = End(server_carrier(below)).start(), End(client_carrier(far)).start()
+        end, peer = CarrierEnd(server_carrier(below)).start(), CarrierEnd(client_carrier(far)).start()
         await asyncio.sleep(10 * PING_TIMEOUT)
         end.write(b"still there")
         await peer.until_received(b"still there")
@@ -354,8 +356,8 @@ def test_an_idle_connection_is_kept_open_by_pings() -> None:
 def test_a_silent_peer_is_given_up() -> None:
     async def main() -> float:
         below, far = memory.pair()
-        peer = End(far).start()
-        end = End(server_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(server_carrier(below)).start()
         lost = await end.until_lost_within(1e4)
         assert isinstance(lost, PingTimeoutError)
         assert peer.recorder.received == frame(9, b"", mask=False) * 3
@@ -367,11 +369,11 @@ def test_a_silent_peer_is_given_up() -> None:
 def test_a_peer_that_does_not_read_is_not_silent_by_that() -> None:
     async def main() -> None:
         below, far = memory.pair(MemoryLink(capacity=1000))
-        end = End(server_carrier(below)).start()
+        end = CarrierEnd(server_carrier(below)).start()
         assert not end.write(bytes(2000))
         await asyncio.sleep(10 * PING_TIMEOUT)
         assert not end.recorder.ended
-        peer = End(client_carrier(far)).start()
+        peer = CarrierEnd(client_carrier(far)).start()
         await peer.until_received(bytes(2000))
         await end.wait_until(lambda: end.recorder.writable == 1, "carrier_writable")
         end.abort()
@@ -383,7 +385,7 @@ def test_a_peer_that_does_not_read_is_not_silent_by_that() -> None:
 def test_pings_without_reading_the_answers_lose_the_carrier() -> None:
     async def main() -> None:
         below, far = memory.pair(MemoryLink(capacity=1000))
-        end = End(server_carrier(below)).start()
+        end = CarrierEnd(server_carrier(below)).start()
         assert not end.write(bytes(2000))
         for _ in range(200):  # far has not started: it reads nothing
             far.write(memoryview(frame(9, bytes(125))))
@@ -398,7 +400,7 @@ def test_small_frames_are_read_few_at_a_time() -> None:
 
     async def main() -> None:
         below, far = memory.pair()
-        End(carrier := server_carrier(below)).start()
+        CarrierEnd(carrier := server_carrier(below)).start()
         rooms = []
 
         def read(data: bytes) -> bytes:
@@ -435,8 +437,8 @@ def test_a_closing_handshake_that_is_never_answered_ends_after_the_linger(
 ) -> None:
     async def main() -> float:
         below, far = memory.pair()
-        End(far).start()
-        end = End(carrier(below)).start()
+        CarrierEnd(far).start()
+        end = CarrierEnd(carrier(below)).start()
         end.close()
         assert await end.until_lost() is None
         return asyncio.get_running_loop().time()
@@ -456,8 +458,8 @@ def test_who_breaks_the_protocol_and_stays_is_left_after_a_second(
         loop, ended = asyncio.get_running_loop(), []
         abort = below.abort
         monkeypatch.setattr(below, "abort", lambda: (ended.append(loop.time()), abort()))
-        peer = End(far).start()
-        end = End(server_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(server_carrier(below)).start()
         far.pause_reading()
         peer.write(said)
         assert isinstance(await end.until_lost(), WebSocketError)
@@ -472,8 +474,8 @@ def test_who_breaks_the_protocol_and_stays_is_left_after_a_second(
 def test_a_server_that_says_close_and_stays_is_left_after_the_linger() -> None:
     async def main() -> float:
         below, far = memory.pair()
-        peer = End(far).start()
-        end = End(client_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(client_carrier(below)).start()
         peer.write(frame(8, struct.pack("!H", 1001), mask=False))
         assert await end.until_lost() is None
         assert not end.write(b"x")
@@ -485,8 +487,8 @@ def test_a_server_that_says_close_and_stays_is_left_after_the_linger() -> None:
 def test_what_came_with_the_handshake_comes_first_and_not_before_start() -> None:
     async def main() -> None:
         below, far = memory.pair()
-        peer = End(far).start()
-        end = End(client_carrier(below, early=frame(2, b"first ", mask=False)))
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(client_carrier(below, early=frame(2, b"first ", mask=False)))
         peer.write(frame(2, b"second", mask=False))
         await asyncio.sleep(1)
         assert not end.recorder.received

@@ -24,7 +24,7 @@ from dtp.carriers.errors import (
 from dtp.carriers.websocket import STEPS_PER_TURN
 from dtp.carriers.websocket_upgrade import forwarded_for
 from dtp.errors import DtpError
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 
 # Hostile servers.
 
@@ -86,7 +86,7 @@ def test_frames_in_the_same_read_as_the_answer_are_kept() -> None:
 
     async def main() -> None:
         async with server_that(respond) as url:
-            end = End(await dial(url)).start()
+            end = CarrierEnd(await dial(url)).start()
             await end.until_received(b"early bird")
             end.abort()
 
@@ -243,8 +243,8 @@ def test_nginx_tells_the_address_of_the_client(nginx) -> None:
     async def main() -> None:
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener = await listen("ws://127.0.0.1:0/?trust_forwarded=1", accepted.put_nowait)
-        near = End(await dial(nginx.through(listener.urls[0]))).start()
-        far = End(await accepted.get()).start()
+        near = CarrierEnd(await dial(nginx.through(listener.urls[0]))).start()
+        far = CarrierEnd(await accepted.get()).start()
         assert far.carrier.source == "127.0.0.1"
         near.write(b"through nginx")
         await far.until_received(b"through nginx")
@@ -302,8 +302,8 @@ def test_an_http_proxy_is_dialled_through(secure: bool, certificates) -> None:
         async with connect_proxy("me:a secret") as (proxy, requests):
             proxy_option = proxy.replace("//", "//me:a%2520secret@")
             trust = f"&ca={certificates.ca}" if secure else ""
-            near = End(await dial(f"{url}?proxy={proxy_option}{trust}")).start()
-            far = End(await accepted.get()).start()
+            near = CarrierEnd(await dial(f"{url}?proxy={proxy_option}{trust}")).start()
+            far = CarrierEnd(await accepted.get()).start()
             assert requests[0].startswith(f"CONNECT 127.0.0.1:{port_of(url)} HTTP/1.1\r\n".encode())
             await near.send_all(b"through the proxy" * 1000)
             await far.until_received(b"through the proxy" * 1000)

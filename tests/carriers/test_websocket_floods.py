@@ -11,7 +11,7 @@ from dtp.carriers import memory
 from dtp.carriers.errors import ControlFloodError
 from dtp.carriers.memory import MemoryLink
 from dtp.carriers.websocket_carrier import LITTLE, LITTLE_RATE, WORTH
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 
 FLOODS = {
@@ -31,8 +31,8 @@ def test_a_flood_of_frames_that_carry_little_loses_the_carrier(kind: str) -> Non
 
     async def main() -> None:
         below, far = memory.pair()
-        peer = End(far).start()
-        end = End(server_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(server_carrier(below)).start()
         peer.write(first)
         for _ in range(LITTLE // 100):
             peer.write(tiny * 100)
@@ -56,8 +56,8 @@ def test_small_messages_and_pings_now_and_then_go_on(data: bytes, pause: float) 
 
     async def main() -> None:
         below, far = memory.pair(back=MemoryLink(delay=0.001))
-        peer = End(far).start()
-        end = End(server_carrier(below)).start()
+        peer = CarrierEnd(far).start()
+        end = CarrierEnd(server_carrier(below)).start()
         for _ in range(3 * LITTLE // 100):
             peer.write(frame(2, data) * 100)
             await asyncio.sleep(pause)

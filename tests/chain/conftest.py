@@ -9,7 +9,7 @@ from chain_resolver.hosts import PATIENCE, run
 
 from dtp.chain import ChainClient, KeySigner, Program
 from dtp.chain.errors import NodeUnavailable
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 
 __all__ = [
     "PATIENCE",
@@ -60,7 +60,7 @@ class Calls:
         self.count = Counter()
         self.lose = []
         self.sent = []
-        plain = Wire._call
+        plain = NodeRpc._call
 
         async def call(wire, service, method, message):
             self.count[method] += 1
@@ -74,7 +74,7 @@ class Calls:
                 raise NodeUnavailable("the test lost this")
             return await plain(wire, service, method, message)
 
-        monkeypatch.setattr(Wire, "_call", call)
+        monkeypatch.setattr(NodeRpc, "_call", call)
 
     def trips(self):
         found, self.count = sum(self.count.values()), Counter()

@@ -5,14 +5,21 @@ import dataclasses
 import pytest
 
 from dtp.chain import ChainClient, Program, card
-from dtp.chain.card import CardForged, Contents, Device, EndStatement, PublishedRotation, Statement
+from dtp.chain.card import (
+    CardContents,
+    CardForged,
+    EndStatement,
+    PublishedDevice,
+    PublishedRotation,
+    Statement,
+)
 from dtp.chain.errors import MoveAborted
 from dtp.identity import Account, Identity
 from dtp.identity.card import Card, account_id, rotation_message
 
 from .conftest import run
 
-CONTENTS = Contents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
+CONTENTS = CardContents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
 
 
 class Person:
@@ -21,7 +28,9 @@ class Person:
     def __init__(self):
         self.key, self.recovery, self.laptop = (Identity.generate() for _ in range(3))
         self.account = account_id(self.key.id.key, self.recovery.id.key)
-        self.contents = dataclasses.replace(CONTENTS, devices=(Device(self.laptop.id.key, b"laptop"),))
+        self.contents = dataclasses.replace(
+            CONTENTS, devices=(PublishedDevice(self.laptop.id.key, b"laptop"),)
+        )
 
     async def publish(self, chain, directory, rotations=()):
         first = (self.key.id.key, self.recovery.id.key)
@@ -112,7 +121,7 @@ def test_a_rotation_counts_on_the_chain_as_off_it(play):
         (told,) = chain.events_in(made, card.SCHEMA, card.KeyRotated)
         assert (told.account, told.generation, told.key) == (person.account, 2, key.id.key)
         silent = await card.find_card(chain, directory, person.account)
-        assert (silent.contents, silent.signature) == (Contents(), b"")
+        assert (silent.contents, silent.signature) == (CardContents(), b"")
         assert not silent.is_current(0)
         await refused(
             card.CardError.BAD_SIGNATURE,

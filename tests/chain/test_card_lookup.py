@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from dtp.chain import Program, card
-from dtp.chain.card import Contents, Device, EndStatement, PublishedRotation, Statement
+from dtp.chain.card import CardContents, EndStatement, PublishedDevice, PublishedRotation, Statement
 from dtp.identity import Account, Identity
 from dtp.identity import Device as OwnDevice
 from dtp.messaging.cards import ContactCard
@@ -48,7 +48,7 @@ class Owner:
 
     async def publish(self, chain, directory):
         boxes = (b"dtp+tcp://away.example:9000/mail", BOX.encode())
-        contents = Contents(devices=(Device(self.laptop.id.key),), mailboxes=boxes)
+        contents = CardContents(devices=(PublishedDevice(self.laptop.id.key),), mailboxes=boxes)
         said = Statement(directory, self.own.card.account, 1, 1, contents)
         keys, program = (self.key.id.key, self.recovery.id.key), Program()
         signature = self.key.sign(card.statement_bytes(said))

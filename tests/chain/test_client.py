@@ -11,7 +11,7 @@ from dtp.chain.errors import (
     ProgramError,
 )
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
 
@@ -151,7 +151,7 @@ def test_one_gas_coin_is_used_by_one_at_a_time(client, wallet):
 def test_several_gas_coins_run_at_once(client, wallet, monkeypatch):
     signer = wallet()
     inside, most = 0, 0
-    plain = Wire.execute
+    plain = NodeRpc.execute
 
     async def execute(wire, *arguments):
         nonlocal inside, most
@@ -167,7 +167,7 @@ def test_several_gas_coins_run_at_once(client, wallet, monkeypatch):
     async def work():
         async with client(signer) as chain:
             await split_gas(chain, 3, 500_000_000)
-            monkeypatch.setattr(Wire, "execute", execute)
+            monkeypatch.setattr(NodeRpc, "execute", execute)
             await asyncio.gather(*(chain.execute(give(amount=n)) for n in range(1, 13)))
             assert len(chain._gas.idle) == 4
 

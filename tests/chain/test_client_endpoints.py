@@ -14,7 +14,7 @@ from dtp.chain.errors import (
     OutcomeUnknown,
     WrongNetwork,
 )
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.endpoints import Endpoints, Retry
 from dtp.localnet.grpc.localnet import LocalnetThread
 
@@ -44,7 +44,7 @@ def test_identical_bytes_are_sent_again(client, wallet, calls, when, times):
 
 def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wallet, monkeypatch):
     """Else the next one would pay with the same version of the coin, and have it locked for the epoch."""
-    genuine, asked, closed = {name: getattr(Wire, name) for name in ("execute", "simulate")}, [], []
+    genuine, asked, closed = {name: getattr(NodeRpc, name) for name in ("execute", "simulate")}, [], []
 
     async def work():
         sent, answered = asyncio.Event(), asyncio.Event()
@@ -60,8 +60,8 @@ def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wall
 
         async with client(wallet()) as chain:
             before = (await chain.balance("0xa")).total
-            monkeypatch.setattr(Wire, "execute", execute)
-            monkeypatch.setattr(Wire, "simulate", simulate)
+            monkeypatch.setattr(NodeRpc, "execute", execute)
+            monkeypatch.setattr(NodeRpc, "simulate", simulate)
             first = asyncio.create_task(chain.execute(give("0xa", 5)))
             await sent.wait()
             first.cancel()
@@ -116,7 +116,7 @@ def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
 @pytest.mark.parametrize("known", [True, False])
 def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, monkeypatch, known):
     """The transaction was executed and the answer can't be read: it is looked up, or said to be unknown."""
-    plain = Wire.execute
+    plain = NodeRpc.execute
 
     async def garbled(wire, *arguments):
         await plain(wire, *arguments)
@@ -128,11 +128,11 @@ def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, monkeypa
     async def work():
         async with client(wallet(), sleep=no_pause, retry=Retry(attempts=2)) as chain:
             before = (await chain.balance("0x9")).total
-            monkeypatch.setattr(Wire, "execute", garbled)
+            monkeypatch.setattr(NodeRpc, "execute", garbled)
             if known:
                 await chain.execute(give("0x9", 5))
             else:
-                monkeypatch.setattr(Wire, "transaction", unreadable)
+                monkeypatch.setattr(NodeRpc, "transaction", unreadable)
                 with pytest.raises(OutcomeUnknown):
                     await chain.execute(give("0x9", 5))
             assert (await chain.balance("0x9")).total == before + 5
@@ -194,7 +194,7 @@ def test_no_endpoint_answers():
             Network("x", ("http://127.0.0.1:1",)), timeout=5, retry=Retry(3), sleep=no_pause
         )
         with pytest.raises(NodeUnavailable, match="no answer in 3 attempts"):
-            await endpoints.ask(Wire.service_info)
+            await endpoints.ask(NodeRpc.service_info)
         endpoints.close()
 
     run(work())
@@ -209,7 +209,7 @@ def test_what_is_asked_at_the_close_opens_no_connection_again():
 
         endpoints = Endpoints(network, timeout=5, retry=Retry(3), sleep=sleep)
         with pytest.raises(ClientClosed):
-            await endpoints.ask(Wire.service_info)
+            await endpoints.ask(NodeRpc.service_info)
         assert endpoints.wire._channel is None
 
     run(work())
@@ -231,7 +231,7 @@ def test_who_is_closed_is_asked_nothing_before_it_connects_again(client):
 def test_a_connection_that_is_made_at_the_close_is_closed():
     async def work():
         async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
-            wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5)
+            wire = NodeRpc(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5)
             channel = wire._ensure_connected()
             connecting = asyncio.create_task(channel.__connect__())
             await asyncio.sleep(0)

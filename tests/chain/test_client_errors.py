@@ -24,7 +24,7 @@ from dtp.chain.errors import (
     was_signed,
 )
 from dtp.chain.node import failures
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.wallet import send
 
 from .conftest import give, no_pause, run
@@ -177,7 +177,7 @@ def test_an_object_is_the_one_that_was_asked_for(client, wallet, monkeypatch):
             async def objects(wire, ids, version=None):
                 return {asked: lie}
 
-            monkeypatch.setattr(Wire, "objects", objects)
+            monkeypatch.setattr(NodeRpc, "objects", objects)
             with pytest.raises(MalformedObject, match=f"is {other} for {asked}"):
                 await chain.read(hosts.SCHEMA, hosts.Host, asked)
 
@@ -223,7 +223,7 @@ def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypa
 
     async def work():
         async with client(signer, sleep=no_pause) as chain:
-            monkeypatch.setattr(Wire, "simulate", refuse)
+            monkeypatch.setattr(NodeRpc, "simulate", refuse)
             with pytest.raises(StaleObject, match="build it anew") as stale:
                 await chain.execute(give())
             assert not stale.value.digest
@@ -238,7 +238,7 @@ def test_a_gift_that_was_signed_says_so(client, wallet, monkeypatch):
 
     async def work():
         async with client(wallet()) as chain:
-            monkeypatch.setattr(Wire, "execute", refuse)
+            monkeypatch.setattr(NodeRpc, "execute", refuse)
             with pytest.raises(InsufficientFunds, match="too little") as refused:
                 await send(chain, "0x9", 5)
             assert was_signed(refused.value)
@@ -255,7 +255,7 @@ def test_a_node_that_lies_about_what_was_signed_has_it_done_once(
     client, wallet, net, monkeypatch, why, others
 ):
     """It executes, and says that it didn't: another endpoint knows better, and without one nobody signs again."""
-    signer, genuine, lied = wallet(), Wire.execute, []
+    signer, genuine, lied = wallet(), NodeRpc.execute, []
 
     async def lie(wire, data, signatures):
         lied.append(await genuine(wire, data, signatures))
@@ -265,7 +265,7 @@ def test_a_node_that_lies_about_what_was_signed_has_it_done_once(
         network = Network("several", (net.url,) * (1 + others))
         async with ChainClient(network, signer, deployments=None, sleep=no_pause) as chain:
             before = (await chain.balance("0x9")).total
-            monkeypatch.setattr(Wire, "execute", lie)
+            monkeypatch.setattr(NodeRpc, "execute", lie)
             if others:
                 assert await chain.execute(give("0x9", 5)) == lied[0].executed
             else:

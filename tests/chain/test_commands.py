@@ -4,7 +4,7 @@ import pytest
 
 from dtp.chain.errors import PackageNotPublished, ProgramError
 from dtp.chain.model import CLOCK_ID, ObjectRef, Owner
-from dtp.chain.node.commands import MAX_COMMANDS, Known, ObjectInput, Program, PureInput, bind
+from dtp.chain.node.commands import MAX_COMMANDS, KnownObject, ObjectInput, Program, PureInput, bind
 from dtp.sui import transaction as sui
 from dtp.sui.names import format_digest, parse_type
 
@@ -13,7 +13,7 @@ DIGEST = format_digest(bytes(32))
 
 
 def known(id, kind, version=3, initial=1):
-    return Known(ObjectRef(id, version, DIGEST), Owner(kind, "0x" + "1" * 64, initial))
+    return KnownObject(ObjectRef(id, version, DIGEST), Owner(kind, "0x" + "1" * 64, initial))
 
 
 def no_package(name):

@@ -29,7 +29,7 @@ from dtp.chain import host as hosts
 from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
 from dtp.chain.events import canonical_filter, fits
 from dtp.chain.node._answers import EventFrame
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.endpoints import Retry
 from dtp.chain.wallet import request_sui
 from dtp.errors import ConfigError
@@ -87,7 +87,7 @@ def source(request, monkeypatch):
             raise UnknownMethod("no such method", "UNIMPLEMENTED")
             yield
 
-        monkeypatch.setattr(Wire, "subscribe_events", unknown)
+        monkeypatch.setattr(NodeRpc, "subscribe_events", unknown)
     return request.param
 
 
@@ -164,7 +164,7 @@ def test_another_nodes_cursor_is_understood_by_its_place(chain_of):
 
 def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
     """The node's index is behind its stream: the first listing ends early, and events happen meanwhile."""
-    plain = Wire.list_events
+    plain = NodeRpc.list_events
     listed = asyncio.Event()
 
     async def behind(wire, types, *, sender, after=b"", start=None, end=None):
@@ -179,7 +179,7 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
         async with chain_of() as (chain, types):
             start = (await chain.service_info()).checkpoint + 1
             keys = await create(chain, 2)
-            monkeypatch.setattr(Wire, "list_events", behind)
+            monkeypatch.setattr(NodeRpc, "list_events", behind)
             task = asyncio.ensure_future(take(EventFollower(chain, types, start=start), 4))
             await listed.wait()
             keys += await create(chain, 2)
@@ -190,7 +190,7 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
 
 def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
     """Each stream ends after two frames; nothing is lost or doubled."""
-    plain = Wire.subscribe_events
+    plain = NodeRpc.subscribe_events
     streams = 0
 
     @contextlib.asynccontextmanager
@@ -210,7 +210,7 @@ def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
             yield some()
 
     async def work():
-        monkeypatch.setattr(Wire, "subscribe_events", breaking)
+        monkeypatch.setattr(NodeRpc, "subscribe_events", breaking)
 
         async def no_pause(seconds):
             await asyncio.sleep(0)
@@ -301,7 +301,7 @@ def test_history_that_is_gone():
 
 def breaking(monkeypatch, times):
     """Have the node break that many listings, each behind its first frame; those that were broken."""
-    genuine, broken = Wire.list_events, []
+    genuine, broken = NodeRpc.list_events, []
 
     async def list_events(wire, types, **options):
         async for frame in genuine(wire, types, **options):
@@ -313,7 +313,7 @@ def breaking(monkeypatch, times):
             broken.append(options)
             raise NodeUnavailable("the connection was reset")
 
-    monkeypatch.setattr(Wire, "list_events", list_events)
+    monkeypatch.setattr(NodeRpc, "list_events", list_events)
     return broken
 
 
@@ -367,7 +367,7 @@ def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_
 
     async def work():
         async with chain_of() as (chain, types):
-            monkeypatch.setattr(Wire, "list_events", more)
+            monkeypatch.setattr(NodeRpc, "list_events", more)
             monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
             source = EventFollower(chain, types, start=0)
             with pytest.raises(NodeUnavailable, match="gives none"):
@@ -385,7 +385,7 @@ def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, monkeypatch):
 
     async def work():
         async with chain_of() as (chain, types):
-            monkeypatch.setattr(Wire, "subscribe_events", refuse)
+            monkeypatch.setattr(NodeRpc, "subscribe_events", refuse)
             with pytest.raises(NodeRefused):
                 await take(EventFollower(chain, types), 1)
 

@@ -64,10 +64,10 @@ def test_what_is_stale_is_found_and_renewed(rows, tmp_path, monkeypatch):
 
 def test_rows_as_markdown():
     played = [
-        move_gas.Row((), "publishing `x`", GasUsed(1_000_000, 2_000_000, 500_000)),
-        move_gas.Row(("m::f", "m::g"), "", GasUsed(1_000_000, 0, 3_000_000)),
-        move_gas.Row(("m::f", "m::g"), "again", GasUsed(9, 9, 9)),
-        move_gas.Row(("m::f", "m::g"), "", GasUsed(9, 9, 9)),
+        move_gas.GasRow((), "publishing `x`", GasUsed(1_000_000, 2_000_000, 500_000)),
+        move_gas.GasRow(("m::f", "m::g"), "", GasUsed(1_000_000, 0, 3_000_000)),
+        move_gas.GasRow(("m::f", "m::g"), "again", GasUsed(9, 9, 9)),
+        move_gas.GasRow(("m::f", "m::g"), "", GasUsed(9, 9, 9)),
     ]
     assert move_gas.table(played).splitlines()[2:] == [
         "| publishing `x` |  | 1,000 | 2,000 | 500 | 0.0025 |",

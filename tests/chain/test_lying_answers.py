@@ -16,7 +16,7 @@ from dtp.chain import pass_ as passes_module
 from dtp.chain import show as shows_module
 from dtp.chain.errors import NodeRefused, OutcomeUnknown, TransactionFailed
 from dtp.chain.model import canonical_type
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.packages.upgrades import UPGRADE_CAP
 from dtp.chain.wallet import send
 from dtp.identity import Identity
@@ -35,13 +35,13 @@ GOLD = Path(__file__).parents[1] / "localnet" / "node" / "fixtures" / "playgroun
 def lie(monkeypatch, *names, change):
     """Have `change` made to what these calls of the node answer of a transaction."""
     for name in names:
-        genuine = getattr(Wire, name)
+        genuine = getattr(NodeRpc, name)
 
         async def lying(wire, *arguments, genuine=genuine):
             told = await genuine(wire, *arguments)
             return told if told is None else replace(told, executed=change(told.executed))
 
-        monkeypatch.setattr(Wire, name, lying)
+        monkeypatch.setattr(NodeRpc, name, lying)
 
 
 def name_theirs(executed, old):
@@ -218,14 +218,14 @@ def test_a_directory_of_somebody_else_is_not_the_packages(network, wallet, tmp_p
             monkeypatch.undo()
             other, _ = await publish(chain, "escrow")
             swapped = (await chain.object(other.id)).previous_transaction
-            plain = Wire.transaction
+            plain = NodeRpc.transaction
 
             async def lying(wire, digest):
                 told = await plain(wire, swapped)
                 genuine_told = await plain(wire, digest)
                 return replace(told, executed=replace(told.executed, events=genuine_told.executed.events))
 
-            monkeypatch.setattr(Wire, "transaction", lying)
+            monkeypatch.setattr(NodeRpc, "transaction", lying)
             with pytest.raises(NodeRefused):
                 await card.find_directory(chain)
 

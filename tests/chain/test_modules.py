@@ -227,13 +227,17 @@ def test_a_channel_from_opening_to_its_end(play, net):
         # The client asks to close; the server is too early, then anyone finalizes.
         await do(client, channel.request_close, id)
         found = await world.read(id)
-        assert found.state == channel.State.CLOSING
+        assert found.state == channel.ChannelState.CLOSING
         assert found.claims_until_ms == found.closing_ms + CLAIM_MS
         await refused(channel.ChannelError.TOO_EARLY, server, channel.finalize, id)
         net.advance_clock(CLAIM_MS)
         executed = await do(server, channel.finalize, id)
         (settled,) = server.events_in(executed, channel.SCHEMA, channel.Settled)
-        assert (settled.to_client, settled.to_server, settled.state) == (985_500, 0, channel.State.CLOSED)
+        assert (settled.to_client, settled.to_server, settled.state) == (
+            985_500,
+            0,
+            channel.ChannelState.CLOSED,
+        )
         await do(client, channel.destroy, id)
 
     play(scenario)
@@ -245,7 +249,7 @@ def test_other_ends_of_channels(play, net):
         server, client = world.server, world.client
         released, idle, agreed = [await world.open_channel() for _ in range(3)]
         await do(server, channel.release, released)
-        assert (await world.read(released)).state == channel.State.CLOSED
+        assert (await world.read(released)).state == channel.ChannelState.CLOSED
         await refused(channel.ChannelError.TOO_EARLY, server, channel.request_close, idle)
         now = (await world.read(idle)).active_ms
         agreement = channel.Agreement(agreed, 400_000, now + 10**9)
@@ -306,7 +310,7 @@ def test_subscriptions(play, net):
         back = client.events_in(await client.execute(program), pass_.SCHEMA, pass_.PassRefunded)[0]
         assert (back.periods, back.revoked) == (2, False)
         (entry,) = [each async for each in client.dynamic_fields((await plan_of(client, plan)).accounts.id)]
-        account = pass_.SCHEMA.decode(pass_.Account, entry.value)
+        account = pass_.SCHEMA.decode(pass_.PassAccount, entry.value)
         assert (account.holder, account.periods, account.drawn) == (client.address, 2, 1)
         # Revoked: the running period comes back; then nothing is left and the plan goes.
         await do(server, pass_.revoke, plan, world.host, world.op, held.id)
@@ -533,7 +537,7 @@ def test_frames_arrive_as_events(play, size):
         (held,) = await world.client.owned(pipe.SCHEMA, pipe.Pipe, world.client.address)
         assert (held.direction, held.index) == (pipe.Direction.TO_SERVER, 0)
         executed = await do(world.client, pipe.send, held.id, id, world.host, data, flags=3)
-        (frame,) = world.client.events_in(executed, pipe.SCHEMA, pipe.Frame)
+        (frame,) = world.client.events_in(executed, pipe.SCHEMA, pipe.PipeFrame)
         assert (frame.data, frame.flags, frame.sequence, frame.channel) == (data, 3, 1, id)
 
     play(scenario)
@@ -623,10 +627,10 @@ def test_locks(play, net):
         first, second, third = [await locked(build) for build in (by_hash, by_key, by_hash)]
         found = await payer.read(lock.SCHEMA, lock.Lock, first)
         assert (found.payer, found.payee, found.balance) == (payer.address, recipient, 10_000)
-        assert (found.condition, found.relay_fee) == (lock.Condition.BY_HASH, 10)
+        assert (found.condition, found.relay_fee) == (lock.LockCondition.BY_HASH, 10)
         await refused(lock.LockError.WRONG_PREIMAGE, other, lock.claim_by_preimage, first, b"x" * 32)
         claimed = other.events_in(
-            await do(other, lock.claim_by_preimage, first, secret), lock.SCHEMA, lock.Claimed
+            await do(other, lock.claim_by_preimage, first, secret), lock.SCHEMA, lock.LockClaimed
         )
         assert (claimed[0].recipient, claimed[0].amount, claimed[0].preimage) == (recipient, 9_990, secret)
         signature = key.sign_statement(lock.release_bytes(lock.Release(second, recipient)))

@@ -250,11 +250,11 @@ class _Silent:
 def test_grpclib_cancels_the_caller_to_wake_it(way):
     """It cancels the task and forgets to take it back: Ctrl-C and groups of tasks would be confused from then on."""
     from dtp.chain.errors import NodeUnavailable
-    from dtp.chain.node._wire import Wire
+    from dtp.chain.node._wire import NodeRpc
 
     async def work():
         async with _Silent() as node:
-            wire = Wire(node.url, timeout=60 if way == "dropped" else 0.01)
+            wire = NodeRpc(node.url, timeout=60 if way == "dropped" else 0.01)
             calling = asyncio.ensure_future(wire.service_info())
             if way == "dropped":
                 await node.met.wait()
@@ -269,11 +269,11 @@ def test_grpclib_cancels_the_caller_to_wake_it(way):
 
 
 def test_a_caller_that_is_cancelled_while_the_node_goes_away_is_cancelled():
-    from dtp.chain.node._wire import Wire
+    from dtp.chain.node._wire import NodeRpc
 
     async def work():
         async with _Silent() as node:
-            wire = Wire(node.url, timeout=60)
+            wire = NodeRpc(node.url, timeout=60)
             calling = asyncio.ensure_future(wire.service_info())
             await node.met.wait()
             await asyncio.sleep(0)
@@ -289,12 +289,12 @@ def test_a_caller_that_is_cancelled_while_the_node_goes_away_is_cancelled():
 def test_asyncio_is_not_blocked_by_a_lost_node():
     """A lost connection ends as our error, also where grpclib would raise one of its own."""
     from dtp.chain.errors import NodeUnavailable
-    from dtp.chain.node._wire import Wire
+    from dtp.chain.node._wire import NodeRpc
 
     async def work():
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        wire = Wire(f"http://127.0.0.1:{port}", timeout=5)
+        wire = NodeRpc(f"http://127.0.0.1:{port}", timeout=5)
         try:
             with pytest.raises(NodeUnavailable):
                 await wire.service_info()

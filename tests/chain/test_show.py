@@ -4,7 +4,7 @@ import pytest
 
 from dtp.chain import Program, show
 from dtp.chain.errors import MoveAborted
-from dtp.chain.show import Kind, Show, ShowError, ShowShare, ShowState
+from dtp.chain.show import EntryKind, Show, ShowError, ShowShare, ShowState
 
 from .conftest import run
 
@@ -118,12 +118,17 @@ def test_the_audience_line(play):
 
         def asks(program):
             tip, more = program.split(program.gas, [20, 3])
-            show.ask(program, id, Kind.REQUEST, tip, b"play it again", sealed=False)
+            show.ask(program, id, EntryKind.REQUEST, tip, b"play it again", sealed=False)
             show.raise_(program, id, 0, more)
 
         executed = await do(listener, asks)
-        (asked,) = listener.events_in(executed, show.SCHEMA, show.Asked)
-        assert (asked.number, asked.kind, asked.amount, asked.text) == (0, Kind.REQUEST, 20, b"play it again")
+        (asked,) = listener.events_in(executed, show.SCHEMA, show.EntryAsked)
+        assert (asked.number, asked.kind, asked.amount, asked.text) == (
+            0,
+            EntryKind.REQUEST,
+            20,
+            b"play it again",
+        )
         (raised,) = listener.events_in(executed, show.SCHEMA, show.Raised)
         assert (raised.number, raised.amount, raised.from_) == (0, 3, listener.address)
         found = await producer.read(show.SCHEMA, Show, id)

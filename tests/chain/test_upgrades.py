@@ -13,7 +13,7 @@ from dtp.chain.packages.publish import adopt, publish
 from dtp.chain.packages.upgrades import (
     NotMigratable,
     NotUpgradable,
-    Policy,
+    UpgradePolicy,
     migrate,
     read_upgrades,
     restrict,
@@ -41,11 +41,15 @@ def test_a_package_that_was_published_immutable_is_told_to_be_so_for_good(publis
     async def scenario():
         async with publisher() as ours, publisher() as others:
             made, executed = await publish(ours, "escrow", immutable=True)
-            assert (made.policy, made.upgrade_cap, executed is not None) == (Policy.IMMUTABLE, "", True)
-            assert (await adopt(others, "escrow", made.id)).policy == Policy.IMMUTABLE
+            assert (made.policy, made.upgrade_cap, executed is not None) == (
+                UpgradePolicy.IMMUTABLE,
+                "",
+                True,
+            )
+            assert (await adopt(others, "escrow", made.id)).policy == UpgradePolicy.IMMUTABLE
             found = await read_upgrades(others, made.id)
-            assert (found.policy, found.cap, found.holder) == (Policy.IMMUTABLE, "", "")
-            for change in (upgrade(ours, made), restrict(ours, made, Policy.ADDITIVE)):
+            assert (found.policy, found.cap, found.holder) == (UpgradePolicy.IMMUTABLE, "", "")
+            for change in (upgrade(ours, made), restrict(ours, made, UpgradePolicy.ADDITIVE)):
                 with pytest.raises(NotUpgradable, match="immutable"):
                     await change
 
@@ -56,27 +60,27 @@ def test_who_uses_a_package_is_told_who_may_change_it(publisher):
     async def scenario():
         async with publisher() as ours, publisher() as others:
             made, _ = await publish(ours, "escrow")
-            assert (made.policy, bool(made.upgrade_cap)) == (Policy.COMPATIBLE, True)
-            assert (await adopt(others, "escrow", made.id)).policy == Policy.COMPATIBLE
+            assert (made.policy, bool(made.upgrade_cap)) == (UpgradePolicy.COMPATIBLE, True)
+            assert (await adopt(others, "escrow", made.id)).policy == UpgradePolicy.COMPATIBLE
             found = await read_upgrades(others, made.id)
             assert (found.policy, found.cap, found.holder) == (
-                Policy.COMPATIBLE,
+                UpgradePolicy.COMPATIBLE,
                 made.upgrade_cap,
                 ours.address,
             )
             assert ours.address in found.text
-            for policy in (Policy.ADDITIVE, Policy.DEPENDENCIES):
+            for policy in (UpgradePolicy.ADDITIVE, UpgradePolicy.DEPENDENCIES):
                 await restrict(ours, made, policy)
                 assert (await read_upgrades(others, made.id)).policy == policy
                 assert ours.deployments.find("escrow").policy == policy
             # There is no way back.
             with pytest.raises(MoveAborted):
-                await restrict(ours, made, Policy.ADDITIVE)
+                await restrict(ours, made, UpgradePolicy.ADDITIVE)
             # Given up later: a node doesn't tell that from a cap that is inside another object.
-            await restrict(ours, made, Policy.IMMUTABLE)
+            await restrict(ours, made, UpgradePolicy.IMMUTABLE)
             ours_now = ours.deployments.find("escrow")
-            assert (ours_now.policy, ours_now.upgrade_cap) == (Policy.IMMUTABLE, "")
-            assert (await read_upgrades(others, made.id)).policy == Policy.UNKNOWN
+            assert (ours_now.policy, ours_now.upgrade_cap) == (UpgradePolicy.IMMUTABLE, "")
+            assert (await read_upgrades(others, made.id)).policy == UpgradePolicy.UNKNOWN
 
     run(scenario())
 
@@ -131,7 +135,7 @@ def test_objects_of_version_1_are_migrated_to_version_2_with_all_their_money(pub
             await refused(host.HostError.UP_TO_DATE, migrate(server, [world.host]))
             second, executed = await upgrade(server, first, newer)
             assert (second.original_id, second.id) == (first.id, executed.created_objects("package")[0].id)
-            assert (await read_upgrades(user, second.id)).policy == Policy.COMPATIBLE
+            assert (await read_upgrades(user, second.id)).policy == UpgradePolicy.COMPATIBLE
             # The new code refuses what wasn't migrated, and who stayed with the old one goes on with that.
             await refused(
                 host.HostError.WRONG_VERSION, do(server, host.set_open, world.host, world.cap, 1, True)

@@ -141,11 +141,11 @@ def test_cut_objects_are_malformed(cut):
 
 
 def test_accounts_know_how_long_they_are_good():
-    account = pass_.Account(ID, start=1000, periods=3, drawn=0, revoked=False)
+    account = pass_.PassAccount(ID, start=1000, periods=3, drawn=0, revoked=False)
     assert account.end_of_last_period(60) == 1180
     assert account.is_good(60, 1179, 0)
     assert not account.is_good(60, 1180, 0)
-    epochs = pass_.Account(ID, start=5, periods=2, drawn=0, revoked=False)
+    epochs = pass_.PassAccount(ID, start=5, periods=2, drawn=0, revoked=False)
     assert epochs.is_good(0, 10**15, 6)
     assert not epochs.is_good(0, 0, 7)
     assert not dataclasses.replace(account, revoked=True).is_good(60, 1000, 0)

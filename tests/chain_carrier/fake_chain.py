@@ -22,16 +22,16 @@ from dtp.chain.errors import (
 from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN, Executed, GasUsed
 from dtp.chain.node.commands import PureInput
-from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
+from dtp.chain.pipe import Direction, Pipe, PipeError, PipeFrame
 from dtp.chain.pipes import where as pipe_where
 from dtp.chain.pipes.carrier import PipeCarrier
 from dtp.chain.pipes.end import ChannelEnd
-from dtp.chain.pipes.frames import Header, Outgoing, encode
+from dtp.chain.pipes.frames import Header, OutgoingPipe, encode
 from dtp.chain.pipes.gas import GasGuess
-from dtp.chain.pipes.where import Timing, Where
+from dtp.chain.pipes.where import PipeEndpoint, Timing
 from dtp.chain.values import codec
 from dtp.sui.transaction import Input, MakeMoveVec, Result
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 
 CHANNEL, HOST = "0x" + "c" * 64, "0x" + "d" * 64
@@ -112,7 +112,7 @@ class Chain:
                 sequences[id] += 1
                 flags = pure(program, command.arguments[3], "u8")
                 chunks = tuple(chunks_of(program, command.arguments[4]))
-                frames.append(Frame(CHANNEL, int(direction), index, sequences[id], flags, chunks))
+                frames.append(PipeFrame(CHANNEL, int(direction), index, sequences[id], flags, chunks))
         self.acks, self.sequences = acks, sequences
         self.frames += len(frames)
         for frame in frames:
@@ -221,7 +221,7 @@ def two_ends(chain, pipes, rate=None, credited=None):
     hub = SimpleNamespace(leave=lambda end: None)
     carriers = []
     for direction in (Direction.TO_SERVER, Direction.TO_CLIENT):
-        where = Where(
+        where = PipeEndpoint(
             CHANNEL,
             HOST,
             1,
@@ -236,7 +236,7 @@ def two_ends(chain, pipes, rate=None, credited=None):
         end.begin(chain.open(direction, pipes))
         chain.ends[direction] = end
         carriers.append(PipeCarrier(hub, end, 7))
-    return [End(each, patience=1e5).start() for each in carriers]
+    return [CarrierEnd(each, patience=1e5).start() for each in carriers]
 
 
 async def stop(chain):
@@ -257,11 +257,11 @@ def play(scenario, window=0, pipes=1, delay=0.1, rate=None, credited=None):
 
 @pytest.fixture(autouse=True)
 def small_frames(monkeypatch):
-    monkeypatch.setattr(Outgoing, "SIZE", SMALL)
+    monkeypatch.setattr(OutgoingPipe, "SIZE", SMALL)
     monkeypatch.setattr(pipe_where, "CREDITED_BYTES", PIECE)
 
 
 def framed(sequence, link, data=b"", flags=0, index=0, offset=0, **header):
     """A frame towards the server."""
     said = encode(Header(link, offset, **header), flags, data)
-    return Frame(CHANNEL, int(Direction.TO_SERVER), index, sequence, int(flags), (said,))
+    return PipeFrame(CHANNEL, int(Direction.TO_SERVER), index, sequence, int(flags), (said,))

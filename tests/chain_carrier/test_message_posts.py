@@ -7,7 +7,7 @@ import pytest
 from chain_resolver.hosts import make_host, run
 
 from dtp.chain import Program, card, host
-from dtp.chain.card import Contents, Statement
+from dtp.chain.card import CardContents, Statement
 from dtp.chain.errors import HistoryPruned, NodeUnavailable
 from dtp.chain.pipes.posts import PostReader, hint_with_key, send_post
 from dtp.identity import Account, Identity
@@ -52,7 +52,7 @@ async def link(chain, account):
     """Publish the card of an account, and link the wallet of `chain` to it."""
     directory = await card.find_directory(chain)
     program, key, recovery = Program(), account.identity, account.card.recovery
-    contents = Contents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
+    contents = CardContents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
     said = Statement(directory, account.card.account, 1, 1, contents)
     signed = key.sign(card.statement_bytes(said))
     card.publish(program, directory, (key.id.key, recovery), (), contents, signed)

@@ -13,13 +13,13 @@ from dtp.chain import ChainClient, KeySigner, Network, Program, pipe, publish
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel
 from dtp.chain.events import EventFollower
-from dtp.chain.pipe import Direction, Frame
+from dtp.chain.pipe import Direction, PipeFrame
 from dtp.chain.pipes.carrier import dial, listen
 from dtp.chain.pipes.frames import Flags, Header, encode
 from dtp.chain.pipes.hub import PipeHub
 from dtp.errors import CarrierError
 from dtp.localnet.grpc.localnet import LocalnetThread
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 
 
 class Unreliable:
@@ -66,7 +66,7 @@ def unreliable(seed, worst, good=1):
 
 async def exchange(near, far, there, back):
     """Bytes both ways at once, whole and in order."""
-    ours, theirs = End(near, patience=60).start(), End(far, patience=60).start()
+    ours, theirs = CarrierEnd(near, patience=60).start(), CarrierEnd(far, patience=60).start()
     await asyncio.gather(ours.send_all(there, 50_000), theirs.send_all(back, 50_000))
     await asyncio.gather(theirs.until_received(there), ours.until_received(back))
     assert (ours.recorder.lost, theirs.recorder.lost) == (None, None)
@@ -103,7 +103,7 @@ class Lossy:
     def _kept(self, found):
         if not found.event.type.endswith("::pipe::Frame"):
             return True
-        frame = pipe.SCHEMA.decode(Frame, found.event.contents)
+        frame = pipe.SCHEMA.decode(PipeFrame, found.event.contents)
         return frame.direction != Direction.TO_CLIENT or not self._lost(frame)
 
     async def __aiter__(self):
@@ -128,7 +128,7 @@ def test_a_gap_that_is_never_filled_breaks_the_carrier(client, wallet, lost):
             tuned(made.user, gap=1, follow=lambda chain, types, cursor: Lossy(chain, types, cursor, lost))
             made.user.endpoints.sleep = lambda seconds: asyncio.sleep(0)
             listener, near, far = await made.pair("&pipes=2")
-            ours, theirs = End(near).start(), End(far).start()
+            ours, theirs = CarrierEnd(near).start(), CarrierEnd(far).start()
             data = random.Random(1).randbytes(900_000)
             theirs.write(data)
             error = await ours.until_lost()
@@ -195,7 +195,7 @@ def test_a_node_that_dies_and_comes_back(tmp_path):
                     url = f"pipe://{hosted.id}?service={number}"
                     listener = await listen(url, accepted.put_nowait, chain=server)
                     near = await dial(url, chain=client)
-                    ours, theirs = End(near).start(), End(await accepted.get()).start()
+                    ours, theirs = CarrierEnd(near).start(), CarrierEnd(await accepted.get()).start()
                     before = random.Random(1).randbytes(300_000)
                     ours.write(before)
                     await theirs.wait_until(lambda: len(theirs.recorder.received) > 0, "the first bytes")
@@ -264,7 +264,7 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
     async def scenario():
         async with world(client, wallet, window=1) as made:
             listener, near, far = await made.pair("&pipes=1")
-            ours, theirs = End(near).start(), End(far).start()
+            ours, theirs = CarrierEnd(near).start(), CarrierEnd(far).start()
             ours.write(b"good")
             await theirs.until_received(b"good")
             end = end_of(far, made.server)
@@ -283,12 +283,12 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
                 frame = encode(Header(number, place if what != "garbled" else offset), Flags.TO, body)
                 if what == "garbled":
                     frame = b"\xff" + frame
-                end.on_frame(Frame(near.channel, 0, 0, sequence + turn, int(Flags.TO), (frame,)))
+                end.on_frame(PipeFrame(near.channel, 0, 0, sequence + turn, int(Flags.TO), (frame,)))
                 if what == "contradicting" and turn == 3:
                     again = encode(Header(number, 7), Flags.TO, b"overlapping")
-                    end.on_frame(Frame(near.channel, 0, 0, sequence + 4, int(Flags.TO), (again,)))
+                    end.on_frame(PipeFrame(near.channel, 0, 0, sequence + 4, int(Flags.TO), (again,)))
                     fill = encode(Header(number, 4), Flags.TO, bytes(3))
-                    end.on_frame(Frame(near.channel, 0, 0, sequence + 5, int(Flags.TO), (fill,)))
+                    end.on_frame(PipeFrame(near.channel, 0, 0, sequence + 5, int(Flags.TO), (fill,)))
             lost = await theirs.until_lost()
             assert lost.code == "pipe-frame"
             assert isinstance(await ours.until_lost(), BrokenError)  # it is told
@@ -382,7 +382,7 @@ def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet):
             rng = random.Random(1)
             for _ in range(5000):
                 channel = "0x" + rng.randbytes(32).hex()
-                hub._on_frame(Frame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
+                hub._on_frame(PipeFrame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
             await asyncio.gather(*(task for task in hub._tasks if task.get_name() == "dtp-pipes-attach"))
             assert len(asked) <= 40
             assert not hub._waiting
@@ -395,7 +395,7 @@ def test_a_server_that_was_started_anew_says_so(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair("&pipes=1")
-            ours, theirs = End(near).start(), End(far).start()
+            ours, theirs = CarrierEnd(near).start(), CarrierEnd(far).start()
             ours.write(b"before")
             await theirs.until_received(b"before")
             # The old process is gone without a word; a new one follows the same pipes.
@@ -409,8 +409,8 @@ def test_a_server_that_was_started_anew_says_so(client, wallet):
             lost = await ours.until_lost()
             assert isinstance(lost, BrokenError)
             assert accepted.empty()
-            again = End(await dial(made.url + "&pipes=1", chain=made.user)).start()
-            fresh = End(await accepted.get()).start()
+            again = CarrierEnd(await dial(made.url + "&pipes=1", chain=made.user)).start()
+            fresh = CarrierEnd(await accepted.get()).start()
             again.write(b"hello again")
             await fresh.until_received(b"hello again")
             for each in (again, fresh):

@@ -353,9 +353,9 @@ def test_a_denial_ends_what_is_open(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            from dtp.testing.carrier_ends import End
+            from dtp.testing.carrier_ends import CarrierEnd
 
-            ours, theirs = End(near).start(), End(far).start()
+            ours, theirs = CarrierEnd(near).start(), CarrierEnd(far).start()
             await made.hosted.deny(made.user.address)
             ours.write(b"x" * 1000)
             lost = await ours.until_lost()
@@ -377,9 +377,9 @@ def test_frames_are_paced_by_the_service_s_rate(client, wallet):
     async def scenario():
         async with world(client, wallet, rate=rate) as made:
             listener, near, far = await made.pair("&pipes=1")
-            from dtp.testing.carrier_ends import End
+            from dtp.testing.carrier_ends import CarrierEnd
 
-            ours, theirs = End(near).start(), End(far).start()
+            ours, theirs = CarrierEnd(near).start(), CarrierEnd(far).start()
             data = random.Random(3).randbytes(60_000)
             await ours.send_all(data)
             await theirs.until_received(data)
@@ -427,7 +427,7 @@ def test_what_dials_left_behind_comes_back(client, wallet):
             )  # open channels aren't touched without being asked
             assert await reclaim(made.user, close=True) == Reclaimed((left,), 4)
             found = await made.user.read(channel.SCHEMA, channel.Channel, left)
-            assert (found.state, found.balance) == (channel.State.CLOSING, 5_000_000)
+            assert (found.state, found.balance) == (channel.ChannelState.CLOSING, 5_000_000)
             assert await made.user.owned(pipe.SCHEMA, pipe.Pipe, made.user.address) == []
             assert await reclaim(made.server) == Reclaimed((), 4)
             # That the channel is closed is found out, and another one opened.

@@ -29,9 +29,9 @@ from dtp.chain.errors import (
 )
 from dtp.chain.host import Rate, RateLimit
 from dtp.chain.model import SUI_COIN
-from dtp.chain.pipe import Direction, Frame, PipeError
+from dtp.chain.pipe import Direction, PipeError, PipeFrame
 from dtp.chain.pipes.frames import MAX_AHEAD, Header, decode, encode
-from dtp.chain.pipes.where import PipeStalledError, Where
+from dtp.chain.pipes.where import PipeEndpoint, PipeStalledError
 from dtp.testing.clock import run
 
 __all__ = ["small_frames"]
@@ -137,7 +137,9 @@ def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
         far.carrier.incoming.read_into = lambda buffer: 0
         far.carrier._deliver = lambda: None
         lie = encode(Header(7, 0, ((0, 2**63),)), 0)
-        chain.ends[Direction.TO_SERVER].on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, 1, 0, (lie,)))
+        chain.ends[Direction.TO_SERVER].on_frame(
+            PipeFrame(CHANNEL, int(Direction.TO_CLIENT), 0, 1, 0, (lie,))
+        )
         near.write(bytes(100 * SMALL))
         await asyncio.sleep(3 * TIMING.stall)
         assert chain.frames == 2
@@ -372,7 +374,7 @@ def test_a_server_replays_more_old_frames_than_may_wait():
         end = chain.ends[Direction.TO_CLIENT]
         old = encode(Header(3), 0)
         for sequence in range(1, 3 * MAX_AHEAD):
-            end.on_frame(Frame(CHANNEL, int(Direction.TO_SERVER), 0, sequence, 0, (old,)))
+            end.on_frame(PipeFrame(CHANNEL, int(Direction.TO_SERVER), 0, sequence, 0, (old,)))
         assert end.failed is None
 
     play(scenario)
@@ -434,6 +436,8 @@ def test_the_rate_is_kept():
 
 
 def test_a_burst_that_lets_no_frame_through_is_said_at_once():
-    where = Where(CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 0, RateLimit(bytes=Rate(1000, 200)))
+    where = PipeEndpoint(
+        CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 0, RateLimit(bytes=Rate(1000, 200))
+    )
     with pytest.raises(BrokenError, match="too few bytes"):
         _ = where.frame_bytes

@@ -12,14 +12,14 @@ from dtp.chain.pipes.frames import (
     MAX_PIPES,
     MAX_WINDOW,
     Acks,
-    Cut,
     Flags,
     Header,
-    Incoming,
-    Outgoing,
+    IncomingPipe,
+    OutgoingPipe,
     PipeFrameError,
     PipeGapError,
-    Sequences,
+    PipePiece,
+    ReceivedSequences,
     decode,
     encode,
     frames_ahead,
@@ -60,7 +60,7 @@ def test_no_bytes_can_do_harm(flags, frame):
     assert 0 < header.pipes <= MAX_PIPES
     assert all(index < MAX_PIPES for index, _ in header.acks)
     assert header.offset + len(data) < 2**64
-    incoming = Incoming(1000)
+    incoming = IncomingPipe(1000)
     try:
         incoming.feed(header.offset, data, end=bool(flags & Flags.END))
     except PipeFrameError:
@@ -82,7 +82,7 @@ def test_any_delivery_gives_the_stream(data):
     size = data.draw(st.integers(1, 40), label="bytes in a frame")
     content = rng.randbytes(data.draw(st.integers(0, 400), label="bytes"))
     pipes = data.draw(st.integers(1, 5), label="pipes")
-    outgoing = Outgoing(size)
+    outgoing = OutgoingPipe(size)
     sequences = [0] * pipes
     frames = []
     at = 0
@@ -110,8 +110,8 @@ def test_any_delivery_gives_the_stream(data):
     rng.shuffle(posted)
     late = list(frames)
     rng.shuffle(late)
-    orders = [Sequences(started=True) for _ in range(pipes)]
-    incoming = Incoming(10_000)
+    orders = [ReceivedSequences(started=True) for _ in range(pipes)]
+    incoming = IncomingPipe(10_000)
     got = bytearray()
     for batch in (posted, late):
         for pipe, sequence, cut in batch:
@@ -129,7 +129,7 @@ def test_any_delivery_gives_the_stream(data):
 
 @given(st.integers(0, 2**40), st.binary(max_size=300), st.booleans(), st.integers(1, 50))
 def test_pieces_of_a_cut_are_the_cut(offset, data, end, size):
-    pieces = Cut(offset, data, end).split_into(size)
+    pieces = PipePiece(offset, data, end).split_into(size)
     assert b"".join(each.data for each in pieces) == data
     assert [each.offset for each in pieces] == [offset + at * size for at in range(len(pieces))]
     assert len(pieces) == max(1, -(-len(data) // size))
@@ -143,7 +143,7 @@ def taken(incoming, size):
 
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(0, 5))
 def test_each_frame_is_taken_once(arrivals, before):
-    order = Sequences(last=before, started=True)
+    order = ReceivedSequences(last=before, started=True)
     seen = set()
     for sequence in arrivals:
         assert order.add_sequence(sequence) is (sequence > before and sequence not in seen)
@@ -156,7 +156,7 @@ def test_each_frame_is_taken_once(arrivals, before):
 
 
 def test_too_many_frames_behind_a_gap_end_it():
-    order = Sequences(started=True)
+    order = ReceivedSequences(started=True)
     for sequence in range(2, MAX_AHEAD + 2):
         assert order.add_sequence(sequence)
     with pytest.raises(PipeGapError, match="behind frame 1"):
@@ -164,7 +164,7 @@ def test_too_many_frames_behind_a_gap_end_it():
 
 
 def test_the_first_frame_of_a_pipe_with_a_past_begins_the_count():
-    order = Sequences()
+    order = ReceivedSequences()
     assert order.add_sequence(17)
     assert (order.last, order.gap) == (17, False)
     assert not order.add_sequence(16)
@@ -176,7 +176,7 @@ def test_only_what_was_taken_is_acknowledged(data):
     """Never a frame whose bytes wait, nor one behind a gap; and in the end all of them."""
     count = data.draw(st.integers(1, 20))
     ends = [10 * (number + 1) for number in range(count)]
-    acks, order = Acks(), Sequences(started=True)
+    acks, order = Acks(), ReceivedSequences(started=True)
     acks.begin(0)
     arrivals = data.draw(st.permutations(range(count)))
     taken_up_to = 0
@@ -215,7 +215,7 @@ def test_only_what_was_taken_is_acknowledged(data):
     ],
 )
 def test_contradictions_are_found(frames, complaint):
-    incoming = Incoming(100)
+    incoming = IncomingPipe(100)
     *before, last = frames
     for offset, data, end in before:
         incoming.feed(offset, memoryview(data), end=end)
@@ -224,7 +224,7 @@ def test_contradictions_are_found(frames, complaint):
 
 
 def test_frames_without_bytes_are_not_kept():
-    incoming = Incoming(100)
+    incoming = IncomingPipe(100)
     for offset in range(1, 5000):
         incoming.feed(offset, memoryview(b""))
     assert not incoming.hole
@@ -238,7 +238,7 @@ def test_frames_without_bytes_are_not_kept():
 @pytest.mark.parametrize("first", [0, 2])
 def test_frames_of_few_bytes_are_bounded_as_well(first):
     """Waiting for earlier ones, or to be taken: each costs more than its byte."""
-    incoming, most = Incoming(10**6), MAX_WINDOW * MAX_PIPES
+    incoming, most = IncomingPipe(10**6), MAX_WINDOW * MAX_PIPES
     step = 1 if first == 0 else 2
     for number in range(most):
         incoming.feed(first + number * step, memoryview(b"x"))
@@ -262,7 +262,7 @@ def test_frames_behind_one_that_nobody_takes_are_bounded():
 
 
 def test_a_frame_that_comes_again_changes_nothing():
-    incoming = Incoming(100)
+    incoming = IncomingPipe(100)
     for _ in range(3):
         incoming.feed(2, memoryview(b"cd"))
         incoming.feed(0, memoryview(b"ab"))
@@ -275,7 +275,7 @@ def test_a_frame_that_comes_again_changes_nothing():
 
 
 def test_parts_of_frames_wait_to_become_more():
-    outgoing = Outgoing(10)
+    outgoing = OutgoingPipe(10)
     outgoing.write(memoryview(b"abc"))
     first = outgoing.cut_next(1 << 20)
     outgoing.write(memoryview(b"def"))

@@ -19,13 +19,13 @@ from chain_carrier.fake_chain import (
 from dtp.chain.channel import Channel
 from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN
-from dtp.chain.pipe import Direction, Frame
+from dtp.chain.pipe import Direction, PipeFrame
 from dtp.chain.pipes.carrier import PipeCarrier
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.frames import MAX_AHEAD, Flags, PipeGapError, decode
 from dtp.chain.pipes.gas import GasGuess
-from dtp.chain.pipes.where import PipeStalledError, Where
-from dtp.testing.carrier_ends import End
+from dtp.chain.pipes.where import PipeEndpoint, PipeStalledError
+from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 
 __all__ = ["small_frames"]
@@ -74,7 +74,7 @@ def test_frames_that_are_none_are_answered_once():
     async def scenario(chain, near, _):
         end = chain.ends[Direction.TO_SERVER]
         for sequence in range(1, 50):
-            end.on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, sequence, 0, (b"none",)))
+            end.on_frame(PipeFrame(CHANNEL, int(Direction.TO_CLIENT), 0, sequence, 0, (b"none",)))
         await asyncio.sleep(100)
         assert end.sent == 1
         assert (await near.until_lost()).code == "pipe-frame"
@@ -153,7 +153,7 @@ def test_an_end_goes_on_where_its_pipes_are():
         chain = Chain(random.Random(1), 4, 0.0, 0.1)
         (held,) = chain.open(Direction.TO_SERVER, 1)
         chain.sequences[held.id], chain.acks[Direction.TO_SERVER] = 5, [3]
-        where = Where(CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 4, RateLimit())
+        where = PipeEndpoint(CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 4, RateLimit())
         end = ChannelEnd(chain.client(Direction.TO_SERVER), where, GasGuess(), timing=TIMING)
         chain.ends = {Direction.TO_CLIENT: SimpleNamespace(on_frame=lambda frame: None, stop=end.stop)}
         end.begin([replace(held, sequence=5)], await end.chain.read(None, Channel, CHANNEL))
@@ -177,7 +177,7 @@ def test_frames_of_a_link_that_is_gone_are_acknowledged_though_nobody_took_them(
         assert chain.acks[Direction.TO_SERVER] == [0]
         end = chain.ends[Direction.TO_CLIENT]
         end.detach(far.carrier)
-        fresh = End(PipeCarrier(SimpleNamespace(leave=lambda end: None), end, 8), patience=1e5).start()
+        fresh = CarrierEnd(PipeCarrier(SimpleNamespace(leave=lambda end: None), end, 8), patience=1e5).start()
         end.on_frame(framed(4, 8, b"new"))
         await fresh.until_received(b"new")
         await asyncio.sleep(10)

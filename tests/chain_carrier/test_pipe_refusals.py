@@ -13,7 +13,7 @@ from dtp.chain import channel as channel_module
 from dtp.chain.channel import ChannelError
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import HostError, Mode, Rate, RateLimit
-from dtp.chain.pipe import Frame, PipeError
+from dtp.chain.pipe import PipeError, PipeFrame
 from dtp.chain.pipes.carrier import listen
 from dtp.chain.pipes.frames import Flags, Header, encode
 from dtp.chain.pipes.hub import PipeHub
@@ -24,7 +24,7 @@ OPENING = Flags.OPEN | Flags.TO
 
 
 async def frames_on(chain):
-    source = EventFollower(chain, event_types(chain, pipe.SCHEMA, Frame), start=0)
+    source = EventFollower(chain, event_types(chain, pipe.SCHEMA, PipeFrame), start=0)
     return [each.event async for each in source.past_events()]
 
 

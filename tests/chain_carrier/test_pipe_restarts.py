@@ -15,7 +15,7 @@ from chain_resolver.hosts import make_host, run
 import dtp
 from chain_carrier.worlds import World, tuned
 from dtp.chain import ChainClient, EventFollower, KeySigner, Network, pipe, publish
-from dtp.chain.pipe import Frame
+from dtp.chain.pipe import PipeFrame
 from dtp.chain.pipes.carrier import kind_for
 from dtp.chain.pipes.frames import decode
 from dtp.chain.pipes.hub import PipeHub
@@ -104,7 +104,7 @@ async def everything(chain):
     source = EventFollower(chain, (), start=0)
     found = [each.event async for each in source.past_events()]
     frames = [
-        pipe.SCHEMA.decode(Frame, each.contents) for each in found if each.type.endswith("::pipe::Frame")
+        pipe.SCHEMA.decode(PipeFrame, each.contents) for each in found if each.type.endswith("::pipe::Frame")
     ]
     return [each.contents for each in found], frames
 

@@ -17,7 +17,7 @@ from dtp.chain import Program, host, pipe
 from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.events import Cursor
 from dtp.chain.host import Endpoint
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.pipes import posts
 from dtp.chain.pipes.posts import (
     MAX_POST_BYTES,
@@ -324,13 +324,13 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     (error,) = call("answer", address, answered["transaction"], "x", *as_server, code=3)
     assert "is sealed to this identity" in error["error"]["message"]
 
-    real = Wire.service_info
+    real = NodeRpc.service_info
 
     async def pruned(wire):
         info = await real(wire)
         return replace(info, lowest_checkpoint=info.checkpoint)  # the question is from before
 
-    monkeypatch.setattr(Wire, "service_info", pruned)
+    monkeypatch.setattr(NodeRpc, "service_info", pruned)
     result = CliRunner().invoke(main, ["post", "read", address, "-i", str(server_key), "--json"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert json.loads(result.stderr)["event"] == "history"

@@ -16,13 +16,13 @@ from dtp.chain import Program, pass_
 from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.firewall import (
     RETRY_AFTER,
-    Decision,
     Firewall,
+    FirewallDecision,
+    FirewallRefusal,
     ForeignPlan,
     Gcra,
     HolderOfPass,
     ListTooLong,
-    Refusal,
     Rules,
     decide,
     read_rules,
@@ -30,7 +30,7 @@ from dtp.chain.firewall import (
 )
 from dtp.chain.host import Beacon, Host, Mode, Rate, RateLimit, Service, Terms
 from dtp.chain.node.endpoints import Retry
-from dtp.chain.pass_ import Account
+from dtp.chain.pass_ import PassAccount
 from dtp.chain.resolver import HostState, service_number
 from dtp.chain.values import TableRef
 from dtp.identity import Identity
@@ -50,7 +50,7 @@ def rules(*, opened=True, mode=Mode.OPEN, allow=(), deny=(), passes=None, epoch=
 
 
 def a_pass(*, service="echo", period_ms=1000, start=999_500, periods=1, revoked=False):
-    account = Account(A, start, periods, 0, revoked)
+    account = PassAccount(A, start, periods, 0, revoked)
     return HolderOfPass("0x9", "0x8", service_number(service), period_ms, account)
 
 
@@ -80,26 +80,29 @@ def test_who_needs_a_pass_is_told_of_which_plans():
     ("known", "refusal"),
     [
         (rules(), None),
-        (rules(opened=False), Refusal.SERVICE_CLOSED),
-        (rules(deny=[A]), Refusal.DENIED),
+        (rules(opened=False), FirewallRefusal.SERVICE_CLOSED),
+        (rules(deny=[A]), FirewallRefusal.DENIED),
         (rules(deny=[B]), None),
-        (rules(mode=Mode.ALLOW_LIST), Refusal.NOT_ALLOWED),
-        (rules(mode=Mode.ALLOW_LIST, allow=[B]), Refusal.NOT_ALLOWED),
+        (rules(mode=Mode.ALLOW_LIST), FirewallRefusal.NOT_ALLOWED),
+        (rules(mode=Mode.ALLOW_LIST, allow=[B]), FirewallRefusal.NOT_ALLOWED),
         (rules(mode=Mode.ALLOW_LIST, allow=[A]), None),
-        (rules(mode=Mode.ALLOW_LIST, allow=[A], deny=[A]), Refusal.DENIED),
-        (rules(mode=Mode.PASS), Refusal.NEEDS_PASS),
-        (rules(mode=Mode.PASS, allow=[A]), Refusal.NEEDS_PASS),
+        (rules(mode=Mode.ALLOW_LIST, allow=[A], deny=[A]), FirewallRefusal.DENIED),
+        (rules(mode=Mode.PASS), FirewallRefusal.NEEDS_PASS),
+        (rules(mode=Mode.PASS, allow=[A]), FirewallRefusal.NEEDS_PASS),
         (rules(mode=Mode.PASS, passes={A: [a_pass()]}), None),
-        (rules(mode=Mode.PASS, passes={A: [a_pass()]}, deny=[A]), Refusal.DENIED),
-        (rules(mode=Mode.PASS, passes={B: [a_pass()]}), Refusal.NEEDS_PASS),
-        (rules(mode=Mode.PASS, passes={A: [a_pass(service="x")]}), Refusal.NEEDS_PASS),
-        (rules(mode=Mode.PASS, passes={A: [a_pass(revoked=True)]}), Refusal.NEEDS_PASS),
-        (rules(mode=Mode.PASS, passes={A: [a_pass(start=999_000)]}), Refusal.NEEDS_PASS),
+        (rules(mode=Mode.PASS, passes={A: [a_pass()]}, deny=[A]), FirewallRefusal.DENIED),
+        (rules(mode=Mode.PASS, passes={B: [a_pass()]}), FirewallRefusal.NEEDS_PASS),
+        (rules(mode=Mode.PASS, passes={A: [a_pass(service="x")]}), FirewallRefusal.NEEDS_PASS),
+        (rules(mode=Mode.PASS, passes={A: [a_pass(revoked=True)]}), FirewallRefusal.NEEDS_PASS),
+        (rules(mode=Mode.PASS, passes={A: [a_pass(start=999_000)]}), FirewallRefusal.NEEDS_PASS),
         (rules(mode=Mode.PASS, passes={A: [a_pass(start=999_001)]}), None),
         (rules(mode=Mode.PASS, passes={A: [a_pass(period_ms=0, start=4)]}, epoch=4), None),
-        (rules(mode=Mode.PASS, passes={A: [a_pass(period_ms=0, start=4)]}, epoch=5), Refusal.NEEDS_PASS),
+        (
+            rules(mode=Mode.PASS, passes={A: [a_pass(period_ms=0, start=4)]}, epoch=5),
+            FirewallRefusal.NEEDS_PASS,
+        ),
         (rules(mode=Mode.PASS, passes={A: [a_pass(revoked=True), a_pass()]}), None),
-        (rules(mode=9, allow=[A]), Refusal.NOT_ALLOWED),
+        (rules(mode=9, allow=[A]), FirewallRefusal.NOT_ALLOWED),
     ],
 )
 def test_decide(known, refusal):
@@ -112,8 +115,10 @@ def test_decide(known, refusal):
 
 
 def test_what_no_service_says_is_closed():
-    assert decide(rules(), "other", A, NOW) == Decision(A, service_number("other"), Refusal.NO_SERVICE)
-    assert decide(rules(), "", A, NOW).refusal is Refusal.NO_SERVICE
+    assert decide(rules(), "other", A, NOW) == FirewallDecision(
+        A, service_number("other"), FirewallRefusal.NO_SERVICE
+    )
+    assert decide(rules(), "", A, NOW).refusal is FirewallRefusal.NO_SERVICE
     assert decide(rules(), "echo/path", A, NOW).allowed
 
 
@@ -192,7 +197,7 @@ def test_the_rules_are_read_whole_and_only_when_they_changed(play):
         assert (await firewall.refresh()).allow is first.allow
         assert len(listed) == 2
         assert (await firewall.decide(many[0], "echo")).allowed
-        assert (await firewall.decide(many[7], "echo")).refusal is Refusal.DENIED
+        assert (await firewall.decide(many[7], "echo")).refusal is FirewallRefusal.DENIED
         await hosted.undeny(many[7])
         assert (await firewall.refresh()).deny == frozenset()
         with pytest.raises(ListTooLong, match="299 entries"):
@@ -208,7 +213,7 @@ def test_passes_of_a_plan_let_in(play, client, wallet):
         firewall = Firewall(chain, hosted.id, plans=[plan])
         async with client(wallet()) as user:
             await firewall.refresh()
-            assert (await firewall.decide(user.address, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(user.address, "echo")).refusal is FirewallRefusal.NEEDS_PASS
             program = Program()
             (money,) = program.split(program.gas, [2000])
             pass_.keep(program, pass_.buy(program, plan, hosted.id, money, 2))
@@ -219,10 +224,10 @@ def test_passes_of_a_plan_let_in(play, client, wallet):
             assert decision.pass_.pass_id == bought.pass_
             assert decision.pass_.account.periods == 2
             assert decision.number == number
-            assert (await firewall.decide(A, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(A, "echo")).refusal is FirewallRefusal.NEEDS_PASS
             await do(hosted.chain, pass_.revoke, plan, hosted.id, hosted.op, bought.pass_)
             await firewall.refresh()
-            assert (await firewall.decide(user.address, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(user.address, "echo")).refusal is FirewallRefusal.NEEDS_PASS
             other = await make_host(hosted.chain)
             with pytest.raises(ForeignPlan):
                 await read_rules(chain, other.id, [plan])
@@ -239,7 +244,7 @@ def test_a_flood_of_strangers_asks_the_chain_nothing(play):
         firewall = Firewall(chain, hosted.id, clock=clock)
         rng = random.Random(7)
         decisions = await asyncio.gather(*(firewall.decide(rng.randbytes(32), "echo") for _ in range(5000)))
-        assert {each.refusal for each in decisions} == {Refusal.NOT_ALLOWED}
+        assert {each.refusal for each in decisions} == {FirewallRefusal.NOT_ALLOWED}
         first = chain.asked
         assert first <= 2
         for _ in range(5000):
@@ -260,7 +265,7 @@ def test_when_the_chain_is_silent(play):
         firewall = Firewall(chain, hosted.id, max_age=10, grace=60, clock=clock)
         chain.fault = NodeUnavailable("down")
         for _ in range(10):
-            assert (await firewall.decide(A, "echo")).refusal is Refusal.RULES_UNKNOWN
+            assert (await firewall.decide(A, "echo")).refusal is FirewallRefusal.RULES_UNKNOWN
         assert chain.asked == 1  # and not again before RETRY_AFTER
         clock.now += RETRY_AFTER
         chain.fault = None
@@ -270,7 +275,7 @@ def test_when_the_chain_is_silent(play):
         assert (await firewall.decide(A, "echo")).allowed  # by what is known
         await settled(firewall)
         clock.now += RETRY_AFTER
-        assert (await firewall.decide(A, "echo")).refusal is Refusal.RULES_UNKNOWN
+        assert (await firewall.decide(A, "echo")).refusal is FirewallRefusal.RULES_UNKNOWN
         chain.fault = None
         clock.now += RETRY_AFTER
         assert (await firewall.decide(A, "echo")).allowed
@@ -293,7 +298,7 @@ def test_requests_are_counted_for_each_account(play):
         clock, unix = Clock(), Clock()
         firewall = Firewall(chain, hosted.id, max_rated=10, max_age=1e9, clock=unix, steady=clock)
         said = [(await firewall.decide(A, "echo")).refusal for _ in range(5)]
-        assert said == [None] * 3 + [Refusal.OVER_RATE] * 2
+        assert said == [None] * 3 + [FirewallRefusal.OVER_RATE] * 2
         assert (await firewall.decide(A, "echo", counts=False)).allowed  # who only comes over another carrier
         assert (await firewall.decide(B, "echo")).allowed
         clock.now += 1
@@ -340,6 +345,6 @@ def test_a_listener_refuses_by_name_and_lets_in(play):
 
 
 def test_every_refusal_has_a_code_and_a_detail_of_its_own():
-    told = [refuse(refusal) for refusal in Refusal]
+    told = [refuse(refusal) for refusal in FirewallRefusal]
     assert len({each.detail for each in told}) == len(told)
     assert CloseDetail.NONE not in {each.detail for each in told}

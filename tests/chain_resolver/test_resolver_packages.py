@@ -7,7 +7,7 @@ import pytest
 
 from dtp.chain import ChainClient, KeySigner, publish
 from dtp.chain.packages.deployments import Deployments
-from dtp.chain.packages.upgrades import Policy
+from dtp.chain.packages.upgrades import UpgradePolicy
 from dtp.chain.resolver import HostDirectory
 
 from .hosts import make_host, run
@@ -30,12 +30,12 @@ def deployments(net, network):
 @pytest.mark.parametrize(
     ("policy", "faucet", "level", "said"),
     [
-        (Policy.COMPATIBLE, "", logging.WARNING, "can be upgraded (compatible)"),
-        (Policy.ADDITIVE, "", logging.WARNING, "can be upgraded (additive)"),
-        (Policy.UNKNOWN, "", logging.WARNING, "couldn't tell"),
-        (Policy.COMPATIBLE, "http://faucet", logging.INFO, "can be upgraded"),
-        (Policy.DEPENDENCIES, "", logging.WARNING, None),
-        (Policy.IMMUTABLE, "", logging.WARNING, None),
+        (UpgradePolicy.COMPATIBLE, "", logging.WARNING, "can be upgraded (compatible)"),
+        (UpgradePolicy.ADDITIVE, "", logging.WARNING, "can be upgraded (additive)"),
+        (UpgradePolicy.UNKNOWN, "", logging.WARNING, "couldn't tell"),
+        (UpgradePolicy.COMPATIBLE, "http://faucet", logging.INFO, "can be upgraded"),
+        (UpgradePolicy.DEPENDENCIES, "", logging.WARNING, None),
+        (UpgradePolicy.IMMUTABLE, "", logging.WARNING, None),
     ],
 )
 def test_who_can_change_the_package_is_told_once(

@@ -17,10 +17,10 @@ from dtp.chain.host import Beacon, Endpoint, Host, Role
 from dtp.chain.node.endpoints import Retry
 from dtp.chain.resolver import (
     FIRST_NAMED,
+    EndpointPlace,
     HostDirectory,
     HostOffline,
     HostState,
-    Place,
     PlaceUnknown,
     RouteError,
     ServiceClosed,
@@ -332,7 +332,7 @@ class Said:
 
 
 def test_an_endpoint_that_talks_nonsense_doesn_t_hide_the_others():
-    good = Place(key(1), "tcp://h:1", 0, 1, 1e12)
+    good = EndpointPlace(key(1), "tcp://h:1", 0, 1, 1e12)
     for bad in (replace(good, key=bytes(32)), replace(good, key=b"short"), replace(good, url="tcp://:x")):
         asked = Address.parse(f"dtp://{HOST}/echo")
         (found,) = asyncio.run(HostResolver(Said(bad, good)).resolve(asked))

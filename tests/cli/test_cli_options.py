@@ -12,7 +12,7 @@ from dtp.cli import COMMANDS, main, output
 from dtp.cli.demo import parse_size
 from dtp.cli.options import read_psk_file
 from dtp.cli.progress import ProgressMeter, size_text, speed_text
-from dtp.cli.services import Echo, Exec, Files, Forward, ServiceDirectory, make
+from dtp.cli.services import EchoService, ExecService, FileService, ForwardService, ServiceDirectory, make
 from dtp.errors import ConfigError
 from dtp.files import FileInfo, Progress
 from dtp.identity import Identity
@@ -132,16 +132,16 @@ def test_the_exit_code_of_a_connection_that_ended(error, code):
 @pytest.mark.parametrize(
     ("kind", "text", "expected", "name", "value"),
     [
-        ("echo", "echo=", Echo, "echo", ""),
-        ("file", "/", Files, "files", "/"),
-        ("file", "root=/", Files, "root", "/"),
-        ("exec", "date", Exec, "exec", "date"),
-        ("exec", "d/t=date -u", Exec, "d/t", "date -u"),
-        ("exec", "env A=b date", Exec, "exec", "env A=b date"),
-        ("exec", "./a=b", Exec, "exec", "./a=b"),
-        ("forward", "127.0.0.1:80", Forward, "forward", "127.0.0.1:80"),
-        ("forward", "web=[::1]:80", Forward, "web", "[::1]:80"),
-        ("forward", "u=unix:/run/a=b", Forward, "u", "unix:/run/a=b"),
+        ("echo", "echo=", EchoService, "echo", ""),
+        ("file", "/", FileService, "files", "/"),
+        ("file", "root=/", FileService, "root", "/"),
+        ("exec", "date", ExecService, "exec", "date"),
+        ("exec", "d/t=date -u", ExecService, "d/t", "date -u"),
+        ("exec", "env A=b date", ExecService, "exec", "env A=b date"),
+        ("exec", "./a=b", ExecService, "exec", "./a=b"),
+        ("forward", "127.0.0.1:80", ForwardService, "forward", "127.0.0.1:80"),
+        ("forward", "web=[::1]:80", ForwardService, "web", "[::1]:80"),
+        ("forward", "u=unix:/run/a=b", ForwardService, "u", "unix:/run/a=b"),
     ],
 )
 def test_what_a_service_option_means(kind, text, expected, name, value):

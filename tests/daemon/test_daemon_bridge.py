@@ -10,7 +10,7 @@ from dtp.carriers import memory
 from dtp.daemon.workers.handover import Bridge
 from dtp.net.driver import LinkDriver
 from dtp.net.held import HeldBudget
-from dtp.testing.carrier_ends import End
+from dtp.testing.carrier_ends import CarrierEnd
 
 from .conftest import PATIENCE
 from .test_daemon_relay import until
@@ -29,7 +29,7 @@ def bridged(budget=None):
     Bridge(driver, sock, budget)
     near.start(driver)
     there.setblocking(False)
-    return near, End(far).start(), there
+    return near, CarrierEnd(far).start(), there
 
 
 async def stands_still(amount):

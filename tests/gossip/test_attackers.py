@@ -10,7 +10,7 @@ from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS
 from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks
 from dtp.gossip.outbox import Outbox
-from dtp.testing.swarm import WALL, Swarm
+from dtp.testing.swarm import WALL, GossipSwarm
 
 T = "weather"
 W = T.encode()
@@ -19,7 +19,7 @@ SUBSCRIBE = frames.frame(Kind.SUBSCRIBE, frames.named(W))
 
 @pytest.fixture
 def swarm():
-    return Swarm(100)
+    return GossipSwarm(100)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_replays_are_dropped_while_they_are_remembered_and_stale_afterwards(swar
 
 
 def test_replays_are_not_taken_when_the_cache_is_full():
-    swarm = Swarm(101, limits=replace(DEFAULT, seen=100))
+    swarm = GossipSwarm(101, limits=replace(DEFAULT, seen=100))
     node, author = swarm.add_node(T), swarm.add_node()
     attacker = swarm.add_puppet(node)
     attacker.send_frames(node, SUBSCRIBE)
@@ -107,7 +107,7 @@ def test_replays_are_not_taken_when_the_cache_is_full():
 
 
 def test_a_flood_of_genuine_messages_makes_old_ones_stale_not_doubled():
-    swarm = Swarm(102, limits=replace(DEFAULT, seen=100))
+    swarm = GossipSwarm(102, limits=replace(DEFAULT, seen=100))
     node, author = swarm.add_node(T), swarm.add_node()
     attacker = swarm.add_puppet(node)
     attacker.send_frames(node, SUBSCRIBE)
@@ -426,7 +426,7 @@ def test_the_past_is_given_now_and_then_only_and_taken_only_when_asked_for(swarm
 
 
 def test_more_neighbours_than_there_is_room_for_are_refused():
-    swarm = Swarm(103, limits=replace(DEFAULT, peers=5))
+    swarm = GossipSwarm(103, limits=replace(DEFAULT, peers=5))
     node, honest = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(node, honest)
     for _ in range(10):
@@ -449,7 +449,7 @@ def test_records_beyond_what_a_frame_may_have_end_the_stream(swarm, scene):
 
 
 def test_an_eclipse_by_grafts_leaves_neighbours_that_this_side_dialled():
-    swarm = Swarm(104, limits=replace(DEFAULT, full_mesh=4))
+    swarm = GossipSwarm(104, limits=replace(DEFAULT, full_mesh=4))
     node = swarm.add_node(T)
     chosen = [swarm.add_node(T) for _ in range(4)]
     for other in chosen:
@@ -473,7 +473,7 @@ def test_an_eclipse_by_grafts_leaves_neighbours_that_this_side_dialled():
 
 def test_sybils_that_swallow_everything_only_delay():
     """Relays that drop: 20 honest nodes, each with 20 neighbours that take all and pass nothing on."""
-    swarm = Swarm(105, limits=replace(DEFAULT, full_mesh=4))
+    swarm = GossipSwarm(105, limits=replace(DEFAULT, full_mesh=4))
     nodes = [swarm.add_node(T) for _ in range(20)]
     for at, node in enumerate(nodes):
         for step in (1, 2, 5):
@@ -490,7 +490,7 @@ def test_sybils_that_swallow_everything_only_delay():
 
 
 def test_a_relay_that_delays_is_overtaken_by_others():
-    swarm = Swarm(106, limits=replace(DEFAULT, full_mesh=4))
+    swarm = GossipSwarm(106, limits=replace(DEFAULT, full_mesh=4))
     author, slow, node = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     others = [swarm.add_node(T) for _ in range(4)]
     swarm.carry = lambda sender, receiver, data, now: (30.0 if sender == slow.key else 0.01,)
@@ -506,7 +506,7 @@ def test_a_relay_that_delays_is_overtaken_by_others():
 
 
 def test_a_neighbour_that_lies_about_its_neighbours_keeps_nothing_from_them():
-    swarm = Swarm(107)
+    swarm = GossipSwarm(107)
     author, node, victim = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(node, victim)
     liar = swarm.add_puppet(node)
@@ -519,7 +519,7 @@ def test_a_neighbour_that_lies_about_its_neighbours_keeps_nothing_from_them():
 
 def test_what_an_author_says_of_its_own_neighbours_is_believed_and_repaired():
     """By a lie it keeps its own messages from somebody for a heartbeat."""
-    swarm = Swarm(108)
+    swarm = GossipSwarm(108)
     node, victim = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(node, victim)
     liar = swarm.add_puppet(node)
@@ -564,7 +564,7 @@ def test_frames_that_a_neighbour_does_not_take_are_bounded():
 
 
 def test_forged_copies_cost_one_check_each_and_no_memory():
-    swarm = Swarm(109)
+    swarm = GossipSwarm(109)
     checks = SignatureChecks(remembered=50)
     node, author = swarm.add_node(T, checks=checks), swarm.add_node()
     encoded = author.sign_message(T, b"x")

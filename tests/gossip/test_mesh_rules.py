@@ -13,7 +13,7 @@ from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT_WEIGHTS, GossipLimits
 from dtp.gossip.message import content_of, sign_batch
 from dtp.gossip.router import Router
-from dtp.testing.swarm import Puppet, Swarm
+from dtp.testing.swarm import GossipSwarm, Puppet
 
 T = b"weather"
 #: `full_mesh` below the degree: every topic is a large one.
@@ -29,7 +29,7 @@ class Model:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.swarm = Swarm(seed)  # for identities, and messages of puppets
+        self.swarm = GossipSwarm(seed)  # for identities, and messages of puppets
         self.now = 0.0
         self.router = Router(b"\0" * 32, random=Random(seed), limits=LIMITS)
         self.router.set_wall(1_700_000_000.0)

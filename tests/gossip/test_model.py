@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from dtp.gossip import frames
 from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, GossipLimits
-from dtp.testing.swarm import Swarm
+from dtp.testing.swarm import GossipSwarm
 
 TOPICS = ("a", "b")
 LIMITS = {
@@ -23,7 +23,7 @@ class Network(RuleBasedStateMachine):
 
     @initialize(kind=st.sampled_from(sorted(LIMITS)), target=nodes)
     def begin(self, kind):
-        self.swarm = Swarm(7, limits=LIMITS[kind])
+        self.swarm = GossipSwarm(7, limits=LIMITS[kind])
         self.links = set()
         self.joined = {}
         self.published = {}

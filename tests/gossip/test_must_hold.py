@@ -14,7 +14,7 @@ from dtp.gossip.core import Verdict
 from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits
 from dtp.gossip.message import Parsed
-from dtp.testing.swarm import WALL, Swarm
+from dtp.testing.swarm import WALL, GossipSwarm
 
 T = "weather"
 W = T.encode()
@@ -30,7 +30,7 @@ def received(nodes, data):
 
 
 def test_own_messages_go_to_all_topic_peers_whatever_the_mesh():
-    swarm = Swarm(1, limits=mesh_limits())
+    swarm = GossipSwarm(1, limits=mesh_limits())
     author = swarm.add_node(T)
     others = [swarm.add_node(T) for _ in range(40)]
     for other in others:
@@ -43,7 +43,7 @@ def test_own_messages_go_to_all_topic_peers_whatever_the_mesh():
 
 
 def test_publishing_without_joining_reaches_those_that_have_the_topic():
-    swarm = Swarm(2)
+    swarm = GossipSwarm(2)
     author, other = swarm.add_node(), swarm.add_node(T)
     swarm.link_nodes(author, other)
     swarm.run_for(1)
@@ -54,7 +54,7 @@ def test_publishing_without_joining_reaches_those_that_have_the_topic():
 
 def test_a_leaf_whose_only_neighbour_has_pruned_it_gets_all():
     """IHAVE goes to who isn't in the mesh, also during back-off."""
-    swarm = Swarm(3, limits=mesh_limits())
+    swarm = GossipSwarm(3, limits=mesh_limits())
     hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(leaf, hub)
     swarm.link_nodes(author, hub)
@@ -75,7 +75,7 @@ def test_a_leaf_whose_only_neighbour_has_pruned_it_gets_all():
 
 
 def test_many_leaves_outside_the_mesh_are_each_told_in_turn():
-    swarm = Swarm(4, limits=mesh_limits(degree=3, degree_low=3, degree_high=4, degree_lazy=2))
+    swarm = GossipSwarm(4, limits=mesh_limits(degree=3, degree_low=3, degree_high=4, degree_lazy=2))
     hub, author = swarm.add_node(T), swarm.add_node(T)
     leaves = [swarm.add_node(T) for _ in range(20)]
     for each in [author, *leaves]:
@@ -90,7 +90,7 @@ def test_many_leaves_outside_the_mesh_are_each_told_in_turn():
 
 
 def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
-    swarm = Swarm(5)
+    swarm = GossipSwarm(5)
     nodes = [swarm.add_node(T) for _ in range(30)]
     swarm.link_all()
     swarm.run_for(3)  # all have said whom they send to
@@ -106,7 +106,7 @@ def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
 
 
 def test_a_small_topic_that_is_not_fully_linked_still_gets_all_at_once():
-    swarm = Swarm(6)
+    swarm = GossipSwarm(6)
     nodes = [swarm.add_node(T) for _ in range(12)]
     for at in range(12):  # a ring
         swarm.link_nodes(nodes[at], nodes[(at + 1) % 12])
@@ -117,7 +117,7 @@ def test_a_small_topic_that_is_not_fully_linked_still_gets_all_at_once():
 
 
 def test_the_full_mesh_ends_above_its_limit_and_begins_again_below():
-    swarm = Swarm(7, limits=replace(DEFAULT, full_mesh=10, backoff=5.0))
+    swarm = GossipSwarm(7, limits=replace(DEFAULT, full_mesh=10, backoff=5.0))
     nodes = [swarm.add_node(T) for _ in range(16)]
     swarm.link_all()
     swarm.run_for(3)
@@ -129,7 +129,7 @@ def test_the_full_mesh_ends_above_its_limit_and_begins_again_below():
 
 
 def test_a_large_topic_reaches_all_within_few_hops_though_meshes_are_small():
-    swarm = Swarm(8, limits=mesh_limits())
+    swarm = GossipSwarm(8, limits=mesh_limits())
     nodes = [swarm.add_node(T) for _ in range(60)]
     for node in nodes:
         for other in swarm.random.sample(nodes, 12):
@@ -146,7 +146,7 @@ def test_a_large_topic_reaches_all_within_few_hops_though_meshes_are_small():
 
 def test_lost_messages_are_asked_for():
     """A link that loses a third of what isn't the smallest."""
-    swarm = Swarm(9, limits=mesh_limits())
+    swarm = GossipSwarm(9, limits=mesh_limits())
     lossy = swarm.random
 
     def carry(sender, receiver, data, now):
@@ -165,7 +165,7 @@ def test_lost_messages_are_asked_for():
 
 
 def test_each_message_comes_once_whatever_brings_it():
-    swarm = Swarm(10, limits=mesh_limits())
+    swarm = GossipSwarm(10, limits=mesh_limits())
     nodes = [swarm.add_node(T) for _ in range(15)]
     swarm.link_all()
     swarm.run_for(2)
@@ -178,7 +178,7 @@ def test_each_message_comes_once_whatever_brings_it():
 
 
 def test_each_signature_is_checked_once_and_known_messages_never():
-    swarm = Swarm(11)
+    swarm = GossipSwarm(11)
     author, node = swarm.add_node(T), swarm.add_node(T)
     puppets = [swarm.add_puppet(node) for _ in range(5)]
     swarm.run_for(1)
@@ -197,7 +197,7 @@ def test_each_signature_is_checked_once_and_known_messages_never():
 
 
 def test_a_forged_copy_does_not_keep_the_genuine_message_away():
-    swarm = Swarm(12)
+    swarm = GossipSwarm(12)
     author, node = swarm.add_node(T), swarm.add_node(T)
     liar, honest = swarm.add_puppet(node), swarm.add_puppet(node)
     swarm.run_for(1)
@@ -209,7 +209,7 @@ def test_a_forged_copy_does_not_keep_the_genuine_message_away():
 
 
 def test_validators_accept_ignore_and_reject():
-    swarm = Swarm(13)
+    swarm = GossipSwarm(13)
     said = {b"good": Verdict.ACCEPT, b"dull": Verdict.IGNORE, b"evil": Verdict.REJECT}
     author, node, beyond = swarm.add_node(T), swarm.add_node(), swarm.add_node(T)
     node.join(T, validate=lambda message: said[message.data])
@@ -226,7 +226,7 @@ def test_validators_accept_ignore_and_reject():
 
 
 def test_a_validator_may_answer_later():
-    swarm = Swarm(14)
+    swarm = GossipSwarm(14)
     author, node = swarm.add_node(T), swarm.add_node()
     asked = []
     node.join(T, validate=lambda message: asked.append(message))
@@ -244,7 +244,7 @@ def test_a_validator_may_answer_later():
 
 
 def test_who_joins_late_asks_for_what_neighbours_hold():
-    swarm = Swarm(15)
+    swarm = GossipSwarm(15)
     author, holder, late = swarm.add_node(T), swarm.add_node(T), swarm.add_node()
     swarm.link_nodes(author, holder)
     swarm.run_for(1)
@@ -261,7 +261,7 @@ def test_who_joins_late_asks_for_what_neighbours_hold():
 
 def test_who_joins_late_gets_all_that_is_held_however_much_it_is():
     """More messages than were given once, and more bytes than wait for a neighbour."""
-    swarm = Swarm(18)
+    swarm = GossipSwarm(18)
     author, late = swarm.add_node(T), swarm.add_node()
     swarm.link_nodes(late, author)
     swarm.run_for(1)
@@ -276,7 +276,7 @@ def test_who_joins_late_gets_all_that_is_held_however_much_it_is():
 
 
 def test_who_asks_for_the_past_and_reads_nothing_has_little_waiting():
-    swarm = Swarm(19)
+    swarm = GossipSwarm(19)
     author, late = swarm.add_node(T), swarm.add_node()
     swarm.link_nodes(late, author)
     swarm.run_for(1)
@@ -294,7 +294,7 @@ def test_who_asks_for_the_past_and_reads_nothing_has_little_waiting():
 
 
 def test_who_holds_for_an_hour_gives_what_is_an_hour_old_and_sleeps_meanwhile():
-    swarm = Swarm(21, limits=replace(DEFAULT, held_time=3600.0))
+    swarm = GossipSwarm(21, limits=replace(DEFAULT, held_time=3600.0))
     author, late = swarm.add_node(T), swarm.add_node()
     swarm.link_nodes(late, author)
     swarm.run_for(1)
@@ -307,7 +307,7 @@ def test_who_holds_for_an_hour_gives_what_is_an_hour_old_and_sleeps_meanwhile():
 
 
 def test_a_limit_of_the_past_leaves_the_newest():
-    swarm = Swarm(20, limits=GossipLimits(history=3))
+    swarm = GossipSwarm(20, limits=GossipLimits(history=3))
     author, late = swarm.add_node(T), swarm.add_node()
     swarm.link_nodes(late, author)
     swarm.run_for(1)
@@ -322,7 +322,7 @@ def test_a_limit_of_the_past_leaves_the_newest():
 
 
 def test_who_joins_late_gets_no_more_of_the_past_than_it_wants():
-    swarm = Swarm(16)
+    swarm = GossipSwarm(16)
     author, late, other = swarm.add_node(T), swarm.add_node(), swarm.add_node()
     swarm.link_nodes(late, author)
     swarm.link_nodes(other, author)
@@ -338,7 +338,7 @@ def test_who_joins_late_gets_no_more_of_the_past_than_it_wants():
 
 
 def test_a_link_that_was_lost_for_a_while_costs_no_message():
-    swarm = Swarm(17)
+    swarm = GossipSwarm(17)
     author, node = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(author, node)
     swarm.run_for(1)
@@ -355,7 +355,7 @@ def test_a_link_that_was_lost_for_a_while_costs_no_message():
 
 
 def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
-    swarm = Swarm(18, limits=replace(DEFAULT, queue_soft=4096, queue_hard=768 * 1024, unread=60.0))
+    swarm = GossipSwarm(18, limits=replace(DEFAULT, queue_soft=4096, queue_hard=768 * 1024, unread=60.0))
     nodes = [swarm.add_node(T) for _ in range(6)]
     author, slow, *others = nodes
     swarm.link_all()
@@ -378,7 +378,7 @@ def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
 
 
 def test_publishing_waits_while_most_neighbours_are_busy_but_not_for_those_that_read_nothing():
-    swarm = Swarm(19, limits=replace(DEFAULT, queue_soft=1000))
+    swarm = GossipSwarm(19, limits=replace(DEFAULT, queue_soft=1000))
     author, *others = (swarm.add_node(T) for _ in range(4))
     for other in others:
         swarm.link_nodes(author, other)
@@ -394,7 +394,7 @@ def test_publishing_waits_while_most_neighbours_are_busy_but_not_for_those_that_
 
 def test_many_topics_are_no_flood():
     """Who has a thousand topics grafts, is told ids and leaves a thousand times as often."""
-    swarm = Swarm(21)
+    swarm = GossipSwarm(21)
     names = [f"t{number}" for number in range(DEFAULT.topics)]
     one, other = swarm.add_node(*names), swarm.add_node(*names)
     swarm.link_nodes(one, other)
@@ -423,7 +423,7 @@ def test_many_topics_are_no_flood():
 def test_what_comes_at_once_behind_a_stall_is_no_flood():
     """For a minute no byte gets through, as when a laptop sleeps or most neighbours are slow; then all do."""
     until = 0.0
-    swarm = Swarm(22, carry=lambda sender, receiver, data, now: (max(0.01, until - now),))
+    swarm = GossipSwarm(22, carry=lambda sender, receiver, data, now: (max(0.01, until - now),))
     names = [f"t{number}" for number in range(5)]
     nodes = [swarm.add_node(*names) for _ in range(3)]
     swarm.link_all()
@@ -461,7 +461,7 @@ def test_a_slow_link_breaks_no_promise_for_good():
 
 def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
     """A leaf that has no place in its only neighbour's mesh, with 1,000 messages a second."""
-    swarm = Swarm(23, trusting=True)
+    swarm = GossipSwarm(23, trusting=True)
     hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(leaf, hub)
     swarm.link_nodes(author, hub)
@@ -481,7 +481,7 @@ def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
 
 def test_no_penalty_for_peers_that_share_an_address():
     for source in ("127.0.0.1", "192.168.1.7", "10.0.0.9", "fe80::1", "8.8.8.8"):
-        swarm = Swarm(
+        swarm = GossipSwarm(
             20, weights=replace(DEFAULT_WEIGHTS, shared_address=-10.0 if source != "8.8.8.8" else 0.0)
         )
         nodes = [swarm.add_node(T) for _ in range(16)]
@@ -497,7 +497,7 @@ def test_no_penalty_for_peers_that_share_an_address():
 
 
 def test_in_a_mesh_that_is_chosen_addresses_are_spread():
-    swarm = Swarm(21, limits=mesh_limits())
+    swarm = GossipSwarm(21, limits=mesh_limits())
     node = swarm.add_node(T)
     sybils = [swarm.add_node(T) for _ in range(40)]
     others = [swarm.add_node(T) for _ in range(8)]
@@ -516,7 +516,7 @@ def test_in_a_mesh_that_is_chosen_addresses_are_spread():
 
 
 def test_all_frames_of_a_turn_go_in_one_piece():
-    swarm = Swarm(22)
+    swarm = GossipSwarm(22)
     pieces = []
 
     def carry(sender, receiver, data, now):
@@ -537,7 +537,7 @@ def test_all_frames_of_a_turn_go_in_one_piece():
 
 
 def test_large_messages_are_told_not_to_be_sent_again():
-    swarm = Swarm(23)
+    swarm = GossipSwarm(23)
     author, node = swarm.add_node(T), swarm.add_node(T)
     bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
     for puppet in (bringer, other):
@@ -552,7 +552,7 @@ def test_large_messages_are_told_not_to_be_sent_again():
 
 
 def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits_already():
-    swarm = Swarm(23)
+    swarm = GossipSwarm(23)
     author, node = swarm.add_node(T), swarm.add_node(T)
     bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
     for puppet in (bringer, other):
@@ -571,7 +571,7 @@ def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits
 
 
 def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that_are_pruned():
-    swarm = Swarm(24)
+    swarm = GossipSwarm(24)
     hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     hub.router.set_records(lambda peer: b"record of " + peer)
     swarm.link_nodes(first, hub)
@@ -586,7 +586,7 @@ def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that
 
 
 def test_a_newcomer_is_told_of_a_peer_once_however_many_topics_they_have_in_common():
-    swarm = Swarm(24)
+    swarm = GossipSwarm(24)
     names = [f"t{number}" for number in range(50)]
     hub, first, second = (swarm.add_node(*names) for _ in range(3))
     hub.router.set_records(lambda peer: b"record of " + peer)
@@ -603,7 +603,7 @@ def test_a_newcomer_is_told_of_a_peer_once_however_many_topics_they_have_in_comm
 
 def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
     """Two that can't dial each other: one has moved behind a relay since the other was told of it."""
-    swarm = Swarm(24)
+    swarm = GossipSwarm(24)
     hub, first, second, linked = (swarm.add_node(T) for _ in range(4))
     hub.router.set_records(lambda peer: b"record of " + peer)
     for node in (first, second, linked):
@@ -621,7 +621,7 @@ def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
 
 
 def test_one_that_signs_records_without_end_is_told_of_now_and_then():
-    swarm = Swarm(24)
+    swarm = GossipSwarm(24)
     hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     hub.router.set_records(lambda peer: b"record of " + peer)
     swarm.link_nodes(first, hub)
@@ -641,7 +641,7 @@ def test_one_that_signs_records_without_end_is_told_of_now_and_then():
 def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
     """Opportunistic grafting (GossipSub v1.1, "Opportunistic Grafting"): who fills a mesh isn't left alone in it."""
     limits = GossipLimits(full_mesh=2, degree=4, degree_low=3, degree_high=8, degree_score=1, degree_out=1)
-    swarm = Swarm(24, limits=limits, weights=replace(DEFAULT_WEIGHTS, time_in_mesh=0.0))
+    swarm = GossipSwarm(24, limits=limits, weights=replace(DEFAULT_WEIGHTS, time_in_mesh=0.0))
     node = swarm.add_node(T)
     puppets = [swarm.add_puppet(node) for _ in range(10)]
     for puppet in puppets:
@@ -659,7 +659,7 @@ def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
 
 
 def test_records_of_those_that_are_worth_nothing_are_not_believed():
-    swarm = Swarm(25)
+    swarm = GossipSwarm(25)
     node = swarm.add_node(T)
     puppet = swarm.add_puppet(node)
     node.router.set_application_score(puppet.key, -1.0)
@@ -670,7 +670,7 @@ def test_records_of_those_that_are_worth_nothing_are_not_believed():
 
 
 def test_an_idle_node_sleeps():
-    swarm = Swarm(26)
+    swarm = GossipSwarm(26)
     nodes = [swarm.add_node(T) for _ in range(5)]
     swarm.link_all()
     swarm.run_for(DEFAULT.held_time)
@@ -685,7 +685,7 @@ def test_an_idle_node_sleeps():
 
 
 def test_messages_have_what_they_promise():
-    swarm = Swarm(27)
+    swarm = GossipSwarm(27)
     author, node = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(author, node)
     swarm.run_for(1)
@@ -702,8 +702,8 @@ def test_a_run_is_the_same_whatever_python_hashes_by(tmp_path):
     program = tmp_path / "run.py"
     program.write_text(
         "from dtp.gossip.limits import GossipLimits\n"
-        "from dtp.testing.swarm import Swarm\n"
-        "swarm = Swarm(3, limits=GossipLimits(full_mesh=4))\n"
+        "from dtp.testing.swarm import GossipSwarm\n"
+        "swarm = GossipSwarm(3, limits=GossipLimits(full_mesh=4))\n"
         "nodes = [swarm.add_node('t') for _ in range(14)]\n"
         "swarm.link_all()\n"
         "swarm.run_for(3)\n"

@@ -8,7 +8,7 @@ from chain_model.compare import run, shrink
 from chain_model.played import Played
 from chain_model.writer import ACCOUNTS
 
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 
 #: Kinds of outcomes (function and refusal) that so many histories come to at least: else they try too little.
 LEAST_KINDS = {8: 110, 400: 350}
@@ -17,7 +17,7 @@ LEAST_KINDS = {8: 110, 400: 350}
 def play(first, histories, length):
     """Histories of these seeds; kinds of outcomes, each with how often it was."""
     kinds = Counter()
-    with Node.open(now=None) as node:
+    with LocalNode.open(now=None) as node:
         played = Played(node, ACCOUNTS)
         for seed in range(first, first + histories):
             comparison, found = run(played, seed, length)

@@ -21,10 +21,10 @@ from dtp.sui.bytecode import (
     DatatypeType,
     Fault,
     Opcode,
-    Operand,
+    OperandKind,
     Primitive,
     ReferenceType,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
     constant_value,
@@ -112,7 +112,7 @@ def test_abilities_phantoms_and_fields() -> None:
     fields = module.structs["Pair"].fields
     assert fields is not None
     assert [module.identifiers[f.name] for f in fields] == ["first", "second"]
-    assert [f.type for f in fields] == [VectorType(TypeParameter(1)), TypeParameter(1)]
+    assert [f.type for f in fields] == [VectorType(TypeParameterIndex(1)), TypeParameterIndex(1)]
 
 
 def test_enums_and_jump_tables() -> None:
@@ -156,13 +156,18 @@ def test_every_operand_is_of_its_kind() -> None:
         for instruction in function.body.code:
             operand = OPERANDS[instruction.op]
             seen.add(operand)
-            if operand is Operand.NONE:
+            if operand is OperandKind.NONE:
                 assert instruction.arg is None
-            elif operand is Operand.SIGNATURE_COUNT:
+            elif operand is OperandKind.SIGNATURE_COUNT:
                 assert isinstance(instruction.arg, tuple)
             else:
                 assert isinstance(instruction.arg, int)
-    assert {Operand.SIGNATURE_COUNT, Operand.JUMP_TABLE, Operand.VARIANT_INST, Operand.U256} <= seen
+    assert {
+        OperandKind.SIGNATURE_COUNT,
+        OperandKind.JUMP_TABLE,
+        OperandKind.VARIANT_INST,
+        OperandKind.U256,
+    } <= seen
 
 
 def test_constants() -> None:

@@ -20,7 +20,7 @@ needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs Node, and `n
 
 @pytest.fixture(autouse=True)
 def _attached(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = dtp.cli.Row("dtp.cli.move:move", "Move packages.")
+    row = dtp.cli.CommandRow("dtp.cli.move:move", "Move packages.")
     monkeypatch.setitem(dtp.cli.COMMANDS, "move", row)
 
 

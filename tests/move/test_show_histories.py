@@ -14,7 +14,7 @@ from chain_model.played import Played
 from dtp.chain import packages, show
 from dtp.chain.node.commands import Program
 from dtp.chain.show import ShowState
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 
 ACCOUNTS = ("producer", "alice", "bob", "carol")
 SLOT = 10_000
@@ -317,7 +317,7 @@ def play_histories(seeds, steps):
     """Play histories of these seeds; gives the kinds of outcomes."""
     clock = [1_750_000_000_000]
     outcomes = set()
-    with Node.open(now=lambda: clock[0]) as node:
+    with LocalNode.open(now=lambda: clock[0]) as node:
         played = Played(node, ACCOUNTS, ("broadcast",))
         for seed in seeds:
             play = Play(played, clock, Random(seed))

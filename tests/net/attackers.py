@@ -18,7 +18,7 @@ from dtp.session.frames import (
     STOP,
     STREAMS,
     WINDOW,
-    Close,
+    CloseFrame,
     Frame,
     Outgoing,
     control,
@@ -56,7 +56,7 @@ class Attacker:
         self._session: Session | None = None
         self._buffer, self._out, self._kept = Buffer(1 << 20), Buffer(1 << 20), 0
         #: What the listener ended it with, if it has.
-        self.ended: Close | None = None
+        self.ended: CloseFrame | None = None
         self.lost = False
         carrier.start(self)
         carrier.write(memoryview(self._handshake.data_to_send()))

@@ -31,7 +31,7 @@ from dtp.files import (
 )
 from dtp.files import messages as m
 from dtp.files.names import MAX_NAME, check_path
-from dtp.files.store import CHUNK, Incoming, Outgoing
+from dtp.files.store import CHUNK, IncomingFile, OutgoingFile
 from dtp.identity import Identity
 from dtp.net.dial import connect
 from dtp.net.listener import listen
@@ -245,7 +245,7 @@ def test_nothing_is_written_behind_what_failed(folders, monkeypatch):
         return writev(descriptor, pieces)
 
     monkeypatch.setattr(os, "writev", full)
-    with contextlib.closing(Incoming(there, "f", m.FileInfo("f", 17, 0), overwrite=False)) as file:
+    with contextlib.closing(IncomingFile(there, "f", m.FileInfo("f", 17, 0), overwrite=False)) as file:
         file.begin_at(0)
         file.write_pieces([b"first"])
         for pieces in ([b"second"], [b"third"]):
@@ -287,13 +287,13 @@ def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, afte
     here, there = folders
     data = content(4 * CHUNK)
     (here / "f").write_bytes(data)
-    genuine, ended = Incoming.write_pieces, threading.Event()
+    genuine, ended = IncomingFile.write_pieces, threading.Event()
 
     def slow(file, pieces):
         assert ended.wait(60)
         genuine(file, pieces)
 
-    monkeypatch.setattr(Incoming, "write_pieces", slow)
+    monkeypatch.setattr(IncomingFile, "write_pieces", slow)
     monkeypatch.setattr(transfer, "_GATHER", 60.0)
 
     async def main():
@@ -308,7 +308,7 @@ def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, afte
 
     run(main())
     assert (there / "f.part").read_bytes() == data[:after]
-    monkeypatch.setattr(Incoming, "write_pieces", genuine)
+    monkeypatch.setattr(IncomingFile, "write_pieces", genuine)
     assert give(here / "f", there)[1].begin == after
 
 
@@ -399,7 +399,7 @@ def test_a_folder_and_links_in_the_way(folders, tmp_path):
 def test_two_at_once(folders):
     here, there = folders
     (here / "f").write_bytes(b"abc")
-    lock = Incoming(there, "f", m.FileInfo("f", 3, 0), overwrite=False)
+    lock = IncomingFile(there, "f", m.FileInfo("f", 3, 0), overwrite=False)
     with pytest.raises(TransferRefused, match="under way"):
         give(here / "f", there)
     lock.close()
@@ -838,16 +838,16 @@ def test_files_are_let_go(folders):
     here, there = folders
     (here / "f").write_bytes(b"abc")
     before = set(os.listdir("/proc/self/fd"))
-    with contextlib.closing(Outgoing(os.open(here / "f", os.O_RDONLY), "f")) as out:
+    with contextlib.closing(OutgoingFile(os.open(here / "f", os.O_RDONLY), "f")) as out:
         assert out.read_next() == b"abc"
         assert out.read_next() == b""
         out.check_unchanged()
     for _ in range(2):
         with pytest.raises(FileProblem):
-            Incoming(there / "none", "f", out.info, overwrite=False)
+            IncomingFile(there / "none", "f", out.info, overwrite=False)
     (there / "f").write_bytes(b"other")
     with pytest.raises(FileExists):
-        Incoming(there, "f", out.info, overwrite=False)
+        IncomingFile(there, "f", out.info, overwrite=False)
     out.close()
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -855,4 +855,4 @@ def test_files_are_let_go(folders):
 def test_a_name_that_file_names_here_can_not_have_is_refused(tmp_path):
     """As with LC_ALL=POSIX and Python's own ways around it turned off: `recv` had a traceback."""
     with pytest.raises(FileProblem, match="no such characters"):
-        Incoming(tmp_path, "z\ud800", m.FileInfo("f", 3, 0), overwrite=False)
+        IncomingFile(tmp_path, "z\ud800", m.FileInfo("f", 3, 0), overwrite=False)

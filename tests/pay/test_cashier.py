@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.chain.errors import (
     MoveAborted,
     NodeRefused,
@@ -212,7 +212,7 @@ def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
             await asyncio.sleep(0)
             assert looks.empty()
             made.watch_close(
-                taking(600_000, state=State.CLOSING)
+                taking(600_000, state=ChannelState.CLOSING)
             )  # a client has asked for the close: at once
             assert await looks.get() == 10.0
             made.watch_close(taking(1))
@@ -228,16 +228,21 @@ def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
 @pytest.mark.parametrize(
     ("agreed", "state", "busy", "taken"),
     [
-        (None, State.OPEN, False, True),
+        (None, ChannelState.OPEN, False, True),
         # What was agreed has the credits in it: taken as well, the client would pay them twice.
-        (NOW, State.OPEN, False, False),
-        (NOW - MINUTE, State.OPEN, False, False),
-        (NOW - MINUTE - 1, State.OPEN, False, True),  # nobody can use it any more
-        (None, State.OPEN, True, False),  # it may be agreed about in a moment
-        (NOW - MINUTE - 1, State.OPEN, True, False),  # ... again
-        (None, State.CLOSING, False, True),
-        (NOW, State.CLOSING, False, True),  # who asks the chain for the close has given up what was agreed
-        (None, State.CLOSED, False, False),
+        (NOW, ChannelState.OPEN, False, False),
+        (NOW - MINUTE, ChannelState.OPEN, False, False),
+        (NOW - MINUTE - 1, ChannelState.OPEN, False, True),  # nobody can use it any more
+        (None, ChannelState.OPEN, True, False),  # it may be agreed about in a moment
+        (NOW - MINUTE - 1, ChannelState.OPEN, True, False),  # ... again
+        (None, ChannelState.CLOSING, False, True),
+        (
+            NOW,
+            ChannelState.CLOSING,
+            False,
+            True,
+        ),  # who asks the chain for the close has given up what was agreed
+        (None, ChannelState.CLOSED, False, False),
     ],
 )
 def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed, state, busy, taken):
@@ -273,12 +278,12 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
 @pytest.mark.parametrize(
     ("busy", "agreed", "state", "credits"),
     [
-        (True, None, State.OPEN, 0),
-        (False, None, State.OPEN, 500),
-        (True, NOW - MINUTE, State.OPEN, 0),
-        (True, NOW - MINUTE - 1, State.OPEN, 0),  # it may be agreed on again
+        (True, None, ChannelState.OPEN, 0),
+        (False, None, ChannelState.OPEN, 500),
+        (True, NOW - MINUTE, ChannelState.OPEN, 0),
+        (True, NOW - MINUTE - 1, ChannelState.OPEN, 0),  # it may be agreed on again
         # Whoever asked the chain for the close.
-        (True, None, State.CLOSING, 500),
+        (True, None, ChannelState.CLOSING, 500),
     ],
 )
 def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
@@ -318,7 +323,7 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
 
 DAY = 24 * 60 * MINUTE
 IDLE, CLAIM = TERMS.idle_ms, TERMS.claim_ms
-OPEN, CLOSING = {}, {"state": State.CLOSING, "closing_ms": NOW}
+OPEN, CLOSING = {}, {"state": ChannelState.CLOSING, "closing_ms": NOW}
 
 
 @pytest.mark.parametrize(
@@ -332,8 +337,8 @@ OPEN, CLOSING = {}, {"state": State.CLOSING, "closing_ms": NOW}
         (OPEN, NO_CAP, IDLE, False),
         (OPEN, NO_CAP, IDLE + CLAIM + 2 * MINUTE, True),
         # It still pays out what is owed, as long as it is there: a node may be behind, but not for a day.
-        ({"state": State.DRAINING}, NO_CAP, DAY, False),
-        ({"state": State.DRAINING}, NO_CAP, DAY + 2 * MINUTE, True),
+        ({"state": ChannelState.DRAINING}, NO_CAP, DAY, False),
+        ({"state": ChannelState.DRAINING}, NO_CAP, DAY + 2 * MINUTE, True),
     ],
 )
 def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
@@ -453,7 +458,7 @@ def look(tmp_path, monkeypatch, scenario):
 def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeypatch):
     async def scenario(till):
         worth, small = till.sell(1, 50), till.sell(2, 1)
-        over = till.sell(3, 50, state=State.CLOSED)
+        over = till.sell(3, 50, state=ChannelState.CLOSED)
         first, second = await asyncio.gather(till.cashier.poll(), till.cashier.poll())
         assert [sorted(each) for each in till.settled] == [
             [(worth, Action.CLAIM), (over, Action.FORGET)],
@@ -569,7 +574,7 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeyp
         await till.cashier.poll()
         assert asked() == [credited, worth]
         till.now_ms += 1
-        till.channels[small] = replace(till.channels[small], state=State.CLOSED)
+        till.channels[small] = replace(till.channels[small], state=ChannelState.CLOSED)
         await till.cashier.poll()
         assert asked() == [small, credited, worth]
         assert till.store.end_of(small).over
@@ -582,7 +587,7 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeyp
 def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, monkeypatch):
     async def scenario(till):
         used = till.sell(1, 1, terms=CREDITED)
-        closing = till.sell(2, 1, terms=CREDITED, state=State.CLOSING, closing_ms=NOW)
+        closing = till.sell(2, 1, terms=CREDITED, state=ChannelState.CLOSING, closing_ms=NOW)
         till.sell(3, 1, terms=replace(CREDITED, credit=0))
         till.sell(4, 1, terms=CREDITED, server="0x6")  # of another account: a watcher's store
         till.sell(5, 1, terms=replace(CREDITED, bearer=Bearer.SERVER))

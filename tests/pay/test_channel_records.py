@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.cli.channel_records import line_of, summary_of
 from dtp.cli.vouchers import Stores
 from dtp.pay.client.lane_lock import LaneLock
@@ -25,17 +25,22 @@ def stores(tmp_path):
     ("state", "refused", "until", "why"),
     [
         (
-            State.OPEN,
+            ChannelState.OPEN,
             0,
             None,
             "kept for the next connection; 'dtp channel close' brings it back, at once where the",
         ),
-        (State.OPEN, 1, None, "its server refuses it: the next command that pays asks for its close"),
-        (State.CLOSING, 1, NOW + HOUR, "the server may claim until then; then the next command finalizes it"),
+        (ChannelState.OPEN, 1, None, "its server refuses it: the next command that pays asks for its close"),
+        (
+            ChannelState.CLOSING,
+            1,
+            NOW + HOUR,
+            "the server may claim until then; then the next command finalizes it",
+        ),
     ],
 )
 def test_what_is_locked_is_shown_with_until_when_and_why(stores, state, refused, until, why):
-    found = channel(state=state, closing_ms=NOW if state is State.CLOSING else 0)
+    found = channel(state=state, closing_ms=NOW if state is ChannelState.CLOSING else 0)
     record = summary_of(stores, CHANNEL, found, "pays", replace(BOUGHT, refused=refused))
     assert record["locked_until_ms"] == until
     assert record["why"].startswith(why)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.chain.host import NO_CAP
 from dtp.pay import settling
 from dtp.pay.claims import Action, Decision, Policy, View, at_close, claimable, gain_of, plan, worthwhile
@@ -84,7 +84,7 @@ CHANNELS = st.lists(st.tuples(LANES, st.booleans()), min_size=1, max_size=12)
 def test_no_claim_costs_more_than_it_brings(channels, late, closing, gas):
     monkeypatch = pytest.MonkeyPatch()
     views = [
-        channel_of(at, lanes, **({"state": State.CLOSING, "closing_ms": NOW} if asked else {}))
+        channel_of(at, lanes, **({"state": ChannelState.CLOSING, "closing_ms": NOW} if asked else {}))
         for at, (lanes, asked) in enumerate(channels)
     ]
     now = NOW + 24 * HOUR if late else NOW

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import Channel, Lane, State
+from dtp.chain.channel import Channel, ChannelState, Lane
 from dtp.chain.host import NO_CAP, Bearer, Terms
 from dtp.pay.claims import (
     MINUTE,
@@ -39,7 +39,7 @@ def lane(sequence=0, amount=0, requests=0, size=0):
 def channel(**changes):
     made = Channel(
         id=CHANNEL, version=1, host="0xa", service=1, client="0xc", server="0x5", terms=TERMS, pass_=None,
-        state=State.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
+        state=ChannelState.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
         owed=0, credit_due=0, requests=0, bytes=0, credited_bytes=0, epoch=7, epoch_spent=0, lanes=(lane(),),
         acks_to_server=(), acks_to_client=(), free_to_server=(), free_to_client=(),
         opened_ms=NOW, active_ms=NOW, closing_ms=0,
@@ -77,27 +77,27 @@ NOT_WORTH = 1_400_000
         (view(SOME, terms=replace(TERMS, idle_ms=2 * MINUTE)), NOW + MINUTE - 1, Action.WAIT),
         (view(SOME, terms=replace(TERMS, idle_ms=2 * MINUTE)), NOW + MINUTE, Action.CLAIM),
         # The client asked to close: at once, while claims count.
-        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW, Action.CLAIM),
-        (view(NOT_WORTH, state=State.CLOSING, closing_ms=NOW), NOW, Action.WAIT),
-        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, Action.CLAIM),
-        (view(SOME, state=State.CLOSING, closing_ms=NOW), NOW + HOUR, Action.WAIT),
+        (view(SOME, state=ChannelState.CLOSING, closing_ms=NOW), NOW, Action.CLAIM),
+        (view(NOT_WORTH, state=ChannelState.CLOSING, closing_ms=NOW), NOW, Action.WAIT),
+        (view(SOME, state=ChannelState.CLOSING, closing_ms=NOW), NOW + HOUR - 1, Action.CLAIM),
+        (view(SOME, state=ChannelState.CLOSING, closing_ms=NOW), NOW + HOUR, Action.WAIT),
         # Too late for claims, but something is owed from before: end it for that.
-        (view(0, state=State.CLOSING, closing_ms=NOW, owed=SOME), NOW + HOUR, Action.FINALIZE),
-        (view(0, state=State.CLOSING, closing_ms=NOW, owed=SOME, balance=5), NOW + HOUR, Action.WAIT),
+        (view(0, state=ChannelState.CLOSING, closing_ms=NOW, owed=SOME), NOW + HOUR, Action.FINALIZE),
+        (view(0, state=ChannelState.CLOSING, closing_ms=NOW, owed=SOME, balance=5), NOW + HOUR, Action.WAIT),
         # What the epoch cap kept back, an epoch later.
         (view(0, owed=SOME, epoch=7), NOW, Action.WAIT),
         (view(0, owed=SOME, epoch=6), NOW, Action.PAY_OWED),
         (view(0, owed=NOT_WORTH, epoch=6), NOW, Action.WAIT),
         (view(0, owed=SOME, epoch=6, balance=5), NOW, Action.WAIT),
         (view(0, owed=SOME, epoch=6, terms=replace(TERMS, epoch_cap=10)), NOW, Action.WAIT),
-        (view(0, state=State.DRAINING, owed=SOME, epoch=6), NOW, Action.FINALIZE),
-        (view(0, state=State.DRAINING, owed=SOME, epoch=7), NOW, Action.WAIT),
+        (view(0, state=ChannelState.DRAINING, owed=SOME, epoch=6), NOW, Action.FINALIZE),
+        (view(0, state=ChannelState.DRAINING, owed=SOME, epoch=7), NOW, Action.WAIT),
         (
-            view(0, state=State.DRAINING, owed=SOME, epoch=6, terms=replace(TERMS, epoch_cap=10)),
+            view(0, state=ChannelState.DRAINING, owed=SOME, epoch=6, terms=replace(TERMS, epoch_cap=10)),
             NOW,
             Action.WAIT,
         ),
-        (view(SOME, state=State.CLOSED), NOW, Action.FORGET),
+        (view(SOME, state=ChannelState.CLOSED), NOW, Action.FORGET),
         # Agreed to be closed: the client does it, until the signature has ended.
         (view(WORTH_IT, end=End(CHANNEL, WORTH_IT, NOW, False)), NOW, Action.WAIT),
         (view(SOME, end=End(CHANNEL, SOME, NOW, False)), NOW + MINUTE, Action.WAIT),
@@ -117,10 +117,10 @@ def test_one_channel(case, now, action):
         (view(SOME), False),
         (view(SOME, lanes=(lane(1, SOME),)), True),  # claimed already
         (view(NOT_WORTH - 1000, owed=SOME), False),
-        (view(0, state=State.DRAINING, owed=SOME), False),
-        (view(0, state=State.DRAINING), True),
-        (view(NOT_WORTH - 1000, state=State.CLOSING, closing_ms=NOW), True),
-        (view(0, state=State.CLOSED), False),  # it is forgotten at once
+        (view(0, state=ChannelState.DRAINING, owed=SOME), False),
+        (view(0, state=ChannelState.DRAINING), True),
+        (view(NOT_WORTH - 1000, state=ChannelState.CLOSING, closing_ms=NOW), True),
+        (view(0, state=ChannelState.CLOSED), False),  # it is forgotten at once
         # The node is behind, and doesn't know the lane.
         (View(channel(), (sold(1, SOME // 1000, 9),)), False),
     ],
@@ -184,7 +184,7 @@ def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends():
     assert claimable(case, NOW + HOUR) == ()
     # A close that was asked for in the old key's time leaves it the whole window; one behind that time nothing.
     for closing, left in ((NOW + HOUR - 1, case.lanes), (NOW + HOUR, ())):
-        late = channel(lanes=(rotated,), state=State.CLOSING, closing_ms=closing)
+        late = channel(lanes=(rotated,), state=ChannelState.CLOSING, closing_ms=closing)
         assert claimable(View(late, case.lanes), NOW + HOUR + 1) == left
     # What the new key has signed is as good as ever.
     fresh = Sold(CHANNEL, 0, other.sign(voucher(2, SOME // 1000)), None)
@@ -202,17 +202,17 @@ def test_small_sums_come_along_with_large_ones():
 def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed():
     assert at_close(view(SOME), NOW, POLICY).action is Action.CLAIM
     assert at_close(view(NOT_WORTH), NOW, POLICY).action is Action.WAIT
-    assert at_close(view(SOME, state=State.CLOSED), NOW, POLICY).action is Action.WAIT
+    assert at_close(view(SOME, state=ChannelState.CLOSED), NOW, POLICY).action is Action.WAIT
 
 
 @pytest.mark.parametrize(
     ("case", "now", "over"),
     [
         (channel(), NOW + 24 * HOUR, False),
-        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR - 1, False),
-        (channel(state=State.CLOSING, closing_ms=NOW), NOW + HOUR, True),
-        (channel(state=State.DRAINING, closing_ms=NOW), NOW + HOUR, False),
-        (channel(state=State.CLOSED, closing_ms=NOW), NOW + HOUR, False),
+        (channel(state=ChannelState.CLOSING, closing_ms=NOW), NOW + HOUR - 1, False),
+        (channel(state=ChannelState.CLOSING, closing_ms=NOW), NOW + HOUR, True),
+        (channel(state=ChannelState.DRAINING, closing_ms=NOW), NOW + HOUR, False),
+        (channel(state=ChannelState.CLOSED, closing_ms=NOW), NOW + HOUR, False),
     ],
 )
 def test_when_anyone_may_finalize(case, now, over):
@@ -240,15 +240,15 @@ def test_another_coin_is_not_weighed_against_mist():
     """Eight million units of a coin with six decimals are a fortune beside the gas, and eight million MIST aren't."""
     coins = replace(TERMS, coin=USDC)
     cents = view(NOT_WORTH, terms=coins)
-    closing = view(NOT_WORTH, terms=coins, state=State.CLOSING, closing_ms=NOW)
+    closing = view(NOT_WORTH, terms=coins, state=ChannelState.CLOSING, closing_ms=NOW)
     # What gas comes to in it isn't known: nothing is left to lie, and nothing is claimed before it has to be.
     assert decide(closing, NOW, 7, POLICY).action is Action.CLAIM
     assert at_close(cents, NOW, POLICY).action is Action.CLAIM
     assert decide(cents, NOW + 24 * HOUR - 10 * MINUTE, 7, POLICY).action is Action.CLAIM
-    late = view(0, terms=coins, state=State.CLOSING, closing_ms=NOW, owed=1)
+    late = view(0, terms=coins, state=ChannelState.CLOSING, closing_ms=NOW, owed=1)
     assert decide(late, NOW + HOUR, 7, POLICY).action is Action.FINALIZE
     assert decide(view(0, terms=coins, owed=1, epoch=6), NOW, 7, POLICY).action is Action.PAY_OWED
-    drained = view(0, terms=coins, state=State.DRAINING, owed=1, epoch=6)
+    drained = view(0, terms=coins, state=ChannelState.DRAINING, owed=1, epoch=6)
     assert decide(drained, NOW, 7, POLICY).action is Action.FINALIZE
     unused = view(1000, terms=coins, end=End(CHANNEL, 1000, NOW, False))
     assert decide(unused, NOW + MINUTE + 1, 7, POLICY).action is Action.RELEASE
@@ -256,7 +256,7 @@ def test_another_coin_is_not_weighed_against_mist():
     assert len(plan([view(10**9, terms=coins), view(WORTH_IT)], NOW, 7, POLICY)) == 1
     # Where there is nothing to have, nothing is done for it.
     assert at_close(view(0, terms=coins), NOW, POLICY).action is Action.WAIT
-    nothing = view(0, terms=coins, state=State.CLOSING, closing_ms=NOW)
+    nothing = view(0, terms=coins, state=ChannelState.CLOSING, closing_ms=NOW)
     assert decide(nothing, NOW, 7, POLICY).action is Action.WAIT
     assert rests(nothing, POLICY)
     assert not rests(view(1000, terms=coins), POLICY)
@@ -278,7 +278,7 @@ def test_what_a_sui_is_worth_in_another_coin_can_be_said():
 
 
 def test_after_the_time_for_claims_nothing_is_claimable():
-    late = view(SOME, state=State.CLOSING, closing_ms=NOW)
+    late = view(SOME, state=ChannelState.CLOSING, closing_ms=NOW)
     assert claimable(late, NOW + HOUR - 1)
     assert claimable(late, NOW + HOUR) == ()
     assert at_close(late, NOW + HOUR, POLICY).action is Action.WAIT
@@ -301,7 +301,7 @@ def test_an_agreement_that_nobody_used_costs_no_transport(amount, credits, actio
 
 def test_what_is_drained_to_the_last_is_not_finalized_again():
     """There is nothing to have, whatever is owed."""
-    empty = view(0, state=State.DRAINING, owed=SOME, epoch=6, balance=0)
+    empty = view(0, state=ChannelState.DRAINING, owed=SOME, epoch=6, balance=0)
     assert decide(empty, NOW, 7, POLICY).action is Action.WAIT
 
 
@@ -319,7 +319,7 @@ def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer):
 
 def test_nothing_comes_along_that_may_not_be_claimed():
     """Neither beside a signed total, nor when the chain takes no claims any more, although no close was asked for."""
-    open_, drained = channel(), channel(state=State.DRAINING)
+    open_, drained = channel(), channel(state=ChannelState.DRAINING)
     many = (sold(1, WORTH_IT // 1000),)
     agreed, over = View(open_, many, End("", 1, NOW, False)), View(drained, many)
     worth = View(open_, many)

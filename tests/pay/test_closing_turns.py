@@ -3,7 +3,7 @@
 import asyncio
 
 from dtp.chain import channel as channel_module
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, ChannelState
 from dtp.pay.client.ends import close_further
 from dtp.pay.store import Store
 
@@ -33,7 +33,7 @@ def test_channels_that_are_closed_at_once_are_closed_in_turn(market):
         assert len({each.digest for each in steps}) == PROGRAMS
         for id in ids:
             found = await buyer["network"].read(channel_module.SCHEMA, Channel, id)
-            assert found.state == State.CLOSING
+            assert found.state == ChannelState.CLOSING
         assert {each.state for each in buyer["store"].bought_channels()} == {"closing"}
 
     market(scenario)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.chain.errors import MoveAborted
 from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
@@ -151,7 +151,7 @@ def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap():
     capped = replace(capped, terms=replace(capped.terms, epoch_cap=1000))
     assert credits(capped, [pipe(9)], 7)[0].amount == 100
     assert credits(capped, [pipe(9)], 8)[0].amount == 9 * 50  # a new epoch
-    assert credits(borne(bytes=9 * CREDIT_BYTES, state=State.CLOSED), [pipe(9)], 7) == []
+    assert credits(borne(bytes=9 * CREDIT_BYTES, state=ChannelState.CLOSED), [pipe(9)], 7) == []
     assert credits(borne(bytes=9 * CREDIT_BYTES), [pipe(9, of="0x9")], 7) == []
 
 
@@ -258,7 +258,7 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
         journal, busy = Journal(store), [deal.channel.id]
         await Cashier(server, journal, market.chain.now_ms, policy=CHEAP, busy=lambda: busy).poll()
         known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
-        assert (known.state, known.claimed, known.credited) == (State.CLOSING, 2000, 2_000_000)
+        assert (known.state, known.claimed, known.credited) == (ChannelState.CLOSING, 2000, 2_000_000)
         # And its client doesn't use what was agreed, which has the same in it.
         public, total = market.server_wallet.public_key, 2_002_000
         await deal.journal.run(
@@ -315,7 +315,7 @@ def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(ma
         await claim_for(market.serving.chain, deal, 1, 2)
         assert await reclaim(deal.chain, close=True) == Reclaimed((deal.channel.id,), 1)
         known = await deal.chain.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
-        assert (known.state, known.credit_due) == (State.CLOSING, 2 * 70_000)
+        assert (known.state, known.credit_due) == (ChannelState.CLOSING, 2 * 70_000)
 
     market(scenario)
 
@@ -467,7 +467,7 @@ def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
     assert decide(held, NOW, 7, policy).action is Action.WAIT
     worth_it = replace(held, credits=20 * 1_500_000)
     assert decide(worth_it, NOW, 7, policy).action is Action.CLAIM
-    closing = replace(held, channel=replace(held.channel, state=State.CLOSING, closing_ms=NOW))
+    closing = replace(held, channel=replace(held.channel, state=ChannelState.CLOSING, closing_ms=NOW))
     assert decide(closing, NOW + 1, 7, policy).action is Action.WAIT
     assert decide(replace(closing, credits=1_500_000), NOW + 1, 7, policy).action is Action.CLAIM
     assert at_close(replace(held, credits=1_500_000), NOW, policy).action is Action.CLAIM

@@ -9,7 +9,7 @@ import pytest
 
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
-from dtp.chain.channel import Agreement, State, agreement_bytes
+from dtp.chain.channel import Agreement, ChannelState, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
 from dtp.pay import messages
@@ -60,7 +60,7 @@ def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
         await market.serving.close()  # claims what is worth its gas
         (channel,) = await market.channels(buyer)
         assert channel.claimed == cost_of(3 * MIB)
-        assert channel.state == State.OPEN
+        assert channel.state == ChannelState.OPEN
         market.chain.advance(TERMS.idle_ms)
         # Whoever comes by ends it, and the rest goes back to the client.
         watcher = await market.client(market.chain.wallet())
@@ -82,7 +82,7 @@ def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
         await market.serving.close(claim=False)
         await connection.close()
         (channel,) = await market.channels(buyer)
-        assert channel.state == State.CLOSING
+        assert channel.state == ChannelState.CLOSING
         assert buyer["store"].bought_channels()[0].state == "closing"
         with pytest.raises(MoveAborted):
             await finalize(buyer["network"], channel)
@@ -109,7 +109,7 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
         assert await fetch(connection, 3 * MIB) == 3 * MIB
         assert await connection.meter.finish()
         (channel,) = await market.channels(buyer)
-        assert (channel.state, channel.claimed) == (State.OPEN, 0)
+        assert (channel.state, channel.claimed) == (ChannelState.OPEN, 0)
         asking = buyer["network"] if by == "client" else await market.client(market.chain.wallet())
         await request_close(asking, channel)
         await vanish(connection)
@@ -343,7 +343,7 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkey
         monkeypatch.setattr(channel_in_use, "close_agreed", close_agreed)
         await connection.close()
         (channel,) = await market.channels(buyer)
-        assert channel.state == State.CLOSING
+        assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
         assert connection.meter.deal.closed is None
 
@@ -358,7 +358,7 @@ def test_an_agreement_that_is_not_signed_ends_in_asking(market):
         connection.meter.agreed = replace(agreed, signature=bytes(64))
         await connection.close()
         (channel,) = await market.channels(buyer)
-        assert channel.state == State.CLOSING
+        assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
 
     market(scenario)
@@ -372,7 +372,7 @@ def test_who_is_late_for_an_agreed_close_asks_for_it(market):
         market.chain.advance(11 * 60_000)
         await connection.close()
         (channel,) = await market.channels(buyer)
-        assert channel.state == State.CLOSING
+        assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
 
     market(scenario)
@@ -517,7 +517,7 @@ def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
         market.chain.advance(TERMS.claim_ms // 2)
         before = await market.balance(market.server_wallet.address)
         paid = await finalize(buyer["network"], closing)
-        assert (paid.to_client, paid.state) == (500_000_000 - cost_of(3 * MIB), State.CLOSED)
+        assert (paid.to_client, paid.state) == (500_000_000 - cost_of(3 * MIB), ChannelState.CLOSED)
         with pytest.raises(StaleObject):
             await finalize(buyer["network"], closing)
         assert await market.balance(market.server_wallet.address) == before

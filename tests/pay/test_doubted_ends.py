@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.pay.claims import MINUTE
 from dtp.pay.server.cashier import Cashier
 from dtp.pay.serving import Selling
@@ -14,7 +14,7 @@ from .conftest import CHEAP, TRUSTING
 from .test_faulty_nodes import play
 from .test_paid import cost_of, fetch, give
 
-CLOSED = lies.channels(lambda found: replace(found, state=State.CLOSED, closing_ms=1))
+CLOSED = lies.channels(lambda found: replace(found, state=ChannelState.CLOSED, closing_ms=1))
 #: Everything is worth its gas at once.
 EAGER = replace(CHEAP, worth=0, worth_last=0)
 

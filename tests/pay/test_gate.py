@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain.channel import Lane, State
+from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable
-from dtp.chain.firewall import HolderOfPass, Refusal
-from dtp.chain.pass_ import Account
+from dtp.chain.firewall import FirewallRefusal, HolderOfPass
+from dtp.chain.pass_ import PassAccount
 from dtp.pay.drivers import store_away
 from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
 from dtp.pay.server import gate
@@ -36,7 +36,7 @@ def rules(**changes):
     services[3] = SimpleNamespace(terms=FREE)
     host = SimpleNamespace(**{"id": "0xa", "owner": "0x5", "services": services, **changes})
     state = SimpleNamespace(host=host, chain_ms=NOW, now_ms=lambda now: round(now * 1000))
-    held = HolderOfPass(PASS, "0x1", 1, HOUR, Account("0xc", NOW, 2, 0, False))
+    held = HolderOfPass(PASS, "0x1", 1, HOUR, PassAccount("0xc", NOW, 2, 0, False))
     return SimpleNamespace(state=state, passes={"0xc": [held]}, epoch=3, deny=(), plans=())
 
 
@@ -47,8 +47,8 @@ def rules(**changes):
         ({"host": "0xb"}, 1, "another host"),
         ({}, 2, "for service 1, not 2"),
         ({"server": "0x6"}, 1, "pays another account"),
-        ({"state": State.CLOSING}, 1, "closing or closed"),
-        ({"state": State.DRAINING}, 1, "closing or closed"),
+        ({"state": ChannelState.CLOSING}, 1, "closing or closed"),
+        ({"state": ChannelState.DRAINING}, 1, "closing or closed"),
         ({"terms": replace(TERMS, coin="0x2::other::COIN")}, 1, "holds 0x2::other::COIN"),
         ({"terms": replace(TERMS, revision=3)}, 1, None),
         ({"terms": replace(FREE, revision=3)}, 1, "while the service was free"),
@@ -151,7 +151,7 @@ class Book:
     [
         (channel(deposited=20_000, balance=20_000), True),
         (channel(deposited=10_000, balance=10_000), False),
-        (channel(deposited=20_000, balance=20_000, state=State.CLOSING, closing_ms=NOW), False),
+        (channel(deposited=20_000, balance=20_000, state=ChannelState.CLOSING, closing_ms=NOW), False),
         (None, False),
     ],
 )
@@ -251,9 +251,9 @@ class Judge:
     ("first", "then", "questions", "comes_in"),
     [
         (None, None, 0, True),
-        (Refusal.NEEDS_PASS, None, 1, True),  # bought just before
-        (Refusal.NEEDS_PASS, Refusal.NEEDS_PASS, 1, False),
-        (Refusal.DENIED, None, 0, False),  # nothing that may have changed for the better
+        (FirewallRefusal.NEEDS_PASS, None, 1, True),  # bought just before
+        (FirewallRefusal.NEEDS_PASS, FirewallRefusal.NEEDS_PASS, 1, False),
+        (FirewallRefusal.DENIED, None, 0, False),  # nothing that may have changed for the better
     ],
 )
 def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.pay.client import channel_in_use
 from dtp.pay.client.budget import Budget
 from dtp.pay.client.channel_in_use import Purchase
@@ -154,7 +154,7 @@ def test_a_channel_is_not_closed_under_another_connection(market):
             assert third.meter.deal.channel.id == first.meter.deal.channel.id
             await fetch(first, 1000)
         (channel,) = await market.channels(buyer)
-        assert channel.state == State.OPEN
+        assert channel.state == ChannelState.OPEN
         async with market.connect(buyer, budget=cost_of(MIB)) as last:
             await fetch(last, 1000)
         assert await market.channels(buyer) == [None]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain.channel import Lane, State
+from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
@@ -322,7 +322,7 @@ def test_a_node_that_is_behind_takes_nothing_back(tmp_path):
 def test_a_channel_that_closes_ends_its_connections(tmp_path):
     async def scenario(served):
         meter = await served.enter()
-        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=served.now)
+        served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=served.now)
         await served.ledger.refresh(CHANNEL)
         assert meter.connection.aborted == "the channel is closing or closed"
         await meter.wait_settled()
@@ -453,17 +453,17 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
         heard = []
         served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched_sums(CHANNEL)))
         meter = await served.enter()
-        assert heard == [(State.OPEN, {})]
+        assert heard == [(ChannelState.OPEN, {})]
         meter.connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
-        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
+        served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=NOW)
         await served.ledger.refresh(CHANNEL)
         await meter.wait_settled()
-        assert heard[1:] == [(State.CLOSING, {0: 1000})]
-        served.channel = replace(served.channel, state=State.OPEN)
+        assert heard[1:] == [(ChannelState.CLOSING, {0: 1000})]
+        served.channel = replace(served.channel, state=ChannelState.OPEN)
         meter = await served.enter()
         meter.connection.abort(0, "")
         await meter.wait_settled()
-        assert [state for state, _ in heard[2:]] == [State.OPEN]
+        assert [state for state, _ in heard[2:]] == [ChannelState.OPEN]
 
     play(tmp_path, scenario)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import Lane, State
+from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.host import Bearer
 from dtp.pay import messages
@@ -272,7 +272,7 @@ def test_channels_in_use_are_read_again_in_one_question(tmp_path):
         assert served.asked == [[CHANNEL]]
         assert meter.payee.affordable == 2 * 10**9
         assert served.ledger._book.get_known(CHANNEL).channel == served.channel  # for those who come with it
-        served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
+        served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=NOW)
         await served.ledger.check_open_channels(None)
         assert meter.connection.aborted == "the channel is closing or closed"
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import OLDEST, ChainClient, Program
-from dtp.chain.channel import ChannelOpened, State
+from dtp.chain.channel import ChannelOpened, ChannelState
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -18,7 +18,7 @@ from dtp.chain.errors import (
     TransactionFailed,
 )
 from dtp.chain.model import SUI_COIN
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.pay.client import lost
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of
@@ -534,7 +534,7 @@ def keyed(number, *keys, **changes):
 def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
     one, two, three, other = (LaneKey.generate() for _ in range(4))
     both = keyed(1, other, one, two, opened_ms=77)
-    closing = keyed(2, three, state=State.CLOSING)
+    closing = keyed(2, three, state=ChannelState.CLOSING)
     history = History(monkeypatch, keyed(3, other), both, closing, keyed(4, one, client="0xd"))
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two, three):
@@ -582,10 +582,10 @@ def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypat
 
 
 def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
-    history = History(monkeypatch, keyed(1, KEY, state=State.CLOSED))
+    history = History(monkeypatch, keyed(1, KEY, state=ChannelState.CLOSED))
     with Store(tmp_path / "pay.sqlite") as store:
         store.keep_key(KEY, 1)
-        closed = keyed(1, KEY, state=State.CLOSED)
+        closed = keyed(1, KEY, state=ChannelState.CLOSED)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [])
         assert store.bought_channels() == []
         store.forget_key(KEY.public)
@@ -649,7 +649,7 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monke
             assert await fetch(connection, 1000) == 1000
         paid, kept = connection.paid, connection.meter.deal.channel.id
         closed = next(each.channel for each in buyer["store"].bought_channels() if each.channel != kept)
-        frames, genuine = [], Wire.list_events
+        frames, genuine = [], NodeRpc.list_events
 
         async def counted(wire, types, sender="", **where):
             async for frame in genuine(wire, types, sender, **where):
@@ -658,7 +658,7 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monke
                 if settled == "by its client" or not sender or "Settled" not in str(frame.event):
                     yield frame
 
-        monkeypatch.setattr(Wire, "list_events", counted)
+        monkeypatch.setattr(NodeRpc, "list_events", counted)
         moved = await lost.read_moved(chain, [])
         assert moved == {
             closed: lost.Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import SCHEMA, Channel, State
+from dtp.chain.channel import SCHEMA, Channel, ChannelState
 from dtp.chain.errors import MalformedObject
 from dtp.errors import DtpError
 from dtp.pay.client.lane_start import Reserved
@@ -60,13 +60,15 @@ def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(m
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 1000)
         (lane,) = connection.meter.deal.channel.lanes
-        lies = {"key": {"lanes": (replace(lane, key=KEY.public),)}, "state": {"state": State.CLOSED}}[what]
+        lies = {"key": {"lanes": (replace(lane, key=KEY.public),)}, "state": {"state": ChannelState.CLOSED}}[
+            what
+        ]
         stop = lying(buyer, **lies)
         with pytest.raises(ChannelUnusable):
             await market.connect(buyer)
         stop()
         first, second = await market.channels(buyer)
-        assert (first.state, second.state) == (State.OPEN, State.OPEN)
+        assert (first.state, second.state) == (ChannelState.OPEN, ChannelState.OPEN)
         known = {"key": "open", "state": "closing"}[what]  # which 'dtp channel close' looks at again
         assert [each.state for each in buyer["store"].bought_channels()] == [known, known]
 

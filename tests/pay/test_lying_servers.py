@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.errors import DtpError
 from dtp.pay.claims import Action, Decision, Policy, claimable
 from dtp.pay.client.budget import DAY_MS
@@ -125,10 +125,10 @@ def ended(state):
 @pytest.mark.parametrize(
     "lie",
     [
-        ended(State.CLOSED),
-        ended(State.CLOSING),
+        ended(ChannelState.CLOSED),
+        ended(ChannelState.CLOSING),
         lies.together(lies.time(400 * DAY_MS), lies.without(lambda kind: "::channel::Channel<" in kind)),
-        lies.together(lies.time(400 * DAY_MS), ended(State.DRAINING)),
+        lies.together(lies.time(400 * DAY_MS), ended(ChannelState.DRAINING)),
     ],
 )
 def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_claim_looks_again(
@@ -206,4 +206,4 @@ def test_the_limit_is_in_the_coin_that_is_paid():
     assert Policy(sui_in={coin: 5_000_000}).unclaimed_in(coin) == 1_000_000
     assert Policy().unclaimed_in(coin) is None
     assert Policy(most_unclaimed=None).unclaimed_in("0x2::sui::SUI") is None
-    assert channel().state == State.OPEN
+    assert channel().state == ChannelState.OPEN

@@ -9,7 +9,7 @@ from dtp.chain import ChainClient, find_network
 from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.chain.firewall import HolderOfPass
-from dtp.chain.pass_ import Account, Pass, Plan
+from dtp.chain.pass_ import Pass, PassAccount, Plan
 from dtp.errors import DtpError
 from dtp.pay import passes
 from dtp.pay.server.book import BookLimits
@@ -87,7 +87,7 @@ def test_passes_that_a_node_makes_up_are_served_for_what_is_believed_and_no_more
         for at in range(6):
             buyer = await stranger(market, sessions.node)
             chain = buyer["network"]
-            account = Account(chain.address, market.chain.now_ms() - 1000, 1000, 0, False)
+            account = PassAccount(chain.address, market.chain.now_ms() - 1000, 1000, 0, False)
             made_up = Pass(made_up_id(at), plan, market.serving.host, number)
             type = chain.type_of(pass_module.SCHEMA, Pass)
             sessions.node.lie(lies.made_up_pass(plan, made_up, account, type, at + 1))

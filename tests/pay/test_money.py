@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dtp.chain import ChainClient, KeySigner, Program, find_network, publish
 from dtp.chain import channel as module
-from dtp.chain.channel import Agreement, Channel, LaneChanged, State, agreement_bytes
+from dtp.chain.channel import Agreement, Channel, ChannelState, LaneChanged, agreement_bytes
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Terms
 from dtp.chain.resolver import service_number
@@ -202,7 +202,7 @@ class Money(RuleBasedStateMachine):
 
     def connect(self, line, meters):
         channel = self.chain_of(line)
-        if channel is None or channel.state != State.OPEN or line.agreed is not None:
+        if channel is None or channel.state != ChannelState.OPEN or line.agreed is not None:
             return
         meters.deposit = channel.deposited // LANES  # each lane has a part of its own to spend
         meters.affordable = affordable(channel, meters.lane, self.store.vouched_sums(line.id))
@@ -210,7 +210,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(data=st.data(), amount=st.sampled_from([1000, 9_000_000]))
     def top_up(self, data, amount):
-        line, channel = self.pick(data, State.OPEN)
+        line, channel = self.pick(data, ChannelState.OPEN)
         if line is None or line.agreed is not None:
             return
         self.run(add_money(self.world.client, channel, amount))
@@ -225,7 +225,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def add_lane(self, data):
-        line, _ = self.pick(data, State.OPEN)
+        line, _ = self.pick(data, ChannelState.OPEN)
         if line is None or len(line.keys) == LANES or line.agreed is not None:
             return
         key, program = LaneKey.generate(), Program()
@@ -300,7 +300,7 @@ class Money(RuleBasedStateMachine):
     @rule(data=st.data())
     def claim_an_old_voucher(self, data):
         """What the chain has is the floor: an older voucher, or the same again, is refused and moves nothing."""
-        line, channel = self.pick(data, State.OPEN, State.CLOSING)
+        line, channel = self.pick(data, ChannelState.OPEN, ChannelState.CLOSING)
         if line is None:
             return
         lane = data.draw(st.integers(0, len(line.keys) - 1))
@@ -317,7 +317,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(data=st.data(), use_it=st.booleans())
     def agree(self, data, use_it):
-        line, channel = self.pick(data, State.OPEN)
+        line, channel = self.pick(data, ChannelState.OPEN)
         if line is None:
             return
         for meters in line.meters:
@@ -336,7 +336,7 @@ class Money(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask_for_the_close(self, data):
         """By the client alone; whatever it says or hides, the server's newest vouchers count."""
-        line, channel = self.pick(data, State.OPEN)
+        line, channel = self.pick(data, ChannelState.OPEN)
         if line is not None:
             self.run(request_close(self.world.client, channel))
             line.left_open = False
@@ -346,11 +346,11 @@ class Money(RuleBasedStateMachine):
 
     @rule(data=st.data(), by=st.sampled_from(["client", "watcher"]))
     def end(self, data, by):
-        line, channel = self.pick(data, State.OPEN, State.CLOSING)
+        line, channel = self.pick(data, ChannelState.OPEN, ChannelState.CLOSING)
         if line is None:
             return
         now_ms, chain = self.world.localnet.now_ms(), getattr(self.world, by)
-        if channel.state == State.OPEN:
+        if channel.state == ChannelState.OPEN:
             if now_ms >= channel.active_ms + channel.terms.idle_ms:
                 self.run(request_close(chain, channel))
         elif claims_are_over(channel, now_ms):
@@ -400,27 +400,27 @@ class Money(RuleBasedStateMachine):
     def finish(self):
         """Everything that is open is claimed and closed, and everybody has what is theirs to the last MIST."""
         self.look(self.world.server, closing=True)
-        for line, channel in self.lines_that(State.OPEN, State.CLOSING):
+        for line, channel in self.lines_that(ChannelState.OPEN, ChannelState.CLOSING):
             # What is below the gas of a claim is left to the client.
             small = (
                 self.sold(line) - channel.claimed - channel.owed
                 <= Policy().gas_in(channel.coin, claims=1).alone
             )
-            assert small or channel.state == State.CLOSING
-            if channel.state == State.OPEN:
+            assert small or channel.state == ChannelState.CLOSING
+            if channel.state == ChannelState.OPEN:
                 self.run(request_close(self.world.client, channel))
         self.look(self.world.watcher, closing=True)
         self.world.localnet.advance_clock(TERMS.claim_ms)
-        for _, channel in self.lines_that(State.CLOSING):
+        for _, channel in self.lines_that(ChannelState.CLOSING):
             self.run(finalize(self.world.client, channel))
         for _ in range(100):
-            draining = self.lines_that(State.DRAINING)
+            draining = self.lines_that(ChannelState.DRAINING)
             if not draining:
                 break
             self.world.localnet.advance_epoch()
             for _, channel in draining:
                 self.run(finalize(self.world.client, channel))
-        assert not self.lines_that(State.OPEN, State.CLOSING, State.DRAINING)
+        assert not self.lines_that(ChannelState.OPEN, ChannelState.CLOSING, ChannelState.DRAINING)
         assert self.run(self.world.coins()) == self.at_first
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dtp.chain import Program
 from dtp.chain import host as module
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.pay import ticket as ticket_module
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import TicketRefused
@@ -84,7 +84,7 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
             await market.connect(buyer)
         assert refused.value.detail == CloseDetail.ON_DENY_LIST
         (kept,) = await market.channels(buyer)
-        assert kept.state == State.OPEN
+        assert kept.state == ChannelState.OPEN
         deal = await close_with_server(buyer["network"], buyer["store"], kept.id)
         assert deal.closed.to_client == kept.deposited - connection.paid
 

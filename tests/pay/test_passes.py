@@ -12,7 +12,7 @@ from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
-from dtp.chain.pass_ import Account, Pass
+from dtp.chain.pass_ import Pass, PassAccount
 from dtp.pay import passes
 from dtp.pay.errors import OtherCoin, PriceTooHigh
 from dtp.pay.passes import (
@@ -40,7 +40,7 @@ NOW = 100 * HOUR
 def held(id="0x1", host="0xa", service=1, start=NOW, periods=2):
     plan = SimpleNamespace(id="0x9", host=host, period_ms=HOUR, price=50)
     return Held(
-        Pass(id, "0x9", host, service), plan, Account("0xc", start, periods, 0, False), "0x2::sui::SUI"
+        Pass(id, "0x9", host, service), plan, PassAccount("0xc", start, periods, 0, False), "0x2::sui::SUI"
     )
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.firewall import HolderOfPass
-from dtp.chain.pass_ import Account
+from dtp.chain.pass_ import PassAccount
 from dtp.pay.errors import StoreError
 from dtp.pay.server.quota import LEASE_PART, Quotas, period_of
 from dtp.pay.store import Store
@@ -102,7 +102,7 @@ class Sale:
 
     @property
     def held(self):
-        held = HolderOfPass(PASS, "0x1", 7, HOUR, Account("0xc", self.start, 10, 0, False))
+        held = HolderOfPass(PASS, "0x1", 7, HOUR, PassAccount("0xc", self.start, 10, 0, False))
         self.rules.passes["0xc"] = [held]
         return held
 
@@ -305,13 +305,13 @@ def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
 
 
 def test_periods_are_told_by_when_they_begin():
-    account = Account("0xc", 1000, 10, 0, False)
+    account = PassAccount("0xc", 1000, 10, 0, False)
     held = HolderOfPass(PASS, "0x1", 7, HOUR, account)
     assert period_of(held, 1000, 0) == 1000
     assert period_of(held, 1000 + HOUR - 1, 0) == 1000
     assert period_of(held, 1000 + HOUR, 0) == 1000 + HOUR
     assert period_of(held, 0, 0) == 1000  # a clock that is behind
-    by_epoch = HolderOfPass(PASS, "0x1", 7, 0, Account("0xc", 40, 10, 0, False))
+    by_epoch = HolderOfPass(PASS, "0x1", 7, 0, PassAccount("0xc", 40, 10, 0, False))
     assert [period_of(by_epoch, 0, epoch) for epoch in (39, 40, 42)] == [40, 40, 42]
 
 

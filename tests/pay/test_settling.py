@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import Program
-from dtp.chain.channel import Claimed, Settled, State
+from dtp.chain.channel import ChannelState, Claimed, Settled
 from dtp.chain.errors import InsufficientFunds, NodeUnavailable, ProgramError, was_signed
 from dtp.chain.host import Terms
 from dtp.chain.model import SUI_COIN
@@ -157,7 +157,11 @@ def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
 
 @pytest.mark.parametrize(
     ("account", "state", "destroyed"),
-    [("0xc", State.CLOSED, True), ("0xc", State.DRAINING, False), ("0x5", State.CLOSED, False)],
+    [
+        ("0xc", ChannelState.CLOSED, True),
+        ("0xc", ChannelState.DRAINING, False),
+        ("0x5", ChannelState.CLOSED, False),
+    ],
 )
 def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, state, destroyed):
     monkeypatch.setattr(settling, "result_of", partial(moved, state=state))
@@ -197,12 +201,15 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
     id = made.id
     events = {
         Claimed: [Claimed(id, 0, 1, 5000, 4000, b"", SUI_COIN), Claimed(id, 1, 1, 500, 500, b"", SUI_COIN)],
-        Settled: [Settled(id, 30, 200, State.DRAINING, SUI_COIN), Settled(id, 1, 2, State.CLOSED, SUI_COIN)],
+        Settled: [
+            Settled(id, 30, 200, ChannelState.DRAINING, SUI_COIN),
+            Settled(id, 1, 2, ChannelState.CLOSED, SUI_COIN),
+        ],
     }
     chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
     executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
     assert settling.result_of(chain, executed, [made]) == [
-        Paid("x", 4531, 202, 7, State.CLOSED, channels=(id,))
+        Paid("x", 4531, 202, 7, ChannelState.CLOSED, channels=(id,))
     ]
     events[Settled].clear()
     assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None, channels=(id,))]

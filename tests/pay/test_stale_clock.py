@@ -3,7 +3,7 @@ is ahead of the chain's."""
 
 import pytest
 
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelState
 from dtp.pay.client import ends
 from dtp.pay.client.ends import close_due, close_further
 from dtp.pay.store.journal import Journal
@@ -28,7 +28,7 @@ def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_
         step = await close_further(chain, store, channel, before, ask=True)
         assert (step.event, step.seconds) == ("closing", TERMS.claim_ms / 1000)
         (found,) = await market.channels(buyer)
-        assert found.state == State.CLOSING
+        assert found.state == ChannelState.CLOSING
         monkeypatch.setattr(ends, "now_ms", lambda: found.claims_until_ms + 1)
         if passed:
             market.chain.advance(TERMS.claim_ms + 1000)

@@ -18,7 +18,7 @@ from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
-from dtp.session.noise import Pattern, Suite, protocol_name
+from dtp.session.noise import HandshakePattern, Suite, protocol_name
 from dtp.session.receiving import MOST_FRAMES
 from dtp.session.session import Session
 
@@ -29,7 +29,7 @@ from .wire import Payload
 
 ALICE, BOB = Person(b"\x01" * 32, b"\x11" * 32), Person(b"\x02" * 32, b"\x22" * 32)
 PSK = b"\x77" * 32
-SUITES = {protocol_name(Pattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
+SUITES = {protocol_name(HandshakePattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
 E = TypeVar("E")
 #: Small enough that a few hundred frames reach every limit.
 SMALL = Limits(stream_window=1024, connection_window=2048, streams=4, datagram=100, record=512, quantum=200)

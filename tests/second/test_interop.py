@@ -117,7 +117,7 @@ def test_close_is_heard_with_its_reason(we_dial: bool) -> None:
     duo = admitted(Duo(we_dial))
     duo.second.close(3, "why not")
     duo.settle()
-    assert duo.us.ended == ev.Ended(3, "why not", by_peer=True)
+    assert duo.us.ended == ev.SessionEnded(3, "why not", by_peer=True)
     with pytest.raises(ConnectionClosed):
         duo.us.open_stream()
 

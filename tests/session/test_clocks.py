@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import dtp
 from dtp.core import Buffer
-from dtp.session.events import Ended, Event, LinkLost, StreamData
+from dtp.session.events import Event, LinkLost, SessionEnded, StreamData
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import Endpoint
 from dtp.session.limits import DEFAULT
@@ -92,7 +92,7 @@ class Two:
             each
             for end in (self.client, self.server)
             for each in end.events
-            if isinstance(each, Ended | LinkLost)
+            if isinstance(each, SessionEnded | LinkLost)
         ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import pytest
 from second import noise as second
 
-from dtp.session.noise import NoiseHandshake, Pattern, StaticKey, Suite
+from dtp.session.noise import HandshakePattern, NoiseHandshake, StaticKey, Suite
 
 DATA = Path(__file__).parents[1] / "data" / "noise"
 FILES = ("cacophony.json", "snow.json")
@@ -52,7 +52,7 @@ def ours(vector: dict[str, Any], initiator: bool) -> NoiseHandshake:
     pattern, suite = split_name(vector)
     given = arguments(vector, initiator)
     given["static"] = StaticKey(given["static"])
-    return NoiseHandshake(Pattern[pattern], SUITES[suite], **given)
+    return NoiseHandshake(HandshakePattern[pattern], SUITES[suite], **given)
 
 
 def theirs(vector: dict[str, Any], initiator: bool) -> second.Noise:

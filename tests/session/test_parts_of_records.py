@@ -9,10 +9,10 @@ from dtp.core import Buffer
 from dtp.core.records import RECORD_FRAMES
 from dtp.session.events import (
     Detached,
-    Ended,
     Event,
     LinkAttached,
     LinkLost,
+    SessionEnded,
     StreamData,
     StreamOpened,
     TapData,
@@ -150,5 +150,5 @@ def test_the_end_of_a_session_drops_what_is_kept() -> None:
     server = Server()
     server.session.refuse_once_confirmed(8, "no")
     calls = server.read(server.seal([control(Frame.DATAGRAM, b"x")] * 8), 2)
-    assert isinstance(calls[0][-1], Ended)
+    assert isinstance(calls[0][-1], SessionEnded)
     assert server.link.unread is None

@@ -65,7 +65,7 @@ class Exchange(RuleBasedStateMachine):
         return self.pair.wires[number % len(self.pair.wires)]
 
     def check(self, client: bool, event: ev.Event) -> None:
-        assert not isinstance(event, ev.Ended), event
+        assert not isinstance(event, ev.SessionEnded), event
         if isinstance(event, ev.StreamData):
             key = (not client, event.stream_id)  # named after who wrote it
             at = self.read[key]

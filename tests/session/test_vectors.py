@@ -22,7 +22,7 @@ from dtp.session.frames import Frame, parse_fixed
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.link import attach_proof
-from dtp.session.noise import Pattern, Suite, protocol_name
+from dtp.session.noise import HandshakePattern, Suite, protocol_name
 from dtp.session.payload import build_payload, choose_version, parse_payload
 from dtp.session.session import Session
 from dtp.testing.pairs import ALICE, BOB, entropy, shake_hands
@@ -30,7 +30,7 @@ from dtp.testing.pairs import ALICE, BOB, entropy, shake_hands
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "docs" / "vectors" / "wire.json").read_text()
 )
-SUITES = {protocol_name(Pattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
+SUITES = {protocol_name(HandshakePattern.XX, suite).removeprefix("Noise_XX_"): suite for suite in Suite}
 
 
 def named(cases: list[dict[str, Any]], *keys: str) -> list[Any]:
@@ -88,7 +88,7 @@ def check_established(vector: dict[str, Any], done: Established, client: bool) -
 
 @pytest.mark.parametrize("vector", named(VECTORS["handshakes"], "pattern", "suite"))
 def test_handshakes_are_reproduced_byte_for_byte(vector: dict[str, Any]) -> None:
-    known = Pattern[vector["pattern"]].messages == 2
+    known = HandshakePattern[vector["pattern"]].messages == 2
     said = msgpack.unpackb(bytes.fromhex(vector["client"]["payload"]))
     server = endpoint(vector, "server")
     bindings: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from dtp.chain.show import Asked, Kind, Raised
+from dtp.chain.show import EntryAsked, EntryKind, Raised
 from dtp.errors import PeerError
 from dtp.escaping import escape_text
 from dtp.identity import Identity
@@ -26,7 +26,7 @@ class Entry:
     """What somebody asked, and what was paid for it in all."""
 
     number: int
-    kind: Kind
+    kind: EntryKind
     from_: str
     amount: int
     #: Others that have added to it.
@@ -50,7 +50,7 @@ class AudienceLine:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def asked(self, event: Asked) -> Entry | None:
+    def asked(self, event: EntryAsked) -> Entry | None:
         """Take an entry; return it, or None where so many are worth more that it isn't kept, or it was dismissed. The
         same one may come again."""
         if event.number in self._dismissed or event.number in self._entries:
@@ -58,7 +58,7 @@ class AudienceLine:
         if len(self) >= _KEPT * self._most and event.amount <= self._least:
             return None
         text = self._open_text(event)
-        entry = Entry(event.number, Kind(event.kind), event.from_, event.amount, 0, text, event.sealed)
+        entry = Entry(event.number, EntryKind(event.kind), event.from_, event.amount, 0, text, event.sealed)
         self._entries[event.number] = entry
         if len(self) > _KEPT * self._most:
             worst = max(self._entries.values(), key=_rank)
@@ -84,7 +84,7 @@ class AudienceLine:
         """Return the line, the best paid first; of equals the oldest."""
         return sorted(self._entries.values(), key=_rank)[: self._most]
 
-    def _open_text(self, event: Asked) -> str:
+    def _open_text(self, event: EntryAsked) -> str:
         data = event.text
         if event.sealed:
             if self._identity is None:

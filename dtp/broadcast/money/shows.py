@@ -16,7 +16,7 @@ from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
 from dtp.chain.pipes.posts import MOST_FEE
-from dtp.chain.show import Kind, ProducerCap, Show, ShowShare
+from dtp.chain.show import EntryKind, ProducerCap, Show, ShowShare
 from dtp.errors import ChainError
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
@@ -134,7 +134,7 @@ async def buy(
 async def ask(
     chain: ChainClient,
     id: Id,
-    kind: Kind,
+    kind: EntryKind,
     amount: int | None,
     text: bytes,
     *,
@@ -155,10 +155,10 @@ async def ask(
         module.ask(program, found.show.id, kind, money, data, sealed=sealed, coin=found.coin)
 
     executed = await _pay(chain, found.coin, paid, build)
-    return chain.events_in(executed, module.SCHEMA, module.Asked)[0].number, executed
+    return chain.events_in(executed, module.SCHEMA, module.EntryAsked)[0].number, executed
 
 
-def _least(found: Found, kind: Kind, coin: str) -> int:
+def _least(found: Found, kind: EntryKind, coin: str) -> int:
     """Return the least that a show takes for a kind. Raise `OtherCoin`, `PriceTooHigh` where that has to be said."""
     least = max(1, found.show.prices[kind])
     check_asked(least, found.coin, paid_in=coin, most=MOST_FEE if canonical_type(coin) == SUI_COIN else 0)
@@ -170,7 +170,7 @@ async def raise_(
 ) -> Executed:
     """Add to what was asked, so that the producer sees it sooner. Raise as `ask` does."""
     found = await read_show(chain, id)
-    paid = _least(found, Kind.TIP, coin) if amount is None else amount
+    paid = _least(found, EntryKind.TIP, coin) if amount is None else amount
     check_asked_coin(found.coin, coin)
     return await _pay(
         chain,

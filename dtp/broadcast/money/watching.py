@@ -13,7 +13,7 @@ from dtp.broadcast.money.audience import AudienceLine
 from dtp.broadcast.producing import parse_show
 from dtp.chain import OLDEST
 from dtp.chain.node.client import ChainClient
-from dtp.chain.show import Asked, Raised
+from dtp.chain.show import EntryAsked, Raised
 from dtp.chain.wallet import money
 from dtp.config import data_dir
 from dtp.errors import ConfigError
@@ -89,7 +89,7 @@ class ShowWatcher:
 
     async def _follow_events(self) -> None:
         async for each in shows.events_of(self._chain, self._id, start=OLDEST):
-            if isinstance(each, Asked):
+            if isinstance(each, EntryAsked):
                 self.line.asked(each)
             elif isinstance(each, Raised):
                 self.line.raised(each)

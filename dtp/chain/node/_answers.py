@@ -24,11 +24,11 @@ class Failure:
     kind: str
     description: str
     command: int | None
-    abort: Abort | None = None
+    abort: AbortInfo | None = None
 
 
 @dataclass(frozen=True)
-class Abort:
+class AbortInfo:
     """An abort: raw code, where, and what the node makes of it (`constant` and `text` may be empty)."""
 
     raw: int
@@ -49,7 +49,7 @@ class CommandValues:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExecutionOutcome:
     """A transaction that was executed or simulated. `failure` is None when it did what it was to do."""
 
     executed: model.Executed
@@ -196,7 +196,7 @@ def _failure(error: Any) -> Failure:
     abort = None
     if error.abort is not None:
         place, clever = error.abort.location, error.abort.clever_error
-        abort = Abort(
+        abort = AbortInfo(
             raw=int(error.abort.abort_code or 0),
             package=canonical_id(place.package) if place is not None and place.package else "",
             module=place.module or "" if place else "",
@@ -209,7 +209,7 @@ def _failure(error: Any) -> Failure:
     return Failure(kind, error.description or "", error.command, abort)
 
 
-def outcome(found: Any, outputs: Sequence[Any] = ()) -> Outcome:
+def outcome(found: Any, outputs: Sequence[Any] = ()) -> ExecutionOutcome:
     """An executed or simulated transaction; `outputs` are what its commands gave back."""
     effects = found.effects
     gas = effects.gas_used
@@ -245,7 +245,7 @@ def outcome(found: Any, outputs: Sequence[Any] = ()) -> Outcome:
     status = effects.status
     failure = None if status.success else _failure(status.error)
     sent = found.transaction
-    return Outcome(
+    return ExecutionOutcome(
         executed,
         failure,
         transaction=sent.bcs.value or b"" if sent is not None and sent.bcs is not None else b"",

@@ -32,7 +32,7 @@ from dtp.chain.errors import ProgramError
 from dtp.chain.node.commands import PureInput
 from dtp.sui import transaction as sui
 from dtp.sui.commands import command_message
-from dtp.sui.grpc import Codec, joined
+from dtp.sui.grpc import GrpcCodec, joined
 from dtp.sui.names import TypeTag
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _channel_class(base: Any) -> Any:
         """grpclib's, with dtp's codec, and each request in one write."""
 
         def __init__(self, host: str, port: int, ssl: Any = None) -> None:
-            super().__init__(host, port, ssl=ssl, codec=Codec())
+            super().__init__(host, port, ssl=ssl, codec=GrpcCodec())
             self._over = False
 
         def close(self) -> None:

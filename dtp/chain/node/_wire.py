@@ -1,9 +1,9 @@
 """One node: calls of `sui.rpc.v2` over grpclib with pysui's stubs, answers as our values, failures as our errors.
 
-A `Wire` is one endpoint and one HTTP/2 connection, made when it is first needed and again when it is lost. It doesn't
-repeat anything: `client.py` decides what may be repeated, and where. Each call is a task of its own (`_calls.py`).
-Errors mean: `NodeUnavailable` the call may not
-have reached the node, or its answer was lost; `NodeRefused` and its subclasses that the node said no.
+A `NodeRpc` is one endpoint and one HTTP/2 connection, made when it is first needed and again when it is lost. It
+doesn't repeat anything: `client.py` decides what may be repeated, and where. Each call is a task of its own
+(`_calls.py`). Errors mean: `NodeUnavailable` the call may not have reached the node, or its answer was lost;
+`NodeRefused` and its subclasses that the node said no.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dtp.chain.model import canonical_id
 from dtp.chain.node import _answers as answers
 from dtp.chain.node._calls import apart, messages_apart
 from dtp.chain.node._pysui import Unresolved, library, unresolved_message
-from dtp.sui.grpc import MessageError, from_value
+from dtp.sui.grpc import GrpcMessageError, from_value
 from dtp.sui.names import SuiNameError
 
 #: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
@@ -124,7 +124,7 @@ def parse_url(url: str) -> tuple[str, int, bool]:
     return parts.hostname, port or (443 if secure else 80), secure
 
 
-class Wire:
+class NodeRpc:
     """Calls to the node at `url`. `timeout` is in seconds, for each call. Close it with `close`."""
 
     def __init__(self, url: str, *, timeout: float) -> None:
@@ -165,7 +165,7 @@ class Wire:
             yield
         except found.GRPCError as fault:
             raise _refusal(self.url, fault.status.name, fault.message or "") from fault
-        except MessageError as fault:
+        except GrpcMessageError as fault:
             raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", MALFORMED) from fault
         except found.lost as fault:
             raise NodeUnavailable(
@@ -266,7 +266,7 @@ class Wire:
             found = answer.object.json
             return None if found is None else from_value(found)
 
-    async def transaction(self, digest: str) -> answers.Outcome | None:
+    async def transaction(self, digest: str) -> answers.ExecutionOutcome | None:
         """An executed transaction, None if the node doesn't know it (yet)."""
         v2 = library().v2
         request = v2.GetTransactionRequest(digest=digest, read_mask=_mask(*EXECUTED_MASK))
@@ -376,7 +376,7 @@ class Wire:
         select_gas: bool,
         checks: bool = True,
         mask: Sequence[str] = SIMULATED_MASK,
-    ) -> answers.Outcome:
+    ) -> answers.ExecutionOutcome:
         """Run a transaction without any effect: built (BCS), or one whose objects and gas the node is to fill in."""
         v2 = library().v2
         if isinstance(transaction, Unresolved):
@@ -394,7 +394,7 @@ class Wire:
         with self._read_errors():
             return answers.outcome(answer.transaction, answer.command_outputs)
 
-    async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> answers.Outcome:
+    async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> answers.ExecutionOutcome:
         """Execute a signed transaction. The identical bytes may be sent again at any time."""
         v2 = library().v2
         request = v2.ExecuteTransactionRequest(

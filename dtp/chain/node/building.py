@@ -21,15 +21,15 @@ from dtp.chain.model import (
     id_bytes,
 )
 from dtp.chain.node import failures
-from dtp.chain.node._answers import Outcome
+from dtp.chain.node._answers import ExecutionOutcome
 from dtp.chain.node._pysui import Unresolved, encode_transaction, with_budget
 from dtp.chain.node._wire import ESTIMATED_MASK
-from dtp.chain.node.commands import MAX_TRANSACTION_BYTES, Known, Program, bind, reference
+from dtp.chain.node.commands import MAX_TRANSACTION_BYTES, KnownObject, Program, bind, reference
 from dtp.chain.node.endpoints import Endpoints
 from dtp.chain.node.gas import (
-    GasCoin,
     GasSlot,
     ObjectCache,
+    PaymentCoin,
 )
 from dtp.chain.packages.deployments import Deployments
 from dtp.sui import transaction as sui
@@ -120,7 +120,12 @@ class TransactionBuilder:
         return tuple(each.ref for each in coins[:_MAX_GAS_COINS])
 
     async def _build_known(
-        self, program: Program, coin: GasCoin, known: Mapping[str, Known], price: int, gas_budget: int | None
+        self,
+        program: Program,
+        coin: PaymentCoin,
+        known: Mapping[str, KnownObject],
+        price: int,
+        gas_budget: int | None,
     ) -> BuiltTransaction:
         if gas_budget is not None:
             return self._encode(program, known, (coin.ref,), price, gas_budget)
@@ -154,7 +159,7 @@ class TransactionBuilder:
     def _encode(
         self,
         program: Program,
-        known: Mapping[str, Known],
+        known: Mapping[str, KnownObject],
         payment: Sequence[ObjectRef],
         price: int,
         budget: int,
@@ -190,7 +195,7 @@ class TransactionBuilder:
         select_gas: bool,
         checks: bool = True,
         mask: Sequence[str] = ESTIMATED_MASK,
-    ) -> Outcome:
+    ) -> ExecutionOutcome:
         try:
             outcome = await self.endpoints.ask(
                 lambda wire: wire.simulate(what, select_gas=select_gas, checks=checks, mask=mask)
@@ -209,21 +214,21 @@ def decode_transaction(transaction: bytes) -> TransactionData:
         raise NodeRefused(f"the node filled in a transaction that is none: {fault}", MALFORMED) from fault
 
 
-def _resolved(program: Program, data: TransactionData) -> dict[str, Known]:
+def _resolved(program: Program, data: TransactionData) -> dict[str, KnownObject]:
     """References of the program's objects out of what a node filled in. Only those: the rest is made here."""
     if not isinstance(data.kind, sui.ProgrammableTransaction):
         raise NodeRefused("the node filled in a transaction of another kind", MALFORMED)
-    found: dict[str, Known] = {}
+    found: dict[str, KnownObject] = {}
     for value in data.kind.inputs:
         match value:
             case sui.OwnedInput(ref) | sui.ReceivingInput(ref):
                 id = format_address(ref.id)
                 kept = ObjectRef(id, ref.version, format_digest(ref.digest))
-                found[id] = Known(kept, Owner("address"))
+                found[id] = KnownObject(kept, Owner("address"))
             case sui.SharedInput(raw, version, _):
                 id = format_address(raw)
                 kept = ObjectRef(id, 0, format_digest(bytes(32)))
-                found[id] = Known(kept, Owner("shared", initial_version=version))
+                found[id] = KnownObject(kept, Owner("shared", initial_version=version))
     wanted = {each.id for each in program.objects}
     if not wanted <= found.keys():
         raise NodeRefused(f"the node left out {', '.join(sorted(wanted - found.keys()))}", MALFORMED)

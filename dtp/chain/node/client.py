@@ -58,19 +58,19 @@ from dtp.chain.model import (
     is_type,
 )
 from dtp.chain.node import failures
-from dtp.chain.node._answers import CommandValues, Outcome
-from dtp.chain.node._wire import SIMULATED_MASK, Wire
+from dtp.chain.node._answers import CommandValues, ExecutionOutcome
+from dtp.chain.node._wire import SIMULATED_MASK, NodeRpc
 from dtp.chain.node.building import CoinTooSmall, TransactionBuilder, decode_transaction
 from dtp.chain.node.commands import Program
 from dtp.chain.node.endpoints import Endpoints, Retry, Sleep
 from dtp.chain.node.gas import (
     HIGHEST_GAS_PRICE,
-    GasCoin,
     GasPool,
     GasPurse,
     GasSlot,
     ObjectCache,
     ObjectQueues,
+    PaymentCoin,
     TransactionNotes,
     check_price,
 )
@@ -163,7 +163,7 @@ class ChainClient:
         self._queues = ObjectQueues()
         self._gas = GasPool()
         self._epoch: EpochInfo | None = None
-        self._sending: set[asyncio.Task[Outcome]] = set()
+        self._sending: set[asyncio.Task[ExecutionOutcome]] = set()
         self._closed = False
         self._purse: GasPurse | None = None
         self._notes: TransactionNotes | None = None
@@ -244,11 +244,11 @@ class ChainClient:
 
     async def service_info(self) -> ServiceInfo:
         """What the node says of itself, now."""
-        return await self.endpoints.ask(Wire.service_info)
+        return await self.endpoints.ask(NodeRpc.service_info)
 
     async def epoch(self) -> EpochInfo:
         """The present epoch, asked for now."""
-        self._epoch = await self.endpoints.ask(Wire.epoch)
+        self._epoch = await self.endpoints.ask(NodeRpc.epoch)
         return self._epoch
 
     async def objects(self, ids: Iterable[Id]) -> dict[str, ObjectData]:
@@ -407,7 +407,9 @@ class ChainClient:
             outcome = await self._simulated_at(program, account, price, checks=checks)
         return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)), price)
 
-    async def _simulated_at(self, program: Program, account: str, price: int, *, checks: bool) -> Outcome:
+    async def _simulated_at(
+        self, program: Program, account: str, price: int, *, checks: bool
+    ) -> ExecutionOutcome:
         builder = self._builder_for(account)
         question = builder.make_unresolved(program, account, price)
         return await builder.ask_for_simulation(
@@ -491,7 +493,7 @@ class ChainClient:
 
     async def _send(
         self, data: bytes, signature: bytes, slot: GasSlot, held: AsyncExitStack, took: _Took
-    ) -> Outcome:
+    ) -> ExecutionOutcome:
         async with held:
             try:
                 outcome = await self._submit(data, (signature,))
@@ -509,7 +511,7 @@ class ChainClient:
         if self._notes is not None:
             await self._notes.transaction_done(executed.digest, executed.gas.net)
 
-    def _on_sent(self, sending: asyncio.Task[Outcome]) -> None:
+    def _on_sent(self, sending: asyncio.Task[ExecutionOutcome]) -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
             sending.exception()  # maybe nobody waits for it any more
@@ -535,11 +537,11 @@ class ChainClient:
 
     def use_gas_coins(self, coins: Iterable[ObjectData]) -> None:
         """Let these SUI coins of the account pay for gas: as many transactions can run at once."""
-        self._gas.add(GasCoin(each.ref, each.balance) for each in coins if each.balance)
+        self._gas.add(PaymentCoin(each.ref, each.balance) for each in coins if each.balance)
 
     # -------------------------------------------------------------------------------------------- executing
 
-    async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> Outcome:
+    async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> ExecutionOutcome:
         """Send the bytes until it is known what became of them."""
         digest = format_digest(transaction_digest(data))
         retry = self.endpoints.retry
@@ -574,7 +576,7 @@ class ChainClient:
             signatures=signatures,
         ) from lost
 
-    async def _known_elsewhere(self, digest: str) -> Outcome | None:
+    async def _known_elsewhere(self, digest: str) -> ExecutionOutcome | None:
         """What another endpoint knows of a transaction that this one says it refused."""
         if len(self.network.endpoints) < 2:
             return None
@@ -585,14 +587,14 @@ class ChainClient:
         except (NodeUnavailable, NodeRefused, WrongNetwork):
             return None
 
-    async def _looked_up(self, digest: str) -> Outcome | None:
+    async def _looked_up(self, digest: str) -> ExecutionOutcome | None:
         try:
             found = await self.endpoints.wire.transaction(digest)
             return None if found is None else check_outcome(found, digest)
         except (NodeUnavailable, NodeRefused):
             return None
 
-    def _remember_objects(self, outcome: Outcome, slot: GasSlot | None) -> None:
+    def _remember_objects(self, outcome: ExecutionOutcome, slot: GasSlot | None) -> None:
         executed = outcome.executed
         self._cache.learn_changes(executed)
         if self._epoch is not None and executed.epoch > self._epoch.epoch:
@@ -602,9 +604,9 @@ class ChainClient:
             account = self._signer_or_raise().address
             newest = self._cache.get(paid.id)
             if newest is not None and newest.owner == Owner("address", account):
-                slot.coin = GasCoin(newest.ref, paid.balance)
+                slot.coin = PaymentCoin(newest.ref, paid.balance)
 
-    def _check_succeeded(self, outcome: Outcome) -> Executed:
+    def _check_succeeded(self, outcome: ExecutionOutcome) -> Executed:
         if outcome.failure is not None:
             raise failures.failure(outcome.failure, self.deployments, outcome.executed)
         return outcome.executed
@@ -617,7 +619,7 @@ class ChainClient:
 
     async def _gas_price(self) -> int:
         if self._epoch is None:
-            self._epoch = await self.endpoints.ask(Wire.epoch)
+            self._epoch = await self.endpoints.ask(NodeRpc.epoch)
         return self._epoch.gas_price
 
     async def _agreed_price(self) -> int:
@@ -648,5 +650,5 @@ class ChainClient:
         self._epoch = None
 
 
-def _values(outcome: Outcome) -> tuple[CommandValues, ...]:
+def _values(outcome: ExecutionOutcome) -> tuple[CommandValues, ...]:
     return outcome.outputs

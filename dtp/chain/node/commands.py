@@ -24,7 +24,7 @@ from dtp.sui.transaction import Argument, GasCoin, Input, NestedResult, Result
 
 __all__ = [
     "Argument",
-    "Known",
+    "KnownObject",
     "ObjectInput",
     "ObjectLike",
     "Program",
@@ -62,7 +62,7 @@ ObjectLike: TypeAlias = Id | Argument
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownObject:
     """What must be known of an object to use it: its newest reference and its owner."""
 
     ref: ObjectRef
@@ -284,7 +284,7 @@ class Program:
 
 
 def bind(
-    program: Program, package_id: Callable[[str], str], known: Mapping[str, Known]
+    program: Program, package_id: Callable[[str], str], known: Mapping[str, KnownObject]
 ) -> sui.ProgrammableTransaction:
     """The program with ids of packages and versions of objects filled in.
 
@@ -302,7 +302,7 @@ def reference(ref: ObjectRef) -> sui.ObjectRef:
     return sui.ObjectRef(id_bytes(ref.id), ref.version, parse_digest(ref.digest))
 
 
-def _bound(value: PureInput | ObjectInput, known: Mapping[str, Known]) -> sui.CallArg:
+def _bound(value: PureInput | ObjectInput, known: Mapping[str, KnownObject]) -> sui.CallArg:
     if isinstance(value, PureInput):
         return sui.Pure(value.data)
     found = known.get(value.id)

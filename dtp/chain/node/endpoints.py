@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from dtp.chain.errors import NodeUnavailable, WrongNetwork
 from dtp.chain.model import ServiceInfo
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.networks import NETWORKS, Network
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Endpoints:
         self.network = network
         self.retry = retry
         self.sleep = sleep
-        self._wires = [Wire(url, timeout=timeout) for url in network.endpoints]
+        self._wires = [NodeRpc(url, timeout=timeout) for url in network.endpoints]
         self._checked: set[str] = set()
         self._turn = 0
         #: The chain that is talked to; empty before the first answer.
@@ -53,7 +53,7 @@ class Endpoints:
         self.info: ServiceInfo | None = None
 
     @property
-    def wire(self) -> Wire:
+    def wire(self) -> NodeRpc:
         """The endpoint whose turn it is."""
         return self._wires[self._turn % len(self._wires)]
 
@@ -61,7 +61,7 @@ class Endpoints:
         """Let the next endpoint have its turn."""
         self._turn += 1
 
-    async def checked_wire(self) -> Wire:
+    async def checked_wire(self) -> NodeRpc:
         """The endpoint whose turn it is, known to serve the right chain. Raises `WrongNetwork`."""
         wire = self.wire
         if wire.url not in self._checked:
@@ -76,7 +76,7 @@ class Endpoints:
             self._checked.add(wire.url)
         return wire
 
-    async def ask(self, question: Callable[[Wire], Awaitable[T]]) -> T:
+    async def ask(self, question: Callable[[NodeRpc], Awaitable[T]]) -> T:
         """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
         for attempt in range(self.retry.attempts):
             try:

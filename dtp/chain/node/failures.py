@@ -22,7 +22,7 @@ from dtp.chain.errors import (
     TransactionRefused,
 )
 from dtp.chain.model import Executed
-from dtp.chain.node._answers import Abort, Failure
+from dtp.chain.node._answers import AbortInfo, Failure
 from dtp.chain.packages import PackageError
 from dtp.chain.packages.broadcast_names.show import ShowError
 from dtp.chain.packages.deployments import Deployments
@@ -104,7 +104,9 @@ def failure(found: Failure, deployments: Deployments, executed: Executed | None 
     )
 
 
-def _abort(found: Failure, abort: Abort, deployments: Deployments, executed: Executed | None) -> MoveAborted:
+def _abort(
+    found: Failure, abort: AbortInfo, deployments: Deployments, executed: Executed | None
+) -> MoveAborted:
     name, text, number, error = abort.constant, abort.text, abort.number, None
     deployment = deployments.by_id(abort.package)
     if deployment is not None and deployment.package in packages.available():

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.model import Executed, ObjectData, ObjectRef, format_amount
-from dtp.chain.node.commands import Known
+from dtp.chain.node.commands import KnownObject
 
 _REMEMBERED = 4096
 #: The highest price of a unit of gas to sign for unasked, MIST: every node can make one up. Networks had 500 to 1,000
@@ -35,7 +35,7 @@ def check_price(price: int, highest: int) -> None:
 
 
 @dataclass(frozen=True)
-class GasCoin:
+class PaymentCoin:
     """A coin that can pay for gas, and what is in it (MIST)."""
 
     ref: ObjectRef
@@ -108,7 +108,7 @@ class ObjectQueues:
 class GasSlot:
     """What a transaction pays with; `coin` is None when the node is to choose. Set `coin` to what is left of it."""
 
-    coin: GasCoin | None
+    coin: PaymentCoin | None
 
 
 class GasPool:
@@ -118,7 +118,7 @@ class GasPool:
     """
 
     def __init__(self) -> None:
-        self._idle: list[GasCoin] = []
+        self._idle: list[PaymentCoin] = []
         self._used = 0
         self._alone = False
         self._waiting: list[asyncio.Future[None]] = []
@@ -150,7 +150,7 @@ class GasPool:
                     waiter.set_result(None)
             self._waiting.clear()
 
-    def add(self, coins: Iterable[GasCoin]) -> None:
+    def add(self, coins: Iterable[PaymentCoin]) -> None:
         """Let more coins pay, so that as many transactions can run at once."""
         known = {coin.ref.id for coin in self._idle}
         self._idle.extend(coin for coin in coins if coin.ref.id not in known)
@@ -165,7 +165,7 @@ class GasPool:
         self._idle.clear()
 
     @property
-    def idle(self) -> tuple[GasCoin, ...]:
+    def idle(self) -> tuple[PaymentCoin, ...]:
         """The coins that nothing uses now."""
         return tuple(self._idle)
 
@@ -177,17 +177,17 @@ class ObjectCache:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownObject] = {}
 
-    def get(self, id: str) -> Known | None:
+    def get(self, id: str) -> KnownObject | None:
         """What is known, None if nothing is."""
         return self._known.get(id)
 
-    def get_known(self, ids: Iterable[str]) -> Mapping[str, Known]:
+    def get_known(self, ids: Iterable[str]) -> Mapping[str, KnownObject]:
         """What is known of those ids."""
         return {each: self._known[each] for each in ids if each in self._known}
 
-    def add_known(self, known: Iterable[Known]) -> None:
+    def add_known(self, known: Iterable[KnownObject]) -> None:
         """Note references; an older one never replaces a newer one."""
         for each in known:
             before = self._known.pop(each.ref.id, None)
@@ -198,7 +198,7 @@ class ObjectCache:
 
     def learn_objects(self, objects: Iterable[ObjectData]) -> None:
         """Note what was read."""
-        self.add_known(Known(each.ref, each.owner) for each in objects)
+        self.add_known(KnownObject(each.ref, each.owner) for each in objects)
 
     def learn_changes(self, executed: Executed) -> None:
         """Note what a transaction wrote, and forget what it removed."""
@@ -206,7 +206,7 @@ class ObjectCache:
             if change.output is None:
                 self._known.pop(change.id, None)
         self.add_known(
-            Known(change.output, change.owner)
+            KnownObject(change.output, change.owner)
             for change in executed.changes
             if change.output is not None and change.owner is not None
         )

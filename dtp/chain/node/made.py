@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dtp.chain.errors import MALFORMED, NodeRefused
 from dtp.chain.model import Executed
-from dtp.chain.node._answers import Outcome
+from dtp.chain.node._answers import ExecutionOutcome
 
 
-def check_outcome(outcome: Outcome, digest: str) -> Outcome:
+def check_outcome(outcome: ExecutionOutcome, digest: str) -> ExecutionOutcome:
     """Return what became of the transaction of a digest. Raise `NodeRefused` for what is told of another one, or
     names a package that it can't have published: all that is called later goes there."""
     executed = outcome.executed

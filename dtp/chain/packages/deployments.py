@@ -31,7 +31,7 @@ class Deployment:
 
     `digest` is that of the bytecode (hex), `upgrade_cap` the object that may upgrade it (empty if given up),
     `transaction` the one that published it. `policy` is what upgrades may change, as it was when the package was
-    published or looked at (see `dtp.chain.packages.upgrades.Policy`).
+    published or looked at (see `dtp.chain.packages.upgrades.UpgradePolicy`).
     """
 
     package: str

@@ -9,7 +9,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Program
 from dtp.chain.node.made import check_made
 from dtp.chain.packages.deployments import Deployment
-from dtp.chain.packages.upgrades import UPGRADE_CAP, Policy, give_up, read_upgrades
+from dtp.chain.packages.upgrades import UPGRADE_CAP, UpgradePolicy, give_up, read_upgrades
 
 
 async def publish(
@@ -53,7 +53,7 @@ async def publish(
         digest=package.digest.hex(),
         upgrade_cap=caps[0].id if caps else "",
         transaction=executed.digest,
-        policy=Policy.IMMUTABLE if immutable else Policy.COMPATIBLE,
+        policy=UpgradePolicy.IMMUTABLE if immutable else UpgradePolicy.COMPATIBLE,
     )
     chain.deployments.save(deployment)
     return deployment, executed

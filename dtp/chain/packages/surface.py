@@ -12,7 +12,7 @@ from dtp.sui.bytecode import CompiledModule, FunctionDef, Opcode, Visibility
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class SurfaceFunction:
     """A function that a transaction or another package may call. Types are as Move prints them.
 
     `aborts` are the errors it can reach, its callees of the same package included, as `module::EName`; what the
@@ -33,7 +33,7 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
-class Datatype:
+class SurfaceDatatype:
     """A struct: its abilities and its fields with their types, in order. An event has copy and drop and no key."""
 
     name: str
@@ -57,8 +57,8 @@ class Surface:
 
     module: str
     size: int
-    functions: tuple[Function, ...]
-    datatypes: tuple[Datatype, ...]
+    functions: tuple[SurfaceFunction, ...]
+    datatypes: tuple[SurfaceDatatype, ...]
     errors: tuple[Error, ...]
 
 
@@ -123,13 +123,15 @@ def _list(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 
-def _functions(module: CompiledModule, reached: Mapping[_Key, tuple[str, ...]]) -> tuple[Function, ...]:
+def _functions(
+    module: CompiledModule, reached: Mapping[_Key, tuple[str, ...]]
+) -> tuple[SurfaceFunction, ...]:
     found = []
     for name, definition in module.functions.items():
         if definition.visibility is not Visibility.PUBLIC and not definition.is_entry:
             continue
         found.append(
-            Function(
+            SurfaceFunction(
                 name=name,
                 type_parameters=len(module.function_handles[definition.handle].type_parameters),
                 parameters=tuple(map(module.type_name, module.parameter_types(definition))),
@@ -141,14 +143,16 @@ def _functions(module: CompiledModule, reached: Mapping[_Key, tuple[str, ...]]) 
     return tuple(found)
 
 
-def _datatypes(module: CompiledModule) -> tuple[Datatype, ...]:
+def _datatypes(module: CompiledModule) -> tuple[SurfaceDatatype, ...]:
     found = []
     for name, struct in module.structs.items():
         handle = module.datatype_handles[struct.handle]
         fields = tuple(
             (module.identifiers[field.name], module.type_name(field.type)) for field in struct.fields or ()
         )
-        found.append(Datatype(name, handle.abilities.list_names(), len(handle.type_parameters), fields))
+        found.append(
+            SurfaceDatatype(name, handle.abilities.list_names(), len(handle.type_parameters), fields)
+        )
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Who may change a package that is in use, and what: its `UpgradeCap`, read, restricted, given up, used.
 
 Whoever holds the cap of a package can empty every object of it by a compatible upgrade. So a program says which
-packages can be upgraded, and deployments that others use give the cap up (`Policy.IMMUTABLE`).
+packages can be upgraded, and deployments that others use give the cap up (`UpgradePolicy.IMMUTABLE`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "UPGRADE_CAP",
     "NotMigratable",
     "NotUpgradable",
-    "Policy",
+    "UpgradePolicy",
     "Upgrades",
     "give_up",
     "migrate",
@@ -68,7 +68,7 @@ class NotMigratable(ChainError):
     code = "not-migratable"
 
 
-class Policy(StrEnum):
+class UpgradePolicy(StrEnum):
     """What upgrades may change in a package."""
 
     COMPATIBLE = "compatible"
@@ -83,11 +83,15 @@ class Policy(StrEnum):
     """The node can't tell: the cap is inside another object, or was given up in a later transaction."""
 
 
-_POLICY_BYTES: Final = {0: Policy.COMPATIBLE, 128: Policy.ADDITIVE, 192: Policy.DEPENDENCIES}
+_POLICY_BYTES: Final = {
+    0: UpgradePolicy.COMPATIBLE,
+    128: UpgradePolicy.ADDITIVE,
+    192: UpgradePolicy.DEPENDENCIES,
+}
 _RESTRICTIONS: Final = {
-    Policy.ADDITIVE: "only_additive_upgrades",
-    Policy.DEPENDENCIES: "only_dep_upgrades",
-    Policy.IMMUTABLE: _MAKE_IMMUTABLE,
+    UpgradePolicy.ADDITIVE: "only_additive_upgrades",
+    UpgradePolicy.DEPENDENCIES: "only_dep_upgrades",
+    UpgradePolicy.IMMUTABLE: _MAKE_IMMUTABLE,
 }
 
 
@@ -95,7 +99,7 @@ _RESTRICTIONS: Final = {
 class Upgrades:
     """What may be upgraded in a package: `policy`, by the holder of `cap`, which is empty if none is known."""
 
-    policy: Policy
+    policy: UpgradePolicy
     cap: str = ""
     holder: str = ""
 
@@ -103,13 +107,13 @@ class Upgrades:
     def text(self) -> str:
         """What to tell a user."""
         match self.policy:
-            case Policy.IMMUTABLE:
+            case UpgradePolicy.IMMUTABLE:
                 return "immutable: nobody can change it"
-            case Policy.UNKNOWN:
+            case UpgradePolicy.UNKNOWN:
                 return (
                     "whether it can be upgraded isn't known: its upgrade cap is not where this node sees it"
                 )
-            case Policy.DEPENDENCIES:
+            case UpgradePolicy.DEPENDENCIES:
                 return f"only its dependencies can be upgraded, by {self.holder}"
         return f"can be upgraded ({self.policy}) by {self.holder}, who could take what its objects hold"
 
@@ -124,18 +128,18 @@ async def read_upgrades(chain: ChainClient, package: Id) -> Upgrades:
     digest = (await chain.object(info.original_id)).previous_transaction
     executed = await chain.transaction(digest) if digest else None
     if executed is None:
-        return Upgrades(Policy.UNKNOWN)
+        return Upgrades(UpgradePolicy.UNKNOWN)
     made = [each.id for each in executed.created_objects(UPGRADE_CAP)]
     for cap, data in (await chain.objects(made)).items():
         found = _read_cap(data)
         if found is not None and (len(made) == 1 or found[0] in (info.id, info.original_id)):
             return Upgrades(found[1], cap, data.owner.address or str(data.owner.kind))
     if not made and _gave_up(await chain.transaction_data(digest)):
-        return Upgrades(Policy.IMMUTABLE)
-    return Upgrades(Policy.UNKNOWN)
+        return Upgrades(UpgradePolicy.IMMUTABLE)
+    return Upgrades(UpgradePolicy.UNKNOWN)
 
 
-def _read_cap(data: ObjectData) -> tuple[str, Policy] | None:
+def _read_cap(data: ObjectData) -> tuple[str, UpgradePolicy] | None:
     """Return the newest package of a cap, and its policy; None if it is no cap that we know."""
     contents = data.contents
     if len(contents) != _CAP_BYTES or contents[-1] not in _POLICY_BYTES:
@@ -171,7 +175,7 @@ def give_up(program: Program, cap: Argument) -> None:
     program.call(_FRAMEWORK, _PACKAGE_MODULE, _MAKE_IMMUTABLE, (cap,), (), 0)
 
 
-async def restrict(chain: ChainClient, deployment: Deployment, policy: Policy) -> Executed:
+async def restrict(chain: ChainClient, deployment: Deployment, policy: UpgradePolicy) -> Executed:
     """Allow upgrades of a package no more than `policy`, for ever, and remember it. The cap must be the account's.
 
     Raise `NotUpgradable` without a cap, and what `ChainClient.execute` raises.
@@ -180,7 +184,7 @@ async def restrict(chain: ChainClient, deployment: Deployment, policy: Policy) -
     program = Program()
     program.call(_FRAMEWORK, _PACKAGE_MODULE, _RESTRICTIONS[policy], (program.use(cap),), (), 0)
     executed = await chain.execute(program)
-    kept = "" if policy is Policy.IMMUTABLE else cap
+    kept = "" if policy is UpgradePolicy.IMMUTABLE else cap
     chain.deployments.save(_changed(deployment, policy=policy, upgrade_cap=kept))
     return executed
 
@@ -256,7 +260,7 @@ async def _cap_of(chain: ChainClient, deployment: Deployment) -> str:
     try:
         found = await read_upgrades(chain, deployment.id)
     except NotFound:
-        found = Upgrades(Policy.UNKNOWN)
+        found = Upgrades(UpgradePolicy.UNKNOWN)
     if not found.cap:
         raise NotUpgradable(f"package {deployment.package} at {deployment.id}: {found.text}")
     return found.cap

@@ -27,7 +27,7 @@ from dtp.chain.model import canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.networks import find_network
 from dtp.chain.pipes.end import ChannelEnd
-from dtp.chain.pipes.frames import MAX_PIPES, Flags, Incoming, Outgoing
+from dtp.chain.pipes.frames import MAX_PIPES, Flags, IncomingPipe, OutgoingPipe
 from dtp.chain.pipes.hub import PipeHub
 from dtp.chain.pipes.where import PipeRefusedError
 from dtp.chain.resolver import service_number
@@ -55,8 +55,8 @@ class PipeCarrier(Carrier):
     def __init__(self, hub: PipeHub, end: ChannelEnd, number: int) -> None:
         where = end.where
         self.number = number
-        self.outgoing = Outgoing(where.frame_bytes)
-        self.incoming = Incoming(where.limit)
+        self.outgoing = OutgoingPipe(where.frame_bytes)
+        self.incoming = IncomingPipe(where.limit)
         self.source = f"sui:{where.peer}"
         self.remote = where.url
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -132,7 +132,7 @@ class PipeCarrier(Carrier):
         """Send OPEN once more: a node may not have told the server of the first."""
         self._end.send_control(Flags.OPEN, self.number)
 
-    # What the end asks and reports (`dtp.chain.pipes.end.Link`).
+    # What the end asks and reports (`dtp.chain.pipes.end.PipeLink`).
 
     @property
     def ending(self) -> bool:

@@ -35,29 +35,29 @@ from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Program
-from dtp.chain.pipe import Frame, Pipe, PipeError
+from dtp.chain.pipe import Pipe, PipeError, PipeFrame
 from dtp.chain.pipes.frames import (
     MAX_PIPES,
     Acks,
-    Cut,
     Flags,
     Header,
-    Incoming,
-    Outgoing,
+    IncomingPipe,
+    OutgoingPipe,
     PipeFrameError,
     PipeGapError,
-    Sequences,
+    PipePiece,
+    ReceivedSequences,
     decode,
     encode,
     frames_ahead,
     newest,
 )
 from dtp.chain.pipes.gas import GasGuess
-from dtp.chain.pipes.where import PipeRefusedError, PipeStalledError, Timing, Where
+from dtp.chain.pipes.where import PipeEndpoint, PipeRefusedError, PipeStalledError, Timing
 from dtp.errors import CarrierError, ChainError, LocalError
 from dtp.tasks import SupervisedTask
 
-__all__ = ["ChannelEnd", "Link"]
+__all__ = ["ChannelEnd", "PipeLink"]
 
 log = logging.getLogger("dtp.chain")
 
@@ -66,12 +66,12 @@ _NS: Final = 1_000_000_000
 _RESETS: Final = Rate(10 * _NS, 3)
 
 
-class Link(Protocol):
+class PipeLink(Protocol):
     """The carrier of an end, as the end sees it."""
 
     number: int
-    outgoing: Outgoing
-    incoming: Incoming
+    outgoing: OutgoingPipe
+    incoming: IncomingPipe
 
     @property
     def ending(self) -> bool:
@@ -108,8 +108,8 @@ class _Out:
 class _Job:
     flags: int
     link: int
-    cut: Cut | None = None
-    owner: Link | None = None
+    cut: PipePiece | None = None
+    owner: PipeLink | None = None
     #: Acknowledgements only, without a frame.
     silent: bool = False
     #: How many frames it is.
@@ -126,7 +126,7 @@ class ChannelEnd:
     def __init__(
         self,
         chain: ChainClient,
-        where: Where,
+        where: PipeEndpoint,
         gas: GasGuess,
         *,
         timing: Timing,
@@ -138,7 +138,7 @@ class ChannelEnd:
         self.where = where
         self.chain = chain
         self.timing = timing
-        self.link: Link | None = None
+        self.link: PipeLink | None = None
         self.last_link = 0
         #: Held while a link is being taken.
         self.accepting = asyncio.Lock()
@@ -163,7 +163,7 @@ class ChannelEnd:
         self._loop = asyncio.get_running_loop()
         self._pipes: list[_Out] = []
         self._tasks: list[SupervisedTask] = []
-        self._orders: dict[int, Sequences] = {}
+        self._orders: dict[int, ReceivedSequences] = {}
         self._acks: dict[int, Acks] = {}
         self._peer_acks: dict[int, int] = {}
         self._controls: deque[_Job] = deque()
@@ -240,12 +240,12 @@ class ChannelEnd:
         """Whether its frames are for this endpoint."""
         return (self.where.host, self.where.service, self.where.to) == (host, service, to)
 
-    def attach(self, link: Link) -> None:
+    def attach(self, link: PipeLink) -> None:
         """Let a link live on it, instead of the one before."""
         self.link = link
         self.last_link = link.number
 
-    def detach(self, link: Link) -> None:
+    def detach(self, link: PipeLink) -> None:
         """The link has ended."""
         if self.link is link:
             self.link = None
@@ -277,9 +277,9 @@ class ChannelEnd:
 
     # -------------------------------------------------------------------------------------------------- receiving
 
-    def on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
+    def on_frame(self, frame: PipeFrame, place: Cursor | None = None) -> None:
         """A frame of the other side, in whatever order and however often it comes; `place` is its event's."""
-        order = self._orders.setdefault(frame.index, Sequences(started=self._fresh))
+        order = self._orders.setdefault(frame.index, ReceivedSequences(started=self._fresh))
         acks = self._acks.setdefault(frame.index, Acks())
         try:
             if not order.add_sequence(frame.sequence):
@@ -302,13 +302,13 @@ class ChannelEnd:
         self._dispatch(frame, header, data, acks)
         self.wake()
 
-    def _note_place(self, index: int, order: Sequences, place: Cursor | None) -> None:
+    def _note_place(self, index: int, order: ReceivedSequences, place: Cursor | None) -> None:
         """Remember up to where in the chain's history a pipe is known to be whole."""
         before = self._places.setdefault(index, self._since)
         if place is not None and not order.gap and (before is None or before.place < place.place):
             self._places[index] = place
 
-    def _dispatch(self, frame: Frame, header: Header, data: memoryview, acks: Acks) -> None:
+    def _dispatch(self, frame: PipeFrame, header: Header, data: memoryview, acks: Acks) -> None:
         link = self.link
         if frame.flags & Flags.OPEN:
             if self._on_open is not None and header.link > self.last_link:
@@ -536,7 +536,7 @@ class ChannelEnd:
         """Flags and bytes of a job's frames; the first tells of the acknowledgements."""
         where = self.where
         to = Flags.TO if where.is_client else Flags(0)
-        pieces = job.cut.split_into(where.piece) if job.cut is not None else [Cut(0, b"")]
+        pieces = job.cut.split_into(where.piece) if job.cut is not None else [PipePiece(0, b"")]
         made = []
         for number, each in enumerate(pieces):
             header = Header(job.link, each.offset, () if number else acks, where.to, max(1, self.pipes))
@@ -656,7 +656,7 @@ class ChannelEnd:
         except (NodeUnavailable, NodeRefused) as fault:
             log.info("channel %s can't be read: %s", self.where.channel, fault)
             return
-        if found.state != channel_module.State.OPEN:
+        if found.state != channel_module.ChannelState.OPEN:
             self.fail(PipeRefusedError(f"channel {self.where.channel} is closed"))
         self._learn_acks(found)
         self.wake()

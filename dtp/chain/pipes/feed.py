@@ -16,7 +16,7 @@ from dtp.chain.channel import ChannelOpened
 from dtp.chain.errors import HistoryPruned, MalformedObject
 from dtp.chain.events import Cursor, EventFollower, EventSource, Followed, event_types
 from dtp.chain.node.client import ChainClient
-from dtp.chain.pipe import Frame
+from dtp.chain.pipe import PipeFrame
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.frames import PipeGapError
 from dtp.chain.pipes.where import Timing
@@ -50,7 +50,7 @@ class FrameFeed:
         timing: Timing,
         follow: Follow,
         ends: Callable[[], Collection[ChannelEnd]],
-        on_frame: Callable[[Frame, Cursor], None],
+        on_frame: Callable[[PipeFrame, Cursor], None],
         on_opened: Callable[[ChannelOpened], None],
     ) -> None:
         self.chain = chain
@@ -85,7 +85,7 @@ class FrameFeed:
         self._filling = self._begun = self.cursor = None
 
     def _event_types(self) -> tuple[str, ...]:
-        frames = event_types(self.chain, pipe_module.SCHEMA, Frame)
+        frames = event_types(self.chain, pipe_module.SCHEMA, PipeFrame)
         (self._frame_type,) = frames
         return frames + event_types(self.chain, channel_module.SCHEMA, ChannelOpened)
 
@@ -166,7 +166,7 @@ class FrameFeed:
         event = found.event
         try:
             if event.type == self._frame_type:
-                self._on_frame(pipe_module.SCHEMA.decode(Frame, event.contents), found.cursor)
+                self._on_frame(pipe_module.SCHEMA.decode(PipeFrame, event.contents), found.cursor)
             else:
                 self._on_opened(channel_module.SCHEMA.decode(ChannelOpened, event.contents))
         except MalformedObject as fault:

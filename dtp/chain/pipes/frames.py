@@ -22,14 +22,14 @@ __all__ = [
     "MAX_PIPES",
     "MAX_WINDOW",
     "Acks",
-    "Cut",
     "Flags",
     "Header",
-    "Incoming",
-    "Outgoing",
+    "IncomingPipe",
+    "OutgoingPipe",
     "PipeFrameError",
     "PipeGapError",
-    "Sequences",
+    "PipePiece",
+    "ReceivedSequences",
     "decode",
     "encode",
     "frames_ahead",
@@ -148,7 +148,7 @@ def decode(flags: int, frame: bytes) -> tuple[Header, memoryview]:
 
 
 @dataclass
-class Sequences:
+class ReceivedSequences:
     """Which frames of one pipe have come: each once, in any order."""
 
     #: All up to here have come.
@@ -177,7 +177,7 @@ class Sequences:
         return bool(self.ahead)
 
 
-class Incoming:
+class IncomingPipe:
     """The stream of one direction, out of frames that come in any order and any number of times.
 
     Holds at most `limit` bytes that wait for earlier ones, or for `take`.
@@ -308,23 +308,23 @@ class Acks:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PipePiece:
     """Bytes for one transaction. Sent again as they are, until they are on the chain."""
 
     offset: int
     data: bytes
     end: bool = False
 
-    def split_into(self, size: int) -> list[Cut]:
+    def split_into(self, size: int) -> list[PipePiece]:
         """The same for frames of at most `size` bytes, one at least; the end stands on the last."""
         starts = range(0, len(self.data), size) or range(1)
         return [
-            Cut(self.offset + at, self.data[at : at + size], self.end and at + size >= len(self.data))
+            PipePiece(self.offset + at, self.data[at : at + size], self.end and at + size >= len(self.data))
             for at in starts
         ]
 
 
-class Outgoing:
+class OutgoingPipe:
     """The stream of one direction, to be cut into frames."""
 
     SIZE: ClassVar[int] = FRAME_BYTES
@@ -363,19 +363,19 @@ class Outgoing:
             return False
         return bool(self._buffer) or (self._ending and not self._ended)
 
-    def cut_next(self, most: int) -> Cut:
+    def cut_next(self, most: int) -> PipePiece:
         """The next bytes for one transaction, at most `most`; call it only when `ready`."""
         size = min(self._size, most)
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         end = self._ending and not self._buffer
         self._ended |= end
-        made = Cut(self._offset, data, end)
+        made = PipePiece(self._offset, data, end)
         self._offset += len(data)
         self._under_way.add(made.offset)
         return made
 
-    def done(self, cut: Cut) -> None:
+    def done(self, cut: PipePiece) -> None:
         """The frame is on the chain."""
         self._under_way.discard(cut.offset)
 

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from dtp.carriers.errors import DialError, ListenError
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import Channel, ChannelOpened, State
+from dtp.chain.channel import Channel, ChannelOpened, ChannelState
 from dtp.chain.events import Cursor
 from dtp.chain.firewall import Gcra
 from dtp.chain.host import Rate, Service
@@ -30,7 +30,7 @@ from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.commands import Argument, Program
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
-from dtp.chain.pipe import Direction, Frame, Pipe
+from dtp.chain.pipe import Direction, Pipe, PipeFrame
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.ends import MOST_IDLE, PipeEnds
 from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
@@ -39,7 +39,7 @@ from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.lock import PipeLocks
 from dtp.chain.pipes.opening import opening, reclaim
 from dtp.chain.pipes.purse import Purse
-from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, Timing, Where
+from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, PipeEndpoint, Timing
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
 from dtp.plurals import count_of
@@ -101,8 +101,8 @@ class PipeHub:
         )
         self._leaving: Counter[str] = Counter()
         self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting: dict[str, list[Frame]] = {}
-        self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
+        self._waiting: dict[str, list[PipeFrame]] = {}
+        self._early: deque[PipeFrame] = deque(maxlen=_MAX_EARLY)
         self._expecting = 0
         self._foreign: OrderedDict[str, None] = OrderedDict()
         self._fresh: OrderedDict[str, None] = OrderedDict()
@@ -242,7 +242,7 @@ class PipeHub:
 
     # ---------------------------------------------------------------------------------------------------- routing
 
-    def _on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
+    def _on_frame(self, frame: PipeFrame, place: Cursor | None = None) -> None:
         end = self.ends.find(frame.channel)
         if end is not None:
             if frame.direction != end.where.direction:
@@ -269,7 +269,7 @@ class PipeHub:
         self._waiting[frame.channel] = [frame]
         self._spawn(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
 
-    def _is_for_us(self, frame: Frame) -> bool:
+    def _is_for_us(self, frame: PipeFrame) -> bool:
         """Whether the frame names an endpoint that listens here."""
         try:
             header, _ = decode(frame.flags, frame.data)
@@ -314,7 +314,7 @@ class PipeHub:
         """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
-            ours = found.server == self.chain.address and found.state == State.OPEN
+            ours = found.server == self.chain.address and found.state == ChannelState.OPEN
             if not ours or not any(found.host == host for host, _ in self._listeners):
                 _note(self._foreign, channel)
                 return
@@ -336,7 +336,7 @@ class PipeHub:
         service = state.host.services.get(found.service)
         if service is None:
             raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
-        where = Where.of_channel(found, service, Direction.TO_CLIENT)
+        where = PipeEndpoint.of_channel(found, service, Direction.TO_CLIENT)
         held = await self._own_pipes(found.id) if found.acks_to_client else []
         end = ChannelEnd(
             self.chain,
@@ -479,7 +479,7 @@ class PipeHub:
             "is of another account": found.client != self.chain.address,
             f"is of host {found.host}": found.host != host,
             f"is of service {found.service}": found.service != number,
-            "isn't open": found.state != State.OPEN,
+            "isn't open": found.state != ChannelState.OPEN,
         }
         if any(wrong.values()):
             why = next(text for text, so in wrong.items() if so)
@@ -519,7 +519,7 @@ class PipeHub:
             raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
         end = ChannelEnd(
             self.chain,
-            Where.of_channel(found, service, Direction.TO_SERVER, to),
+            PipeEndpoint.of_channel(found, service, Direction.TO_SERVER, to),
             self.gas,
             timing=self.timing,
             on_idle=self._on_idle,
@@ -552,7 +552,7 @@ class PipeHub:
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
         check_made(executed, event.channel)
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
-        where = Where.of_channel(made, service, Direction.TO_SERVER, to)
+        where = PipeEndpoint.of_channel(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.locked.enter_context(locks.hold_pipes(made.id, self))
         end.begin(self._created_pipes(executed))

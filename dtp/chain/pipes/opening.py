@@ -14,7 +14,7 @@ from typing import Final
 
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, ChannelState
 from dtp.chain.host import Terms
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Argument, Program
@@ -62,7 +62,7 @@ async def reclaim(
         if id not in there:
             continue
         found = there[id]
-        if found is not None and found.state == State.OPEN:
+        if found is not None and found.state == ChannelState.OPEN:
             if not close or found.client != chain.address:
                 continue
             await chain.execute(_ask_close(found, pipes))
@@ -109,7 +109,7 @@ def _ask_close(channel: Channel, pipes: list[Pipe]) -> Program:
 
 def _may_be_credited(channel: Channel, pipe: Pipe, now_ms: int) -> bool:
     """Whether a server may still have money for the frames of its pipe, at the chain's time `now_ms`."""
-    if channel.state > State.CLOSING or pipe.direction != Direction.TO_CLIENT:
+    if channel.state > ChannelState.CLOSING or pipe.direction != Direction.TO_CLIENT:
         return False
     if not is_credited(channel.terms, Direction.TO_CLIENT) or pipe.metered == pipe.credited:
         return False

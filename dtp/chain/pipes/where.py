@@ -9,16 +9,16 @@ from dtp.carriers.errors import BrokenError, DialError
 from dtp.chain.channel import Channel
 from dtp.chain.host import RateLimit, Service
 from dtp.chain.pipe import Direction, is_credited
-from dtp.chain.pipes.frames import CREDITED_BYTES, Outgoing, frames_ahead
+from dtp.chain.pipes.frames import CREDITED_BYTES, OutgoingPipe, frames_ahead
 from dtp.errors import LocalError
 
 __all__ = [
     "ChannelInUse",
     "NoPipeChannel",
+    "PipeEndpoint",
     "PipeRefusedError",
     "PipeStalledError",
     "Timing",
-    "Where",
     "channel_of",
 ]
 
@@ -75,7 +75,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Where:
+class PipeEndpoint:
     """What doesn't change about an end. `direction` is that of its own pipes, `peer` the other side's account."""
 
     channel: str
@@ -94,7 +94,7 @@ class Where:
     @classmethod
     def of_channel(
         cls, found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)
-    ) -> Where:
+    ) -> PipeEndpoint:
         """What is so of an end of this channel."""
         peer = found.server if direction == Direction.TO_SERVER else found.client
         credited = is_credited(found.terms, direction)
@@ -111,7 +111,7 @@ class Where:
     @property
     def piece(self) -> int:
         """Bytes of the stream in one frame; several may be in one transaction."""
-        return CREDITED_BYTES if self.credited else Outgoing.SIZE
+        return CREDITED_BYTES if self.credited else OutgoingPipe.SIZE
 
     @property
     def is_client(self) -> bool:
@@ -121,7 +121,7 @@ class Where:
     @property
     def frame_bytes(self) -> int:
         """Bytes of the stream in one transaction: fewer where the service's burst of bytes is smaller."""
-        size = Outgoing.SIZE
+        size = OutgoingPipe.SIZE
         if self.is_client and self.rate.bytes.interval_ns:
             size = min(size, self.rate.bytes.burst - _HEADER_ROOM)
         if size <= 0:
@@ -137,9 +137,9 @@ class Where:
     @property
     def limit(self) -> int:
         """Bytes that are kept for the other side at most."""
-        return frames_ahead(self.window) * 16 * Outgoing.SIZE
+        return frames_ahead(self.window) * 16 * OutgoingPipe.SIZE
 
 
 def channel_of(url: str) -> str | None:
-    """The channel whose pipes carry, by what the carrier is called (`Where.url`); None for one without pipes."""
+    """Return the channel that a carrier's name (`PipeEndpoint.url`) has; None if it isn't carried by pipes."""
     return url.rpartition("&channel=")[2] if url.startswith("pipe:") else None

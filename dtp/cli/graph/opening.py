@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.groups import Group
+from dtp.cli.groups import CommandGroup
 from dtp.cli.options import (
     IdentitySource,
     identity_options,
@@ -34,7 +34,7 @@ class NotThere(LocalError):
     code = "not-there"
 
 
-@click.group("graph", cls=Group)
+@click.group("graph", cls=CommandGroup)
 def graph() -> None:
     """Graphs in files: look, change, sync, serve.
 

@@ -7,7 +7,7 @@ import weakref
 from operator import itemgetter
 from typing import Any, Final
 
-from dtp.core.list import Element, Standing
+from dtp.core.list import Element, ElementState
 from dtp.core.sequence import AnchorGone
 from dtp.crdt import Replica, parts, values
 from dtp.crdt.sequences import GraphList
@@ -124,7 +124,7 @@ def part_in(where: Where, state: State) -> list[str]:
     return []
 
 
-def refresh(tracked: Tracked, standing: Standing, items: GraphList) -> None:
+def refresh(tracked: Tracked, standing: ElementState, items: GraphList) -> None:
     """Note what an element is now, and where."""
     if tracked.value.mark != standing.value:
         tracked.value = State(standing.value, encoded_at(items, standing.position))
@@ -137,7 +137,7 @@ class _ElementPlace(Place):
         self.where = where
         self._tracked = tracked
 
-    def _find_standing(self, replica: Replica) -> Standing | None:
+    def _find_standing(self, replica: Replica) -> ElementState | None:
         return list_of(replica, self.where).look_for(self._tracked.element)
 
 

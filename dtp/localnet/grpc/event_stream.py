@@ -17,7 +17,7 @@ from dtp.localnet.grpc.masks import Mask
 from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.transactions import Placed, Transactions
 from dtp.localnet.model import EventFilter, EventRecord
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.names import SuiNameError, parse_address, parse_type
 
 _PLACE = struct.Struct(">QII")
@@ -116,7 +116,7 @@ class _Scan:
 class Events:
     """`ListEvents`, and what subscriptions share with it."""
 
-    def __init__(self, node: Node, transactions: Transactions) -> None:
+    def __init__(self, node: LocalNode, transactions: Transactions) -> None:
         self._node = node
         self._transactions = transactions
 

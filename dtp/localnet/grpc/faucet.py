@@ -22,7 +22,7 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.localnet.grpc.errors import BadRequest
 from dtp.localnet.grpc.requests import address
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.names import format_address, format_digest
 
 FAUCET_AMOUNT: Final = 10_000_000_000
@@ -33,7 +33,7 @@ _ANSWER_TIMEOUT: Final = 30.0
 class Faucet:
     """An HTTP server for one node. The node stays on its event loop; requests are handed over to it."""
 
-    def __init__(self, node: Node, *, amount: int = FAUCET_AMOUNT) -> None:
+    def __init__(self, node: LocalNode, *, amount: int = FAUCET_AMOUNT) -> None:
         self._node = node
         self._amount = amount
         self._server: ThreadingHTTPServer | None = None

@@ -20,7 +20,7 @@ from dtp.carriers.errors import ListenError
 from dtp.errors import LocalError
 from dtp.localnet.grpc.faucet import FAUCET_AMOUNT, Faucet
 from dtp.localnet.grpc.server import NodeServer
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.names import format_digest, parse_address
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Localnet:
     def __init__(self, state: Path | None = None, *, now: Callable[[], int] | None = None) -> None:
         self._state = state
         self._now = now
-        self._node: Node | None = None
+        self._node: LocalNode | None = None
         self._server: NodeServer | None = None
         self._faucet: Faucet | None = None
         self.host = "127.0.0.1"
@@ -78,9 +78,9 @@ class Localnet:
             )
             raise PortTaken(f"can't listen on {_joined(host, tried)}: {why}{advice}") from fault
 
-    def _open_node(self) -> Node:
+    def _open_node(self) -> LocalNode:
         if self._state is None:
-            return Node.open(now=self._now) if self._now is not None else Node.open()
+            return LocalNode.open(now=self._now) if self._now is not None else LocalNode.open()
         try:
             self._state.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
@@ -88,7 +88,7 @@ class Localnet:
                 f"can't make the folder {self._state}: {fault.strerror or fault}"
             ) from fault
         path = self._state / STATE_FILE
-        return Node.open(path, now=self._now) if self._now is not None else Node.open(path)
+        return LocalNode.open(path, now=self._now) if self._now is not None else LocalNode.open(path)
 
     async def close(self) -> None:
         """Stop listening, end all streams, close the chain."""
@@ -108,7 +108,7 @@ class Localnet:
         await self.close()
 
     @property
-    def node(self) -> Node:
+    def node(self) -> LocalNode:
         """The node. Raises `RuntimeError` when it isn't running."""
         if self._node is None:
             raise RuntimeError("the localnet isn't running")
@@ -188,7 +188,7 @@ class LocalnetThread:
     def _run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def run(self, work: Callable[[Node], T]) -> T:
+    def run(self, work: Callable[[LocalNode], T]) -> T:
         """Do something with the node, on its thread, and give what it gives."""
 
         async def on_loop() -> T:

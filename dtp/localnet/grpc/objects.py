@@ -8,7 +8,7 @@ from typing import Any, Final
 from dtp.localnet import model
 from dtp.localnet.grpc.masks import Maker, Mask, build
 from dtp.localnet.grpc.messages import library, value
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.names import format_address, format_digest
 from dtp.sui.objects import (
     AddressOwner,
@@ -62,7 +62,7 @@ def _coin_balance(record: model.ObjectRecord) -> int | None:
 class Objects:
     """Objects of one node as messages."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self._node = node
         self._makers: Final[Mapping[str, Maker]] = {
             "bcs": lambda record, want: bcs_message("Object", record.bcs),

@@ -21,8 +21,8 @@ from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.services import UNARY, UNSUPPORTED, Services
 from dtp.localnet.grpc.transactions import Placed
 from dtp.localnet.model import BadCursor, CheckpointRecord, Executed, TransactionRejected
-from dtp.localnet.node import Node
-from dtp.sui.grpc import Codec, MessageError, joined
+from dtp.localnet.node import LocalNode
+from dtp.sui.grpc import GrpcCodec, GrpcMessageError, joined
 
 logger = logging.getLogger("dtp.localnet.grpc")
 
@@ -32,14 +32,14 @@ MAX_BEHIND: Final = 10_000
 _STATUS_OF: Final[tuple[tuple[type[DtpError], str], ...]] = (
     (TransactionRejected, "INVALID_ARGUMENT"),
     (BadCursor, "INVALID_ARGUMENT"),
-    (MessageError, "INVALID_ARGUMENT"),
+    (GrpcMessageError, "INVALID_ARGUMENT"),
 )
 
 
 class NodeServer:
     """`sui.rpc.v2` for a node, in the clear. `start` gives the port; `close` ends all streams."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self.node = node
         self._services = Services(node)
         self._server: Any = None
@@ -285,5 +285,5 @@ def _grpc_server(handlers: _Handlers) -> tuple[Any, Iterable[Any]]:
             protocols.add(protocol)
             return joined(protocol)
 
-    codec: Any = Codec()
+    codec: Any = GrpcCodec()
     return CountingServer([handlers], codec=codec), protocols

@@ -24,7 +24,7 @@ from dtp.localnet.grpc.objects import (
     package_message,
 )
 from dtp.localnet.grpc.transactions import Transactions
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.commands import argument_message
 from dtp.sui.names import format_digest
 
@@ -44,7 +44,7 @@ _ALL = "*"
 class Services:
     """All methods over one node."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LocalNode) -> None:
         self.node = node
         self.objects = Objects(node)
         self.transactions = Transactions(node, self.objects)

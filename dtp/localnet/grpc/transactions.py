@@ -11,7 +11,7 @@ from dtp.localnet import model
 from dtp.localnet.grpc.masks import EVERYTHING, Maker, Mask, build
 from dtp.localnet.grpc.messages import library, timestamp, value
 from dtp.localnet.grpc.objects import Objects, bcs_message, owner_message, type_text
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui import effects as fx
 from dtp.sui import transaction as sui
 from dtp.sui.bytecode import CompiledModule, deserialize
@@ -31,7 +31,7 @@ class Placed:
 class Transactions:
     """Transactions of one node as messages."""
 
-    def __init__(self, node: Node, objects: Objects) -> None:
+    def __init__(self, node: LocalNode, objects: Objects) -> None:
         self._node = node
         self._objects = objects
 

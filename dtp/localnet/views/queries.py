@@ -26,7 +26,7 @@ from dtp.localnet.vm import ExecutionFailure
 from dtp.sui.names import TypeTag, parse_type
 from dtp.sui.objects import SUI_TYPE
 
-__all__ = ["MAX_PAGE", "Queries"]
+__all__ = ["MAX_PAGE", "ChainQueries"]
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def _limit(limit: int) -> int:
     return max(1, min(limit, MAX_PAGE))
 
 
-class Queries:
+class ChainQueries:
     """Questions to one chain."""
 
     def __init__(self, chain: Chain) -> None:

@@ -28,7 +28,7 @@ from dtp.sui.bytecode import (
     Visibility,
     deserialize,
 )
-from dtp.sui.bytecode import TypeParameter as TokenParameter
+from dtp.sui.bytecode import TypeParameterIndex as TokenParameter
 from dtp.sui.objects import MovePackageData
 
 __all__ = ["Reflection"]

@@ -4,9 +4,10 @@ Read `contract.py` for the seam to the node; `VM`, `VmSession`, `ObjectRuntime` 
 """
 
 from dtp.localnet.vm.contract import (
+    ArgumentSlot,
     ChildStore,
     CleverError,
-    Event,
+    EmittedEvent,
     ExecutionFailure,
     FunctionInstance,
     MoveLocation,
@@ -16,7 +17,6 @@ from dtp.localnet.vm.contract import (
     PackageRejected,
     PackageStore,
     RuntimeEffects,
-    Slot,
     StoredObject,
     Transfer,
     TxData,
@@ -30,9 +30,10 @@ from dtp.localnet.vm.types import Type
 
 __all__ = [
     "VM",
+    "ArgumentSlot",
     "ChildStore",
     "CleverError",
-    "Event",
+    "EmittedEvent",
     "ExecutionFailure",
     "FunctionInstance",
     "GasMeter",
@@ -44,7 +45,6 @@ __all__ = [
     "PackageRejected",
     "PackageStore",
     "RuntimeEffects",
-    "Slot",
     "StoredObject",
     "Transfer",
     "TxData",

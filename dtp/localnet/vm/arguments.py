@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dtp.localnet.limits import MAX_TYPE_NODES
-from dtp.localnet.vm.contract import ExecutionFailure, FunctionInstance, Slot, Value
-from dtp.localnet.vm.linker import Function, Linker, MissingItem
+from dtp.localnet.vm.contract import ArgumentSlot, ExecutionFailure, FunctionInstance, Value
+from dtp.localnet.vm.linker import LinkedFunction, Linker, MissingItem
 from dtp.localnet.vm.types import Type, abilities_text
 from dtp.localnet.vm.values import BadBcs, copier, decode
 from dtp.sui.bytecode import Visibility
@@ -76,7 +76,7 @@ def _check_type_arguments(name: str, parameters: tuple[int, ...], arguments: tup
 # ----------------------------------------------------------------------------------------------- functions
 
 
-def instance(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
+def instance(function: LinkedFunction, types: tuple[Type, ...]) -> FunctionInstance:
     """Return the function with its types filled in, made once. Raises `ExecutionFailure`."""
     known: dict[tuple[Type, ...], FunctionInstance] = function.described
     found = known.get(types)
@@ -89,7 +89,7 @@ def instance(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
     return found
 
 
-def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
+def _describe(function: LinkedFunction, types: tuple[Type, ...]) -> FunctionInstance:
     parameters = [function.module.resolve_type(t, types) for t in function.parameters]
     context = ""
     if (
@@ -114,7 +114,9 @@ def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
     )
 
 
-def bind(function: FunctionInstance, slots: Sequence[Slot]) -> tuple[list[Any], list[tuple[Slot, list[Any]]]]:
+def bind(
+    function: FunctionInstance, slots: Sequence[ArgumentSlot]
+) -> tuple[list[Any], list[tuple[ArgumentSlot, list[Any]]]]:
     """Arguments as translated code takes them, and the slots whose data must be read back from a box afterwards.
 
     Raises `ExecutionFailure` (`ArityMismatch`, `CommandArgumentError`).
@@ -125,7 +127,7 @@ def bind(function: FunctionInstance, slots: Sequence[Slot]) -> tuple[list[Any], 
             f"{function.module}::{function.name} takes {len(function.parameters)} arguments, got {len(slots)}",
         )
     values: list[Any] = []
-    boxes: list[tuple[Slot, list[Any]]] = []
+    boxes: list[tuple[ArgumentSlot, list[Any]]] = []
     for at, (parameter, slot) in enumerate(zip(function.parameters, slots, strict=True)):
         wanted = parameter.element if parameter.is_reference else parameter
         if slot.type is not wanted:
@@ -161,11 +163,11 @@ def results(types: tuple[Type, ...], data: Any) -> list[Value]:
     return values
 
 
-def witness(init: Function) -> Slot | None:
+def witness(init: LinkedFunction) -> ArgumentSlot | None:
     """Return the one-time witness that an `init` function takes, or None if it takes none."""
     parameters = instance(init, ()).parameters
     # The witness struct has no field in the source, hence one that is false in the bytecode.
-    return Slot(parameters[0], [False]) if parameters else None
+    return ArgumentSlot(parameters[0], [False]) if parameters else None
 
 
 # ------------------------------------------------------------------------------------------ pure arguments

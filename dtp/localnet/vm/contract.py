@@ -8,7 +8,7 @@ One `VM` (see `dtp.localnet.vm.machine`) serves a whole node; one `Session` serv
    `VM.check_upgrade`;
 4. opens `VM.open_session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls `Session.call_function`
   once per Move
-   call command, with one `Slot` per argument, and reads the outcome off the slots, the returned `Value`s and
+   call command, with one `ArgumentSlot` per argument, and reads the outcome off the slots, the returned `Value`s and
    `ObjectRuntime.collect_effects()`.
 
 Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode_value` from
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dtp.localnet.vm.types import Type
 
 __all__ = [
+    "ArgumentSlot",
     "ChildStore",
     "CleverError",
     "ExecutionFailure",
@@ -47,7 +48,6 @@ __all__ = [
     "PackageRejected",
     "PackageStore",
     "RuntimeEffects",
-    "Slot",
     "StoredObject",
     "Transfer",
     "TxData",
@@ -138,7 +138,7 @@ class Value:
 
 
 @dataclass(slots=True)
-class Slot:
+class ArgumentSlot:
     """One argument place of a programmable transaction: what a call borrows from or takes.
 
     A by-value parameter takes `data` (the caller clears or copies the slot as its rules say), `&T` reads it, and
@@ -337,11 +337,11 @@ class RuntimeEffects:
     removed_children: dict[bytes, None] = field(default_factory=dict)
     loaded: dict[bytes, int] = field(default_factory=dict)
     received: dict[bytes, None] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    events: list[EmittedEvent] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Event:
+class EmittedEvent:
     """One `event::emit`: type and BCS of the value, and what the transaction called when it came: the package (as it
     was called, a storage id) and the module, as `Event.package_id` and `transaction_module` of the chain."""
 

@@ -24,12 +24,12 @@ from dtp.sui.bytecode import (
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     deserialize,
 )
 
-__all__ = ["Function", "LinkedModule", "LinkedPackage", "Linker", "MissingItem"]
+__all__ = ["LinkedFunction", "LinkedModule", "LinkedPackage", "Linker", "MissingItem"]
 
 
 class MissingItem(Exception):
@@ -42,7 +42,7 @@ class MissingItem(Exception):
 
 
 @dataclass(eq=False)
-class Function:
+class LinkedFunction:
     """A function of a linked module. `instances` keeps its translations by type arguments."""
 
     module: LinkedModule
@@ -84,14 +84,14 @@ class LinkedModule:
         self._tokens: dict[SignatureToken, Type] = {}
 
     @cached_property
-    def functions(self) -> dict[str, Function]:
+    def functions(self) -> dict[str, LinkedFunction]:
         """Functions by name."""
         m = self.module
         found = {}
         for index, definition in enumerate(m.function_defs):
             handle = m.function_handles[definition.handle]
             name = m.identifiers[handle.name]
-            found[name] = Function(
+            found[name] = LinkedFunction(
                 self,
                 index,
                 definition,
@@ -102,7 +102,7 @@ class LinkedModule:
             )
         return found
 
-    def called_function(self, handle: int) -> Function:
+    def called_function(self, handle: int) -> LinkedFunction:
         """Return the function that a function handle of this module means. Raises `MissingItem`."""
         entry = self.module.function_handles[handle]
         owner = self._module_of(entry.module)
@@ -182,7 +182,7 @@ class LinkedModule:
         match token:
             case Primitive():
                 return table.primitives[token.value]
-            case TypeParameter(index):
+            case TypeParameterIndex(index):
                 return arguments[index]
             case VectorType(element):
                 return table.make_vector(self.resolve_type(element, arguments))

@@ -17,18 +17,18 @@ from dtp.localnet.limits import MAX_INSTANCE_NODES, MAX_STACK
 from dtp.localnet.vm import arguments as checks
 from dtp.localnet.vm.clever import clever_error
 from dtp.localnet.vm.contract import (
+    ArgumentSlot,
     ExecutionFailure,
     FunctionInstance,
     MoveLocation,
     Package,
     PackageStore,
-    Slot,
     TxData,
     UpgradePolicy,
     Value,
 )
 from dtp.localnet.vm.gas import GasMeter
-from dtp.localnet.vm.linker import Function, LinkedPackage, Linker, MissingItem
+from dtp.localnet.vm.linker import LinkedFunction, LinkedPackage, Linker, MissingItem
 from dtp.localnet.vm.natives import NATIVES, Native
 from dtp.localnet.vm.objects import ObjectRuntime
 from dtp.localnet.vm.packages import PackageBuilder
@@ -56,7 +56,7 @@ class VM:
         self.linker = Linker(store)
         self.natives = NATIVES if natives is None else natives
         self.translated: dict[CodeType, Translated] = {}
-        self._instantiated: list[Function] = []
+        self._instantiated: list[LinkedFunction] = []
         self._builder = PackageBuilder(self.linker, self.natives)
 
     # ----------------------------------------------------------------------------------------------- types
@@ -116,7 +116,7 @@ class VM:
         found = self._find_function(self.linker.require_package(package), module, function)
         return checks.instance(found, tuple(type_arguments))
 
-    def _find_function(self, package: LinkedPackage, module: str, name: str) -> Function:
+    def _find_function(self, package: LinkedPackage, module: str, name: str) -> LinkedFunction:
         try:
             found = package.get_module(module).functions.get(name)
         except MissingItem as missing:
@@ -139,7 +139,7 @@ class VM:
 
     # ----------------------------------------------------------------------------------------- translation
 
-    def translate_function(self, function: Function, arguments: tuple[Type, ...]) -> Callable[..., Any]:
+    def translate_function(self, function: LinkedFunction, arguments: tuple[Type, ...]) -> Callable[..., Any]:
         """Return the Python function for a bytecode function under type arguments, made on first use."""
         found = function.instances.get(arguments)
         if found is not None:
@@ -165,7 +165,7 @@ class VM:
         self._instantiated.clear()
         self.translated.clear()
 
-    def _find_native(self, function: Function) -> Native:
+    def _find_native(self, function: LinkedFunction) -> Native:
         package = int.from_bytes(function.module.package.package.original_id, "big")
         found = self.natives.get((package, function.module.name, function.name))
         if found is None:
@@ -200,7 +200,7 @@ class VmSession:
         module: str,
         function: str,
         type_arguments: Sequence[Type],
-        arguments: Sequence[Slot],
+        arguments: Sequence[ArgumentSlot],
     ) -> list[Value]:
         """Run a function of the package stored under `package`: one slot per parameter, `TxContext` left out.
 
@@ -224,7 +224,7 @@ class VmSession:
                 self._run_function(found, (), [] if witness is None else [witness], package.storage_id)
 
     def _run_function(
-        self, function: Function, types: tuple[Type, ...], slots: Sequence[Slot], package: bytes
+        self, function: LinkedFunction, types: tuple[Type, ...], slots: Sequence[ArgumentSlot], package: bytes
     ) -> list[Value]:
         instance = checks.instance(function, types)
         values, boxes = checks.bind(instance, slots)
@@ -237,7 +237,7 @@ class VmSession:
             slot.data = box[0]
         return checks.results(instance.returns, results)
 
-    def _execute_function(self, function: Function, types: tuple[Type, ...], values: list[Any]) -> Any:
+    def _execute_function(self, function: LinkedFunction, types: tuple[Type, ...], values: list[Any]) -> Any:
         with _deep_recursion():
             try:
                 if function.definition.is_native:
@@ -256,7 +256,9 @@ class VmSession:
 
     # -------------------------------------------------------------------------------------------- failures
 
-    def _raise_failure(self, stopped: Stopped, trace: TracebackType | None, called: Function) -> NoReturn:
+    def _raise_failure(
+        self, stopped: Stopped, trace: TracebackType | None, called: LinkedFunction
+    ) -> NoReturn:
         if isinstance(stopped, VmLimit):
             raise ExecutionFailure(stopped.status, str(stopped)) from None
         location, where = self._locate_failure(stopped, trace, called)
@@ -281,8 +283,8 @@ class VmSession:
         ) from None
 
     def _locate_failure(
-        self, stopped: Stopped, trace: TracebackType | None, called: Function
-    ) -> tuple[MoveLocation, Function]:
+        self, stopped: Stopped, trace: TracebackType | None, called: LinkedFunction
+    ) -> tuple[MoveLocation, LinkedFunction]:
         """Return the innermost translated frame, or the native it called when that is what aborted."""
         function, pc = caller = called, 0
         while trace is not None:
@@ -307,7 +309,7 @@ class VmSession:
         )
         return location, function
 
-    def _native_called(self, function: Function, pc: int) -> Function:
+    def _native_called(self, function: LinkedFunction, pc: int) -> LinkedFunction:
         body = function.definition.body
         assert body is not None
         op, argument = body.code[pc]
@@ -329,7 +331,7 @@ def _deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _overflowing(function: Function, start: int, waiting: int) -> int:
+def _overflowing(function: LinkedFunction, start: int, waiting: int) -> int:
     """Return the instruction of a block that leaves too many values on the stack, `waiting` of them its callers'."""
     assert function.definition.body is not None
     height = waiting

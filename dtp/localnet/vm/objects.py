@@ -23,7 +23,7 @@ from dtp.localnet.limits import (
 )
 from dtp.localnet.vm.contract import (
     ChildStore,
-    Event,
+    EmittedEvent,
     Owner,
     OwnerKind,
     RuntimeEffects,
@@ -249,7 +249,7 @@ class ObjectRuntime:
         self._events_size += size
         if self._events_size > MAX_EVENTS_SIZE:
             raise MemoryLimit(EVENTS_SIZE, f"events of more than {MAX_EVENTS_SIZE} bytes")
-        events.append(Event(package, module, type, encode(type, data)))
+        events.append(EmittedEvent(package, module, type, encode(type, data)))
 
     # --------------------------------------------------------------------------------------------- outcome
 

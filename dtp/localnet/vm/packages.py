@@ -9,7 +9,7 @@ from dtp.localnet.vm import upgrade
 from dtp.localnet.vm.contract import Package, PackageRejected, UpgradePolicy
 from dtp.localnet.vm.linker import Linker, MissingItem, short_address
 from dtp.localnet.vm.natives import Native
-from dtp.localnet.vm.verify import Refused, verify_move, verify_sui
+from dtp.localnet.vm.verify import ModuleRefused, verify_move, verify_sui
 from dtp.localnet.vm.verify.link import ModuleId, check_cycles, check_depth
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
@@ -111,17 +111,17 @@ class PackageBuilder:
             self._check_packages(module, used, original_id)
             try:
                 verify_move(module, others, absent)
-            except Refused as refused:
+            except ModuleRefused as refused:
                 raise _rejected(refused, name) from None
         try:
             check_cycles(own)
             check_depth(own, others)
-        except Refused as refused:
+        except ModuleRefused as refused:
             raise _rejected(refused, "") from None
         for name, module in compiled.items():
             try:
                 verify_sui(module)
-            except Refused as refused:
+            except ModuleRefused as refused:
                 raise _rejected(refused, name) from None
 
     def _check_packages(self, module: CompiledModule, used: dict[bytes, Package], original_id: bytes) -> None:
@@ -168,7 +168,7 @@ class PackageBuilder:
             )
 
 
-def _rejected(refused: Refused, module: str) -> PackageRejected:
+def _rejected(refused: ModuleRefused, module: str) -> PackageRejected:
     status = "SuiMoveVerificationError" if refused.sui else _MALFORMED
     return PackageRejected(
         status, refused.reason, str(refused), module=module, item=refused.item, offset=refused.offset

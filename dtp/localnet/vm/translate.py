@@ -28,7 +28,7 @@ from dtp.localnet.vm.types import Type
 from dtp.sui.bytecode import Instruction, Opcode
 
 if TYPE_CHECKING:
-    from dtp.localnet.vm.linker import Function
+    from dtp.localnet.vm.linker import LinkedFunction
 
 __all__ = ["MAX_CALL_DEPTH", "Line", "Translated", "Translation", "translate"]
 
@@ -50,7 +50,7 @@ class Line(NamedTuple):
 class Translated:
     """What a code object of translated code stands for: `pcs[line number]` is the instruction."""
 
-    function: Function
+    function: LinkedFunction
     pcs: tuple[int, ...]
     source: str
 
@@ -64,10 +64,10 @@ class TooDeep(Exception):
 
 
 def translate(
-    function: Function,
+    function: LinkedFunction,
     arguments: tuple[Type, ...],
-    call: Callable[[Function, tuple[Type, ...]], Any],
-    native: Callable[[Function], Any],
+    call: Callable[[LinkedFunction, tuple[Type, ...]], Any],
+    native: Callable[[LinkedFunction], Any],
     register: Callable[[CodeType, Translated], None],
 ) -> Callable[..., Any]:
     """Return the Python function for `function` under type `arguments`.
@@ -96,10 +96,10 @@ class Translation:
 
     def __init__(
         self,
-        function: Function,
+        function: LinkedFunction,
         arguments: tuple[Type, ...],
-        call: Callable[[Function, tuple[Type, ...]], Any],
-        native: Callable[[Function], Any],
+        call: Callable[[LinkedFunction, tuple[Type, ...]], Any],
+        native: Callable[[LinkedFunction], Any],
         forced: set[int],
     ) -> None:
         assert function.definition.body is not None
@@ -120,7 +120,7 @@ class Translation:
         self.indent = 1
         self._temporaries = 0
         self._constants: dict[int, str] = {}
-        self._callees: dict[tuple[Function, tuple[Type, ...]], str] = {}
+        self._callees: dict[tuple[LinkedFunction, tuple[Type, ...]], str] = {}
         self._dynamic_sizes: list[str] = []
         self._static_size = 0
         self._pushes = self._natives = 0
@@ -165,7 +165,7 @@ class Translation:
             self.names[found] = value
         return found
 
-    def name_callee(self, function: Function, arguments: tuple[Type, ...]) -> str:
+    def name_callee(self, function: LinkedFunction, arguments: tuple[Type, ...]) -> str:
         """Return the global that holds what a call of `function` calls: itself once it is translated, until then a
         stub."""
         key = (function, arguments)

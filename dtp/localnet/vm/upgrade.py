@@ -7,7 +7,7 @@ from typing import Any
 from dtp.localnet.vm.contract import UpgradePolicy
 from dtp.localnet.vm.verify.common import subsumes
 from dtp.localnet.vm.verify.link import named
-from dtp.sui.bytecode import OPERANDS, CompiledModule, FunctionDef, Operand, Visibility
+from dtp.sui.bytecode import OPERANDS, CompiledModule, FunctionDef, OperandKind, Visibility
 
 __all__ = ["problem"]
 
@@ -86,36 +86,36 @@ def _types(module: CompiledModule, signature: int) -> Any:
     return [named(module, t) for t in module.signatures[signature]]
 
 
-def _operand(module: CompiledModule, kind: Operand, argument: Any) -> Any:
+def _operand(module: CompiledModule, kind: OperandKind, argument: Any) -> Any:
     m = module
     match kind:
-        case Operand.CONSTANT:
+        case OperandKind.CONSTANT:
             constant = m.constants[argument]
             return named(m, constant.type), constant.data
-        case Operand.FUNCTION_HANDLE:
+        case OperandKind.FUNCTION_HANDLE:
             return *m.module_id(m.function_handles[argument].module), m.function_name(argument)
-        case Operand.FUNCTION_INST:
+        case OperandKind.FUNCTION_INST:
             entry = m.function_instantiations[argument]
-            return _operand(m, Operand.FUNCTION_HANDLE, entry.target), _types(m, entry.type_arguments)
-        case Operand.STRUCT_DEF:
+            return _operand(m, OperandKind.FUNCTION_HANDLE, entry.target), _types(m, entry.type_arguments)
+        case OperandKind.STRUCT_DEF:
             return m.datatype_name(m.struct_defs[argument].handle)
-        case Operand.STRUCT_INST:
+        case OperandKind.STRUCT_INST:
             entry = m.struct_instantiations[argument]
-            return _operand(m, Operand.STRUCT_DEF, entry.target), _types(m, entry.type_arguments)
-        case Operand.FIELD_HANDLE:
+            return _operand(m, OperandKind.STRUCT_DEF, entry.target), _types(m, entry.type_arguments)
+        case OperandKind.FIELD_HANDLE:
             field = m.field_handles[argument]
-            return _operand(m, Operand.STRUCT_DEF, field.owner), field.field
-        case Operand.FIELD_INST:
+            return _operand(m, OperandKind.STRUCT_DEF, field.owner), field.field
+        case OperandKind.FIELD_INST:
             entry = m.field_instantiations[argument]
-            return _operand(m, Operand.FIELD_HANDLE, entry.target), _types(m, entry.type_arguments)
-        case Operand.SIGNATURE:
+            return _operand(m, OperandKind.FIELD_HANDLE, entry.target), _types(m, entry.type_arguments)
+        case OperandKind.SIGNATURE:
             return _types(m, argument)
-        case Operand.SIGNATURE_COUNT:
+        case OperandKind.SIGNATURE_COUNT:
             return _types(m, argument[0]), argument[1]
-        case Operand.VARIANT_HANDLE:
+        case OperandKind.VARIANT_HANDLE:
             variant = m.variant_handles[argument]
             return m.datatype_name(m.enum_defs[variant.enum].handle), variant.variant
-        case Operand.VARIANT_INST:
+        case OperandKind.VARIANT_INST:
             variant = m.variant_instantiations[argument]
             instance = m.enum_instantiations[variant.enum]
             name = m.datatype_name(m.enum_defs[instance.target].handle)

@@ -114,12 +114,12 @@ async def read_reward(chain: ChainClient, lock: Id) -> lock_module.Lock:
         found = await chain.read(lock_module.SCHEMA, lock_module.Lock, lock)
     except ObjectMissing:
         raise RewardGone("there is no such reward: it was claimed, or paid back, or never was") from None
-    if found.condition != lock_module.Condition.BY_KEY:
+    if found.condition != lock_module.LockCondition.BY_KEY:
         raise RewardError(f"{found.id} opens by a secret: it isn't a reward for a key")
     return found
 
 
-async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.Claimed:
+async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.LockClaimed:
     """Submit a claim, and pay its gas: the address that it names gets the reward, the sender the relay fee.
 
     Nothing is submitted, and no gas paid, for a claim that the key hasn't signed. Raise `ClaimForged`, what
@@ -130,7 +130,7 @@ async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.Claimed:
         raise ClaimForged("the key that the reward is locked to has not signed this claim")
     program = Program()
     lock_module.claim_by_key(program, claim.lock, claim.recipient, claim.signature)
-    (claimed,) = chain.events_in(await chain.execute(program), lock_module.SCHEMA, lock_module.Claimed)
+    (claimed,) = chain.events_in(await chain.execute(program), lock_module.SCHEMA, lock_module.LockClaimed)
     return claimed
 
 

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from dtp.chain import Program
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, Lane, LaneChanged, State
+from dtp.chain.channel import Channel, ChannelState, Lane, LaneChanged
 from dtp.chain.errors import (
     MoveAborted,
     ObjectMissing,
@@ -275,7 +275,7 @@ async def _ready(
     """
     await settle_doubted(chain, journal, id)
     channel = await read_ours(chain, journal, id)
-    if channel.state != State.OPEN:
+    if channel.state != ChannelState.OPEN:
         await journal.run(lambda store: store.set_state(id, "closing"))
         raise ChannelUnusable(f"channel {id} is closing or closed")
     if is_free_no_more(channel, now):
@@ -398,7 +398,7 @@ async def take_to_close(chain: ChainClient, journal: Journal[Store], id: str) ->
     Raises `ChannelUnusable` where a program uses it or its key isn't here, and what the chain and the store raise.
     """
     channel = await read_ours(chain, journal, id)
-    if channel.state != State.OPEN:
+    if channel.state != ChannelState.OPEN:
         raise ChannelUnusable(f"channel {id} is closing or closed")
     number, lock = await _take_lane(journal, channel, ("open", "refused"))
     budget = Budget(max(1, channel.deposited), coin=channel.coin)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from dtp.chain.channel import Channel, ChannelError, State
+from dtp.chain.channel import Channel, ChannelError, ChannelState
 from dtp.chain.errors import MoveAborted, SignerError
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node.client import ChainClient
@@ -71,7 +71,7 @@ async def close_further(
 async def _close_further(
     chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
 ) -> Step:
-    if claims_are_over(found, chain_ms) or found.state == State.DRAINING:
+    if claims_are_over(found, chain_ms) or found.state == ChannelState.DRAINING:
         return await _finalize(chain, store, found)
     if claims_are_over(found, now_ms()):
         # By the clock here. That of a node that nobody uses stands still until it is asked to simulate, as the next
@@ -81,12 +81,12 @@ async def _close_further(
         except MoveAborted as refused:
             if refused.error is not ChannelError.TOO_EARLY:
                 raise
-    if found.state == State.CLOSED:
+    if found.state == ChannelState.CLOSED:
         destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
         _note_return(store, found, found.refunded)
         return Step("closed", gas=destroyed.gas.net)
-    if found.state == State.OPEN and ask:
+    if found.state == ChannelState.OPEN and ask:
         executed = await request_close(chain, found)
         if (
             found.client == chain.address
@@ -101,7 +101,7 @@ async def _close_further(
 
 async def _finalize(chain: ChainClient, store: Store, found: Channel) -> Step:
     paid = await finalize(chain, found)
-    store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
+    store.set_state(found.id, "closed" if paid.state == ChannelState.CLOSED else "closing")
     _note_return(store, found, paid.to_client)
     return Step("closed", paid, gas=paid.gas)
 
@@ -144,8 +144,8 @@ async def close_due(
     refused = {each.channel for each in waiting if each.state == "refused"}
     for id, found in channels.items():
         over = claims_are_over(found, max(chain_ms, now_ms()))
-        due = over or found.state in (State.DRAINING, State.CLOSED)
-        asks = id in refused and found.state == State.OPEN
+        due = over or found.state in (ChannelState.DRAINING, ChannelState.CLOSED)
+        asks = id in refused and found.state == ChannelState.OPEN
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
             continue
         if asks and agree is not None and await agree(id):
@@ -165,7 +165,7 @@ async def close_due(
 
 
 def _is_worth(found: Channel, least: int) -> bool:
-    if found.state == State.CLOSED:  # deleting it brings back more storage than its gas takes
+    if found.state == ChannelState.CLOSED:  # deleting it brings back more storage than its gas takes
         return True
     return canonical_type(found.coin) != SUI_COIN or found.balance >= least
 

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, Settled, State, ToppedUp
+from dtp.chain.channel import Channel, ChannelOpened, ChannelState, LaneChanged, Settled, ToppedUp
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, TransactionFailed, was_signed
 from dtp.chain.model import canonical_type
 from dtp.chain.node.client import ChainClient, Signed, SignedTransaction
@@ -295,7 +295,7 @@ def note(
     keys, found = store.kept_keys().keys() & lost, []
     for channel in channels:
         lanes = [(number, lane.key) for number, lane in enumerate(channel.lanes) if lane.key in keys]
-        if not lanes or channel.state == State.CLOSED:
+        if not lanes or channel.state == ChannelState.CLOSED:
             continue
         for number, key in lanes:  # of a channel that is noted already the row stays as it is
             store.add_bought(_bought(chain, channel, *store.key_kept(key)), number, key)
@@ -306,7 +306,7 @@ def note(
 def _bought(chain: ChainClient, channel: Channel, made_ms: int, deposit: int) -> Bought:
     """Return the row of a channel that is noted late, by what is known here of its opening: a node's date and sum
     could take it out of the limits."""
-    found = bought_of(chain, channel, "open" if channel.state == State.OPEN else "closing")
+    found = bought_of(chain, channel, "open" if channel.state == ChannelState.OPEN else "closing")
     return replace(found, opened_ms=made_ms, deposited=deposit or found.deposited)
 
 

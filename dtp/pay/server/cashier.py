@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, ChannelState
 from dtp.chain.errors import (
     MalformedObject,
     NodeRefused,
@@ -136,7 +136,7 @@ class Cashier:
         """A channel is in use, or was, and its client has asked for the close: look in time."""
         sooner = channel.terms.claim_ms < self._claim_ms
         self._claim_ms = min(self._claim_ms, channel.terms.claim_ms)
-        if sooner or channel.state == State.CLOSING:
+        if sooner or channel.state == ChannelState.CLOSING:
             self._wanted.set()
 
     def claim_soon(self, channel: str) -> None:
@@ -202,7 +202,7 @@ class Cashier:
         """Whether we are credited for transport on this channel, and still may be."""
         ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
         until = channel.claims_until_ms
-        in_time = channel.state <= State.CLOSING and (until is None or self._now_ms() < until)
+        in_time = channel.state <= ChannelState.CLOSING and (until is None or self._now_ms() < until)
         return ours and in_time and channel.terms.credit > 0
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
@@ -211,11 +211,11 @@ class Cashier:
         # As they are now: what was claimed a moment ago is the evidence.
         for id, channel in (await read_channels(self._chain, ours)).items():
             # A client that asked the chain for the close has given up what was agreed.
-            if channel.state != State.CLOSING and await self._is_promised(id):
+            if channel.state != ChannelState.CLOSING and await self._is_promised(id):
                 continue
             end = ours[id]
             over = end is not None and lapsed(end, self._now_ms())
-            last = closing or over or channel.state == State.CLOSING
+            last = closing or over or channel.state == ChannelState.CLOSING
             gas = self._policy.gas_in(channel.coin)
             least = gas.alone if last else gas.early
             try:
@@ -260,7 +260,7 @@ class Cashier:
             vouchers = [each.newest.voucher for each in sold[id]]
             used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
             end = ends[id]
-            to_be_had = id in credited and (channel.state == State.CLOSING or id not in busy)
+            to_be_had = id in credited and (channel.state == ChannelState.CLOSING or id not in busy)
             credits = accrued(channel, pipes, used) if to_be_had else 0
             ours = channel.server == self._chain.address
             view = View(channel, tuple(sold[id]), end, credits, ours)
@@ -286,7 +286,7 @@ class Cashier:
         channels = await read_channels(self._chain, due, self._on_failed)
         for id in due:
             (count, _), channel = self._doubted.pop(id), channels.get(id)
-            if channel is not None and channel.state < State.CLOSED and sold[id]:
+            if channel is not None and channel.state < ChannelState.CLOSED and sold[id]:
                 if count < len(_AGAIN):
                     log.warning(
                         "channel %s isn't over, as a node has said: it is claimed of as others are", id
@@ -331,9 +331,11 @@ class Cashier:
         if id not in self._seen:
             return False
         seen, seen_ms = self._seen[id]
-        if seen.state == State.DRAINING:
+        if seen.state == ChannelState.DRAINING:
             return now_ms > seen_ms + _BEHIND
-        if seen.state == State.OPEN:  # who else claimed of it has made it active later: then it is seen again
+        if (
+            seen.state == ChannelState.OPEN
+        ):  # who else claimed of it has made it active later: then it is seen again
             return now_ms > seen.active_ms + seen.terms.idle_ms + seen.terms.claim_ms
         until = seen.claims_until_ms
         return until is not None and now_ms > until

@@ -12,8 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.firewall import Decision, Firewall, HolderOfPass, Refusal, Rules, plans_taken, refuse
+from dtp.chain.channel import Channel, ChannelState, Lane
+from dtp.chain.firewall import (
+    Firewall,
+    FirewallDecision,
+    FirewallRefusal,
+    HolderOfPass,
+    Rules,
+    plans_taken,
+    refuse,
+)
 from dtp.errors import ChainError, DtpError
 from dtp.net.listener import Request
 from dtp.pay.claims import MINUTE
@@ -43,10 +51,10 @@ _RESTORED: Final = (
 _PASS_OVER: Final = "the pass of this channel is over or not known here"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
-    Refusal.NEEDS_PASS,
-    Refusal.NOT_ALLOWED,
-    Refusal.NO_SERVICE,
-    Refusal.SERVICE_CLOSED,
+    FirewallRefusal.NEEDS_PASS,
+    FirewallRefusal.NOT_ALLOWED,
+    FirewallRefusal.NO_SERVICE,
+    FirewallRefusal.SERVICE_CLOSED,
 )
 
 
@@ -91,7 +99,7 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
         return f"the channel is for service {channel.service}, not {number}"
     if channel.server != host.owner:
         return "the channel pays another account than this host's: it has a new owner; open another channel"
-    if channel.state != State.OPEN:
+    if channel.state != ChannelState.OPEN:
         return "the channel is closing or closed; open another"
     if (flaw := contradiction(channel)) is not None:
         return f"{flaw}; open another channel"
@@ -224,7 +232,7 @@ class Gate:
     async def _admitted_to_close(self, channel: Channel, number: int, keys: tuple[bytes, ...]) -> Admission:
         """Let in who comes only to agree on the close, whatever keeps its channel from being served: what is left of
         the deposit is the client's. Raises `TicketRefused` where there is nothing to agree on."""
-        if channel.state == State.OPEN:
+        if channel.state == ChannelState.OPEN:
             known = await self._journal.run(lambda store: _to_close(store, channel, number, keys))
             if known is not None:
                 return known
@@ -282,7 +290,7 @@ class Gate:
             "the ticket isn't by the lane's key, or not for this connection", CloseDetail.TICKET_NOT_PROVEN
         )
 
-    async def _decide_admission(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
+    async def _decide_admission(self, channel: Channel, request: Request) -> tuple[FirewallDecision, Rules]:
         """What the host's firewall says of the account that pays, and of the identity that connects."""
         decision = await self.firewall.decide(channel.client, request.service)
         if decision.refusal in _MAY_HAVE_CHANGED:
@@ -294,7 +302,7 @@ class Gate:
         rules = self.firewall.rules
         assert rules is not None  # else everybody is refused
         if request.peer.sui_address in rules.deny:
-            raise refuse(Refusal.DENIED)
+            raise refuse(FirewallRefusal.DENIED)
         return decision, rules
 
 

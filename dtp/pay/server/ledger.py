@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dtp.chain.channel import Agreement, Channel, Lane, State, agreement_bytes
+from dtp.chain.channel import Agreement, Channel, ChannelState, Lane, agreement_bytes
 from dtp.chain.firewall import Rules
 from dtp.chain.host import Bearer
 from dtp.chain.node.client import ChainClient
@@ -353,7 +353,7 @@ class Ledger(Account):
         entry = self._open.get(id)
         if entry is None:
             return
-        if found is None or found.state != State.OPEN:
+        if found is None or found.state != ChannelState.OPEN:
             entry.channel = found or entry.channel
             self.end_channel(id, "the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
             return
@@ -518,7 +518,9 @@ class Ledger(Account):
                 self._spread_deposit(entry)
             else:
                 del self._open[lane.channel]
-                if entry.channel.state != State.OPEN:  # its last vouchers are stored: time for claims runs
+                if (
+                    entry.channel.state != ChannelState.OPEN
+                ):  # its last vouchers are stored: time for claims runs
                     self.on_channel(entry.channel)
             self._holds.free(lane.channel)
 

@@ -11,18 +11,18 @@ from dtp.sui.bytecode import (
     OPERANDS,
     FunctionDef,
     Instruction,
-    Operand,
+    OperandKind,
     TableKind,
     deserialize,
 )
 
 _LITERALS = {
-    Operand.U8: 1,
-    Operand.U16: 2,
-    Operand.U32: 4,
-    Operand.U64: 8,
-    Operand.U128: 16,
-    Operand.U256: 32,
+    OperandKind.U8: 1,
+    OperandKind.U16: 2,
+    OperandKind.U32: 4,
+    OperandKind.U64: 8,
+    OperandKind.U128: 16,
+    OperandKind.U256: 32,
 }
 
 
@@ -76,10 +76,10 @@ def _without_counts(table: bytes, functions: tuple[FunctionDef, ...]) -> bytes:
 
 def _size(instruction: Instruction) -> int:
     operand = OPERANDS[instruction.op]
-    if operand is Operand.NONE:
+    if operand is OperandKind.NONE:
         return 1
     if operand in _LITERALS:
         return 1 + _LITERALS[operand]
-    if operand is Operand.SIGNATURE_COUNT:
+    if operand is OperandKind.SIGNATURE_COUNT:
         return 1 + len(uleb128(instruction.arg[0])) + 8
     return 1 + len(uleb128(instruction.arg))

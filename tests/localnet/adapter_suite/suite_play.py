@@ -16,7 +16,7 @@ from suite_values import Named, NotUnderstood, Objects, PackageDigest, parse_typ
 
 from dtp.localnet.limits import MAX_GAS_BUDGET
 from dtp.localnet.model import Executed, ObjectRecord, TransactionRejected
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.localnet.outcome import record_of
 from dtp.localnet.packages import PackageCatalog
 from dtp.localnet.store import ChainStore
@@ -125,7 +125,7 @@ class Player:
         self.older = older
         self.compiled = compiled
         store = ChainStore(None)
-        self.node = Node(store, None, 0, b"")
+        self.node = LocalNode(store, None, 0, b"")
         self.vm = VM(PackageCatalog(self.node.find_object))
         self.accounts = {name: Account(name) for name in account_names(test)}
         self.names = {name: number.to_bytes(32, "big") for name, number in FRAMEWORK.items()}

@@ -11,7 +11,7 @@ from node_world import World
 from playground import Play
 from transport_life import Transport
 
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 
 sys.path.append(str(Path(__file__).parents[1] / "vm"))  # modules made by hand: module_maker, move_writer
 
@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "vm"))  # modules made by hand: 
 @pytest.fixture
 def world() -> Iterator[World]:
     """A fresh node."""
-    with Node.open(now=None) as node:
+    with LocalNode.open(now=None) as node:
         yield World(node)
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dtp.chain.packages import load
 from dtp.localnet.model import Executed, ObjectRecord
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.bcs import ADDRESS, BOOL, BYTES, U8, U16, U64, Codec, option, vector
 from dtp.sui.effects import IdOperation, OutPackage
 from dtp.sui.names import parse_type
@@ -74,7 +74,7 @@ class Wallet:
 class Tx:
     """A programmable transaction being written; `node` gives versions of objects."""
 
-    node: Node
+    node: LocalNode
     inputs: list[CallArg] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     shared: dict[bytes, int] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class Tx:
 class World:
     """A node and what tests do with it."""
 
-    node: Node
+    node: LocalNode
 
     def wallet(self, name: str, *amounts: int) -> Wallet:
         """A wallet with coins."""

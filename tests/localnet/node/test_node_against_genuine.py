@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from node_world import Tx, World
 from playground import Play
 
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.effects import IdOperation, OutObject
 from dtp.sui.objects import AddressOwner, Shared
 from dtp.sui.transaction import Argument, GasCoin, OwnedInput, ProgrammableTransaction, SharedInput
@@ -106,7 +106,7 @@ def compare(play: Play, tx: Tx, folder: Path, *, exact: bool = True) -> bool:
 @pytest.fixture(scope="module")
 def shared_play() -> Play:
     """One node for all: simulation keeps nothing."""
-    return Play.begin(World(Node.open(now=None)))
+    return Play.begin(World(LocalNode.open(now=None)))
 
 
 NAMES = (

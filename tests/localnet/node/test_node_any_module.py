@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_world import STD, SUI, World, fixture_modules
 
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.transaction import Publish
 
 MODULES = fixture_modules("playground")
@@ -28,7 +28,7 @@ REFUSALS = {
 @functools.cache
 def world() -> World:
     """One node for all examples: nothing that fails changes it but by gas."""
-    return World(Node.open(now=None))
+    return World(LocalNode.open(now=None))
 
 
 CHANGES = st.lists(

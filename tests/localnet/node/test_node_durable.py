@@ -15,14 +15,14 @@ from playground import Play
 from transport_life import Transport
 
 from dtp.localnet.model import NodeStateError
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.localnet.store import ChainStore
 from dtp.localnet.system import TOTAL_SUPPLY
 
 HERE = Path(__file__).parent
 
 
-def snapshot(node: Node) -> object:
+def snapshot(node: LocalNode) -> object:
     """Everything that must be the same again."""
     sequence = node.service_info().checkpoint
     return (
@@ -37,27 +37,27 @@ def snapshot(node: Node) -> object:
 
 def test_a_chain_opens_again(tmp_path: Path) -> None:
     path = tmp_path / "chain.db"
-    with Node.open(path, now=None) as node:
+    with LocalNode.open(path, now=None) as node:
         transport = Transport.begin(World(node))
         channel = transport.open()
         transport.world.ok(transport.claim_tx(channel, 1, 100, 10), transport.server)
         node.advance_epoch(reference_gas_price=1500)
         before = snapshot(node)
-    with Node.open(path, now=None) as node:
+    with LocalNode.open(path, now=None) as node:
         assert snapshot(node) == before
         transport.world.node = node
         transport.heartbeat()
         transport.world.ok(transport.claim_tx(channel, 2, 200, 20), transport.server)
         node.prune(3)
         before = node.service_info()
-    with Node.open(path, now=None) as node:
+    with LocalNode.open(path, now=None) as node:
         assert node.service_info() == before
 
 
 def test_memory_and_file_make_the_same_chain(tmp_path: Path) -> None:
     results = []
     for path in (None, tmp_path / "chain.db"):
-        with Node.open(path, now=None) as node:
+        with LocalNode.open(path, now=None) as node:
             play = Play.begin(World(node))
             play.thing(1)
             results.append(snapshot(node))
@@ -70,29 +70,29 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
         db.execute("CREATE TABLE notes (text)")
     db.close()
     with pytest.raises(NodeStateError, match="something else"):
-        Node.open(other)
+        LocalNode.open(other)
     junk = tmp_path / "junk.db"
     junk.write_bytes(b"not a database at all" * 100)
     with pytest.raises(NodeStateError):
-        Node.open(junk)
+        LocalNode.open(junk)
     with pytest.raises(NodeStateError):
-        Node.open(tmp_path / "missing" / "chain.db")
+        LocalNode.open(tmp_path / "missing" / "chain.db")
     ours = tmp_path / "chain.db"
-    Node.open(ours, now=None).close()
+    LocalNode.open(ours, now=None).close()
     with sqlite3.connect(ours) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(NodeStateError, match="format 99"):
-        Node.open(ours)
+        LocalNode.open(ours)
 
 
 def test_a_file_is_one_nodes(tmp_path: Path) -> None:
     path = tmp_path / "chain.db"
-    with Node.open(path, now=None) as first:
+    with LocalNode.open(path, now=None) as first:
         with pytest.raises(NodeStateError, match="another node has it open"):
-            Node.open(path, now=None)
+            LocalNode.open(path, now=None)
         assert first.fund_address(bytes(32)).effects.ok
-    with Node.open(path, now=None) as second:
+    with LocalNode.open(path, now=None) as second:
         assert second.service_info().checkpoint > 0
 
 
@@ -103,7 +103,7 @@ class _Killed(BaseException):
 def test_killed_between_any_two_writes(tmp_path: Path) -> None:
     """One transaction, cut off before each of its writes in turn: the file is as before, or as after."""
     path = tmp_path / "chain.db"
-    with Node.open(path, now=None) as node:
+    with LocalNode.open(path, now=None) as node:
         world = World(node)
         play = Play.begin(world)
         thing = play.thing(1)
@@ -115,7 +115,7 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
     while True:
         copy = tmp_path / f"cut{cut}.db"
         shutil.copy(base, copy)
-        node = Node.open(copy, now=None)
+        node = LocalNode.open(copy, now=None)
         play.world = World(node)
         tx = play.tx()
         play.call(tx, "set", tx.object(thing), tx.u64(7))
@@ -131,7 +131,7 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
             if source.exists():
                 shutil.copy(source, f"{found}{suffix}")
         node._store._db.close()
-        with Node.open(found, now=None) as again:
+        with LocalNode.open(found, now=None) as again:
             if died:
                 assert snapshot(again) == before, f"after {cut} writes"
                 assert again.execute(raw, signatures).effects.ok
@@ -144,7 +144,7 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
     assert cut >= 10
 
 
-def _run_until(node: Node, raw: bytes, signatures: list[bytes], limit: int) -> bool:
+def _run_until(node: LocalNode, raw: bytes, signatures: list[bytes], limit: int) -> bool:
     """Execute, cut off after `limit` writes; whether it was."""
     store: ChainStore = node._store
     real = store._db
@@ -194,8 +194,8 @@ PROGRAM = """
 import os, sys
 sys.path.insert(0, {here!r})
 from node_world import World
-from dtp.localnet.node import Node
-node = Node.open({path!r}, now=None)
+from dtp.localnet.node import LocalNode
+node = LocalNode.open({path!r}, now=None)
 world = World(node)
 for number in range(1000):
     node.fund_address(bytes([5]) * 32, [1])
@@ -213,7 +213,7 @@ def test_a_killed_process_loses_nothing_it_told(tmp_path: Path) -> None:
         assert process.stdout is not None
         told = [int(process.stdout.readline()) for _ in range(8)]
         process.kill()
-    with Node.open(path, now=None) as node:
+    with LocalNode.open(path, now=None) as node:
         sequence = node.service_info().checkpoint
         assert sequence >= told[-1]
         assert _supply(World(node)) == TOTAL_SUPPLY

@@ -12,7 +12,7 @@ from playground import Play
 from transport_life import Transport
 
 from dtp.localnet.model import Executed, TransactionRejected
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.localnet.system import TOTAL_SUPPLY
 from dtp.sui.bcs import BcsError
 from dtp.sui.effects import OutAbsent, TransactionEffects
@@ -71,7 +71,7 @@ class NodeLife(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.world = World(Node.open(now=None))
+        self.world = World(LocalNode.open(now=None))
         self.transport = Transport.begin(self.world)
         self.play = Play.begin(self.world)
         self.gold_type = str(self.play.tag("gold::GOLD"))
@@ -307,10 +307,10 @@ def test_damaged_transactions_are_refused_or_run(cut: int, bit: int, seed: int) 
 _LIFE: list[tuple[World, Transport, bytes]] = []
 
 
-def _node() -> Node:
+def _node() -> LocalNode:
     """One node for all examples; each example leaves it usable."""
     if not _LIFE:
-        world = World(Node.open(now=None))
+        world = World(LocalNode.open(now=None))
         transport = Transport.begin(world)
         _LIFE.append((world, transport, transport.open()))
     return _LIFE[0][0].node

@@ -16,7 +16,7 @@ from dtp.localnet.model import (
     TransactionRejected,
     UnresolvedTransaction,
 )
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.bcs import STRING, U64
 from dtp.sui.objects import SUI_TYPE
 from dtp.sui.transaction import (
@@ -252,7 +252,7 @@ def test_what_can_not_be_resolved(play: Play) -> None:
 def test_time_has_passed_since_the_last_transaction() -> None:
     """A clock that moves with transactions only would show a simulation the time before a pause."""
     clock = [1_700_000_000_000]
-    with Node.open(now=lambda: clock[0]) as node:
+    with LocalNode.open(now=lambda: clock[0]) as node:
         world = World(node)
         alice = world.wallet("alice", 10**10)
         tx = world.tx()

@@ -9,13 +9,13 @@ from node_world import CLOCK, World
 from playground import Play
 
 from dtp.localnet.model import TransactionRejected
-from dtp.localnet.node import DEFAULT_GENESIS_TIME_MS, ClockError, Node
+from dtp.localnet.node import DEFAULT_GENESIS_TIME_MS, ClockError, LocalNode
 from dtp.localnet.system import SYSTEM_STATE, TOTAL_SUPPLY
 from dtp.sui.objects import SUI_TYPE, Shared
 from dtp.sui.transaction import ChangeEpoch, ConsensusCommitPrologue, Genesis, RandomnessStateUpdate
 
 
-def clock(node: Node) -> int:
+def clock(node: LocalNode) -> int:
     record = node.find_object(CLOCK)
     assert record is not None
     return int.from_bytes(record.contents[32:], "little")
@@ -38,7 +38,7 @@ def test_genesis(world: World) -> None:
 
 def test_chains_differ_by_seed_and_are_the_same_without() -> None:
     def chain(seed: bytes) -> bytes:
-        with Node.open(now=None, seed=seed) as node:
+        with LocalNode.open(now=None, seed=seed) as node:
             return node.service_info().chain
 
     assert chain(b"") == chain(b"") != chain(b"x")
@@ -61,7 +61,7 @@ def test_the_clock_moves_by_hand(world: World) -> None:
 
 def test_the_clock_follows_a_clock() -> None:
     times = [1_000]
-    with Node.open(now=lambda: times[0]) as node:
+    with LocalNode.open(now=lambda: times[0]) as node:
         world = World(node)
         assert clock(node) == 1_000
         times[0] = 1_500
@@ -94,7 +94,7 @@ def test_time_passes_while_nobody_transacts(how: str) -> None:
         assert latest is not None
         return latest.summary.timestamp_ms
 
-    with Node.open(now=lambda: times[0]) as node:
+    with LocalNode.open(now=lambda: times[0]) as node:
         assert read() == 1_000
         first = node.find_object(CLOCK)
         assert first is not None
@@ -150,7 +150,7 @@ def test_epochs(play: Play) -> None:
 
 def test_randomness_is_new_each_time_and_repeats_with_the_chain() -> None:
     def rolls() -> Iterator[str]:
-        with Node.open(now=None) as node:
+        with LocalNode.open(now=None) as node:
             play = Play.begin(World(node))
             for epoch in range(2):
                 for _ in range(3):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
 
 from dtp.chain.errors import NodeRefused
-from dtp.chain.node._wire import Wire
+from dtp.chain.node._wire import NodeRpc
 from dtp.sui.grpc import decode, encode
 
 from .test_wire import messages
@@ -39,7 +39,7 @@ QUESTIONS = {
 def test_any_answer(data):
     ask, kind = QUESTIONS[data.draw(st.sampled_from(sorted(QUESTIONS)))]
     answer = data.draw(messages(kind))
-    wire = Wire("http://127.0.0.1:1", timeout=1)
+    wire = NodeRpc("http://127.0.0.1:1", timeout=1)
 
     async def answered(service, method, message):
         return decode(kind, encode(answer))
@@ -55,7 +55,7 @@ def test_any_answer(data):
 @pytest.mark.parametrize("name", sorted(QUESTIONS))
 def test_empty_answers(name):
     ask, kind = QUESTIONS[name]
-    wire = Wire("http://127.0.0.1:1", timeout=1)
+    wire = NodeRpc("http://127.0.0.1:1", timeout=1)
 
     async def answered(service, method, message):
         return kind()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dtp.localnet.grpc.errors import GrpcFailure
 from dtp.localnet.grpc.services import UNARY, UNSUPPORTED, Services
 from dtp.localnet.model import BadCursor, TransactionRejected
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.grpc import decode, encode
 
 from .conftest import library_channel, run
@@ -131,7 +131,7 @@ def test_messages_with_any_content(net, v2, method, data):
 @pytest.fixture(scope="module")
 def services():
     """A node's methods, without a network between: many more questions a second."""
-    with Node.open(now=None) as node:
+    with LocalNode.open(now=None) as node:
         node.fund_address(bytes(31) + b"\6")
         yield Services(node)
 

@@ -12,7 +12,7 @@ from dtp.localnet.grpc.masks import EVERYTHING
 from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.objects import Objects
 from dtp.localnet.grpc.transactions import Transactions
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui import effects as fx
 from dtp.sui import transaction as sui
 from dtp.sui.grpc import decode, encode
@@ -56,7 +56,7 @@ def whole(message):
 
 @pytest.fixture(scope="module")
 def maker():
-    with Node.open(now=None) as node:
+    with LocalNode.open(now=None) as node:
         yield Transactions(node, Objects(node))
 
 

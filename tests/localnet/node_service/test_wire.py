@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
 
-from dtp.sui.grpc import Codec, JoinedWrites, MessageError, decode, encode
+from dtp.sui.grpc import GrpcCodec, GrpcMessageError, JoinedWrites, decode, encode
 
 KINDS = sorted(
     (kind for kind in vars(v2).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)),
@@ -109,7 +109,7 @@ def test_every_message_class_can_be_written_and_read(kind):
 def test_any_bytes_are_a_message_or_refused_by_name(kind, data):
     try:
         found = decode(kind, data)
-    except MessageError:
+    except GrpcMessageError:
         return
     assert found == kind.parse(data)
 
@@ -128,7 +128,7 @@ def test_any_bytes_are_a_message_or_refused_by_name(kind, data):
     ],
 )
 def test_what_is_wrong_is_said(data, problem):
-    with pytest.raises(MessageError, match=f"no Checkpoint: .*{problem}"):
+    with pytest.raises(GrpcMessageError, match=f"no Checkpoint: .*{problem}"):
         decode(v2.Checkpoint, data)
 
 
@@ -155,7 +155,7 @@ def test_nesting_is_bounded():
         data = encode(v2.OpenSignatureBody(type_parameter_instantiation=[v2.OpenSignatureBody()]))[
             :1
         ] + _sized(data)
-    with pytest.raises(MessageError, match="too deep"):
+    with pytest.raises(GrpcMessageError, match="too deep"):
         decode(v2.OpenSignatureBody, data)
 
 
@@ -166,7 +166,7 @@ def _sized(data):
 
 def test_grpclibs_codec():
     message = v2.GetEpochRequest(epoch=7)
-    codec = Codec()
+    codec = GrpcCodec()
     assert codec.decode(codec.encode(message, v2.GetEpochRequest), v2.GetEpochRequest) == message
 
 

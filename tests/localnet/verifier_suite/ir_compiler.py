@@ -27,7 +27,7 @@ from dtp.sui.bytecode import (
     ReferenceType,
     SignatureToken,
     StructDef,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -166,7 +166,7 @@ class _Compiler:
             case ("param", name):
                 if name not in parameters:
                     raise IrError(f"no type {name}")
-                return TypeParameter(parameters.index(name))
+                return TypeParameterIndex(parameters.index(name))
             case ("struct", module, name, types):
                 made = tuple(self._type(each, parameters) for each in types)
                 return DatatypeType(self._struct_handle(module, name), made)

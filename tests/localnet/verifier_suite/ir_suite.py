@@ -15,7 +15,7 @@ from ir_parser import IrError, parse
 from move_writer import write_module
 
 from dtp.localnet.framework import system_packages
-from dtp.localnet.vm.verify import Refused, verify_move
+from dtp.localnet.vm.verify import ModuleRefused, verify_move
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
 #: Where the tests are in a checkout of Sui, and in one of its mirror that has Move alone.
@@ -76,7 +76,7 @@ def verdict(module: CompiledModule, others: Mapping[tuple[bytes, str], CompiledM
     """Why ours refuses a module by the rules of Move, `ACCEPTED` where it doesn't."""
     try:
         verify_move(deserialize(write_module(module)), others)
-    except Refused as refused:
+    except ModuleRefused as refused:
         return refused.reason
     except BytecodeError as error:
         return error.fault.name.lower()

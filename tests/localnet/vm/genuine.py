@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dtp.localnet.vm import VM, ExecutionFailure, GasMeter, ObjectRuntime, Package, Slot, TxData
+from dtp.localnet.vm import VM, ArgumentSlot, ExecutionFailure, GasMeter, ObjectRuntime, Package, TxData
 from dtp.sui.bytecode import BytecodeError, deserialize
 
 sui_sandbox = pytest.importorskip("sui_sandbox", reason="the genuine machine is the wheel sui-sandbox")
@@ -93,7 +93,7 @@ def our_call(
     slots = []
     for parameter, data in zip(wanted, arguments, strict=True):
         type = parameter.element if parameter.is_reference else parameter
-        slots.append(Slot(type, vm.decode_value(type, data)))
+        slots.append(ArgumentSlot(type, vm.decode_value(type, data)))
     session = vm.open_session(ObjectRuntime(_Nothing()), TxData(bytes(32), bytes(32)), GasMeter())
     try:
         values = session.call_function(package, module, function, type_arguments, slots)

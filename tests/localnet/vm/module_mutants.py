@@ -17,11 +17,11 @@ from dtp.sui.bytecode import (
     FunctionDef,
     Instruction,
     Opcode,
-    Operand,
+    OperandKind,
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -31,12 +31,12 @@ __all__ = ["mutant"]
 _TABLES = [f.name for f in fields(CompiledModule) if f.name not in ("version", "self_handle", "publishable")]
 _OPCODES = [op for op in Opcode if op not in DEPRECATED_OPCODES]
 _LITERALS = {
-    Operand.U8: 8,
-    Operand.U16: 16,
-    Operand.U32: 32,
-    Operand.U64: 64,
-    Operand.U128: 128,
-    Operand.U256: 256,
+    OperandKind.U8: 8,
+    OperandKind.U16: 16,
+    OperandKind.U32: 32,
+    OperandKind.U64: 64,
+    OperandKind.U128: 128,
+    OperandKind.U256: 256,
 }
 _NAMES = ("init", "id", "<SELF>", "COUNTED", "a" * 129)
 
@@ -50,7 +50,7 @@ def _token(chance: random.Random, m: CompiledModule, depth: int = 0) -> Signatur
     if kind == 5:
         return ReferenceType(_token(chance, m, depth + 1), chance.random() < 0.5)
     if kind == 6 or not m.datatype_handles:
-        return TypeParameter(chance.randrange(3))
+        return TypeParameterIndex(chance.randrange(3))
     handle = chance.randrange(len(m.datatype_handles))
     count = len(m.datatype_handles[handle].type_parameters) if chance.random() < 0.9 else chance.randrange(3)
     return DatatypeType(handle, tuple(_token(chance, m, depth + 1) for _ in range(count)))
@@ -75,7 +75,7 @@ def _changed(chance: random.Random, m: CompiledModule, value: Any) -> Any:
             return chance.choice(list(Visibility))
         case Ability():
             return Ability(chance.randrange(16))
-        case Primitive() | VectorType() | ReferenceType() | TypeParameter() | DatatypeType():
+        case Primitive() | VectorType() | ReferenceType() | TypeParameterIndex() | DatatypeType():
             return _token(chance, m)
         case int():
             return chance.choice((max(0, value - 1), value + 1, chance.randrange(4), _index(chance, m)))
@@ -107,21 +107,21 @@ def _changed_table(chance: random.Random, m: CompiledModule, table: tuple[Any, .
 
 
 def _operand(
-    chance: random.Random, m: CompiledModule, kind: Operand, function: FunctionDef, size: int
+    chance: random.Random, m: CompiledModule, kind: OperandKind, function: FunctionDef, size: int
 ) -> Any:
     assert function.body is not None
-    if kind is Operand.NONE:
+    if kind is OperandKind.NONE:
         return None
     if kind in _LITERALS:
         most = (1 << _LITERALS[kind]) - 1
         return chance.choice((0, 1, most, chance.randint(0, most)))
-    if kind is Operand.SIGNATURE_COUNT:
+    if kind is OperandKind.SIGNATURE_COUNT:
         return chance.randrange(len(m.signatures)), chance.choice((0, 1, 2, 5, 1 << 20, 1 << 63))
-    if kind is Operand.LOCAL:
+    if kind is OperandKind.LOCAL:
         return chance.randrange(
             len(m.parameter_types(function)) + len(m.signatures[function.body.locals]) or 1
         )
-    if kind is Operand.CODE_OFFSET:
+    if kind is OperandKind.CODE_OFFSET:
         return chance.randrange(size)
     return _index(chance, m)
 

@@ -10,12 +10,12 @@ from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
     FunctionDef,
-    Operand,
+    OperandKind,
     Primitive,
     ReferenceType,
     SignatureToken,
     TableKind,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
@@ -31,12 +31,12 @@ _PRIMITIVES = {
     Primitive.U256: 15,
 }
 _LITERALS = {
-    Operand.U8: 1,
-    Operand.U16: 2,
-    Operand.U32: 4,
-    Operand.U64: 8,
-    Operand.U128: 16,
-    Operand.U256: 32,
+    OperandKind.U8: 1,
+    OperandKind.U16: 2,
+    OperandKind.U32: 4,
+    OperandKind.U64: 8,
+    OperandKind.U128: 16,
+    OperandKind.U256: 32,
 }
 
 
@@ -62,7 +62,7 @@ def _token(token: SignatureToken) -> bytes:
             return b"\x0a" + _token(element)
         case ReferenceType(target, mutable):
             return (b"\x07" if mutable else b"\x06") + _token(target)
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             return b"\x09" + uleb(index)
         case DatatypeType(handle, ()):
             return b"\x08" + uleb(handle)
@@ -91,11 +91,11 @@ def _enum(definition: Any) -> bytes:
 def _instruction(instruction: Any) -> bytes:
     op, argument = instruction
     kind = OPERANDS[op]
-    if kind is Operand.NONE:
+    if kind is OperandKind.NONE:
         return bytes((op,))
     if kind in _LITERALS:
         return bytes((op,)) + argument.to_bytes(_LITERALS[kind], "little")
-    if kind is Operand.SIGNATURE_COUNT:
+    if kind is OperandKind.SIGNATURE_COUNT:
         return bytes((op,)) + uleb(argument[0]) + argument[1].to_bytes(8, "little")
     return bytes((op,)) + uleb(argument)
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI, system_packages
-from dtp.localnet.vm import VM, ExecutionFailure, GasMeter, ObjectRuntime, Slot, TxData
+from dtp.localnet.vm import VM, ArgumentSlot, ExecutionFailure, GasMeter, ObjectRuntime, TxData
 from dtp.sui.bytecode import CompiledModule, deserialize
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
@@ -329,11 +329,11 @@ def test_bit_vectors(bits: list[bool], function: str, at: int) -> None:
     """Genuine bytecode and ours on our machine: the same answer, and the same bits afterwards."""
     seen = []
     for vm in (GENUINE_VM, WORLD.vm):
-        slot = Slot(vm.parse_type("0x1::bit_vector::BitVector"), [len(bits), list(bits)])
+        slot = ArgumentSlot(vm.parse_type("0x1::bit_vector::BitVector"), [len(bits), list(bits)])
         session = vm.open_session(ObjectRuntime(WORLD), TxData(bytes(32), bytes(32)), GasMeter())
         try:
             values = session.call_function(
-                STD, "bit_vector", function, [], [slot, Slot(vm.parse_type("u64"), at)]
+                STD, "bit_vector", function, [], [slot, ArgumentSlot(vm.parse_type("u64"), at)]
             )
             seen.append((slot.data, [v.data for v in values]))
         except ExecutionFailure as failure:

@@ -18,12 +18,12 @@ from vm_world import World, address, modules
 from dtp.chain.packages import load
 from dtp.localnet.framework import STD, SUI
 from dtp.localnet.vm import (
+    ArgumentSlot,
     ExecutionFailure,
     GasMeter,
     ObjectRuntime,
     Package,
     PackageRejected,
-    Slot,
     Type,
     UpgradePolicy,
 )
@@ -70,7 +70,7 @@ def play(world: World, package: Package, module: CompiledModule, chance: random.
         try:
             wanted = vm.instantiate_function(package.storage_id, module.name, name, types).parameters
             targets = [type.element if type.is_reference else type for type in wanted]
-            slots = [Slot(type, value(chance, type)) for type in targets]
+            slots = [ArgumentSlot(type, value(chance, type)) for type in targets]
             session = vm.open_session(ObjectRuntime(world), world._tx(), GasMeter(5_000))
             for result in session.call_function(package.storage_id, module.name, name, types, slots):
                 vm.encode_value(result.type, result.data)

@@ -11,7 +11,7 @@ from test_verifier import mutate
 from vm_world import modules
 
 from dtp.localnet.vm import VM, Package
-from dtp.localnet.vm.verify import Refused, verify_move
+from dtp.localnet.vm.verify import ModuleRefused, verify_move
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
 
@@ -87,7 +87,7 @@ def accepted(chance: random.Random) -> tuple[CompiledModule, str]:
         try:
             deserialize(write_module(mutant))
             verify_move(mutant, {**OTHERS, (HOME, mutant.name): mutant})
-        except (BytecodeError, Refused):
+        except (BytecodeError, ModuleRefused):
             continue
         return mutant, changed_function(original, mutant)
 

@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 from vm_world import CLOCK, World, address, modules
 
-from dtp.localnet.vm import ExecutionFailure, Owner, OwnerKind, Slot
+from dtp.localnet.vm import ArgumentSlot, ExecutionFailure, Owner, OwnerKind
 from dtp.localnet.vm.gas import GasMeter, round_units
 
 ALICE = address(0xA)
@@ -253,10 +253,10 @@ def test_arguments_are_checked(world: World) -> None:
     session = world.begin().session
     u64, u8 = vm.parse_type("u64"), vm.parse_type("u8")
     with pytest.raises(ExecutionFailure) as caught:
-        session.call_function(home, "flow", "gcd", [], [Slot(u64, 1)])
+        session.call_function(home, "flow", "gcd", [], [ArgumentSlot(u64, 1)])
     assert caught.value.status == "ArityMismatch"
     with pytest.raises(ExecutionFailure) as caught:
-        session.call_function(home, "flow", "gcd", [], [Slot(u64, 1), Slot(u8, 1)])
+        session.call_function(home, "flow", "gcd", [], [ArgumentSlot(u64, 1), ArgumentSlot(u8, 1)])
     assert (caught.value.status, caught.value.argument) == ("CommandArgumentError", 1)
     with pytest.raises(ExecutionFailure) as caught:
         session.call_function(home, "flow", "lcm", [], [])

@@ -14,7 +14,7 @@ from dtp.sui.bytecode import (
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
@@ -98,7 +98,7 @@ def serialized(nodes: int, variants: int, home: bytes) -> bytes:
     outer = maker.struct("B", *fields)
     vector = VectorType(outer)
     bcs = maker.module(STD, "bcs")
-    signature = [ReferenceType(TypeParameter(0), False)], [VectorType(Primitive.U8)], [Ability(0)]
+    signature = [ReferenceType(TypeParameterIndex(0), False)], [VectorType(Primitive.U8)], [Ability(0)]
     to_bytes = maker.instance(maker.handle("to_bytes", *signature, module=bcs), vector)
     made = [("VEC_PACK", (maker.signature(outer), 0)), ("ST_LOC", 0), ("IMM_BORROW_LOC", 0)]
     maker.function("probe", code(*made, ("CALL_GENERIC", to_bytes), "POP", "RET"), [], [], [vector])

@@ -12,7 +12,7 @@ from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI, system_packages
 from dtp.localnet.vm import PackageRejected
-from dtp.localnet.vm.verify import Refused, verify_move, verify_sui
+from dtp.localnet.vm.verify import ModuleRefused, verify_move, verify_sui
 from dtp.sui.bytecode import (
     OPERANDS,
     Ability,
@@ -21,7 +21,7 @@ from dtp.sui.bytecode import (
     FunctionDef,
     Instruction,
     Opcode,
-    Operand,
+    OperandKind,
     Visibility,
     deserialize,
 )
@@ -311,18 +311,18 @@ def mutate(module: CompiledModule, chance: random.Random) -> CompiledModule:
             at = pick(lambda i: i.op in _SWAPS)
             code[at] = Instruction(_SWAPS.get(code[at].op, code[at].op), code[at].arg)
         case 4:
-            at = pick(lambda i: OPERANDS[i.op] is Operand.LOCAL)
-            if OPERANDS[code[at].op] is Operand.LOCAL:
+            at = pick(lambda i: OPERANDS[i.op] is OperandKind.LOCAL)
+            if OPERANDS[code[at].op] is OperandKind.LOCAL:
                 count = len(module.parameter_types(function)) + len(module.signatures[function.body.locals])
                 code[at] = op(code[at].op, chance.randrange(count))
         case 5:
-            at = pick(lambda i: OPERANDS[i.op] is Operand.CODE_OFFSET)
-            if OPERANDS[code[at].op] is Operand.CODE_OFFSET:
+            at = pick(lambda i: OPERANDS[i.op] is OperandKind.CODE_OFFSET)
+            if OPERANDS[code[at].op] is OperandKind.CODE_OFFSET:
                 code[at] = op(code[at].op, chance.randrange(len(code)))
         case _:
             code.insert(at, chance.choice(_EXTRAS))
     code = [
-        op(i.op, min(int(i.arg), len(code) - 1)) if OPERANDS[i.op] is Operand.CODE_OFFSET else i  # type: ignore[arg-type]
+        op(i.op, min(int(i.arg), len(code) - 1)) if OPERANDS[i.op] is OperandKind.CODE_OFFSET else i  # type: ignore[arg-type]
         for i in code
     ]
     return with_code(module, module.function_name(function.handle), lambda _: code)
@@ -356,7 +356,7 @@ def test_mutants_are_judged_as_by_the_genuine_verifier(seed: int) -> None:
         refused = ""
         try:
             verify_move(mutant, {**others, (mutant.address, mutant.name): mutant})
-        except Refused as reason:
+        except ModuleRefused as reason:
             refused = f"{reason.item}: {reason}"
         answer = genuine.genuine_call(mutant.name, _PROBES[mutant.name], [], modules=(data,))
         theirs = answer.failure not in ("", "ABORTED", "VECTOR_OPERATION_ERROR", "ARITHMETIC_ERROR")

@@ -9,7 +9,7 @@ from module_maker import Maker, code
 from move_writer import write_module
 from vm_world import address
 
-from dtp.localnet.vm.verify import Refused, verify_move
+from dtp.localnet.vm.verify import ModuleRefused, verify_move
 from dtp.sui.bytecode import CompiledModule, Instruction, Primitive, ReferenceType
 
 HOME = address(0x77)
@@ -109,7 +109,7 @@ def verdict(made: CompiledModule) -> str:
     """Our verifier's reason, or nothing when it accepts. Whatever else is raised fails the test."""
     try:
         verify_move(made, {(HOME, "m"): made})
-    except Refused as refused:
+    except ModuleRefused as refused:
         return refused.reason
     return ""
 

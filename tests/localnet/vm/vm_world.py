@@ -11,13 +11,13 @@ from typing import Any
 from dtp.localnet.framework import STD, SUI, system_packages
 from dtp.localnet.vm import (
     VM,
-    Event,
+    ArgumentSlot,
+    EmittedEvent,
     GasMeter,
     ObjectRuntime,
     Owner,
     OwnerKind,
     Package,
-    Slot,
     StoredObject,
     TxData,
     Type,
@@ -55,7 +55,7 @@ class Outcome:
     """What a call gave."""
 
     values: list[Value]
-    events: list[Event]
+    events: list[EmittedEvent]
     created: list[bytes]
     meter: GasMeter
 
@@ -154,8 +154,8 @@ class World:
         return Outcome(values, events, created, transaction.meter)
 
     def apply(
-        self, runtime: ObjectRuntime, taken: dict[bytes, tuple[Slot, bool]]
-    ) -> tuple[list[bytes], list[Event]]:
+        self, runtime: ObjectRuntime, taken: dict[bytes, tuple[ArgumentSlot, bool]]
+    ) -> tuple[list[bytes], list[EmittedEvent]]:
         """Make what a transaction did last."""
         effects = runtime.collect_effects()
         for id, (slot, by_reference) in taken.items():
@@ -193,7 +193,7 @@ class Transaction:
         self.meter = meter
         self.runtime = ObjectRuntime(world, {id: held.owner for id, held in world.objects.items()})
         self.session = world.vm.open_session(self.runtime, tx, meter)
-        self.taken: dict[bytes, tuple[Slot, bool]] = {}
+        self.taken: dict[bytes, tuple[ArgumentSlot, bool]] = {}
 
     def call(
         self, target: str, *arguments: Any, package: bytes = SUI, types: tuple[str, ...] = ()
@@ -209,7 +209,7 @@ class Transaction:
         slots = [self._slot(p, a) for p, a in zip(wanted, arguments, strict=True)]
         return self.session.call_function(package, module, function, type_arguments, slots)
 
-    def _slot(self, parameter: Type, argument: Any) -> Slot:
+    def _slot(self, parameter: Type, argument: Any) -> ArgumentSlot:
         type = parameter.element if parameter.is_reference else parameter
         held = (
             self.world.objects.get(argument)
@@ -217,12 +217,12 @@ class Transaction:
             else None
         )
         if held is None:
-            return Slot(type, argument)
+            return ArgumentSlot(type, argument)
         known = self.taken.get(argument)
-        slot = known[0] if known else Slot(held.type, self.world.vm.copy_value(held.type, held.data))
+        slot = known[0] if known else ArgumentSlot(held.type, self.world.vm.copy_value(held.type, held.data))
         self.taken[argument] = (slot, parameter.is_reference)
         return slot
 
-    def commit(self) -> tuple[list[bytes], list[Event]]:
+    def commit(self) -> tuple[list[bytes], list[EmittedEvent]]:
         """Make it last; returns the ids of objects created and the events."""
         return self.world.apply(self.runtime, self.taken)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dtp.chain import channel, host, lock, packages, pass_, pipe
 from dtp.chain.node.commands import ObjectInput, Program
 from dtp.localnet.model import Executed
-from dtp.localnet.node import Node
+from dtp.localnet.node import LocalNode
 from dtp.sui.effects import ExecutionError, IdOperation, OutPackage
 from dtp.sui.objects import GAS_COIN_TYPE, Shared
 from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
@@ -68,7 +68,7 @@ class Played:
     """A node with the shipped packages and funded accounts; `do` is one transaction."""
 
     def __init__(
-        self, node: Node, accounts: tuple[str, ...], shipped: tuple[str, ...] = ("transport", "escrow")
+        self, node: LocalNode, accounts: tuple[str, ...], shipped: tuple[str, ...] = ("transport", "escrow")
     ) -> None:
         self.node = node
         self.accounts = accounts
@@ -191,7 +191,10 @@ class Played:
     def event(self, record: Any) -> Event:
         tag = record.type
         module = MODULES[tag.module]
-        value = SCHEMAS[tag.module].decode(getattr(module, tag.name), record.contents)
+        kind = {("lock", "Claimed"): "LockClaimed", ("pipe", "Frame"): "PipeFrame"}.get(
+            (tag.module, tag.name), tag.name
+        )
+        value = SCHEMAS[tag.module].decode(getattr(module, kind), record.contents)
         name = {("lock", "Claimed"): "LockClaimed", ("lock", "Refunded"): "LockRefunded"}.get(
             (tag.module, tag.name), tag.name
         )

@@ -27,7 +27,7 @@ from dtp.peers.dht.messages import (
 )
 from dtp.peers.dht.node import DhtNode, Ended
 from dtp.peers.dht.records import Mutable, Provider, Record, RecordKind
-from dtp.testing.dht import PORT, UNIX, Swarm, global_host
+from dtp.testing.dht import PORT, UNIX, DhtSwarm, global_host
 
 ALICE = Identity(bytes(range(32)), bytes(32))
 MALLORY = Identity(bytes(range(1, 33)), bytes(32))
@@ -283,7 +283,7 @@ class Liar:
     """A node whose answers are changed before they leave. `lie` returns what is sent instead; None for nothing."""
 
     def __init__(
-        self, swarm: Swarm, node: DhtNode, lie: Callable[[Answer, Question | None], Answer | None]
+        self, swarm: DhtSwarm, node: DhtNode, lie: Callable[[Answer, Question | None], Answer | None]
     ) -> None:
         self._swarm, self._node, self._lie = swarm, node, lie
         self._questions: dict[bytes, Question] = {}
@@ -320,9 +320,9 @@ class Liar:
 
 def swarm_with(
     honest: int, liars: int, lie: Callable[[Answer, Question | None], Answer | None], **options: object
-) -> tuple[Swarm, list[Endpoint]]:
+) -> tuple[DhtSwarm, list[Endpoint]]:
     """Return a swarm of both; the liars lie once all have met."""
-    swarm = Swarm(11, **options)  # type: ignore[arg-type]
+    swarm = DhtSwarm(11, **options)  # type: ignore[arg-type]
     swarm.add_node()
     swarm.add_nodes(honest + liars - 1)
     swarm.run_for(5)
@@ -332,7 +332,7 @@ def swarm_with(
     return swarm, places[:honest]
 
 
-def found_by_all(swarm: Swarm, honest: Iterable[Endpoint], record: Record) -> list[bytes | None]:
+def found_by_all(swarm: DhtSwarm, honest: Iterable[Endpoint], record: Record) -> list[bytes | None]:
     return [swarm.get_value(place, record) for place in honest]
 
 
@@ -452,13 +452,13 @@ def test_lies_about_distance_lead_to_nobody() -> None:
         assert {contact.id for contact in swarm.nodes[place].contacts} <= real
 
 
-def surrounded(*, all_lie: bool) -> tuple[Swarm, Endpoint, Record, Counter[Endpoint]]:
+def surrounded(*, all_lie: bool) -> tuple[DhtSwarm, Endpoint, Record, Counter[Endpoint]]:
     """Return a swarm, an honest node in it, a record that is there, and how often each liar was asked for it.
 
     Liars are those that the node knows nearest to the record, or all that it could ask. They tell of each other
     alone, and of no record.
     """
-    swarm = Swarm(11, limits=DhtLimits(k=4), host=global_host)
+    swarm = DhtSwarm(11, limits=DhtLimits(k=4), host=global_host)
     swarm.add_node()
     swarm.add_nodes(59)
     swarm.run_for(5)
@@ -594,7 +594,7 @@ def test_a_node_that_asks_for_proof_again_and_again_gets_one() -> None:
 
 
 def test_sybils_of_one_subnet_can_neither_fill_a_table_nor_surround_a_record() -> None:
-    swarm = Swarm(21, host=global_host, limits=DhtLimits(k=8, enough=5))
+    swarm = DhtSwarm(21, host=global_host, limits=DhtLimits(k=8, enough=5))
     swarm.add_node()
     swarm.add_nodes(29)
     honest = list(swarm.nodes)

@@ -11,11 +11,11 @@ from dtp.peers.dht.messages import Kind
 from dtp.peers.dht.node import DhtNode, ModeChanged
 from dtp.peers.dht.records import Mutable, Provider, Record, RecordKind
 from dtp.peers.record import PeerRecord
-from dtp.testing.dht import UNIX, Swarm, global_host
+from dtp.testing.dht import UNIX, DhtSwarm, global_host
 
 
-def grown(count: int, seed: int = 1, **options: object) -> Swarm:
-    swarm = Swarm(seed, **options)  # type: ignore[arg-type]
+def grown(count: int, seed: int = 1, **options: object) -> DhtSwarm:
+    swarm = DhtSwarm(seed, **options)  # type: ignore[arg-type]
     swarm.add_node()
     swarm.add_nodes(count - 1)
     swarm.run_for(2)
@@ -176,7 +176,7 @@ def test_a_client_asks_and_is_in_nobody_s_table() -> None:
     assert swarm.nodes[client].client
 
 
-def nat(swarm: Swarm, inside: str, *, by_port: bool) -> None:
+def nat(swarm: DhtSwarm, inside: str, *, by_port: bool) -> None:
     """Let in to `inside` only what comes from where it has sent to less than 30 s ago.
 
     RFC 4787: address-dependent filtering, or address- and port-dependent.
@@ -220,7 +220,7 @@ def test_a_node_behind_a_nat_becomes_a_client_and_serves_when_it_is_reached(by_p
 
 
 def test_a_node_without_anybody_tries_again() -> None:
-    swarm = Swarm(3)
+    swarm = DhtSwarm(3)
     alone = swarm.add_node(("127.0.0.99", 4000))
     swarm.run_for(90)
     assert len(swarm.nodes[alone].table) == 0
@@ -230,7 +230,7 @@ def test_a_node_without_anybody_tries_again() -> None:
 
 
 def test_what_is_kept_ready_alone_is_published_when_others_come() -> None:
-    swarm = Swarm(3)
+    swarm = DhtSwarm(3)
     alone = swarm.add_node()
     identity = swarm.nodes[alone].identity
     record = Record.from_value(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
@@ -243,7 +243,7 @@ def test_what_is_kept_ready_alone_is_published_when_others_come() -> None:
 
 def test_the_only_node_that_serves_tells_of_its_own_records() -> None:
     """One node that can be reached, and others behind NATs: nobody else can keep what it publishes."""
-    swarm = Swarm(3)
+    swarm = DhtSwarm(3)
     seed = swarm.add_node()
     identity = swarm.nodes[seed].identity
     record = Record.from_value(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
@@ -256,7 +256,7 @@ def test_the_only_node_that_serves_tells_of_its_own_records() -> None:
 
 
 def test_a_node_that_asks_as_somebody_else_does_not_tell_whose_records_it_publishes() -> None:
-    swarm = Swarm(3)
+    swarm = DhtSwarm(3)
     author = swarm.new_identity()
     made = DhtNode(swarm.new_identity(), now=swarm.now, unix=swarm.unix, random=Random(1), author=author)
     hidden = ("127.0.9.1", 4000)
@@ -270,7 +270,7 @@ def test_a_node_that_asks_as_somebody_else_does_not_tell_whose_records_it_publis
 
 
 def test_loss_is_made_up_for() -> None:
-    swarm = Swarm(5, loss=0.05, latency=lambda source, destination: 0.03)
+    swarm = DhtSwarm(5, loss=0.05, latency=lambda source, destination: 0.03)
     swarm.add_node()
     swarm.add_nodes(29, settle=3)
     places = list(swarm.nodes)

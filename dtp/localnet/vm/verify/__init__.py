@@ -1,6 +1,6 @@
 """The bytecode verifier: what a module must be before the machine may run it.
 
-`verify_move` has the rules of Move, in these passes; each raises `Refused` with a rule's name, an item and an
+`verify_move` has the rules of Move, in these passes; each raises `ModuleRefused` with a rule's name, an item and an
 instruction:
 
 1. `tables`: sizes within the protocol's limits, nothing twice, everything defined, constants, friends.
@@ -21,8 +21,8 @@ may call.
 The numbers are in `dtp.localnet.limits`. Sui's metering of the verifier itself is not modelled.
 """
 
-from dtp.localnet.vm.verify.common import Refused
+from dtp.localnet.vm.verify.common import ModuleRefused
 from dtp.localnet.vm.verify.internal import internal_parameters
 from dtp.localnet.vm.verify.module import verify_move, verify_sui
 
-__all__ = ["Refused", "internal_parameters", "verify_move", "verify_sui"]
+__all__ = ["ModuleRefused", "internal_parameters", "verify_move", "verify_sui"]

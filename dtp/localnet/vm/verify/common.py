@@ -12,16 +12,16 @@ from dtp.sui.bytecode import (
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
-__all__ = ["Refused", "abilities", "function_name", "subsumes"]
+__all__ = ["ModuleRefused", "abilities", "function_name", "subsumes"]
 
 _VALUE = COPY | DROP | STORE
 
 
-class Refused(Exception):
+class ModuleRefused(Exception):
     """A module breaks a rule. `sui` tells Sui's own rules from those of Move."""
 
     def __init__(
@@ -43,7 +43,7 @@ def abilities(module: CompiledModule, token: SignatureToken, constraints: Sequen
             return _VALUE
         case ReferenceType():
             return COPY | DROP
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             return int(constraints[index])
         case VectorType(element):
             return abilities(module, element, constraints) & _VALUE

@@ -7,14 +7,14 @@ from typing import TypeAlias
 
 from dtp.localnet.limits import MAX_DEPENDENCY_DEPTH
 from dtp.localnet.vm.types import abilities_text
-from dtp.localnet.vm.verify.common import Refused, subsumes
+from dtp.localnet.vm.verify.common import ModuleRefused, subsumes
 from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -32,7 +32,7 @@ def _short(id: ModuleId) -> str:
 def check(
     module: CompiledModule, others: Mapping[ModuleId, CompiledModule], missing_natives: Iterable[str]
 ) -> None:
-    """Raise `Refused` unless all handles of `module` match what `others` define.
+    """Raise `ModuleRefused` unless all handles of `module` match what `others` define.
 
     `others` holds every module of the package itself and of its dependencies; `missing_natives` the qualified names
     of native functions that this machine lacks.
@@ -40,7 +40,7 @@ def check(
     absent = frozenset(missing_natives)
     for id in module.dependencies:
         if id not in others:
-            raise Refused("missing_module", f"module {_short(id)} does not exist")
+            raise ModuleRefused("missing_module", f"module {_short(id)} does not exist")
     for at, datatype in enumerate(module.datatype_handles):
         if datatype.module != module.self_handle:
             _check_datatype(module, at, others[module.module_id(datatype.module)])
@@ -54,23 +54,23 @@ def _check_datatype(module: CompiledModule, at: int, owner: CompiledModule) -> N
     where = f"{_short((owner.address, owner.name))}::{name}"
     definition = owner.structs.get(name) or owner.enums.get(name)
     if definition is None:
-        raise Refused("missing_datatype", f"datatype {where} does not exist", item=name)
+        raise ModuleRefused("missing_datatype", f"datatype {where} does not exist", item=name)
     used, defined = module.datatype_handles[at], owner.datatype_handles[definition.handle]
     if used.abilities != defined.abilities:
-        raise Refused(
+        raise ModuleRefused(
             "datatype_mismatch",
             f"{where} has {abilities_text(defined.abilities)}, not {abilities_text(used.abilities)}",
             item=name,
         )
     if len(used.type_parameters) != len(defined.type_parameters):
-        raise Refused(
+        raise ModuleRefused(
             "datatype_mismatch", f"{where} takes {len(defined.type_parameters)} type parameters", item=name
         )
     for ours, theirs in zip(used.type_parameters, defined.type_parameters, strict=True):
         if not subsumes(int(ours.constraints), int(theirs.constraints)) or (
             ours.is_phantom and not theirs.is_phantom
         ):
-            raise Refused("datatype_mismatch", f"type parameters of {where} are different", item=name)
+            raise ModuleRefused("datatype_mismatch", f"type parameters of {where} are different", item=name)
 
 
 def _check_function(module: CompiledModule, at: int, owner: CompiledModule, absent: frozenset[str]) -> None:
@@ -78,24 +78,24 @@ def _check_function(module: CompiledModule, at: int, owner: CompiledModule, abse
     where = f"{_short((owner.address, owner.name))}::{name}"
     definition = owner.functions.get(name)
     if definition is None:
-        raise Refused("missing_function", f"function {where} does not exist", item=name)
+        raise ModuleRefused("missing_function", f"function {where} does not exist", item=name)
     if where in absent:
-        raise Refused("missing_function", f"native function {where} does not exist here", item=name)
+        raise ModuleRefused("missing_function", f"native function {where} does not exist here", item=name)
     if definition.visibility is Visibility.PRIVATE:
-        raise Refused("not_visible", f"function {where} is private", item=name)
+        raise ModuleRefused("not_visible", f"function {where} is private", item=name)
     if definition.visibility is Visibility.FRIEND and not _is_friend(module, owner):
-        raise Refused("not_visible", f"function {where} is for its own package only", item=name)
+        raise ModuleRefused("not_visible", f"function {where} is for its own package only", item=name)
     used, defined = module.function_handles[at], owner.function_handles[definition.handle]
     if len(used.type_parameters) != len(defined.type_parameters) or not all(
         subsumes(int(ours), int(theirs))
         for ours, theirs in zip(used.type_parameters, defined.type_parameters, strict=False)
     ):
-        raise Refused("function_mismatch", f"type parameters of {where} are different", item=name)
+        raise ModuleRefused("function_mismatch", f"type parameters of {where} are different", item=name)
     for ours, theirs in ((used.parameters, defined.parameters), (used.returns, defined.returns)):
         expected = [named(owner, t) for t in owner.signatures[theirs]]
         if [named(module, t) for t in module.signatures[ours]] != expected:
             text = ", ".join(owner.type_name(t) for t in owner.signatures[theirs])
-            raise Refused("function_mismatch", f"{where} has the types ({text})", item=name)
+            raise ModuleRefused("function_mismatch", f"{where} has the types ({text})", item=name)
 
 
 def _is_friend(module: CompiledModule, owner: CompiledModule) -> bool:
@@ -110,7 +110,7 @@ def named(module: CompiledModule, token: SignatureToken) -> Named:
     match token:
         case Primitive():
             return (token.value,)
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             return ("parameter", index)
         case VectorType(element):
             return ("vector", named(module, element))
@@ -142,7 +142,9 @@ def check_depth(own: Mapping[ModuleId, CompiledModule], all_: Mapping[ModuleId, 
                 waiting.pop()
                 longest[id] = 1 + max((longest[each] for each in others(id)), default=0)
                 if longest[id] > MAX_DEPENDENCY_DEPTH:
-                    raise Refused("max_dependency_depth_reached", f"{_short(id)} is above so many others")
+                    raise ModuleRefused(
+                        "max_dependency_depth_reached", f"{_short(id)} is above so many others"
+                    )
             else:
                 waiting += unknown
 
@@ -153,7 +155,7 @@ def check_cycles(modules: Mapping[ModuleId, CompiledModule]) -> None:
 
     def visit(id: ModuleId, path: tuple[ModuleId, ...]) -> None:
         if state.get(id) == 1:
-            raise Refused("cyclic_dependency", " -> ".join(_short(i) for i in (*path, id)))
+            raise ModuleRefused("cyclic_dependency", " -> ".join(_short(i) for i in (*path, id)))
         if state.get(id) == 2 or id not in modules:
             return
         state[id] = 1

@@ -6,7 +6,7 @@ from enum import IntFlag
 
 from dtp.localnet.vm.blocks import to_blocks
 from dtp.localnet.vm.types import DROP
-from dtp.localnet.vm.verify.common import Refused, abilities
+from dtp.localnet.vm.verify.common import ModuleRefused, abilities
 from dtp.sui.bytecode import CompiledModule, FunctionDef, Opcode
 
 __all__ = ["check"]
@@ -23,7 +23,7 @@ _READS = frozenset({Opcode.COPY_LOC, Opcode.MOVE_LOC, Opcode.MUT_BORROW_LOC, Opc
 
 
 def check(module: CompiledModule, function: FunctionDef) -> None:
-    """Raise `Refused` for a local that may be empty where it is read, or full where it is lost."""
+    """Raise `ModuleRefused` for a local that may be empty where it is read, or full where it is lost."""
     body = function.body
     assert body is not None
     handle = module.function_handles[function.handle]
@@ -45,13 +45,15 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
             if op in _READS:
                 local = int(argument)  # type: ignore[arg-type]
                 if state[local] != _State.FULL:
-                    raise Refused("empty_local", f"local {local} may hold nothing", item=name, offset=offset)
+                    raise ModuleRefused(
+                        "empty_local", f"local {local} may hold nothing", item=name, offset=offset
+                    )
                 if op is Opcode.MOVE_LOC:
                     state[local] = _State.EMPTY
             elif op is Opcode.ST_LOC:
                 local = int(argument)  # type: ignore[arg-type]
                 if state[local] & _State.FULL and not droppable[local]:
-                    raise Refused(
+                    raise ModuleRefused(
                         "missing_ability",
                         f"local {local} is overwritten but can't be dropped",
                         item=name,
@@ -61,7 +63,7 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
             elif op is Opcode.RET:
                 for local, left in enumerate(state):
                     if left & _State.FULL and not droppable[local]:
-                        raise Refused(
+                        raise ModuleRefused(
                             "missing_ability",
                             f"local {local} is left but can't be dropped",
                             item=name,

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
 from dtp.localnet.vm.blocks import Block, to_blocks
-from dtp.localnet.vm.verify.common import Refused
+from dtp.localnet.vm.verify.common import ModuleRefused
 from dtp.localnet.vm.verify.shapes import variant_of
 from dtp.sui.bytecode import CompiledModule, FunctionDef, Opcode, ReferenceType, SignatureToken
 
@@ -162,7 +162,7 @@ class _State:
 
 
 def check(module: CompiledModule, function: FunctionDef) -> None:
-    """Raise `Refused` for the first use of a reference that may dangle or alias."""
+    """Raise `ModuleRefused` for the first use of a reference that may dangle or alias."""
     body = function.body
     assert body is not None
     handle = module.function_handles[function.handle]
@@ -218,8 +218,8 @@ class _Analysis:
         self.stack: list[Slot] = []
         self.next = 0
 
-    def make_refusal(self, message: str) -> Refused:
-        return Refused("reference_safety", message, item=self.name, offset=self.at)
+    def make_refusal(self, message: str) -> ModuleRefused:
+        return ModuleRefused("reference_safety", message, item=self.name, offset=self.at)
 
     def run_block(self, state: _State, block: Block) -> None:
         """One block, from the state at its start to that at its end."""
@@ -230,7 +230,7 @@ class _Analysis:
             self.at = at
             self.steps += 1
             if self.steps > _MAX_STEPS or (at & 15 == 0 and self.graph.size > _MAX_EDGES):
-                raise Refused(
+                raise ModuleRefused(
                     "too_complex", "references are too entangled to verify", item=self.name, offset=at
                 )
             op, argument = self.body.code[at]

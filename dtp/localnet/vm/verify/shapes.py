@@ -12,7 +12,7 @@ from dtp.sui.bytecode import (
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
@@ -24,7 +24,7 @@ def substitute(token: SignatureToken, arguments: Signature) -> SignatureToken:
     if not arguments:
         return token
     match token:
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             return arguments[index]
         case VectorType(element):
             return VectorType(substitute(element, arguments))

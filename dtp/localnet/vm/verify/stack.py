@@ -11,7 +11,7 @@ from typing import Any
 from dtp.localnet.limits import MAX_PUSHES, MAX_STACK
 from dtp.localnet.vm.blocks import block_starts
 from dtp.localnet.vm.types import COPY, DROP, abilities_text
-from dtp.localnet.vm.verify.common import Refused, abilities, subsumes
+from dtp.localnet.vm.verify.common import ModuleRefused, abilities, subsumes
 from dtp.localnet.vm.verify.shapes import effect, struct_fields, substitute, variant_of
 from dtp.localnet.vm.verify.structure import check_arguments, check_token
 from dtp.sui.bytecode import (
@@ -56,7 +56,7 @@ _ORDERINGS = frozenset({Opcode.LT, Opcode.GT, Opcode.LE, Opcode.GE})
 
 
 def check(module: CompiledModule, function: FunctionDef) -> None:
-    """Raise `Refused` unless every instruction of the function finds what it needs."""
+    """Raise `ModuleRefused` unless every instruction of the function finds what it needs."""
     assert function.body is not None
     code = function.body.code
     name = module.function_name(function.handle)
@@ -70,7 +70,7 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
     for at, (op, argument) in enumerate(code):
         if at in starts:
             if checker.stack:
-                raise Refused(
+                raise ModuleRefused(
                     "unbalanced_stack", "values are left on the stack at a block's end", item=name, offset=at
                 )
             pushed = 0
@@ -84,7 +84,7 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
         if len(checker.stack) > MAX_STACK:
             raise checker.make_refusal("value_stack_overflow", f"over {MAX_STACK} values on the stack")
     if checker.stack:
-        raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name)
+        raise ModuleRefused("unbalanced_stack", "values are left on the stack at a block's end", item=name)
 
 
 class _Checker:
@@ -106,8 +106,8 @@ class _Checker:
 
     # ---------------------------------------------------------------------------------------------- helpers
 
-    def make_refusal(self, reason: str, message: str) -> Refused:
-        return Refused(reason, message, item=self.name, offset=self.at)
+    def make_refusal(self, reason: str, message: str) -> ModuleRefused:
+        return ModuleRefused(reason, message, item=self.name, offset=self.at)
 
     def pop_token(self) -> SignatureToken:
         if not self.stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dtp.localnet.vm.types import KEY, STORE, abilities_text
-from dtp.localnet.vm.verify.common import Refused, abilities, function_name, subsumes
+from dtp.localnet.vm.verify.common import ModuleRefused, abilities, function_name, subsumes
 from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
@@ -15,7 +15,7 @@ from dtp.sui.bytecode import (
     ReferenceType,
     Signature,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
@@ -23,11 +23,11 @@ __all__ = ["check"]
 
 
 def check(module: CompiledModule, is_framework: bool) -> None:
-    """Raise `Refused` for the first declaration that breaks a rule."""
+    """Raise `ModuleRefused` for the first declaration that breaks a rule."""
     for definition in module.struct_defs:
         name = module.datatype_name(definition.handle)
         if definition.fields is None:
-            raise Refused("native_struct", "native structs don't exist in Sui", item=name)
+            raise ModuleRefused("native_struct", "native structs don't exist in Sui", item=name)
         _check_datatype(module, name, definition.handle, definition.fields)
     for enum in module.enum_defs:
         name = module.datatype_name(enum.handle)
@@ -37,13 +37,13 @@ def check(module: CompiledModule, is_framework: bool) -> None:
     for function in module.function_defs:
         name = function_name(module, function)
         if function.is_native and not is_framework:
-            raise Refused("native_function", "only the framework has native functions", item=name)
+            raise ModuleRefused("native_function", "only the framework has native functions", item=name)
         _check_function_signatures(module, function.handle, name)
     for handle in range(len(module.function_handles)):
         _check_function_signatures(module, handle, module.function_name(handle))
     _check_instantiation_loops(module)
     if module.metadata:
-        raise Refused("metadata", "a published module has no metadata table")
+        raise ModuleRefused("metadata", "a published module has no metadata table")
 
 
 def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tuple[Field, ...]) -> None:
@@ -57,14 +57,14 @@ def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tupl
         check_token(module, field.type, constraints, name, references=False)
         has = abilities(module, field.type, everything)
         if not subsumes(has, needed):
-            raise Refused(
+            raise ModuleRefused(
                 "field_abilities",
                 f"field {field_name} has {abilities_text(has)}, its type needs {abilities_text(needed)}",
                 item=name,
             )
         for index in _real_parameters(module, field.type):
             if entry.type_parameters[index].is_phantom:
-                raise Refused(
+                raise ModuleRefused(
                     "phantom", f"field {field_name} uses the phantom type parameter {index}", item=name
                 )
 
@@ -72,7 +72,7 @@ def _check_datatype(module: CompiledModule, name: str, handle: int, fields: tupl
 def _real_parameters(module: CompiledModule, token: SignatureToken) -> Iterator[int]:
     """Type parameters that stand in places that are not phantom."""
     match token:
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             yield index
         case VectorType(inner) | ReferenceType(inner):
             yield from _real_parameters(module, inner)
@@ -100,7 +100,7 @@ def check_token(
     while work:
         head = work.pop()
         if isinstance(head, ReferenceType):
-            raise Refused("reference", "a reference inside a type or a field", item=item, offset=offset)
+            raise ModuleRefused("reference", "a reference inside a type or a field", item=item, offset=offset)
         if isinstance(head, VectorType):
             work.append(head.element)
         elif isinstance(head, DatatypeType):
@@ -125,7 +125,7 @@ def check_arguments(
 ) -> None:
     """Type arguments have the abilities that parameters ask for."""
     if len(arguments) != len(needed):
-        raise Refused(
+        raise ModuleRefused(
             "type_arity",
             f"{len(arguments)} type arguments for {len(needed)} parameters",
             item=item,
@@ -133,10 +133,10 @@ def check_arguments(
         )
     for argument, need in zip(arguments, needed, strict=True):
         if isinstance(argument, ReferenceType):
-            raise Refused("reference", "a reference as a type argument", item=item, offset=offset)
+            raise ModuleRefused("reference", "a reference as a type argument", item=item, offset=offset)
         has = abilities(module, argument, constraints)
         if not subsumes(has, need):
-            raise Refused(
+            raise ModuleRefused(
                 "constraint",
                 f"type argument {module.type_name(argument)} has {abilities_text(has)}, needs {abilities_text(need)}",
                 item=item,
@@ -168,7 +168,7 @@ def _walk_owned(
     module: CompiledModule, handle: int, owned: dict[int, set[int]], done: set[int], path: list[int]
 ) -> None:
     if handle in path:
-        raise Refused("recursive_type", "a datatype holds itself", item=module.datatype_name(handle))
+        raise ModuleRefused("recursive_type", "a datatype holds itself", item=module.datatype_name(handle))
     if handle in done or handle not in owned:
         return
     for inner in owned[handle]:
@@ -204,12 +204,12 @@ def _check_instantiation_loops(module: CompiledModule) -> None:
                 continue
             for position, token in enumerate(module.signatures[entry.type_arguments]):
                 for index in _all_parameters(token):
-                    grows = not isinstance(token, TypeParameter)
+                    grows = not isinstance(token, TypeParameterIndex)
                     edges.setdefault((definition.handle, index), set()).add(((entry.target, position), grows))
     for source, targets in edges.items():
         for target, grows in targets:
             if grows and _reaches(edges, target, source):
-                raise Refused(
+                raise ModuleRefused(
                     "instantiation_loop",
                     "calls itself with ever larger type arguments",
                     item=module.function_name(source[0]),
@@ -235,7 +235,7 @@ def _reaches(
 
 def _all_parameters(token: SignatureToken) -> Iterator[int]:
     match token:
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             yield index
         case VectorType(inner) | ReferenceType(inner):
             yield from _all_parameters(inner)

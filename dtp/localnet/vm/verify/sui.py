@@ -7,7 +7,7 @@ from typing import Any
 
 from dtp.localnet.vm.blocks import to_blocks
 from dtp.localnet.vm.types import DROP, KEY
-from dtp.localnet.vm.verify.common import Refused, abilities, function_name
+from dtp.localnet.vm.verify.common import ModuleRefused, abilities, function_name
 from dtp.localnet.vm.verify.internal import internal_parameters
 from dtp.localnet.vm.verify.shapes import effect
 from dtp.sui.bytecode import (
@@ -19,7 +19,7 @@ from dtp.sui.bytecode import (
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
     Visibility,
 )
@@ -40,7 +40,7 @@ _FRESH = frozenset(
 
 
 def check(module: CompiledModule) -> None:
-    """Raise `Refused` for the first rule that is broken."""
+    """Raise `ModuleRefused` for the first rule that is broken."""
     _check_objects(module)
     witness = _check_witness(module)
     for function in module.function_defs:
@@ -71,12 +71,12 @@ def _check_objects(module: CompiledModule) -> None:
         name = module.datatype_name(struct.handle)
         fields = struct.fields or ()
         if not fields or module.identifiers[fields[0].name] != "id":
-            raise Refused("object_id", "an object's first field is `id`", item=name, sui=True)
+            raise ModuleRefused("object_id", "an object's first field is `id`", item=name, sui=True)
         if _name(module, fields[0].type) != (_SUI, "object", "UID"):
-            raise Refused("object_id", "an object's `id` is a sui::object::UID", item=name, sui=True)
+            raise ModuleRefused("object_id", "an object's `id` is a sui::object::UID", item=name, sui=True)
     for enum in module.enum_defs:
         if module.datatype_handles[enum.handle].abilities & KEY:
-            raise Refused(
+            raise ModuleRefused(
                 "object_id", "an enum is no object", item=module.datatype_name(enum.handle), sui=True
             )
 
@@ -126,7 +126,7 @@ def _walk_fresh(
             taken = stack[len(stack) - pops :]
             del stack[len(stack) - pops :]
             if op in (Opcode.PACK, Opcode.PACK_GENERIC) and _is_object(module, op, argument) and not taken[0]:
-                raise Refused(
+                raise ModuleRefused(
                     "object_id",
                     "an object is made without a new UID of its own",
                     item=name,
@@ -171,7 +171,9 @@ def _check_calls(module: CompiledModule, function: FunctionDef, name: str) -> No
         else:
             continue
         if called[2] == "init":
-            raise Refused("init_called", "`init` is called by a function", item=name, offset=at, sui=True)
+            raise ModuleRefused(
+                "init_called", "`init` is called by a function", item=name, offset=at, sui=True
+            )
 
 
 def _check_private_generic(
@@ -189,7 +191,7 @@ def _check_private_generic(
             not isinstance(token, DatatypeType)
             or module.datatype_handles[token.handle].module != module.self_handle
         ):
-            raise Refused(
+            raise ModuleRefused(
                 "private_generic",
                 f"{called[1]}::{called[2]} of {module.type_name(token)}: only the module that declares the type may "
                 "call it",
@@ -213,7 +215,7 @@ def _check_witness(module: CompiledModule) -> int | None:
             continue
         handle = module.datatype_handles[struct.handle]
         if handle.abilities != DROP or handle.type_parameters:
-            raise Refused(
+            raise ModuleRefused(
                 "witness",
                 "a one-time witness has the ability drop only and no type parameters",
                 item=name,
@@ -222,7 +224,7 @@ def _check_witness(module: CompiledModule) -> int | None:
         for function in module.function_defs:
             for offset, (op, argument) in enumerate(function.body.code if function.body else ()):
                 if op is Opcode.PACK and argument == at:
-                    raise Refused(
+                    raise ModuleRefused(
                         "witness",
                         f"the one-time witness {name} is made by hand",
                         item=function_name(module, function),
@@ -242,8 +244,8 @@ def _is_context(module: CompiledModule, token: SignatureToken) -> bool:
 
 
 def _check_init(module: CompiledModule, function: FunctionDef, witness: int | None) -> None:
-    def refuse(message: str) -> Refused:
-        return Refused("init", message, item="init", sui=True)
+    def refuse(message: str) -> ModuleRefused:
+        return ModuleRefused("init", message, item="init", sui=True)
 
     handle = module.function_handles[function.handle]
     parameters = module.signatures[handle.parameters]
@@ -271,14 +273,16 @@ def _check_entry(module: CompiledModule, function: FunctionDef, name: str) -> No
     for token in parameters:
         by_value_or_mutable = token.target if isinstance(token, ReferenceType) and token.mutable else token
         if _name(module, by_value_or_mutable) in _READ_ONLY:
-            raise Refused("entry", "an entry function takes Clock and Random by & only", item=name, sui=True)
+            raise ModuleRefused(
+                "entry", "an entry function takes Clock and Random by & only", item=name, sui=True
+            )
         if not _may_be_argument(module, token, constraints):
-            raise Refused(
+            raise ModuleRefused(
                 "entry", f"an entry function can't take {module.type_name(token)}", item=name, sui=True
             )
     for token in module.signatures[handle.returns]:
         if isinstance(token, ReferenceType) or not abilities(module, token, constraints) & DROP:
-            raise Refused(
+            raise ModuleRefused(
                 "entry", f"an entry function can't return {module.type_name(token)}", item=name, sui=True
             )
 
@@ -289,7 +293,7 @@ def _may_be_argument(module: CompiledModule, token: SignatureToken, constraints:
     target = token.target if isinstance(token, ReferenceType) else token
     if isinstance(target, VectorType) and not isinstance(token, ReferenceType):
         target = target.element
-    if isinstance(target, DatatypeType | TypeParameter) and abilities(module, target, constraints) & KEY:
+    if isinstance(target, DatatypeType | TypeParameterIndex) and abilities(module, target, constraints) & KEY:
         return True
     return _name(module, target) == (_SUI, "transfer", "Receiving")
 
@@ -304,7 +308,7 @@ def _is_pure(module: CompiledModule, token: SignatureToken, constraints: Sequenc
             return True
         case VectorType(element):
             return _is_pure(module, element, constraints)
-        case TypeParameter(index):
+        case TypeParameterIndex(index):
             return not constraints[index] & KEY
         case DatatypeType(_, arguments):
             name = _name(module, token)

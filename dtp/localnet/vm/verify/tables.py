@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dtp.localnet import limits
-from dtp.localnet.vm.verify.common import Refused
+from dtp.localnet.vm.verify.common import ModuleRefused
 from dtp.sui.bytecode import (
     CompiledModule,
     DatatypeType,
     Primitive,
     ReferenceType,
     SignatureToken,
-    TypeParameter,
+    TypeParameterIndex,
     VectorType,
 )
 
@@ -25,7 +25,7 @@ _HEAVY = 4
 
 
 def check(module: CompiledModule) -> None:
-    """Raise `Refused` for the first table that breaks a rule."""
+    """Raise `ModuleRefused` for the first table that breaks a rule."""
     _check_sizes(module)
     _check_types(module)
     _check_duplicates(module)
@@ -39,7 +39,7 @@ def check(module: CompiledModule) -> None:
 
 def _at_most(reason: str, what: str, count: int, most: int, item: str = "") -> None:
     if count > most:
-        raise Refused(reason, f"{count} {what}, {most} at most", item=item)
+        raise ModuleRefused(reason, f"{count} {what}, {most} at most", item=item)
 
 
 def _check_sizes(module: CompiledModule) -> None:
@@ -75,7 +75,7 @@ def type_weight(token: SignatureToken) -> int:
     weight, work = 0, [token]
     while work:
         head = work.pop()
-        weight += _HEAVY if isinstance(head, DatatypeType | TypeParameter) else 1
+        weight += _HEAVY if isinstance(head, DatatypeType | TypeParameterIndex) else 1
         match head:
             case VectorType(inner) | ReferenceType(inner):
                 work.append(inner)
@@ -103,7 +103,7 @@ def _check_types(module: CompiledModule) -> None:
     for signature in module.signatures:
         for token in signature:
             if _holds_reference(token.target if isinstance(token, ReferenceType) else token):
-                raise Refused("reference", "a reference inside a type")
+                raise ModuleRefused("reference", "a reference inside a type")
 
 
 def _holds_reference(token: SignatureToken) -> bool:
@@ -123,7 +123,7 @@ def _holds_reference(token: SignatureToken) -> bool:
 
 def _unique(what: str, entries: Sequence[object], item: str = "") -> None:
     if len(set(entries)) != len(entries):
-        raise Refused("duplicate", f"two {what} are the same", item=item)
+        raise ModuleRefused("duplicate", f"two {what} are the same", item=item)
 
 
 def _check_duplicates(module: CompiledModule) -> None:
@@ -151,7 +151,7 @@ def _check_duplicates(module: CompiledModule) -> None:
     for struct in m.struct_defs:
         name = m.datatype_name(struct.handle)
         if struct.fields is not None and not struct.fields:
-            raise Refused("zero_sized_struct", "a struct has at least one field", item=name)
+            raise ModuleRefused("zero_sized_struct", "a struct has at least one field", item=name)
         _unique(f"fields of {name}", [f.name for f in struct.fields or ()], name)
     for enum in m.enum_defs:
         name = m.datatype_name(enum.handle)
@@ -166,18 +166,18 @@ def _check_definitions(module: CompiledModule) -> None:
     datatypes = {s.handle for s in module.struct_defs} | {e.handle for e in module.enum_defs}
     for at in functions:
         if module.function_handles[at].module != module.self_handle:
-            raise Refused("foreign_definition", f"{module.function_name(at)} belongs to another module")
+            raise ModuleRefused("foreign_definition", f"{module.function_name(at)} belongs to another module")
     for at in datatypes:
         if module.datatype_handles[at].module != module.self_handle:
-            raise Refused("foreign_definition", f"{module.datatype_name(at)} belongs to another module")
+            raise ModuleRefused("foreign_definition", f"{module.datatype_name(at)} belongs to another module")
     for at, function in enumerate(module.function_handles):
         if function.module == module.self_handle and at not in functions:
             name = module.function_name(at)
-            raise Refused("missing_function", f"{name} is not defined", item=name)
+            raise ModuleRefused("missing_function", f"{name} is not defined", item=name)
     for at, datatype in enumerate(module.datatype_handles):
         if datatype.module == module.self_handle and at not in datatypes:
             name = module.datatype_name(at)
-            raise Refused("missing_datatype", f"{name} is not defined", item=name)
+            raise ModuleRefused("missing_datatype", f"{name} is not defined", item=name)
 
 
 # -------------------------------------------------------------------------------------- constants, friends
@@ -190,7 +190,7 @@ def _check_constants(module: CompiledModule) -> None:
             element = element.element
         if not isinstance(element, Primitive) or element is Primitive.SIGNER:
             name = module.type_name(constant.type)
-            raise Refused(
+            raise ModuleRefused(
                 "invalid_constant_type", f"constant {at} is of type {name}, which no constant can be"
             )
 
@@ -198,6 +198,8 @@ def _check_constants(module: CompiledModule) -> None:
 def _check_friends(module: CompiledModule) -> None:
     for friend in module.friend_decls:
         if friend == module.module_handles[module.self_handle]:
-            raise Refused("invalid_friend_decl_with_self", "a module is no friend of itself")
+            raise ModuleRefused("invalid_friend_decl_with_self", "a module is no friend of itself")
         if module.addresses[friend.address] != module.address:
-            raise Refused("foreign_friend", f"friend {module.identifiers[friend.name]} is in another package")
+            raise ModuleRefused(
+                "foreign_friend", f"friend {module.identifiers[friend.name]} is in another package"
+            )
