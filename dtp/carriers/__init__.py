@@ -66,7 +66,7 @@ def _lookup(url: str) -> CarrierKind:
 
 
 def patience(scheme: str) -> float:
-    """`CarrierKind.patience` of a scheme, in seconds; 0 for one that isn't in the table."""
+    """Return `CarrierKind.patience` of a scheme, in seconds; 0 for one that isn't in the table."""
     kind = CARRIERS.get(scheme)
     return kind.patience if kind is not None else 0.0
 

@@ -28,17 +28,17 @@ class Receiver(Protocol):
         loop."""
 
     def carrier_received(self, size: int) -> None:
-        """`size` bytes (> 0) were written to the front of the buffer given last."""
+        """Called when `size` bytes (> 0) were written to the front of the buffer given last."""
 
     def carrier_packet(self, data: bytes) -> None:
-        """A packet has come over the lossy path, whole: what the other side gave to `write_packet`, or anybody's who
-        can send packets there. Not while nobody has started."""
+        """Called when a packet has come over the lossy path, whole: what the other side gave to `write_packet`, or
+        anybody's who can send packets there. Not while nobody has started."""
 
     def carrier_writable(self) -> None:
         """After `write` gave False: more may be written now. Once for any number of such writes."""
 
     def carrier_lost(self, error: CarrierError | None) -> None:
-        """The carrier has ended, by `error` or (None) by an orderly end from the other side. Called exactly
+        """Called when the carrier has ended, by `error` or (None) by an orderly end from the other side: exactly
         once, last of all, and also after `close` or `abort` by this side (then with None)."""
 
 
@@ -149,7 +149,7 @@ class CarrierListener(ABC):
         return []
 
     def keep_place(self) -> None:  # noqa: B027 - most have nothing to clear away
-        """From now on `close` clears nothing away: another process listens there with copies of `sockets`."""
+        """Let `close` clear nothing away from now on: another process listens there with copies of `sockets`."""
 
 
 Dial = Callable[[str], Awaitable[Carrier]]

@@ -327,12 +327,12 @@ class MemoryCarrier(Carrier):
         return self._receiver.carrier_buffer()
 
     def data_arrived(self, size: int) -> None:
-        """`size` bytes are in the buffer."""
+        """Called when `size` bytes are in the buffer."""
         if self._receiver is not None and not self._closing:
             self._receiver.carrier_received(size)
 
     def packet_arrived(self, data: bytes) -> None:
-        """A packet has come over the lossy path."""
+        """Called when a packet has come over the lossy path."""
         if self._receiver is not None and not self._closing and not self._ended:
             self._receiver.carrier_packet(data)
 
@@ -342,7 +342,7 @@ class MemoryCarrier(Carrier):
             self._receiver.carrier_writable()
 
     def end_arrived(self, error: CarrierError | None) -> None:
-        """The other side has ended; then so does this one, and says so, as a socket's owner would."""
+        """Called when the other side has ended: end, too, and say so, as a socket's owner would."""
         if self._ended:
             return
         if not self._closing:
@@ -365,7 +365,7 @@ class MemoryCarrier(Carrier):
             receiver.carrier_lost(self._lost)
 
     def _let_go(self) -> None:
-        """It is over: nothing comes any more, and nothing of it is called."""
+        """Forget everything: nothing comes any more, and nothing is called."""
         self._ended = True
         self._in.close_receiver()
         self._in.receiver = self._out.sender = self._packets = None

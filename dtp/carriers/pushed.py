@@ -119,7 +119,7 @@ class PushedCarrier(Carrier):
 
     @abstractmethod
     def _note_taken(self, size: int) -> None:
-        """So much of what came was handed on or dropped: as much may come."""
+        """Note that so much of what came was handed on or dropped: as much may come."""
 
     @abstractmethod
     def _let_go(self, *, aborted: bool) -> None:

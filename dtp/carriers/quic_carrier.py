@@ -51,7 +51,7 @@ class PacketSender(Protocol):
         """Send them; what the system doesn't take is lost."""
 
     def forget_carrier(self, carrier: QuicCarrier) -> None:
-        """It is over: nothing of it comes here any more."""
+        """Forget a carrier that is over: nothing of it comes here any more."""
 
 
 class QuicCarrier(PushedCarrier):
@@ -338,7 +338,7 @@ class _Incoming(ReceiveBuffer):
 
 
 def _nothing(carrier: QuicCarrier) -> None:
-    """Nobody asked to be called."""
+    """Do nothing: nobody asked to be called."""
 
 
 _HANDLERS: dict[type, Any] = {

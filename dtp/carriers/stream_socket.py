@@ -230,8 +230,7 @@ class StreamSocketCarrier(Carrier):
         return self._state is CarrierState.OPEN
 
     def _write_failed(self, error: OSError) -> None:
-        """The other side takes nothing more, but its last words may still be waiting here: read them
-        first."""
+        """Read the last words of another side that takes nothing more: they may still be waiting here."""
         self._write_error = error
         self._pending.clear()
         self._watcher.remove_writer(self._fd)

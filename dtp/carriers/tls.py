@@ -68,7 +68,7 @@ class TlsSocketCarrier(StreamSocketCarrier):
         self._recv_into, self._send = self._tls_recv_into, self._tls_send
 
     def detach(self) -> None:
-        """The keys stay here."""
+        """Do nothing: the keys stay here."""
 
     def _stop_watching(self) -> None:
         super()._stop_watching()

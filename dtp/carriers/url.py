@@ -104,7 +104,7 @@ def _split(url: str) -> SplitResult:
 
 
 def format_host(host: str, port: int) -> str:
-    """`host:port` as URLs write it: IPv6 addresses in brackets, the `%` of a scope escaped."""
+    """Return `host:port` as URLs write it: IPv6 addresses in brackets, the `%` of a scope escaped."""
     if ":" in host:
         return f"[{host.replace('%', '%25')}]:{port}"
     return f"{host}:{port}"

@@ -212,7 +212,7 @@ class WebSocketListener(CarrierListener):
             hand_over(task.result(), self._accept)
 
     async def _upgrade_socket(self, sock: socket.socket) -> WebSocketCarrier:
-        """From a connection to a carrier."""
+        """Make a carrier of a connection."""
         set_options(sock)
         address = sock.getpeername()
         scheme = "ws" if self._context is None else "wss"

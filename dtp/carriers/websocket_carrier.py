@@ -183,7 +183,7 @@ class WebSocketCarrier(Carrier):
             self._feed_protocol(bytes(_read_buffer()[:size]))
 
     def carrier_packet(self, data: bytes) -> None:
-        """A WebSocket has no lossy path, whatever is below it."""
+        """Ignore a packet: a WebSocket has no lossy path, whatever is below it."""
 
     def carrier_writable(self) -> None:
         self._below_full = False

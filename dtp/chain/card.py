@@ -383,7 +383,7 @@ def _call(
 
 
 def new_contents(program: Program, contents: CardContents) -> Argument:
-    """What an account says of itself, for `update`."""
+    """Return what an account says of itself, for `update`."""
     (made,) = _call(
         program,
         Function.NEW_CONTENTS,
@@ -399,7 +399,8 @@ def new_contents(program: Program, contents: CardContents) -> Argument:
 
 
 def new(program: Program, directory: ObjectLike, key: bytes, recovery: bytes) -> Argument:
-    """The card of an account that begins with these keys, which says nothing yet; to be shared with `share`."""
+    """Return the card of an account that begins with these keys, which says nothing yet; to be shared with
+    `share`."""
     (made,) = _call(
         program,
         Function.NEW,
@@ -424,7 +425,7 @@ def publish(
     contents: CardContents,
     signature: bytes,
 ) -> None:
-    """The first card of an account that begins with `keys` (its key, its recovery key), whole.
+    """Publish the first card of an account that begins with `keys` (its key, its recovery key), whole.
 
     It is made, rotated as it was off the chain, said and shared. The signature is over a `Statement` of sequence 1.
     """

@@ -262,17 +262,17 @@ SCHEMA: Final = Schema(
 
 
 def voucher_bytes(voucher: Voucher) -> bytes:
-    """What a lane's key signs for this voucher: 89 bytes, or 122 with a hash lock."""
+    """Return what a lane's key signs for this voucher: 89 bytes, or 122 with a hash lock."""
     return SCHEMA.encode(voucher)
 
 
 def agreement_bytes(agreement: Agreement) -> bytes:
-    """What an account's key signs for a close by agreement."""
+    """Return what an account's key signs for a close by agreement."""
     return SCHEMA.encode(agreement)
 
 
 def price_of(terms: Terms, requests: int, bytes: int) -> int:
-    """The most that a voucher for these cumulative counts may say, as the chain computes it."""
+    """Return the most that a voucher for these cumulative counts may say, as the chain computes it."""
     return (requests * terms.price_request * _MIB + bytes * terms.price_mib) // _MIB
 
 
@@ -296,7 +296,7 @@ def open(
     *,
     coin: str = SUI_COIN,
 ) -> Argument:
-    """A new channel with a deposit (a coin), to be shared with `share`.
+    """Return a new channel with a deposit (a coin), to be shared with `share`.
 
     `revision` is that of the terms agreed to, `key` the first lane's Ed25519 public key.
     """
@@ -327,7 +327,7 @@ def open_with_pass(
     *,
     coin: str = SUI_COIN,
 ) -> Argument:
-    """A new channel under a pass, without a deposit, to be shared with `share`."""
+    """Return a new channel under a pass, without a deposit, to be shared with `share`."""
     (made,) = _call(
         program,
         Function.OPEN_WITH_PASS,
@@ -392,7 +392,7 @@ def migrate(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> N
 
 
 def new_voucher(program: Program, voucher: Voucher) -> Argument:
-    """A voucher as a value for `claim`."""
+    """Return a voucher as a value for `claim`."""
     (made,) = program.call(
         PACKAGE,
         Module.CHANNEL,

@@ -278,7 +278,8 @@ class MoveAborted(TransactionFailed):
 
 
 def was_signed(fault: BaseException) -> bool:
-    """Whether a fault of a transaction came behind its signature: that nothing happened is then a node's word."""
+    """Return whether a fault of a transaction came behind its signature: that nothing happened is then a node's
+    word."""
     match fault:
         case OutcomeUnknown():
             return True

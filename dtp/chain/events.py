@@ -56,7 +56,7 @@ class Cursor:
         return (self.checkpoint, self.transaction_index, self.event_index)
 
     def to_text(self) -> str:
-        """One line of JSON, for `from_text`."""
+        """Return one line of JSON, for `from_text`."""
         record = [*self.place, base64.b64encode(self.position).decode()]
         return json.dumps(record)
 
@@ -81,14 +81,15 @@ class Followed:
 
 
 def event_types(chain: ChainClient, schema: Schema, *classes: type[Any]) -> tuple[str, ...]:
-    """The filter for events of a module of ours, or of some of its structs only. Raises `PackageNotPublished`."""
+    """Return the filter for events of a module of ours, or of some of its structs only. Raises
+    `PackageNotPublished`."""
     if classes:
         return tuple(chain.type_of(schema, cls) for cls in classes)
     return (f"{chain.deployments.original_id(schema.package)}::{schema.module}",)
 
 
 def fits(event_type: str, wanted: str) -> bool:
-    """Whether an event's type is what the filter names: `0xpackage`, `0xpackage::module`, or a type."""
+    """Return whether an event's type is what the filter names: `0xpackage`, `0xpackage::module`, or a type."""
     parts = wanted.split("::")
     if len(parts) < 3:
         return event_type.startswith(wanted + "::")
@@ -96,7 +97,7 @@ def fits(event_type: str, wanted: str) -> bool:
 
 
 def canonical_filter(wanted: str) -> str:
-    """A filter with its addresses written out. Raises `SuiNameError`."""
+    """Return a filter with its addresses written out. Raises `SuiNameError`."""
     parts = wanted.split("::")
     if len(parts) >= 3:
         return canonical_type(wanted)
@@ -112,7 +113,7 @@ class CursorFile:
         self.path = path
 
     def load(self) -> Cursor | None:
-        """The cursor, None if there is no file yet. Raises `ConfigError`."""
+        """Return the cursor, None if there is no file yet. Raises `ConfigError`."""
         try:
             return Cursor.from_text(self.path.read_text(encoding="ascii"))
         except FileNotFoundError:
@@ -136,10 +137,10 @@ class EventSource(Protocol):
         """Fix where to begin."""
 
     def __aiter__(self) -> AsyncIterator[Followed]:
-        """The events, for ever."""
+        """Yield the events, for ever."""
 
     def past_events(self) -> AsyncIterator[Followed]:
-        """The events there are now."""
+        """Yield the events there are now."""
 
 
 class EventFollower:
@@ -179,7 +180,7 @@ class EventFollower:
         return self.cursor
 
     async def __aiter__(self) -> AsyncIterator[Followed]:
-        """The events."""
+        """Yield the events."""
         await self.begin()
         endpoints = self._chain.endpoints
         while True:
@@ -209,7 +210,7 @@ class EventFollower:
             await endpoints.sleep(endpoints.retry.pause(min(self._failures, 16)))
 
     async def past_events(self) -> AsyncIterator[Followed]:
-        """The events there are now, from the cursor on, and then an end.
+        """Yield the events there are now, from the cursor on, and then an end.
 
         A question that a node breaks is asked again, here or of the next endpoint, behind what was given. Raises what
         iterating raises, `NodeUnavailable` after as many failures without any progress as the client makes attempts.

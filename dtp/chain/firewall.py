@@ -132,14 +132,16 @@ class Gcra:
     tat: int = 0
 
     def consume(self, rate: Rate, now_ns: int, units: int = 1) -> Gcra | None:
-        """The state after `units` more at `now_ns`; None when that is over the rate. Interval 0 is no limit."""
+        """Return the state after `units` more at `now_ns`; None when that is over the rate. Interval 0 is no
+        limit."""
         if rate.interval_ns == 0:
             return self
         after = max(self.tat, now_ns) + rate.interval_ns * units
         return Gcra(after) if after <= now_ns + rate.interval_ns * rate.burst else None
 
     def wait_ns(self, rate: Rate, now_ns: int, units: int = 1) -> int | None:
-        """How long until `take` of so many succeeds, 0 for now, None for never (more than the burst)."""
+        """Return the nanoseconds until `consume` of so many succeeds: 0 for now, None for never (more than the
+        burst)."""
         if rate.interval_ns == 0:
             return 0
         if units > rate.burst:
@@ -161,7 +163,7 @@ class HolderOfPass:
     account: PassAccount
 
     def is_good(self, now_ms: int, epoch: int) -> bool:
-        """Whether it opens channels now."""
+        """Return whether it opens channels now."""
         return self.account.is_good(self.period_ms, now_ms, epoch)
 
 
@@ -200,7 +202,7 @@ class FirewallDecision:
 
 
 def decide(rules: Rules, service: str, account: str, now: float) -> FirewallDecision:
-    """Whether `account` (a canonical Sui address) may use `service` at local Unix time `now`.
+    """Return whether `account` (a canonical Sui address) may use `service` at local Unix time `now`.
 
     The same as `transport::host::admit` decides on chain, in its order: service, open, denied, mode. Whatever isn't
     said to be open is closed. Freshness of endpoints isn't looked at: whoever asks has reached one.
@@ -294,7 +296,7 @@ class _Reading:
     clock: Callable[[], float]
 
     async def read(self, before: _Kept | None) -> _Kept:
-        """The rules now; what didn't change since `before` isn't read again."""
+        """Return the rules now; what didn't change since `before` isn't read again."""
         known = before.rules.state if before is not None else None
         state = await read_host(
             self.chain, self.host_id, beacon=known.host.beacon if known else "", clock=self.clock
@@ -340,7 +342,7 @@ async def read_rules(
     max_entries: int = MAX_ENTRIES,
     clock: Callable[[], float] = time.time,
 ) -> Rules:
-    """The rules of a host as the chain has them now; `plans` are those whose passes let in.
+    """Return the rules of a host as the chain has them now; `plans` are those whose passes let in.
 
     Raises `ListTooLong`, `ForeignPlan`, and what `dtp.chain.resolver.read_host` raises.
     """
@@ -414,7 +416,8 @@ class Firewall:
         return self._kept.rules
 
     async def decide(self, account: Id, service: str, *, counts: bool = True) -> FirewallDecision:
-        """Whether an account may use a service now; `counts` as a request. Never asks the chain for one account."""
+        """Return whether an account may use a service now; `counts` as a request. Never asks the chain for one
+        account."""
         rules = await self._current_rules()
         name = canonical_id(account)
         if rules is None:
@@ -425,7 +428,7 @@ class Firewall:
         return decision
 
     async def admit(self, request: AdmissionRequest) -> None:
-        """For `listen(admit=...)`: raise `Refuse` for those who may not come in."""
+        """Raise `Refuse` for those who may not come in: what `listen(admit=...)` takes."""
         account = request.peer.sui_address
         decision = await self.decide(account, request.service, counts=not request.again)
         if decision.refusal is not None:
@@ -456,7 +459,8 @@ class Firewall:
         return self._clock() - self._kept.rules.state.read if self._kept is not None else float("inf")
 
     async def _current_rules(self) -> Rules | None:
-        """The rules that decide now; starts a reading when they are old, and waits for it only when they are void."""
+        """Return the rules that decide now. Start a reading when they are old, and wait for it only when they are
+        void."""
         longest = self._max_age + self._grace
         if not 0 <= self._rules_age() <= self._max_age:
             # A clock that was set back must not keep us waiting for a time that is far away now.

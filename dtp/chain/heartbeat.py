@@ -53,7 +53,7 @@ IsAlive = Callable[[Endpoint, str], Awaitable[bool]]
 
 
 async def _alone() -> None:
-    """Nobody else matters."""
+    """Do nothing, for an endpoint that watches no others."""
 
 
 async def suspect(chain: ChainClient, beacon: str, operator: str, doubted: Endpoint) -> bool:
@@ -142,8 +142,8 @@ class Heartbeats:
         self.started = self.lost = False
 
     async def start(self, hint: bytes, *, weight: int | None = None, role: int | None = None) -> None:
-        """The first heartbeat, of an endpoint with this hint. Weight and role that are None stay as they are; a new
-        one has 1 and is active. Raises `ChainError`."""
+        """Send the first heartbeat, of an endpoint with this hint. Weight and role that are None stay as they are; a
+        new one has 1 and is active. Raises `ChainError`."""
         beacon = await self._chain.read(host.SCHEMA, Beacon, self._beacon)
         known = next((each for each in beacon.endpoints if each.key == self._key), None)
         usual = (1, host.Role.ACTIVE) if known is None else (known.weight, known.role)
@@ -212,12 +212,12 @@ class Heartbeats:
         self._task.retire()
 
     async def read_endpoint(self) -> Endpoint | None:
-        """The endpoint as the beacon has it now. Raises `ChainError`."""
+        """Return the endpoint as the beacon has it now. Raises `ChainError`."""
         beacon = await self._chain.read(host.SCHEMA, Beacon, self._beacon)
         return next((each for each in beacon.endpoints if each.key == self._key), None)
 
     async def withdraw(self) -> None:
-        """Nobody is to be sent here any more. Raises `ChainError`."""
+        """Take the endpoint off the beacon's traffic: nobody is to be sent here any more. Raises `ChainError`."""
         # Another process may have taken it over a moment ago: its endpoint stays.
         known = await self.read_endpoint()
         if not self.lost and known is not None and known.generation == self.generation:
@@ -230,5 +230,5 @@ class Heartbeats:
         self.gas += (await self._chain.execute(program)).gas.net
 
     async def stop(self) -> None:
-        """No further heartbeat. Idempotent."""
+        """Send no further heartbeat. Idempotent."""
         await self._task.stop()

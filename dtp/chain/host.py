@@ -191,7 +191,7 @@ class Endpoint:
         return self.hint.partition(b"#")[0].decode(errors="replace")
 
     def is_fresh(self, ttl_ms: int, now_ms: int) -> bool:
-        """Whether it sent a heartbeat within `ttl_ms`, as the chain counts it."""
+        """Return whether it sent a heartbeat within `ttl_ms`, as the chain counts it."""
         return self.seen_ms > 0 and now_ms <= self.seen_ms + ttl_ms
 
 
@@ -207,7 +207,7 @@ class Beacon:
     endpoints: tuple[Endpoint, ...]
 
     def live_endpoints(self, now_ms: int) -> tuple[Endpoint, ...]:
-        """The endpoints that are alive."""
+        """Return the endpoints that are alive."""
         return tuple(each for each in self.endpoints if each.is_fresh(self.ttl_ms, now_ms))
 
 
@@ -338,7 +338,7 @@ def _call(
 
 
 def new(program: Program, ttl_ms: int = HEARTBEAT_MS) -> tuple[Argument, Argument, Argument]:
-    """A new host, its beacon and the owner's cap, to be shared and kept in the same program (see `create`)."""
+    """Return a new host, its beacon and the owner's cap, to be shared and kept in the same program (see `create`)."""
     host, beacon, cap = _call(program, Function.NEW, program.pure("u64", ttl_ms), results=3)
     return host, beacon, cap
 
@@ -356,7 +356,8 @@ def create(
     operator: Id | None = None,
     rights: int = Rights.ALL,
 ) -> None:
-    """A new host, shared, its cap kept by `owner`; with an operator's cap for `operator`, if one is named."""
+    """Make a host and share it, with its cap for `owner`, and with an operator's cap for `operator`, if one is
+    named."""
     host, beacon, cap = new(program, ttl_ms)
     if operator is not None:
         program.transfer([new_operator(program, host, cap, rights)], operator)
@@ -403,7 +404,7 @@ def new_terms(program: Program, terms: Terms) -> Argument:
 
 
 def new_rate_limit(program: Program, limit: RateLimit) -> Argument:
-    """A rate limit as a value for `add_service` and `set_limits`."""
+    """Return a rate limit as a value for `add_service` and `set_limits`."""
     numbers = (limit.requests.interval_ns, limit.requests.burst, limit.bytes.interval_ns, limit.bytes.burst)
     arguments = (program.pure("u64", each) for each in numbers)
     (made,) = _call(program, Function.NEW_RATE_LIMIT, *arguments, results=1)
@@ -497,7 +498,7 @@ def remove_service(program: Program, host: ObjectLike, cap: ObjectLike, service:
 
 
 def new_operator(program: Program, host: ObjectLike, cap: ObjectLike, rights: int = Rights.ALL) -> Argument:
-    """A cap for a hot key, to be transferred to it."""
+    """Return a cap for a hot key, to be transferred to it."""
     (made,) = _call(
         program,
         Function.NEW_OPERATOR,
@@ -637,7 +638,7 @@ def suspect(program: Program, beacon: ObjectLike, cap: ObjectLike, doubted: Endp
 
 
 def listed_addresses(fields: Sequence[Any]) -> tuple[str, ...]:
-    """The addresses out of the dynamic fields of an allow-list or deny-list."""
+    """Return the addresses out of the dynamic fields of an allow-list or deny-list."""
     from dtp.sui.names import format_address
 
     return tuple(sorted(format_address(each.name) for each in fields))

@@ -26,13 +26,13 @@ _MAX_FILE = 1 << 20
 
 
 def sui_config_dir() -> Path:
-    """Where the Sui command line keeps its settings: `$SUI_CONFIG_DIR`, else `~/.sui/sui_config`."""
+    """Return where the Sui command line keeps its settings: `$SUI_CONFIG_DIR`, else `~/.sui/sui_config`."""
     named = os.environ.get("SUI_CONFIG_DIR")
     return Path(named).expanduser() if named else Path.home() / ".sui" / "sui_config"
 
 
 def load_key(path: str | os.PathLike[str], passphrase: Passphrase | None = None) -> KeySigner:
-    """The account of an identity file or of a PKCS#8 file of another scheme.
+    """Return the account of an identity file or of a PKCS#8 file of another scheme.
 
     Raises `KeystoreError`, `OpenToOthers` where others may read it, and for identity files what `Identity.load`
     raises.
@@ -68,7 +68,8 @@ def save_key(signer: KeySigner, path: str | os.PathLike[str], passphrase: str | 
 
 
 def address_in(path: str | os.PathLike[str]) -> str:
-    """The account of a file that `save_key` or `dtp keygen` wrote, without its passphrase; empty if not said."""
+    """Return the account of a file that `save_key` or `dtp keygen` wrote, without its passphrase; empty if not
+    said."""
     text = _read_private(Path(path))
     peer = re.search(rb"^# (dtp1[0-9a-z]+)\s*$", text, re.MULTILINE)
     if peer is not None:
@@ -78,7 +79,7 @@ def address_in(path: str | os.PathLike[str]) -> str:
 
 
 def load_sui_keystore(folder: str | os.PathLike[str] | None = None) -> dict[str, KeySigner]:
-    """All accounts of the Sui command line, by address. Raises `KeystoreError`; no message quotes a key."""
+    """Return all accounts of the Sui command line, by address. Raises `KeystoreError`; no message quotes a key."""
     path = Path(folder or sui_config_dir()) / "sui.keystore"
     data = _read_private(path)
     try:
@@ -94,7 +95,7 @@ def load_sui_keystore(folder: str | os.PathLike[str] | None = None) -> dict[str,
 
 
 def sui_signer(address: Id | None = None, folder: str | os.PathLike[str] | None = None) -> KeySigner:
-    """An account of the Sui command line: that of `address`, or the active one. Raises `KeystoreError`."""
+    """Return an account of the Sui command line: that of `address`, or the active one. Raises `KeystoreError`."""
     found = load_sui_keystore(folder)
     wanted = canonical_id(address) if address else _active_address(Path(folder or sui_config_dir()))
     if wanted not in found:
@@ -127,7 +128,7 @@ _ED25519_OID: Final = bytes.fromhex("06032b6570")
 
 
 def _is_ed25519(data: bytes) -> bool:
-    """Whether the first block of a PEM file is an unencrypted Ed25519 key."""
+    """Return whether the first block of a PEM file is an unencrypted Ed25519 key."""
     match = re.search(rb"-----BEGIN PRIVATE KEY-----(.*?)-----END", data, re.DOTALL)
     try:
         return match is not None and _ED25519_OID in base64.b64decode(match[1])

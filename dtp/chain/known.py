@@ -18,7 +18,7 @@ SCHEMAS: Final[tuple[Schema, ...]] = (
 
 
 def find_class(deployments: Deployments, type: str) -> tuple[Schema, Any] | None:
-    """The module and dataclass of a type of ours, None for one of others."""
+    """Return the module and dataclass of a type of ours, None for one of others."""
     try:
         tag = parse_type(type)
     except SuiNameError:
@@ -35,7 +35,7 @@ def find_class(deployments: Deployments, type: str) -> tuple[Schema, Any] | None
 
 
 def decode_known(deployments: Deployments, type: str, contents: bytes) -> Any | None:
-    """An object or event of ours as its dataclass; None for those of others, or of another release."""
+    """Return an object or event of ours as its dataclass; None for those of others, or of another release."""
     found = find_class(deployments, type)
     if found is None:
         return None

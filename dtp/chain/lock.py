@@ -111,7 +111,7 @@ SCHEMA: Final = Schema(
 
 
 def release_bytes(release: Release) -> bytes:
-    """What the key of a key lock signs to name the recipient."""
+    """Return what the key of a key lock signs to name the recipient."""
     return SCHEMA.encode(release)
 
 

@@ -29,24 +29,24 @@ Id: TypeAlias = str | bytes
 
 
 def canonical_id(value: Id) -> str:
-    """The canonical text of an id or address given as text or as 32 bytes. Raises `SuiNameError`."""
+    """Return the canonical text of an id or address given as text or as 32 bytes. Raises `SuiNameError`."""
     if isinstance(value, bytes) and len(value) == _ID_BYTES:
         return format_address(value)
     return format_address(parse_address(value if isinstance(value, str) else repr(value)))
 
 
 def id_bytes(value: Id) -> bytes:
-    """The 32 bytes of an id or address. Raises `SuiNameError`."""
+    """Return the 32 bytes of an id or address. Raises `SuiNameError`."""
     return parse_address(canonical_id(value))
 
 
 def canonical_type(text: str) -> str:
-    """The canonical text of a type. Raises `SuiNameError`."""
+    """Return the canonical text of a type. Raises `SuiNameError`."""
     return str(parse_type(text))
 
 
 def is_type(object_type: str, wanted: str) -> bool:
-    """Whether `object_type` is `wanted`, or an instance of it when `wanted` names no type arguments."""
+    """Return whether `object_type` is `wanted`, or an instance of it when `wanted` names no type arguments."""
     return object_type == wanted or ("<" not in wanted and object_type.startswith(wanted + "<"))
 
 

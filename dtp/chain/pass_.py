@@ -64,11 +64,11 @@ class PassAccount:
     revoked: bool
 
     def end_of_last_period(self, period_ms: int) -> int:
-        """The end of the last period: ms, or the first epoch that the pass isn't good for."""
+        """Return the end of the last period: ms, or the first epoch that the pass isn't good for."""
         return self.start + self.periods * (period_ms or 1)
 
     def is_good(self, period_ms: int, now_ms: int, epoch: int) -> bool:
-        """Whether the pass opens channels now."""
+        """Return whether the pass opens channels now."""
         return not self.revoked and (now_ms if period_ms else epoch) < self.end_of_last_period(period_ms)
 
 
@@ -184,7 +184,7 @@ def new_plan(
     quota_bytes: int = 0,
     coin: str = SUI_COIN,
 ) -> Argument:
-    """A plan for a service, to be shared with `share`. `cap` is the host's."""
+    """Return a plan for a service, to be shared with `share`. `cap` is the host's."""
     numbers = (price, period_ms, quota_requests, quota_bytes)
     (made,) = _call(
         program,
@@ -369,8 +369,8 @@ def destroy(program: Program, plan: ObjectLike, pass_: ObjectLike, *, coin: str 
 
 
 def valid_until(program: Program, plan: ObjectLike, pass_: Id, *, coin: str = SUI_COIN) -> Argument:
-    """The end of a pass's last period, a number for the commands that follow; fails where the plan knows no such
-    pass."""
+    """Return the end of a pass's last period, a number for the commands that follow; fails where the plan knows no
+    such pass."""
     wanted = program.pure("0x2::object::ID", pass_)
     (end,) = _call(program, Function.VALID_UNTIL, coin, program.use(plan, mutable=False), wanted, results=1)
     return end

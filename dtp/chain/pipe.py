@@ -51,7 +51,7 @@ class Direction(IntEnum):
 
 
 def is_credited(terms: Terms, direction: Direction) -> bool:
-    """Whether frames of this direction are credited to their sender, by the terms of their channel."""
+    """Return whether frames of this direction are credited to their sender, by the terms of their channel."""
     bearer = Bearer.CLIENT if direction == Direction.TO_CLIENT else Bearer.SERVER
     return terms.credit > 0 and terms.bearer == bearer
 
@@ -147,7 +147,7 @@ def _call(
 
 
 def _chunks(program: Program, data: bytes) -> Argument:
-    """`vector<vector<u8>>` of the data: one argument where it fits, else a vector of several."""
+    """Return the data as `vector<vector<u8>>`: one argument where it fits, else a vector of several."""
     if len(data) > MAX_FRAME_BYTES:
         raise ProgramError(f"a frame of {len(data):,} bytes; at most {MAX_FRAME_BYTES:,} fit")
     parts = [data[at : at + _CHUNK_BYTES] for at in range(0, len(data), _CHUNK_BYTES)]
@@ -157,7 +157,7 @@ def _chunks(program: Program, data: bytes) -> Argument:
 
 
 def open(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> Argument:
-    """A new pipe of the sender, for `keep`. The direction is the sender's: client or server."""
+    """Return a new pipe of the sender, for `keep`. The direction is the sender's: client or server."""
     (made,) = _call(program, Function.OPEN, coin, program.use(channel), results=1)
     return made
 
@@ -201,7 +201,7 @@ def ack(program: Program, channel: ObjectLike, index: int, sequence: int, *, coi
 def collect_credit(
     program: Program, pipe: ObjectLike, channel: ObjectLike, *, coin: str = SUI_COIN
 ) -> Argument:
-    """Where the client bears transport cost: the server's credits for its pipe; gives the coin."""
+    """Take the server's credits for its pipe, where the client bears transport cost, and return the coin."""
     (money,) = _call(
         program,
         Function.COLLECT_CREDIT,
@@ -215,7 +215,7 @@ def collect_credit(
 
 
 def charge_credit(program: Program, pipe: ObjectLike, channel: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """Where the server bears transport cost: note the client's credits for its pipe."""
+    """Note the client's credits for its pipe, where the server bears transport cost."""
     _call(program, Function.CHARGE_CREDIT, coin, program.use(pipe), program.use(channel), program.clock())
 
 

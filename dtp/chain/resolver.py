@@ -125,7 +125,7 @@ class RouteError(LocalError):
 
 
 def service_number(name: str) -> int:
-    """The number that a service of this name has on chain.
+    """Return the number that a service of this name has on chain.
 
     `""` is 0; a decimal number below 2^16 without leading zeros is itself; any other name is a number from
     `FIRST_NAMED` on: SHA-256 of a domain and the name, its first 8 bytes (big-endian) modulo what is left. Two names
@@ -157,13 +157,14 @@ def usual_name(number: int, others: Iterable[str] = ()) -> str:
 
 
 def _shown(number: int) -> str:
-    """A service's number, with the name where it is one that `dtp serve` gives by itself."""
+    """Return a service's number, with the name where it is one that `dtp serve` gives by itself."""
     known = usual_name(number)
     return known if known == str(number) else f"{known} ({number})"
 
 
 def _spellings(name: str) -> Iterable[str]:
-    """The name, then what stands before its last "/" and so on: `files/a/b` may be a path in service `files`."""
+    """Yield the name, then what stands before its last "/" and so on: `files/a/b` may be a path in service
+    `files`."""
     while True:
         yield name
         name, slash, _ = name.rpartition("/")
@@ -172,7 +173,7 @@ def _spellings(name: str) -> Iterable[str]:
 
 
 def live_endpoints(beacon: Beacon, now_ms: int) -> tuple[Endpoint, ...]:
-    """The endpoints that take traffic at the chain's time `now_ms`.
+    """Return the endpoints that take traffic at the chain's time `now_ms`.
 
     Those of role active that are fresh; only without any, the standby ones. Of several at the same place (one
     machine under an old and a new key) only the one of the highest generation. Those of weight 0 take traffic only
@@ -188,12 +189,12 @@ def live_endpoints(beacon: Beacon, now_ms: int) -> tuple[Endpoint, ...]:
 
 
 def share(endpoint: Endpoint) -> int:
-    """How much of the traffic an endpoint gets, in proportion: its weight less its load, at least 1."""
+    """Return how much of the traffic an endpoint gets, in proportion: its weight less its load, at least 1."""
     return max(1, endpoint.weight * _WEIGHT_SCALE * (_MAX_LOAD - endpoint.load) // _MAX_LOAD)
 
 
 def direct_url(endpoint: Endpoint) -> str:
-    """The carrier URL that an endpoint's hint names, "" when it names none that is dialled.
+    """Return the carrier URL that an endpoint's hint names, "" when it names none that is dialled.
 
     A hint is text of whoever enrolled the endpoint. Only carriers that leave the machine are taken, and none with
     options: those can name files here and proxies. What stands behind a "#" isn't for dialling (see
@@ -241,7 +242,7 @@ class HostState:
     version: int = 0
 
     def now_ms(self, now: float) -> int:
-        """The chain's time at local Unix time `now`: the chain's at reading and what has passed here since."""
+        """Return the chain's time at local Unix time `now`: the chain's at reading and what has passed here since."""
         return self.chain_ms + max(0, round((now - self.read) * 1000))
 
     def find_service(self, name: str) -> tuple[int, Service]:
@@ -260,7 +261,7 @@ class HostState:
         )
 
     def open_service(self, name: str) -> tuple[int, Service]:
-        """The same for a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
+        """Return the same for a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
         number, found = self.find_service(name)
         if not found.open:
             raise ServiceClosed(
@@ -269,7 +270,7 @@ class HostState:
         return number, found
 
     def live_endpoints(self, now: float) -> tuple[Endpoint, ...]:
-        """The endpoints that take traffic at local Unix time `now`. Raises `HostOffline` without any."""
+        """Return the endpoints that take traffic at local Unix time `now`. Raises `HostOffline` without any."""
         found = live_endpoints(self.beacon, self.now_ms(now))
         if not found:
             seen = max((each.seen_ms for each in self.beacon.endpoints), default=0)
@@ -282,7 +283,7 @@ class HostState:
         return found
 
     def places_of(self, number: int, via: str, now: float) -> list[EndpointPlace]:
-        """Where to reach service `number`, by a `via` of `VIA`. Raises `HostOffline`, `PlaceUnknown`."""
+        """Return where to reach service `number`, by a `via` of `VIA`. Raises `HostOffline`, `PlaceUnknown`."""
         found = []
         for each in self.live_endpoints(now):
             until = self.read + (each.seen_ms + self.beacon.ttl_ms - self.chain_ms) / 1000
@@ -340,7 +341,7 @@ class HostDirectory:
         self._fetching: dict[str, asyncio.Task[HostState]] = {}
 
     async def find(self, host_object: Id) -> HostState:
-        """The host, out of memory or as the chain has it now.
+        """Return the host, out of memory or as the chain has it now.
 
         Raises `ObjectMissing`, `WrongObjectType`, `PackageNotPublished`, and what reading raises.
         """
@@ -368,7 +369,7 @@ class HostDirectory:
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
     ) -> list[EndpointPlace]:
-        """Where `service` of the host is reached now, and nothing for a host that isn't there.
+        """Return where `service` of the host is reached now, and nothing for a host that isn't there.
 
         Raises `RouteError` for a `via` that isn't in `VIA`, `HostUnusable`, and what reading raises.
         """
@@ -462,7 +463,7 @@ class HostDirectory:
 async def read_host(
     chain: ChainClient, host_object: Id, *, beacon: str = "", clock: Callable[[], float] = time.time
 ) -> HostState:
-    """A host as the chain has it now. `beacon`, where known from before, saves a round trip.
+    """Read a host as the chain has it now. `beacon`, where known from before, saves a round trip.
 
     Raises `ObjectMissing`, `WrongObjectType`, `PackageNotPublished`, and what reading raises.
     """
@@ -489,7 +490,8 @@ class _Environment:
     """The directory that `dtp.net` asks when nobody gave another: the network of the environment, or a named one."""
 
     def for_network(self, network: str) -> HostDirectory:
-        """The directory of a network for the running loop. It opens a connection for each fetch and closes it."""
+        """Return the directory of a network for the running loop. It opens a connection for each fetch and
+        closes it."""
         if network and network not in NETWORKS:
             raise RouteError(
                 f"network={network!r}: an address names {', '.join(NETWORKS)}; a node by URL is the user's choice "
@@ -515,5 +517,5 @@ _ENVIRONMENT: Final = _Environment()
 
 
 def default_directory() -> _Environment:
-    """What `dtp://0x...` means without more: hosts on the network that `$DTP_NETWORK` or `?network=` names."""
+    """Return what `dtp://0x...` means without more: hosts on the network that `$DTP_NETWORK` or `?network=` names."""
     return _ENVIRONMENT

@@ -283,7 +283,7 @@ def new_funded(
     prices: Sequence[int] = (0, 0, 0),
     coin: str = SUI_COIN,
 ) -> tuple[Argument, Argument]:
-    """A funded show, to be shared with `share`, and the producer's cap. `key` (Ed25519) signs the segments.
+    """Return a funded show, to be shared with `share`, and the producer's cap. `key` (Ed25519) signs the segments.
 
     `prices` are the least for a tip, a request and a question. Sums are in the coin's smallest unit.
     """
@@ -314,7 +314,7 @@ def new_ticketed(
     prices: Sequence[int] = (0, 0, 0),
     coin: str = SUI_COIN,
 ) -> tuple[Argument, Argument]:
-    """A ticketed show of `slots` slots, to be shared with `share`, and the producer's cap."""
+    """Return a ticketed show of `slots` slots, to be shared with `share`, and the producer's cap."""
     show, cap = _call(
         program,
         Function.NEW_TICKETED,

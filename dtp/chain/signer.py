@@ -50,11 +50,11 @@ class Signer(Protocol):
         """The account."""
 
     async def sign_transaction(self, transaction: bytes) -> bytes:
-        """The serialized signature of a transaction's BCS. Raises `SignerError`."""
+        """Return the serialized signature of a transaction's BCS. Raises `SignerError`."""
 
 
 def address_of(scheme: Scheme, public_key: bytes) -> str:
-    """The Sui address of a public key."""
+    """Return the Sui address of a public key."""
     return format_address(blake2b(bytes((scheme,)) + public_key, digest_size=32).digest())
 
 
@@ -62,7 +62,7 @@ class KeySigner:
     """A key in memory. `repr` shows no secret."""
 
     def __init__(self, scheme: Scheme, secret: bytes) -> None:
-        """From the 32 secret bytes. Raises `SignerError` when they are no key."""
+        """Take the 32 secret bytes. Raises `SignerError` when they are no key."""
         if len(secret) != _SECRET_BYTES:
             raise SignerError(f"a secret key has {_SECRET_BYTES} bytes, not {len(secret)}")
         self.scheme = Scheme(scheme)
@@ -74,7 +74,7 @@ class KeySigner:
 
     @classmethod
     def generate(cls, scheme: Scheme = Scheme.ED25519) -> KeySigner:
-        """A new key from the system's randomness."""
+        """Return a new key from the system's randomness."""
         import os
 
         while True:
@@ -85,12 +85,13 @@ class KeySigner:
 
     @classmethod
     def from_identity(cls, identity: Identity) -> KeySigner:
-        """The account of an identity: the same key."""
+        """Return the account of an identity: the same key."""
         return cls(Scheme.ED25519, identity.seed)
 
     @classmethod
     def from_text(cls, text: str) -> KeySigner:
-        """From a key as wallets export it (`suiprivkey1...`, SIP-15). Raises `SignerError`; no message quotes it."""
+        """Return the account of a key as wallets export it (`suiprivkey1...`, SIP-15). Raises `SignerError`; no
+        message quotes it."""
         try:
             prefix, data = bech32.decode(text.strip(), variant="bech32")
         except bech32.Bech32Error as fault:
@@ -101,7 +102,8 @@ class KeySigner:
 
     @classmethod
     def from_flagged(cls, data: bytes) -> KeySigner:
-        """From a flag byte and the secret, as the Sui CLI's keystore has it. Raises `SignerError`."""
+        """Return the account of a flag byte and the secret, as the Sui CLI's keystore has it. Raises
+        `SignerError`."""
         if len(data) != 1 + _SECRET_BYTES or data[0] not in tuple(Scheme):
             raise SignerError("a key in Sui's form is a flag (0, 1 or 2) and 32 bytes")
         return cls(Scheme(data[0]), data[1:])
@@ -117,11 +119,11 @@ class KeySigner:
         return bytes((self.scheme,)) + self._secret
 
     async def sign_transaction(self, transaction: bytes) -> bytes:
-        """The serialized signature of a transaction's BCS."""
+        """Return the serialized signature of a transaction's BCS."""
         return self._serialized(signing_hash(transaction))
 
     def sign_statement(self, statement: bytes) -> bytes:
-        """The plain Ed25519 signature, 64 bytes, of one of dtp's statements: an agreed close, a release.
+        """Return the plain Ed25519 signature, 64 bytes, of one of dtp's statements: an agreed close, a release.
 
         Raises `SignerError` for bytes that don't begin with a dtp domain, so that no transaction can be passed off as
         one, and for keys of another scheme, which Move doesn't check there.

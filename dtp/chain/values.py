@@ -55,7 +55,7 @@ class TableRef:
 
 
 def mapped(inner: Codec[Any], to_wire: Callable[[Any], Any], from_wire: Callable[[Any], Any]) -> Codec[Any]:
-    """`inner` with the values turned into other values on both ways."""
+    """Return `inner` with the values turned into other values on both ways."""
 
     def write(value: Any, out: bytearray) -> None:
         inner.write(to_wire(value), out)
@@ -135,7 +135,7 @@ def _codec(tag: TypeTag, lookup: Lookup) -> Codec[Any]:
 
 @lru_cache(maxsize=512)
 def codec(move_type: str) -> Codec[Any]:
-    """The codec of a type made of primitives and the framework's types. Raises `ProgramError`."""
+    """Return the codec of a type made of primitives and the framework's types. Raises `ProgramError`."""
     try:
         return _codec(parse_type(move_type), lambda tag: None)
     except SuiNameError as fault:
@@ -196,11 +196,11 @@ class Schema:
         return None
 
     def path_of(self, cls: type[Any]) -> str:
-        """`module::Struct`."""
+        """Return `module::Struct`."""
         return f"{self.module}::{self._names[cls]}"
 
     def decode(self, cls: type[T], contents: bytes) -> T:
-        """The dataclass that the BCS is. Raises `MalformedObject`."""
+        """Return the dataclass that the BCS is. Raises `MalformedObject`."""
         try:
             value: T = self._codecs[self._names[cls]].decode(contents)
         except (BcsError, SuiNameError) as fault:
@@ -219,7 +219,7 @@ class Schema:
             ) from fault
 
     def classes(self) -> Mapping[type[Any], str]:
-        """The dataclasses, with the names of their structs."""
+        """Return the dataclasses, with the names of their structs."""
         return self._names
 
 

@@ -69,7 +69,7 @@ def _units(text: str, coin: str) -> int:
 
 
 def _number(digits: str) -> int:
-    """The number, or one that is too large: Python reads no number of thousands of digits."""
+    """Return the number, or one that is too large: Python reads no number of thousands of digits."""
     stripped = digits.strip().lstrip("0")
     return int(stripped or "0") if len(stripped) <= len(str(_MOST)) else _MOST + 1
 
@@ -87,7 +87,7 @@ def _mist(text: str) -> int:
 
 
 def money(units: int, coin: str) -> str:
-    """A sum of a coin (its smallest unit) with its unit: "0.5 SUI", "5,000 of 0x2::usdc::USDC"."""
+    """Return a sum of a coin (its smallest unit) with its unit: "0.5 SUI", "5,000 of 0x2::usdc::USDC"."""
     return format_amount(units) if canonical_type(coin) == SUI_COIN else f"{units:,} of {coin}"
 
 

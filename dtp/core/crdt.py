@@ -99,7 +99,7 @@ class GraphCore:
     # ---- authors ------------------------------------------------------------------------------------------------
 
     def author_number(self, public_key: bytes) -> int:
-        """The number of an author in this handle, given one if need be."""
+        """Return the number of an author in this handle, given one if need be."""
         if len(public_key) != AUTHOR_SIZE:
             raise LocalError(f"an author's key has {AUTHOR_SIZE} bytes, not {len(public_key)}")
         number = int(lib.dtp_graph_author(self._graph, public_key))
@@ -118,7 +118,7 @@ class GraphCore:
             raise LocalError(f"there is no author {number}, or {len(name)} bytes are too many for a name")
 
     def author_key(self, number: int) -> bytes:
-        """The public key of the author with this number."""
+        """Return the public key of the author with this number."""
         found = ffi.new("uint8_t **")
         if lib.dtp_graph_author_id(self._graph, number, found) < 0:
             raise LocalError(f"there is no author {number}")
@@ -160,7 +160,7 @@ class GraphCore:
         return self._graph
 
     def take_until(self, limit: int) -> None:
-        """The limit that `take` goes by; 0, by which it takes nothing, until it is set."""
+        """Set the limit that `take` goes by; it is 0 at first, by which nothing is taken."""
         lib.dtp_graph_take_until(self._graph, limit)
 
     @property
@@ -201,7 +201,7 @@ class GraphCore:
         return bool(self._merged.ops)
 
     def due_frame(self, limit: int) -> tuple[int, bytes] | None:
-        """The author's number and the frame that `due` would apply."""
+        """Return the author's number and the frame that `due` would apply."""
         _check(lib.dtp_graph_due_frame(self._graph, limit, self._view))
         if not self._view.length:
             return None
@@ -210,16 +210,17 @@ class GraphCore:
     # ---- verdicts -----------------------------------------------------------------------------------------------
 
     def ask_verdicts(self) -> None:
-        """From now on `merge` gives `RULED` for frames with ops on souls of others, or on ones that begin with %."""
+        """Let `merge` give from now on `RULED` for frames with ops on souls of others, or on ones that begin
+        with %."""
         lib.dtp_graph_ask(self._graph)
 
     def set_verdicts(self, verdicts: bytes) -> None:
-        """For the next `merge` or `due` alone: 0, `VOID` or `ALLOWED` for each op of the frame."""
+        """Set, for the next `merge` or `due` alone, 0, `VOID` or `ALLOWED` for each op of the frame."""
         _check(lib.dtp_graph_judge(self._graph, verdicts, len(verdicts)))
 
     @contextmanager
     def trust_own(self) -> Iterator[None]:
-        """What is made meanwhile isn't held to be on souls of one's own: the caller has checked it."""
+        """Let what is made meanwhile be on any souls, not one's own alone: the caller has checked it."""
         lib.dtp_graph_trust(self._graph, 1)
         try:
             yield
@@ -238,7 +239,7 @@ class GraphCore:
         return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
     def read_changes(self) -> bytes:
-        """What the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
+        """Return what the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
         return self._show(lib.dtp_graph_changes(self._graph, self._view))
 
     def check(self, body: bytes, author: bytes | None = None) -> tuple[int, int, int]:
@@ -254,8 +255,8 @@ class GraphCore:
         return facts.before, facts.last, facts.ops
 
     def decode_ops(self, body: bytes) -> bytes:
-        """A frame's ops, without merging it: MessagePack of `[[kind, soul, key, clock, [[author or nil (the frame's),
-        clock]...], position or nil, [value] or []]...]`. Raises `EncodingError`."""
+        """Return a frame's ops, without merging it: MessagePack of `[[kind, soul, key, clock, [[author or nil (the
+        frame's), clock]...], position or nil, [value] or []]...]`. Raises `EncodingError`."""
         place = ffi.new("size_t *")
         code = lib.dtp_graph_ops(self._graph, body, len(body), self._view, place)
         if code < 0:
@@ -265,7 +266,7 @@ class GraphCore:
     # ---- summaries ----------------------------------------------------------------------------------------------
 
     def begin_summary(self, author: int, before: int) -> SummaryCore:
-        """What of the frames of the author with this number, after the clock `before`, still counts."""
+        """Return a summary to fill with what still counts of an author's frames after the clock `before`."""
         return SummaryCore(self, author, before)
 
     def merge_summary(self, author: int, body: bytes, before: int, last: int, limit: int) -> int:
@@ -312,7 +313,7 @@ class GraphCore:
         *,
         value: bytes = b"",
     ) -> bool:
-        """One op of another kind; False when there was nothing to remove. Errors as `put`'s.
+        """Make one op of another kind; False when there was nothing to remove. Errors as `put`'s.
 
         For COUNTER_TOTAL `value` is what is added.
         """
@@ -335,7 +336,8 @@ class GraphCore:
         return merging_error(code, self._merged.place, "a name or a value is not valid")
 
     def commit(self) -> tuple[bytes, int, int] | None:
-        """The frame of all that was made since the last commit, and the clocks that it covers (after, up to)."""
+        """Return the frame of all that was made since the last commit, and the clocks that it covers (after, up
+        to)."""
         committed = self._committed
         _check(lib.dtp_graph_commit(self._graph, committed))
         if not committed.length:
@@ -345,14 +347,14 @@ class GraphCore:
     # ---- reading ------------------------------------------------------------------------------------------------
 
     def get(self, soul: bytes, key: bytes) -> bytes | None:
-        """A register's value."""
+        """Return a register's value, None where there is none."""
         view = self._view
         if _get(self._graph, soul, len(soul), key, len(key), view):
             return _buffer(view.bytes, view.length)[:]  # type: ignore[no-any-return]
         return None
 
     def stamp_of(self, soul: bytes, key: bytes) -> tuple[int, int] | None:
-        """The clock and the author's number of a register that has a value."""
+        """Return the clock and the author's number of a register that has a value."""
         view = self._view
         if _get(self._graph, soul, len(soul), key, len(key), view):
             return view.clock, view.author
@@ -396,7 +398,7 @@ class GraphCore:
         return self._show(lib.dtp_graph_links(self._graph, self._view))
 
     def hash(self, value: bytes) -> int | None:
-        """The hash of a value (MessagePack) as columns have it; None for what they don't have."""
+        """Return the hash of a value (MessagePack) as columns have it; None for what they don't have."""
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_hash(self._graph, value, len(value), found) else None
 
@@ -411,12 +413,12 @@ class GraphCore:
         return self._show(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
 
     def soul_number(self, soul: bytes) -> int | None:
-        """A soul's number, None where there was never anything."""
+        """Return a soul's number, None where there was never anything."""
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_find(self._graph, soul, len(soul), found) else None
 
     def is_soul(self, name: bytes) -> bool:
-        """Whether there is something at a soul."""
+        """Return whether there is something at a soul."""
         return bool(lib.dtp_graph_is_soul(self._graph, name, len(name)))
 
     @property
@@ -435,17 +437,17 @@ class GraphCore:
         return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 
     def version_vector(self) -> bytes:
-        """The version vector: docs/graph.md, "Version vectors"."""
+        """Return the version vector: docs/graph.md, "Version vectors"."""
         return self._show(lib.dtp_graph_seen(self._graph, self._view))
 
     def has_all(self, author: int, after: int, last: int) -> bool:
-        """Whether all ops of the author with clocks above `after`, up to `last`, were seen."""
+        """Return whether all ops of the author with clocks above `after`, up to `last`, were seen."""
         return bool(lib.dtp_graph_has(self._graph, author, after, last))
 
     # ---- the whole ----------------------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        """The whole state. Raises `StateLimit` while something made here isn't committed."""
+        """Return the whole state. Raises `StateLimit` while something made here isn't committed."""
         code = lib.dtp_graph_save(self._graph, self._view)
         if code == lib.DTP_E_LIMIT:
             raise merging_error(code, message="commit what was made here before the state is saved")
@@ -453,7 +455,7 @@ class GraphCore:
 
     @classmethod
     def load(cls, author: bytes, state: bytes, seed: bytes | None = None) -> GraphCore:
-        """A handle with the state that `save` gave. Raises `EncodingError`."""
+        """Return a handle with the state that `save` gave. Raises `EncodingError`."""
         core = cls(author, seed)
         place = ffi.new("size_t *")
         code = lib.dtp_graph_load(core._graph, ffi.from_buffer("uint8_t[]", state), len(state), place)
@@ -502,7 +504,7 @@ class SummaryCore:
         _check(lib.dtp_summary_edit(self._summary, clock, value, len(value)))
 
     def finish_frame(self) -> bytes:
-        """The frame; empty when nothing counts."""
+        """Return the frame; empty when nothing counts."""
         return self._owner._show(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
 
 
@@ -534,7 +536,7 @@ class AccountCore:
         self._account: Any = ffi.gc(opened[0], lib.dtp_account_close)
 
     def agrees_with(self, told: Told) -> bool:
-        """Whether both can be true. Raises `EncodingError`."""
+        """Return whether both can be true. Raises `EncodingError`."""
         body = ffi.from_buffer("uint8_t[]", told.body)
         code = lib.dtp_account_agrees(self._account, _told(told, body), self._place)
         if code < 0:

@@ -124,13 +124,13 @@ _TABLE: dict[int, tuple[tuple[type[DtpError], str], tuple[type[DtpError], str]]]
 
 
 def opening_error(code: int) -> DtpError:
-    """The exception for a negative code of an open function."""
+    """Return the exception for a negative code of an open function."""
     cls, message = _TABLE[code][0]
     return cls(message)
 
 
 def sealing_error(code: int) -> DtpError:
-    """The exception for a negative code of a seal or init function."""
+    """Return the exception for a negative code of a seal or init function."""
     cls, message = _TABLE[code][1]
     return cls(message)
 

@@ -175,7 +175,7 @@ def _position(number: int) -> int:
 
 
 def _cell(data: bytes, at: int) -> tuple[bytes, int]:
-    """The content of the cell at `at`, and where it ends: a length (LEB128), and that many bytes."""
+    """Return the content of the cell at `at`, and where it ends: a length (LEB128), and that many bytes."""
     size = shift = 0
     while True:
         byte = data[at]

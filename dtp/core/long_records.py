@@ -46,7 +46,7 @@ def uninstall() -> None:
 
 
 def wipe(cipher: Any) -> None:
-    """The cipher ends: forget its key, here and in C. Idempotent."""
+    """Forget the cipher's key, here and in C. Idempotent."""
     _made.pop(int(ffi.cast("uintptr_t", cipher)), None)
     lib.dtp_cipher_wipe(cipher)
 

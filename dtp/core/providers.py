@@ -101,7 +101,7 @@ def install(only: str = "") -> None:
 
 
 def suite_number(suite: str) -> int:
-    """The number that C knows `suite` by, with a provider installed; else `UnsupportedSuite`."""
+    """Return the number that C knows `suite` by, with a provider installed; else `UnsupportedSuite`."""
     if suite not in _installed and suite not in providers():
         served = ", ".join(providers()) or "none"
         raise UnsupportedSuite(f"no provider for {suite!r} on this machine; there is: {served}")
@@ -186,7 +186,7 @@ def _sodium_function(name: str, kind: str) -> Any:
 
 
 def _load_libcrypto() -> tuple[ctypes.CDLL, int] | None:
-    """The libcrypto that `_ssl` is linked with and its version number; None where it is hidden or too old."""
+    """Return the libcrypto that `_ssl` is linked with and its version number; None where it is hidden or too old."""
     import ctypes
 
     try:

@@ -140,8 +140,8 @@ def _put(scratch: _Scratch, frames: Sequence[Outgoing]) -> list[Any]:
 
 
 def _opened(scratch: _Scratch, start: int) -> tuple[int, list[Frame], int, int]:
-    """What C made of a read: bytes taken, the frames with their places counted from the buffer's beginning, and how
-    many records it was, of which how many had a REKEY."""
+    """Return what C made of a read: bytes taken, the frames with their places counted from the buffer's beginning,
+    and how many records it was, of which how many had a REKEY."""
     both = _unpack_opened_one(scratch.listed_view)
     taken, _, count, records, rekeys = both[:5]
     if count == 1 and not start:

@@ -99,9 +99,9 @@ class ScanCore:
     def run(
         self, core: GraphCore, numbers: array[int] | None, first: int, behind: int
     ) -> tuple[int, bytes] | None:
-        """How often it is there, begun at some of the souls with these numbers (None: all), and the texts of what is
-        shown: souls, then keys; or of each node the values of its columns, as bytes. None where the core can't tell,
-        or it would take too many steps."""
+        """Return how often it is there, begun at some of the souls with these numbers (None: all), and the texts of
+        what is shown: souls, then keys; or of each node the values of its columns, as bytes. None where the core
+        can't tell, or it would take too many steps."""
         view, found = ffi.new("dtp_view *"), ffi.new("uint64_t *")
         given = ffi.NULL if numbers is None else ffi.from_buffer("uint32_t[]", numbers)
         code = lib.dtp_graph_scan(core.handle, self._asked, given, first, behind, view, found)

@@ -167,7 +167,7 @@ class SequenceHandle:
     # ---- places
 
     def _identify(self, position: int) -> tuple[bytes, int]:
-        """Author and number of the character at a position."""
+        """Return author and number of the character at a position."""
         found = ffi.new("dtp_text_id *")
         try:
             code = lib.dtp_text_identify(self._text, position, found)
@@ -214,7 +214,8 @@ class SequenceHandle:
             raise self._make_error(code)
 
     def apply(self, data: bytes | bytearray | memoryview) -> Sequence[Any]:
-        """`merge`, and what it changed in the visible text. After a `TextMemory` read the text again."""
+        """Merge as `merge` does, and return what changed in the visible text. After a `TextMemory` read the text
+        again."""
         try:
             code = _merge(self._text, data, len(data), 1)
         except TypeError:
@@ -239,7 +240,7 @@ class SequenceHandle:
         raise NotImplementedError
 
     def encoded_version(self) -> bytes:
-        """What was merged and made here, as bytes for `changes_since` elsewhere."""
+        """Return what was merged and made here, as bytes for `changes_since` elsewhere."""
         return self._take_out(lib.dtp_text_version(self._text, self._out))
 
     def _encode_changes(self, version: bytes) -> bytes:

@@ -27,7 +27,8 @@ class SignedMessage(NamedTuple):
 
 
 def first_forged(signed: Sequence[SignedMessage]) -> int | None:
-    """The place of the first that its key didn't sign; None when all are genuine. As strict as `PeerId.verify`."""
+    """Return the place of the first that its key didn't sign; None when all are genuine. As strict as
+    `PeerId.verify`."""
     opener = sign_opener()
     if opener is None:
         return next((at for at, one in enumerate(signed) if not _is_genuine(one)), None)
@@ -38,7 +39,8 @@ def first_forged(signed: Sequence[SignedMessage]) -> int | None:
 
 
 def sign_all(secret: bytes, messages: Sequence[bytes]) -> list[bytes]:
-    """The Ed25519 signatures of messages, 64 bytes each, under a secret key (seed and public key, 64 bytes)."""
+    """Return the Ed25519 signatures of messages, 64 bytes each, under a secret key (seed and public key, 64
+    bytes)."""
     if len(secret) != _SECRET:
         raise LocalError(f"a secret key has {_SECRET} bytes (seed and public key), not {len(secret)}")
     sign = signer()

@@ -35,7 +35,7 @@ class Sketch:
         return len(self._items)
 
     def next(self, count: int) -> Any:
-        """The next so many symbols, as C has them. Raises `StateLimit` beyond `SYMBOLS`."""
+        """Return the next so many symbols, as C has them. Raises `StateLimit` beyond `SYMBOLS`."""
         symbols = ffi.new("dtp_symbol[]", count)
         items = ffi.from_buffer("uint64_t[]", self._items)
         code = lib.dtp_sketch(items, len(self._items), self._walks, self._at, self._at + count, symbols)
@@ -45,7 +45,7 @@ class Sketch:
         return symbols
 
     def next_symbols(self, count: int) -> bytes:
-        """The next so many symbols, as they travel."""
+        """Return the next so many symbols, as they travel."""
         found = ffi.unpack(self.next(count), count)
         return b"".join(_WIRE.pack(one.items, one.checks, one.count) for one in found)
 
@@ -60,11 +60,11 @@ class Reading:
         self._count = 0
 
     def __len__(self) -> int:
-        """How many symbols there are."""
+        """Return how many symbols there are."""
         return self._count
 
     def add(self, theirs: bytes) -> None:
-        """The next symbols of the other set. Raises `LocalError` when they are no whole ones."""
+        """Take the next symbols of the other set. Raises `LocalError` when they are no whole ones."""
         more, rest = divmod(len(theirs), SYMBOL_BYTES)
         if rest or not more:
             raise LocalError(f"{len(theirs)} bytes are no whole symbols")
@@ -80,7 +80,7 @@ class Reading:
         self._symbols, self._count = symbols, end
 
     def estimate(self) -> int:
-        """About how many items differ.
+        """Return about how many items differ.
 
         By how far the counts of symbols are from what the larger set's surplus alone would give: that is noise, and
         its variance is in proportion to what differs.
@@ -93,7 +93,7 @@ class Reading:
         return max(abs(self._surplus), round(total / max(1, self._count - 1)))
 
     def read(self) -> tuple[list[int], list[int]] | None:
-        """(only the other set's, only ours); None when more symbols are needed."""
+        """Return (only the other set's, only ours); None when more symbols are needed."""
         symbols = ffi.new("dtp_symbol[]", self._count)
         ffi.memmove(symbols, self._symbols, self._count * ffi.sizeof("dtp_symbol"))
         items, theirs = ffi.new("uint64_t[]", self._count), ffi.new("uint8_t[]", self._count)

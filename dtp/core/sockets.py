@@ -30,7 +30,7 @@ _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 def supported() -> bool:
-    """Whether this system can do it."""
+    """Return whether this system can do what is here."""
     return bool(lib.dtp_sockets_supported())
 
 
@@ -50,7 +50,7 @@ class ReadySet:
         self._view = memoryview(ffi.buffer(self._found))
 
     def fileno(self) -> int:
-        """The set's own descriptor."""
+        """Return the set's own descriptor."""
         return self._fd
 
     def add(self, fd: int) -> None:
@@ -79,7 +79,8 @@ class ReadySet:
 
 
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
-    """The connections that wait at a listening socket, up to `most`; they don't block. Only where `supported()`.
+    """Return the connections that wait at a listening socket, up to `most`; they don't block. Only where
+    `supported()`.
 
     Raises `OSError` when not one could be taken though some may wait, such as for want of descriptors.
     """
@@ -92,7 +93,8 @@ def accept(listener: socket.socket, most: int) -> list[socket.socket]:
 
 
 def dial(address: bytes, port: int, congestion: bytes | None = None) -> socket.socket | None:
-    """A socket that doesn't block, connected to a TCP port of this machine; None when that takes time after all.
+    """Return a socket that doesn't block, connected to a TCP port of this machine; None when that takes time after
+    all.
 
     `address` has 4 or 16 bytes. Small writes are sent at once, by the `congestion` control of that name where the
     system lets us, or by the system's own choice. Raises `OSError`. Only where `supported()`.

@@ -182,7 +182,7 @@ class TextHandle(SequenceHandle):
     # ---- reading
 
     def read(self, start: int, end: int) -> str:
-        """The characters from `start` to before `end`. Raises `TextRange`."""
+        """Return the characters from `start` to before `end`. Raises `TextRange`."""
         if not 0 <= start <= end <= self._state.length:
             raise TextRange(f"{start}:{end} is not within a text of {len(self)} characters")
         size = self._state.bytes
@@ -210,19 +210,21 @@ class TextHandle(SequenceHandle):
         return int(found)
 
     def utf8_offset(self, position: int) -> int:
-        """The position (in code points) as an offset into the text's UTF-8. Raises `TextRange`."""
+        """Return the position (in code points) as an offset into the text's UTF-8. Raises `TextRange`."""
         return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF8_BYTES)
 
     def utf16_offset(self, position: int) -> int:
-        """The position as an offset in UTF-16 code units, as JavaScript and LSP count. Raises `TextRange`."""
+        """Return the position as an offset in UTF-16 code units, as JavaScript and LSP count. Raises `TextRange`."""
         return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF16_UNITS)
 
     def from_utf8(self, offset: int) -> int:
-        """The position of an offset into UTF-8; one inside a character gives that character. Raises `TextRange`."""
+        """Return the position of an offset into UTF-8; one inside a character gives that character. Raises
+        `TextRange`."""
         return self._convert(offset, lib.DTP_TEXT_UTF8_BYTES, lib.DTP_TEXT_POINTS)
 
     def from_utf16(self, offset: int) -> int:
-        """The position of an offset in UTF-16 code units; between surrogates: their character. Raises `TextRange`."""
+        """Return the position of an offset in UTF-16 code units; between surrogates: their character. Raises
+        `TextRange`."""
         return self._convert(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
 
     def _read_patches(self) -> list[Patch]:

@@ -110,7 +110,7 @@ class LinkPackets:
         return len(datagram) + OVERHEAD <= self.size
 
     def add_root(self, root: bytes) -> None:
-        """Both have the root of a further exchange: the peer may use it from now on, this side after
+        """Note that both have the root of a further exchange: the peer may use it from now on, this side after
         `change_keys`."""
         number = self._number + 1
         self._openers = {

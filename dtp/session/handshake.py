@@ -345,7 +345,7 @@ class ServerHandshake(_Handshake):
         return self._make_binding(self._noise.remote_ephemeral, static, self._endpoint.static.public)
 
     def _read_payload(self, data: bytes, *, first: bool) -> None:
-        """One message was authentic; `data` is its payload. Answer, or finish."""
+        """Take the payload of a message that was authentic: answer it, or finish."""
         if first and self._pattern.messages == 3:
             if data:
                 raise HandshakeError("the first message of XX carries no payload")

@@ -77,7 +77,8 @@ class Linking(Sealing):
         return bool(self._links)
 
     def _note_detached(self, now: float) -> None:
-        """No link is left. When the last one carried nothing of what waits, the time for resuming goes on."""
+        """Note that no link is left. When the last one carried nothing of what waits, the time for resuming
+        goes on."""
         waits = any(stream.send.acked < stream.send.end for stream in self._streams.values())
         if not waits or self._active_at >= self._attached_at:
             self._stuck_since = None
@@ -96,7 +97,7 @@ class Linking(Sealing):
         self._events.append(ev.LinkAttached(link))
 
     def _replace_links(self, link: Link) -> None:
-        """`link` is to take the place of all others: both sides begin it with their lists."""
+        """Let `link` take the place of all others: both sides begin it with their lists."""
         for old in list(self._links.values()):
             old.close()
             self._events.append(ev.LinkLost(old, "replaced by a newer carrier"))
@@ -107,7 +108,7 @@ class Linking(Sealing):
         self._send_lists(link)
 
     def _send_lists(self, link: Link) -> None:
-        """A list for each lost link that the peer has not answered for, unless one is on its way."""
+        """Send a list for each lost link that the peer has not answered for, unless one is on its way."""
         for lost in sorted(self._unanswered):
             if self._told_lost.get(lost) not in self._links:
                 self._send_list(link, lost)
@@ -117,7 +118,7 @@ class Linking(Sealing):
         link.control.append(list_place(lost))
 
     def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
-        """The first frame of a link that wants to carry this session: it must prove that it may."""
+        """Take the first frame of a link that wants to carry this session: it must prove that it may."""
         if link.lost:  # by a CLOSE before, in the same batch
             return
         if frame == Frame.CLOSE:
@@ -146,7 +147,8 @@ class Linking(Sealing):
         self._attach_link(link, now)
 
     def _on_fresh_close(self, link: Link, close: CloseFrame) -> None:
-        """The link is not taken. The session ends only with the last way to go on: nothing has proven the secret."""
+        """Note that the link is not taken. The session ends only with the last way to go on: nothing has proven the
+        secret."""
         if self.client and not self._links:
             self._closed_by_peer(close)
             return

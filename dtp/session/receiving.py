@@ -44,7 +44,7 @@ PIECE = 256 * 1024
 
 
 def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) -> Iterator[Received]:
-    """A STREAM frame that C has joined from many, cut into pieces; the end of the stream is on the last."""
+    """Cut a STREAM frame that C has joined from many into pieces; the end of the stream is on the last."""
     for at in range(0, length, PIECE):
         size = min(PIECE, length - at)
         last = at + size == length
@@ -421,7 +421,7 @@ class Receiving(Linking):
         link.control.append(answer)
 
     def _peer_changed_over(self, link: Link, now: float) -> None:
-        """What comes from now on is under the fresh key."""
+        """Note that what comes from now on is under the fresh key."""
         key = link.exchange.finish_change(now, self.moved)
         if not self.client:
             self._change_over(link, key, now)
@@ -468,7 +468,7 @@ class Receiving(Linking):
         raise ProtocolError("ATTACH on a link that is attached")
 
     def _on_state(self, link: Link, flags: int, now: float, seen: int, opened: int, lost: int) -> None:
-        """The end of the peer's list: send again what it has not, forget what it has done with."""
+        """Handle the end of the peer's list: send again what it has not, forget what it has done with."""
         gone = self._links.get(lost)
         if lost not in self._used_links or (gone is link and not self._awaiting_state):
             raise ProtocolError(f"STATE of link {lost}, which is not lost")

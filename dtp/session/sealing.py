@@ -87,7 +87,7 @@ class Sealing(SessionState):
         return link.sealer.seal(frames, out, record, rekey)
 
     def carry_packets(self, link: Link, size: int, now: float) -> None:
-        """From now on send datagrams over the lossy path of the link's carrier, in packets of `size` bytes at most,
+        """Send datagrams from now on over the lossy path of the link's carrier, in packets of `size` bytes at most,
         and take them from there."""
         limits = self.limits
         link.packets = LinkPackets(

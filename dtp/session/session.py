@@ -113,23 +113,23 @@ class Session(Receiving):
         return send.end - send.sent
 
     def queued_bytes(self, stream_id: int) -> int:
-        """Bytes of this stream that wait to be sent; 0 for one that is gone."""
+        """Return how many bytes of this stream wait to be sent; 0 for one that is gone."""
         stream = self._streams.get(stream_id)
         return stream.send.queued if stream is not None else 0
 
     def acknowledged_bytes(self, stream_id: int) -> int:
-        """Bytes of this stream that the peer has; 0 for one that is gone."""
+        """Return how many bytes of this stream the peer has; 0 for one that is gone."""
         stream = self._streams.get(stream_id)
         return stream.send.acked if stream is not None else 0
 
     def set_low(self, stream_id: int, low: int) -> None:
-        """`StreamWritable` comes when `low` bytes or less wait to be sent (at first `limits.write_low`)."""
+        """Let `StreamWritable` come when `low` bytes or less wait to be sent (at first `limits.write_low`)."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.low = low
 
     def finish_stream(self, stream_id: int) -> None:
-        """Nothing more will be written: the peer sees the end behind all data. Idempotent."""
+        """End what this side writes: the peer sees the end behind all data. Idempotent."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.send.reset_code is None and not stream.send.finished:
             if self.ended is not None:
@@ -158,7 +158,7 @@ class Session(Receiving):
         return bool(self._windows)
 
     def tap_stream(self, stream_id: int, tap: object | None) -> None:
-        """From now on report bytes of this stream as `TapData`, which names `tap`, where that spares a copy.
+        """Report bytes of this stream from now on as `TapData`, which names `tap`, where that spares a copy.
 
         What needs to be put together first still comes as `StreamData`. None: always as that.
         """
@@ -167,7 +167,7 @@ class Session(Receiving):
             stream.tap = tap
 
     def consumed_all(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
-        """`consume_data` for many streams."""
+        """Do what `consume_data` does for many streams."""
         streams, windows = self._streams, self._windows
         total = 0
         for stream_id, size in zip(stream_ids, sizes, strict=True):

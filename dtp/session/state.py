@@ -149,7 +149,7 @@ class SessionState:
             self._queue_control(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
-        """Nothing more will be read: the peer is asked to stop sending. Idempotent."""
+        """End reading: the peer is asked to stop sending. Idempotent."""
         check_code(error_code)
         stream = self._streams.get(stream_id)
         if stream is not None and stream.receive.stop_code is None and not stream.receive.ended:
@@ -241,12 +241,12 @@ class SessionState:
         return [self._window_frame(each.stream_id, each.receive.acked, each.receive.limit) for each in due]
 
     def _bound_sending(self) -> None:
-        """The peer's credit, the limit of ours, and what may be kept for sending it again: one of them changed."""
+        """Apply a change of the peer's credit, of our own limit, or of what may be kept for sending it again."""
         unacknowledged = self._released_total + self.limits.unacknowledged
         self._send_until = min(self._send_limit, self._send_stop, unacknowledged)
 
     def _release_bytes(self, size: int) -> None:
-        """So many bytes that were sent need not be kept any more."""
+        """Note that so many bytes that were sent need not be kept any more."""
         if size:
             self._released_total += size
             self._bound_sending()
@@ -282,7 +282,7 @@ class SessionState:
         return True
 
     def _forget_stream(self, stream: SessionStream) -> None:
-        """It is over."""
+        """Forget a stream that is over."""
         stream_id = stream.stream_id
         del self._streams[stream_id]
         self._events.append(ev.StreamDone(stream_id))
@@ -293,20 +293,20 @@ class SessionState:
             self._peer_closed += 1
 
     def _allow_streams(self) -> None:
-        """So many were closed and opened that the peer is to hear that it may open more."""
+        """Let the peer open more streams, and tell it: enough were closed and opened."""
         ahead = (self._next_peer >> 1) + STREAMS_AHEAD
         self._peer_allowed = min(self._peer_closed + self.limits.streams, ahead)
         self._bound_streams()
         self._queue_control(Frame.STREAMS, STREAMS.pack(self._peer_allowed))
 
     def _bound_streams(self) -> None:
-        """How many have to be closed, and which opened, until it is worth telling that more are allowed."""
+        """Compute how many have to be closed, and which opened, until it is worth telling that more are allowed."""
         streams = self.limits.streams
         worth = self._peer_allowed + max(1, min(streams, STREAMS_AHEAD) // 4)
         self._closed_for_more, self._opened_for_more = worth - streams, 2 * (worth - STREAMS_AHEAD)
 
     def _fail_link(self, link: Link, error: ProtocolError) -> None:
-        """The peer broke the rules. On a link that never proved itself only the link suffers."""
+        """End the session of a peer that broke the rules; only the link, if it never proved itself."""
         if link.attached:
             self.close(error.close_code, str(error))
         else:

@@ -146,7 +146,8 @@ class SendHalf:
         return b"".join(parts)
 
     def mark_acknowledged(self, acked: int) -> None:
-        """The peer has all bytes below `acked`, which is one above the end when it also knows of the end."""
+        """Note that the peer has all bytes below `acked`, which is one above the end when it also knows of the
+        end."""
         if acked <= self.acked:
             return
         if acked > self.highest + self.told_end:
@@ -177,7 +178,7 @@ class SendHalf:
         return released
 
     def rewind_unacked(self) -> None:
-        """A carrier was lost: send again all that isn't acknowledged."""
+        """Send again all that isn't acknowledged, for a carrier was lost."""
         had = self.acked - self._base
         if had > 0 and self._unacked:  # of the first piece the peer has a part: what is repeated must shrink
             self._unacked[0] = memoryview(self._unacked[0])[had:]
@@ -191,7 +192,7 @@ class SendHalf:
         self.fin_sent = self.acked > self.highest
 
     def forget_kept(self) -> None:
-        """The peer has done with this stream, so it has all of it."""
+        """Forget what was kept for sending it again: the peer has done with this stream, so it has all of it."""
         final = self.end if self.reset_code is None else self.highest
         self.acked = final + 1
         self._unsent.clear()
@@ -308,7 +309,7 @@ class ReceiveHalf:
         return out, rise
 
     def check_final(self, end: int, fin: bool) -> None:
-        """`ProtocolError` when a piece ending at `end` contradicts what is known of the stream's end."""
+        """Raise `ProtocolError` when a piece ending at `end` contradicts what is known of the stream's end."""
         if end > MAX_OFFSET:
             raise ProtocolError(f"stream offset {end} is above 2^62", CloseCode.FLOW)
         if self.final is not None and (end > self.final or (fin and end != self.final)):

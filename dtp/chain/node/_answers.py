@@ -74,7 +74,7 @@ class EventFrame:
 
 
 def milliseconds(moment: datetime.datetime | None) -> int | None:
-    """A time as Unix ms."""
+    """Return a time as Unix ms."""
     return None if moment is None else round(moment.timestamp() * 1000)
 
 
@@ -91,7 +91,7 @@ def _reference(id: str, version: Any, digest: Any) -> model.ObjectRef:
 
 
 def object_data(found: Any) -> model.ObjectData:
-    """An object."""
+    """Return the object that a node's message describes."""
     kind = found.object_type or ""
     return model.ObjectData(
         ref=_reference(canonical_id(found.object_id), found.version, found.digest),
@@ -105,7 +105,7 @@ def object_data(found: Any) -> model.ObjectData:
 
 
 def balance(found: Any) -> model.Balance:
-    """What an address has of a coin."""
+    """Return the balance that a node's message describes."""
     return model.Balance(
         coin=canonical_type(found.coin_type),
         total=int(found.balance or 0),
@@ -115,7 +115,7 @@ def balance(found: Any) -> model.Balance:
 
 
 def dynamic_field(found: Any) -> model.DynamicField:
-    """A dynamic field."""
+    """Return the dynamic field that a node's message describes."""
     name, value = found.name, found.value
     return model.DynamicField(
         parent=canonical_id(found.parent),
@@ -144,7 +144,7 @@ def _event(found: Any, digest: str, index: int) -> model.ChainEvent:
 
 
 def event_frame(answer: Any, end: Any) -> EventFrame:
-    """A frame of a list or a stream of events; `end` is the list's, if it has come."""
+    """Return a frame of a list or a stream of events; `end` is the list's, if it has come."""
     mark = answer.watermark
     return EventFrame(
         event=None if answer.event is None else _event(answer.event, "", 0),
@@ -155,7 +155,7 @@ def event_frame(answer: Any, end: Any) -> EventFrame:
 
 
 def checkpoint_data(found: Any) -> model.CheckpointData:
-    """A checkpoint with its events, each in its place."""
+    """Return a checkpoint with its events, each in its place."""
     sequence = int(found.sequence_number or 0)
     events = []
     for place, transaction in enumerate(found.transactions):
@@ -210,7 +210,7 @@ def _failure(error: Any) -> Failure:
 
 
 def outcome(found: Any, outputs: Sequence[Any] = ()) -> ExecutionOutcome:
-    """An executed or simulated transaction; `outputs` are what its commands gave back."""
+    """Return an executed or simulated transaction; `outputs` are what its commands gave back."""
     effects = found.effects
     gas = effects.gas_used
     digest = found.digest or ""

@@ -183,7 +183,7 @@ def _fast_types(bcs: Any) -> SimpleNamespace:
 
 
 def encode_transaction(data: sui.TransactionData) -> bytes:
-    """The BCS of a transaction of programmable kind, by pysui's builder and BCS types."""
+    """Return the BCS of a transaction of programmable kind, by pysui's builder and BCS types."""
     bcs = library().bcs
     if not isinstance(data.kind, sui.ProgrammableTransaction):
         raise ProgramError(f"a client sends programmable transactions, no {type(data.kind).__name__}")
@@ -203,7 +203,8 @@ def encode_transaction(data: sui.TransactionData) -> bytes:
 
 
 def with_budget(transaction: bytes, budget: int) -> bytes:
-    """The same transaction, of those that `encode_transaction` gives without expiration, with another gas budget."""
+    """Return the same transaction, of those that `encode_transaction` gives without expiration, with another gas
+    budget."""
     head, none = transaction[:-9], transaction[-1:]
     if none != b"\0":
         raise ProgramError("only transactions without expiration end in their budget")
@@ -292,7 +293,7 @@ def _arguments(arguments: Iterable[sui.Argument]) -> list[Any]:
 
 
 def _tag(tag: TypeTag) -> Any:
-    """A type tag, built up from the leaves: pysui's own parser mangles nested ones."""
+    """Return a type tag, built up from the leaves: pysui's own parser mangles nested ones."""
     bcs = library().bcs
     if tag.address:
         struct = bcs.StructTag(

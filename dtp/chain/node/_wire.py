@@ -185,8 +185,8 @@ class NodeRpc:
 
     @contextmanager
     def _channel_for_call(self) -> Iterator[Any]:
-        """The connection for a call. When there is no answer in time another one is made for the next: the node may
-        be well, and this connection dead."""
+        """Yield the connection for a call. When there is no answer in time another one is made for the next: the node
+        may be well, and this connection dead."""
         channel = self._ensure_connected()
         self._using[channel] += 1
         try:
@@ -213,7 +213,7 @@ class NodeRpc:
     # ------------------------------------------------------------------------------------------------ ledger
 
     async def service_info(self) -> model.ServiceInfo:
-        """What the node says of itself."""
+        """Return what the node says of itself."""
         v2 = library().v2
         answer = await self._call("LedgerServiceStub", "get_service_info", v2.GetServiceInfoRequest())
         with self._read_errors():
@@ -228,7 +228,7 @@ class NodeRpc:
             )
 
     async def epoch(self, number: int | None = None) -> model.EpochInfo:
-        """An epoch, the current one if no number is given."""
+        """Return an epoch, the current one if no number is given."""
         v2 = library().v2
         mask = _mask("epoch", "reference_gas_price", "start", "protocol_config.protocol_version")
         answer = await self._call(
@@ -245,7 +245,7 @@ class NodeRpc:
             )
 
     async def objects(self, ids: Sequence[str], version: int | None = None) -> dict[str, model.ObjectData]:
-        """The newest versions (or exactly `version`) of those objects that are there."""
+        """Return the newest versions (or exactly `version`) of those objects that are there."""
         v2 = library().v2
         requests = [v2.GetObjectRequest(object_id=each, version=version) for each in ids]
         answer = await self._call(
@@ -258,7 +258,7 @@ class NodeRpc:
             return {each.id: each for each in found}
 
     async def object_json(self, id: str, version: int | None = None) -> Any:
-        """The value of an object as the node renders it in JSON, None where it doesn't. Raises `NotFound`."""
+        """Return the value of an object as the node renders it in JSON, None where it doesn't. Raises `NotFound`."""
         v2 = library().v2
         request = v2.GetObjectRequest(object_id=id, version=version, read_mask=_mask("json"))
         answer = await self._call("LedgerServiceStub", "get_object", request)
@@ -267,7 +267,7 @@ class NodeRpc:
             return None if found is None else from_value(found)
 
     async def transaction(self, digest: str) -> answers.ExecutionOutcome | None:
-        """An executed transaction, None if the node doesn't know it (yet)."""
+        """Return an executed transaction, None if the node doesn't know it (yet)."""
         v2 = library().v2
         request = v2.GetTransactionRequest(digest=digest, read_mask=_mask(*EXECUTED_MASK))
         try:
@@ -289,7 +289,8 @@ class NodeRpc:
             return bytes(answer.transaction.transaction.bcs.value)
 
     async def checkpoint(self, sequence: int | None = None) -> model.CheckpointData | None:
-        """A checkpoint with its events, the newest if no number is given; None if there is none of that number."""
+        """Return a checkpoint with its events, the newest if no number is given; None if there is none of that
+        number."""
         v2 = library().v2
         request = v2.GetCheckpointRequest(sequence_number=sequence, read_mask=_mask(*_CHECKPOINT_MASK))
         try:
@@ -304,7 +305,7 @@ class NodeRpc:
     async def owned_objects(
         self, owner: str, object_type: str | None, page_token: bytes | None, page_size: int = 200
     ) -> tuple[list[model.ObjectData], bytes | None]:
-        """A page of the objects that an address owns, and the token of the next page."""
+        """Return a page of the objects that an address owns, and the token of the next page."""
         v2 = library().v2
         request = v2.ListOwnedObjectsRequest(
             owner=owner,
@@ -320,7 +321,7 @@ class NodeRpc:
     async def dynamic_fields(
         self, parent: str, page_token: bytes | None, page_size: int = 200
     ) -> tuple[list[model.DynamicField], bytes | None]:
-        """A page of the dynamic fields of an object, and the token of the next page."""
+        """Return a page of the dynamic fields of an object, and the token of the next page."""
         v2 = library().v2
         request = v2.ListDynamicFieldsRequest(
             parent=parent,
@@ -335,7 +336,7 @@ class NodeRpc:
             ], answer.next_page_token or None
 
     async def balance(self, owner: str, coin: str) -> model.Balance:
-        """What an address has of a coin."""
+        """Return what an address has of a coin."""
         v2 = library().v2
         request = v2.GetBalanceRequest(owner=owner, coin_type=coin)
         answer = await self._call("StateServiceStub", "get_balance", request)
@@ -345,7 +346,7 @@ class NodeRpc:
     async def balances(
         self, owner: str, page_token: bytes | None
     ) -> tuple[list[model.Balance], bytes | None]:
-        """A page of all that an address has, and the token of the next page."""
+        """Return a page of all that an address has, and the token of the next page."""
         v2 = library().v2
         request = v2.ListBalancesRequest(owner=owner, page_token=page_token)
         answer = await self._call("StateServiceStub", "list_balances", request)
@@ -353,7 +354,7 @@ class NodeRpc:
             return [answers.balance(each) for each in answer.balances], answer.next_page_token or None
 
     async def package(self, id: str) -> model.PackageInfo:
-        """A published package."""
+        """Return a published package."""
         v2 = library().v2
         answer = await self._call(
             "MovePackageServiceStub", "get_package", v2.GetPackageRequest(package_id=id)

@@ -243,16 +243,16 @@ class ChainClient:
     # ----------------------------------------------------------------------------------------------- reading
 
     async def service_info(self) -> ServiceInfo:
-        """What the node says of itself, now."""
+        """Return what the node says of itself, now."""
         return await self.endpoints.ask(NodeRpc.service_info)
 
     async def epoch(self) -> EpochInfo:
-        """The present epoch, asked for now."""
+        """Return the present epoch, asked for now."""
         self._epoch = await self.endpoints.ask(NodeRpc.epoch)
         return self._epoch
 
     async def objects(self, ids: Iterable[Id]) -> dict[str, ObjectData]:
-        """The newest versions of those of the objects that are there, by id."""
+        """Return the newest versions of those of the objects that are there, by id."""
         wanted = list(dict.fromkeys(map(canonical_id, ids)))
         found: dict[str, ObjectData] = {}
         for at in range(0, len(wanted), 100):
@@ -262,7 +262,7 @@ class ChainClient:
         return found
 
     async def object(self, id: Id, version: int | None = None) -> ObjectData:
-        """An object, its newest version or exactly `version`. Raises `ObjectMissing`."""
+        """Return an object, its newest version or exactly `version`. Raises `ObjectMissing`."""
         name = canonical_id(id)
         found = await self.endpoints.ask(lambda wire: wire.objects([name], version))
         if name not in found:
@@ -276,19 +276,21 @@ class ChainClient:
         return found[name]
 
     async def object_json(self, id: Id, version: int | None = None) -> Any:
-        """The value of an object of any type as the node renders it, None where it can't. Raises `NotFound`."""
+        """Return the value of an object of any type as the node renders it, None where it can't. Raises
+        `NotFound`."""
         name = canonical_id(id)
         return await self.endpoints.ask(lambda wire: wire.object_json(name, version))
 
     async def read(self, schema: Schema, cls: type[T], id: Id) -> T:
-        """An object of one of our packages as its dataclass.
+        """Return an object of one of our packages as its dataclass.
 
         Raises `ObjectMissing`, `WrongObjectType`, `MalformedObject`, `PackageNotPublished`.
         """
         return self.decode(schema, cls, await self.object(id))
 
     def decode(self, schema: Schema, cls: type[T], data: ObjectData) -> T:
-        """The dataclass that an object is. Raises `WrongObjectType`, `MalformedObject`, `PackageNotPublished`."""
+        """Return the dataclass that an object is. Raises `WrongObjectType`, `MalformedObject`,
+        `PackageNotPublished`."""
         try:
             wanted = self.type_of(schema, cls)
         except PackageNotPublished as unknown:
@@ -310,7 +312,7 @@ class ChainClient:
         return value
 
     def type_of(self, schema: Schema, cls: type[Any], *arguments: str) -> str:
-        """The canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""
+        """Return the canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""
         inner = f"<{','.join(arguments)}>" if arguments else ""
         return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path_of(cls)}{inner}")
 
@@ -329,12 +331,12 @@ class ChainClient:
                 return
 
     async def owned(self, schema: Schema, cls: type[T], owner: Id) -> list[T]:
-        """All objects of one of our structs that an address owns."""
+        """Return all objects of one of our structs that an address owns."""
         kind = self.type_of(schema, cls)
         return [self.decode(schema, cls, each) async for each in self.owned_objects(owner, kind)]
 
     async def dynamic_fields(self, parent: Id) -> AsyncIterator[DynamicField]:
-        """The dynamic fields of an object, or the entries of a table by its id."""
+        """Return the dynamic fields of an object, or the entries of a table by its id."""
         name = canonical_id(parent)
         token: bytes | None = None
         while True:
@@ -347,12 +349,12 @@ class ChainClient:
                 return
 
     async def balance(self, owner: Id, coin: str = SUI_COIN) -> Balance:
-        """What an address has of a coin, in its smallest unit."""
+        """Return what an address has of a coin, in its smallest unit."""
         address, kind = canonical_id(owner), canonical_type(coin)
         return await self.endpoints.ask(lambda wire: wire.balance(address, kind))
 
     async def balances(self, owner: Id) -> list[Balance]:
-        """All that an address has."""
+        """Return all that an address has."""
         address = canonical_id(owner)
         found: list[Balance] = []
         token: bytes | None = None
@@ -365,17 +367,17 @@ class ChainClient:
                 return found
 
     async def coins(self, owner: Id, coin: str = SUI_COIN) -> list[ObjectData]:
-        """The coin objects that an address owns."""
+        """Return the coin objects that an address owns."""
         kind = f"0x2::coin::Coin<{canonical_type(coin)}>"
         return [each async for each in self.owned_objects(owner, kind)]
 
     async def package(self, id: Id) -> PackageInfo:
-        """A published package. Raises `NotFound`."""
+        """Return a published package. Raises `NotFound`."""
         name = canonical_id(id)
         return await self.endpoints.ask(lambda wire: wire.package(name))
 
     async def transaction(self, digest: str) -> Executed | None:
-        """An executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed,
+        """Return an executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed,
         `NodeRefused` for what is told of another one."""
         outcome = await self.endpoints.ask(lambda wire: wire.transaction(digest))
         return None if outcome is None else self._check_succeeded(check_outcome(outcome, digest))
@@ -385,14 +387,14 @@ class ChainClient:
         return await self.endpoints.ask(lambda wire: wire.transaction_data(digest))
 
     def events_in(self, executed: Executed, schema: Schema, cls: type[T]) -> list[T]:
-        """The events of one of our structs that a transaction emitted."""
+        """Return the events of one of our structs that a transaction emitted."""
         kind = self.type_of(schema, cls)
         return [schema.decode(cls, event.contents) for event in executed.events_of(kind)]
 
     # ----------------------------------------------------------------------------------------------- writing
 
     async def simulate(self, program: Program, *, sender: Id | None = None, checks: bool = True) -> Simulated:
-        """What a program would do and give back; nothing is signed or changed.
+        """Return what a program would do and give back; nothing is signed or changed.
 
         `checks=False` lets it call any function and needs no gas: a way to read. Raises `TransactionFailed`.
         """
@@ -526,7 +528,8 @@ class ChainClient:
         return self._check_succeeded(outcome)
 
     async def wait_for(self, digest: str) -> Executed:
-        """A transaction as soon as the node knows it. Raises `NodeUnavailable` when it doesn't in time."""
+        """Wait until the node knows a transaction, and return it. Raises `NodeUnavailable` when it doesn't in
+        time."""
         retry = self.endpoints.retry
         for attempt in range(retry.attempts):
             found = await self.transaction(digest)
@@ -577,7 +580,7 @@ class ChainClient:
         ) from lost
 
     async def _known_elsewhere(self, digest: str) -> ExecutionOutcome | None:
-        """What another endpoint knows of a transaction that this one says it refused."""
+        """Return what another endpoint knows of a transaction that this one says it refused."""
         if len(self.network.endpoints) < 2:
             return None
         self.endpoints.next()

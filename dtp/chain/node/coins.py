@@ -16,7 +16,8 @@ _MOST_HELD: Final = 2**64 - 1
 
 
 async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:
-    """A coin of `amount` as an argument: off the gas coin for SUI, else out of the account's largest of that type.
+    """Return a coin of `amount` as an argument: off the gas coin for SUI, else out of the account's largest of that
+    type.
 
     Not out of all: anybody may send thousands of them. Raises `InsufficientFunds`.
     """

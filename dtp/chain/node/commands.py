@@ -115,11 +115,12 @@ class Program:
         return len(self._commands)
 
     def pure(self, move_type: str, value: Any) -> Argument:
-        """A value, such as `pure("u64", 5)`; `dtp.chain.values` says what fits. Raises `ProgramError`."""
+        """Return a value as an argument, such as `pure("u64", 5)`; `dtp.chain.values` says what fits. Raises
+        `ProgramError`."""
         return self.raw(encode_value(move_type, value))
 
     def raw(self, data: bytes) -> Argument:
-        """A value given as BCS. Raises `ProgramError` above 16 KiB: pass such data in parts."""
+        """Return a value given as BCS as an argument. Raises `ProgramError` above 16 KiB: pass such data in parts."""
         if len(data) > MAX_PURE_BYTES:
             raise ProgramError(
                 f"an argument of {len(data):,} bytes; the chain takes {MAX_PURE_BYTES:,}: pass it in parts"
@@ -127,7 +128,8 @@ class Program:
         return self._add_input(data, PureInput(data))
 
     def object(self, id: Id, *, mutable: bool = True) -> Argument:
-        """An object by id. `mutable` says whether a shared object is taken by `&mut` or by value."""
+        """Return an object by id as an argument. `mutable` says whether a shared object is taken by `&mut` or by
+        value."""
         name = _checked_id(id)
         argument = self._add_input(name, ObjectInput(name, mutable))
         place = argument.index
@@ -137,7 +139,7 @@ class Program:
         return argument
 
     def receiving(self, id: Id) -> Argument:
-        """An object that was sent to an object, for `transfer::receive`."""
+        """Return an object that was sent to an object as an argument, for `transfer::receive`."""
         name = _checked_id(id)
         argument = self._add_input(name, ObjectInput(name, True, True))
         if self._inputs[argument.index] != ObjectInput(name, True, True):
@@ -145,11 +147,11 @@ class Program:
         return argument
 
     def clock(self) -> Argument:
-        """The chain's clock."""
+        """Return the chain's clock as an argument."""
         return self.object(CLOCK_ID, mutable=False)
 
     def use(self, value: ObjectLike, *, mutable: bool = True) -> Argument:
-        """`value` as an argument: an id becomes an input object, an argument of this program stays itself."""
+        """Return `value` as an argument: an id becomes an input object, an argument of this program stays itself."""
         if isinstance(value, str | bytes):
             return self.object(value, mutable=mutable)
         return self._check_argument(value)
@@ -213,7 +215,7 @@ class Program:
         self._add(sui.TransferObjects(tuple(map(self.use, objects)), to), 0)
 
     def vector(self, move_type: str, elements: Sequence[ObjectLike]) -> Argument:
-        """A vector of objects or results."""
+        """Return a vector of objects or results."""
         tag = parse_type(move_type)
         (made,) = self._add(sui.MakeMoveVec(tag, tuple(map(self.use, elements))), 1)
         return made
@@ -262,11 +264,11 @@ class Program:
     # ------------------------------------------------------------------------------------------- as a value
 
     def packages(self) -> set[str]:
-        """What the calls name: names and ids."""
+        """Return what the calls name: names and ids."""
         return {command.package for command in self._commands if isinstance(command, _Call)}
 
     def commands(self, package_id: Callable[[str], str]) -> tuple[sui.Command, ...]:
-        """The commands with every package's id filled in."""
+        """Return the commands with every package's id filled in."""
         return tuple(
             sui.MoveCall(
                 id_bytes(
@@ -286,7 +288,7 @@ class Program:
 def bind(
     program: Program, package_id: Callable[[str], str], known: Mapping[str, KnownObject]
 ) -> sui.ProgrammableTransaction:
-    """The program with ids of packages and versions of objects filled in.
+    """Return the program with ids of packages and versions of objects filled in.
 
     Raises `ProgramError` when an object isn't in `known`, or owned by another object.
     """
@@ -298,7 +300,7 @@ def bind(
 
 
 def reference(ref: ObjectRef) -> sui.ObjectRef:
-    """The reference in the form of the wire."""
+    """Return the reference in the form of the wire."""
     return sui.ObjectRef(id_bytes(ref.id), ref.version, parse_digest(ref.digest))
 
 
@@ -330,7 +332,7 @@ def _arguments_of(command: _Command) -> Sequence[Argument]:
 
 
 def type_tag(text: str) -> TypeTag:
-    """The type that text names. Raises `ProgramError`."""
+    """Return the type that text names. Raises `ProgramError`."""
     try:
         return parse_type(text)
     except SuiNameError as fault:

@@ -31,7 +31,7 @@ class Retry:
     longest_pause: float = 5.0
 
     def pause(self, attempt: int) -> float:
-        """The pause after failed attempt number `attempt`, from 0."""
+        """Return the pause after failed attempt number `attempt`, from 0."""
         whole = min(self.first_pause * self.factor**attempt, self.longest_pause)
         return whole * (0.5 + random.random() / 2)
 
@@ -62,7 +62,7 @@ class Endpoints:
         self._turn += 1
 
     async def checked_wire(self) -> NodeRpc:
-        """The endpoint whose turn it is, known to serve the right chain. Raises `WrongNetwork`."""
+        """Return the endpoint whose turn it is, known to serve the right chain. Raises `WrongNetwork`."""
         wire = self.wire
         if wire.url not in self._checked:
             info = await wire.service_info()
@@ -77,7 +77,8 @@ class Endpoints:
         return wire
 
     async def ask(self, question: Callable[[NodeRpc], Awaitable[T]]) -> T:
-        """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
+        """Ask a question, several times if need be, and return the answer. Raises `NodeUnavailable` and what it
+        raises."""
         for attempt in range(self.retry.attempts):
             try:
                 return await question(await self.checked_wire())

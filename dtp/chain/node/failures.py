@@ -73,7 +73,7 @@ class PriceTooLow(TransactionRefused):
 
 
 def refusal(fault: NodeRefused, digest: str = "") -> TransactionRefused | InsufficientFunds:
-    """The error for a node that would not take a transaction; `digest` is that of one that was signed."""
+    """Return the error for a node that would not take a transaction; `digest` is that of one that was signed."""
     found = _refusal(f"{fault}; signed as {digest}" if digest else str(fault), fault.status)
     found.digest = digest
     return found
@@ -90,7 +90,7 @@ def _refusal(text: str, status: str) -> TransactionRefused | InsufficientFunds:
 
 
 def failure(found: Failure, deployments: Deployments, executed: Executed | None = None) -> TransactionFailed:
-    """The error for a transaction that ran and failed; `executed` is None for a simulation."""
+    """Return the error for a transaction that ran and failed; `executed` is None for a simulation."""
     if found.abort is not None and found.kind == "MOVE_ABORT":
         return _abort(found, found.abort, deployments, executed)
     advice = _ADVICE.get(found.kind, "")

@@ -71,7 +71,7 @@ class GasPurse:
         self._signed += budget
 
     def settle_gas(self, budget: int, gas: int) -> None:
-        """A transaction that was counted with `budget` is over, and took `gas`, 0 where it was never executed."""
+        """Note that a transaction counted with `budget` is over and took `gas`, 0 where it was never executed."""
         self._signed -= budget
         self.spent += gas
 
@@ -180,11 +180,11 @@ class ObjectCache:
         self._known: dict[str, KnownObject] = {}
 
     def get(self, id: str) -> KnownObject | None:
-        """What is known, None if nothing is."""
+        """Return what is known of an object, None if nothing is."""
         return self._known.get(id)
 
     def get_known(self, ids: Iterable[str]) -> Mapping[str, KnownObject]:
-        """What is known of those ids."""
+        """Return what is known of each of those ids that is known at all."""
         return {each: self._known[each] for each in ids if each in self._known}
 
     def add_known(self, known: Iterable[KnownObject]) -> None:

@@ -50,7 +50,8 @@ NETWORKS: Final = {
 
 
 def find_network(text: str | None = None) -> Network:
-    """The network of that name or URL; without one, of `$DTP_NETWORK`, else localnet. Raises `NetworkError`."""
+    """Return the network of that name or URL; without one, of `$DTP_NETWORK`, else localnet. Raises
+    `NetworkError`."""
     text = (text or os.environ.get(NETWORK_VARIABLE) or "localnet").strip()
     if text in NETWORKS:
         return NETWORKS[text]

@@ -56,7 +56,8 @@ class MovePackage:
         return sum(map(len, self.modules.values()))
 
     def describe_abort(self, module: str, raw: int) -> AbortCode:
-        """What an abort code of one of this package's modules says. Raises `PackageError` for an unknown module."""
+        """Return what an abort code of one of this package's modules says. Raises `PackageError` for an unknown
+        module."""
         if module not in self.modules:
             raise PackageError(
                 f"package {self.name} has no module {module}: it has {', '.join(self.modules)}"
@@ -64,7 +65,7 @@ class MovePackage:
         return self.compiled[module].describe_abort(raw)
 
     def to_json(self) -> dict[str, Any]:
-        """The record that `from_json` reads."""
+        """Return the record that `from_json` reads."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -112,7 +113,7 @@ def available() -> tuple[str, ...]:
 
 @cache
 def load(name: str) -> MovePackage:
-    """The package of that name. Raises `PackageError`."""
+    """Return the package of that name. Raises `PackageError`."""
     if name not in available():
         raise PackageError(f"no Move package {name!r} ships with dtp: there is {', '.join(available())}")
     text = resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")

@@ -63,11 +63,11 @@ class Deployments:
         self._known, self._hosts, self._services = known.packages, known.hosts, known.services
 
     def get(self, package: str) -> Deployment | None:
-        """The package's deployment, None if it isn't known."""
+        """Return the package's deployment, None if it isn't known."""
         return self._known.get(package)
 
     def find(self, package: str) -> Deployment:
-        """The package's deployment. Raises `PackageNotPublished`."""
+        """Return the package's deployment. Raises `PackageNotPublished`."""
         found = self._known.get(package)
         if found is None:
             raise PackageNotPublished(
@@ -77,15 +77,15 @@ class Deployments:
         return found
 
     def package_id(self, package: str) -> str:
-        """The id that calls go to."""
+        """Return the id that calls go to."""
         return self.find(package).id
 
     def original_id(self, package: str) -> str:
-        """The id that types are named by."""
+        """Return the id that types are named by."""
         return self.find(package).original_id
 
     def by_id(self, id: str) -> Deployment | None:
-        """The deployment of that id, or of that original id."""
+        """Return the deployment of that id, or of that original id."""
         return next((each for each in self._known.values() if id in (each.id, each.original_id)), None)
 
     def list_all(self) -> tuple[Deployment, ...]:
@@ -102,7 +102,7 @@ class Deployments:
         _save(self._path, everything)
 
     def hosts_of(self, account: Id) -> frozenset[str]:
-        """The hosts that an account has made from here."""
+        """Return the hosts that an account has made from here."""
         return frozenset(self._hosts.get(canonical_id(account), ()))
 
     def remember_host(self, account: Id, host: Id) -> None:
@@ -146,7 +146,7 @@ def has_made_hosts(account: Id) -> bool:
 
 
 def packages_path() -> Path:
-    """The file: `$DTP_PACKAGES`, else `packages.json` in the settings folder."""
+    """Return the file: `$DTP_PACKAGES`, else `packages.json` in the settings folder."""
     named = os.environ.get(PACKAGES_VARIABLE)
     return Path(named).expanduser() if named else config.config_dir() / "packages.json"
 

@@ -42,12 +42,12 @@ from typing import Final
 
 
 def screaming(name: str) -> str:
-    """`EWrongVersion` -> `E_WRONG_VERSION`, `pay_owed` -> `PAY_OWED`."""
+    """Return a name in capitals: `EWrongVersion` -> `E_WRONG_VERSION`, `pay_owed` -> `PAY_OWED`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
 
 
 def error_name(constant: str) -> str:
-    """`EWrongVersion` -> `WRONG_VERSION`: the member of the error enum."""
+    """Return the member of the error enum: `EWrongVersion` -> `WRONG_VERSION`."""
     return screaming(constant[1:] if re.match(r"E[A-Z]", constant) else constant)
 
 

@@ -63,7 +63,7 @@ class Surface:
 
 
 def surfaces(compiled: Mapping[str, CompiledModule], modules: Mapping[str, bytes]) -> tuple[Surface, ...]:
-    """The surfaces of a package's modules, in publishing order; `modules` holds their bytes."""
+    """Return the surfaces of a package's modules, in publishing order; `modules` holds their bytes."""
     reached = _reachable_errors(compiled)
     return tuple(
         Surface(

@@ -204,7 +204,7 @@ class PipeCarrier(Carrier):
             self._receiver.carrier_writable()
 
     def _give_up(self) -> None:
-        """The end of `close`: all is on the chain, or time is up."""
+        """End a `close`: all is on the chain, or time is up."""
         if self._state is CarrierState.CLOSING:
             self._connection_lost(None)
 
@@ -267,7 +267,7 @@ _LISTEN_OPTIONS: Final = {"service", "to"}
 
 
 def _parse(url: str, options: set[str]) -> tuple[CarrierUrl, str, bytes]:
-    """The parts, the host object, and the endpoint's key. Raises `CarrierUrlError`."""
+    """Return the parts, the host object, and the endpoint's key. Raises `CarrierUrlError`."""
     parts = parse_url(url, options)
     try:
         host = canonical_id(parts.host)
@@ -323,7 +323,7 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
 
 
 async def _begin(hub: PipeHub, host: str, number: int, key: bytes, channel: str, pipes: int) -> PipeCarrier:
-    """A link that the server has taken. Raises `TimeoutError` when it doesn't, `BrokenError`, `ChainError`."""
+    """Return a link that the server has taken. Raises `TimeoutError` when it doesn't, `BrokenError`, `ChainError`."""
     made: list[PipeCarrier] = []
     answered = False
     try:
@@ -371,7 +371,7 @@ async def listen(url: str, accept: Accept, *, chain: ChainClient | None = None) 
 
 
 def kind_for(chain: ChainClient) -> CarrierKind:
-    """The kind of carrier whose pipes `chain` pays for and signs, for `CarrierKind`'s users."""
+    """Return the kind of carrier whose pipes `chain` pays for and signs, for `CarrierKind`'s users."""
 
     async def dial_with(url: str) -> Carrier:
         return await dial(url, chain=chain)
@@ -389,7 +389,7 @@ _clients: WeakKeyDictionary[Any, dict[str, ChainClient]] = WeakKeyDictionary()
 
 
 def _environment_client() -> ChainClient:
-    """The client of the running loop for the network and the wallet that the environment names."""
+    """Return the client of the running loop for the network and the wallet that the environment names."""
     network = find_network()
     known = _clients.setdefault(asyncio.get_running_loop(), {})
     name = ",".join((*network.endpoints, os.environ.get("DTP_WALLET", "")))
@@ -399,7 +399,8 @@ def _environment_client() -> ChainClient:
 
 
 def environment_signer() -> Signer:
-    """The wallet that `$DTP_WALLET` names (as `dtp --wallet`), without it the identity. Raises `SignerError`, ...
+    """Return the wallet that `$DTP_WALLET` names (as `dtp --wallet`), without it the identity. Raises `SignerError`,
+    ...
 
     A file with a passphrase can't be used so: there is nobody to ask.
     """

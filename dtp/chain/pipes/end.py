@@ -78,16 +78,16 @@ class PipeLink(Protocol):
         """Whether nobody uses it any more: it may still say its last words."""
 
     def was_accepted(self) -> None:
-        """The server takes it."""
+        """Called when the server takes it."""
 
     def data_came(self) -> None:
-        """`incoming` has something new."""
+        """Called when `incoming` has something new."""
 
     def frame_sent(self) -> None:
-        """A frame of `outgoing` is on the chain."""
+        """Called when a frame of `outgoing` is on the chain."""
 
     def on_link_broken(self, error: CarrierError) -> None:
-        """It has ended by `error`."""
+        """Called when it has ended by `error`."""
 
 
 @dataclass
@@ -206,7 +206,7 @@ class ChannelEnd:
         self.locked.close()
 
     def fail(self, error: CarrierError) -> None:
-        """The end is of no use any more, nor is its link."""
+        """Give up this end and its link for good."""
         if self.failed is None:
             log.info("channel %s: %s", self.where.channel, error)
             self.failed = error
@@ -237,7 +237,7 @@ class ChannelEnd:
         return self.quiet and self.failed is None
 
     def leads_to(self, host: str, service: int, to: bytes) -> bool:
-        """Whether its frames are for this endpoint."""
+        """Return whether its frames are for this endpoint."""
         return (self.where.host, self.where.service, self.where.to) == (host, service, to)
 
     def attach(self, link: PipeLink) -> None:
@@ -246,7 +246,7 @@ class ChannelEnd:
         self.last_link = link.number
 
     def detach(self, link: PipeLink) -> None:
-        """The link has ended."""
+        """Note that the link has ended."""
         if self.link is link:
             self.link = None
             for each in self._acks.values():
@@ -261,7 +261,7 @@ class ChannelEnd:
             self.wake()
 
     def wake(self) -> None:
-        """Something may be sent."""
+        """Note that something may be sent."""
         for out in self._pipes:
             out.wake.set()
 
@@ -278,7 +278,7 @@ class ChannelEnd:
     # -------------------------------------------------------------------------------------------------- receiving
 
     def on_frame(self, frame: PipeFrame, place: Cursor | None = None) -> None:
-        """A frame of the other side, in whatever order and however often it comes; `place` is its event's."""
+        """Take a frame of the other side, in whatever order and however often it comes; `place` is its event's."""
         order = self._orders.setdefault(frame.index, ReceivedSequences(started=self._fresh))
         acks = self._acks.setdefault(frame.index, Acks())
         try:
@@ -333,7 +333,7 @@ class ChannelEnd:
         link.data_came()
 
     def _answer_unknown(self, header: Header) -> None:
-        """The server was started anew, and the client doesn't know: tell it, a few times."""
+        """Tell the client, a few times, that the server was started anew."""
         if self._answers is None or header.link <= self.last_link:
             return
         if not self._answers(header.to):  # another server of this host knows it
@@ -344,7 +344,7 @@ class ChannelEnd:
             self.send_control(Flags.RESET, header.link)
 
     def _fail_link(self, fault: PipeFrameError) -> None:
-        """The other side breaks the rules: its link ends, and it is told."""
+        """End the link of another side that breaks the rules, and tell it."""
         link = self.link
         if link is not None and link.number != self._broken:
             self._broken = link.number  # told once: answers cost gas
@@ -362,7 +362,7 @@ class ChannelEnd:
         return self.failed is None and any(each.gap for each in self._orders.values())
 
     def whole_until(self) -> Cursor | None:
-        """From where on history may have frames that didn't come."""
+        """Return from where on history may have frames that didn't come."""
         places = [*self._places.values()]
         if len(places) < self.peer_pipes:
             places.append(self._since)  # the first frame of a pipe may be missing
@@ -380,7 +380,7 @@ class ChannelEnd:
     # ---------------------------------------------------------------------------------------------------- sending
 
     def _window_room(self, out: _Out) -> int:
-        """How many frames the window has room for."""
+        """Return how many frames the window has room for."""
         # Who tells of more than there is gets no more at once than a window.
         unacknowledged = max(0, out.sequence - self._peer_acks.get(out.index, 0))
         return frames_ahead(self.where.window) - unacknowledged
@@ -394,7 +394,7 @@ class ChannelEnd:
         return self.link.incoming.taken if self.link is not None else 2**64
 
     def _due_acks(self) -> tuple[tuple[int, int], ...]:
-        """What may be acknowledged, once it is half a window of any pipe."""
+        """Return what may be acknowledged, once it is half a window of any pipe."""
         due = {
             index: each.sequence_to_acknowledge(self._orders[index].last, self._taken)
             for index, each in self._acks.items()
@@ -422,7 +422,7 @@ class ChannelEnd:
         return None
 
     def _acknowledges_silently(self, out: _Out) -> bool:
-        """Whether to acknowledge without a frame: nobody waits for word of it, or there is no room for one.
+        """Return whether to acknowledge without a frame: nobody waits for word of it, or there is no room for one.
 
         Else two sides would acknowledge each other's acknowledgements for ever.
         """
@@ -630,7 +630,7 @@ class ChannelEnd:
             await self._pause(since, unknown)
 
     async def _was_executed(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> bool:
-        """Whether the chain has what a transaction was to do."""
+        """Return whether the chain has what a transaction was to do."""
         if not job.silent:
             found = await self.chain.read(pipe_module.SCHEMA, Pipe, out.id)
             return found.sequence > out.sequence

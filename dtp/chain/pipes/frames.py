@@ -87,7 +87,7 @@ class Flags(IntFlag):
 
 
 def frames_ahead(window: int) -> int:
-    """How many frames a pipe sends ahead of the acknowledgements, by the service's window."""
+    """Return how many frames a pipe sends ahead of the acknowledgements, by the service's window."""
     return min(window or DEFAULT_WINDOW, MAX_WINDOW)
 
 
@@ -108,7 +108,7 @@ class Header:
 
 
 def encode(header: Header, flags: int, data: bytes | memoryview = b"") -> bytes:
-    """A frame's bytes."""
+    """Return a frame's bytes."""
     parts = [_FIXED.pack(_VERSION, header.link, header.offset, len(header.acks))]
     parts += [_ACK.pack(index, sequence) for index, sequence in header.acks]
     if flags & Flags.TO:
@@ -273,7 +273,8 @@ class Acks:
         self._waiting: dict[int, int] = {}
 
     def begin(self, before: int) -> None:
-        """The first frame came: all up to `before` are of a time that is over, and nobody waits for their bytes."""
+        """Note that the first frame came: all up to `before` are of a time that is over, and nobody waits for their
+        bytes."""
         self.started = True
         self._due = before
 
@@ -283,7 +284,7 @@ class Acks:
         return len(self._waiting) >= MAX_AHEAD
 
     def frame_received(self, sequence: int, until: int) -> None:
-        """A frame came whose bytes end at offset `until` of the live link; 0 for one that nobody waits for.
+        """Note a frame whose bytes end at offset `until` of the live link; 0 for one that nobody waits for.
 
         Raises `PipeGapError` for too many that can't be acknowledged: no window lets them be sent.
         """
@@ -292,12 +293,12 @@ class Acks:
         self._waiting[sequence] = until
 
     def release(self) -> None:
-        """The link is gone: nobody takes the bytes any more."""
+        """Note that the link is gone: nobody takes the bytes any more."""
         self._waiting = dict.fromkeys(self._waiting, 0)
 
     def sequence_to_acknowledge(self, last: int, taken: int) -> int:
-        """The newest sequence that may be acknowledged, `acked` if none: `last` came without a gap, `taken` is the
-        stream's offset up to which bytes were taken."""
+        """Return the newest sequence that may be acknowledged, `acked` if none: `last` came without a gap, `taken` is
+        the stream's offset up to which bytes were taken."""
         while self._due < last and self._waiting.get(self._due + 1, 0) <= taken:
             self._due += 1
             self._waiting.pop(self._due, None)
@@ -316,7 +317,7 @@ class PipePiece:
     end: bool = False
 
     def split_into(self, size: int) -> list[PipePiece]:
-        """The same for frames of at most `size` bytes, one at least; the end stands on the last."""
+        """Return the same for frames of at most `size` bytes, one at least; the end stands on the last."""
         starts = range(0, len(self.data), size) or range(1)
         return [
             PipePiece(self.offset + at, self.data[at : at + size], self.end and at + size >= len(self.data))
@@ -342,7 +343,7 @@ class OutgoingPipe:
         self._buffer += data
 
     def finish(self) -> None:
-        """Nothing follows: the last frame says so."""
+        """Note that nothing follows: the last frame says so."""
         self._ending = True
 
     def drop_uncut(self) -> None:
@@ -364,7 +365,7 @@ class OutgoingPipe:
         return bool(self._buffer) or (self._ending and not self._ended)
 
     def cut_next(self, most: int) -> PipePiece:
-        """The next bytes for one transaction, at most `most`; call it only when `ready`."""
+        """Return the next bytes for one transaction, at most `most`; call it only when `ready`."""
         size = min(self._size, most)
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
@@ -376,7 +377,7 @@ class OutgoingPipe:
         return made
 
     def done(self, cut: PipePiece) -> None:
-        """The frame is on the chain."""
+        """Note that the frame is on the chain."""
         self._under_way.discard(cut.offset)
 
     @property

@@ -37,12 +37,12 @@ class GasGuess:
         return None if cost is None else cost * self.MARGIN + self._STORAGE
 
     def add_sample(self, size: int, executed: Executed) -> None:
-        """What a frame cost. Frames of the same magnitude are at most twice as long."""
+        """Note what a frame cost. Frames of the same magnitude are at most twice as long."""
         bits = size.bit_length()
         gas = executed.gas
         self._costs[bits] = max(self._costs.get(bits, 0), 2 * gas.computation + gas.storage)
         self.spent += max(0, gas.net)
 
     def clear(self) -> None:
-        """A budget was too small, or prices rose: simulate again."""
+        """Forget all samples, so that costs are simulated again: a budget was too small, or prices rose."""
         self._costs.clear()

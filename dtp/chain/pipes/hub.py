@@ -114,7 +114,7 @@ class PipeHub:
 
     @classmethod
     def hub_of(cls, chain: ChainClient) -> PipeHub:
-        """The hub of a client: it lives as long as that."""
+        """Return the hub of a client: it lives as long as that."""
         found: PipeHub | None = vars(chain).get(_HUB)
         return found if found is not None else cls(chain).install()
 
@@ -148,7 +148,7 @@ class PipeHub:
             self._ending = self._loop.call_later(self.timing.keep, self._stop)
 
     def leave(self, end: ChannelEnd) -> None:
-        """`release`, as soon as what the carrier of this end said last is on the chain."""
+        """Let go as `release` does, as soon as what the carrier of this end said last is on the chain."""
         if end.quiet or end not in self.ends:
             self._on_idle(end)
             self.release()
@@ -156,7 +156,7 @@ class PipeHub:
             self._leaving[end.where.channel] += 1
 
     def _on_idle(self, end: ChannelEnd) -> None:
-        """An end may be used again, or is one too many."""
+        """Note that an end may be used again, or is one too many."""
         leaving = self._leaving.pop(end.where.channel, 0)
         for gone in self.ends.note_idle(end):
             self._spawn(gone.stop(), "dtp-pipes-stop")
@@ -270,7 +270,7 @@ class PipeHub:
         self._spawn(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
 
     def _is_for_us(self, frame: PipeFrame) -> bool:
-        """Whether the frame names an endpoint that listens here."""
+        """Return whether the frame names an endpoint that listens here."""
         try:
             header, _ = decode(frame.flags, frame.data)
         except PipeFrameError:
@@ -562,7 +562,7 @@ class PipeHub:
     # ------------------------------------------------------------------------------------------------------ common
 
     def _created_pipes(self, executed: Executed) -> list[Pipe]:
-        """The pipes that a transaction has made, as it left them."""
+        """Return the pipes that a transaction has made, as it left them."""
         kind = self.chain.type_of(pipe_module.SCHEMA, Pipe)
         return [
             self.chain.decode(pipe_module.SCHEMA, Pipe, executed.objects[change.id])
@@ -582,7 +582,8 @@ def _note(channels: OrderedDict[str, None], channel: str) -> None:
 
 
 async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:
-    """The pipes that `chain` sends over on a channel that is about to be closed, ready to be destroyed with it.
+    """Return the pipes that `chain` sends over on a channel that is about to be closed, ready to be destroyed with
+    it.
 
     What is under way is waited for, and the chain is asked nothing. Empty where no carrier ever lived on the channel.
     """

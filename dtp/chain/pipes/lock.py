@@ -64,14 +64,14 @@ class PipeLocks:
 
     @classmethod
     def of_home(cls) -> PipeLocks:
-        """Those of all programs of this user. Raises `LocalError` where the data folder can't be written."""
+        """Return those of all programs of this user. Raises `LocalError` where the data folder can't be written."""
         path = config.data_dir() / "pipes.lock"
         if path not in cls._known:
             cls._known[path] = cls(path)
         return cls._known[path]
 
     def sender_of(self, channel: str) -> Sender | None:
-        """Who of this program sends over the pipes of a channel."""
+        """Return who of this program sends over the pipes of a channel."""
         held = self._held.get(channel)
         found = None if held is None else held.sender()
         return None if found is None or found.gone else found

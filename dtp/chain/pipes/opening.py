@@ -79,7 +79,7 @@ async def reclaim(
 
 
 async def _channels(chain: ChainClient, held: dict[str, list[Pipe]]) -> dict[str, Channel | None]:
-    """The channels of these pipes, None for those that were deleted. Those that can't be told of are left out.
+    """Return the channels of these pipes, None for those that were deleted. Those that can't be told of are left out.
 
     Whoever has a pipe has had its channel; a node that is behind has neither, and says nothing about live ones.
     """
@@ -108,7 +108,7 @@ def _ask_close(channel: Channel, pipes: list[Pipe]) -> Program:
 
 
 def _may_be_credited(channel: Channel, pipe: Pipe, now_ms: int) -> bool:
-    """Whether a server may still have money for the frames of its pipe, at the chain's time `now_ms`."""
+    """Return whether a server may still have money for the frames of its pipe, at the chain's time `now_ms`."""
     if channel.state > ChannelState.CLOSING or pipe.direction != Direction.TO_CLIENT:
         return False
     if not is_credited(channel.terms, Direction.TO_CLIENT) or pipe.metered == pipe.credited:

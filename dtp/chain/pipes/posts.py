@@ -111,7 +111,7 @@ class ReplyKey:
 
     @classmethod
     def generate(cls) -> ReplyKey:
-        """A new one, from the system's randomness."""
+        """Return a new one, from the system's randomness."""
         from nacl.public import PrivateKey
 
         return cls(bytes(PrivateKey.generate()))
@@ -125,12 +125,12 @@ class ReplyKey:
 
 
 def _context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
-    """What a seal is bound to."""
+    """Return what a seal is bound to."""
     return _DOMAIN + id_bytes(host) + struct.pack(">H", service) + id_bytes(sender) + reply_key
 
 
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
-    """`dtp.identity.sealing.seal`, to as many keys as a host has endpoints, 1 to 16.
+    """Seal to as many keys as a host has endpoints, 1 to 16, as `dtp.identity.sealing.seal` does.
 
     Raises `ReplyKeyError`, and `SealError` for bytes that are no key.
     """
@@ -140,13 +140,15 @@ def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
 
 
 def hint_with_key(url: str, identity: Identity) -> bytes:
-    """An endpoint's hint: where it is dialled ("" for nowhere), and its static key, which messages are sealed to."""
+    """Return an endpoint's hint: where it is dialled ("" for nowhere), and its static key, which messages are sealed
+    to."""
     proof = base64.urlsafe_b64encode(identity.static_public + identity.static_proof).decode().rstrip("=")
     return f"{url}{_MARK}{proof}".encode()
 
 
 def hint_of(url: str, identity: Identity) -> bytes:
-    """What an endpoint that serves at `url` says in its hint: its static key, too, if it has the same one next time.
+    """Return what an endpoint that serves at `url` says in its hint: its static key, too, if it has the same one next
+    time.
 
     A `url` that has a key already stays as it is.
     """
@@ -155,7 +157,7 @@ def hint_of(url: str, identity: Identity) -> bytes:
 
 
 def post_key(endpoint: Endpoint) -> bytes | None:
-    """The static key that an endpoint has published in its hint, None without one whose proof holds."""
+    """Return the static key that an endpoint has published in its hint, None without one whose proof holds."""
     try:
         _, mark, text = endpoint.hint.decode("ascii").partition(_MARK)
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
@@ -257,7 +259,7 @@ class ReceivedPost:
 def _open(
     event: ChainEvent, cursor: Cursor, host: str, private: bytes, reply_key: bytes = b""
 ) -> ReceivedPost | None:
-    """The message of an event, None if it isn't for us, or can't be opened and answered."""
+    """Return the message of an event, None if it isn't for us, or can't be opened and answered."""
     try:
         posted: Posted = pipe_module.SCHEMA.decode(Posted, event.contents)
     except MalformedObject as fault:
@@ -340,7 +342,7 @@ def read_posts(
 async def read_post(
     chain: ChainClient, host: Id, identity: Identity, transaction: str
 ) -> ReceivedPost | None:
-    """The message of a transaction, None if none of it is for `host` and sealed to `identity`.
+    """Return the message of a transaction, None if none of it is for `host` and sealed to `identity`.
 
     Its `cursor` is from before its checkpoint. Raises `SuiNameError`, `NotFound` and `TransactionFailed`.
     """

@@ -95,7 +95,7 @@ class PipeEndpoint:
     def of_channel(
         cls, found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)
     ) -> PipeEndpoint:
-        """What is so of an end of this channel."""
+        """Return what is so of an end of this channel."""
         peer = found.server if direction == Direction.TO_SERVER else found.client
         credited = is_credited(found.terms, direction)
         window, rate = service.window, service.rate
