@@ -48,28 +48,28 @@ class ConfigFileError(ConfigError):
 
 
 def config_dir() -> Path:
-    """The folder of settings: `$DTP_HOME`, else the platform's. It need not exist."""
+    """Return the folder of settings: `$DTP_HOME`, else the platform's. It need not exist."""
     return _from_environment("DTP_HOME") or _platform("user_config_path")
 
 
 def data_dir() -> Path:
-    """The folder of what programs keep (stores, unfinished transfers): `$DTP_HOME/data` or the platform's."""
+    """Return the folder of what programs keep (stores, unfinished transfers): `$DTP_HOME/data` or the platform's."""
     home = _from_environment("DTP_HOME")
     return home / "data" if home else _platform("user_data_path")
 
 
 def identity_path() -> Path:
-    """The identity file used when none is named: `$DTP_IDENTITY`, else `identity.pem` in `config_dir()`."""
+    """Return the identity file used when none is named: `$DTP_IDENTITY`, else `identity.pem` in `config_dir()`."""
     return _from_environment("DTP_IDENTITY") or config_dir() / "identity.pem"
 
 
 def peers_path() -> Path:
-    """The table of known peers: `$DTP_PEERS`, else `peers.toml` in `config_dir()`."""
+    """Return the table of known peers: `$DTP_PEERS`, else `peers.toml` in `config_dir()`."""
     return _from_environment("DTP_PEERS") or config_dir() / "peers.toml"
 
 
 def pay_store_path() -> Path:
-    """The store of vouchers when none is named: `$DTP_PAY_STORE`, else `pay.sqlite` in `data_dir()`."""
+    """Return the store of vouchers when none is named: `$DTP_PAY_STORE`, else `pay.sqlite` in `data_dir()`."""
     if "://" in os.environ.get("DTP_PAY_STORE", ""):  # not quoted: it may have a password in it
         raise ConfigError("$DTP_PAY_STORE is a file; a database of daemons is named by 'dtp channel --store'")
     return _from_environment("DTP_PAY_STORE") or data_dir() / "pay.sqlite"
@@ -93,7 +93,7 @@ def _platform(function: str) -> Path:
 
 
 def read_toml(path: Path) -> TomlTable:
-    """The root table of the TOML file at `path`.
+    """Return the root table of the TOML file at `path`.
 
     Raises `ConfigFileError`: the file is missing, can't be read, is not UTF-8 or not TOML 1.0.
     """
@@ -128,7 +128,7 @@ class _Document:
     text: str
 
     def line_of(self, key: _KeyPath) -> int:
-        """The line (from 1) where the value at `key` begins: the shortest beginning of the file that has it.
+        """Return the line (from 1) where the value at `key` begins: the shortest beginning of the file that has it.
 
         Used only to report an error. Looking for the key's text would be a guess: keys may be quoted or
         dotted, and a text of several lines may look like anything.
@@ -175,7 +175,7 @@ class TomlTable:
     def get(self, key: str, kind: type[_Value], default: _Default) -> _Value | _Default: ...
 
     def get(self, key: str, kind: type[Any], default: Any = _REQUIRED) -> Any:
-        """The value of `key`, of TOML type `kind` (a whole number is a `float` too), or `default`."""
+        """Return the value of `key`, of TOML type `kind` (a whole number is a `float` too), or `default`."""
         self._asked.add(key)
         if key not in self._values:
             if default is not _REQUIRED:
@@ -189,7 +189,7 @@ class TomlTable:
         return value
 
     def texts(self, key: str) -> list[str]:
-        """The array of texts at `key`; empty if it is not there."""
+        """Return the array of texts at `key`; empty if it is not there."""
         self._asked.add(key)
         values = self._values.get(key, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
@@ -197,7 +197,7 @@ class TomlTable:
         return list(values)
 
     def table(self, key: str) -> TomlTable:
-        """The table at `key`; an empty one if it is not there."""
+        """Return the table at `key`; an empty one if it is not there."""
         self._asked.add(key)
         values = self._values.get(key, {})
         if not isinstance(values, dict):
@@ -205,7 +205,7 @@ class TomlTable:
         return TomlTable(self._document, (*self._place, key), values)
 
     def tables(self) -> Iterator[tuple[str, TomlTable]]:
-        """All keys of this table, each with the table it has to hold, in the order of the file."""
+        """Yield all keys of this table, each with the table it has to hold, in the order of the file."""
         for key in self._values:
             yield key, self.table(key)
 
@@ -222,7 +222,7 @@ class TomlTable:
                 raise self.error(f"is not a setting; {known}", key)
 
     def error(self, message: str, key: str | None = None, index: int | None = None) -> ConfigFileError:
-        """An error to raise: what is wrong with `key` (its element `index`) or with this table, and where."""
+        """Return an error to raise: what is wrong with `key` (its element `index`) or with this table, and where."""
         place = (*self._place, *(part for part in (key, index) if part is not None))
         what = "" if key is None else f"{self._spell(key)} "
         line = self._document.line_of(place) if place else 0

@@ -136,7 +136,7 @@ class Socket:
     # ---- moving bytes -----------------------------------------------------------------------------------
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Up to `bufsize` bytes as soon as there are any; b"" at the end of the stream.
+        """Return up to `bufsize` bytes as soon as there are any; b"" at the end of the stream.
 
         `TimedOut` (a `TimeoutError`), after which nothing is lost; `WouldBlock` at a timeout of 0.
         """
@@ -181,7 +181,8 @@ class Socket:
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """A file object over this socket, as Python's `socket.makefile`. It keeps the socket open until closed."""
+        """Return a file object over this socket, as Python's `socket.makefile`. It keeps the socket open until
+        closed."""
         if not set(mode) <= {"r", "w", "b"}:
             raise LocalError(f"invalid mode {mode!r}: only r, w and b are possible")
         self._check(0)
@@ -209,11 +210,11 @@ class Socket:
     # ---- state ------------------------------------------------------------------------------------------
 
     def settimeout(self, value: float | None) -> None:
-        """How long a call may take, in seconds; None for any time, 0 for none."""
+        """Set how long a call may take, in seconds: None for any time, 0 for none."""
         self._timeout = _checked(value)
 
     def gettimeout(self) -> float | None:
-        """The timeout in seconds."""
+        """Return the timeout in seconds."""
         return self._timeout
 
     @property
@@ -222,7 +223,7 @@ class Socket:
         return self._timeout
 
     def setblocking(self, flag: bool) -> None:
-        """`settimeout(None)`, or `settimeout(0)`."""
+        """Do `settimeout(None)`, or `settimeout(0)` where `flag` is false."""
         self._timeout = None if flag else 0.0
 
     def getblocking(self) -> bool:
@@ -230,7 +231,7 @@ class Socket:
         return self._timeout != 0
 
     def getpeername(self) -> tuple[str, int]:
-        """The peer's id as text, and the number of the stream within its connection."""
+        """Return the peer's id as text, and the number of the stream within its connection."""
         self._check(0)
         name: tuple[str, int] = self._pipe.transport.get_extra_info("peername")
         return name
@@ -252,7 +253,7 @@ class Socket:
             raise NoSuchOption(level, optname)
 
     def fileno(self) -> int:
-        """A descriptor for `select` and `selectors` only: readable when `recv` won't wait; -1 once closed.
+        """Return a descriptor for `select` and `selectors` only: readable when `recv` won't wait; -1 once closed.
 
         Bytes can't be read from it or written to it. It costs a pipe, made at the first call.
         """
@@ -261,7 +262,8 @@ class Socket:
     # ---- the end ----------------------------------------------------------------------------------------
 
     def shutdown(self, how: int) -> None:
-        """`SHUT_WR`: the peer reads the end behind all that was sent. `SHUT_RD`: drop what comes. Or `SHUT_RDWR`."""
+        """End sending (`SHUT_WR`: the peer reads the end behind all that was sent), drop what comes (`SHUT_RD`), or
+        both (`SHUT_RDWR`)."""
         self._check(0)
         if how not in (_stdlib.SHUT_RD, _stdlib.SHUT_WR, _stdlib.SHUT_RDWR):
             raise LocalError("how must be socket.SHUT_RD, SHUT_WR or SHUT_RDWR")
@@ -303,7 +305,7 @@ class Socket:
 
 
 def _fixed(view: memoryview) -> bytes | memoryview:
-    """`view` as nobody can change it any more."""
+    """Return `view` as nobody can change it any more."""
     whole = view.obj
     if type(whole) is not bytes:
         return bytes(view)
@@ -351,7 +353,7 @@ class Server(Waiting):
         return bool(self._waiting) or self._closed
 
     def on_stream_opened(self, pipe: Pipe) -> None:
-        """In the loop's thread: a client has opened a stream."""
+        """Called in the loop's thread when a client has opened a stream."""
         with self.changed:
             if self._closed or len(self._waiting) >= self._backlog:
                 pipe.transport.abort()
@@ -360,7 +362,7 @@ class Server(Waiting):
             self.notify()
 
     def accept(self) -> tuple[Socket, tuple[str, int]]:
-        """The next socket, and its `getpeername()`. `TimedOut`, `WouldBlock`, `SocketClosed`."""
+        """Return the next socket, and its `getpeername()`. Raise `TimedOut`, `WouldBlock` or `SocketClosed`."""
         self.thread.check_running()
         deadline = deadline_of(self._timeout)
         with self.changed:
@@ -377,15 +379,16 @@ class Server(Waiting):
         return sock, sock.getpeername()
 
     def settimeout(self, value: float | None) -> None:
-        """How long `accept` may take, in seconds; None for any time, 0 for none."""
+        """Set how long `accept` may take, in seconds: None for any time, 0 for none."""
         self._timeout = _checked(value)
 
     def gettimeout(self) -> float | None:
-        """The timeout in seconds."""
+        """Return the timeout in seconds."""
         return self._timeout
 
     def fileno(self) -> int:
-        """A descriptor for `select` and `selectors` only: readable when `accept` won't wait; -1 once closed."""
+        """Return a descriptor for `select` and `selectors` only: readable when `accept` won't wait; -1 once
+        closed."""
         return -1 if self._closed else super().fileno()
 
     def finish(self) -> asyncio.Future[None]:

@@ -289,7 +289,7 @@ async def _close_pipes(chain: ChainClient, store: Store) -> None:
 
 
 async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
-    """One of several: what is wrong with it is said, and keeps no other one's money."""
+    """Close one of several: what is wrong with it is said, and keeps no other one's money."""
     from dtp.chain.errors import TransactionFailed
 
     try:

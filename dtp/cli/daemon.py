@@ -93,7 +93,7 @@ def _exit_code(error: DtpError, ctx: click.Context) -> int:
 
 
 def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
-    """`FILE:LINE:COLUMN: what is wrong`, as compilers do it; after `--json` one object to a line."""
+    """Print `FILE:LINE:COLUMN: what is wrong`, as compilers do; after `--json` one object to a line."""
     many = len(error.mistakes)
     for one in error.mistakes:
         if wants_json(ctx):
@@ -228,7 +228,7 @@ def _grace(ctx: click.Context, param: click.Parameter, text: str | None) -> floa
 
 
 def grace_option(default: str) -> Callable[[_Function], _Function]:
-    """`--drain`, where what is open has so much time without it."""
+    """Add `--drain`, where what is open has so much time without it."""
     return click.option(
         "--drain",
         "grace",

@@ -23,7 +23,7 @@ _BAD = "red"
 
 
 def size_text(size: float) -> str:
-    """Bytes as people read them."""
+    """Return bytes as people read them."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -100,7 +100,7 @@ async def _balances(chain: ChainClient, *parties: _Party) -> dict[str, int]:
 async def _serving(
     party: _Party, localnet: Localnet, packages: Path, file: Path
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.subprocess.Process]]:
-    """`dtp serve` with a price, in a process of its own."""
+    """Run `dtp serve` with a price, in a process of its own."""
     site = party.home / "site"
     site.mkdir()
     await asyncio.to_thread(shutil.copyfile, file, site / file.name)
@@ -134,7 +134,7 @@ async def _next(events: asyncio.StreamReader, name: str) -> dict[str, Any]:
 async def _buy(
     party: _Party, localnet: Localnet, packages: Path, address: str, folder: Path
 ) -> dict[str, dict[str, Any]]:
-    """`dtp recv` with a budget, in a process of its own; what it said, by event."""
+    """Run `dtp recv` with a budget, in a process of its own, and return what it said, by event."""
     (folder / "received").mkdir()
     name = next((folder / "server" / "site").iterdir()).name
     process = await asyncio.create_subprocess_exec(

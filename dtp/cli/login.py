@@ -62,7 +62,7 @@ class Logins(NamedService):
         self._service = made
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """One stream of requests, until its caller has enough."""
+        """Serve one stream of requests, until its caller has enough."""
         await self._service.answer_stream(connection, stream)
 
 

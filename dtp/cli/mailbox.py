@@ -37,7 +37,7 @@ class Mailboxes(NamedService):
         self._mailbox = made
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """One stream of requests, until its caller has enough."""
+        """Serve one stream of requests, until its caller has enough."""
         await self._mailbox.answer_stream(connection, stream)
 
 

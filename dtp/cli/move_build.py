@@ -126,7 +126,8 @@ def install_tools(checkout: Checkout) -> None:
 
 
 def run_builder(checkout: Checkout, **request: Any) -> dict[str, Any]:
-    """One request to `move/build.mjs`. Raises `NodeMissing`, `CompileError`, `BuildError`."""
+    """Send one request to `move/build.mjs` and return the answer. Raises `NodeMissing`, `CompileError`,
+    `BuildError`."""
     node = _node()
     if not (checkout.move / "node_modules").is_dir():
         raise NodeMissing(

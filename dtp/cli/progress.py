@@ -171,7 +171,7 @@ def _bars() -> Bars:
 
 
 def size_text(size: float) -> str:
-    """Bytes for people: `1.5 GiB`."""
+    """Return a size in bytes for people: `1.5 GiB`."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -180,7 +180,7 @@ def size_text(size: float) -> str:
 
 
 def speed_text(speed: float) -> str:
-    """Bytes per second for people: `750 MB/s`, in powers of ten as networks are counted."""
+    """Return a speed in bytes per second for people: `750 MB/s`, in powers of ten as networks are counted."""
     for unit in ("B/s", "kB/s", "MB/s"):
         if speed < 1000:
             return f"{speed:.0f} {unit}"

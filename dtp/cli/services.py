@@ -64,7 +64,7 @@ class EchoService(NamedService):
     kind = "echo"
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """Until the peer has finished."""
+        """Send back what comes, until the peer has finished."""
         await copy(stream, stream)
 
 
@@ -87,7 +87,7 @@ class FileService(NamedService):
         await tell_file(stream, self._root, below)
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """One file."""
+        """Send one file."""
         try:
             sent = await serve_file(stream, self._root, below)
         except DtpError as error:  # the peer was told; a reset would overtake the words
@@ -147,7 +147,7 @@ class ExecService(NamedService):
             raise click.UsageError(f"--exec: there is no program {self._command[0]}")
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """Until the program has ended."""
+        """Join the stream to a program of its own, until that has ended."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,

@@ -52,7 +52,7 @@ _MS_OF = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 8
 
 
 def _span(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
-    """`30s` -> 30,000."""
+    """Return a time in ms: `30s` -> 30,000."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)(ms|s|min|m|h|d)", text)
@@ -62,7 +62,7 @@ def _span(ctx: click.Context, param: click.Parameter, text: str | None) -> int |
 
 
 def _rate(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """`0.02SUI/min` -> MIST, ms."""
+    """Return a rate as MIST and ms: `0.02SUI/min` -> 20,000,000 and 60,000."""
     from dtp.chain.wallet import parse_amount
 
     if text is None:

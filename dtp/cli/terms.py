@@ -25,7 +25,7 @@ _NS = 10**9
 
 
 def changed_terms(known: Terms | None, options: Mapping[str, Any]) -> Terms:
-    """`known`, or the defaults of a new service, with what `options` name; what is None, or absent, stays.
+    """Return `known`, or the defaults of a new service, with what `options` name; what is None, or absent, stays.
 
     Options are fields of `Terms` as text, `idle` and `claim` in seconds. Raises `ConfigError`, `ProgramError`,
     `SuiNameError`.
@@ -58,7 +58,8 @@ def _option(field: str) -> str:
 
 
 def changed_rate(known: Rate, option: str, text: str | None, burst: str | None) -> Rate:
-    """`known` with what `--rate-...` and `--burst-...` say: "100/s", "10MiB/s", or none. Raises `ConfigError`."""
+    """Return `known` with what `--rate-...` and `--burst-...` say: "100/s", "10MiB/s", or none. Raises
+    `ConfigError`."""
     from dtp.chain.host import Rate
     from dtp.daemon.config import values
     from dtp.daemon.config.reading import Wrong

@@ -463,7 +463,7 @@ class _Receiver:
 
     @contextlib.contextmanager
     def _make_meter(self) -> Iterator[ProgressMeter]:
-        """A meter; its bar goes to the first of several transfers at once."""
+        """Return a meter; its bar goes to the first of several transfers at once."""
         bar, self._bar_is_free = self._bar_is_free, False
         try:
             with ProgressMeter("receiving", bar=bar) as meter:

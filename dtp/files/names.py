@@ -18,7 +18,7 @@ PART_SUFFIX = ".part"
 
 
 def check_name(name: str) -> str:
-    """`name`, if it is a plain file name that can be stored in a folder; else `NameRefused`.
+    """Return `name` if it is a plain file name that can be stored in a folder, or raise `NameRefused`.
 
     Refused: nothing, "." and "..", with a slash or backslash, longer than 250 bytes, with control characters or
     text that isn't Unicode, and names that begin with a dot: nobody may drop a `.profile` into a folder, or

@@ -216,7 +216,7 @@ class IncomingFile:
         return len(data)
 
     def begin_at(self, at: int) -> None:
-        """Bytes from `at` on (`have` or 0) follow."""
+        """Begin at `at` (`have` or 0): the bytes from there on follow."""
         if at == 0:
             self.hash = hashlib.new(HASH)
         if self.complete and at == 0 and not self._overwrite and self.info.size:

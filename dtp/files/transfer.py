@@ -419,7 +419,7 @@ class _Threads:
         return self._hash.submit(function, *arguments)
 
     def write_all(self, file: IncomingFile, pieces: list[bytes]) -> None:
-        """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
+        """Write these last bytes behind all that waits, in whatever way the transfer ends."""
         if pieces:
             self.run_on_disk(file.write_pieces, pieces)
 

@@ -82,7 +82,7 @@ def _regroup(values: list[int] | bytes, width_in: int, width_out: int) -> tuple[
 
 
 def encode(hrp: str, data: bytes, *, variant: Variant = "bech32m") -> str:
-    """`data` as lower-case text: `hrp`, "1", five bits a character, a checksum of six characters.
+    """Return `data` as lower-case text: `hrp`, "1", five bits a character, a checksum of six characters.
 
     `hrp` is lower case and printable ASCII; it is written by this package, so it is not checked.
     """

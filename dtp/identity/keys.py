@@ -54,7 +54,7 @@ class Identity:
     static_stored: bool
 
     def __init__(self, seed: bytes, static_private: bytes | None = None) -> None:
-        """From an Ed25519 seed (RFC 8032: the private key) and an X25519 private key, 32 bytes each.
+        """Take an Ed25519 seed (RFC 8032: the private key) and an X25519 private key, 32 bytes each.
 
         Without `static_private` a new one is made. `IdentityError` for other lengths.
         """
@@ -79,7 +79,8 @@ class Identity:
 
     @classmethod
     def from_sui(cls, text: str) -> Identity:
-        """From an Ed25519 key as Sui wallets export it ("suiprivkey1...", SIP-15), with a new static key.
+        """Return the identity of an Ed25519 key as Sui wallets export it ("suiprivkey1...", SIP-15), with a new
+        static key.
 
         Raises `IdentityError` for text that is not that, and for keys of other schemes. No message quotes it.
         """

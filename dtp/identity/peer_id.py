@@ -111,7 +111,7 @@ def _check_shape(text: str) -> None:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _check_point(key: bytes) -> None:
-    """`PeerIdError` unless `key` is canonical and in the prime-order group. Successes are remembered."""
+    """Raise `PeerIdError` unless `key` is canonical and in the prime-order group. Successes are remembered."""
     from nacl.bindings import crypto_core_ed25519_is_valid_point
 
     if not crypto_core_ed25519_is_valid_point(key):

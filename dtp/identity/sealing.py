@@ -35,7 +35,7 @@ class SealBroken(PeerError):
 
 
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
-    """`data` sealed to X25519 keys, 1 to 255 of 32 bytes, any of which opens it. Raises `SealError`.
+    """Return `data` sealed to X25519 keys, 1 to 255 of 32 bytes, any of which opens it. Raises `SealError`.
 
     A version byte, the number of recipients, for each the first 4 bytes of its key and a sealed box (libsodium:
     X25519, XSalsa20-Poly1305) of the message key; nonce and XChaCha20-Poly1305 over the data with `context` as what

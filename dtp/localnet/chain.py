@@ -130,7 +130,7 @@ class Chain:
 
     @contextmanager
     def open_checkpoint(self, time_ms: int, end: EndOfEpoch | None = None) -> Iterator[CheckpointSealing]:
-        """One checkpoint: apply outcomes within; it is sealed and stored at the end."""
+        """Open a checkpoint for the block: outcomes are applied within, and it is sealed and stored at the end."""
         sealing = CheckpointSealing()
         before = self.status
         try:

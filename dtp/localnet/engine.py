@@ -137,12 +137,12 @@ class _Children:
         self.read: dict[bytes, ObjectRecord] = {}
 
     def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
-        """`ChildStore.find_child`."""
+        """Return what `ChildStore.find_child` does."""
         record = self._find_owned(parent, child)
         return None if record is None else self._note_read(record)
 
     def find_setting(self, config: bytes, id: bytes) -> StoredObject | None:
-        """`ChildStore.find_setting`."""
+        """Return what `ChildStore.find_setting` does."""
         record = self._find_owned(config, id)
         return None if record is None else _stored_object(record)
 
@@ -152,7 +152,7 @@ class _Children:
         return record if isinstance(owner, ObjectOwner) and owner.address == parent else None
 
     def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
-        """`ChildStore.find_received`."""
+        """Return what `ChildStore.find_received` does."""
         record = self._receiving.get(id)
         if record is None or record.version != version or record.owner != AddressOwner(parent):
             return None

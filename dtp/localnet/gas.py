@@ -36,14 +36,14 @@ def _type_size(tag: TypeTag) -> int:
 
 
 def package_size(package: MovePackageData) -> int:
-    """Bytes of a package that are metered when it is read or published."""
+    """Return how many bytes of a package are metered when it is read or published."""
     modules = sum(len(name.encode()) + len(code) for name, code in package.modules.items())
     origins = sum(len(o.module.encode()) + len(o.datatype.encode()) + _ID for o in package.type_origins)
     return _VERSION + modules + origins + len(package.linkage) * (2 * _ID + _VERSION)
 
 
 def object_size(data: MoveObject | MovePackageData) -> int:
-    """Bytes of an object that are metered: contents, type, public-transfer flag, version, metadata."""
+    """Return how many bytes of an object are metered: contents, type, public-transfer flag, version, metadata."""
     if isinstance(data, MovePackageData):
         return _METADATA + package_size(data)
     return _METADATA + len(data.contents) + _type_size(data.type) + 1 + _VERSION

@@ -231,7 +231,7 @@ class GasPayment:
         return self.coins[0].id
 
     def smash_coins(self, writes: Writes, lamport: int) -> None:
-        """For a transaction that failed: one coin with all the money, the others gone."""
+        """Put all the money of a transaction that failed into one coin, and delete the others."""
         coin = self.coins[0]
         assert isinstance(coin.value.data, MoveObject)
         contents = coin.id + self.total.to_bytes(8, "little")

@@ -161,7 +161,7 @@ class ChainStore:
 
     @contextmanager
     def write_checkpoint(self) -> Iterator[None]:
-        """One checkpoint's writes: all of them last, or (when the block raises) none."""
+        """Write what the block does as one checkpoint: all of it lasts, or, when the block raises, none."""
         self._db.execute("BEGIN IMMEDIATE")
         self._writing = {}
         try:

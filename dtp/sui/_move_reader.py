@@ -68,7 +68,7 @@ class ModuleCursor:
         self.version = version
 
     def read_u8(self) -> int:
-        """One byte."""
+        """Return one byte."""
         if self.pos >= self.end:
             raise BytecodeError(Fault.TRUNCATED, "one more byte expected", self.pos)
         byte = self.data[self.pos]

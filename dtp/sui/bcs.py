@@ -233,7 +233,7 @@ def vector(element: Codec[T], most: int = MAX_LENGTH) -> Codec[tuple[T, ...]]:
 
 
 def option(inner: Codec[T]) -> Codec[T | None]:
-    """None or a value."""
+    """Return the codec of None or a value."""
 
     def write(value: T | None, out: bytearray) -> None:
         if value is None:

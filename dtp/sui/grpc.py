@@ -137,7 +137,7 @@ def _write_message(out: bytearray, message: Any) -> None:
 
 
 def _wrapped_writer(unwrap: Callable[[], Any]) -> Writer:
-    """Of a field that Python knows as a value of its own, such as a time."""
+    """Return the writer of a field that Python knows as a value of its own, such as a time."""
     return lambda out, value: _write_message(out, unwrap().from_wrapped(value))
 
 

@@ -44,7 +44,7 @@ class SuiNameError(LocalError):
 
 
 def format_address(address: bytes) -> str:
-    """`0x` and 64 hex digits."""
+    """Return an address as `0x` and 64 hex digits."""
     return "0x" + address.hex()
 
 

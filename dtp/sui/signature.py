@@ -87,7 +87,7 @@ class SimpleSignature:
     signature: bytes
 
     def serialize(self) -> bytes:
-        """`flag || signature || public key`."""
+        """Return `flag || signature || public key`."""
         return bytes((self.public_key.scheme,)) + self.signature + self.public_key.key
 
     @property
@@ -113,7 +113,7 @@ class MultiSig:
     public_key: MultiSigPublicKey
 
     def serialize(self) -> bytes:
-        """`3 || BCS`."""
+        """Return `3 || BCS`."""
         return bytes((KeyScheme.MULTISIG,)) + _MULTISIG.encode(self)
 
     @property

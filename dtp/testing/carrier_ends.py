@@ -230,7 +230,7 @@ class Bench:
 
     @asynccontextmanager
     async def pair(self, swapped: bool = False) -> AsyncIterator[tuple[CarrierEnd, CarrierEnd]]:
-        """A dialled carrier and the accepted one (or `swapped`), not started. Ended and verified
+        """Yield a dialled carrier and the accepted one (or `swapped`), not started. Ended and verified
         afterwards."""
         shared = PairState()
         dialled = await self.dial()

@@ -121,7 +121,7 @@ async def _both_close(near: CarrierEnd, far: CarrierEnd, options: _Options) -> N
 
 
 async def _closes_before_start(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """What was sent to a carrier before it started is kept for it, and so is the end."""
+    """Check that what was sent to a carrier before it started is kept for it, and so is the end."""
     near.start()
     near.write(b"early")
     near.close()
@@ -232,7 +232,8 @@ async def _pauses_reading(near: CarrierEnd, far: CarrierEnd, options: _Options) 
 
 
 async def _has_ended_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """What was sent before the end is no end, whether or not that is known of one whose reading is paused."""
+    """Check that what was sent before the end is no end, whether or not that is known of one whose reading is
+    paused."""
     _start(near, far)
     near.write(b"x")
     await far.until_received(b"x")
@@ -252,7 +253,8 @@ async def _has_ended_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options
 
 
 async def _breaks_off_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """An orderly end is no break, and after one of those that are known the end comes, though reading is paused."""
+    """Check that an orderly end is no break, and after one of those that are known the end comes, though reading is
+    paused."""
     _start(near, far)
     near.write(b"x")
     await far.until_received(b"x")
@@ -313,7 +315,7 @@ def _orderly(lost: CarrierError | None) -> None:
 
 
 async def _keeps_packets_whole(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """Where there is a lossy path: packets come as they were sent or not at all, and hold up no bytes."""
+    """Check a lossy path, where there is one: packets come as sent or not at all, and hold up no bytes."""
     _start(near, far)
     size = near.carrier.packet_size
     near.write(b"x")

@@ -125,10 +125,10 @@ class FakeClockLoop(base_events.BaseEventLoop):
         return future
 
     def _process_events(self, event_list: list[object]) -> None:
-        """The jumper has no events."""
+        """Do nothing: the jumper has no events."""
 
     def _write_to_self(self) -> None:
-        """What `call_soon_threadsafe` does to wake the selector; this one never sleeps."""
+        """Do nothing: `call_soon_threadsafe` wakes the selector so, and this one never sleeps."""
         if threading.get_ident() != self._home:
             raise VirtualTimeError("other threads can't reach a loop with virtual time")
 

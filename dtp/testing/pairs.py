@@ -26,7 +26,7 @@ BOB = Identity(hashlib.sha256(b"dtp.testing bob").digest(), hashlib.sha256(b"bob
 
 
 def entropy(seed: str) -> Callable[[int], bytes]:
-    """Bytes that look random and are the same each time."""
+    """Return a source of bytes that look random and are the same each time."""
     counter = 0
 
     def draw(size: int) -> bytes:

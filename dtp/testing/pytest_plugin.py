@@ -36,7 +36,7 @@ WALLET_AMOUNT = 1_000_000_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option that chooses the network."""
+    """Add the option that chooses the network."""
     group = parser.getgroup("dtp")
     group.addoption(
         "--dtp-network",
@@ -81,7 +81,7 @@ class ChainClock:
 
 @pytest.fixture(scope="session")
 def dtp_localnet(request: pytest.FixtureRequest) -> Iterator[LocalnetThread | None]:
-    """The localnet of this run, None with another network."""
+    """Return the localnet of this run, None with another network."""
     if request.config.getoption("--dtp-network") != "localnet":
         yield None
         return
@@ -93,7 +93,7 @@ def dtp_localnet(request: pytest.FixtureRequest) -> Iterator[LocalnetThread | No
 
 @pytest.fixture(scope="session")
 def dtp_network(request: pytest.FixtureRequest, dtp_localnet: LocalnetThread | None) -> Network:
-    """The network of this run."""
+    """Return the network of this run."""
     from dtp.chain import find_network
 
     if dtp_localnet is None:
@@ -133,7 +133,7 @@ def dtp_wallet(dtp_network: Network, dtp_localnet: LocalnetThread | None) -> Cal
 
 @pytest.fixture(scope="session")
 def dtp_packages(dtp_network: Network, dtp_wallet: Callable[[], KeySigner]) -> Deployments:
-    """The packages, published by a wallet of their own."""
+    """Return the packages, published by a wallet of their own."""
     from dtp.chain import ChainClient, packages, publish
 
     async def all_of_them() -> Deployments:
@@ -164,7 +164,7 @@ def dtp_client(dtp_network: Network, dtp_packages: Deployments) -> Callable[...,
 
 @pytest.fixture
 def dtp_clock(dtp_localnet: LocalnetThread | None) -> ChainClock:
-    """The clock of the localnet; a test that needs it is skipped on another network."""
+    """Return the clock of the localnet; a test that needs it is skipped on another network."""
     if dtp_localnet is None:
         pytest.skip("the clock of a real network doesn't move for tests")
     return ChainClock(dtp_localnet)

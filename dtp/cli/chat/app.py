@@ -129,7 +129,7 @@ class ChatApp(App[None]):
             await self._enter_conversation(at[(index + step) % len(at)])
 
     async def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """A room was chosen, or a message, which the next command is about."""
+        """Called when a room was chosen, or a message, which the next command is about."""
         if event.option_list.id == "rooms" and event.option.id:
             await self._enter_conversation(bytes.fromhex(event.option.id))
         self.query_one("#write").focus()

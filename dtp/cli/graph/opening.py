@@ -88,7 +88,7 @@ class GraphOpener:
     async def open_graph(
         self, *, writing: bool, history: bool = False, read_only: bool = False, prune: bool = False
     ) -> AsyncIterator[Graph]:
-        """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
+        """Open the graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
         identity = self.source.load_identity() if writing else self.source.load_or_make()

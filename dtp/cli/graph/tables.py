@@ -51,7 +51,7 @@ def _drawn(what: Any, console_type: Any) -> str:
 
 
 def as_json(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
-    """One array of objects."""
+    """Return one array of objects."""
     return json.dumps([{name: shown(value) for name, value in row.items()} for row in rows], indent=1)
 
 

@@ -17,7 +17,7 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 @cache
 def library() -> SimpleNamespace:
-    """`v2` (messages), `protobuf` and `rpc` (Google's), as modules."""
+    """Return `v2` (messages), `protobuf` and `rpc` (Google's), as modules."""
     from pysui.sui.sui_grpc.suimsgs.google import protobuf, rpc
     from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
 

@@ -114,7 +114,7 @@ class NodeServer:
     def checkpoint_frames(
         self, request: Any
     ) -> Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]:
-        """What a subscriber to checkpoints gets of a checkpoint."""
+        """Return what a subscriber to checkpoints gets of a checkpoint."""
         v2 = library().v2
         if request.filter is not None:
             raise Unsupported("filter: checkpoints are streamed unfiltered here; filter events instead")

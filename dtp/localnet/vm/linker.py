@@ -67,7 +67,7 @@ class LinkedFunction:
 
 
 def short_address(address: bytes) -> str:
-    """`0x2` for the address 2: as Move tools print it."""
+    """Return an address as Move tools print it: `0x2` for the address 2."""
     return f"0x{address.hex().lstrip('0') or '0'}"
 
 
@@ -275,7 +275,7 @@ class Linker:
         }
 
     def link_package(self, package: Package) -> LinkedPackage:
-        """`package` linked by its own linkage. Raises `MissingItem`."""
+        """Return `package` linked by its own linkage. Raises `MissingItem`."""
         found = self._by_package.get(package)
         if found is None:
             self._note_package(package)

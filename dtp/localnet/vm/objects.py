@@ -90,7 +90,7 @@ class ObjectRuntime:
     # ------------------------------------------------------------------------------------------------- ids
 
     def new_id(self, id: bytes) -> None:
-        """`object::new` made `id`, or a wrapped id came back to life."""
+        """Note that `object::new` made `id`, or a wrapped id came back to life."""
         effects = self._effects
         if len(effects.created) >= MAX_NEW_IDS:
             raise MemoryLimit(NEW_IDS, f"more than {MAX_NEW_IDS} objects created")
@@ -98,7 +98,7 @@ class ObjectRuntime:
             effects.created[id] = None
 
     def delete_id(self, id: bytes) -> None:
-        """`object::delete` consumed the UID of `id`."""
+        """Note that `object::delete` consumed the UID of `id`."""
         effects = self._effects
         if len(effects.deleted) >= MAX_DELETED_IDS:
             raise MemoryLimit(DELETED_IDS, f"more than {MAX_DELETED_IDS} objects deleted")
@@ -159,7 +159,7 @@ class ObjectRuntime:
         return found
 
     def fetched_bytes(self) -> int:
-        """Bytes of children that were read from the store since this was last asked."""
+        """Return how many bytes of children were read from the store since the last call."""
         fetched, self._fetched = self._fetched, 0
         return fetched
 
@@ -229,7 +229,7 @@ class ObjectRuntime:
     # ---------------------------------------------------------------------------------------------- events
 
     def emit_event(self, package: bytes, module: str, type: Type, data: Any) -> None:
-        """`event::emit` of a value while `module` was called. Its size is the value's and its type's name's."""
+        """Do `event::emit` of a value while `module` was called. Its size is the value's and its type's name's."""
         events = self._effects.events
         if len(events) >= MAX_EVENTS:
             raise MemoryLimit(EVENTS, f"more than {MAX_EVENTS} events")

@@ -89,7 +89,8 @@ def _fields_sizer(fields: tuple[Type, ...], skip: int) -> Sizer:
 
 
 def packed_element_size(element: Type) -> int | None:
-    """Bytes an element takes in a vector of numbers, booleans or addresses; None for other elements."""
+    """Return the bytes that an element takes in a vector of numbers, booleans or addresses; None for other
+    elements."""
     if element.kind in INTEGER_BITS:
         return INTEGER_BITS[element.kind] // 8
     return {"bool": 1, "address": _ADDRESS_SIZE}.get(element.kind)

@@ -29,7 +29,7 @@ def tag_bcs(type: Type) -> bytes:
 
 
 def make_tag(type: Type) -> TypeTag:
-    """The type as a tag."""
+    """Return the type as a tag."""
     if type.kind == "vector":
         return TypeTag("vector", (make_tag(type.element),))
     datatype = type.datatype

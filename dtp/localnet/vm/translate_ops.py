@@ -257,7 +257,8 @@ def _freeze(t: Translation, _: Any) -> None:
 
 
 def _checked(operator: str, check: str) -> Callable[[Translation, Any], None]:
-    """`check` is the failing condition on the result `{r}` of a type whose largest value is `{m}`."""
+    """Return code that computes and checks; `check` is the failing condition on the result `{r}` of a type whose
+    largest value is `{m}`."""
 
     def compute(t: Translation, _: Any) -> None:
         right, left = t.pop_operand(), t.pop_operand()

@@ -34,7 +34,7 @@ INTEGER_BITS: Final = {"u8": 8, "u16": 16, "u32": 32, "u64": 64, "u128": 128, "u
 
 
 def abilities_text(mask: int) -> str:
-    """`copy + drop`, or `none`."""
+    """Return abilities as text: `copy + drop`, or `none`."""
     return " + ".join(name for bit, name in _ABILITY_NAMES if mask & bit) or "none"
 
 
@@ -149,7 +149,7 @@ class TypeTable:
         self.primitives["signer"] = Type("signer", (), DROP, "signer", 1, 1)
 
     def make_vector(self, element: Type) -> Type:
-        """`vector<element>`."""
+        """Return the type `vector<element>`."""
         found = self._vectors.get(element)
         if found is None:
             found = self._vectors[element] = Type(
@@ -163,7 +163,7 @@ class TypeTable:
         return found
 
     def make_reference(self, target: Type, mutable: bool) -> Type:
-        """`&target` or `&mut target`."""
+        """Return the type `&target` or `&mut target`."""
         found = self._references.get((target, mutable))
         if found is None:
             kind = "&mut" if mutable else "&"

@@ -55,7 +55,8 @@ class _Graph:
         self.into[child].add(parent)
 
     def add_borrow(self, parent: int, child: int, path: tuple[Label, ...]) -> None:
-        """`child` is exactly `path` below `parent`; what was borrowed there before is borrowed from `child` now."""
+        """Note that `child` is exactly `path` below `parent`; what was borrowed there before is borrowed from `child`
+        now."""
         for other, edges in tuple(self.out[parent].items()):
             below = {edge for edge in edges if edge[0][: len(path)] == path}
             if not below:
@@ -222,7 +223,7 @@ class _Analysis:
         return ModuleRefused("reference_safety", message, item=self.name, offset=self.at)
 
     def run_block(self, state: _State, block: Block) -> None:
-        """One block, from the state at its start to that at its end."""
+        """Run one block, from the state at its start to that at its end."""
         self.state, self.graph = state, state.graph
         self.stack = []
         self.next = len(state.locals)
@@ -266,7 +267,7 @@ class _Analysis:
     # ----------------------------------------------------------------------------------------- instructions
 
     def run_instruction(self, op: Opcode, argument: Any) -> None:
-        """One instruction."""
+        """Run one instruction."""
         special = _STEPS.get(op)
         if special is not None:
             special(self, argument)

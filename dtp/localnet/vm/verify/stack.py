@@ -172,7 +172,7 @@ class _Checker:
     # ----------------------------------------------------------------------------------------- instructions
 
     def check_instruction(self, op: Opcode, argument: Any) -> None:
-        """One instruction."""
+        """Check one instruction."""
         if (literal := _LITERALS.get(op)) is not None:
             self.stack.append(literal)
         elif (target := _CASTS.get(op)) is not None:

@@ -158,7 +158,7 @@ def _called_generic(module: CompiledModule, index: int) -> tuple[bytes, str, str
 
 
 def _check_calls(module: CompiledModule, function: FunctionDef, name: str) -> None:
-    """`init` is never called; transfers and events only by the module that declares the type."""
+    """Check that `init` is never called, and transfers and events only by the module that declares the type."""
     assert function.body is not None
     argument: Any
     for at, (op, argument) in enumerate(function.body.code):
