@@ -443,7 +443,7 @@ def test_what_comes_at_once_behind_a_stall_is_no_flood():
 
 def test_a_slow_link_breaks_no_promise_for_good():
     """A leaf gets all by asking, over a link that takes 2 s each way: longer than a promise holds."""
-    swarm = Swarm(24, carry=lambda sender, receiver, data, now: (2.0,))
+    swarm = GossipSwarm(24, carry=lambda sender, receiver, data, now: (2.0,))
     hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(leaf, hub)
     swarm.link_nodes(author, hub)
