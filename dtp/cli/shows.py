@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at the chain whether it says where a show is heard.
 _LOOK = 2.0
+#: Hours that clocks may differ before it is said that something was sent long ago.
+_OLD = 1.5
 #: Seconds after which it is said again why a show isn't heard.
 _SAY_WHY = 5.0
 _OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
@@ -380,7 +383,7 @@ def listen(
     money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
     follow = None if not of_chain else (lambda each: _follow_hint(each, account, of_chain))
     try:
-        run(_listen(stream, record, gateway, money, follow))
+        run(_listen(stream, record, gateway, money, follow, _Age(None if start is not None else back)))
     except BrokenPipeError:  # who reads our output has enough
         discard_output()
 
@@ -433,6 +436,7 @@ async def _listen(
     place: tuple[str, int] | None,
     money: Callable[[], contextlib.AbstractAsyncContextManager[ShowWatcher]] | None,
     follow: Callable[[ShowStream], Coroutine[Any, Any, None]] | None,
+    age: _Age,
 ) -> None:
     """Write what is heard to standard output; or serve it to browsers, until this is ended from outside."""
     async with make() as stream, contextlib.AsyncExitStack() as stack:
@@ -459,6 +463,7 @@ async def _listen(
         try:
             with _recording(record, announcement) as keep:
                 async for each in stream:
+                    age.look(each)
                     await _hear(each, quiet=place is not None)
                     keep(each.segment, each.carried)
         except RecordingError as full:  # who listens here may have more of it
@@ -480,6 +485,27 @@ async def _announced(stream: ShowStream) -> Announcement:
         return await waiting
     finally:
         waiting.cancel()
+
+
+class _Age:
+    """Says once that what is heard as live was sent long ago: anybody can send a show again that has been."""
+
+    def __init__(self, back: float | None) -> None:
+        """`back` is how many seconds before what is live was asked for; None where it was a number."""
+        self._back = back
+
+    def look(self, each: HeardSegment) -> None:
+        """Look at the first segment that shows something."""
+        if self._back is None or each.is_init or not each.segment.size:
+            return
+        hours = (time.time() - each.segment.time_ms / 1000 - self._back) / 3600
+        self._back = None
+        if hours > _OLD:
+            words = (
+                f"what is heard was sent {hours:.1f} hours ago by its producer's clock: the show pauses, "
+                "somebody sends it again, or a clock is wrong"
+            )
+            print_line({"event": "old", "time_ms": each.segment.time_ms}, words, err=True)
 
 
 async def _hear(each: HeardSegment, *, quiet: bool) -> None:

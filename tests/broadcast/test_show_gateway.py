@@ -1,6 +1,7 @@
 """A show in a browser: HLS that ffmpeg plays, a page on which Chromium does, and what neither must be given."""
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -291,3 +292,27 @@ def test_what_a_gateway_refuses():
         "write": 405,
         "another name": 403,
     }
+
+
+def test_who_holds_all_connections_of_a_gateway_keeps_nobody_out():
+    async def get(url, source):
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
+        writer.write(b"GET /state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return await reader.readline(), reader, writer
+
+    async def test():
+        async with produce() as on_air, Gateway(on_air.held) as gateway, contextlib.AsyncExitStack() as stack:
+            viewer, reader, kept = await get(gateway.url, "127.0.0.2")
+            stack.callback(kept.close)
+            for _ in range(100):
+                answer, _, writer = await get(gateway.url, "127.0.0.1")
+                stack.callback(writer.close)
+                assert answer.startswith(b"HTTP/1.1 200")
+            other, _, writer = await get(gateway.url, "127.0.0.3")
+            stack.callback(writer.close)
+            assert viewer == other == b"HTTP/1.1 200 \r\n"
+            kept.write(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.readuntil(b"HTTP/1.1 200")  # who was there before is served on
+
+    run(test())

@@ -1,12 +1,16 @@
 """`dtp show` in processes of its own: a producer, relays of which one is killed, listeners, recordings."""
 
+import asyncio
 import hashlib
 import json
 import signal
+import time
 import urllib.request
 
 import pytest
 
+from dtp.broadcast.places import Place
+from dtp.broadcast.producing import Broadcast
 from dtp.net.address import Address
 
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
@@ -118,6 +122,22 @@ def test_one_person_listens_with_two_devices(dtp):
     assert (
         producer_of(relay.event("listening")["address"]) == me
     )  # one that others are told of stays the same
+
+
+def test_a_show_that_is_sent_again_isnt_taken_for_live(dtp):
+    async def test():
+        place = Place(listen=("tcp://127.0.0.1:0",))
+        yesterday = Broadcast(place=place, clock_ms=lambda: int(1000 * time.time()) - 26 * 3_600_000)
+        async with yesterday as on_air:
+            await on_air.write(b"one")
+            listener = dtp("show", "listen", on_air.addresses[0], *HERE, "--json")
+            old = await asyncio.to_thread(listener.event, "old")
+            assert abs(old["time_ms"] - 1000 * time.time() + 26 * 3_600_000) < 60_000
+            await asyncio.to_thread(listener.event, "segment", number=0)
+            await on_air.end()
+            assert b'"old"' not in await asyncio.to_thread(listener.wait)  # once
+
+    asyncio.run(test())
 
 
 def producer_of(address):

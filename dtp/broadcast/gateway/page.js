@@ -121,7 +121,9 @@ function show(state) {
   at("title").textContent = state.title || "show";
   at("producer").textContent = state.producer;
   const status = at("status");
-  status.textContent = "live, and authentic";
+  // Anybody can send a show again that has been; clocks may differ.
+  const hours = state.edge_ms === null ? 0 : (Date.now() - state.edge_ms) / 3600000;
+  status.textContent = hours > 1.5 ? "authentic, and sent " + hours.toFixed(1) + " hours ago" : "live, and authentic";
   if (state.money !== null && state.money.air in OFF_AIR) status.textContent = OFF_AIR[state.money.air];
   if (state.ended) status.textContent = "the show is over";
   if (state.fault) {

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, ClassVar, Final
@@ -18,11 +19,12 @@ from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.held import HeldSegments
 from dtp.errors import LocalError
+from dtp.net.held import source_group
 from dtp.tasks import TaskSet
 
 #: Seconds that a client has for a request, and may stay without one.
 _PATIENCE: Final = 30.0
-#: Clients at once: a browser has six.
+#: Clients at once: a browser has six connections.
 _MOST: Final = 64
 _READ: Final = 64 * 1024
 #: Scripts and styles come from the page itself, video from what the page has made; no other site may frame it.
@@ -82,6 +84,8 @@ class Gateway:
         self._host, self._port = host, port
         self._money, self._open = money, open
         self._clients = TaskSet(on_error=lambda *_: None)
+        #: Where each comes from, the first one first.
+        self._sources: dict[asyncio.Task[None], str] = {}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Gateway:
@@ -134,10 +138,15 @@ class Gateway:
         }
 
     def _accept_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= _MOST:
-            writer.close()
-            return
-        self._clients.start(self._serve_client(reader, writer), name="dtp-show-gateway")
+        """Serve one more; where that is too many, one of the place that has most goes, the one that came first."""
+        if len(self._sources) >= _MOST:
+            ((most, _),) = Counter(self._sources.values()).most_common(1)
+            first = next(task for task, source in self._sources.items() if source == most)
+            del self._sources[first]
+            first.cancel()
+        task = self._clients.start(self._serve_client(reader, writer), name="dtp-show-gateway")
+        self._sources[task] = source_group((writer.get_extra_info("peername") or ("",))[0])
+        task.add_done_callback(lambda ended: self._sources.pop(ended, None))
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
