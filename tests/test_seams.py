@@ -38,8 +38,8 @@ PRIVATE: dict[str, int] = {
     "node": 9,
     "pay": 153,
     "peers": 16,
-    "second": 18,
-    "session": 20,
+    "second": 11,
+    "session": 9,
 }
 
 #: By folder: calls of `setattr` of a `MonkeyPatch`, and of `mock.patch`.

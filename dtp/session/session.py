@@ -90,6 +90,11 @@ class Session(Receiving):
         return stream_id
 
     @property
+    def stream_ids(self) -> list[int]:
+        """The streams that are not over, in the order in which they were opened here or heard of."""
+        return list(self._streams)
+
+    @property
     def can_open(self) -> bool:
         """True when the peer's limit allows another stream now."""
         return self._next_own >> 1 < self._own_allowed

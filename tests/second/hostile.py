@@ -53,7 +53,7 @@ def attack(duo: Duo, *frames: bytes, name: int = 0) -> CloseCode | None:
         duo.carry_to_second(name)
         assert duo.second.closed is not None
         assert duo.second.closed[:2] == (False, int(code))
-        assert duo.us._streams == {}
+        assert duo.us.stream_ids == []
     return code
 
 

@@ -301,7 +301,7 @@ class Play:
         self.gone: set[int] = set()  # reset or stopped by somebody: a prefix is enough
 
     def streams(self, ours: bool) -> list[int]:
-        return sorted(self.duo.us._streams if ours else self.duo.second.streams)
+        return sorted(self.duo.us.stream_ids if ours else self.duo.second.streams)
 
     def pick(self, ours: bool, which: int) -> int | None:
         streams = self.streams(ours)
@@ -426,9 +426,9 @@ class Play:
         duo.ours.lazy = False
         for _ in range(100):
             duo.settle()
-            if not duo.us._streams and not duo.second.streams:
+            if not duo.us.stream_ids and not duo.second.streams:
                 break
-            for stream in list(duo.us._streams):
+            for stream in duo.us.stream_ids:
                 duo.us.finish_stream(stream)
             duo.ours.read_all()
             for stream, one in list(duo.second.streams.items()):
@@ -437,7 +437,7 @@ class Play:
                     duo.second.write(stream, b"", fin=True)
         assert duo.us.ended is None
         assert duo.second.closed is None
-        assert not duo.us._streams
+        assert not duo.us.stream_ids
         assert not duo.second.streams
         for stream, one in duo.second.archive.items():
             self.compare(stream, bytes(one.got), self.up.get(stream, b""), one.reset_heard is None)

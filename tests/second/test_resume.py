@@ -159,7 +159,7 @@ def test_what_was_asked_before_the_cut_is_asked_again(we_dial: bool) -> None:
     assert duo.second.streams[stop].stop_heard == 6
     assert duo.ours.resets == {stop: 6}
     assert done in duo.ours.done
-    assert done not in duo.us._streams
+    assert done not in duo.us.stream_ids
 
 
 @BOTH
@@ -178,7 +178,7 @@ def test_a_stream_reset_before_its_data_was_sent_is_forgotten(we_dial: bool) -> 
     duo.dial()
     duo.settle()
     assert number in duo.ours.done
-    assert number not in duo.us._streams
+    assert number not in duo.us.stream_ids
 
 
 @BOTH

@@ -89,7 +89,7 @@ class Exchange(RuleBasedStateMachine):
 
     def known(self, side: bool) -> list[int]:
         """The streams that a side knows and hasn't ended."""
-        return [key for key in self.session(side)._streams if (side, key) not in self.finished | self.reset]
+        return [key for key in self.session(side).stream_ids if (side, key) not in self.finished | self.reset]
 
     # Few rules, and each finds something to do, so that most steps of a run move data.
 
@@ -132,7 +132,7 @@ class Exchange(RuleBasedStateMachine):
     @rule(side=st.booleans(), pick=st.integers(0, 5), on=st.booleans())
     def tap(self, side: bool, pick: int, on: bool) -> None:
         """Have the bytes of a stream reported where they stand, or no more."""
-        known = list(self.session(side)._streams)
+        known = self.session(side).stream_ids
         if known:
             stream_id = known[pick % len(known)]
             self.session(side).tap_stream(stream_id, stream_id if on else None)
@@ -141,9 +141,10 @@ class Exchange(RuleBasedStateMachine):
     def end(self, side: bool, pick: int, gently: bool) -> None:
         """Finish a stream, or give it up; either may be said again, and nothing can be written then."""
         session = self.session(side)
-        if not session._streams:
+        known = session.stream_ids
+        if not known:
             return
-        stream_id = list(session._streams)[pick % len(session._streams)]
+        stream_id = known[pick % len(known)]
         key = (side, stream_id)
         if not gently:
             self.reset.add(key)
@@ -230,15 +231,15 @@ class Exchange(RuleBasedStateMachine):
             else:
                 assert key in self.ends or key in self.finished
             assert peer.ended is None
-        live = set(pair.client._streams) | set(pair.server._streams)
+        live = {*pair.client.stream_ids, *pair.server.stream_ids}
         note(f"live streams at the end: {sorted(live)}")
         for stream_id in live:
             done = [(side, stream_id) in self.finished | self.reset for side in (True, False)]
             pair.pass_time(1.0)
             pair.settle()
             if all(done):
-                assert stream_id not in pair.client._streams
-                assert stream_id not in pair.server._streams
+                assert stream_id not in pair.client.stream_ids
+                assert stream_id not in pair.server.stream_ids
 
 
 TestExchange = Exchange.TestCase
@@ -377,9 +378,9 @@ def test_of_many_streams_that_are_allowed_some_may_be_opened_at_a_time() -> None
     while pair.client.can_open:
         while pair.client.can_open:
             opened.append(pair.client.open_stream())
-        assert len(opened) - len(pair.server._streams) <= STREAMS_AHEAD
+        assert len(opened) - len(pair.server.stream_ids) <= STREAMS_AHEAD
         pair.settle()
-    assert len(opened) == len(pair.server._streams) == 5000
+    assert len(opened) == len(pair.server.stream_ids) == 5000
     for stream_id in opened[:500]:  # a quarter, or a quarter of what is told ahead, is worth telling
         pair.client.reset_stream(stream_id, 1)
         pair.server.reset_stream(stream_id, 1)
