@@ -322,7 +322,9 @@ def _settled(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     for soul, keys in found.items():
         for key, kinds in keys.items():
             values = kinds.get("values", [])
-            if values and now.get(soul, {}).get(key, {}).get("values") == values[:1]:
+            if values and repr(now.get(soul, {}).get(key, {}).get("values")) == repr(
+                values[:1]
+            ):  # also of NaN
                 kinds["values"] = values[:1]
     return found
 
