@@ -368,7 +368,7 @@ class Graph(Contents):
         if self.behind is None or own in self.frames.beyond:
             return
         signed = await self.frames.run(self.frames.store.count_signed, own)
-        if signed > self.frames.vector().get(own, 0):
+        if signed > self.frames.last_of(own):
             self._set_behind(await self.frames.run(loading.behind, self.frames.store, self.identity))
             return
         log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)

@@ -18,6 +18,7 @@ import dtp
 from dtp.graph import Graph, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
+from dtp.graph.stores.kept import KeptFrames
 from dtp.graph.sync import passing, protocol
 from dtp.graph.sync.passing import Passed, Taking
 
@@ -191,6 +192,58 @@ class _Peer:
             if message[0] in kinds:
                 return message  # type: ignore[no-any-return]
             self.side.receive(msgpack.packb(message), dict)
+
+
+@pytest.mark.parametrize("kind", ["offer", "lost"])
+def test_tiny_messages_are_not_answered_by_looking_at_all_authors(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With 20,000 authors that was 4 ms for each 48 bytes."""
+    asked: list[None] = []
+    heads = KeptFrames.heads
+
+    def counted(self: KeptFrames) -> Any:
+        asked.append(None)
+        return heads(self)
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            served(alice, f"tiny-{kind}") as client,
+        ):
+            peer = _Peer("", client)
+            await peer.greet({})
+            await peer.until(protocol.Kind.DONE)
+            monkeypatch.setattr(KeptFrames, "heads", counted)
+            some = [identity(str(number)).id.key for number in range(300)]
+            if kind == "offer":
+                await peer.send(*(protocol.offer(author, 5, 100) for author in some), peer.side.done())
+            else:
+                await peer.send(*(peer.side.encode_lost([(one, 1, 9)]) for one in some), peer.side.done())
+            await peer.until(protocol.Kind.STORED)
+            assert len(asked) < 20
+
+    run(main())
+
+
+def test_what_is_here_of_one_author_is_what_is_here_of_all() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            await churn(alice, 3)
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 3))
+            for turn in range(3):
+                bob.node("a")["k"] = turn
+                bob.sign()
+                told = {one: bob.frames.last_of(one) for one in (ALICE.id.key, BOB.id.key, CAROL.id.key)}
+                assert {author: last for author, last in told.items() if last} == bob.frames.vector()
+                await bob.commit() if turn else None
+            await bob.admission.ban(ALICE.id)
+            assert bob.frames.last_of(ALICE.id.key) == 0
+
+    run(main())
 
 
 def test_an_offer_is_wanted_when_there_is_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:

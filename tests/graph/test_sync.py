@@ -485,6 +485,22 @@ def test_what_a_peer_says_it_has_lost_is_bounded(told: list[Any]) -> None:
         side.receive(msgpack.packb((13, told)), dict)
 
 
+def test_a_vector_is_told_once() -> None:
+    """Each is read, and answered by all that it lacks: 4 bytes that take milliseconds."""
+    side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")
+    side.receive(peer.start({}), dict)  # which has it
+    with pytest.raises(SyncError, match="what is known"):
+        side.receive(msgpack.packb((1, b"")), dict)
+    side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")
+    side.start({})
+    side.receive(
+        peer.start(vector({bytes([number]) * 32: 1 for number in range(10)})), dict
+    )  # too long for it
+    side.receive(msgpack.packb((1, b"")), dict)
+    with pytest.raises(SyncError, match="what is known"):
+        side.receive(msgpack.packb((1, b"")), dict)
+
+
 def test_lost_frames_that_the_peer_has_not_either_are_left() -> None:
     """It answers with what it has: nothing, however many are asked for."""
 

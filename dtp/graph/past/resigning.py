@@ -238,7 +238,7 @@ def _envelopes(graph: Graph, source: str, author: bytes) -> list[Envelope | Summ
 
 
 async def _here(graph: Graph, author: bytes) -> list[Envelope | Summary]:
-    last, found = graph.frames.vector().get(author, 0), list[Envelope | Summary]()
+    last, found = graph.frames.last_of(author), list[Envelope | Summary]()
     for first in range(1, last + 1, _AT_ONCE):
         some = await graph.frames.read(author, first, min(last, first + _AT_ONCE - 1))
         found += [envelopes.decode(graph.name, data) for data in some]

@@ -240,7 +240,7 @@ async def offences(graph: Graph) -> list[OffenceProof]:
 async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
     clocks = sorted({offence.shipped, *offence.earlier, offence.clock})
     frames: dict[int, Envelope | Summary] = {}
-    last = graph.frames.vector().get(offence.author, 0)
+    last = graph.frames.last_of(offence.author)
     for first in range(1, last + 1, _READ):
         for data in await graph.frames.read(offence.author, first, min(last, first + _READ - 1)):
             one = envelopes.decode(graph.name, data)

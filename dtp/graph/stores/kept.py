@@ -116,6 +116,16 @@ class KeptFrames:
         """Return author (public key) -> the last sequence that is stored here."""
         return {author: head.sequence for author, head in self.heads().items()}
 
+    def last_of(self, author: bytes) -> int:
+        """Return what `vector` has of an author, 0 if nothing: for who asks of one, however many there are."""
+        if author in self.store.hidden:
+            return 0
+        unsaved = next((one for one in self.unsaved.values() if one.author == author), None)
+        if unsaved is not None:
+            return unsaved.first - 1
+        head = self.beyond.get(author) or self.chains.heads.get(author)
+        return 0 if head is None else head.sequence
+
     def heads(self) -> Vector:
         """Return author (public key) -> the end of its chain as it is stored here."""
         found = self.chains.heads | self.beyond

@@ -138,7 +138,7 @@ class Offering:
         """Sum up all own frames, if they have become more than twice what stood the last time; or `at_once`, if that
         saves a fifth."""
         own = graph.identity.id.key
-        last = graph.frames.vector().get(own, 0)
+        last = graph.frames.last_of(own)
         seen = max(self._seen, graph.passed.last_of(own))
         if last <= seen and not (at_once and last > graph.passed.last_of(own)):
             return

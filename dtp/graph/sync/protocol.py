@@ -174,6 +174,8 @@ class SyncSide:
             self._on_hello(parts, self._started, step)
         elif kind == Kind.VECTOR:
             (encoded,) = _parts(parts, bytes)
+            if self._theirs is not None:
+                raise SyncError("the peer goes on telling what is known")
             ours = our_vector()
             self._send_difference(encoded, ours, step)
             self._send_vector(ours, step)

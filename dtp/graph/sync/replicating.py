@@ -192,7 +192,7 @@ class _Session:
             one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
         ]:
             self._full.discard(author)
-            await self._send(self._side.encode_again(author, self._graph.frames.vector().get(author, 0)))
+            await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
     async def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again."""
@@ -201,7 +201,7 @@ class _Session:
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
             await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in sorted(self._unwanted - unwanted):
-            await self._send(self._side.encode_again(author, self._graph.frames.vector().get(author, 0)))
+            await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
         self._unwanted = (self._unwanted & unwanted) | set(fresh)
 
     async def _send_missing(self) -> None:
@@ -268,7 +268,7 @@ class _Session:
     async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
         """Take an offer of what is all here, and half as large as the frames or less."""
         graph = self._graph
-        here = graph.frames.vector().get(author, 0)
+        here = graph.frames.last_of(author)
         if not (self._terms.is_whole and self._side.theirs.is_whole):
             return
         if author in self._taking and self._taking[author].has_begun:
@@ -294,8 +294,8 @@ class _Session:
         await self._send(self._side.done())
 
     async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
-        here = self._graph.frames.vector()
-        parts = [(author, first, min(last, here.get(author, 0))) for author, first, last in told]
+        here = self._graph.frames.last_of
+        parts = [(author, first, min(last, here(author))) for author, first, last in told]
         is_whole = self._terms.is_whole and self._side.theirs.is_whole
         async for some in summaries.stored(self._graph, parts) if is_whole else self._choose_envelopes(parts):
             await self._send_some(some)

@@ -181,7 +181,7 @@ async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
 async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     """Put what was kept as the sum of an author's frames in their place, if it may be."""
     upto = graph.passed.last_of(author)
-    here = graph.frames.vector().get(author, 0)
+    here = graph.frames.last_of(author)
     if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
         return Pruned(0, 0)
     size = await graph.frames.stored_bytes(author, 1, upto)
