@@ -238,16 +238,25 @@ class Serving:
         if self._closed:
             return
         self._closed = True
-        if self.heart is not None:
-            await self.heart.stop(withdraw=True)
-        await self._rechecking.stop()
-        await self.listener.close(grace=grace)
-        await self.ledger.wait_settled()
-        await self.cashier.stop(claim=claim)
-        await self.gate.go_on()
-        await self.firewall.close()
-        await self.journal.close()
-        await self._stack.aclose()
+        async with AsyncExitStack() as held:  # which is let go of whatever becomes of the rest
+            held.push_async_exit(self._stack)
+            held.push_async_callback(self.journal.close)
+            held.push_async_callback(self.firewall.close)
+            try:
+                if self.heart is not None:
+                    await self.heart.stop(withdraw=True)
+                await self._rechecking.stop()
+                await self.listener.close(grace=grace)
+                await self.ledger.wait_settled()
+                await self.cashier.stop(claim=claim)
+                await self.gate.go_on()
+            except (
+                BaseException
+            ):  # as when it is cancelled while a node says nothing: it serves no more all the same
+                await self._rechecking.stop()
+                await self.listener.close()
+                await self.cashier.stop(claim=False)
+                raise
 
     async def __aenter__(self) -> Serving:
         return self

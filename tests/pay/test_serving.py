@@ -321,6 +321,35 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
     play(tmp_path, monkeypatch, scenario)
 
 
+@pytest.mark.parametrize("how", ["cancelled", "fails"])
+def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, monkeypatch, how):
+    """The beacon is told first, by a node that may say nothing: a listener stayed open for good."""
+
+    class Unheard(Noted):
+        async def stop(self, **options):
+            if how == "fails":
+                raise StoreError("the disk is gone")
+            begun.set()
+            await asyncio.Event().wait()
+
+    begun = asyncio.Event()
+
+    async def scenario(made):
+        monkeypatch.setattr(made.firewall, "close", Noted("firewall", made.done).close)
+        made.heart = Unheard("heart", made.done)
+        closing = asyncio.ensure_future(made.close())
+        if how == "cancelled":
+            await begun.wait()
+            closing.cancel()
+        with pytest.raises(StoreError if how == "fails" else asyncio.CancelledError):
+            await closing
+        assert made.done == [("listener", {}), ("firewall", {})]
+        with pytest.raises(RuntimeError):  # the thread has ended
+            await made.journal.run(lambda store: None)
+
+    play(tmp_path, monkeypatch, scenario)
+
+
 def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market, monkeypatch):
     """Heartbeats that went on would send clients, and their money, to nobody."""
 
