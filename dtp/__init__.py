@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from dtp.session.codes import HandshakeError as HandshakeError
     from dtp.session.codes import HandshakeRefused as HandshakeRefused
     from dtp.session.codes import StreamClosed as StreamClosed
+    from dtp.session.codes import StreamRefused as StreamRefused
     from dtp.session.codes import StreamReset as StreamReset
     from dtp.session.codes import TooManyStreams as TooManyStreams
     from dtp.session.codes import WrongIdentity as WrongIdentity
@@ -158,6 +159,7 @@ _PUBLIC = {
     "Stats": "dtp.net.parts.stats",
     "Stream": "dtp.net.stream",
     "StreamClosed": "dtp.session.codes",
+    "StreamRefused": "dtp.session.codes",
     "StreamReset": "dtp.session.codes",
     "StreamServer": "dtp.aio.streams",
     "StreamTransport": "dtp.aio.transport",

@@ -47,7 +47,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.session.codes": (
         "Codes and errors of connections.",
         "CloseCode CloseDetail ConnectionClosed ConnectionLost ConnectionRefused DatagramTooLarge HandshakeError"
-        " HandshakeRefused ProtocolError Refusal Refuse StreamClosed StreamReset TooManyStreams WrongIdentity",
+        " HandshakeRefused ProtocolError Refusal Refuse StreamClosed StreamRefused StreamReset TooManyStreams"
+        " WrongIdentity",
     ),
     "dtp.peers.dht": ("Public facts among peers.", ""),
     "dtp.messaging.person.messenger": ("Messages to people.", "Group Message Messenger Room"),

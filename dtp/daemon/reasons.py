@@ -28,6 +28,7 @@ class Reason(IntEnum):
     UNPAID = 121
     NO_DESCRIPTORS = 122
     NOT_LOGGED_IN = 123
+    AWAY = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ TELLINGS: dict[Reason, Telling] = {
         "the daemon has no room for another connection now", CloseCode.BUSY, 503, -32005, 14, retry=1
     ),
     Reason.NOT_LOGGED_IN: Telling("the caller is not logged in", CloseCode.DENIED, 403, -32001, 16),
+    Reason.AWAY: Telling("the peer is about to end", CloseCode.SHUTDOWN, 503, -32603, 14, retry=1),
 }
 
 

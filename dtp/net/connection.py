@@ -34,6 +34,7 @@ from dtp.session.codes import (
     ConnectionClosed,
     ConnectionLost,
     HandshakeRefused,
+    StreamRefused,
     StreamReset,
     TooManyStreams,
     check_code,
@@ -595,6 +596,12 @@ class Connection:
     def _on_stream_reset(self, event: ev.StreamWasReset) -> None:
         self._streams[event.stream_id]._fail_reset(StreamReset(event.error_code))
 
+    def _on_stream_refused(self, event: ev.StreamRefused) -> None:
+        stream = self._streams[event.stream_id]
+        error = StreamRefused(event.data)
+        stream._fail_reset(error)
+        stream._fail_write(error)
+
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
@@ -686,6 +693,7 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.StreamFinished: lambda connection, event: connection._streams[event.stream_id]._feed_eof(),
     ev.StreamWasReset: Connection._on_stream_reset,
     ev.StreamStopped: Connection._on_stream_stopped,
+    ev.StreamRefused: Connection._on_stream_refused,
     ev.StreamWritable: Connection._on_stream_writable,
     ev.StreamDone: Connection._on_stream_done,
     ev.StreamsAllowed: lambda connection, _: connection._waiters.wake_for("streams"),

@@ -205,6 +205,20 @@ class StreamReset(PeerError, ConnectionResetError):
         self.stopped = stopped
 
 
+class StreamRefused(StreamReset):
+    """The peer is about to end and took this stream up no more, so nothing on it was read: it may be tried elsewhere.
+
+    `.data` is all that was written to it; None where that isn't kept any more.
+    """
+
+    code = "stream-refused"
+
+    def __init__(self, data: bytes | None = None) -> None:
+        super().__init__(CloseCode.SHUTDOWN)
+        self.args = ("the peer is about to end, and has read nothing of this stream",)
+        self.data = data
+
+
 class StreamClosed(LocalError, ConnectionError):
     """This side has already finished or reset the stream; open another one."""
 

@@ -119,6 +119,17 @@ class GoingAway:
 
 
 @dataclass(slots=True)
+class StreamRefused:
+    """The peer, which goes away, takes no stream with this number: nothing on it was read. It is reset.
+
+    `data` is all that was written to it; None where the peer has acknowledged a part, which is no longer kept.
+    """
+
+    stream_id: int
+    data: bytes | None
+
+
+@dataclass(slots=True)
 class LinkAttached:
     """This carrier now carries the session."""
 
@@ -178,6 +189,7 @@ Event = (
     | MeterReceived
     | Pong
     | GoingAway
+    | StreamRefused
     | LinkAttached
     | LinkLost
     | Detached

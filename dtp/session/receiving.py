@@ -18,6 +18,7 @@ from dtp.session.frames import (
     FIXED,
     LISTED,
     MAX_METER,
+    MAX_OFFSET,
     PING,
     WINDOW,
     Frame,
@@ -454,6 +455,18 @@ class Receiving(Linking):
                 link.control.append(self._window_frame(newest.stream_id, receive.acked, receive.limit))
         else:
             self._idle.count += 1
+        if first_refused < MAX_OFFSET and not self._peer_refuses:
+            self._peer_refuses = True
+            for stream_id in [key for key in self._streams if key >= first_refused]:
+                if not (stream_id ^ self._next_own) & 1:
+                    self._note_refused(stream_id)
+
+    def _note_refused(self, stream_id: int) -> None:
+        """The peer takes no stream of this number up. What was written to it is told, since it may go another way."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.receive.ended and not stream.receive.next:
+            self._events.append(ev.StreamRefused(stream_id, stream.send.written))
+            self.reset_stream(stream_id, CloseCode.SHUTDOWN)
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:
         if not self.client:

@@ -236,6 +236,8 @@ class Sealing(SessionState):
     def _list_resume_frames(self, lost: int) -> list[Outgoing]:
         """Return all that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
+        if self._away is not None:  # before anything of what it refuses is acknowledged
+            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
         for stream_id, stream in self._streams.items():
             frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
             if stream.send.reset_code is not None and not stream.send.done:
@@ -248,8 +250,6 @@ class Sealing(SessionState):
         if not self.client and self.ready:
             frames.append(control(Frame.READY))
         frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
-        if self._away is not None:
-            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
         frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
         return frames
 

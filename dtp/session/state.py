@@ -90,6 +90,7 @@ class SessionState:
         self._bound_streams()
         self._away: int | None = None
         self._peer_away = False
+        self._peer_refuses = False  # it has said from which stream on
 
         #: The largest write that may be sealed as it is: one piece, and one record.
         self._prompt = min(SMALL, limits.record - STREAM_ROOM)

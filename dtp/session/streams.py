@@ -90,6 +90,13 @@ class SendHalf:
         """True when the peer knows all: data and end."""
         return self.acked == (self.end if self.reset_code is None else self.highest) + 1
 
+    @property
+    def written(self) -> bytes | None:
+        """All that was written; None where a part was acknowledged, or dropped by a reset, and isn't kept."""
+        if self.acked or self.reset_code is not None:
+            return None
+        return b"".join((*self._unacked, *self._unsent))
+
     def write_data(self, data: bytes | memoryview) -> None:
         """Queue `data`, which must not change any more."""
         if self._unsent is _NOTHING:

@@ -10,7 +10,8 @@ from hyperframe.frame import HeadersFrame, SettingsFrame
 
 from dtp.daemon.http.frames import PREFACE
 from dtp.daemon.paying.calls import CallReader, Calls
-from dtp.daemon.relays.unpaid import tell_unpaid
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.telling import tell_program
 
 from .conftest import Backend, echo
 from .programs import place
@@ -145,7 +146,7 @@ def test_a_program_is_told_in_what_it_speaks(said, answer):
         here, there = socket.socketpair()
         here.setblocking(False)
         reader = CallReader(Calls(None, asyncio.get_running_loop().time))
-        telling = asyncio.create_task(tell_unpaid(here, reader, "the budget is spent"))
+        telling = asyncio.create_task(tell_program(here, reader, Reason.UNPAID, "the budget is spent"))
         with there:
             for piece in said:
                 there.sendall(piece)
@@ -164,7 +165,7 @@ def test_a_call_of_grpc_is_told_by_its_status():
         here, there = socket.socketpair()
         here.setblocking(False)
         reader = CallReader(Calls(None, asyncio.get_running_loop().time))
-        telling = asyncio.create_task(tell_unpaid(here, reader, "the budget is spent"))
+        telling = asyncio.create_task(tell_program(here, reader, Reason.UNPAID, "the budget is spent"))
         fields = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
         opening = [SettingsFrame(0), HeadersFrame(5, Encoder().encode(fields), flags=["END_HEADERS"])]
         there.sendall(PREFACE + b"".join(each.serialize() for each in opening))

@@ -26,7 +26,7 @@ from dtp.session.codes import (
     ConnectionLost,
     ConnectionRefused,
     HandshakeRefused,
-    StreamReset,
+    StreamRefused,
     WrongIdentity,
 )
 from dtp.session.limits import DEFAULT
@@ -505,8 +505,9 @@ async def test_what_is_refused_by_who_goes_away_may_end_in_any_way() -> None:
         known.write(b"b")
         known.write_eof()
         assert await other.read() == b"ab"
-        with pytest.raises(StreamReset):
+        with pytest.raises(StreamRefused) as refused:
             await finished.read()
+        assert refused.value.data == b"for nobody"
         await asyncio.sleep(1)
         assert not failures
 

@@ -398,3 +398,51 @@ def test_a_read_opens_no_more_streams_than_were_allowed_before_it() -> None:
     assert pair.server.ended is not None
     assert pair.server.ended.close_code == CloseCode.LIMIT
     assert sum(isinstance(event, ev.StreamOpened) for event in pair.events[pair.server]) == STREAMS_AHEAD
+
+
+@pytest.mark.parametrize("heard", [0, 5, 15], ids=["unsent", "a part sent", "all sent"])
+def test_what_is_refused_by_who_goes_away_is_given_back_whole(heard: int) -> None:
+    """Nobody has read it, so it may go another way; what the peer has taken up goes on."""
+    pair = SessionPair(SMALL, SMALL)
+    pair.settle()
+    taken = pair.client.open_stream()
+    pair.client.write_stream(taken, b"taken")
+    pair.settle()
+    pair.server.go_away()
+    refused, silent = pair.client.open_stream(), pair.client.open_stream()
+    pair.client.write_stream(refused, b"x" * heard)
+    if heard:
+        pair.seal(pair.wires[0], client=True)
+    pair.client.write_stream(refused, b"y" * 20_000)  # above its credit
+    if heard > 5:
+        pair.client.finish_stream(refused)
+    pair.settle()
+    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamRefused)]
+    assert given == [
+        ev.StreamRefused(refused, b"x" * heard + b"y" * 20_000),
+        ev.StreamRefused(silent, b""),
+    ]
+    pair.server.finish_stream(taken)
+    pair.client.write_stream(taken, b" too")
+    pair.client.finish_stream(taken)
+    pair.settle()
+    done = {event.stream_id for event in pair.events[pair.client] if isinstance(event, ev.StreamDone)}
+    assert done == {taken, refused, silent}
+    assert not [event for event in pair.events[pair.server] if isinstance(event, ev.StreamOpened)][1:]
+
+
+def test_a_refused_stream_is_given_back_also_by_a_list() -> None:
+    """AWAY goes before what is acknowledged: of a stream that was acknowledged a part is kept no more."""
+    pair = SessionPair(PATIENT, PATIENT)
+    pair.settle()
+    refused = pair.client.open_stream()
+    pair.client.write_stream(refused, b"nobody read this")
+    wire = pair.wires[0]
+    pair.seal(wire, client=True)
+    pair.server.go_away()
+    pair.deliver(wire, len(wire.to_server), client=False)
+    pair.cut(wire)  # with what the server says of it
+    pair.resume()
+    pair.settle()
+    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamRefused)]
+    assert given == [ev.StreamRefused(refused, b"nobody read this")]

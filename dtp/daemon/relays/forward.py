@@ -23,7 +23,7 @@ from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.relays.ledger import Ending, SessionLedger
 from dtp.daemon.relays.pool import BACKOFF, Pool
 from dtp.daemon.relays.relay import Relay
-from dtp.daemon.relays.unpaid import tell_unpaid
+from dtp.daemon.relays.telling import tell_program
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.net.address import Address
 from dtp.net.stream import Stream
@@ -160,14 +160,15 @@ class Forwarded:
         first = b""
         if greeting is not None:
             first = greeting.success_reply()
-            if greeting.rest:
-                stream.write(greeting.rest)
         self._join_stream(pool, stream, sock, first, rest=b"" if greeting is None else greeting.rest)
 
     def _join_stream(
         self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
     ) -> None:
         """Relay between them; `rest` is what the program has sent already."""
+        if rest:
+            with contextlib.suppress(DtpError):  # then the relay hears of it
+                stream.write(rest)
         reader = reader_of(stream.connection)
         ended = partial(self._end_session, pool, reader=reader)
         if reader is not None and rest:
@@ -179,22 +180,27 @@ class Forwarded:
             broken=Reason.CLIENT_GONE,
             on_end=ended,
             first=first,
-            keep=not rest,
+            keep=True,
+            sent=len(rest),
             watch=watch,
         )
         self.ledger.add_session(relay)
 
-    async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
-        """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""
+    async def _serve_again(self, pool: Pool, sock: socket.socket, said: bytes) -> None:
+        """A stream for a program whose peer was lost before either said a word, or has read nothing of what the
+        program `said`: at another endpoint, if need be."""
         try:
             # A peer that takes connections and loses them isn't to be asked in a circle.
             await asyncio.sleep(EAGER)
             stream = await self._open_stream(pool)
         except DtpError as error:
             self._note_refused(error)
-            sockets.reset(sock)
+            if said:
+                await tell_program(sock, _read_calls(said), Reason.AWAY, str(error))
+            else:
+                sockets.reset(sock)
         else:
-            self._join_stream(pool, stream, sock, b"")
+            self._join_stream(pool, stream, sock, b"", rest=said)
 
     async def _read_greeting(self, sock: socket.socket, greeting: Greeting) -> Address:
         """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
@@ -217,8 +223,7 @@ class Forwarded:
         """Say why in the language that the program speaks, if it speaks one; else it gets a reset."""
         if greeting is None:
             if _is_unpaid(error, self.config.budget):
-                calls = Calls(None, asyncio.get_running_loop().time)
-                await tell_unpaid(sock, CallReader(calls), str(error))
+                await tell_program(sock, _read_calls(b""), Reason.UNPAID, str(error))
             else:
                 sockets.reset(sock)
             return
@@ -271,11 +276,11 @@ class Forwarded:
         pool.release_stream(relay.stream)
         if isinstance(relay, Relay) and relay.left is not None and relay.unpaid is not None:
             assert reader is not None
-            telling = tell_unpaid(relay.left, reader, str(relay.unpaid))
+            telling = tell_program(relay.left, reader, Reason.UNPAID, str(relay.unpaid))
             self._start_serving(telling, partial(sockets.reset, relay.left))
         elif isinstance(relay, Relay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.
-            again = self._serve_again(self.pool or pool, relay.left)
+            again = self._serve_again(self.pool or pool, relay.left, relay.said)
             self._start_serving(again, partial(sockets.reset, relay.left))
         if relay.why and self._few.may_log():
             log.info(
@@ -378,6 +383,13 @@ class ForwardedUdp(Forwarded):
         )
         self.ledger.add_session(session)
         sources.note_opened(source, session)
+
+
+def _read_calls(said: bytes) -> CallReader:
+    """Return what knows the language of what a program has said; nobody pays by it."""
+    reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+    reader.feed_data(said)
+    return reader
 
 
 def _is_unpaid(error: DtpError | Rejected, budget: BudgetSettings | None) -> bool:

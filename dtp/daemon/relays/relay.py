@@ -25,7 +25,7 @@ from dtp.net.stream import Stream
 from dtp.net.taps import PIECE, Tap
 from dtp.net.turns.sizes import WIDE
 from dtp.pay.errors import MoneyNotAdded
-from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamRefused, StreamReset
 
 if TYPE_CHECKING:
     from dtp.daemon.relays.ledger import Ending
@@ -96,6 +96,7 @@ class Relay:
         "counts",
         "ended",
         "left",
+        "said",
         "stream",
         "unpaid",
         "why",
@@ -112,22 +113,26 @@ class Relay:
         meter: Meter | None = None,
         bounds: Bounds | None = None,
         keep: bool = False,
+        sent: int = 0,
         watch: Callable[[bytes], object] | None = None,
     ) -> None:
-        """`first` goes to the socket before all else. `watch` is given what the socket sends, before the
-        stream is. `on_end` is called once, when nothing is left open.
+        """`first` goes to the socket before all else; `sent` bytes are in the stream already. `watch` is given what
+        the socket sends, before the stream is. `on_end` is called once, when nothing is left open.
 
-        `keep`: when the connection is lost before a byte has moved, the socket stays open, and is `left`; so with
-        `watch` where the money for it is spent before an answer has begun.
+        `keep`: when the connection is lost before a byte has moved, or the peer has refused the stream unread, the
+        socket stays open, and is `left`, with all that it has `said`; so with `watch` where the money for it is spent
+        before an answer has begun.
         """
         connection = stream.connection
         self.stream = stream
-        self.counts = Counts()
+        self.counts = Counts(sent)
         #: Why it ended before its time, in words; "" for an orderly end.
         self.why = ""
         self.ended = False
         #: The socket, where it was kept: whoever is told of the end owns it from then on.
         self.left: socket.socket | None = None
+        #: What it has sent, of which nothing was read: to be sent another way.
+        self.said = b""
         #: What kept it from being paid for, where the socket has got no answer and was kept for being told.
         self.unpaid: DtpError | None = None
         self._keep = keep
@@ -402,7 +407,7 @@ class Relay:
 
     def stream_error(self, error: DtpError) -> None:
         """The stream broke off: so does the socket, unless it can be joined with another."""
-        if self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched():
+        if self._keep and self._may_go_another_way(error):
             self.left = self._sock
             self._release_socket()
             self._on_end(self)
@@ -413,6 +418,15 @@ class Relay:
             self._on_end(self)
             return
         self._break_off(self._broken, told(error))
+
+    def _may_go_another_way(self, error: DtpError) -> bool:
+        """True if another stream is as good as this one, once what was `said` is sent there."""
+        if isinstance(error, StreamRefused) and error.data is not None:
+            if self.ended or self._shut or self._out:
+                return False
+            self.said, self.counts.sent = error.data, 0
+            return True
+        return isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched()
 
     def _unanswered(self) -> bool:
         """True if the socket has got nothing yet, and can still be told something."""

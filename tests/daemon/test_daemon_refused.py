@@ -1,0 +1,174 @@
+"""Programs whose stream a peer that is about to end took up no more: nobody has read what they said."""
+
+import asyncio
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+from hpack import Decoder
+from hyperframe.frame import HeadersFrame
+
+from dtp.daemon.relays.forward import Forwarded
+from dtp.session.codes import CloseCode, ConnectionRefused, StreamRefused
+from dtp.session.limits import Limits
+
+from .conftest import FAR, config
+from .test_daemon_grpc_filter import parsed
+from .test_daemon_relay import until
+
+POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+#: The preface of HTTP/2, SETTINGS, and HEADERS of stream 1.
+GRPC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\1\1\5\0\0\0\1\x88"
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+class Connection:
+    """What a relay asks of the connection of its stream."""
+
+    limits = Limits()
+
+    def __init__(self):
+        self.loop = asyncio.get_running_loop()
+        self.turns = SimpleNamespace(
+            allow_widening=lambda: None, size=65536, note_moved=lambda size, now: False
+        )
+
+
+class Stream:
+    """In place of one over a connection: its relay hears what the test says."""
+
+    write_error, queued = None, 0
+
+    def __init__(self):
+        self.connection, self.got, self.relay, self.finished = Connection(), b"", None, False
+
+    def tap(self, fd, owner):
+        return None
+
+    def attach(self, sink):
+        self.relay = sink
+
+    def write(self, data):
+        self.got += data
+
+    def write_eof(self):
+        self.finished = True
+
+    def consumed(self, size):
+        pass
+
+    def reset(self, code):
+        pass
+
+
+class Streams:
+    """In place of a pool: one stream after another, then the peer's refusal."""
+
+    connections, trouble = (), ""
+
+    def __init__(self, many):
+        self.given = [Stream() for _ in range(many)]
+        self._left, self.released = list(self.given), []
+
+    def stream_now(self):
+        return self._left.pop(0) if self._left else None
+
+    async def get_stream(self):
+        if not self._left:
+            raise ConnectionRefused(CloseCode.SHUTDOWN, "")
+        return self._left.pop(0)
+
+    def release_stream(self, stream):
+        self.released.append(stream)
+
+
+def forwarding(scenario, tmp_path, many):
+    """Run `scenario(streams, forwarded, reader, writer)` with a program at a forward that gets so many streams."""
+    text = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
+    (settings,) = config(tmp_path, text).forward
+
+    async def main():
+        streams = Streams(many)
+        forwarded = Forwarded(settings, streams, lambda _: streams, lambda: None)
+        await forwarded.start_listening()
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(forwarded.places[0].rpartition(":")[2])
+        )
+        async with asyncio.timeout(60):
+            with contextlib.closing(writer):
+                await scenario(streams, forwarded, reader, writer)
+            await forwarded.stop_listening()
+            await until(lambda: not forwarded.active)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "said", [POST, GRPC, UPGRADE, b"\0any\xff"], ids=["HTTP", "gRPC", "WebSocket", "tcp"]
+)
+def test_what_was_refused_unread_is_sent_another_way(tmp_path, said):
+    """At a second refusal once more; what the program has ended stays so."""
+
+    async def scenario(streams, forwarded, reader, writer):
+        one, two, three = streams.given
+        writer.write(said)
+        for refused, follows in ((one, two), (two, three)):
+            await until(lambda refused=refused: refused.got == said)
+            refused.relay.stream_error(StreamRefused(said))
+            await until(lambda follows=follows: follows.relay is not None)
+        assert three.got == said
+        writer.write(b" and more")
+        writer.write_eof()
+        await until(lambda: three.finished)
+        assert three.got == said + b" and more"
+        three.relay.stream_data(b"answered")
+        three.relay.stream_eof()
+        assert await reader.read() == b"answered"
+        assert streams.released == [one, two, three]
+        assert (forwarded.ledger.failed, forwarded.get_status()["sent"]) == (0, len(said) + 9)
+
+    forwarding(scenario, tmp_path, 3)
+
+
+async def turned_away(streams, forwarded, reader, writer, said):
+    """What a program hears where its stream was refused and nobody else is there."""
+    (only,) = streams.given
+    writer.write(said)
+    await until(lambda: only.got == said)
+    only.relay.stream_error(StreamRefused(said))
+    writer.write_eof()
+    heard = await reader.read()
+    assert forwarded.ledger.failed == 1
+    return heard
+
+
+@pytest.mark.parametrize("said", [POST, UPGRADE], ids=["HTTP", "WebSocket"])
+def test_where_nobody_else_takes_it_the_program_may_come_again(tmp_path, said):
+    async def scenario(*program):
+        head = (await turned_away(*program, said)).partition(b"\r\n\r\n")[0].split(b"\r\n")
+        assert head[0] == b"HTTP/1.1 503 Service Unavailable"
+        assert {b"Retry-After: 1", b"Connection: close"} <= set(head)
+
+    forwarding(scenario, tmp_path, 1)
+
+
+def test_where_nobody_else_takes_it_a_call_of_grpc_is_unavailable(tmp_path):
+    async def scenario(*program):
+        frames = parsed(await turned_away(*program, GRPC))
+        (head,) = [frame for frame in frames if isinstance(frame, HeadersFrame)]
+        assert dict(Decoder().decode(head.data))["grpc-status"] == "14"
+
+    forwarding(scenario, tmp_path, 1)
+
+
+def test_what_is_not_whole_any_more_or_was_answered_is_not_sent_twice(tmp_path):
+    async def scenario(streams, forwarded, reader, writer):
+        first, second = streams.given
+        writer.write(POST)
+        await until(lambda: first.got == POST)
+        first.relay.stream_error(StreamRefused(None))
+        with pytest.raises(ConnectionError):
+            await reader.read()
+        assert (second.relay, forwarded.ledger.failed) == (None, 1)
+
+    forwarding(scenario, tmp_path, 2)
