@@ -179,7 +179,7 @@ def _asked() -> tuple[str, list[str]]:
         }
         come_in = _prompt("Where do peers come in", values.carrier_url, _COME_IN)
         # No default: whoever types the star knows that it is for everyone.
-        allowed = _prompt("Who may use it (identities and Sui addresses; * for everyone)", _callers, None)
+        allowed = _prompt("Who may use it (identities and Sui addresses; * for everyone)", _callers, "")
         answers["allow"] = ", ".join(f'"{one}"' for one in allowed.replace(",", " ").split())
         answers["more"] = _MORE[answers["kind"]]
         tables.append(_EXPOSE.format(**answers))
@@ -193,6 +193,8 @@ def _asked() -> tuple[str, list[str]]:
 
 
 def _callers(text: str) -> None:
+    if not text.strip():
+        raise Wrong("nobody could use it: name at least one, or answer * for everyone")
     for one in text.replace(",", " ").split():
         values.caller(one)
 
@@ -207,5 +209,5 @@ def _prompt(question: str, read: Callable[[Any], object], default: str | None) -
             raise click.UsageError(str(error)) from None
         return answer
 
-    found: str = click.prompt(question, default=default, value_proc=check)
+    found: str = click.prompt(question, default=default, show_default=bool(default), value_proc=check)
     return found

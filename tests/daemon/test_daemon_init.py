@@ -58,6 +58,7 @@ def test_init_asks(tmp_path, kind):
         "n",
     ]
     done = CliRunner().invoke(main, ["init", "-c", str(path)], input="\n".join(answers) + "\n")
+    assert "nobody could use it: name at least one, or answer * for everyone" in done.output
     assert done.exit_code == 0, done.output
     for words in ("did you mean http?", "ports go up to 65535", "too few", "@YOUR-HOST:9000/api"):
         assert words in done.output

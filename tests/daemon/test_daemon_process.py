@@ -407,8 +407,16 @@ def test_nothing_changes_while_it_drains(serve, caplog):
     assert "not reloaded" in caplog.text
 
 
-@pytest.mark.parametrize("script", [answer("b''"), [sys.executable, "-c", f"{SUCCESSOR}{STAYS}"]])
-def test_a_successor_that_does_not_serve_is_gone(serve, script):
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        (answer("b''"), "exit code 0, and its last lines"),
+        ([sys.executable, "-c", "raise SystemExit(3)"], "exit code 3"),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], "SIGKILL ended it"),
+        ([sys.executable, "-c", f"{SUCCESSOR}{STAYS}"], "told to end meanwhile"),
+    ],
+)
+def test_a_successor_that_does_not_serve_is_gone_and_it_is_said_why(serve, script, why):
     """Whether it ends, or takes its time and this process is told to end meanwhile."""
     launcher = Launch(script)
 
@@ -417,7 +425,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, script):
         if script[-1].endswith(STAYS):
             await until(lambda: launcher.started)
             os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(UpgradeFailed):
+        with pytest.raises(UpgradeFailed, match=why):
             await upgrade
         assert launcher.started[0].returncode is not None
         assert "hand over" not in daemon.asked
@@ -425,7 +433,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, script):
     serve(scenario, launcher)
 
 
-def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve):
+def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, caplog):
     """The end of the pipe tells it that this process gives way: it would take over what stays here."""
     codes = []
 
@@ -446,8 +454,9 @@ def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve):
             return successor, Watched(successor, ready)
 
     async def scenario(served, daemon):
-        with pytest.raises(UpgradeFailed):
+        with pytest.raises(UpgradeFailed, match=r"not ready within 0.01 s, and was killed"):
             await command(served, "upgrade")
+        assert "not upgraded: the new process did not begin to serve: it was not ready" in caplog.text
         assert codes == [-signal.SIGKILL]
 
     serve(scenario, Watching([sys.executable, "-c", STAYS], patience=0.01))

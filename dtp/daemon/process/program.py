@@ -32,7 +32,7 @@ from dtp.daemon.process.predecessors import (
     Predecessors,
     inherited_ends,
 )
-from dtp.daemon.process.successor import Launcher, UpgradeFailed
+from dtp.daemon.process.successor import ENDED, GONE, Launcher, UpgradeFailed, end_process
 from dtp.daemon.server import Daemon
 from dtp.daemon.state.counted import NOTHING, Counted, inherited
 from dtp.daemon.state.table import Table
@@ -369,30 +369,38 @@ class Process:
             mine.close()
             raise
         self._farewell = Farewell(mine, self._before, self._make_left)
-        serves = False
+        why = "the command was broken off"
         with ready:  # closed last: that tells it that this process gives way
             try:
-                serves = await self._wait_serving(ready)
+                why = await self._wait_serving(ready)
             finally:
-                if not serves:
+                if why:
                     self._farewell = None
                     self._before.go_on()
                     mine.close()
-                    successor.kill()
-                    successor.wait()
-        if not serves:
-            raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
+                    ended = end_process(successor, patience=GONE if why == ENDED else 0.0)
+        if why:
+            why = (
+                f"the new process did not begin to serve: {ended if why == ENDED else why}. This one goes on"
+            )
+            log.error("not upgraded: %s", why, extra={"fields": {"event": "not-upgraded", "why": why}})
+            raise UpgradeFailed(why)
         return successor
 
-    async def _wait_serving(self, ready: BinaryIO) -> bool:
-        """True if the new process says that it serves: in time, and before this one was told to end."""
+    async def _wait_serving(self, ready: BinaryIO) -> str:
+        """Return "" if the new process says that it serves, in time, and before this one was told to end; else what
+        kept it."""
         told = start_task(_read(ready.fileno()), name="dtpd-ready")
         stopped = start_task(self._stop.wait(), name="dtpd-stop")
         try:
             await asyncio.wait(
                 (told, stopped), timeout=self._launcher.patience, return_when=asyncio.FIRST_COMPLETED
             )
-            return told.done() and bool(told.result()) and not stopped.done()
+            if stopped.done():
+                return "this one was told to end meanwhile"
+            if not told.done():
+                return f"it was not ready within {self._launcher.patience:g} s, and was killed"
+            return "" if told.result() else ENDED
         finally:
             told.cancel()
             stopped.cancel()

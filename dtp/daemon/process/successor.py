@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from dtp.daemon.process.predecessors import BEFORE, ends_text
 from dtp.daemon.state.counted import COUNTED, Counted, file_of
 from dtp.errors import LocalError
 
+#: Why it does not serve, where it has ended by itself: the launcher knows how.
+ENDED = "ended"
+#: Seconds until one that has closed its pipe is gone as well: at its end the two happen at once.
+GONE = 1.0
+
 
 class UpgradeFailed(LocalError):
     """The process that was to take over didn't; the old one serves as before."""
@@ -25,8 +31,9 @@ class UpgradeFailed(LocalError):
 class Launcher:
     """Starts it. `patience`: seconds until it has to serve."""
 
-    def __init__(self, command: Sequence[str] | None = None, patience: float = 30.0) -> None:
-        """`command` is what is run, by default as this process was."""
+    def __init__(self, command: Sequence[str] | None = None, patience: float = 120.0) -> None:
+        """`command` is what is run, by default as this process was. The patience is that for workers to begin: on a
+        busy machine, or where a database is slow, one takes more than half a minute."""
         self._command = list(command or sys.orig_argv)
         self.patience = patience
 
@@ -60,3 +67,16 @@ class Launcher:
             os.close(write)
             file.close()
         return process, os.fdopen(read, "rb")
+
+
+def end_process(process: subprocess.Popen[bytes], *, patience: float = 0.0) -> str:
+    """Return how a process that does not serve has ended within `patience` seconds; one that hasn't is killed."""
+    try:
+        code = process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return "it was killed"
+    if code < 0:
+        return f"{signal.Signals(-code).name} ended it, before it could say why"
+    return f"it ended with exit code {code}, and its last lines in the log or on standard error say why"
