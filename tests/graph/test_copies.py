@@ -96,6 +96,37 @@ def test_a_restored_backup_waits_for_a_peer_and_goes_on_where_it_was(tmp_path: P
     run(main())
 
 
+@pytest.mark.parametrize("knows_all", [True, False])
+def test_the_last_backup_restored_after_an_older_one_was(tmp_path: Path, knows_all: bool) -> None:
+    """It has all that was signed when it was made, and not what was since the older one went on in its place."""
+
+    async def main() -> None:
+        place, older, last = (tmp_path / name for name in ("notes.db", "older.db", "last.db"))
+        bob_place = tmp_path / "bob.db"
+        async with await opened(bob_place, BOB) as bob:
+            await write(place, 2, bob)
+            shutil.copy(place, older)
+            await write(place, 3, bob)
+            shutil.copy(place, last)
+            shutil.copy(older, place)
+            async with await opened(place) as graph, serving(bob) as connection:
+                await graph.sync(connection)
+                graph.node("page")["since"] = 1
+                await graph.commit()
+                if knows_all:
+                    await graph.sync(connection)
+            shutil.copy(last, place)
+            await refused(place, "was restored from before another backup")
+            async with await opened(place) as graph, serving(bob) as connection:
+                await graph.sync(connection)
+                assert (
+                    graph.failed is None
+                ) == knows_all  # else somebody else may know what was signed since
+                assert not bob.forks
+
+    run(main())
+
+
 def test_live_replication_is_enough_too(tmp_path: Path) -> None:
     async def main() -> None:
         place, backup = tmp_path / "notes.db", tmp_path / "backup.db"

@@ -291,7 +291,7 @@ class SqliteStore(Store):
             self._witness_of(author).remember(sequence)
 
     def count_signed(self, author: bytes) -> int:
-        return 0 if self._path == ":memory:" else self._witness_of(author).sequence or 0
+        return 0 if self._path == ":memory:" else self._witness_of(author).count_signed()
 
     def adopt_author(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         with self._transaction(synced=True):
@@ -301,6 +301,7 @@ class SqliteStore(Store):
             self._instance, self._inode = new_instance(self._path)
             self._db.execute("UPDATE file SET instance = ?, inode = ?", (self._instance, self._inode))
         for witness in self._witnesses.values():
+            witness.supersede()
             witness.close()
         self._witnesses.clear()
         self._find_gaps()

@@ -16,6 +16,17 @@ from dtp.identity.private import make_private_file, make_private_folder
 from dtp.plurals import count_of
 
 _NUMBER: Final = 8
+#: In the place of a number: the file at that place went on as another instance.
+_SUPERSEDED: Final = (1 << 64) - 1
+
+
+def _read(file: Path) -> tuple[int | None, str]:
+    """Return what is remembered in a file: how many frames, and where; (None, "") if nothing is."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        data = file.read_bytes()
+        if len(data) > _NUMBER:
+            return int.from_bytes(data[:_NUMBER], "big"), data[_NUMBER:].decode()
+    return None, ""
 
 
 class Witness:
@@ -28,15 +39,8 @@ class Witness:
         self._path = os.path.realpath(path)
         self._file = data_dir() / "graphs" / f"{instance.hex()}-{author.hex()[:16]}"
         self._descriptor: int | None = None
-        #: What was signed, as far as is remembered; None if nothing is.
-        self.sequence: int | None = None
-        #: Where the store was then.
-        self.place = ""
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            data = self._file.read_bytes()
-            if len(data) > _NUMBER:
-                self.sequence = int.from_bytes(data[:_NUMBER], "big")
-                self.place = data[_NUMBER:].decode()
+        #: What was signed, as far as is remembered, None if nothing is; and where the store was then.
+        self.sequence, self.place = _read(self._file)
 
     def why_doubtful(self, sequence: int, *, moved: bool) -> str | None:
         """Return why a store that has `sequence` frames of the author may lack some, None if nothing speaks for it.
@@ -47,12 +51,28 @@ class Witness:
             return "it is a copy, or was restored on another machine" if moved and sequence else None
         if self.place != self._path and os.path.exists(self.place):
             return f"it is a copy of {self.place}, which is still there"
+        if self.sequence == _SUPERSEDED:
+            return "it was restored from before another backup, or damage, after which this identity went on here"
         if self.sequence > sequence:
             return (
                 f"this identity has signed {count_of(self.sequence, 'frame')} in it, and {sequence} are there: it "
                 "was restored, or damaged"
             )
         return None
+
+    def count_signed(self) -> int:
+        """Return how many frames the author has signed here, or in what is in the store's place, as is known."""
+        if self.sequence != _SUPERSEDED:
+            return self.sequence or 0
+        others = map(_read, self._file.parent.glob(f"*-{self._file.name.partition('-')[2]}"))
+        return max(
+            (n for n, at in others if n is not None and n != _SUPERSEDED and at == self._path), default=0
+        )
+
+    def supersede(self) -> None:
+        """Remember that the store at this place goes on as another instance, unless this is of another place."""
+        if self.place == self._path:
+            self.remember(_SUPERSEDED)
 
     def remember(self, sequence: int) -> None:
         """Remember it. It survives the end of the process at once, that of the machine soon: a crash that loses it
