@@ -180,7 +180,7 @@ class TomlTable:
         if key not in self._values:
             if default is not _REQUIRED:
                 return default
-            raise self.error(f"{self._spell()} needs {key} = ... ({_TOML_KINDS[kind]})")
+            raise self.error(f"{self._spell_key()} needs {key} = ... ({_TOML_KINDS[kind]})")
         value = self._values[key]
         if kind is float and type(value) is int:
             return float(value)
@@ -201,7 +201,7 @@ class TomlTable:
         self._asked.add(key)
         values = self._values.get(key, {})
         if not isinstance(values, dict):
-            raise self.error(f"has to be a table ([{self._spell(key)}]), not {values!r}", key)
+            raise self.error(f"has to be a table ([{self._spell_key(key)}]), not {values!r}", key)
         return TomlTable(self._document, (*self._place, key), values)
 
     def tables(self) -> Iterator[tuple[str, TomlTable]]:
@@ -224,11 +224,11 @@ class TomlTable:
     def error(self, message: str, key: str | None = None, index: int | None = None) -> ConfigFileError:
         """Return an error to raise: what is wrong with `key` (its element `index`) or with this table, and where."""
         place = (*self._place, *(part for part in (key, index) if part is not None))
-        what = "" if key is None else f"{self._spell(key)} "
+        what = "" if key is None else f"{self._spell_key(key)} "
         line = self._document.line_of(place) if place else 0
         return ConfigFileError(what + message, self._document.path, line)
 
-    def _spell(self, key: str | None = None) -> str:
+    def _spell_key(self, key: str | None = None) -> str:
         parts = [str(part) for part in (*self._place, *([] if key is None else [key]))]
         spelled = ".".join(part if _BARE_KEY.fullmatch(part) else f'"{part}"' for part in parts)
         return spelled or "the file"

@@ -78,7 +78,7 @@ class _File(io.RawIOBase):
         return "w" in self._mode
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
-        sock = self._open("r", "reading")
+        sock = self._check_open("r", "reading")
         if self._timed_out:
             # As for Python's sockets: the buffer above may have lost what it had put together before.
             raise OSError("cannot read from timed out object")
@@ -91,13 +91,13 @@ class _File(io.RawIOBase):
             raise
 
     def write(self, data: Any) -> int | None:
-        sock = self._open("w", "writing")
+        sock = self._check_open("w", "writing")
         try:
             return sock._send(data)
         except WouldBlock:
             return None
 
-    def _open(self, mode: str, what: str) -> Socket:
+    def _check_open(self, mode: str, what: str) -> Socket:
         if self._sock is None:
             raise ValueError("I/O operation on closed file")
         self._sock._pipe.thread.check_running()
@@ -106,7 +106,7 @@ class _File(io.RawIOBase):
         return self._sock
 
     def fileno(self) -> int:
-        return self._open(self._mode[0], "this")._pipe.fileno()
+        return self._check_open(self._mode[0], "this")._pipe.fileno()
 
     def close(self) -> None:
         if not self.closed:

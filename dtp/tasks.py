@@ -229,17 +229,17 @@ class SupervisedTask:
                 level = logging.WARNING if pause == first else logging.INFO
                 log.log(level, "%s: %s", self.name, words, extra={"fields": self._fields()})
             else:
-                self._tell(words, fault)
+                self._report_end(words, fault)
             self._timer = loop.call_later(pause, self._begin)
 
     def _begin_after_cancel(self) -> None:
-        self._tell(f"{self.error}; it begins again", None)
+        self._report_end(f"{self.error}; it begins again", None)
         self._begin()
 
     def _fields(self) -> dict[str, object]:
         return {"event": "task-restarted", "task": self.name, "why": self.error, "restarts": self.restarts}
 
-    def _tell(self, what: str, fault: BaseException | None) -> None:
+    def _report_end(self, what: str, fault: BaseException | None) -> None:
         message = "%s has ended without being stopped: %s"
         log.error(message, self.name, what, exc_info=fault, extra={"fields": self._fields()})
 
@@ -261,14 +261,14 @@ class SupervisedTask:
     async def stop(self) -> None:
         """End it now, and wait until it has ended. It may be started again. Idempotent."""
         self.cancel()
-        await self._wait()
+        await self._wait_ended()
 
     async def finish(self) -> None:
         """Wait until it ends by itself, for it was told to otherwise, and don't begin again. Idempotent."""
         self.retire()
-        await self._wait()
+        await self._wait_ended()
 
-    async def _wait(self) -> None:
+    async def _wait_ended(self) -> None:
         task = self._task
         if task is not None and task is not asyncio.current_task():
             await asyncio.wait([task])

@@ -466,12 +466,12 @@ class Firewall:
             # A clock that was set back must not keep us waiting for a time that is far away now.
             waits = self._clock() < self._not_before <= self._clock() + RETRY_AFTER
             if self._reader is None and not waits:
-                self._reader = start_task(self._renew(), name="dtp-firewall")
+                self._reader = start_task(self._renew_rules(), name="dtp-firewall")
             if self._reader is not None and not 0 <= self._rules_age() <= longest:
                 await asyncio.wait([self._reader])
         return self.rules if 0 <= self._rules_age() <= longest else None
 
-    async def _renew(self) -> None:
+    async def _renew_rules(self) -> None:
         try:
             await self.refresh()
         except (ChainError, LocalError) as fault:

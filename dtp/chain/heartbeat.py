@@ -92,9 +92,9 @@ class Guard:
         }
         for each in others:
             if self._missed.get(each.key, 0) >= self._patience.get(each.key, _MISSES):
-                await self._suspect(beacon.id, each)
+                await self._suspect_endpoint(beacon.id, each)
 
-    async def _suspect(self, beacon: str, silent: Endpoint) -> None:
+    async def _suspect_endpoint(self, beacon: str, silent: Endpoint) -> None:
         del self._missed[silent.key]
         patience = self._patience.get(silent.key, _MISSES)
         self._patience[silent.key] = min(2 * patience, _MOST_MISSES)
@@ -157,7 +157,7 @@ class Heartbeats:
                 host.configure(program, *place, weight=weight, role=role, hint=hint)
         host.heartbeat(program, *place, self.generation, self._load())
         self._ttl, self._beaten = beacon.ttl_ms / 1000, self._clock()
-        await self._execute(program)
+        await self._execute_program(program)
         self.started = True
         self._task.start()
 
@@ -188,7 +188,7 @@ class Heartbeats:
         try:
             if suspected or now - self._beaten > self._ttl:
                 await self._check_apart()
-            await self._execute(program)
+            await self._execute_program(program)
         except (MoveAborted, EndpointsApart) as error:
             if isinstance(error, MoveAborted) and error.error not in _REPLACED:
                 raise
@@ -223,10 +223,10 @@ class Heartbeats:
         if not self.lost and known is not None and known.generation == self.generation:
             program = Program()
             host.withdraw(program, self._beacon, self._operator, self._key)
-            await self._execute(program)
+            await self._execute_program(program)
             self.started = False
 
-    async def _execute(self, program: Program) -> None:
+    async def _execute_program(self, program: Program) -> None:
         self.gas += (await self._chain.execute(program)).gas.net
 
     async def stop(self) -> None:

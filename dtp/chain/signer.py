@@ -120,7 +120,7 @@ class KeySigner:
 
     async def sign_transaction(self, transaction: bytes) -> bytes:
         """Return the serialized signature of a transaction's BCS."""
-        return self._serialized(signing_hash(transaction))
+        return self._sign_digest(signing_hash(transaction))
 
     def sign_statement(self, statement: bytes) -> bytes:
         """Return the plain Ed25519 signature, 64 bytes, of one of dtp's statements: an agreed close, a release.
@@ -136,7 +136,7 @@ class KeySigner:
             raise SignerError(f"agreements are signed by Ed25519 keys; this one is {self.scheme.name}")
         return self._identity.sign(statement)
 
-    def _serialized(self, digest: bytes) -> bytes:
+    def _sign_digest(self, digest: bytes) -> bytes:
         signature = self._identity.sign(digest) if self._identity else _ecdsa(self.ec_key, digest)
         return bytes((self.scheme,)) + signature + self.public_key
 
@@ -234,7 +234,7 @@ class CommandSigner:
             "address": self.address,
             "transaction": base64.b64encode(transaction).decode(),
         }
-        answer = await self._run(json.dumps(question).encode() + b"\n")
+        answer = await self._ask_program(json.dumps(question).encode() + b"\n")
         try:
             signature = base64.b64decode(json.loads(answer)["signature"], validate=True)
         except (ValueError, KeyError, TypeError, binascii.Error) as fault:
@@ -244,7 +244,7 @@ class CommandSigner:
         check_signature(self.address, transaction, signature)
         return signature
 
-    async def _run(self, question: bytes) -> bytes:
+    async def _ask_program(self, question: bytes) -> bytes:
         pipe = asyncio.subprocess.PIPE
         try:
             process = await asyncio.create_subprocess_exec(

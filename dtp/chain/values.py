@@ -181,13 +181,14 @@ class Schema:
             for name in ready:
                 cls, parts = waiting.pop(name)
                 self._codecs[name] = bcs.struct(
-                    cls, **{_python_name(part): _codec(_parse(kind), self._lookup) for part, kind in parts}
+                    cls,
+                    **{_python_name(part): _codec(_parse(kind), self._find_codec) for part, kind in parts},
                 )
 
     def _misses_parts(self, parts: tuple[tuple[str, str], ...], waiting: Mapping[str, Any]) -> bool:
         return any(re.search(rf"\b{self.module}::{name}\b", kind) for name in waiting for _, kind in parts)
 
-    def _lookup(self, tag: TypeTag) -> Codec[Any] | None:
+    def _find_codec(self, tag: TypeTag) -> Codec[Any] | None:
         if any(tag.address):  # our own package is 0x0 in its own tables
             return None
         for schema in (self, *self._uses):

@@ -46,7 +46,7 @@ class ListHandle(SequenceHandle):
     def __init__(self, agent: bytes, memory_limit: int = 0, waiting_limit: int = 16 * 1024 * 1024) -> None:
         super().__init__(agent, lib.dtp_list_new, memory_limit, waiting_limit)
 
-    def _done(self, code: int) -> None:
+    def _check_code(self, code: int) -> None:
         if code:
             raise self._make_error(code)
 
@@ -55,22 +55,22 @@ class ListHandle(SequenceHandle):
 
         Raises `TextRange`, `TextFormat`, `TextMemory`, `TextFull`.
         """
-        self._done(lib.dtp_list_insert(self._text, _position(position), values, len(values)))
+        self._check_code(lib.dtp_list_insert(self._text, _position(position), values, len(values)))
 
     def delete_range(self, position: int, count: int) -> None:
         """Delete `count` elements from `position` on. Raises `TextRange`, `TextMemory`, `TextFull`."""
-        self._done(lib.dtp_list_delete(self._text, _position(position), _position(count)))
+        self._check_code(lib.dtp_list_delete(self._text, _position(position), _position(count)))
 
     def move_stamped(self, position: int, to: int, now: int) -> None:
         """Move an element so that it is at `to` then. The stamp is `now`, or above all that are here.
 
         Raises as `delete_range`.
         """
-        self._done(lib.dtp_list_move(self._text, _position(position), _position(to), now))
+        self._check_code(lib.dtp_list_move(self._text, _position(position), _position(to), now))
 
     def assign_encoded(self, position: int, value: bytes, now: int) -> None:
         """Put another value in place of an element's. Raises as `insert_encoded`."""
-        self._done(lib.dtp_list_assign(self._text, _position(position), value, len(value), now))
+        self._check_code(lib.dtp_list_assign(self._text, _position(position), value, len(value), now))
 
     def read_encoded(self, start: int, end: int) -> bytes:
         """Return the values of the elements from `start` to before `end`, one behind the other.
@@ -83,13 +83,13 @@ class ListHandle(SequenceHandle):
         """Return the agent that inserted the element at `position`. Raises `TextRange`."""
         return self.element_at(position).agent
 
-    def _identify(self, position: int) -> tuple[bytes, int]:
+    def _identify_element(self, position: int) -> tuple[bytes, int]:
         return self.element_at(position)
 
     def element_at(self, position: int) -> Element:
         """Return what names the element at `position`, wherever it moves. Raises `TextRange`."""
         found = ffi.new("dtp_text_id *")
-        self._done(lib.dtp_list_identify(self._text, _position(position), found))
+        self._check_code(lib.dtp_list_identify(self._text, _position(position), found))
         return Element(self._agent_name(found.agent), int(found.seq))
 
     def look_for(self, element: Element) -> ElementState | None:
@@ -101,7 +101,7 @@ class ListHandle(SequenceHandle):
         code = lib.dtp_list_look(self._text, {"agent": agent, "seq": element.number}, found)
         if code == lib.DTP_TEXT_GONE:
             return None
-        self._done(code)
+        self._check_code(code)
         place, value = found.place, found.value
         return ElementState(
             int(found.position),
@@ -116,7 +116,7 @@ class ListHandle(SequenceHandle):
         """
         return self._found_at(element.agent, element.number, lib.dtp_text_position)[0]
 
-    def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
+    def _locate_element(self, agent: bytes, number: int) -> tuple[int, bool]:
         # What is tied to an element goes where it is moved.
         return self._found_at(agent, number, lib.dtp_list_position)
 

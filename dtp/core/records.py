@@ -89,9 +89,9 @@ class _Scratch:
         self.incoming_view = self.listed_view[_INCOMING_SIZE:]
         self.result = ffi.new("dtp_sealed *")
         self.result_view = memoryview(ffi.buffer(self.result))
-        self.reserve(64)
+        self.reserve_frames(64)
 
-    def reserve(self, count: int) -> None:
+    def reserve_frames(self, count: int) -> None:
         """Make room for `count` outgoing frames."""
         self.room = count
         self.outgoing = ffi.new("dtp_outgoing[]", count)
@@ -120,7 +120,7 @@ def _put(scratch: _Scratch, frames: Sequence[Outgoing]) -> list[Any]:
             _pack_tail(view, at, len(pointer), stream, offset, kind, flags)
             return [pointer]
         if len(frames) > scratch.room:
-            scratch.reserve(2 * len(frames))
+            scratch.reserve_frames(2 * len(frames))
             view = scratch.outgoing_view
         for (kind, flags, stream, offset, data), item in zip(frames, scratch.items, strict=False):
             if data is _NO_DATA:  # the end of a stream, mostly: C doesn't look where it is
@@ -287,7 +287,7 @@ class Sealer(_Handle):
         scratch = _borrow()
         try:
             if count > scratch.room:
-                scratch.reserve(2 * count)
+                scratch.reserve_frames(2 * count)
             code = _seal_pieces(
                 self._cipher,
                 scratch.outgoing,

@@ -166,7 +166,7 @@ class SequenceHandle:
 
     # ---- places
 
-    def _identify(self, position: int) -> tuple[bytes, int]:
+    def _identify_element(self, position: int) -> tuple[bytes, int]:
         """Return author and number of the character at a position."""
         found = ffi.new("dtp_text_id *")
         try:
@@ -184,7 +184,7 @@ class SequenceHandle:
             raise self._make_error(size)
         return bytes(ffi.buffer(room, size))
 
-    def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
+    def _locate_element(self, agent: bytes, number: int) -> tuple[int, bool]:
         """Return how many visible characters are before one, and whether it is visible. Raises `AnchorGone`."""
         return self._found_at(agent, number, lib.dtp_text_position)
 
@@ -276,7 +276,7 @@ class SequenceHandle:
         """Have later calls begin at operation `stop`, which `pending_changes` returned."""
         self._state.taken = stop
 
-    def _compact(self, stable: bytes) -> int:
+    def _compact_history(self, stable: bytes) -> int:
         forgotten = lib.dtp_text_compact(self._text, stable, len(stable))
         if forgotten < 0:
             raise self._make_error(forgotten)

@@ -219,7 +219,7 @@ class Replicated(SequenceHandle):
 
     def _tie_anchor(self, anchor: Anchor, position: int) -> None:
         at = position - 1 if anchor._side == "left" else position
-        anchor._agent, anchor._number = self._identify(at) if 0 <= at < len(self) else (b"", 0)
+        anchor._agent, anchor._number = self._identify_element(at) if 0 <= at < len(self) else (b"", 0)
 
     def position(self, anchor: Anchor) -> int:
         """Where an anchor is now: where its character is, or was before it was deleted. Raises `AnchorGone`.
@@ -229,7 +229,7 @@ class Replicated(SequenceHandle):
         """
         if not anchor._agent:
             return 0 if anchor._side == "left" else len(self)
-        before, visible = self._locate(anchor._agent, anchor._number)
+        before, visible = self._locate_element(anchor._agent, anchor._number)
         self._anchors.add(anchor)
         return before + (visible and anchor._side == "left")
 
@@ -237,17 +237,17 @@ class Replicated(SequenceHandle):
         """Return who made what is at a position, as the sequence names its author, and its number."""
         if not 0 <= position < len(self):
             raise TextRange(f"{position} is not within a text of {len(self)} characters")
-        return self._identify(position)
+        return self._identify_element(position)
 
     def find_made(self, agent: bytes, first: int, count: int) -> list[int]:
         """Return where those of an author's elements of these numbers are that are there."""
         if count > len(self):  # however many somebody says that there are
-            made = (self._identify(at) for at in range(len(self)))
+            made = (self._identify_element(at) for at in range(len(self)))
             return [at for at, (who, one) in enumerate(made) if who == agent and first <= one < first + count]
         found = []
         for number in range(first, first + count):
             with contextlib.suppress(AnchorGone):
-                before, visible = self._locate(agent, number)
+                before, visible = self._locate_element(agent, number)
                 if visible:
                     found.append(before)
         return found
@@ -287,7 +287,7 @@ class Replicated(SequenceHandle):
         for anchor in self._anchors:
             with contextlib.suppress(AnchorGone):
                 places.append((anchor, self.position(anchor)))
-        forgotten = self._compact(stable.encode())
+        forgotten = self._compact_history(stable.encode())
         for anchor, position in places:
             try:
                 self.position(anchor)

@@ -450,7 +450,7 @@ class NodeRpc:
         wanted = _event_filter(types, sender)
         request = v2.SubscribeEventsRequest(read_mask=_mask(*EVENT_MASK), filter=wanted)
         route, answer = "/sui.rpc.v2.SubscriptionService/SubscribeEvents", v2.SubscribeEventsResponse
-        async with self._stream(route, request, answer) as messages:
+        async with self._stream_answers(route, request, answer) as messages:
 
             async def frames() -> AsyncIterator[answers.EventFrame]:
                 async for message in messages:
@@ -469,7 +469,7 @@ class NodeRpc:
             "/sui.rpc.v2.SubscriptionService/SubscribeCheckpoints",
             v2.SubscribeCheckpointsResponse,
         )
-        async with self._stream(route, request, answer) as messages:
+        async with self._stream_answers(route, request, answer) as messages:
 
             async def numbers() -> AsyncIterator[int]:
                 async for message in messages:
@@ -478,7 +478,9 @@ class NodeRpc:
             yield numbers()
 
     @asynccontextmanager
-    async def _stream(self, route: str, request: Any, answer_type: Any) -> AsyncIterator[AsyncIterator[Any]]:
+    async def _stream_answers(
+        self, route: str, request: Any, answer_type: Any
+    ) -> AsyncIterator[AsyncIterator[Any]]:
         cardinality = library().Cardinality.UNARY_STREAM
 
         async def asked() -> AsyncGenerator[Any, None]:

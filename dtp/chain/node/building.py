@@ -111,7 +111,7 @@ class TransactionBuilder:
         # The node's budget is a ceiling only, for its coins may hold no more: what is signed follows from the gas.
         estimate = self._gas_budget(outcome.executed, price)
         budget = gas_budget or min(estimate, data.gas_data.budget or estimate)
-        return self._encode(program, known, chosen, price, budget)
+        return self._encode_program(program, known, chosen, price, budget)
 
     async def _all_coins(self, program: Program) -> tuple[ObjectRef, ...]:
         used = {each.id for each in program.objects}
@@ -128,8 +128,8 @@ class TransactionBuilder:
         gas_budget: int | None,
     ) -> BuiltTransaction:
         if gas_budget is not None:
-            return self._encode(program, known, (coin.ref,), price, gas_budget)
-        trial = self._encode(program, known, (coin.ref,), price, min(coin.balance, self.max_gas))
+            return self._encode_program(program, known, (coin.ref,), price, gas_budget)
+        trial = self._encode_program(program, known, (coin.ref,), price, min(coin.balance, self.max_gas))
         try:
             outcome = await self.ask_for_simulation(trial.data, select_gas=False)
         except InsufficientFunds as fault:
@@ -156,7 +156,7 @@ class TransactionBuilder:
             )
         return budget
 
-    def _encode(
+    def _encode_program(
         self,
         program: Program,
         known: Mapping[str, KnownObject],

@@ -471,7 +471,8 @@ class ChainClient:
                 slot.coin = None  # from here on its version isn't known before the answer is
                 # Whoever cancels this doesn't take it back: what it uses stays in use until it is known what it did.
                 sending = start_task(
-                    self._send(built.data, signature, slot, held.pop_all(), took), name="dtp-chain-send"
+                    self._send_signed(built.data, signature, slot, held.pop_all(), took),
+                    name="dtp-chain-send",
                 )
         self._sending.add(sending)
         sending.add_done_callback(self._root._on_sent)
@@ -493,7 +494,7 @@ class ChainClient:
             purse.settle_gas(budget, 0)
             raise
 
-    async def _send(
+    async def _send_signed(
         self, data: bytes, signature: bytes, slot: GasSlot, held: AsyncExitStack, took: _Took
     ) -> ExecutionOutcome:
         async with held:

@@ -186,7 +186,7 @@ class Program:
             raise ProgramError(f"type argument of {module}::{function}: {fault}") from fault
         place = package if isinstance(package, str) and not package.startswith("0x") else _checked_id(package)
         checked = tuple(map(self._check_argument, arguments))
-        return self._add(_Call(place, str(module), str(function), types, checked), results)
+        return self._add_command(_Call(place, str(module), str(function), types, checked), results)
 
     def split(self, coin: ObjectLike, amounts: Sequence[int | Argument]) -> tuple[Argument, ...]:
         """New coins of these amounts out of a coin; use `Program.gas` for the sender's SUI."""
@@ -196,12 +196,12 @@ class Program:
             self.pure("u64", each) if isinstance(each, int) else self._check_argument(each)
             for each in amounts
         )
-        return self._add(sui.SplitCoins(self.use(coin), parts), len(parts))
+        return self._add_command(sui.SplitCoins(self.use(coin), parts), len(parts))
 
     def merge(self, target: ObjectLike, sources: Sequence[ObjectLike]) -> None:
         """Put `sources` into `target`."""
         if sources:
-            self._add(sui.MergeCoins(self.use(target), tuple(map(self.use, sources))), 0)
+            self._add_command(sui.MergeCoins(self.use(target), tuple(map(self.use, sources))), 0)
 
     def transfer(self, objects: Sequence[ObjectLike], recipient: Id | Argument) -> None:
         """Give objects to an address. Nothing to give is no command."""
@@ -212,17 +212,17 @@ class Program:
             if isinstance(recipient, str | bytes)
             else self._check_argument(recipient)
         )
-        self._add(sui.TransferObjects(tuple(map(self.use, objects)), to), 0)
+        self._add_command(sui.TransferObjects(tuple(map(self.use, objects)), to), 0)
 
     def vector(self, move_type: str, elements: Sequence[ObjectLike]) -> Argument:
         """Return a vector of objects or results."""
         tag = parse_type(move_type)
-        (made,) = self._add(sui.MakeMoveVec(tag, tuple(map(self.use, elements))), 1)
+        (made,) = self._add_command(sui.MakeMoveVec(tag, tuple(map(self.use, elements))), 1)
         return made
 
     def publish(self, modules: Iterable[bytes], dependencies: Iterable[Id]) -> Argument:
         """Publish a package; gives its `UpgradeCap`."""
-        (cap,) = self._add(sui.Publish(tuple(modules), tuple(map(id_bytes, dependencies))), 1)
+        (cap,) = self._add_command(sui.Publish(tuple(modules), tuple(map(id_bytes, dependencies))), 1)
         return cap
 
     def upgrade(
@@ -235,10 +235,10 @@ class Program:
             id_bytes(package),
             self._check_argument(ticket),
         )
-        (receipt,) = self._add(command, 1)
+        (receipt,) = self._add_command(command, 1)
         return receipt
 
-    def _add(self, command: _Command, results: int) -> tuple[Argument, ...]:
+    def _add_command(self, command: _Command, results: int) -> tuple[Argument, ...]:
         if len(self._commands) >= MAX_COMMANDS:
             raise ProgramError(f"a transaction has at most {MAX_COMMANDS} commands")
         place = len(self._commands)
