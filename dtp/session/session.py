@@ -171,7 +171,7 @@ class Session(Receiving):
         if stream is not None:
             stream.tap = tap
 
-    def consumed_all(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
+    def consume_all_data(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
         """Do what `consume_data` does for many streams."""
         streams, windows = self._streams, self._windows
         total = 0

@@ -161,7 +161,7 @@ class Exchange(RuleBasedStateMachine):
             if key[0] != side:
                 size = int(self.unread[key] * share + 0.5)
                 if size % 2:
-                    self.session(side).consumed_all([key[1]], [size])
+                    self.session(side).consume_all_data([key[1]], [size])
                 else:
                     self.session(side).consume_data(key[1], size)
                 self.unread[key] -= size

@@ -190,7 +190,7 @@ class Outlet:
         return queued
 
     def _consumed_all(self, stream_ids: list[int], sizes: list[int]) -> None:
-        if self._session.consumed_all(stream_ids, sizes):
+        if self._session.consume_all_data(stream_ids, sizes):
             self.flush_soon()
 
     # ---- carriers -----------------------------------------------------------------------------------------
