@@ -27,7 +27,7 @@ PRIVATE: dict[str, int] = {
     "chain_resolver": 3,
     "cli": 1,
     "core": 30,
-    "daemon": 186,
+    "daemon": 178,
     "gossip": 24,
     "graph": 19,
     "identity": 3,

@@ -79,6 +79,11 @@ class GrpcSession(Conversation):
         """Return how many bytes wait here for what comes behind them."""
         return self._filter.kept
 
+    @property
+    def calls(self) -> int:
+        """Return how many calls are under way."""
+        return self._filter.calls
+
     def _is_asking(self) -> bool:
         return not self._filter.calls
 

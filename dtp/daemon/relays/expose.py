@@ -200,6 +200,7 @@ class Exposed:
             "kind": self.config.kind,
             **self.ledger.get_status(),
             **({"requests": self.requests.get_status()} if self.config.kind in _ANSWERED else {}),
+            **({"calls": self._count_calls()} if self.config.kind == "grpc" else {}),
             "denials": dict(self.denials),
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
@@ -218,6 +219,11 @@ class Exposed:
                 for backend in self.balancer.backends
             ],
         }
+
+    def _count_calls(self) -> int:
+        from dtp.daemon.http.grpc_session import GrpcSession
+
+        return sum(each.calls for each in self.ledger.open if isinstance(each, GrpcSession))
 
     def _relay_status(self) -> dict[str, object]:
         """Return what a relay has open, and what it has joined so far."""
