@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -42,7 +43,7 @@ class Asking:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
         #: Whom messages were asked of that came from others, or not in time: they may still come from there.
-        self._late: dict[bytes, bytes] = {}
+        self._late: OrderedDict[bytes, bytes] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -153,7 +154,7 @@ class Asking:
     def _expect_late(self, message_id: bytes, peer: bytes) -> None:
         self._late[message_id] = peer
         if len(self._late) > _ASKED:
-            del self._late[next(iter(self._late))]
+            self._late.popitem(last=False)
 
     def run_heartbeat(self, now: float) -> None:
         """Count broken promises, ask others instead, and send neighbours IHAVE."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 from dtp.gossip.limits import GossipLimits
@@ -24,7 +25,8 @@ class SeenCache:
         self._most = limits.seen
         self._keep = limits.stale + 2 * limits.future
         self._future = limits.future
-        self._ids: dict[bytes, float] = {}
+        # Ordered: a plain dict that lost its first entries is looked through for the next one, 40 us a message.
+        self._ids: OrderedDict[bytes, float] = OrderedDict()
         #: Messages not after this time (Unix milliseconds) are refused.
         self.floor_ms = 0
 
