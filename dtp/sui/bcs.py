@@ -69,7 +69,7 @@ class Codec(Generic[T]):
         self.read = read
 
     def encode(self, value: T) -> bytes:
-        """BCS of `value`."""
+        """Return the BCS of `value`."""
         out = bytearray()
         self.write(value, out)
         return bytes(out)

@@ -413,7 +413,7 @@ class TransactionEffects:
         return self.status.error if isinstance(self.status, Failed) else None
 
     def encode(self) -> bytes:
-        """BCS."""
+        """Return the BCS."""
         return TRANSACTION_EFFECTS.encode(self)
 
     @staticmethod
@@ -541,11 +541,11 @@ class CheckpointSummary:
     version_specific_data: bytes = b""
 
     def encode(self) -> bytes:
-        """BCS."""
+        """Return the BCS."""
         return CHECKPOINT_SUMMARY.encode(self)
 
     def digest(self) -> bytes:
-        """32 bytes that name this checkpoint."""
+        """Return the 32 bytes that name this checkpoint."""
         return blake2b(b"CheckpointSummary::" + self.encode(), digest_size=32).digest()
 
 
@@ -565,11 +565,11 @@ class CheckpointContents:
     signatures: tuple[tuple[bytes, ...], ...]
 
     def encode(self) -> bytes:
-        """BCS."""
+        """Return the BCS."""
         return CHECKPOINT_CONTENTS.encode(self)
 
     def digest(self) -> bytes:
-        """32 bytes over transactions and signatures."""
+        """Return the 32 bytes over transactions and signatures."""
         return blake2b(b"CheckpointContents::" + self.encode(), digest_size=32).digest()
 
 

@@ -304,7 +304,7 @@ class TransactionData:
     expiration: Expiration = NoExpiration()
 
     def encode(self) -> bytes:
-        """BCS."""
+        """Return the BCS."""
         return TRANSACTION_DATA.encode(self)
 
     @staticmethod
@@ -313,7 +313,7 @@ class TransactionData:
         return TRANSACTION_DATA.decode(data)
 
     def digest(self) -> bytes:
-        """32 bytes that name this transaction."""
+        """Return the 32 bytes that name this transaction."""
         return transaction_digest(self.encode())
 
 

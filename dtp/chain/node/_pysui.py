@@ -115,7 +115,7 @@ def _channel_class(base: Any) -> Any:
             self._over = False
 
         def close(self) -> None:
-            """grpclib's would leave a connection that is being made behind."""
+            """Close, and cancel a connection that is being made, which grpclib would leave behind."""
             self._over = True
             super().close()
 
@@ -139,7 +139,7 @@ class _ByteList:
     """`vector<u8>` for pysui's BCS library, from `bytes`, in one step instead of one per byte."""
 
     def encode(self, value: bytes) -> bytes:
-        """Length and bytes."""
+        """Return length and bytes."""
         from dtp.sui.bcs import BYTES
 
         return BYTES.encode(value)
@@ -154,7 +154,7 @@ class _ByteLists:
     """`vector<vector<u8>>`, the same way."""
 
     def encode(self, value: tuple[bytes, ...]) -> bytes:
-        """Length, and each with its length."""
+        """Return how many there are, and each with its length."""
         from dtp.sui.bcs import BYTES, vector
 
         return vector(BYTES).encode(value)

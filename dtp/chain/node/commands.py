@@ -176,7 +176,7 @@ class Program:
         type_arguments: Sequence[str] = (),
         results: int = 1,
     ) -> tuple[Argument, ...]:
-        """Call a Move function; gives one argument per result, `results` of them.
+        """Call a Move function, and return one argument per result, `results` of them.
 
         `package` is the name of a package of ours ("transport") or an id.
         """
@@ -189,7 +189,7 @@ class Program:
         return self._add_command(_Call(place, str(module), str(function), types, checked), results)
 
     def split(self, coin: ObjectLike, amounts: Sequence[int | Argument]) -> tuple[Argument, ...]:
-        """New coins of these amounts out of a coin; use `Program.gas` for the sender's SUI."""
+        """Return new coins of these amounts out of a coin; use `Program.gas` for the sender's SUI."""
         if not amounts:
             raise ProgramError("split at least one amount off")
         parts = tuple(
@@ -221,14 +221,14 @@ class Program:
         return made
 
     def publish(self, modules: Iterable[bytes], dependencies: Iterable[Id]) -> Argument:
-        """Publish a package; gives its `UpgradeCap`."""
+        """Publish a package, and return its `UpgradeCap`."""
         (cap,) = self._add_command(sui.Publish(tuple(modules), tuple(map(id_bytes, dependencies))), 1)
         return cap
 
     def upgrade(
         self, package: Id, modules: Iterable[bytes], dependencies: Iterable[Id], ticket: Argument
     ) -> Argument:
-        """Upgrade a package under a ticket; gives the receipt."""
+        """Upgrade a package under a ticket, and return the receipt."""
         command = sui.Upgrade(
             tuple(modules),
             tuple(map(id_bytes, dependencies)),
