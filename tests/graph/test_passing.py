@@ -88,9 +88,14 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
     run(main())
 
 
-def test_offers_while_a_replica_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offers are of a few kilobytes."""
     monkeypatch.setattr(passing, "LEAST", 4096)
 
+
+@pytest.mark.usefixtures("small_offers")
+def test_offers_while_a_replica_follows() -> None:
     async def main() -> None:
         async with (
             await Graph.open("memory:", identity=ALICE) as alice,
@@ -246,9 +251,9 @@ def test_what_is_here_of_one_author_is_what_is_here_of_all() -> None:
     run(main())
 
 
-def test_an_offer_is_wanted_when_there_is_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small_offers")
+def test_an_offer_is_wanted_when_there_is_a_newer_one() -> None:
     """The peer is slow: before it has asked for what was offered, its author has offered the sum of more."""
-    monkeypatch.setattr(passing, "LEAST", 4096)
 
     async def main() -> None:
         async with (

@@ -335,7 +335,6 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, 
     begun = asyncio.Event()
 
     async def scenario(made):
-        monkeypatch.setattr(made.firewall, "close", Noted("firewall", made.done).close)
         made.heart = Unheard("heart", made.done)
         closing = asyncio.ensure_future(made.close())
         if how == "cancelled":
@@ -343,7 +342,7 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, 
             closing.cancel()
         with pytest.raises(StoreError if how == "fails" else asyncio.CancelledError):
             await closing
-        assert made.done == [("listener", {}), ("firewall", {})]
+        assert made.done == [("listener", {})]
         with pytest.raises(RuntimeError):  # the thread has ended
             await made.journal.run(lambda store: None)
 
