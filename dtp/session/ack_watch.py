@@ -11,6 +11,9 @@ from enum import Enum
 
 from dtp.session.limits import Limits
 
+#: Seconds for acknowledgements at least, also where carriers are given up sooner (a daemon's after 2.5 s): a peer
+#: that has no processor for so long is honest, and its session would be ended, not resumed.
+_GRACE = 10.0
 _NEVER = float("inf")
 
 
@@ -30,7 +33,7 @@ class AckWatch:
     __slots__ = ("_asked", "_due", "_every", "_grace", "_mark", "look_at")
 
     def __init__(self, limits: Limits, now: float) -> None:
-        self._grace = max(limits.dead, 1.0)
+        self._grace = max(limits.dead, _GRACE)
         self._every = self._grace / 4
         self.reset_watch(now)
 
