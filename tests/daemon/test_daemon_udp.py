@@ -240,10 +240,10 @@ def test_datagrams_that_come_before_their_session():
         _, third, _ = other.session(3)
         assert (first, second, third) == ([b"one"], [b"two", b"more"], [b"three"])
         session.finish(Ending())
-        assert set(hub._sessions) == {1, 3}
         stream = Mock(id=4, connection=other.connection)
         stream.attach = lambda session: session.stream_eof()  # over before it began
         udp.UdpSession(stream, Mock(), Mock(), dropped=other.dropped)
+        await asyncio.sleep(udp.LATE)
         assert set(hub._sessions) == {1, 3}
         other.datagrams.put_nowait(PeerError("it is over"))
         await asyncio.sleep(1)
@@ -278,6 +278,7 @@ def test_how_a_session_ends():
             if name == "unpaid":
                 other.connection.send_datagram.side_effect = PeerError(why)
             end(session)
+            await asyncio.sleep(udp.LATE)
             for again in (
                 session.stream_eof,
                 partial(session.finish, Ending()),
@@ -292,6 +293,47 @@ def test_how_a_session_ends():
             assert all(timer.cancelled() for timer in session._timers)
 
     clock.run(scenario())
+
+
+@pytest.mark.parametrize("way", ["this end", "the other"])
+def test_what_is_under_way_at_the_end_of_a_session_still_passes(way):
+    """An upgrade cost each source an answer, at either end."""
+
+    async def scenario():
+        other = Other()
+        session, delivered, ended = other.session()
+        if way == "this end":
+            session.finish(Ending())
+        else:
+            session.stream_eof()
+        session.stream.write_eof.assert_called_once_with()
+        session.send_datagram(b"answer")
+        session.receive_datagram(memoryview(b"question"))
+        other.connection.send_datagram.assert_called_once_with(of(1, b"answer"))
+        assert (delivered, ended, other.dropped.counts) == ([b"question"], [], {})
+        await asyncio.sleep(udp.LATE)
+        assert ended == [session]
+        session.stream.close.assert_called_once_with()
+
+    clock.run(scenario())
+
+
+def test_a_source_whose_session_is_about_to_end_has_another_one():
+    """The end of the one before takes nothing from it."""
+    asked = []
+    dropped = Dropped("api")
+    sources, source = udp.Sources(asked.append, dropped), ("127.0.0.1", 1)
+    old, new = (Mock(ended=False, leaving=False, spec=udp.UdpSession) for _ in range(2))
+    sources.receive_datagram(b"one", source)
+    sources.note_opened(source, old)
+    old.leaving = True
+    sources.receive_datagram(b"two", source)
+    sources.forget_source(source, old)
+    sources.note_opened(source, new)
+    assert asked == [source, source]
+    old.send_datagram.assert_called_once_with(b"one")
+    new.send_datagram.assert_called_once_with(b"two")
+    assert not dropped.counts
 
 
 def test_how_long_a_session_lives():
@@ -337,12 +379,12 @@ def test_a_source_whose_session_comes_too_late():
         here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
         for number in range(udp.EARLY + 5):
             sources.receive_datagram(b"%d" % number, here)
-        session = Mock(ended=False, spec=udp.UdpSession)
+        session = Mock(ended=False, leaving=False, spec=udp.UdpSession)
         sources.note_opened(here, session)
         assert [one.args[0] for one in session.send_datagram.mock_calls] == [
             b"%d" % number for number in range(5, udp.EARLY + 5)
         ]
-        late = Mock(ended=False, spec=udp.UdpSession)
+        late = Mock(ended=False, leaving=False, spec=udp.UdpSession)
         sources.receive_datagram(b"x", gone)
         sources.forget_source(gone)
         sources.note_opened(gone, late)
@@ -365,7 +407,7 @@ def test_who_was_silent_longest_makes_room():
     sessions = {}
     for port in (1, 2):
         sources.receive_datagram(b"x", ("127.0.0.1", port))
-        sessions[port] = Mock(ended=False, spec=udp.UdpSession)
+        sessions[port] = Mock(ended=False, leaving=False, spec=udp.UdpSession)
         sources.note_opened(("127.0.0.1", port), sessions[port])
     sources.receive_datagram(b"again", ("127.0.0.1", 1))
     sources.receive_datagram(b"x", ("127.0.0.1", 3))
@@ -455,7 +497,7 @@ def test_a_flood_of_sources_does_not_ask_without_end():
         sources.receive_datagram(b"x", ("127.0.0.1", 3000))
         sources.receive_datagram(b"x", ("127.0.0.1", 3001))
         assert asked[-1] == ("127.0.0.1", 3000)
-        session = Mock(ended=False, spec=udp.UdpSession)
+        session = Mock(ended=False, leaving=False, spec=udp.UdpSession)
         sources.note_opened(asked[1], session)
         session.send_datagram.assert_called_once_with(b"x")
         sources.receive_datagram(b"x", ("127.0.0.1", 3002))
@@ -624,7 +666,7 @@ def test_sources_count_what_they_drop():
         assert lost(lambda: sources.note_refused(places[3])) == 1
         refuse.append(True)
         assert lost(lambda: sources.receive_datagram(b"x", places[5])) == 1  # refused at once
-        session = Mock(ended=False, spec=udp.UdpSession)
+        session = Mock(ended=False, leaving=False, spec=udp.UdpSession)
         assert lost(lambda: sources.note_opened(places[1], session)) == 0
         sources.stop_sources()
         assert lost(lambda: sources.receive_datagram(b"x", places[6])) == 1
@@ -650,6 +692,7 @@ def test_sessions_count_what_they_drop():
         session.send_datagram(b"x")
         assert counts() == {"connection-full": 3, "too-large": 1}
         session.finish(Ending())
+        await asyncio.sleep(udp.LATE)
         session.send_datagram(b"too late")
         session.receive_datagram(memoryview(b"too late"))
         assert counts()["no-session"] == 2

@@ -115,9 +115,12 @@ class Forwarded:
 
     def abort_streams(self, reason: Reason) -> None:
         """End all streams now."""
+        self._cancel_opening()
+        self.ledger.abort_sessions(reason)
+
+    def _cancel_opening(self) -> None:
         for task in list(self._opening):
             task.cancel()
-        self.ledger.abort_sessions(reason)
 
     def _on_socket(self, sock: socket.socket) -> None:
         self.ledger.streams += 1
@@ -334,10 +337,13 @@ class ForwardedUdp(Forwarded):
         return [] if self._end is None else [self._end.sock]
 
     async def hand_over(self) -> None:
-        """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
+        """Two can't read from one socket: sessions begin anew there with their next datagrams, and end here once
+        the answers that are under way have come."""
+        if self._end is not None:
+            self._end.stop_reading()
         await self.stop_listening()
         self.ledger.finish_sessions(Ending())
-        self.abort_streams(Reason.DRAINING)  # those that were about to begin
+        self._cancel_opening()
 
     @property
     def active(self) -> int:
@@ -375,7 +381,7 @@ class ForwardedUdp(Forwarded):
             return
 
         def ended(session: udp.UdpSession) -> None:
-            sources.forget_source(source)
+            sources.forget_source(source, session)
             self._end_session(pool, session)
 
         session = udp.UdpSession(

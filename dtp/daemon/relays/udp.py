@@ -44,6 +44,8 @@ MOST = 4096
 ASKING = 512
 #: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
 IDLE = 120.0
+#: Seconds in which what is under way still passes by a session that either end is about to leave.
+LATE = 1.0
 #: Asked of the kernel for each socket: room for a burst while the loop is busy.
 _BUFFER = 1024 * 1024
 
@@ -154,6 +156,8 @@ class UdpSession:
         self.counts = Counts()
         self.why = ""
         self.ended = False
+        #: True while it takes what is under way, and new datagrams are to go by another one.
+        self.leaving = False
         self.dropped = dropped
         self._deliver, self._on_end, self._meter = deliver, on_end, meter
         self._connection = stream.connection
@@ -238,8 +242,8 @@ class UdpSession:
         self.stream.consumed(len(data))
 
     def stream_eof(self) -> None:
-        """The other end has heard nothing for long."""
-        self._end_session("")
+        """The other end has heard nothing for long, or is about to end."""
+        self._leave()
 
     def stream_error(self, error: DtpError) -> None:
         """The other end refused or broke off."""
@@ -260,7 +264,14 @@ class UdpSession:
 
     def finish(self, end: Ending) -> None:
         """It has no end of its own: silence is one, and so is this."""
-        self._end_session("")
+        self._leave()
+
+    def _leave(self) -> None:
+        """Have the other end begin anew, and end once what is under way has come."""
+        if not (self.leaving or self.ended):
+            self.leaving = True
+            self.stream.write_eof()
+            self._timers.append(self._loop.call_later(LATE, self._end_session, ""))
 
     def _end_session(self, why: str) -> None:
         if self.ended:
@@ -416,6 +427,9 @@ class Sources:
     def receive_datagram(self, data: bytes, source: _Source) -> None:
         """One has come from a source."""
         known = self._known.get(source)
+        if isinstance(known, UdpSession) and known.leaving and not self._stopping:
+            del self._known[source]
+            known = None
         if known is None and (self._stopping or self._asking >= self._most_asking):
             self._dropped.add_dropped(Drop.NO_SESSION)
             return
@@ -459,9 +473,12 @@ class Sources:
         self._asking -= 1
         self.forget_source(source)
 
-    def forget_source(self, source: _Source) -> None:
-        """Its session is over; another datagram begins anew."""
-        gone = self._known.pop(source, None)
+    def forget_source(self, source: _Source, session: UdpSession | None = None) -> None:
+        """Its session is over; another datagram begins anew. One that has begun by then has a session of its own."""
+        gone = self._known.get(source)
+        if session is not None and gone is not session:
+            return
+        self._known.pop(source, None)
         if isinstance(gone, Waiting):
             self._dropped.add_dropped(Drop.NO_SESSION, len(gone.datagrams))
         if self._stopping and not self._known:
@@ -489,6 +506,7 @@ class SourceSocket:
         self._dropped = dropped
         self._kernel = KernelDrops(sock, dropped)
         self._watcher = watcher or socket_watcher(asyncio.get_running_loop())
+        self._reading = True
         self._watcher.add_reader(sock.fileno(), self._on_readable)
         sources.on_empty = self.close
 
@@ -512,8 +530,14 @@ class SourceSocket:
         except OSError as error:
             self._dropped.add_dropped(_unsent(error))
 
+    def stop_reading(self) -> None:
+        """Read no more, as another process does; answers that are under way still go out. Idempotent."""
+        if self._reading:
+            self._reading = False
+            self._kernel.count_new()
+            self._watcher.remove_reader(self.sock.fileno())
+
     def close(self) -> None:
-        """Read no more."""
-        self._kernel.count_new()
-        self._watcher.remove_reader(self.sock.fileno())
+        """Read no more, nor answer."""
+        self.stop_reading()
         self.sock.close()
