@@ -51,8 +51,8 @@ def mailbox() -> None:
 
 @mailbox.command()
 @click.option("--store", metavar="FILE|URL",
-              help="Where messages are kept: a file, or postgresql://..., which several of these may have. [default: "
-              "mailbox.sqlite in the data folder]")  # fmt: skip
+              help="Where messages are kept: a file, or postgresql://... or nats://HOST:PORT/NAME, which several of "
+              "these may have. [default: mailbox.sqlite in the data folder]")  # fmt: skip
 @click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True,
               help="How long a message is kept, at most.")  # fmt: skip
 @click.option("--recipients", type=click.IntRange(min=1), default=100_000, show_default=True,

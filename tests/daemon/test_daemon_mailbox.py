@@ -91,12 +91,20 @@ def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("store", "code"), [("postgresql://u:secret@127.0.0.1:1/x", 5), ("notes.sqlite", 78), ("folder", 78)]
+    ("store", "code"),
+    [
+        ("postgresql://u:secret@127.0.0.1:1/x", 5),
+        ("nats://u:secret@127.0.0.1:1/x", 5),
+        ("notes.sqlite", 78),
+        ("folder", 78),
+    ],
 )
 def test_a_store_that_only_a_person_mends_ends_with_78_and_one_that_is_away_with_5(tmp_path, store, code):
     """Both ended with 3, so a service manager began a daemon anew for ever, or never again."""
     if store.startswith("postgresql"):
         pytest.importorskip("psycopg")
+    if store.startswith("nats"):
+        pytest.importorskip("nats")
     (tmp_path / "notes.sqlite").write_bytes(b"these are notes of something else, not messages" * 40)
     (tmp_path / "folder").mkdir()
     ALICE.save(tmp_path / "me.pem")

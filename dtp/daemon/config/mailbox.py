@@ -70,7 +70,7 @@ def check_sold_room(root: Section, config: model.Config) -> None:
 
 
 def _is_url(told: Any) -> bool:
-    return isinstance(told, str) and told.startswith(("postgresql://", "postgres://"))
+    return isinstance(told, str) and told.startswith(("postgresql://", "postgres://", "nats://"))
 
 
 def check_mailbox(section: Section, expose: model.Expose) -> None:

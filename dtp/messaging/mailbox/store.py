@@ -213,7 +213,11 @@ class Recipient:
 
 
 def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = None) -> MailboxStore:
-    """Return the store at `where`: a `postgresql://` URL, or a file. Raise `StoreFailed`."""
+    """Return the store at `where`: a `postgresql://` or `nats://` URL, or a file. Raise `StoreFailed`."""
+    if str(where).startswith("nats://"):
+        from dtp.messaging.mailbox.nats_store import NatsMailbox
+
+        return NatsMailbox(str(where), limits)
     if str(where).startswith(("postgresql://", "postgres://")):
         from dtp.messaging.mailbox.postgres_store import PostgresMailbox
 

@@ -1,0 +1,319 @@
+"""The line of a mailbox to JetStream: a thread with a loop, a connection, and the index that follows the stream.
+
+A connection that broke, or at which a server was silent, is made anew with an index read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
+from dtp.messaging.mailbox.store import Tray
+from dtp.messaging.mailbox.stream_index import HEADER, Facts, Row, StreamIndex
+
+try:
+    import nats
+    import nats.errors
+    import nats.js.errors
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+    from nats.js.api import (
+        AckPolicy,
+        ConsumerConfig,
+        DeliverPolicy,
+        DiscardPolicy,
+        RawStreamMsg,
+        StreamConfig,
+    )
+except ImportError as error:
+    raise StoreFailed("a mailbox in NATS takes a package: pip install 'dtp-sockets[nats]'") from error
+
+#: Seconds that connecting, and an answer, may take; and a server that says nothing at all is away after two of these.
+_PATIENCE: Final = 5.0
+_PING_SECONDS: Final = 3
+#: ... and until the index is read: a million headers.
+_READ_SECONDS: Final = 60.0
+#: Seconds until the next try to connect.
+_PAUSE: Final = 0.25
+#: Requests that are under way at once.
+_AT_ONCE: Final = 256
+#: JetStream's code for a message that isn't the next of its subject.
+_WRONG_LAST: Final = 10071
+_NO_JETSTREAM: Final = "this server has no JetStream: start it with -js"
+
+_FAULTS: Final = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
+_T = TypeVar("_T")
+
+
+class Line:
+    """What a mailbox asks of the stream that a URL names. Its calls block, and raise `StoreAway` within seconds."""
+
+    def __init__(self, url: str, most_bytes: int) -> None:
+        """Connect, and read the index. Raise `StoreUnusable` where the server refuses for good, else `StoreAway`."""
+        parts = urlsplit(url)
+        self.name = parts.path.strip("/") or "dtp_mailbox"
+        self._url = parts._replace(path="").geturl()
+        self._most_bytes = most_bytes
+        self.index = StreamIndex()
+        self.came: Callable[[bytes], None] | None = None
+        self._client: Client | None = None
+        self._stream: JetStreamContext | None = None
+        self._caught_up = asyncio.Event()
+        self._told: list[tuple[int, asyncio.Future[None]]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dtp-mailbox-nats", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self.run(self._open(), "opened")
+        except StoreFailed:
+            self.close()
+            raise
+        self._follower = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
+
+    def close(self) -> None:
+        """Disconnect. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        await self._disconnect()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    def run(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
+        """Return what `work` does in the loop. Raise `StoreFailed`, which says what could not be done."""
+        if self._closed:
+            work.close()
+            raise StoreFailed("this mailbox is closed")
+        return asyncio.run_coroutine_threadsafe(self._translated(work, what), self._loop).result()
+
+    async def _translated(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
+        try:
+            return await work
+        except _FAULTS as fault:
+            silent = isinstance(fault, TimeoutError)
+            if silent:
+                await self._disconnect()
+            text = _NO_JETSTREAM if _has_none(fault) else str(fault) or type(fault).__name__
+            message = f"the mailbox in NATS could not be {what}: {text}"
+            raise (StoreUnusable if _is_final(fault) else StoreAway)(message) from fault
+
+    # ---- the connection ----------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        await self._disconnect()
+        client = await nats.connect(
+            self._url, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
+            max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
+        )  # fmt: skip
+        self._client, self.index = client, StreamIndex()
+        self._caught_up = asyncio.Event()
+        if client.max_payload < self._most_bytes:
+            what = (
+                f"its max_payload is {client.max_payload:,} bytes, and a mailbox takes {self._most_bytes:,}"
+            )
+            raise StoreUnusable(f"the mailbox in NATS could not be opened: {what}")
+        self._stream = client.jetstream(timeout=_PATIENCE)
+        await self._make_stream(self._stream)
+        await client.subscribe(f"{self.name}.gone", cb=self._on_gone)
+        rows = await self._stream.subscribe(
+            f"{self.name}.row.>", stream=self.name, ordered_consumer=True, cb=self._on_row,
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, headers_only=True
+            ),
+        )  # fmt: skip
+        if not (await rows.consumer_info()).num_pending and not self.index.seen:
+            self._caught_up.set()
+        async with asyncio.timeout(_READ_SECONDS):
+            await self._caught_up.wait()
+
+    async def _make_stream(self, stream: JetStreamContext) -> None:
+        try:
+            await stream.stream_info(self.name)
+        except nats.js.errors.NotFoundError:
+            config = StreamConfig(
+                name=self.name, subjects=[f"{self.name}.row.>"], max_msgs_per_subject=1,
+                discard=DiscardPolicy.OLD, duplicate_window=1,
+            )  # fmt: skip
+            await stream.add_stream(config)
+
+    async def _disconnect(self) -> None:
+        client, self._client, self._stream = self._client, None, None
+        for _, waiting in self._told:
+            if not waiting.done():
+                waiting.set_exception(nats.errors.ConnectionClosedError())
+        self._told.clear()
+        if client is not None and not client.is_closed:
+            try:
+                await client.close()
+            except _FAULTS:  # it is let go of, however that ends
+                return
+
+    async def _follow(self) -> None:
+        """Connect again whenever that was lost: what others keep is to be pushed."""
+        while True:
+            await asyncio.sleep(_PAUSE)
+            if self._client is not None and not self._client.is_closed:
+                continue
+            try:
+                await self._open()
+            except (*_FAULTS, StoreFailed):
+                await self._disconnect()
+                continue
+            if self.came is not None:
+                self.came(b"")  # whatever came before is found by looking
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[JetStreamContext]:
+        if (
+            self._stream is None
+            or self._client is None
+            or self._client.is_closed
+            or not self._caught_up.is_set()
+        ):
+            raise nats.errors.ConnectionClosedError
+        yield self._stream
+
+    # ---- what the stream tells ---------------------------------------------------------------------------------
+
+    async def _on_row(self, message: Msg) -> None:
+        number, row = message.metadata.sequence.stream, _row_of(message)
+        self.index.add(number, row)
+        if not message.metadata.num_pending:
+            self._caught_up.set()
+        while self._told and self._told[0][0] <= number:
+            _, waiting = self._told.pop(0)
+            if not waiting.done():
+                waiting.set_result(None)
+        if self.came is not None and row.tray is not None and self._caught_up.is_set():
+            self.came(row.device)
+
+    async def _on_gone(self, message: Msg) -> None:
+        self.index.forget(json.loads(message.data))
+
+    # ---- rows --------------------------------------------------------------------------------------------------
+
+    async def put(self, row: Row, body: bytes, last: int | None = 0) -> bool:
+        """Keep a row, and wait until the index has it. Return False where the last one of its subject is another than
+        `last`; None: whatever it is."""
+        async with self._connected() as stream:
+            headers = {HEADER: _header_of(row), "Nats-Expected-Last-Subject-Sequence": str(last)}
+            if last is None:
+                del headers["Nats-Expected-Last-Subject-Sequence"]
+            try:
+                kept = await stream.publish(f"{self.name}.row.{_subject_of(row)}", body, headers=headers)
+            except nats.js.errors.APIError as refused:
+                if refused.err_code == _WRONG_LAST:
+                    return False
+                raise
+            await self._wait_told(kept.seq)
+        return True
+
+    async def _wait_told(self, number: int) -> None:
+        """Wait until the index has the stream's messages up to this one."""
+        if number > self.index.seen:
+            told: asyncio.Future[None] = self._loop.create_future()
+            bisect.insort(self._told, (number, told), key=lambda each: each[0])
+            async with asyncio.timeout(_PATIENCE):
+                await told
+
+    async def get(self, number: int) -> bytes | None:
+        """Return a row's body by its number, None if it is gone."""
+        async with self._connected() as stream:
+            try:
+                found: RawStreamMsg = await stream.get_msg(self.name, number)
+            except nats.js.errors.NotFoundError:
+                self.index.forget([number])
+                return None
+            return found.data or b""
+
+    async def forget(self, numbers: Iterable[int]) -> None:
+        """Forget rows, and tell the others."""
+        gone = list(numbers)
+        await self.each(gone, self._forget)
+        if gone and self._client is not None:
+            self.index.forget(gone)
+            await self._client.publish(f"{self.name}.gone", json.dumps(gone).encode())
+            await self._client.flush(timeout=int(_PATIENCE))
+
+    async def _forget(self, number: int) -> None:
+        async with self._connected() as stream:
+            try:
+                await stream.delete_msg(self.name, number)
+            except (nats.js.errors.NotFoundError, nats.js.errors.BadRequestError, nats.js.errors.ServerError):
+                return  # another process has done so
+
+    async def look(self, look: Callable[[], _T]) -> _T:
+        """Return what `look` finds in the index, which follows the stream now."""
+        async with self._connected():
+            return look()
+
+    async def catch_up(self) -> None:
+        """Wait until the index has all that the stream has now."""
+        async with self._connected() as stream:
+            last = (await stream.stream_info(self.name)).state.last_seq
+            await self._wait_told(last)
+
+    async def each(self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]) -> list[_T]:
+        """Return what `work` returns of each value, some hundred at a time."""
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def take(value: Any) -> _T:
+            async with slots:
+                return await work(value)
+
+        return list(await asyncio.gather(*(take(value) for value in values)))
+
+
+async def _ignore(fault: Exception) -> None:
+    """Ignore what the client reports: calls say it, and the line is made anew."""
+
+
+def _has_none(fault: Exception) -> bool:
+    """Return whether this is what a server says that has no JetStream, or none for this account."""
+    return isinstance(fault, nats.js.errors.ServiceUnavailableError) and fault.err_code in (
+        None,
+        10039,
+        10076,
+    )
+
+
+def _is_final(fault: Exception) -> bool:
+    """Return whether trying again doesn't help."""
+    refused = isinstance(fault, nats.errors.AuthorizationError) or "authorization" in str(fault).lower()
+    return refused or _has_none(fault)
+
+
+def _subject_of(row: Row) -> str:
+    if row.facts is not None:
+        return f"device.{row.device.hex()}"
+    kind = "piece" if row.tray is None else f"envelope{int(row.tray)}"
+    return f"{kind}.{row.device.hex()}.{row.digest.hex()}"
+
+
+def _header_of(row: Row) -> str:
+    return row.facts.encode() if row.facts else json.dumps([row.received, row.expires, row.size])
+
+
+def _row_of(message: Msg) -> Row:
+    """Return the row that a message of the stream is."""
+    kind, device, *digest = message.subject.split(".")[2:]
+    header = (message.headers or {})[HEADER]
+    if kind == "device":
+        return Row(bytes.fromhex(device), facts=Facts.decode(header))
+    tray = None if kind == "piece" else Tray(int(kind.removeprefix("envelope")))
+    return Row(bytes.fromhex(device), bytes.fromhex(digest[0]), tray, *json.loads(header))

@@ -1,0 +1,269 @@
+"""What a mailbox keeps, in JetStream of NATS: several processes, on several machines, are one mailbox. Extra `nats`.
+
+The stream is the mailbox: each envelope, piece and device's record is one message of it, which is kept or isn't, and
+envelopes have the stream's numbers. Each process follows it (`StreamIndex`), and what it says is there, it has been
+told by the stream: so nothing is overlooked that another process kept. Decision 0458.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from dtp.messaging.ends.keys import LIFETIME_MS
+from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.nats_line import Line
+from dtp.messaging.mailbox.protocol import Refusal
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS
+from dtp.messaging.mailbox.store import (
+    DONE,
+    SWEEP,
+    Deposit,
+    Kept,
+    MailboxStore,
+    Outcome,
+    Recipient,
+    Status,
+    Tray,
+    access_hash,
+    add_room,
+    fitting,
+    instance_of,
+    piece_hash,
+)
+from dtp.messaging.mailbox.stream_index import Facts, Row
+from dtp.messaging.packing import pack, unpack_saved
+
+_T = TypeVar("_T")
+_NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0)
+#: Keys, card and one-time keys of a device.
+_Record = tuple[bytes, bytes, list[bytes]]
+
+
+class NatsMailbox(MailboxStore):
+    """The mailbox in the stream that `url` names: `nats://HOST:PORT/NAME`. A line that broke is made again."""
+
+    def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
+        """Connect, make the stream, and read what is there. Raise `StoreUnusable` where the server refuses for good,
+        `StoreAway` where it can't be reached."""
+        self.limits = limits or MailboxLimits()
+        self._line = Line(url, self.limits.piece)
+
+    def close(self) -> None:
+        self._line.close()
+
+    def watch(self, came: Callable[[bytes], None]) -> None:
+        self._line.came = came
+
+    # ---- devices -----------------------------------------------------------------------------------------------
+
+    async def _change(
+        self, device: bytes, changed: Callable[[Facts, _Record], tuple[Facts, _Record] | Outcome]
+    ) -> Outcome:
+        """Keep what `changed` makes of a device's record, which nobody else has changed meanwhile."""
+        while True:
+            facts, number = self._line.index.facts(device), self._line.index.number(device)
+            if facts is None:
+                return Outcome(Refusal.UNKNOWN_RECIPIENT)
+            body = await self._line.get(number)
+            if body is None:  # another process has put a newer one in its place, or the device has left
+                await self._line.catch_up()
+                continue
+            keys, card, one_time = unpack_saved(body)
+            made = changed(facts, (keys, card, one_time))
+            if isinstance(made, Outcome):
+                return made
+            if await self._put_record(device, *made, number):
+                return DONE
+
+    async def _put_record(self, device: bytes, facts: Facts, record: _Record, last: int) -> bool:
+        facts = replace(facts, one_time_keys=len(record[2]))
+        kept = await self._line.put(Row(device, facts=facts), pack(list(record)), last)
+        if not kept:
+            await self._line.catch_up()
+        return kept
+
+    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+        def renewed(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
+            before, card, left = record
+            if (sequence, keys) < (facts.sequence, before):
+                return Outcome(Refusal.OLDER_KEYS)
+            if instance_of(keys) != instance_of(before):
+                left = []
+            left = list(dict.fromkeys([*left, *one_time]))[: max(self.limits.one_time_keys, len(left))]
+            return replace(facts, sequence=sequence), (keys, card, left)
+
+        async def publish() -> Outcome:
+            while self._line.index.facts(device) is None:
+                if self._line.index.count_devices() >= self.limits.recipients:
+                    ended = self._line.index.ended_devices(sequence - LIFETIME_MS, sequence)
+                    if not ended:
+                        return Outcome(Refusal.FULL)
+                    await self._line.forget(ended)
+                first = (keys, b"", list(dict.fromkeys(one_time))[: self.limits.one_time_keys])
+                if await self._put_record(device, replace(_NEW, sequence=sequence), first, 0):
+                    return DONE
+            return await self._change(device, renewed)
+
+        return self._line.run(publish(), "written")
+
+    def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
+        taken: tuple[bytes, bytes] | None = None
+
+        def without_one(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
+            nonlocal taken
+            keys, card, left = record
+            taken = keys, left[0] if left else b""
+            return (facts, (keys, card, left[1:])) if left else DONE
+
+        outcome = self._line.run(self._change(device, without_one), "written")
+        return None if outcome.refusal else taken
+
+    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+        work = self._change(device, lambda facts, record: (replace(facts, access=access, bits=bits), record))
+        return self._line.run(work, "written")
+
+    def put_card(self, device: bytes, card: bytes) -> Outcome:
+        work = self._change(device, lambda facts, record: (facts, (record[0], card, record[2])))
+        return self._line.run(work, "written")
+
+    def get_card(self, device: bytes) -> bytes | None:
+        found: list[bytes] = []
+
+        def look(facts: Facts, record: _Record) -> Outcome:
+            found.append(record[1])
+            return DONE
+
+        self._line.run(self._change(device, look), "read")
+        return found[0] if found else None
+
+    def leave(self, device: bytes) -> None:
+        async def leave() -> None:
+            *rest, last = self._line.index.all_of(device) or [0]
+            await self._line.forget(rest)
+            await self._line.forget([last] if last else [])
+
+        self._line.run(leave(), "written")
+
+    def status(self, device: bytes) -> Status | None:
+        return self._look(lambda: self._line.index.status(device))
+
+    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+        def more(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
+            reserved, until = add_room((facts.reserved, facts.paid_until), size, seconds, now)
+            return replace(facts, reserved=reserved, paid_until=until), record
+
+        self._line.run(self._change(device, more), "written")
+        return self.status(device)
+
+    def has_access(self, device: bytes, access: bytes) -> bool:
+        facts = self._look(lambda: self._line.index.facts(device))
+        return facts is not None and bool(facts.access) and access_hash(access) == facts.access
+
+    def _look(self, look: Callable[[], _T]) -> _T:
+        """Return what is found in the index, in the thread that has it."""
+        return self._line.run(self._line.look(look), "read")
+
+    # ---- envelopes ---------------------------------------------------------------------------------------------
+
+    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        async def deposit() -> list[Outcome]:
+            recipients: dict[bytes, Recipient | None] = {}
+            outcomes: list[Outcome] = []
+            rows: dict[Row, bytes] = {}
+            for each in deposits:
+                outcome, row = self._judge_deposit(recipients, each, now)
+                outcomes.append(outcome)
+                if row is not None:
+                    rows.setdefault(row, each.envelope)
+            await self._line.each(rows.items(), lambda kept: self._line.put(*kept))
+            return outcomes
+
+        return self._line.run(deposit(), "written")
+
+    def _judge_deposit(
+        self, recipients: dict[bytes, Recipient | None], deposit: Deposit, now: int
+    ) -> tuple[Outcome, Row | None]:
+        """Return the outcome of a deposit, and its row or None; count it in `recipients`."""
+        device, size = deposit.recipient, len(deposit.envelope)
+        if device not in recipients:
+            recipients[device] = self._line.index.recipient(device)
+        recipient = recipients[device]
+        if recipient is None:
+            return Outcome(Refusal.UNKNOWN_RECIPIENT), None
+        if refused := recipient.why_refused(deposit, self.limits, now):
+            return refused, None
+        tray = recipient.tray_for(deposit.access)
+        digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
+        expires = now + min(deposit.seconds, self.limits.lifetime)
+        stranger = tray is Tray.STRANGERS
+        recipients[device] = replace(
+            recipient,
+            count=recipient.count + 1,
+            size=recipient.size + size,
+            strangers=recipient.strangers + stranger,
+            strangers_size=recipient.strangers_size + stranger * size,
+        )
+        return DONE, Row(device, digest, tray, now, expires, size)
+
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+        async def fetch() -> list[Kept]:
+            rows: list[tuple[int, Row]] = []
+            left = most_bytes
+            for number, row in self._line.index.waiting(device, tray, after):
+                left -= row.size
+                if len(rows) == most or (rows and left < 0):
+                    break
+                rows.append((number, row))
+            bodies = await self._line.each([number for number, _ in rows], self._line.get)
+            found = zip(rows, bodies, strict=True)
+            return fitting(
+                [(number, row.received, body) for (number, row), body in found if body is not None],
+                most_bytes,
+            )
+
+        return self._line.run(fetch(), "read")
+
+    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+        async def acknowledge() -> None:
+            await self._line.forget(self._line.index.numbers_of(device, ids))
+
+        self._line.run(acknowledge(), "written")
+
+    def expire(self, now: int) -> int:
+        async def expire() -> int:
+            over = self._line.index.ended(now, SWEEP)
+            await self._line.forget(over)
+            return len(over)
+
+        return self._line.run(expire(), "written")
+
+    # ---- pieces of attachments ---------------------------------------------------------------------------------
+
+    def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
+        async def put() -> Outcome:
+            owner = self._line.index.recipient(recipient)
+            if owner is None or owner.tray_for(access) is Tray.STRANGERS:
+                return Outcome(Refusal.UNKNOWN_RECIPIENT)
+            digest = piece_hash(piece)
+            if self._line.index.piece(digest) is not None:
+                return DONE
+            if refused := owner.why_no_room(len(piece), self.limits, now):
+                return refused
+            expires = now + min(seconds, self.limits.lifetime)
+            await self._line.put(Row(recipient, digest, None, now, expires, len(piece)), piece)
+            return DONE
+
+        return self._line.run(put(), "written")
+
+    def get_piece(self, digest: bytes) -> bytes | None:
+        async def get() -> bytes | None:
+            number = self._line.index.piece(digest)
+            return None if number is None else await self._line.get(number)
+
+        return self._line.run(get(), "read")
+
+    def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
+        return list(self._look(lambda: [self._line.index.piece(each) is not None for each in digests]))

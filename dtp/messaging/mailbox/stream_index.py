@@ -1,0 +1,198 @@
+"""What one process knows of a mailbox in JetStream, as a value: headers of the stream's messages, no bodies.
+
+Messages are told in the stream's order; those that are forgotten at any time, also before they are told.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from dtp.messaging.mailbox.store import Recipient, Status, Tray
+
+#: The header with what the index needs, JSON.
+HEADER: Final = "Dtp-Mailbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a device without reading its record."""
+
+    sequence: int
+    access: bytes
+    bits: int
+    reserved: int
+    paid_until: int
+    one_time_keys: int
+
+    def encode(self) -> str:
+        """Return it as a header."""
+        rest = (self.bits, self.reserved, self.paid_until, self.one_time_keys)
+        return json.dumps([self.sequence, self.access.hex(), *rest])
+
+    @classmethod
+    def decode(cls, header: str) -> Facts:
+        """Return what a header says."""
+        sequence, access, *rest = json.loads(header)
+        return cls(sequence, bytes.fromhex(access), *rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message of the stream: an envelope or a piece (`tray` None) of a device, or its record (`facts`)."""
+
+    device: bytes
+    digest: bytes = b""
+    tray: Tray | None = None
+    received: int = 0
+    expires: int = 0
+    size: int = 0
+    facts: Facts | None = None
+
+
+@dataclass(slots=True)
+class _Device:
+    """What waits for a device; its record's number and facts, None once that is gone."""
+
+    number: int = 0
+    facts: Facts | None = None
+    trays: tuple[dict[int, Row], dict[int, Row]] = field(default_factory=lambda: ({}, {}))
+    bytes: int = 0
+    strangers_bytes: int = 0
+
+
+class StreamIndex:
+    """What waits for whom, by the stream's numbers."""
+
+    def __init__(self) -> None:
+        #: The last message that was told of.
+        self.seen = 0
+        self._rows: dict[int, Row] = {}
+        self._devices: dict[bytes, _Device] = {}
+        self._pieces: dict[bytes, int] = {}
+        self._ends: list[tuple[int, int]] = []
+        self._gone_before: set[int] = set()
+
+    def add(self, number: int, row: Row) -> None:
+        """Note a message of the stream; a device's record takes the place of the one before."""
+        self.seen = number
+        if self._gone_before:
+            gone = number in self._gone_before
+            self._gone_before = {each for each in self._gone_before if each > number}
+            if gone:
+                return
+        device = self._devices.setdefault(row.device, _Device())
+        self._rows[number] = row
+        if row.facts is not None:
+            self._rows.pop(device.number, None)
+            device.number, device.facts = number, row.facts
+            return
+        heapq.heappush(self._ends, (row.expires, number))
+        device.bytes += row.size
+        if row.tray is None:
+            self._pieces[row.digest] = number
+        else:
+            device.trays[row.tray][number] = row
+            device.strangers_bytes += row.size if row.tray is Tray.STRANGERS else 0
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Note that messages are gone; those that aren't told of yet will not be taken."""
+        for number in numbers:
+            row = self._rows.pop(number, None)
+            if row is not None:
+                self._forget_row(number, row)
+            elif number > self.seen:
+                self._gone_before.add(number)
+
+    def _forget_row(self, number: int, row: Row) -> None:
+        device = self._devices[row.device]
+        if row.facts is not None:
+            device.number, device.facts = 0, None
+        else:
+            device.bytes -= row.size
+            if row.tray is not None:
+                del device.trays[row.tray][number]
+                device.strangers_bytes -= row.size if row.tray is Tray.STRANGERS else 0
+            elif self._pieces.get(row.digest) == number:
+                del self._pieces[row.digest]
+        if device.facts is None and not device.bytes and not any(device.trays):
+            del self._devices[row.device]
+
+    def facts(self, device: bytes) -> Facts | None:
+        """Return what is known of a device, or None."""
+        known = self._devices.get(device)
+        return known.facts if known else None
+
+    def number(self, device: bytes) -> int:
+        """Return the number of a device's record, 0 if there is none."""
+        known = self._devices.get(device)
+        return known.number if known else 0
+
+    def recipient(self, device: bytes) -> Recipient | None:
+        """Return what decides whether something is kept for a device, None for one that isn't known."""
+        known = self._devices.get(device)
+        if known is None or (facts := known.facts) is None:
+            return None
+        count, strangers = (len(each) for each in known.trays)
+        return Recipient(
+            known.number, facts.access, facts.bits, count + strangers, known.bytes, strangers,
+            known.strangers_bytes, facts.reserved, facts.paid_until,
+        )  # fmt: skip
+
+    def status(self, device: bytes) -> Status | None:
+        """Return what waits for a device, None for one that isn't known."""
+        known, facts = self.recipient(device), self.facts(device)
+        if known is None or facts is None:
+            return None
+        left = (facts.one_time_keys, facts.reserved, facts.paid_until)
+        return Status(known.count, known.size, known.strangers, *left)
+
+    def waiting(self, device: bytes, tray: Tray, after: int) -> Iterator[tuple[int, Row]]:
+        """Yield the numbers above `after` of what waits in a tray, in order, and what they are."""
+        known = self._devices.get(device)
+        if known is not None and known.facts is not None:
+            yield from ((number, row) for number, row in known.trays[tray].items() if number > after)
+
+    def numbers_of(self, device: bytes, among: Iterable[int]) -> list[int]:
+        """Return which of some numbers are envelopes that wait for a device."""
+        rows = ((each, self._rows.get(each)) for each in dict.fromkeys(among))
+        return [each for each, row in rows if row and row.device == device and row.tray is not None]
+
+    def all_of(self, device: bytes) -> list[int]:
+        """Return the numbers of all that is kept of a device and for it; its record is the last one."""
+        found = [each for each, row in self._rows.items() if row.device == device]
+        return sorted(found, key=lambda each: (self._rows[each].facts is not None, each))
+
+    def piece(self, digest: bytes) -> int | None:
+        """Return the number of the piece with this hash, or None."""
+        return self._pieces.get(digest)
+
+    def ended(self, now: int, most: int) -> list[int]:
+        """Return the numbers of what has been kept for long enough by `now`, `most` at most."""
+        found: list[int] = []
+        while self._ends and self._ends[0][0] <= now and len(found) < most:
+            _, number = heapq.heappop(self._ends)
+            if number in self._rows:
+                found.append(number)
+        for number in found:  # they stay noted until they are forgotten
+            heapq.heappush(self._ends, (self._rows[number].expires, number))
+        return found
+
+    def count_devices(self) -> int:
+        """Return how many devices are known."""
+        return sum(each.facts is not None for each in self._devices.values())
+
+    def ended_devices(self, sequence: int, until: int) -> list[int]:
+        """Return the records of devices for which nothing waits, whose keys are from before `sequence`, and whose
+        room was paid for until before `until`, milliseconds."""
+        return [
+            each.number
+            for each in self._devices.values()
+            if (facts := each.facts) is not None
+            and facts.sequence < sequence
+            and facts.paid_until * 1000 < until
+            and not each.bytes
+        ]

@@ -1,0 +1,208 @@
+"""A mailbox in JetStream of NATS: the contract of stores, several processes that are one mailbox, and what breaks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, known, register_alice
+
+pytest.importorskip("nats")
+
+from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
+from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Tray, open_store
+from dtp.messaging.mailbox.nats_store import NatsMailbox
+
+NATS = shutil.which("nats-server", path="/usr/sbin:/usr/local/bin:/usr/bin")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NATS is None, reason="nats-server is missing: apt install nats-server"),
+]
+#: Seconds after which a test has failed that waits for something.
+LIMIT = 60
+
+
+class Server:
+    """A server that can be ended, and begun again with what it has kept."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._command = [str(NATS), "-a", "127.0.0.1", "-p", str(self.port), *options, "-sd", str(folder)]
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        while not self._listens():
+            assert self.process.poll() is None
+            time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("nats"), "-js") as made:
+        yield made
+
+
+@pytest.fixture
+def url(server: Server, request: pytest.FixtureRequest) -> str:
+    return f"{server.url}/m{zlib.crc32(request.node.name.encode()):x}"
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_store_in_jetstream(check: Callable[[Registered], None], url: str) -> None:
+    made: list[MailboxStore] = []
+
+    def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore:
+        made.append(open_store(url, limits))
+        register_alice(made[-1], bits)
+        return made[-1]
+
+    try:
+        check(registered)
+    finally:
+        for each in made:
+            each.close()
+
+
+def fetched(store: MailboxStore, after: int = 0, most: int = 64) -> list[bytes]:
+    return [each.envelope for each in store.fetch(ALICE.id.key, Tray.KNOWN, after, most, 1 << 20)]
+
+
+def test_several_writers_overlook_and_double_nothing(url: str) -> None:
+    stores = [NatsMailbox(url) for _ in range(3)]
+    register_alice(stores[0])
+    for each in stores[1:]:  # who writes has been told of the device
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
+
+    def write(number: int) -> None:
+        for at in range(20):
+            stores[number].deposit([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
+            stores[number].deposit([known(7)], NOW)  # all of them
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+    for each in writers:
+        each.start()
+    found: list[bytes] = []
+    after = 0
+    while any(
+        each.is_alive() for each in writers
+    ):  # read beside the writers: what is passed over never comes
+        kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
+        found += [each.envelope for each in kept]
+        after = kept[-1].id if kept else after
+    wait_until(lambda: stores[0].status(ALICE.id.key).count == 301)  # type: ignore[union-attr]
+    found += fetched(stores[0], after, 999)
+    assert len(set(found)) == len(found) == 301
+    for each in stores:
+        each.close()
+
+
+def test_one_time_keys_are_given_once_by_several_processes(url: str) -> None:
+    with closing(NatsMailbox(url)) as one, closing(NatsMailbox(url)) as other:
+        register_alice(one)
+        wait_until(lambda: other.status(ALICE.id.key) is not None)
+        given: list[bytes] = []
+
+        def take(store: MailboxStore) -> None:
+            for _ in range(2):
+                given.append((store.take_keys(ALICE.id.key) or (b"", b""))[1])
+
+        takers = [threading.Thread(target=take, args=(each,)) for each in (one, other)]
+        for each in takers:
+            each.start()
+        for each in takers:
+            each.join()
+        assert given.count(b"") == 1
+        assert len(set(given)) == 4
+
+
+def test_processes_tell_each_other_what_came_and_what_went(url: str) -> None:
+    came = threading.Event()
+    with closing(NatsMailbox(url)) as one, closing(NatsMailbox(url)) as other:
+        register_alice(one)
+        other.watch(lambda device: came.set() if device == ALICE.id.key else None)
+        one.deposit([known(1)], NOW)
+        assert came.wait(LIMIT)
+        (kept,) = other.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)
+        other.acknowledge(ALICE.id.key, [kept.id])
+        wait_until(lambda: not fetched(one))
+        status = one.status(ALICE.id.key)
+        assert status is not None
+        assert (status.count, status.bytes) == (0, 0)
+        other.leave(ALICE.id.key)
+        wait_until(lambda: one.status(ALICE.id.key) is None)
+
+
+def wait_until(done: Callable[[], object]) -> None:
+    over = time.monotonic() + LIMIT
+    while not done():
+        assert time.monotonic() < over
+        time.sleep(0.01)
+
+
+def test_what_was_kept_is_there_after_the_server_was_killed_and_began_again(tmp_path: Path) -> None:
+    with Server(tmp_path, "-js") as server, closing(NatsMailbox(server.url)) as store:
+        register_alice(store)
+        store.deposit([known(1), known(2)], NOW)
+        looked = threading.Event()
+        server.kill()
+        with pytest.raises(StoreAway, match="could not be written"):
+            store.deposit([known(3)], NOW)
+        store.watch(lambda device: None if device else looked.set())
+        server.start()
+        assert looked.wait(LIMIT)
+        assert fetched(store) == [known(1).envelope, known(2).envelope]
+        assert [each.refusal for each in store.deposit([known(3), known(1)], NOW)] == [0, 0]
+        assert len(fetched(store)) == 3
+    with pytest.raises(StoreFailed, match="closed"):
+        store.status(ALICE.id.key)
+
+
+def test_a_server_that_stops_without_a_word_is_away(tmp_path: Path) -> None:
+    with Server(tmp_path, "-js") as server, closing(NatsMailbox(server.url)) as store:
+        register_alice(store)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        os.waitpid(server.process.pid, os.WUNTRACED)  # until all its threads have stopped
+        with pytest.raises(StoreAway):
+            store.deposit([known(1)], NOW)
+        with pytest.raises(StoreAway):
+            store.status(ALICE.id.key)
+
+
+def test_why_a_server_is_of_no_use_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreAway, match="could not be opened"):
+        NatsMailbox("nats://127.0.0.1:1/mail")
+    with Server(tmp_path / "plain") as plain, pytest.raises(StoreUnusable, match="JetStream"):
+        NatsMailbox(plain.url)
+    with Server(tmp_path / "locked", "-js", "--user", "a", "--pass", "b") as locked:
+        with pytest.raises(StoreUnusable, match=r"(?i)authorization"):
+            NatsMailbox(locked.url)
+        with closing(NatsMailbox(locked.url.replace("//", "//a:b@"))) as store:
+            register_alice(store)
