@@ -19,7 +19,6 @@ from dtp.messaging.mailbox.store import Tray
 from dtp.messaging.mailbox.stream_index import HEADER, Facts, Row, StreamIndex
 
 try:
-    import nats
     import nats.errors
     import nats.js.errors
     from nats.aio.client import Client
@@ -116,10 +115,15 @@ class Line:
 
     async def _open(self) -> None:
         await self._disconnect()
-        client = await nats.connect(
-            self._url, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
-            max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-        )  # fmt: skip
+        client = Client()
+        try:
+            await client.connect(
+                self._url, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
+                max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
+            )  # fmt: skip
+        except _FAULTS:
+            await client.close()  # who is refused has a socket still
+            raise
         self._client, self.index = client, StreamIndex()
         self._caught_up = asyncio.Event()
         if client.max_payload < self._most_bytes:
