@@ -234,12 +234,11 @@ class Feeder:
         self._ranking.add(stream, who)
         async with asyncio.timeout(None) as limit:
             served = self._listeners[stream] = _Served(who, limit, asyncio.Event())
+            on_trial = self.listeners > self.fan_out and self._ranking.find_surplus(now) is None
             beside = [
                 start_task(self._hear_rooms(stream, who), name="dtp-show-rooms"),
-                start_task(self._measure_doubted(stream, served), name="dtp-show-measure"),
+                start_task(self._measure_doubted(stream, served, on_trial), name="dtp-show-measure"),
             ]
-            if self.listeners > self.fan_out:
-                served.doubted.set()
             self._hand_on_surplus()
             try:
                 self._greet(stream)
@@ -255,20 +254,25 @@ class Feeder:
             if standing is Standing.SAYS:
                 self._listeners[stream].doubted.set()
 
-    async def _measure_doubted(self, stream: Stream, served: _Served) -> None:
-        """Measure a listener each time that others want its place."""
-        who = served.who
+    async def _measure_doubted(self, stream: Stream, served: _Served, on_trial: bool) -> None:
+        """Measure a listener each time that others want its place; one on trial at once, ahead of all others."""
+        if on_trial:
+            await self._measure_listener(stream, served)
         while True:
             await served.doubted.wait()
-            while self.held.live_start(0) is None:  # there is nothing that it could send
-                await self.held.wait_change()
             async with self._measuring:
-                serves = await self._measure(who.peer, who.addresses)
-            served.doubted.clear()
-            self._ranking.note_measured(who, serves, _now())
-            if not serves:
-                self._rooms.forget_places(stream)
-            self._hand_on_surplus()
+                await self._measure_listener(stream, served)
+
+    async def _measure_listener(self, stream: Stream, served: _Served) -> None:
+        who = served.who
+        while self.held.live_start(0) is None:  # there is nothing that it could send
+            await self.held.wait_change()
+        serves = await self._measure(who.peer, who.addresses)
+        served.doubted.clear()  # also of doubts that came meanwhile
+        self._ranking.note_measured(who, serves, _now())
+        if not serves:
+            self._rooms.forget_places(stream)
+        self._hand_on_surplus()
 
     def _hand_on_surplus(self) -> None:
         """Tell the one too many that its place is somebody else's, and where others are."""

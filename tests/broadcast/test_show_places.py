@@ -129,6 +129,42 @@ def test_dust_of_identities_takes_no_place_of_who_only_listens_and_keeps_nobody_
     clock.run(test())
 
 
+def test_one_on_trial_is_measured_before_all_who_have_places():
+    """A daemon has many places: to measure all of them first would take minutes."""
+    measured = set()
+
+    async def test():
+        crowd = Contested()
+
+        async def measure(who, addresses):
+            measured.add(addresses[0])
+            await asyncio.sleep(5)
+            return False
+
+        crowd.network.serving[PRODUCER] = Feeder(crowd.held, ME.id, fan_out=50, measure=measure)
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        for _ in range(2):
+            await crowd.ride(identity=PEERS[0])
+        lie = RIDERS["says that it shares, and can't be reached"](crowd)
+        for _ in range(48):
+            await crowd.ride(**lie)
+        await asyncio.sleep(5)
+        assert not measured  # nobody wants their places
+        await crowd.ride()  # it has the second place of one identity, and no address to be measured at
+        await asyncio.sleep(5)
+        assert crowd.riding[-1].completed
+        assert not measured
+        for _ in range(2):  # one on trial, and one that is refused: those who have places are doubted
+            await crowd.ride(**lie)
+        await asyncio.sleep(14)
+        assert all(each.serving()[0] in measured for each in crowd.riding[-2:])
+        assert 4 < len(measured) < 20
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
 def test_who_serves_nobody_knows_of_no_room():
     """One that takes could send all who come to places of somebody else, or to none."""
 
