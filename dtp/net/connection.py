@@ -34,7 +34,6 @@ from dtp.session.codes import (
     ConnectionClosed,
     ConnectionLost,
     HandshakeRefused,
-    StreamRefused,
     StreamReset,
     TooManyStreams,
     check_code,
@@ -578,8 +577,7 @@ class Connection:
         self._drivers.settle_all()
 
     def _on_stream_opened(self, event: ev.StreamOpened) -> None:
-        stream_id = event.stream_id
-        stream = self._streams[stream_id] = Stream(self, stream_id)
+        stream = self._streams[event.stream_id] = Stream(self, event.stream_id)
         self._intake.note_opened(stream)
 
     def _not_taken(self, error: Exception) -> None:
@@ -592,15 +590,6 @@ class Connection:
         assert self.outlet.taps is not None
         assert self._receiving is not None
         self.outlet.taps.deliver_data(event, self._receiving)
-
-    def _on_stream_reset(self, event: ev.StreamWasReset) -> None:
-        self._streams[event.stream_id]._fail_reset(StreamReset(event.error_code))
-
-    def _on_stream_refused(self, event: ev.StreamRefused) -> None:
-        stream = self._streams[event.stream_id]
-        error = StreamRefused(event.data)
-        stream._fail_reset(error)
-        stream._fail_write(error)
 
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
         stream = self._streams.get(event.stream_id)
@@ -691,9 +680,11 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.StreamData: lambda connection, event: connection._streams[event.stream_id]._feed_data(event.data),
     ev.TapData: Connection._on_tap_data,
     ev.StreamFinished: lambda connection, event: connection._streams[event.stream_id]._feed_eof(),
-    ev.StreamWasReset: Connection._on_stream_reset,
+    ev.StreamWasReset: lambda connection, event: connection._streams[event.stream_id]._fail_reset(
+        event.error_code
+    ),
     ev.StreamStopped: Connection._on_stream_stopped,
-    ev.StreamRefused: Connection._on_stream_refused,
+    ev.StreamRefused: lambda connection, event: connection._streams[event.stream_id]._fail_unread(event.data),
     ev.StreamWritable: Connection._on_stream_writable,
     ev.StreamDone: Connection._on_stream_done,
     ev.StreamsAllowed: lambda connection, _: connection._waiters.wake_for("streams"),

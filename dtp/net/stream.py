@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dtp.errors import DtpError, LocalError, fresh
 from dtp.net.taps import Tap, TapOwner
+from dtp.session.codes import StreamRefused, StreamReset
 
 if TYPE_CHECKING:
     from dtp.net.connection import Connection
@@ -359,10 +360,17 @@ class Stream:
         if self._read_waiter is not None:
             self._wake_reader()
 
-    def _fail_reset(self, error: DtpError) -> None:
+    def _fail_reset(self, code: int) -> None:
         """The peer gave up: what it sent and nobody has read yet is void."""
         self._drop_buffered()
+        self._fail_read(StreamReset(code))
+
+    def _fail_unread(self, unread: bytes | None) -> None:
+        """The peer took nothing of what was written here."""
+        error = StreamRefused(unread)
+        self._drop_buffered()
         self._fail_read(error)
+        self._fail_write(error)
 
     def _fail_read(self, error: DtpError) -> None:
         """No more bytes will come; what is buffered may still be read."""

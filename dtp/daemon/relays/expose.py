@@ -660,13 +660,9 @@ class Exposed:
         self._log_unreachable(backend, why)
 
     def _log_unreachable(self, backend: Backend, why: str) -> None:
-        fields = {
-            "event": "unreachable",
-            "service": self.config.service,
-            "backend": str(backend.place),
-            "why": why,
-        }
-        log.warning("%s: backend %s: %s", self.config.service, backend.place, why, extra={"fields": fields})
+        service, place = self.config.service, str(backend.place)
+        fields = {"event": "unreachable", "service": service, "backend": place, "why": why}
+        log.warning("%s: backend %s: %s", service, place, why, extra={"fields": fields})
 
     def _end_stream(self, caller: Caller) -> None:
         """A stream that was let in is over, however far it came."""
