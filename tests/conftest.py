@@ -1,6 +1,7 @@
 """Shared test set-up: hypothesis profiles that are deterministic and print what to repeat."""
 
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -113,6 +114,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"{count} {what} deselected; those that take seconds each run with `pytest -m 'slow and not long'`, "
             "those that take minutes with `pytest -m long`"
         )
+
+
+@pytest.fixture(autouse=True)
+def levels_of_logs_stay():
+    """What is logged is kept until a test ends: at a lower level it would keep what another test counts."""
+    before = [(each, each.level) for each in map(logging.getLogger, ("", "dtp", "dtpd"))]
+    yield
+    for logger, level in before:
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
