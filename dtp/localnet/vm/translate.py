@@ -238,12 +238,6 @@ class Translation:
             if local in operand.locals:
                 self.stack[at] = self.evaluate_now(operand)
 
-    def spill_all(self) -> None:
-        """Evaluate everything on the stack that reads a local."""
-        for at, operand in enumerate(self.stack):
-            if operand.locals and not operand.is_atom:
-                self.stack[at] = self.evaluate_now(operand)
-
     def read_target(self, reference: Operand) -> str:
         """Return what a reference's target holds, without a copy."""
         if reference.type.element.is_container:
