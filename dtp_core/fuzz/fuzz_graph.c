@@ -72,7 +72,7 @@ static void any_scan(dtp_graph *graph)
 {
     static const uint8_t five = 0x05;
     static const dtp_scan_test test = {(const uint8_t *)"k", 1, &five, 1, 0, UINT32_MAX, DTP_SCAN_AT_MOST};
-    dtp_scan asked = {NULL, 0, NULL, 0, &test, 1, 2, 0, NULL, 0, 0, 0};
+    dtp_scan asked = {NULL, 0, NULL, 0, &test, 1, 2, 0, NULL, 0, 0, 0, NULL, 0};
     uint64_t counted = 0, shown = 0;
     dtp_view view;
     int code = dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &counted);
@@ -86,7 +86,7 @@ static void any_scan(dtp_graph *graph)
 /* The first nodes by the property `k` are among all, and at least as many as are asked for, if there are. */
 static void any_first(dtp_graph *graph)
 {
-    dtp_scan asked = {NULL, 0, NULL, 0, NULL, 0, 1, 1, (const uint8_t *)"k", 1, 0, 0};
+    dtp_scan asked = {NULL, 0, NULL, 0, NULL, 0, 1, 1, (const uint8_t *)"k", 1, 0, 0, NULL, 0};
     uint64_t all = 0, first = 0;
     dtp_view view;
     CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &all) == DTP_OK);
@@ -97,6 +97,20 @@ static void any_first(dtp_graph *graph)
     }
     asked.most = DTP_SCAN_MOST + 1;
     CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &first) == DTP_E_LIMIT);
+}
+
+/* Two properties of each node that is counted, each a MessagePack value, nil at least. */
+static void any_columns(dtp_graph *graph)
+{
+    static const dtp_scan_name names[2] = {{(const uint8_t *)"k", 1, 0}, {(const uint8_t *)"t", 1, 0}};
+    dtp_scan asked = {NULL, 0, NULL, 0, NULL, 0, 1, 0, NULL, 0, 0, 0, names, 2};
+    uint64_t found = 0;
+    dtp_view view;
+    int code = dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &found);
+    CHECK(code == DTP_OK || code == DTP_E_LIMIT);
+    CHECK(code == DTP_E_LIMIT || view.length >= 2 * found);
+    asked.column_count = DTP_SCAN_COLUMNS + 1;
+    CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &found) != DTP_OK);
 }
 
 /* Whatever is there: souls by their values are among all souls, and each row can be read. */
@@ -120,6 +134,7 @@ static void any_lookups(dtp_graph *graph)
           && (count > 0 || view.length == 0));
     any_scan(graph);
     any_first(graph);
+    any_columns(graph);
     CHECK(dtp_graph_links(graph, &view) == DTP_OK);
     CHECK(dtp_graph_unmade(graph, NULL, 0, &view) == DTP_OK);
     CHECK(dtp_graph_hash(graph, text, sizeof text, &hash) == 1);
