@@ -496,6 +496,20 @@ def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
     assert payee.Late() not in meters.payee.take_events()
 
 
+def test_who_waits_for_another_lease_is_not_refused_as_one_whose_quota_is_used_up():
+    """The disk was busy for more than a second, and a subscriber was told to come back in a month."""
+    meters = Meters(Prices(0, 0), deposit=0).connect()
+    meters.payee.set_quota(None, MIB, meters.now, grows=(True, True))
+    meters.stream(2 * MIB)
+    meters.payee.take_events()
+    patience = meters.payee.exposure.patience
+    meters.payee.tick(meters.now + patience - 1)
+    assert payee.Late() not in meters.payee.take_events()
+    meters.payee.set_quota(None, MIB, meters.now, grows=(True, False))
+    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    assert payee.Late() in meters.payee.take_events()
+
+
 # --------------------------------------------------------------------------------------------------- the end
 
 

@@ -48,7 +48,8 @@ class Meter:
         self.turns = 0
         self.tasks = []
 
-    def _set_quota(self, requests, size, now):
+    def _set_quota(self, requests, size, now, *, grows):
+        self.grows = grows[0 if size is None else 1]
         used, self.payee.quota_requests = self.payee.used, requests
         self._most = size
         self.left = (
@@ -513,6 +514,40 @@ def test_what_is_not_proven_in_time_is_leased_at_a_later_look():
         sale.use(meter, 1)
         await asyncio.gather(*meter.tasks)
         assert meter.left == (20, None)
+
+    play(scenario, part=LEASE_PART)
+
+
+def test_a_quota_is_used_up_when_the_store_has_no_more_of_it():
+    """Whether it has is asked of a disk, which may take seconds: until then nobody knows."""
+
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.use(meter, 16)
+        assert meter.grows
+        await asyncio.gather(*meter.tasks)
+        assert meter.grows
+        sale.use(meter, 16)
+        await asyncio.gather(*meter.tasks)
+        sale.use(meter, 8)
+        await asyncio.gather(*meter.tasks)
+        assert not meter.grows
+        sale.start += HOUR  # bought anew
+        sale.now_ms += HOUR
+        await sale.quotas.poll()
+        assert meter.grows
+
+    play(scenario, requests=40, part=LEASE_PART)
+
+
+def test_a_quota_grows_no_more_where_the_chain_doesnt_know_the_pass():
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.proven = False
+        sale.use(meter, 16)
+        assert meter.grows
+        await asyncio.gather(*meter.tasks)
+        assert not meter.grows
 
     play(scenario, part=LEASE_PART)
 

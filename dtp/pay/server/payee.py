@@ -24,7 +24,7 @@ from dtp.pay.voucher import SignedVoucher, Voucher
 NEVER: Final = float("inf")
 #: Seconds before an unanswered frame is said again, where frames take no time and cost nothing.
 REPEAT: Final = 1.0
-#: Seconds that a connection stays whose pass gives no more: as long as another lease of the quota may take.
+#: Seconds that a connection stays whose pass gives no more: others may give something of it back.
 QUOTA_PATIENCE: Final = 1.0
 #: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
 #: More, where more has been seen to move meanwhile: a stream that stops at its limit has nothing in any queue then.
@@ -175,6 +175,7 @@ class Payee:
     count_streams: bool = True
     quota_requests: int | None = None
     quota_bytes: int | None = None
+    quota_grows: tuple[bool, bool] = field(init=False, default=(False, False))
     least_end_ms: int = 0
     most_ahead: Usage | None = None
     agrees: bool = False
@@ -327,9 +328,17 @@ class Payee:
         self.affordable, self.believed = affordable, believed
         self._update_state(now)
 
-    def set_quota(self, requests: int | None, bytes: int | None, now: float) -> None:
-        """What the lane may use at most has changed."""
-        self.quota_requests, self.quota_bytes = requests, bytes
+    def set_quota(
+        self,
+        requests: int | None,
+        bytes: int | None,
+        now: float,
+        *,
+        grows: tuple[bool, bool] = (False, False),
+    ) -> None:
+        """What the lane may use at most has changed. Either count `grows` where the pass may have more, which is
+        leased when it is needed."""
+        self.quota_requests, self.quota_bytes, self.quota_grows = requests, bytes, grows
         self._update_state(now)
 
     def send_agreement(self, agreed: messages.Agreed) -> None:
@@ -382,9 +391,10 @@ class Payee:
 
     @property
     def _late_at(self) -> float:
-        """When a client whose serving was stopped is late: soon behind a quota, which no payment raises."""
+        """When a client whose serving was stopped is late: soon behind a quota that is used up, which no payment
+        raises. While it grows that waits for our disk, or for a node."""
         patience = self.exposure.patience
-        return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_spent else patience)
+        return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_over else patience)
 
     def take_events(self) -> list[PayeeEvent]:
         """What is to be done since the last call, in order."""
@@ -479,9 +489,21 @@ class Payee:
 
     @property
     def quota_spent(self) -> bool:
-        """True if the quota of a pass is used up."""
-        over = self.quota_requests is not None and self.used.requests > self.quota_requests
-        return over or (self.quota_bytes is not None and self.used.bytes >= self.quota_bytes)
+        """True if the quota of a pass is used up, as far as it was leased."""
+        return any(self._quota_spent())
+
+    @property
+    def quota_over(self) -> bool:
+        """True if the quota of a pass is used up, and there is no more to be leased."""
+        return any(
+            spent and not grows for spent, grows in zip(self._quota_spent(), self.quota_grows, strict=True)
+        )
+
+    def _quota_spent(self) -> tuple[bool, bool]:
+        return (
+            self.quota_requests is not None and self.used.requests > self.quota_requests,
+            self.quota_bytes is not None and self.used.bytes >= self.quota_bytes,
+        )
 
     # ---- frames -------------------------------------------------------------------------------------------
 

@@ -62,6 +62,12 @@ class _Running:
     leasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
+    def grows(self) -> tuple[bool, bool]:
+        """Return whether more of each count may be had: the store hasn't said otherwise, and nothing is in doubt."""
+        requests, size = self.dry
+        return (not (requests or self.unproven), not (size or self.unproven))
+
+    @property
     def quota(self) -> Usage:
         """What the plan gives in a period; 0 for no limit."""
         return Usage(self.plan.quota_requests, self.plan.quota_bytes)
@@ -253,7 +259,10 @@ class Quotas:
             # Each hears of the others' bytes when it stops at its part.
             size = own.bytes + max(0, -(-running.left.bytes // len(running.meters)))
             meter.payee.set_quota(
-                requests if plan.quota_requests else None, size if plan.quota_bytes else None, now
+                requests if plan.quota_requests else None,
+                size if plan.quota_bytes else None,
+                now,
+                grows=running.grows,
             )
             if meter is not counting:  # which looks at its limits next
                 meter.process_turn()
@@ -263,6 +272,7 @@ class Quotas:
         async with running.leasing:
             while any(more := self._missing_lease(running, wanted)):
                 if not await self._may_serve(running, more):
+                    self._set(running)
                     return  # until the next look
                 pass_id, period, quota = running.held.pass_id, running.period, running.quota
                 work = functools.partial(_lease_of, pass_=pass_id, period=period, wanted=more, quota=quota)

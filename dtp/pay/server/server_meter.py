@@ -276,8 +276,10 @@ class ServerMeter(Meter):
 
     def _end_if_late(self) -> None:
         detail = CloseDetail.NOT_PAID
-        if self.payee.quota_spent:
+        if self.payee.quota_over:
             reason, detail = QUOTA_USED_UP, CloseDetail.QUOTA_USED_UP
+        elif self.payee.quota_spent:
+            reason = "what is left of the pass's quota can't be had at the moment: connect again later"
         elif self.payee.unproven:
             reason = "what is vouched can't be claimed at the moment: connect again later"
         elif self.payee.spent:
