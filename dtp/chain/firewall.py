@@ -140,8 +140,8 @@ class Gcra:
         return Gcra(after) if after <= now_ns + rate.interval_ns * rate.burst else None
 
     def wait_ns(self, rate: Rate, now_ns: int, units: int = 1) -> int | None:
-        """Return the nanoseconds until `consume` of so many succeeds: 0 for now, None for never (more than the
-        burst)."""
+        """Return the nanoseconds until `consume` of so many succeeds: 0 if it does now, None if it never will, as
+        with more than the burst."""
         if rate.interval_ns == 0:
             return 0
         if units > rate.burst:

@@ -250,9 +250,8 @@ class Serving:
                 await self.ledger.wait_settled()
                 await self.cashier.stop(claim=claim)
                 await self.gate.go_on()
-            except (
-                BaseException
-            ):  # as when it is cancelled while a node says nothing: it serves no more all the same
+            except BaseException:
+                # Also if this is cancelled, while a node says nothing: it serves no more all the same.
                 await self._rechecking.stop()
                 await self.listener.close()
                 await self.cashier.stop(claim=False)

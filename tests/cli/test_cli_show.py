@@ -119,9 +119,8 @@ def test_one_person_listens_with_two_devices(dtp):
     for each in devices:
         each.event("segment", number=1)
     relay = dtp("show", "listen", address, *HERE, "--json", "--identity", "home/identity.pem")
-    assert (
-        producer_of(relay.event("listening")["address"]) == me
-    )  # one that others are told of stays the same
+    # One that others are told of stays the same.
+    assert producer_of(relay.event("listening")["address"]) == me
 
 
 def test_a_show_that_is_sent_again_isnt_taken_for_live(dtp):

@@ -493,9 +493,8 @@ def test_a_vector_is_told_once() -> None:
         side.receive(msgpack.packb((1, b"")), dict)
     side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")
     side.start({})
-    side.receive(
-        peer.start(vector({bytes([number]) * 32: 1 for number in range(10)})), dict
-    )  # too long for it
+    too_long = vector({bytes([number]) * 32: 1 for number in range(10)})
+    side.receive(peer.start(too_long), dict)
     side.receive(msgpack.packb((1, b"")), dict)
     with pytest.raises(SyncError, match="what is known"):
         side.receive(msgpack.packb((1, b"")), dict)

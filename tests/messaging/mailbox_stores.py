@@ -270,3 +270,21 @@ CHECKS: tuple[Callable[[Registered], None], ...] = (
     check_strangers_leave_half_of_the_room_to_who_is_known,
     check_who_has_paid_is_not_forgotten_for_another,
 )
+
+
+def check_store(
+    check: Callable[[Registered], None], open_empty: Callable[[MailboxLimits | None], MailboxStore]
+) -> None:
+    """Run one of `CHECKS` with the stores that `open_empty` opens, which are closed behind it."""
+    made: list[MailboxStore] = []
+
+    def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore:
+        made.append(open_empty(limits))
+        register_alice(made[-1], bits)
+        return made[-1]
+
+    try:
+        check(registered)
+    finally:
+        for each in made:
+            each.close()

@@ -15,12 +15,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, known, register_alice
+from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, check_store, known, register_alice
 
 pytest.importorskip("nats")
 
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
-from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Tray, open_store
+from dtp.messaging.mailbox import MailboxStore, Tray, open_store
 from dtp.messaging.mailbox.nats_store import NatsMailbox
 
 NATS = shutil.which("nats-server", path="/usr/sbin:/usr/local/bin:/usr/bin")
@@ -77,18 +77,7 @@ def url(server: Server, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_store_in_jetstream(check: Callable[[Registered], None], url: str) -> None:
-    made: list[MailboxStore] = []
-
-    def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore:
-        made.append(open_store(url, limits))
-        register_alice(made[-1], bits)
-        return made[-1]
-
-    try:
-        check(registered)
-    finally:
-        for each in made:
-            each.close()
+    check_store(check, lambda limits: open_store(url, limits))
 
 
 def fetched(store: MailboxStore, after: int = 0, most: int = 64) -> list[bytes]:
@@ -111,9 +100,8 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
         each.start()
     found: list[bytes] = []
     after = 0
-    while any(
-        each.is_alive() for each in writers
-    ):  # read beside the writers: what is passed over never comes
+    # Read beside the writers: what is passed over never comes.
+    while any(each.is_alive() for each in writers):
         kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
         found += [each.envelope for each in kept]
         after = kept[-1].id if kept else after

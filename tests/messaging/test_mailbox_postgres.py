@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import postgres
 import pytest
-from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, known, register_alice
+from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, check_store, known, register_alice
 
 pytest.importorskip("psycopg")
 
@@ -21,7 +21,7 @@ import psycopg
 import dtp
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
-from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, MailboxStore, Tray, open_store
+from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, Tray, open_store
 from dtp.messaging.mailbox.postgres_store import PostgresMailbox
 from dtp.messaging.person.messenger import Messenger
 
@@ -46,18 +46,7 @@ def url(server: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_store_in_postgres(check: Callable[[Registered], None], url: str) -> None:
-    made: list[MailboxStore] = []
-
-    def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore:
-        made.append(open_store(url, limits))
-        register_alice(made[-1], bits)
-        return made[-1]
-
-    try:
-        check(registered)
-    finally:
-        for each in made:
-            each.close()
+    check_store(check, lambda limits: open_store(url, limits))
 
 
 def test_several_writers_overlook_and_double_nothing(url: str) -> None:

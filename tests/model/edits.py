@@ -322,9 +322,8 @@ def _settled(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     for soul, keys in found.items():
         for key, kinds in keys.items():
             values = kinds.get("values", [])
-            if values and repr(now.get(soul, {}).get(key, {}).get("values")) == repr(
-                values[:1]
-            ):  # also of NaN
+            is_now = now.get(soul, {}).get(key, {}).get("values")
+            if values and repr(is_now) == repr(values[:1]):  # NaN is equal to itself by that
                 kinds["values"] = values[:1]
     return found
 

@@ -247,7 +247,7 @@ class ChainClient:
         return await self.endpoints.ask(NodeRpc.service_info)
 
     async def epoch(self) -> EpochInfo:
-        """Return the present epoch, asked for now."""
+        """Return the present epoch; the node is asked each time."""
         self._epoch = await self.endpoints.ask(NodeRpc.epoch)
         return self._epoch
 

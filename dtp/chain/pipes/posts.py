@@ -140,8 +140,8 @@ def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
 
 
 def hint_with_key(url: str, identity: Identity) -> bytes:
-    """Return an endpoint's hint: where it is dialled ("" for nowhere), and its static key, which messages are sealed
-    to."""
+    """Return an endpoint's hint: the URL at which it is dialled, "" if it isn't, and the static key to which messages
+    are sealed."""
     proof = base64.urlsafe_b64encode(identity.static_public + identity.static_proof).decode().rstrip("=")
     return f"{url}{_MARK}{proof}".encode()
 

@@ -333,9 +333,8 @@ class Cashier:
         seen, seen_ms = self._seen[id]
         if seen.state == ChannelState.DRAINING:
             return now_ms > seen_ms + _BEHIND
-        if (
-            seen.state == ChannelState.OPEN
-        ):  # who else claimed of it has made it active later: then it is seen again
+        if seen.state == ChannelState.OPEN:
+            # Somebody else's claim makes it active later: then it is seen again.
             return now_ms > seen.active_ms + seen.terms.idle_ms + seen.terms.claim_ms
         until = seen.claims_until_ms
         return until is not None and now_ms > until

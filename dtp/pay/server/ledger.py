@@ -518,9 +518,8 @@ class Ledger(Account):
                 self._spread_deposit(entry)
             else:
                 del self._open[lane.channel]
-                if (
-                    entry.channel.state != ChannelState.OPEN
-                ):  # its last vouchers are stored: time for claims runs
+                if entry.channel.state != ChannelState.OPEN:
+                    # Its last vouchers are stored, and the time for claims runs.
                     self.on_channel(entry.channel)
             self._holds.free(lane.channel)
 
