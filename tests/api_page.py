@@ -193,6 +193,7 @@ MODULES: dict[str, tuple[str, str]] = {
         "Edit Faults Step addresses amounts faults frames graph_edits graph_values identities peer_ids play read_by"
         " services steps terms usages vouchers",
     ),
+    "dtp.testing.nodes": ("A node of a chain whose answers you choose.", "ScriptedNode"),
     "dtp.testing.resolvers": ("The contract of resolvers.", "FakeResolver check_resolver"),
 }
 

@@ -1,6 +1,7 @@
 """The localnet of `chain_resolver`, with published packages; clients that know them."""
 
 import asyncio
+import inspect
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ from chain_resolver.hosts import PATIENCE, run
 
 from dtp.chain import ChainClient, KeySigner, Program
 from dtp.chain.errors import NodeUnavailable
-from dtp.chain.node._wire import NodeRpc
+from dtp.testing.nodes import ScriptedNode
 
 __all__ = [
     "PATIENCE",
@@ -39,10 +40,11 @@ def wallet(net):
 
 
 @pytest.fixture
-def client(network, deployments):
+def client(network, deployments, calls):
     """Make a client that knows the packages."""
 
     def make(signer=None, **options):
+        options.setdefault("rpc", calls)
         options.setdefault("deployments", deployments)
         return ChainClient(options.pop("network", network), signer, **options)
 
@@ -53,28 +55,33 @@ async def no_pause(seconds):
     await asyncio.sleep(0)
 
 
-class Calls:
+class Calls(ScriptedNode):
     """Counts the calls to a node, and can lose answers: each entry of `lose` is (method, before or after)."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self):
+        super().__init__()
         self.count = Counter()
         self.lose = []
-        self.sent = []
-        plain = NodeRpc._call
+        self.sent = []  # the transactions that were to be executed
 
-        async def call(wire, service, method, message):
-            self.count[method] += 1
-            if method == "execute_transaction":
-                self.sent.append(bytes(message))
-            fault = next((each for each in self.lose if each[0] == method), None)
+    def answer_to(self, name, genuine):
+        answer = super().answer_to(name, genuine)
+        if not inspect.iscoroutinefunction(genuine):  # what is read of a stream isn't counted
+            return answer
+
+        async def call(*arguments, **options):
+            self.count[name] += 1
+            if name == "execute":
+                self.sent.append(arguments[0])
+            fault = next((each for each in self.lose if each[0] == name), None)
             if fault is not None:
                 self.lose.remove(fault)
                 if fault[1] == "after":
-                    await plain(wire, service, method, message)
+                    await genuine(*arguments, **options)
                 raise NodeUnavailable("the test lost this")
-            return await plain(wire, service, method, message)
+            return await answer(*arguments, **options)
 
-        monkeypatch.setattr(NodeRpc, "_call", call)
+        return call
 
     def trips(self):
         found, self.count = sum(self.count.values()), Counter()
@@ -82,8 +89,9 @@ class Calls:
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    return Calls(monkeypatch)
+def calls():
+    """What clients call, and what answers them."""
+    return Calls()
 
 
 def give(recipient="0x5", amount=1000):

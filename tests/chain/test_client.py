@@ -11,9 +11,9 @@ from dtp.chain.errors import (
     ProgramError,
 )
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
+from dtp.sui.transaction import TransactionData
 
 from .conftest import give, run
 
@@ -79,12 +79,7 @@ def test_the_budget_covers_and_is_not_all_there_is(client, wallet, calls):
             first = await chain.execute(give(amount=1))
             second = await chain.execute(give(amount=1))
             assert first.gas.net + second.gas.net + 2 <= 8_000_000
-            from dtp.localnet.grpc.messages import library
-
-            sent = library().v2.ExecuteTransactionRequest.parse(calls.sent[-1])
-            from dtp.sui.transaction import TransactionData
-
-            return TransactionData.decode(sent.transaction.bcs.value).gas_data.budget
+            return TransactionData.decode(calls.sent[-1]).gas_data.budget
 
     assert run(work()) < 8_000_000
 
@@ -148,26 +143,25 @@ def test_one_gas_coin_is_used_by_one_at_a_time(client, wallet):
     assert len(run(work())) == 1
 
 
-def test_several_gas_coins_run_at_once(client, wallet, monkeypatch):
+def test_several_gas_coins_run_at_once(client, wallet, calls):
     signer = wallet()
     inside, most = 0, 0
-    plain = NodeRpc.execute
 
-    async def execute(wire, *arguments):
+    async def execute(plain, *arguments):
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         for _ in range(20):
             await asyncio.sleep(0)
         try:
-            return await plain(wire, *arguments)
+            return await plain(*arguments)
         finally:
             inside -= 1
 
     async def work():
         async with client(signer) as chain:
             await split_gas(chain, 3, 500_000_000)
-            monkeypatch.setattr(NodeRpc, "execute", execute)
+            calls.answers["execute"] = execute
             await asyncio.gather(*(chain.execute(give(amount=n)) for n in range(1, 13)))
             assert len(chain._gas.idle) == 4
 

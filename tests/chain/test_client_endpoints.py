@@ -32,7 +32,7 @@ def test_identical_bytes_are_sent_again(client, wallet, calls, when, times):
     async def work():
         async with client(signer, sleep=no_pause) as chain:
             before = (await chain.balance("0x7")).total
-            calls.lose = [("execute_transaction", when)] * times
+            calls.lose = [("execute", when)] * times
             executed = await chain.execute(give("0x7", 123))
             assert (await chain.balance("0x7")).total == before + 123
             assert len(set(calls.sent)) == 1
@@ -42,26 +42,25 @@ def test_identical_bytes_are_sent_again(client, wallet, calls, when, times):
     run(work())
 
 
-def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wallet, monkeypatch):
+def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wallet, calls):
     """Else the next one would pay with the same version of the coin, and have it locked for the epoch."""
-    genuine, asked, closed = {name: getattr(NodeRpc, name) for name in ("execute", "simulate")}, [], []
+    asked, closed = [], []
 
     async def work():
         sent, answered = asyncio.Event(), asyncio.Event()
 
-        async def execute(wire, *arguments):
+        async def execute(genuine, *arguments):
             sent.set()
             await answered.wait()
-            return await genuine["execute"](wire, *arguments)
+            return await genuine(*arguments)
 
-        async def simulate(wire, *arguments, **options):
+        async def simulate(genuine, *arguments, **options):
             asked.append(arguments)
-            return await genuine["simulate"](wire, *arguments, **options)
+            return await genuine(*arguments, **options)
 
         async with client(wallet()) as chain:
             before = (await chain.balance("0xa")).total
-            monkeypatch.setattr(NodeRpc, "execute", execute)
-            monkeypatch.setattr(NodeRpc, "simulate", simulate)
+            calls.answers.update(execute=execute, simulate=simulate)
             first = asyncio.create_task(chain.execute(give("0xa", 5)))
             await sent.wait()
             first.cancel()
@@ -75,10 +74,7 @@ def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wall
             await second
             assert (await chain.balance("0xa")).total == before + 11
             # Whoever closes it meanwhile closes no connection under what is under way.
-            close = chain.endpoints.close
-            monkeypatch.setattr(
-                chain.endpoints, "close", lambda: close() or closed.append(len(chain._sending))
-            )
+            calls.answers["close"] = lambda genuine: genuine() or closed.append(answered.is_set())
             sent.clear()
             answered.clear()
             third = asyncio.create_task(chain.execute(give("0xa", 7)))
@@ -87,7 +83,7 @@ def test_a_transaction_that_nobody_waits_for_any_more_keeps_its_gas(client, wall
         answered.set()
         await third
         await asyncio.sleep(0)
-        assert closed == [0]
+        assert closed == [True]
 
     run(work())
 
@@ -100,7 +96,7 @@ def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
         retry = Retry(attempts=3)
         async with client(signer, sleep=no_pause, retry=retry) as chain:
             before = (await chain.balance("0x8")).total
-            calls.lose = [("execute_transaction", when)] * 3 + [("get_transaction", "before")]
+            calls.lose = [("execute", when)] * 3 + [("transaction", "before")]
             with pytest.raises(OutcomeUnknown) as unknown:
                 await chain.execute(give("0x8", 5))
             assert not chain._gas.idle  # its coin is in an unknown state
@@ -114,25 +110,24 @@ def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, monkeypatch, known):
+def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, calls, known):
     """The transaction was executed and the answer can't be read: it is looked up, or said to be unknown."""
-    plain = NodeRpc.execute
 
-    async def garbled(wire, *arguments):
-        await plain(wire, *arguments)
+    async def garbled(plain, *arguments):
+        await plain(*arguments)
         raise NodeRefused("what is no answer", MALFORMED)
 
-    async def unreadable(wire, digest):
+    async def unreadable(_, digest):
         raise NodeRefused("what is no answer", MALFORMED)
 
     async def work():
         async with client(wallet(), sleep=no_pause, retry=Retry(attempts=2)) as chain:
             before = (await chain.balance("0x9")).total
-            monkeypatch.setattr(NodeRpc, "execute", garbled)
+            calls.answers["execute"] = garbled
             if known:
                 await chain.execute(give("0x9", 5))
             else:
-                monkeypatch.setattr(NodeRpc, "transaction", unreadable)
+                calls.answers["transaction"] = unreadable
                 with pytest.raises(OutcomeUnknown):
                     await chain.execute(give("0x9", 5))
             assert (await chain.balance("0x9")).total == before + 5
@@ -143,7 +138,7 @@ def test_an_answer_that_is_none_leaves_the_outcome_open(client, wallet, monkeypa
 def test_a_lost_simulation_changes_nothing(client, wallet, calls):
     async def work():
         async with client(wallet(), sleep=no_pause) as chain:
-            calls.lose = [("simulate_transaction", "after")] * 2
+            calls.lose = [("simulate", "after")] * 2
             await chain.execute(give())
             assert len(calls.sent) == 1
 
@@ -194,7 +189,7 @@ def test_no_endpoint_answers():
             Network("x", ("http://127.0.0.1:1",)), timeout=5, retry=Retry(3), sleep=no_pause
         )
         with pytest.raises(NodeUnavailable, match="no answer in 3 attempts"):
-            await endpoints.ask(NodeRpc.service_info)
+            await endpoints.ask(lambda wire: wire.service_info())
         endpoints.close()
 
     run(work())
@@ -209,7 +204,7 @@ def test_what_is_asked_at_the_close_opens_no_connection_again():
 
         endpoints = Endpoints(network, timeout=5, retry=Retry(3), sleep=sleep)
         with pytest.raises(ClientClosed):
-            await endpoints.ask(NodeRpc.service_info)
+            await endpoints.ask(lambda wire: wire.service_info())
         assert endpoints.wire._channel is None
 
     run(work())

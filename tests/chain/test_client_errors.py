@@ -24,7 +24,6 @@ from dtp.chain.errors import (
     was_signed,
 )
 from dtp.chain.node import failures
-from dtp.chain.node._wire import NodeRpc
 from dtp.chain.wallet import send
 
 from .conftest import give, no_pause, run
@@ -158,7 +157,7 @@ def test_objects_that_are_missing_or_others(client):
     run(work())
 
 
-def test_an_object_is_the_one_that_was_asked_for(client, wallet, monkeypatch):
+def test_an_object_is_the_one_that_was_asked_for(client, wallet, calls):
     """A node that gives another one's contents would have money sent there."""
     signer = wallet()
 
@@ -174,10 +173,10 @@ def test_an_object_is_the_one_that_was_asked_for(client, wallet, monkeypatch):
             lie = replace(theirs, ref=replace(theirs.ref, id=asked))
             assert (await chain.read(hosts.SCHEMA, hosts.Host, asked)).id == asked
 
-            async def objects(wire, ids, version=None):
+            async def objects(_, ids, version=None):
                 return {asked: lie}
 
-            monkeypatch.setattr(NodeRpc, "objects", objects)
+            calls.answers["objects"] = objects
             with pytest.raises(MalformedObject, match=f"is {other} for {asked}"):
                 await chain.read(hosts.SCHEMA, hosts.Host, asked)
 
@@ -214,16 +213,16 @@ def test_a_stale_reference_is_looked_up_again(client, wallet):
     run(work())
 
 
-def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypatch):
+def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, calls):
     signer, asked = wallet(), []
 
-    async def refuse(wire, *arguments, **options):
+    async def refuse(_, *arguments, **options):
         asked.append(arguments)
         raise NodeRefused("Object 0x1 Version 5 is not available for consumption", "INVALID_ARGUMENT")
 
     async def work():
         async with client(signer, sleep=no_pause) as chain:
-            monkeypatch.setattr(NodeRpc, "simulate", refuse)
+            calls.answers["simulate"] = refuse
             with pytest.raises(StaleObject, match="build it anew") as stale:
                 await chain.execute(give())
             assert not stale.value.digest
@@ -232,13 +231,13 @@ def test_a_stale_reference_that_stays_stale_is_an_error(client, wallet, monkeypa
     run(work())
 
 
-def test_a_gift_that_was_signed_says_so(client, wallet, monkeypatch):
-    async def refuse(wire, *arguments):
+def test_a_gift_that_was_signed_says_so(client, wallet, calls):
+    async def refuse(_, *arguments):
         raise NodeRefused("GasBalanceTooLow", "INVALID_ARGUMENT")
 
     async def work():
         async with client(wallet()) as chain:
-            monkeypatch.setattr(NodeRpc, "execute", refuse)
+            calls.answers["execute"] = refuse
             with pytest.raises(InsufficientFunds, match="too little") as refused:
                 await send(chain, "0x9", 5)
             assert was_signed(refused.value)
@@ -251,21 +250,19 @@ def test_a_gift_that_was_signed_says_so(client, wallet, monkeypatch):
 
 @pytest.mark.parametrize("why", ["Object 0x1 Version 5 is not available for consumption", "GasPriceUnderRGP"])
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_node_that_lies_about_what_was_signed_has_it_done_once(
-    client, wallet, net, monkeypatch, why, others
-):
+def test_a_node_that_lies_about_what_was_signed_has_it_done_once(client, wallet, net, calls, why, others):
     """It executes, and says that it didn't: another endpoint knows better, and without one nobody signs again."""
-    signer, genuine, lied = wallet(), NodeRpc.execute, []
+    signer, lied = wallet(), []
 
-    async def lie(wire, data, signatures):
-        lied.append(await genuine(wire, data, signatures))
+    async def lie(genuine, data, signatures):
+        lied.append(await genuine(data, signatures))
         raise NodeRefused(why, "INVALID_ARGUMENT")
 
     async def work():
         network = Network("several", (net.url,) * (1 + others))
-        async with ChainClient(network, signer, deployments=None, sleep=no_pause) as chain:
+        async with ChainClient(network, signer, deployments=None, sleep=no_pause, rpc=calls) as chain:
             before = (await chain.balance("0x9")).total
-            monkeypatch.setattr(NodeRpc, "execute", lie)
+            calls.answers["execute"] = lie
             if others:
                 assert await chain.execute(give("0x9", 5)) == lied[0].executed
             else:

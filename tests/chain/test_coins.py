@@ -23,7 +23,9 @@ def taken(balances, amount, coin=OTHER_COIN):
     program = Program()
     asyncio.run(coins_for(SimpleNamespace(address="0xc", coins=coins), program, coin, amount))
     used = [balances[int(each.id, 16) - 1] for each in program.objects]
-    merged = [len(each.sources) for each in program._commands if isinstance(each, sui.MergeCoins)]
+    merged = [
+        len(each.sources) for each in program.commands(lambda _: "0x0") if isinstance(each, sui.MergeCoins)
+    ]
     return used, merged
 
 

@@ -29,7 +29,6 @@ from dtp.chain import host as hosts
 from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
 from dtp.chain.events import canonical_filter, fits
 from dtp.chain.node._answers import EventFrame
-from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.endpoints import Retry
 from dtp.chain.wallet import request_sui
 from dtp.errors import ConfigError
@@ -78,16 +77,16 @@ def chain_of(client, wallet):
 
 
 @pytest.fixture(params=["events", "checkpoints"])
-def source(request, monkeypatch):
+def source(request, calls):
     """How the node is read: by its events, or, as if it didn't serve those, by checkpoints."""
     if request.param == "checkpoints":
 
         @contextlib.asynccontextmanager
-        async def unknown(wire, types, sender):
+        async def unknown(_, types, sender):
             raise UnknownMethod("no such method", "UNIMPLEMENTED")
             yield
 
-        monkeypatch.setattr(NodeRpc, "subscribe_events", unknown)
+        calls.answers["subscribe_events"] = unknown
     return request.param
 
 
@@ -162,24 +161,23 @@ def test_another_nodes_cursor_is_understood_by_its_place(chain_of):
     run(work())
 
 
-def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
+def test_what_falls_between_list_and_stream_is_found(chain_of, calls):
     """The node's index is behind its stream: the first listing ends early, and events happen meanwhile."""
-    plain = NodeRpc.list_events
     listed = asyncio.Event()
 
-    async def behind(wire, types, *, sender, after=b"", start=None, end=None):
+    async def behind(plain, types, *, sender, after=b"", start=None, end=None):
         if not listed.is_set():
             listed.set()
             yield EventFrame(None, b"", None, "LEDGER_TIP")
             return
-        async for frame in plain(wire, types, sender=sender, after=after, start=start, end=end):
+        async for frame in plain(types, sender=sender, after=after, start=start, end=end):
             yield frame
 
     async def work():
         async with chain_of() as (chain, types):
             start = (await chain.service_info()).checkpoint + 1
             keys = await create(chain, 2)
-            monkeypatch.setattr(NodeRpc, "list_events", behind)
+            calls.answers["list_events"] = behind
             task = asyncio.ensure_future(take(EventFollower(chain, types, start=start), 4))
             await listed.wait()
             keys += await create(chain, 2)
@@ -188,16 +186,15 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
     run(work())
 
 
-def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
+def test_streams_that_break_are_taken_up_again(chain_of, calls):
     """Each stream ends after two frames; nothing is lost or doubled."""
-    plain = NodeRpc.subscribe_events
     streams = 0
 
     @contextlib.asynccontextmanager
-    async def breaking(wire, types, sender):
+    async def breaking(plain, types, sender):
         nonlocal streams
         streams += 1
-        async with plain(wire, types, sender) as frames:
+        async with plain(types, sender) as frames:
 
             async def some():
                 count = 0
@@ -210,7 +207,7 @@ def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
             yield some()
 
     async def work():
-        monkeypatch.setattr(NodeRpc, "subscribe_events", breaking)
+        calls.answers["subscribe_events"] = breaking
 
         async def no_pause(seconds):
             await asyncio.sleep(0)
@@ -299,12 +296,12 @@ def test_history_that_is_gone():
         run(work())
 
 
-def breaking(monkeypatch, times):
+def breaking(calls, times):
     """Have the node break that many listings, each behind its first frame; those that were broken."""
-    genuine, broken = NodeRpc.list_events, []
+    broken = []
 
-    async def list_events(wire, types, **options):
-        async for frame in genuine(wire, types, **options):
+    async def list_events(genuine, types, **options):
+        async for frame in genuine(types, **options):
             yield frame
             if len(broken) < times:
                 broken.append(options)
@@ -313,19 +310,18 @@ def breaking(monkeypatch, times):
             broken.append(options)
             raise NodeUnavailable("the connection was reset")
 
-    monkeypatch.setattr(NodeRpc, "list_events", list_events)
+    calls.answers["list_events"] = list_events
     return broken
 
 
-def test_what_is_past_is_read_on_behind_a_break(chain_of, monkeypatch):
+def test_what_is_past_is_read_on_behind_a_break(chain_of, calls):
     """One call that broke ended it, and 'dtp channel find' with it."""
 
     async def work():
-        async with chain_of() as (chain, types):
+        async with chain_of(sleep=no_pause) as (chain, types):
             start = (await chain.service_info()).checkpoint + 1
             keys = await create(chain, 5)
-            broken = breaking(monkeypatch, 3)
-            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
+            broken = breaking(calls, 3)
             assert (
                 keys_of([each async for each in EventFollower(chain, types, start=start).past_events()])
                 == keys
@@ -337,13 +333,12 @@ def test_what_is_past_is_read_on_behind_a_break(chain_of, monkeypatch):
     run(work())
 
 
-def test_what_is_past_is_not_asked_for_ever(chain_of, monkeypatch):
+def test_what_is_past_is_not_asked_for_ever(chain_of, calls):
     async def work():
-        async with chain_of() as (chain, types):
+        async with chain_of(sleep=no_pause) as (chain, types):
             start = (await chain.service_info()).checkpoint
             follower = EventFollower(chain, types, start=start + 1)
-            broken = breaking(monkeypatch, 10**6)
-            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
+            broken = breaking(calls, 10**6)
             with pytest.raises(NodeUnavailable, match="reset"):
                 assert [each async for each in follower.past_events()] == []
             # The first may have moved the cursor over what is of no interest.
@@ -358,17 +353,16 @@ async def no_pause(seconds):
 
 
 @pytest.mark.parametrize("end", ["ITEM_LIMIT", "SCAN_LIMIT"])
-def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_of, monkeypatch, end):
+def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_of, calls, end):
     asked = []
 
-    async def more(wire, types, **options):
+    async def more(_, types, **options):
         asked.append(options)
         yield EventFrame(None, b"", None, end)
 
     async def work():
-        async with chain_of() as (chain, types):
-            monkeypatch.setattr(NodeRpc, "list_events", more)
-            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
+        async with chain_of(sleep=no_pause) as (chain, types):
+            calls.answers["list_events"] = more
             source = EventFollower(chain, types, start=0)
             with pytest.raises(NodeUnavailable, match="gives none"):
                 await anext(source.past_events())
@@ -377,15 +371,15 @@ def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_
     run(work())
 
 
-def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, monkeypatch):
+def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, calls):
     @contextlib.asynccontextmanager
-    async def refuse(wire, types, sender):
+    async def refuse(_, types, sender):
         raise NodeRefused("no", "PERMISSION_DENIED")
         yield
 
     async def work():
         async with chain_of() as (chain, types):
-            monkeypatch.setattr(NodeRpc, "subscribe_events", refuse)
+            calls.answers["subscribe_events"] = refuse
             with pytest.raises(NodeRefused):
                 await take(EventFollower(chain, types), 1)
 

@@ -16,7 +16,6 @@ from dtp.chain import pass_ as passes_module
 from dtp.chain import show as shows_module
 from dtp.chain.errors import NodeRefused, OutcomeUnknown, TransactionFailed
 from dtp.chain.model import canonical_type
-from dtp.chain.node._wire import NodeRpc
 from dtp.chain.packages.upgrades import UPGRADE_CAP
 from dtp.chain.wallet import send
 from dtp.identity import Identity
@@ -32,16 +31,14 @@ THEIRS = "0x" + "66" * 32
 GOLD = Path(__file__).parents[1] / "localnet" / "node" / "fixtures" / "playground.json"
 
 
-def lie(monkeypatch, *names, change):
+def lie(calls, *names, change):
     """Have `change` made to what these calls of the node answer of a transaction."""
-    for name in names:
-        genuine = getattr(NodeRpc, name)
 
-        async def lying(wire, *arguments, genuine=genuine):
-            told = await genuine(wire, *arguments)
-            return told if told is None else replace(told, executed=change(told.executed))
+    async def lying(genuine, *arguments):
+        told = await genuine(*arguments)
+        return told if told is None else replace(told, executed=change(told.executed))
 
-        monkeypatch.setattr(NodeRpc, name, lying)
+    calls.answers.update(dict.fromkeys(names, lying))
 
 
 def name_theirs(executed, old):
@@ -70,7 +67,7 @@ def test_what_a_transaction_makes_follows_from_its_digest(client, wallet):
 
 
 def test_a_package_of_somebody_else_is_not_taken_for_the_one_that_was_published(
-    network, wallet, tmp_path, monkeypatch
+    network, wallet, tmp_path, calls
 ):
     """All that is called later would go there, with money."""
 
@@ -80,25 +77,25 @@ def test_a_package_of_somebody_else_is_not_taken_for_the_one_that_was_published(
 
     async def work():
         path = tmp_path / "packages.json"
-        async with ChainClient(network, wallet(), deployments=path) as chain:
-            lie(monkeypatch, "execute", "transaction", change=change)
+        async with ChainClient(network, wallet(), deployments=path, rpc=calls) as chain:
+            lie(calls, "execute", "transaction", change=change)
             with pytest.raises(OutcomeUnknown, match="somebody else's") as unknown:
                 await publish(chain, "escrow", immutable=True)
             assert chain.deployments.get("escrow") is None
-            monkeypatch.undo()
+            calls.answers.clear()
             assert (await chain.wait_for(unknown.value.digest)).digest == unknown.value.digest
 
     run(work())
 
 
-def test_another_transaction_is_not_taken_for_the_one_that_was_sent(client, wallet, monkeypatch):
+def test_another_transaction_is_not_taken_for_the_one_that_was_sent(client, wallet, calls):
     async def work():
         async with client(wallet()) as chain:
             other = await chain.execute(give())
-            lie(monkeypatch, "execute", change=lambda executed: replace(executed, digest=other.digest))
+            lie(calls, "execute", change=lambda executed: replace(executed, digest=other.digest))
             executed = await chain.execute(give())  # another question tells
             assert executed.digest != other.digest
-            lie(monkeypatch, "transaction", change=lambda executed: replace(executed, digest=other.digest))
+            lie(calls, "transaction", change=lambda executed: replace(executed, digest=other.digest))
             with pytest.raises(OutcomeUnknown, match=other.digest):
                 await chain.execute(give())
             with pytest.raises(NodeRefused):
@@ -108,7 +105,7 @@ def test_another_transaction_is_not_taken_for_the_one_that_was_sent(client, wall
 
 
 @pytest.mark.parametrize("what", ["host", "show", "lock"])
-def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet, monkeypatch, what):
+def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet, calls, what):
     """A host that customers pay, a show whose id is told, a lock that a tipster signs for."""
     events = {
         "host": (hosts.SCHEMA, hosts.HostCreated, "host"),
@@ -124,7 +121,7 @@ def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet,
                 (told,) = chain.events_in(executed, schema, event)
                 return name_theirs(executed, getattr(told, field))
 
-            lie(monkeypatch, "execute", change=change)
+            lie(calls, "execute", change=change)
             key = Identity.generate().id
             terms = shows.ShowTerms(slot_ms=1000, rate=1)
             deadline = int((await chain.service_info()).timestamp_ms or 0) + 3_600_000
@@ -140,7 +137,7 @@ def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet,
 
 
 @pytest.mark.parametrize("what", ["plan", "channel", "pass"])
-def test_what_a_customer_pays_for_is_not_taken_from_somebody_elses(client, wallet, monkeypatch, what):
+def test_what_a_customer_pays_for_is_not_taken_from_somebody_elses(client, wallet, calls, what):
     """A plan that customers are sent to, the channel that vouchers are signed for, a pass that was paid."""
     plan_terms = {"price": 5, "period_ms": 60_000}
 
@@ -168,10 +165,10 @@ def test_what_a_customer_pays_for_is_not_taken_from_somebody_elses(client, walle
                 (told,) = chain.events_in(executed, schema, event)
                 return name_theirs(executed, getattr(told, field))
 
-            lie(monkeypatch, "execute", change=change)
+            lie(calls, "execute", change=change)
             with pytest.raises(NodeRefused, match="somebody else's"):
                 await making[what]()
-            monkeypatch.undo()
+            calls.answers.clear()
             if what != "plan":  # which the host may have several of
                 return
             made, _ = await making[what]()
@@ -188,7 +185,7 @@ def beat(owned):
     return program
 
 
-def test_an_upgrade_cap_of_another_package_is_not_kept(network, wallet, tmp_path, monkeypatch):
+def test_an_upgrade_cap_of_another_package_is_not_kept(network, wallet, tmp_path, calls):
     """What is restricted later would be another one."""
 
     def change(executed):
@@ -196,8 +193,8 @@ def test_an_upgrade_cap_of_another_package_is_not_kept(network, wallet, tmp_path
         return name_theirs(executed, cap)
 
     async def work():
-        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json") as chain:
-            lie(monkeypatch, "execute", "transaction", change=change)
+        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json", rpc=calls) as chain:
+            lie(calls, "execute", "transaction", change=change)
             with pytest.raises(NodeRefused, match="somebody else's"):
                 await publish(chain, "escrow")
             assert chain.deployments.get("escrow") is None
@@ -205,34 +202,33 @@ def test_an_upgrade_cap_of_another_package_is_not_kept(network, wallet, tmp_path
     run(work())
 
 
-def test_a_directory_of_somebody_else_is_not_the_packages(network, wallet, tmp_path, monkeypatch):
+def test_a_directory_of_somebody_else_is_not_the_packages(network, wallet, tmp_path, calls):
     """It could leave out that a key was rotated."""
 
     async def work():
-        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json") as chain:
+        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json", rpc=calls) as chain:
             await publish(chain, "directory")
             genuine = await card.find_directory(chain)
-            lie(monkeypatch, "transaction", change=lambda executed: name_theirs(executed, genuine))
+            lie(calls, "transaction", change=lambda executed: name_theirs(executed, genuine))
             with pytest.raises(NodeRefused, match="somebody else's"):
                 await card.find_directory(chain)
-            monkeypatch.undo()
+            calls.answers.clear()
             other, _ = await publish(chain, "escrow")
             swapped = (await chain.object(other.id)).previous_transaction
-            plain = NodeRpc.transaction
 
-            async def lying(wire, digest):
-                told = await plain(wire, swapped)
-                genuine_told = await plain(wire, digest)
+            async def lying(plain, digest):
+                told = await plain(swapped)
+                genuine_told = await plain(digest)
                 return replace(told, executed=replace(told.executed, events=genuine_told.executed.events))
 
-            monkeypatch.setattr(NodeRpc, "transaction", lying)
+            calls.answers["transaction"] = lying
             with pytest.raises(NodeRefused):
                 await card.find_directory(chain)
 
     run(work())
 
 
-def test_another_coin_is_not_sent_in_place_of_the_one_that_was_named(client, wallet, monkeypatch):
+def test_another_coin_is_not_sent_in_place_of_the_one_that_was_named(client, wallet, calls):
     """A transfer takes any object: which coins are of the type that was named is the node's word."""
     modules = [b64decode(text) for text in json.loads(GOLD.read_text())["modules"]]
 
@@ -256,16 +252,15 @@ def test_another_coin_is_not_sent_in_place_of_the_one_that_was_named(client, wal
     async def work():
         async with client(wallet()) as chain:
             worth, worthless = await mint(chain), await mint(chain)
-            genuine = chain.coins
 
-            async def coins(owner, coin):
-                return await genuine(owner, worth)
+            async def coins(genuine, owner, type, token):
+                return await genuine(owner, type.replace(worthless, worth), token)
 
-            monkeypatch.setattr(chain, "coins", coins)
+            calls.answers["owned_objects"] = coins
             for amount in (10, 1000):
                 with pytest.raises(TransactionFailed):
                     await send(chain, "0x5", amount, worthless)
-            monkeypatch.undo()
+            calls.answers.clear()
             assert (await chain.balance(chain.address, worth)).total == 1000
             await send(chain, "0x5", 400, worth)
             await send(chain, "0x5", 600, worth)

@@ -88,7 +88,7 @@ class Chain:
         """What a transaction does, all of it or, by an abort, nothing."""
         acks = {each: list(values) for each, values in self.acks.items()}
         sequences, frames = dict(self.sequences), []
-        for command in program._commands:
+        for command in program.commands(lambda _: "0x0"):
             if isinstance(command, MakeMoveVec):
                 continue
             if command.function == "ack":
@@ -209,7 +209,10 @@ def pure(program, argument, kind):
 
 def chunks_of(program, argument):
     if isinstance(argument, Result):
-        return [pure(program, each, "vector<u8>") for each in program._commands[argument.command].elements]
+        return [
+            pure(program, each, "vector<u8>")
+            for each in program.commands(lambda _: "0x0")[argument.command].elements
+        ]
     return pure(program, argument, "vector<vector<u8>>")
 
 

@@ -93,7 +93,9 @@ class Chain:
 
 def lanes_of(program):
     """The numbers of the lanes that a program claims of."""
-    calls = (each for each in program._commands if getattr(each, "function", "") == "new_voucher")
+    calls = (
+        each for each in program.commands(lambda _: "0x0") if getattr(each, "function", "") == "new_voucher"
+    )
     return {program.inputs[each.arguments[1].index].data[0] for each in calls}
 
 

@@ -28,7 +28,7 @@ OTHER_COIN = "0x2::other::COIN"
 
 def functions(program):
     """The names of what a program calls, in order."""
-    return [each.function for each in program._commands if hasattr(each, "function")]
+    return [each.function for each in program.commands(lambda _: "0x0") if hasattr(each, "function")]
 
 
 def decision(action=Action.CLAIM, *, preimage=PREIMAGE, coin=None):

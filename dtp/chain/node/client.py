@@ -62,7 +62,7 @@ from dtp.chain.node._answers import CommandValues, ExecutionOutcome
 from dtp.chain.node._wire import SIMULATED_MASK, NodeRpc
 from dtp.chain.node.building import CoinTooSmall, TransactionBuilder, decode_transaction
 from dtp.chain.node.commands import Program
-from dtp.chain.node.endpoints import Endpoints, Retry, Sleep
+from dtp.chain.node.endpoints import Endpoints, MakeRpc, Retry, Sleep
 from dtp.chain.node.gas import (
     HIGHEST_GAS_PRICE,
     GasPool,
@@ -137,7 +137,8 @@ class ChainClient:
     `network` is a name or URL (see `dtp.chain.node.networks`), `signer` may be left out for reading. `deployments` is
     where package ids are remembered: a path, None for memory only, or "default". `timeout` is in seconds, for one
     call. `max_gas` (MIST) is the most that one transaction may cost, and `max_gas_price` a unit of its gas, which the
-    node says (None: a safe default): more is refused before anything is signed.
+    node says (None: a safe default): more is refused before anything is signed. `rpc` is what speaks with a node, for
+    tests (`dtp.testing.nodes`).
     """
 
     def __init__(
@@ -151,12 +152,15 @@ class ChainClient:
         max_gas: int = DEFAULT_MAX_GAS,
         max_gas_price: int | None = None,
         sleep: Sleep = asyncio.sleep,
+        rpc: MakeRpc = NodeRpc,
     ) -> None:
         self.network = network if isinstance(network, Network) else find_network(network)
         self.signer = signer
         self.max_gas = min(max_gas, MAX_GAS_BUDGET)
         self.max_gas_price = HIGHEST_GAS_PRICE if max_gas_price is None else max_gas_price
-        self.endpoints = Endpoints(self.network, timeout=timeout, retry=retry or Retry(), sleep=sleep)
+        self.endpoints = Endpoints(
+            self.network, timeout=timeout, retry=retry or Retry(), sleep=sleep, rpc=rpc
+        )
         self._deployments = deployments if isinstance(deployments, Deployments) else None
         self._packages_path = None if isinstance(deployments, Deployments) else deployments
         self._cache = ObjectCache()
@@ -244,11 +248,11 @@ class ChainClient:
 
     async def service_info(self) -> ServiceInfo:
         """Return what the node says of itself, now."""
-        return await self.endpoints.ask(NodeRpc.service_info)
+        return await self.endpoints.ask(lambda wire: wire.service_info())
 
     async def epoch(self) -> EpochInfo:
         """Return the present epoch; the node is asked each time."""
-        self._epoch = await self.endpoints.ask(NodeRpc.epoch)
+        self._epoch = await self.endpoints.ask(lambda wire: wire.epoch())
         return self._epoch
 
     async def objects(self, ids: Iterable[Id]) -> dict[str, ObjectData]:
@@ -443,7 +447,7 @@ class ChainClient:
             except (StaleObject, failures.PriceTooLow) as fault:
                 # Someone else used the object, or the epoch changed. Look again, a few times; a transaction of
                 # another program that has the object now needs a moment.
-                self._forget_objects(program)
+                self.forget_objects(program)
                 if was_signed(fault) or rebuilt == _REBUILDS:
                     raise
                 if rebuilt:
@@ -543,6 +547,13 @@ class ChainClient:
         """Let these SUI coins of the account pay for gas: as many transactions can run at once."""
         self._gas.add(PaymentCoin(each.ref, each.balance) for each in coins if each.balance)
 
+    def forget_objects(self, program: Program) -> None:
+        """Look up anew, at the next transaction, what `program` uses, the coins that pay and the price of gas: others
+        may have changed them."""
+        self._cache.remove_known(each.id for each in program.objects)
+        self._gas.forget_coins()
+        self._epoch = None
+
     # -------------------------------------------------------------------------------------------- executing
 
     async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> ExecutionOutcome:
@@ -623,7 +634,7 @@ class ChainClient:
 
     async def _gas_price(self) -> int:
         if self._epoch is None:
-            self._epoch = await self.endpoints.ask(NodeRpc.epoch)
+            self._epoch = await self.endpoints.ask(lambda wire: wire.epoch())
         return self._epoch.gas_price
 
     async def _agreed_price(self) -> int:
@@ -647,11 +658,6 @@ class ChainClient:
     def _exclusive_ids(self, ids: Iterable[str]) -> list[str]:
         known = {each: self._cache.get(each) for each in ids}
         return [each for each, found in known.items() if found is None or found.owner.exclusive]
-
-    def _forget_objects(self, program: Program) -> None:
-        self._cache.remove_known(each.id for each in program.objects)
-        self._gas.forget_coins()
-        self._epoch = None
 
 
 def _values(outcome: ExecutionOutcome) -> tuple[CommandValues, ...]:

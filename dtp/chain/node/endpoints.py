@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from dtp.chain.errors import NodeUnavailable, WrongNetwork
 from dtp.chain.model import ServiceInfo
@@ -19,6 +19,9 @@ from dtp.chain.node.networks import NETWORKS, Network
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
+
+#: What speaks with the node at a URL, each call for so many seconds (`timeout`): `NodeRpc`, or a test's.
+MakeRpc: TypeAlias = Callable[..., NodeRpc]
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,18 @@ class Endpoints:
     """The nodes of a network. `timeout` is in seconds, for each single call."""
 
     def __init__(
-        self, network: Network, *, timeout: float, retry: Retry, sleep: Sleep = asyncio.sleep
+        self,
+        network: Network,
+        *,
+        timeout: float,
+        retry: Retry,
+        sleep: Sleep = asyncio.sleep,
+        rpc: MakeRpc = NodeRpc,
     ) -> None:
         self.network = network
         self.retry = retry
         self.sleep = sleep
-        self._wires = [NodeRpc(url, timeout=timeout) for url in network.endpoints]
+        self._wires = [rpc(url, timeout=timeout) for url in network.endpoints]
         self._checked: set[str] = set()
         self._turn = 0
         #: The chain that is talked to; empty before the first answer.
