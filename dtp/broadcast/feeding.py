@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -91,15 +91,17 @@ class Feeder:
         fan_out: int = FAN_OUT,
         ask_keys: AskKeys | None = None,
         measure: Measure = _believe,
+        relays: Collection[PeerId] = (),
     ) -> None:
         """`ask_keys` is the producer's: others have no keys to give. `measure` says who serves others, where there
-        are more listeners than places; without it they are believed."""
+        are more listeners than places; without it they are believed. `relays` always have a place: see
+        `check_relays`."""
         self.held = held
         self._ask_keys = ask_keys
         #: Where keys are sold to those who get none otherwise; "" where they aren't.
         self.keys_sold_at = ""
         self._open: Counter[Connection] = Counter()
-        self._ranking = Ranking[Stream](fan_out)
+        self._ranking = Ranking[Stream](fan_out, relays)
         self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
         self._asks = asyncio.Semaphore(_ASKS)
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

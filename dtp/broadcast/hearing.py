@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
+from dtp.broadcast.ranking import check_relays
 from dtp.broadcast.receiving import Dial, Patience, Receiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
@@ -81,15 +82,17 @@ class ShowStream:
         key_lasts: float = ROTATE,
         over: Engine | None = None,
         node_identity: Identity | None = None,
+        relays: Collection[PeerId] = (),
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [_with_service(Address.parse(each)) for each in addresses]
         if not given:
             raise LocalError("a show is listened to at one address at least")
+        check_relays(relays, fan_out)
         self._service = given[0].service
         me = identity or Identity.generate()
         self._node_identity = node_identity or me
-        self._fan_out = fan_out
+        self._fan_out, self._relays = fan_out, relays
         self._feeder: Feeder | None = None
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
@@ -194,10 +197,12 @@ class ShowStream:
         if self._feeder is None:
             held = await self.receiver.wait_opened()
             measure = measure_from(self._place, held.announcement)
-            feeder = Feeder(held, self._node_identity.id, fan_out=self._fan_out, measure=measure)
+            feeder = Feeder(
+                held, self._node_identity.id, fan_out=self._fan_out, measure=measure, relays=self._relays
+            )
             if self._feeder is None:
                 self._feeder = feeder
-                feeder.know_others(lambda: self.receiver.parents.addresses)
+                feeder.know_others(lambda: self.receiver.parents.useful)
                 self.receiver.on_path = feeder.come_through
                 feeder.come_through(self.receiver.path)
         return self._feeder
@@ -367,13 +372,15 @@ def listen_to(
     key_lasts: float = ROTATE,
     over: Engine | None = None,
     node_identity: Identity | None = None,
+    relays: Collection[PeerId] = (),
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
     - `addresses` are who has the show; more are learned from them.
     - `producer` is who must have signed it; by default the peer of the first address. `show` is its id, 32
       bytes; by default whichever is there.
-    - `place` with `listen` URLs passes the show on, to `fan_out` listeners at most.
+    - `place` with `listen` URLs passes the show on, to `fan_out` listeners at most; `relays` are those of them that
+      always have a place.
     - `start` is the number of the first segment; without it, what is live, or `back_ms` before.
     - `patience` is how long it waits: `Patience(lost=60)` raises `ShowLost` when for 60 s no new segment came and no
       neighbour said that it hears the producer. A producer that pauses is heard, and the show isn't lost.
@@ -410,4 +417,5 @@ def listen_to(
         key_lasts=key_lasts,
         over=over,
         node_identity=node_identity,
+        relays=relays,
     )

@@ -50,6 +50,11 @@ class Parents:
         return [each.address for each in self._rank_known()]
 
     @property
+    def useful(self) -> list[str]:
+        """Those that have sent something, and those that were given, the best first: what others are told."""
+        return [each.address for each in self._rank_known() if each.given or each.rate]
+
+    @property
     def all_lied(self) -> bool:
         """True when nobody is left who hasn't sent what the producer didn't sign, or another show."""
         return all(each.lied for each in self._known.values())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,7 @@ from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_
 from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
-from dtp.identity import Identity
+from dtp.identity import Identity, PeerId
 from dtp.node.node import Node
 from dtp.tasks import SupervisedTask
 
@@ -53,6 +53,7 @@ class Broadcast:
         media: str = "",
         title: str = "",
         fan_out: int = FAN_OUT,
+        relays: Collection[PeerId] = (),
         store: str | os.PathLike[str] | None = None,
         limit: int = HELD,
         wallet: ChainClient | None = None,
@@ -68,7 +69,8 @@ class Broadcast:
 
         `identity` signs the segments. `store` is a folder, made where it isn't there, for how far the show is: one
         that goes on after a restart needs it, or there would be two chains. `fan_out` is how many listen here
-        directly: others are sent on to those. `limit` is how much is held for who comes late, bytes.
+        directly: others are sent on to those; `relays` are those of them that always have a place. `limit` is how
+        much is held for who comes late, bytes.
         `wallet` is a client of the chain with the producer's account: money drives the air then, by `states`, and
         slots are posted; `hysteresis` keeps it from flapping.
         With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
@@ -76,8 +78,8 @@ class Broadcast:
         With a `topic` each segment is a message of that topic, too: for small feeds without init data. It is carried
         `over` a broker as well, such as `NatsEngine("nats://127.0.0.1:4222", last=3600)`.
         `links` is the node whose topic that is, by default the show's own; it has to be of the same identity.
-        Raise `BroadcastError`, `ShowBusy` where another process has the show in that store, and `ConfigError` for one
-        that can't be made or read.
+        Raise `LocalError` for more relays than `fan_out`, `BroadcastError`, `ShowBusy` where another process has the
+        show in that store, and `ConfigError` for one that can't be made or read.
         """
         self.identity = identity or Identity.generate()
         self._clock_ms = clock_ms
@@ -101,7 +103,9 @@ class Broadcast:
             self.issuer = KeyIssuer(announcement.stream, admission, epoch=position.epoch)
         ask_keys = None if self.issuer is None else self.issuer.issue_keys
         measure = measure_from(place, announcement)
-        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys, measure=measure)
+        self.feeder = Feeder(
+            self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys, measure=measure, relays=relays
+        )
         self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve_connection})
         self._topic, self._over = topic, over
         if over is not None and topic is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
+from dtp.errors import LocalError
 from dtp.identity import PeerId
+from dtp.plurals import count_of
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -32,6 +34,8 @@ class Standing(IntEnum):
     SAYS = 2
     #: A stranger was let in by it, or below it, and sent the show.
     SERVES = 3
+    #: The producer has named it as a relay.
+    NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,26 @@ class Listener:
     addresses: tuple[str, ...]
 
 
+def check_relays(relays: Collection[PeerId], places: int) -> None:
+    """Raise `LocalError` where so many have no room."""
+    if (count := len(set(relays))) > places:
+        raise LocalError(f"a fan-out of {places} has no room for {count_of(count, 'relay')}: raise it")
+
+
 class Ranking(Generic[K]):
     """Gives the places of one who serves a show.
 
     While there is room everybody is let in. Then it is who does more for others than one who is here, and there is
     one too many for a moment. Who only says that it does is on trial until it was measured, one at a time: so nobody
-    loses a place to mere words.
+    loses a place to mere words. Of those who do as much, the second one from the same source goes before all that are
+    alone: who serves nobody but the one who measures has a place for each of its IP addresses, not for each port.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, relays: Collection[PeerId] = ()) -> None:
+        """`relays` always have a place. Raise as `check_relays` does."""
+        check_relays(relays, places)
         self.places = places
+        self._relays = frozenset(relays)
         self._here: dict[K, Listener] = {}
         self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -70,6 +84,8 @@ class Ranking(Generic[K]):
 
     def judge(self, listener: Listener, now: float) -> Standing:
         """Return what a listener does for others, were this its only place."""
+        if listener.peer in self._relays:
+            return Standing.NAMED
         if not listener.addresses:
             return Standing.TAKES
         serves, until = self._measured.get(listener.addresses[0], (False, now))
@@ -85,24 +101,44 @@ class Ranking(Generic[K]):
             seen.add(each.peer)
         return found
 
+    def _list_ranks(self, now: float) -> list[tuple[tuple[Standing, bool], K]]:
+        """Return the standing of each who is here, and whether nobody else from its source came with that before."""
+        seen, found = set[tuple[Standing, str]](), list[tuple[tuple[Standing, bool], K]]()
+        for standing, key in self.list_standings(now):
+            mine = standing, self._here[key].source
+            found.append(((standing, mine not in seen), key))
+            seen.add(mine)
+        return found
+
+    def _is_alone(self, listener: Listener, standing: Standing, now: float) -> bool:
+        """Return whether nobody here has this standing, and the listener's source."""
+        return all(
+            self._here[key].source != listener.source
+            for each, key in self.list_standings(now)
+            if each is standing
+        )
+
     def may_enter(self, listener: Listener, now: float) -> bool:
         """Return True if a listener that comes is let in now."""
         if len(self) != self.places or not self.places:
             return len(self) < self.places
         if any(each.peer == listener.peer for each in self._here.values()):
             return False
-        mine, lowest = self.judge(listener, now), min(each for each, _ in self.list_standings(now))
-        if mine is Standing.SAYS:
-            return lowest < mine and self._failed.get(listener.source, (0, now))[1] <= now
-        return lowest < mine
+        mine, lowest = self.judge(listener, now), min(each for each, _ in self._list_ranks(now))
+        if mine is not Standing.SAYS:
+            return lowest < (mine, self._is_alone(listener, mine, now))
+        if self._failed.get(listener.source, (0, now))[1] > now:
+            return False
+        crowded = lowest == (Standing.SERVES, False)
+        return lowest[0] < mine or (crowded and self._is_alone(listener, Standing.SERVES, now))
 
     def find_surplus(self, now: float) -> K | None:
         """Return who has to go, of equals the one that came last; None while there is room, and while the one too
         many is on trial."""
-        standings = self.list_standings(now)
-        if len(self) <= self.places or standings[-1][0] is Standing.SAYS:
+        ranks = self._list_ranks(now)
+        if len(self) <= self.places or ranks[-1][0][0] is Standing.SAYS:
             return None
-        return min(reversed(standings), key=lambda each: each[0])[1]
+        return min(reversed(ranks), key=lambda each: each[0])[1]
 
     def note_measured(self, listener: Listener, serves: bool, now: float) -> None:
         """A stranger was sent the show by a listener, or below it; or it wasn't."""

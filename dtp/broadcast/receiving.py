@@ -274,7 +274,8 @@ class Receiver:
     async def _measure_all(
         self, addresses: list[str], measured: dict[str, Connection], stack: AsyncExitStack
     ) -> None:
-        """Measure all of these; who answers much later than the first one isn't waited for.
+        """Measure all of these; who answers much later than the first one that has room isn't waited for. Where none
+        has, all are: who says nothing would be the next one to be heard else.
 
         The connections of those that can be heard are in `measured`, until `stack` ends.
         """
@@ -290,15 +291,17 @@ class Receiver:
                 )
                 if not done:
                     return
-                if any(each.result() >= 0 for each in done):
+                if any(each.result() for each in done):
                     timeout = _SLOWER
         finally:
             for each in pending:
                 each.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _measure_one(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
-        """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
+    async def _measure_one(
+        self, address: str, measured: dict[str, Connection], stack: AsyncExitStack
+    ) -> bool:
+        """Have `address` send its newest segment, and note how fast it came; return whether it can be heard now.
 
         Its connection goes to `measured`. Nothing of it is believed: a neighbour that lies here is found out as soon
         as it is heard.
@@ -319,15 +322,16 @@ class Receiver:
         except (DtpError, OSError) as fault:
             log.info("%s can't be measured: %s", address, fault)
             self._note_failure(address)
-            return -1
+            return False
         self.parents.learn_addresses(probe.others)
-        if not probe.room or self._me in probe.path:
+        fits = probe.room and self._me not in probe.path
+        if not fits:
             self.parents.note_full(address, loop.time())
         elif probe.answered:
             self.parents.has_room(address)
         if probe.done:
             self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
-        return probe.number
+        return fits and probe.done
 
     async def _ask_for(self, address: str, number: int) -> tuple[bool, bool]:
         """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the

@@ -18,7 +18,8 @@ class Rooms:
     """The free places that those below have told of.
 
     Many may come before those below tell anew, so it is counted how many were sent where: nobody is sent to a place
-    that those before have filled, while there are others.
+    that those before have filled, while there are others. All who have told have their turns: who names places that
+    aren't there hides nobody else's.
     """
 
     def __init__(self) -> None:
@@ -42,16 +43,24 @@ class Rooms:
             self._ranked = None
 
     def list_nearest(self, without: Hashable = None) -> list[FreePlace]:
-        """Return the nearest places of all but one, those first that have room for more than were sent there."""
+        """Return the nearest places of all but one, of each in turn, those first that have room for more than were
+        sent there."""
         if self._ranked is None:
-            told = ((who, each) for who, places in self._told.items() for each in places)
-            self._ranked = sorted(told, key=lambda each: self._sort_key(each[1]))
+            by_turns = [
+                (turn, who, each)
+                for who, places in self._told.items()
+                for turn, each in enumerate(sorted(places, key=self._sort_key))
+            ]
+            by_turns.sort(key=lambda each: (self._is_filled(each[2]), each[0], self._sort_key(each[2])))
+            self._ranked = [(who, each) for _, who, each in by_turns]
         others = (each for who, each in self._ranked if who != without)
         return list(islice(others, MAX_ADDRESSES))
 
+    def _is_filled(self, place: FreePlace) -> bool:
+        return self._sent[place.address] >= COMPARED * place.free
+
     def _sort_key(self, place: FreePlace) -> tuple[bool, int, int]:
-        sent = self._sent[place.address]
-        return sent >= COMPARED * place.free, place.depth, sent
+        return self._is_filled(place), place.depth, self._sent[place.address]
 
     def choose_places(self) -> list[str]:
         """Return where somebody is sent who comes now."""

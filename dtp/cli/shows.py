@@ -52,6 +52,7 @@ from dtp.cli.shows_sealing import (
     buying_options,
     claims_of,
     parse_peer,
+    parse_peers,
     sealing_options,
 )
 from dtp.errors import DtpError
@@ -103,6 +104,16 @@ _topic_option = click.option(
     "--topic",
     metavar="NAME",
     help="A feed of small segments, such as lines: by this topic, from node to node.",
+)
+
+
+_relay_option = click.option(
+    "--relay",
+    "relays",
+    multiple=True,
+    callback=parse_peers,
+    metavar="dtp1...",
+    help="Who always has a place here, such as a server of yours that passes the show on; may be repeated.",
 )
 
 
@@ -158,6 +169,7 @@ for _command in COMMANDS:
 @_topic_option
 @_over_option
 @sealing_options
+@_relay_option
 @_place_options
 @identity_options("--identity", "-i")
 @chain_options
@@ -176,6 +188,7 @@ def broadcast(
     topic: str | None,
     over: Engine | None,
     sealing: SealingOptions,
+    relays: tuple[PeerId, ...],
     fan_out: int,
     identity: IdentitySource,
     account: WalletOptions,
@@ -195,7 +208,7 @@ def broadcast(
     """
     source = source_of(cutter_of(cut, every), program)
     options: dict[str, Any] = {"title": title, "media": media, "service": service, "fan_out": fan_out}
-    options |= {"topic": topic, "over": over}
+    options |= {"topic": topic, "over": over, "relays": relays}
     options |= {"identity": identity.load_or_make(), "place": _place(**place), "rotate": sealing.rotate}
     if show_id is None:
         sealing.check_free()
@@ -313,6 +326,7 @@ def _tell_recording_fault(fault: RecordingError) -> None:
 @_topic_option
 @_over_option
 @click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
+@_relay_option
 @_place_options
 @identity_options("--identity", "-i")
 @chain_options
@@ -331,6 +345,7 @@ def listen(
     topic: str | None,
     over: Engine | None,
     no_share: bool,
+    relays: tuple[PeerId, ...],
     fan_out: int,
     identity: IdentitySource,
     account: WalletOptions,
@@ -376,6 +391,7 @@ def listen(
         start=start,
         back_ms=round(back * 1000),
         fan_out=fan_out,
+        relays=relays,
         patience=Patience(anybody=give_up, lost=give_up),
         topic=topic,
         over=over,

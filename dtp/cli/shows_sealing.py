@@ -32,8 +32,13 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 def parse_peer(ctx: click.Context, param: click.Parameter, text: str | None) -> PeerId | None:
     """Return whom an option names, None where it isn't given."""
+    return None if text is None else parse_peers(ctx, param, (text,))[0]
+
+
+def parse_peers(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> tuple[PeerId, ...]:
+    """Return all whom an option names that may be repeated."""
     try:
-        return None if text is None else PeerId.parse(text)
+        return tuple(map(PeerId.parse, texts))
     except PeerIdError as fault:
         raise click.BadParameter(str(fault)) from None
 
@@ -148,7 +153,7 @@ def sealing_options(command: _Function) -> _Function:
     @functools.wraps(command)
     def with_sealing(
         *args: Any,
-        invited: tuple[str, ...],
+        invited: tuple[PeerId, ...],
         sealed: bool | None,
         plan: str | None,
         rotate: float,
@@ -159,11 +164,7 @@ def sealing_options(command: _Function) -> _Function:
             raise click.UsageError("--open is for everybody: leave out --for, --pass and --key-price")
         if invited and plan is not None:
             raise click.UsageError("give --for or --pass")
-        try:
-            peers = tuple(map(PeerId.parse, invited))
-        except PeerIdError as fault:
-            raise click.BadParameter(str(fault), param_hint="--for") from None
-        return command(*args, sealing=SealingOptions(peers, sealed, plan, rotate, key_price), **options)
+        return command(*args, sealing=SealingOptions(invited, sealed, plan, rotate, key_price), **options)
 
     decorated: Any = with_sealing
     for option in (
@@ -177,7 +178,7 @@ def sealing_options(command: _Function) -> _Function:
         click.option("--sealed/--open", default=None,
                      help="Only who holds a share or a ticket of SHOW hears it; or everybody does. "
                      "[default: sealed for shows with tickets]"),
-        click.option("--for", "invited", multiple=True, metavar="dtp1...",
+        click.option("--for", "invited", multiple=True, callback=parse_peers, metavar="dtp1...",
                      help="Seal it: only these identities hear it; may be repeated."),
     ):  # fmt: skip
         decorated = option(decorated)

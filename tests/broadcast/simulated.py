@@ -51,12 +51,12 @@ class Network:
             if where == address:
                 connection.cut()
 
-    async def relay(self, address, *given, patience=None):
+    async def relay(self, address, *given, patience=None, identity=None):
         """One who hears the show at `given`, and serves it at `address`; gives its receiver and its task.
 
         `address` has `{}` for its identity, where others are to be sent there.
         """
-        peer = Identity.generate().id
+        peer = identity or Identity.generate().id
         address = address.format(peer)
         parents = Parents(given)
         parents.avoid_addresses([address])
@@ -66,7 +66,7 @@ class Network:
         self.serving[address] = soon = Soon()
         held = await receiver.wait_opened()
         feeder = Feeder(held, peer, measure=self.measure_from(address, held.announcement))
-        feeder.know_others(lambda: parents.addresses)
+        feeder.know_others(lambda: parents.useful)
         receiver.room = lambda: feeder.list_places((address,))
         receiver.on_path = feeder.come_through
         feeder.come_through(receiver.path)

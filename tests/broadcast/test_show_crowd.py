@@ -40,10 +40,10 @@ class Crowd:
             self.held.add_own(segment, bytes(200))
             await asyncio.sleep(EVERY)
 
-    async def listen(self, name):
+    async def listen(self, name, identity=None):
         loop = asyncio.get_running_loop()
         began = loop.time()
-        receiver, _ = await self.network.relay(f"dtp+tcp://{{}}@{name}:1/show", PRODUCER)
+        receiver, _ = await self.network.relay(f"dtp+tcp://{{}}@{name}:1/show", PRODUCER, identity=identity)
         self.listening.append(receiver)
         while not receiver.completed:
             await receiver.held.wait_change()

@@ -106,6 +106,22 @@ def test_a_killed_relay_leaves_no_gap(dtp):
     producer.wait()
 
 
+def test_a_relay_that_the_producer_names_has_the_place_of_another_listener(dtp):
+    dtp("keygen", "--identity", "relay.pem").wait()
+    name = json.loads(dtp("id", "--identity", "relay.pem", "--json").wait())["id"]
+    producer, address = begin(dtp, "--fan-out", "1", "--relay", name)
+    first = dtp("show", "listen", address, *HERE, "--json")
+    first.event("segment", number=0)
+    relay = dtp("show", "listen", address, *HERE, "--json", "--identity", "relay.pem")
+    relay.event("segment", number=0)
+    say(producer, b"second\n")
+    for each in (relay, first):
+        each.event("segment", number=1)
+    mistaken = dtp("show", "broadcast", "--fan-out", "0", "--relay", name)
+    mistaken.wait(3)
+    assert b"a fan-out of 0 has no room for 1 relay" in mistaken.errors
+
+
 @pytest.mark.slow
 def test_one_person_listens_with_two_devices(dtp):
     """Each passes the show on under an identity of its own, and both open what is sealed to the person."""

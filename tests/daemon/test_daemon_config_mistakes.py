@@ -294,6 +294,7 @@ for = "{ME}"
 sealed = true
 rotate = "5m"
 fan-out = 100
+relays = "{ME}"
 hold = "32MiB"
 record = "shows"
 endpoint = "tcp://203.0.113.7:9000"

@@ -208,6 +208,22 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
     run_scenario(scenario)
 
 
+def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_path):
+    async def scenario():
+        made = origin(STAYS.format(9), f'fan-out = 1\nrelays = "{NEAR.id}"')
+        async with serving(exposing(tmp_path, made)) as producer:
+            address = str(producer.listener.address("show"))
+            shared = Place(listen=("tcp://127.0.0.1:0",))
+            async with listen_to(address, place=shared, patience=HASTY) as stream:
+                await stream.announcement()
+                await until(lambda: stream.receiver.path == (FAR.id,))
+                async with serving(exposing(tmp_path, edge(address)), NEAR) as between:
+                    await until(lambda: told(between).get("path") == [str(FAR.id), str(NEAR.id)])
+                    await until(lambda: stream.receiver.path == (FAR.id, NEAR.id))
+
+    run_scenario(scenario)
+
+
 @pytest.mark.parametrize(
     ("show", "rules", "why"),
     [
@@ -222,6 +238,7 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
             "title: is of shows that begin here",
         ),
         (origin(ENDS, "back = 3"), "", "back: "),
+        (origin(ENDS, f'fan-out = 1\nrelays = ["{NEAR.id}", "{OTHER.id}"]'), "", "has no room for 2 relays"),
         (origin(ENDS, 'topic = "prices"'), "", r"topic: takes \[node\]"),
         (origin(ENDS, 'over = "nats://127.0.0.1:4222"'), "", "over: carries a topic"),
         (

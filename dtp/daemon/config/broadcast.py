@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from dtp.broadcast.ranking import check_relays
 from dtp.daemon.config import model, values
 from dtp.daemon.config.mailbox import BACKENDS
 from dtp.daemon.config.reading import Section, Wrong
+from dtp.errors import LocalError
 from dtp.identity import PeerId, PeerIdError
 
 #: Settings that only an origin has, and only an edge.
@@ -44,6 +46,7 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
         origin=None if "from" in section else origin,
         edge=edge if "from" in section else None,
         fan_out=section.read_setting("fan-out", values.number(1, 10_000), 50),
+        relays=section.take_all("relays", _peer),
         hold=section.read_setting("hold", values.size, 64 * 1024 * 1024),
         record=section.read_setting("record", file, None),
         endpoint=section.read_setting("endpoint", values.endpoint, None),
@@ -52,6 +55,10 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
         section.note_mistake(
             "broadcast: needs command, which writes what is sent, or from, the addresses that have the show"
         )
+    try:
+        check_relays(made.relays, made.fan_out)
+    except LocalError as fault:
+        section.note_mistake(f"relays: {fault}", "relays")
     for key in _ORIGIN if made.edge is not None else _EDGE:
         if key in section:
             other = (

@@ -301,6 +301,8 @@ class BroadcastSettings:
     origin: OriginSettings | None
     edge: EdgeSettings | None
     fan_out: int = 50
+    #: Who always has one of these places.
+    relays: tuple[PeerId, ...] = ()
     hold: int = 64 * 1024 * 1024
     #: The folder in which it is kept; None: nowhere.
     record: Path | None = None
