@@ -24,6 +24,7 @@ from dtp.daemon.policies import Caller, Denial, Policies, PolicyChain
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.words import words
 from dtp.daemon.process import memory
+from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
@@ -114,6 +115,9 @@ class Daemon:
         self.on_fenced: Callable[[], object] | None = None
         self._fenced: asyncio.Task[bool] | None = None
         self._team = team
+        #: Those before this one that still have connections, and how carriers find them, and other workers.
+        self.replaced = ReplacedProcesses()
+        self._handover = Handover(self.replaced) if team is None else team.handover
         self._sharing: Sharing | None = None
         #: What those who share the state are to be told yet.
         self._inherited = Inherited({}, {})
@@ -136,7 +140,7 @@ class Daemon:
         self._old: list[Exposed | Forwarded] = []
         self.callers = Callers()
         self._absent = Absent(lambda: (part.ledger for part in self._list_parts()))
-        #: Whether another process has the place of this one, so that no peer that was let in can come back.
+        #: Whether another process has the place of this one, which sends peers that come back on to it.
         self._gave_way = False
         self._bans = Bans()
         self._door = Door(
@@ -284,10 +288,9 @@ class Daemon:
                 admit=self._door.admit_request,
                 on_failed=self._door.note_failed,
                 make=self.side.makes,
-                neighbours=None if self._team is None else self._team.handover,
+                neighbours=self._handover,
             )
-            if self._team is not None:
-                self._team.handover.listener = self.listener
+            self._handover.listener = self.listener
         for url in config.listen:
             if url in self._bound:
                 continue
@@ -548,9 +551,8 @@ class Daemon:
         )
         for part in self._list_parts():
             part.ledger.finish_sessions(Ending(min(LAST_REQUEST, grace / 2)))
-        # What forwards have left may still come back from where it went to, when this process only gave way.
-        peers = (lambda: ()) if self._gave_way else (lambda: self._pools.connections)
-        waiting_for_nobody = start_task(self._absent.end_absent(peers), name="dtpd-absent")
+        if not self._gave_way:  # else nobody waits for the end, and who is away can still come back
+            self._absent.start_ending(lambda: self._pools.connections)
         try:
             async with asyncio.timeout(grace):
                 for part in self._list_parts():
@@ -559,7 +561,7 @@ class Daemon:
         except TimeoutError:
             return False
         finally:
-            waiting_for_nobody.cancel()
+            self._absent.stop_ending()
         return True
 
     @property
@@ -570,6 +572,14 @@ class Daemon:
             url = next(url for url, bound in self._bound.items() if one.urls[0] in bound)
             found[url] = [*found.get(url, ()), *one.sockets]
         return found
+
+    async def has_connection(self, connection_id: bytes) -> bool:
+        """Return whether a connection that came from a peer is here, open or waiting to be resumed."""
+        return self.listener is not None and self.listener.has_connection(connection_id)
+
+    def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        """Take a carrier that came to the process after this one, for a connection that is here."""
+        self._handover.take_carrier(fields, descriptors)
 
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""

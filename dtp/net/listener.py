@@ -150,6 +150,10 @@ class Listener:
         """The connections that are open or wait to be resumed."""
         return list(self._connections.values())
 
+    def has_connection(self, connection_id: bytes) -> bool:
+        """Return whether one of this id is open or waits to be resumed."""
+        return connection_id in self._connections
+
     async def accept(self) -> Connection:
         """Return the next connection (without `services`). `LocalError` once the listener is closed."""
         while not self._accepted:
@@ -219,7 +223,7 @@ class Listener:
         self._take_established(driver, established)
 
     def _is_for_another(self, driver: LinkDriver, established: Established) -> bool:
-        here = established.payload.resume in self._connections
+        here = self.has_connection(established.payload.resume)
         return self._neighbours is not None and not here and self._neighbours.takes_over(driver, established)
 
     def give_back(self, driver: LinkDriver, established: Established) -> None:

@@ -7,8 +7,9 @@ Source: docs/wire.md, sections "Hello" and "Handshake". On a carrier that keeps 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from dtp.errors import LocalError
 from dtp.identity import Identity, PeerId
@@ -68,6 +69,34 @@ class Established:
     payload: Payload
     binding: bytes
     version: int
+
+    def to_message(self) -> dict[str, object]:
+        """Return it as numbers and bytes, for another process of this program, of whichever version."""
+        return {
+            "split": asdict(self.split),
+            "pattern": int(self.pattern),
+            "suite": int(self.suite),
+            "payload": build_payload(self.payload),
+            "binding": self.binding,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Established:
+        """Return what `to_message` was of. Raises `HandshakeError` where another version says it otherwise."""
+        try:
+            payload = parse_payload(message["payload"], DEFAULT)
+            return cls(
+                split=Split(**message["split"]),
+                pattern=HandshakePattern(message["pattern"]),
+                suite=Suite(message["suite"]),
+                peer=payload.peer,
+                payload=payload,
+                binding=message["binding"],
+                version=message["version"],
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise HandshakeError(f"a handshake of another version of this program: {error}") from None
 
 
 class _Handshake:

@@ -163,6 +163,21 @@ def test_a_drain_does_not_wait_for_who_is_gone(tmp_path, monkeypatch):
     run(tmp_path, lambda backend: exposing(backend, ""), scenario)
 
 
+def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path, monkeypatch):
+    """Nobody waits for its end, and who comes back is sent on to it by the process that has its place."""
+    monkeypatch.setattr("dtp.daemon.relays.absent.PATIENCE", 0.1)
+
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            await without_carriers(daemon)
+            await daemon.hand_over()
+            assert not await daemon.drain(1.5)
+            assert daemon.open_streams == 1
+
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+
+
 def test_a_drain_waits_for_who_is_there(tmp_path):
     async def scenario(daemon):
         async with dtp.connect(daemon.listener.address("api"), identity=NEAR) as connection:

@@ -22,6 +22,7 @@ from dtp.daemon.process import program as process
 from dtp.daemon.process import systemd
 from dtp.daemon.process.adopted import by_setting
 from dtp.daemon.process.control import Control, NotRunning, ask, path_of
+from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.process.successor import Launcher, UpgradeFailed
 from dtp.daemon.state.counted import Counted
 from dtp.errors import ConfigError
@@ -43,6 +44,7 @@ class Served:
     def __init__(self, config):
         self.config = config
         self.asked, self.sockets = [], {}
+        self.replaced = ReplacedProcesses()
         self.may_reload = asyncio.Event()
         self.may_reload.set()
         self.drained, self.may_close = asyncio.Event(), asyncio.Event()
@@ -64,6 +66,12 @@ class Served:
 
     async def hand_over(self):
         self.asked.append("hand over")
+
+    async def has_connection(self, connection_id):
+        return False
+
+    def take_carrier(self, fields, descriptors):
+        self.asked.append("take carrier")
 
     async def drain(self, grace):
         self.asked.append("drain")
@@ -88,8 +96,8 @@ class Launch(Launcher):
         super().__init__(command, patience)
         self.started = []
 
-    def start(self, socks, counted, told):
-        successor, ready = super().start(socks, counted, told)
+    def start(self, *given):
+        successor, ready = super().start(*given)
         self.started.append(successor)
         return successor, ready
 
@@ -355,6 +363,17 @@ def answer(said):
     return [sys.executable, "-c", f"{SUCCESSOR}os.write(tell, {said})"]
 
 
+def test_who_is_banned_is_banned_in_the_processes_before_as_well(serve):
+    """Streams that an upgrade left there went on, for a month."""
+
+    async def scenario(served, daemon):
+        daemon.replaced.ban = AsyncMock()
+        await command(served, "ban", caller=str(NEAR.id), seconds=None)
+        daemon.replaced.ban.assert_awaited_once_with(str(NEAR.id), FOR_EVER)
+
+    serve(scenario)
+
+
 @pytest.mark.parametrize("second", ["upgrade", "reload"])
 def test_what_comes_after_an_upgrade_is_refused(serve, second):
     """Else two processes would serve in the place of one, each with half of those who come."""
@@ -449,8 +468,8 @@ def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, caplog):
             self.ready.close()
 
     class Watching(Launch):
-        def start(self, socks, counted, told):
-            successor, ready = super().start(socks, counted, told)
+        def start(self, *given):
+            successor, ready = super().start(*given)
             return successor, Watched(successor, ready)
 
     async def scenario(served, daemon):
@@ -545,7 +564,7 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     assert systemd.watchdog_interval() == 1.5
     script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
-    successor, ready = Launcher([sys.executable, "-c", script]).start({}, Counted(), {})
+    successor, ready = Launcher([sys.executable, "-c", script]).start({}, Counted(), {}, [])
     with ready:
         assert ready.read() == b"1.5"
     successor.wait()
@@ -633,10 +652,10 @@ def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, sta
     running = []
 
     class Banning(Launch):
-        def start(self, socks, counted, rest):
+        def start(self, socks, counted, *rest):
             told.append(counted)
             told.append(asyncio.ensure_future(command(running[0], "ban", caller="0x" + "1" * 64)))
-            return super().start(socks, counted, rest)
+            return super().start(socks, counted, *rest)
 
     async def scenario(served, daemon):
         running.append(served)

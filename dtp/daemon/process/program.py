@@ -32,6 +32,7 @@ from dtp.daemon.process.predecessors import (
     Predecessors,
     inherited_ends,
 )
+from dtp.daemon.process.replaced import ReplacedProcesses, Successors, inherited_sockets
 from dtp.daemon.process.successor import ENDED, GONE, Launcher, UpgradeFailed, end_process
 from dtp.daemon.server import Daemon
 from dtp.daemon.state.counted import NOTHING, Counted, inherited
@@ -82,6 +83,7 @@ class Serving(Protocol):
     reloads: int
     draining: bool
     on_fenced: Callable[[], object] | None
+    replaced: ReplacedProcesses
 
     @property
     def sockets(self) -> Mapping[str, Sequence[socket.socket]]:
@@ -99,6 +101,8 @@ class Serving(Protocol):
     async def reload(self, config: Config) -> None: ...
     async def drain(self, grace: float) -> bool: ...
     async def hand_over(self) -> None: ...
+    async def has_connection(self, connection_id: bytes) -> bool: ...
+    def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None: ...
     async def close(self) -> None: ...
     async def refresh_status(self, *, callers: bool = True) -> None: ...
     async def ban(self, caller: str, until: float) -> None: ...
@@ -142,6 +146,7 @@ class Process:
         #: Processes whose place was taken, and what tells the next one what is open here.
         self._before = Predecessors()
         self._farewell: Farewell | None = None
+        self._successors = Successors(daemon)
         #: Seconds that what is open may take at the end, where a command says another time than the file.
         self._grace: float | None = None
         #: One reload or upgrade at a time.
@@ -178,6 +183,7 @@ class Process:
         figures = None
         try:
             counted = inherited() if systemd.replaces() else self._kept.read_bans()
+            self.daemon.replaced.reach(inherited_sockets())
             await self.daemon.start(adopted, counted)
             if self.web is not None:
                 await self.web.start(adopted.get(page_setting(self.daemon.config), ()))
@@ -225,6 +231,8 @@ class Process:
             if self.web is not None:
                 await self.web.close()
             await self.control.close()
+            self.daemon.replaced.close()
+            self._successors.close()
         finally:
             if self._dog is not None:
                 self._dog.cancel()
@@ -304,6 +312,7 @@ class Process:
         otherwise = account if account != caller and known.get(account, 0.0) > now else None
         try:
             await self.daemon.ban(caller, until)
+            await self.daemon.replaced.ban(caller, until)
         finally:  # where others can't be told, it holds here all the same
             async with self._upgrading:
                 if self._successor is not None:  # which may keep bans elsewhere
@@ -361,9 +370,12 @@ class Process:
         mine, theirs = socket.socketpair()
         self._before.pause_reading()
         try:
-            with theirs:
+            with theirs, contextlib.ExitStack() as given:
                 told = self._before.ends | {theirs.fileno(): os.getpid()}
-                successor, ready = self._launcher.start(socks, self.daemon.export_counts(), told)
+                reached = [given.enter_context(each) for each in self._introduce_successor()]
+                counts = self.daemon.export_counts()
+                numbers = [each.fileno() for each in reached]
+                successor, ready = self._launcher.start(socks, counts, told, numbers)
         except UpgradeFailed:
             self._before.go_on()
             mine.close()
@@ -386,6 +398,12 @@ class Process:
             log.error("not upgraded: %s", why, extra={"fields": {"event": "not-upgraded", "why": why}})
             raise UpgradeFailed(why)
         return successor
+
+    def _introduce_successor(self) -> list[socket.socket]:
+        """Return what it reaches this process by, and those before: peers that come back to them come to it."""
+        mine, theirs = socket.socketpair()
+        self._successors.meet(mine)
+        return [theirs, *self.daemon.replaced.introduce()]
 
     async def _wait_serving(self, ready: BinaryIO) -> str:
         """Return "" if the new process says that it serves, in time, and before this one was told to end; else what

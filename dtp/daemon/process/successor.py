@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from dtp.daemon.process import systemd
 from dtp.daemon.process.predecessors import BEFORE, ends_text
+from dtp.daemon.process.replaced import REPLACED
 from dtp.daemon.state.counted import COUNTED, Counted, file_of
 from dtp.errors import LocalError
 
@@ -38,10 +39,15 @@ class Launcher:
         self.patience = patience
 
     def start(
-        self, socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: Mapping[int, int]
+        self,
+        socks: Mapping[str, Sequence[socket.socket]],
+        counted: Counted,
+        told: Mapping[int, int],
+        reached: Sequence[int],
     ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-        """Return this program, started anew with copies of `socks` and of the descriptors in `told`, over which it
-        hears what is open here and in processes before; and a pipe that says when it serves, or ends.
+        """Return this program, started anew with copies of `socks`, of the descriptors in `told`, over which it
+        hears what is open here and in processes before, and of those over which it reaches these; and a pipe that
+        says when it serves, or ends.
 
         Raises `UpgradeFailed`.
         """
@@ -54,11 +60,12 @@ class Launcher:
             systemd.READY: str(write),
             COUNTED: named,
             BEFORE: ends_text(told),
+            REPLACED: " ".join(map(str, reached)),
         }
         environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
         try:
             process = subprocess.Popen(
-                self._command, env=environment, pass_fds=(*numbers, write, file.fileno(), *told)
+                self._command, env=environment, pass_fds=(*numbers, write, file.fileno(), *told, *reached)
             )
         except OSError as error:
             os.close(read)

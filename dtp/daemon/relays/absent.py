@@ -35,6 +35,7 @@ class Absent:
         """`ledgers` gives those in which streams of the connections are."""
         self._ledgers, self._patience = ledgers, PATIENCE
         self._of: dict[tuple[PeerId, str], set[Connection]] = {}
+        self._ending: asyncio.Task[None] | None = None
         self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
 
     def add_connection(self, connection: Connection) -> None:
@@ -70,9 +71,18 @@ class Absent:
         for ledger in self._ledgers():
             await ledger.wait_without(gone)
 
-    async def end_absent(self, more: Callable[[], Collection[Connection]]) -> None:
-        """Until cancelled: end all connections that are without a carrier for `PATIENCE`, also those that `more`
+    def start_ending(self, more: Callable[[], Collection[Connection]]) -> None:
+        """Until `stop_ending`, end all connections that are without a carrier for `PATIENCE`, also those that `more`
         gives."""
+        self._ending = start_task(self._end_absent(more), name="dtpd-absent")
+
+    def stop_ending(self) -> None:
+        """Keep those that are away as long as they may be resumed. Idempotent."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    async def _end_absent(self, more: Callable[[], Collection[Connection]]) -> None:
         loop = asyncio.get_running_loop()
         since: dict[Connection, float] = {}
         while True:

@@ -1,6 +1,7 @@
 """Between two processes of one daemon: messages with open sockets, questions and answers, over a socket pair.
 
-Both ends are this program, forked from one process, so messages are pickled.
+Both ends are this program, so messages are pickled. Those between workers of one process may be anything; what goes
+to a process that an upgrade has replaced, which may be of another version, is numbers, text, bytes, lists and dicts.
 """
 
 from __future__ import annotations
@@ -156,8 +157,13 @@ class WorkerChannel:
                     future.set_result(message["result"])
             return
         number = message.pop("ask", None)
+        command = self._commands.get(message.pop("do"))
+        if command is None:
+            _close_all(descriptors)
+            self._send_answer(number, error="another version of this program knows nothing of that")
+            return
         try:
-            result = self._commands[message.pop("do")](message, descriptors)
+            result = command(message, descriptors)
         except DtpError as error:
             self._send_answer(number, error=str(error))
             return

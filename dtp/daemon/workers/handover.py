@@ -3,16 +3,18 @@
 The kernel spreads carriers over the workers, and a carrier that is to resume a connection may come to one that
 doesn't have it. That one finishes the handshake, asks the parent where the connection lives, and gives away the
 socket with what the handshake has left. A carrier that is more than a socket (TLS, WebSocket) stays, and its bytes go
-on over a socket pair.
+on over a socket pair. Behind an upgrade it is the same with connections that the process before still has
+(docs/decisions/0416).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from dtp.carriers.stream_socket import StreamSocketCarrier
 from dtp.carriers.tcp import TcpCarrier
@@ -24,22 +26,64 @@ from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
 from dtp.net.held import BudgetHolder, HeldBudget
 from dtp.net.listener import Listener
+from dtp.session.codes import HandshakeError
 from dtp.session.handshake import Established
 from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtpd")
 
 _READ = 256 * 1024
 
 
+class Way(Protocol):
+    """How the other processes of a daemon are reached, each of which has a number."""
+
+    def note_opened(self, connection_id: bytes) -> None:
+        """Tell them that a connection of this id lives here."""
+
+    def note_closed(self, connection_id: bytes) -> None:
+        """Tell them that it is over."""
+
+    async def find_owner(self, connection_id: bytes) -> int | None:
+        """Return which process has this connection; None if that isn't known."""
+
+    def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
+        """Send `fields` and descriptors to a process, whose `take_carrier` gets them."""
+
+
+class ParentWay:
+    """A worker's: all goes through its parent."""
+
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._channel = channel
+
+    def note_opened(self, connection_id: bytes) -> None:
+        self._channel.send_message("opened", connection=connection_id)
+
+    def note_closed(self, connection_id: bytes) -> None:
+        self._channel.send_message("closed", connection=connection_id)
+
+    async def find_owner(self, connection_id: bytes) -> int | None:
+        try:
+            owner: int | None = await self._channel.send_request("where", connection=connection_id)
+        except ChannelLost:
+            return None
+        return owner
+
+    def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
+        self._channel.send_message("carrier", descriptors, to=owner, **fields)
+
+
 class Handover:
-    """The `Neighbours` of a worker's listener: what is not for this one goes through the parent to where it belongs.
+    """The `Neighbours` of a listener: what is not for this process goes by `way` to the one that it belongs to.
 
     `home` gives the worker that has to have a new connection, None when any may.
     """
 
     def __init__(
-        self, channel: WorkerChannel, me: int, home: Callable[[Established], int | None] = lambda _: None
+        self, way: Way, me: int = 0, home: Callable[[Established], int | None] = lambda _: None
     ) -> None:
-        self._channel = channel
+        self._way = way
         self._me = me
         self._home = home
         self._tasks = TaskSet()
@@ -49,12 +93,10 @@ class Handover:
         self.given = self.taken = 0
 
     def note_opened(self, connection_id: bytes) -> None:
-        """Tell the parent that a connection of this id lives here."""
-        self._channel.send_message("opened", connection=connection_id)
+        self._way.note_opened(connection_id)
 
     def note_closed(self, connection_id: bytes) -> None:
-        """Tell the parent that it is over."""
-        self._channel.send_message("closed", connection=connection_id)
+        self._way.note_closed(connection_id)
 
     def takes_over(self, driver: LinkDriver, established: Established) -> bool:
         """True if another worker may be meant: what comes of it is seen to from here on."""
@@ -69,10 +111,7 @@ class Handover:
         return True
 
     async def _find_owner(self, driver: LinkDriver, established: Established) -> None:
-        try:
-            owner = await self._channel.send_request("where", connection=established.payload.resume)
-        except ChannelLost:
-            owner = None
+        owner = await self._way.find_owner(established.payload.resume)
         if driver.closed:
             return
         if owner is None or owner == self._me:
@@ -85,9 +124,9 @@ class Handover:
         if driver.closed:
             return
         carrier = driver.carrier
-        about = {
-            "to": owner,
-            "established": established,
+        about: dict[str, Any] = {
+            "connection": established.payload.resume,
+            "established": established.to_message(),
             "source": carrier.source,
             "remote": carrier.remote,
             "scheme": carrier.scheme,
@@ -102,20 +141,26 @@ class Handover:
             there, unsent, received = found
             about |= {"unsent": unsent, "received": received}
         with there:
-            self._channel.send_message("carrier", [there.fileno()], **about)
+            self._way.give_carrier(owner, [there.fileno()], about)
         self.given += 1
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """A command of the channel: a carrier that another worker gives away."""
+        """Take a carrier that another process gives away. One that isn't understood is closed, and that is logged."""
         (descriptor,) = descriptors
         sock = socket.socket(fileno=descriptor)
         if self.listener is None:
             sock.close()
             return
+        try:
+            established = Established.from_message(fields["established"])
+        except HandshakeError as error:
+            log.warning("a carrier of another process is closed: %s", error)
+            sock.close()
+            return
         kind: type[StreamSocketCarrier] = TcpCarrier if fields["scheme"] == TcpCarrier.scheme else UnixCarrier
         carrier = kind(sock, source=fields["source"], remote=fields["remote"])
         self.taken += 1
-        self.listener.adopt(carrier, fields["established"], fields["unsent"], fields["received"])
+        self.listener.adopt(carrier, established, fields["unsent"], fields["received"])
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.start(work, name="dtpd-handover")

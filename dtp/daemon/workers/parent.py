@@ -25,6 +25,7 @@ from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.observing import logs
 from dtp.daemon.policies import Policies
 from dtp.daemon.policies.bans import Bans
+from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.relays.expose import moment
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.errors import StateError
@@ -96,6 +97,8 @@ class Workers:
         self.reloads = 0
         #: See `Daemon`.
         self.on_fenced: Callable[[], object] | None = None
+        #: See `Daemon`.
+        self.replaced = ReplacedProcesses()
         self._zygote, self._table = zygote, table
         self._seats = [Seat(number) for number in range(table.workers)]
         self._places: dict[str, Opened] = {}
@@ -181,8 +184,8 @@ class Workers:
             {
                 "opened": lambda fields, _: self._note_opened(seat, fields["connection"]),
                 "closed": lambda fields, _: self._note_closed(seat, fields["connection"]),
-                "where": lambda fields, _: self._find_worker(fields["connection"]),
-                "carrier": self._pass_on,
+                "where": lambda fields, _: self._find_owner(fields["connection"]),
+                "carrier": lambda fields, found: self._pass_on(fields["to"], fields, found),
                 "fenced": lambda fields, _: self._handle_fenced(),
                 "exchange": lambda fields, _: self._counts.exchange_counts(
                     self._store, seat.number, fields["deltas"]
@@ -245,14 +248,30 @@ class Workers:
             await asyncio.sleep(0)
         return None
 
+    async def _find_owner(self, connection: bytes) -> int | None:
+        """Return which worker has it, or which process that this one has replaced (see `ReplacedProcesses`)."""
+        here = await self._find_worker(connection)
+        return await self.replaced.find_owner(connection) if here is None else here
+
+    async def has_connection(self, connection_id: bytes) -> bool:
+        """As `Daemon.has_connection`, in any worker."""
+        return await self._find_worker(connection_id) is not None
+
+    def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        """As `Daemon.take_carrier`, for whichever worker."""
+        self._pass_on(self._where.get(fields["connection"]), fields, descriptors)
+
     def _handle_fenced(self) -> None:
         if self.on_fenced is not None:
             self.on_fenced()
 
-    def _pass_on(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        seat = self._seats[fields["to"]]
-        if seat.channel is not None:
-            seat.channel.send_message("carrier", descriptors, **fields)
+    def _pass_on(self, owner: int | None, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        """Send a carrier to its owner; it is closed where that has ended meanwhile."""
+        channel = self._seats[owner].channel if owner is not None and owner >= 0 else None
+        if channel is not None:
+            channel.send_message("carrier", descriptors, **fields)
+        elif owner is not None and owner < 0:
+            self.replaced.give_carrier(owner, descriptors, fields)
         for each in descriptors:
             os.close(each)
 

@@ -19,7 +19,7 @@ from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.table import Table
 from dtp.daemon.workers.channel import WorkerChannel
-from dtp.daemon.workers.handover import Handover
+from dtp.daemon.workers.handover import Handover, ParentWay
 from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.session.handshake import Established
@@ -84,7 +84,7 @@ class Worker:
             "end": self._do_end,
         }
         self._channel = WorkerChannel(sock, commands, self._parent_is_gone)
-        self._handover = Handover(self._channel, number, self._find_home)
+        self._handover = Handover(ParentWay(self._channel), number, self._find_home)
         commands["carrier"] = self._handover.take_carrier
 
     async def run(self) -> None:

@@ -1,0 +1,73 @@
+"""Peers that come back while an old process finishes what it has: their carriers find it behind the new one."""
+
+import asyncio
+import json
+import random
+import signal
+
+import pytest
+
+from .conftest import Backend
+from .programs import free_port, place
+from .test_daemon_workers import Cutter, expose, is_running, kill, play, slow_echo, status_of, until
+
+__all__ = ["place"]
+
+
+async def upgrade(place):
+    """Replace the far daemon; gives the new process."""
+    path = place.folder / "far.toml"
+    pid = json.loads(await asyncio.to_thread(place.command, "upgrade", "--json", "-c", path))["pid"]
+    place.stack.callback(kill, pid)
+    return pid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "workers"), [("tcp", 1), ("tcp", 2), ("ws", 1)])
+def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, workers):
+    """Twice replaced, with a stream in each process; each cut carrier comes back at the newest one."""
+    seed = 20261126
+    print(f"seed {seed}")
+    data = random.Random(seed).randbytes(300_000)
+
+    async def scenario():
+        port = free_port()
+        async with Backend(slow_echo) as backend, Cutter(port) as cutter:
+            text = expose(
+                place, f"127.0.0.1:{backend.port}", workers=workers, listen=f"{scheme}://127.0.0.1:{port}"
+            )
+            far, exposed = await asyncio.to_thread(place.dtpd, "far", text)
+            to = exposed[0]["address"].replace(f":{port}/", f":{cutter.port}/")
+            near, places = await asyncio.to_thread(
+                place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+            )
+            local = int(places[0]["listen"].rpartition(":")[2])
+            streams, pids = [], [far.process.pid]
+            for generation in range(3):
+                if generation:
+                    pids.append(await upgrade(place))
+                streams.append(await asyncio.open_connection("127.0.0.1", local))
+                for reader, writer in streams:
+                    writer.write(data)
+                    await reader.readexactly(len(data) // 2)  # half of it is on its way
+                cutter.cut()
+                for reader, writer in streams:
+                    writer.write(data)
+                    rest = await reader.readexactly(len(data) // 2 + len(data))
+                    assert rest == data[len(data) // 2 :] + data
+            assert all(is_running(pid) for pid in pids)
+            assert backend.connections == 3
+            status = await asyncio.to_thread(status_of, place, "far")
+            assert [one["cut"] for one in status["before"]] == [0, 0]
+            for reader, writer in streams:
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            await asyncio.to_thread(until, lambda: not any(map(is_running, pids[:2])))
+            near.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(near.wait)
+            await asyncio.to_thread(place.command, "drain", "-c", place.folder / "far.toml")
+            await asyncio.to_thread(until, lambda: not is_running(pids[2]))
+            assert b"Traceback" not in near.errors + far.errors
+
+    play(scenario())
