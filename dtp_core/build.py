@@ -43,6 +43,7 @@ SOURCES = [
     "dtp_core/crdt_text_memory.c",
     "dtp_core/crdt_text_utf8.c",
     "dtp_core/crdt_text_index.c",
+    "dtp_core/crdt_text_log.c",
     "dtp_core/crdt_text_tree.c",
     "dtp_core/crdt_text_order.c",
     "dtp_core/crdt_text_edit.c",

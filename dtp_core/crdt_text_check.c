@@ -113,19 +113,25 @@ static int check_logs(dtp_text *t)
 {
     size_t i, k;
     for (i = 0; i < t->agent_count; i++) {
-        const agent *a = &t->agents[i];
+        agent *a = &t->agents[i];
+        size_t origins = 0;
         PROMISE(a->base <= a->next);
         PROMISE(a->run_count > 0 ? a->runs[0].seq == a->base : a->base == a->next);
         for (k = 0; k < a->run_count; k++) {
             int code = DTP_TEXT_OK;
+            run r;
             PROMISE(a->runs[k].seq < run_end(a, k));
-            if (a->runs[k].kind < DELETE_UP)
-                code = check_insertion(t, (uint32_t)i, &a->runs[k], run_end(a, k));
+            PROMISE((a->runs[k].what & RUN_ORIGIN) == 0
+                    || (origins < a->origin_count && a->origins[origins++].seq == a->runs[k].seq));
+            r = log_run(a, k);
+            if (r.kind < DELETE_UP)
+                code = check_insertion(t, (uint32_t)i, &r, run_end(a, k));
             else
-                code = check_deletion(t, &a->runs[k], run_end(a, k) - a->runs[k].seq);
+                code = check_deletion(t, &r, run_end(a, k) - r.seq);
             if (code != DTP_TEXT_OK)
                 return code;
         }
+        PROMISE(origins == a->origin_count);
     }
     return DTP_TEXT_OK;
 }

@@ -57,9 +57,9 @@ static int settle_deletions(dtp_text *t, int stable)
     size_t i, k;
     int code = DTP_TEXT_OK;
     for (i = 0; i < t->agent_count; i++) {
-        const agent *a = &t->agents[i];
+        agent *a = &t->agents[i];
         for (k = 0; k < a->run_count && code == DTP_TEXT_OK; k++) {
-            run op = a->runs[k];
+            run op = log_run(a, k);
             uint32_t end = run_end(a, k), from = op.seq, len;
             if (stable && end > a->mark)
                 end = a->mark;
@@ -108,12 +108,14 @@ static void need_all(dtp_text *t)
 {
     size_t i, k;
     for (i = 0; i < t->agent_count; i++) {
-        const agent *a = &t->agents[i];
-        for (k = a->run_count; k-- > 0 && run_end(a, k) > a->mark;)
-            if (a->runs[k].kind < DELETE_UP) {
-                need(t, a->runs[k].seq >= a->mark ? a->runs[k].a : make_id((uint32_t)i, a->mark - 1));
-                need(t, a->runs[k].b);
+        agent *a = &t->agents[i];
+        for (k = a->run_count; k-- > 0 && run_end(a, k) > a->mark;) {
+            run r = log_run(a, k);
+            if (r.kind < DELETE_UP) {
+                need(t, r.seq >= a->mark ? r.a : make_id((uint32_t)i, a->mark - 1));
+                need(t, r.b);
             }
+        }
     }
 }
 
@@ -239,30 +241,8 @@ static void shorten_logs(dtp_text *t)
     size_t i;
     for (i = 0; i < t->agent_count; i++) {
         agent *a = &t->agents[i];
-        uint32_t stable = a->mark;
-        size_t from = 0;
-        if (stable <= a->base)
-            continue;
-        while (from < a->run_count && run_end(a, from) <= stable)
-            from++;
-        if (from < a->run_count && a->runs[from].seq < stable) {
-            run *r = &a->runs[from];
-            uint32_t cut = stable - r->seq;
-            if (r->kind == DELETE_UP || r->kind == DELETE_DOWN) {
-                r->a.seq = r->kind == DELETE_UP ? r->a.seq + cut : r->a.seq - cut;
-                if (run_end(a, from) - stable == 1)
-                    r->kind = DELETE_UP;
-            } else {
-                r->kind = INSERT_RIGHT;
-                r->a = make_id((uint32_t)i, stable - 1);
-            }
-            r->seq = stable;
-        }
-        a->run_count -= from;
-        memmove(a->runs, a->runs + from, a->run_count * sizeof *a->runs);
-        a->base = stable;
-        if (a->run_count < a->run_room / 4)
-            array_pack(t, &a->runs, &a->run_room, a->run_count, sizeof *a->runs);
+        if (a->mark > a->base)
+            log_shorten(a, (uint32_t)i, a->mark);
     }
 }
 
@@ -290,7 +270,7 @@ void arrays_pack(dtp_text *t)
     size_t i;
     for (i = 0; i < t->agent_count; i++) {
         agent *a = &t->agents[i];
-        array_pack(t, &a->runs, &a->run_room, a->run_count, sizeof *a->runs);
+        log_pack(t, a);
         array_pack(t, &a->chunks, &a->chunk_room, a->chunk_count, sizeof *a->chunks);
         array_pack(t, &a->dead, &a->dead_room, a->dead_count, sizeof *a->dead);
     }
@@ -377,6 +357,8 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
         code = pin_all(t);
     if (code == DTP_TEXT_OK)
         code = split_gaps(t);
+    for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++)
+        code = log_reserve(t, &t->agents[i], 0);
     if (code != DTP_TEXT_OK) {
         clear_flags(t);
         return code;

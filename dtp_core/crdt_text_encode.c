@@ -203,8 +203,8 @@ static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
 /* A run's operations [seq, stop), or to its end. */
 static int put_run(writer *w, uint32_t who, size_t i, uint32_t seq, uint32_t stop)
 {
-    const agent *a = &w->t->agents[who];
-    run op = a->runs[i];
+    agent *a = &w->t->agents[who];
+    run op = log_run(a, i);
     uint32_t end = run_end(a, i) < stop ? run_end(a, i) : stop;
     if (op.kind < DELETE_UP && w->state)
         return put_operation(w, &op, end - seq, 0); /* from its first number on */
@@ -229,12 +229,12 @@ static int is_written(const dtp_text *t, id x, uint32_t *author)
 /* The author whose operations a run still needs, or NOBODY. */
 static uint32_t run_needs(dtp_text *t, uint32_t who, size_t i)
 {
-    const agent *a = &t->agents[who];
-    const run *r = &a->runs[i];
+    agent *a = &t->agents[who];
+    const run r = log_run(a, i);
     uint32_t author;
-    if (r->marker) {
+    if (r.marker) {
         place p;
-        if (locate(t, make_id(who, r->seq), &p) && !is_deleted(at_place(&p))) {
+        if (locate(t, make_id(who, r.seq), &p) && !is_deleted(at_place(&p))) {
             id about[2] = {{NOBODY, 0}, {NOBODY, 0}};
             unsigned k;
             if (t->is_list)
@@ -246,14 +246,14 @@ static uint32_t run_needs(dtp_text *t, uint32_t who, size_t i)
                     return author;
         }
     }
-    if (r->kind < DELETE_UP) {
-        if (r->a.agent != who && !is_written(t, r->a, &author))
+    if (r.kind < DELETE_UP) {
+        if (r.a.agent != who && !is_written(t, r.a, &author))
             return author;
-        return r->b.agent != who && !is_written(t, r->b, &author) ? author : NOBODY;
+        return r.b.agent != who && !is_written(t, r.b, &author) ? author : NOBODY;
     }
-    if (r->a.agent != who) {
-        uint32_t more = r->kind == DELETE_UP ? run_end(a, i) - r->seq - 1 : 0;
-        if (!is_written(t, make_id(r->a.agent, r->a.seq + more), &author))
+    if (r.a.agent != who) {
+        uint32_t more = r.kind == DELETE_UP ? run_end(a, i) - r.seq - 1 : 0;
+        if (!is_written(t, make_id(r.a.agent, r.a.seq + more), &author))
             return author;
     }
     return NOBODY;

@@ -101,7 +101,7 @@ void agents_free(dtp_text *t)
     for (i = 0; i < t->agent_count; i++) {
         agent *a = &t->agents[i];
         text_give(t, a->name, a->size);
-        text_give(t, a->runs, a->run_room * sizeof *a->runs);
+        log_free(t, a);
         dead_forget(t, a);
         index_free(t, a);
     }
@@ -369,29 +369,6 @@ uint32_t index_next(const dtp_text *t, id x)
     return best < bound ? best : bound;
 }
 
-/* ---- logs ------------------------------------------------------------------------------------------------ */
-
-size_t log_find(agent *a, uint32_t seq)
-{
-    size_t low = 0, high = a->run_count;
-    if (high > 0 && a->runs[high - 1].seq <= seq)
-        return high - 1;
-    if (a->run_hint + 1 < high && a->runs[a->run_hint].seq <= seq) {
-        if (a->runs[a->run_hint + 1].seq > seq)
-            return a->run_hint;
-        low = a->run_hint;
-    }
-    while (high - low > 1) {
-        size_t middle = (low + high) / 2;
-        if (a->runs[middle].seq <= seq)
-            low = middle;
-        else
-            high = middle;
-    }
-    a->run_hint = low;
-    return low;
-}
-
 /* ---- what is deleted ------------------------------------------------------------------------------------- */
 
 enum { DEAD_NOTED = 64 /* characters that are walked over each time they are deleted again */ };
@@ -455,7 +432,7 @@ int is_character(dtp_text *t, id x, uint32_t len)
         uint32_t stop;
         if (i >= a->run_count)
             break;
-        if (a->runs[i].kind >= DELETE_UP)
+        if (log_run(a, i).kind >= DELETE_UP)
             return DTP_TEXT_REFERENCE;
         at = run_end(a, i);
         stop = dead_end(a, at);
@@ -464,59 +441,4 @@ int is_character(dtp_text *t, id x, uint32_t len)
         at = stop;
     }
     return DTP_TEXT_OK;
-}
-
-int log_reserve(dtp_text *t, agent *a, size_t more)
-{
-    return text_grow(t, &a->runs, &a->run_room, a->run_count + more, sizeof *a->runs);
-}
-
-static void log_push(agent *a, run op, uint32_t len)
-{
-    op.seq = a->next;
-    a->runs[a->run_count++] = op;
-    a->next += len;
-}
-
-/* The run's direction is open as long as it has one number; deletions join number by number, so that it does not
- * matter in which pieces they came. */
-static void log_append_delete(agent *a, run op, uint32_t len)
-{
-    run *last = a->run_count > 0 ? &a->runs[a->run_count - 1] : NULL;
-    if (last != NULL && last->kind >= DELETE_UP && last->a.agent == op.a.agent) {
-        uint32_t had = a->next - last->seq;
-        int up = op.a.seq == last->a.seq + had && (had == 1 || last->kind == DELETE_UP);
-        int down = last->a.seq >= had && op.a.seq == last->a.seq - had && (had == 1 || last->kind == DELETE_DOWN);
-        if (up || down) {
-            last->kind = up ? DELETE_UP : DELETE_DOWN;
-            a->next++;
-            if (len == 1)
-                return;
-            if (op.kind == last->kind) {
-                a->next += len - 1;
-                return;
-            }
-            op.a.seq = op.kind == DELETE_UP ? op.a.seq + 1 : op.a.seq - 1;
-            len--;
-        }
-    }
-    if (len == 1)
-        op.kind = DELETE_UP;
-    log_push(a, op, len);
-}
-
-void log_append(agent *a, uint32_t self, run op, uint32_t len)
-{
-    if (op.kind >= DELETE_UP) {
-        log_append_delete(a, op, len);
-        return;
-    }
-    if (a->run_count > 0 && op.kind == INSERT_RIGHT && !op.marker) {
-        const run *last = &a->runs[a->run_count - 1];
-        if (last->kind < DELETE_UP && !last->marker && same_id(op.a, make_id(self, a->next - 1)) && same_id(op.b, last->b)) {
-            a->next += len;
-            return;
-        }
-    }
-    log_push(a, op, len);
 }

@@ -98,6 +98,22 @@ typedef struct run {
     id b;
 } run;
 
+/* A run as its author's log holds it. */
+typedef struct packed_run {
+    uint32_t seq;
+    uint32_t a_seq;
+    uint32_t what; /* author of `a`, RUN_MARKER, RUN_ORIGIN, and the kind from RUN_KIND on */
+} packed_run;
+
+/* The right origin of the run that begins with a number, where it isn't what most of its kind have: the parent of a left
+ * child, else the end of the text. What is appended has none. */
+typedef struct origin {
+    uint32_t seq;
+    id b;
+} origin;
+
+enum { RUN_MARKER = 1 << 20, RUN_ORIGIN = 1 << 21, RUN_KIND = 22 };
+
 /* An operation that waits until some author has made as many as it needs: in that author's treap, by what it needs. */
 typedef struct waiting {
     struct waiting *left;
@@ -127,10 +143,14 @@ typedef struct agent {
     uint32_t slab;  /* where its next text goes in the pool, and ... */
     uint32_t slab_end;
     uint32_t tail;  /* ... 1 + the number of the character that ends there; 0: none */
-    run *runs;
+    packed_run *runs;
     size_t run_hint; /* the run that was looked for last */
     size_t run_count;
     size_t run_room;
+    origin *origins; /* of those runs that have RUN_ORIGIN, by number */
+    size_t origin_hint; /* the one that was looked for last */
+    size_t origin_count;
+    size_t origin_room;
     uint32_t held;  /* the index has no character from this number on */
     chunk_at *chunks;
     size_t chunk_count;
@@ -501,14 +521,23 @@ uint32_t dead_end(const agent *a, uint32_t seq);
 /* Note that all characters from `first` to before `end` are deleted, if they are enough to be worth it. */
 void dead_note(dtp_text *t, agent *a, uint32_t first, uint32_t end);
 void dead_forget(dtp_text *t, agent *a);
-/* The run that has this number; base <= seq < next. */
-size_t log_find(agent *a, uint32_t seq);
-int log_reserve(dtp_text *t, agent *a, size_t more);
-/* Append an operation of `len` numbers at a->next, joined to the last run where it continues it. Reserved: 2. */
-void log_append(agent *a, uint32_t self, run op, uint32_t len);
 /* See that t->order is complete. */
 int agents_sorted(dtp_text *t);
 int agent_before(const dtp_text *t, uint32_t x, uint32_t y);
+
+/* ---- crdt_text_log.c: operations of an author ------------------------------------------------------------ */
+
+run log_run(agent *a, size_t i);
+/* The run that has this number; base <= seq < next. */
+size_t log_find(agent *a, uint32_t seq);
+/* Room for so many more runs, of which one may be an insertion. */
+int log_reserve(dtp_text *t, agent *a, size_t more);
+/* Append an operation of `len` numbers at a->next, joined to the last run where it continues it. Reserved: 2. */
+void log_append(agent *a, uint32_t self, run op, uint32_t len);
+/* Take out the operations below `stable`, which is above the base and becomes it; reserved. */
+void log_shorten(agent *a, uint32_t self, uint32_t stable);
+void log_pack(dtp_text *t, agent *a);
+void log_free(dtp_text *t, agent *a);
 
 /* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------- */
 

@@ -163,11 +163,11 @@ static int has(dtp_text *t, id x, uint32_t len, id *lack)
 /* Whether all that the operation refers to is here; likewise. */
 static int refers(dtp_text *t, uint32_t who, const wire_op *op, id *lack)
 {
-    const agent *a = &t->agents[who];
+    agent *a = &t->agents[who];
     int code = DTP_TEXT_OK;
     if (op->op.kind == INSERT_RIGHT && a->run_count > 0 && same_id(op->op.a, make_id(who, a->next - 1))) {
-        const run *last = &a->runs[a->run_count - 1];
-        if (last->kind < DELETE_UP && same_id(op->op.b, last->b))
+        const run last = log_run(a, a->run_count - 1);
+        if (last.kind < DELETE_UP && same_id(op->op.b, last.b))
             return DTP_TEXT_OK; /* typing goes on */
     }
     if (op->op.kind >= DELETE_UP) {

@@ -19,7 +19,7 @@ int family(dtp_text *t, id x, run *f)
     agent *a = &t->agents[x.agent];
     if (x.seq < a->base)
         return 0;
-    *f = a->runs[log_find(a, x.seq)];
+    *f = log_run(a, log_find(a, x.seq));
     if (x.seq > f->seq) {
         f->kind = INSERT_RIGHT;
         f->a = make_id(x.agent, x.seq - 1);
