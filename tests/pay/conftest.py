@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
@@ -24,12 +24,13 @@ from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.hosting import find_host
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.serving import Selling, serve
-from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 
+from .clients import ScriptedClient
 from .dishonesty import BOUNDS, rows
 from .homes import Home
 from .meters import KEY, Meters, voucher
+from .stored import ScriptedStore
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 120
@@ -44,23 +45,24 @@ CHEAP = Policy(gas_base=1_000_000, gas_channel=500_000)
 TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
 
 
-def withheld(patch):
+@contextmanager
+def withheld(chain, call="execute"):
     """Transactions whose answers wait: an event that one was executed, and the one that lets the answers go."""
-    genuine, executed, answered = ChainClient._submit, asyncio.Event(), asyncio.Event()
+    executed, answered = asyncio.Event(), asyncio.Event()
 
-    async def submit(chain, data, signatures):
-        outcome = await genuine(chain, data, signatures)
+    async def answer(genuine, *arguments, **options):
+        outcome = await genuine(*arguments, **options)
         executed.set()
         await answered.wait()
         return outcome
 
-    patch.setattr(ChainClient, "_submit", submit)
-    return executed, answered
+    with chain.node.answering(**{call: answer}):
+        yield executed, answered
 
 
-def run(work):
+def run(work, patience=PATIENCE):
     async def limited():
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             return await work
 
     return asyncio.run(limited())
@@ -98,7 +100,7 @@ class Chain:
                 await send(chain, self._bank, left)
 
     def client(self, signer=None):
-        return ChainClient(self.network, signer, deployments=self.deployments)
+        return ScriptedClient(self.network, signer, deployments=self.deployments)
 
     async def publish(self):
         async with ChainClient(self.network, self.wallet(), deployments=None) as chain:
@@ -164,7 +166,7 @@ class Market:
 
     def store(self):
         self._stores += 1
-        return self.stack.enter_context(Store(self.tmp_path / f"{self._stores}.sqlite"))
+        return self.stack.enter_context(ScriptedStore(self.tmp_path / f"{self._stores}.sqlite"))
 
     async def client(self, signer):
         return await self.stack.enter_async_context(self.chain.client(signer))
@@ -236,12 +238,12 @@ def market(chain, tmp_path, monkeypatch):
         async with AsyncExitStack() as stack:
             yield Market(chain, stack, tmp_path)
 
-    def play(scenario):
+    def play(scenario, patience=PATIENCE):
         async def work():
             async with opened() as made:
                 return await scenario(made)
 
-        return run(work())
+        return run(work(), patience)
 
     yield play
     chain.collect()

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
+from itertools import repeat
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +22,7 @@ from dtp.chain.host import Bearer, Terms
 from dtp.chain.node.coins import coins_for
 from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
-from dtp.pay.client import channel_in_use, top_up
+from dtp.pay.client import channel_in_use
 from dtp.pay.client.budget import Budget, least_budget
 from dtp.pay.client.channel_in_use import Purchase
 from dtp.pay.client.lane_lock import LaneLock
@@ -38,6 +40,7 @@ from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Prices, Spending, Usage
+from dtp.sui.transaction import SplitCoins
 
 from .conftest import CHEAP, TERMS, withheld
 from .meters import CHANNEL, KEY, PRICES, voucher
@@ -190,9 +193,18 @@ class Chain:
     async def read(self, schema, cls, id):
         return self.channel
 
-    async def add_money(self, chain, known, amount, signed=None):
+    async def execute(self, program, *, signed):
         await asyncio.sleep(0)
-        self.added.append(amount)
+        self.added.append(deposit_of(program))
+
+    async def balance(self, owner):
+        return SimpleNamespace(total=10**18)
+
+
+def deposit_of(program):
+    """What a program splits off the coin that pays for gas first, for the channel."""
+    split = next(each for each in program.commands(lambda _: "0x0") if isinstance(each, SplitCoins))
+    return int.from_bytes(program.inputs[split.amounts[0].index].data, "little")
 
 
 @contextlib.asynccontextmanager
@@ -210,10 +222,9 @@ async def deal_on(chain, budget, funds, newest=None, known=None, path=":memory:"
         await journal.close()
 
 
-def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
+def test_money_that_is_added_twice_at_once_stays_within_the_budget():
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             got = await asyncio.gather(*map(deal.add, (2000, 3000, 4000, 4000, 1000)))
         assert sum(chain.added) == 3000
@@ -223,10 +234,9 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added(monkeypatch):
+def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added():
     async def scenario():
         chain, asked = Chain(), []
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
 
         def lend(amount):
             asked.append(amount)
@@ -243,13 +253,12 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
     asyncio.run(scenario())
 
 
-def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before(monkeypatch):
+def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before():
     def nobody(amount):
         raise AssertionError("nothing has to be lent")
 
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
             deal.lend = nobody
             assert await deal.add(1) == 3250
@@ -262,14 +271,13 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
     asyncio.run(scenario())
 
 
-def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
-    async def scenario():
-        chain = Chain()
-
-        async def empty(*_):
+def test_money_that_could_not_be_added_is_kept_from_nobody():
+    class Empty(Chain):
+        async def execute(self, program, *, signed):
             raise InsufficientFunds("the wallet is empty")
 
-        monkeypatch.setattr(top_up, "add_money", empty)
+    async def scenario():
+        chain = Empty()
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             with pytest.raises(InsufficientFunds):
                 await deal.add(2000)
@@ -296,10 +304,9 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_p
     asyncio.run(scenario())
 
 
-def test_nothing_is_added_under_a_pass(monkeypatch):
+def test_nothing_is_added_under_a_pass():
     async def scenario():
         chain = Chain()
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         under = replace(chain.channel, pass_="0x" + "9" * 64)
         async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
             assert await deal.add(2000) is None
@@ -327,8 +334,8 @@ class Losing(Chain):
         super().__init__()
         self.then, self.known, self.resent = then, known, 0
 
-    async def add_money(self, chain, known, amount, signed=None):
-        await super().add_money(chain, known, amount)
+    async def execute(self, program, *, signed):
+        await super().execute(program, signed=signed)
         if len(self.added) == 1:
             raise UNKNOWN
 
@@ -355,10 +362,9 @@ class Losing(Chain):
         (TransactionFailed("aborted", kind="MOVE_ABORT"), None, [2000, 2000]),
     ],
 )
-def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, added):
+def test_money_whose_outcome_is_unknown_is_added_once(then, known, added):
     async def scenario():
         chain = Losing(then, known)
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             with pytest.raises(OutcomeUnknown):
                 await deal.add(2000)
@@ -372,31 +378,29 @@ def test_money_whose_outcome_is_unknown_is_added_once(monkeypatch, then, known, 
     asyncio.run(scenario())
 
 
-def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget(monkeypatch):
-    added = []
-
-    async def add_money(chain, known, amount, signed=None):
-        added.append(amount)
-        fault = StaleObject("not available for consumption")
-        fault.digest = "d"
-        raise fault
+def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget():
+    class Denying(Chain):
+        async def execute(self, program, *, signed):
+            await super().execute(program, signed=signed)
+            fault = StaleObject("not available for consumption")
+            fault.digest = "d"
+            raise fault
 
     async def scenario():
-        monkeypatch.setattr(top_up, "add_money", add_money)
-        async with deal_on(Chain(), Budget(6000, 1000), 1000) as deal:
+        chain = Denying()
+        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(StaleObject):
                     await deal.add(2000)
             assert await deal.add(2000) is None
-        assert sum(added) == 5000
+        assert sum(chain.added) == 5000
 
     asyncio.run(scenario())
 
 
-def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
+def test_money_isn_t_added_anew_while_an_outcome_stays_unknown():
     async def scenario():
         chain = Losing(UNKNOWN, None)
-        monkeypatch.setattr(top_up, "add_money", chain.add_money)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
@@ -406,14 +410,13 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_streams_that_are_given_up_while_money_is_added_add_it_once(market, monkeypatch):
+def test_streams_that_are_given_up_while_money_is_added_add_it_once(market):
     async def scenario(market):
         await market.serve(give, terms=replace(TERMS, price_request=1_000_000, price_mib=0))
         buyer = await market.buyer()
         async with market.connect(buyer, budget=4_500_000, deposit=1_500_000) as connection:
             await fetch(connection, 100)
-            with monkeypatch.context() as patch:
-                executed, answered = withheld(patch)
+            with withheld(buyer["network"]) as (executed, answered):
                 for _ in range(3):
                     opening = asyncio.create_task(connection.open_stream())
                     await executed.wait()
@@ -433,47 +436,39 @@ def test_streams_that_are_given_up_while_money_is_added_add_it_once(market, monk
 
 
 @pytest.mark.slow
-def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market, monkeypatch):
+def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market):
     """One that never sends the money, and one whose answers are lost."""
     faults = [NodeUnavailable("no node"), StaleObject("in use"), UNKNOWN]
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        genuine, tries = top_up.add_money, []
+        chain = buyer["network"]
+        chain.faults["top_up"] = iter(faults)
 
-        async def add_money(*args):
-            tries.append(args)
-            if len(tries) <= len(faults):
-                raise faults[len(tries) - 1]
-            return await genuine(*args)
+        async def execute(genuine, data, signatures):
+            if data == UNKNOWN.transaction:
+                raise TransactionFailed("aborted", kind="MOVE_ABORT")
+            return await genuine(data, signatures)
 
-        async def resubmit(unknown):
-            raise TransactionFailed("aborted", kind="MOVE_ABORT")
-
-        monkeypatch.setattr(top_up, "add_money", add_money)
-        monkeypatch.setattr(buyer["network"], "resubmit", resubmit)
+        chain.node.answers["execute"] = execute
         deposit = cost_of(3 * MIB)
         spending = Spending(repeat=0.01)
         async with market.connect(
             buyer, budget=5 * deposit, deposit=deposit, spending=spending
         ) as connection:
             assert await fetch(connection, 8 * MIB) == 8 * MIB
-        assert len(tries) > len(faults)
+        assert list(chain.faults["top_up"]) == []
         assert connection.paid == cost_of(8 * MIB)
 
     market(scenario)
 
 
-def test_a_node_that_stays_away_ends_the_connection_with_a_name(market, monkeypatch):
+def test_a_node_that_stays_away_ends_the_connection_with_a_name(market):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-
-        async def add_money(*args):
-            raise NodeUnavailable("no node")
-
-        monkeypatch.setattr(top_up, "add_money", add_money)
+        buyer["network"].faults["top_up"] = repeat(NodeUnavailable("no node"))
         deposit = cost_of(2 * MIB)
         spending = Spending(repeat=0.01, funding=0.05)
         async with market.connect(
@@ -498,18 +493,19 @@ async def fetch_many(connection, count):
 
 
 @pytest.mark.parametrize("fault", [InsufficientFunds, SignerError])
-def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkeypatch, fault):
+def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, fault):
     """Or one whose owner declines."""
 
     async def scenario(market):
         await market.serve(give)
         buyer, tried = await market.buyer(), asyncio.Event()
 
-        async def add_money(*args):
+        def faults():
             tried.set()
-            raise fault("the wallet is empty")
+            while True:
+                yield fault("the wallet is empty")
 
-        monkeypatch.setattr(top_up, "add_money", add_money)
+        buyer["network"].faults["top_up"] = faults()
         deposit = cost_of(2 * MIB)
         async with market.connect(buyer, budget=5 * deposit, deposit=deposit) as connection:
             assert await fetch(connection, MIB) == MIB
@@ -536,11 +532,7 @@ def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market
         await market.serve(give)
         buyer, deposit, sums = await market.buyer(), cost_of(2 * MIB), {}
         if limit == "busy":
-
-            async def add_noted(*_):
-                raise OpeningBusy("others are opening")
-
-            monkeypatch.setattr(channel_in_use, "add_noted", add_noted)
+            buyer["network"].faults["top_up"] = repeat(OpeningBusy("others are opening"))
         else:
             sums = {limit: deposit + 5000}
         if limit == "most_per_host":  # what connections use isn't counted
@@ -570,22 +562,16 @@ def test_a_budget_that_is_too_small_for_a_kept_channel_names_its_service(market)
     market(scenario)
 
 
-def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch):
+def test_who_has_got_money_since_is_told_what_the_budget_is(market):
     async def scenario(market):
         await market.serve(give)
-        buyer, tries, genuine = await market.buyer(), [], top_up.add_money
-
-        async def add_money(*args):
-            tries.append(args)
-            if len(tries) == 1:
-                raise InsufficientFunds("the wallet is empty")
-            return await genuine(*args)
-
-        monkeypatch.setattr(top_up, "add_money", add_money)
+        buyer = await market.buyer()
+        once = iter([InsufficientFunds("the wallet is empty")])
+        buyer["network"].faults["top_up"] = once
         async with market.connect(buyer, budget=3 * LEAST, deposit=LEAST) as connection:
             with pytest.raises(BudgetSpent):
                 await fetch_many(connection, 200)
-        assert len(tries) > 1
+        assert list(once) == []
 
     market(scenario)
 

@@ -11,13 +11,14 @@ from dtp.pay.client.lane_start import UNRESERVED
 from dtp.pay.client.payer import Finished, Payer, said
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
-from dtp.pay.store import Bought, Store
+from dtp.pay.store import Bought
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import KIB, MIB, Spending, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
+from .stored import ScriptedStore
 from .test_server_meter import Wire
 
 
@@ -42,7 +43,7 @@ class Client(Wire):
 
 def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, on_charge=None, **spending):
     async def work():
-        with Store(tmp_path / "pay.sqlite") as store:
+        with ScriptedStore(tmp_path / "pay.sqlite") as store:
             store.keep_key(KEY, 1)
             store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
             journal, wire = Journal(store), Client()
@@ -213,16 +214,14 @@ def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path):
     play(tmp_path, scenario, on_charge=lambda *charge: asked.append(charge), charge_units=100)
 
 
-def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
-    tmp_path, monkeypatch, caplog
-):
+def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(tmp_path, caplog):
     def full(*_, **__):
         raise StoreError("is the disk full?")
 
     async def scenario(meter, wire):
         await stream(meter, wire, 4 * MIB)
         assert wire.vouchers
-        monkeypatch.setattr(Store, "end_lane", full)
+        meter.journal.store.scripts["end_lane"] = full
 
     lane = play(tmp_path, scenario, voucher_bytes=MIB)
     assert (lane.newest, lane.clean, lane.died) == (None, True, True)
@@ -251,16 +250,16 @@ def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatc
     play(tmp_path, scenario, **spending)
 
 
-def test_numbers_are_reserved_before_the_last_is_used(tmp_path, monkeypatch):
+def test_numbers_are_reserved_before_the_last_is_used(tmp_path):
     """Else each time they are used up whoever waits for a voucher waits for the disk as well."""
-    waits, genuine = [], Store.reserve
+    waits = []
 
     async def scenario(meter, wire):
-        def reserve(store, channel, lane, more):
+        def reserve(genuine, channel, lane, more):
             waits.append(meter._unsigned is not None)
-            genuine(store, channel, lane, more)
+            genuine(channel, lane, more)
 
-        monkeypatch.setattr(Store, "reserve", reserve)
+        meter.journal.store.scripts["reserve"] = reserve
         for number in range(1, 200):
             wire.move(0, 0, number * MIB)
             await asyncio.sleep(0)

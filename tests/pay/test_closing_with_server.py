@@ -3,6 +3,7 @@
 import pytest
 
 from dtp.chain.errors import TransactionFailed
+from dtp.chain.node._answers import ExecutionOutcome, Failure
 from dtp.pay.client.lane_start import Reserved
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import ChannelUnusable
@@ -94,20 +95,17 @@ def test_gas_is_noted_with_each_transaction(market):
     market(scenario)
 
 
-def test_an_opening_that_failed_is_in_the_history_with_its_gas(market, monkeypatch):
+def test_an_opening_that_failed_is_in_the_history_with_its_gas(market):
     async def scenario(made):
         await made.serve(echo)
         buyer = await made.buyer()
-        genuine = type(buyer["network"]).execute
 
-        async def execute(chain, program, **options):
-            executed = await genuine(chain, program, **options)
-            raise TransactionFailed("it ran and failed", kind="MOVE_ABORT", executed=executed)
+        async def execute(genuine, *signed):
+            executed = (await genuine(*signed)).executed
+            return ExecutionOutcome(executed, Failure("MOVE_ABORT", "it ran and failed", None))
 
-        with monkeypatch.context() as patch:
-            patch.setattr(type(buyer["network"]), "execute", execute)
-            with pytest.raises(TransactionFailed):
-                await made.connect(buyer)
+        with buyer["network"].node.answering(execute=execute), pytest.raises(TransactionFailed):
+            await made.connect(buyer)
         ((_, gas),) = buyer["store"].spent_beside("pay")
         assert gas > 5_000_000
 

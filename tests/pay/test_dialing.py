@@ -24,7 +24,6 @@ from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
-from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Spending
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
@@ -35,9 +34,6 @@ from .test_paid import cost_of, fetch, give
 
 
 def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, monkeypatch):
-    def full(*_):
-        raise StoreError("the disk is full")
-
     async def scenario(market):
         await market.serve(give)
         buyer, made = await market.buyer(), []
@@ -48,10 +44,8 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, mo
             return made[-1]
 
         monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "begin_lane", full)
-            with pytest.raises(StoreError, match="full"):
-                await market.connect(buyer)
+        with buyer["store"].failing("begin_lane"), pytest.raises(StoreError, match="full"):
+            await market.connect(buyer)
         assert [each.closed for each in made] == [True]
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000

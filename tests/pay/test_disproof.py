@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.chain import ChainClient, Program, model
+from dtp.chain import Program, model
 from dtp.chain import host as host_module
 from dtp.chain.errors import ObjectMissing, StaleObject, TransactionFailed
 from dtp.chain.model import SUI_COIN
@@ -38,19 +38,17 @@ def counted(buyer):
     return buyer["store"].deposited_since(*place, round(time.time() * 1000) - 3_600_000)
 
 
-async def open_behind(market, buyer, monkeypatch, before, fault):
+async def open_behind(market, buyer, before, fault):
     """A connect that is refused for what `before` does, once its opening is signed."""
-    chain, genuine = buyer["network"], buyer["network"]._submit
+    chain = buyer["network"]
 
-    async def submit(data, signatures):
+    async def execute(genuine, data, signatures):
         await before(TransactionData.decode(data))
         return await genuine(data, signatures)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(chain, "_submit", submit)
-        with pytest.raises(fault):
-            await market.connect(buyer, budget=BUDGET, most_per_day=4 * BUDGET)
-    chain._forget_objects(Program())
+    with chain.node.answering(execute=execute), pytest.raises(fault):
+        await market.connect(buyer, budget=BUDGET, most_per_day=4 * BUDGET)
+    chain.forget_objects(Program())
 
 
 async def connect_well(market, buyer):
@@ -61,7 +59,7 @@ async def connect_well(market, buyer):
     return connection.paid
 
 
-def test_what_another_program_of_the_wallet_took_the_coin_of_is_given_back_to_the_day(market, monkeypatch):
+def test_what_another_program_of_the_wallet_took_the_coin_of_is_given_back_to_the_day(market):
     """Ten honest refusals reached the limit of a day."""
 
     async def scenario(market):
@@ -77,7 +75,7 @@ def test_what_another_program_of_the_wallet_took_the_coin_of_is_given_back_to_th
 
         for _ in range(5):
             for _ in range(2):
-                await open_behind(market, buyer, monkeypatch, use_coins, StaleObject)
+                await open_behind(market, buyer, use_coins, StaleObject)
             assert counted(buyer) == paid + 2 * BUDGET
             paid += await connect_well(market, buyer)
             assert counted(buyer) == paid
@@ -86,7 +84,7 @@ def test_what_another_program_of_the_wallet_took_the_coin_of_is_given_back_to_th
     market(scenario)
 
 
-def test_an_opening_that_failed_is_given_back_by_what_its_coin_still_holds(market, monkeypatch):
+def test_an_opening_that_failed_is_given_back_by_what_its_coin_still_holds(market):
     async def scenario(market):
         serving = await market.serve(give)
         buyer = await market.buyer()
@@ -102,7 +100,7 @@ def test_an_opening_that_failed_is_given_back_by_what_its_coin_still_holds(marke
         async def close(signed):
             await switch(False)
 
-        await open_behind(market, buyer, monkeypatch, close, TransactionFailed)
+        await open_behind(market, buyer, close, TransactionFailed)
         await switch(True)
         assert counted(buyer) == BUDGET
         paid = await connect_well(market, buyer)
@@ -111,14 +109,14 @@ def test_an_opening_that_failed_is_given_back_by_what_its_coin_still_holds(marke
     market(scenario)
 
 
-def told_otherwise(chain, patch, lie, denied):
-    """Have the node of `chain` lie about what became of the coins of what it denies."""
-    object, transaction_data = chain.object, chain.transaction_data
+def told_otherwise(lie, denied):
+    """The answers of a node that lies about what became of the coins of what it denies."""
 
-    async def read(id, version=None):
-        found = await object(id, version)
-        if version is None:
-            return found
+    async def read(genuine, ids, version=None):
+        told = await genuine(ids, version)
+        return told if version is None else {id: lied(each) for id, each in told.items() if lie != "nothing"}
+
+    def lied(found):
         if lie == "writer" and found.previous_transaction == denied[-1]:
             found = replace(found, previous_transaction=denied[0])
         if lie == "balance" and found.previous_transaction == denied[-1]:
@@ -126,19 +124,16 @@ def told_otherwise(chain, patch, lie, denied):
             found = replace(found, contents=contents)
         if lie == "owner":
             found = replace(found, owner=replace(found.owner, kind="object", address=""))
-        if lie == "nothing":
-            raise ObjectMissing("it never was")
         return found
 
-    async def data_of(digest):
-        return await transaction_data(denied[0] if lie == "inputs" else digest)
+    async def data_of(genuine, digest):
+        return await genuine(denied[0] if lie == "inputs" else digest)
 
-    patch.setattr(chain, "object", read)
-    patch.setattr(chain, "transaction_data", data_of)
+    return {"objects": read, "transaction_data": data_of}
 
 
 @pytest.mark.parametrize("lie", ["", "writer", "balance", "owner", "nothing", "inputs"])
-def test_a_node_that_makes_up_what_became_of_the_coins_has_nothing_given_back(market, monkeypatch, lie):
+def test_a_node_that_makes_up_what_became_of_the_coins_has_nothing_given_back(market, lie):
     """It denies what it has executed, to have more deposited than the limit of a day."""
 
     async def scenario(market):
@@ -147,23 +142,19 @@ def test_a_node_that_makes_up_what_became_of_the_coins_has_nothing_given_back(ma
         chain, denied = buyer["network"], []
         denied.append((await send(chain, chain.address, 1000)).digest)
 
-        async def submit(data, signatures):
-            executed = (await ChainClient._submit(chain, data, signatures)).executed
+        async def execute(genuine, data, signatures):
+            executed = (await genuine(data, signatures)).executed
             denied.append(executed.digest)
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        async def transaction(digest):
+        async def transaction(_, digest):
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(chain, "_submit", submit)
-            patch.setattr(chain, "transaction", transaction)
+        with chain.node.answering(execute=execute, transaction=transaction):
             with pytest.raises(TransactionFailed):
                 await market.connect(buyer, budget=BUDGET)
-            chain._forget_objects(Program())
-        with monkeypatch.context() as patch:
-            patch.setattr(chain, "transaction", transaction)
-            told_otherwise(chain, patch, lie, denied)
+            chain.forget_objects(Program())
+        with chain.node.answering(transaction=transaction, **told_otherwise(lie, denied)):
             paid = await connect_well(market, buyer)
         assert counted(buyer) == BUDGET + paid
 

@@ -11,7 +11,6 @@ from dtp.pay.terms import MIB
 from dtp.sui.objects import SUI_TYPE
 from dtp.tasks import supervised
 
-from . import conftest
 from .conftest import CHEAP
 from .hostile_node import KINDS, FaultyNode
 from .test_paid import cost_of, fetch, give
@@ -93,7 +92,7 @@ class Sessions:
         return list(node.broken)
 
 
-def play(market, side, scenario):
+def play(market, side, scenario, **options):
     async def work(market):
         if market.chain.localnet is None:
             pytest.skip("a proxy stands in front of a localnet")
@@ -101,7 +100,7 @@ def play(market, side, scenario):
         async with FaultyNode(port) as node:
             await scenario(Sessions(market, node, side))
 
-    market(work)
+    market(work, **options)
 
 
 @pytest.mark.slow
@@ -121,9 +120,8 @@ def test_a_session_in_which_calls_break_all_the_time_is_paid_to_the_mist(market,
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_each_call_of_a_session_may_break(market, monkeypatch, side, kind, when):
+def test_each_call_of_a_session_may_break(market, side, kind, when):
     """Every call of its life in turn, one in each session."""
-    monkeypatch.setattr(conftest, "PATIENCE", 3600)
 
     async def scenario(sessions):
         await sessions.play()  # makes the host
@@ -137,4 +135,4 @@ def test_each_call_of_a_session_may_break(market, monkeypatch, side, kind, when)
         assert "ExecuteTransaction" in usual
         assert usual <= seen.keys()
 
-    play(market, side, scenario)
+    play(market, side, scenario, patience=3600)

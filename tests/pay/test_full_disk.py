@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 
@@ -12,6 +13,7 @@ from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, Connecti
 
 from .conftest import TRUSTING
 from .meters import PRICES
+from .stored import ScriptedStore
 from .test_closing_with_server import ask, echo
 from .test_paid import fetch, give
 
@@ -20,7 +22,7 @@ class SmallDisk:
     """A file system of 16 MiB of its own, which can be filled."""
 
     def __init__(self, folder):
-        self.folder = folder
+        self.folder, self.store = folder, Store(folder / "pay.sqlite")
 
     def fill(self):
         with contextlib.suppress(OSError), open(self.folder / "rest", "wb", buffering=0) as rest:
@@ -34,28 +36,24 @@ class SmallDisk:
 class Refusing:
     """A store in the place of whose disk a test says that it is full."""
 
-    def __init__(self, folder, patch):
-        self.folder, self._patch, self._genuine = folder, patch, {}
+    def __init__(self, folder):
+        self.store = ScriptedStore(folder / "pay.sqlite")
+        self._full = ExitStack()
 
     def fill(self):
-        def full(store, *_):
-            raise StoreError("database or disk is full")
-
-        for name in ("receive_now", "received_all", "save_served", "save_agreement"):
-            self._genuine[name] = getattr(Store, name)
-            self._patch.setattr(Store, name, full)
+        names = ("receive_now", "received_all", "save_served", "save_agreement")
+        self._full.enter_context(self.store.failing(*names))
 
     def make_room(self):
-        for name, genuine in self._genuine.items():
-            self._patch.setattr(Store, name, genuine)
+        self._full.close()
 
 
 @pytest.fixture(params=["a real file system", "a store that says so"])
-def disk(request, tmp_path, monkeypatch):
+def disk(request, tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     if request.param != "a real file system":
-        yield Refusing(folder, monkeypatch)
+        yield Refusing(folder)
         return
     mounting = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, timeout=60).returncode:
@@ -81,7 +79,7 @@ def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, dis
     """It served on, and whoever came again heard INTERNAL."""
 
     async def scenario(made):
-        store = made.stack.enter_context(Store(disk.folder / "pay.sqlite"))
+        store = made.stack.enter_context(disk.store)
         await made.serve(give, store=store)
         buyer, other = await made.buyer(), await made.buyer()
         async with made.connect(buyer, budget=1_000_000_000, keep=True) as connection:
@@ -110,19 +108,14 @@ def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, dis
     market(scenario)
 
 
-def test_a_fault_of_one_channel_keeps_no_other_from_being_served(market, monkeypatch):
+def test_a_fault_of_one_channel_keeps_no_other_from_being_served(market):
     """What could not be written was one channel's: the next that is written shows that the disk is there."""
 
     async def scenario(made):
         serving = await made.serve(echo)
 
-        def broken(store, *_):
-            raise StoreError("the row is broken")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "keep_preimage", broken)
-            with pytest.raises(StoreError):
-                await serving.journal.run(lambda store: store.keep_preimage("0x1", 0, bytes(32)))
+        with serving.store.failing("keep_preimage"), pytest.raises(StoreError):
+            await serving.journal.run(lambda store: store.keep_preimage("0x1", 0, bytes(32)))
         assert serving.journal.fault is not None
         async with made.connect(await made.buyer()) as connection:
             await ask(connection)

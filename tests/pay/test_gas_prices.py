@@ -2,7 +2,7 @@
 
 import pytest
 
-from dtp.chain import ChainClient, Program
+from dtp.chain import Program
 from dtp.chain import host as hosts
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.node.networks import Network
@@ -12,6 +12,7 @@ from dtp.pay.terms import MIB
 from dtp.sui.transaction import TransactionData
 
 from . import lies
+from .clients import ScriptedClient
 from .test_faulty_nodes import play
 from .test_paid import fetch, give
 
@@ -26,7 +27,7 @@ async def client(sessions, signer, *urls, **options):
     network = Network("several", urls or (sessions.node.url,))
     deployments = sessions.market.chain.deployments
     return await sessions.market.stack.enter_async_context(
-        ChainClient(network, signer, deployments=deployments, **options)
+        ScriptedClient(network, signer, deployments=deployments, **options)
     )
 
 
@@ -148,22 +149,20 @@ def test_a_claim_is_weighed_at_the_price_that_is_signed(market, cheap):
 
 
 @pytest.mark.slow
-def test_a_price_that_rises_behind_the_weighing_is_not_signed(market, monkeypatch):
+def test_a_price_that_rises_behind_the_weighing_is_not_signed(market):
     async def scenario(sessions):
         serving = await sold(sessions, 2, EAGER)
         before = sessions.purse(serving.chain.address)
-        simulate = ChainClient.simulate
 
-        async def then_raise(chain, *arguments, **options):
-            found = await simulate(chain, *arguments, **options)
+        async def then_raise(genuine, *arguments, **options):
+            found = await genuine(*arguments, **options)
             sessions.node.lie(lies.price(8))
-            await chain.epoch()
+            await serving.chain.epoch()
             return found
 
-        with monkeypatch.context() as patch:
-            patch.setattr(ChainClient, "simulate", then_raise)
-            with pytest.raises(GasTooHigh):
-                await serving.cashier.poll()
+        serving.chain.node.answers["simulate"] = then_raise
+        with pytest.raises(GasTooHigh):
+            await serving.cashier.poll()
         assert sessions.purse(serving.chain.address) == before
         sessions.node.lie({})
 

@@ -3,28 +3,45 @@
 import asyncio
 import sqlite3
 import threading
+from functools import partial
 
 import pytest
 
 from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.store import Store
-from dtp.pay.store import file as store_file
-from dtp.pay.store import sold as sold_module
 from dtp.pay.store.journal import Journal, Verdict
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey
 
 from .meters import CHANNEL, KEY, voucher
-from .stored import alter
+from .stored import ScriptedStore, alter, no_room_for
 
 KEYS = (KEY.public,)
 
 
+class Steps(list):
+    """What the store is asked for: the method, and whether on the loop's thread."""
+
+    @property
+    def watching(self):
+        return {name: partial(self._watch, name) for name in ("receive_now", "sync", "received_all")}
+
+    def _watch(self, name, genuine, *args):
+        self.append((name, threading.current_thread() is threading.main_thread()))
+        return genuine(*args)
+
+
 @pytest.fixture
-def play(tmp_path):
-    def start(scenario):
+def steps():
+    return Steps()
+
+
+@pytest.fixture
+def play(tmp_path, steps):
+    def start(scenario, **options):
         async def work():
-            with Store(tmp_path / "pay.sqlite") as store:
+            with ScriptedStore(tmp_path / "pay.sqlite", **options) as store:
+                store.scripts.update(steps.watching)
                 journal = Journal(store)
                 try:
                     return await scenario(journal)
@@ -79,16 +96,9 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play):
     play(scenario)
 
 
-def test_what_cannot_be_written_fails_alone(play, monkeypatch):
+def test_what_cannot_be_written_fails_alone(play):
     async def scenario(journal):
-        genuine = sold_module._keep_received
-
-        def failing(db, signed, used):
-            if signed.voucher.lane == 7:
-                raise StoreError("no room for this lane")
-            return genuine(db, signed, used)
-
-        monkeypatch.setattr(sold_module, "_keep_received", failing)
+        alter(journal.store, no_room_for(7))
         first = journal.check(
             KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
         )  # the others wait for it together
@@ -127,34 +137,14 @@ def test_other_work_runs_in_order(play):
 # ---- a few vouchers: written on the loop's thread, synced on the other
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """What the store is asked for: the method, and whether on the loop's thread."""
-    found = []
+def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps):
+    synced, asked = threading.Event(), threading.Event()
 
-    def watched(name):
-        genuine = getattr(Store, name)
+    def sync_data(file):
+        asked.set()
+        assert synced.wait(30)
 
-        def method(self, *args):
-            found.append((name, threading.current_thread() is threading.main_thread()))
-            return genuine(self, *args)
-
-        monkeypatch.setattr(Store, name, method)
-
-    for name in ("receive_now", "sync", "received_all"):
-        watched(name)
-    return found
-
-
-def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps, monkeypatch):
     async def scenario(journal):
-        synced, asked = threading.Event(), threading.Event()
-
-        def sync_data(file):
-            asked.set()
-            assert synced.wait(30)
-
-        monkeypatch.setattr(store_file, "_sync_data", sync_data)
         signed = KEY.sign(voucher(1, 1))
         answer = journal.check(KEYS, signed, Usage(1, 0))
         await asyncio.to_thread(asked.wait, 30)
@@ -164,7 +154,7 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps, m
         synced.set()
         assert await answer is Verdict.STORED
 
-    play(scenario)
+    play(scenario, sync_data=sync_data)
     assert steps == [("receive_now", True), ("sync", False)]
 
 
@@ -176,15 +166,14 @@ def test_a_forged_one_needs_no_sync(play, steps):
     assert steps == []
 
 
-def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps, monkeypatch):
+def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps):
+    begun, free = threading.Event(), threading.Event()
+
+    def sync_data(file):
+        begun.set()
+        assert free.wait(30)
+
     async def scenario(journal):
-        begun, free = threading.Event(), threading.Event()
-
-        def sync_data(file):
-            begun.set()
-            assert free.wait(30)
-
-        monkeypatch.setattr(store_file, "_sync_data", sync_data)
         answers = [journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())]
         await asyncio.to_thread(begun.wait, 30)
         for lane in (1, 2, 3):
@@ -193,7 +182,7 @@ def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps
         free.set()
         assert await asyncio.gather(*answers) == [Verdict.STORED] * 4
 
-    play(scenario)
+    play(scenario, sync_data=sync_data)
     assert steps == [("receive_now", True), ("sync", False)] * 2
 
 
@@ -220,13 +209,13 @@ def test_it_is_closed_when_everything_is_written(tmp_path, begun):
 
 
 @pytest.mark.parametrize("fault", [None, ZeroDivisionError])
-def test_who_gives_up_keeps_no_answer_from_others(play, monkeypatch, fault):
+def test_who_gives_up_keeps_no_answer_from_others(play, fault):
     async def scenario(journal):
         def broken(*_):
             raise ZeroDivisionError
 
         if fault is not None:
-            monkeypatch.setattr(Store, "sync", broken)
+            journal.store.scripts["sync"] = broken
         gone, *others = (
             journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in range(3)
         )
@@ -249,16 +238,17 @@ def test_many_do_not_stop_the_loop(play, steps):
     assert steps == [("received_all", False)]
 
 
-def test_the_loop_does_not_wait_for_another_process(play, steps, monkeypatch):
-    waits, watched = threading.Event(), Store.received_all
-
-    def received_all(store, received):
-        waits.set()
-        return watched(store, received)
-
-    monkeypatch.setattr(Store, "received_all", received_all)
+def test_the_loop_does_not_wait_for_another_process(play, steps):
+    waits = threading.Event()
 
     async def scenario(journal):
+        watched = journal.store.scripts["received_all"]
+
+        def received_all(genuine, received):
+            waits.set()
+            return watched(genuine, received)
+
+        journal.store.scripts["received_all"] = received_all
         with sqlite3.connect(journal.store.path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
             answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
@@ -272,14 +262,11 @@ def test_the_loop_does_not_wait_for_another_process(play, steps, monkeypatch):
     assert steps == [("receive_now", True), ("received_all", False)]
 
 
-def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_slow_way(
-    play, steps, monkeypatch
-):
-    async def scenario(journal):
-        def broken(file):
-            raise OSError(5, "Input/output error")
+def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_slow_way(play, steps):
+    def broken(file):
+        raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(store_file, "_sync_data", broken)
+    async def scenario(journal):
         forged = LaneKey.generate().sign(voucher(1, 1, lane=1))
         answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):
@@ -287,7 +274,7 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
         assert await answers[1] is Verdict.FORGED  # whatever the disk does
         assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
 
-    play(scenario)
+    play(scenario, sync_data=broken)
     assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]
 
 
@@ -305,16 +292,11 @@ def test_a_row_that_is_broken_harms_only_its_lane(play):
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_nobody_waits_for_ever(play, monkeypatch, count):
+def test_nobody_waits_for_ever(play, count):
     """Whatever goes wrong with the store: a connection that waits for its vouchers would never end."""
 
     async def scenario(journal):
-        def broken(*_):
-            raise ZeroDivisionError
-
-        with monkeypatch.context() as patch:
-            for name in ("received_all", "sync"):
-                patch.setattr(Store, name, broken)
+        with journal.store.failing("received_all", "sync", fault=ZeroDivisionError()):
             signed = [KEY.sign(voucher(1, 1, lane=lane % 16)) for lane in range(count)]
             answers = [journal.check(KEYS, each, Usage()) for each in signed]
             verdicts = await asyncio.gather(*answers, return_exceptions=True)

@@ -14,13 +14,11 @@ from dtp.chain.signer import KeySigner
 from dtp.pay import messages
 from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
-from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
 from dtp.pay.server.book import ChannelBook
 from dtp.pay.server.gate import Admission, floor_of
 from dtp.pay.server.ledger import AGREEMENT_MS, Ledger
 from dtp.pay.server.payee import PayeeLane
-from dtp.pay.store import Store
 from dtp.pay.store.holding import Holds
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
@@ -29,6 +27,7 @@ from dtp.session.codes import CloseDetail, Refuse
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
+from .stored import ScriptedStore
 from .test_claims import HOUR, NOW, TERMS, channel
 from .test_server_meter import Wire
 
@@ -144,7 +143,7 @@ class Served:
 
 def play(tmp_path, scenario):
     async def work():
-        with Store(tmp_path / "pay.sqlite") as store:
+        with ScriptedStore(tmp_path / "pay.sqlite") as store:
             served = Served(store)
             try:
                 await scenario(served)
@@ -227,19 +226,14 @@ def test_a_channel_that_has_ended_is_not_held(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_store_that_fails_holds_no_channel(tmp_path, monkeypatch):
+def test_a_store_that_fails_holds_no_channel(tmp_path):
     async def scenario(served):
-        def broken(*_):
-            raise StoreError("the disk is gone")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "vouched_sums", broken)
+        with served.store.failing("vouched_sums"):
             with pytest.raises(Refuse) as refused:
                 await served.enter()
             assert refused.value.detail == CloseDetail.VOUCHERS_NOT_STORED
         meter = await served.enter()
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "save_served", broken)
+        with served.store.failing("save_served"):
             meter.connection.abort(0, "")
             await meter.wait_settled()
         assert served.ledger.channels == []

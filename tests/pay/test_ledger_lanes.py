@@ -15,7 +15,6 @@ from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
 from dtp.pay.server.ledger import _MOST_AHEAD
 from dtp.pay.server.payee import Floor
-from dtp.pay.store import Store
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
 from dtp.pay.ticket import MAX_LANES
 from dtp.session.codes import Refuse
@@ -145,14 +144,13 @@ def test_a_client_is_told_whether_closes_are_agreed(tmp_path, ours):
     play(tmp_path, scenario)
 
 
-def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_path, monkeypatch):
+def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_path):
     """On a full disk a client that never pays would else have the exposure again with each connection."""
 
     async def scenario(served):
         meter = await served.enter()
         meter.connection.move(3, MIB, 0)
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "save_served", broken)
+        with served.store.failing("save_served"):
             meter.connection.abort(0, "")
             await meter.wait_settled()
             with pytest.raises(Refuse):
@@ -161,8 +159,7 @@ def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_pa
         assert again.payee.unpaid == Usage(3, MIB)
         again.connection.abort(0, "")
         await again.wait_settled()
-        with monkeypatch.context() as patch:  # it is written, so nothing else has to be
-            patch.setattr(Store, "save_served", broken)
+        with served.store.failing("save_served"):  # it is written, so nothing else has to be
             assert await served.enter() is not None
 
     play(tmp_path, scenario)
@@ -307,14 +304,14 @@ def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
 # ---- agreed closes
 
 
-def test_a_signature_that_was_lost_is_given_again(tmp_path, monkeypatch):
+def test_a_signature_that_was_lost_is_given_again(tmp_path):
     async def scenario(served):
         meter = await served.enter()
         for _ in range(2):
             meter.connection.on_meter(build(messages.AskClose()))
             await meter.wait_settled()
             # It is made up once: a client that asks again and again costs nothing.
-            monkeypatch.setattr(Store, "save_agreement", broken)
+            served.store.scripts["save_agreement"] = broken
         first, second = agreed_by(meter)
         assert first == second
 

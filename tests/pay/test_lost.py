@@ -4,21 +4,22 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import repeat
 from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain import OLDEST, ChainClient, Program
-from dtp.chain.channel import ChannelOpened, ChannelState
+from dtp.chain import OLDEST, Program
+from dtp.chain.channel import SCHEMA, Channel, ChannelOpened, ChannelState
 from dtp.chain.errors import (
     InsufficientFunds,
+    NodeRefused,
     NodeUnavailable,
     OutcomeUnknown,
     StaleObject,
     TransactionFailed,
 )
 from dtp.chain.model import SUI_COIN
-from dtp.chain.node._wire import NodeRpc
 from dtp.pay.client import lost
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of
@@ -27,27 +28,21 @@ from dtp.pay.store import Bought, Sent, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
-from dtp.sui.names import format_digest
-from dtp.sui.transaction import transaction_digest
 
 from .conftest import withheld
 from .meters import KEY
 from .test_claims import channel, lane
 from .test_paid import cost_of, fetch, give
 
-
-def died(*_):
-    raise StoreError("died here")
+DIED = StoreError("died here")
 
 
-def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market, monkeypatch):
+def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add_bought", died)
-            with pytest.raises(StoreError, match="died here"):
-                await market.connect(buyer)
+        with buyer["store"].failing("add_bought", fault=DIED), pytest.raises(StoreError, match="died here"):
+            await market.connect(buyer)
         assert buyer["store"].bought_channels() == []
         (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
         assert (found.client, found.deposited) == (buyer["network"].address, 500_000_000)
@@ -60,15 +55,13 @@ def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market, monke
     market(scenario)
 
 
-def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
+def test_a_lane_that_was_added_and_not_noted_is_found(market):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as first:
-            with monkeypatch.context() as patch:
-                patch.setattr(Store, "add_lane", died)
-                with pytest.raises(StoreError, match="died here"):
-                    await market.connect(buyer, keep=True)
+            with buyer["store"].failing("add_lane", fault=DIED), pytest.raises(StoreError, match="died here"):
+                await market.connect(buyer, keep=True)
             id = first.meter.deal.channel.id
             assert len(buyer["store"].payer_lanes(id)) == 1
             (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
@@ -81,7 +74,7 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monkeypatch, keep):
+def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, keep):
     """By the transaction that was signed, which is asked about before another one is."""
 
     async def scenario(market):
@@ -90,8 +83,7 @@ def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monke
         first = (
             await market.connect(buyer, keep=True) if keep else None
         )  # the next adds a lane to its channel
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add_lane" if keep else "add_bought", died)
+        with buyer["store"].failing("add_lane" if keep else "add_bought", fault=DIED):
             with pytest.raises(StoreError, match="died here"):
                 await market.connect(buyer, keep=keep)
             assert len(buyer["store"].kept_keys()) == 1
@@ -107,20 +99,19 @@ def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monke
 
 
 @asynccontextmanager
-async def opening(market, buyer, monkeypatch):
+async def opening(market, buyer):
     """A connect whose channel is open on chain, and the event at which it hears so."""
-    with monkeypatch.context() as patch:
-        executed, answered = withheld(patch)
+    with withheld(buyer["network"]) as (executed, answered):
         dialing = asyncio.create_task(market.connect(buyer).__aenter__())
         await executed.wait()
         yield dialing, answered
 
 
-def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeypatch):
+def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        async with opening(market, buyer, monkeypatch) as (first, answered):
+        async with opening(market, buyer) as (first, answered):
             with Store(buyer["store"].path) as store:
                 journal = Journal(store)
                 await find_sent(market.serving.chain, journal)
@@ -133,13 +124,13 @@ def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeyp
     market(scenario)
 
 
-def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_next(market, monkeypatch):
+def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_next(market):
     """With another deposit each time it would be more than the budget."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        async with opening(market, buyer, monkeypatch) as (dialing, answered):
+        async with opening(market, buyer) as (dialing, answered):
             dialing.cancel()
             answered.set()
             with pytest.raises(asyncio.CancelledError):
@@ -153,9 +144,7 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
 
 
 @pytest.mark.parametrize("what", ["channel", "lane", "money"])
-def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it_is(
-    market, monkeypatch, what
-):
+def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it_is(market, what):
     """It deposited all the same, and whoever tried with a timeout again and again had as many channels."""
 
     async def scenario(market):
@@ -170,12 +159,11 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
         for _ in range(3):
             reached = asyncio.Event()
 
-            async def build(*_, reached=reached, **__):
+            async def simulate(*_, reached=reached, **__):
                 reached.set()
                 await asyncio.Event().wait()
 
-            with monkeypatch.context() as patch:
-                patch.setattr(chain, "_execute_once", build)
+            with chain.node.answering(simulate=simulate):
                 dialing = asyncio.create_task(market.connect(buyer, keep=True).__aenter__())
                 await reached.wait()
                 dialing.cancel()
@@ -192,29 +180,27 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
     market(scenario)
 
 
-def test_a_node_that_hides_what_was_opened_gets_few_deposits(market, monkeypatch):
+def test_a_node_that_hides_what_was_opened_gets_few_deposits(market):
     """It says that it doesn't know what it has executed, to whoever tries again and again."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        chain, genuine, sent = buyer["network"], ChainClient._submit, []
+        chain, sent = buyer["network"], []
 
-        async def submit(data, signatures):
-            outcome = await genuine(chain, data, signatures)
+        async def execute(genuine, data, signatures):
+            outcome = await genuine(data, signatures)
             sent.append(outcome.executed.digest)
             raise OutcomeUnknown("lost", digest=sent[-1], transaction=data, signatures=signatures)
 
-        async def transaction(digest):
+        async def transaction(_, digest):
             return None
 
-        with monkeypatch.context() as patch:
-            patch.setattr(chain, "_submit", submit)
-            patch.setattr(chain, "transaction", transaction)
+        with chain.node.answering(execute=execute, transaction=transaction):
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
                     await market.connect(buyer)
-                chain._forget_objects(Program())
+                chain.forget_objects(Program())
             with pytest.raises(OpeningUnknown, match="dtp channel find") as refused:
                 await market.connect(buyer)
         assert sorted(refused.value.digests) == sorted(sent)
@@ -227,79 +213,79 @@ def test_a_node_that_hides_what_was_opened_gets_few_deposits(market, monkeypatch
 
 
 @pytest.mark.parametrize("says", ["failed", "nothing of it", "no channel"])
-def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, monkeypatch, says):
+def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, says):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        chain, genuine, sent = buyer["network"], ChainClient._submit, []
+        chain, sent = buyer["network"], []
 
         def failed():
             return TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        async def submit(data, signatures):
-            executed = (await genuine(chain, data, signatures)).executed
-            sent.append(executed)
+        async def execute(genuine, data, signatures):
+            outcome = await genuine(data, signatures)
+            executed = outcome.executed
+            sent.append(outcome)
             if says == "failed":
                 raise failed()
             raise OutcomeUnknown("lost", digest=executed.digest, transaction=data, signatures=signatures)
 
-        async def transaction(digest):
+        async def transaction(_, digest):
             if says == "failed":
                 raise failed()
-            return replace(sent[-1], events=())
+            known = next(each for each in sent if each.executed.digest == digest)
+            return replace(known, executed=replace(known.executed, events=()))
 
-        async def read_channels(chain, ids):
-            return {}
+        async def objects(genuine, ids, version=None):
+            told = await genuine(ids, version)
+            return {id: each for id, each in told.items() if "::channel::Channel<" not in each.type}
 
-        with monkeypatch.context() as patch:
-            patch.setattr(chain, "_submit", submit)
-            if says != "no channel":
-                patch.setattr(chain, "transaction", transaction)
-            patch.setattr(lost, "read_channels", read_channels)
+        answers = {"execute": execute, "objects": objects}
+        if says != "no channel":
+            answers["transaction"] = transaction
+        with chain.node.answering(**answers):
             for number in range(5):
                 with pytest.raises(OpeningUnknown if number >= 3 else (TransactionFailed, OutcomeUnknown)):
                     await market.connect(buyer)
-                chain._forget_objects(Program())
+                chain.forget_objects(Program())
         assert len(sent) == 3
 
     market(scenario)
 
 
 @pytest.mark.parametrize("found", [False, True])
-def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, monkeypatch, found):
+def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, found):
     """It said that each failed, showed one between, and had four times the limit deposited."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        chain, store, genuine = buyer["network"], buyer["store"], ChainClient._submit
+        chain, store = buyer["network"], buyer["store"]
         sums = {"budget": cost_of(MIB), "most_per_day": 3 * cost_of(MIB), "most_per_host": cost_of(99 * MIB)}
 
-        async def submit(data, signatures):
-            await genuine(chain, data, signatures)
+        async def execute(genuine, data, signatures):
+            await genuine(data, signatures)
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        async def transaction(digest):
+        async def transaction(_, digest):
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(chain, "_submit", submit)
-            patch.setattr(chain, "transaction", transaction)
+        with chain.node.answering(execute=execute, transaction=transaction):
             for _ in range(2):
                 with pytest.raises(TransactionFailed):
                     await market.connect(buyer, **sums)
-                chain._forget_objects(Program())
+                chain.forget_objects(Program())
         before = round(time.time() * 1000) - 60_000
         place = chain.chain_id, chain.address, SUI_COIN
         assert store.deposited_since(*place, before) == 2 * cost_of(MIB)
         if not found:
-            patch = market.stack.enter_context(pytest.MonkeyPatch.context())
-            patch.setattr(chain, "transaction", transaction)
+            chain.node.answers["transaction"] = transaction
             async with market.connect(buyer, **sums) as connection:
                 assert await fetch(connection, 1000) == 1000
             with pytest.raises(DayLimit, match="dtp channel find") as limit:
                 await market.connect(buyer, **sums)
             assert limit.value.locked == 2 * cost_of(MIB) + connection.paid
+            chain.node.answers.clear()
         await find_channels(chain, store)
         assert [each.deposited for each in store.bought_channels()][:2] == [cost_of(MIB)] * 2
         assert store.unnoted_since(*place, 0) == 0
@@ -307,24 +293,26 @@ def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, monkeypatch, f
     market(scenario)
 
 
-def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market, monkeypatch):
+def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market):
     """A node that said an opening was long ago, or of little, took it out of the limit of a day."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
         before = round(time.time() * 1000)
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "add_bought", died)
-            with pytest.raises(StoreError, match="died here"):
-                await market.connect(buyer)
-        genuine = lost.read_channels
+        with buyer["store"].failing("add_bought", fault=DIED), pytest.raises(StoreError, match="died here"):
+            await market.connect(buyer)
 
-        async def read_channels(chain, ids):
-            found = await genuine(chain, ids)
-            return {id: replace(each, opened_ms=1, deposited=1) for id, each in found.items()}
+        async def objects(genuine, ids, version=None):
+            return {id: changed(each) for id, each in (await genuine(ids, version)).items()}
 
-        monkeypatch.setattr(lost, "read_channels", read_channels)
+        def changed(told):
+            if "::channel::Channel<" not in told.type:
+                return told
+            found = SCHEMA.decode(Channel, told.contents)
+            return replace(told, contents=SCHEMA.encode(replace(found, opened_ms=1, deposited=1)))
+
+        buyer["network"].node.answers["objects"] = objects
         journal = Journal(buyer["store"])
         assert await find_sent(buyer["network"], journal) == []
         await journal.close()
@@ -362,13 +350,7 @@ def test_programs_of_one_wallet_open_one_after_another(market):
     market(scenario)
 
 
-def stale(digest):
-    fault = StaleObject("an object was changed")
-    fault.digest = digest
-    return fault
-
-
-def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
+def test_what_another_took_the_coin_of_locks_nobody_out(market):
     """An honest node refuses it behind the signature, and never knows of it."""
 
     async def scenario(market):
@@ -376,15 +358,13 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
         buyer = await market.buyer()
         chain = buyer["network"]
 
-        async def submit(data, signatures):
-            raise stale(format_digest(transaction_digest(data)))
+        async def execute(*_):
+            raise NodeRefused("Object 0x1 Version 5 is not available for consumption", "INVALID_ARGUMENT")
 
         async def lose():
-            with monkeypatch.context() as patch:
-                patch.setattr(chain, "_submit", submit)
-                with pytest.raises(StaleObject):
-                    await market.connect(buyer)
-            chain._forget_objects(Program())
+            with chain.node.answering(execute=execute), pytest.raises(StaleObject):
+                await market.connect(buyer)
+            chain.forget_objects(Program())
 
         for _ in range(3):
             await lose()
@@ -463,17 +443,15 @@ def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
         assert buyer["store"].kept_keys() == {}
         async with market.connect(buyer, keep=True):
             chain = buyer["network"]
-            with pytest.MonkeyPatch.context() as patch:
-                for fault, kept in (
-                    (NodeUnavailable("no node"), 0),
-                    (TransactionFailed("no", kind="MOVE_ABORT"), 0),
-                    (OutcomeUnknown("lost", digest="d", transaction=b"t", signatures=()), 1),
-                    (refused_by_its_node(), 2),
-                ):
-                    patch.setattr(chain, "execute", failing(fault))
-                    with pytest.raises(type(fault)):
-                        await market.connect(buyer, keep=True)
-                    assert len(buyer["store"].kept_keys()) == kept
+            for fault, kept in (
+                (NodeUnavailable("no node"), 0),
+                (TransactionFailed("no", kind="MOVE_ABORT"), 0),
+                (OutcomeUnknown("lost", digest="d", transaction=b"t", signatures=()), 1),
+                (refused_by_its_node(), 2),
+            ):
+                with chain.failing("add_lane", repeat(fault)), pytest.raises(type(fault)):
+                    await market.connect(buyer, keep=True)
+                assert len(buyer["store"].kept_keys()) == kept
 
     market(scenario)
 
@@ -483,13 +461,6 @@ def refused_by_its_node():
     fault = InsufficientFunds("no gas")
     fault.digest = "d"
     return fault
-
-
-def failing(fault):
-    async def fail(*_, **__):
-        raise fault
-
-    return fail
 
 
 # ---- what history has
@@ -635,7 +606,7 @@ def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("settled", ["by its client", "by its server"])
-def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monkeypatch, settled):
+def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, settled):
     """Each look read the history of every channel on the chain, and there may be millions."""
 
     async def scenario(market):
@@ -649,16 +620,16 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monke
             assert await fetch(connection, 1000) == 1000
         paid, kept = connection.paid, connection.meter.deal.channel.id
         closed = next(each.channel for each in buyer["store"].bought_channels() if each.channel != kept)
-        frames, genuine = [], NodeRpc.list_events
+        frames = []
 
-        async def counted(wire, types, sender="", **where):
-            async for frame in genuine(wire, types, sender, **where):
+        async def counted(genuine, types, sender="", **where):
+            async for frame in genuine(types, sender, **where):
                 frames.append(frame.event)
                 # As if another had sent it: what the account sent itself has none.
                 if settled == "by its client" or not sender or "Settled" not in str(frame.event):
                     yield frame
 
-        monkeypatch.setattr(NodeRpc, "list_events", counted)
+        chain.node.answers["list_events"] = counted
         moved = await lost.read_moved(chain, [])
         assert moved == {
             closed: lost.Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),

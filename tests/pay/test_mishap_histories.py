@@ -8,7 +8,6 @@ what a backup of its own lacked. Nothing stays locked up: what no store knows an
 import asyncio
 import contextlib
 import random
-from functools import partial
 
 import pytest
 
@@ -20,12 +19,11 @@ from dtp.pay.errors import CountsDisputed, StoreError
 from dtp.pay.server.cashier import read_channels
 from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.serving import Selling
-from dtp.pay.store import Store
 from dtp.pay.terms import STEP_AMOUNT
 
-from . import conftest
 from .conftest import CHEAP, TERMS
 from .hostile_node import FaultyNode
+from .stored import ScriptedStore
 from .test_faulty_nodes import check_all_work, play
 from .test_lying_histories import History
 from .test_paid import PRICES, give
@@ -34,14 +32,14 @@ from .test_paid import PRICES, give
 WAIT_MS = AGREEMENT_MS + 120_000
 #: What fails where a disk is full: what the server writes, and the client.
 WRITES = {
-    "server": ("receive_now", "received_all", "served", "agree", "add_pass_used"),
+    "server": ("receive_now", "received_all", "save_served", "save_agreement", "add_pass_used"),
     "client": (
         "keep_key",
         "key_sent",
         "add_bought",
         "add_deposit",
         "reserve",
-        "signed",
+        "save_signed",
         "end_lane",
         "begin_lane",
     ),
@@ -51,9 +49,9 @@ WRITES = {
 class Mishaps(History):
     """A server at one endpoint, and a client; `copies` are backups of their stores, newest last."""
 
-    def __init__(self, sessions, nodes, rng, patch):
+    def __init__(self, sessions, nodes, rng):
         super().__init__(sessions, nodes, rng)
-        self.patch, self.disputed = patch, False
+        self.disputed = False
         self.copies = {"server": [], "client": []}
         self.restored = {"server": 0, "client": 0}
         self.lanes, self.vouched, self.received = set(), {}, {}
@@ -89,7 +87,7 @@ class Mishaps(History):
         again.write_bytes(path.read_bytes())
         self.restored[side] += 1
         self.log.append(f"the {side}'s store is {path.name}")
-        return self.market.stack.enter_context(Store(again))
+        return self.market.stack.enter_context(ScriptedStore(again))
 
     async def start_anew(self, restore):
         """The server ends as if it were killed, and starts again, maybe with a copy of its store."""
@@ -124,16 +122,15 @@ class Mishaps(History):
         left = self.rng.randint(0, 6)
         self.log.append(f"the {side}'s disk is full after {left} writes")
 
-        def fewer(genuine, store, *given):
+        def fewer(genuine, *given, **named):
             nonlocal left
             left -= 1
             if left < 0:
                 raise StoreError("database or disk is full")
-            return genuine(store, *given)
+            return genuine(*given, **named)
 
-        with self.patch.context() as patch:
-            for name in WRITES[side]:
-                patch.setattr(Store, name, _counted(fewer, getattr(Store, name)))
+        store = self.servings[0].store if side == "server" else self.buyer["store"]
+        with store.doing(**dict.fromkeys(WRITES[side], fewer)):
             yield
 
     # ---- a round
@@ -204,12 +201,8 @@ class Mishaps(History):
             self.market.chain.advance(TERMS.claim_ms)
 
 
-def _counted(fewer, genuine):
-    return lambda store, *given, **named: fewer(partial(genuine, **named), store, *given)
-
-
-async def play_history(sessions, nodes, rng, patch):
-    history = Mishaps(sessions, nodes, rng, patch)
+async def play_history(sessions, nodes, rng):
+    history = Mishaps(sessions, nodes, rng)
     await history.serve()
     await history.buy()
     began = sessions.market.height()
@@ -241,12 +234,10 @@ async def play_history(sessions, nodes, rng, patch):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 60))
-def test_histories_with_crashes_full_disks_and_restored_stores(market, monkeypatch, seed):
-    monkeypatch.setattr(conftest, "PATIENCE", 600)
-
+def test_histories_with_crashes_full_disks_and_restored_stores(market, seed):
     async def scenario(sessions):
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
-            await play_history(sessions, (sessions.node, other), random.Random(seed), monkeypatch)
+            await play_history(sessions, (sessions.node, other), random.Random(seed))
 
-    play(market, "server", scenario)
+    play(market, "server", scenario, patience=600)

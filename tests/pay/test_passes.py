@@ -168,18 +168,11 @@ def test_a_plan_without_a_price_gives_as_many_periods_as_a_pass_has(market):
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice(
-    market, monkeypatch, is_signed
-):
+def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice(market, is_signed):
     async def scenario(market):
         plan = await serve_subscribers(market)
         chain = (await market.buyer())["network"]
-        with monkeypatch.context() as patch:
-            if is_signed:
-                reached, go_on = withheld(patch)
-            else:
-                reached, go_on = asyncio.Event(), asyncio.Event()
-                patch.setattr(chain, "_execute_once", lambda *_, **__: reached.set() or go_on.wait())
+        with withheld(chain, "execute" if is_signed else "simulate") as (reached, go_on):
             buying = asyncio.create_task(buy(chain, plan, 1))
             await reached.wait()
             buying.cancel()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,6 +17,8 @@ from dtp.pay.server.quota import LEASE_PART, Quotas, period_of
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
+
+from .stored import ScriptedStore
 
 PASS = "0x" + "9a" * 32
 HOUR = 3_600_000
@@ -119,23 +121,15 @@ class Sale:
         self.quotas.add_usage(meter, more)
 
 
-@contextmanager
-def store_away(monkeypatch):
+def store_away(sale):
     """What was used can't be written."""
-
-    def broken(*_):
-        raise StoreError("the database is away")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "add_pass_used", broken)
-        patch.setattr(Store, "lease_pass", broken)
-        yield
+    return sale.journal.store.failing("add_pass_used", "lease_pass", fault=StoreError("the database is away"))
 
 
 @asynccontextmanager
 async def opened():
     """A store. A lease under way when it is closed would fail, and be told of in whatever test collects it."""
-    with Store(":memory:") as store:
+    with ScriptedStore(":memory:") as store:
         yield store
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
@@ -161,11 +155,11 @@ def test_a_connection_that_comes_while_the_last_one_leaves():
     play(scenario)
 
 
-def test_a_write_that_fails_forgets_nothing(monkeypatch):
+def test_a_write_that_fails_forgets_nothing():
     async def scenario(sale):
         meter = await sale.enter()
         sale.use(meter, 10)
-        with store_away(monkeypatch), pytest.raises(StoreError):
+        with store_away(sale), pytest.raises(StoreError):
             await sale.quotas.leave(meter)
         other = await sale.enter()
         assert other.left == (990, None)
@@ -351,14 +345,14 @@ def test_connections_end_with_their_pass(how):
 
 
 @pytest.mark.parametrize("over", [True, False])
-def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
+def test_a_pass_that_nobody_uses_any_more_is_forgotten(over):
     """Once what was used of it is written: its last connection may have left while the store was away."""
 
     async def scenario(sale):
         meter = await sale.enter()
         sale.use(meter, 10)
 
-        with store_away(monkeypatch):
+        with store_away(sale):
             with pytest.raises(StoreError):
                 await sale.quotas.leave(meter)
             with pytest.raises(StoreError):

@@ -13,7 +13,6 @@ from dtp.pay.messages import build
 from dtp.pay.server import server_meter
 from dtp.pay.server.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
 from dtp.pay.server.server_meter import ServerMeter
-from dtp.pay.store import Store
 from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.session.session import Traffic
 
@@ -218,17 +217,12 @@ def test_a_charge_is_paid_by_its_units_at_least(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path, monkeypatch):
+def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path):
     """Who is paid under a lock whose key is forgotten is paid nothing."""
 
     async def scenario(meter, wire, lane):
-        def full(*_):
-            raise StoreError("the disk is full")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "keep_preimage", full)
-            with pytest.raises(StoreError):
-                await meter.charge(1, bytes(32))
+        with meter.journal.store.failing("keep_preimage"), pytest.raises(StoreError):
+            await meter.charge(1, bytes(32))
         assert asked_of(wire) == []
         asked = asyncio.Event()
         wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())

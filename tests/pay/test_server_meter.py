@@ -13,7 +13,6 @@ from dtp.pay.server import payee, server_meter
 from dtp.pay.server.held_vouchers import LINGER, MOST_HELD
 from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.server.server_meter import Account, ServerMeter
-from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import LEAST_INTERVAL, MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
@@ -22,6 +21,7 @@ from dtp.session.limits import Limits
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
+from .stored import ScriptedStore
 
 
 class Wire:
@@ -105,7 +105,7 @@ class Lane(Account):
 
 def play(tmp_path, scenario, exposure=None, linger=LINGER):
     async def work():
-        with Store(tmp_path / "pay.sqlite") as store:
+        with ScriptedStore(tmp_path / "pay.sqlite") as store:
             journal, wire, lane = Journal(store), Wire(), Lane()
             served = Payee(
                 PayeeLane(CHANNEL, 0), PRICES, 10**12, exposure or Exposure(64 * MIB, 64 * MIB, 64, 64)
@@ -363,16 +363,12 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
 
 
 def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_the_operators(
-    tmp_path, monkeypatch, caplog
+    tmp_path, caplog
 ):
     async def scenario(meter, wire, lane):
-        def full(*_):
-            raise StoreError(f"can't write {tmp_path}: is the disk full?")
-
+        full = StoreError(f"can't write {tmp_path}: is the disk full?")
         wire.traffic = Traffic(0, 1000, 0)
-        with monkeypatch.context() as patch:
-            for name in ("receive_now", "received_all"):
-                patch.setattr(Store, name, full)
+        with meter.journal.store.failing("receive_now", "received_all", fault=full):
             wire.on_meter(frame(1, 1000))
             await stored(meter)
         assert wire.aborted.startswith(

@@ -2,7 +2,6 @@
 
 import pytest
 
-from dtp.chain import ChainClient
 from dtp.chain.errors import OutcomeUnknown
 from dtp.errors import ChainError
 from dtp.pay.client.ends import close_due, close_further
@@ -17,27 +16,23 @@ from dtp.sui.transaction import transaction_digest
 from .test_closing_with_server import ask, echo
 
 
-def unnoted(patch):
-    """Programs that are killed before they note what a transaction took."""
-
-    def killed(store, digest, gas):
-        raise StoreError("killed")
-
-    patch.setattr(Store, "transaction_took", killed)
+def unnoted(store):
+    """Within it a program is killed before it notes what a transaction took."""
+    return store.failing("transaction_took", fault=StoreError("killed"))
 
 
-def unheard(patch, which):
-    """A program that is killed while it waits for the answer to its `which`th transaction."""
-    genuine, count = ChainClient._submit, iter(range(100))
+def unheard(chain, which):
+    """Within it a program is killed while it waits for the answer to its `which`th transaction."""
+    count = iter(range(100))
 
-    async def submit(chain, data, signatures):
-        outcome = await genuine(chain, data, signatures)
+    async def execute(genuine, data, signatures):
+        outcome = await genuine(data, signatures)
         if next(count) == which:
             digest = format_digest(transaction_digest(data))
             raise OutcomeUnknown("killed", digest=digest, transaction=data, signatures=signatures)
         return outcome
 
-    patch.setattr(ChainClient, "_submit", submit)
+    return chain.node.answering(execute=execute)
 
 
 async def settle(buyer):
@@ -68,13 +63,12 @@ async def spend(made, buyer):
     await close_with_server(buyer["network"], buyer["store"], kept.channel)
 
 
-def test_gas_that_nobody_could_note_is_asked_of_the_chain(market, monkeypatch):
+def test_gas_that_nobody_could_note_is_asked_of_the_chain(market):
     async def scenario(made):
         await made.serve(echo)
         buyer = await made.buyer()
         before = await balance(buyer)
-        with monkeypatch.context() as patch:
-            unnoted(patch)
+        with unnoted(buyer["store"]):
             await spend(made, buyer)
         less = before - await balance(buyer)
         assert len(buyer["store"].unsettled_transactions()) == 3  # opened, added to, closed
@@ -89,17 +83,15 @@ def test_gas_that_nobody_could_note_is_asked_of_the_chain(market, monkeypatch):
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(market, monkeypatch, which):
+def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(market, which):
     """Of 39 kills in a top-up 4 lost its gas."""
 
     async def scenario(made):
         await made.serve(echo)
         buyer = await made.buyer()
         before = await balance(buyer)
-        with monkeypatch.context() as patch:
-            unheard(patch, which)
-            with pytest.raises(ChainError):
-                await spend(made, buyer)
+        with unheard(buyer["network"], which), pytest.raises(ChainError):
+            await spend(made, buyer)
         with Store(buyer["store"].path) as again:  # the next program of the same account
             buyer["store"] = again
             async with made.connect(buyer, budget=400_000_000, keep=True) as connection:
@@ -123,13 +115,12 @@ def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(mar
     market(scenario)
 
 
-def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(market, monkeypatch):
+def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(market):
     async def scenario(made):
         await made.serve(echo)
         buyer = await made.buyer()
         before, chain, store = await balance(buyer), buyer["network"], buyer["store"]
-        with monkeypatch.context() as patch:
-            unnoted(patch)
+        with unnoted(store):
             async with made.connect(buyer, budget=400_000_000, keep=True) as connection:
                 await ask(connection)
             await made.serving.close()
@@ -148,15 +139,14 @@ def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(ma
     market(scenario)
 
 
-def test_the_gas_of_claims_is_in_the_servers_store(market, monkeypatch):
+def test_the_gas_of_claims_is_in_the_servers_store(market):
     async def scenario(made):
         serving = await made.serve(echo)
         buyer = await made.buyer()
         async with made.connect(buyer, budget=1_000_000_000, keep=True) as connection:
             for _ in range(3):
                 await ask(connection, bytes(3_000_000))
-        with monkeypatch.context() as patch:
-            unnoted(patch)
+        with unnoted(serving.store):
             await serving.cashier.poll(closing=True)
         assert serving.cashier.gas
         ((each),) = serving.store.unsettled_transactions()
@@ -168,7 +158,7 @@ def test_the_gas_of_claims_is_in_the_servers_store(market, monkeypatch):
     market(scenario)
 
 
-def test_what_was_never_executed_is_forgotten_after_a_day(market, monkeypatch):
+def test_what_was_never_executed_is_forgotten_after_a_day(market):
     """A refusal is a node's word: until then it counts as possible."""
 
     async def scenario(made):
@@ -185,7 +175,7 @@ def test_what_was_never_executed_is_forgotten_after_a_day(market, monkeypatch):
     market(scenario)
 
 
-def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market, monkeypatch):
+def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market):
     async def scenario(made):
         serving = await made.serve(echo)
         buyer = await made.buyer()
@@ -193,11 +183,7 @@ def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market, monkeypatch):
             for _ in range(3):
                 await ask(connection, bytes(3_000_000))
 
-        def full(store, *transaction):
-            raise StoreError("the disk is full")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Store, "transaction_sent", full)
+        with serving.store.failing("transaction_sent"), buyer["store"].failing("transaction_sent"):
             (paid,) = await serving.cashier.poll(closing=True)
             assert paid.to_server == connection.paid
             (kept,) = buyer["store"].bought_channels()

@@ -24,12 +24,11 @@ from dtp.pay.errors import StoreError
 from dtp.pay.server.payee import Payee, PayeeLane, Send
 from dtp.pay.store import Bought, DoubtedDeposit, End, Moved, Sent, Store
 from dtp.pay.store import file as store_file
-from dtp.pay.store import sold as sold_module
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
 from .meters import CHANNEL, KEY, lock_of, voucher
-from .stored import alter
+from .stored import alter, no_room_for
 
 BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open", 5)
 
@@ -681,20 +680,13 @@ def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(sto
     assert found == {"busy_timeout": 0, "synchronous": 1, "wal_autocheckpoint": 0}
 
 
-def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
-    genuine = sold_module._keep_received
-
-    def failing(db, signed, used):
-        if signed.voucher.lane:
-            raise sqlite3.OperationalError("database or disk is full")
-        return genuine(db, signed, used)
-
-    monkeypatch.setattr(sold_module, "_keep_received", failing)
+def test_a_prompt_write_that_fails_is_taken_back_whole(store):
+    alter(store, no_room_for(1))
     both = [(KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (0, 1)]
-    with pytest.raises(StoreError, match="disk is full"):
+    with pytest.raises(StoreError, match="no room"):
         store.receive_now(both)
     assert store.sold_lanes() == []
-    monkeypatch.undo()
+    alter(store, "DROP TRIGGER no_room")
     assert store.receive_now(both) == [True, True]
 
 
@@ -709,10 +701,13 @@ def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
 
 
 @pytest.mark.parametrize("power_safe", [True, False])
-def test_prompt_writes_are_synced_as_the_others_are(tmp_path, monkeypatch, power_safe):
+def test_prompt_writes_are_synced_as_the_others_are(tmp_path, power_safe):
     synced = []
-    monkeypatch.setattr(store_file, "_sync_data", lambda file: synced.append(os.fstat(file).st_ino))
-    with Store(tmp_path / "pay.sqlite", power_safe=power_safe) as store:
+
+    def sync_data(file):
+        synced.append(os.fstat(file).st_ino)
+
+    with Store(tmp_path / "pay.sqlite", power_safe=power_safe, sync_data=sync_data) as store:
         assert store.receive_now([(KEY.sign(voucher(1, 1)), Usage())]) == [True]
         store.sync()
         log = os.stat(f"{store.path}-wal").st_ino

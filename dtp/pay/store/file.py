@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,11 @@ COPY: Final = 0x64747060 | _ENDS_UNKNOWN | DEPOSITS_UNKNOWN
 _NEW: Final = 0x64747060 | 4
 
 
+def sync_data(file: int) -> None:
+    """`fdatasync`, where the system has it."""
+    getattr(os, "fdatasync", os.fsync)(file)
+
+
 class StoreFile:
     """The store of one account's vouchers. Close it, or use `with`. `StoreError` from every method that can't.
 
@@ -61,7 +66,12 @@ class StoreFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, *, power_safe: bool = True, make: bool = True
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        power_safe: bool = True,
+        make: bool = True,
+        sync_data: Callable[[int], None] = sync_data,
     ) -> None:
         """Open or make the file at `path`, the default one without; with `make` False what isn't there is `NoStore`.
         ":memory:" is a store that is gone with the object.
@@ -69,10 +79,12 @@ class StoreFile:
         Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
         is reserved. That is enough for who only pays: the server shows the newest voucher at the next connection,
         the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
+        `sync_data` has the disk keep what was written to a file, given its descriptor.
         """
         self.path = os.fspath(path) if path is not None else os.fspath(config.pay_store_path())
         #: Whether each transaction is synced to the disk.
         self.power_safe = power_safe
+        self._sync_data = sync_data
         self._lock = threading.RLock()
         try:
             if make and self.path != ":memory:":
@@ -252,7 +264,7 @@ class StoreFile:
                 if self._log < 0:
                     self._log = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
                 if self.power_safe:
-                    _sync_data(self._log)
+                    self._sync_data(self._log)
                 self._logged += 1
                 if self._logged >= _LOGGED:
                     self._logged = 0
@@ -277,8 +289,3 @@ def _is_missing(path: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def _sync_data(file: int) -> None:
-    """`fdatasync`, where the system has it."""
-    getattr(os, "fdatasync", os.fsync)(file)
