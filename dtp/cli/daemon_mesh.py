@@ -20,6 +20,8 @@ _PEERS: Final = 12
 def node_parts(node: Mapping[str, Any]) -> list[RenderableType]:
     """Return what to print of the `node` of `Daemon.get_status`: what peers said is text, never markup."""
     parts: list[RenderableType] = [Text(), Text(_head(node))]
+    if clock := node.get("clock"):
+        parts.append(Text(clock["message"], style="yellow"))
     if node["peers"]:
         parts += [Text(), _peers(node["peers"][:_PEERS])]
         if node["known"] > _PEERS:

@@ -168,7 +168,7 @@ class _Shown:
 
     def __call__(self) -> None:
         if self._live is not None:
-            self._live.update(_screen(self._node, self._began), refresh=True)  # type: ignore[attr-defined]
+            self._live.update(node_screen(self._node, self._began), refresh=True)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _shown(node: Node, began: float) -> Iterator[_Shown]:
     if where.is_terminal and not wants_json():
         from rich.live import Live
 
-        with Live(_screen(node, began), console=where, auto_refresh=False) as live:
+        with Live(node_screen(node, began), console=where, auto_refresh=False) as live:
             yield _Shown(node, began, live)
         return
     end = node.links.listen(lambda link: _tell_link("linked", link), lambda link: _tell_link("lost", link))
@@ -207,7 +207,8 @@ def _tell_peer(record: PeerRecord) -> None:
     )
 
 
-def _screen(node: Node, began: float) -> Group:
+def node_screen(node: Node, began: float) -> Group:
+    """Return what a person sees of a node that began at that time (`time.monotonic`)."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -221,6 +222,8 @@ def _screen(node: Node, began: float) -> Group:
         f"{count_of(len(node.links), 'link')}{heard}",
         style="bold",
     )
+    difference = node.clock_difference
+    heads = [head] if difference is None else [head, Text(str(difference), style="yellow")]
     table = Table(box=None, pad_edge=False)
     for name in ("peer", "link", "services", "address", "from"):
         table.add_column(name, no_wrap=name != "address")
@@ -238,6 +241,8 @@ def _screen(node: Node, began: float) -> Group:
     for link in unsaid[: max(0, _ROWS - len(known))]:  # linked, and says not where it is: nobody can dial it
         table.add_row(link.peer.short, "to" if link.outgoing else "from", "", "", link.source)
     if not known and not unsaid:
-        return Group(head, Text("nobody yet; another 'dtp node' on this network shows up here", style="dim"))
+        return Group(
+            *heads, Text("nobody yet; another 'dtp node' on this network shows up here", style="dim")
+        )
     more = len(known) + len(unsaid) - _ROWS
-    return Group(head, table, *([Text(f"and {more} more")] if more > 0 else []))
+    return Group(*heads, table, *([Text(f"and {more} more")] if more > 0 else []))

@@ -16,6 +16,7 @@ from dtp.gossip.message import Message, Parsed, SignatureChecks
 from dtp.gossip.outbox import Outbox
 from dtp.gossip.score import Scores
 from dtp.gossip.seen import SeenCache
+from dtp.peers.clocks import PeerClocks
 
 #: Topics of all neighbours together that are remembered.
 KNOWN_TOPICS: Final = 16_384
@@ -175,7 +176,13 @@ class Core:
     """The state that all parts of a router have in common."""
 
     def __init__(
-        self, me: bytes, limits: GossipLimits, weights: ScoreWeights, random: Random, checks: SignatureChecks
+        self,
+        me: bytes,
+        limits: GossipLimits,
+        weights: ScoreWeights,
+        random: Random,
+        checks: SignatureChecks,
+        clocks: PeerClocks,
     ) -> None:
         self.me = me
         self.limits = limits
@@ -193,6 +200,8 @@ class Core:
         self.owing: set[bytes] = set()
         #: Neighbours that have signed another record, which others aren't told of yet.
         self.renewed: set[bytes] = set()
+        #: What neighbours have said of the time.
+        self.clocks = clocks
         #: Unix time less the clock of `now`, seconds.
         self.wall_offset = 0.0
         #: The record of a neighbour, for those that are sent elsewhere.

@@ -23,6 +23,7 @@ from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
 from dtp.net.resolver import NotResolved
+from dtp.peers.clocks import PeerClocks
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -82,10 +83,14 @@ class Gossip:
         weights: ScoreWeights = DEFAULT_WEIGHTS,
         wall: Callable[[], float] = time.time,
         seed: int | None = None,
+        clocks: PeerClocks | None = None,
     ) -> None:
+        """`clocks` is told what neighbours say of the time."""
         self.identity = identity
         self._wall = wall
-        self._router = Router(identity.id.key, random=random.Random(seed), limits=limits, weights=weights)
+        self._router = Router(
+            identity.id.key, random=random.Random(seed), limits=limits, weights=weights, clocks=clocks
+        )
         self._channels: dict[bytes, Channel] = {}
         self._topics: dict[bytes, Topic] = {}
         self._bridges: list[Bridge] = []

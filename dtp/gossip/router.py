@@ -34,6 +34,7 @@ from dtp.gossip.meshes import Meshes
 from dtp.gossip.message import Message, Parsed, SignatureChecks
 from dtp.gossip.outbox import Outbox
 from dtp.gossip.score import median
+from dtp.peers.clocks import PeerClocks
 
 #: Frames after which a mesh may have to be brought to its size, and others be told of it.
 _CHANGING: Final = frozenset((Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.GRAFT, Kind.PRUNE))
@@ -74,8 +75,10 @@ class Router:
         limits: GossipLimits = DEFAULT,
         weights: ScoreWeights = DEFAULT_WEIGHTS,
         checks: SignatureChecks | None = None,
+        clocks: PeerClocks | None = None,
     ) -> None:
-        self._core = Core(me, limits, weights, random, checks or SignatureChecks())
+        checks, clocks = checks or SignatureChecks(), PeerClocks() if clocks is None else clocks
+        self._core = Core(me, limits, weights, random, checks, clocks)
         self._meshes = Meshes(self._core)
         self._asking = Asking(self._core)
         self._pending: dict[bytes, _Pending] = {}
@@ -469,6 +472,8 @@ class Router:
             core.scores.count_invalid(neighbour.key, parsed.topic)
             return "message-oversize"
         wall = now + core.wall_offset
+        if parsed.key == neighbour.key and not is_past:
+            core.clocks.note_message(parsed.key, parsed.time_ms / 1000, now)
         if parsed.time_ms > (wall + limits.future) * 1000:
             return "message-future"  # nobody is blamed, as for stale ones: it may be this side's clock that is wrong
         if is_past:

@@ -16,8 +16,9 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.stream import Stream
 from dtp.peers.book import PeerBook
+from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import NODE_SERVICE, PeerLink
-from dtp.peers.record import MAX_BYTES, PeerRecord
+from dtp.peers.record import MAX_BYTES, PeerRecord, PeerRecordError
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.node")
@@ -42,9 +43,9 @@ PUSH_PATIENCE: Final = 10.0
 class PeerExchange:
     """Exchanges records over links. Received records are checked like all others."""
 
-    def __init__(self, book: PeerBook, own: Callable[[], PeerRecord]) -> None:
-        """`own` gives what this node says of itself."""
-        self._book, self._own = book, own
+    def __init__(self, book: PeerBook, own: Callable[[], PeerRecord], clocks: PeerClocks) -> None:
+        """`own` gives what this node says of itself; `clocks` is told what peers say of the time."""
+        self._book, self._own, self._clocks = book, own, clocks
 
     async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
         """Exchange over a link that this side dialled, now and later until it ends: later only while `links` says
@@ -68,7 +69,7 @@ class PeerExchange:
             async with stream:
                 self._write_records(link.peer, stream)
                 stream.write_eof()
-                await self._read_records(stream)
+                await self._read_records(link.peer, stream)
         except (DtpError, EOFError) as fault:  # the other side has none of it, or went
             log.info("no exchange of peers with %r: %s", link, fault)
 
@@ -76,7 +77,7 @@ class PeerExchange:
         """Exchange over a stream that the peer has opened: for `PeerLinks.protocols`."""
         self._write_records(link.peer, stream)
         stream.write_eof()
-        await self._read_records(stream)
+        await self._read_records(link.peer, stream)
         await stream.flush()
 
     async def push(self, link: PeerLink) -> None:
@@ -89,7 +90,7 @@ class PeerExchange:
 
     async def serve_push(self, link: PeerLink, stream: Stream) -> None:
         """Receive the new record of a peer: the handler for `PeerLinks.protocols`."""
-        await self._read_records(stream, 1)
+        await self._read_records(link.peer, stream, 1)
 
     def _write_records(self, peer: PeerId, stream: Stream) -> None:
         for record in islice(self._records_for(peer), MOST):
@@ -106,8 +107,8 @@ class PeerExchange:
         others: Iterable[PeerRecord] = self._book.find_service(NODE_SERVICE)
         yield from (each for each in others if each.addresses and each.peer not in (peer, own.peer))
 
-    async def _read_records(self, stream: Stream, most: int = MOST) -> None:
-        for _ in range(most):
+    async def _read_records(self, peer: PeerId, stream: Stream, most: int = MOST) -> None:
+        for place in range(most):
             try:
                 size = int.from_bytes(await stream.readexactly(2))
                 if size > MAX_BYTES:
@@ -117,8 +118,19 @@ class PeerExchange:
                 data = await stream.readexactly(size)
             except EOFError:
                 return
+            if not place:
+                self._note_time(peer, data)
             self._book.learn_encoded(data, "exchange")
         stream.stop()  # what comes beyond isn't read
+
+    def _note_time(self, peer: PeerId, data: bytes) -> None:
+        """Note what a peer's own record says of the time, as it holds by the peer's clock, if not by this one's."""
+        try:
+            record = PeerRecord.decode(data, now=None)
+        except PeerRecordError:
+            return
+        if record.peer == peer:
+            self._clocks.note_record(record, asyncio.get_running_loop().time())
 
 
 class RecordPush:

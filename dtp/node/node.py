@@ -22,12 +22,14 @@ from dtp.net.connection import Connection
 from dtp.net.dial import Connecting, connect
 from dtp.net.listener import Handler, Listener, listen
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
+from dtp.node.clock import ClockWatch
 from dtp.node.exchange import PROTOCOL as PEER_EXCHANGE
 from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
 from dtp.node.finding import SUCCESSION, WAYS, Finding, dht_host
 from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import Target, Upkeep, UpkeepLimits
 from dtp.peers.book import BOOK, BookNotKept, PeerBook
+from dtp.peers.clocks import ClockDifference
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks
@@ -189,7 +191,8 @@ class Node:
         self.book = PeerBook()
         self._links: PeerLinks | None = None
         self._finding = Finding(self.identity, self.book, discover)
-        self._exchange = PeerExchange(self.book, lambda: self.record)
+        self._clock = ClockWatch()
+        self._exchange = PeerExchange(self.book, lambda: self.record, self._clock.clocks)
         self._push = RecordPush(self._exchange, lambda: self.links)
         self._topics: Topics | None = None
         self._psk: bytes | None = None
@@ -252,7 +255,9 @@ class Node:
         links.protocols[PUSH_PROTOCOL] = self._exchange.serve_push
         from dtp.node.topics import Topics
 
-        self._topics = Topics(self.identity, self.book, links, lambda: self.record, self.limits.gossip)
+        self._topics = Topics(
+            self.identity, self.book, links, lambda: self.record, self.limits.gossip, self._clock.clocks
+        )
         stack.callback(resolver.finders.clear)
         dht = {"bind": (dht_host(listener.urls), 0), **self._options["dht"]}
         options = {**self._options, "dht": dht}
@@ -348,6 +353,12 @@ class Node:
     def address(self) -> Address:
         """The first of `addresses`; where there is none, the one that a resolver has to find."""
         return next(iter(self.addresses), Address("dtp", peer=self.identity.id))
+
+    @property
+    def clock_difference(self) -> ClockDifference | None:
+        """How the clocks of most neighbours differ from this machine's; as text it is a sentence. None if they don't,
+        or fewer than three do."""
+        return self._clock.find_difference(asyncio.get_running_loop().time())
 
     def peers(self) -> list[KnownPeer]:
         """Return the peers that are known and say where they are, linked ones first."""
@@ -484,17 +495,20 @@ class Node:
             asking = self._exchange.keep_asking(link, lambda: len(self.links))
             self._tasks.start(asking, name="dtp-node-exchange")
         self._changed.set()
+        self._wake.set()
         log.info("linked: %r", link)
 
     def _on_lost(self, link: PeerLink) -> None:
         if self._reach is not None:
             self._reach.on_lost(link)
+        if self.links.get(link.peer) is None:
+            self._clock.clocks.forget_peer(link.peer)
         self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time())
         self._wake.set()
         log.info("lost: %r", link)
 
     async def _run_upkeep(self) -> None:
-        """Dial the peers that are due, and sign a new record in time."""
+        """Dial the peers that are due, sign a new record in time, look at what others say of the time."""
         loop = asyncio.get_running_loop()
         renewal = loop.time() + self.limits.renewal
         while True:
@@ -505,7 +519,7 @@ class Node:
             for target in self._upkeep.take_due(now):
                 self._tasks.start(self._dial_target(target), name="dtp-node-dial")
             self._wake.clear()
-            wait = min(renewal, self._upkeep.next_time()) - now
+            wait = min(renewal, self._upkeep.next_time(), self._clock.look(now, len(self.links))) - now
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait == math.inf else max(wait, 0.0)):
                     await self._wake.wait()

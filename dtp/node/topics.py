@@ -11,6 +11,7 @@ from dtp.gossip import PROTOCOL as GOSSIP
 from dtp.gossip import Gossip, GossipLimits
 from dtp.identity import Identity, PeerId
 from dtp.peers.book import PeerBook
+from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import PeerLinks
 from dtp.peers.record import PeerRecord, PeerRecordExpired, PeerRecordFromFuture
 
@@ -29,9 +30,10 @@ class Topics:
         links: PeerLinks,
         own: Callable[[], PeerRecord],
         limits: GossipLimits,
+        clocks: PeerClocks,
     ) -> None:
-        """`own` gives what the node says of itself."""
-        self.gossip = Gossip(identity, limits=limits)
+        """`own` gives what the node says of itself; `clocks` is told what neighbours say of the time."""
+        self.gossip = Gossip(identity, limits=limits, clocks=clocks)
         self._shares: GraphShares | None = None
         self._providers: Providers | None = None
         self._identity, self._book, self._links, self._own = identity, book, links, own

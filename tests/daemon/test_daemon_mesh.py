@@ -1,10 +1,14 @@
 """Daemons that are nodes: linked, found by name, forwards to `dtp://` peers, relays, topics, reload, upgrade."""
 
 import asyncio
+import io
 import time
 
 import pytest
+from rich.console import Console
 
+from dtp.cli.daemon_mesh import node_parts
+from dtp.cli.node import node_screen
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.settled import CantReload
 from dtp.daemon.mesh import member
@@ -13,6 +17,7 @@ from dtp.daemon.web.metrics import exposition
 from dtp.errors import CarrierError
 from dtp.net.address import Address
 from dtp.node.node import Node
+from dtp.peers.clocks import ClockDifference
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.private import PrivateNetwork
 from dtp.session.codes import CloseCode, ConnectionRefused
@@ -157,6 +162,26 @@ def test_a_topic_is_carried_between_nodes_that_are_not_linked(tmp_path):
                     assert "dtpd_node_links 2.0" in lines
                 await far.daemon.reload(far.config(node='topics = []\nhistory = "1h"'))
                 assert status(far.daemon)["topics"] == []
+
+    on_sockets(main())
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_clock_that_differs_is_said_wherever_a_node_is_shown(tmp_path, monkeypatch, differs):
+    found = ClockDifference(61.0, 4, 6) if differs else None
+    monkeypatch.setattr(Node, "clock_difference", property(lambda node: found))
+
+    async def main():
+        async with Far(tmp_path) as far:
+            told = status(far.daemon)
+            where = Console(file=io.StringIO(), width=300)
+            where.print(*node_parts(told))
+            async with Node(listen=None, discover=()) as node:
+                where.print(node_screen(node, 0.0))
+            assert where.file.getvalue().count(str(found)) == 2 * differs
+            assert told["clock"] == ({"seconds": 61.0, "message": str(found)} if differs else None)
+            value = "61.0" if differs else "0.0"
+            assert f"dtpd_node_clock_difference_seconds {value}" in exposition(far.daemon).decode()
 
     on_sockets(main())
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.gossip import PROTOCOL, Gossip
 from dtp.identity import Identity
 from dtp.net.connection import Connection
+from dtp.node.exchange import PeerExchange
 from dtp.node.finding import SUCCESSION, Finding
 from dtp.node.node import NodeError, NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.book import PeerBook
+from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
@@ -365,6 +368,48 @@ def test_two_nodes_of_one_identity_are_noticed_by_whom_they_link_to(
     with caplog.at_level("WARNING", logger="dtp.node"):
         run(main())
     assert "another node has the identity" in caplog.text
+
+
+@pytest.mark.parametrize("by", ["messages", "records"])
+def test_a_clock_that_most_neighbours_differ_from_is_said(
+    by: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtp.node.clock.PAUSE", 0.2)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            node = await stack.enter_async_context(dtp.Node(listen=HERE, discover=()))
+            await stack.enter_async_context(node.topic("weather"))
+            for _ in range(3):
+                await _be_ahead(stack, node, by)
+            await until(lambda: node.clock_difference)
+            found = node.clock_difference
+            assert found is not None
+            assert 500 < found.seconds <= 1000
+            assert found[1:] == (3, 3)
+            await until(lambda: "1,000 s behind" in caplog.text or "999 s behind" in caplog.text)
+
+    with caplog.at_level("WARNING", logger="dtp.node"):
+        run(main())
+    assert [each.__dict__["fields"]["event"] for each in caplog.records] == ["clock-differs"]
+
+
+async def _be_ahead(stack: AsyncExitStack, node: dtp.Node, by: str) -> None:
+    """Link to `node` as a neighbour whose clock is 1,000 s ahead, and say so by a message or a record."""
+    me, wall = Identity.generate(), lambda: time.time() + 1000
+    links = PeerLinks(me)
+    stack.push_async_callback(links.close)
+    if by == "records":
+        mine = PeerRecord.sign(me, now=wall(), addresses=["tcp://127.0.0.1:9"])
+        links.listen(lambda link: None, lambda link: None)
+        link = await links.connect(node.address)
+        await PeerExchange(PeerBook(clock=wall), lambda: mine, PeerClocks()).exchange_records(link)
+        return
+    gossip = await stack.enter_async_context(Gossip(me, wall=wall))
+    links.listen(gossip.add_link, lambda link: None)
+    await links.connect(node.address)
+    topic = await stack.enter_async_context(gossip.topic("weather"))
+    await topic.publish(b"21.5")
 
 
 def test_a_process_whose_place_is_taken_is_no_second_node() -> None:

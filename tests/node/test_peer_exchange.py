@@ -22,6 +22,7 @@ from dtp.node.exchange import (
     RecordPush,
 )
 from dtp.peers.book import PeerBook
+from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import NODE_SERVICE, PeerLink
 from dtp.peers.record import MAX_BYTES, PeerRecord
 from dtp.testing import clock
@@ -84,7 +85,7 @@ def served(book: PeerBook, comes: bytes) -> Pipe:
     mine = record(ALICE)
 
     async def main() -> None:
-        exchanger = PeerExchange(book, lambda: mine)
+        exchanger = PeerExchange(book, lambda: mine, PeerClocks())
         await exchanger.serve(cast(PeerLink, cast(Any, FromBob())), cast(Stream, cast(Any, pipe)))
 
     clock.run(main())
@@ -183,7 +184,7 @@ def test_a_new_record_goes_to_all_linked_peers_at_once_and_of_several_the_last()
     mine = [later(0)]
 
     async def main() -> None:
-        push = RecordPush(PeerExchange(book(), lambda: mine[-1]), lambda: cast(Any, links))
+        push = RecordPush(PeerExchange(book(), lambda: mine[-1], PeerClocks()), lambda: cast(Any, links))
         push.start()
         await asyncio.sleep(5)
         assert not links[0].pushed  # nothing new
@@ -209,7 +210,7 @@ def test_a_peer_that_takes_no_stream_keeps_nobody_from_being_told_and_is_given_u
     ended: list[float] = []
 
     async def main() -> None:
-        exchanger = PeerExchange(book(), lambda: later(1))
+        exchanger = PeerExchange(book(), lambda: later(1), PeerClocks())
         push = RecordPush(exchanger, lambda: cast(Any, [stuck, other]))
         push.start()
         push.on_record_changed()
@@ -224,7 +225,7 @@ def test_a_peer_that_takes_no_stream_keeps_nobody_from_being_told_and_is_given_u
 
 def test_one_record_of_a_push_is_taken_and_it_is_checked() -> None:
     known = book()
-    exchanger = PeerExchange(known, lambda: record(ALICE))
+    exchanger = PeerExchange(known, lambda: record(ALICE), PeerClocks())
     third = Identity.generate()
 
     async def main() -> None:
@@ -267,7 +268,7 @@ def test_who_has_few_links_asks_again_for_those_that_came_at_the_same_time() -> 
 
     async def main() -> None:
         link, here, count = Dialled(), book(), 1
-        exchange = PeerExchange(here, lambda: mine)
+        exchange = PeerExchange(here, lambda: mine, PeerClocks())
         task = asyncio.create_task(exchange.keep_asking(cast(PeerLink, cast(Any, link)), lambda: count))
         await asyncio.sleep(1.0)
         assert CAROL.id not in {each.record.peer for each in here}

@@ -132,7 +132,7 @@ class NodeMember(Member):
         if node is None or self._topics is None or not self.takes_links:
             return {}
         known = node.peers()
-        reach = node.reach
+        reach, difference = node.reach, node.clock_difference
         found: dict[str, Any] = {
             "discover": list(self._config.discover),
             "private": self._network is not None,
@@ -140,6 +140,9 @@ class NodeMember(Member):
             "addresses": list(node.record.addresses),
             "dialled": node.dialability.verdict,
             "has_twin": node.has_twin,
+            "clock": None
+            if difference is None
+            else {"seconds": difference.seconds, "message": str(difference)},
             "observed": reach.observations.observed_urls(),
             "known": len(known),
             "links": len(node.links),

@@ -21,6 +21,11 @@ def node_metrics(node: Mapping[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily("dtpd_node_links", "Nodes that are linked", value=node["links"])
     if node["dialled"] is not None:
         yield GaugeMetricFamily("dtpd_node_dialled", "1 while others can dial it", value=node["dialled"])
+    yield GaugeMetricFamily(
+        "dtpd_node_clock_difference_seconds",
+        "Seconds that the clocks of most neighbours are ahead of this machine's, at least; below 0 behind",
+        value=node["clock"]["seconds"] if node["clock"] else 0,
+    )
     upgrades = CounterMetricFamily(
         "dtpd_node_upgrades",
         "Relayed connections that were to become direct, by what came of it",

@@ -170,6 +170,7 @@ function showNode(node) {
   if (typeof node?.dialled === "boolean") { words.push(node.dialled ? "others can dial it" : "nobody can dial it"); }
   if (node?.private) { words.push("in a private network"); }
   if (node?.dht) { words.push(`DHT at ${node.dht.endpoint} ${node.dht.serves ? "serves" : "only asks"}, ${plural(node.dht.contacts, "contact")}`); }
+  if (node?.clock) { words.push(node.clock.message); }
   element("node").textContent = words.join("; ");
   fill("peers", ["identity", "link", "services", "addresses"], (node?.peers ?? []).map((one) => [
     { text: one.peer, kind: "id" },

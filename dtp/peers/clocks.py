@@ -1,0 +1,92 @@
+"""What neighbours have said of the time, and whether it is this machine's clock that is wrong."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+from dtp.identity import PeerId
+from dtp.peers.record import PeerRecord
+from dtp.plurals import count_of
+
+#: Seconds by which clocks may differ without a word: as far ahead as messages of topics are taken.
+TOLERANCE: Final = 10.0
+#: Seconds that the quickest message of a neighbour takes, at most; and for how long it is the quickest: others may
+#: have waited, here or there.
+LATE: Final = 5.0
+QUICKEST: Final = 300.0
+#: Neighbours that have to differ in the same way: one or two alone may be wrong themselves, or lie.
+LEAST: Final = 3
+#: ... and the part of those that have said something.
+MOST_OF: Final = 2 / 3
+
+
+class _Bounds(NamedTuple):
+    """Unix time by a neighbour's clock less the steady clock, and when the message came that says so."""
+
+    least: float
+    most: float
+    at: float
+
+
+class ClockDifference(NamedTuple):
+    """How far neighbours' clocks are from this machine's; as text, a sentence for an operator."""
+
+    #: Seconds that theirs are ahead, at least; below 0 they are behind. The median of those that differ so.
+    seconds: float
+    #: How many differ so, of how many that said something.
+    differing: int
+    told: int
+
+    def __str__(self) -> str:
+        way = "behind" if self.seconds > 0 else "ahead of"
+        return (
+            f"this machine's clock is at least {abs(self.seconds):,.0f} s {way} those of {self.differing} of "
+            f"{count_of(self.told, 'neighbour')}: set it, or have it set by NTP; until then messages and records "
+            "are refused, here or by others"
+        )
+
+
+class PeerClocks:
+    """How far clocks of neighbours are from a steady clock, between two bounds each. A value: times are arguments.
+
+    Nobody is believed: `find_difference` says something where most differ in the same way, and three at least.
+    """
+
+    def __init__(self) -> None:
+        self._bounds: dict[bytes, _Bounds] = {}
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def note_message(self, peer: bytes, written: float, now: float) -> None:
+        """Note that a neighbour itself gave what it wrote at `written` (Unix time). `now` is the steady clock."""
+        least, known = written - now, self._bounds.get(peer)
+        if known is None or least > known.least or now - known.at > QUICKEST:
+            self._bounds[peer] = _Bounds(least, least + LATE, now)
+
+    def note_record(self, record: PeerRecord, now: float) -> None:
+        """Note that a neighbour itself gave its own record: it signed it before, and another one before this ends."""
+        least, most = record.sequence / 1000 - now, record.expires - now
+        known = self._bounds.get(record.peer.key, _Bounds(-math.inf, math.inf, -math.inf))
+        if max(least, known.least) <= min(most, known.most):  # else its clock has been set
+            least, most = max(least, known.least), min(most, known.most)
+        self._bounds[record.peer.key] = _Bounds(least, most, known.at)
+
+    def forget_peer(self, peer: PeerId) -> None:
+        """Forget what somebody has said who is no neighbour any more."""
+        self._bounds.pop(peer.key, None)
+
+    def find_difference(self, offset: float) -> ClockDifference | None:
+        """Return how most clocks differ from this machine's, which is `offset` before the steady one; None if they
+        don't."""
+        ahead, behind = [], []
+        for least, most, _ in self._bounds.values():
+            if least - offset > TOLERANCE:
+                ahead.append(least - offset)
+            elif offset - most > TOLERANCE:
+                behind.append(most - offset)
+        differing = max(ahead, behind, key=len)
+        if len(differing) < max(LEAST, MOST_OF * len(self._bounds)):
+            return None
+        return ClockDifference(sorted(differing)[len(differing) // 2], len(differing), len(self._bounds))
