@@ -274,8 +274,7 @@ class Receiver:
     async def _measure_all(
         self, addresses: list[str], measured: dict[str, Connection], stack: AsyncExitStack
     ) -> None:
-        """Measure all of these; who answers much later than the first one that has room isn't waited for. Where none
-        has, all are: who says nothing would be the next one to be heard else.
+        """Measure all of these; who answers much later than the first one isn't waited for.
 
         The connections of those that can be heard are in `measured`, until `stack` ends.
         """
@@ -291,17 +290,15 @@ class Receiver:
                 )
                 if not done:
                     return
-                if any(each.result() for each in done):
+                if any(each.result() >= 0 for each in done):
                     timeout = _SLOWER
         finally:
             for each in pending:
                 each.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _measure_one(
-        self, address: str, measured: dict[str, Connection], stack: AsyncExitStack
-    ) -> bool:
-        """Have `address` send its newest segment, and note how fast it came; return whether it can be heard now.
+    async def _measure_one(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
+        """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
 
         Its connection goes to `measured`. Nothing of it is believed: a neighbour that lies here is found out as soon
         as it is heard.
@@ -322,16 +319,15 @@ class Receiver:
         except (DtpError, OSError) as fault:
             log.info("%s can't be measured: %s", address, fault)
             self._note_failure(address)
-            return False
+            return -1
         self.parents.learn_addresses(probe.others)
-        fits = probe.room and self._me not in probe.path
-        if not fits:
+        if not probe.room or self._me in probe.path:
             self.parents.note_full(address, loop.time())
         elif probe.answered:
             self.parents.has_room(address)
         if probe.done:
             self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
-        return fits and probe.done
+        return probe.number
 
     async def _ask_for(self, address: str, number: int) -> tuple[bool, bool]:
         """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
