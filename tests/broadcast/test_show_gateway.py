@@ -19,7 +19,7 @@ from dtp.broadcast.gateway.server import Gateway, GatewayError
 from dtp.errors import LocalError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from browsers import dump
+from browsers import dump, dump_when
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +65,18 @@ def matroska(*coding):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("coding", "told"),
+    ("coding", "waited", "told"),
     [
-        (("-c:v", "libvpx", "-f", "webm"), 'data-size="160x120"'),
-        (("-c:v", "libx264", "-f", "matroska"), "play Matroska with codecs other than those of WebM"),
+        (("-c:v", "libvpx", "-f", "webm"), "video.dataset.size", 'data-size="160x120"'),
+        (
+            ("-c:v", "libx264", "-f", "matroska"),
+            "'fault' in at('status').dataset",
+            "play Matroska with codecs other than those of WebM",
+        ),
     ],
 )
-def test_what_isnt_named_is_told_by_its_bytes(coding, told):
-    page = run(on_gateway(matroska(*coding), lambda url: dump(url, 20_000), media=""))
+def test_what_isnt_named_is_told_by_its_bytes(coding, waited, told):
+    page = run(on_gateway(matroska(*coding), lambda url: dump_when(url, waited), media=""))
     assert told in page, page.partition("<video")[2]
 
 
@@ -154,13 +158,8 @@ def test_only_the_page_itself_dismisses_and_only_on_this_machine():
 
 @pytest.mark.slow
 def test_chromium_plays_a_show(film):
-    page = run(
-        on_gateway(
-            film,
-            lambda url: dump(url, 20_000),
-            money=lambda: MONEY,
-        )
-    )
+    played = "over && video.dataset.size"
+    page = run(on_gateway(film, lambda url: dump_when(url, played), money=lambda: MONEY))
     assert 'data-size="160x120"' in page, page.partition("<video")[2]
     assert "the show is over" in page
     assert "&lt;film&gt;" in page

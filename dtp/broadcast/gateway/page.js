@@ -5,7 +5,11 @@ const at = (id) => document.getElementById(id);
 const video = at("video");
 // Behind what is live, so that a segment that is late stops nothing.
 const BEHIND_MS = 2000;
+// Known a moment after the init data was taken, be it the last that the page appends.
+video.addEventListener("resize", () => { video.dataset.size = video.videoWidth + "x" + video.videoHeight; });
 let source = null, buffer = null, init = null, next = null, appended = 0, over = false;
+// Why nothing is played; it stays on the page until something is.
+let trouble = "";
 
 // The codecs as the init data has them: avcC for H.264 (ISO/IEC 14496-15), hvcC is not played by most browsers.
 function codecsOf(bytes, media) {
@@ -86,10 +90,6 @@ async function play(state) {
     appended += 1;
     at("checked").textContent = String(appended);
   }
-  if (buffer !== null) {
-    video.dataset.size = video.videoWidth + "x" + video.videoHeight;
-    video.dataset.frames = video.getVideoPlaybackQuality().totalVideoFrames;
-  }
   if (buffer !== null && buffer.buffered.length && !video.seeking) {
     const start = buffer.buffered.start(0), end = buffer.buffered.end(buffer.buffered.length - 1);
     if (video.currentTime < start) video.currentTime = start;
@@ -126,12 +126,15 @@ function show(state) {
   status.textContent = hours > 1.5 ? "authentic, and sent " + hours.toFixed(1) + " hours ago" : "live, and authentic";
   if (state.money !== null && state.money.air in OFF_AIR) status.textContent = OFF_AIR[state.money.air];
   if (state.ended) status.textContent = "the show is over";
-  if (state.fault) {
-    status.textContent = "stopped: " + state.fault;
-    status.dataset.fault = "";
-  }
+  delete status.dataset.fault;
+  if (state.fault || trouble) tellTrouble(state.fault ? "stopped: " + state.fault : trouble);
   at("money").hidden = at("air").hidden = state.money === null;
   if (state.money !== null) showMoney(state.money, state.moderated_here);
+}
+
+function tellTrouble(text) {
+  at("status").textContent = text;
+  at("status").dataset.fault = "";
 }
 
 function seconds(count) {
@@ -191,15 +194,25 @@ function entryOf(entry, moderated) {
   return item;
 }
 
+async function stateOf() {
+  try {
+    return await (await fetch("state")).json();
+  } catch {
+    throw new Error("the gateway doesn't answer: is dtp show still running?");
+  }
+}
+
 async function run() {
   for (;;) {
     try {
-      const state = await (await fetch("state")).json();
+      const state = await stateOf();
       show(state);
       await play(state);
+      trouble = "";
       if ((state.ended && over) || state.fault) return;
     } catch (fault) {
-      at("status").textContent = String(fault.message || fault);
+      trouble = String(fault.message || fault);
+      tellTrouble(trouble);
     }
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
