@@ -6,7 +6,7 @@ import socket
 
 import pytest
 from hpack import Decoder, Encoder
-from hyperframe.frame import HeadersFrame, SettingsFrame
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from dtp.daemon.http.frames import PREFACE
 from dtp.daemon.paying.calls import CallReader, Calls
@@ -95,6 +95,8 @@ async def asked(port, request):
         writer.close()
 
 
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+MESSAGE = b"\x82\x84mask" + b"more"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -133,6 +135,61 @@ def test_what_was_asked_when_the_budget_is_spent_is_answered_with_402(run, clien
     run(scenario)
 
 
+def test_an_answer_under_way_when_the_budget_ends_breaks_off_and_the_log_says_why(run, client, net, caplog):
+    async def pour(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        await writer.drain()
+        writer.close()
+
+    async def scenario(pair):
+        async with Backend(pour) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, '{ mib = "0.0002SUI" }', 'kind = "http"')
+            port = await market.buy("{ most = 3000 }")
+            with caplog.at_level(logging.INFO, "dtpd"), pytest.raises(ConnectionResetError):
+                await asked(port, GET)
+            told = [each.fields for each in caplog.records if hasattr(each, "fields")]
+            (ended,) = [each for each in told if each["event"] == "ended" and "listen" in each]
+            assert "budget" in ended["why"]
+            refused = await asked(port, GET)
+            assert refused.startswith(b"HTTP/1.1 402 ")
+
+    run(scenario)
+
+
+def test_a_web_socket_whose_budget_ends_is_closed_with_a_code_and_why(run, client, net):
+    """It was reset, and nobody who had it open knew why."""
+
+    async def talk(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCHED)
+        while await reader.read(1000):
+            writer.write(b"\x82\x7e\x03\xe8" + bytes(1000))
+        writer.close()
+
+    async def scenario(pair):
+        async with Backend(talk) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, '{ mib = "0.0002SUI" }')
+            port = await market.buy("{ most = 3000 }")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n")
+            assert await reader.readexactly(len(SWITCHED)) == SWITCHED
+            writer.write(MESSAGE)
+            count = 0
+            while (head := await reader.readexactly(2)) == b"\x82\x7e":
+                await reader.readexactly(2 + 1000)
+                count += 1
+                writer.write(MESSAGE)
+            assert head[0] == 0x88
+            said = await reader.readexactly(head[1])
+            assert (count > 1, int.from_bytes(said[:2])) == (True, 1008)
+            assert said[2:].startswith(b"it is not paid: ")
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("said", "answer"),
     [
@@ -158,6 +215,118 @@ def test_a_program_is_told_in_what_it_speaks(said, answer):
         assert got.endswith(b"it is not paid: the budget is spent\n") is bool(answer)
 
     asyncio.run(scenario())
+
+
+async def told_behind(asked, answered, unsent=b""):
+    """What a program gets that has asked so much and was answered so much; None for a reset."""
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+    for each in asked:
+        reader.feed_data(bytes([each]))
+    got = b"".join(reader.answers.take_data(bytes([each])) for each in answered)
+    assert answered.startswith(got)
+    telling = asyncio.create_task(tell_program(here, reader, Reason.UNPAID, "the budget is spent", unsent))
+    with there:
+        there.shutdown(socket.SHUT_WR)
+        await telling
+        found = b""
+        while data := there.recv(4096):
+            found += data
+    return found
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+UPGRADE = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (GET * 2, OK),
+        (GET.replace(b"GET", b"HEAD") + GET, OK[:-2]),
+        (GET * 2, b"HTTP/1.1 204 No Content\r\n\r\n"),
+        (GET * 2, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+        (GET * 2, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n"),
+        (GET, b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (GET + b"GET / HT", OK),
+    ],
+)
+def test_a_request_whose_answer_has_not_begun_is_told_with_402(asked, answered):
+    said = asyncio.run(told_behind(asked, answered, b"unsent"))
+    assert said.startswith(b"unsentHTTP/1.1 402 ")
+
+
+def test_what_was_held_back_comes_where_the_stream_ends():
+    reader = CallReader(Calls(None, lambda: 0.0))
+    reader.feed_data(UPGRADE)
+    assert reader.answers.take_data(SWITCHED + b"\x82\x05hell") == SWITCHED
+    assert reader.answers.take_rest() == b"\x82\x05hell"
+    assert reader.answers.take_rest() == b""
+
+
+def test_who_has_asked_nothing_more_is_let_go_in_order():
+    assert asyncio.run(told_behind(GET, OK, OK)) == OK
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        (GET * 2, OK[:-1]),
+        (GET * 2, OK[:20]),
+        (GET * 2, b"HTTP/1.1 200 OK\r\n\r\nuntil the end"),
+        (GET * 2, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n"),
+        (GET * 2, b"SSH-2.0-x\r\n"),
+        (UPGRADE, SWITCHED + b"\x82\x7f" + (70_000).to_bytes(8) + bytes(1000)),
+        (b"\x16\x03\x01", b""),
+    ],
+)
+def test_nothing_is_said_in_the_middle_of_an_answer(asked, answered):
+    assert asyncio.run(told_behind(asked, answered)) == b""
+
+
+@pytest.mark.parametrize(
+    "frames", [b"", b"\x82", b"\x82\x05hello\x82\x05hell", b"\x02\x7e\x00\x7e" + bytes(126)]
+)
+def test_a_web_socket_is_told_between_two_frames(frames):
+    said = asyncio.run(told_behind(UPGRADE + MESSAGE, SWITCHED + frames))
+    assert said == b"\x88\x25\x03\xf0it is not paid: the budget is spent"
+
+
+def test_calls_of_grpc_are_told_by_their_status_whether_their_answers_have_begun_or_not():
+    """The client's table of fields is as the backend's encoder has left it."""
+    fields = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
+    block = Encoder().encode(fields)
+    asked = PREFACE + b"".join(
+        each.serialize()
+        for each in [SettingsFrame(0), *(HeadersFrame(n, block, flags=["END_HEADERS"]) for n in (1, 3, 5))]
+    )
+    backend, client = Encoder(), Decoder()
+    begun = backend.encode([(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "99")])
+    over = backend.encode([("grpc-status", "0"), ("a", "b")])
+    answered = b"".join(
+        each.serialize()
+        for each in [
+            SettingsFrame(0),
+            HeadersFrame(1, begun, flags=["END_HEADERS"]),
+            DataFrame(1, bytes(20)),
+            HeadersFrame(3, over, flags=["END_HEADERS", "END_STREAM"]),
+        ]
+    )
+    for each in (begun, over):
+        client.decode(each)
+    got = asyncio.run(told_behind(asked, answered))
+    heads = [frame for frame in parsed(got) if isinstance(frame, HeadersFrame)]
+    found = {head.stream_id: dict(client.decode(head.data)) for head in heads}
+    end = {"grpc-status": "8", "grpc-message": "it is not paid: the budget is spent"}
+    assert found == {1: end, 5: {":status": "200", "content-type": "application/grpc", **end}}
+    assert all("END_STREAM" in head.flags for head in heads)
+    heads = [each for each in parsed(asyncio.run(told_behind(asked, answered[:-1]))) if each.stream_id]
+    assert [each.stream_id for each in heads] == [1, 3, 5]  # the end of the second has not come whole
+    in_a_head = answered + HeadersFrame(1, begun[:4]).serialize()
+    assert asyncio.run(told_behind(asked, in_a_head)) == b""
+    large = DataFrame(1, bytes(70_000)).serialize()
+    assert asyncio.run(told_behind(asked, answered + large[:-1])) == b""
 
 
 def test_a_call_of_grpc_is_told_by_its_status():

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from dtp.daemon.config.values import Rate
+from dtp.daemon.paying.spoken import MOST_KEPT, AnswerReader, Asked, Protocol, SpokenReader
 from dtp.net.connection import Connection
 
 #: How HTTP/2 begins (RFC 9113, 3.4).
@@ -22,8 +22,6 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _REQUEST: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ \r\n]+ HTTP/1\.[01]\r?\n")
 #: How a batch begins, or may yet.
 _BATCH: Final = re.compile(rb"\s*(\[|$)")
-#: A head or a batch that is longer is one call.
-_MOST_KEPT: Final = 1 << 20
 _HEADERS: Final = 1  # the type of an HTTP/2 frame that opens a stream
 
 
@@ -72,51 +70,24 @@ def reader_of(connection: Connection) -> CallReader | None:
     return None if calls is None else CallReader(calls)
 
 
-class Protocol(Enum):
-    """What a program speaks, as far as calls are counted by it."""
-
-    HTTP = "http"
-    HTTP2 = "http2"
-    OTHER = "other"
-
-
-class CallReader:
-    """Counts the calls in what one program sends, in pieces of any size."""
+class CallReader(SpokenReader):
+    """Counts the calls in what one program sends. A head or a batch that is too long is one."""
 
     def __init__(self, calls: Calls) -> None:
+        super().__init__()
         self._calls = calls
-        #: None until enough has come to tell; for HTTP/2 until it has opened a stream.
-        self.protocol: Protocol | None = None
-        #: Of HTTP/2, by its number; 0 if there is none.
-        self.newest_stream = 0
-        self._kept = bytearray()
-        self._skip = 0  # bytes that are of no interest
+        self.asked = Asked()
+        #: Is given what the program is answered, so that it is known what can be said behind that.
+        self.answers = AnswerReader(self.asked)
         self._body: bytearray | None = None  # of a request that may be a batch, as far as it has come
-        self._read: Callable[[], bool] = self._read_preface
 
-    def feed_data(self, data: bytes) -> None:
-        """The next bytes."""
-        if self._read == self._ignore_rest:
-            return
-        self._kept += data
-        while self._skip_bytes() and self._read():
-            pass
+    def _note_skipped(self, passed: int) -> None:
+        if self._body is not None:
+            self._body += self._kept[:passed]
+            if len(self._body) > MOST_KEPT or not _BATCH.match(self._body):
+                self._body = None
 
-    def _skip_bytes(self) -> bool:
-        """Pass over what is to be skipped; False while more of it has to come."""
-        if self._skip:
-            passed = min(self._skip, len(self._kept))
-            if self._body is not None:
-                self._body += self._kept[:passed]
-                if len(self._body) > _MOST_KEPT or not _BATCH.match(self._body):
-                    self._body = None
-            del self._kept[:passed]
-            self._skip -= passed
-            if not self._skip and self._read == self._read_head:
-                self._end_body()
-        return not self._skip
-
-    def _read_preface(self) -> bool:
+    def _read_start(self) -> bool:
         kept = bytes(self._kept[: len(_PREFACE)])
         if _PREFACE.startswith(kept) and kept:
             if len(kept) < len(_PREFACE):
@@ -124,49 +95,32 @@ class CallReader:
             del self._kept[: len(_PREFACE)]
             self._read = self._read_frame
             return True
-        if b"\n" not in self._kept and len(self._kept) < _MOST_KEPT and kept[:1].isalpha():
+        if b"\n" not in self._kept and len(self._kept) < MOST_KEPT and kept[:1].isalpha():
             return False
         if kept and _REQUEST.match(self._kept):
-            self._read, self.protocol = self._read_head, Protocol.HTTP
+            self._read, self.asked.protocol = self._read_head, Protocol.HTTP
             return True
         if kept:
-            self.protocol = Protocol.OTHER
+            self.asked.protocol = Protocol.OTHER
             self._calls.sent += 1
             self._give_up()
         return False
 
-    def _give_up(self) -> None:
-        self._kept.clear()
-        self._read = self._ignore_rest
-
-    def _ignore_rest(self) -> bool:
-        self._kept.clear()
-        return False
-
-    # ---- HTTP/1
-
     def _read_head(self) -> bool:
-        while (
-            self._kept[:1] == b"\r" or self._kept[:1] == b"\n"
-        ):  # some clients send a line more behind a body
-            del self._kept[:1]
-        end = self._kept.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._kept) > _MOST_KEPT:
+        found = self._take_head()
+        if found is None:
+            if len(self._kept) > MOST_KEPT:
                 self._calls.sent += 1
                 self._give_up()
             return False
-        head = bytes(self._kept[:end])
-        del self._kept[: end + 4]
+        line, fields = found
         self._calls.sent += 1
-        fields = {
-            name.strip().lower(): value.strip().lower()
-            for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])
-        }
+        self.asked.methods.append(line.partition(b" ")[0])
         self._body = bytearray() if b"json" in fields.get(b"content-type", b"") else None
         if b"chunked" in fields.get(b"transfer-encoding", b""):
             self._read = self._read_chunk
         elif b"upgrade" in fields:
+            self._body = None
             self._read = self._read_message
         elif (length := fields.get(b"content-length", b"0")).isdigit():
             self._skip = int(length)
@@ -184,54 +138,9 @@ class CallReader:
                 return
             self._calls.sent += len(found) - 1 if isinstance(found, list) and found else 0
 
-    def _read_chunk(self) -> bool:
-        line, found, _ = self._kept.partition(b"\r\n")
-        if not found:
-            return False
-        size = line.partition(b";")[0].strip()
-        try:
-            length = int(size, 16) if size else -1
-        except ValueError:
-            self._give_up()
-            return False
-        del self._kept[: len(line) + 2]
-        if length > 0:
-            self._skip = length  # the empty line behind it is read as one that says nothing
-        elif length == 0:
-            self._read = self._read_trailer
-        return True
+    def _note_message(self, opcode: int) -> None:
+        self._calls.sent += opcode in (1, 2)
 
-    def _read_trailer(self) -> bool:
-        line, found, _ = self._kept.partition(b"\r\n")
-        if not found:
-            return False
-        del self._kept[: len(line) + 2]
-        if not line:
-            self._read = self._read_head
-            self._end_body()
-        return True
-
-    # ---- WebSocket (RFC 6455, 5.2) and HTTP/2 (RFC 9113, 4.1)
-
-    def _read_message(self) -> bool:
-        self._body = None
-        kept = self._kept
-        if len(kept) < 2:
-            return False
-        small = kept[1] & 0x7F
-        extra = {126: 2, 127: 8}.get(small, 0)
-        if len(kept) < 2 + extra:
-            return False
-        size = int.from_bytes(kept[2 : 2 + extra]) if extra else small
-        self._calls.sent += kept[0] & 0x0F in (1, 2)
-        self._skip = 2 + extra + (4 if kept[1] & 0x80 else 0) + size
-        return True
-
-    def _read_frame(self) -> bool:
-        if len(self._kept) < 9:
-            return False
-        if self._kept[3] == _HEADERS:
-            self._calls.sent += 1
-            self.protocol, self.newest_stream = Protocol.HTTP2, int.from_bytes(self._kept[5:9]) & 0x7FFFFFFF
-        self._skip = 9 + int.from_bytes(self._kept[:3])
-        return True
+    def _note_frame(self, kind: int, flags: int, stream: int) -> None:
+        self._calls.sent += kind == _HEADERS
+        self.asked.note_frame(kind, stream)

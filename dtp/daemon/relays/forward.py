@@ -176,7 +176,7 @@ class Forwarded:
         ended = partial(self._end_session, pool, reader=reader)
         if reader is not None and rest:
             reader.feed_data(rest)
-        watch = None if reader is None else reader.feed_data
+        watch, follow = (None, None) if reader is None else (reader.feed_data, reader.answers)
         relay = Relay(
             stream,
             sock,
@@ -186,6 +186,7 @@ class Forwarded:
             keep=True,
             sent=len(rest),
             watch=watch,
+            follow=follow,
         )
         self.ledger.add_session(relay)
 
@@ -279,7 +280,7 @@ class Forwarded:
         pool.release_stream(relay.stream)
         if isinstance(relay, Relay) and relay.left is not None and relay.unpaid is not None:
             assert reader is not None
-            telling = tell_program(relay.left, reader, Reason.UNPAID, str(relay.unpaid))
+            telling = tell_program(relay.left, reader, Reason.UNPAID, str(relay.unpaid), relay.unsent)
             self._start_serving(telling, partial(sockets.reset, relay.left))
         elif isinstance(relay, Relay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.policies.base import Bounds
@@ -50,6 +50,16 @@ class Counts:
     received: int = 0
 
 
+class Follower(Protocol):
+    """Decides what the socket gets when."""
+
+    def take_data(self, data: bytes) -> bytes:
+        """Return what goes to the socket now that `data` has come; the rest is held back."""
+
+    def take_rest(self) -> bytes:
+        """Return what was held back."""
+
+
 def told(error: DtpError) -> str:
     """Return why a stream broke off, in words: those of the other daemon, if it was reset there."""
     return f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
@@ -71,6 +81,7 @@ class Relay:
         "_broken",
         "_data_left",
         "_fd",
+        "_follow",
         "_held",
         "_held_until",
         "_high",
@@ -99,6 +110,7 @@ class Relay:
         "said",
         "stream",
         "unpaid",
+        "unsent",
         "why",
     )
 
@@ -115,13 +127,15 @@ class Relay:
         keep: bool = False,
         sent: int = 0,
         watch: Callable[[bytes], object] | None = None,
+        follow: Follower | None = None,
     ) -> None:
         """`first` goes to the socket before all else; `sent` bytes are in the stream already. `watch` is given what
-        the socket sends, before the stream is. `on_end` is called once, when nothing is left open.
+        the socket sends, before the stream is, and `follow` what comes for the socket. `on_end` is called once, when
+        nothing is left open.
 
         `keep`: when the connection is lost before a byte has moved, or the peer has refused the stream unread, the
-        socket stays open, and is `left`, with all that it has `said`; so with `watch` where the money for it is spent
-        before an answer has begun.
+        socket stays open, and is `left`, with all that it has `said`; so with `watch` where the money for it is
+        spent, with what is `unsent` to it.
         """
         connection = stream.connection
         self.stream = stream
@@ -133,8 +147,9 @@ class Relay:
         self.left: socket.socket | None = None
         #: What it has sent, of which nothing was read: to be sent another way.
         self.said = b""
-        #: What kept it from being paid for, where the socket has got no answer and was kept for being told.
+        #: What kept it from being paid for, where the socket was kept for being told; and what it is to get first.
         self.unpaid: DtpError | None = None
+        self.unsent = b""
         self._keep = keep
         self._sock = sock
         self._fd = sock.fileno()
@@ -143,7 +158,7 @@ class Relay:
         self._broken = broken
         self._on_end = on_end
         self._meter = meter
-        self._watch = watch
+        self._watch, self._follow = watch, follow
         self._high = connection.limits.write_low  # what several have queued is to stay in the cache
         self._read_size = READ_MIN
         self._reading = False
@@ -283,6 +298,13 @@ class Relay:
         if self._shut or self.ended or not self._may_pass(size):
             self.stream.consumed(size)
             return
+        if self._follow is None:
+            self._pass_to_socket(data)
+        elif whole := self._follow.take_data(data):
+            self._pass_to_socket(whole)
+
+    def _pass_to_socket(self, data: bytes) -> None:
+        size = len(data)
         if self._out:
             self._out.append(data)
             return
@@ -379,6 +401,7 @@ class Relay:
     def _socket_takes_no_more(self) -> None:
         """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
         self._shut = True
+        self._drop_held()
         self._drop_waiting()
         self._wrote_all()
         if self._tap is not None:
@@ -391,6 +414,8 @@ class Relay:
 
     def stream_eof(self) -> None:
         """The stream has ended: so does what the socket gets."""
+        if self._follow is not None and not self._shut and (rest := self._follow.take_rest()):
+            self._pass_to_socket(rest)
         self._stream_ended = True
         if not self._out:
             self._shut_down()
@@ -412,8 +437,10 @@ class Relay:
             self._release_socket()
             self._on_end(self)
             return
-        if self._watch is not None and isinstance(error, LimitError | MoneyNotAdded) and self._unanswered():
+        spent = isinstance(error, LimitError | MoneyNotAdded)
+        if self._watch is not None and spent and not (self._shut or self.ended):
             self.left, self.unpaid, self.why = self._sock, error, str(error)
+            self.unsent = b"".join(self._out)
             self._release_socket()
             self._on_end(self)
             return
@@ -427,10 +454,6 @@ class Relay:
             self.said, self.counts.sent = error.data, 0
             return True
         return isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched()
-
-    def _unanswered(self) -> bool:
-        """True if the socket has got nothing yet, and can still be told something."""
-        return not (self.counts.received or self._shut or self.ended)
 
     def _is_untouched(self) -> bool:
         """True if neither side has said anything: to both, another stream is as good as this one."""
@@ -523,6 +546,7 @@ class Relay:
             return
         self.why = self.why or why
         self._release_socket()
+        self._drop_held()
         reset(self._sock)
         self.stream.reset(reason)
         self._on_end(self)
@@ -542,6 +566,10 @@ class Relay:
             for timer in self._timers:
                 timer.cancel()
             self._timers = None
+
+    def _drop_held(self) -> None:
+        if self._follow is not None:
+            self.stream.consumed(len(self._follow.take_rest()))
 
     def _drop_waiting(self) -> None:
         """The socket gets no more: give all credit back, which is also that of the caller's other streams."""
