@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from dtp.chain import ChainClient, Executed, Program
+from dtp.chain.channel import Claimed, Settled
+from dtp.chain.model import SUI_COIN
+from dtp.chain.values import Schema
 from dtp.sui.transaction import MoveCall
 from dtp.testing.nodes import ScriptedNode
 
@@ -37,6 +41,24 @@ class ScriptedClient(ChainClient):
             yield
         finally:
             del self.faults[function]
+
+
+class MovingOne:
+    """The part of a chain in a test that says what its transactions moved: 1 of each channel in them."""
+
+    #: The state in which they leave channels, None where they leave it as it was.
+    state: int | None = None
+
+    def executed(self, program: Program, digest: str = "d") -> Any:
+        """What the transaction of this program did."""
+        return SimpleNamespace(digest=digest, gas=SimpleNamespace(net=1), program=program)
+
+    def events_in(self, executed: Any, schema: Schema, kind: type[Any]) -> list[Any]:
+        """The events of a transaction."""
+        ids = [each.id for each in executed.program.objects]
+        if kind is Claimed:
+            return [Claimed(id, 0, 1, 1, 1, b"", SUI_COIN) for id in ids]
+        return [] if self.state is None else [Settled(id, 0, 0, self.state, SUI_COIN) for id in ids]
 
 
 def functions(program: Program) -> list[str]:

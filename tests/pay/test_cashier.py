@@ -14,12 +14,12 @@ from dtp.chain.errors import (
     PackageNotPublished,
     ProgramError,
     StaleObject,
+    WrongObjectType,
 )
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node.commands import MAX_COMMANDS
 from dtp.chain.pipe import CREDIT_BYTES
-from dtp.pay import settling
 from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
 from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.server import cashier as cashier_module
@@ -30,10 +30,10 @@ from dtp.pay.store.journal import Journal
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import NO_CAP
 
+from .clients import MovingOne, functions
 from .meters import CHANNEL, KEY, lock_of, voucher
 from .test_claims import NOW, TERMS, channel, lane
 from .test_costs import pipe
-from .test_settling import functions
 
 PREIMAGE = bytes(range(32))
 
@@ -65,13 +65,19 @@ def deleted(simulated):
 
 
 def node(**parts):
-    """A chain of these parts, whose transactions nobody notes."""
-    found = SimpleNamespace(**{"chain_id": "c", **parts})
+    """A chain of these parts, whose transactions nobody notes, and whose objects are channels or nothing of ours."""
+
+    def decode(schema, kind, found):
+        if not isinstance(found, kind):
+            raise WrongObjectType("of another package")
+        return found
+
+    found = SimpleNamespace(**{"chain_id": "c", "decode": decode, **parts})
     found.noted_by = lambda notes: found
     return found
 
 
-class Chain:
+class Chain(MovingOne):
     """A chain that notes the programs, and refuses channels as it is told."""
 
     def __init__(self, server="0x5"):
@@ -88,7 +94,7 @@ class Chain:
                 self.refused[id] = True  # the next look at the chain sees it
                 raise self.fault(simulated)
         self.programs.append(program)
-        return SimpleNamespace(digest=str(len(self.programs)))
+        return self.executed(program, str(len(self.programs)))
 
 
 def lanes_of(program):
@@ -103,13 +109,8 @@ def channels_of(done):
     return [each.view.channel.id for _, part in done for each in part]
 
 
-@pytest.fixture
-def told(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", lambda chain, executed, _: [Paid(executed.digest, 1, 0, 1)])
-
-
 @pytest.mark.parametrize("lanes", [1, 2, 3, 16])
-def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes):
+def test_whatever_lanes_channels_have_their_claims_fit_transactions(lanes):
     """Else a client with sixteen lanes in each of its channels would keep everybody's claims from the chain."""
     decisions = [claim(number, lanes) for number in range(1, 200)]
     chain = Chain()
@@ -119,7 +120,7 @@ def test_whatever_lanes_channels_have_their_claims_fit_transactions(told, lanes)
     assert max(sum(len(each.lanes) for each in part) for _, part in done) <= 128
 
 
-def test_what_claims_nothing_takes_up_room_as_well(told):
+def test_what_claims_nothing_takes_up_room_as_well():
     chain = Chain()
     decisions = [replace(claim(number), action=Action.PAY_OWED, lanes=()) for number in range(1, 200)]
     assert len(asyncio.run(settle(chain, decisions, 128))) == 2
@@ -128,7 +129,7 @@ def test_what_claims_nothing_takes_up_room_as_well(told):
 @pytest.mark.parametrize(
     ("fault", "simulated"), [(claimed_by_another, True), (claimed_by_another, False), (deleted, True)]
 )
-def test_a_channel_that_is_refused_hinders_no_other(told, fault, simulated):
+def test_a_channel_that_is_refused_hinders_no_other(fault, simulated):
     """Also when somebody else claims it between the simulation and the transaction, or its client has closed it."""
     decisions = [claim(number) for number in range(1, 10)]
     chain = Chain()
@@ -143,7 +144,7 @@ def test_a_channel_that_is_refused_hinders_no_other(told, fault, simulated):
 
 @pytest.mark.parametrize("simulated", [True, False])
 @pytest.mark.parametrize("action", [Action.CLAIM, Action.RELEASE])
-def test_a_lane_that_is_refused_hinders_no_other(told, simulated, action):
+def test_a_lane_that_is_refused_hinders_no_other(simulated, action):
     """Its client claims a MIST more of it than we hold, before our claim comes, and would keep the others' money."""
     chain = Chain()
     chain.refused[5] = simulated
@@ -165,19 +166,19 @@ def test_a_lane_that_is_refused_hinders_no_other(told, simulated, action):
         ProgramError("too large"),
     ],
 )
-def test_no_fault_ends_claiming(fault, monkeypatch):
+def test_no_fault_ends_claiming(fault):
     async def scenario():
         looks, enough = [], asyncio.Event()
 
-        async def look(self, *, closing=False):
-            looks.append(closing)
-            if len(looks) == 1 or closing:
-                raise fault
-            enough.set()
-            return []
+        class Failing(Cashier):
+            async def poll(self, *, closing=False):
+                looks.append(closing)
+                if len(looks) == 1 or closing:
+                    raise fault
+                enough.set()
+                return []
 
-        monkeypatch.setattr(Cashier, "poll", look)
-        made = Cashier(node(address="0x5"), None, lambda: NOW)
+        made = Failing(node(address="0x5"), None, lambda: NOW)
         made.start(0)
         async with asyncio.timeout(20):
             await enough.wait()
@@ -188,20 +189,19 @@ def test_no_fault_ends_claiming(fault, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
+def test_several_looks_fall_into_the_time_for_claims():
     """Each 60 s, one just before a close was asked for and one just behind its 60 s, are one too few."""
 
     def taking(claim_ms, **changes):
         return channel(terms=replace(channel().terms, claim_ms=claim_ms), **changes)
 
     async def scenario():
-        made, looks = Cashier(node(address="0x5"), None, lambda: NOW), asyncio.Queue()
+        class Looking(Cashier):
+            async def poll(self, *, closing=False):
+                looks.put_nowait(self.pause(60.0))
+                return []
 
-        async def look(self, *, closing=False):
-            looks.put_nowait(self.pause(60.0))
-            return []
-
-        monkeypatch.setattr(Cashier, "poll", look)
+        made, looks = Looking(node(address="0x5"), None, lambda: NOW), asyncio.Queue()
         made.start(60.0)
         async with asyncio.timeout(20):
             assert await looks.get() == 60.0
@@ -247,7 +247,7 @@ def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
         (None, ChannelState.CLOSED, False, False),
     ],
 )
-def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed, state, busy, taken):
+def test_credits_are_not_taken_beside_an_agreement(tmp_path, agreed, state, busy, taken):
     """Whatever happens between a look at the channels and the transaction."""
 
     async def scenario():
@@ -256,20 +256,18 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
         async def take_credits(chain, found, least):
             asked.append(found.id)
 
-        async def read_channels(chain, ids, on_failed=None):
+        async def objects(ids):
             if agreed is not None:  # just now
                 store.save_agreement(CHANNEL, 5, agreed, "chain")
             return dict.fromkeys(ids, made)
 
-        monkeypatch.setattr(cashier_module, "take_credits", take_credits)
-        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         terms = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
         made = channel(terms=terms, server="0x5", state=state)
         with Store(tmp_path / "pay.sqlite") as store:
             journal = Journal(store)
             used = [CHANNEL] if busy else []
-            chain = node(address="0x5")
-            cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: used)
+            chain = node(address="0x5", objects=objects)
+            cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: used, take_credits=take_credits)
             await cashier._take_credits([View(made)], closing=True)
             await journal.close()
         assert bool(asked) == taken
@@ -288,9 +286,7 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
         (True, None, ChannelState.CLOSING, 500),
     ],
 )
-def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
-    monkeypatch, tmp_path, busy, agreed, state, credits
-):
+def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(tmp_path, busy, agreed, state, credits):
     """Else each new voucher of a channel in use would be claimed, at each look, for what isn't taken then."""
 
     async def scenario():
@@ -298,20 +294,19 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
         made = channel(terms=terms, server="0x5", state=state, closing_ms=NOW)
         sent = pipe(9, of=CHANNEL)
 
-        async def read_channels(chain, ids, on_failed=None):
+        async def objects(ids):
             return dict.fromkeys(ids, made)
 
         async def owned(*_):
             return [sent]
 
-        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
             signed = KEY.sign(replace(voucher(1, 5), bytes=5 * CREDIT_BYTES))
             store.received_all([(signed, Usage(5, 5 * CREDIT_BYTES))])
             if agreed is not None:
                 store.save_agreement(CHANNEL, 5, agreed, "chain")
             journal = Journal(store)
-            chain = node(address="0x5", owned=owned)
+            chain = node(address="0x5", owned=owned, objects=objects)
             cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: [CHANNEL] if busy else [])
             (view,) = await cashier.channel_views()
             await journal.close()
@@ -353,16 +348,12 @@ def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
         if seen is not None:
             there[CHANNEL] = channel(**seen)
 
-        async def read_channels(chain, ids, on_failed=None):
-            return {id: there[id] for id in ids if id in there}
-
         async def owned(*args):
             return []
 
         async def objects(ids):
-            return {}
+            return {id: there[id] for id in ids if id in there}
 
-        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         with Store(tmp_path / "pay.sqlite") as store:
             store.received_all([(KEY.sign(voucher(1, 5, not_after_ms=not_after)), Usage(5, 0))])
             journal = Journal(store)
@@ -392,7 +383,7 @@ CREDITED = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
 class Till:
     """A cashier over a store, with channels as the test wants them; what it settles and takes is noted."""
 
-    def __init__(self, store, monkeypatch):
+    def __init__(self, store, **options):
         self.store, self.journal = store, Journal(store)
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
         self.seen, self.refused = [], []
@@ -402,11 +393,14 @@ class Till:
         )
         self.now_ms = NOW
         self.cashier = Cashier(
-            chain, self.journal, lambda: self.now_ms, policy=POLICY, on_channel=self.seen.append
+            chain,
+            self.journal,
+            lambda: self.now_ms,
+            on_channel=self.seen.append,
+            settle=self._settle,
+            take_credits=self._take,
+            **{"policy": POLICY, **options},
         )
-        monkeypatch.setattr(cashier_module, "read_channels", self._read)
-        monkeypatch.setattr(cashier_module, "settle", self._settle)
-        monkeypatch.setattr(cashier_module, "take_credits", self._take)
 
     def sell(self, number, requests, **changes):
         """A channel with a voucher for so many requests."""
@@ -415,15 +409,13 @@ class Till:
         self.store.received_all([(KEY.sign(voucher(1, requests, channel=id)), Usage(requests, 0))])
         return id
 
-    async def _read(self, chain, ids, on_failed=None):
+    async def _objects(self, ids):
         self.at_once += 1
         assert self.at_once == 1
         await asyncio.sleep(0)
         self.at_once -= 1
-        return {id: self.channels[id] for id in ids if id in self.channels}
-
-    async def _objects(self, ids):
-        return self.foreign
+        there = self.channels | self.foreign
+        return {id: there[id] for id in ids if id in there}
 
     async def _settle(self, chain, decisions, batch, on_failed=None, *, policy=None):
         assert batch == POLICY.batch
@@ -447,17 +439,17 @@ class Till:
 POLICY = Policy(gas_base=400, gas_channel=500, gas_lane=0, gas_coin=0, worth=20, worth_last=1, batch=9)
 
 
-def look(tmp_path, monkeypatch, scenario):
+def look(tmp_path, scenario, **options):
     async def work():
         with Store(tmp_path / "pay.sqlite") as store:
-            till = Till(store, monkeypatch)
+            till = Till(store, **options)
             await scenario(till)
             await till.journal.close()
 
     asyncio.run(work())
 
 
-def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeypatch):
+def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path):
     async def scenario(till):
         worth, small = till.sell(1, 50), till.sell(2, 1)
         over = till.sell(3, 50, state=ChannelState.CLOSED)
@@ -473,10 +465,10 @@ def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeyp
         assert {each.id for each in till.seen} == {worth, small, over}
         assert over not in till.cashier._seen  # nothing is kept of what nobody asks about any more
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
-def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path, monkeypatch):
+def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path):
     """Else one look at another network forgets vouchers that the client didn't close by: nobody would claim them."""
 
     async def scenario(till):
@@ -490,15 +482,16 @@ def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path, mo
         await till.cashier.poll()
         assert till.settled == [[], [(agreed, Action.RELEASE)]]
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
-def test_a_channel_of_another_package_is_left_alone(tmp_path, monkeypatch):
+def test_a_channel_of_another_package_is_left_alone(tmp_path):
     """It is there, though the one that is used now has no such object."""
 
     async def scenario(till):
         agreed = till.sell(1, 50)
-        till.foreign[agreed] = till.channels.pop(agreed)
+        del till.channels[agreed]
+        till.foreign[agreed] = "no channel of ours"
         till.store.save_agreement(agreed, 50_000, NOW, "chain")
         till.now_ms += DAY
         await till.cashier.poll()
@@ -507,15 +500,15 @@ def test_a_channel_of_another_package_is_left_alone(tmp_path, monkeypatch):
         await till.cashier.poll()
         assert till.store.end_of(agreed).over
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
 def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypatch):
     monkeypatch.setattr(cashier_module, "_DONE", 2)
 
+    coin = canonical_type("0x2::other::COIN")
+
     async def scenario(till):
-        coin = canonical_type("0x2::other::COIN")
-        till.cashier._policy = replace(POLICY, sui_in={coin: 10**9})
         till.sell(1, 50)
         found = [paid for _ in range(3) for paid in await till.cashier.poll()]
         till.sell(2, 50, terms=replace(TERMS, coin="0x2::other::COIN"))
@@ -523,21 +516,21 @@ def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypa
         await till.cashier.poll()
         assert till.cashier.claimed == {SUI_COIN: 200_000, coin: 50_000}
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario, policy=replace(POLICY, sui_in={coin: 10**9}))
 
 
 @pytest.mark.parametrize("claim", [True, False])
-def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, monkeypatch, claim):
+def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, claim):
     async def scenario(till):
         worth, small = till.sell(1, 50), till.sell(2, 1)
         await till.cashier.stop(claim=claim)
         found = [[(worth, Action.CLAIM), (small, Action.CLAIM)]] if claim else []
         assert till.settled == found
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
-def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path, monkeypatch):
+def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path):
     async def scenario(till):
         agreed = till.sell(1, 50)
         till.store.save_agreement(agreed, 50_000, NOW, "chain")
@@ -552,10 +545,10 @@ def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_
         assert till.store.end_of(agreed).over
         assert till.store.sold_lanes() == []
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
-def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeypatch):
+def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path):
     """A question costs a node as much as one about what is: with many small callers there would be nothing else."""
 
     async def scenario(till):
@@ -583,10 +576,10 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeyp
         await till.cashier.poll()
         assert small not in till.cashier._resting | till.cashier._seen
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
-def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, monkeypatch):
+def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path):
     async def scenario(till):
         used = till.sell(1, 1, terms=CREDITED)
         closing = till.sell(2, 1, terms=CREDITED, state=ChannelState.CLOSING, closing_ms=NOW)
@@ -605,7 +598,7 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, mon
         await till.cashier.poll()
         assert till.least == [(closing, 900), (unused, 900)]
 
-    look(tmp_path, monkeypatch, scenario)
+    look(tmp_path, scenario)
 
 
 def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
@@ -634,7 +627,7 @@ def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
     asyncio.run(scenario())
 
 
-def test_what_is_refused_is_told_at_each_look(told):
+def test_what_is_refused_is_told_at_each_look():
     chain, heard = Chain(), []
     refused = f"0x{3:064x}"
     decisions = [claim(number) for number in range(1, 5)]

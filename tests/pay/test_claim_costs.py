@@ -4,17 +4,16 @@ import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.chain.channel import ChannelState
 from dtp.chain.host import NO_CAP
-from dtp.pay import settling
 from dtp.pay.claims import Action, Decision, Policy, View, at_close, claimable, gain_of, plan, worthwhile
-from dtp.pay.settling import Paid, settle
+from dtp.pay.settling import settle
 from dtp.pay.store import Sold
 
+from .clients import MovingOne
 from .meters import KEY, voucher
 from .test_claims import HOUR, NOW, TERMS, channel, lane
 
@@ -35,7 +34,7 @@ def channel_of(number, requests, **changes):
     return View(made, sold, ours=True)
 
 
-class Chain:
+class Chain(MovingOne):
     """A chain that notes what the transactions that it executes cost."""
 
     address = SERVER
@@ -62,14 +61,12 @@ class Chain:
     async def execute(self, program):
         digest = str(len(self.costs))
         self.costs[digest] = self.cost(program)
-        return SimpleNamespace(digest=digest)
+        return self.executed(program, digest)
 
 
-def executed(chain, decisions, monkeypatch):
+def executed(chain, decisions):
     """What the transactions of these decisions brought and cost."""
-    with monkeypatch.context() as patch:
-        patch.setattr(settling, "result_of", lambda chain, executed, _: [Paid(executed.digest, 1, 0, 1)])
-        done = asyncio.run(settle(chain, decisions, POLICY.batch, policy=POLICY))
+    done = asyncio.run(settle(chain, decisions, POLICY.batch, policy=POLICY))
     return [(sum(each.worth for each in part), chain.costs[paid.digest]) for paid, part in done]
 
 
@@ -84,7 +81,6 @@ CHANNELS = st.lists(st.tuples(LANES, st.booleans()), min_size=1, max_size=12)
     gas=st.sampled_from([GENUINE, (30_000_000, 2_000_000, 200_000), (1, 1, 6_000_000)]),
 )
 def test_no_claim_costs_more_than_it_brings(channels, late, closing, gas):
-    monkeypatch = pytest.MonkeyPatch()
     views = [
         channel_of(at, lanes, **({"state": ChannelState.CLOSING, "closing_ms": NOW} if asked else {}))
         for at, (lanes, asked) in enumerate(channels)
@@ -95,7 +91,7 @@ def test_no_claim_costs_more_than_it_brings(channels, late, closing, gas):
         planned = {each.view.channel.id for each in decisions}
         rest = (view for view in views if view.channel.id not in planned)
         decisions += [each for view in rest if (each := at_close(view, now, POLICY)).action is Action.CLAIM]
-    for brought, cost in executed(Chain(gas), decisions, monkeypatch):
+    for brought, cost in executed(Chain(gas), decisions):
         assert brought > cost
 
 
@@ -110,21 +106,21 @@ def test_each_lane_and_each_channel_brings_more_than_its_own_gas(channels):
             assert gain_of(known, [sold]) > GENUINE[2]
 
 
-def test_lanes_that_bring_nothing_are_left_out(monkeypatch):
+def test_lanes_that_bring_nothing_are_left_out():
     view = channel_of(1, [100_000, *[3] * 15])
     assert [each.lane for each in worthwhile(view, claimable(view, NOW), POLICY)] == [0]
     (decision,) = plan([view], NOW, 7, POLICY)
     assert [each.lane for each in decision.lanes] == [0]
 
 
-def test_sixteen_lanes_that_are_worth_little_wait(monkeypatch):
+def test_sixteen_lanes_that_are_worth_little_wait():
     """0.0092 SUI on 16 lanes were claimed for 0.101."""
     view = channel_of(1, [575] * 16)
     assert plan([view], NOW, 7, POLICY) == []
     (last,) = plan([view], NOW + 24 * HOUR, 7, POLICY)
     dear, cheap = Chain((1_000_000, 63_080, 6_000_000)), Chain(GENUINE)
-    assert executed(dear, [last], monkeypatch) == []
-    ((brought, cost),) = executed(cheap, [last], monkeypatch)
+    assert executed(dear, [last]) == []
+    ((brought, cost),) = executed(cheap, [last])
     assert (brought, cost) == (16 * 575_000, 1_000_000 + 63_080 + 16 * 5_700)
 
 
@@ -141,11 +137,9 @@ def test_a_voucher_that_ends_is_claimed_where_most_of_it_is_left():
     assert decision.gain >= POLICY.worth_last * POLICY.gas_in("0x2::sui::SUI", 1).alone
 
 
-def test_who_names_a_channel_has_it_claimed_whatever_it_costs(monkeypatch):
+def test_who_names_a_channel_has_it_claimed_whatever_it_costs():
     view = channel_of(1, [1])
     decision = Decision(view, Action.CLAIM, view.lanes, 1000)
     chain = Chain(GENUINE)
-    with monkeypatch.context() as patch:
-        patch.setattr(settling, "result_of", lambda chain, executed, _: [Paid(executed.digest, 1, 0, 1)])
-        assert len(asyncio.run(settle(chain, [decision], 32))) == 1
-        assert asyncio.run(settle(chain, [decision], 32, policy=POLICY)) == []
+    assert len(asyncio.run(settle(chain, [decision], 32))) == 1
+    assert asyncio.run(settle(chain, [decision], 32, policy=POLICY)) == []

@@ -493,7 +493,7 @@ def test_several_channels_are_claimed_in_one_transaction(market):
             channels.append(channel)
         views = await market.serving.cashier.channel_views()
         assert {view.channel.id for view in views} == {channel.id for channel in channels}
-        market.serving.cashier._policy = replace(CHEAP, worth=1)
+        market.serving.cashier.policy = replace(CHEAP, worth=1)
         (paid,) = await market.serving.cashier.poll()
         assert paid.to_server == 3 * cost_of(3 * MIB)
         assert await market.serving.cashier.poll() == []

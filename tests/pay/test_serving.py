@@ -26,7 +26,6 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
-from dtp.pay.server import cashier as cashier_module
 from dtp.pay.server.book import BookLimits
 from dtp.pay.server.gate import Admission
 from dtp.pay.serving import Selling, Serving, serve, service_number
@@ -239,7 +238,7 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
         size = 5 * CREDIT_BYTES
         made.store.received_all([(KEY.sign(voucher(1, 5, size)), Usage(5, size))])
 
-        async def read_channels(chain, ids, on_failed=None):
+        async def objects(ids):
             return dict.fromkeys(ids, made.channel)
 
         async def owned(*_):
@@ -249,8 +248,8 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
             (view,) = await made.cashier.channel_views()
             assert view.credits == 0
 
-        monkeypatch.setattr(cashier_module, "read_channels", read_channels)
-        made.chain.owned = owned
+        made.chain.owned, made.chain.objects = owned, objects
+        made.chain.decode = lambda schema, kind, found: found
         (view,) = await made.cashier.channel_views()
         assert view.credits == 500
         assert made.cashier.pause(10**9) == made.channel.terms.claim_ms / 8000
@@ -258,7 +257,7 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
         assert made.book.get_known(CHANNEL).channel == made.channel
         made.handlers.append(handler)
         await made.handle(caller(made))
-        assert made.cashier._policy == Policy(worth=77)
+        assert made.cashier.policy == Policy(worth=77)
 
     play(tmp_path, monkeypatch, scenario, policy=Policy(worth=77))
 

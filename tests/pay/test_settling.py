@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -19,16 +18,12 @@ from dtp.pay.errors import ChannelUnusable
 from dtp.pay.settling import Paid, close_agreed, finalize, opened_in, settle, settle_program
 from dtp.pay.store import Sold
 
+from .clients import MovingOne, functions
 from .meters import CHANNEL, KEY, lock_of, voucher
 from .test_claims import channel, lane
 
 PREIMAGE = bytes(range(32))
 OTHER_COIN = "0x2::other::COIN"
-
-
-def functions(program):
-    """The names of what a program calls, in order."""
-    return [each.function for each in program.commands(lambda _: "0x0") if hasattr(each, "function")]
 
 
 def decision(action=Action.CLAIM, *, preimage=PREIMAGE, coin=None):
@@ -66,34 +61,28 @@ def test_only_the_server_releases(account, released):
     assert ("release" in functions(program)) is released
 
 
-def moved(chain, executed, channels, state=None):
-    """In place of `result_of`: 1 of each coin."""
-    return [Paid("d", 1, 0, 1, state, coin) for coin in dict.fromkeys(each.coin for each in channels)]
-
-
-class Chain:
+class Chain(MovingOne):
     """A chain that notes what was executed."""
 
     def __init__(self, address="0xc", coins=()):
-        self.address, self.executed, self._coins = address, [], coins
+        self.address, self.programs, self._coins = address, [], coins
 
     async def execute(self, program):
-        self.executed.append(functions(program))
-        return SimpleNamespace(digest="d", gas=SimpleNamespace(net=3))
+        self.programs.append(functions(program))
+        return self.executed(program)
 
     async def coins(self, account, coin):
         return [SimpleNamespace(id=f"0x{at + 1}", balance=each) for at, each in enumerate(self._coins)]
 
 
-def test_what_waits_or_is_over_is_no_transaction(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", moved)
+def test_what_waits_or_is_over_is_no_transaction():
     chain = Chain("0x6")
     waiting = [decision(Action.WAIT), decision(Action.FORGET)]
     assert asyncio.run(settle(chain, waiting, 8)) == []
     # For a watcher that can't release, and has nothing to claim, neither.
     nothing = Decision(View(channel()), Action.RELEASE)
     assert asyncio.run(settle(chain, [nothing], 8)) == []
-    assert chain.executed == []
+    assert chain.programs == []
 
 
 class PoorChain(Chain):
@@ -112,7 +101,7 @@ class PoorChain(Chain):
             raise InsufficientFunds("too little")
         self.paid.append(claims)
         self.funds += sum(20 if each == "claim" else 0 for each in functions(program)) - 7 * claims
-        return SimpleNamespace(digest="d")
+        return self.executed(program)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +113,7 @@ class PoorChain(Chain):
         (2 * 12, [OTHER_COIN] * 20, [2], 6),  # ... and as much as there is, where nothing does
     ],
 )
-def test_a_small_wallet_claims_what_it_can_pay_for(monkeypatch, caplog, funds, coins, paid, tried):
-    monkeypatch.setattr(settling, "result_of", moved)
+def test_a_small_wallet_claims_what_it_can_pay_for(caplog, funds, coins, paid, tried):
     chain, decisions = PoorChain(funds), [decision(coin=each) for each in coins]
     done = asyncio.run(settle(chain, decisions, 128))
     assert (chain.paid, chain.tried) == (paid, tried)
@@ -140,16 +128,14 @@ def test_a_wallet_for_nothing_says_so_soon():
     assert chain.tried == 7  # 64, 32, ... 1
 
 
-def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", moved)
+def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed():
     chain, many = PoorChain(2 * 12), decision()
     many = replace(many, lanes=many.lanes * 16, gain=10**9)
     asyncio.run(settle(chain, [many, *(decision() for _ in range(4))], 16))
     assert chain.paid == [2, 2, 4, 4, 8]  # the others, and then its lanes
 
 
-def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
-    monkeypatch.setattr(settling, "result_of", moved)
+def test_what_is_too_much_for_a_transaction_is_parted():
     chain = PoorChain(10**6, limit=3 * 12)
     asyncio.run(settle(chain, [decision() for _ in range(8)], 128))
     assert chain.paid == [2, 2, 2, 2]
@@ -163,21 +149,20 @@ def test_what_is_too_much_for_a_transaction_is_parted(monkeypatch):
         ("0x5", ChannelState.CLOSED, False),
     ],
 )
-def test_a_client_deletes_its_channel_when_it_is_empty(monkeypatch, account, state, destroyed):
-    monkeypatch.setattr(settling, "result_of", partial(moved, state=state))
+def test_a_client_deletes_its_channel_when_it_is_empty(account, state, destroyed):
     chain = Chain(account)
+    chain.state = state
     made = channel(terms=Terms(coin=OTHER_COIN))
     assert asyncio.run(finalize(chain, made)).coin == OTHER_COIN
-    assert chain.executed == [["finalize"], ["destroy"]][: 1 + destroyed]
+    assert chain.programs == [["finalize"], ["destroy"]][: 1 + destroyed]
 
 
 @pytest.mark.parametrize("coins", [(SUI_COIN,), (OTHER_COIN, OTHER_COIN), (SUI_COIN, OTHER_COIN)])
-def test_what_was_claimed_is_of_its_coin(monkeypatch, coins):
-    monkeypatch.setattr(settling, "result_of", moved)
+def test_what_was_claimed_is_of_its_coin(coins):
     decisions = [decision(coin=each) for each in coins]
     chain = Chain("0x5")
     done = asyncio.run(settle(chain, decisions, 8))
-    assert len(chain.executed) == 1
+    assert len(chain.programs) == 1
     assert [(paid.coin, len(part)) for paid, part in done] == list(Counter(coins).items())
 
 
@@ -186,7 +171,7 @@ def test_a_signature_that_is_no_use_is_not_sent():
     agreed = messages.Agreed(5, 2**63, KEY.public, bytes(64))
     with pytest.raises(ChannelUnusable, match="does not verify"):
         asyncio.run(close_agreed(chain, channel(), agreed))
-    assert chain.executed == []
+    assert chain.programs == []
 
 
 @pytest.mark.parametrize("count", [0, 2])

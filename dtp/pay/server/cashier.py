@@ -9,8 +9,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
+from dtp.chain import Executed
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelState
@@ -27,7 +28,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.pipe import Pipe
 from dtp.chain.wallet import money
 from dtp.errors import DtpError
-from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
+from dtp.pay.claims import MINUTE, Action, Decision, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
 from dtp.pay.settling import OnFailed, Paid, log_failed, settle
 from dtp.pay.spent import noted, settle_spent
@@ -57,13 +58,19 @@ _MOST_AGAIN: Final = 64
 _MOST_DOUBTED: Final = 10_000
 
 
+#: Carries out decisions, as `settle` does.
+Settle: TypeAlias = Callable[..., Awaitable[list[tuple[Paid, list[Decision]]]]]
+#: Collects what is owed for transport, as `take_credits` does.
+TakeCredits: TypeAlias = Callable[[ChainClient, Channel, float], Awaitable[tuple[int, Executed] | None]]
+
+
 class Cashier:
     """Claims what is worth it, when it is. For one event loop.
 
     `now_ms` is the chain's time, `own_ms` that here, from whenever; `busy` gives the channels that are in use: a
     close of them may be agreed on at any moment, with the credits in its total. `on_channel` hears of each that was
     read, `on_claimed` of what was claimed, `on_failed` at each look of each channel with which something could not
-    be done, which is logged otherwise.
+    be done, which is logged otherwise. `settle` and `take_credits` carry out what was decided, on the chain.
     """
 
     def __init__(
@@ -78,8 +85,12 @@ class Cashier:
         on_failed: OnFailed | None = None,
         on_claimed: Callable[[Collection[Paid]], Awaitable[None]] | None = None,
         own_ms: Callable[[], int] = lambda: round(time.monotonic() * 1000),
+        settle: Settle = settle,
+        take_credits: TakeCredits = take_credits,
     ) -> None:
         self._own_ms = own_ms
+        self._settle = settle
+        self._collect = take_credits
         #: Channels that a node says are over: how often they were asked about since, and when they are next, by the
         #: clock here, ms. Those that turned out not to be are asked about at each look.
         self._doubted: dict[str, tuple[int, int]] = {}
@@ -89,7 +100,8 @@ class Cashier:
         #: The store; another one may take its place between two looks.
         self.journal = journal
         self._now_ms = now_ms
-        self._policy = policy or Policy()
+        #: What is worth a claim.
+        self.policy = policy or Policy()
         self._busy = busy
         self._on_channel = on_channel
         self._task: SupervisedTask | None = None
@@ -166,17 +178,17 @@ class Cashier:
             await self._settle_spent()
             views = await self.channel_views()
             now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
-            decisions = plan(views, now_ms, epoch, self._policy)
+            decisions = plan(views, now_ms, epoch, self.policy)
             soon, self._soon = self._soon, set()
             planned = {each.view.channel.id for each in decisions}
             rest = [view for view in views if view.channel.id not in planned]
             now = rest if closing else [view for view in rest if view.channel.id in soon]
-            decisions += [at_close(view, now_ms, self._policy) for view in now]
+            decisions += [at_close(view, now_ms, self.policy) for view in now]
             await self._forget_channels(
                 [each.view.channel.id for each in decisions if each.action is Action.FORGET]
             )
-            done = await settle(
-                self._claiming, decisions, self._policy.batch, self._on_failed, policy=self._policy
+            done = await self._settle(
+                self._claiming, decisions, self.policy.batch, self._on_failed, policy=self.policy
             )
             for paid, part in done:
                 sums = money(paid.to_server, paid.coin), format_amount(paid.gas)
@@ -216,10 +228,10 @@ class Cashier:
             end = ours[id]
             over = end is not None and lapsed(end, self._now_ms())
             last = closing or over or channel.state == ChannelState.CLOSING
-            gas = self._policy.gas_in(channel.coin)
+            gas = self.policy.gas_in(channel.coin)
             least = gas.alone if last else gas.early
             try:
-                taken = await take_credits(self._claiming, channel, least)
+                taken = await self._collect(self._claiming, channel, least)
             except (TransactionFailed, NodeRefused) as refused:  # it is to hinder no other
                 self._on_failed(id, refused)
                 continue
@@ -265,7 +277,7 @@ class Cashier:
             ours = channel.server == self._chain.address
             view = View(channel, tuple(sold[id]), end, credits, ours)
             found.append(view)
-            if id not in credited and rests(view, self._policy):
+            if id not in credited and rests(view, self.policy):
                 self._resting[id] = sold[id], now_ms + _RESTING
         missing = [id for id in asked if id not in channels]
         gone = [id for id in missing if self._is_closed(ends[id]) or self._is_gone(id, sold[id])]
