@@ -1,6 +1,6 @@
 /* sockets.c - reading from and sending to many sockets in one call. The only file that knows sockets. */
 #ifdef __linux__
-#define _GNU_SOURCE /* accept4, MSG_DONTWAIT and MSG_NOSIGNAL beside -std=c11 */
+#define _GNU_SOURCE /* accept4, POLLRDHUP, MSG_DONTWAIT and MSG_NOSIGNAL beside -std=c11 */
 #endif
 #include "sockets.h"
 
@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -118,17 +119,27 @@ size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *st
     return broken;
 }
 
-int dtp_accept(int listener, int32_t *fds, size_t count)
+static int has_ended(int fd)
 {
-    size_t taken = 0;
+    struct pollfd asked = {.fd = fd, .events = POLLRDHUP};
+    return poll(&asked, 1, 0) > 0;
+}
+
+int dtp_accept(int listener, int32_t *fds, size_t count, size_t ended)
+{
+    size_t taken = 0, closed = 0;
     while (taken < count) {
         int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
+        if (fd >= 0 && closed < ended && has_ended(fd)) {
+            close(fd);
+            if (++closed == ended)
+                break;
+        } else if (fd >= 0) {
             fds[taken++] = fd;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             break;
         } else if (errno != ECONNABORTED && errno != EINTR) { /* those: it gave up while it waited in the queue */
-            if (taken == 0)
+            if (taken == 0 && closed == 0)
                 return -errno;
             break;
         }
@@ -206,9 +217,9 @@ size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *st
     return count;
 }
 
-int dtp_accept(int listener, int32_t *fds, size_t count)
+int dtp_accept(int listener, int32_t *fds, size_t count, size_t ended)
 {
-    (void)listener, (void)fds, (void)count;
+    (void)listener, (void)fds, (void)count, (void)ended;
     return 0;
 }
 

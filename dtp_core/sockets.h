@@ -32,9 +32,11 @@ size_t dtp_scatter(const uint8_t *buffer, const int32_t *fds, const uint32_t *st
                    int32_t *sent, size_t count);
 
 /* Take up to `count` connections that wait at a listening socket, without waiting; what is taken doesn't block and is
- * closed on exec. Gives how many descriptors are in `fds`: fewer than `count` when no more wait. The negative of errno
- * when not one could be taken for another reason, such as EMFILE; then, or after fewer, the next call tells again. */
-int dtp_accept(int listener, int32_t *fds, size_t count);
+ * closed on exec. Up to `ended` of those whose other side has ended already are closed here, and not given: it sends
+ * nothing more, so nothing comes of them where an answer is needed. Gives how many descriptors are in `fds`: fewer than
+ * `count` when no more wait, or so many had ended. The negative of errno when not one could be taken for another
+ * reason, such as EMFILE; then, or after fewer, the next call tells again. */
+int dtp_accept(int listener, int32_t *fds, size_t count, size_t ended);
 
 /* Connect to a TCP port of this machine, without waiting: a connection over loopback is there at once, though a socket
  * that doesn't block says so only when asked again. `address` is 4 (IPv4) or 16 (IPv6) bytes in network order, `port` a

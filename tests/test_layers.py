@@ -72,7 +72,7 @@ C_HEADERS |= {"stddef.h", "stdint.h", "string.h"}
 C_ALLOCATOR = {"dtp_core/crdt_memory.c": {"stdlib.h"}}
 #: One file has sockets, which nothing else in C knows.
 C_SOCKETS = {"dtp_core/sockets.c": {"sockets.h", "errno.h", "netinet/in.h", "netinet/tcp.h", "unistd.h"}}
-C_SOCKETS["dtp_core/sockets.c"] |= {"sys/epoll.h", "sys/socket.h", "sys/uio.h"}
+C_SOCKETS["dtp_core/sockets.c"] |= {"poll.h", "sys/epoll.h", "sys/socket.h", "sys/uio.h"}
 
 LEVEL = {name: row for row, names in enumerate(ROWS) for name in names}
 

@@ -163,9 +163,9 @@ class CarrierKind:
     """A row of `CARRIERS`: how to dial and to listen at URLs of one scheme.
 
     `dial(url)` gives a carrier that is connected but not started. `listen(url, accept)` calls
-    `accept(carrier)`, which has to start it, for each that comes in. Both raise `CarrierError` for what the
-    network does (refused, unreachable, address in use, name unknown) and `LocalError` for a URL that can't be
-    meant.
+    `accept(carrier)`, which has to start it, for each that comes in; it may leave out whoever has ended by then.
+    Both raise `CarrierError` for what the network does (refused, unreachable, address in use, name unknown) and
+    `LocalError` for a URL that can't be meant.
     """
 
     scheme: str

@@ -160,7 +160,7 @@ def listen_sockets(socks: list[socket.socket], accept: Accept) -> CarrierListene
         remote = f"tcp://{format_host(peer[0], peer[1])}"
         hand_over(TcpCarrier(sock, source=plain_ip(peer), remote=remote), accept)
 
-    return SocketListener(socks, [socket_url("tcp", sock) for sock in socks], on_socket)
+    return SocketListener(socks, [socket_url("tcp", sock) for sock in socks], on_socket, answers=True)
 
 
 def _parse(url: str, options: set[str]) -> CarrierUrl:

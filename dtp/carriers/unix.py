@@ -130,7 +130,7 @@ def _listener(
     def on_socket(connected: socket.socket) -> None:
         hand_over(UnixCarrier(connected, source=peer_source(connected), remote=url), accept)
 
-    return SocketListener([sock], [url], on_socket, on_close)
+    return SocketListener([sock], [url], on_socket, on_close, answers=True)
 
 
 @contextlib.contextmanager

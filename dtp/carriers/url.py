@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -115,7 +116,11 @@ def plain_ip(address: Any) -> str:
     out, so that one machine is one source. "" for what isn't an IP socket address."""
     if not isinstance(address, tuple):
         return ""
-    host = str(address[0]).partition("%")[0]
+    return _plain_ip(str(address[0]).partition("%")[0])
+
+
+@lru_cache(maxsize=4096)
+def _plain_ip(host: str) -> str:
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:

@@ -178,7 +178,7 @@ class WebSocketListener(CarrierListener):
         self._accept = accept
         self._upgrades: dict[asyncio.Task[WebSocketCarrier], None] = {}  # in the order they came
         self._steps = StepsOfTurn(STEPS_PER_TURN)
-        self._below = SocketListener(socks, self.urls, self._on_socket)
+        self._below = SocketListener(socks, self.urls, self._on_socket, answers=True)
 
     @property
     def sockets(self) -> list[socket.socket]:

@@ -78,14 +78,16 @@ class ReadySet:
         self._epoll.close()
 
 
-def accept(listener: socket.socket, most: int) -> list[socket.socket]:
+def accept(listener: socket.socket, most: int, ended: int = 0) -> list[socket.socket]:
     """Return the connections that wait at a listening socket, up to `most`; they don't block. Only where
     `supported()`.
+
+    Up to `ended` of those whose other side has ended already, and sends nothing more, are closed and not given.
 
     Raises `OSError` when not one could be taken though some may wait, such as for want of descriptors.
     """
     fds = array("i", bytes(4 * most))
-    count = _accept(listener.fileno(), _from_buffer(_INTS, fds), most)
+    count = _accept(listener.fileno(), _from_buffer(_INTS, fds), most, ended)
     if count < 0:
         raise OSError(-count, os.strerror(-count))
     family = listener.family

@@ -80,8 +80,9 @@ def test_a_file_left_by_a_dead_listener_is_replaced(url: str, path: Path) -> Non
             await dial(url)
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener = await listen(url, accepted.put_nowait)
-        (await dial(url)).abort()
+        guest = await dial(url)
         (await accepted.get()).abort()
+        guest.abort()
         await listener.close()
 
     on_sockets(main())
@@ -157,8 +158,9 @@ def test_an_open_socket_is_taken_over_and_its_file_stays(url: str, path: Path) -
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener = listen_socket(sock, accepted.put_nowait)
         assert listener.urls == [url]
-        (await dial(url)).abort()
+        guest = await dial(url)
         (await accepted.get()).abort()
+        guest.abort()
         await listener.close()
         assert path.exists()
 

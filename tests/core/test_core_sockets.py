@@ -210,3 +210,34 @@ def test_a_connect_that_takes_time_is_not_waited_for() -> None:
         assert 1 <= len(made) < 4
         for sock in made:
             sock.close()
+
+
+def test_whoever_has_ended_before_it_is_taken_is_closed_unread_where_that_is_asked_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+
+        def come(*data: bytes) -> socket.socket:
+            guest = socket.create_connection(server.getsockname())
+            for each in data:
+                guest.sendall(each)
+            return guest
+
+        half, reset, silent, gone = come(b"DTP"), come(), come(), come(b"DTP")
+        half.shutdown(socket.SHUT_WR)
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+        reset.close()
+        gone.close()
+        (found,) = accept(server, 10, 10)
+        with half, silent, found:
+            assert found.getpeername() == silent.getsockname()
+            half.settimeout(5)
+            with pytest.raises(ConnectionResetError):  # what it said was not read
+                half.recv(1)
+            for _ in range(3):
+                come().close()
+            assert accept(server, 10, 2) == []  # so many at a time
+            assert accept(server, 10, 2) == []
+            with come() as again:
+                again.shutdown(socket.SHUT_WR)
+                (found,) = accept(server, 10)  # it may wait for all that a server says, of other protocols
+                found.close()

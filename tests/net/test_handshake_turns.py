@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from attackers import Attacker
@@ -21,7 +22,8 @@ from test_intake import Turns, until
 import dtp
 from dtp import carriers
 from dtp.carriers.base import Carrier
-from dtp.carriers.stream_socket import ACCEPTS_PER_TURN
+from dtp.carriers.stream_socket import ACCEPTS_PER_TURN, ENDED_PER_TURN
+from dtp.core import sockets_supported
 from dtp.net.dial import suites
 from dtp.net.turns.budget import FIRST_RECORDS, HANDSHAKES, TurnBudget
 from dtp.net.turns.clock import TurnClock
@@ -142,6 +144,41 @@ def test_a_turn_accepts_few_carriers() -> None:
         assert max(Counter(taken).values()) == ACCEPTS_PER_TURN <= 8
         for guest in guests:
             guest.close()
+        await listener.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not sockets_supported(), reason="they are taken one by one where the system has no epoll")
+@pytest.mark.parametrize("size", [0, 20, None])
+@pytest.mark.parametrize("scheme", ["tcp", "unix"])
+def test_whoever_is_gone_before_it_is_accepted_costs_nothing_more(
+    scheme: str, size: int | None, tmp_path: Path
+) -> None:
+    """A flood of those that come and go takes few turns, and whoever stays comes in behind it."""
+
+    async def main() -> None:
+        taken: list[Carrier] = []
+        url = "tcp://127.0.0.1:0" if scheme == "tcp" else f"unix://{tmp_path}/s"
+        listener = await carriers.listen(url, taken.append)
+
+        def come() -> socket.socket:
+            if scheme == "unix":
+                guest = socket.socket(socket.AF_UNIX)
+                guest.connect(f"{tmp_path}/s")
+                return guest
+            host, port = listener.urls[0].removeprefix("tcp://").split(":")
+            return socket.create_connection((host, int(port)))
+
+        for _ in range(10 * ENDED_PER_TURN):
+            with come() as guest:
+                guest.sendall(first_message()[:size])
+        with come():
+            turns = Turns()
+            await until(lambda: len(taken) == 1)
+            turns.running = False
+            assert turns.now <= 20
+            taken[0].abort()
         await listener.close()
 
     asyncio.run(main())
