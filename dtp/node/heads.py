@@ -74,8 +74,11 @@ class ShareLimits:
     least: int = 4096
     #: For a sync that goes on and on; the next one goes on where it was.
     longest_sync: float = 900.0
-    #: Streams of a shared graph that one peer may have open here, and all peers together.
-    served_each: int = 4
+    #: Streams of shared graphs that are opened to one peer at once: other graphs wait for their turn, up to `stall`.
+    opened_each: int = 4
+    #: ... that one peer may have open here, and all peers together: of as many graphs as there are, some have ended
+    #: there and not here yet.
+    served_each: int = 8
     served: int = 64
 
 

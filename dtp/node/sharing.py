@@ -7,6 +7,7 @@ says `dtp.node.heads`; here it is done. docs/sharing.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.graph.errors import BlobAbsent, GraphError
@@ -162,6 +164,7 @@ class GraphShares:
         self.random = Random() if random is None else random  # nobody gains by knowing it
         self._shares: list[GraphShare] = []
         self._serving: Counter[bytes] = Counter()
+        self._turns: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[GraphShare]:
         return iter(list(self._shares))
@@ -191,6 +194,19 @@ class GraphShares:
         """Remove a graph that is shared no more."""
         if share in self._shares:
             self._shares.remove(share)
+
+    @contextlib.asynccontextmanager
+    async def take_turn(self, peer: bytes) -> AsyncIterator[None]:
+        """Wait until few graphs have a stream to a peer, as it refuses more. Raise `TimeoutError` after `stall`."""
+        turn = self._turns.get(peer)
+        if turn is None:
+            turn = self._turns[peer] = asyncio.Semaphore(self.limits.opened_each)
+        async with asyncio.timeout(self.limits.stall):
+            await turn.acquire()
+        try:
+            yield
+        finally:
+            turn.release()
 
     async def serve(self, link: Link, stream: Stream) -> bool:
         """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone.
@@ -437,7 +453,7 @@ class GraphShare:
         stream.close()
 
     async def _ask_heads(self, link: Link) -> Heads:
-        async with asyncio.timeout(self.limits.stall):
+        async with self._shares.take_turn(link.peer.key), asyncio.timeout(self.limits.stall):
             stream = await self.open(link, _HEADS)
             async with stream:
                 stream.write(self._own_heads()[1])
@@ -514,7 +530,8 @@ class GraphShare:
                 case Probe():
                     await self._probe_peer(peer)
                 case Fetch():
-                    await self._sync_with(peer, action.without)
+                    async with self._shares.take_turn(peer):
+                        await self._sync_with(peer, action.without)
         except StreamReset as error:
             self._on_failed(peer, error, for_long=error.error_code in (UNKNOWN, UNKNOWN_PROTOCOL))
         except (

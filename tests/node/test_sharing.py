@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from contextlib import AsyncExitStack
 from random import Random
 
 import pytest
-from shared_worlds import LIMITS, Node, World
+from shared_worlds import LIMITS, Node, Said, World
 
 import dtp
 from dtp.graph import Graph
 from dtp.node.heads import Heads, HeadsPlan, Probe
-from dtp.node.sharing import ShareError
+from dtp.node.sharing import GraphShare, ShareError
 from dtp.testing.clock import run
 
 
@@ -399,4 +400,46 @@ def test_blobs_come_from_any_neighbour_or_from_who_is_said_to_have_them() -> Non
 
 
 def test_limits_are_what_the_page_says() -> None:
-    assert (LIMITS.announced, LIMITS.poll, LIMITS.served_each) == (64, 60.0, 4)
+    assert (LIMITS.announced, LIMITS.poll, LIMITS.served_each) == (64, 60.0, 8)
+
+
+class SilentTopic:
+    """A topic in which nobody hears anybody."""
+
+    async def publish(self, data: bytes) -> None:
+        pass
+
+    def __aiter__(self) -> SilentTopic:
+        return self
+
+    async def __anext__(self) -> Said:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_many_graphs_of_two_nodes_wait_for_their_turns_and_are_refused_nothing() -> None:
+    """Each opened its streams at once: all but four were refused, and waited longer each time."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            world = await stack.enter_async_context(World("a", "b"))
+            await world.start(shares=False)
+            await world.link("a", "b")
+            shared: dict[str, list[GraphShare]] = {"a": [], "b": []}
+            for name, shares in shared.items():
+                node = world[name]
+                for number in range(40):
+                    opened = Graph.open("memory:", identity=node.identity, name=f"g{number}")
+                    graph = await stack.enter_async_context(await opened)
+                    graph.node(name)["text"] = "x"
+                    share = node.shares.share(graph, SilentTopic(), name=f"t{number}")
+                    shares.append(await stack.enter_async_context(share))
+            async with asyncio.timeout(1):
+                for share in (*shared["a"], *shared["b"]):
+                    await share.wait_current()
+            for one, other in zip(*shared.values(), strict=True):
+                assert one.graph.frames.heads() == other.graph.frames.heads()
+                assert one.counts["failed"] == other.counts["failed"] == 0
+                assert len(one.presence) == len(other.presence) == 1
+
+    run(main())
