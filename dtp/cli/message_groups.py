@@ -15,7 +15,7 @@ from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.escaping import escape_text
 from dtp.messaging.conversation.membership import Role
-from dtp.messaging.person.messenger import Group as People
+from dtp.messaging.person.group import Group as People
 from dtp.messaging.person.messenger import Messenger
 
 

@@ -20,6 +20,7 @@ from dtp.cli.messenger import (
     deliver,
     make_folder,
     messenger_options,
+    node_option,
     open_messenger,
     reach,
     read_card_text,
@@ -245,6 +246,7 @@ def history(person: str, last: int | None, save: Path | None, **who: Any) -> Non
 @click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
 @save_option
 @click.option("--until-eof", is_flag=True, help="End when standard input ends.")
+@node_option
 @messenger_options
 def watch(count: int | None, save: Path | None, until_eof: bool, **who: Any) -> None:
     """Print messages as they come, and say that they were read. Ctrl-C ends it."""

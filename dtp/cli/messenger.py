@@ -30,6 +30,14 @@ save_option = click.option(
 )  # fmt: skip
 
 
+#: For commands that stay: who only sends lets mailboxes bring it.
+node_option = click.option(
+    "--node", metavar="URL",
+    help="Be a node that listens there, such as tcp://0.0.0.0:0: messages of large groups come from other members "
+    "who are there, on this network, and with --bootstrap elsewhere.",
+)  # fmt: skip
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for attachments, if there is none. Raise `MessageError` where that can't be."""
     try:
@@ -67,6 +75,7 @@ def open_messenger(
     bootstrap: tuple[str, ...],
     chain: str | None,
     posts: str | None = None,
+    node: str | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[Messenger]:
     """Return what begins and ends the messenger that the options mean. Its identity's file has to be there."""
@@ -76,12 +85,16 @@ def open_messenger(
     path = Path(store) if store else data_dir() / "messages" / f"{me.id}.sqlite"
     owner = load_account(account) if account else None
     messenger = Messenger(identity=me, store=path, account=owner, **options)
-    return _with_sources(messenger, bootstrap, chain, posts)
+    return _with_sources(messenger, bootstrap, chain, posts, node)
 
 
 @asynccontextmanager
 async def _with_sources(
-    messenger: Messenger, bootstrap: tuple[str, ...], chain: str | None, posts: str | None
+    messenger: Messenger,
+    bootstrap: tuple[str, ...],
+    chain: str | None,
+    posts: str | None,
+    node: str | None,
 ) -> AsyncIterator[Messenger]:
     async with AsyncExitStack() as stack:
         if bootstrap:
@@ -102,6 +115,13 @@ async def _with_sources(
                 from dtp.messaging.person.posts import ChainPosts
 
                 messenger.chain_posts = ChainPosts(client, posts)
+        if node is not None:
+            from dtp.messaging.person.group_topics import GroupTopics
+            from dtp.node.node import Node
+
+            ways = ("lan", "dht") if bootstrap else ("lan",)
+            made = Node(identity=messenger.identity, listen=node, discover=ways, bootstrap=bootstrap)
+            messenger.group_topics = GroupTopics(await stack.enter_async_context(made))
         yield await stack.enter_async_context(messenger)
 
 

@@ -19,7 +19,8 @@ from dtp.messaging.conversation.membership import Role
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.communities import Link, LinkMalformed, prove_join
 from dtp.messaging.person.delivery import now_ms
-from dtp.messaging.person.messenger import Group, Messenger
+from dtp.messaging.person.group import Group
+from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]

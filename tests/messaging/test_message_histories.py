@@ -31,7 +31,6 @@ NOW = 1_700_000_000_000
 MINUTE, DAY = 60_000, 86_400_000
 NAMES = ("alice", "bob", "carol")
 BOXES = ("box0", "box1")
-STEPS = 40
 #: Quiet days at the end, in which all that was promised has to arrive: what isn't acknowledged comes again daily.
 QUIET = 14
 _T = TypeVar("_T")
@@ -106,6 +105,12 @@ class Person:
 
 
 class History:
+    #: Devices from which on a group is large: its messages are spread by a topic as well.
+    least = 0
+    steps = 40
+    #: The longest time between two steps, and that in which nothing happens.
+    pace, pause = MINUTE, 2 * DAY
+
     def __init__(self, folder: Path, seed: int) -> None:
         self.chance: random.Random = Certain()
         self.now = NOW
@@ -114,6 +119,8 @@ class History:
         self.seen: list[tuple[bytes, bytes]] = []
         self.people = {name: Person(folder, name, NOW) for name in NAMES}
         self.number = 0
+        #: What is under way in the group's topic: to whom, by whom, and the message.
+        self.spread: list[tuple[str, bytes, bytes]] = []
         for each in self.people.values():
             each.mail.set_profile(each.name, BOXES, NOW)
             for box in BOXES:
@@ -124,7 +131,14 @@ class History:
                     each.mail.add_contact(other.mail.card, NOW)
         others = [each.key for each in self.people.values() if each.name != "alice"]
         self.group = self.people["alice"].mail.create_group("choir", others, NOW)
+        self.read_along()
         self.chance = random.Random(seed)
+
+    def read_along(self) -> None:
+        for each in self.people.values():
+            each.mail.spreading.least = self.least
+            each.mail.spreading.patience_ms = MINUTE
+            each.mail.spreading.joined = {self.group} if self.least else set()
 
     def close(self) -> None:
         for person in self.people.values():
@@ -137,16 +151,17 @@ class History:
     def run(self) -> None:
         steps: list[tuple[int, Callable[[Person], None]]] = [
             (5, self.say), (5, self.deliver), (5, self.collect), (2, self.mark_read), (1, self.disturb),
-            (1, self.wait),
+            (1, self.wait), (10 if self.least else 0, self.hear),
         ]  # fmt: skip
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             (step,) = self.chance.choices([each for _, each in steps], [weight for weight, _ in steps])
             person = self.chance.choice([*self.people.values()])
-            self.now += self.chance.randrange(MINUTE)
+            self.now += self.chance.randrange(self.pace)
             try:
                 step(person)
             except Killed:
                 person.begin_again(self.now)
+                self.read_along()
         self.settle()
 
     def settle(self) -> None:
@@ -157,6 +172,7 @@ class History:
             for _ in range(4):
                 for person in self.people.values():
                     self.collect(person)
+                    self.hear(person)
                     self.deliver(person)
             self.now += DAY + MINUTE
 
@@ -166,7 +182,7 @@ class History:
     def say(self, person: Person) -> None:
         conversations = [each.key for each in self.people.values() if each is not person]
         if self.group in person.mail.groups:
-            conversations.append(self.group)
+            conversations += [self.group] * (8 if self.least else 1)
         conversation = self.chance.choice(conversations)
         self.number += 1
         text = f"{person.name}{self.number}"
@@ -182,7 +198,7 @@ class History:
             person.read.add(message)
 
     def wait(self, person: Person) -> None:
-        self.now += self.chance.randrange(2 * DAY)
+        self.now += self.chance.randrange(self.pause)
 
     def disturb(self, person: Person) -> None:
         box = self.chance.choice(BOXES)
@@ -242,8 +258,39 @@ class History:
             return True
         return False
 
+    # ---- as `TopicSpreader` does it ----------------------------------------------------------------------------
+
+    def publish_spread(self, person: Person) -> None:
+        for group, _, sealed in person.do(person.mail.spreading.take_unpublished, kill=self.maybe_kill()):
+            assert group == self.group
+            for other in self.people.values():
+                if other is not person and self.chance.random() < 0.8:  # else it isn't there
+                    self.spread.append((other.name, person.key, sealed))
+
+    def hear(self, person: Person) -> None:
+        here = [each for each in self.spread if each[0] == person.name]
+        self.spread = [each for each in self.spread if each[0] != person.name]
+        if self.chance.random() < 0.3:
+            self.chance.shuffle(here)
+        for _, author, sealed in here:
+            if self.chance.random() < 0.1:  # by another neighbour
+                self.spread.append((person.name, author, sealed))
+            person.do(
+                *(person.mail.spreading.receive, self.group, author, sealed, self.now),
+                kill=self.maybe_kill(),
+            )
+        if self.chance.random() < 0.8:
+            for device, payload in person.mail.spreading.take_answers(self.now):
+                outbound = person.do(
+                    person.mail.desk.seal_answer, device, payload=payload, kill=self.maybe_kill()
+                )
+                if outbound is not None:
+                    self.deposit(person, outbound)
+
     def deliver(self, person: Person) -> None:
         desk = person.mail.desk
+        self.publish_spread(person)
+        person.do(person.mail.spreading.hand_over_due, self.now, kill=self.maybe_kill())
         repairs, person.repairs = person.repairs, set()
         for device in repairs:
             if self.begin(person, device):
@@ -319,9 +366,13 @@ class Certain(random.Random):
         return 0.5
 
 
-def live(folder: Path, seed: int) -> None:
+class SpreadHistory(History):
+    least, steps, pace, pause = 2, 150, 5_000, 4 * MINUTE
+
+
+def live(folder: Path, seed: int, kind: type[History] = History) -> None:
     folder.mkdir()
-    history = History(folder, seed)
+    history = kind(folder, seed)
     try:
         history.run()
         history.check()
@@ -330,11 +381,11 @@ def live(folder: Path, seed: int) -> None:
         shutil.rmtree(folder)
 
 
-def live_all(folder: Path, default: range) -> None:
+def live_all(folder: Path, default: range, kind: type[History] = History) -> None:
     first, _, end = os.environ.get("HISTORIES", "").partition(":")
     for seed in range(int(first), int(end)) if first and end else default:
         try:
-            live(folder / str(seed), seed)
+            live(folder / str(seed), seed, kind)
         except BaseException:
             print(f"HISTORIES={seed}:{seed + 1}")
             raise
@@ -355,6 +406,10 @@ def test_nothing_is_lost_doubled_or_out_of_order(folder: Path) -> None:
     live_all(folder, range(4))
 
 
+def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it(folder: Path) -> None:
+    live_all(folder, range(6), SpreadHistory)
+
+
 @pytest.mark.slow
 def test_it_is_noticed_where_nothing_is_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtp.messaging.person.desk.resend_after", lambda tries: 100 * DAY)
@@ -365,3 +420,10 @@ def test_it_is_noticed_where_nothing_is_sent_again(folder: Path, monkeypatch: py
 @pytest.mark.long
 def test_nothing_is_lost_doubled_or_out_of_order_in_ten_thousand_histories(folder: Path) -> None:
     live_all(folder, range(10_000))
+
+
+@pytest.mark.long
+def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it_in_many_histories(
+    folder: Path,
+) -> None:
+    live_all(folder, range(2_000), SpreadHistory)

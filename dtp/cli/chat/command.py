@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dtp.cli.messenger import messenger_options, open_messenger
+from dtp.cli.messenger import messenger_options, node_option, open_messenger
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.messaging.calls.media import MediaEnd
@@ -26,6 +26,7 @@ class NoTerminalProgram(LocalError):
 @click.option("--microphone", metavar="DEVICE", help="In calls, send what this microphone hears: default.")
 @click.option("--record", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="FOLDER",
               help="Keep what comes in calls, each in a file of this folder. [default: nothing is kept]")  # fmt: skip
+@node_option
 @messenger_options
 def chat(
     no_receipts: bool, camera: str | None, microphone: str | None, record: Path | None, **who: Any

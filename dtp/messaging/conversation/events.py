@@ -47,6 +47,9 @@ class Kind(IntEnum):
     JOIN = 11
     #: A message that came through the chain; only devices of one person pass it on.
     POST = 12
+    #: A message of a large group, sealed once for all, with the key that opens it; and how many of these have come.
+    SEALED = 13
+    HAVE = 14
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
@@ -56,6 +59,7 @@ MESSAGES: Final = frozenset({Kind.TEXT, Kind.POST})
 
 #: What an event of each kind has to have, and may have: the type of each field.
 _TEXT, _ID, _BYTES, _NUMBER, _IDS, _FILES, _FLAG = "text", "id", "bytes", "number", "ids", "files", "flag"
+_COUNT: Final = "count"
 FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.TEXT: (
         {"text": _TEXT},
@@ -71,6 +75,8 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
     Kind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
     Kind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
+    Kind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),
+    Kind.HAVE: ({"instance": _ID, "upto": _COUNT}, {}),
     Kind.CALL: (
         {"call": _ID, "act": _NUMBER},
         {"description": _TEXT, "relay": _TEXT, "device": _BYTES, "reason": _NUMBER},
@@ -150,6 +156,7 @@ _FORMS: Final[Mapping[str, Any]] = {
     _ID: _is_id,
     _BYTES: lambda told: isinstance(told, bytes),
     _NUMBER: lambda told: is_number(told, MAX_DISAPPEAR),
+    _COUNT: lambda told: is_number(told, 2**53),
     _IDS: lambda told: _is_list(told, 1024, _is_id),
     _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, is_file),
     _FLAG: lambda told: isinstance(told, bool),

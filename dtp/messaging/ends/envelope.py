@@ -6,6 +6,7 @@ sealed box: X25519, XSalsa20-Poly1305, a new key for each).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from dtp.identity import Identity
@@ -51,16 +52,16 @@ def open_envelope(envelope: bytes, identity: Identity) -> bytes:
     return unpad(padded)
 
 
-def pad(content: bytes, outside: int = 0, *, least: int = 0) -> bytes:
-    """Return `content` behind its length, with zeros up to one of `SIZES`, less the bytes that are put `outside`.
+def pad(content: bytes, outside: int = 0, *, least: int = 0, sizes: Sequence[int] = SIZES) -> bytes:
+    """Return `content` behind its length, with zeros up to one of `sizes`, less the bytes that are put `outside`.
 
     Raise `MessageTooLong`.
     """
     whole = max(outside + _LENGTH + len(content), least)
-    size = next((each for each in SIZES if each >= whole), 0)
+    size = next((each for each in sizes if each >= whole), 0)
     if not size:
         raise MessageTooLong(
-            f"a message of {len(content)} bytes; {MAX_BYTES - outside - _LENGTH} are the most"
+            f"a message of {len(content)} bytes; {sizes[-1] - outside - _LENGTH} are the most"
         )
     return (len(content).to_bytes(_LENGTH, "big") + content).ljust(size - outside, b"\0")
 

@@ -1,10 +1,12 @@
 """The one place that knows vodozemac: its classes, its spellings of keys, its errors.
 
-Olm, a double ratchet for two devices, is the library's. What it refuses leaves its state as it was.
+Olm, a double ratchet for two devices, and Megolm, a ratchet of one device that many read, are the library's. What it
+refuses leaves its state as it was.
 """
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Self
 
 from dtp.messaging.errors import KeysForged, MessageError, NotOpened, StoreFailed
@@ -13,7 +15,16 @@ if TYPE_CHECKING:
     from vodozemac import PreKeyMessage  # the library has the name in its stubs only
 
 try:
-    from vodozemac import Account, AnyOlmMessage, Curve25519PublicKey, Session
+    from vodozemac import (
+        Account,
+        AnyOlmMessage,
+        Curve25519PublicKey,
+        GroupSession,
+        InboundGroupSession,
+        MegolmMessage,
+        Session,
+        SessionKey,
+    )
 except ImportError as missing:
     raise MessageError(
         "messages need the library vodozemac: pip install 'dtp-sockets[messaging]'"
@@ -116,6 +127,75 @@ class OlmAccount:
             raise StoreFailed(
                 f"the keys of this device aren't readable with this identity: {fault}"
             ) from None
+
+
+class MegolmSealer:
+    """What one device seals by for all who have its key. Each `seal` changes it: store it before anybody hears."""
+
+    def __init__(self, session: GroupSession | None = None) -> None:
+        self._session = session or GroupSession()
+
+    @property
+    def key(self) -> bytes:
+        """What opens all that is sealed from now on, and nothing that was before. Secret."""
+        return base64.b64decode(_padded(self._session.session_key.to_base64()))
+
+    def seal(self, text: bytes) -> bytes:
+        """Return a message, signed, that whoever has the key opens."""
+        return bytes(self._session.encrypt(text).to_bytes())
+
+    def save(self, key: bytes) -> str:
+        """Return it, encrypted with 32 bytes."""
+        return self._session.pickle(key)
+
+    @classmethod
+    def load(cls, saved: str, key: bytes) -> Self:
+        """Return what `save` gave. Raise `StoreFailed`."""
+        try:
+            return cls(GroupSession.from_pickle(saved, key))
+        except ValueError as fault:
+            raise StoreFailed(f"a group's session isn't readable with this identity: {fault}") from None
+
+
+class MegolmOpener:
+    """What opens the messages of one `MegolmSealer`, from the one on whose key it has."""
+
+    def __init__(self, session: InboundGroupSession) -> None:
+        self._session = session
+        #: The sealer's public key, by which its messages are known.
+        self.id = base64.b64decode(_padded(session.session_id))
+
+    @classmethod
+    def from_key(cls, key: bytes) -> Self:
+        """Return what opens by a sealer's key. Raise `KeysForged`."""
+        try:
+            told = SessionKey(base64.b64encode(key).rstrip(b"=").decode())
+            return cls(InboundGroupSession(told))
+        except ValueError as fault:
+            raise KeysForged(f"this isn't the key of a group's session: {fault}") from None
+
+    def open(self, message: bytes) -> bytes:
+        """Return what was sealed. Raise `NotOpened`: it is another session's, from before the key, or was changed."""
+        try:
+            return bytes(self._session.decrypt(MegolmMessage.from_bytes(message)).plaintext)
+        except ValueError as fault:
+            raise NotOpened(f"a message isn't of this group's session: {fault}") from None
+
+    def save(self, key: bytes) -> str:
+        """Return it, encrypted with 32 bytes."""
+        return self._session.pickle(key)
+
+    @classmethod
+    def load(cls, saved: str, key: bytes) -> Self:
+        """Return what `save` gave. Raise `StoreFailed`."""
+        try:
+            return cls(InboundGroupSession.from_pickle(saved, key))
+        except ValueError as fault:
+            raise StoreFailed(f"a group's session isn't readable with this identity: {fault}") from None
+
+
+def _padded(text: str) -> str:
+    return text + "=" * (-len(text) % 4)
 
 
 def _pre_key(message: bytes) -> PreKeyMessage | None:

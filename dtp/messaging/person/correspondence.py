@@ -27,6 +27,7 @@ from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, Received
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.post_tray import PostTray
+from dtp.messaging.person.spreading import Spreading
 
 _NOTICES: Final = {
     Change.ADDED: What.CONTACT_ADDED,
@@ -66,6 +67,7 @@ class Correspondence:
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
+        self.spreading = Spreading(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -102,7 +104,8 @@ class Correspondence:
         self.desk.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction; where it fails, all is as it was before."""
         try:
             with self.desk.transaction():
                 yield
@@ -148,14 +151,14 @@ class Correspondence:
             raise MessageError(
                 "this device can't change the card: do it on the one that has the account's key"
             )
-        with self._transaction():
+        with self.transaction():
             self._put_card(self._sign_card(now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
         """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
         if not 0 <= bits <= MAX_BITS:
             raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
-        with self._transaction():
+        with self.transaction():
             self.store.put("stamp_bits", bytes((bits,)))
         self.stamp_bits = bits
 
@@ -165,7 +168,7 @@ class Correspondence:
         secret = self.store.get("uploads")
         if secret is None:
             secret = secrets.token_bytes(32)
-            with self._transaction():
+            with self.transaction():
                 self.store.put("uploads", secret)
         return secret
 
@@ -197,14 +200,14 @@ class Correspondence:
         if device not in self.own_devices:
             raise MessageError("history is for devices of this account: approve it first")
         sent = 0
-        with self._transaction():
+        with self.transaction():
             for contact in self.contacts:
-                self._enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
+                self.enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
             for group in self.groups:
                 self._send_operations(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
                 fields = {"sender": said.sender, "event": said.event.encode()}
-                self._enqueue_event([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
+                self.enqueue_event([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
                 sent += 1
         return sent
 
@@ -214,7 +217,7 @@ class Correspondence:
             raise MessageError(
                 "that card doesn't name this device: approve it on a device of the account first"
             )
-        with self._transaction():
+        with self.transaction():
             self.access = card.access or self.access
             self.store.put("access", self.access)
             self._put_card(replace(card, access=self.access), now_ms)
@@ -225,7 +228,7 @@ class Correspondence:
         """Return the contact of a card that was handed over. Raise `MessageError` for our own."""
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
-        with self._transaction():
+        with self.transaction():
             contact, _ = self._take_contact(card, stranger=False)
             if contact.stranger:
                 contact = replace(contact, stranger=False)
@@ -238,7 +241,7 @@ class Correspondence:
             return self._take_own_found(card, now_ms)
         if self.contacts.get(card.person) is None:
             return []
-        with self._transaction():
+        with self.transaction():
             contact, change = self._take_contact(card, stranger=False)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
@@ -252,14 +255,14 @@ class Correspondence:
         if self.identity.id.key not in card.devices:
             return [*told, Notice(What.REVOKED, card.person)]
         if self.account is None or self.account.identity.id.key == card.key:
-            with self._transaction():
+            with self.transaction():
                 self._put_card(replace(card, access=self.access), now_ms)
             told.append(Notice(What.OWN_CARD, card.person))
         return told
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
         """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
-        with self._transaction():
+        with self.transaction():
             contact = replace(self.get_contact(person), **changes)
             self._put_contact(contact)
         return contact
@@ -267,7 +270,7 @@ class Correspondence:
     def accept_key(self, person: bytes) -> Contact:
         """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
         self.get_contact(person)
-        with self._transaction():
+        with self.transaction():
             accepted = self.contacts.accept(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
@@ -283,12 +286,6 @@ class Correspondence:
     def take_stranger(self, card: ContactCard) -> None:
         """Keep who is new to us as a contact, within a transaction."""
         self._take_contact(card, stranger=True)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run the block in one transaction; where it fails, all is as it was before."""
-        with self._transaction():
-            yield
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
@@ -347,8 +344,10 @@ class Correspondence:
         event = Event(kind, conversation, self.store.highest_clock(conversation) + 1, now_ms, fields)
         Event.parse(event.encode())
         said = Said(self.person, event)
-        with self._transaction():
-            self._enqueue_event(self.devices_of(conversation), event, now_ms)
+        with self.transaction():
+            devices = self.devices_of(conversation)
+            if not self.spreading.enqueue(event, devices, now_ms):
+                self.enqueue_event(devices, event, now_ms)
             if kind in HISTORY:
                 vanishes = fields.get("disappear", 0) * 1000
                 self.store.add_said(
@@ -362,16 +361,19 @@ class Correspondence:
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
         """Send an event that is no part of a history to these devices. Raise `QueueFull`."""
         Event.parse(event.encode())
-        with self._transaction():
-            self._enqueue_event(devices, event, now_ms)
+        with self.transaction():
+            self.enqueue_event(devices, event, now_ms)
 
     def _check_member(self, conversation: bytes) -> None:
         group = self.group_of(conversation)
         if group is not None and self.person not in group.members.roles:
             raise MessageError("you aren't in this group any more")
 
-    def _enqueue_event(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
-        self.desk.enqueue_event(devices, event, self._card_event(self.card, now_ms).encode())
+    def enqueue_event(
+        self, devices: Iterable[bytes], event: Event, now_ms: int, *, shown: bytes = b""
+    ) -> None:
+        """Queue an event for devices within a transaction; `shown` is the id of the message that it brings."""
+        self.desk.enqueue_event(devices, event, self._card_event(self.card, now_ms).encode(), shown=shown)
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool) -> bool:
         """Note that a message was read; with `tell` its sender hears of it, our other devices always.
@@ -382,14 +384,14 @@ class Correspondence:
         if found is None:
             return False
         conversation, sender, event = found
-        with self._transaction():
+        with self.transaction():
             if not self.store.mark_read(message):
                 return False
             self._begin_to_vanish(event, now_ms)
             contact = self.contacts.get(sender)
             told = [*contact.card.devices] if tell and contact and not contact.pending else []
             read = Event(Kind.READ, conversation, 0, now_ms, {"targets": [message]})
-            self._enqueue_event([*told, *self.own_devices], read, now_ms)
+            self.enqueue_event([*told, *self.own_devices], read, now_ms)
         return True
 
     def _begin_to_vanish(self, event: Event, now_ms: int) -> None:
@@ -398,7 +400,7 @@ class Correspondence:
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now. Return their number."""
-        with self._transaction():
+        with self.transaction():
             return self.store.delete_vanished(now_ms)
 
     def route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
@@ -428,7 +430,7 @@ class Correspondence:
             Operation.make(self.identity, self.person, Act.ADD, subject=each, parents=[created.id])
             for each in persons
         ]
-        with self._transaction():
+        with self.transaction():
             self.groups[group.group] = group
             for operation in (created, *added):
                 group.add(operation, self._speaks_for)
@@ -447,7 +449,7 @@ class Correspondence:
         role: Role = Role.MEMBER,
     ) -> Operation:
         """Do something to a group, and return the operation. Raise `MessageError` if we may not."""
-        with self._transaction():
+        with self.transaction():
             return self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
 
     def make_operation(
@@ -491,9 +493,9 @@ class Correspondence:
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
         """Ask who invites for the place that an invitation offers."""
-        with self._transaction():
+        with self.transaction():
             self._take_contact(card, stranger=False)
-            self._enqueue_event(card.devices, event, now_ms)
+            self.enqueue_event(card.devices, event, now_ms)
 
     def _send_operations(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
         """Give devices all that is known of a group: its operations, and the cards of its members."""
@@ -522,7 +524,7 @@ class Correspondence:
             "operations": [each.encoded for each in operations],
             "cards": [each.encode() for each in cards],
         }
-        self._enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
+        self.enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
 
     def _speaks_for(self, device: bytes, person: bytes) -> bool:
         if person == self.person:
@@ -537,7 +539,7 @@ class Correspondence:
     ) -> tuple[Received, list[Notice | CallSignalled]]:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
         notices: list[Notice | CallSignalled] = []
-        with self._transaction():
+        with self.transaction():
             received = self.desk.open(envelopes, now_ms)
             for device in received.renewed:
                 self.desk.introduce_again(device, self._card_event(self.card, now_ms).encode())
@@ -549,8 +551,8 @@ class Correspondence:
                     notices += self._receive_event(device, Event.parse(payload), now_ms)
                 except PeerError:
                     received.broken += 1
-        for device, payload in received.fleeting:
-            notices += self._take_fleeting(device, payload)
+            for device, payload in received.fleeting:
+                notices += self._take_fleeting(device, payload, now_ms)
         return received, notices
 
     def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:
@@ -561,12 +563,14 @@ class Correspondence:
         self.store.add_receipt(message, contact.person, device, read=False)
         return [Notice(What.DELIVERED, contact.person, found[0], message)]
 
-    def _take_fleeting(self, device: bytes, payload: bytes) -> list[Notice]:
+    def _take_fleeting(self, device: bytes, payload: bytes, now_ms: int) -> list[Notice]:
         person = self.desk.peer_of(device).person
         try:
             event = Event.parse(payload)
         except PeerError:
             return []
+        if event.kind is Kind.HAVE:
+            return self.spreading.take_have(device, event, now_ms)
         if event.kind is not Kind.TYPING or not self._may_write(device, person):
             return []
         conversation = person if event.conversation == self.person else event.conversation
@@ -594,9 +598,11 @@ class Correspondence:
             return self.communities.take_join(person, event, now_ms)
         if event.kind is Kind.CALL:
             return self._take_call(device, person, event)
+        if event.kind is Kind.SEALED:
+            return self.spreading.take_sealed(device, person, event, now_ms)
         if event.kind not in HISTORY:
             return []
-        return self._take_said(device, person, event, now_ms)
+        return self.take_said(device, person, event, now_ms)
 
     def _take_card(self, device: bytes, card: ContactCard, now_ms: int) -> list[Notice]:
         """Process a card: of the device's own person, or one that a device of ours passes on."""
@@ -652,7 +658,8 @@ class Correspondence:
             return []
         return [CallSignalled(person, device, event, own=person == self.person)]
 
-    def _take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+    def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+        """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""
         contact = self.contacts.get(person)
         held = contact is not None and device not in contact.card.devices
         conversation = event.conversation

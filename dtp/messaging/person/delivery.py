@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -74,6 +74,10 @@ class Delivery:
         self.reached = asyncio.Event()
         #: Set whenever a mailbox was told to forget what has come.
         self.took = asyncio.Event()
+        #: Told after something has come.
+        self.on_received: Callable[[], None] | None = None
+        #: Set by `wake`, for who spreads messages.
+        self.woken = asyncio.Event()
         self._tasks = TaskSet()
 
     @property
@@ -125,9 +129,18 @@ class Delivery:
             del self.own[address]
 
     def wake(self) -> None:
-        """Deliver what waits, soon."""
+        """Deliver what waits, soon: something was said here, or has changed."""
+        self.deliver_soon()
+        self.woken.set()
+
+    def deliver_soon(self) -> None:
+        """Deliver what is due by now."""
         self.settled.clear()
         self._wake.set()
+
+    def start_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Run something until it ends, or all of this does."""
+        self._tasks.start(work, name=name)
 
     # ---- collecting --------------------------------------------------------------------------------------------
 
@@ -213,9 +226,11 @@ class Delivery:
         self._on_notices(notices)
         if any(isinstance(each, Notice) and each.what is What.OWN_CARD for each in notices):
             self.collect_from(self._mail.card.mailboxes)
+        if self.on_received is not None:
+            self.on_received()
         self._repairs.update(received.repairs)
         self._answers |= received.answers
-        if received.repairs or received.resends:
+        if received.repairs or received.resends or received.fleeting:
             self._wake.set()
         if self._answers and self._answer_timer is None:
             self._answer_timer = asyncio.get_running_loop().call_later(_ANSWER, self._answer_soon)
@@ -244,7 +259,7 @@ class Delivery:
                 await self._send_answer(device, repair=True)
                 self._on_notices([Notice(What.REPAIRED, device)])
         desk = self._mail.desk
-        for device in await self.run(desk.devices_without_session, now_ms()):
+        for device in await self.run(self._find_sessions_to_begin, now_ms()):
             if not await self._begin(device):
                 await self.run(desk.put_off, device, self._retry_at(device))
             else:
@@ -258,6 +273,10 @@ class Delivery:
         next_due = await self.run(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
+
+    def _find_sessions_to_begin(self, now: int) -> list[bytes]:
+        self._mail.spreading.hand_over_due(now)
+        return self._mail.desk.devices_without_session(now)
 
     def _retry_at(self, device: bytes) -> int:
         """Return when to try again to reach a device that can't be reached now: later each time."""

@@ -180,14 +180,17 @@ class Desk:
 
     # ---- sending -----------------------------------------------------------------------------------------------
 
-    def enqueue_event(self, devices: Iterable[bytes], event: Event, introduction: bytes) -> None:
-        """Queue an event for devices, within `transaction`, in order with their other events.
+    def enqueue_event(
+        self, devices: Iterable[bytes], event: Event, introduction: bytes, *, shown: bytes = b""
+    ) -> None:
+        """Queue an event for devices, within `transaction`, in order with their other events; `shown` is the id of
+        the message that it brings, where that isn't its own.
 
         `introduction` is an event of our card, which goes first where a device wasn't told who we are. Raise
         `QueueFull`, and nothing is kept then.
         """
         payload = event.encode()
-        shown = event.id if event.kind is Kind.TEXT else b""
+        shown = event.id if event.kind is Kind.TEXT else shown
         for device in devices:
             peer = self.peer_of(device)
             if not peer.introduced and introduction:
@@ -238,6 +241,10 @@ class Desk:
             self._save(device)
         if devices:
             self.store.note_sealed(self.local.instance)
+
+    def note_sealed(self) -> None:
+        """Count, within `transaction`, what was sealed for a group: an older copy of the file is known by that."""
+        self.store.note_sealed(self.local.instance)
 
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:
         """Send it again then: no mailbox has taken it."""

@@ -18,7 +18,6 @@ from dtp.messaging.calls.signals import Reason, Signal
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, Kind
-from dtp.messaging.conversation.membership import Act, Operation, Role
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.client import MailboxGone
@@ -28,6 +27,8 @@ from dtp.messaging.person.communities import Link
 from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
+from dtp.messaging.person.group import Group, Room
+from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
@@ -145,106 +146,6 @@ class Message:
         return f"<Message {self.id.hex()[:8]} of {self.sender_name}: {self.text[:40]!r}>"
 
 
-class Group:
-    """A group of people. What it is called and who is in it is as of now."""
-
-    def __init__(self, messenger: Messenger, group: bytes) -> None:
-        self._messenger = messenger
-        self.id = group
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        return self._messenger.correspondence.groups[self.id].members.name
-
-    @property
-    def members(self) -> dict[bytes, Role]:
-        """Who is in it, ourselves among them, and what they may."""
-        return dict(self._messenger.correspondence.groups[self.id].members.roles)
-
-    async def send(self, text: str, **options: Any) -> Message:
-        """Write to all members, as `Messenger.send` does."""
-        return await self._messenger.send(self.id, text, **options)
-
-    @property
-    def rooms(self) -> list[Room]:
-        """Its rooms, as conversations of all its members beside its own."""
-        return [Room(self, each) for each in self._messenger.correspondence.groups[self.id].members.rooms]
-
-    async def open_room(self, name: str) -> Room:
-        """Return a new room of this name. Raise `MessageError` if we don't administer the group."""
-        return Room(self, (await self._change_group(Act.ROOM, text=name)).id)
-
-    async def close_room(self, room: Room) -> None:
-        """Close a room: nothing is written there any more."""
-        await self._change_group(Act.CLOSE, subject=room.id)
-
-    async def invite(self, *, lasts: timedelta = timedelta(days=7), uses: int = 1) -> str:
-        """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
-
-        They are let in while we, on any device, collect what they send. Raise `MessageError` if we may not.
-        """
-        lasts_ms = int(lasts.total_seconds() * 1000)
-        messenger = self._messenger
-        link = await messenger.delivery.run(
-            messenger.correspondence.communities.invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses
-        )
-        messenger.delivery.wake()
-        return str(link.text)
-
-    async def revoke(self, link: str) -> None:
-        """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
-        await self._change_group(Act.REVOKE, subject=Link.parse(link).invitation)
-
-    async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
-        """Add somebody, or give who is in another role. They read what is written from now on."""
-        role = Role.ADMINISTRATOR if administrator else Role.MODERATOR if moderator else Role.MEMBER
-        await self._change_group(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
-
-    async def remove(self, person: Person) -> None:
-        """Remove somebody: nothing is sealed to them any more."""
-        await self._change_group(Act.REMOVE, subject=self._messenger.conversation_of(person))
-
-    async def leave(self) -> None:
-        """Remove ourselves."""
-        await self._change_group(Act.REMOVE, subject=self._messenger.card.person)
-
-    async def rename(self, name: str) -> None:
-        """Call it something else."""
-        await self._change_group(Act.NAME, text=name)
-
-    async def history(self) -> list[Message]:
-        """Return what was written in it that we have."""
-        return await self._messenger.history(self.id)
-
-    async def _change_group(self, act: Act, **what: Any) -> Operation:
-        messenger = self._messenger
-        change = messenger.correspondence.change_group
-        made = await messenger.delivery.run(change, self.id, act, now_ms(), **what)
-        messenger.delivery.wake()
-        return made
-
-
-class Room:
-    """A room of a group: a conversation of all its members."""
-
-    def __init__(self, group: Group, room: bytes) -> None:
-        self.group, self.id = group, room
-
-    @property
-    def name(self) -> str:
-        """What it is called; "" once it is closed."""
-        return self.group._messenger.correspondence.groups[self.group.id].members.rooms.get(self.id, "")
-
-    async def send(self, text: str, **options: Any) -> Message:
-        """Write to all members, as `Messenger.send` does."""
-        return await self.group._messenger.send(self.id, text, **options)
-
-    async def history(self) -> list[Message]:
-        """Return what was written in it that we have."""
-        return await self.group._messenger.history(self.id)
-
-
 class Messenger:
     """A person on this device. Use it with `async with`; `async for` gives messages that nobody has marked as read.
 
@@ -254,7 +155,7 @@ class Messenger:
     `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
     `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
     first. `rent` is what mailboxes that have a price are paid for room; nothing without. `posts` is where messages
-    through the chain are taken from.
+    through the chain are taken from. `topics` spreads messages of large groups to members who are there.
     """
 
     def __init__(
@@ -271,6 +172,7 @@ class Messenger:
         cards: Sequence[CardSource] = (),
         rent: Rent | None = None,
         posts: ChainPosts | None = None,
+        topics: GroupTopics | None = None,
         connect: ConnectMailbox = connect_plainly,
     ) -> None:
         self.identity = identity
@@ -280,6 +182,8 @@ class Messenger:
         self._bits, self._sources, self._connect, self._rent = stamp_bits, cards, connect, rent
         #: Where messages through the chain are taken from: set it before `async with`, where it isn't there yet.
         self.chain_posts = posts
+        #: By what messages of large groups are spread: set it before `async with`, as well.
+        self.group_topics = topics
         self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
         #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
@@ -290,6 +194,7 @@ class Messenger:
         self.lookup: LookUp
         self.renting: Renting
         self.posts: PostCollector
+        self.spreader: TopicSpreader
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
@@ -302,6 +207,7 @@ class Messenger:
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
         self.renting = Renting(self._rent, self.delivery, self._on_notices)
         self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self._on_notices)
+        self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
@@ -319,10 +225,12 @@ class Messenger:
         self.delivery.start()
         self.lookup.start()
         self.posts.start()
+        self.spreader.start()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop, and close the store. What isn't delivered yet is, the next time."""
+        await self.spreader.stop()
         await self.posts.stop()
         await self.lookup.stop()
         await self.delivery.stop()
@@ -342,6 +250,8 @@ class Messenger:
                 continue
             if each.what is What.OWN_CARD:
                 self.lookup.publish_soon()
+            if each.what is What.GROUP_CHANGED:
+                self.delivery.wake()
             if each.what is What.MESSAGE:
                 self._news.put_nowait((each.conversation, each.message))
             if self._notices.full():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -51,6 +51,17 @@ CREATE TABLE receipts (
     message BLOB NOT NULL, person BLOB NOT NULL, device BLOB NOT NULL, read INTEGER NOT NULL,
     PRIMARY KEY (message, person, device)
 ) WITHOUT ROWID;
+CREATE TABLE spread_lanes (
+    conversation BLOB NOT NULL, device BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (conversation, device)
+) WITHOUT ROWID;
+CREATE TABLE spread_readers (
+    conversation BLOB NOT NULL, device BLOB NOT NULL, upto INTEGER NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (conversation, device)
+) WITHOUT ROWID;
+CREATE TABLE spread_waiting (
+    conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
+    key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
+) WITHOUT ROWID;
 CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE)
 """
 
@@ -63,6 +74,17 @@ class Waiting:
     number: int
     payload: bytes
     tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A message that is spread in a group: its number, the id of what it says, the message as it was sealed, and the
+    key by which it and those after it are opened."""
+
+    number: int
+    message: bytes
+    sealed: bytes
+    key: bytes
 
 
 class MessageStore:
@@ -190,12 +212,16 @@ class MessageStore:
 
     def next_due(self) -> int | None:
         """Return when the next payload is to be sent, Unix time in ms; None if none waits."""
-        ((due,),) = self._database.select_rows("SELECT MIN(due) FROM outbox")
+        ((due,),) = self._database.select_rows(
+            "SELECT MIN(due) FROM (SELECT MIN(due) AS due FROM outbox UNION ALL SELECT MIN(due) FROM spread_waiting)"
+        )
         return None if due is None else int(due)
 
     def count_unsent(self) -> int:
-        """Return the number of payloads that were never sent."""
-        ((count,),) = self._database.select_rows("SELECT COUNT(*) FROM outbox WHERE NOT tries")
+        """Return the number of payloads that were never sent, or spread and not yet had by all."""
+        ((count,),) = self._database.select_rows(
+            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries) + (SELECT COUNT(*) FROM spread_waiting)"
+        )
         return int(count)
 
     def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
@@ -352,6 +378,87 @@ class MessageStore:
         ).fetchall()
         self._db.executemany("DELETE FROM said WHERE target = ?", gone)
         return len(gone)
+
+    # ---- what is spread in large groups ------------------------------------------------------------------------
+
+    def load_lane(self, group: bytes, device: bytes) -> bytes | None:
+        """Return what is kept of the messages that a device spreads in a group, None for nothing."""
+        rows = self._database.select_rows(
+            "SELECT state FROM spread_lanes WHERE conversation = ? AND device = ?", group, device
+        )
+        return rows[0][0] if rows else None
+
+    def put_lane(self, group: bytes, device: bytes, state: bytes) -> None:
+        """Keep that."""
+        self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", (group, device, state))
+
+    def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
+        """Return by device up to which number it has what we spread in a group, or was given it by mailbox; and when
+        it last said that it reads along, Unix time in ms."""
+        rows = self._database.select_rows(
+            "SELECT device, upto, seen FROM spread_readers WHERE conversation = ?", group
+        )
+        return {device: (upto, seen) for device, upto, seen in rows}
+
+    def load_reader(self, group: bytes, device: bytes) -> tuple[int, int] | None:
+        """Return that of one device, None for one that isn't spread to."""
+        rows = self._database.select_rows(
+            "SELECT upto, seen FROM spread_readers WHERE conversation = ? AND device = ?", group, device
+        )
+        return rows[0] if rows else None
+
+    def put_readers(self, group: bytes, readers: Mapping[bytes, tuple[int, int]]) -> None:
+        """Keep that, of these devices."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO spread_readers VALUES (?, ?, ?, ?)",
+            [(group, device, *state) for device, state in readers.items()],
+        )
+
+    def drop_readers(self, group: bytes, devices: Iterable[bytes]) -> None:
+        """Forget that, of these devices."""
+        self._db.executemany(
+            "DELETE FROM spread_readers WHERE conversation = ? AND device = ?",
+            [(group, each) for each in devices],
+        )
+
+    def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
+        """Keep what is to be spread in a group until all its readers have it."""
+        values = (group, spread.number, spread.message, spread.sealed, spread.key, due_ms)
+        self._db.execute("INSERT INTO spread_waiting VALUES (?, ?, ?, ?, ?, ?, 0)", values)
+
+    def list_spread(self, group: bytes) -> list[Spread]:
+        """Return what some reader of a group lacks, in order."""
+        rows = self._database.select_rows(
+            "SELECT number, message, sealed, key FROM spread_waiting WHERE conversation = ? ORDER BY number",
+            group,
+        )
+        return [Spread(*each) for each in rows]
+
+    def drop_spread(self, group: bytes) -> None:
+        """Forget what is to be spread in a group and none of its readers lacks any more."""
+        self._db.execute(
+            "DELETE FROM spread_waiting WHERE conversation = ?1 AND number < COALESCE("
+            "(SELECT MIN(upto) FROM spread_readers WHERE conversation = ?1), number + 1)",
+            (group,),
+        )
+
+    def list_overdue(self, now_ms: int) -> list[tuple[bytes, int]]:
+        """Return groups with the highest number that has waited for its readers for long enough."""
+        return self._database.select_rows(
+            "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? GROUP BY conversation",
+            now_ms,
+        )
+
+    def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
+        """Return groups, numbers and messages that weren't published yet, in order: they count as published now."""
+        rows = self._db.execute(
+            "UPDATE spread_waiting SET published = 1 WHERE NOT published RETURNING conversation, number, sealed"
+        ).fetchall()
+        return sorted(rows)
+
+    def set_overdue(self, group: bytes) -> None:
+        """Have what waits to be spread in a group given by mailbox now."""
+        self._db.execute("UPDATE spread_waiting SET due = 0 WHERE conversation = ?", (group,))
 
     # ---- receipts, and envelopes that were seen ----------------------------------------------------------------
 

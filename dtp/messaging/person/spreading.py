@@ -1,0 +1,230 @@
+"""What a device spreads in large groups: sealed once, by the group's topic to who reads along, by mailbox to others.
+
+No network. Whoever has said within `PRESENT_MS` that it reads along is waited for; everybody else is given the same
+message by mailbox at once, and so is who hasn't said within `patience` that it has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.conversation.events import HISTORY, Event, Kind
+from dtp.messaging.ends.spread import SpreadLane, SpreadSender
+from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.store import Spread
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: Ms for which who has said that it reads along is taken to do so.
+PRESENT_MS: Final = 600_000
+
+
+class Spreading:
+    """A part of a correspondence. What isn't said to be a transaction is within one."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+        #: Devices from which on a group's messages are spread; 0 while there is nothing to spread them by.
+        self.least = 0
+        #: Ms after which who reads along and hasn't said that it has a message is given it by mailbox.
+        self.patience_ms = 60_000
+        #: Groups whose topics this device reads along.
+        self.joined: set[bytes] = set()
+        #: Devices that are to be told what has come of theirs, and in which group, once its topic is read along.
+        self.answers: set[tuple[bytes, bytes]] = set()
+
+    def is_large(self, group: bytes) -> bool:
+        """True for a group of ours whose messages are spread."""
+        membership = self._mail.groups.get(group)
+        is_member = membership is not None and self._mail.person in membership.members.roles
+        return is_member and 0 < self.least <= len(self._mail.devices_of(group))
+
+    def may_spread(self, group: bytes, device: bytes) -> bool:
+        """True for a device of one of the group's members, as far as is known here."""
+        return self._person_of(group, device) != b""
+
+    def _person_of(self, group: bytes, device: bytes) -> bytes:
+        mail, owner = self._mail, self._mail.contacts.owner_of(device)
+        person = mail.person if device in mail.own_devices else owner.person if owner else b""
+        is_member = person in mail.groups[group].members.roles if group in mail.groups else False
+        is_blocked = owner is not None and owner.blocked
+        return person if is_member and not is_blocked else b""
+
+    def _is_known(self, device: bytes) -> bool:
+        """Return False for a device that was revoked."""
+        return device in self._mail.card.devices or self._mail.contacts.owner_of(device) is not None
+
+    # ---- what is said here -------------------------------------------------------------------------------------
+
+    def _sender(self, group: bytes) -> SpreadSender:
+        """Return what this device seals by: anew, where it has become another instance since."""
+        desk = self._mail.desk
+        saved = self._mail.store.get(_name(group))
+        found = SpreadSender.load(saved, desk.local.save_key) if saved else None
+        if found is not None and found.instance == desk.local.instance:
+            return found
+        if found is not None:
+            self.stop(group)
+        self._mail.store.drop_readers(group, self._mail.store.load_readers(group))
+        return SpreadSender(desk.local.instance)
+
+    def enqueue(self, event: Event, devices: Iterable[bytes], now_ms: int) -> bool:
+        """Seal an event for a large group, and keep it until all of these devices have it.
+
+        Return False where it isn't one for a large group: it goes to each device by itself. Raise `MessageTooLong`.
+        """
+        membership = self._mail.group_of(event.conversation)
+        if membership is None or event.kind not in HISTORY:
+            return False
+        if self.is_large(membership.group):
+            self._enqueue(membership.group, event, devices, now_ms)
+            return True
+        self.stop(membership.group)
+        return False
+
+    def _enqueue(self, group: bytes, event: Event, devices: Iterable[bytes], now_ms: int) -> None:
+        mail, store = self._mail, self._mail.store
+        sender, wanted = self._sender(group), set(devices)
+        readers = store.load_readers(group)
+        gone = readers.keys() - wanted
+        if gone or sender.is_due(now_ms):
+            store.drop_readers(group, gone)
+            sender.renew(now_ms)  # nobody has its key before it is given by mailbox
+            readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
+            store.put_readers(group, readers)
+        number, key, sealed = sender.seal(group, event.encode())
+        shown = event.id if event.kind is Kind.TEXT else b""
+        store.put(_name(group), sender.save(mail.desk.local.save_key))
+        mail.desk.note_sealed()
+        store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
+        store.add_spread(group, Spread(number, shown, sealed, key), now_ms + self.patience_ms)
+        present = {each for each, (_, seen) in readers.items() if now_ms - PRESENT_MS < seen}
+        self._hand_over(group, wanted - present, number, now_ms)
+
+    def stop(self, group: bytes) -> None:
+        """Give all that waits to be spread to those who lack it, by mailbox, and the next as well."""
+        store = self._mail.store
+        waiting = store.list_spread(group)
+        if waiting:
+            self._hand_over(group, store.load_readers(group), waiting[-1].number, 0)
+        readers = store.load_readers(group)
+        if any(seen for _, seen in readers.values()):
+            store.put_readers(group, {each: (upto, 0) for each, (upto, _) in readers.items()})
+
+    def hand_over_due(self, now_ms: int) -> None:
+        """Give what has waited for long enough to those who lack it, by mailbox. One transaction."""
+        overdue = self._mail.store.list_overdue(now_ms)
+        if overdue:
+            with self._mail.transaction():
+                for group, number in overdue:
+                    self._hand_over(group, self._mail.store.load_readers(group), number, now_ms)
+
+    def hand_over_now(self, group: bytes) -> None:
+        """Have `hand_over_due` give what waits in a group: nobody reads along. One transaction."""
+        with self._mail.transaction():
+            self._mail.store.set_overdue(group)
+
+    def _hand_over(self, group: bytes, devices: Iterable[bytes], number: int, now_ms: int) -> None:
+        """Give what waits up to a number to those of the devices that lack it, by mailbox, in its order."""
+        store = self._mail.store
+        readers = store.load_readers(group)
+        gone = [each for each in devices if not self._is_known(each)]
+        store.drop_readers(group, gone)
+        wanted = set(devices).difference(gone)
+        for spread in store.list_spread(group):
+            lacking: dict[int, list[bytes]] = {}
+            for device in wanted:
+                if readers[device][0] <= spread.number <= number:
+                    lacking.setdefault(readers[device][0], []).append(device)
+            for oldest, those in lacking.items():
+                fields = {"sealed": spread.sealed, "key": spread.key, "oldest": oldest}
+                told = Event(Kind.SEALED, group, 0, now_ms, fields)
+                self._mail.enqueue_event(those, told, now_ms, shown=spread.message)
+                for each in those:
+                    readers[each] = (spread.number + 1, readers[each][1])
+        store.put_readers(group, {each: readers[each] for each in wanted})
+        store.drop_spread(group)
+
+    def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
+        """Return groups, numbers and messages that are to be published in their topics. One transaction."""
+        with self._mail.transaction():
+            return self._mail.store.take_unpublished()
+
+    def take_have(self, device: bytes, event: Event, now_ms: int) -> list[Notice]:
+        """Note what a device says that it has of ours, and return the receipts that follow."""
+        store, group = self._mail.store, event.conversation
+        known = store.load_reader(group, device)
+        if known is None or event.fields["instance"] != self._mail.desk.local.instance:
+            return []
+        upto = max(known[0], min(event.fields["upto"], self._sender(group).next))
+        person, notices = self._person_of(group, device), []
+        for each in store.list_spread(group) if upto > known[0] else ():
+            if each.message and known[0] <= each.number < upto and person not in (b"", self._mail.person):
+                store.add_receipt(each.message, person, device, read=False)
+                notices.append(Notice(What.DELIVERED, person, group, each.message))
+        store.put_readers(group, {device: (upto, now_ms)})
+        store.drop_spread(group)
+        return notices
+
+    # ---- what comes --------------------------------------------------------------------------------------------
+
+    def _lane(self, group: bytes, device: bytes) -> SpreadLane:
+        saved = self._mail.store.load_lane(group, device)
+        return SpreadLane.load(saved, self._mail.desk.local.save_key) if saved else SpreadLane()
+
+    def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+        """Return what a message has brought that came by mailbox. Raise `PeerError` for one that can't be opened."""
+        group, fields = event.conversation, event.fields
+        lane = self._lane(group, device)
+        payloads = lane.receive_by_mailbox(group, fields["sealed"], fields["key"], fields["oldest"])
+        return self._take(group, device, person, lane, payloads, now_ms)
+
+    def receive(self, group: bytes, device: bytes, sealed: bytes, now_ms: int) -> list[Notice]:
+        """Return what a message has brought that came by the group's topic: nothing where it can't be opened, since
+        it comes by mailbox as well then. One transaction."""
+        person = self._person_of(group, device)
+        if not person:
+            return []
+        lane = self._lane(group, device)
+        try:
+            payloads = lane.receive_by_topic(group, sealed)
+        except PeerError:
+            return []
+        with self._mail.transaction():
+            return self._take(group, device, person, lane, payloads, now_ms)
+
+    def _take(
+        self, group: bytes, device: bytes, person: bytes, lane: SpreadLane, payloads: list[bytes], now_ms: int
+    ) -> list[Notice]:
+        self._mail.store.put_lane(group, device, lane.save(self._mail.desk.local.save_key))
+        if self.least:
+            self.answers.add((group, device))
+        notices = []
+        for each in payloads:
+            try:
+                said = Event.parse(each)
+            except PeerError:
+                continue
+            known = self._mail.group_of(said.conversation)
+            is_here = said.conversation == group or (known is not None and known.group == group)
+            if said.kind in HISTORY and is_here:
+                notices += self._mail.take_said(device, person, said, now_ms)
+        return notices
+
+    def take_answers(self, now_ms: int) -> list[tuple[bytes, bytes]]:
+        """Return devices and payloads of the moment that say what has come of theirs."""
+        answers = {each for each in self.answers if each[0] in self.joined}
+        self.answers -= answers
+        told = []
+        for group, device in answers:
+            lane = self._lane(group, device)
+            fields = {"instance": lane.instance, "upto": lane.stream.next}
+            told.append((device, Event(Kind.HAVE, group, 0, now_ms, fields).encode()))
+        return told
+
+
+def _name(group: bytes) -> str:
+    return f"spread {group.hex()}"

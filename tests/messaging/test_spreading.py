@@ -1,0 +1,342 @@
+"""Large groups: a message is sealed once, and goes by the group's topic to who reads along, by mailbox to others."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, known_identity, post_office, take
+
+import dtp
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.membership import Act
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.errors import MessageError
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.group_topics import GroupTopics
+from dtp.messaging.person.messenger import Messenger
+
+NOW = 1_700_000_000_000
+HOUR = 3_600_000
+
+
+class Village:
+    """People with a mailbox each that never fails, and groups of two others at least that are large."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.folder, self.now = folder, NOW
+        self.people = {name: self.open(name) for name in names}
+        self.boxes: dict[bytes, list[bytes]] = {}
+        for mail in self.people.values():
+            mail.set_profile("", ["dtp+tcp://dtp1qqqq@box:1"], NOW)
+        for name, mail in self.people.items():
+            for other in [each for each in self.people.values() if each.person != self.people[name].person]:
+                mail.add_contact(other.card, NOW)
+
+    def open(self, name: str) -> Correspondence:
+        mail = Correspondence(self.folder / f"{name}.db", known_identity(name), self.now)
+        mail.spreading.least = 2
+        return mail
+
+    def group(self, owner: str, *others: str) -> bytes:
+        """Return a group whose members have heard of it, and read along in its topic."""
+        made = self.people[owner].create_group(
+            "choir", [self.people[each].person for each in others], self.now
+        )
+        for each in (owner, *others):
+            self.people[each].spreading.joined.add(made)
+        self.deliver()
+        return made
+
+    def say(self, name: str, group: bytes, text: str) -> None:
+        self.people[name].send_event(group, Kind.TEXT, {"text": text}, self.now)
+
+    def deliver(self) -> None:
+        """Carry all letters to whom they are for, until nobody has more to say."""
+        while sum(self._send(each) for each in self.people.values()) or self.boxes:
+            for mail in self.people.values():
+                received, _ = mail.receive(self.boxes.pop(mail.identity.id.key, []), self.now)
+                for device, payload in mail.spreading.take_answers(self.now):
+                    self._post(mail, device, payload)
+                for device in received.answers:
+                    self._post(mail, device, b"")
+
+    def _send(self, mail: Correspondence) -> bool:
+        mail.spreading.hand_over_due(self.now)
+        devices = {each.identity.id.key: each for each in self.people.values()}
+        for device in mail.desk.devices_without_session(self.now):
+            mail.desk.begin_session(device, KeyBundle(devices[device].desk.local.keys))
+        sealed = mail.desk.seal_due(self.now)
+        for each in sealed:
+            self.boxes.setdefault(each.device, []).append(each.envelope)
+        return bool(sealed)
+
+    def _post(self, mail: Correspondence, device: bytes, payload: bytes) -> None:
+        outbound = mail.desk.seal_answer(device, payload=payload)
+        if outbound is not None:
+            self.boxes.setdefault(device, []).append(outbound.envelope)
+
+    def published(self, name: str) -> list[bytes]:
+        """Return what somebody publishes now."""
+        return [sealed for _, _, sealed in self.people[name].spreading.take_unpublished()]
+
+    def hear(self, name: str, author: str, group: bytes, *published: bytes) -> None:
+        for each in published:
+            self.people[name].spreading.receive(group, self.people[author].identity.id.key, each, self.now)
+
+    def texts(self, name: str, group: bytes) -> list[str]:
+        return [each.text for each in self.people[name].read_history(group)]
+
+    def waiting(self, name: str) -> list[Event]:
+        """Return what waits to be given to others by mailbox."""
+        return [Event.parse(each.payload) for each in self.people[name].store.due_payloads(self.now, 100)]
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
+    made = []
+
+    def found(*names: str) -> Village:
+        made.append(Village(tmp_path, *names))
+        return made[-1]
+
+    yield found
+    for each in made:
+        for mail in each.people.values():
+            mail.close()
+
+
+def test_a_message_is_sealed_once_and_by_mailbox_to_those_alone_who_are_not_there(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "first")  # nobody has the key yet
+    assert [each.kind for each in at.waiting("alice")] == [Kind.SEALED] * 2
+    at.people["carol"].spreading.joined.clear()  # she doesn't say that she reads along
+    at.deliver()
+    at.say("alice", group, "second")
+    (published,) = at.published("alice")
+    (told,) = at.waiting("alice")
+    assert told.fields["sealed"] == published
+    assert "second" not in published.decode("latin1")
+    at.hear("bob", "alice", group, published, published)
+    at.deliver()
+    at.now += HOUR
+    at.deliver()
+    for name in ("alice", "bob", "carol"):
+        assert at.texts(name, group) == ["first", "second"]
+    assert at.people["alice"].store.count_unsent() == 0
+
+
+def test_who_says_nothing_of_a_message_gets_it_by_mailbox_and_once(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "0")
+    at.deliver()
+    for number in (1, 2, 3):
+        at.say("alice", group, str(number))
+    published = at.published("alice")
+    assert at.waiting("alice") == []
+    at.hear(
+        "bob", "alice", group, published[2], published[0]
+    )  # the second is lost: the third waits for its turn
+    assert at.texts("bob", group) == ["0", "1"]
+    at.now += at.people["alice"].spreading.patience_ms
+    at.deliver()
+    assert at.texts("bob", group) == at.texts("carol", group) == ["0", "1", "2", "3"]
+    unread = [message for _, _, message in at.people["bob"].store.list_unread()]
+    assert len(unread) == 4
+    assert unread == [each.id for each in at.people["bob"].read_history(group)]
+
+
+def test_who_was_removed_reads_nothing_new_and_who_joins_nothing_old(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol", "dave")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "before")
+    at.deliver()
+    at.say("alice", group, "old")
+    old = at.published("alice")
+    alice = at.people["alice"]
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["dave"].person)
+    alice.change_group(group, Act.REMOVE, at.now, subject=at.people["carol"].person)
+    at.deliver()
+    at.say("alice", group, "first of the new")
+    at.deliver()
+    at.say("alice", group, "new")
+    new = at.published("alice")
+    for name in ("bob", "carol", "dave"):  # all of them hear the topic, and its name is what it was
+        at.people[name].groups[group].members.roles.setdefault(alice.person, None)  # type: ignore[arg-type]
+        at.hear(name, "alice", group, *old, *new)
+    assert at.texts("bob", group) == ["before", "old", "first of the new", "new"]
+    assert at.texts("carol", group) == ["before", "old"]
+    assert at.texts("dave", group) == ["first of the new", "new"]
+
+
+def test_what_members_have_not_signed_is_not_taken(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol", "mallory")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "first")
+    at.deliver()
+    at.say("alice", group, "second")
+    (published,) = at.published("alice")
+    bob = at.people["bob"]
+    assert not bob.spreading.may_spread(group, at.people["mallory"].identity.id.key)
+    assert bob.spreading.may_spread(group, at.people["carol"].identity.id.key)
+    at.hear("bob", "mallory", group, published)
+    at.hear("bob", "carol", group, published)  # as if it were hers
+    at.hear("bob", "alice", group, published[:-1] + bytes((published[-1] ^ 1,)), b"", b"\x04")
+    assert at.texts("bob", group) == ["first"]
+    at.hear("bob", "alice", group, published)
+    assert at.texts("bob", group) == ["first", "second"]
+
+
+def test_a_restored_backup_seals_by_no_key_twice(village: Callable[..., Village], tmp_path: Path) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "0")
+    at.deliver()
+    at.people["alice"].close()
+    shutil.copy(tmp_path / "alice.db", tmp_path / "backup")
+    at.people["alice"] = at.open("alice")
+    at.say("alice", group, "1")
+    lost = at.published("alice")
+    (before,) = at.people["alice"].store.list_spread(group)
+    at.hear("bob", "alice", group, *lost)
+    at.people["alice"].close()
+    shutil.copy(tmp_path / "backup", tmp_path / "alice.db")
+    at.people["alice"] = at.open("alice")
+    assert at.people["alice"].desk.renewed
+    at.say("alice", group, "2")
+    (told, _) = [each for each in at.waiting("alice") if each.kind is Kind.SEALED]
+    assert told.fields["key"][:64] != before.key[:64]
+    at.deliver()
+    assert sorted(at.texts("bob", group)) == ["0", "1", "2"]  # the backup gave "2" the place that "1" had
+    assert at.texts("carol", group) == ["0", "2"]  # what the backup doesn't know of is gone with it
+
+
+def test_who_was_restored_from_a_backup_goes_on(village: Callable[..., Village], tmp_path: Path) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "0")
+    at.deliver()
+    at.people["bob"].close()
+    shutil.copy(tmp_path / "bob.db", tmp_path / "backup")
+    at.people["bob"] = at.open("bob")
+    at.people["bob"].spreading.joined.add(group)
+    at.say("alice", group, "1")
+    at.hear("bob", "alice", group, *at.published("alice"))
+    at.people["bob"].send_event(at.people["alice"].person, Kind.TEXT, {"text": "read"}, at.now)
+    at.deliver()
+    at.people["bob"].close()
+    shutil.copy(tmp_path / "backup", tmp_path / "bob.db")
+    at.people["bob"] = at.open("bob")
+    at.say("alice", group, "2")
+    at.hear("bob", "alice", group, *at.published("alice"))
+    at.people["bob"].send_event(at.people["alice"].person, Kind.TEXT, {"text": "again"}, at.now)
+    at.deliver()  # alice hears that bob has begun anew
+    at.now += HOUR
+    at.deliver()
+    assert at.texts("bob", group)[-1] == "2"
+    at.say("alice", group, "3")
+    at.deliver()
+    assert at.texts("bob", group)[-2:] == ["2", "3"]
+
+
+def test_order_holds_where_a_group_is_large_no_more(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "0")
+    at.deliver()
+    at.say("alice", group, "1")
+    at.people["alice"].spreading.least = 0
+    at.say("alice", group, "2")
+    at.people["alice"].spreading.least = 2
+    at.say("alice", group, "3")
+    at.deliver()
+    for name in ("bob", "carol"):
+        unread = [message for _, _, message in at.people[name].store.list_unread()]
+        assert unread == [each.id for each in at.people[name].read_history(group)]
+        assert at.texts(name, group) == ["0", "1", "2", "3"]
+
+
+# ---- with nodes ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def told_of_what_comes(messenger: Messenger) -> Iterator[asyncio.Event]:
+    before, came = messenger.delivery.on_received, asyncio.Event()
+
+    def on_received() -> None:
+        if before is not None:
+            before()
+        came.set()
+
+    messenger.delivery.on_received = on_received
+    yield came
+    messenger.delivery.on_received = before
+
+
+async def wait_present(messenger: Messenger, group: bytes, count: int) -> None:
+    """Wait until so many devices have said that they read along."""
+    with told_of_what_comes(messenger) as came:
+        while True:
+            readers = await messenger.delivery.run(messenger.correspondence.store.load_readers, group)
+            if sum(seen > 0 for _, seen in readers.values()) == count:
+                return
+            came.clear()
+            await came.wait()
+
+
+def test_members_who_are_there_get_it_by_the_topic_and_others_by_mailbox(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        nodes: dict[str, dtp.Node] = {}
+        for name, neighbours in (("alice", ()), ("bob", ("alice",)), ("carol", ("bob",))):
+            nodes[name] = await at.enter(
+                dtp.Node(
+                    identity=known_identity(name),
+                    listen=f"memory://{at.name}-{name}",
+                    discover=(),
+                    bootstrap=[nodes[each].address for each in neighbours],
+                    map_ports=False,
+                )
+            )
+        people = {
+            name: await at.begin(name, box, topics=GroupTopics(node, least=3, answer_within=0.0))
+            for name, node in nodes.items()
+        }
+        alice = people["alice"]
+        async with at.messenger("dave", box) as dave:
+            await dave.wait_reached()
+            others = [people["bob"].card, people["carol"].card, dave.card]
+        for card in others:
+            await alice.add_contact(card)
+        group = await alice.create_group("choir", others)
+        await group.send("one")
+        for name in ("bob", "carol"):
+            assert [each.text for each in await take(people[name], 1)] == ["one"]
+        await wait_present(alice, group.id, 2)
+        await at.shut()
+        await group.send("two")
+        for name in ("bob", "carol"):
+            assert [each.text for each in await take(people[name], 1)] == ["two"]
+        await at.open()
+        async with at.messenger("dave", box) as dave:
+            assert [each.text for each in await take(dave, 2)] == ["one", "two"]
+
+    post_office(main, tmp_path, str(zlib.crc32(b"topics")))
+
+
+def test_a_node_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        node = dtp.Node(discover=(), map_ports=False)
+        with pytest.raises(MessageError, match="same identity"):
+            await at.begin("alice", topics=GroupTopics(node))
+
+    post_office(main, tmp_path, "other")
