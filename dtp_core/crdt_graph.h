@@ -6,6 +6,24 @@
 
 enum { DTP_NONE = UINT32_MAX }; /* no number: of an author, a name, a slot, an entry */
 
+/* ---- memory that is wanted soon ------------------------------------------------------------------------------- */
+
+static inline void dtp_prefetch(const void *address)
+{
+#if defined(__GNUC__)
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
+/* A slot or a name may lie across two lines. */
+static inline void dtp_prefetch_whole(const void *address, size_t size)
+{
+    dtp_prefetch(address);
+    dtp_prefetch((const uint8_t *)address + size - 1);
+}
+
 /* ---- an index: from a hash to a number ---------------------------------------------------------------------- */
 
 /* Open addressing with linear probing. A cell is 0 (free) or `hash << 32 | number + 1`; who is found by hash is
@@ -38,12 +56,7 @@ void dtp_index_remove(dtp_index *index, uint32_t hash, uint32_t number); /* whic
 
 static inline void dtp_index_prefetch(const dtp_index *index, uint32_t hash)
 {
-#if defined(__GNUC__)
-    __builtin_prefetch(&index->cells[hash & index->mask]);
-#else
-    (void)index;
-    (void)hash;
-#endif
+    dtp_prefetch(&index->cells[hash & index->mask]);
 }
 
 /* ---- values --------------------------------------------------------------------------------------------------- */

@@ -87,22 +87,6 @@ int dtp_map_authors(dtp_graph *graph, uint32_t author)
     return DTP_OK;
 }
 
-static inline void prefetch(const void *address)
-{
-#if defined(__GNUC__)
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
-}
-
-/* A slot or a name may lie across two lines. */
-static inline void prefetch_whole(const void *address, size_t size)
-{
-    prefetch(address);
-    prefetch((const uint8_t *)address + size - 1);
-}
-
 /* For few ops the loops below have nothing to fetch ahead of; so guess, by hash alone, which names and slots they will
  * touch, and fetch those side by side. What is guessed wrong costs a little time, nothing else. */
 static void warm(const dtp_graph *graph)
@@ -116,10 +100,10 @@ static void warm(const dtp_graph *graph)
         dtp_index_prefetch(&graph->by_slot, p->ops[i].hash);
     for (i = 0; i < p->name_count; i++)
         if ((cell = graph->by_name.cells[p->names[i].hash & graph->by_name.mask]) != 0)
-            prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
+            dtp_prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
     for (i = 0; i < p->count; i++)
         if ((cell = graph->by_slot.cells[p->ops[i].hash & graph->by_slot.mask]) != 0)
-            prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
+            dtp_prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
 }
 
 int dtp_map_names(dtp_graph *graph, const uint8_t *base)
@@ -141,12 +125,12 @@ int dtp_map_names(dtp_graph *graph, const uint8_t *base)
         if (i + AHEAD < p->name_count) {
             uint64_t cell = graph->by_name.cells[p->names[i + AHEAD].hash & graph->by_name.mask];
             if (cell != 0)
-                prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
+                dtp_prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
         }
         if (i + AHEAD / 2 < p->name_count && p->names[i + AHEAD / 2].length > DTP_NAME_NEAR) {
             uint64_t cell = graph->by_name.cells[p->names[i + AHEAD / 2].hash & graph->by_name.mask];
             if (cell != 0)
-                prefetch(dtp_name_text(graph, &graph->names[dtp_cell_number(cell)]));
+                dtp_prefetch(dtp_name_text(graph, &graph->names[dtp_cell_number(cell)]));
         }
         if (dtp_name_intern(graph, base + name->offset, name->length, name->hash, &name->number) != DTP_OK)
             return DTP_E_MEMORY;
@@ -179,7 +163,7 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
         if (i + AHEAD < p->count) {
             uint64_t cell = graph->by_slot.cells[p->ops[i + AHEAD].hash & graph->by_slot.mask];
             if (cell != 0)
-                prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
+                dtp_prefetch_whole(&graph->slots[dtp_cell_number(cell)], sizeof *graph->slots);
         }
         if (overlap && op->kind > DTP_COUNTER_TOTAL && dtp_applied(graph, op->author, op->clock))
             continue;

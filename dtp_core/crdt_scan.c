@@ -10,7 +10,7 @@
     } while (0)
 
 enum { NO, YES, UNSURE };
-enum { FEW = 16, NIL = 0xc0, BIN32 = 0xc6, MARK = '%', OWNER = '~', BOOK_KEEPING = '.' };
+enum { AHEAD = 16 /* nodes */, FEW = 16, NIL = 0xc0, BIN32 = 0xc6, MARK = '%', OWNER = '~', BOOK_KEEPING = '.' };
 enum { PART_OF_MAP = 32, PART_OF_LIST = 48 }; /* letters behind the kind of a part */
 static const double exact_ints = 9007199254740992.0; /* 2^53: up to there a double has each */
 
@@ -36,6 +36,7 @@ typedef struct scan {
     reached path[DTP_SCAN_NODES];
     uint32_t keys[DTP_SCAN_TESTS][2]; /* of tests: the property's, the other one's; DTP_NONE: nothing has it */
     uint32_t columns[DTP_SCAN_COLUMNS]; /* the keys' numbers */
+    uint32_t ahead[2 * AHEAD]; /* hashes of what nodes that come next link to; 0: nothing */
     uint64_t found;
     uint64_t steps;
     int unsure;
@@ -133,6 +134,19 @@ static int has_name(const dtp_scan_name *names, size_t count, uint32_t node, dtp
 
 /* ---- properties ------------------------------------------------------------------------------------------------ */
 
+/* A soul's slot. They are mostly side by side, and few: going through them takes fewer misses of the caches than looking one
+ * up. */
+static uint32_t slot_at(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part)
+{
+    uint32_t slot = graph->names[soul].first, count;
+    for (count = 0; slot != DTP_NONE && count < FEW; count++) {
+        if (graph->slots[slot].key == key && graph->slots[slot].part == part)
+            return slot;
+        slot = graph->slots[slot].value.spare;
+    }
+    return slot == DTP_NONE ? DTP_NONE : dtp_slot_find(graph, soul, key, part, dtp_slot_hash(graph, soul, key, part));
+}
+
 static int is_other(dtp_graph *graph, uint32_t slot)
 {
     const dtp_slot *one = &graph->slots[slot];
@@ -156,8 +170,7 @@ static int register_value(const dtp_slot *slot, dtp_scalar *value, uint8_t *room
     }
 }
 
-/* YES and a property's value, NO when there is none, or UNSURE. A soul's slots are mostly side by side, and few: going through
- * them takes fewer misses of the caches than looking one up. */
+/* YES and a property's value, NO when there is none, or UNSURE. */
 static int property(dtp_graph *graph, uint32_t soul, uint32_t key, dtp_scalar *value, uint8_t *room)
 {
     uint32_t slot, register_slot, count = 0;
@@ -359,7 +372,7 @@ static int show_columns(scan *one, uint32_t soul)
         value[i].at = nil;
         value[i].length = sizeof nil;
         if (outcome == YES) {
-            slot = dtp_slot_find(graph, soul, key, DTP_PART_REGISTER, dtp_slot_hash(graph, soul, key, DTP_PART_REGISTER));
+            slot = slot_at(graph, soul, key, DTP_PART_REGISTER);
             value[i] = dtp_value_get(&graph->slots[slot].value, room[i]);
         }
         one->unsure |= outcome == UNSURE;
@@ -429,8 +442,7 @@ static int follow(scan *one, uint32_t node, dtp_bytes link, int unsure)
 static int is_in_set(dtp_graph *graph, const dtp_slot *slot, dtp_bytes link)
 {
     size_t at = 0;
-    uint32_t set = dtp_slot_find(graph, slot->soul, slot->key, DTP_PART_SET,
-                                 dtp_slot_hash(graph, slot->soul, slot->key, DTP_PART_SET));
+    uint32_t set = slot_at(graph, slot->soul, slot->key, DTP_PART_SET);
     return set != DTP_NONE && dtp_entry_member(graph, set, link, &at) != DTP_NONE;
 }
 
@@ -450,20 +462,25 @@ static int walk_set(scan *one, uint32_t node, uint32_t slot, int unsure)
     return DTP_OK;
 }
 
+/* Whether links that the pattern wants from a node on may be in a slot. */
+static int has_links(const scan *one, uint32_t node, const dtp_slot *slot)
+{
+    const dtp_name *key = &one->graph->names[slot->key];
+    dtp_bytes text = {dtp_name_text(one->graph, key), key->length};
+    return (slot->part == DTP_PART_REGISTER || slot->part == DTP_PART_SET)
+        && has_name(one->asked->keys, one->asked->key_count, node, text);
+}
+
 static int walk(scan *one, uint32_t node, int unsure)
 {
     dtp_graph *graph = one->graph;
-    const dtp_scan *asked = one->asked;
     uint32_t soul = one->path[node].number, slot;
     if (soul == DTP_NONE)
         return DTP_OK;
     for (slot = graph->names[soul].first; slot != DTP_NONE; slot = graph->slots[slot].value.spare) {
         const dtp_slot *here = &graph->slots[slot];
-        const dtp_name *key = &graph->names[here->key];
-        dtp_bytes text = {dtp_name_text(graph, key), key->length};
         uint8_t room[DTP_VALUE_NEAR];
-        if ((here->part != DTP_PART_REGISTER && here->part != DTP_PART_SET)
-            || !has_name(asked->keys, asked->key_count, node, text))
+        if (!has_links(one, node, here))
             continue;
         one->path[node].slot = slot;
         one->path[node].key = here->key;
@@ -479,6 +496,55 @@ static int walk(scan *one, uint32_t node, int unsure)
     return DTP_OK;
 }
 
+/* ---- ahead ------------------------------------------------------------------------------------------------------ */
+
+/* The hash of the first soul that a node of the pattern's first kind links to; 0: none. */
+static uint32_t hash_of_link(scan *one, uint32_t soul)
+{
+    dtp_graph *graph = one->graph;
+    uint32_t slot;
+    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = graph->slots[slot].value.spare) {
+        const dtp_value *value = &graph->slots[slot].value;
+        uint8_t room[DTP_VALUE_NEAR];
+        dtp_scalar target;
+        if (!has_links(one, 0, &graph->slots[slot]))
+            continue;
+        if (graph->slots[slot].part == DTP_PART_SET) {
+            uint32_t entry = dtp_container_of(graph, slot)->first;
+            if (entry == DTP_NONE)
+                continue;
+            value = &graph->entries[entry].value;
+        }
+        if (value->length == 0)
+            continue;
+        target = dtp_scalar_of(dtp_value_get(value, room));
+        if (target.kind == DTP_SCALAR_LINK)
+            return (uint32_t)dtp_hash(graph->seed, target.bytes.at, target.bytes.length);
+    }
+    return 0;
+}
+
+/* What nodes link to is all over memory: fetch it, in three steps, while those before them are looked at. What is guessed
+ * wrong costs a little time, nothing else. */
+static void look_ahead(scan *one, const uint32_t *numbers, size_t i, size_t behind)
+{
+    const dtp_graph *graph = one->graph;
+    size_t next = i + 2 * AHEAD;
+    uint32_t soul = next >= behind ? DTP_NONE : numbers != NULL ? numbers[next] : (uint32_t)next;
+    uint32_t *hash = &one->ahead[next % (2 * AHEAD)];
+    uint64_t cell;
+    *hash = soul < graph->name_count ? hash_of_link(one, soul) : 0;
+    if (*hash != 0)
+        dtp_index_prefetch(&graph->by_name, *hash);
+    hash = &one->ahead[(i + AHEAD) % (2 * AHEAD)];
+    if (*hash != 0 && (cell = graph->by_name.cells[*hash & graph->by_name.mask]) != 0)
+        dtp_prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
+    hash = &one->ahead[(i + AHEAD / 2) % (2 * AHEAD)];
+    if (*hash != 0 && (cell = graph->by_name.cells[*hash & graph->by_name.mask]) != 0
+        && (soul = graph->names[dtp_cell_number(cell)].first) != DTP_NONE)
+        dtp_prefetch_whole(&graph->slots[soul], sizeof *graph->slots);
+}
+
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static uint32_t number_of(const dtp_graph *graph, const uint8_t *text, size_t length)
@@ -492,10 +558,14 @@ static int from_each(scan *one, const uint32_t *numbers, size_t first, size_t be
 {
     dtp_graph *graph = one->graph;
     size_t i;
-    for (i = first; i < behind && (numbers != NULL || i < graph->name_count); i++) {
+    if (numbers == NULL && behind > graph->name_count)
+        behind = graph->name_count;
+    for (i = first; i < behind; i++) {
         uint32_t number = numbers == NULL ? (uint32_t)i : numbers[i];
         if (number >= graph->name_count)
             return DTP_E_LIMIT;
+        if (one->asked->nodes > 1)
+            look_ahead(one, numbers, i, behind);
         one->path[0].number = number;
         one->path[0].soul.at = dtp_name_text(graph, &graph->names[number]);
         one->path[0].soul.length = graph->names[number].length;
