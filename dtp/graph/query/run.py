@@ -11,7 +11,7 @@ from dtp.crdt import Node, Value
 from dtp.crdt.temporal import TEMPORAL, to_python
 from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.compiling.clauses import Query
-from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.expressions import AS_THEY_ARE, Expressions
 from dtp.graph.query.compiling.matching import Match
 from dtp.graph.query.compiling.scanning import scan_of
 from dtp.graph.query.compiling.syntax import Bound, trees, words
@@ -145,6 +145,8 @@ class Queries:
 
     def _to_result(self, value: Any) -> Any:
         """A value as a result has it: nodes are `Node`."""
+        if type(value) in AS_THEY_ARE:
+            return value
         if isinstance(value, NodeRef):
             return Node(self._replica, value.soul)
         if isinstance(value, Path):

@@ -87,7 +87,7 @@ class Matcher(PlannedMatch, Protocol):
 
 
 #: Types whose values queries have as the graph does.
-_AS_THEY_ARE: Final = frozenset({str, int, float, bool, bytes, type(None)})
+AS_THEY_ARE: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class Properties(Protocol):
@@ -505,7 +505,7 @@ class Expressions:
 
 def plain(value: Any) -> Any:
     """Return a value of the graph as queries have it: links are nodes that they lead to, tuples and sets lists."""
-    if type(value) in _AS_THEY_ARE:
+    if type(value) in AS_THEY_ARE:
         return value
     if isinstance(value, Link):
         return NodeRef(value.soul)

@@ -4,6 +4,7 @@ the properties, and how many nodes have the same ones is all that is told of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 from lark import Token, Tree
@@ -35,6 +36,10 @@ _OTHERS: Final = SUBQUERIES | {
 }
 
 
+#: Groups whose properties are decoded at once.
+_AT_ONCE: Final = 4096
+
+
 class Grouping(NamedTuple):
     """A query that groups by, or aggregates, properties of the nodes of one pattern."""
 
@@ -52,10 +57,11 @@ class Grouping(NamedTuple):
         return projection.run(self._rows(found))
 
     def _rows(self, found: Mapping[bytes, int]) -> Iterator[Bound]:
-        for data, times in found.items():
-            row = dict(zip(self.keys, map(plain, values.decode_all(data)), strict=True))
-            row[TIMES] = times
-            yield row
+        groups, names = iter(found.items()), (*self.keys, TIMES)
+        while some := list(islice(groups, _AT_ONCE)):
+            told = map(plain, values.decode_all(b"".join(data for data, _ in some)))
+            for row in zip(*[told] * len(self.keys), (times for _, times in some), strict=True):
+                yield dict(zip(names, row, strict=True))
 
 
 def grouping_of(expressions: Expressions, tree: Tree[Token]) -> Grouping | None:

@@ -47,9 +47,9 @@ class _Item:
 class _Group(NamedTuple):
     """The rows that have the same columns: those, the first of them, and what aggregates have of them."""
 
-    columns: Bound
+    columns: tuple[Any, ...]
     first: Bound
-    totals: list[Total]
+    totals: tuple[Total, ...]
 
 
 class _Down:
@@ -301,28 +301,28 @@ class Projection:
         totals = [(name, begin) for item in self._items for name, begin in item.aggregates.items()]
         groups: dict[tuple[Any, ...], _Group] = {}
         for row in rows:
-            columns = {item.name: item.value(row) for item in keys}
-            same = tuple(same_key(value) for value in columns.values())
+            columns = tuple([item.value(row) for item in keys])
+            same = tuple(map(same_key, columns))
             group = groups.get(same)
             if group is None:
-                group = groups[same] = _Group(columns, row, [begin() for _, begin in totals])
+                group = groups[same] = _Group(columns, row, tuple([begin() for _, begin in totals]))
             times = row.get(TIMES, 1)
             for total in group.totals:
                 total.add(row, times)
         if not keys and not groups:
-            groups[()] = _Group({}, dict.fromkeys(self._before), [begin() for _, begin in totals])
+            groups[()] = _Group((), dict.fromkeys(self._before), tuple([begin() for _, begin in totals]))
         for group in groups.values():
             yield {}, self._of_group(group)
 
     def _of_group(self, group: _Group) -> Bound:
         """The row of a group."""
-        row, totals = {}, iter(group.totals)
+        row, columns, totals = {}, iter(group.columns), iter(group.totals)
         for item in self._items:
             if item.aggregates:
                 found = {name: next(totals).result() for name in item.aggregates}
                 row[item.name] = item.value({**group.first, **found})
             else:
-                row[item.name] = group.columns[item.name]
+                row[item.name] = next(columns)
         return row
 
     def _distinct_rows(self, rows: Iterator[tuple[Bound, Bound]]) -> Iterator[tuple[Bound, Bound]]:

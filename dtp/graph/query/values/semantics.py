@@ -195,6 +195,8 @@ def holds(a: Any, operator: str, b: Any) -> bool | None:
 
 def sort_key(value: Any) -> tuple[Any, ...]:
     """What ORDER BY sorts by: total, over all kinds."""
+    if type(value) is str:  # mostly
+        return (_TEXT, value)
     kind = kind_of(value)
     if kind == _NUMBER:
         return (kind, _is_nan(value), 0 if _is_nan(value) else value)
