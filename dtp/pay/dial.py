@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 from dtp.errors import CarrierError, ChainError, LocalError, PeerError
 from dtp.identity import Identity
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dtp.pay.client.client_meter import OnCharge
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
+    from dtp.pay.store.journal import Journal
     from dtp.pay.terms import Spending
     from dtp.pay.wallets import Wallet
 
@@ -47,6 +49,8 @@ _BEHIND: Final = (0.2, 0.5, 1.0, 2.0)
 _HELD: Final = (1.0, 2.0, 3.0)
 #: How long a server that has broken off is asked to agree on the close before the chain is, seconds.
 _AGREEING: Final = 30.0
+#: Makes a `PaidDialer`, from what that takes.
+MakeDialer: TypeAlias = "Callable[..., PaidDialer]"
 #: Why a server can't be asked that.
 _UNREACHED: Final = (CarrierError, PeerError, ConnectionClosed, NotResolved, ChainError, ChannelUnusable)
 
@@ -54,7 +58,7 @@ _UNREACHED: Final = (CarrierError, PeerError, ConnectionClosed, NotResolved, Cha
 class PaidConnecting:
     """What `connect` gives with a wallet: `await` it, or use it with `async with`. Closing closes the channel."""
 
-    def __init__(self, dialer: _PaidDialer) -> None:
+    def __init__(self, dialer: PaidDialer) -> None:
         self._dialer = dialer
         self._connection: Metered | None = None
 
@@ -113,6 +117,7 @@ def connect(
     limits: Limits = ...,
     psk: bytes | None = ...,
     resolvers: Sequence[Resolver] | None = ...,
+    make_dialer: MakeDialer | None = ...,
 ) -> PaidConnecting: ...
 
 
@@ -145,6 +150,7 @@ def connect(
     resolvers: Sequence[Resolver] | None = None,
     ticket: Ticket | None = None,
     early: bool = False,
+    make_dialer: MakeDialer | None = None,
 ) -> Connecting | PaidConnecting:
     """Connect to a service: `connection = await connect(...)` or `async with connect(...) as connection`.
 
@@ -167,6 +173,7 @@ def connect(
     may lock up, `most_per_day` what goes into channels in 24 hours, `longest_lock` (seconds) how long a server
     may keep what is left, `max_gas` what all transactions may take and `max_gas_price` a unit of it (MIST):
     without them the defaults of `dtp.pay.client.budget.Budget`. `on_opening` is asked before a deposit is made.
+    `make_dialer` makes what dials, for tests (`PaidDialer`).
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
@@ -218,7 +225,7 @@ def connect(
         parse_amount(max_gas) if isinstance(max_gas, str) else max_gas,
         max_gas_price,
     )
-    dialer = _PaidDialer(
+    dialer = (make_dialer or PaidDialer)(
         target,
         target.service if service is None else service,
         wallet,
@@ -273,7 +280,7 @@ async def close_with_server(
         name = ours.name or usual_name(ours.service)
         address = Address("dtp", host_object=ours.host, service=name)
         signer = chain.signer
-        dialer = _PaidDialer(
+        dialer = PaidDialer(
             address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
         )
         await dialer.check_reachable(chain, closes=True)
@@ -297,8 +304,15 @@ async def is_closed_with_server(
     return deal.closed is not None
 
 
-class _PaidDialer:
-    """All that one paid connection needs."""
+class PaidDialer:
+    """All that one paid connection needs.
+
+    What others do for it are methods, so that a test may do them otherwise; `clock` is Unix time in seconds.
+    """
+
+    #: Pauses before the server's node is asked again for what is new, and a process for a channel that it has, s.
+    behind: Sequence[float] = _BEHIND
+    held: Sequence[float] = _HELD
 
     def __init__(
         self,
@@ -319,7 +333,9 @@ class _PaidDialer:
         limits: Limits = DEFAULT,
         psk: bytes | None = None,
         resolvers: Sequence[Resolver] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._address = address
         self._service = service
         self._wallet = wallet
@@ -337,30 +353,49 @@ class _PaidDialer:
         self._psk = psk
         self._resolvers = resolvers
 
-    async def connect(self) -> Metered:
-        """A metered connection. What it opened is closed with it."""
-        from dtp.chain.model import canonical_id
+    def make_client(self, network: str | Network | None) -> ChainClient:
+        """Return a client of the network, for the wallet."""
         from dtp.chain.node.client import ChainClient
+        from dtp.pay.wallets import signer_of
+
+        return ChainClient(network, signer_of(self._wallet), max_gas_price=self._budget.highest_gas_price)
+
+    def make_dialer(self, **options: Any) -> net.Dialer:
+        """Return what dials the server."""
+        return net.Dialer(**options)
+
+    async def purchase(self, chain: ChainClient, journal: Journal[Store], **options: Any) -> Purchase:
+        """Return a channel to pay with, as `dtp.pay.client.buying.purchase` does."""
+        from dtp.chain.model import canonical_id
         from dtp.pay.client.buying import purchase
+
+        assert self._host is not None
+        host = canonical_id(self._host)
+        return await purchase(chain, journal, host, self._service, self._budget, keep=self._keep, **options)
+
+    async def close_by_agreement(self, chain: ChainClient, store: Store, id: str) -> bool:
+        """Close a channel that was left with its server, if that agrees; return whether it is closed."""
+        return await is_closed_with_server(chain, store, id, spending=self._spending, psk=self._psk)
+
+    async def connect(self) -> Metered:
+        """Return a metered connection. What it opened is closed with it."""
+        from dtp.chain.node.networks import Network
         from dtp.pay.client.disproof import count_disproved_no_more
         from dtp.pay.errors import BudgetTooSmall, PriceTooHigh
         from dtp.pay.passes import NoPass
         from dtp.pay.store import Store
         from dtp.pay.store.journal import Journal
-        from dtp.pay.wallets import signer_of
 
         if self._host is None:
             raise LocalError(
                 f"{self._address} names no host object, so nobody knows whom to pay: give `host`"
             )
         async with AsyncExitStack() as stack:
-            if isinstance(self._network, ChainClient):
-                chain = self._network
+            network = self._network or self._address.options.get("network")
+            if network is None or isinstance(network, str | Network):
+                chain = await stack.enter_async_context(self.make_client(network))
             else:
-                named = self._network or self._address.options.get("network")
-                chain = await stack.enter_async_context(
-                    ChainClient(named, signer_of(self._wallet), max_gas_price=self._budget.highest_gas_price)
-                )
+                chain = network
             await chain.connect()
             store = self._store
             if not isinstance(store, Store):
@@ -371,18 +406,12 @@ class _PaidDialer:
             refusal: ConnectionRefused | None = None
             while True:
                 try:
-                    deal = await purchase(
+                    deal = await self.purchase(
                         chain,
                         journal,
-                        canonical_id(self._host),
-                        self._service,
-                        self._budget,
-                        keep=self._keep,
                         without=useless,
                         reach=partial(self.check_reachable, chain),
-                        agree=partial(
-                            is_closed_with_server, chain, store, spending=self._spending, psk=self._psk
-                        ),
+                        agree=partial(self.close_by_agreement, chain, store),
                         on_opening=partial(self._approve_opening, chain)
                         if self._on_opening is not None
                         else None,
@@ -392,7 +421,7 @@ class _PaidDialer:
                         raise
                     raise refusal from fault
                 stack.callback(deal.lock.release)
-                deal.redial = self._agree_again
+                deal.redial, deal.clock = self.agree_again, self._clock
                 try:
                     connection = await self._enter(deal)
                     break
@@ -417,7 +446,7 @@ class _PaidDialer:
 
     async def _enter(self, deal: Purchase) -> Metered:
         """A metered connection over a channel, tried again while its server may yet give it up."""
-        for pause in (*_HELD, None):
+        for pause in (*self.held, None):
             try:
                 connection = await self.dial(deal)
                 await self.begin(connection, deal)
@@ -486,7 +515,7 @@ class _PaidDialer:
         """Part with a channel that its server takes no more: close it by agreement where that is to be had, else give
         it up where another may be opened. True if another may be."""
         replaceable, over = await deal.can_replace(), refused.detail == CloseDetail.CHANNEL_CLOSED
-        agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self._agree_again(deal)
+        agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self.agree_again(deal)
         if agreed is not None:
             deal.keep = False
             await deal.settle(agreed)
@@ -495,8 +524,8 @@ class _PaidDialer:
             await deal.give_up()
         return replaceable
 
-    async def _agree_again(self, deal: Purchase) -> messages.Agreed | None:
-        """As `agree`, for who has the chain's way to close beside it: None also where the server can't be reached."""
+    async def agree_again(self, deal: Purchase) -> messages.Agreed | None:
+        """Return the server's signature under the close of a channel; None also where it can't be reached."""
         if self._may_be_piped:  # each frame would be a transaction
             return None
         try:
@@ -556,7 +585,7 @@ class _PaidDialer:
             # Pipes go over the channel that is paid with: its terms say who bears their cost.
             directory = HostDirectory(deal.chain, pipe_channel=deal.channel.id, also_closed=closes)
             resolvers = (StaticResolver(), HostResolver(directory))
-        dialer = net.Dialer(
+        dialer = self.make_dialer(
             address=_without_network(self._address),
             endpoint=Endpoint(
                 self._identity or Identity.generate(),
@@ -569,7 +598,7 @@ class _PaidDialer:
             ticket=ticket,
             make=Metered,
         )
-        for pause in (*_BEHIND, None):
+        for pause in (*self.behind, None):
             try:
                 connection: Connection = await dialer.connect()
                 break
@@ -584,7 +613,7 @@ class _PaidDialer:
         assert isinstance(connection, Metered)
         return connection
 
-    def _spending_over(self, connection: Metered) -> Spending:
+    def spending_over(self, connection: Metered) -> Spending:
         """Return what the program chose, or the defaults, fit for what carries the connection: on pipes each frame
         takes seconds, and costs gas."""
         from dtp.pay.drivers import REPEATS
@@ -615,7 +644,7 @@ class _PaidDialer:
             deal.prices,
             deal.funds,
             lambda shown: shown.is_by(deal.key.public),
-            self._spending_over(connection),
+            self.spending_over(connection),
             renewed=deal.topped_up,
             coin=deal.coin,
         )

@@ -11,6 +11,11 @@ from dtp.chain import ChainClient, Executed, Program
 from dtp.chain.channel import Claimed, Settled
 from dtp.chain.model import SUI_COIN
 from dtp.chain.values import Schema
+from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.dial import PaidDialer
+from dtp.pay.metered import Metered
+from dtp.pay.store import Store
+from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.sui.transaction import MoveCall
 from dtp.testing.nodes import ScriptedNode
 
@@ -41,6 +46,16 @@ class ScriptedClient(ChainClient):
             yield
         finally:
             del self.faults[function]
+
+
+class RefusedDialer(PaidDialer):
+    """A dialer whose server refuses every ticket."""
+
+    async def dial(self, deal: Purchase, *, closes: bool = False) -> Metered:
+        raise ConnectionRefused(CloseCode.TICKET, "go away")
+
+    async def close_by_agreement(self, chain: ChainClient, store: Store, id: str) -> bool:
+        return False
 
 
 class MovingOne:

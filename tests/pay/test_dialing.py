@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 
 from dtp.carriers.errors import DialError
 from dtp.chain import SUI_COIN, KeySigner
-from dtp.chain.model import canonical_type
+from dtp.chain.model import canonical_id, canonical_type
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
 from dtp.pay import dial
-from dtp.pay.client import buying, channel_in_use
 from dtp.pay.client.budget import Budget
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.dial import PaidDialer
 from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
 from dtp.pay.metered import Metered
@@ -29,23 +29,23 @@ from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import DEFAULT
 
+from .clients import RefusedDialer
 from .meters import KEY, PRICES, voucher
 from .test_paid import cost_of, fetch, give
 
 
-def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, monkeypatch):
+def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market):
     async def scenario(market):
         await market.serve(give)
         buyer, made = await market.buyer(), []
-        genuine = dial._PaidDialer.dial
 
-        async def dialled(*args, **options):
-            made.append(await genuine(*args, **options))
-            return made[-1]
+        class Noting(PaidDialer):
+            async def dial(self, *args, **options):
+                made.append(await super().dial(*args, **options))
+                return made[-1]
 
-        monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
         with buyer["store"].failing("begin_lane"), pytest.raises(StoreError, match="full"):
-            await market.connect(buyer)
+            await market.connect(buyer, make_dialer=Noting)
         assert [each.closed for each in made] == [True]
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
@@ -164,13 +164,8 @@ def test_an_answer_that_is_bought_while_the_connection_ends_was_not_declined(mar
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only_slowly(
-    market, monkeypatch, used
-):
+def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only_slowly(market, used):
     """Or whoever dials again and again, as a daemon does, would have all its money in channels."""
-
-    async def refuse(*_, **__):
-        raise ConnectionRefused(CloseCode.TICKET, "go away")
 
     async def scenario(market):
         await market.serve(give)
@@ -178,13 +173,11 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
         if used:
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 1000)
-        monkeypatch.setattr(dial._PaidDialer, "dial", refuse)
         known = []
         for hours in (0, 0, 0, 1, 0):
-            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
-            monkeypatch.setattr(channel_in_use, "time", clock)
+            dialer = partial(RefusedDialer, clock=lambda hours=hours: time.time() + hours * 3600)
             with pytest.raises(ConnectionRefused, match="go away"):
-                await market.connect(buyer, budget=1_000_000)
+                await market.connect(buyer, budget=1_000_000, make_dialer=dialer)
             known.append(sorted(each.state for each in buyer["store"].bought_channels()))
         # What it has refused is closed by itself, where it holds more than that costs.
         first = ["closing", "open"] if used else ["open"]
@@ -194,24 +187,16 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
     market(scenario)
 
 
-def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(
-    market, monkeypatch
-):
-    async def refuse(*_, **__):
-        raise ConnectionRefused(CloseCode.TICKET, "go away")
-
+def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(market):
     async def scenario(market):
         await market.serve(give)
         buyer, known = await market.buyer(), []
         for hours in (0, 0, 0, 1):
-            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
-            monkeypatch.setattr(channel_in_use, "time", clock)
+            dialer = partial(RefusedDialer, clock=lambda hours=hours: time.time() + hours * 3600)
             async with market.connect(buyer, budget=1_000_000, keep=True) as connection:
                 await fetch(connection, 100)
-            with monkeypatch.context() as patch:
-                patch.setattr(dial._PaidDialer, "dial", refuse)
-                with pytest.raises(ConnectionRefused, match="go away"):
-                    await market.connect(buyer, budget=1_000_000, keep=True)
+            with pytest.raises(ConnectionRefused, match="go away"):
+                await market.connect(buyer, budget=1_000_000, keep=True, make_dialer=dialer)
             known.append(sorted(each.state for each in buyer["store"].bought_channels()))
         twice = ["open", "refused"]
         assert known == [twice, twice, twice, ["open", "refused", "refused"]]
@@ -222,16 +207,14 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
 # ---- who is asked for what, without a network
 
 HOST, OTHER = "0x" + "0" * 62 + "ab", "0x" + "0" * 62 + "cd"
-TRIES = len(dial._BEHIND) + 1
+TRIES = len(PaidDialer.behind) + 1
 
 
 class Client:
-    """In the place of a chain client: which network was named, and the highest price of gas."""
+    """In the place of a chain client: that it was connected is noted."""
 
-    named: ClassVar[list] = []
-
-    def __init__(self, network, signer, *, max_gas_price):
-        self.named.append((network, max_gas_price))
+    def __init__(self, named):
+        self.named = named
 
     async def connect(self):
         self.named.append("connected")
@@ -246,38 +229,56 @@ class Client:
 class Dialled:
     """A server that gives these answers, one after another, and purchases of these deals: what both were asked."""
 
-    def __init__(self, monkeypatch, answers, deals):
+    def __init__(self, answers, deals, begun=None):
         self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
-        self.without = []
-        monkeypatch.setattr(Client, "named", [])
-        monkeypatch.setattr("dtp.chain.node.client.ChainClient", Client)
-        monkeypatch.setattr(buying, "purchase", self._purchase)
-        monkeypatch.setattr(dial.net, "Dialer", self._dialer)
-        monkeypatch.setattr(dial, "_BEHIND", (0.0,) * (TRIES - 1))
-        monkeypatch.setattr(dial._PaidDialer, "_agree_again", self._agree_again)
+        self.named, self.without, self.begun = [], [], begun
 
-    async def _purchase(
-        self, chain, journal, host, service, budget, *, keep, without, reach, agree, on_opening
-    ):
-        self.bought.append((host, service, budget, keep))
-        self.without.append(set(without))
-        deal = self.deals[len(self.bought) - 1]
-        if isinstance(deal, Exception):
-            raise deal
-        deal.journal = self.journal = journal
-        return deal
+    def make_dialer(self, address, service, wallet, budget, **options):
+        """What dials it, for `dial.connect`."""
+        return DialledDialer(self, address, service, wallet, budget, **options)
 
-    @staticmethod
-    async def _agree_again(dialer, deal):
-        return None
-
-    def _dialer(self, **options):
-        self.dialers.append(SimpleNamespace(**options, tries=0, connect=self._connect))
-        return self.dialers[-1]
-
-    async def _connect(self):
+    async def connect(self):
         self.dialers[-1].tries += 1
         raise self.answers.pop(0)
+
+
+class DialledDialer(PaidDialer):
+    """What dials a `Dialled`."""
+
+    behind = (0.0,) * (TRIES - 1)
+
+    def __init__(self, there, address, service, wallet, budget, **options):
+        super().__init__(address, service, wallet, budget, **options)
+        self.there, self.wanted = there, (service, budget, options["keep"])
+        self.max_gas_price, self.host = budget.highest_gas_price, options["host"] or address.host_object
+
+    def make_client(self, network):
+        self.there.named.append((network, self.max_gas_price))
+        return Client(self.there.named)
+
+    def make_dialer(self, **options):
+        made = SimpleNamespace(**options, tries=0, connect=self.there.connect)
+        self.there.dialers.append(made)
+        return made
+
+    async def purchase(self, chain, journal, *, without, reach, agree, on_opening):
+        there = self.there
+        there.bought.append((canonical_id(self.host), *self.wanted))
+        there.without.append(set(without))
+        deal = there.deals[len(there.bought) - 1]
+        if isinstance(deal, Exception):
+            raise deal
+        deal.journal = there.journal = journal
+        return deal
+
+    async def agree_again(self, deal):
+        return None
+
+    async def dial(self, deal, *, closes=False):
+        if self.there.begun is None:
+            return await super().dial(deal, closes=closes)
+        assert not closes
+        return self.there.begun
 
 
 class Bargain:
@@ -313,20 +314,22 @@ def refusal(reason="no", code=CloseCode.TICKET, detail=CloseDetail.NONE):
     return ConnectionRefused(code, reason, detail)
 
 
-def dialling(tmp_path, address=f"dtp://{HOST}/files", **options):
+def dialling(tmp_path, seen, address=f"dtp://{HOST}/files", **options):
     async def work():
-        await dial.connect(address, wallet=KeySigner.generate(), store=tmp_path / "pay.sqlite", **options)
+        store, wallet = tmp_path / "pay.sqlite", KeySigner.generate()
+        await dial.connect(address, wallet=wallet, store=store, make_dialer=seen.make_dialer, **options)
 
     with pytest.raises((ConnectionRefused, DialError, StoreError, BudgetTooSmall)) as caught:
         asyncio.run(work())
     return caught.value
 
 
-def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, monkeypatch):
-    seen = Dialled(monkeypatch, [refusal()], [Bargain()])
+def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path):
+    seen = Dialled([refusal()], [Bargain()])
     me, limits = Identity.generate(), replace(DEFAULT, connection_window=2 * DEFAULT.connection_window)
     dialling(
         tmp_path,
+        seen,
         f"dtp://{HOST}/files?network=there&via=pipe",
         identity=me,
         limits=limits,
@@ -342,7 +345,7 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, mo
     )
     coin = canonical_type("0x2::other::COIN")
     assert seen.bought == [(HOST, "other", Budget(5, 0, 3, 4, coin, highest_gas_price=6), True)]
-    assert Client.named == [("there", 6), "connected"]
+    assert seen.named == [("there", 6), "connected"]
     (dialer,) = seen.dialers
     assert str(dialer.address) == f"dtp://{HOST}/files?via=pipe"  # the network is the client's affair
     endpoint = dialer.endpoint
@@ -355,10 +358,10 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path, mo
     assert not seen.journal.store.power_safe  # a server shows what was lost
 
 
-def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
-    seen = Dialled(monkeypatch, [refusal()], [Bargain()])
-    dialling(tmp_path, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
-    assert (Client.named, seen.bought[0][0]) == ([("here", None), "connected"], OTHER)
+def test_what_is_named_beside_the_address_counts_more(tmp_path):
+    seen = Dialled([refusal()], [Bargain()])
+    dialling(tmp_path, seen, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
+    assert (seen.named, seen.bought[0][0]) == ([("here", None), "connected"], OTHER)
 
 
 @pytest.mark.parametrize(
@@ -371,10 +374,10 @@ def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
         (refusal("no"), {"topped_up": True}, 1),
     ],
 )
-def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, monkeypatch, answer, deal, tries):
+def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, answer, deal, tries):
     made = Bargain(**deal)
-    seen = Dialled(monkeypatch, [answer] * TRIES, [made])
-    assert dialling(tmp_path) is answer
+    seen = Dialled([answer] * TRIES, [made])
+    assert dialling(tmp_path, seen) is answer
     assert [each.tries for each in seen.dialers] == [tries]
     assert (made.released, made.given_up) == (1, 0)
 
@@ -388,12 +391,10 @@ def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, monkeypatch, ans
         (DialError("nobody is there"), True, False),
     ],
 )
-def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
-    tmp_path, monkeypatch, answer, another, given_up
-):
+def test_only_a_channel_that_the_server_takes_no_more_is_given_up(tmp_path, answer, another, given_up):
     deals = [Bargain(another), Bargain()]
-    seen = Dialled(monkeypatch, [answer, refusal("at last")], deals)
-    found = dialling(tmp_path)
+    seen = Dialled([answer, refusal("at last")], deals)
+    found = dialling(tmp_path, seen)
     assert len(seen.bought) == 1 + given_up
     assert deals[0].given_up == given_up
     assert [each.released for each in deals] == [True, given_up]
@@ -412,25 +413,23 @@ PAID, SHORT = refusal("no", CloseCode.DENIED), BudgetTooSmall("pays for nothing"
         (5, NoPass("no other"), "used up"),
     ],
 )
-def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(
-    tmp_path, monkeypatch, budget, then, found
-):
+def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(tmp_path, budget, then, found):
     """Its channel stays: in the next period it is of use again."""
     deals = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
     over = refusal(detail=CloseDetail.PASS_OVER)
     used_up = refusal("used up", CloseCode.PAYMENT, CloseDetail.QUOTA_USED_UP)
-    seen = Dialled(monkeypatch, [over, used_up, PAID], deals)
-    caught = dialling(tmp_path, budget=budget)
+    seen = Dialled([over, used_up, PAID], deals)
+    caught = dialling(tmp_path, seen, budget=budget)
     assert caught is found or str(found) in str(caught)
     assert seen.without == [set(), {"0x8"}, {"0x8", "0x9"}]
     assert [each.given_up for each in deals[:2]] == [0, 0]
     assert all(each.released for each in deals[:2])
 
 
-def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path, monkeypatch):
+def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path):
     made = Bargain(StoreError("the disk is gone"))
-    Dialled(monkeypatch, [refusal()], [made])
-    assert dialling(tmp_path) is made.another
+    seen = Dialled([refusal()], [made])
+    assert dialling(tmp_path, seen) is made.another
     assert (made.released, made.given_up) == (1, 0)
 
 
@@ -453,12 +452,6 @@ class Begun:
         self.patience, self.limits = 10.0, DEFAULT
         monkeypatch.setattr("dtp.pay.client.payer.Payer", self.make_payer)
         monkeypatch.setattr("dtp.pay.client.client_meter.ClientMeter", self.make_meter)
-
-        async def dialled(dialer, deal, *, closes=False):
-            assert not closes
-            return self
-
-        monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
 
     def make_payer(self, lane, prices, funds, is_ours, spending, *, renewed, coin):
         self.is_ours, self.spending, self.renewed = is_ours, spending, renewed
@@ -501,8 +494,8 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
     tmp_path, monkeypatch, fault, raised
 ):
     deal = Bargain(topped_up=True)
-    Dialled(monkeypatch, [], [deal])
     begun, spending = Begun(monkeypatch, fault), Spending(voucher_bytes=MIB)
+    seen = Dialled([], [deal], begun)
 
     async def work():
         def on_charge(*_):
@@ -512,6 +505,7 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
             f"dtp://{HOST}/files",
             wallet=KeySigner.generate(),
             store=tmp_path / "pay.sqlite",
+            make_dialer=seen.make_dialer,
             on_charge=on_charge,
             spending=spending,
         )
@@ -551,12 +545,12 @@ def test_vouchers_are_due_by_what_carries_them():
         "server_streams",
     )
     address = Address("dtp", host_object=HOST, service="files")
-    made = dial._PaidDialer(address, "files", None, Budget(), limits=limits, **dict.fromkeys(options))
+    made = PaidDialer(address, "files", None, Budget(), limits=limits, **dict.fromkeys(options))
     usual = Spending()
-    assert made._spending_over(SimpleNamespace(patience=limits.handshake)) == usual
+    assert made.spending_over(SimpleNamespace(patience=limits.handshake)) == usual
     slow = limits.handshake * 12
     over_pipes = replace(usual, repeat=slow / REPEATS, patience=slow / 2)
-    assert made._spending_over(SimpleNamespace(patience=slow)) == over_pipes
+    assert made.spending_over(SimpleNamespace(patience=slow)) == over_pipes
 
 
 @pytest.mark.parametrize("fault", [None, ZeroDivisionError])

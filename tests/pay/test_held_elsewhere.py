@@ -1,11 +1,17 @@
 """A channel of ours that another process of the server has, where our connection to that goes on or waits in vain."""
 
-from dtp.pay import dial
 from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.dial import PaidDialer
 from dtp.pay.store.holding import Holds
 from dtp.session.codes import Refuse
 
 from .test_paid import fetch, give
+
+
+class SoonDialer(PaidDialer):
+    """A dialer that waits for nobody."""
+
+    held = (0.0, 0.0)
 
 
 async def used_elsewhere(market):
@@ -23,14 +29,13 @@ async def used_elsewhere(market):
 
 
 async def paid_from(market, buyer):
-    async with market.connect(buyer, keep=True) as connection:
+    async with market.connect(buyer, keep=True, make_dialer=SoonDialer) as connection:
         assert await fetch(connection, 1000) == 1000
     return connection.meter.deal.channel.id
 
 
-def test_another_channel_is_paid_from_while_a_process_keeps_ours(market, monkeypatch):
+def test_another_channel_is_paid_from_while_a_process_keeps_ours(market):
     """As behind an upgrade with a stream in the old process: new connections were refused until it ended."""
-    monkeypatch.setattr(dial, "_HELD", (0.0, 0.0))
 
     async def scenario(market):
         buyer, held, lane, channel = await used_elsewhere(market)
@@ -46,7 +51,6 @@ def test_another_channel_is_paid_from_while_a_process_keeps_ours(market, monkeyp
 
 def test_a_channel_is_waited_for_that_a_process_gives_up(market, monkeypatch):
     """As one that was killed, with vouchers on a Redis server, though our connection to it waits yet."""
-    monkeypatch.setattr(dial, "_HELD", (0.0, 0.0))
 
     async def scenario(market):
         buyer, held, _, channel = await used_elsewhere(market)

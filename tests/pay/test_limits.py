@@ -10,7 +10,6 @@ from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.node.gas import GasPurse
-from dtp.pay import dial
 from dtp.pay.client.budget import GAS_PER_DAY, Budget, check_gas, check_limits, is_in_use
 from dtp.pay.client.channel_in_use import in_turn
 from dtp.pay.client.ends import close_due, close_further
@@ -20,8 +19,9 @@ from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
-from dtp.session.codes import CloseCode, ConnectionRefused
+from dtp.session.codes import ConnectionRefused
 
+from .clients import RefusedDialer
 from .conftest import TERMS
 from .stored import alter
 from .test_paid import cost_of, fetch, give
@@ -33,10 +33,6 @@ COIN = "0x0000000000000000000000000000000000000000000000000000000000000002::sui:
 
 async def balance(buyer):
     return (await buyer["network"].balance(buyer["wallet"].address)).total
-
-
-async def refused(*_, **__):
-    raise ConnectionRefused(CloseCode.TICKET, "go away")
 
 
 @pytest.mark.parametrize(
@@ -87,13 +83,12 @@ def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market):
     market(scenario)
 
 
-def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, monkeypatch):
+def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market):
     """Each try had another deposit made, and none was ever closed."""
 
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        monkeypatch.setattr(dial._PaidDialer, "dial", refused)
         codes = []
         for _ in range(12):
             # As if each were long ago, or a lying node knew nothing of the channel.
@@ -101,7 +96,7 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, m
                 buyer["store"].set_state(each.channel, "refused")
                 alter(buyer["store"], "UPDATE bought SET opened_ms = 1")
             with pytest.raises((ConnectionRefused, HostLimit)) as fault:
-                await market.connect(buyer, budget=400_000_000)
+                await market.connect(buyer, budget=400_000_000, make_dialer=RefusedDialer)
             codes.append(fault.value.code)
         assert codes[-1] == "host-limit"
         held = [each.balance for each in await market.channels(buyer) if each is not None]
@@ -110,14 +105,12 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, m
     market(scenario)
 
 
-def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_follows(market, monkeypatch):
+def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_follows(market):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            patch.setattr(dial._PaidDialer, "dial", refused)
-            with pytest.raises(ConnectionRefused):
-                await market.connect(buyer)
+        with pytest.raises(ConnectionRefused):
+            await market.connect(buyer, make_dialer=RefusedDialer)
         (first,) = buyer["store"].bought_channels()
         buyer["store"].set_state(first.channel, "refused")
         async with market.connect(buyer) as connection:
@@ -136,10 +129,8 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
         monkeypatch.setattr(Ledger, "can_agree", lambda *_: False)
         await market.serve(give)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            patch.setattr(dial._PaidDialer, "dial", refused)
-            with pytest.raises(ConnectionRefused):
-                await market.connect(buyer)
+        with pytest.raises(ConnectionRefused):
+            await market.connect(buyer, make_dialer=RefusedDialer)
         (first,) = buyer["store"].bought_channels()
         buyer["store"].set_state(first.channel, "refused")
         async with market.connect(buyer, keep=True) as connection:

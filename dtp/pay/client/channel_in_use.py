@@ -110,6 +110,8 @@ class Purchase(Deal):
     #: Money whose adding was signed, and isn't there by what the node says: it counts as a part of the budget, or a
     #: node that lies would have it added again and again.
     _doubted: int = field(init=False, default=0)
+    #: Unix time in seconds.
+    clock: Callable[[], float] = field(init=False, default=time.time)
     #: Whether it was found to be cheaper to keep the channel, where `keep` didn't say.
     kept_as_cheaper: bool = field(init=False, default=False)
 
@@ -282,10 +284,10 @@ class Purchase(Deal):
         channels = await self.journal.run(lambda store: store.bought_channels())
         (ours,) = (each for each in channels if each.channel == self.channel.id)
         # By the clock that it was noted with: the channel's own date is a node's word.
-        if is_new(ours.opened_ms) and self.lane == PayerLane(self.channel.id, self.lane.lane):
+        if is_new(ours.opened_ms, self.clock()) and self.lane == PayerLane(self.channel.id, self.lane.lane):
             return False
         return not any(
-            each.refused and each.purpose == ours.purpose and is_new(each.opened_ms)
+            each.refused and each.purpose == ours.purpose and is_new(each.opened_ms, self.clock())
             for each in channels
             if each is not ours
         )
@@ -439,9 +441,9 @@ async def in_turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
         lock.release()
 
 
-def is_new(opened_ms: int) -> bool:
+def is_new(opened_ms: int, now: float) -> bool:
     # A clock that was set back makes the age negative: however far, the trial isn't to be longer for it.
-    return abs(time.time() * 1000 - opened_ms) < _TRIAL_MS
+    return abs(now * 1000 - opened_ms) < _TRIAL_MS
 
 
 async def read_ours(chain: ChainClient, journal: Journal[Store], id: str) -> Channel:
