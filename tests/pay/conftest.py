@@ -4,11 +4,16 @@ Everything that uses it runs on a localnet of its own, and once more against a r
 and `DTP_TEST_KEY` (a `suiprivkey1...`) has SUI there; without them those are skipped by name.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -16,6 +21,7 @@ from dtp.chain import ChainClient, KeySigner, find_network, packages, publish
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel
 from dtp.chain.host import Terms
+from dtp.chain.packages.deployments import Deployments
 from dtp.chain.wallet import send
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
@@ -23,7 +29,7 @@ from dtp.pay.claims import Policy
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.hosting import find_host
 from dtp.pay.server.payee import PayeeLane
-from dtp.pay.serving import Selling, serve
+from dtp.pay.serving import Selling, Serving, serve
 from dtp.pay.terms import MIB, Exposure, Usage
 
 from .clients import ScriptedClient
@@ -46,11 +52,11 @@ TERMS = Terms(price_request=1000, price_mib=2_000_000, min_deposit=1000, idle_ms
 
 
 @contextmanager
-def withheld(chain, call="execute"):
+def withheld(chain: Any, call: str = "execute") -> Iterator[Any]:
     """Transactions whose answers wait: an event that one was executed, and the one that lets the answers go."""
     executed, answered = asyncio.Event(), asyncio.Event()
 
-    async def answer(genuine, *arguments, **options):
+    async def answer(genuine: Any, *arguments: Any, **options: Any) -> Any:
         outcome = await genuine(*arguments, **options)
         executed.set()
         await answered.wait()
@@ -60,76 +66,80 @@ def withheld(chain, call="execute"):
         yield executed, answered
 
 
-def run(work, patience=PATIENCE):
-    async def limited():
+def run(work: Any, patience: Any = PATIENCE) -> Any:
+    async def limited() -> Any:
         async with asyncio.timeout(patience):
             return await work
 
     return asyncio.run(limited())
 
 
-async def owned_by(serving):
+async def owned_by(serving: Any) -> Any:
     """The host that somebody serves under, with the caps for it."""
     return await find_host(serving.chain, serving.host)
+
+
+#: Runs a scenario with a market, for so many seconds at the most: what the fixture `market` gives.
+Play: TypeAlias = Callable[..., Any]
 
 
 class Chain:
     """Where the tests are: a network, its packages, wallets with money, and maybe its clock."""
 
-    def __init__(self, network, fund, localnet, bank=None):
+    def __init__(self, network: Any, fund: Any, localnet: Any, bank: Any = None) -> None:
         self.network, self._fund, self.localnet, self._bank = network, fund, localnet, bank
-        self.deployments = None
-        self._wallets = []
+        self.deployments: Deployments | None = None
+        self._wallets: list[Any] = []
 
-    def wallet(self):
+    def wallet(self) -> Any:
         signer = KeySigner.generate()
         self._fund(signer.address)
         self._wallets.append(signer)
         return signer
 
-    def collect(self):
+    def collect(self) -> None:
         """Give back what the wallets still have, where money is short: on a real network."""
         wallets, self._wallets = self._wallets, []
         for signer in wallets if self._bank is not None else ():
             _blocking(self._give_back(signer))
 
-    async def _give_back(self, signer):
+    async def _give_back(self, signer: Any) -> None:
         async with ChainClient(self.network, signer, deployments=None) as chain:
             left = (await chain.balance(signer.address)).total - GAS
             if left > 0:
                 await send(chain, self._bank, left)
 
-    def client(self, signer=None):
+    def client(self, signer: Any = None) -> Any:
         return ScriptedClient(self.network, signer, deployments=self.deployments)
 
-    async def publish(self):
+    async def publish(self) -> None:
         async with ChainClient(self.network, self.wallet(), deployments=None) as chain:
             for name in packages.available():
                 await publish(chain, name)
             self.deployments = chain.deployments
 
-    def advance(self, ms):
+    def advance(self, ms: Any) -> None:
         if self.localnet is None:
             pytest.skip("the clock of a real network doesn't move for tests")
         self.localnet.advance_clock(ms)
 
-    def now(self):
+    def now(self) -> Any:
         """Unix time of the chain, for servers that are to see its clock move."""
         return self.now_ms() / 1000
 
-    def now_ms(self):
+    def now_ms(self) -> Any:
         """The same in ms."""
         return self.localnet.now_ms() if self.localnet is not None else round(time.time() * 1000)
 
 
-def _blocking(work):
+def _blocking(work: Any) -> Any:
     """Run a coroutine to its end, from wherever: in a thread and loop of its own."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result(PATIENCE)
 
 
 @pytest.fixture(scope="session", params=["localnet", "node"])
-def chain(request):
+def chain(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "localnet":
         with LocalnetThread() as localnet:
             network = find_network(localnet.url)
@@ -142,8 +152,8 @@ def chain(request):
         pytest.skip("against a real node: set DTP_SUI_URL and DTP_TEST_KEY")
     network = find_network(url)
 
-    def fund(address):
-        async def give():
+    def fund(address: Any) -> None:
+        async def give() -> None:
             async with ChainClient(network, KeySigner.from_text(key), deployments=None) as rich:
                 await send(rich, address, POCKET_MONEY)
 
@@ -158,20 +168,22 @@ def chain(request):
 class Market:
     """A server and its clients in one event loop; closed with the stack."""
 
-    def __init__(self, chain, stack, tmp_path):
+    #: What was served last.
+    serving: Serving
+
+    def __init__(self, chain: Any, stack: Any, tmp_path: Path) -> None:
         self.chain, self.stack, self.tmp_path = chain, stack, tmp_path
         self.server_wallet = chain.wallet()
-        self.serving = None
         self._stores = 0
 
-    def store(self):
+    def store(self) -> Any:
         self._stores += 1
         return self.stack.enter_context(ScriptedStore(self.tmp_path / f"{self._stores}.sqlite"))
 
-    async def client(self, signer):
+    async def client(self, signer: Any) -> Any:
         return await self.stack.enter_async_context(self.chain.client(signer))
 
-    async def serve(self, handler, service="files", terms=TERMS, **options):
+    async def serve(self, handler: Any, service: str = "files", terms: Any = TERMS, **options: Any) -> Any:
         options.setdefault(
             "selling", Selling(exposure=TRUSTING, policy=CHEAP, recheck=3600, claim_every=3600)
         )
@@ -184,19 +196,19 @@ class Market:
         self.stack.push_async_callback(self.serving.close)
         return self.serving
 
-    async def send_heartbeat(self):
+    async def send_heartbeat(self) -> None:
         """Have the server announce itself on the chain now, rather than when it is due."""
         await self.serving.heart.send_heartbeat()
 
-    async def buyer(self, signer=None):
+    async def buyer(self, signer: Any = None) -> Any:
         """A client's chain, wallet and store, for `connect`."""
         signer = signer or self.chain.wallet()
         return {"wallet": signer, "network": await self.client(signer), "store": self.store()}
 
-    def connect(self, buyer, budget=500_000_000, **options):
+    def connect(self, buyer: Any, budget: int = 500_000_000, **options: Any) -> Any:
         return dial.connect(options.pop("address", self.serving.address), budget=budget, **buyer, **options)
 
-    async def channels(self, buyer):
+    async def channels(self, buyer: Any) -> Any:
         """The channels of a buyer's store as the chain has them now, None for those that are gone."""
         found = []
         for each in buyer["store"].bought_channels():
@@ -207,14 +219,14 @@ class Market:
             )
         return found
 
-    def height(self):
+    def height(self) -> Any:
         """The newest checkpoint of a localnet."""
         return self.chain.localnet.run(lambda node: node.find_checkpoint().sequence)
 
-    def sent(self, since, *addresses):
+    def sent(self, since: Any, *addresses: Any) -> Any:
         """What these accounts' transactions after a checkpoint of a localnet call, heartbeats aside."""
 
-        def read(node):
+        def read(node: Any) -> Any:
             numbers = range(since + 1, node.find_checkpoint().sequence + 1)
             return [each.transaction.data for one in numbers for each in node.checkpoint_transactions(one)]
 
@@ -223,23 +235,23 @@ class Market:
         calls = [[name for name in names if name] for names in commands]
         return [names for names in calls if names != ["heartbeat"]]
 
-    async def balance(self, address):
+    async def balance(self, address: Any) -> Any:
         chain = self.serving.chain
         return (await chain.balance(address)).total
 
 
 @pytest.fixture
-def market(chain, tmp_path, monkeypatch):
+def market(chain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run a scenario: `market(scenario)` with `async def scenario(market)`."""
     monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
 
     @asynccontextmanager
-    async def opened():
+    async def opened() -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
             yield Market(chain, stack, tmp_path)
 
-    def play(scenario, patience=PATIENCE):
-        async def work():
+    def play(scenario: Any, patience: Any = PATIENCE) -> Any:
+        async def work() -> Any:
             async with opened() as made:
                 return await scenario(made)
 
@@ -250,14 +262,14 @@ def market(chain, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
+def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A localnet with the packages, and where their ids are remembered."""
     packages = tmp_path_factory.mktemp("cli") / "packages.json"
     with LocalnetThread() as localnet:
         publisher = KeySigner.generate()
         localnet.fund(publisher.address)
 
-        async def publish_all():
+        async def publish_all() -> None:
             async with ChainClient(find_network(localnet.url), publisher, deployments=packages) as chain:
                 await publish(chain, "transport")
 
@@ -267,12 +279,12 @@ def net(tmp_path_factory):
 
 
 @pytest.fixture
-def homes(net, tmp_path):
+def homes(net: Any, tmp_path: Path) -> Any:
     return Home(net, tmp_path / "server"), Home(net, tmp_path / "client")
 
 
 @pytest.fixture
-def paid():
+def paid() -> Any:
     """A lane with a voucher of sequence 1 for 4 requests and 5 MiB, used to the same."""
     meters = Meters()
     meters.server_disk = PayeeLane(
@@ -285,7 +297,7 @@ def paid():
 
 
 @pytest.fixture
-def bound(request):
+def bound(request: pytest.FixtureRequest) -> Any:
     """What the other side may lose by the row that names this test, in the coin's smallest unit."""
     name = request.function.__name__
     (words,) = {row[2] for row in rows() if row[4] == name}

@@ -1,7 +1,10 @@
 """The table of dishonesty in docs/paying.md: who, what it does, what the other loses at most, and its test."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import Any
 
 from dtp.pay.claims import Policy
 from dtp.pay.client.budget import GAS_PER_DAY, Budget
@@ -31,6 +34,6 @@ _ROW = re.compile(
 )
 
 
-def rows():
+def rows() -> Any:
     """The table: who, what it does, the bound in words, the file and the name of the test."""
     return _ROW.findall(PAGE.read_text())

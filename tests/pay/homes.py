@@ -1,11 +1,15 @@
 """Accounts with homes of their own, and `dtp` as processes there against a localnet."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 from dtp.identity import Identity
 from dtp.pay.terms import Prices
@@ -16,7 +20,7 @@ PATIENCE = 100
 class Home:
     """An account with a home of its own, and the `dtp` that runs there."""
 
-    def __init__(self, net, folder):
+    def __init__(self, net: Any, folder: Any) -> None:
         folder.mkdir()
         self.folder = folder
         identity = Identity.generate()
@@ -31,10 +35,10 @@ class Home:
             "DTP_PACKAGES": str(net.packages),
         }
 
-    def command(self, *arguments):
+    def command(self, *arguments: Any) -> Any:
         return [sys.executable, "-P", "-m", "dtp", *map(str, arguments)]
 
-    def run(self, *arguments, code=0):
+    def run(self, *arguments: Any, code: int = 0) -> Any:
         """Run to the end; the lines of JSON that it printed."""
         done = subprocess.run(
             self.command(*arguments, "--json"),
@@ -46,7 +50,7 @@ class Home:
         assert done.returncode == code, done.stderr.decode()
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def failing(self, *arguments, code):
+    def failing(self, *arguments: Any, code: Any) -> Any:
         """Run to an end by an error; that error's record."""
         done = subprocess.run(
             self.command(*arguments, "--json"),
@@ -58,7 +62,7 @@ class Home:
         assert done.returncode == code, done.stderr.decode()
         return json.loads(done.stderr.splitlines()[-1])["error"]
 
-    def said(self, *arguments):
+    def said(self, *arguments: Any) -> Any:
         """Run to the end; what it said for people beside its result."""
         done = subprocess.run(
             self.command(*arguments),
@@ -70,7 +74,7 @@ class Home:
         )
         return done.stderr.decode()
 
-    def text(self, *arguments):
+    def text(self, *arguments: Any) -> Any:
         """Run to the end; what it printed for people."""
         done = subprocess.run(
             self.command(*arguments),
@@ -82,7 +86,7 @@ class Home:
         )
         return done.stdout.decode()
 
-    def serving_says(self, *arguments):
+    def serving_says(self, *arguments: Any) -> Any:
         """What `dtp serve`, ended by the end of its input, says beside its addresses."""
         done = subprocess.run(
             self.command("serve", "--json", "--until-eof", *arguments),
@@ -96,7 +100,7 @@ class Home:
         return done.stderr.decode()
 
     @contextlib.contextmanager
-    def serving(self, *arguments, kill=False):
+    def serving(self, *arguments: Any, kill: bool = False) -> Iterator[Any]:
         """`dtp serve`, until the block ends or, with `kill`, is killed there; gives the address, and at the end what
         else it said."""
         process = subprocess.Popen(
@@ -109,7 +113,7 @@ class Home:
         )
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
-        said = []
+        said: list[Any] = []
         try:
             line = process.stdout.readline()
             assert line, process.stderr.read().decode()
@@ -126,7 +130,7 @@ class Home:
             process.communicate()
 
 
-def site(home, **files):
+def site(home: Any, **files: Any) -> Any:
     folder = home.folder / "site"
     folder.mkdir()
     for name, data in files.items():

@@ -5,11 +5,14 @@ node never hears of the call, "after" it has done what was asked, and only the a
 chooses answers that are told in another way than the honest node told them.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import socket
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from hpack import Decoder, Encoder
 
@@ -23,7 +26,7 @@ END_STREAM, PADDED, PRIORITY = 0x1, 0x8, 0x20
 KINDS = ("goaway", "reset stream", "reset connection", "garbage", "silence")
 
 
-def frame(kind, stream, payload):
+def frame(kind: Any, stream: Any, payload: Any) -> Any:
     return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + stream.to_bytes(4, "big") + payload
 
 
@@ -40,49 +43,49 @@ class Plan:
 class FaultyNode:
     """In front of the node at `port`. `async with`; clients use `url`."""
 
-    def __init__(self, port):
+    def __init__(self, port: Any) -> None:
         self._port = port
         self._links = TaskSet()
-        self._writers = set()
-        self._plan = None
-        self.calls = []  # the methods that were called since `arm`
-        self.broken = []  # those that were broken
-        self.lies = {}  # method -> what makes an answer (bytes) of the honest one
-        self.told = []  # the methods that were lied about
-        self.faults = []  # of this node itself: a lie that can't be told
+        self._writers: set[Any] = set()
+        self._plan: Plan | None = None
+        self.calls: list[Any] = []  # the methods that were called since `arm`
+        self.broken: list[Any] = []  # those that were broken
+        self.lies: dict[Any, Any] = {}  # method -> what makes an answer (bytes) of the honest one
+        self.told: list[Any] = []  # the methods that were lied about
+        self.faults: list[Any] = []  # of this node itself: a lie that can't be told
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Any:
         self._server = await asyncio.start_server(
             lambda *ends: self._links.start(self._on_client(*ends), name="link"), "127.0.0.1", 0
         )
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: Any) -> None:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
         await self._links.stop()
         assert not self.faults, self.faults
 
-    def arm(self, kind, number, when, every=False):
+    def arm(self, kind: Any, number: Any, when: Any, every: bool = False) -> None:
         self._plan = Plan(kind, number, when, every)
         self.calls.clear()
         self.broken.clear()
 
-    def disarm(self):
+    def disarm(self) -> None:
         self._plan = None
 
-    def lie(self, lies):
+    def lie(self, lies: Any) -> None:
         """Tell answers as `lies` has them, method -> (bytes -> bytes), until the next one of these."""
         self.lies = dict(lies)
 
-    def note(self, fault):
+    def note(self, fault: Any) -> None:
         """A link has ended by this: by its ends, or by a fault of the test."""
         if not isinstance(fault, OSError | asyncio.IncompleteReadError):
             self.faults.append(fault)
 
-    def breaks(self, method):
+    def breaks(self, method: Any) -> Any:
         """The plan, where it is this call's turn."""
         self.calls.append(method)
         plan, number = self._plan, len(self.calls) - 1
@@ -94,7 +97,7 @@ class FaultyNode:
         self.broken.append(method)
         return plan
 
-    async def _on_client(self, reader, writer):
+    async def _on_client(self, reader: Any, writer: Any) -> None:
         self._writers.add(writer)
         link = _Link(self, reader, writer)
         try:
@@ -110,19 +113,21 @@ class FaultyNode:
 class _Link:
     """One connection of a client, and its own to the honest node."""
 
-    def __init__(self, node, reader, writer):
+    def __init__(self, node: Any, reader: Any, writer: Any) -> None:
         self._node, self._reader, self._writer = node, reader, writer
         self._decoder, self._encoder = Decoder(), Encoder()
-        self._there = None
-        self._after = {}  # stream -> what is to happen when it is answered
+        self._there: Any = None
+        self._after: dict[Any, Any] = {}  # stream -> what is to happen when it is answered
         self._silent = False
-        self._lies = {}  # stream -> its method, what makes the answer, and what has come of the honest one
+        self._lies: dict[
+            Any, Any
+        ] = {}  # stream -> its method, what makes the answer, and what has come of the honest one
 
-    def abort(self):
+    def abort(self) -> None:
         if self._there is not None:
             self._there.transport.abort()
 
-    async def run(self, port):
+    async def run(self, port: Any) -> None:
         answers, self._there = await asyncio.open_connection("127.0.0.1", port)
         self._there.write(await self._reader.readexactly(len(PREFACE)))
         tasks = TaskSet(lambda task, fault: self._node.note(fault))
@@ -132,7 +137,7 @@ class _Link:
         finally:
             await tasks.stop()
 
-    async def _ask(self):
+    async def _ask(self) -> None:
         while True:
             head, kind, stream, payload = await _read(self._reader)
             if self._silent:
@@ -161,14 +166,14 @@ class _Link:
             self._there.write(head + payload)
             await self._there.drain()
 
-    def _fields(self, flags, payload):
+    def _fields(self, flags: Any, payload: Any) -> Any:
         if flags & PADDED:
             payload = payload[1 : len(payload) - payload[0]]
         if flags & PRIORITY:
             payload = payload[5:]
         return self._decoder.decode(payload)
 
-    async def _answer(self, answers):
+    async def _answer(self, answers: Any) -> None:
         while True:
             head, kind, stream, payload = await _read(answers)
             if self._silent:
@@ -188,7 +193,7 @@ class _Link:
             self._writer.write(head + payload)
             await self._writer.drain()
 
-    def _tell(self, stream):
+    def _tell(self, stream: Any) -> None:
         """Give the answer of a stream, each of its messages told in another way. A refusal has none."""
         method, change, honest = self._lies.pop(stream)
         answer = b""
@@ -202,7 +207,7 @@ class _Link:
         for at in range(0, len(answer), 16_384):
             self._writer.write(frame(DATA, stream, answer[at : at + 16_384]))
 
-    async def _break(self, kind, stream):
+    async def _break(self, kind: Any, stream: Any) -> Any:
         """Do it; True when the connection is over by that."""
         if kind == "reset stream":
             self._writer.write(frame(RST_STREAM, stream, (2).to_bytes(4, "big")))
@@ -225,7 +230,7 @@ class _Link:
         return True
 
 
-async def _read(reader):
+async def _read(reader: Any) -> Any:
     head = await reader.readexactly(9)
     payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
     return head, head[3], int.from_bytes(head[5:], "big") & 0x7FFFFFFF, payload

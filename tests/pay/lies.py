@@ -1,7 +1,11 @@
 """What a node may tell in place of what is true: for `FaultyNode.lie`."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from dtp.chain import pass_ as pass_module
 from dtp.chain.channel import SCHEMA, Channel
@@ -10,8 +14,8 @@ from dtp.pay.client.budget import DAY_MS
 from dtp.sui.transaction import TransactionData
 
 
-def _changed(name, change):
-    def told(answer):
+def _changed(name: Any, change: Any) -> Any:
+    def told(answer: Any) -> Any:
         message = getattr(library().v2, name).parse(answer)
         change(message)
         return bytes(message)
@@ -19,28 +23,28 @@ def _changed(name, change):
     return told
 
 
-def price(factor):
+def price(factor: Any) -> Any:
     """A unit of gas costs so many times what it does."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.epoch.reference_gas_price *= factor
 
     return {"GetEpoch": _changed("GetEpochResponse", change)}
 
 
-def cheap_simulations():
+def cheap_simulations() -> Any:
     """Nothing that is simulated costs computation."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.transaction.effects.gas_used.computation_cost = 1
 
     return {"SimulateTransaction": _changed("SimulateTransactionResponse", change)}
 
 
-def gas_budget(budget):
+def gas_budget(budget: Any) -> Any:
     """What a simulated transaction is to be signed with is so much gas."""
 
-    def change(message):
+    def change(message: Any) -> None:
         filled = message.transaction.transaction.bcs
         data = TransactionData.decode(filled.value)
         filled.value = encode_transaction(replace(data, gas_data=replace(data.gas_data, budget=budget)))
@@ -48,20 +52,20 @@ def gas_budget(budget):
     return {"SimulateTransaction": _changed("SimulateTransactionResponse", change)}
 
 
-def balances(factor):
+def balances(factor: Any) -> Any:
     """An account has so many times what it has."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.balance.balance = int(message.balance.balance * factor)
 
     return {"GetBalance": _changed("GetBalanceResponse", change)}
 
 
-def stale():
+def stale() -> Any:
     """Each object is as it was when it was asked about first."""
-    first = {}
+    first: dict[Any, Any] = {}
 
-    def change(message):
+    def change(message: Any) -> None:
         for each in message.objects:
             if each.object is not None:
                 each.object = first.setdefault(each.object.object_id, each.object)
@@ -69,10 +73,10 @@ def stale():
     return {"BatchGetObjects": _changed("BatchGetObjectsResponse", change)}
 
 
-def without(is_hidden):
+def without(is_hidden: Any) -> Any:
     """The objects whose type is one of those aren't there."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.objects = [
             each for each in message.objects if each.object is None or not is_hidden(each.object.object_type)
         ]
@@ -80,10 +84,10 @@ def without(is_hidden):
     return {"BatchGetObjects": _changed("BatchGetObjectsResponse", change)}
 
 
-def other_numbers(was, says):
+def other_numbers(was: Any, says: Any) -> Any:
     """Where an object has the first number (64 bits), it says the second: deposits, balances, and what is claimed."""
 
-    def change(message):
+    def change(message: Any) -> None:
         for each in message.objects:
             if each.object is not None and each.object.contents is not None:
                 contents = each.object.contents
@@ -92,19 +96,19 @@ def other_numbers(was, says):
     return {"BatchGetObjects": _changed("BatchGetObjectsResponse", change)}
 
 
-def time(off):
+def time(off: Any) -> Any:
     """It is so much later, ms."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.timestamp += timedelta(milliseconds=off)
 
     return {"GetServiceInfo": _changed("GetServiceInfoResponse", change)}
 
 
-def failures():
+def failures() -> Any:
     """What was executed has failed, whenever it is asked about."""
 
-    def change(message):
+    def change(message: Any) -> None:
         status = message.transaction.effects.status
         status.success, status.error = False, library().v2.ExecutionError(description="made up")
 
@@ -114,18 +118,18 @@ def failures():
     }
 
 
-def dear_effects(factor):
+def dear_effects(factor: Any) -> Any:
     """What was executed took so many times its gas."""
 
-    def change(message):
+    def change(message: Any) -> None:
         message.transaction.effects.gas_used.computation_cost *= factor
 
     return {"ExecuteTransaction": _changed("ExecuteTransactionResponse", change)}
 
 
-def together(*several):
+def together(*several: Any) -> Any:
     """All of these, the first first where several are about one method."""
-    told = {}
+    told: dict[Any, Any] = {}
     for lies in several:
         for method, change in lies.items():
             before = told.get(method)
@@ -133,20 +137,20 @@ def together(*several):
     return told
 
 
-def _both(first, second):
+def _both(first: Any, second: Any) -> Any:
     return lambda answer: second(first(answer))
 
 
-def sometimes(lies, tells):
+def sometimes(lies: Any, tells: Any) -> Any:
     """These only where `tells()` says so, for each answer."""
 
-    def at_times(change):
+    def at_times(change: Any) -> Any:
         return lambda answer: change(answer) if tells() else answer
 
     return {method: at_times(change) for method, change in lies.items()}
 
 
-def channels(change):
+def channels(change: Any) -> Any:
     """Channels are what `change` makes of them, `Channel` -> `Channel`."""
     return {
         "BatchGetObjects": _changed(
@@ -155,7 +159,7 @@ def channels(change):
     }
 
 
-def _change_channels(message, change):
+def _change_channels(message: Any, change: Any) -> None:
     for each in message.objects:
         if each.object is not None and "::channel::Channel<" in each.object.object_type:
             contents = each.object.contents
@@ -180,10 +184,10 @@ METHODS = (
 )
 
 
-def anything(rng):
+def anything(rng: Any) -> Any:
     """Each answer has one to three of its facts changed at random: objects, balances, events, gas, effects, names."""
 
-    def change(message):
+    def change(message: Any) -> None:
         for _ in range(rng.randint(1, 3)):
             facts = list(_facts(message))
             if facts:
@@ -192,7 +196,7 @@ def anything(rng):
     return {method: _changed(f"{method}Response", change) for method in METHODS}
 
 
-def _facts(message):
+def _facts(message: Any) -> Iterator[Any]:
     """Each value in a message and those inside it: (message, the name of its field)."""
     for each in fields(message):
         value = getattr(message, each.name)
@@ -204,14 +208,14 @@ def _facts(message):
                 yield from _facts(inside)
 
 
-def _change_fact(rng, message, name):
+def _change_fact(rng: Any, message: Any, name: Any) -> None:
     """Give a field another value of its kind; several are left out, turned round or said twice."""
     value = getattr(message, name)
     several = [value[1:], value[::-1], value + value[:1]] if isinstance(value, list) else []
     setattr(message, name, rng.choice(several) if several else _other(rng, value))
 
 
-def _other(rng, value):
+def _other(rng: Any, value: Any) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -230,7 +234,7 @@ def _other(rng, value):
     return None  # a message inside
 
 
-def made_up_pass(plan, pass_, account, type, later=1):
+def made_up_pass(plan: Any, pass_: Any, account: Any, type: Any, later: int = 1) -> Any:
     """An account's open channels are under a pass that nobody bought: so say all objects that it touches.
 
     `plan` is the plan's id, so many versions `later`, `pass_` an object of `type`, and `account` what the plan would
@@ -238,7 +242,7 @@ def made_up_pass(plan, pass_, account, type, later=1):
     """
     v2 = library().v2
 
-    def owned(message):
+    def owned(message: Any) -> None:
         if not message.objects:  # coins aren't none
             told = v2.Bcs(value=pass_module.SCHEMA.encode(pass_))
             owner = v2.Owner(kind=v2.OwnerOwnerKind.ADDRESS, address=account.holder)
@@ -253,13 +257,13 @@ def made_up_pass(plan, pass_, account, type, later=1):
                 )
             )
 
-    def accounts(message):
+    def accounts(message: Any) -> None:
         name = v2.Bcs(value=bytes.fromhex(pass_.id.removeprefix("0x")))
         value = v2.Bcs(value=pass_module.SCHEMA.encode(account))
         field = v2.DynamicField(kind=1, parent=plan, field_id=pass_.id, name=name, value=value)
         message.dynamic_fields.append(field)
 
-    def changed(message):
+    def changed(message: Any) -> None:
         for each in message.objects:
             if each.object is not None and each.object.object_id == plan:
                 each.object.version += later  # its table is read again
@@ -272,5 +276,5 @@ def made_up_pass(plan, pass_, account, type, later=1):
     }
 
 
-def _free(terms):
+def _free(terms: Any) -> Any:
     return replace(terms, price_request=0, price_mib=0)

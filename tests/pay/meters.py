@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.client import payer as client_side
+from dtp.pay.client import payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import VoucherRefused
@@ -49,8 +50,9 @@ class Meters:
     def __post_init__(self) -> None:
         self.client_disk = PayerLane(self.channel, self.lane)
         self.server_disk = PayeeLane(self.channel, self.lane)
-        self.payer: Payer | None = None
-        self.payee: Payee | None = None
+        #: Both ends while they are connected, None else.
+        self.payer: Any = None
+        self.payee: Any = None
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
         self.told: list[object] = []  # events that nobody here acts on
@@ -105,7 +107,7 @@ class Meters:
         self.payer.finish(self.now)
         self.arrive()
         self.pump()
-        finished = [e for e in self.told if isinstance(e, client_side.Finished)]
+        finished = [e for e in self.told if isinstance(e, payer_events.Finished)]
         exact = bool(finished) and finished[-1].exact
         self._end_of_client(clean=exact)
         self.server_disk = replace(self.server_disk, used=self.payee.used)
@@ -219,15 +221,15 @@ class Meters:
         events = self.payer.take_events()
         for event in events:
             match event:
-                case client_side.Send(frame):
+                case payer_events.Send(frame):
                     self.note(frame)
                     self.to_server.append(frame)
-                case client_side.SignWanted():
+                case payer_events.SignWanted():
                     self.sign(event)
-                case client_side.Adopted(voucher):
+                case payer_events.Adopted(voucher):
                     self.keep_believed(self.payer.believed)
                     self.keep_adopted(voucher, self.payer.used)
-                case client_side.ChargeOffered(number):
+                case payer_events.ChargeOffered(number):
                     self.told.append(event)
                     if self.auto_agree:
                         self.payer.answer_charge(number, True, self.now)
@@ -235,7 +237,7 @@ class Meters:
                     self.told.append(event)
         return events
 
-    def sign(self, wanted: client_side.SignWanted) -> None:
+    def sign(self, wanted: payer_events.SignWanted) -> None:
         """As the driver does: what isn't reserved is reserved on the disk first, and nothing else is written."""
         if self.client_disk.believed != self.payer.believed:
             self.keep_believed(self.payer.believed)
@@ -359,7 +361,7 @@ def lock_of(preimage: bytes) -> bytes:
 SECRET = b"s" * 32
 
 
-def flaw_of(meters, signed, charge=0):
+def flaw_of(meters: Any, signed: Any, charge: int = 0) -> Any:
     with pytest.raises(VoucherRefused) as refused:
         meters.payee.receive(build(said(signed, charge)), meters.now)
     return refused.value.flaw

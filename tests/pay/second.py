@@ -5,10 +5,13 @@
 Nothing of `dtp` is used: MessagePack by hand, Ed25519 and the rest by `cryptography`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -23,7 +26,7 @@ PREIMAGE = bytes([0x07]) * 32
 NEVER = 2**64 - 1
 
 
-def pack(value):
+def pack(value: Any) -> Any:
     """MessagePack of what metering needs, in the shortest form."""
     if value is None:
         return b"\xc0"
@@ -42,26 +45,30 @@ def pack(value):
     return bytes([0x90 + len(value)]) + b"".join(map(pack, value))
 
 
-def key():
+def key() -> Any:
     return Ed25519PrivateKey.from_private_bytes(SEED)
 
 
-def voucher(sequence, amount, requests, size, lock=None, end=NEVER, lane=0):
+def voucher(
+    sequence: Any, amount: Any, requests: Any, size: Any, lock: Any = None, end: Any = NEVER, lane: int = 0
+) -> Any:
     tail = b"\x00" if lock is None else b"\x01\x20" + lock
     counts = struct.pack("<BQQQQ", lane, sequence, amount, requests, size)
     return b"\x0edtp.voucher.v1" + CHANNEL + counts + tail + struct.pack("<Q", end)
 
 
-def said(sequence, amount, requests, size, lock=None, end=NEVER, charge=0):
+def said(
+    sequence: Any, amount: Any, requests: Any, size: Any, lock: Any = None, end: Any = NEVER, charge: int = 0
+) -> Any:
     signature = key().sign(voucher(sequence, amount, requests, size, lock, end))
     return [sequence, amount, requests, size, end, lock, signature, charge]
 
 
-def statement(lane=0, closes=False):
+def statement(lane: int = 0, closes: bool = False) -> Any:
     return b"\x0ddtp.ticket.v1" + BINDING + CHANNEL + bytes([lane]) + (b"\x01" if closes else b"")
 
 
-def sealed(data):
+def sealed(data: Any) -> Any:
     lock = hashlib.sha256(PREIMAGE).digest()
     secret = HKDF(SHA256(), 32, salt=None, info=b"dtp.answer.v1").derive(PREIMAGE)
     box = ChaCha20Poly1305(secret).encrypt(bytes(12), data, lock)
@@ -114,7 +121,7 @@ REFUSED = {
 }
 
 
-def vectors():
+def vectors() -> Any:
     return {
         "lane key": {"seed": SEED.hex(), "public": key().public_key().public_bytes_raw().hex()},
         "channel": CHANNEL.hex(),

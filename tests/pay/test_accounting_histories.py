@@ -2,7 +2,10 @@
 stores set back to a copy. A second accounting, of what moved and of the chain's events, says what may be signed,
 claimed and put into channels."""
 
+from __future__ import annotations
+
 import random
+from typing import Any
 
 import pytest
 
@@ -12,11 +15,11 @@ from dtp.pay.client.ends import close_further
 from dtp.pay.client.lost import find_channels
 from dtp.pay.errors import DayLimit, MoneyNotAdded
 from dtp.pay.server.cashier import read_channels
-from dtp.pay.server.ledger import AGREEMENT_MS
+from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, STEP_AMOUNT, Usage
 
-from .conftest import CHEAP, TERMS, TRUSTING
+from .conftest import CHEAP, TERMS, TRUSTING, Market, Play
 from .test_disputes import vanish
 from .test_limits import COIN
 from .test_paid import PRICES, cost_of, fetch, give
@@ -27,25 +30,25 @@ BUDGET, MOST_PER_DAY = cost_of(3 * MIB), cost_of(8 * MIB)
 class History:
     """One server and one client, and what they should have come to."""
 
-    def __init__(self, market, rng):
+    def __init__(self, market: Market, rng: Any) -> None:
         self.market, self.rng = market, rng
         self.moved = Usage()
-        self.log = []
+        self.log: list[Any] = []
         self.copies = {"client": None, "server": None}
         self.set_back = {"client": 0, "server": 0}
         self.broken = self.cut = 0  # connections; what the fetches would have cost that a limit ended
         self.number = 0
         self.began = market.height()
 
-    async def begin(self):
+    async def begin(self) -> None:
         await self.market.serve(give)
         self.buyer = await self.market.buyer()
 
     @property
-    def chain(self):
+    def chain(self) -> Any:
         return self.buyer["network"]
 
-    async def use(self, how):
+    async def use(self, how: Any) -> None:
         """Connect, fetch a few times, and leave: closed, kept or broken off."""
         self.log.append(how)
         sums = {"budget": BUDGET, "most_per_day": MOST_PER_DAY, "keep": how != "close"}
@@ -78,14 +81,14 @@ class History:
             else:
                 await connection.close()
 
-    def copy(self, whose):
+    def copy(self, whose: Any) -> None:
         store = self.buyer["store"] if whose == "client" else self.market.serving.store
         self.number += 1
         path = self.market.tmp_path / f"copy{self.number}.sqlite"
         store.backup(path)
         self.copies[whose] = path
 
-    async def restore(self, whose):
+    async def restore(self, whose: Any) -> None:
         if (path := self.copies[whose]) is None:
             return
         self.copies[whose] = None
@@ -99,12 +102,12 @@ class History:
             await self.market.send_heartbeat()
             await self.market.serving.firewall.refresh()
 
-    async def restart(self, store=None):
+    async def restart(self, store: Any = None) -> None:
         serving = self.market.serving
         await serving.close(claim=self.rng.random() < 0.5)
         await self.market.serve(give, store=store or serving.store)
 
-    async def step(self):
+    async def step(self) -> None:
         choice = self.rng.randrange(12)
         if choice < 6:
             await self.use(self.rng.choice(["close", "keep", "keep", "break off"]))
@@ -126,7 +129,7 @@ class History:
             self.buyer["store"] = self.market.stack.enter_context(Store(path))
         await self.check()
 
-    async def told(self):
+    async def told(self) -> Any:
         """What the chain's events say: put in, given back to the client, paid to the server, while channels last."""
         kinds = (ChannelOpened, ToppedUp, Settled)
         found = EventFollower(self.chain, event_types(self.chain, SCHEMA, *kinds), start=self.began)
@@ -144,7 +147,7 @@ class History:
                 back += event.to_client
         return put, back
 
-    async def check(self):
+    async def check(self) -> None:
         put, back = await self.told()
         store, place = self.buyer["store"], (self.chain.chain_id, self.chain.address)
         if not store.lacks_deposits(*place):
@@ -152,7 +155,7 @@ class History:
                 assert store.deposited_since(*place, COIN, 0) == put - back
             assert put - back <= MOST_PER_DAY
 
-    async def end(self):
+    async def end(self) -> None:
         """Close whatever is open, and finalize it; also channels that only a store knew which was set back."""
         await self.market.serving.close()
         store = self.buyer["store"]
@@ -164,7 +167,7 @@ class History:
             self.market.chain.advance(TERMS.claim_ms)
 
 
-async def play(market, rng, steps):
+async def play(market: Market, rng: Any, steps: Any) -> None:
     history = History(market, rng)
     await history.begin()
     server = market.server_wallet.address
@@ -193,8 +196,10 @@ async def play(market, rng, steps):
     ("seed", "steps"),
     [(1, 10), (2, 10), (220, 16), *(pytest.param(n, 16, marks=pytest.mark.long) for n in range(3, 60))],
 )
-def test_what_is_signed_claimed_and_put_in_agrees_with_a_second_accounting(market, seed, steps):
-    async def scenario(market):
+def test_what_is_signed_claimed_and_put_in_agrees_with_a_second_accounting(
+    market: Play, seed: Any, steps: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         await play(market, random.Random(seed), steps)
 
     market(scenario)

@@ -1,6 +1,9 @@
 """Sealed answers: they open with their key and with nothing else."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,7 @@ from .test_vectors import answer_in
 
 
 @given(st.binary(max_size=300), st.binary(min_size=32, max_size=32), st.integers(0, 400), st.integers(1, 255))
-def test_what_was_changed_does_not_open(data, preimage, at, change):
+def test_what_was_changed_does_not_open(data: Any, preimage: Any, at: Any, change: Any) -> None:
     box = seal_answer(preimage, data)
     answer = answer_in(box)
     assert answer.lock == lock_of(preimage)
@@ -24,7 +27,7 @@ def test_what_was_changed_does_not_open(data, preimage, at, change):
         replace(answer, ciphertext=bytes(broken)).open(preimage)
 
 
-def test_another_key_does_not_open():
+def test_another_key_does_not_open() -> None:
     answer = answer_in(seal_answer(new_preimage(), b"words"))
     with pytest.raises(SealedAnswerBroken):
         answer.open(new_preimage())
@@ -40,11 +43,11 @@ def test_another_key_does_not_open():
         seal_answer(bytes(32), b"x")[:-1],
     ],
 )
-def test_broken_boxes(data):
+def test_broken_boxes(data: Any) -> None:
     with pytest.raises(SealedAnswerBroken):
         answer_in(data)
 
 
-def test_too_much_is_not_sealed():
+def test_too_much_is_not_sealed() -> None:
     with pytest.raises(SealedAnswerBroken, match="the most"):
         seal_answer(bytes(32), bytes(MAX_ANSWER + 1))

@@ -1,17 +1,22 @@
 """What `dtp recv` finds out before a channel is opened: is there such a file, what does it cost, is it here."""
 
+from __future__ import annotations
+
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtp.pay.errors import NotApproved
 from dtp.pay.terms import Usage
 
+from .conftest import Play
 from .homes import PRICED, PRICES, site
 
 
 @pytest.mark.slow
-def test_no_channel_is_opened_for_what_is_missing_or_here_already(homes):
+def test_no_channel_is_opened_for_what_is_missing_or_here_already(homes: Any) -> None:
     """Each took 0.004 SUI of gas, to pay for less than 0.0000005."""
     server, client = homes
     folder = site(server, **{"a.txt": os.urandom(300_000), "b.txt": b"words"})
@@ -34,7 +39,7 @@ def test_no_channel_is_opened_for_what_is_missing_or_here_already(homes):
         assert next(each for each in events if each["event"] == "received")["from"] == 300_000
 
 
-def test_gas_above_the_price_is_said_before_the_channel_is_opened(homes):
+def test_gas_above_the_price_is_said_before_the_channel_is_opened(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED) as (address, _):
@@ -44,24 +49,24 @@ def test_gas_above_the_price_is_said_before_the_channel_is_opened(homes):
     assert "more than what it is opened for" in said
 
 
-def test_who_asks_gets_nothing_that_is_for_sale(market, tmp_path):
+def test_who_asks_gets_nothing_that_is_for_sale(market: Play, tmp_path: Path) -> None:
     """Nor is anybody who has to be let in kept waiting by who stays."""
     sold, asked = [], []
 
-    async def handler(connection):
+    async def handler(connection: Any) -> None:
         sold.append(connection)
 
-    async def tell(connection, name):
+    async def tell(connection: Any, name: Any) -> None:
         asked.append(name)
         stream = await connection.accept_stream()
         stream.write(b"5 MIST")
         stream.write_eof()
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(handler, on_asked=tell)
         buyer = await made.buyer()
 
-        async def look(opening):
+        async def look(opening: Any) -> Any:
             async with opening.ask() as connection:
                 stream = await connection.open_stream()
                 stream.write_eof()

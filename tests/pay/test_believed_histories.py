@@ -5,7 +5,10 @@ here has a deposit that the server never sees; a node that lies shows any. The m
 the chain has paid, and no rule of the meters.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,9 +42,9 @@ class World:
     paid: int = 0
     is_over: bool = False
     sequence: int = 0
-    used: dict = field(default_factory=dict)
+    used: dict[Any, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.entry = _Entry(self.show(channel(lanes=(lane(),) * self.lanes)), {})
         self.payees = []
         for number in range(self.lanes):
@@ -51,17 +54,17 @@ class World:
             self.used[number] = Usage()
         self.spread()
 
-    def show(self, found):
+    def show(self, found: Any) -> Any:
         """The channel as the node shows it."""
         held = SHOWN if self.lies else self.deposit - self.paid
         return replace(found, deposited=held + found.claimed, balance=held)
 
-    def spread(self):
+    def spread(self) -> None:
         for number, payee in enumerate(self.payees):
             affordable = self.entry.affordable_amount(number)
             payee.set_affordable(affordable, 0.0, self.entry.trusted_amount(number, POLICY))
 
-    def serve(self, number, requests, wanted):
+    def serve(self, number: Any, requests: Any, wanted: Any) -> None:
         """Serve what the meter lets: requests while it serves, and bytes up to its allowance."""
         payee, used = self.payees[number], self.used[number]
         for _ in range(requests * (not self.is_over)):
@@ -73,7 +76,7 @@ class World:
             payee.count(used.requests, used.bytes, 0, 0.0)
         self.used[number] = used
 
-    def vouch(self, number):
+    def vouch(self, number: Any) -> None:
         """The client signs for all that it used, whatever is in the channel, if the server takes it."""
         self.sequence += 1
         said = voucher(self.sequence, *self.used[number], lane=number)
@@ -83,7 +86,7 @@ class World:
         self.entry.vouched[number] = said.amount
         self.spread()
 
-    def claim(self):
+    def claim(self) -> None:
         """The chain pays what it holds, and its events say so; objects are as the node likes."""
         shown = self.entry.channel
         amounts = [self.entry.vouched.get(number, 0) for number in range(self.lanes)]
@@ -106,7 +109,7 @@ class World:
         self.spread()
 
     @property
-    def lost(self):
+    def lost(self) -> Any:
         """What was served and the chain will never pay: vouchers above the deposit are worth nothing."""
         served = sum(PRICES.cost_of(each) for each in self.used.values())
         return served - min(self.deposit, sum(self.entry.vouched.values()))
@@ -119,8 +122,8 @@ LIES = {"": 0, "deposit": LIMIT, "paid": 2 * LIMIT}
     st.data(), st.sampled_from(sorted(LIES)), st.integers(1, 3), st.sampled_from([0, 3_000_000, 40_000_000])
 )
 def test_a_server_loses_what_is_believed_and_an_exposure_for_each_lane_in_any_history(
-    data, lies, lanes, deposit
-):
+    data: Any, lies: Any, lanes: Any, deposit: Any
+) -> None:
     world = World(deposit, lanes, lies)
     steps = st.tuples(
         st.integers(0, lanes - 1),
@@ -138,7 +141,7 @@ def test_a_server_loses_what_is_believed_and_an_exposure_for_each_lane_in_any_hi
 
 
 @pytest.mark.parametrize(("lies", "least"), [("deposit", LIMIT), ("paid", 2 * LIMIT)])
-def test_who_lies_gets_no_less_than_that(lies, least):
+def test_who_lies_gets_no_less_than_that(lies: Any, least: Any) -> None:
     """Else the histories above would show nothing."""
     world = World(1, 1, lies)
     for _ in range(60):
@@ -152,7 +155,7 @@ def test_who_lies_gets_no_less_than_that(lies, least):
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_an_honest_client_is_served_all_of_its_deposit(lanes):
+def test_an_honest_client_is_served_all_of_its_deposit(lanes: Any) -> None:
     world = World(40_000_000, lanes, "")
     for _ in range(60):
         for number in range(lanes):

@@ -1,7 +1,10 @@
 """What is remembered of channels: ages and rations that a clock which is set can't stretch."""
 
+from __future__ import annotations
+
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,22 +21,22 @@ OTHER = "0x" + "0d" * 32
 class Asked:
     """A book over a chain that says what the test wants; how often it was asked, and the time."""
 
-    def __init__(self, **limits):
+    def __init__(self, **limits: Any) -> None:
         self.now = NOW / 1000
         self.found = None
         self.asked = 0
         chain = SimpleNamespace(read=self._read)
         self.book = ChannelBook(chain, limits=BookLimits(**limits), clock=lambda: self.now)
 
-    async def _read(self, schema, cls, id):
+    async def _read(self, schema: Any, cls: Any, id: Any) -> Any:
         self.asked += 1
         if self.found is None:
             raise ObjectMissing("there is none")
         return self.found
 
 
-def test_what_is_not_there_is_asked_again_soon_also_when_the_clock_is_set_back():
-    async def scenario():
+def test_what_is_not_there_is_asked_again_soon_also_when_the_clock_is_set_back() -> None:
+    async def scenario() -> None:
         asked = Asked()
         for _ in range(3):
             assert await asked.book.find(CHANNEL, "source") is None
@@ -45,8 +48,8 @@ def test_what_is_not_there_is_asked_again_soon_also_when_the_clock_is_set_back()
     asyncio.run(scenario())
 
 
-def test_what_is_not_there_is_not_asked_about_each_time():
-    async def scenario():
+def test_what_is_not_there_is_not_asked_about_each_time() -> None:
+    async def scenario() -> None:
         asked = Asked()
         await asked.book.find(CHANNEL, "source")
         asked.now += 1.9
@@ -60,8 +63,8 @@ def test_what_is_not_there_is_not_asked_about_each_time():
 
 
 @pytest.mark.parametrize(("later", "asked_again"), [(29.9, 0), (30.1, 1), (-1.0, 1)])
-def test_what_is_known_is_read_again_when_it_is_old_or_of_the_future(later, asked_again):
-    async def scenario():
+def test_what_is_known_is_read_again_when_it_is_old_or_of_the_future(later: Any, asked_again: Any) -> None:
+    async def scenario() -> None:
         asked = Asked()
         asked.found = channel()
         await asked.book.find(CHANNEL, "source")
@@ -72,8 +75,8 @@ def test_what_is_known_is_read_again_when_it_is_old_or_of_the_future(later, aske
     asyncio.run(scenario())
 
 
-def test_rations_end_also_when_the_clock_is_set_back():
-    async def scenario():
+def test_rations_end_also_when_the_clock_is_set_back() -> None:
+    async def scenario() -> None:
         asked = Asked(source_burst=3, source_interval=1e-6, all_interval=1e-6)
         for _ in range(2):
             await asked.book.read_again(CHANNEL, "source")
@@ -85,8 +88,8 @@ def test_rations_end_also_when_the_clock_is_set_back():
     asyncio.run(scenario())
 
 
-def test_questions_are_rationed_for_each_source_and_in_all():
-    async def scenario():
+def test_questions_are_rationed_for_each_source_and_in_all() -> None:
+    async def scenario() -> None:
         asked = Asked(source_burst=2, source_interval=3600.0, all_burst=3, all_interval=3600.0)
         for _ in range(2):
             await asked.book.read_again(CHANNEL, "one")
@@ -100,8 +103,8 @@ def test_questions_are_rationed_for_each_source_and_in_all():
     asyncio.run(scenario())
 
 
-def test_who_asks_at_the_same_time_shares_a_question():
-    async def scenario():
+def test_who_asks_at_the_same_time_shares_a_question() -> None:
+    async def scenario() -> None:
         asked = Asked(source_burst=1, source_interval=3600.0)
         asked.found = channel()
         found = await asyncio.gather(*(asked.book.find(CHANNEL, "source") for _ in range(5)))
@@ -111,10 +114,10 @@ def test_who_asks_at_the_same_time_shares_a_question():
     asyncio.run(scenario())
 
 
-def test_the_book_is_bounded():
+def test_the_book_is_bounded() -> None:
     asked = Asked(channels=2, missing=1, sources=1, source_burst=100, all_burst=100)
 
-    async def scenario():
+    async def scenario() -> None:
         for id in (CHANNEL, OTHER):
             await asked.book.find(id, id)
         assert list(asked.book._missing) == [OTHER]
@@ -127,14 +130,14 @@ def test_the_book_is_bounded():
     asyncio.run(scenario())
 
 
-def test_a_lane_may_have_what_others_have_neither_vouched_nor_claimed():
+def test_a_lane_may_have_what_others_have_neither_vouched_nor_claimed() -> None:
     made = channel(deposited=1000, balance=1000)
     assert affordable(made, 0, {}) == 1000
     assert affordable(made, 1, {0: 300, 1: 200}) == 700
 
 
-def test_what_has_gone_is_not_known_any_more():
-    async def scenario():
+def test_what_has_gone_is_not_known_any_more() -> None:
+    async def scenario() -> None:
         asked = Asked()
         asked.found = channel()
         assert await asked.book.find(CHANNEL, "source") == asked.found

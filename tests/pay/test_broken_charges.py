@@ -1,6 +1,9 @@
 """Charges of which a step is lost with the connection, or with a side: the lane goes on, and what is due is due."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from .meters import PRICES, Meters
 PREIMAGE = bytes(range(32))
 
 
-def ask(meters, units, *, lost, locked=True):
+def ask(meters: Any, units: Any, *, lost: Any, locked: bool = True) -> None:
     """A charge of which everything is lost from a step on."""
     if locked:
         meters.server_disk = replace(meters.server_disk, preimage=PREIMAGE)
@@ -32,7 +35,7 @@ def ask(meters, units, *, lost, locked=True):
 @pytest.mark.parametrize("who", ["lose", "crash_client", "crash_server"])
 @pytest.mark.parametrize("lost", ["question", "signature", "voucher"])
 @pytest.mark.parametrize("before", [0, MIB])
-def test_a_locked_charge_that_is_lost_ends_no_lane(lost, who, before):
+def test_a_locked_charge_that_is_lost_ends_no_lane(lost: Any, who: Any, before: Any) -> None:
     meters = Meters().connect()
     meters.request()
     meters.stream(before)
@@ -59,7 +62,7 @@ def test_a_locked_charge_that_is_lost_ends_no_lane(lost, who, before):
     assert meters.refused == []
 
 
-def test_what_was_agreed_to_and_never_signed_is_not_owed():
+def test_what_was_agreed_to_and_never_signed_is_not_owed() -> None:
     meters = Meters().connect()
     meters.request(2)
     meters.pass_time(6.0)
@@ -71,7 +74,7 @@ def test_what_was_agreed_to_and_never_signed_is_not_owed():
     assert meters.paid == PRICES.cost_of(Usage(2, 0))
 
 
-def test_a_server_that_shows_a_foreign_voucher_instead_of_a_locked_one_is_left():
+def test_a_server_that_shows_a_foreign_voucher_instead_of_a_locked_one_is_left() -> None:
     from dtp.pay.errors import CountsDisputed
     from dtp.pay.voucher import LaneKey
 
@@ -90,7 +93,7 @@ def test_a_server_that_shows_a_foreign_voucher_instead_of_a_locked_one_is_left()
         meters.connect()
 
 
-def test_a_large_charge_counts_after_a_restart():
+def test_a_large_charge_counts_after_a_restart() -> None:
     """Where counts are evidence a client may not be far ahead: what it has paid for isn't ahead."""
     meters = Meters().connect()
     meters.request()

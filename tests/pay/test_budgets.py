@@ -1,11 +1,16 @@
 """What a budget allows: too little is refused before any transaction, a channel that is used up gets more, once."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,7 +47,7 @@ from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 from dtp.sui.transaction import SplitCoins
 
-from .conftest import CHEAP, TERMS, withheld
+from .conftest import CHEAP, TERMS, Market, Play, withheld
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .stored import alter
 from .test_claims import channel
@@ -51,7 +56,7 @@ from .test_paid import cost_of, fetch, give
 LEAST = PRICES.cost_of(Usage(1, 4096)) + 1
 
 
-async def spent(buyer, work):
+async def spent(buyer: Any, work: Any) -> Any:
     """What an account loses by some work that fails with `BudgetTooSmall`; the error."""
     chain = buyer["network"]
     before = (await chain.balance(chain.address)).total
@@ -64,8 +69,8 @@ async def spent(buyer, work):
 @pytest.mark.parametrize(
     "options", [{"budget": 1}, {"budget": LEAST - 1}, {"deposit": 1}, {"deposit": 0}, {"budget": -1}]
 )
-def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market, options):
-    async def scenario(market):
+def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market: Play, options: Any) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         error = await spent(buyer, market.connect(buyer, **options).__aenter__())
@@ -79,10 +84,10 @@ def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market, op
     market(scenario)
 
 
-def test_a_budget_is_of_its_coin(market):
+def test_a_budget_is_of_its_coin(market: Play) -> None:
     """So many units of another coin may be a fortune."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         coin = f"{market.chain.deployments.original_id('transport')}::host::Host"
         await market.serve(give, terms=replace(TERMS, coin=coin))
         buyer = await market.buyer()
@@ -105,8 +110,8 @@ def test_a_budget_is_of_its_coin(market):
     market(scenario)
 
 
-def test_a_channel_of_another_coin_is_not_used_again(market):
-    async def scenario(market):
+def test_a_channel_of_another_coin_is_not_used_again(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -118,7 +123,7 @@ def test_a_channel_of_another_coin_is_not_used_again(market):
     market(scenario)
 
 
-def test_the_least_budget():
+def test_the_least_budget() -> None:
     assert least_budget(Terms()) == 0
     assert least_budget(Terms(min_deposit=7)) == 7
     assert least_budget(Terms(price_request=10, min_deposit=7)) == 10  # a budget of one request is enough
@@ -132,8 +137,8 @@ def test_the_least_budget():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_channel_that_is_used_up_gets_more_and_no_lanes(market, keep):
-    async def scenario(market):
+def test_a_channel_that_is_used_up_gets_more_and_no_lanes(market: Play, keep: Any) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=cost_of(MIB), keep=True) as connection:
@@ -149,8 +154,8 @@ def test_a_channel_that_is_used_up_gets_more_and_no_lanes(market, keep):
     market(scenario)
 
 
-def test_a_rest_that_pays_for_no_request_is_no_end(market):
-    async def scenario(market):
+def test_a_rest_that_pays_for_no_request_is_no_end(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=cost_of(MIB) + 900, keep=True) as connection:
@@ -163,8 +168,8 @@ def test_a_rest_that_pays_for_no_request_is_no_end(market):
     market(scenario)
 
 
-def test_a_request_waits_for_money_that_is_still_to_be_had(market):
-    async def scenario(market):
+def test_a_request_waits_for_money_that_is_still_to_be_had(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         budget = 20 * TERMS.price_request + cost_of(20_000)
@@ -182,33 +187,35 @@ def test_a_request_waits_for_money_that_is_still_to_be_had(market):
 class Chain:
     """A chain where adding money takes a moment."""
 
-    def __init__(self):
-        self.added = []
+    def __init__(self) -> None:
+        self.added: list[Any] = []
         self.chain_id, self.address = "c", "0xb"
         self.channel = channel(deposited=1000, balance=1000)
 
-    def noted_by(self, notes):
+    def noted_by(self, notes: Any) -> Any:
         return self
 
-    async def read(self, schema, cls, id):
+    async def read(self, schema: Any, cls: Any, id: Any) -> Any:
         return self.channel
 
-    async def execute(self, program, *, signed):
+    async def execute(self, program: Any, *, signed: Any) -> None:
         await asyncio.sleep(0)
         self.added.append(deposit_of(program))
 
-    async def balance(self, owner):
+    async def balance(self, owner: Any) -> Any:
         return SimpleNamespace(total=10**18)
 
 
-def deposit_of(program):
+def deposit_of(program: Any) -> Any:
     """What a program splits off the coin that pays for gas first, for the channel."""
     split = next(each for each in program.commands(lambda _: "0x0") if isinstance(each, SplitCoins))
     return int.from_bytes(program.inputs[split.amounts[0].index].data, "little")
 
 
 @contextlib.asynccontextmanager
-async def deal_on(chain, budget, funds, newest=None, known=None, path=":memory:"):
+async def deal_on(
+    chain: Any, budget: Any, funds: Any, newest: Any = None, known: Any = None, path: str = ":memory:"
+) -> AsyncIterator[Any]:
     """A connection's purchase on a lane of a channel that only this test knows."""
     with Store(path) as store:
         store.keep_key(KEY, 1)
@@ -222,8 +229,8 @@ async def deal_on(chain, budget, funds, newest=None, known=None, path=":memory:"
         await journal.close()
 
 
-def test_money_that_is_added_twice_at_once_stays_within_the_budget():
-    async def scenario():
+def test_money_that_is_added_twice_at_once_stays_within_the_budget() -> None:
+    async def scenario() -> None:
         chain = Chain()
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             got = await asyncio.gather(*map(deal.add, (2000, 3000, 4000, 4000, 1000)))
@@ -234,11 +241,11 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget():
     asyncio.run(scenario())
 
 
-def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added():
-    async def scenario():
+def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_is_added() -> None:
+    async def scenario() -> None:
         chain, asked = Chain(), []
 
-        def lend(amount):
+        def lend(amount: Any) -> Any:
             asked.append(amount)
             return min(amount, 5000 - sum(asked[:-1]))
 
@@ -253,11 +260,11 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
     asyncio.run(scenario())
 
 
-def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before():
-    def nobody(amount):
+def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before() -> None:
+    def nobody(amount: Any) -> None:
         raise AssertionError("nothing has to be lent")
 
-    async def scenario():
+    async def scenario() -> None:
         chain = Chain()
         async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
             deal.lend = nobody
@@ -271,12 +278,12 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
     asyncio.run(scenario())
 
 
-def test_money_that_could_not_be_added_is_kept_from_nobody():
+def test_money_that_could_not_be_added_is_kept_from_nobody() -> None:
     class Empty(Chain):
-        async def execute(self, program, *, signed):
+        async def execute(self, program: Any, *, signed: Any) -> None:
             raise InsufficientFunds("the wallet is empty")
 
-    async def scenario():
+    async def scenario() -> None:
         chain = Empty()
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             with pytest.raises(InsufficientFunds):
@@ -288,10 +295,10 @@ def test_money_that_could_not_be_added_is_kept_from_nobody():
     asyncio.run(scenario())
 
 
-def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_path):
+def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_path: Path) -> None:
     """Both were refused on it: that is one channel, and not a second one."""
 
-    async def scenario():
+    async def scenario() -> None:
         path, newest = tmp_path / "pay.sqlite", KEY.sign(voucher(1, 2))
         async with deal_on(Chain(), Budget(4000, 1000), 1000, newest, path=path) as deal:
             store, now = deal.journal.store, round(time.time() * 1000)
@@ -304,8 +311,8 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_p
     asyncio.run(scenario())
 
 
-def test_nothing_is_added_under_a_pass():
-    async def scenario():
+def test_nothing_is_added_under_a_pass() -> None:
+    async def scenario() -> None:
         chain = Chain()
         under = replace(chain.channel, pass_="0x" + "9" * 64)
         async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
@@ -319,7 +326,7 @@ def test_nothing_is_added_under_a_pass():
     ("age_ms", "new"),
     [(0, True), (300_000, True), (-300_000, True), (660_000, False), (-660_000, False), (-(10**9), False)],
 )
-def test_a_channel_is_new_for_ten_minutes_by_a_wrong_clock_too(age_ms, new):
+def test_a_channel_is_new_for_ten_minutes_by_a_wrong_clock_too(age_ms: Any, new: Any) -> None:
     """A clock behind the chain's sees a channel that is opened in the future."""
     assert channel_in_use.is_new(1_000_000_000 - age_ms, 1_000_000.0) is new
 
@@ -330,26 +337,26 @@ UNKNOWN = OutcomeUnknown("every answer was lost", digest="d", transaction=b"t", 
 class Losing(Chain):
     """A chain that loses the answer to the first top-up; `then` is what sending it again raises, None for nothing."""
 
-    def __init__(self, then, known):
+    def __init__(self, then: Any, known: Any) -> None:
         super().__init__()
         self.then, self.known, self.resent = then, known, 0
 
-    async def execute(self, program, *, signed):
+    async def execute(self, program: Any, *, signed: Any) -> None:
         await super().execute(program, signed=signed)
         if len(self.added) == 1:
             raise UNKNOWN
 
-    async def resubmit(self, unknown):
+    async def resubmit(self, unknown: Any) -> None:
         assert unknown is UNKNOWN
         self.resent += 1
         if self.then is not None:
             raise self.then
 
-    async def transaction(self, digest):
+    async def transaction(self, digest: Any) -> Any:
         assert digest == "d"
         return self.known
 
-    async def read(self, schema, cls, id):
+    async def read(self, schema: Any, cls: Any, id: Any) -> None:
         raise NodeUnavailable("no node")
 
 
@@ -362,8 +369,8 @@ class Losing(Chain):
         (TransactionFailed("aborted", kind="MOVE_ABORT"), None, [2000, 2000]),
     ],
 )
-def test_money_whose_outcome_is_unknown_is_added_once(then, known, added):
-    async def scenario():
+def test_money_whose_outcome_is_unknown_is_added_once(then: Any, known: Any, added: Any) -> None:
+    async def scenario() -> None:
         chain = Losing(then, known)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             with pytest.raises(OutcomeUnknown):
@@ -378,15 +385,15 @@ def test_money_whose_outcome_is_unknown_is_added_once(then, known, added):
     asyncio.run(scenario())
 
 
-def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget():
+def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget() -> None:
     class Denying(Chain):
-        async def execute(self, program, *, signed):
+        async def execute(self, program: Any, *, signed: Any) -> None:
             await super().execute(program, signed=signed)
             fault = StaleObject("not available for consumption")
             fault.digest = "d"
             raise fault
 
-    async def scenario():
+    async def scenario() -> None:
         chain = Denying()
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
@@ -398,8 +405,8 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget():
     asyncio.run(scenario())
 
 
-def test_money_isn_t_added_anew_while_an_outcome_stays_unknown():
-    async def scenario():
+def test_money_isn_t_added_anew_while_an_outcome_stays_unknown() -> None:
+    async def scenario() -> None:
         chain = Losing(UNKNOWN, None)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
@@ -410,8 +417,8 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown():
     asyncio.run(scenario())
 
 
-def test_streams_that_are_given_up_while_money_is_added_add_it_once(market):
-    async def scenario(market):
+def test_streams_that_are_given_up_while_money_is_added_add_it_once(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, price_request=1_000_000, price_mib=0))
         buyer = await market.buyer()
         async with market.connect(buyer, budget=4_500_000, deposit=1_500_000) as connection:
@@ -436,17 +443,17 @@ def test_streams_that_are_given_up_while_money_is_added_add_it_once(market):
 
 
 @pytest.mark.slow
-def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market):
+def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market: Play) -> None:
     """One that never sends the money, and one whose answers are lost."""
     faults = [NodeUnavailable("no node"), StaleObject("in use"), UNKNOWN]
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain = buyer["network"]
         chain.faults["top_up"] = iter(faults)
 
-        async def execute(genuine, data, signatures):
+        async def execute(genuine: Any, data: Any, signatures: Any) -> Any:
             if data == UNKNOWN.transaction:
                 raise TransactionFailed("aborted", kind="MOVE_ABORT")
             return await genuine(data, signatures)
@@ -464,8 +471,8 @@ def test_a_stream_waits_while_nodes_are_away_during_a_top_up(market):
     market(scenario)
 
 
-def test_a_node_that_stays_away_ends_the_connection_with_a_name(market):
-    async def scenario(market):
+def test_a_node_that_stays_away_ends_the_connection_with_a_name(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         buyer["network"].faults["top_up"] = repeat(NodeUnavailable("no node"))
@@ -487,20 +494,20 @@ def test_a_node_that_stays_away_ends_the_connection_with_a_name(market):
     market(scenario)
 
 
-async def fetch_many(connection, count):
+async def fetch_many(connection: Any, count: Any) -> None:
     for _ in range(count):
         await fetch(connection, 0)
 
 
 @pytest.mark.parametrize("fault", [InsufficientFunds, SignerError])
-def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, fault):
+def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market: Play, fault: Any) -> None:
     """Or one whose owner declines."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, tried = await market.buyer(), asyncio.Event()
 
-        def faults():
+        def faults() -> Iterator[Any]:
             tried.set()
             while True:
                 yield fault("the wallet is empty")
@@ -525,10 +532,12 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, fault)
 @pytest.mark.parametrize(
     ("limit", "fault"), [("most_per_day", DayLimit), ("most_per_host", HostLimit), ("busy", OpeningBusy)]
 )
-def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market, monkeypatch, limit, fault):
+def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(
+    market: Play, monkeypatch: pytest.MonkeyPatch, limit: Any, fault: Any
+) -> None:
     """It ended as soon as money was to be added ahead, with half of the deposit unspent, and no code of its own."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, deposit, sums = await market.buyer(), cost_of(2 * MIB), {}
         if limit == "busy":
@@ -548,10 +557,10 @@ def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market
     market(scenario)
 
 
-def test_a_budget_that_is_too_small_for_a_kept_channel_names_its_service(market):
+def test_a_budget_that_is_too_small_for_a_kept_channel_names_its_service(market: Play) -> None:
     """It named the number."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -562,8 +571,8 @@ def test_a_budget_that_is_too_small_for_a_kept_channel_names_its_service(market)
     market(scenario)
 
 
-def test_who_has_got_money_since_is_told_what_the_budget_is(market):
-    async def scenario(market):
+def test_who_has_got_money_since_is_told_what_the_budget_is(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         once = iter([InsufficientFunds("the wallet is empty")])
@@ -576,10 +585,10 @@ def test_who_has_got_money_since_is_told_what_the_budget_is(market):
     market(scenario)
 
 
-def test_two_lanes_in_use_count_on_different_money(market):
+def test_two_lanes_in_use_count_on_different_money(market: Play) -> None:
     """Else both would stand still when the deposit ends, and none would add to it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, budget = await market.buyer(), cost_of(MIB)
         async with market.connect(buyer, budget=budget, keep=True) as first:
@@ -599,11 +608,11 @@ def test_two_lanes_in_use_count_on_different_money(market):
     market(scenario)
 
 
-def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
+def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market: Play) -> None:
     """The voucher comes before the server has looked at the chain again."""
 
-    async def scenario(market):
-        async def handler(connection):
+    async def scenario(market: Market) -> None:
+        async def handler(connection: Any) -> None:
             async for request in connection.requests():
                 await request.charge(50)
                 request.stream.write_eof()
@@ -619,10 +628,10 @@ def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
     market(scenario)
 
 
-def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market):
+def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market: Play) -> None:
     """It is an old copy of the store, or a node makes them up: their counts would be signed for."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(
             give, selling=Selling(policy=replace(CHEAP, worth=1), recheck=3600, claim_every=3600)
         )
@@ -648,17 +657,17 @@ def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market):
     market(scenario)
 
 
-async def poor_buyer(market, amount):
+async def poor_buyer(market: Market, amount: Any) -> Any:
     """A buyer whose account has so many MIST, in one coin."""
     rich, buyer = await market.buyer(), await market.buyer(KeySigner.generate())
     await send(rich["network"], buyer["wallet"].address, amount)
     return buyer
 
 
-def test_gas_for_closing_stays_in_the_wallet(market):
+def test_gas_for_closing_stays_in_the_wallet(market: Play) -> None:
     """Else all of the deposit is stuck until somebody sends gas."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         budget = cost_of(MIB)
         buyer = await poor_buyer(market, budget + 18_000_000)
@@ -677,8 +686,8 @@ def test_gas_for_closing_stays_in_the_wallet(market):
     market(scenario)
 
 
-def test_gas_for_closing_stays_when_money_is_added(market):
-    async def scenario(market):
+def test_gas_for_closing_stays_when_money_is_added(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await poor_buyer(market, LEAST + 50_000_000)
         async with market.connect(buyer, budget=50_000_000, deposit=LEAST) as connection:

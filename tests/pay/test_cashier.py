@@ -1,8 +1,12 @@
 """Claiming in the background: nothing stops it, batches fit a transaction, one that is refused hinders no other."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -38,7 +42,7 @@ from .test_costs import pipe
 PREIMAGE = bytes(range(32))
 
 
-def claim(number, lanes=1):
+def claim(number: Any, lanes: int = 1) -> Any:
     """A claim of a channel with so many lanes, each with a locked voucher: the largest there is."""
     id = f"0x{number:064x}"
     made = channel(id=id, lanes=tuple(lane() for _ in range(lanes)))
@@ -54,20 +58,20 @@ def claim(number, lanes=1):
     return Decision(View(made, sold), Action.CLAIM, sold, 5000)
 
 
-def claimed_by_another(simulated):
+def claimed_by_another(simulated: Any) -> Any:
     place = SimpleNamespace(module="channel", function="accept")
     executed = None if simulated else SimpleNamespace(digest="x")
     return MoveAborted("stale", place=place, raw=15, number=15, executed=executed)
 
 
-def deleted(simulated):
+def deleted(simulated: Any) -> Any:
     return StaleObject("the object was deleted")
 
 
-def node(**parts):
+def node(**parts: Any) -> Any:
     """A chain of these parts, whose transactions nobody notes, and whose objects are channels or nothing of ours."""
 
-    def decode(schema, kind, found):
+    def decode(schema: Any, kind: Any, found: Any) -> Any:
         if not isinstance(found, kind):
             raise WrongObjectType("of another package")
         return found
@@ -80,13 +84,13 @@ def node(**parts):
 class Chain(MovingOne):
     """A chain that notes the programs, and refuses channels as it is told."""
 
-    def __init__(self, server="0x5"):
+    def __init__(self, server: str = "0x5") -> None:
         self.address = server
-        self.programs = []
-        self.refused = {}  # channel's id, or lane -> whether simulation finds it
+        self.programs: list[Any] = []
+        self.refused: dict[Any, Any] = {}  # channel's id, or lane -> whether simulation finds it
         self.fault = claimed_by_another
 
-    async def execute(self, program):
+    async def execute(self, program: Any) -> Any:
         assert len(program) <= MAX_COMMANDS
         used = {each.id for each in program.objects} | lanes_of(program)
         for id, simulated in list(self.refused.items()):
@@ -97,7 +101,7 @@ class Chain(MovingOne):
         return self.executed(program, str(len(self.programs)))
 
 
-def lanes_of(program):
+def lanes_of(program: Any) -> Any:
     """The numbers of the lanes that a program claims of."""
     calls = (
         each for each in program.commands(lambda _: "0x0") if getattr(each, "function", "") == "new_voucher"
@@ -105,12 +109,12 @@ def lanes_of(program):
     return {program.inputs[each.arguments[1].index].data[0] for each in calls}
 
 
-def channels_of(done):
+def channels_of(done: Any) -> Any:
     return [each.view.channel.id for _, part in done for each in part]
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 16])
-def test_whatever_lanes_channels_have_their_claims_fit_transactions(lanes):
+def test_whatever_lanes_channels_have_their_claims_fit_transactions(lanes: Any) -> None:
     """Else a client with sixteen lanes in each of its channels would keep everybody's claims from the chain."""
     decisions = [claim(number, lanes) for number in range(1, 200)]
     chain = Chain()
@@ -120,7 +124,7 @@ def test_whatever_lanes_channels_have_their_claims_fit_transactions(lanes):
     assert max(sum(len(each.lanes) for each in part) for _, part in done) <= 128
 
 
-def test_what_claims_nothing_takes_up_room_as_well():
+def test_what_claims_nothing_takes_up_room_as_well() -> None:
     chain = Chain()
     decisions = [replace(claim(number), action=Action.PAY_OWED, lanes=()) for number in range(1, 200)]
     assert len(asyncio.run(settle(chain, decisions, 128))) == 2
@@ -129,7 +133,7 @@ def test_what_claims_nothing_takes_up_room_as_well():
 @pytest.mark.parametrize(
     ("fault", "simulated"), [(claimed_by_another, True), (claimed_by_another, False), (deleted, True)]
 )
-def test_a_channel_that_is_refused_hinders_no_other(fault, simulated):
+def test_a_channel_that_is_refused_hinders_no_other(fault: Any, simulated: Any) -> None:
     """Also when somebody else claims it between the simulation and the transaction, or its client has closed it."""
     decisions = [claim(number) for number in range(1, 10)]
     chain = Chain()
@@ -144,7 +148,7 @@ def test_a_channel_that_is_refused_hinders_no_other(fault, simulated):
 
 @pytest.mark.parametrize("simulated", [True, False])
 @pytest.mark.parametrize("action", [Action.CLAIM, Action.RELEASE])
-def test_a_lane_that_is_refused_hinders_no_other(simulated, action):
+def test_a_lane_that_is_refused_hinders_no_other(simulated: Any, action: Any) -> None:
     """Its client claims a MIST more of it than we hold, before our claim comes, and would keep the others' money."""
     chain = Chain()
     chain.refused[5] = simulated
@@ -166,12 +170,12 @@ def test_a_lane_that_is_refused_hinders_no_other(simulated, action):
         ProgramError("too large"),
     ],
 )
-def test_no_fault_ends_claiming(fault):
-    async def scenario():
+def test_no_fault_ends_claiming(fault: Any) -> None:
+    async def scenario() -> None:
         looks, enough = [], asyncio.Event()
 
         class Failing(Cashier):
-            async def poll(self, *, closing=False):
+            async def poll(self, *, closing: bool = False) -> Any:
                 looks.append(closing)
                 if len(looks) == 1 or closing:
                     raise fault
@@ -189,15 +193,15 @@ def test_no_fault_ends_claiming(fault):
     asyncio.run(scenario())
 
 
-def test_several_looks_fall_into_the_time_for_claims():
+def test_several_looks_fall_into_the_time_for_claims() -> None:
     """Each 60 s, one just before a close was asked for and one just behind its 60 s, are one too few."""
 
-    def taking(claim_ms, **changes):
+    def taking(claim_ms: Any, **changes: Any) -> Any:
         return channel(terms=replace(channel().terms, claim_ms=claim_ms), **changes)
 
-    async def scenario():
+    async def scenario() -> None:
         class Looking(Cashier):
-            async def poll(self, *, closing=False):
+            async def poll(self, *, closing: bool = False) -> Any:
                 looks.put_nowait(self.pause(60.0))
                 return []
 
@@ -247,16 +251,18 @@ def test_several_looks_fall_into_the_time_for_claims():
         (None, ChannelState.CLOSED, False, False),
     ],
 )
-def test_credits_are_not_taken_beside_an_agreement(tmp_path, agreed, state, busy, taken):
+def test_credits_are_not_taken_beside_an_agreement(
+    tmp_path: Path, agreed: Any, state: Any, busy: Any, taken: Any
+) -> None:
     """Whatever happens between a look at the channels and the transaction."""
 
-    async def scenario():
+    async def scenario() -> None:
         asked = []
 
-        async def take_credits(chain, found, least):
+        async def take_credits(chain: Any, found: Any, least: Any) -> None:
             asked.append(found.id)
 
-        async def objects(ids):
+        async def objects(ids: Any) -> Any:
             if agreed is not None:  # just now
                 store.save_agreement(CHANNEL, 5, agreed, "chain")
             return dict.fromkeys(ids, made)
@@ -286,18 +292,20 @@ def test_credits_are_not_taken_beside_an_agreement(tmp_path, agreed, state, busy
         (True, None, ChannelState.CLOSING, 500),
     ],
 )
-def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(tmp_path, busy, agreed, state, credits):
+def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
+    tmp_path: Path, busy: Any, agreed: Any, state: Any, credits: Any
+) -> None:
     """Else each new voucher of a channel in use would be claimed, at each look, for what isn't taken then."""
 
-    async def scenario():
+    async def scenario() -> None:
         terms = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
         made = channel(terms=terms, server="0x5", state=state, closing_ms=NOW)
         sent = pipe(9, of=CHANNEL)
 
-        async def objects(ids):
+        async def objects(ids: Any) -> Any:
             return dict.fromkeys(ids, made)
 
-        async def owned(*_):
+        async def owned(*_: Any) -> Any:
             return [sent]
 
         with Store(tmp_path / "pay.sqlite") as store:
@@ -339,19 +347,19 @@ OPEN, CLOSING = {}, {"state": ChannelState.CLOSING, "closing_ms": NOW}
     ],
 )
 def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
-    monkeypatch, tmp_path, seen, not_after, later, over
-):
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seen: Any, not_after: Any, later: Any, over: Any
+) -> None:
     """Deleted without an agreement it would be asked for at each look, for ever."""
 
-    async def scenario():
+    async def scenario() -> None:
         there, now = {}, [NOW]
         if seen is not None:
             there[CHANNEL] = channel(**seen)
 
-        async def owned(*args):
+        async def owned(*args: Any) -> Any:
             return []
 
-        async def objects(ids):
+        async def objects(ids: Any) -> Any:
             return {id: there[id] for id in ids if id in there}
 
         with Store(tmp_path / "pay.sqlite") as store:
@@ -383,11 +391,11 @@ CREDITED = replace(TERMS, bearer=Bearer.CLIENT, credit=100)
 class Till:
     """A cashier over a store, with channels as the test wants them; what it settles and takes is noted."""
 
-    def __init__(self, store, **options):
+    def __init__(self, store: Any, **options: Any) -> None:
         self.store, self.journal = store, Journal(store)
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
         self.seen, self.refused = [], []
-        self.foreign = {}  # what is there and no channel of this package
+        self.foreign: dict[Any, Any] = {}  # what is there and no channel of this package
         chain = node(
             address="0x5", chain_id="chain", owned=self._owned, epoch=self._epoch, objects=self._objects
         )
@@ -402,14 +410,14 @@ class Till:
             **{"policy": POLICY, **options},
         )
 
-    def sell(self, number, requests, **changes):
+    def sell(self, number: Any, requests: Any, **changes: Any) -> Any:
         """A channel with a voucher for so many requests."""
         id = f"0x{number:064x}"
         self.channels[id] = channel(**{"id": id, "server": "0x5", **changes})
         self.store.received_all([(KEY.sign(voucher(1, requests, channel=id)), Usage(requests, 0))])
         return id
 
-    async def _objects(self, ids):
+    async def _objects(self, ids: Any) -> Any:
         self.at_once += 1
         assert self.at_once == 1
         await asyncio.sleep(0)
@@ -417,21 +425,23 @@ class Till:
         there = self.channels | self.foreign
         return {id: there[id] for id in ids if id in there}
 
-    async def _settle(self, chain, decisions, batch, on_failed=None, *, policy=None):
+    async def _settle(
+        self, chain: Any, decisions: Any, batch: Any, on_failed: Any = None, *, policy: Any = None
+    ) -> Any:
         assert batch == POLICY.batch
         self.settled.append([(each.view.channel.id, each.action) for each in decisions])
         done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
         return [(Paid("x", each.gain, 0, 1, coin=each.view.channel.coin), [each]) for each in done]
 
-    async def _take(self, chain, found, least):
+    async def _take(self, chain: Any, found: Any, least: Any) -> None:
         if found.id in self.refused:
             raise NodeRefused("no")
         self.least.append((found.id, least))
 
-    async def _owned(self, *_):
+    async def _owned(self, *_: Any) -> Any:
         return []
 
-    async def _epoch(self):
+    async def _epoch(self) -> Any:
         return SimpleNamespace(epoch=7)
 
 
@@ -439,8 +449,8 @@ class Till:
 POLICY = Policy(gas_base=400, gas_channel=500, gas_lane=0, gas_coin=0, worth=20, worth_last=1, batch=9)
 
 
-def look(tmp_path, scenario, **options):
-    async def work():
+def look(tmp_path: Path, scenario: Any, **options: Any) -> None:
+    async def work() -> None:
         with Store(tmp_path / "pay.sqlite") as store:
             till = Till(store, **options)
             await scenario(till)
@@ -449,8 +459,8 @@ def look(tmp_path, scenario, **options):
     asyncio.run(work())
 
 
-def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path):
-    async def scenario(till):
+def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path: Path) -> None:
+    async def scenario(till: Any) -> None:
         worth, small = till.sell(1, 50), till.sell(2, 1)
         over = till.sell(3, 50, state=ChannelState.CLOSED)
         first, second = await asyncio.gather(till.cashier.poll(), till.cashier.poll())
@@ -468,10 +478,10 @@ def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path):
     look(tmp_path, scenario)
 
 
-def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path):
+def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path: Path) -> None:
     """Else one look at another network forgets vouchers that the client didn't close by: nobody would claim them."""
 
-    async def scenario(till):
+    async def scenario(till: Any) -> None:
         agreed = till.sell(1, 50)
         made = till.channels.pop(agreed)
         till.store.save_agreement(agreed, 50_000, NOW, "another")
@@ -485,10 +495,10 @@ def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path):
     look(tmp_path, scenario)
 
 
-def test_a_channel_of_another_package_is_left_alone(tmp_path):
+def test_a_channel_of_another_package_is_left_alone(tmp_path: Path) -> None:
     """It is there, though the one that is used now has no such object."""
 
-    async def scenario(till):
+    async def scenario(till: Any) -> None:
         agreed = till.sell(1, 50)
         del till.channels[agreed]
         till.foreign[agreed] = "no channel of ours"
@@ -503,12 +513,14 @@ def test_a_channel_of_another_package_is_left_alone(tmp_path):
     look(tmp_path, scenario)
 
 
-def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypatch):
+def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cashier_module, "_DONE", 2)
 
     coin = canonical_type("0x2::other::COIN")
 
-    async def scenario(till):
+    async def scenario(till: Any) -> None:
         till.sell(1, 50)
         found = [paid for _ in range(3) for paid in await till.cashier.poll()]
         till.sell(2, 50, terms=replace(TERMS, coin="0x2::other::COIN"))
@@ -520,8 +532,8 @@ def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("claim", [True, False])
-def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, claim):
-    async def scenario(till):
+def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path: Path, claim: Any) -> None:
+    async def scenario(till: Any) -> None:
         worth, small = till.sell(1, 50), till.sell(2, 1)
         await till.cashier.stop(claim=claim)
         found = [[(worth, Action.CLAIM), (small, Action.CLAIM)]] if claim else []
@@ -530,8 +542,8 @@ def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, claim):
     look(tmp_path, scenario)
 
 
-def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path):
-    async def scenario(till):
+def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path: Path) -> None:
+    async def scenario(till: Any) -> None:
         agreed = till.sell(1, 50)
         till.store.save_agreement(agreed, 50_000, NOW, "chain")
         await till.cashier.poll()
@@ -548,11 +560,11 @@ def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_
     look(tmp_path, scenario)
 
 
-def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path):
+def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path: Path) -> None:
     """A question costs a node as much as one about what is: with many small callers there would be nothing else."""
 
-    async def scenario(till):
-        def asked():
+    async def scenario(till: Any) -> None:
+        def asked() -> Any:
             found = [each.id for each in till.seen]
             till.seen.clear()
             return found
@@ -579,8 +591,8 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path):
     look(tmp_path, scenario)
 
 
-def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path):
-    async def scenario(till):
+def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path: Path) -> None:
+    async def scenario(till: Any) -> None:
         used = till.sell(1, 1, terms=CREDITED)
         closing = till.sell(2, 1, terms=CREDITED, state=ChannelState.CLOSING, closing_ms=NOW)
         till.sell(3, 1, terms=replace(CREDITED, credit=0))
@@ -601,23 +613,23 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path):
     look(tmp_path, scenario)
 
 
-def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
+def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at() -> None:
     """One of a package that this machine doesn't know ended the watcher at its first look."""
 
-    async def scenario():
+    async def scenario() -> None:
         told = []
         strange, known = "0x" + "9" * 64, "0x" + "8" * 64
 
         class Node:
-            async def objects(self, ids):
+            async def objects(self, ids: Any) -> Any:
                 return {id: id for id in ids}
 
-            def decode(self, schema, kind, id):
+            def decode(self, schema: Any, kind: Any, id: Any) -> Any:
                 if id == strange:
                     raise PackageNotPublished("dtp move use transport 0x7")
                 return channel(id=id)
 
-        def failed(id, fault):
+        def failed(id: Any, fault: Any) -> None:
             told.append((id, fault.code))
 
         found = await cashier_module.read_channels(Node(), [strange, known], failed)
@@ -627,7 +639,7 @@ def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
     asyncio.run(scenario())
 
 
-def test_what_is_refused_is_told_at_each_look():
+def test_what_is_refused_is_told_at_each_look() -> None:
     chain, heard = Chain(), []
     refused = f"0x{3:064x}"
     decisions = [claim(number) for number in range(1, 5)]

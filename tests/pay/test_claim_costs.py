@@ -1,8 +1,11 @@
 """No claim by the default policy costs more than it brings, whatever gas comes to."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +26,7 @@ SERVER = "0x5"
 GENUINE = (1_000_000, 63_080, 5_700)
 
 
-def channel_of(number, requests, **changes):
+def channel_of(number: Any, requests: Any, **changes: Any) -> Any:
     """A channel with a voucher for so many requests, of 1,000 MIST each, on each of its lanes."""
     id = f"0x{number + 1:064x}"
     made = channel(id=id, lanes=tuple(lane() for _ in requests), server=SERVER, **changes)
@@ -40,10 +43,10 @@ class Chain(MovingOne):
     address = SERVER
     max_gas_price = 10_000
 
-    def __init__(self, gas):
+    def __init__(self, gas: Any) -> None:
         self.gas, self.costs = gas, {}
 
-    def cost(self, program):
+    def cost(self, program: Any) -> Any:
         base, each, per_claim = self.gas
         claims = sum(
             getattr(one, "function", "") == "new_voucher" for one in program.commands(lambda _: "0x0")
@@ -51,20 +54,20 @@ class Chain(MovingOne):
         channels = len(program.objects) - 1  # the clock is one
         return base + each * channels + per_claim * claims
 
-    async def simulate(self, program):
+    async def simulate(self, program: Any) -> Any:
         return SimpleNamespace(cost=self.cost(program), price=1000)
 
-    def paying_from(self, purse):
+    def paying_from(self, purse: Any) -> Any:
         assert purse.highest_price == 1000
         return self
 
-    async def execute(self, program):
+    async def execute(self, program: Any) -> Any:
         digest = str(len(self.costs))
         self.costs[digest] = self.cost(program)
         return self.executed(program, digest)
 
 
-def executed(chain, decisions):
+def executed(chain: Any, decisions: Any) -> Any:
     """What the transactions of these decisions brought and cost."""
     done = asyncio.run(settle(chain, decisions, POLICY.batch, policy=POLICY))
     return [(sum(each.worth for each in part), chain.costs[paid.digest]) for paid, part in done]
@@ -80,7 +83,7 @@ CHANNELS = st.lists(st.tuples(LANES, st.booleans()), min_size=1, max_size=12)
     closing=st.booleans(),
     gas=st.sampled_from([GENUINE, (30_000_000, 2_000_000, 200_000), (1, 1, 6_000_000)]),
 )
-def test_no_claim_costs_more_than_it_brings(channels, late, closing, gas):
+def test_no_claim_costs_more_than_it_brings(channels: Any, late: Any, closing: Any, gas: Any) -> None:
     views = [
         channel_of(at, lanes, **({"state": ChannelState.CLOSING, "closing_ms": NOW} if asked else {}))
         for at, (lanes, asked) in enumerate(channels)
@@ -96,7 +99,7 @@ def test_no_claim_costs_more_than_it_brings(channels, late, closing, gas):
 
 
 @given(channels=st.lists(LANES, min_size=1, max_size=12))
-def test_each_lane_and_each_channel_brings_more_than_its_own_gas(channels):
+def test_each_lane_and_each_channel_brings_more_than_its_own_gas(channels: Any) -> None:
     """As the embedded node has it: what comes along with others pays for itself, too."""
     views = [channel_of(at, lanes) for at, lanes in enumerate(channels)]
     for decision in plan(views, NOW, 7, POLICY):
@@ -106,14 +109,14 @@ def test_each_lane_and_each_channel_brings_more_than_its_own_gas(channels):
             assert gain_of(known, [sold]) > GENUINE[2]
 
 
-def test_lanes_that_bring_nothing_are_left_out():
+def test_lanes_that_bring_nothing_are_left_out() -> None:
     view = channel_of(1, [100_000, *[3] * 15])
     assert [each.lane for each in worthwhile(view, claimable(view, NOW), POLICY)] == [0]
     (decision,) = plan([view], NOW, 7, POLICY)
     assert [each.lane for each in decision.lanes] == [0]
 
 
-def test_sixteen_lanes_that_are_worth_little_wait():
+def test_sixteen_lanes_that_are_worth_little_wait() -> None:
     """0.0092 SUI on 16 lanes were claimed for 0.101."""
     view = channel_of(1, [575] * 16)
     assert plan([view], NOW, 7, POLICY) == []
@@ -124,10 +127,10 @@ def test_sixteen_lanes_that_are_worth_little_wait():
     assert (brought, cost) == (16 * 575_000, 1_000_000 + 63_080 + 16 * 5_700)
 
 
-def test_a_voucher_that_ends_is_claimed_where_most_of_it_is_left():
+def test_a_voucher_that_ends_is_claimed_where_most_of_it_is_left() -> None:
     """Of an hour's vouchers all that they were worth was spent on gas."""
 
-    def ends(requests):
+    def ends(requests: Any) -> Any:
         sold = Sold("0x1", 0, KEY.sign(voucher(1, requests, not_after_ms=NOW + HOUR)), None)
         return View(channel(terms=replace(TERMS, epoch_cap=NO_CAP), server=SERVER), (sold,), ours=True)
 
@@ -137,7 +140,7 @@ def test_a_voucher_that_ends_is_claimed_where_most_of_it_is_left():
     assert decision.gain >= POLICY.worth_last * POLICY.gas_in("0x2::sui::SUI", 1).alone
 
 
-def test_who_names_a_channel_has_it_claimed_whatever_it_costs():
+def test_who_names_a_channel_has_it_claimed_whatever_it_costs() -> None:
     view = channel_of(1, [1])
     decision = Decision(view, Action.CLAIM, view.lanes, 1000)
     chain = Chain(GENUINE)

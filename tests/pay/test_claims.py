@@ -1,6 +1,9 @@
 """When to claim, as transcripts: what is known of a channel goes in, what to do comes out."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -32,11 +35,11 @@ POLICY = Policy(gas_base=1_000_000, gas_channel=500_000, gas_lane=0, gas_coin=0,
 NOW = 100 * HOUR
 
 
-def lane(sequence=0, amount=0, requests=0, size=0):
+def lane(sequence: int = 0, amount: int = 0, requests: int = 0, size: int = 0) -> Any:
     return Lane(KEY.public, b"", 0, sequence, amount, requests, size)
 
 
-def channel(**changes):
+def channel(**changes: Any) -> Any:
     made = Channel(
         id=CHANNEL, version=1, host="0xa", service=1, client="0xc", server="0x5", terms=TERMS, pass_=None,
         state=ChannelState.OPEN, balance=10**9, client_credit=0, deposited=10**9, claimed=0, credited=0, refunded=0,
@@ -47,11 +50,11 @@ def channel(**changes):
     return replace(made, **changes)
 
 
-def sold(sequence=1, requests=0, number=0, preimage=None, **changes):
+def sold(sequence: int = 1, requests: int = 0, number: int = 0, preimage: Any = None, **changes: Any) -> Any:
     return Sold(CHANNEL, number, KEY.sign(voucher(sequence, requests, lane=number, **changes)), preimage)
 
 
-def view(amount, **changes):
+def view(amount: Any, **changes: Any) -> Any:
     """A channel with one voucher of `amount` (1,000 a request)."""
     end = changes.pop("end", None)
     return View(channel(**changes), (sold(1, amount // 1000),) if amount else (), end)
@@ -105,7 +108,7 @@ NOT_WORTH = 1_400_000
         (view(NOT_WORTH, end=End(CHANNEL, NOT_WORTH, NOW, False)), NOW + HOUR, Action.WAIT),
     ],
 )
-def test_one_channel(case, now, action):
+def test_one_channel(case: Any, now: Any, action: Any) -> None:
     assert decide(case, now, 7, POLICY).action is action
 
 
@@ -125,19 +128,19 @@ def test_one_channel(case, now, action):
         (View(channel(), (sold(1, SOME // 1000, 9),)), False),
     ],
 )
-def test_what_needs_no_looking_at_until_another_voucher_comes(case, rests_):
+def test_what_needs_no_looking_at_until_another_voucher_comes(case: Any, rests_: Any) -> None:
     assert rests(case, POLICY) is rests_
     for later in (NOW, NOW + 100 * HOUR) if rests_ else ():
         assert decide(case, later, 9, POLICY).action is Action.WAIT
 
 
-def test_what_is_worth_claiming_beside_others_is_looked_at():
+def test_what_is_worth_claiming_beside_others_is_looked_at() -> None:
     cheap = replace(POLICY, worth=1, gas_base=POLICY.gas_channel)
     assert rests(view(POLICY.gas_channel - 1), cheap)
     assert not rests(view(POLICY.gas_channel), cheap)
 
 
-def test_what_is_claimable():
+def test_what_is_claimable() -> None:
     known = channel(lanes=(lane(3, 3000, 3), lane(), lane(), lane(), lane()))
     older, equal, newer = (
         sold(2, 2),
@@ -156,7 +159,7 @@ def test_what_is_claimable():
     assert gain_of(replace(known, balance=7000, owed=9000), (newer, opened)) == 0
 
 
-def test_counts_alone_are_for_the_server_to_claim():
+def test_counts_alone_are_for_the_server_to_claim() -> None:
     """From anyone else the chain takes no voucher for nothing more, and a refused claim keeps others from it."""
     known = channel(lanes=(lane(3, 3000), lane(), lane(2**63 - 1, 3001)))
     held = _counts, money, _less = sold(3, 3), sold(1, 5, 1), sold(3, 3, 2)
@@ -166,14 +169,14 @@ def test_counts_alone_are_for_the_server_to_claim():
     assert gain_of(known, held) == 5000
 
 
-def test_a_voucher_is_claimed_before_it_ends():
+def test_a_voucher_is_claimed_before_it_ends() -> None:
     ends = View(channel(), (sold(1, SOME // 1000, not_after_ms=NOW + HOUR),))
     assert decide(ends, NOW + 50 * MINUTE - 1, 7, POLICY).action is Action.WAIT
     assert decide(ends, NOW + 50 * MINUTE, 7, POLICY).action is Action.CLAIM
     assert decide(ends, NOW + HOUR + 1, 7, POLICY).action is Action.WAIT
 
 
-def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends():
+def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends() -> None:
     """Else a client changes its key, waits for `claim_ms`, and has had everything for nothing."""
     other = LaneKey.generate()
     rotated = replace(lane(), key=other.public, old_key=KEY.public, old_until_ms=NOW + HOUR)
@@ -191,7 +194,7 @@ def test_a_voucher_of_a_key_that_was_changed_is_claimed_before_its_grace_ends():
     assert claimable(View(channel(lanes=(rotated,)), (fresh,)), NOW + HOUR) == (fresh,)
 
 
-def test_small_sums_come_along_with_large_ones():
+def test_small_sums_come_along_with_large_ones() -> None:
     small = replace(view(10_000_000), channel=channel(id="0x" + "02" * 32))
     tiny = replace(view(9_000_000), channel=channel(id="0x" + "03" * 32))
     assert plan([small, tiny], NOW, 7, POLICY) == []
@@ -199,7 +202,7 @@ def test_small_sums_come_along_with_large_ones():
     assert [each.gain for each in decisions] == [WORTH_IT, 10_000_000]  # 20 times its share of the gas
 
 
-def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed():
+def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed() -> None:
     assert at_close(view(SOME), NOW, POLICY).action is Action.CLAIM
     assert at_close(view(NOT_WORTH), NOW, POLICY).action is Action.WAIT
     assert at_close(view(SOME, state=ChannelState.CLOSED), NOW, POLICY).action is Action.WAIT
@@ -215,11 +218,11 @@ def test_at_the_end_of_a_server_everything_worth_its_gas_is_claimed():
         (channel(state=ChannelState.CLOSED, closing_ms=NOW), NOW + HOUR, False),
     ],
 )
-def test_when_anyone_may_finalize(case, now, over):
+def test_when_anyone_may_finalize(case: Any, now: Any, over: Any) -> None:
     assert claims_are_over(case, now) is over
 
 
-def test_what_a_lane_may_come_to():
+def test_what_a_lane_may_come_to() -> None:
     known = channel(deposited=100, lanes=(lane(1, 10), lane(2, 30), lane()))
     assert affordable(known, 0, {}) == 100 - 30
     assert affordable(known, 0, {0: 50, 1: 40}) == 100 - 40
@@ -236,7 +239,7 @@ def test_what_a_lane_may_come_to():
 USDC = "0x" + "ab" * 32 + "::usdc::USDC"
 
 
-def test_another_coin_is_not_weighed_against_mist():
+def test_another_coin_is_not_weighed_against_mist() -> None:
     """Eight million units of a coin with six decimals are a fortune beside the gas, and eight million MIST aren't."""
     coins = replace(TERMS, coin=USDC)
     cents = view(NOT_WORTH, terms=coins)
@@ -262,7 +265,7 @@ def test_another_coin_is_not_weighed_against_mist():
     assert not rests(view(1000, terms=coins), POLICY)
 
 
-def test_what_a_sui_is_worth_in_another_coin_can_be_said():
+def test_what_a_sui_is_worth_in_another_coin_can_be_said() -> None:
     """Three dollars: the 1,500,000 MIST of a claim are 4,500 millionths of one, and 20 times that is worth it."""
     policy = replace(POLICY, sui_in={USDC: 3_000_000})
     coins = replace(TERMS, coin=USDC)
@@ -277,7 +280,7 @@ def test_what_a_sui_is_worth_in_another_coin_can_be_said():
     assert policy.gas_in("0x2::sui::SUI") == Gas(1_500_000, 500_000, 30_000_000, 10_000_000)
 
 
-def test_after_the_time_for_claims_nothing_is_claimable():
+def test_after_the_time_for_claims_nothing_is_claimable() -> None:
     late = view(SOME, state=ChannelState.CLOSING, closing_ms=NOW)
     assert claimable(late, NOW + HOUR - 1)
     assert claimable(late, NOW + HOUR) == ()
@@ -291,7 +294,7 @@ def test_after_the_time_for_claims_nothing_is_claimable():
     (1000, SOME, Action.CLAIM),
     (0, SOME, Action.WAIT),  # the evidence is on the chain already
 ])  # fmt: skip
-def test_an_agreement_that_nobody_used_costs_no_transport(amount, credits, action):
+def test_an_agreement_that_nobody_used_costs_no_transport(amount: Any, credits: Any, action: Any) -> None:
     lapsing = replace(view(amount, end=End(CHANNEL, amount, NOW, False)), credits=credits)
     assert decide(lapsing, NOW + MINUTE + 1, 7, POLICY).action is action
     owing = replace(lapsing, channel=channel(owed=SOME))
@@ -299,14 +302,14 @@ def test_an_agreement_that_nobody_used_costs_no_transport(amount, credits, actio
     assert decide(owing, NOW + MINUTE + 1, 8, POLICY).action is then
 
 
-def test_what_is_drained_to_the_last_is_not_finalized_again():
+def test_what_is_drained_to_the_last_is_not_finalized_again() -> None:
     """There is nothing to have, whatever is owed."""
     empty = view(0, state=ChannelState.DRAINING, owed=SOME, epoch=6, balance=0)
     assert decide(empty, NOW, 7, POLICY).action is Action.WAIT
 
 
 @pytest.mark.parametrize("bearer", Bearer)
-def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer):
+def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer: Any) -> None:
     """Where it bears the client's transport the total is less than what the vouchers say."""
     case = View(
         channel(terms=replace(TERMS, bearer=bearer)), (sold(1, SOME // 1000),), End("", 1, NOW, False)
@@ -317,7 +320,7 @@ def test_a_server_that_ends_breaks_no_total_that_it_has_signed(bearer):
     assert at_close(replace(case, end=None), NOW, POLICY).action is Action.CLAIM
 
 
-def test_nothing_comes_along_that_may_not_be_claimed():
+def test_nothing_comes_along_that_may_not_be_claimed() -> None:
     """Neither beside a signed total, nor when the chain takes no claims any more, although no close was asked for."""
     open_, drained = channel(), channel(state=ChannelState.DRAINING)
     many = (sold(1, WORTH_IT // 1000),)

@@ -1,6 +1,10 @@
 """The client's driver on a connection that isn't there: vouchers go along with what is sent anyway."""
 
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +12,8 @@ from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_start import UNRESERVED
-from dtp.pay.client.payer import Finished, Payer, said
+from dtp.pay.client.payer import Payer, said
+from dtp.pay.client.payer_events import Finished
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
 from dtp.pay.store import Bought
@@ -25,24 +30,31 @@ from .test_server_meter import Wire
 class Client(Wire):
     """A client's connection. `move` is a read, `flush` is something that is sealed, as `Connection` does both."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._streams = {}
+        self._streams: dict[Any, Any] = {}
 
-    def flush(self):
+    def flush(self) -> None:
         if self.moved >= self.watch.along:
             frame = self.watch.going(self.moved, asyncio.get_running_loop().time())
             if frame is not None:
                 self.send_meter(frame)
 
     @property
-    def vouchers(self):
+    def vouchers(self) -> Any:
         said = [parse(frame, from_client=True) for frame in self.sent]
         return [each for each in said if isinstance(each, VoucherSaid)]
 
 
-def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, on_charge=None, **spending):
-    async def work():
+def play(
+    tmp_path: Path,
+    scenario: Any,
+    most_bytes: Any = 64 * MIB,
+    shown: Any = None,
+    on_charge: Any = None,
+    **spending: Any,
+) -> Any:
+    async def work() -> Any:
         with ScriptedStore(tmp_path / "pay.sqlite") as store:
             store.keep_key(KEY, 1)
             store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
@@ -65,7 +77,7 @@ def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, on_charge=None, **
     return asyncio.run(work())
 
 
-async def stream(meter, wire, size, step=256 * KIB):
+async def stream(meter: Any, wire: Any, size: Any, step: Any = 256 * KIB) -> None:
     """So much comes, and credit is given for each MiB."""
     while wire.moved < size:
         before = wire.moved
@@ -76,8 +88,8 @@ async def stream(meter, wire, size, step=256 * KIB):
         await meter.wait_settled()
 
 
-def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path):
-    async def scenario(meter, wire):
+def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         alone = []
         meter._look_now = lambda genuine=meter._look_now: (alone.append(wire.moved), genuine())
         await stream(meter, wire, 64 * MIB)
@@ -88,8 +100,8 @@ def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path):
     assert play(tmp_path, scenario, voucher_bytes=MIB).newest.voucher.bytes == 64 * MIB
 
 
-def test_without_company_a_voucher_is_sent_by_itself(tmp_path):
-    async def scenario(meter, wire):
+def test_without_company_a_voucher_is_sent_by_itself(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         for n in range(1, 4 * 12):
             wire.move(0, 0, n * MIB // 4)
             await asyncio.sleep(0)
@@ -100,8 +112,8 @@ def test_without_company_a_voucher_is_sent_by_itself(tmp_path):
     play(tmp_path, scenario, voucher_bytes=MIB)
 
 
-def test_a_small_exposure_waits_for_nothing(tmp_path):
-    async def scenario(meter, wire):
+def test_a_small_exposure_waits_for_nothing(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         for n in range(1, 17):
             wire.move(0, 0, n * 64 * KIB)
             await asyncio.sleep(0)
@@ -111,8 +123,8 @@ def test_a_small_exposure_waits_for_nothing(tmp_path):
     play(tmp_path, scenario, most_bytes=MIB)
 
 
-def test_a_voucher_that_was_demanded_doesn_t_wait_and_is_for_everything(tmp_path):
-    async def scenario(meter, wire):
+def test_a_voucher_that_was_demanded_doesn_t_wait_and_is_for_everything(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 4 * MIB)
         wire.move(0, 0, 4 * MIB + 1000)
         wire.on_meter(build(messages.Due(0, 4 * MIB + 1000)))
@@ -121,8 +133,8 @@ def test_a_voucher_that_was_demanded_doesn_t_wait_and_is_for_everything(tmp_path
     play(tmp_path, scenario, voucher_bytes=MIB)
 
 
-def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_path):
-    async def scenario(meter, wire):
+def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 8 * MIB)
         last = wire.vouchers[-1]
         assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
@@ -134,10 +146,10 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
     play(tmp_path, scenario, voucher_bytes=MIB)
 
 
-def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path):
+def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path: Path) -> None:
     """While everything was stored the timer waited for the voucher that is due by time, which comes later."""
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 8 * MIB)
         wire.on_meter(build(messages.Stored(meter.payer.sequence)))
         meter._timer.cancel()
@@ -152,25 +164,25 @@ def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path):
     play(tmp_path, scenario, voucher_bytes=MIB, voucher_seconds=1000.0)
 
 
-def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_for(tmp_path):
+def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_for(tmp_path: Path) -> None:
     """Else whoever dies again would count less than it has paid for, and not pay what comes next."""
     shown = KEY.sign(voucher(1, 3, MIB))
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         ((_, lane),) = meter.journal.store.payer_lanes(CHANNEL)
         assert (lane.newest, lane.used) == (shown, Usage(3, MIB))
 
     play(tmp_path, scenario, shown=shown)
 
 
-def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp_path):
+def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp_path: Path) -> None:
     """Else the server would wait for an answer, and nobody would know of the error."""
     told = []
 
-    def on_charge(units, amount, locked):
+    def on_charge(units: Any, amount: Any, locked: Any) -> None:
         raise ZeroDivisionError(f"{units} units")
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         meter.loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
         wire.on_meter(build(ChargeAsked(1, 500, None)))
         await meter.wait_settled()
@@ -180,16 +192,16 @@ def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp
     play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
 
 
-def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(tmp_path):
+def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(tmp_path: Path) -> None:
     """A program that asks its user, say: `close` would wait for the user, too."""
     asked, begun = [], asyncio.Event()
 
-    async def on_charge(units, amount, locked):
+    async def on_charge(units: Any, amount: Any, locked: Any) -> Any:
         asked.append(asyncio.current_task())
         begun.set()
         return await asyncio.get_running_loop().create_future()
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         wire.on_meter(build(ChargeAsked(1, 500, None)))
         await begun.wait()
         wire.closed = True
@@ -201,10 +213,10 @@ def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(t
     play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
 
 
-def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path):
-    asked = []
+def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path: Path) -> None:
+    asked: list[Any] = []
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         wire.on_meter(build(ChargeAsked(1, 500, None)))
         wire.closed = True
         meter.on_ended()
@@ -214,11 +226,13 @@ def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path):
     play(tmp_path, scenario, on_charge=lambda *charge: asked.append(charge), charge_units=100)
 
 
-def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(tmp_path, caplog):
-    def full(*_, **__):
+def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise StoreError("is the disk full?")
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 4 * MIB)
         assert wire.vouchers
         meter.journal.store.scripts["end_lane"] = full
@@ -231,11 +245,13 @@ def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
 @pytest.mark.parametrize(
     "spending", [{"reserve": 3, "voucher_bytes": MIB}, {"reserve": 1, "ahead_bytes": 500 * MIB}]
 )
-def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatch, spending):
+def test_nothing_is_signed_that_is_not_reserved_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spending: Any
+) -> None:
     signed, genuine = [], LaneKey.sign_all
 
-    async def scenario(meter, wire):
-        def sign_all(key, vouchers):
+    async def scenario(meter: Any, wire: Any) -> None:
+        def sign_all(key: Any, vouchers: Any) -> Any:
             ((_, lane),) = meter.journal.store.payer_lanes(CHANNEL)
             assert all(map(lane.reserved.may_sign, vouchers))
             signed.extend(vouchers)
@@ -250,12 +266,12 @@ def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatc
     play(tmp_path, scenario, **spending)
 
 
-def test_numbers_are_reserved_before_the_last_is_used(tmp_path):
+def test_numbers_are_reserved_before_the_last_is_used(tmp_path: Path) -> None:
     """Else each time they are used up whoever waits for a voucher waits for the disk as well."""
     waits = []
 
-    async def scenario(meter, wire):
-        def reserve(genuine, channel, lane, more):
+    async def scenario(meter: Any, wire: Any) -> None:
+        def reserve(genuine: Any, channel: Any, lane: Any, more: Any) -> None:
             waits.append(meter._unsigned is not None)
             genuine(channel, lane, more)
 
@@ -271,13 +287,15 @@ def test_numbers_are_reserved_before_the_last_is_used(tmp_path):
     assert not any(waits)
 
 
-def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path, monkeypatch):
+def test_what_is_reserved_when_the_connection_is_over_is_not_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its end is written by then: the voucher would be known to nobody, and count all the same."""
 
-    async def scenario(meter, wire):
+    async def scenario(meter: Any, wire: Any) -> None:
         reserved, free, genuine = asyncio.Event(), asyncio.Event(), meter.journal.run
 
-        async def run(work):
+        async def run(work: Any) -> Any:
             reserved.set()
             await free.wait()
             return await genuine(work)
@@ -296,8 +314,8 @@ def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path, mo
     assert play(tmp_path, scenario, voucher_bytes=MIB).newest is None
 
 
-def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path):
-    async def scenario(meter, wire):
+def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, MIB)
         meter.payer.finish(meter.loop.time())
         meter.payer.tick(meter.payer.next_deadline() + 1e6)

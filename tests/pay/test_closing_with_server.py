@@ -1,5 +1,9 @@
 """Channels left open: closed by agreement with their server, kept where that is cheaper, and all gas is told."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain.errors import TransactionFailed
@@ -8,26 +12,27 @@ from dtp.pay.client.lane_start import Reserved
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import ChannelUnusable
 
+from .conftest import Play
 from .homes import PRICED, site
 
 
-async def echo(connection):
+async def echo(connection: Any) -> None:
     async for stream in connection:
         stream.write(await stream.read())
         stream.write_eof()
 
 
-async def ask(connection, data=b"words"):
+async def ask(connection: Any, data: bytes = b"words") -> None:
     stream = await connection.open_stream()
     stream.write(data)
     stream.write_eof()
     assert await stream.read() == data
 
 
-def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market):
+def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market: Play) -> None:
     """`dtp channel close` asked the chain, and the rest was locked for `claim_ms`."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         async with made.connect(buyer, keep=True) as connection:
@@ -47,10 +52,10 @@ def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market):
     market(scenario)
 
 
-def test_what_a_killed_program_had_reserved_keeps_no_channel_open(market):
+def test_what_a_killed_program_had_reserved_keeps_no_channel_open(market: Play) -> None:
     """All that may have been signed counted as spent: nothing seemed left, and 0.5 SUI stayed locked."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         async with made.connect(buyer, keep=True) as connection:
@@ -64,8 +69,8 @@ def test_what_a_killed_program_had_reserved_keeps_no_channel_open(market):
     market(scenario)
 
 
-def test_a_small_rest_is_kept_and_a_large_one_closed(market):
-    async def scenario(made):
+def test_a_small_rest_is_kept_and_a_large_one_closed(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         for budget, state in ((100_000_000, "closed"), (20_000_000, "open")):
@@ -78,10 +83,10 @@ def test_a_small_rest_is_kept_and_a_large_one_closed(market):
     market(scenario)
 
 
-def test_gas_is_noted_with_each_transaction(market):
+def test_gas_is_noted_with_each_transaction(market: Play) -> None:
     """It was noted at the end of the connection: what was killed before had cost none, nor had a close by hand."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         connection = await made.connect(buyer, keep=True)
@@ -95,12 +100,12 @@ def test_gas_is_noted_with_each_transaction(market):
     market(scenario)
 
 
-def test_an_opening_that_failed_is_in_the_history_with_its_gas(market):
-    async def scenario(made):
+def test_an_opening_that_failed_is_in_the_history_with_its_gas(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
 
-        async def execute(genuine, *signed):
+        async def execute(genuine: Any, *signed: Any) -> Any:
             executed = (await genuine(*signed)).executed
             return ExecutionOutcome(executed, Failure("MOVE_ABORT", "it ran and failed", None))
 
@@ -113,7 +118,7 @@ def test_an_opening_that_failed_is_in_the_history_with_its_gas(market):
 
 
 @pytest.mark.slow
-def test_the_command_dials_the_server_first_and_names_the_channel(homes):
+def test_the_command_dials_the_server_first_and_names_the_channel(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--http", folder, "--service", "named", *PRICED) as (address, _):

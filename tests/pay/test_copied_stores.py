@@ -1,7 +1,10 @@
 """Two machines of one client with a copy of one store each, both paying: rows of the table in `docs/paying.md`."""
 
+from __future__ import annotations
+
 import contextlib
 import sqlite3
+from typing import Any
 
 import pytest
 
@@ -9,12 +12,13 @@ from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed
 
+from .conftest import Market, Play
 from .test_paid import PRICES, fetch, give
 
 SIZE = 300_000
 
 
-def copy_of(market, buyer):
+def copy_of(market: Market, buyer: Any) -> Any:
     """The same client on another machine: its wallet, and what is in its store, by a way that leaves no mark."""
     path = market.tmp_path / "copied.sqlite"
     whole = sqlite3.connect(buyer["store"].path)
@@ -27,14 +31,14 @@ def copy_of(market, buyer):
 class Taken:
     """What came to a client and what it sent, whatever became of the connections."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requests = self.bytes = 0
 
     @property
-    def cost(self):
+    def cost(self) -> Any:
         return PRICES.cost_of(Usage(self.requests, self.bytes))
 
-    async def begin(self, connection):
+    async def begin(self, connection: Any) -> Any:
         """Ask for an answer."""
         stream = await connection.open_stream()
         words = b"%d\n" % SIZE
@@ -43,17 +47,17 @@ class Taken:
         self.bytes += len(words)
         return stream
 
-    async def read(self, stream, size=SIZE):
+    async def read(self, stream: Any, size: Any = SIZE) -> None:
         """Read so much of an answer."""
         while size and (data := await stream.read(min(size, 64 * 1024))):
             self.bytes += len(data)
             size -= len(data)
 
-    async def take(self, connection):
+    async def take(self, connection: Any) -> None:
         await self.read(await self.begin(connection))
 
 
-async def first_purchase(market, taken):
+async def first_purchase(market: Market, taken: Any) -> Any:
     """A channel that was opened, used and kept on one machine, and its store's copy."""
     await market.serve(give)
     buyer = await market.buyer()
@@ -63,16 +67,16 @@ async def first_purchase(market, taken):
     return buyer, copy_of(market, buyer)
 
 
-def vouched(market, *buyers):
+def vouched(market: Market, *buyers: Any) -> Any:
     """What the server holds vouchers for, of all channels of these stores."""
     channels = {each.channel for buyer in buyers for each in buyer["store"].bought_channels()}
     return sum(sum(market.serving.store.vouched_sums(channel).values()) for channel in channels)
 
 
-def test_copies_that_pay_one_after_the_other_pay_for_what_came(market):
+def test_copies_that_pay_one_after_the_other_pay_for_what_came(market: Play) -> None:
     """Each goes on from the newest voucher that the server shows, whoever has signed it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         taken = Taken()
         buyers = await first_purchase(market, taken)
         for buyer in (*buyers, *buyers):
@@ -85,7 +89,7 @@ def test_copies_that_pay_one_after_the_other_pay_for_what_came(market):
     market(scenario)
 
 
-async def cut_off(connection):
+async def cut_off(connection: Any) -> None:
     """Wait until the connection is gone: the other machine has its lane."""
     await connection.wait_gone()
     with pytest.raises(ConnectionClosed) as cut:
@@ -94,10 +98,10 @@ async def cut_off(connection):
     await connection.close()
 
 
-def test_copies_that_pay_at_once_take_one_exposure(market, bound):
+def test_copies_that_pay_at_once_take_one_exposure(market: Play, bound: Any) -> None:
     """Each time one comes while the other is in the midst of an answer, and ends it: the server has all vouchers."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         taken = Taken()
         first, second = await first_purchase(market, taken)
         older = await market.connect(first, keep=True)
@@ -124,10 +128,10 @@ def test_copies_that_pay_at_once_take_one_exposure(market, bound):
     market(scenario)
 
 
-def test_a_server_that_counts_more_to_each_copy_is_paid_a_step_by_each(market, bound):
+def test_a_server_that_counts_more_to_each_copy_is_paid_a_step_by_each(market: Play, bound: Any) -> None:
     """What is believed of it over all breaks of a lane is noted in the store: each copy has a note of its own."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         taken = Taken()
         buyers = await first_purchase(market, taken)
         ((channel, number),) = {(each.channel, 0) for each in buyers[0]["store"].bought_channels()}

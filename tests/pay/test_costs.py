@@ -1,6 +1,9 @@
 """Cost shifting: credits for bytes that were vouched, once, and never above their gas."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,7 +43,7 @@ from dtp.pay.voucher import Voucher
 from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.session.limits import Limits
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, Market, Play
 from .meters import PRICES, Meters
 from .test_claims import NOW, channel
 from .test_claims import TERMS as PLAIN
@@ -56,22 +59,29 @@ FULL = bytes(CREDIT_BYTES)
 USED = Usage(2, 2 * CREDIT_BYTES)
 
 
-def pipe(sent, credited=0, direction=Direction.TO_CLIENT, index=0, of=None, size=CREDIT_BYTES):
+def pipe(
+    sent: Any,
+    credited: int = 0,
+    direction: Any = Direction.TO_CLIENT,
+    index: int = 0,
+    of: Any = None,
+    size: Any = CREDIT_BYTES,
+) -> Any:
     """One over which so many frames of `size` have gone, and so many of them were credited."""
     id = "0x" + f"{index:02x}" * 32
     return Pipe(id, of or channel().id, direction, index, sent, sent * size, credited * size, 0, 0)
 
 
-def borne(bearer=Bearer.CLIENT, credit=50, **changes):
+def borne(bearer: Any = Bearer.CLIENT, credit: int = 50, **changes: Any) -> Any:
     return channel(terms=replace(PLAIN, bearer=bearer, credit=credit), **changes)
 
 
-def test_split_costs_credit_nobody():
+def test_split_costs_credit_nobody() -> None:
     assert borne_direction(Bearer.SPLIT) is None
     assert credits(channel(requests=9), [pipe(9)], 7) == []
 
 
-def test_bytes_need_evidence_and_evidence_serves_once():
+def test_bytes_need_evidence_and_evidence_serves_once() -> None:
     known = borne(requests=3, bytes=4 * CREDIT_BYTES)
     assert evidence(known) == 4 * CREDIT_BYTES
     (found,) = credits(known, [pipe(10)], 7)
@@ -102,18 +112,18 @@ MIXES = (
 EVENT_BYTE = 12
 
 
-def test_the_default_credit_is_below_the_price_of_the_event_alone():
+def test_the_default_credit_is_below_the_price_of_the_event_alone() -> None:
     """However a network rounds computation, and whatever else sending a frame takes."""
     assert 1000 * frame_credit(1) <= 0.8 * EVENT_BYTE * CREDIT_BYTES
 
 
 @pytest.mark.parametrize("bearer", [Bearer.CLIENT, Bearer.SERVER])
-def test_no_transaction_of_frames_is_credited_with_what_it_costs(market, bearer):
+def test_no_transaction_of_frames_is_credited_with_what_it_costs(market: Play, bearer: Any) -> None:
     """By the default credit, whatever frames are in it and even if all of their bytes are vouched.
 
     So nobody sends them for their credit. What is asked is what the chain would give."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=frame_credit(1000)))
         buyer, deal = await own_channel(market)
         chain = market.serving.chain if bearer is Bearer.CLIENT else buyer["network"]
@@ -135,7 +145,7 @@ def test_no_transaction_of_frames_is_credited_with_what_it_costs(market, bearer)
     market(scenario)
 
 
-def test_only_the_side_that_does_not_bear_the_cost_is_credited():
+def test_only_the_side_that_does_not_bear_the_cost_is_credited() -> None:
     both = [pipe(5), pipe(5, direction=Direction.TO_SERVER, index=1)]
     (found,) = credits(borne(Bearer.CLIENT, bytes=9 * CREDIT_BYTES), both, 7)
     assert found.pipe.direction == Direction.TO_CLIENT
@@ -143,7 +153,7 @@ def test_only_the_side_that_does_not_bear_the_cost_is_credited():
     assert found.pipe.direction == Direction.TO_SERVER
 
 
-def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap():
+def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap() -> None:
     assert credits(borne(bytes=9 * CREDIT_BYTES, balance=120, owed=0), [pipe(9)], 7)[0].amount == 120
     assert credits(borne(bytes=9 * CREDIT_BYTES, balance=120, owed=80), [pipe(9)], 7)[0].amount == 40
     assert credits(borne(bytes=9 * CREDIT_BYTES, balance=120, owed=120), [pipe(9)], 7) == []
@@ -159,7 +169,9 @@ def test_a_server_takes_nothing_that_is_owed_nor_above_the_cap():
     st.integers(0, 10**6), st.integers(0, 10**6), st.lists(st.integers(0, 10**6), max_size=4),
     st.integers(0, 3000), st.integers(0, 3000),
 )  # fmt: skip
-def test_credits_are_never_above_evidence_frames_or_money(size, used, metered, balance, owed):
+def test_credits_are_never_above_evidence_frames_or_money(
+    size: Any, used: Any, metered: Any, balance: Any, owed: Any
+) -> None:
     known = borne(bytes=size, balance=balance, owed=owed, credited_bytes=min(used, size))
     found = credits(known, [pipe(each, index=n, size=1) for n, each in enumerate(metered)], 7)
     assert sum(each.size for each in found) <= min(evidence(known), sum(metered))
@@ -169,8 +181,8 @@ def test_credits_are_never_above_evidence_frames_or_money(size, used, metered, b
 
 
 @pytest.mark.parametrize("bearer", [Bearer.CLIENT, Bearer.SERVER])
-def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
-    async def scenario(market):
+def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000))
         buyer, deal = await own_channel(market)
         server, client = market.serving.chain, buyer["network"]
@@ -203,7 +215,7 @@ def test_what_is_foreseen_is_what_the_chain_gives(market, bearer):
     market(scenario)
 
 
-async def with_frames(market, sender, deal, count):
+async def with_frames(market: Market, sender: Any, deal: Any, count: Any) -> None:
     """A pipe of the sender's over which so many frames with data have gone."""
     id, program = deal.channel.id, Program()
     pipe_module.keep(program, pipe_module.open(program, id))
@@ -215,7 +227,7 @@ async def with_frames(market, sender, deal, count):
     await sender.execute(program)
 
 
-async def claim_for(sender, deal, sequence, requests):
+async def claim_for(sender: Any, deal: Any, sequence: Any, requests: Any) -> None:
     size = requests * CREDIT_BYTES
     signed = deal.key.sign(Voucher(deal.channel.id, 0, sequence, 1000 * requests, requests, size))
     program = Program()
@@ -223,10 +235,10 @@ async def claim_for(sender, deal, sequence, requests):
     await sender.execute(program)
 
 
-def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(market):
+def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(market: Play) -> None:
     """It takes one MIST, under whatever sequence, before it leaves: the server's voucher is its evidence."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
         buyer, deal = await own_channel(market)
         server, store = market.serving.chain, market.store()
@@ -242,10 +254,10 @@ def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(mark
     market(scenario)
 
 
-def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(market):
+def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(market: Play) -> None:
     """... beside an agreement that its client may still use: nobody may be the first to give that up."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
         _, deal = await own_channel(market)
         server, store, stranger = market.serving.chain, market.store(), await market.buyer()
@@ -270,7 +282,7 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
     market(scenario)
 
 
-async def claim_is_late(server, known):
+async def claim_is_late(server: Any, known: Any) -> None:
     """The chain gives no credit after the time for claims."""
     (own,) = await pipes_of(server, known.id)
     program = Program()
@@ -281,10 +293,12 @@ async def claim_is_late(server, known):
 
 
 @pytest.mark.parametrize("bearer", [Bearer.SPLIT, Bearer.CLIENT])
-def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited(market, bearer):
+def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited(
+    market: Play, bearer: Any
+) -> None:
     """A client that asks for the close before its server claims had the bytes, and the transport would be lost."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000 if bearer else 0))
         _, deal = await own_channel(market)
         server = market.serving.chain
@@ -307,8 +321,8 @@ def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited
     market(scenario)
 
 
-def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(market):
-    async def scenario(market):
+def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.SERVER, credit=70_000))
         _, deal = await own_channel(market)
         await with_frames(market, deal.chain, deal, 3)
@@ -324,7 +338,7 @@ def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(ma
 CREDIT = 20_000_000
 
 
-async def through_pipes(market, bearer, size):
+async def through_pipes(market: Market, bearer: Any, size: Any) -> Any:
     """Buy `size` bytes through the chain, and close: the connection, and what the chain said of the end."""
     limits = Limits(handshake=60)
     await market.serve(
@@ -356,10 +370,10 @@ async def through_pipes(market, bearer, size):
 
 
 @pytest.mark.slow
-def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(market):
+def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(market: Play) -> None:
     """The server bears transport, and all goes by TCP: the client sends frames of a byte, and closes by agreement."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         terms = replace(TERMS, bearer=Bearer.SERVER, credit=frame_credit(1000), price_mib=2_000_000_000)
         await market.serve(give, terms=terms)
         buyer = await market.buyer()
@@ -383,8 +397,8 @@ def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(ma
 
 
 @pytest.mark.parametrize("bearer", list(Bearer))
-def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
-    async def scenario(market):
+def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market: Play, bearer: Any) -> None:
+    async def scenario(market: Market) -> None:
         connection, settled = await through_pipes(market, bearer, 300_000)
         paid, used = connection.paid, connection.usage
         assert paid > 0
@@ -400,10 +414,12 @@ def test_a_close_by_agreement_has_the_cost_of_transport_in_it(market, bearer):
     market(scenario)
 
 
-def test_pipes_of_a_channel_that_does_not_pay_are_refused_where_the_client_bears_transport(market):
+def test_pipes_of_a_channel_that_does_not_pay_are_refused_where_the_client_bears_transport(
+    market: Play,
+) -> None:
     """As they come without `pipe_channel`: of a channel with the least deposit, which no voucher is for."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         limits = Limits(handshake=60)
         terms = replace(TERMS, bearer=Bearer.CLIENT, credit=CREDIT)
         await market.serve(give, pipe=True, limits=limits, terms=terms)
@@ -417,8 +433,8 @@ def test_pipes_of_a_channel_that_does_not_pay_are_refused_where_the_client_bears
     market(scenario)
 
 
-def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_used(market):
-    async def scenario(market):
+def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_used(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=CREDIT))
         _, deal = await own_channel(market)
         chain, id = market.serving.chain, deal.channel.id
@@ -451,7 +467,9 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
     st.integers(0, 1 << 20),
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.sampled_from(Direction)), max_size=4),
 )
-def test_what_accrues_is_never_above_evidence_or_frames_with_data(bearer, requests, size, sent):
+def test_what_accrues_is_never_above_evidence_or_frames_with_data(
+    bearer: Any, requests: Any, size: Any, sent: Any
+) -> None:
     pipes = [
         pipe(max(frames, credited), min(frames, credited), direction, index)
         for index, (frames, credited, direction) in enumerate(sent)
@@ -461,7 +479,7 @@ def test_what_accrues_is_never_above_evidence_or_frames_with_data(bearer, reques
     assert amount == 50 * min(sent, size) // CREDIT_BYTES
 
 
-def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
+def test_credits_are_worth_a_claim_that_vouchers_alone_are_not() -> None:
     policy = Policy(gas_base=1_000_000, gas_channel=500_000, gas_lane=0, gas_coin=0, worth=20)
     held = voucher_for(1000)
     assert decide(held, NOW, 7, policy).action is Action.WAIT
@@ -475,7 +493,7 @@ def test_credits_are_worth_a_claim_that_vouchers_alone_are_not():
     assert at_close(replace(held, lanes=(), credits=10**18), NOW, policy).action is Action.WAIT
 
 
-def test_the_deposit_covers_transport_that_the_client_bears():
+def test_the_deposit_covers_transport_that_the_client_bears() -> None:
     """Serving stops where vouchers and credits together would be more than the deposit."""
     per_mib = 64 * 1_000_000
     terms = replace(PLAIN, bearer=Bearer.CLIENT, credit=1_000_000)
@@ -491,13 +509,13 @@ def test_the_deposit_covers_transport_that_the_client_bears():
     assert deposit - PRICES.cost_of(Usage(1, 3 * MIB)) == 3 * per_mib
 
 
-def replace_carriage(payee, prices):
+def replace_carriage(payee: Any, prices: Any) -> Any:
     payee.carriage = prices
     return payee
 
 
-def test_a_price_cap_minds_what_transport_may_come_to(market):
-    async def scenario(market):
+def test_a_price_cap_minds_what_transport_may_come_to(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1000))
         buyer = await market.buyer()
         with pytest.raises(PriceTooHigh, match=r"up to 0\.000064 SUI for transport"):

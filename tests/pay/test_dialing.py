@@ -1,11 +1,15 @@
 """Paid connections that break off at their beginning or at their end: nothing of them stays behind."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -30,17 +34,18 @@ from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, Connecti
 from dtp.session.limits import DEFAULT
 
 from .clients import RefusedDialer
+from .conftest import Market, Play
 from .meters import KEY, PRICES, voucher
 from .test_paid import cost_of, fetch, give
 
 
-def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market):
-    async def scenario(market):
+def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, made = await market.buyer(), []
 
         class Noting(PaidDialer):
-            async def dial(self, *args, **options):
+            async def dial(self, *args: Any, **options: Any) -> Any:
                 made.append(await super().dial(*args, **options))
                 return made[-1]
 
@@ -54,8 +59,10 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market):
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market, monkeypatch):
-    async def scenario(market):
+def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer)
@@ -78,10 +85,12 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market, m
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market, monkeypatch):
+def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a timeout, and by the end of the program."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer)
@@ -103,17 +112,19 @@ def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market, monkeypatch
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_channel_up(market, monkeypatch):
+def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_channel_up(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server takes it no more."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer)
         await fetch(connection, 1000)
         genuine, signed = ClientMeter.last_words, asyncio.Event()
 
-        async def late(meter):
+        async def late(meter: Any) -> None:
             assert await genuine(meter) is not None
             signed.set()
             await asyncio.Event().wait()
@@ -134,21 +145,21 @@ def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_chann
     market(scenario)
 
 
-def test_an_answer_that_is_bought_while_the_connection_ends_was_not_declined(market):
+def test_an_answer_that_is_bought_while_the_connection_ends_was_not_declined(market: Play) -> None:
     """But what ended the connection is what is wrong."""
     connections = []
 
-    async def sell(connection):
+    async def sell(connection: Any) -> None:
         connections.append(connection)
         async for request in connection.requests():
             with contextlib.suppress(DtpError):
                 await request.deliver(b"secret")
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(sell)
         buyer, asked = await market.buyer(), asyncio.Event()
 
-        async def decide(units, amount, locked):
+        async def decide(units: Any, amount: Any, locked: Any) -> Any:
             asked.set()
             return await asyncio.get_running_loop().create_future()
 
@@ -164,10 +175,12 @@ def test_an_answer_that_is_bought_while_the_connection_ends_was_not_declined(mar
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only_slowly(market, used):
+def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only_slowly(
+    market: Play, used: Any
+) -> None:
     """Or whoever dials again and again, as a daemon does, would have all its money in channels."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         if used:
@@ -187,8 +200,10 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
     market(scenario)
 
 
-def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(market):
-    async def scenario(market):
+def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(
+    market: Play,
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, known = await market.buyer(), []
         for hours in (0, 0, 0, 1):
@@ -213,31 +228,31 @@ TRIES = len(PaidDialer.behind) + 1
 class Client:
     """In the place of a chain client: that it was connected is noted."""
 
-    def __init__(self, named):
+    def __init__(self, named: Any) -> None:
         self.named = named
 
-    async def connect(self):
+    async def connect(self) -> None:
         self.named.append("connected")
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Any:
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: Any) -> None:
         pass
 
 
 class Dialled:
     """A server that gives these answers, one after another, and purchases of these deals: what both were asked."""
 
-    def __init__(self, answers, deals, begun=None):
+    def __init__(self, answers: Any, deals: Any, begun: Any = None) -> None:
         self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
         self.named, self.without, self.begun = [], [], begun
 
-    def make_dialer(self, address, service, wallet, budget, **options):
+    def make_dialer(self, address: Any, service: Any, wallet: Any, budget: Any, **options: Any) -> Any:
         """What dials it, for `dial.connect`."""
         return DialledDialer(self, address, service, wallet, budget, **options)
 
-    async def connect(self):
+    async def connect(self) -> None:
         self.dialers[-1].tries += 1
         raise self.answers.pop(0)
 
@@ -247,21 +262,25 @@ class DialledDialer(PaidDialer):
 
     behind = (0.0,) * (TRIES - 1)
 
-    def __init__(self, there, address, service, wallet, budget, **options):
+    def __init__(
+        self, there: Any, address: Any, service: Any, wallet: Any, budget: Any, **options: Any
+    ) -> None:
         super().__init__(address, service, wallet, budget, **options)
         self.there, self.wanted = there, (service, budget, options["keep"])
         self.max_gas_price, self.host = budget.highest_gas_price, options["host"] or address.host_object
 
-    def make_client(self, network):
+    def make_client(self, network: Any) -> Any:
         self.there.named.append((network, self.max_gas_price))
         return Client(self.there.named)
 
-    def make_dialer(self, **options):
+    def make_dialer(self, **options: Any) -> Any:
         made = SimpleNamespace(**options, tries=0, connect=self.there.connect)
         self.there.dialers.append(made)
         return made
 
-    async def purchase(self, chain, journal, *, without, reach, agree, on_opening):
+    async def purchase(
+        self, chain: Any, journal: Any, *, without: Any, reach: Any, agree: Any, on_opening: Any
+    ) -> Any:
         there = self.there
         there.bought.append((canonical_id(self.host), *self.wanted))
         there.without.append(set(without))
@@ -271,10 +290,10 @@ class DialledDialer(PaidDialer):
         deal.journal = there.journal = journal
         return deal
 
-    async def agree_again(self, deal):
+    async def agree_again(self, deal: Any) -> None:
         return None
 
-    async def dial(self, deal, *, closes=False):
+    async def dial(self, deal: Any, *, closes: bool = False) -> Any:
         if self.there.begun is None:
             return await super().dial(deal, closes=closes)
         assert not closes
@@ -284,7 +303,7 @@ class DialledDialer(PaidDialer):
 class Bargain:
     """A purchase that was made; whether it was given up, and its lane let go of."""
 
-    def __init__(self, another=False, topped_up=False, under=None):
+    def __init__(self, another: bool = False, topped_up: bool = False, under: Any = None) -> None:
         self.another, self.topped_up, self.opened_by = another, topped_up, b""
         self.chain, self.channel = None, SimpleNamespace(id="0xc1", pass_=under)
         self.lane, self.prices, self.funds, self.key, self.add = (
@@ -298,24 +317,24 @@ class Bargain:
         self.lock = self
         self.coin = SUI_COIN
 
-    def release(self):
+    def release(self) -> None:
         self.released += 1
 
-    async def can_replace(self):
+    async def can_replace(self) -> Any:
         if isinstance(self.another, Exception):
             raise self.another
         return self.another
 
-    async def give_up(self):
+    async def give_up(self) -> None:
         self.given_up += 1
 
 
-def refusal(reason="no", code=CloseCode.TICKET, detail=CloseDetail.NONE):
+def refusal(reason: str = "no", code: Any = CloseCode.TICKET, detail: Any = CloseDetail.NONE) -> Any:
     return ConnectionRefused(code, reason, detail)
 
 
-def dialling(tmp_path, seen, address=f"dtp://{HOST}/files", **options):
-    async def work():
+def dialling(tmp_path: Path, seen: Any, address: Any = f"dtp://{HOST}/files", **options: Any) -> Any:
+    async def work() -> None:
         store, wallet = tmp_path / "pay.sqlite", KeySigner.generate()
         await dial.connect(address, wallet=wallet, store=store, make_dialer=seen.make_dialer, **options)
 
@@ -324,7 +343,7 @@ def dialling(tmp_path, seen, address=f"dtp://{HOST}/files", **options):
     return caught.value
 
 
-def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path):
+def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path: Path) -> None:
     seen = Dialled([refusal()], [Bargain()])
     me, limits = Identity.generate(), replace(DEFAULT, connection_window=2 * DEFAULT.connection_window)
     dialling(
@@ -358,7 +377,7 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path):
     assert not seen.journal.store.power_safe  # a server shows what was lost
 
 
-def test_what_is_named_beside_the_address_counts_more(tmp_path):
+def test_what_is_named_beside_the_address_counts_more(tmp_path: Path) -> None:
     seen = Dialled([refusal()], [Bargain()])
     dialling(tmp_path, seen, f"dtp://{HOST}/files?network=there", network="here", host="0xcd")
     assert (seen.named, seen.bought[0][0]) == ([("here", None), "connected"], OTHER)
@@ -374,7 +393,9 @@ def test_what_is_named_beside_the_address_counts_more(tmp_path):
         (refusal("no"), {"topped_up": True}, 1),
     ],
 )
-def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, answer, deal, tries):
+def test_a_server_whose_node_is_behind_is_asked_again(
+    tmp_path: Path, answer: Any, deal: Any, tries: Any
+) -> None:
     made = Bargain(**deal)
     seen = Dialled([answer] * TRIES, [made])
     assert dialling(tmp_path, seen) is answer
@@ -391,7 +412,9 @@ def test_a_server_whose_node_is_behind_is_asked_again(tmp_path, answer, deal, tr
         (DialError("nobody is there"), True, False),
     ],
 )
-def test_only_a_channel_that_the_server_takes_no_more_is_given_up(tmp_path, answer, another, given_up):
+def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
+    tmp_path: Path, answer: Any, another: Any, given_up: Any
+) -> None:
     deals = [Bargain(another), Bargain()]
     seen = Dialled([answer, refusal("at last")], deals)
     found = dialling(tmp_path, seen)
@@ -413,7 +436,9 @@ PAID, SHORT = refusal("no", CloseCode.DENIED), BudgetTooSmall("pays for nothing"
         (5, NoPass("no other"), "used up"),
     ],
 )
-def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(tmp_path, budget, then, found):
+def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(
+    tmp_path: Path, budget: Any, then: Any, found: Any
+) -> None:
     """Its channel stays: in the next period it is of use again."""
     deals = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
     over = refusal(detail=CloseDetail.PASS_OVER)
@@ -426,7 +451,7 @@ def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(tmp_path, bu
     assert all(each.released for each in deals[:2])
 
 
-def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path):
+def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path: Path) -> None:
     made = Bargain(StoreError("the disk is gone"))
     seen = Dialled([refusal()], [made])
     assert dialling(tmp_path, seen) is made.another
@@ -434,12 +459,12 @@ def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_pa
 
 
 @pytest.mark.parametrize("option", [{"budget": 5}, {"deposit": 5}, {"keep": True}, {"host": HOST}])
-def test_who_means_to_pay_names_a_wallet(option):
+def test_who_means_to_pay_names_a_wallet(option: Any) -> None:
     with pytest.raises(LocalError, match="a budget needs a wallet"):
         dial.connect(f"dtp://{HOST}/files", **option)
 
 
-def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent():
+def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent() -> None:
     with pytest.raises(AddressError, match="netwrok"):
         dial.connect(f"dtp://{HOST}/files?netwrok=testnet", wallet=KeySigner.generate())
 
@@ -447,38 +472,42 @@ def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent
 class Begun:
     """In the place of the meter and the connection: what they were made with, and what is done with them."""
 
-    def __init__(self, monkeypatch, welcomed):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, welcomed: Any) -> None:
         self.done, self.fault = [], welcomed
         self.patience, self.limits = 10.0, DEFAULT
         monkeypatch.setattr("dtp.pay.client.payer.Payer", self.make_payer)
         monkeypatch.setattr("dtp.pay.client.client_meter.ClientMeter", self.make_meter)
 
-    def make_payer(self, lane, prices, funds, is_ours, spending, *, renewed, coin):
+    def make_payer(
+        self, lane: Any, prices: Any, funds: Any, is_ours: Any, spending: Any, *, renewed: Any, coin: Any
+    ) -> Any:
         self.is_ours, self.spending, self.renewed = is_ours, spending, renewed
         return SimpleNamespace(welcomed=self.fault is None)
 
-    def make_meter(self, connection, journal, payer, key, *, on_charge, on_low, deal):
+    def make_meter(
+        self, connection: Any, journal: Any, payer: Any, key: Any, *, on_charge: Any, on_low: Any, deal: Any
+    ) -> Any:
         self.payer, self.on_charge, self.on_low, self.journal = payer, on_charge, on_low, journal
         return self
 
-    def begin(self):
+    def begin(self) -> None:
         self.done.append("begun")
 
-    async def wait_welcome(self):
+    async def wait_welcome(self) -> None:
         if self.fault is not None:
             raise self.fault
 
-    def abort(self, code, reason):
+    def abort(self, code: Any, reason: Any) -> None:
         self.done.append(reason)
 
-    async def wait_gone(self):
+    async def wait_gone(self) -> None:
         self.done.append("gone")
 
-    async def wait_settled(self):
+    async def wait_settled(self) -> None:
         self.done.append("settled")
         assert self.journal.store.kept_keys() == {}  # what it writes is written: the store is open
 
-    def at_end(self, rest):
+    def at_end(self, rest: Any) -> None:
         self.rest = rest
 
 
@@ -491,14 +520,14 @@ class Begun:
     ],
 )
 def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
-    tmp_path, monkeypatch, fault, raised
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, raised: Any
+) -> None:
     deal = Bargain(topped_up=True)
     begun, spending = Begun(monkeypatch, fault), Spending(voucher_bytes=MIB)
     seen = Dialled([], [deal], begun)
 
-    async def work():
-        def on_charge(*_):
+    async def work() -> None:
+        def on_charge(*_: Any) -> Any:
             return True
 
         connecting = dial.connect(
@@ -529,7 +558,7 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
     asyncio.run(work())
 
 
-def test_vouchers_are_due_by_what_carries_them():
+def test_vouchers_are_due_by_what_carries_them() -> None:
     """On pipes each frame takes seconds, and costs gas."""
     limits = DEFAULT
     options = (
@@ -554,17 +583,17 @@ def test_vouchers_are_due_by_what_carries_them():
 
 
 @pytest.mark.parametrize("fault", [None, ZeroDivisionError])
-def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_same(fault):
+def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_same(fault: Any) -> None:
     codes = []
 
     class Connection:
-        async def close(self, code):
+        async def close(self, code: Any) -> None:
             codes.append(code)
 
-    async def connect():
+    async def connect() -> Any:
         return Connection()
 
-    async def work():
+    async def work() -> None:
         async with dial.PaidConnecting(SimpleNamespace(connect=connect)):
             if fault is not None:
                 raise fault
@@ -575,14 +604,14 @@ def test_an_error_of_the_program_is_no_normal_end_and_closes_in_order_all_the_sa
 
 
 @pytest.mark.slow
-def test_as_many_as_want_connect_at_once_though_a_channel_has_sixteen_lanes(market):
+def test_as_many_as_want_connect_at_once_though_a_channel_has_sixteen_lanes(market: Play) -> None:
     """They add lanes, and take each other's, at the same time."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
 
-        async def use():
+        async def use() -> Any:
             async with market.connect(buyer, keep=True, budget=cost_of(MIB)) as connection:
                 return await fetch(connection, 1000)
 

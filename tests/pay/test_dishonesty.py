@@ -3,7 +3,10 @@
 The table there is the data: each row names its test here or elsewhere, and the tests here get their bound from it.
 """
 
+from __future__ import annotations
+
 import ast
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,8 @@ from dtp.chain import channel as channel_module
 from dtp.chain import host as host_module
 from dtp.chain.channel import Agreement, ChannelOpened, agreement_bytes
 from dtp.chain.host import Host
-from dtp.pay.client.buying import Budget, purchase
+from dtp.pay.client.budget import Budget
+from dtp.pay.client.buying import purchase
 from dtp.pay.errors import CountsDisputed
 from dtp.pay.serving import Selling
 from dtp.pay.store.journal import Journal
@@ -21,13 +25,13 @@ from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionClosed
 
-from .conftest import TERMS
+from .conftest import TERMS, Market, Play
 from .dishonesty import BOUNDS, PAGE, ROOT, rows
 from .test_hostile import frames_of, honest, knock, own_channel
 from .test_paid import PRICES, fetch, give
 
 
-def functions_of(path):
+def functions_of(path: Any) -> Any:
     found = list(ast.walk(ast.parse((ROOT / path).read_text())))
     return {each.name: each for each in found if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -35,7 +39,7 @@ def functions_of(path):
 # ------------------------------------------------------------------------------------------------------ the table
 
 
-def test_every_row_has_its_test_and_every_bound_is_one():
+def test_every_row_has_its_test_and_every_bound_is_one() -> None:
     table = rows()
     assert len(table) == PAGE.read_text().count("::test_") >= 30
     assert {row[0] for row in table} == {"client", "server", "third party", "node"}
@@ -48,7 +52,7 @@ def test_every_row_has_its_test_and_every_bound_is_one():
             assert "bound" in arguments, f"{name} doesn't look at its bound"
 
 
-def test_every_test_here_is_a_row():
+def test_every_test_here_is_a_row() -> None:
     ours = {name for name in functions_of("tests/pay/test_dishonesty.py") if name.startswith("test_")}
     listed = {row[4] for row in rows() if row[3] == "tests/pay/test_dishonesty.py"}
     assert ours - listed == {
@@ -61,7 +65,7 @@ def test_every_test_here_is_a_row():
 # ------------------------------------------------------------------------------------------------------- servers
 
 
-async def broken_off(market, buyer, size=MIB):
+async def broken_off(market: Market, buyer: Any, size: Any = MIB) -> Any:
     """A lane whose connection broke off behind a download that was paid; gives its channel and what that cost."""
     connection = await market.connect(buyer, keep=True)
     await fetch(connection, size)
@@ -77,15 +81,15 @@ async def broken_off(market, buyer, size=MIB):
     return channel, paid
 
 
-def newest_of(buyer, channel):
+def newest_of(buyer: Any, channel: Any) -> Any:
     return buyer["store"].payer_lanes(channel.id)[0][1].newest.voucher
 
 
 @pytest.mark.parametrize("times", [1, 4])
-def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market, bound, times):
+def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market: Play, bound: Any, times: Any) -> None:
     """It got 64 requests and 16 MiB, whatever they cost, for each."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         channel, paid = await broken_off(market, buyer)
@@ -105,10 +109,10 @@ def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market, bound, ti
     market(scenario)
 
 
-def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market, bound):
+def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market: Play, bound: Any) -> None:
     """What is believed on one lane another one doesn't count."""
 
-    async def break_off(connections):
+    async def break_off(connections: Any) -> None:
         for each in connections:
             await each.meter.finish()
             each.meter._finished = None  # no orderly end
@@ -117,7 +121,7 @@ def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market, b
             await each.meter.wait_settled()
             await each.close()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connections = [await market.connect(buyer, keep=True) for _ in range(2)]
@@ -138,10 +142,10 @@ def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market, b
     market(scenario)
 
 
-def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market, bound):
+def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market: Play, bound: Any) -> None:
     """Nothing is signed before the program has said so, and then no more than that."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         channel, paid = await broken_off(market, buyer)
@@ -159,11 +163,11 @@ def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market, bound
     market(scenario)
 
 
-def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market, bound):
+def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market: Play, bound: Any) -> None:
     """Nobody accepted them, and 0.8 of a budget of 1 SUI went for what came on them."""
     pushed = []
 
-    async def push(connection):
+    async def push(connection: Any) -> None:
         stream = await connection.accept_stream()
         stream.write(b"hello")
         stream.write_eof()
@@ -176,7 +180,7 @@ def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market
             pushed.append(unasked)
         await connection.wait_closed()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         exposure = Exposure(64 * MIB, 64 * MIB, 64, 64, first_amount=10**9)
         await market.serve(push, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
@@ -195,14 +199,14 @@ def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market
     market(scenario)
 
 
-def test_a_server_may_open_streams_where_the_client_says_so(market):
-    async def tell(connection):
+def test_a_server_may_open_streams_where_the_client_says_so(market: Play) -> None:
+    async def tell(connection: Any) -> None:
         stream = await connection.open_stream()
         stream.write(b"news")
         stream.write_eof()
         await connection.wait_closed()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(tell)
         buyer = await market.buyer()
         async with market.connect(buyer, server_streams=1) as connection:
@@ -214,14 +218,14 @@ def test_a_server_may_open_streams_where_the_client_says_so(market):
     market(scenario)
 
 
-def test_a_server_that_takes_what_is_paid_ahead_and_gives_nothing(market, bound):
+def test_a_server_that_takes_what_is_paid_ahead_and_gives_nothing(market: Play, bound: Any) -> None:
     """One that moves nothing unpaid gets a little ahead of use: as much as a voucher's step costs."""
 
-    async def nothing(connection):
+    async def nothing(connection: Any) -> None:
         async for stream in connection:
             await stream.readline()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         ahead = Exposure(0, MIB, 0, 64, first_amount=0)
         await market.serve(nothing, selling=Selling(exposure=ahead, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
@@ -242,8 +246,10 @@ def test_a_server_that_takes_what_is_paid_ahead_and_gives_nothing(market, bound)
     market(scenario)
 
 
-def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_so(market, bound):
-    async def some(connection):
+def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_so(
+    market: Play, bound: Any
+) -> None:
+    async def some(connection: Any) -> None:
         number = 0
         async for stream in connection:
             number += 1
@@ -254,7 +260,7 @@ def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_s
             elif number == 2:
                 stream.reset(7)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(some)
         buyer = await market.buyer()
         spending = Spending(when_answered=True)
@@ -279,13 +285,13 @@ def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_s
 # ------------------------------------------------------------------------------------------------------- clients
 
 
-async def unpaid_on(market, ticket):
+async def unpaid_on(market: Market, ticket: Any) -> Any:
     """Take all that is given without a voucher: how many requests are served, and bytes come."""
     connection = await knock(market, ticket)
     await frames_of(connection)
     got = 0
 
-    async def take_all():
+    async def take_all() -> None:
         nonlocal got
         while True:
             stream = await connection.open_stream()
@@ -301,18 +307,18 @@ async def unpaid_on(market, ticket):
 
 
 @pytest.mark.parametrize("prices", [PRICES, Prices(1_000_000, 2_000_000), Prices(100_000, 100_000_000)])
-def test_a_client_that_never_pays_takes_an_exposure(market, bound, prices):
+def test_a_client_that_never_pays_takes_an_exposure(market: Play, bound: Any, prices: Any) -> None:
     """Requests and bytes together: each by itself was worth `first_amount`."""
     served = []
 
-    async def serve(connection):
+    async def serve(connection: Any) -> None:
         async for stream in connection:
             served.append(1)
             wanted = int(await stream.readline())
             stream.write(bytes(wanted))
             stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         from dataclasses import replace
 
         terms = replace(TERMS, price_request=prices.request, price_mib=prices.mib)
@@ -330,17 +336,17 @@ def test_a_client_that_never_pays_takes_an_exposure(market, bound, prices):
     market(scenario)
 
 
-def test_one_lane_on_two_connections_takes_one_exposure(market, bound):
+def test_one_lane_on_two_connections_takes_one_exposure(market: Play, bound: Any) -> None:
     """As two programs do that have one store's copies: the older one ends unpaid, and nothing adds up."""
     served, waiting = [], []
 
-    async def serve(connection):
+    async def serve(connection: Any) -> None:
         async for stream in connection:
             served.append(1)
             stream.write(bytes(int(await stream.readline())))
             stream.write_eof()
 
-    async def take(connection):
+    async def take(connection: Any) -> Any:
         got, size = 0, 2 * 1024
         stream = await connection.open_stream()
         stream.write(b"%d\n" % size)
@@ -348,7 +354,7 @@ def test_one_lane_on_two_connections_takes_one_exposure(market, bound):
             got += len(data)
         return got + len(b"%d\n" % size)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         selling = Selling(exposure=Exposure(patience=0.5), recheck=3600, claim_every=3600)
         await market.serve(serve, selling=selling)
         _, deal = await own_channel(market)
@@ -369,7 +375,7 @@ def test_one_lane_on_two_connections_takes_one_exposure(market, bound):
     market(scenario)
 
 
-async def open_many(market, chain, count):
+async def open_many(market: Market, chain: Any, count: Any) -> Any:
     """Open channels by one transaction; gives their ids and what was done."""
     host = await chain.read(host_module.SCHEMA, Host, market.serving.host)
     (number,) = host.services
@@ -383,14 +389,14 @@ async def open_many(market, chain, count):
     return [each.channel for each in opened], executed
 
 
-def close_agreed(market, program, id):
+def close_agreed(market: Market, program: Any, id: Any) -> None:
     signer, agreement = market.server_wallet, Agreement(id, 0, 2**63)
     signature = signer.sign_statement(agreement_bytes(agreement))
     channel_module.close_agreed(program, agreement, signer.public_key, signature)
     channel_module.destroy(program, id)
 
 
-async def close_many(market, chain, ids, agreed):
+async def close_many(market: Market, chain: Any, ids: Any, agreed: Any) -> Any:
     """Close channels by as few transactions as there may be, and delete them; what was done."""
     program, done = Program(), []
     for id in ids:
@@ -409,7 +415,7 @@ async def close_many(market, chain, ids, agreed):
     return done
 
 
-async def merge_made(chain, done):
+async def merge_made(chain: Any, done: Any) -> Any:
     """Put the coins that transactions made into the one that pays gas: their storage deposit comes back."""
     program = Program()
     made = [each.id for some in done for each in some.changes if each.operation == "created"]
@@ -419,11 +425,13 @@ async def merge_made(chain, done):
 
 @pytest.mark.parametrize("end", ["agreed", "asked", "never"])
 @pytest.mark.parametrize("count", [1, 8, 48, 120])
-def test_channels_opened_at_once_cost_more_each_than_not_paying_brings(market, bound, count, end):
+def test_channels_opened_at_once_cost_more_each_than_not_paying_brings(
+    market: Play, bound: Any, count: Any, end: Any
+) -> None:
     """Whatever the gas price and however the computation is shared, and also where that were free: Sui keeps a part
     of what storage costs. 64 channels by one transaction cost 0.020 SUI, and left 0.098 unpaid."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         chain = (await market.buyer())["network"]
         before = (await chain.balance(chain.address)).total
@@ -444,10 +452,10 @@ def test_channels_opened_at_once_cost_more_each_than_not_paying_brings(market, b
 
 
 @pytest.mark.slow
-def test_more_lanes_take_no_second_exposure(market, bound):
+def test_more_lanes_take_no_second_exposure(market: Play, bound: Any) -> None:
     """All 16 lanes of a channel together."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         from functools import partial
 
         from dtp.chain.node.commitment import to_its_end

@@ -1,9 +1,12 @@
 """What happens when somebody goes away, waits too long, or wants more than is due: both get what they are due."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import functools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,12 +29,12 @@ from dtp.pay.terms import MIB, Exposure, Spending, Usage
 from dtp.pay.voucher import NO_CAP, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, Market, Play
 from .meters import PRICES
 from .test_paid import cost_of, fetch, give
 
 
-async def paid_channel(market, size=3 * MIB, **options):
+async def paid_channel(market: Market, size: Any = 3 * MIB, **options: Any) -> Any:
     """A connection that has fetched, and its channel, with everything vouched."""
     buyer = await market.buyer()
     connection = await market.connect(buyer, **options)
@@ -42,7 +45,7 @@ async def paid_channel(market, size=3 * MIB, **options):
     return buyer, connection, channel
 
 
-async def vanish(connection):
+async def vanish(connection: Any) -> None:
     """The client is gone: no farewell on chain."""
     connection.meter.deal._settled = True
     connection.abort()
@@ -52,8 +55,8 @@ async def vanish(connection):
     await connection._rest.aclose()
 
 
-def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
-    async def scenario(market):
+def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await vanish(connection)
@@ -72,8 +75,8 @@ def test_the_client_vanishes_and_the_server_is_paid_what_was_vouched(market):
     market(scenario)
 
 
-def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
-    async def scenario(market):
+def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer)
@@ -95,10 +98,10 @@ def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
 
 
 @pytest.mark.parametrize("by", ["client", "stranger"])
-def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(market, by):
+def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(market: Play, by: Any) -> None:
     """A client that lets its channel lie for `idle_ms`, comes back, and closes behind the server's next claim."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -124,10 +127,10 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
     market(scenario)
 
 
-def test_a_server_that_slept_claims_within_the_time_for_it(market):
+def test_a_server_that_slept_claims_within_the_time_for_it(market: Play) -> None:
     """The client asks to close while the server is down; its store claims when it is up again, or a watcher does."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await vanish(connection)
@@ -147,10 +150,10 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_window_for_claims_ends_when_it_ends(market, late):
+def test_a_window_for_claims_ends_when_it_ends(market: Play, late: Any) -> None:
     """Until then nobody takes the rest, and from then on nobody claims: who slept through it has lost that."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await vanish(connection)
@@ -180,8 +183,8 @@ def test_a_window_for_claims_ends_when_it_ends(market, late):
     market(scenario)
 
 
-def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
-    async def scenario(market):
+def test_an_old_voucher_claims_nothing_once_a_newer_was(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -199,8 +202,8 @@ def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
     market(scenario)
 
 
-def test_the_epoch_cap_drains_over_epochs(market):
-    async def scenario(market):
+def test_the_epoch_cap_drains_over_epochs(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         if market.chain.localnet is None:
             pytest.skip("epochs of a real network take a day")
         cap = (cost_of(3 * MIB) + 1) // 2
@@ -226,8 +229,8 @@ def test_the_epoch_cap_drains_over_epochs(market):
     market(scenario)
 
 
-def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
-    async def scenario(market):
+def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         deal, chain = connection.meter.deal, buyer["network"]
@@ -249,10 +252,10 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
     market(scenario)
 
 
-def test_nothing_is_served_once_a_close_was_agreed(market):
+def test_nothing_is_served_once_a_close_was_agreed(market: Play) -> None:
     """A later voucher would not be in the total that the server has signed."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         agreed = await connection.meter.request_agreement()
@@ -273,15 +276,17 @@ def test_nothing_is_served_once_a_close_was_agreed(market):
 
 
 @pytest.mark.parametrize("arrives", [False, True])
-def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(market, monkeypatch, arrives):
+def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(
+    market: Play, monkeypatch: pytest.MonkeyPatch, arrives: Any
+) -> None:
     """The channel is as open as before, for all the client knows: the next connection finds out, and uses another."""
 
-    async def scenario(market):
-        async def agreement(meter):
+    async def scenario(market: Market) -> None:
+        async def agreement(meter: Any) -> None:
             assert await genuine(meter) is not None
             meter._agreed = None
 
-        async def away(*args):
+        async def away(*args: Any) -> None:
             if arrives:
                 await request_close(*args)
             raise NodeUnavailable("no node")
@@ -306,8 +311,8 @@ def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(marke
     market(scenario)
 
 
-def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market):
-    async def scenario(market):
+def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, connection, _ = await paid_channel(market)
         await connection.meter.request_agreement()
@@ -320,7 +325,7 @@ def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market):
     market(scenario)
 
 
-def aborted(error, executed=None):
+def aborted(error: Any, executed: Any = None) -> Any:
     place = AbortPlace("0x" + "7" * 64, "channel", "close_agreed", 0)
     return MoveAborted("refused", place=place, raw=error, number=error, error=error, executed=executed)
 
@@ -332,12 +337,14 @@ def aborted(error, executed=None):
         aborted(channel_module.ChannelError.AGREEMENT_EXPIRED, object()),  # in time for the simulation only
     ],
 )
-def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkeypatch, fault):
-    async def scenario(market):
+def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(
+    market: Play, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
 
-        async def close_agreed(*args):
+        async def close_agreed(*args: Any) -> None:
             raise fault
 
         monkeypatch.setattr(channel_in_use, "close_agreed", close_agreed)
@@ -350,8 +357,8 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkey
     market(scenario)
 
 
-def test_an_agreement_that_is_not_signed_ends_in_asking(market):
-    async def scenario(market):
+def test_an_agreement_that_is_not_signed_ends_in_asking(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
         agreed = await connection.meter.request_agreement()
@@ -364,8 +371,8 @@ def test_an_agreement_that_is_not_signed_ends_in_asking(market):
     market(scenario)
 
 
-def test_who_is_late_for_an_agreed_close_asks_for_it(market):
-    async def scenario(market):
+def test_who_is_late_for_an_agreed_close_asks_for_it(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
         assert await connection.meter.request_agreement() is not None
@@ -385,14 +392,16 @@ def test_who_is_late_for_an_agreed_close_asks_for_it(market):
         aborted(channel_module.ChannelError.AGREED_TOO_LOW, object()),  # whatever is wrong costs gas
     ],
 )
-def test_a_channel_whose_agreed_close_fails_is_not_used_again(market, monkeypatch, fault):
+def test_a_channel_whose_agreed_close_fails_is_not_used_again(
+    market: Play, monkeypatch: pytest.MonkeyPatch, fault: Any
+) -> None:
     """The server refuses it from then on. Left open, it would keep an honest client out, and its money in."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
 
-        async def close_agreed(*args):
+        async def close_agreed(*args: Any) -> None:
             raise fault
 
         with monkeypatch.context() as patch:
@@ -409,17 +418,19 @@ def test_a_channel_whose_agreed_close_fails_is_not_used_again(market, monkeypatc
     market(scenario)
 
 
-def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market, monkeypatch):
+def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server still takes it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
 
-        async def none():
+        async def none() -> None:
             return None
 
-        async def ask(*args):
+        async def ask(*args: Any) -> None:
             raise NodeUnavailable("no node")
 
         with monkeypatch.context() as patch:
@@ -434,8 +445,8 @@ def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market,
     market(scenario)
 
 
-def test_a_client_that_asks_to_close_on_chain_is_noticed(market):
-    async def scenario(market):
+def test_a_client_that_asks_to_close_on_chain_is_noticed(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await request_close(buyer["network"], channel)
@@ -449,13 +460,15 @@ def test_a_client_that_asks_to_close_on_chain_is_noticed(market):
     market(scenario)
 
 
-def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market, monkeypatch):
+def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As anyone may once it was idle on chain: the rest comes back by 'dtp channel close', which looks for those."""
 
-    async def no(*_):
+    async def no(*_: Any) -> Any:
         return False
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         connection.meter.deal.keep = False
@@ -468,8 +481,8 @@ def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market,
     market(scenario)
 
 
-def test_an_agreement_by_somebody_else_is_no_use(market):
-    async def scenario(market):
+def test_an_agreement_by_somebody_else_is_no_use(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         stranger = market.chain.wallet()
@@ -483,8 +496,8 @@ def test_an_agreement_by_somebody_else_is_no_use(market):
     market(scenario)
 
 
-def test_several_channels_are_claimed_in_one_transaction(market):
-    async def scenario(market):
+def test_several_channels_are_claimed_in_one_transaction(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         channels = []
         for _ in range(3):
@@ -501,8 +514,8 @@ def test_several_channels_are_claimed_in_one_transaction(market):
     market(scenario)
 
 
-def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
-    async def scenario(market):
+def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
         await vanish(connection)
@@ -526,14 +539,16 @@ def test_a_close_that_is_asked_for_twice_moves_no_date_and_pays_once(market):
 
 
 @pytest.mark.parametrize("agrees", [True, False])
-def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(market, monkeypatch, agrees):
+def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
+    market: Play, monkeypatch: pytest.MonkeyPatch, agrees: Any
+) -> None:
     """And not by agreement, which tells nothing."""
 
-    async def sell(connection):
+    async def sell(connection: Any) -> None:
         async for request in connection.requests():
             await request.deliver(b"a secret", units=7000)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(sell)
         buyer = await market.buyer()
         monkeypatch.setattr(Payee, "_reveal_if_locked", lambda payee: None)
@@ -560,16 +575,18 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(market, monkeypatch, a
     market(scenario)
 
 
-def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(market, monkeypatch):
+def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connections = []
 
-    async def sell(connection):
+    async def sell(connection: Any) -> None:
         connections.append(connection)
         async for request in connection.requests():
             with contextlib.suppress(DtpError):
                 await request.deliver(b"a secret", units=7)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(sell)
         buyer = await market.buyer()
         connection = await market.connect(buyer, keep=True)
@@ -589,7 +606,7 @@ def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(marke
     market(scenario)
 
 
-async def claimed_by_the_client(buyer, connection, requests, size):
+async def claimed_by_the_client(buyer: Any, connection: Any, requests: Any, size: Any) -> None:
     """A voucher of the client's own making, under a sequence above all others, that it claims itself."""
     deal = connection.meter.deal
     voucher = Voucher(
@@ -600,8 +617,8 @@ async def claimed_by_the_client(buyer, connection, requests, size):
     await buyer["network"].execute(program)
 
 
-def test_what_a_client_claims_itself_voids_nothing(market):
-    async def scenario(market):
+def test_what_a_client_claims_itself_voids_nothing(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         with pytest.raises(MoveAborted) as refused:
@@ -617,8 +634,10 @@ def test_what_a_client_claims_itself_voids_nothing(market):
     market(scenario)
 
 
-def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(market, monkeypatch):
-    async def scenario(market):
+def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, 4 * MIB, 8, 32, patience=0.2)
         await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
@@ -634,10 +653,10 @@ def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(market, monk
 
 
 @pytest.mark.parametrize("attack", [False, True])
-def test_a_watcher_goes_on_claiming_where_a_lane_has_nothing_more_to_claim(market, attack):
+def test_a_watcher_goes_on_claiming_where_a_lane_has_nothing_more_to_claim(market: Play, attack: Any) -> None:
     """It rests since the watcher's last look, or its client has claimed it itself: the other lane's money counts."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connect = functools.partial(market.connect, buyer, budget=100_000_000, keep=True)

@@ -1,7 +1,12 @@
 """A server asks again by itself about channels that a node said to be over: an honest one may answer by then."""
 
+from __future__ import annotations
+
 import logging
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from dtp.chain.channel import ChannelState
 from dtp.pay.claims import MINUTE
@@ -10,7 +15,7 @@ from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 
 from . import lies
-from .conftest import CHEAP, TRUSTING
+from .conftest import CHEAP, TRUSTING, Play
 from .test_faulty_nodes import play
 from .test_paid import cost_of, fetch, give
 
@@ -19,11 +24,13 @@ CLOSED = lies.channels(lambda found: replace(found, state=ChannelState.CLOSED, c
 EAGER = replace(CHEAP, worth=0, worth_last=0)
 
 
-def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(market, caplog):
+def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(
+    market: Play, caplog: pytest.LogCaptureFixture
+) -> None:
     """It took an operator who ran 'dtp channel claim' for it, by its id."""
     caplog.set_level(logging.WARNING)
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market, own = sessions.market, [0]
         server = await sessions.client(market.server_wallet, "server")
         selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
@@ -53,10 +60,10 @@ def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(market, 
     play(market, "server", scenario)
 
 
-def test_nothing_is_asked_for_ever(market):
+def test_nothing_is_asked_for_ever(market: Play) -> None:
     """Of one that is over by what all nodes say, four times in a day."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market, own, asked = sessions.market, [0], []
         server = await sessions.client(market.server_wallet, "server")
         selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
@@ -72,7 +79,7 @@ def test_nothing_is_asked_for_ever(market):
         await cashier.poll()
         genuine = server.objects
 
-        async def objects(ids):
+        async def objects(ids: Any) -> Any:
             asked.extend(ids)
             return await genuine(ids)
 

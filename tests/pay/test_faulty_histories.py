@@ -1,7 +1,10 @@
 """Random histories over several lanes of a channel, whose nodes break calls on both sides: no MIST is lost."""
 
+from __future__ import annotations
+
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from dtp.chain.node.endpoints import Retry
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 
-from .conftest import CHEAP
+from .conftest import CHEAP, Play
 from .hostile_node import KINDS, FaultyNode
 from .test_faulty_nodes import SILENCE, check_all_work, play
 from .test_paid import cost_of, fetch, give
@@ -19,7 +22,7 @@ from .test_paid import cost_of, fetch, give
 RETRY = Retry(attempts=24, first_pause=0.01, longest_pause=0.1)
 
 
-async def history(sessions, other, rng):
+async def history(sessions: Any, other: Any, rng: Any) -> None:
     """Several connections after and beside each other, on lanes of one channel, over nodes that break calls on both
     sides; nobody has lost or gained a MIST beyond what was signed, by the true chain."""
     market, mine = sessions.market, sessions.node
@@ -38,7 +41,7 @@ async def history(sessions, other, rng):
     serving = await market.serve(give, network=server, selling=selling)
     buyer = {"wallet": client.signer, "network": client, "store": market.store()}
 
-    async def use(keep):
+    async def use(keep: Any) -> Any:
         sizes = [rng.randint(1, MIB) for _ in range(rng.randint(1, 3))]
         async with market.connect(
             buyer, deposit=cost_of(2 * MIB), budget=cost_of(8 * MIB), keep=keep
@@ -73,7 +76,7 @@ async def history(sessions, other, rng):
     signed = sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None)
     assert paid - len(lanes) < signed <= paid  # each lane's sum is rounded down
     assert claimed <= gained <= signed
-    vouched = {}
+    vouched: dict[Any, Any] = {}
     for each in serving.store.sold_lanes():
         vouched[each.channel] = vouched.get(each.channel, 0) + each.newest.voucher.amount
     assert signed - gained <= sum(vouched.get(each.id, 0) - each.claimed for each in channels)
@@ -81,8 +84,8 @@ async def history(sessions, other, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(n, marks=pytest.mark.long) for n in range(3, 40))])
-def test_histories_over_several_lanes_and_nodes_that_break_calls(market, seed):
-    async def scenario(sessions):
+def test_histories_over_several_lanes_and_nodes_that_break_calls(market: Play, seed: Any) -> None:
+    async def scenario(sessions: Any) -> None:
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
             await history(sessions, other, random.Random(seed))

@@ -1,6 +1,9 @@
 """Nodes that break calls in a paid session's life, on either side: the money is right, and all goes on working."""
 
+from __future__ import annotations
+
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from dtp.pay.terms import MIB
 from dtp.sui.objects import SUI_TYPE
 from dtp.tasks import supervised
 
-from .conftest import CHEAP
+from .conftest import CHEAP, Market, Play
 from .hostile_node import KINDS, FaultyNode
 from .test_paid import cost_of, fetch, give
 
@@ -22,7 +25,7 @@ SILENCE = 1.0
 RETRY = Retry(attempts=8, first_pause=0.01, longest_pause=0.1)
 
 
-def check_all_work():
+def check_all_work() -> None:
     """What works all the time does so, and never had to begin again."""
     found = {each.name: each for each in supervised()}
     assert found.keys() >= LONG_LIVED
@@ -32,32 +35,32 @@ def check_all_work():
 class Sessions:
     """Paid sessions in a market, one side of which asks a node that breaks calls."""
 
-    def __init__(self, market, node, side):
+    def __init__(self, market: Market, node: Any, side: Any) -> None:
         self.market, self.node, self.side = market, node, side
 
-    async def client(self, signer, side):
+    async def client(self, signer: Any, side: Any) -> Any:
         network = find_network(self.node.url) if side == self.side else self.market.chain.network
         deployments = self.market.chain.deployments
         return await self.market.stack.enter_async_context(
             ChainClient(network, signer, deployments=deployments, timeout=SILENCE, retry=RETRY)
         )
 
-    def purse(self, address):
+    def purse(self, address: Any) -> Any:
         """What an account has of SUI, by the node itself."""
         raw = bytes.fromhex(address[2:])
         return self.market.chain.localnet.run(lambda node: node.get_balance(raw, SUI_TYPE).amount)
 
-    def gas(self, address, since):
+    def gas(self, address: Any, since: Any) -> Any:
         """What an account's transactions after a checkpoint cost it in gas."""
 
-        def read(node):
+        def read(node: Any) -> Any:
             numbers = range(since + 1, node.find_checkpoint().sequence + 1)
             return [each.transaction for one in numbers for each in node.checkpoint_transactions(one)]
 
         sent = self.market.chain.localnet.run(read)
         return sum(each.effects.gas_used.net for each in sent if f"0x{each.data.sender.hex()}" == address)
 
-    async def play(self, *plan):
+    async def play(self, *plan: Any) -> Any:
         """Serve, open, fetch, look at everything once, add money, fetch, close; the calls that were broken.
 
         The money is right to the MIST by the true chain, and what works all the time does so at the end.
@@ -92,8 +95,8 @@ class Sessions:
         return list(node.broken)
 
 
-def play(market, side, scenario, **options):
-    async def work(market):
+def play(market: Play, side: Any, scenario: Any, **options: Any) -> None:
+    async def work(market: Market) -> None:
         if market.chain.localnet is None:
             pytest.skip("a proxy stands in front of a localnet")
         port = int(market.chain.network.endpoints[0].rpartition(":")[2])
@@ -107,8 +110,10 @@ def play(market, side, scenario, **options):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_a_session_in_which_calls_break_all_the_time_is_paid_to_the_mist(market, side, kind, when):
-    async def scenario(sessions):
+def test_a_session_in_which_calls_break_all_the_time_is_paid_to_the_mist(
+    market: Play, side: Any, kind: Any, when: Any
+) -> None:
+    async def scenario(sessions: Any) -> None:
         rarely = kind == "silence"  # it takes its time
         broken = await sessions.play(kind, 6 if rarely else 3, when, True)
         assert len(broken) >= (2 if rarely else 4)
@@ -120,10 +125,10 @@ def test_a_session_in_which_calls_break_all_the_time_is_paid_to_the_mist(market,
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_each_call_of_a_session_may_break(market, side, kind, when):
+def test_each_call_of_a_session_may_break(market: Play, side: Any, kind: Any, when: Any) -> None:
     """Every call of its life in turn, one in each session."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         await sessions.play()  # makes the host
         await sessions.play(kind, 10**6, when)
         usual, seen = set(sessions.node.calls), Counter()

@@ -1,5 +1,11 @@
 """What forwards of the daemon pay: their budget holds, whatever a server does between connections."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.identity import Identity
@@ -10,24 +16,27 @@ from dtp.pay.terms import Usage
 from dtp.session.codes import CloseCode
 from dtp.session.limits import DEFAULT
 
+from .conftest import Market, Play
 from .stored import alter
 from .test_paid import cost_of, fetch, give
 
 
-def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monkeypatch):
+def test_what_the_last_connection_left_unpaid_counts_for_a_forward(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that asks for it behind its welcome gets it before the dial comes back."""
     theirs, genuine = [], Payee._send_welcome
 
-    async def keep(connection):
+    async def keep(connection: Any) -> None:
         theirs.append(connection)
         await give(connection)
 
-    def ask_at_once(payee):
+    def ask_at_once(payee: Any) -> None:
         genuine(payee)
         payee._send(messages.Due(*payee.used))
 
     class Late(Buyer):
-        async def _connect_metered(self, address, amount):
+        async def _connect_metered(self, address: Any, amount: Any) -> Any:
             connection = await super()._connect_metered(address, amount)
             while connection.unpaid != Usage():
                 await connection.meter.wait_changed()
@@ -35,7 +44,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
 
     monkeypatch.setattr(Payee, "_send_welcome", ask_at_once)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(keep)
         ours = await market.buyer()
         store = ours["store"]

@@ -1,9 +1,14 @@
 """A server whose disk is full serves nothing that it can't be paid for, says whose fault it is, and comes back."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +16,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 
-from .conftest import TRUSTING
+from .conftest import TRUSTING, Play
 from .meters import PRICES
 from .stored import ScriptedStore
 from .test_closing_with_server import ask, echo
@@ -21,35 +26,35 @@ from .test_paid import fetch, give
 class SmallDisk:
     """A file system of 16 MiB of its own, which can be filled."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Any) -> None:
         self.folder, self.store = folder, Store(folder / "pay.sqlite")
 
-    def fill(self):
+    def fill(self) -> None:
         with contextlib.suppress(OSError), open(self.folder / "rest", "wb", buffering=0) as rest:
             while rest.write(bytes(4096)):
                 pass
 
-    def make_room(self):
+    def make_room(self) -> None:
         (self.folder / "rest").unlink()
 
 
 class Refusing:
     """A store in the place of whose disk a test says that it is full."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Any) -> None:
         self.store = ScriptedStore(folder / "pay.sqlite")
         self._full = ExitStack()
 
-    def fill(self):
+    def fill(self) -> None:
         names = ("receive_now", "received_all", "save_served", "save_agreement")
         self._full.enter_context(self.store.failing(*names))
 
-    def make_room(self):
+    def make_room(self) -> None:
         self._full.close()
 
 
 @pytest.fixture(params=["a real file system", "a store that says so"])
-def disk(request, tmp_path):
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     folder = tmp_path / "small"
     folder.mkdir()
     if request.param != "a real file system":
@@ -64,21 +69,21 @@ def disk(request, tmp_path):
         subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
-async def fetch_on(connection):
+async def fetch_on(connection: Any) -> None:
     for _ in range(40):  # far beyond the exposure
         await fetch(connection, 3_000_000)
 
 
-def away(fault):
+def away(fault: Any) -> None:
     told = fault.value
     assert (told.close_code, told.detail) == (CloseCode.BUSY, CloseDetail.VOUCHERS_NOT_STORED)
     assert "no fault of yours" in told.reason
 
 
-def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, disk):
+def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market: Play, disk: Any) -> None:
     """It served on, and whoever came again heard INTERNAL."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         store = made.stack.enter_context(disk.store)
         await made.serve(give, store=store)
         buyer, other = await made.buyer(), await made.buyer()
@@ -108,10 +113,10 @@ def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, dis
     market(scenario)
 
 
-def test_a_fault_of_one_channel_keeps_no_other_from_being_served(market):
+def test_a_fault_of_one_channel_keeps_no_other_from_being_served(market: Play) -> None:
     """What could not be written was one channel's: the next that is written shows that the disk is there."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         serving = await made.serve(echo)
 
         with serving.store.failing("keep_preimage"), pytest.raises(StoreError):

@@ -1,5 +1,9 @@
 """A node makes up what gas costs: nobody signs above a highest price, and no claim costs more than it brings."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain import Program
@@ -13,17 +17,18 @@ from dtp.sui.transaction import TransactionData
 
 from . import lies
 from .clients import ScriptedClient
+from .conftest import Play
 from .test_faulty_nodes import play
 from .test_paid import fetch, give
 
 
-def give_away(amount=1000):
+def give_away(amount: int = 1000) -> Any:
     program = Program()
     program.transfer(list(program.split(program.gas, [amount])), "0x5")
     return program
 
 
-async def client(sessions, signer, *urls, **options):
+async def client(sessions: Any, signer: Any, *urls: Any, **options: Any) -> Any:
     network = Network("several", urls or (sessions.node.url,))
     deployments = sessions.market.chain.deployments
     return await sessions.market.stack.enter_async_context(
@@ -31,15 +36,15 @@ async def client(sessions, signer, *urls, **options):
     )
 
 
-def make_host(chain):
+def make_host(chain: Any) -> Any:
     program = Program()
     hosts.create(program, chain.address)
     return program
 
 
 @pytest.mark.parametrize("factor", [100, 1000])
-def test_nothing_is_signed_at_a_price_that_a_node_makes_up(market, factor):
-    async def scenario(sessions):
+def test_nothing_is_signed_at_a_price_that_a_node_makes_up(market: Play, factor: Any) -> None:
+    async def scenario(sessions: Any) -> None:
         signer = sessions.market.chain.wallet()
         before = sessions.purse(signer.address)
         sessions.node.lie(lies.price(factor))
@@ -63,8 +68,8 @@ def test_nothing_is_signed_at_a_price_that_a_node_makes_up(market, factor):
     play(market, "client", scenario)
 
 
-def test_another_endpoint_is_asked_about_the_price_first(market):
-    async def scenario(sessions):
+def test_another_endpoint_is_asked_about_the_price_first(market: Play) -> None:
+    async def scenario(sessions: Any) -> None:
         signer = sessions.market.chain.wallet()
         sessions.node.lie(lies.price(1000))
         honest = sessions.market.chain.network.endpoints[0]
@@ -76,8 +81,8 @@ def test_another_endpoint_is_asked_about_the_price_first(market):
     play(market, "client", scenario)
 
 
-def test_a_highest_price_may_be_said(market):
-    async def scenario(sessions):
+def test_a_highest_price_may_be_said(market: Play) -> None:
+    async def scenario(sessions: Any) -> None:
         signer = sessions.market.chain.wallet()
         low = await client(sessions, signer, max_gas_price=999)
         with pytest.raises(GasTooHigh):
@@ -89,16 +94,16 @@ def test_a_highest_price_may_be_said(market):
     play(market, "client", scenario)
 
 
-def test_a_budget_of_gas_follows_from_what_was_simulated(market):
+def test_a_budget_of_gas_follows_from_what_was_simulated(market: Play) -> None:
     """A node filled in any budget, and what didn't fit it was signed for at up to 5 SUI."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         signer = sessions.market.chain.wallet()
         chain = await client(sessions, signer)
         digests = []
         sessions.node.lie(lies.gas_budget(4_000_000_000))
 
-        async def note(transaction):
+        async def note(transaction: Any) -> None:
             digests.append(transaction.digest)
 
         executed = await chain.execute(make_host(chain), signed=note)
@@ -109,7 +114,7 @@ def test_a_budget_of_gas_follows_from_what_was_simulated(market):
     play(market, "client", scenario)
 
 
-async def sold(sessions, mib, policy):
+async def sold(sessions: Any, mib: Any, policy: Any) -> Any:
     """A server that holds vouchers for so much, at the node; what it has."""
     market = sessions.market
     server = await client(sessions, market.server_wallet)
@@ -128,10 +133,10 @@ EAGER = Policy(gas_base=1, gas_channel=0, gas_lane=0, gas_coin=0, worth=1, worth
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cheap", [False, True])
-def test_a_claim_is_weighed_at_the_price_that_is_signed(market, cheap):
+def test_a_claim_is_weighed_at_the_price_that_is_signed(market: Play, cheap: Any) -> None:
     """The vouchers bring more than a claim's gas at the usual price, and less than at the one that is signed."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         serving = await sold(sessions, 2, EAGER)
         vouched = sum(each.newest.voucher.amount for each in serving.store.sold_lanes())
         assert 1_100_000 < vouched < 8_000_000
@@ -149,12 +154,12 @@ def test_a_claim_is_weighed_at_the_price_that_is_signed(market, cheap):
 
 
 @pytest.mark.slow
-def test_a_price_that_rises_behind_the_weighing_is_not_signed(market):
-    async def scenario(sessions):
+def test_a_price_that_rises_behind_the_weighing_is_not_signed(market: Play) -> None:
+    async def scenario(sessions: Any) -> None:
         serving = await sold(sessions, 2, EAGER)
         before = sessions.purse(serving.chain.address)
 
-        async def then_raise(genuine, *arguments, **options):
+        async def then_raise(genuine: Any, *arguments: Any, **options: Any) -> Any:
             found = await genuine(*arguments, **options)
             sessions.node.lie(lies.price(8))
             await serving.chain.epoch()

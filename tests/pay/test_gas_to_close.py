@@ -1,5 +1,9 @@
 """What stays in the wallet for closing a channel: as much as its transactions have to have ahead."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain import Program
@@ -9,22 +13,24 @@ from dtp.chain.node.gas import GasPurse
 from dtp.pay import settling
 from dtp.pay.voucher import LaneKey
 
-from .conftest import TERMS
+from .conftest import TERMS, Play
 
 
 @pytest.mark.parametrize("lanes", [1, 16])
-def test_asking_and_finalizing_fit_what_is_kept_for_them(market, monkeypatch, lanes):
+def test_asking_and_finalizing_fit_what_is_kept_for_them(
+    market: Play, monkeypatch: pytest.MonkeyPatch, lanes: Any
+) -> None:
     """It was 0.02 SUI for each channel, which only one of sixteen lanes takes ahead."""
     ahead, genuine = [], GasPurse.sign
 
-    async def idle(connection):
+    async def idle(connection: Any) -> None:
         await connection.accept_stream()
 
-    def sign(purse, budget):
+    def sign(purse: Any, budget: Any) -> None:
         ahead.append(max(0, purse.spent) + budget)
         genuine(purse, budget)
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(idle)
         buyer = await made.buyer()
         await (await made.connect(buyer, keep=True)).close()

@@ -1,8 +1,11 @@
 """What a gate lets in, rule by rule: the channel, the key, the pass, the money."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,10 +17,10 @@ from dtp.pay.drivers import store_away
 from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
 from dtp.pay.server import gate
 from dtp.pay.server.book import TooManyQuestions
-from dtp.pay.server.gate import QUOTA_USED_UP, channel_flaw, honoured_keys, pass_of
+from dtp.pay.server.gate import channel_flaw, honoured_keys, pass_of
 from dtp.pay.server.payee import Floor
 from dtp.pay.store import Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.pay.ticket import make_ticket, parse_ticket
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, Refuse
@@ -30,7 +33,7 @@ OPENED = channel(pass_=PASS)
 FREE = replace(TERMS, price_request=0, price_mib=0)
 
 
-def rules(**changes):
+def rules(**changes: Any) -> Any:
     """What a server knows of its host: service 1 with the terms of now, and who holds passes."""
     services = {1: SimpleNamespace(terms=replace(TERMS, revision=7)), 2: SimpleNamespace(terms=TERMS)}
     services[3] = SimpleNamespace(terms=FREE)
@@ -57,18 +60,18 @@ def rules(**changes):
         ({"terms": FREE, "service": 3}, 3, None),
     ],
 )
-def test_which_channels_pay(changes, number, flaw):
+def test_which_channels_pay(changes: Any, number: Any, flaw: Any) -> None:
     found = channel_flaw(channel(**changes), rules(), number)
     assert (found is None) if flaw is None else flaw in found
 
 
 @pytest.mark.parametrize(("revision", "good"), [(4, False), (5, True), (6, True)])
-def test_terms_that_are_too_old(revision, good):
+def test_terms_that_are_too_old(revision: Any, good: Any) -> None:
     made = channel(terms=replace(TERMS, revision=revision))
     assert (channel_flaw(made, rules(), 1, least_revision=5) is None) is good
 
 
-def test_a_pass_is_good_for_its_channel_its_service_and_its_time():
+def test_a_pass_is_good_for_its_channel_its_service_and_its_time() -> None:
     known = rules()
     (held,) = known.passes["0xc"]
     assert pass_of(OPENED, known, NOW / 1000) is held
@@ -80,7 +83,7 @@ def test_a_pass_is_good_for_its_channel_its_service_and_its_time():
     assert pass_of(OPENED, known, NOW / 1000) is None
 
 
-def test_the_key_before_is_honoured_for_a_while():
+def test_the_key_before_is_honoured_for_a_while() -> None:
     lane = Lane(b"new", b"old", NOW, 0, 0, 0, 0)
     assert honoured_keys(lane, NOW - 1) == (b"new", b"old")
     assert honoured_keys(lane, NOW) == (b"new",)
@@ -90,7 +93,7 @@ def test_the_key_before_is_honoured_for_a_while():
 # ---- what the store says
 
 
-def admit(found, *vouchers, ends=None):
+def admit(found: Any, *vouchers: Any, ends: Any = None) -> Any:
     with Store(":memory:") as store:
         store.received_all([(each, Usage(each.voucher.requests, 0)) for each in vouchers])
         if ends is not None:
@@ -98,11 +101,11 @@ def admit(found, *vouchers, ends=None):
         return gate._admission(store, found, 0, (KEY.public,), None)
 
 
-def lane_with(amount):
+def lane_with(amount: Any) -> Any:
     return (Lane(KEY.public, b"", 0, 4, amount, amount // 1000, 0),)
 
 
-def test_an_admission_knows_what_was_claimed_and_what_was_vouched():
+def test_an_admission_knows_what_was_claimed_and_what_was_vouched() -> None:
     signed = KEY.sign(voucher(5, 6))
     made = admit(channel(deposited=10_000, balance=6000, lanes=lane_with(4000)), signed)
     assert made.lane.newest == signed
@@ -111,7 +114,7 @@ def test_an_admission_knows_what_was_claimed_and_what_was_vouched():
 
 
 @pytest.mark.parametrize("how", ["vouched", "claimed", "by another lane"])
-def test_a_deposit_that_is_used_up_opens_nothing(how):
+def test_a_deposit_that_is_used_up_opens_nothing(how: Any) -> None:
     lanes = lane_with(10_000 if how == "claimed" else 0)
     vouchers = {
         "vouched": [KEY.sign(voucher(5, 10))],
@@ -124,8 +127,8 @@ def test_a_deposit_that_is_used_up_opens_nothing(how):
 
 
 @pytest.mark.parametrize("how", ["agreed", "over"])
-def test_a_channel_with_an_end_opens_nothing(how):
-    def ends(store):
+def test_a_channel_with_an_end_opens_nothing(how: Any) -> None:
+    def ends(store: Any) -> None:
         store.mark_closed(CHANNEL) if how == "over" else store.save_agreement(CHANNEL, 1, NOW, "chain")
 
     with pytest.raises(TicketRefused, match="agreed to be closed"):
@@ -138,10 +141,10 @@ def test_a_channel_with_an_end_opens_nothing(how):
 class Book:
     """What is remembered of a channel, and what a second look says."""
 
-    def __init__(self, now):
+    def __init__(self, now: Any) -> None:
         self.now, self.asked = now, 0
 
-    async def read_again(self, id, source):
+    async def read_again(self, id: Any, source: Any) -> Any:
         self.asked += 1
         return self.now
 
@@ -155,23 +158,23 @@ class Book:
         (None, False),
     ],
 )
-def test_a_channel_that_was_topped_up_is_looked_at_again(now, comes_in):
+def test_a_channel_that_was_topped_up_is_looked_at_again(now: Any, comes_in: Any) -> None:
     """... once, and what it is by then decides."""
 
-    async def scenario():
+    async def scenario() -> None:
         with Store(":memory:") as store:
             store.received_all([(KEY.sign(voucher(5, 10)), Usage(10, 0))])
 
-            async def run(work):
+            async def run(work: Any) -> Any:
                 return work(store)
 
             book = Book(now)
             made = gate.Gate(book, SimpleNamespace(rules=rules()), SimpleNamespace(run=run), None)
 
-            async def proven(ticket, request):
+            async def proven(ticket: Any, request: Any) -> Any:
                 return channel(deposited=10_000, balance=10_000), (KEY.public,)
 
-            async def judged(found, request):
+            async def judged(found: Any, request: Any) -> Any:
                 return SimpleNamespace(number=1), rules()
 
             made._verify_ticket, made._decide_admission = proven, judged
@@ -197,32 +200,32 @@ REQUEST = SimpleNamespace(
 class Turns:
     """In the place of the book: how often the chain was asked."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.taken = 0
 
-    def take_turn(self, source):
+    def take_turn(self, source: Any) -> None:
         self.taken += 1
 
 
-def a_gate(**parts):
+def a_gate(**parts: Any) -> Any:
     return gate.Gate(parts.get("book"), parts["firewall"], None, None)
 
 
 @pytest.mark.parametrize(("taken", "advice"), [(True, "renew it"), (False, "passes of no plan")])
-def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
+def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken: Any, advice: Any) -> None:
     """... before anything of its plan is asked. Of a plan that isn't taken it said to renew what was just bought."""
 
-    async def scenario():
+    async def scenario() -> None:
         known = rules()
         known.state.now_ms = lambda now: NOW + 2 * HOUR
         if not taken:
             known.passes.clear()
         made = a_gate(firewall=Judge(None, None, known), book=(book := Turns()))
 
-        async def proven(ticket, request):
+        async def proven(ticket: Any, request: Any) -> Any:
             return OPENED, (KEY.public,)
 
-        async def judged(found, request):
+        async def judged(found: Any, request: Any) -> Any:
             return SimpleNamespace(number=1), known
 
         made._verify_ticket, made._decide_admission = proven, judged
@@ -236,13 +239,13 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
 class Judge:
     """A firewall that refuses until its rules are read again."""
 
-    def __init__(self, first, then, known=None):
+    def __init__(self, first: Any, then: Any, known: Any = None) -> None:
         self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
 
-    async def decide(self, client, service):
+    async def decide(self, client: Any, service: Any) -> Any:
         return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1, plans=())
 
-    async def refresh(self):
+    async def refresh(self) -> Any:
         self.refreshed += 1
         return self.rules
 
@@ -257,9 +260,9 @@ class Judge:
     ],
 )
 def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
-    first, then, questions, comes_in
-):
-    async def scenario():
+    first: Any, then: Any, questions: Any, comes_in: Any
+) -> None:
+    async def scenario() -> None:
         turns, judge = [], Judge(first, then)
         made = a_gate(book=SimpleNamespace(take_turn=turns.append), firewall=judge)
         request = SimpleNamespace(service="files", source="source", peer=SimpleNamespace(sui_address="0xe"))
@@ -274,8 +277,8 @@ def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
     asyncio.run(scenario())
 
 
-def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel():
-    async def scenario():
+def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel() -> None:
+    async def scenario() -> None:
         judge = Judge(None, None)
         judge.rules.deny = ("0xe",)
         made = a_gate(firewall=judge)
@@ -289,15 +292,15 @@ def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel(
 @pytest.mark.parametrize(
     ("lane", "key", "comes_in"), [(0, KEY, True), (1, KEY, False), (0, LaneKey(bytes(32)), False)]
 )
-def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
-    async def scenario():
+def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane: Any, key: Any, comes_in: Any) -> None:
+    async def scenario() -> None:
         made = channel(lanes=lane_with(0))
         asked = []
 
-        async def find(id, source):
+        async def find(id: Any, source: Any) -> Any:
             return made
 
-        async def again(id, source):
+        async def again(id: Any, source: Any) -> Any:
             asked.append(id)
             return made
 
@@ -331,14 +334,16 @@ def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
         (TooManyQuestions("too many ask"), "too many ask"),
     ],
 )
-def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(caplog, fault, said):
+def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(
+    caplog: pytest.LogCaptureFixture, fault: Any, said: Any
+) -> None:
     """Else the client waits for an answer that never comes, or reads what is only the operator's."""
     caplog.set_level("INFO", "dtp.pay")
 
-    async def scenario():
+    async def scenario() -> None:
         made = a_gate(firewall=SimpleNamespace(rules=rules()))
 
-        async def broken(ticket, request):
+        async def broken(ticket: Any, request: Any) -> None:
             raise fault
 
         made._verify_ticket = broken
@@ -353,21 +358,21 @@ def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(caplog, fault,
 class Admitting:
     """A gate whose ticket and rules are as the test wants them."""
 
-    def __init__(self, store, found, **options):
-        async def run(work):
+    def __init__(self, store: Any, found: Any, **options: Any) -> None:
+        async def run(work: Any) -> Any:
             return work(store)
 
-        async def used_up(held):
+        async def used_up(held: Any) -> Any:
             self.known.append(held.pass_id)
             return self.used_up
 
-        async def proven(ticket, request):
+        async def proven(ticket: Any, request: Any) -> Any:
             return found, (KEY.public,)
 
-        async def judged(found, request):
+        async def judged(found: Any, request: Any) -> Any:
             return SimpleNamespace(number=1), rules()
 
-        async def refresh():
+        async def refresh() -> Any:
             self.asked += 1
             return await self.read_again()
 
@@ -378,18 +383,18 @@ class Admitting:
         self.gate = gate.Gate(self.book, firewall, journal, quotas, clock=lambda: NOW / 1000, **options)
         self.gate._verify_ticket, self.gate._decide_admission = proven, judged
 
-    async def read_again(self):
+    async def read_again(self) -> Any:
         """What the chain says of the rules now."""
         return rules()
 
-    async def admit(self):
+    async def admit(self) -> Any:
         return await self.gate.admit(REQUEST)
 
 
-def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
+def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before() -> None:
     """... so that a node that is away refuses it here, where the client is told to come again."""
 
-    async def scenario():
+    async def scenario() -> None:
         free = replace(TERMS, price_request=0, price_mib=0)
         with Store(":memory:") as store:
             made = Admitting(store, channel(pass_=PASS, terms=free, deposited=0, balance=0))
@@ -404,14 +409,14 @@ def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
     asyncio.run(scenario())
 
 
-def test_a_quota_that_seems_used_up_is_looked_at_again():
+def test_a_quota_that_seems_used_up_is_looked_at_again() -> None:
     """The pass may have been renewed just before, or be over by the chain's clock."""
 
-    async def scenario():
+    async def scenario() -> None:
         with Store(":memory:") as store:
             made = Admitting(store, channel(pass_=PASS, terms=FREE, deposited=0, balance=0))
 
-            async def renewed():
+            async def renewed() -> Any:
                 made.used_up = False
                 return rules()
 
@@ -419,7 +424,7 @@ def test_a_quota_that_seems_used_up_is_looked_at_again():
             assert (await made.admit()).pass_.pass_id == PASS
             assert (made.asked, made.book.taken) == (1, 1)
 
-            async def over():
+            async def over() -> Any:
                 found = rules()
                 found.state.now_ms = lambda now: NOW + 2 * HOUR
                 return found
@@ -432,12 +437,12 @@ def test_a_quota_that_seems_used_up_is_looked_at_again():
 
 
 @pytest.mark.parametrize("fault", [NodeUnavailable("away"), TooManyQuestions("later")])
-def test_a_quota_is_used_up_also_where_nothing_can_be_looked_at_again(fault):
-    async def scenario():
+def test_a_quota_is_used_up_also_where_nothing_can_be_looked_at_again(fault: Any) -> None:
+    async def scenario() -> None:
         with Store(":memory:") as store:
             made = Admitting(store, channel(pass_=PASS, terms=FREE, deposited=0, balance=0))
 
-            async def away():
+            async def away() -> None:
                 raise fault
 
             made.used_up, made.read_again = True, away
@@ -448,8 +453,8 @@ def test_a_quota_is_used_up_also_where_nothing_can_be_looked_at_again(fault):
 
 
 @pytest.mark.parametrize(("least", "comes_in"), [(TERMS.revision, True), (TERMS.revision + 1, False)])
-def test_a_server_says_which_terms_are_too_old(least, comes_in):
-    async def scenario():
+def test_a_server_says_which_terms_are_too_old(least: Any, comes_in: Any) -> None:
+    async def scenario() -> None:
         with Store(":memory:") as store:
             made = Admitting(store, channel(), least_revision=least)
             if comes_in:

@@ -1,9 +1,13 @@
 """Each guard of the two meters by itself: taken away, a test here fails."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.client import payer
+from dtp.pay.client import payer, payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
@@ -24,7 +28,7 @@ SECRET = b"s" * 32
         (9, 5000, 2 * MIB - 1),  # ... or fewer bytes
     ],
 )
-def test_every_count_rises_by_itself(number, requests, size):
+def test_every_count_rises_by_itself(number: Any, requests: Any, size: Any) -> None:
     """A voucher for more in all and less in one count is refused by the chain."""
     payee = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(5, 10, 2 * MIB))), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
@@ -32,7 +36,7 @@ def test_every_count_rises_by_itself(number, requests, size):
     assert refused.value.flaw is Flaw.SHRUNK
 
 
-def test_numbers_begin_at_one():
+def test_numbers_begin_at_one() -> None:
     """The chain takes none that isn't above 0."""
     payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
     payee.receive(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
@@ -40,7 +44,7 @@ def test_numbers_begin_at_one():
 
 
 @pytest.mark.parametrize(("requests", "size"), [(9, 3 * MIB), (5000, 2 * MIB - 1)])
-def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
+def test_every_count_is_at_least_what_the_chain_has_accepted(requests: Any, size: Any) -> None:
     floor = Floor(5, PRICES.cost_of(Usage(10, 2 * MIB)), 10, 2 * MIB)
     payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
@@ -48,21 +52,21 @@ def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
     assert refused.value.flaw is Flaw.SHRUNK
 
 
-def server(**options):
+def server(**options: Any) -> Any:
     """A server's half by itself, at the beginning."""
     return Payee(PayeeLane(CHANNEL, 0), PRICES, options.pop("affordable", 10**12), **options)
 
 
-def say(payee, signed, charge=0):
+def say(payee: Any, signed: Any, charge: int = 0) -> None:
     payee.receive(build(said(signed, charge)), 0.0)
 
 
-def asked_to_check(made):
+def asked_to_check(made: Any) -> Any:
     """The vouchers that are to be checked since the last call."""
     return [each.voucher for each in made.take_events() if isinstance(each, payee.CheckWanted)]
 
 
-def test_what_is_above_the_deposit_waits_where_more_was_added():
+def test_what_is_above_the_deposit_waits_where_more_was_added() -> None:
     """Until the chain shows what the client has added, a voucher for it is neither good nor a crime."""
     made = server(affordable=5000)
     with pytest.raises(VoucherRefused) as refused:
@@ -79,7 +83,7 @@ def test_what_is_above_the_deposit_waits_where_more_was_added():
     assert asked_to_check(made) == [KEY.sign(voucher(1, 6))]
 
 
-def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for():
+def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for() -> None:
     """More may have been added by another connection, which had no time to say so."""
     made = server(affordable=5000)
     made.begin(0.0)
@@ -103,7 +107,7 @@ def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for(
     ("requests", "size", "inflated"),
     [(64, 1000, False), (65, 0, True), (0, 1001, True)],
 )
-def test_how_far_counts_that_are_evidence_may_be_ahead(requests, size, inflated):
+def test_how_far_counts_that_are_evidence_may_be_ahead(requests: Any, size: Any, inflated: Any) -> None:
     made = server(most_ahead=Usage(64, 1000))
     if inflated:
         with pytest.raises(VoucherRefused) as refused:
@@ -114,7 +118,7 @@ def test_how_far_counts_that_are_evidence_may_be_ahead(requests, size, inflated)
         assert asked_to_check(made)
 
 
-def test_a_charge_that_was_asked_for_is_not_ahead():
+def test_a_charge_that_was_asked_for_is_not_ahead() -> None:
     made = server(most_ahead=Usage(64, 1000))
     made.charge(500, 0.0)
     say(made, KEY.sign(voucher(1, 564)), 1)
@@ -123,7 +127,7 @@ def test_a_charge_that_was_asked_for_is_not_ahead():
         say(made, KEY.sign(voucher(2, 565)), 1)
 
 
-def test_a_lock_goes_on_until_its_key_is_told():
+def test_a_lock_goes_on_until_its_key_is_told() -> None:
     made, lock = server(), lock_of(SECRET)
     made.charge(1, 0.0, SECRET)
     locked = KEY.sign(voucher(1, 1, hash_lock=lock))
@@ -138,7 +142,7 @@ def test_a_lock_goes_on_until_its_key_is_told():
     assert refused.value.flaw is Flaw.WRONG_LOCK
 
 
-def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked():
+def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked() -> None:
     made = server()
     first, second = KEY.sign(voucher(5, 5)), KEY.sign(voucher(6, 9))
     say(made, first)
@@ -149,7 +153,7 @@ def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked()
     assert refused.value.flaw is Flaw.SHRUNK
 
 
-def test_a_voucher_that_names_no_charge_pays_none():
+def test_a_voucher_that_names_no_charge_pays_none() -> None:
     made = server()
     made.charge(3, 0.0)
     signed = KEY.sign(voucher(1, 50))
@@ -161,7 +165,7 @@ def test_a_voucher_that_names_no_charge_pays_none():
 
 
 @pytest.mark.parametrize("units", [0, -1])
-def test_a_charge_is_of_something(units):
+def test_a_charge_is_of_something(units: Any) -> None:
     with pytest.raises(NotMetered, match="at least one unit"):
         server().charge(units, 0.0)
 
@@ -169,7 +173,7 @@ def test_a_charge_is_of_something(units):
 # ------------------------------------------------------------------------------------------- a client by itself
 
 
-def client(funds=10**12, *, welcome=True, **spending):
+def client(funds: Any = 10**12, *, welcome: bool = True, **spending: Any) -> Any:
     """A client's half by itself, welcomed by a server that knows nothing yet."""
     made = Payer(PayerLane(CHANNEL, 0), PRICES, funds, lambda v: v.is_by(KEY.public), Spending(**spending))
     if welcome:
@@ -178,22 +182,22 @@ def client(funds=10**12, *, welcome=True, **spending):
     return made
 
 
-def hear(made, message, now=0.0):
+def hear(made: Any, message: Any, now: float = 0.0) -> None:
     made.receive(build(message), now)
 
 
-def wanted(made):
+def wanted(made: Any) -> Any:
     """The vouchers to sign that are asked for since the last call."""
-    return [each for each in made.take_events() if isinstance(each, payer.SignWanted)]
+    return [each for each in made.take_events() if isinstance(each, payer_events.SignWanted)]
 
 
-def sign_one(made, now=0.0):
+def sign_one(made: Any, now: float = 0.0) -> Any:
     (one,) = wanted(made)
     made.voucher_signed(KEY.sign(one.voucher), one.charge, now)
     return one.voucher
 
 
-def test_only_what_was_asked_for_is_signed():
+def test_only_what_was_asked_for_is_signed() -> None:
     made = client()
     with pytest.raises(NotMetered):
         made.voucher_signed(KEY.sign(voucher(1, 5)), 0, 0.0)
@@ -207,7 +211,9 @@ def test_only_what_was_asked_for_is_signed():
 @pytest.mark.parametrize(
     ("counted", "units", "agreed"), [(True, 1, 0), (True, 3, 6), (False, 1, 3), (False, 3, 9), (False, 0, 0)]
 )
-def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(counted, units, agreed):
+def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(
+    counted: Any, units: Any, agreed: Any
+) -> None:
     made = client(welcome=False, charge_units=units)
     hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, counted, True, None))
     hear(made, messages.ChargeAsked(1, 1, None))  # before anything was opened
@@ -220,7 +226,7 @@ def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(counted, un
     assert made.used.requests == agreed + 3 * counted
 
 
-def test_a_charge_that_is_being_decided_is_not_asked_about_twice():
+def test_a_charge_that_is_being_decided_is_not_asked_about_twice() -> None:
     made = client(charge_units=1)
     hear(made, messages.ChargeAsked(1, 5, None))
     assert len(made.take_events()) == 1
@@ -235,11 +241,11 @@ def test_a_charge_that_is_being_decided_is_not_asked_about_twice():
     made.take_events()
     made.answer_charge(2, False, 0.0)
     hear(made, messages.ChargeAsked(1, 5, None))  # an old one, said again
-    assert [each for each in made.take_events() if not isinstance(each, payer.Send)] == []
+    assert [each for each in made.take_events() if not isinstance(each, payer_events.Send)] == []
     assert made.used == Usage(5, 0)
 
 
-def test_a_second_lock_is_refused_before_the_first_is_open():
+def test_a_second_lock_is_refused_before_the_first_is_open() -> None:
     made = client()
     hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
     made.answer_charge(1, True, 0.0)
@@ -248,34 +254,34 @@ def test_a_second_lock_is_refused_before_the_first_is_open():
         hear(made, messages.ChargeAsked(2, 1, lock_of(b"t" * 32)))
 
 
-def test_only_the_key_that_was_paid_for_opens_the_lock():
+def test_only_the_key_that_was_paid_for_opens_the_lock() -> None:
     made = client()
     hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
     made.take_events()
     hear(made, messages.Reveal(SECRET))  # before anything is signed under it
-    assert [each for each in made.take_events() if isinstance(each, payer.Revealed)] == []
+    assert [each for each in made.take_events() if isinstance(each, payer_events.Revealed)] == []
     made.answer_charge(1, True, 0.0)
     hear(
         made, messages.Reveal(SECRET)
     )  # agreed to, not signed: its key would be told without having been paid
     one, *others = made.take_events()
-    assert (isinstance(one, payer.SignWanted), others) == (True, [])
+    assert (isinstance(one, payer_events.SignWanted), others) == (True, [])
     made.voucher_signed(KEY.sign(one.voucher), one.charge, 0.0)
     made.take_events()
     hear(made, messages.Reveal(b"x" * 32))
     assert made.take_events() == []
     hear(made, messages.Reveal(SECRET))
-    assert payer.Revealed(SECRET) in made.take_events()
+    assert payer_events.Revealed(SECRET) in made.take_events()
 
 
-def test_nothing_is_paid_ahead_that_the_money_does_not_cover():
+def test_nothing_is_paid_ahead_that_the_money_does_not_cover() -> None:
     made = client(PRICES.cost_of(Usage(20, 0)), ahead_requests=100)
     made.count(10, 0, 0.0)
     made.tick(100.0)
     assert sign_one(made, 100.0).requests == 10
 
 
-def test_no_voucher_is_signed_ahead_beyond_the_money():
+def test_no_voucher_is_signed_ahead_beyond_the_money() -> None:
     funds = PRICES.cost_of(Usage(1, 3 * MIB))
     made = client(funds, voucher_bytes=MIB // 4)
     ahead, moved = (), 0
@@ -289,41 +295,41 @@ def test_no_voucher_is_signed_ahead_beyond_the_money():
     assert all(each.amount <= funds for each in ahead)
 
 
-def test_the_end_waits_until_the_last_voucher_is_stored():
+def test_the_end_waits_until_the_last_voucher_is_stored() -> None:
     made = client()
     made.count(3, 0, 0.0)
     made.finish(0.0)
     last = sign_one(made)
     hear(made, messages.Bill(3, 0))
-    assert payer.Finished(True) not in made.take_events()
+    assert payer_events.Finished(True) not in made.take_events()
     hear(made, messages.Stored(last.sequence))
-    assert payer.Finished(True) in made.take_events()
+    assert payer_events.Finished(True) in made.take_events()
 
 
-def test_a_lack_of_money_is_told_once():
+def test_a_lack_of_money_is_told_once() -> None:
     made = client(PRICES.cost_of(Usage(4, 0)))
     told = []
     for opened in range(1, 9):
         made.count(opened, 0, 0.0)
         made.tick(opened * 10.0)
         for each in made.take_events():
-            if isinstance(each, payer.SignWanted):
+            if isinstance(each, payer_events.SignWanted):
                 made.voucher_signed(KEY.sign(each.voucher), each.charge, opened * 10.0)
-            elif isinstance(each, payer.FundsLow):
+            elif isinstance(each, payer_events.FundsLow):
                 told.append(each)
     assert len(told) == 1
     made.update_funds(made.funds + 1, 100.0)
-    assert any(isinstance(each, payer.FundsLow) for each in made.take_events())
+    assert any(isinstance(each, payer_events.FundsLow) for each in made.take_events())
 
 
-def test_what_is_reserved_bounds_number_and_sum():
+def test_what_is_reserved_bounds_number_and_sum() -> None:
     reserved = Reserved(5, 5000)
     assert reserved.may_sign(voucher(5, 5))
     assert not reserved.may_sign(voucher(6, 5))
     assert not reserved.may_sign(voucher(5, 6))
 
 
-def test_a_bill_that_was_not_asked_for_is_none():
+def test_a_bill_that_was_not_asked_for_is_none() -> None:
     made = client()
     hear(made, messages.Bill(500, 0))
     assert made.take_events() == []
@@ -331,13 +337,13 @@ def test_a_bill_that_was_not_asked_for_is_none():
     made.finish(0.0)
     sign_one(made)
     hear(made, messages.Bill(3, 0))
-    assert payer.Finished(True) not in made.take_events()  # the voucher isn't stored
+    assert payer_events.Finished(True) not in made.take_events()  # the voucher isn't stored
 
 
-def test_the_end_is_asked_for_again():
+def test_the_end_is_asked_for_again() -> None:
     made = client(repeat=2.0)
     made.finish(10.0)
-    finish = payer.Send(build(messages.Finish()))
+    finish = payer_events.Send(build(messages.Finish()))
     assert made.take_events() == [finish]
     assert made.next_deadline() == 12.0
     made.tick(11.9)
@@ -346,14 +352,14 @@ def test_the_end_is_asked_for_again():
     assert made.take_events() == [finish]
 
 
-def test_a_voucher_for_one_unit_too_much_is_not_signed():
+def test_a_voucher_for_one_unit_too_much_is_not_signed() -> None:
     made = client(PRICES.cost_of(Usage(5, 0)) - 1)
     made.count(5, 0, 0.0)
     made.tick(100.0)
     assert wanted(made) == []
 
 
-def test_nobody_is_woken_when_nothing_is_owed():
+def test_nobody_is_woken_when_nothing_is_owed() -> None:
     made = client()
     made.count(1, 0, 0.0)
     made.tick(5.0)
@@ -363,15 +369,15 @@ def test_nobody_is_woken_when_nothing_is_owed():
     assert made.next_deadline() == payer.NEVER
 
 
-def test_a_server_that_has_an_older_voucher_is_given_the_newest():
+def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
     older, newest = KEY.sign(voucher(3, 3)), KEY.sign(voucher(5, 5))
     made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
     hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
-    assert payer.Send(build(said(newest, 0))) in made.take_events()
+    assert payer_events.Send(build(said(newest, 0))) in made.take_events()
     assert (made.newest, made.next_deadline()) == (newest, made.spending.repeat)
 
 
-def ready(**spending):
+def ready(**spending: Any) -> Any:
     """A client on a stream, with vouchers that are signed ahead; and how much has moved by then, all of it paid."""
     made, moved = client(voucher_bytes=MIB, **spending), 0
     while not made._ready:
@@ -386,7 +392,7 @@ def ready(**spending):
     return made, moved
 
 
-def test_what_is_demanded_goes_before_what_was_signed_ahead():
+def test_what_is_demanded_goes_before_what_was_signed_ahead() -> None:
     """The server has stopped, and waits for all of it."""
     made, moved = ready()
     hear(made, messages.Due(0, moved))
@@ -397,7 +403,7 @@ def test_what_is_demanded_goes_before_what_was_signed_ahead():
     assert [each.voucher.bytes for each in wanted(made)] == [moved]
 
 
-def test_at_the_end_everything_is_paid_behind_what_was_signed_ahead():
+def test_at_the_end_everything_is_paid_behind_what_was_signed_ahead() -> None:
     made, moved = ready()
     made.finish(1.0)
     moved += MIB + 5000
@@ -405,7 +411,7 @@ def test_at_the_end_everything_is_paid_behind_what_was_signed_ahead():
     assert [each.voucher.bytes for each in wanted(made)] == [moved]
 
 
-def test_time_counts_from_the_last_voucher_that_was_let_go():
+def test_time_counts_from_the_last_voucher_that_was_let_go() -> None:
     made, moved = ready()
     assert made.release(moved + MIB, 100.0) is not None
     made.count(0, moved + MIB + 1, 101.0)
@@ -415,7 +421,7 @@ def test_time_counts_from_the_last_voucher_that_was_let_go():
     assert [each.voucher.bytes for each in wanted(made)] == [moved + MIB + 1]
 
 
-def test_where_money_is_short_no_voucher_waits_for_company():
+def test_where_money_is_short_no_voucher_waits_for_company() -> None:
     made = client(welcome=False, voucher_bytes=MIB)
     hear(made, messages.Welcome(1, 0, 0, 64 * MIB, 64 * MIB, 16, 1024, True, True, None))
     made.count(0, 1, 0.0)
@@ -424,7 +430,7 @@ def test_where_money_is_short_no_voucher_waits_for_company():
     assert made.leeway == 0
 
 
-def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet():
+def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet() -> None:
     made = client()
     hear(made, messages.ChargeAsked(1, 5, None))
     made.answer_charge(1, True, 0.0)
@@ -435,7 +441,7 @@ def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet(
     assert (made.used, made.owed) == (Usage(12, 0), Usage(5, 0))
 
 
-def test_a_voucher_that_was_forgotten_makes_an_end_no_clean_one():
+def test_a_voucher_that_was_forgotten_makes_an_end_no_clean_one() -> None:
     """What came behind it may be forgotten, too."""
     made = client(welcome=False)
     shown = KEY.sign(voucher(1, 3))
@@ -443,7 +449,7 @@ def test_a_voucher_that_was_forgotten_makes_an_end_no_clean_one():
     assert made.used == Usage(5, 0)
 
 
-def test_the_lock_of_a_voucher_that_was_forgotten_stays():
+def test_the_lock_of_a_voucher_that_was_forgotten_stays() -> None:
     """Or the next one would pay for an answer whose key was never told."""
     made = client(welcome=False)
     shown = KEY.sign(voucher(1, 3, hash_lock=lock_of(SECRET)))
@@ -453,7 +459,7 @@ def test_the_lock_of_a_voucher_that_was_forgotten_stays():
     assert sign_one(made).hash_lock == lock_of(SECRET)
 
 
-def test_the_end_waits_for_the_voucher_that_takes_a_lock_away():
+def test_the_end_waits_for_the_voucher_that_takes_a_lock_away() -> None:
     made = client()
     hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
     made.answer_charge(1, True, 0.0)
@@ -463,15 +469,15 @@ def test_the_end_waits_for_the_voucher_that_takes_a_lock_away():
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
     asked = made.take_events()
-    assert payer.Finished(True) not in asked
-    (unlocks,) = [each for each in asked if isinstance(each, payer.SignWanted)]
+    assert payer_events.Finished(True) not in asked
+    (unlocks,) = [each for each in asked if isinstance(each, payer_events.SignWanted)]
     assert unlocks.voucher.hash_lock is None
     made.voucher_signed(KEY.sign(unlocks.voucher), unlocks.charge, 0.0)
     hear(made, messages.Stored(unlocks.voucher.sequence))
-    assert payer.Finished(True) in made.take_events()
+    assert payer_events.Finished(True) in made.take_events()
 
 
-def test_the_end_waits_for_the_key_that_is_paid_for():
+def test_the_end_waits_for_the_key_that_is_paid_for() -> None:
     """A server that is paid by an agreed close would never have to tell it."""
     made = client()
     hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
@@ -480,13 +486,13 @@ def test_the_end_waits_for_the_key_that_is_paid_for():
     hear(made, messages.Stored(locked.sequence))
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
-    assert not [each for each in made.take_events() if isinstance(each, payer.Finished)]
+    assert not [each for each in made.take_events() if isinstance(each, payer_events.Finished)]
     made.tick(made.spending.patience)
-    assert payer.Finished(False) in made.take_events()
+    assert payer_events.Finished(False) in made.take_events()
 
 
 @pytest.mark.parametrize("renewed", [True, False])
-def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
+def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed: Any) -> None:
     made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)
     hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
     said_at_once = [messages.parse(each.frame, from_client=True) for each in made.take_events()]
@@ -496,22 +502,22 @@ def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
 # ---- a server by itself
 
 
-def locked_server():
+def locked_server() -> Any:
     """A server whose newest voucher is locked."""
     newest = KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET)))
     return Payee(PayeeLane(CHANNEL, 0, newest, Usage(1, 0), SECRET), PRICES, 10**12)
 
 
-def revealed(made):
+def revealed(made: Any) -> Any:
     frames = [each.frame for each in made.take_events() if isinstance(each, payee.Send)]
     return [each for each in map(parsed, frames) if isinstance(each, messages.Reveal)]
 
 
-def parsed(frame):
+def parsed(frame: Any) -> Any:
     return messages.parse(frame, from_client=False)
 
 
-def test_no_lock_is_asked_for_behind_one_that_is_not_open():
+def test_no_lock_is_asked_for_behind_one_that_is_not_open() -> None:
     made = locked_server()
     assert not made.may_charge(locked=True)
     assert made.may_charge(locked=False)
@@ -521,7 +527,7 @@ def test_no_lock_is_asked_for_behind_one_that_is_not_open():
     assert not made.may_charge(locked=False)
 
 
-def test_only_the_charge_that_is_asked_for_is_declined():
+def test_only_the_charge_that_is_asked_for_is_declined() -> None:
     made = server()
     made.charge(1, 0.0)
     made.take_events()
@@ -533,7 +539,7 @@ def test_only_the_charge_that_is_asked_for_is_declined():
     assert made.may_charge(locked=False)
 
 
-def test_a_key_is_told_of_a_locked_voucher_only():
+def test_a_key_is_told_of_a_locked_voucher_only() -> None:
     made = locked_server()
     made.begin(0.0)
     assert revealed(made) == [messages.Reveal(SECRET)]
@@ -542,7 +548,7 @@ def test_a_key_is_told_of_a_locked_voucher_only():
     assert revealed(asked_only) == []
 
 
-def test_the_floor_only_rises():
+def test_the_floor_only_rises() -> None:
     made = server()
     made.raise_floor(Floor(5, 5000, 5, 0), 0.0)
     made.raise_floor(Floor(4, 4000, 4, 0), 0.0)
@@ -550,7 +556,7 @@ def test_the_floor_only_rises():
     assert made.paid == Usage(5, 0)
 
 
-def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes():
+def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes() -> None:
     made = server(affordable=2500, exposure=Exposure(MIB, MIB, 100, 100))
     made.begin(0.0)
     made.count(2, 50, 70, 0.0)
@@ -565,7 +571,7 @@ def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes():
 @pytest.mark.parametrize(
     "what", ["nothing", "not heard", "a charge", "a lock", "finished", "requests", "paused"]
 )
-def test_when_a_voucher_counts_at_once(what):
+def test_when_a_voucher_counts_at_once(what: Any) -> None:
     """Vouchers wait while much of the exposure is left, and never where somebody waits for one."""
     most = Exposure(64 * MIB, 64 * MIB, 16, 16)
     newest = KEY.sign(voucher(1, 0, 0, hash_lock=lock_of(SECRET))) if what == "a lock" else None
@@ -587,7 +593,7 @@ def test_when_a_voucher_counts_at_once(what):
 # ---- when a server stops, and what it says
 
 
-def said_by(made):
+def said_by(made: Any) -> Any:
     """What the server says since the last call, by kind."""
     found = [
         messages.parse(each.frame, from_client=False)
@@ -597,7 +603,7 @@ def said_by(made):
     return [type(each) for each in found]
 
 
-def test_a_lane_that_begins_above_its_exposure_is_told_so_at_once():
+def test_a_lane_that_begins_above_its_exposure_is_told_so_at_once() -> None:
     """Whatever is said to the meter before it begins, the welcome comes first."""
     made = Payee(PayeeLane(CHANNEL, 0, used=Usage(0, 2 * MIB)), PRICES, 10**12)
     made.set_affordable(10**11, 0.0)
@@ -608,7 +614,7 @@ def test_a_lane_that_begins_above_its_exposure_is_told_so_at_once():
 
 
 @pytest.mark.parametrize("what", ["deposit", "quota", "floor"])
-def test_serving_goes_on_as_soon_as_there_is_more(what):
+def test_serving_goes_on_as_soon_as_there_is_more(what: Any) -> None:
     made = server(affordable=1000 if what == "deposit" else 10**12)
     made.begin(0.0)
     if what == "quota":
@@ -629,7 +635,7 @@ def test_serving_goes_on_as_soon_as_there_is_more(what):
     assert not made.paused
 
 
-def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_late():
+def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_late() -> None:
     made = server(exposure=Exposure(patience=2.5))
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
@@ -647,7 +653,7 @@ def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_la
     assert made.take_events() == []
 
 
-def test_nothing_that_is_paid_is_demanded():
+def test_nothing_that_is_paid_is_demanded() -> None:
     made = server()
     made.request_voucher()
     assert made.take_events() == []
@@ -656,7 +662,7 @@ def test_nothing_that_is_paid_is_demanded():
     assert said_by(made) == [messages.Due]
 
 
-def test_who_was_stopped_by_an_end_in_order_is_not_late():
+def test_who_was_stopped_by_an_end_in_order_is_not_late() -> None:
     """The money is used up and all of it paid: the client asks for the close, and waits for the signature."""
     made = server(affordable=1000, exposure=Exposure(patience=2.5))
     made.begin(0.0)
@@ -672,7 +678,7 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late():
     assert made.next_deadline() == payee.NEVER
 
 
-def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes():
+def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes() -> None:
     made = server()
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
@@ -687,7 +693,7 @@ def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes():
     assert made.next_deadline() == payee.NEVER
 
 
-def test_credit_for_what_comes_ends_where_the_money_does():
+def test_credit_for_what_comes_ends_where_the_money_does() -> None:
     """Whatever may be unpaid: the last part of an upload is paid, or not taken."""
     made = server(affordable=PRICES.cost_of(Usage(0, 2 * MIB)))
     made.begin(0.0)

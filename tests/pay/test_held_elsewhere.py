@@ -1,10 +1,17 @@
 """A channel of ours that another process of the server has, where our connection to that goes on or waits in vain."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.dial import PaidDialer
 from dtp.pay.store.holding import Holds
 from dtp.session.codes import Refuse
 
+from .conftest import Market, Play
 from .test_paid import fetch, give
 
 
@@ -14,7 +21,7 @@ class SoonDialer(PaidDialer):
     held = (0.0, 0.0)
 
 
-async def used_elsewhere(market):
+async def used_elsewhere(market: Market) -> Any:
     """Serve, and have another process serve our only channel, which a connection of ours uses: both locks, its id."""
     serving = await market.serve(give)
     buyer = await market.buyer()
@@ -28,16 +35,16 @@ async def used_elsewhere(market):
     return buyer, held, lane, bought.channel
 
 
-async def paid_from(market, buyer):
+async def paid_from(market: Market, buyer: Any) -> Any:
     async with market.connect(buyer, keep=True, make_dialer=SoonDialer) as connection:
         assert await fetch(connection, 1000) == 1000
     return connection.meter.deal.channel.id
 
 
-def test_another_channel_is_paid_from_while_a_process_keeps_ours(market):
+def test_another_channel_is_paid_from_while_a_process_keeps_ours(market: Play) -> None:
     """As behind an upgrade with a stream in the old process: new connections were refused until it ended."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         buyer, held, lane, channel = await used_elsewhere(market)
         (first, second) = [await paid_from(market, buyer) for _ in range(2)]
         assert channel != first == second
@@ -49,14 +56,16 @@ def test_another_channel_is_paid_from_while_a_process_keeps_ours(market):
     market(scenario)
 
 
-def test_a_channel_is_waited_for_that_a_process_gives_up(market, monkeypatch):
+def test_a_channel_is_waited_for_that_a_process_gives_up(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As one that was killed, with vouchers on a Redis server, though our connection to it waits yet."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         buyer, held, _, channel = await used_elsewhere(market)
         enter, refusals = market.serving.ledger.enter, []
 
-        async def enter_once_given_up(*arguments):
+        async def enter_once_given_up(*arguments: Any) -> Any:
             try:
                 return await enter(*arguments)
             except Refuse as refused:

@@ -1,8 +1,12 @@
 """A channel is served by one process at a time, wherever several share a store."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 from dtp.pay.store import Store
 from dtp.pay.store.holding import Holds, VoucherStore
@@ -19,27 +23,27 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def other_process(path, channel):
+def other_process(path: Any, channel: Any) -> Any:
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, path, channel], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     return process, process.stdout.readline().strip() == "True"
 
 
-def end(process, how):
+def end(process: Any, how: Any) -> None:
     process.kill() if how == "killed" else process.stdin.close()
     process.wait(30)
     for each in (process.stdin, process.stdout):
         each.close()
 
 
-def test_a_store_is_what_a_server_needs(tmp_path):
+def test_a_store_is_what_a_server_needs(tmp_path: Path) -> None:
     with Store(tmp_path / "pay.sqlite") as store:
         needed: VoucherStore = store
         assert needed.sold_lanes() == []
 
 
-def test_one_server_at_a_time_in_one_process(tmp_path):
+def test_one_server_at_a_time_in_one_process(tmp_path: Path) -> None:
     path = str(tmp_path / "pay.sqlite")
     first, second = Holds(path), Holds(path)
     assert first.hold_channel(CHANNEL)
@@ -56,13 +60,13 @@ def test_one_server_at_a_time_in_one_process(tmp_path):
     first.close()
 
 
-def test_stores_in_memory_are_not_shared():
+def test_stores_in_memory_are_not_shared() -> None:
     first, second = Holds(":memory:"), Holds(":memory:")
     assert first.hold_channel(CHANNEL)
     assert second.hold_channel(CHANNEL)
 
 
-def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
+def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "pay.sqlite")
     for how in ("ended", "killed"):
         process, took = other_process(path, CHANNEL)

@@ -1,9 +1,12 @@
 """Clients and servers that cheat, over real connections: what they try is refused, and what is due stays due."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgpack
 import pytest
@@ -12,7 +15,8 @@ from dtp.chain.node.commitment import to_its_end
 from dtp.identity import Identity
 from dtp.net import dial as net
 from dtp.pay import messages
-from dtp.pay.client.buying import Budget, _add_lane, purchase
+from dtp.pay.client.budget import Budget
+from dtp.pay.client.buying import _add_lane, purchase
 from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed
 from dtp.pay.messages import build
@@ -27,11 +31,11 @@ from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint
 from dtp.session.limits import DEFAULT, Limits
 
-from .conftest import owned_by
+from .conftest import Market, Play, owned_by
 from .test_paid import PRICES, cost_of, fetch, give
 
 
-async def own_channel(market, budget=500_000_000):
+async def own_channel(market: Market, budget: int = 500_000_000) -> Any:
     """A channel of a client, with its key: what an attacker has that is a client."""
     buyer = await market.buyer()
     journal = Journal(buyer["store"])
@@ -39,7 +43,7 @@ async def own_channel(market, budget=500_000_000):
     return buyer, await purchase(buyer["network"], journal, market.serving.host, "files", Budget(budget))
 
 
-async def knock(market, ticket, service="files"):
+async def knock(market: Market, ticket: Any, service: str = "files") -> Any:
     """Connect with a ticket, or what makes one of the binding; nobody meters on this side."""
     made = ticket if callable(ticket) else lambda binding, peer: ticket
     listener = market.serving.listener
@@ -57,21 +61,23 @@ async def knock(market, ticket, service="files"):
     return connection
 
 
-def honest(deal):
+def honest(deal: Any) -> Any:
     return lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding)
 
 
-async def refused(market, ticket, reason, service="files", code=CloseCode.TICKET):
+async def refused(
+    market: Market, ticket: Any, reason: Any, service: str = "files", code: Any = CloseCode.TICKET
+) -> None:
     with pytest.raises(ConnectionRefused, match=reason) as error:
         await knock(market, ticket, service)
     assert error.value.close_code == code
 
 
-async def frames_of(connection, count=1):
+async def frames_of(connection: Any, count: int = 1) -> Any:
     """The first METER frames that come."""
     got, enough = [], asyncio.Event()
 
-    def take(data):
+    def take(data: Any) -> None:
         got.append(messages.parse(data, from_client=False))
         if len(got) >= count:
             enough.set()
@@ -84,8 +90,8 @@ async def frames_of(connection, count=1):
 # ------------------------------------------------------------------------------------------------------ tickets
 
 
-def test_tickets_that_open_nothing(market):
-    async def scenario(market):
+def test_tickets_that_open_nothing(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         _, other = await own_channel(market)
@@ -114,13 +120,13 @@ def test_tickets_that_open_nothing(market):
     market(scenario)
 
 
-def test_a_ticket_of_another_connection(market):
-    async def scenario(market):
+def test_a_ticket_of_another_connection(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         seen = []
 
-        def overheard(binding, peer):
+        def overheard(binding: Any, peer: Any) -> Any:
             seen.append(honest(deal)(binding, peer))
             return seen[-1]
 
@@ -130,8 +136,8 @@ def test_a_ticket_of_another_connection(market):
     market(scenario)
 
 
-def test_a_channel_of_another_service_or_host(market):
-    async def scenario(market):
+def test_a_channel_of_another_service_or_host(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         first = market.serving
@@ -142,8 +148,8 @@ def test_a_channel_of_another_service_or_host(market):
     market(scenario)
 
 
-def test_the_denied_do_not_come_in_whatever_they_paid(market):
-    async def scenario(market):
+def test_the_denied_do_not_come_in_whatever_they_paid(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         from dtp.chain import Program, host
 
         await market.serve(give)
@@ -159,10 +165,10 @@ def test_the_denied_do_not_come_in_whatever_they_paid(market):
     market(scenario)
 
 
-def test_hostile_tickets_cause_no_question_each(market):
+def test_hostile_tickets_cause_no_question_each(market: Play) -> None:
     """Invented channels are rationed by source and in all; who is known comes in all the same."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         limits = BookLimits(source_burst=5, source_interval=3600.0, all_burst=7, all_interval=3600.0)
         await market.serve(give, selling=Selling(book=limits, recheck=3600, claim_every=3600))
         _, deal = await own_channel(market)
@@ -170,7 +176,7 @@ def test_hostile_tickets_cause_no_question_each(market):
         asked = []
         genuine = market.serving.chain.read
 
-        async def counted(*arguments):
+        async def counted(*arguments: Any) -> Any:
             asked.append(arguments[2])
             return await genuine(*arguments)
 
@@ -199,10 +205,10 @@ def test_hostile_tickets_cause_no_question_each(market):
 # ----------------------------------------------------------------------------------------------------- vouchers
 
 
-async def read_until_closed(stream):
+async def read_until_closed(stream: Any) -> Any:
     got = 0
 
-    async def read_on():
+    async def read_on() -> None:
         nonlocal got
         while True:
             got += len(await stream.read(MIB))
@@ -212,8 +218,8 @@ async def read_until_closed(stream):
     return got, closed
 
 
-def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market):
-    async def scenario(market):
+def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, 2 * MIB, 4, 8, patience=0.3, first_amount=10**7)
         await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         _, deal = await own_channel(market)
@@ -232,15 +238,15 @@ def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market):
     market(scenario)
 
 
-def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(market):
+def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(market: Play) -> None:
     taken = []
 
-    async def take(connection):
+    async def take(connection: Any) -> None:
         async for stream in connection:
             async for piece in stream:
                 taken.append(len(piece))
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, MIB, 4, 8, patience=0.3)
         limits = Limits(stream_window=2 * MIB, connection_window=2 * MIB)
         selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
@@ -260,14 +266,14 @@ def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(mar
     market(scenario)
 
 
-def test_many_unpaid_requests_are_not_handed_to_the_handler(market):
+def test_many_unpaid_requests_are_not_handed_to_the_handler(market: Play) -> None:
     handled = []
 
-    async def count(connection):
+    async def count(connection: Any) -> None:
         async for stream in connection:
             handled.append(stream.id)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, MIB, 4, 4, patience=0.3)
         await market.serve(count, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         _, deal = await own_channel(market)
@@ -281,12 +287,12 @@ def test_many_unpaid_requests_are_not_handed_to_the_handler(market):
     market(scenario)
 
 
-def bad_vouchers(deal):
+def bad_vouchers(deal: Any) -> Any:
     """Frames of a client that cheats, and what it hears."""
     id, key = deal.channel.id, deal.key
     price = PRICES.cost_of(Usage(1, 0))
 
-    def frame(key=key, **changes):
+    def frame(key: Any = key, **changes: Any) -> Any:
         fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
         made = Voucher(id, deal.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
         return build(said(key.sign(made), 0))
@@ -338,8 +344,8 @@ CHEATS = [
 
 
 @pytest.mark.parametrize("which", CHEATS)
-def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market, which):
-    async def scenario(market):
+def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play, which: Any) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         connection = await knock(market, honest(deal))
@@ -364,8 +370,8 @@ def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market, whic
     market(scenario)
 
 
-def test_replayed_and_old_vouchers_change_nothing(market):
-    async def scenario(market):
+def test_replayed_and_old_vouchers_change_nothing(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         connection = await knock(market, honest(deal))
@@ -384,10 +390,10 @@ def test_replayed_and_old_vouchers_change_nothing(market):
     market(scenario)
 
 
-def test_two_lanes_together_never_pass_the_deposit(market):
+def test_two_lanes_together_never_pass_the_deposit(market: Play) -> None:
     """Each lane's voucher alone would fit; both are sent at once."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, deal = await own_channel(market, budget=10_000)
         await to_its_end(partial(_add_lane, buyer["network"], deal.journal, deal.channel))
@@ -408,8 +414,8 @@ def test_two_lanes_together_never_pass_the_deposit(market):
     market(scenario)
 
 
-def test_a_lane_is_one_connections_and_the_newer_one_has_it(market):
-    async def scenario(market):
+def test_a_lane_is_one_connections_and_the_newer_one_has_it(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         _, deal = await own_channel(market)
         first = await knock(market, honest(deal))
@@ -426,8 +432,8 @@ def test_a_lane_is_one_connections_and_the_newer_one_has_it(market):
 # ------------------------------------------------------------------------------------------------------ servers
 
 
-def test_a_server_that_claims_too_much_is_left(market):
-    async def scenario(market):
+def test_a_server_that_claims_too_much_is_left(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -441,12 +447,12 @@ def test_a_server_that_claims_too_much_is_left(market):
     market(scenario)
 
 
-def test_a_server_cannot_claim_what_was_not_signed(market):
+def test_a_server_cannot_claim_what_was_not_signed(market: Play) -> None:
     from dtp.chain import Program
     from dtp.chain import channel as channel_module
     from dtp.chain.errors import MoveAborted
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer)

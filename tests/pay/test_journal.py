@@ -1,9 +1,13 @@
 """The journal: what waits together is written together, the newest stands for the older ones, nobody harms others."""
 
+from __future__ import annotations
+
 import asyncio
 import sqlite3
 import threading
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,27 +23,27 @@ from .stored import ScriptedStore, alter, no_room_for
 KEYS = (KEY.public,)
 
 
-class Steps(list):
+class Steps(list[tuple[str, bool]]):
     """What the store is asked for: the method, and whether on the loop's thread."""
 
     @property
-    def watching(self):
+    def watching(self) -> Any:
         return {name: partial(self._watch, name) for name in ("receive_now", "sync", "received_all")}
 
-    def _watch(self, name, genuine, *args):
+    def _watch(self, name: Any, genuine: Any, *args: Any) -> Any:
         self.append((name, threading.current_thread() is threading.main_thread()))
         return genuine(*args)
 
 
 @pytest.fixture
-def steps():
+def steps() -> Any:
     return Steps()
 
 
 @pytest.fixture
-def play(tmp_path, steps):
-    def start(scenario, **options):
-        async def work():
+def play(tmp_path: Path, steps: Any) -> Any:
+    def start(scenario: Any, **options: Any) -> Any:
+        async def work() -> Any:
             with ScriptedStore(tmp_path / "pay.sqlite", **options) as store:
                 store.scripts.update(steps.watching)
                 journal = Journal(store)
@@ -53,8 +57,8 @@ def play(tmp_path, steps):
     return start
 
 
-def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play):
-    async def scenario(journal):
+def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(n, n)) for n in (1, 2, 3)]
         forged = LaneKey.generate().sign(voucher(4, 4))
         answers = [journal.check(KEYS, each, Usage(each.voucher.requests, 0)) for each in (*signed, forged)]
@@ -65,8 +69,8 @@ def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play):
     play(scenario)
 
 
-def test_a_newer_voucher_for_less_covers_nothing(play):
-    async def scenario(journal):
+def test_a_newer_voucher_for_less_covers_nothing(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         more, less = KEY.sign(voucher(1, 9)), KEY.sign(voucher(2, 3))
         verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in (more, less)))
         assert verdicts == [Verdict.STORED, Verdict.SUPERSEDED]
@@ -75,8 +79,8 @@ def test_a_newer_voucher_for_less_covers_nothing(play):
     play(scenario)
 
 
-def test_lanes_do_not_supersede_each_other(play):
-    async def scenario(journal):
+def test_lanes_do_not_supersede_each_other(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
         verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))
         assert verdicts == [Verdict.STORED] * 5
@@ -85,8 +89,8 @@ def test_lanes_do_not_supersede_each_other(play):
     play(scenario)
 
 
-def test_an_old_key_is_as_good_while_it_is_honoured(play):
-    async def scenario(journal):
+def test_an_old_key_is_as_good_while_it_is_honoured(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         old, new = LaneKey.generate(), LaneKey.generate()
         assert (
             await journal.check((new.public, old.public), old.sign(voucher(1, 1)), Usage()) is Verdict.STORED
@@ -96,8 +100,8 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play):
     play(scenario)
 
 
-def test_what_cannot_be_written_fails_alone(play):
-    async def scenario(journal):
+def test_what_cannot_be_written_fails_alone(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         alter(journal.store, no_room_for(7))
         first = journal.check(
             KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
@@ -111,8 +115,8 @@ def test_what_cannot_be_written_fails_alone(play):
     play(scenario)
 
 
-def test_a_full_disk_is_told_to_who_waits(play):
-    async def scenario(journal):
+def test_a_full_disk_is_told_to_who_waits(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         journal.store._db.execute("PRAGMA query_only=1")
         journal.store._open_prompt().execute("PRAGMA query_only=1")
         with pytest.raises(StoreError):
@@ -123,8 +127,8 @@ def test_a_full_disk_is_told_to_who_waits(play):
     play(scenario)
 
 
-def test_other_work_runs_in_order(play):
-    async def scenario(journal):
+def test_other_work_runs_in_order(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage(1, 0))
         await answer
         assert await journal.run(lambda store: store.vouched_sums(CHANNEL)) == {0: 1000}
@@ -137,14 +141,14 @@ def test_other_work_runs_in_order(play):
 # ---- a few vouchers: written on the loop's thread, synced on the other
 
 
-def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps):
+def test_a_few_are_written_at_once_and_count_when_they_are_synced(play: Any, steps: Any) -> None:
     synced, asked = threading.Event(), threading.Event()
 
-    def sync_data(file):
+    def sync_data(file: Any) -> None:
         asked.set()
         assert synced.wait(30)
 
-    async def scenario(journal):
+    async def scenario(journal: Any) -> None:
         signed = KEY.sign(voucher(1, 1))
         answer = journal.check(KEYS, signed, Usage(1, 0))
         await asyncio.to_thread(asked.wait, 30)
@@ -158,22 +162,22 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps):
     assert steps == [("receive_now", True), ("sync", False)]
 
 
-def test_a_forged_one_needs_no_sync(play, steps):
-    async def scenario(journal):
+def test_a_forged_one_needs_no_sync(play: Any, steps: Any) -> None:
+    async def scenario(journal: Any) -> None:
         assert await journal.check(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage()) is Verdict.FORGED
 
     play(scenario)
     assert steps == []
 
 
-def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps):
+def test_what_comes_while_one_is_written_goes_together_into_the_next(play: Any, steps: Any) -> None:
     begun, free = threading.Event(), threading.Event()
 
-    def sync_data(file):
+    def sync_data(file: Any) -> None:
         begun.set()
         assert free.wait(30)
 
-    async def scenario(journal):
+    async def scenario(journal: Any) -> None:
         answers = [journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())]
         await asyncio.to_thread(begun.wait, 30)
         for lane in (1, 2, 3):
@@ -187,8 +191,8 @@ def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_it_is_closed_when_everything_is_written(tmp_path, begun):
-    async def scenario():
+def test_it_is_closed_when_everything_is_written(tmp_path: Path, begun: Any) -> None:
+    async def scenario() -> None:
         with Store(tmp_path / "pay.sqlite") as store:
             journal = Journal(store)
             answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
@@ -209,9 +213,9 @@ def test_it_is_closed_when_everything_is_written(tmp_path, begun):
 
 
 @pytest.mark.parametrize("fault", [None, ZeroDivisionError])
-def test_who_gives_up_keeps_no_answer_from_others(play, fault):
-    async def scenario(journal):
-        def broken(*_):
+def test_who_gives_up_keeps_no_answer_from_others(play: Any, fault: Any) -> None:
+    async def scenario(journal: Any) -> None:
+        def broken(*_: Any) -> None:
             raise ZeroDivisionError
 
         if fault is not None:
@@ -227,8 +231,8 @@ def test_who_gives_up_keeps_no_answer_from_others(play, fault):
     play(scenario)
 
 
-def test_many_do_not_stop_the_loop(play, steps):
-    async def scenario(journal):
+def test_many_do_not_stop_the_loop(play: Any, steps: Any) -> None:
+    async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
         assert set(await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))) == {
             Verdict.STORED
@@ -238,13 +242,13 @@ def test_many_do_not_stop_the_loop(play, steps):
     assert steps == [("received_all", False)]
 
 
-def test_the_loop_does_not_wait_for_another_process(play, steps):
+def test_the_loop_does_not_wait_for_another_process(play: Any, steps: Any) -> None:
     waits = threading.Event()
 
-    async def scenario(journal):
+    async def scenario(journal: Any) -> None:
         watched = journal.store.scripts["received_all"]
 
-        def received_all(genuine, received):
+        def received_all(genuine: Any, received: Any) -> Any:
             waits.set()
             return watched(genuine, received)
 
@@ -262,11 +266,13 @@ def test_the_loop_does_not_wait_for_another_process(play, steps):
     assert steps == [("receive_now", True), ("received_all", False)]
 
 
-def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_slow_way(play, steps):
-    def broken(file):
+def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_slow_way(
+    play: Any, steps: Any
+) -> None:
+    def broken(file: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    async def scenario(journal):
+    async def scenario(journal: Any) -> None:
         forged = LaneKey.generate().sign(voucher(1, 1, lane=1))
         answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):
@@ -278,8 +284,8 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
     assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]
 
 
-def test_a_row_that_is_broken_harms_only_its_lane(play):
-    async def scenario(journal):
+def test_a_row_that_is_broken_harms_only_its_lane(play: Any) -> None:
+    async def scenario(journal: Any) -> None:
         journal.store.received_all([(KEY.sign(voucher(9, 9, lane=1)), Usage())])
         alter(journal.store, "UPDATE sold SET message = x'00' WHERE lane = 1")
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(3)]
@@ -292,10 +298,10 @@ def test_a_row_that_is_broken_harms_only_its_lane(play):
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_nobody_waits_for_ever(play, count):
+def test_nobody_waits_for_ever(play: Any, count: Any) -> None:
     """Whatever goes wrong with the store: a connection that waits for its vouchers would never end."""
 
-    async def scenario(journal):
+    async def scenario(journal: Any) -> None:
         with journal.store.failing("received_all", "sync", fault=ZeroDivisionError()):
             signed = [KEY.sign(voucher(1, 1, lane=lane % 16)) for lane in range(count)]
             answers = [journal.check(KEYS, each, Usage()) for each in signed]

@@ -1,9 +1,14 @@
 """Lanes are used by one connection at a time, and a channel is closed by the last: locks, also among processes."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import types
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,6 +23,7 @@ from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
 from dtp.pay.ticket import MAX_LANES
 
+from .conftest import Market, Play
 from .meters import CHANNEL, KEY
 from .test_budgets import LEAST
 from .test_claims import channel
@@ -25,7 +31,7 @@ from .test_claims import lane as chain_lane
 from .test_paid import cost_of, fetch, give
 
 
-def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
+def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path: Path) -> None:
     store = tmp_path / "pay.sqlite"
     store.touch()
     os.symlink(store, tmp_path / "other.sqlite")
@@ -38,7 +44,7 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     second.release()
 
 
-def test_a_lane_is_locked_in_memory_as_well():
+def test_a_lane_is_locked_in_memory_as_well() -> None:
     first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
     assert first.try_acquire()
     assert other.try_acquire()
@@ -53,18 +59,18 @@ def test_a_lane_is_locked_in_memory_as_well():
     assert not LaneLock._in_memory
 
 
-def test_a_lane_that_can_t_be_locked_is_an_error_of_the_store(tmp_path):
+def test_a_lane_that_can_t_be_locked_is_an_error_of_the_store(tmp_path: Path) -> None:
     lock = LaneLock(str(tmp_path / "no folder" / "pay.sqlite"), CHANNEL, 0)
     with pytest.raises(StoreError, match="No such file"):
         lock.try_acquire()
 
 
 @types.coroutine
-def pause(seconds):
+def pause(seconds: Any) -> Iterator[Any]:
     yield
 
 
-def step(work):
+def step(work: Any) -> Any:
     """Run a coroutine to its next pause; whether it is over then."""
     try:
         work.send(None)
@@ -73,19 +79,21 @@ def step(work):
     return False
 
 
-def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_path, monkeypatch):
+def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As those of two processes do, each of which looks at the other's lane before either lets go of its own."""
     path, states, closed = str(tmp_path / "pay.sqlite"), ["open"], []
 
-    async def run(work):
+    async def run(work: Any) -> Any:
         return work(SimpleNamespace(bought_channels=lambda id: [SimpleNamespace(state=states[-1])]))
 
-    async def close(self, agreed):
+    async def close(self: Any, agreed: Any) -> None:
         closed.append(self)
         await pause(0)
         states.append("closing")
 
-    def is_taken(lock):
+    def is_taken(lock: Any) -> Any:
         taken = genuine(lock)
         if lock._lane[1] == 1 and not over:
             over.append(step(endings[1]))
@@ -113,10 +121,10 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_pat
     assert list(tmp_path.glob("*.lock")) == []
 
 
-def test_a_channel_that_is_being_closed_is_not_used(market, monkeypatch):
+def test_a_channel_that_is_being_closed_is_not_used(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor closed twice: who ends meanwhile, in another process say, finds it closed."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         monkeypatch.setattr(channel_in_use, "_TURN", 0)
@@ -140,10 +148,10 @@ def test_a_channel_that_is_being_closed_is_not_used(market, monkeypatch):
     market(scenario)
 
 
-def test_a_channel_is_not_closed_under_another_connection(market):
+def test_a_channel_is_not_closed_under_another_connection(market: Play) -> None:
     """But by the last that doesn't keep it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=cost_of(MIB), keep=True) as first:

@@ -1,9 +1,13 @@
 """What a server knows of channels in use: one connection a lane, keys and vouchers that can still be claimed."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,8 +20,8 @@ from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
 from dtp.pay.messages import build
 from dtp.pay.server.book import ChannelBook
-from dtp.pay.server.gate import Admission, floor_of
-from dtp.pay.server.ledger import AGREEMENT_MS, Ledger
+from dtp.pay.server.gate import AGREEMENT_MS, Admission, floor_of
+from dtp.pay.server.ledger import Ledger
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.store.holding import Holds
 from dtp.pay.store.journal import Journal
@@ -41,18 +45,18 @@ PIPES = f"pipe://0x1?service=0&channel={CHANNEL}"
 class Connected(Wire):
     """A connection that a ledger can end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stats = SimpleNamespace(carriers=["tcp:"])
         self.peer = SimpleNamespace(sui_address="0xe")
-        self.on_carrier = None
+        self.on_carrier: Any = None
 
-    def carried_by(self, *carriers):
+    def carried_by(self, *carriers: Any) -> None:
         """Another carrier has come; those that it is carried by now."""
         self.stats.carriers = carriers
         self.on_carrier(self)
 
-    def abort(self, code, reason, *, detail=0):
+    def abort(self, code: Any, reason: Any, *, detail: int = 0) -> None:
         if not self.closed:
             super().abort(code, reason, detail=detail)
             if self.on_end is not None:
@@ -62,32 +66,32 @@ class Connected(Wire):
 class NoPasses:
     """Quotas of a service without subscriptions."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.left, self.refreshed = [], 0
 
-    def add_usage(self, meter, more):
+    def add_usage(self, meter: Any, more: Any) -> None:
         pass
 
-    async def leave(self, meter):
+    async def leave(self, meter: Any) -> None:
         self.left.append(meter)
 
-    async def poll(self):
+    async def poll(self) -> None:
         pass
 
-    async def refresh(self):
+    async def refresh(self) -> None:
         self.refreshed += 1
 
 
 class Served:
     """A ledger over a store, with a chain that says what the test wants, and its time."""
 
-    def __init__(self, store):
+    def __init__(self, store: Any) -> None:
         self.now = NOW
         self.signer = KeySigner.generate()
         self.channel = channel(server=self.signer.address)
         self.store = store
         self.journal = Journal(store)
-        self.asked = []  # ids, by question
+        self.asked: list[Any] = []  # ids, by question
         self.chain = SimpleNamespace(
             chain_id="chain",
             signer=self.signer,
@@ -98,24 +102,24 @@ class Served:
         self.quotas = NoPasses()
         book = ChannelBook(self.chain)
         self.ledger = Ledger(book, self.journal, self.chain, self.quotas, lambda: self.now)
-        self.meters = []
+        self.meters: list[Any] = []
 
-    async def _read(self, schema, cls, id):
+    async def _read(self, schema: Any, cls: Any, id: Any) -> Any:
         self.asked.append([id])
         if self.channel is None:
             raise ObjectMissing("no such object")
         return self.channel
 
-    async def _objects(self, ids):
+    async def _objects(self, ids: Any) -> Any:
         self.asked.append(list(ids))
         return dict.fromkeys(ids, self.channel) if self.channel is not None else {}
 
-    def with_lanes(self, count, **changes):
+    def with_lanes(self, count: Any, **changes: Any) -> None:
         """The channel has so many lanes, the further ones of another key."""
         more = [Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)] * (count - 1)
         self.channel = replace(self.channel, lanes=(self.channel.lanes[0], *more), **changes)
 
-    def admitted(self, lane=0, carrier="tcp:"):
+    def admitted(self, lane: int = 0, carrier: str = "tcp:") -> Any:
         """A connection by a carrier, and what the gate says of it."""
         found = self.channel.lanes[lane]
         known = replace(self.store.sold_lane(CHANNEL, lane), floor=floor_of(found))
@@ -124,7 +128,7 @@ class Served:
         wire.stats.carriers = [carrier]
         return wire, admission
 
-    async def enter(self, lane=0):
+    async def enter(self, lane: int = 0) -> Any:
         """What a listener does with a connection that was admitted; None when it may not begin."""
         wire, admission = self.admitted(lane)
         meter = await self.ledger.enter(wire, admission, EXPOSURE, True)
@@ -134,15 +138,15 @@ class Served:
             self.meters.append(meter)
         return meter
 
-    async def close(self):
+    async def close(self) -> None:
         for meter in self.meters:
             meter.connection.abort(0, "")
             await meter.wait_settled()
         await self.journal.close()
 
 
-def play(tmp_path, scenario):
-    async def work():
+def play(tmp_path: Path, scenario: Any) -> None:
+    async def work() -> None:
         with ScriptedStore(tmp_path / "pay.sqlite") as store:
             served = Served(store)
             try:
@@ -153,17 +157,17 @@ def play(tmp_path, scenario):
     asyncio.run(work())
 
 
-async def pay(meter, signed):
+async def pay(meter: Any, signed: Any) -> None:
     """The client says a voucher; returns when it is stored or refused."""
     meter.connection.on_meter(build(said(signed, 0)))
     await meter.wait_checked()
     await asyncio.sleep(0)
 
 
-def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path):
+def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path: Path) -> None:
     """Else one voucher would pay both of them."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         first, second = await asyncio.gather(served.enter(), served.enter())
         alive = [each for each in (first, second) if not each.connection.closed]
         assert len(alive) == 1
@@ -176,8 +180,8 @@ def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_many_at_once_leave_one_and_nothing_is_held_behind_it(tmp_path):
-    async def scenario(served):
+def test_many_at_once_leave_one_and_nothing_is_held_behind_it(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         made = await asyncio.gather(*(served.enter() for _ in range(8)))
         alive = [each for each in made if not each.connection.closed]
         assert len(alive) == 1
@@ -192,15 +196,15 @@ def test_many_at_once_leave_one_and_nothing_is_held_behind_it(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path):
+def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path: Path) -> None:
     """Another process has the channel while the connection begins, and gets one more voucher before it lets go."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         other = Holds(served.store.path)
         assert other.hold_channel(CHANNEL)
         genuine = served.journal.run
 
-        async def slow(work):
+        async def slow(work: Any) -> Any:
             done = await genuine(work)
             served.store.received_all([(KEY.sign(voucher(5, 5)), Usage(5, 0))])
             other.close()
@@ -215,8 +219,8 @@ def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_has_ended_is_not_held(tmp_path):
-    async def scenario(served):
+def test_a_channel_that_has_ended_is_not_held(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.store.mark_closed(CHANNEL)
         assert await served.enter() is None
         other = Holds(served.store.path)
@@ -226,8 +230,8 @@ def test_a_channel_that_has_ended_is_not_held(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_store_that_fails_holds_no_channel(tmp_path):
-    async def scenario(served):
+def test_a_store_that_fails_holds_no_channel(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         with served.store.failing("vouched_sums"):
             with pytest.raises(Refuse) as refused:
                 await served.enter()
@@ -248,8 +252,8 @@ def test_a_store_that_fails_holds_no_channel(tmp_path):
 # ---- what can be claimed
 
 
-def test_a_voucher_that_ends_too_soon_is_refused_however_long_the_connection_lasts(tmp_path):
-    async def scenario(served):
+def test_a_voucher_that_ends_too_soon_is_refused_however_long_the_connection_lasts(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         ends = served.now + 3 * HOUR
         await pay(meter, KEY.sign(voucher(1, 1, not_after_ms=ends)))
@@ -262,8 +266,8 @@ def test_a_voucher_that_ends_too_soon_is_refused_however_long_the_connection_las
     play(tmp_path, scenario)
 
 
-def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_path):
-    async def scenario(served):
+def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         grace = served.now + HOUR
         rotated = Lane(NEW_KEY.public, KEY.public, grace, 0, 0, 0, 0)
@@ -280,8 +284,8 @@ def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_p
     play(tmp_path, scenario)
 
 
-def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path):
-    async def scenario(served):
+def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         rotated = Lane(NEW_KEY.public, KEY.public, NOW + HOUR, 0, 0, 0, 0)
         served.channel = replace(served.channel, lanes=(rotated,))
         meter = await served.enter()
@@ -296,8 +300,8 @@ def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path):
 # ---- what a node says
 
 
-def test_a_node_that_is_behind_takes_nothing_back(tmp_path):
-    async def scenario(served):
+def test_a_node_that_is_behind_takes_nothing_back(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         behind = served.channel
         second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
         served.channel = replace(
@@ -313,8 +317,8 @@ def test_a_node_that_is_behind_takes_nothing_back(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_closes_ends_its_connections(tmp_path):
-    async def scenario(served):
+def test_a_channel_that_closes_ends_its_connections(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=served.now)
         await served.ledger.refresh(CHANNEL)
@@ -325,10 +329,10 @@ def test_a_channel_that_closes_ends_its_connections(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path):
+def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path: Path) -> None:
     """What one lane's voucher had set aside and never came to is there for the other."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
         served.channel = replace(
             served.channel, lanes=(*served.channel.lanes, second), deposited=10_000, balance=10_000
@@ -346,8 +350,8 @@ def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_lane_s_vouchers_are_those_of_its_own_lane(tmp_path):
-    async def scenario(served):
+def test_a_lane_s_vouchers_are_those_of_its_own_lane(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         assert served.store.sold_lane(CHANNEL, 3) == PayeeLane(CHANNEL, 3)
         meter = await served.enter()
         await pay(meter, KEY.sign(voucher(1, 1, lane=3)))
@@ -360,19 +364,19 @@ def test_a_lane_s_vouchers_are_those_of_its_own_lane(tmp_path):
 # ---- agreed closes
 
 
-def agreed_by(meter):
+def agreed_by(meter: Any) -> Any:
     said_there = [messages.parse(frame, from_client=False) for frame in meter.connection.sent]
     return [each for each in said_there if isinstance(each, messages.Agreed)]
 
 
-async def ask_close(served, meter, times=1):
+async def ask_close(served: Any, meter: Any, times: int = 1) -> None:
     for _ in range(times):
         served.ledger.close_asked(meter)
     await meter.wait_settled()
 
 
-def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
-    async def scenario(served):
+def test_a_close_is_agreed_once_everything_is_paid(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         meter.connection.traffic = Traffic(1, 0, 0)
         meter.update_counts()
@@ -390,9 +394,11 @@ def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_node_that_is_away_makes_a_close_no_agreement_and_nothing_worse(tmp_path, monkeypatch):
-    async def scenario(served):
-        async def away(*args):
+def test_a_node_that_is_away_makes_a_close_no_agreement_and_nothing_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(served: Any) -> None:
+        async def away(*args: Any) -> None:
             raise NodeUnavailable("no node")
 
         monkeypatch.setattr("dtp.pay.server.ledger.agreed_total", away)
@@ -405,8 +411,8 @@ def test_a_node_that_is_away_makes_a_close_no_agreement_and_nothing_worse(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_only_the_one_who_is_paid_agrees(tmp_path):
-    async def scenario(served):
+def test_only_the_one_who_is_paid_agrees(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, server="0x5")
         meter = await served.enter()
         assert not served.ledger.can_agree(served.channel)
@@ -416,8 +422,8 @@ def test_only_the_one_who_is_paid_agrees(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_is_over_is_not_agreed_about(tmp_path):
-    async def scenario(served):
+def test_a_channel_that_is_over_is_not_agreed_about(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         served.store.mark_closed(CHANNEL)
         await ask_close(served, meter)
@@ -426,8 +432,8 @@ def test_a_channel_that_is_over_is_not_agreed_about(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
-    async def scenario(served):
+def test_nothing_begins_on_a_channel_that_is_ending(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
         served.channel = replace(served.channel, lanes=(*served.channel.lanes, second))
         meter = await served.enter(0)
@@ -440,10 +446,10 @@ def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
+def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path: Path) -> None:
     """When the last voucher is stored: its time is running, and whoever looks seldom comes too late."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         heard = []
         served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched_sums(CHANNEL)))
         meter = await served.enter()
@@ -462,7 +468,7 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
     play(tmp_path, scenario)
 
 
-def rules(deny=(), terms=TERMS):
+def rules(deny: Any = (), terms: Any = TERMS) -> Any:
     """What a server knows of its host by now: service 1 with these terms."""
     host = SimpleNamespace(services={1: SimpleNamespace(terms=terms)})
     return SimpleNamespace(deny=deny, state=SimpleNamespace(host=host))
@@ -471,10 +477,10 @@ def rules(deny=(), terms=TERMS):
 @pytest.mark.parametrize(
     ("denied", "gone"), [("0xc", [True, True]), ("0xe", [True, False]), ("0xd", [False, False])]
 )
-def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied, gone):
+def test_who_is_denied_meanwhile_is_sent_away(tmp_path: Path, denied: Any, gone: Any) -> None:
     """By the account that pays, for all of its channel, or by the identity that is connected."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         lanes = served.channel.lanes
         served.channel = replace(served.channel, lanes=(*lanes, lanes[0]))
         meters = [await served.enter(lane=each) for each in (0, 1)]
@@ -486,8 +492,10 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied, gone):
 
 
 @pytest.mark.parametrize("priced", [True, False])
-def test_who_came_while_the_service_was_free_is_sent_away_when_it_has_a_price(tmp_path, priced):
-    async def scenario(served):
+def test_who_came_while_the_service_was_free_is_sent_away_when_it_has_a_price(
+    tmp_path: Path, priced: Any
+) -> None:
+    async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, terms=FREE)
         meter = await served.enter()
         await served.ledger.check_open_channels(rules(terms=TERMS if priced else FREE))
@@ -497,8 +505,8 @@ def test_who_came_while_the_service_was_free_is_sent_away_when_it_has_a_price(tm
     play(tmp_path, scenario)
 
 
-def test_a_service_that_is_gone_has_no_price(tmp_path):
-    async def scenario(served):
+def test_a_service_that_is_gone_has_no_price(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, terms=FREE, service=2)
         meter = await served.enter()
         await served.ledger.check_open_channels(rules())
@@ -508,10 +516,12 @@ def test_a_service_that_is_gone_has_no_price(tmp_path):
 
 
 @pytest.mark.parametrize("bearer", Bearer)
-def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credited_with(tmp_path, bearer):
+def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credited_with(
+    tmp_path: Path, bearer: Any
+) -> None:
     """From then on, and to its end: what went over pipes stays metered."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.enter()
@@ -529,11 +539,11 @@ def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credit
 @pytest.mark.parametrize("later", [True, False])
 @pytest.mark.parametrize("bearer", Bearer)
 def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bears_transport(
-    tmp_path, bearer, later
-):
+    tmp_path: Path, bearer: Any, later: Any
+) -> None:
     """Its vouchers are evidence for no frame there: the server would pay for all of them."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
         others = f"pipe://0x1?service=0&channel=0x{7:064x}"
@@ -553,10 +563,12 @@ def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bear
 
 
 @pytest.mark.parametrize("bearer", Bearer)
-def test_under_a_pass_nobody_comes_by_pipes_where_the_client_bears_transport(tmp_path, bearer):
+def test_under_a_pass_nobody_comes_by_pipes_where_the_client_bears_transport(
+    tmp_path: Path, bearer: Any
+) -> None:
     """A period's price has no part of it: the server would pay for each frame."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=bearer, credit=0)
         served.channel = replace(served.channel, terms=terms, pass_=f"0x{9:064x}")
         meter = await served.enter()
@@ -568,8 +580,8 @@ def test_under_a_pass_nobody_comes_by_pipes_where_the_client_bears_transport(tmp
     play(tmp_path, scenario)
 
 
-def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path):
-    async def scenario(served):
+def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         ledger, entry = served.ledger, served.ledger._open[CHANNEL]
         assert ledger.reserve(meter, 5000)
@@ -585,9 +597,11 @@ def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_the_chain_has_no_more_ends_its_connections(tmp_path, monkeypatch):
-    async def scenario(served):
-        async def gone(id):
+def test_a_channel_that_the_chain_has_no_more_ends_its_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(served: Any) -> None:
+        async def gone(id: Any) -> None:
             return None
 
         meter = await served.enter()
@@ -600,11 +614,13 @@ def test_a_channel_that_the_chain_has_no_more_ends_its_connections(tmp_path, mon
     play(tmp_path, scenario)
 
 
-def test_passes_are_looked_at_again_with_the_channels(tmp_path, monkeypatch):
-    async def scenario(served):
+def test_passes_are_looked_at_again_with_the_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(served: Any) -> None:
         looked = []
 
-        async def look():
+        async def look() -> None:
             looked.append(True)
 
         monkeypatch.setattr(served.quotas, "poll", look, raising=False)

@@ -1,7 +1,11 @@
 """What a server knows of several lanes of one channel, what it does with a look at the chain, and how it agrees."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,15 +30,15 @@ from .test_ledger import EXPOSURE, NEW_KEY, PIPES, agreed_by, ask_close, pay, pl
 GONE = "0x" + "9" * 64
 
 
-def broken(*_):
+def broken(*_: Any) -> None:
     raise StoreError("the disk is full")
 
 
 # ---- lanes beside each other
 
 
-def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path):
-    async def scenario(served):
+def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.with_lanes(2, deposited=10_000, balance=10_000)
         first, second = await served.enter(0), await served.enter(1)
         assert second.payee.affordable == 10_000
@@ -48,10 +52,10 @@ def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(tmp_path):
+def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(tmp_path: Path) -> None:
     """Neither had a voucher when the other was served; what both were, is within the exposure of each."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         served.with_lanes(2, deposited=10_000, balance=10_000)
         first, second = await served.enter(0), await served.enter(1)
         for meter, key, lane in ((first, KEY, 0), (second, NEW_KEY, 1)):
@@ -66,10 +70,10 @@ def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(
     play(tmp_path, scenario)
 
 
-def test_all_lanes_of_a_channel_owe_no_more_at_first_than_one_exposure(tmp_path):
+def test_all_lanes_of_a_channel_owe_no_more_at_first_than_one_exposure(tmp_path: Path) -> None:
     """Lanes cost a client next to nothing: 16 of them had 16 times as much without paying."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         served.with_lanes(MAX_LANES)
         most = EXPOSURE.first_amount
         shares = [(await served.enter(lane)).payee.exposure.first_amount for lane in range(MAX_LANES)]
@@ -87,11 +91,11 @@ def test_all_lanes_of_a_channel_owe_no_more_at_first_than_one_exposure(tmp_path)
 
 
 @pytest.mark.parametrize("carrier", [PIPES, "tcp:"])
-def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
+def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path: Path, carrier: Any) -> None:
     """A MiB through the chain costs the server its frames, and who never pays gets the deposit back. What begins over
     TCP may go on over pipes."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=400_000)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
@@ -106,8 +110,8 @@ def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path, carrier):
     play(tmp_path, scenario)
 
 
-def test_a_lane_begins_at_what_the_chain_has_accepted_of_it(tmp_path):
-    async def scenario(served):
+def test_a_lane_begins_at_what_the_chain_has_accepted_of_it(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         claimed = Lane(KEY.public, b"", 0, 5, 3000, 3, 0)
         served.channel = replace(served.channel, lanes=(claimed,))
         meter = await served.enter()
@@ -118,10 +122,10 @@ def test_a_lane_begins_at_what_the_chain_has_accepted_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("bearer", Bearer)
-def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path, bearer):
+def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path: Path, bearer: Any) -> None:
     """Before anything is paid: counts are evidence where the server bears it, money is kept where the client does."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.ledger.enter(*served.admitted(carrier=PIPES), EXPOSURE, True)
@@ -133,8 +137,8 @@ def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path, bear
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_a_client_is_told_whether_closes_are_agreed(tmp_path, ours):
-    async def scenario(served):
+def test_a_client_is_told_whether_closes_are_agreed(tmp_path: Path, ours: Any) -> None:
+    async def scenario(served: Any) -> None:
         if not ours:
             served.channel = replace(served.channel, server="0x5")
         meter = await served.enter()
@@ -144,10 +148,10 @@ def test_a_client_is_told_whether_closes_are_agreed(tmp_path, ours):
     play(tmp_path, scenario)
 
 
-def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_path):
+def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_path: Path) -> None:
     """On a full disk a client that never pays would else have the exposure again with each connection."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         meter.connection.move(3, MIB, 0)
         with served.store.failing("save_served"):
@@ -165,11 +169,11 @@ def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_what_can_not_be_written_meanwhile_is_kept_as_well(tmp_path):
-    async def scenario(served):
+def test_what_can_not_be_written_meanwhile_is_kept_as_well(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         genuine = served.journal.run
 
-        async def run(work):
+        async def run(work: Any) -> Any:
             done = await genuine(work)
             served.ledger._unwritten[CHANNEL, 0] = Usage(9, 0)  # of one that came and went
             return done
@@ -184,8 +188,8 @@ def test_what_can_not_be_written_meanwhile_is_kept_as_well(tmp_path):
 # ---- what is looked at again
 
 
-def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path):
-    async def scenario(served):
+def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, deposited=3000, balance=3000)
         meter = await served.enter()
         meter.connection.move(1, 1024, 0)
@@ -204,8 +208,8 @@ def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("less", ["deposited", "claimed"])
-def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path, less):
-    async def scenario(served):
+def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path: Path, less: Any) -> None:
+    async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, claimed=500, balance=served.channel.balance - 500)
         meter = await served.enter()
         before = meter.payee.affordable
@@ -219,13 +223,13 @@ def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path, less):
     play(tmp_path, scenario)
 
 
-async def turns(count=8):
+async def turns(count: int = 8) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path):
-    async def scenario(served):
+def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         entry = served.ledger._open[CHANNEL]
         for _ in range(3):
@@ -245,9 +249,9 @@ def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_look_while_no_node_answers_ends_nothing(tmp_path, monkeypatch):
-    async def scenario(served):
-        async def away(id):
+def test_a_look_while_no_node_answers_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(served: Any) -> None:
+        async def away(id: Any) -> None:
             raise NodeUnavailable("no node")
 
         meter = await served.enter()
@@ -261,8 +265,8 @@ def test_a_look_while_no_node_answers_ends_nothing(tmp_path, monkeypatch):
     play(tmp_path, scenario)
 
 
-def test_channels_in_use_are_read_again_in_one_question(tmp_path):
-    async def scenario(served):
+def test_channels_in_use_are_read_again_in_one_question(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         served.channel = replace(served.channel, deposited=2 * 10**9, balance=2 * 10**9)
         await served.ledger.check_open_channels(None)
@@ -276,8 +280,8 @@ def test_channels_in_use_are_read_again_in_one_question(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_path):
-    async def scenario(served):
+def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         served.channel = None
         await served.ledger.check_open_channels(None)
@@ -287,9 +291,9 @@ def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
-    async def scenario(served):
-        async def away(ids):
+def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
+        async def away(ids: Any) -> None:
             raise NodeUnavailable("no node")
 
         meter = await served.enter()
@@ -304,8 +308,8 @@ def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
 # ---- agreed closes
 
 
-def test_a_signature_that_was_lost_is_given_again(tmp_path):
-    async def scenario(served):
+def test_a_signature_that_was_lost_is_given_again(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         meter = await served.enter()
         for _ in range(2):
             meter.connection.on_meter(build(messages.AskClose()))
@@ -318,10 +322,10 @@ def test_a_signature_that_was_lost_is_given_again(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_signature_is_void_before_the_time_for_claims_is_over(tmp_path):
+def test_a_signature_is_void_before_the_time_for_claims_is_over(tmp_path: Path) -> None:
     """Else a client asks the chain for the close as soon as it has it, and pays for no transport."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, claim_ms=240_000)
         served.channel = replace(served.channel, terms=terms)
         meter = await served.enter()
@@ -332,13 +336,15 @@ def test_a_signature_is_void_before_the_time_for_claims_is_over(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
+def test_nothing_more_is_served_once_a_close_is_agreed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From before the total is made up: what was served after it nobody would pay."""
 
-    async def scenario(served):
+    async def scenario(served: Any) -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
 
-        async def agreed_total(chain, channel, vouched, used):
+        async def agreed_total(chain: Any, channel: Any, vouched: Any, used: Any) -> Any:
             begun.set()
             await go_on.wait()
             return vouched
@@ -361,8 +367,8 @@ def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
     play(tmp_path, scenario)
 
 
-def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path):
-    async def scenario(served):
+def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path: Path) -> None:
+    async def scenario(served: Any) -> None:
         served.with_lanes(2)
         meter, other = await served.enter(0), await served.enter(1)
         other.connection.on_meter(build(said(NEW_KEY.sign(voucher(1, 1, lane=1)), 0)))

@@ -1,8 +1,12 @@
 """What may be locked up, and gas, are agreed to before anything is signed; what nothing uses is closed by itself."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +26,7 @@ from dtp.pay.voucher import LaneKey
 from dtp.session.codes import ConnectionRefused
 
 from .clients import RefusedDialer
-from .conftest import TERMS
+from .conftest import TERMS, Market, Play
 from .stored import alter
 from .test_paid import cost_of, fetch, give
 
@@ -31,7 +35,7 @@ SUI = 1_000_000_000
 COIN = "0x0000000000000000000000000000000000000000000000000000000000000002::sui::SUI"
 
 
-async def balance(buyer):
+async def balance(buyer: Any) -> Any:
     return (await buyer["network"].balance(buyer["wallet"].address)).total
 
 
@@ -47,8 +51,10 @@ async def balance(buyer):
         ({}, {"on_opening": lambda opening: False}, NotApproved),
     ],
 )
-def test_what_is_not_agreed_to_is_refused_before_anything_is_signed(market, terms, options, fault):
-    async def scenario(market):
+def test_what_is_not_agreed_to_is_refused_before_anything_is_signed(
+    market: Play, terms: Any, options: Any, fault: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, **terms))
         buyer = await market.buyer()
         before = await balance(buyer)
@@ -60,12 +66,12 @@ def test_what_is_not_agreed_to_is_refused_before_anything_is_signed(market, term
     market(scenario)
 
 
-def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market):
-    async def scenario(market):
+def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, asked = await market.buyer(), []
 
-        async def agree(opening):
+        async def agree(opening: Any) -> Any:
             asked.append(opening)
             return True
 
@@ -83,10 +89,10 @@ def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market):
     market(scenario)
 
 
-def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market):
+def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market: Play) -> None:
     """Each try had another deposit made, and none was ever closed."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         codes = []
@@ -105,8 +111,8 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market):
     market(scenario)
 
 
-def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_follows(market):
-    async def scenario(market):
+def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_follows(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         with pytest.raises(ConnectionRefused):
@@ -122,10 +128,12 @@ def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_f
     market(scenario)
 
 
-def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market, monkeypatch):
+def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the server signs no close."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         monkeypatch.setattr(Ledger, "can_agree", lambda *_: False)
         await market.serve(give)
         buyer = await market.buyer()
@@ -148,10 +156,10 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
     market(scenario)
 
 
-def test_connections_that_end_together_close_in_turn(market):
+def test_connections_that_end_together_close_in_turn(market: Play) -> None:
     """Of six one or two ended with `stale-object`: they pay their gas by the same coin."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         first = await market.buyer()
         buyers = [{**first, "network": await market.client(first["wallet"])} for _ in range(6)]
@@ -165,8 +173,8 @@ def test_connections_that_end_together_close_in_turn(market):
     market(scenario)
 
 
-def test_a_channel_is_kept_where_another_would_cost_more_than_it_locks(market):
-    async def scenario(market):
+def test_a_channel_is_kept_where_another_would_cost_more_than_it_locks(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         kept = []
         for budget in (10_000_000, 900_000_000):
@@ -179,8 +187,8 @@ def test_a_channel_is_kept_where_another_would_cost_more_than_it_locks(market):
     market(scenario)
 
 
-def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(market):
-    async def scenario(market):
+def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=100_000_000, keep=True) as connection:
@@ -196,7 +204,7 @@ def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(mar
 # ---- without a chain
 
 
-def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took():
+def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took() -> None:
     purse = GasPurse(most=100)
     purse.sign(60)
     with pytest.raises(GasTooHigh, match=r"come to 0\.000000101 SUI .* at most 0\.0000001 SUI") as fault:
@@ -211,12 +219,12 @@ def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took():
     assert purse.spent == 5
 
 
-def bought(number, deposited, *, host="0xa", state="open", opened_ms=0):
+def bought(number: Any, deposited: Any, *, host: str = "0xa", state: str = "open", opened_ms: int = 0) -> Any:
     place = ("chain", host, 1, "0xb", state, opened_ms, COIN)
     return Bought(f"0x{number:064x}", *place, deposited=deposited)
 
 
-def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(tmp_path):
+def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(tmp_path: Path) -> None:
     with Store(tmp_path / "pay.sqlite") as store:
         for number, each in enumerate(
             [
@@ -230,7 +238,7 @@ def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(t
             store.keep_key(key, number)
             store.add_bought(each, 0, key.public)
 
-        def fits(amount, now_ms=2 * DAY, **limits):
+        def fits(amount: Any, now_ms: Any = 2 * DAY, **limits: Any) -> None:
             budget = Budget(10, per_host=limits.get("host", 1000), per_day=limits.get("day", 1000))
             check_limits(store, budget, ("chain", "0xa", "0xb"), amount, now_ms)
 
@@ -245,10 +253,10 @@ def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(t
         fits(300, day=300, now_ms=4 * DAY)
 
 
-def test_a_channel_that_another_program_closes_is_in_use(tmp_path):
+def test_a_channel_that_another_program_closes_is_in_use(tmp_path: Path) -> None:
     """It was told of as one whose connection had not ended in order, for as long as the chain takes."""
 
-    async def scenario(store):
+    async def scenario(store: Any) -> None:
         journal = Journal(store)
         async with in_turn(journal, "0xf1") as ours:
             assert (ours, is_in_use(store, "0xf1"), is_in_use(store, "0xf2")) == (True, True, False)
@@ -259,10 +267,10 @@ def test_a_channel_that_another_program_closes_is_in_use(tmp_path):
         asyncio.run(scenario(store))
 
 
-def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):
+def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market: Play) -> None:
     """Its time is the node's word: one that was days later at each opening had the limit of a day begin anew."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, sums = await market.buyer(), {"budget": cost_of(2 * MIB), "most_per_day": cost_of(3 * MIB)}
         async with market.connect(buyer, **sums) as connection:
@@ -275,10 +283,10 @@ def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):
     market(scenario)
 
 
-def test_what_comes_back_counts_when_it_came(market):
+def test_what_comes_back_counts_when_it_came(market: Play) -> None:
     """By the chain's clock it came later than it did, and made room for more each day until then."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=cost_of(4 * MIB), keep=True) as connection:
@@ -302,17 +310,19 @@ def test_what_comes_back_counts_when_it_came(market):
     market(scenario)
 
 
-async def release(server, channel):
+async def release(server: Any, channel: Any) -> None:
     """Have the server end a channel on chain, as it alone may at any time."""
     program = Program()
     channel_module.release(program, channel)
     await server.chain.execute(program)
 
 
-def test_a_server_that_ends_each_channel_takes_ten_times_the_gas_of_a_connection_in_a_day(market, bound):
+def test_a_server_that_ends_each_channel_takes_ten_times_the_gas_of_a_connection_in_a_day(
+    market: Play, bound: Any
+) -> None:
     """A forward that was ended so again and again paid 0.15 SUI of gas in 13 s, and its budget said nothing."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         store = buyer["store"]
@@ -342,7 +352,7 @@ def test_a_server_that_ends_each_channel_takes_ten_times_the_gas_of_a_connection
     market(scenario)
 
 
-def test_gas_counts_for_a_day_and_its_host(tmp_path):
+def test_gas_counts_for_a_day_and_its_host(tmp_path: Path) -> None:
     budget, now = Budget(400_000_000, most_gas=50_000_000), 100 * DAY
     with Store(tmp_path / "pay.sqlite") as store:
         for host, at, gas in (("0xa", now, 300), ("0xa", now - DAY // 2, 151), ("0xa", now - DAY - 1, 500)):
@@ -360,10 +370,10 @@ def test_gas_counts_for_a_day_and_its_host(tmp_path):
         check_gas(store, budget, ("chain", "0xa", "0xc"), now)
 
 
-def test_what_is_worth_nothing_keeps_nothing_from_being_closed(market):
+def test_what_is_worth_nothing_keeps_nothing_from_being_closed(market: Play) -> None:
     """Eight channels of dust, which were refused, were all that was looked at."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         connection = await market.connect(buyer, keep=True)

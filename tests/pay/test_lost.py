@@ -1,11 +1,16 @@
 """A client that dies while it opens something: what it has paid for is found again."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,10 +31,11 @@ from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of
 from dtp.pay.errors import DayLimit, OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.store import Bought, Sent, Store
 from dtp.pay.store.journal import Journal
+from dtp.pay.store.rows import Moved
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 
-from .conftest import withheld
+from .conftest import Market, Play, withheld
 from .meters import KEY
 from .test_claims import channel, lane
 from .test_paid import cost_of, fetch, give
@@ -37,8 +43,8 @@ from .test_paid import cost_of, fetch, give
 DIED = StoreError("died here")
 
 
-def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market):
-    async def scenario(market):
+def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         with buyer["store"].failing("add_bought", fault=DIED), pytest.raises(StoreError, match="died here"):
@@ -55,8 +61,8 @@ def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market):
     market(scenario)
 
 
-def test_a_lane_that_was_added_and_not_noted_is_found(market):
-    async def scenario(market):
+def test_a_lane_that_was_added_and_not_noted_is_found(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as first:
@@ -74,10 +80,10 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, keep):
+def test_a_program_that_is_begun_again_and_again_opens_one_channel(market: Play, keep: Any) -> None:
     """By the transaction that was signed, which is asked about before another one is."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         first = (
@@ -99,7 +105,7 @@ def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, keep)
 
 
 @asynccontextmanager
-async def opening(market, buyer):
+async def opening(market: Market, buyer: Any) -> AsyncIterator[Any]:
     """A connect whose channel is open on chain, and the event at which it hears so."""
     with withheld(buyer["network"]) as (executed, answered):
         dialing = asyncio.create_task(market.connect(buyer).__aenter__())
@@ -107,8 +113,8 @@ async def opening(market, buyer):
         yield dialing, answered
 
 
-def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market):
-    async def scenario(market):
+def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with opening(market, buyer) as (first, answered):
@@ -124,10 +130,10 @@ def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market):
     market(scenario)
 
 
-def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_next(market):
+def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_next(market: Play) -> None:
     """With another deposit each time it would be more than the budget."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with opening(market, buyer) as (dialing, answered):
@@ -144,10 +150,12 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
 
 
 @pytest.mark.parametrize("what", ["channel", "lane", "money"])
-def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it_is(market, what):
+def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it_is(
+    market: Play, what: Any
+) -> None:
     """It deposited all the same, and whoever tried with a timeout again and again had as many channels."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain, held = buyer["network"], what != "channel"
@@ -159,7 +167,7 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
         for _ in range(3):
             reached = asyncio.Event()
 
-            async def simulate(*_, reached=reached, **__):
+            async def simulate(*_: Any, reached: Any = reached, **__: Any) -> None:
                 reached.set()
                 await asyncio.Event().wait()
 
@@ -180,20 +188,20 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
     market(scenario)
 
 
-def test_a_node_that_hides_what_was_opened_gets_few_deposits(market):
+def test_a_node_that_hides_what_was_opened_gets_few_deposits(market: Play) -> None:
     """It says that it doesn't know what it has executed, to whoever tries again and again."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain, sent = buyer["network"], []
 
-        async def execute(genuine, data, signatures):
+        async def execute(genuine: Any, data: Any, signatures: Any) -> None:
             outcome = await genuine(data, signatures)
             sent.append(outcome.executed.digest)
             raise OutcomeUnknown("lost", digest=sent[-1], transaction=data, signatures=signatures)
 
-        async def transaction(_, digest):
+        async def transaction(_: Any, digest: Any) -> None:
             return None
 
         with chain.node.answering(execute=execute, transaction=transaction):
@@ -213,16 +221,16 @@ def test_a_node_that_hides_what_was_opened_gets_few_deposits(market):
 
 
 @pytest.mark.parametrize("says", ["failed", "nothing of it", "no channel"])
-def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, says):
-    async def scenario(market):
+def test_a_node_that_denies_what_was_opened_gets_few_deposits(market: Play, says: Any) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain, sent = buyer["network"], []
 
-        def failed():
+        def failed() -> Any:
             return TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        async def execute(genuine, data, signatures):
+        async def execute(genuine: Any, data: Any, signatures: Any) -> None:
             outcome = await genuine(data, signatures)
             executed = outcome.executed
             sent.append(outcome)
@@ -230,13 +238,13 @@ def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, says):
                 raise failed()
             raise OutcomeUnknown("lost", digest=executed.digest, transaction=data, signatures=signatures)
 
-        async def transaction(_, digest):
+        async def transaction(_: Any, digest: Any) -> Any:
             if says == "failed":
                 raise failed()
             known = next(each for each in sent if each.executed.digest == digest)
             return replace(known, executed=replace(known.executed, events=()))
 
-        async def objects(genuine, ids, version=None):
+        async def objects(genuine: Any, ids: Any, version: Any = None) -> Any:
             told = await genuine(ids, version)
             return {id: each for id, each in told.items() if "::channel::Channel<" not in each.type}
 
@@ -254,20 +262,20 @@ def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, says):
 
 
 @pytest.mark.parametrize("found", [False, True])
-def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, found):
+def test_what_a_node_denies_counts_for_the_limit_of_a_day(market: Play, found: Any) -> None:
     """It said that each failed, showed one between, and had four times the limit deposited."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain, store = buyer["network"], buyer["store"]
         sums = {"budget": cost_of(MIB), "most_per_day": 3 * cost_of(MIB), "most_per_host": cost_of(99 * MIB)}
 
-        async def execute(genuine, data, signatures):
+        async def execute(genuine: Any, data: Any, signatures: Any) -> None:
             await genuine(data, signatures)
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
-        async def transaction(_, digest):
+        async def transaction(_: Any, digest: Any) -> None:
             raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
 
         with chain.node.answering(execute=execute, transaction=transaction):
@@ -293,20 +301,20 @@ def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, found):
     market(scenario)
 
 
-def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market):
+def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market: Play) -> None:
     """A node that said an opening was long ago, or of little, took it out of the limit of a day."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         before = round(time.time() * 1000)
         with buyer["store"].failing("add_bought", fault=DIED), pytest.raises(StoreError, match="died here"):
             await market.connect(buyer)
 
-        async def objects(genuine, ids, version=None):
+        async def objects(genuine: Any, ids: Any, version: Any = None) -> Any:
             return {id: changed(each) for id, each in (await genuine(ids, version)).items()}
 
-        def changed(told):
+        def changed(told: Any) -> Any:
             if "::channel::Channel<" not in told.type:
                 return told
             found = SCHEMA.decode(Channel, told.contents)
@@ -323,7 +331,7 @@ def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market)
     market(scenario)
 
 
-async def buyers(market, count):
+async def buyers(market: Market, count: Any) -> Any:
     """So many clients of one wallet and store, as programs of their own would be."""
     first = await market.buyer()
     found = [first]
@@ -333,10 +341,10 @@ async def buyers(market, count):
     return found
 
 
-def test_programs_of_one_wallet_open_one_after_another(market):
+def test_programs_of_one_wallet_open_one_after_another(market: Play) -> None:
     """They paid their gas by the same coin: some were refused, and after three nobody opened anything for an hour."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         first, *others = await buyers(market, 7)
         made = (market.connect(each, budget=50_000_000).__aenter__() for each in others)
@@ -350,18 +358,18 @@ def test_programs_of_one_wallet_open_one_after_another(market):
     market(scenario)
 
 
-def test_what_another_took_the_coin_of_locks_nobody_out(market):
+def test_what_another_took_the_coin_of_locks_nobody_out(market: Play) -> None:
     """An honest node refuses it behind the signature, and never knows of it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         chain = buyer["network"]
 
-        async def execute(*_):
+        async def execute(*_: Any) -> None:
             raise NodeRefused("Object 0x1 Version 5 is not available for consumption", "INVALID_ARGUMENT")
 
-        async def lose():
+        async def lose() -> None:
             with chain.node.answering(execute=execute), pytest.raises(StaleObject):
                 await market.connect(buyer)
             chain.forget_objects(Program())
@@ -385,8 +393,8 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market):
     market(scenario)
 
 
-def test_who_waits_for_others_to_open_gives_up(market, monkeypatch):
-    async def scenario(market):
+def test_who_waits_for_others_to_open_gives_up(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         turn = LaneLock(buyer["store"].path, buyer["network"].address, 0)
@@ -403,19 +411,21 @@ def test_who_waits_for_others_to_open_gives_up(market, monkeypatch):
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypatch, away):
+def test_what_was_sent_is_asked_about_for_so_long_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: Any
+) -> None:
     asked = []
 
     class Node:
         chain_id = "here"
 
-        async def transaction(self, digest):
+        async def transaction(self, digest: Any) -> None:
             asked.append(digest)
             if away:
                 raise NodeUnavailable("no node")
             await asyncio.Event().wait()
 
-    async def scenario():
+    async def scenario() -> None:
         with Store(tmp_path / "pay.sqlite") as store:
             for number in range(3):
                 key = LaneKey.generate()
@@ -431,10 +441,10 @@ def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypa
     assert asked == ["digest 0"]
 
 
-def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
+def test_a_key_whose_transaction_was_never_sent_is_forgotten(market: Play) -> None:
     """Or whoever tries again and again, with an empty wallet, would fill the disk with keys."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         for budget in (10**18, 10**15):
@@ -456,7 +466,7 @@ def test_a_key_whose_transaction_was_never_sent_is_forgotten(market):
     market(scenario)
 
 
-def refused_by_its_node():
+def refused_by_its_node() -> Any:
     """Of what was signed; it may lie."""
     fault = InsufficientFunds("no gas")
     fault.digest = "d"
@@ -469,7 +479,7 @@ def refused_by_its_node():
 class History:
     """A chain whose history has these channels, in order; what is asked of it is noted."""
 
-    def __init__(self, monkeypatch, *channels):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *channels: Any) -> None:
         self.chain_id, self.address, self.asked = "", "0xc", []
         self.channels = {each.id: each for each in channels}
         schema = SimpleNamespace(decode=lambda cls, contents: contents)
@@ -478,31 +488,31 @@ class History:
         monkeypatch.setattr(lost, "EventFollower", self._follow)
         monkeypatch.setattr(lost, "read_channels", self._read)
 
-    async def connect(self):
+    async def connect(self) -> None:
         self.chain_id = "here"
 
-    def _follow(self, chain, types, sender, start):
+    def _follow(self, chain: Any, types: Any, sender: Any, start: Any) -> Any:
         assert (sender, start) == (self.address, OLDEST)
         return self
 
-    async def past_events(self):
+    async def past_events(self) -> AsyncIterator[Any]:
         for each in self.channels.values():
             opened = ChannelOpened(
                 each.id, each.host, each.service, each.client, each.server, each.deposited, 1, None, each.coin
             )
             yield SimpleNamespace(event=SimpleNamespace(type="0x1::channel::ChannelOpened", contents=opened))
 
-    async def _read(self, chain, ids):
+    async def _read(self, chain: Any, ids: Any) -> Any:
         self.asked.append(list(ids))
         return {id: self.channels[id] for id in ids if id in self.channels}
 
 
-def keyed(number, *keys, **changes):
+def keyed(number: Any, *keys: Any, **changes: Any) -> Any:
     lanes = tuple(replace(lane(), key=key.public) for key in keys)
     return channel(**{"id": f"0x{number:064x}", "lanes": lanes, **changes})
 
 
-def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
+def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two, three, other = (LaneKey.generate() for _ in range(4))
     both = keyed(1, other, one, two, opened_ms=77)
     closing = keyed(2, three, state=ChannelState.CLOSING)
@@ -525,7 +535,9 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(tmp_path, monkeypatch, known):
+def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: Any
+) -> None:
     """A number above 2**63, by a node's word, ended the command with a traceback."""
     keys = [LaneKey.generate() for _ in range(3)]
     lies = [keyed(number, key, deposited=2**64 - 1) for number, key in enumerate(keys)]
@@ -539,7 +551,9 @@ def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(tmp_path, m
         assert len(store.bought_channels()) == 3 * known
 
 
-def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
+def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     history = History(monkeypatch, keyed(1, KEY))
     with Store(tmp_path / "pay.sqlite") as store:
         known = Bought(
@@ -552,7 +566,7 @@ def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypat
         assert store.bought_channels() == [known]
 
 
-def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
+def test_a_channel_that_is_closed_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = History(monkeypatch, keyed(1, KEY, state=ChannelState.CLOSED))
     with Store(tmp_path / "pay.sqlite") as store:
         store.keep_key(KEY, 1)
@@ -564,18 +578,20 @@ def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["find", "connect"])
-def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way):
+def test_a_lane_that_somebody_waits_for_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Any
+) -> None:
     """Of the same channel another one is lost: the key of the first was moved, and its own note of it failed."""
     one, two = (LaneKey.generate() for _ in range(2))
     history = History(monkeypatch, keyed(1, one, two))
 
-    async def transaction(digest):
+    async def transaction(digest: Any) -> Any:
         return SimpleNamespace(digest=digest, gas=SimpleNamespace(net=0))
 
     history.transaction = transaction
     history.events_in = lambda *_: [SimpleNamespace(channel=f"0x{1:064x}")]
 
-    async def look(store):
+    async def look(store: Any) -> None:
         if way == "find":
             await find_channels(history, store)
         else:
@@ -595,7 +611,7 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
         waiting.release()
 
 
-def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
+def test_channels_of_a_lost_store_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but the account's key is left: each channel is shown, and none is taken for one that can be used."""
     ours, known, foreign = keyed(1, KEY), keyed(2, LaneKey.generate()), keyed(3, KEY, client="0xd")
     history = History(monkeypatch, ours, known, foreign)
@@ -606,10 +622,10 @@ def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("settled", ["by its client", "by its server"])
-def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, settled):
+def test_what_others_did_is_not_read_to_find_an_account_s_channels(market: Play, settled: Any) -> None:
     """Each look read the history of every channel on the chain, and there may be millions."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, other = await market.buyer(), await market.buyer()
         chain = buyer["network"]
@@ -622,7 +638,7 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, settl
         closed = next(each.channel for each in buyer["store"].bought_channels() if each.channel != kept)
         frames = []
 
-        async def counted(genuine, types, sender="", **where):
+        async def counted(genuine: Any, types: Any, sender: str = "", **where: Any) -> AsyncIterator[Any]:
             async for frame in genuine(types, sender, **where):
                 frames.append(frame.event)
                 # As if another had sent it: what the account sent itself has none.
@@ -632,8 +648,8 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, settl
         chain.node.answers["list_events"] = counted
         moved = await lost.read_moved(chain, [])
         assert moved == {
-            closed: lost.Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),
-            kept: lost.Moved(SUI_COIN, 500_000_000, 0),
+            closed: Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),
+            kept: Moved(SUI_COIN, 500_000_000, 0),
         }
         strangers = [each for each in frames if each is not None and each.sender != chain.address]
         assert (strangers == []) == (settled == "by its client")
@@ -641,8 +657,8 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, settl
     market(scenario)
 
 
-def test_keys_of_what_was_never_opened_find_nothing(market):
-    async def scenario(market):
+def test_keys_of_what_was_never_opened_find_nothing(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:

@@ -4,8 +4,11 @@ While nodes lie a connection may end in any error that says so. Nobody loses by 
 and the server gets what was signed; once the nodes are honest again all goes on, and nothing stays locked up.
 """
 
+from __future__ import annotations
+
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, STEP_AMOUNT, Usage
 
 from . import lies
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, Play
 from .hostile_node import KINDS, FaultyNode
 from .test_faulty_histories import RETRY
 from .test_faulty_nodes import SILENCE, check_all_work, play
@@ -32,7 +35,7 @@ MOST_KNOWN_MS = round(BookLimits().max_age * 1000) + 1000
 DEPOSIT, BUDGET = cost_of(2 * MIB), cost_of(8 * MIB)
 
 
-def is_channel(type):
+def is_channel(type: Any) -> Any:
     return "::channel::Channel<" in type
 
 
@@ -61,13 +64,13 @@ LIES = {
 class History:
     """One server, maybe at two endpoints, and one client, whose nodes are `nodes`: (server's, client's)."""
 
-    def __init__(self, sessions, nodes, rng, whatever=False):
+    def __init__(self, sessions: Any, nodes: Any, rng: Any, whatever: bool = False) -> None:
         self.sessions, self.market, self.rng, self.whatever = sessions, sessions.market, rng, whatever
         self.nodes = nodes
         self.moved = Usage()  # of all connections: what the client asked for and what came
-        self.log = []
+        self.log: list[Any] = []
 
-    async def client(self, node, signer):
+    async def client(self, node: Any, signer: Any) -> Any:
         """A client of the chain at a node that breaks calls and lies, and maybe an honest one."""
         urls = [node.url]
         if not self.whatever and self.rng.random() < 0.5:
@@ -81,10 +84,10 @@ class History:
         )
         return await self.market.stack.enter_async_context(made)
 
-    async def serve(self):
+    async def serve(self) -> None:
         """A server, maybe a second endpoint of it, each by a clock of its own."""
         self.server = await self.client(self.nodes[0], self.market.server_wallet)
-        self.servings = []
+        self.servings: list[Any] = []
         for number in range(self.rng.randint(1, 2)):
             more = {}
             if number:
@@ -99,14 +102,14 @@ class History:
                 )
             )
 
-    def _clock(self, off):
+    def _clock(self, off: Any) -> Any:
         return lambda: self.market.chain.now() + off
 
-    async def buy(self):
+    async def buy(self) -> None:
         chain = await self.client(self.nodes[1], self.market.chain.wallet())
         self.buyer = {"wallet": chain.signer, "network": chain, "store": self.market.store()}
 
-    def disturb(self):
+    def disturb(self) -> None:
         """Have each node break calls or not, and tell something for a while: of `LIES`, or whatever comes to it."""
         for node in self.nodes:
             node.disarm()
@@ -121,13 +124,13 @@ class History:
             made = lies.anything(own) if self.whatever else lies.together(*(LIES[each]() for each in told))
             node.lie(lies.sometimes(made, lambda often=often, own=own: own.random() < often))
 
-    def appease(self):
+    def appease(self) -> None:
         for node in self.nodes:
             node.disarm()
             node.lie({})
         self.market.chain.advance(MOST_KNOWN_MS)  # what was told is asked about again
 
-    async def use(self, keep):
+    async def use(self, keep: Any) -> None:
         """A connection, with a few requests in it."""
         sizes = [self.rng.randint(1, MIB) for _ in range(self.rng.randint(1, 3))]
         address = self.rng.choice(self.servings).address
@@ -137,7 +140,7 @@ class History:
             for size in sizes:
                 await self._fetch(connection, size)
 
-    async def _fetch(self, connection, size):
+    async def _fetch(self, connection: Any, size: Any) -> None:
         stream = await connection.open_stream()
         question = b"%d\n" % size
         stream.write(question)
@@ -149,7 +152,7 @@ class History:
         assert came == size
         stream.close()
 
-    async def lied_to(self):
+    async def lied_to(self) -> None:
         """Connections, and all that a server does beside them, while nodes lie."""
         at_once = 1 if len(self.servings) > 1 else self.rng.randint(1, 3)
         keeps = [self.rng.random() < 0.7 for _ in range(at_once)]
@@ -166,7 +169,7 @@ class History:
                     self.log.append(repr(fault))
         check_all_work()
 
-    async def end(self):
+    async def end(self) -> None:
         """Close whatever is open, as `dtp channel close` does where the server is gone."""
         for serving in self.servings:
             await serving.close()
@@ -178,13 +181,13 @@ class History:
                 await close_further(chain, store, found, self.market.chain.now_ms(), ask=True)
             self.market.chain.advance(TERMS.claim_ms)
 
-    def signed(self):
+    def signed(self) -> Any:
         store = self.buyer["store"]
         lanes = [lane for each in store.bought_channels() for _, lane in store.payer_lanes(each.channel)]
         return sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None), len(lanes)
 
 
-async def play_history(sessions, nodes, rng, whatever=False):
+async def play_history(sessions: Any, nodes: Any, rng: Any, whatever: bool = False) -> None:
     history = History(sessions, nodes, rng, whatever)
     market = sessions.market
     await history.serve()
@@ -218,8 +221,8 @@ async def play_history(sessions, nodes, rng, whatever=False):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(n, marks=pytest.mark.long) for n in range(3, 40))])
-def test_histories_with_nodes_that_lie_and_break_calls(market, seed):
-    async def scenario(sessions):
+def test_histories_with_nodes_that_lie_and_break_calls(market: Play, seed: Any) -> None:
+    async def scenario(sessions: Any) -> None:
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
             await play_history(sessions, (sessions.node, other), random.Random(seed))
@@ -229,10 +232,10 @@ def test_histories_with_nodes_that_lie_and_break_calls(market, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3, *(pytest.param(n, marks=pytest.mark.long) for n in range(4, 60))])
-def test_histories_with_nodes_that_lie_about_everything(market, seed):
+def test_histories_with_nodes_that_lie_about_everything(market: Play, seed: Any) -> None:
     """Any fact of any answer is another one: objects, balances, events, gas, effects, the time, ids."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
             await play_history(sessions, (sessions.node, other), random.Random(seed), whatever=True)

@@ -1,6 +1,9 @@
 """A client whose node lies about its channel: it signs no more than its budget, and forgets no channel."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,17 +15,17 @@ from dtp.pay.errors import ChannelUnusable, CountsDisputed, PriceTooHigh
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, Market, Play
 from .meters import KEY
 from .test_paid import cost_of, fetch, give
 
 
-def lying(buyer, **lies):
+def lying(buyer: Any, **lies: Any) -> Any:
     """Have the buyer's node say this of every channel, until it is given back its honesty."""
     chain = buyer["network"]
     genuine = chain.read
 
-    async def read(schema, cls, id):
+    async def read(schema: Any, cls: Any, id: Any) -> Any:
         found = await genuine(schema, cls, id)
         return replace(found, **lies) if cls is Channel else found
 
@@ -30,8 +33,8 @@ def lying(buyer, **lies):
     return lambda: setattr(chain, "read", genuine)
 
 
-def test_a_deposit_that_isn_t_there_is_not_signed_for_beyond_the_budget(market):
-    async def scenario(market):
+def test_a_deposit_that_isn_t_there_is_not_signed_for_beyond_the_budget(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         exposure = Exposure(patience=0.2)
         selling = Selling(policy=CHEAP, recheck=3600, claim_every=3600, exposure=exposure)
         await market.serve(give, selling=selling)
@@ -53,8 +56,10 @@ def test_a_deposit_that_isn_t_there_is_not_signed_for_beyond_the_budget(market):
 
 
 @pytest.mark.parametrize("what", ["key", "state"])
-def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(market, what):
-    async def scenario(market):
+def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(
+    market: Play, what: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -76,10 +81,10 @@ def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(m
 
 
 @pytest.mark.parametrize("died", [False, True])
-def test_claims_that_are_made_up_are_not_signed_for(market, died):
+def test_claims_that_are_made_up_are_not_signed_for(market: Play, died: Any) -> None:
     """A server that is in it would claim the voucher: its counts went on from those that the node made up."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -99,8 +104,8 @@ def test_claims_that_are_made_up_are_not_signed_for(market, died):
     market(scenario)
 
 
-def test_other_parties_change_nothing_that_is_signed(market):
-    async def scenario(market):
+def test_other_parties_change_nothing_that_is_signed(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         lying(buyer, server="0x" + "5" * 64, client="0x" + "6" * 64, host="0x" + "7" * 64, service=9)
@@ -113,8 +118,8 @@ def test_other_parties_change_nothing_that_is_signed(market):
     market(scenario)
 
 
-def test_prices_that_are_made_up_are_refused_by_the_limit_or_by_the_server(market):
-    async def scenario(market):
+def test_prices_that_are_made_up_are_refused_by_the_limit_or_by_the_server(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         lying(buyer, terms=replace(TERMS, price_mib=10 * TERMS.price_mib, revision=1))
@@ -128,10 +133,10 @@ def test_prices_that_are_made_up_are_refused_by_the_limit_or_by_the_server(marke
     market(scenario)
 
 
-def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(market):
+def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(market: Play) -> None:
     """Else the connection would end as one that got no more, with that money in its channel."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         deposit, budget = cost_of(MIB), cost_of(12 * MIB)
@@ -139,7 +144,7 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
             deal, chain = connection.meter.deal, buyer["network"]
             genuine, known = chain.object, deal.channel
 
-            async def another(id, version=None):
+            async def another(id: Any, version: Any = None) -> Any:
                 found = await genuine(id, version)
                 other = replace(found.ref, id="0x" + "5" * 64)
                 return replace(found, ref=other) if id == known.id else found

@@ -1,7 +1,10 @@
 """A server whose node shows deposits that aren't there, to the good of a client that signs above its own."""
 
+from __future__ import annotations
+
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from dtp.pay.settling import finalize, request_close, settle
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 
 from . import lies
-from .conftest import CHEAP, TERMS, TRUSTING
+from .conftest import CHEAP, TERMS, TRUSTING, Market, Play
 from .meters import KEY
 from .test_claims import channel, lane
 from .test_faulty_nodes import play
@@ -29,18 +32,18 @@ UNCLAIMED = 20_000_000
 EXTRA = 10**12
 
 
-def more_in_it(found):
+def more_in_it(found: Any) -> Any:
     """So much more went in, and is still there."""
     return replace(found, deposited=found.deposited + EXTRA, balance=found.balance + EXTRA)
 
 
-def all_paid(found):
+def all_paid(found: Any) -> Any:
     """So much more went in, and what was claimed was paid out of it."""
     shown = more_in_it(found)
     return replace(shown, owed=0, claimed=found.claimed + found.owed, balance=shown.balance - found.owed)
 
 
-async def take(connection, most):
+async def take(connection: Any, most: Any) -> Any:
     """Fetch so many MiB, or until the connection is ended; bytes that came in whole answers."""
     got = 0
     try:
@@ -53,10 +56,12 @@ async def take(connection, most):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lie", [more_in_it, all_paid])
-def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(market, lie, bound):
+def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(
+    market: Play, lie: Any, bound: Any
+) -> None:
     """It was served for as long as the client liked: vouchers above the deposit are worth nothing."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market = sessions.market
         server = await sessions.client(market.server_wallet, "server")
         exposure = Exposure(first_amount=3_000_000, patience=3)
@@ -84,10 +89,10 @@ def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(market
 
 
 @pytest.mark.slow
-def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(market, bound):
+def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(market: Play, bound: Any) -> None:
     """It was served as long as the node hid that the channel had its end: what was vouched was worth nothing."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market = sessions.market
         server = await sessions.client(market.server_wallet, "server")
         exposure = Exposure(first_amount=3_000_000, patience=3)
@@ -96,7 +101,7 @@ def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(marke
         buyer = await market.buyer()
         chain, first = buyer["network"], {}
 
-        def as_it_was(found):
+        def as_it_was(found: Any) -> Any:
             return first.setdefault(found.id, found)
 
         sessions.node.lie(lies.channels(as_it_was))
@@ -117,7 +122,7 @@ def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(marke
     play(market, "server", scenario)
 
 
-def ended(state):
+def ended(state: Any) -> Any:
     return lies.channels(lambda found: replace(found, state=state, closing_ms=1))
 
 
@@ -132,11 +137,11 @@ def ended(state):
     ],
 )
 def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_claim_looks_again(
-    market, lie, bound
-):
+    market: Play, lie: Any, bound: Any
+) -> None:
     """It was forgotten for good, and no command claimed it."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market = sessions.market
         server = await sessions.client(market.server_wallet, "server")
         selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
@@ -167,8 +172,8 @@ def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_c
 
 
 @pytest.mark.slow
-def test_more_than_is_believed_is_served_as_it_is_claimed(market):
-    async def scenario(market):
+def test_more_than_is_believed_is_served_as_it_is_claimed(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         policy = replace(CHEAP, most_unclaimed=UNCLAIMED)
         serving = await market.serve(give, selling=Selling(policy=policy, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
@@ -181,7 +186,7 @@ def test_more_than_is_believed_is_served_as_it_is_claimed(market):
     market(scenario)
 
 
-def test_what_of_a_channel_contradicts_itself():
+def test_what_of_a_channel_contradicts_itself() -> None:
     sound = channel(deposited=1000, balance=600, claimed=400)
     assert contradiction(sound) is None
     assert "contradict" in contradiction(replace(sound, deposited=10**9))
@@ -192,7 +197,7 @@ def test_what_of_a_channel_contradicts_itself():
     assert "didn't pay" in contradiction(replace(sound, owed=601, terms=capped))
 
 
-def test_what_is_believed_is_what_was_claimed_and_a_limit():
+def test_what_is_believed_is_what_was_claimed_and_a_limit() -> None:
     of = channel(lanes=(lane(amount=100), replace(lane(amount=50), key=KEY.public)))
     assert believed(of, 0, 1000) == 1150
     assert believed(of, 60, 1000) == 1090
@@ -200,7 +205,7 @@ def test_what_is_believed_is_what_was_claimed_and_a_limit():
     assert believed(of, 60, None) is None
 
 
-def test_the_limit_is_in_the_coin_that_is_paid():
+def test_the_limit_is_in_the_coin_that_is_paid() -> None:
     coin = "0x2::other::COIN"
     assert Policy().unclaimed_in("0x2::sui::SUI") == Policy().most_unclaimed == 200_000_000
     assert Policy(sui_in={coin: 5_000_000}).unclaimed_in(coin) == 1_000_000

@@ -1,7 +1,10 @@
 """A server whose node shows passes that nobody bought, to the good of who comes under one."""
 
+from __future__ import annotations
+
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ from dtp.pay.serving import Selling
 from dtp.pay.terms import Usage
 
 from . import lies
-from .conftest import CHEAP
+from .conftest import CHEAP, Market, Play
 from .dishonesty import QUOTA
 from .test_faulty_nodes import play
 from .test_paid import give, sell_plan, serve_subscribers
@@ -28,11 +31,11 @@ from .test_paid import give, sell_plan, serve_subscribers
 PRICE = 60_000_000
 
 
-def made_up_id(number):
+def made_up_id(number: Any) -> Any:
     return "0x" + bytes([0xBA, number]).hex() * 16
 
 
-async def use(connection, wanted):
+async def use(connection: Any, wanted: Any) -> Any:
     """Take what comes of one request of so many bytes; what was served."""
     stream = await connection.open_stream()
     got = 0
@@ -43,7 +46,7 @@ async def use(connection, wanted):
     return Usage(1, got) if got else Usage()
 
 
-async def use_up(market, buyer):
+async def use_up(market: Market, buyer: Any) -> Any:
     """Come under a pass as long as something comes; what was used."""
     used = Usage()
     for _ in range(3):
@@ -53,12 +56,12 @@ async def use_up(market, buyer):
     return used
 
 
-def worth(used, price=PRICE):
+def worth(used: Any, price: Any = PRICE) -> Any:
     """What so much of a plan's period costs, by the count that costs more."""
     return max(-(-price * part // most) for part, most in zip(used, QUOTA, strict=True))
 
 
-async def stranger(market, node):
+async def stranger(market: Market, node: Any) -> Any:
     """A client that asks the server's node, and has a channel that was honest to begin with."""
     signer = market.chain.wallet()
     chain = ChainClient(find_network(node.url), signer, deployments=market.chain.deployments)
@@ -70,10 +73,12 @@ async def stranger(market, node):
 
 
 @pytest.mark.slow
-def test_passes_that_a_node_makes_up_are_served_for_what_is_believed_and_no_more(market, bound):
+def test_passes_that_a_node_makes_up_are_served_for_what_is_believed_and_no_more(
+    market: Play, bound: Any
+) -> None:
     """Each was served its quota, in each of its periods. Those that were bought are served all the same."""
 
-    async def scenario(sessions):
+    async def scenario(sessions: Any) -> None:
         market = sessions.market
         server = await sessions.client(market.server_wallet, "server")
         await market.serve(give, network=server)
@@ -109,23 +114,23 @@ def test_passes_that_a_node_makes_up_are_served_for_what_is_believed_and_no_more
 class Subscriber:
     """A pass that was bought of a plan, as the server hears of it."""
 
-    def __init__(self, market, plan, found, pass_, account):
+    def __init__(self, market: Market, plan: Any, found: Any, pass_: Any, account: Any) -> None:
         self.chain, self.plan, self.found = market.serving.chain, plan, found
         self.held = HolderOfPass(pass_, plan, found.service, found.period_ms, account)
         self.now_ms = market.chain.now_ms()
 
-    async def allowed(self, proofs, more=QUOTA, **account):
+    async def allowed(self, proofs: Any, more: Any = QUOTA, **account: Any) -> Any:
         held = replace(self.held, account=replace(self.held.account, **account))
         await proofs.load_plan(self.plan)
         return await proofs.allow(held, self.found, period_of(held, self.now_ms, 0), more)
 
-    async def sent(self):
+    async def sent(self) -> Any:
         """Whether the server's account has paid gas since it was asked last."""
         before, self.had = getattr(self, "had", None), (await self.chain.balance(self.chain.address)).total
         return before is not None and self.had < before
 
 
-async def subscribed(market, periods=2):
+async def subscribed(market: Market, periods: int = 2) -> Any:
     plan = await serve_subscribers(market, requests=QUOTA.requests, size=QUOTA.bytes)
     buyer = await market.buyer()
     pass_, _ = await passes.buy(buyer["network"], plan, periods)
@@ -135,12 +140,12 @@ async def subscribed(market, periods=2):
     return Subscriber(market, plan, found, pass_, account)
 
 
-def limited(chain, most, **options):
+def limited(chain: Any, most: Any, **options: Any) -> Any:
     return PassProofs(chain, lambda coin: most, **options)
 
 
-def test_a_pass_is_held_against_the_chain_once_for_each_of_its_periods(market):
-    async def scenario(market):
+def test_a_pass_is_held_against_the_chain_once_for_each_of_its_periods(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         proofs = limited(buyer.chain, 0)
         await buyer.sent()
@@ -156,8 +161,8 @@ def test_a_pass_is_held_against_the_chain_once_for_each_of_its_periods(market):
 
 
 @pytest.mark.parametrize("lie", [{"periods": 1000}, {"start": 1}])
-def test_a_node_that_shows_more_of_a_pass_than_was_bought_has_nothing_served(market, lie):
-    async def scenario(market):
+def test_a_node_that_shows_more_of_a_pass_than_was_bought_has_nothing_served(market: Play, lie: Any) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         now = [0.0]
         proofs = limited(buyer.chain, 0, steady=lambda: now[0])
@@ -171,8 +176,8 @@ def test_a_node_that_shows_more_of_a_pass_than_was_bought_has_nothing_served(mar
     market(scenario)
 
 
-def test_one_that_is_made_up_keeps_no_others_from_being_proven(market):
-    async def scenario(market):
+def test_one_that_is_made_up_keeps_no_others_from_being_proven(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         proofs = limited(buyer.chain, buyer.found.price * 3)
         found, part = buyer.held, Usage(1, 0)
@@ -195,19 +200,19 @@ def test_one_that_is_made_up_keeps_no_others_from_being_proven(market):
 class Broken:
     """A chain whose transactions end so."""
 
-    def __init__(self, chain, fault):
+    def __init__(self, chain: Any, fault: Any) -> None:
         self._chain, self.fault, self.asked = chain, fault, 0
 
-    async def object(self, id):
+    async def object(self, id: Any) -> Any:
         return await self._chain.object(id)
 
-    async def execute(self, program):
+    async def execute(self, program: Any) -> None:
         self.asked += 1
         raise self.fault
 
 
-def test_a_chain_that_cannot_be_asked_is_asked_again_later(market):
-    async def scenario(market):
+def test_a_chain_that_cannot_be_asked_is_asked_again_later(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         now = [0.0]
         broken = Broken(buyer.chain, NodeUnavailable("away"))
@@ -225,8 +230,8 @@ def test_a_chain_that_cannot_be_asked_is_asked_again_later(market):
     market(scenario)
 
 
-def test_gas_that_a_lying_simulation_costs_is_spent_once_a_minute(market):
-    async def scenario(market):
+def test_gas_that_a_lying_simulation_costs_is_spent_once_a_minute(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         now = [0.0]
         broken = Broken(buyer.chain, TransactionFailed("made up", kind="MOVE_ABORT", executed=object()))
@@ -241,15 +246,15 @@ def test_gas_that_a_lying_simulation_costs_is_spent_once_a_minute(market):
     market(scenario)
 
 
-def test_what_is_believed_of_passes_is_a_sum_for_each_of_their_periods(market):
-    async def scenario(market):
+def test_what_is_believed_of_passes_is_a_sum_for_each_of_their_periods(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         now = [0.0]
         broken = Broken(buyer.chain, NodeUnavailable("away"))
         proofs = limited(broken, buyer.found.price + 2, steady=lambda: now[0])  # each is rounded up
         found = buyer.held
 
-        async def allowed(at, requests):
+        async def allowed(at: Any, requests: Any) -> Any:
             buyer.held = replace(found, pass_id=made_up_id(at))
             return await buyer.allowed(proofs, Usage(requests, 0))
 
@@ -264,8 +269,8 @@ def test_what_is_believed_of_passes_is_a_sum_for_each_of_their_periods(market):
     market(scenario)
 
 
-def test_nothing_is_asked_where_nothing_is_sold_or_no_worth_is_known(market):
-    async def scenario(market):
+def test_nothing_is_asked_where_nothing_is_sold_or_no_worth_is_known(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         broken = Broken(buyer.chain, NodeUnavailable("away"))
         assert await buyer.allowed(PassProofs(broken, lambda coin: None))
@@ -276,8 +281,8 @@ def test_nothing_is_asked_where_nothing_is_sold_or_no_worth_is_known(market):
     market(scenario)
 
 
-def test_a_pass_without_a_quota_counts_with_all_of_its_price(market):
-    async def scenario(market):
+def test_a_pass_without_a_quota_counts_with_all_of_its_price(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         buyer = await subscribed(market)
         broken = Broken(buyer.chain, NodeUnavailable("away"))
         buyer.found = replace(buyer.found, quota_bytes=0)

@@ -1,7 +1,11 @@
 """Room in a mailbox, paid by recipients: agreed to beforehand, once for each month, and nobody loses more."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,7 @@ from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 from dtp.messaging.person.rent import Paid, Rent, Verdict, judge
 
+from .conftest import Market, Play
 from .dishonesty import ROOM as ROOM_SOLD
 
 MIBS, PRICE = ROOM_SOLD
@@ -27,31 +32,31 @@ NOW = 1_800_000_000
 class Box:
     """A mailbox that sells room, and what is needed to write to Alice."""
 
-    def __init__(self, market, mailbox, address):
+    def __init__(self, market: Market, mailbox: Any, address: Any) -> None:
         self.market, self.mailbox, self.address = market, mailbox, address
-        self.buyer = None
+        self.buyer: Any = None
 
-    async def rent(self, mib=MIBS, most=PRICE):
+    async def rent(self, mib: Any = MIBS, most: Any = PRICE) -> Any:
         self.buyer = self.buyer or await self.market.buyer()
         wallet, network, store = (self.buyer[each] for each in ("wallet", "network", "store"))
         return Rent(wallet, mib, most, network=network, store=store)
 
-    def messenger(self, name, identity, rent=None):
+    def messenger(self, name: Any, identity: Any, rent: Any = None) -> Any:
         store = self.market.tmp_path / f"{name}.db"
         return Messenger(identity=identity, store=store, mailboxes=[self.address], name=name, rent=rent)
 
-    def signed(self):
+    def signed(self) -> Any:
         """All that the buyer has signed for."""
         store = self.buyer["store"]
         lanes = [lane for each in store.bought_channels() for lane in store.payer_lanes(each.channel)]
         return sum(each[1].most_signed for each in lanes)
 
-    async def status(self):
+    async def status(self) -> Any:
         return await self.mailbox.keeper.run(self.mailbox.store.status, ALICE.id.key)
 
 
 @asynccontextmanager
-async def box(market, limits=LIMITS):
+async def box(market: Market, limits: Any = LIMITS) -> AsyncIterator[Any]:
     mailbox = Mailbox(SqliteMailbox(limits=limits))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(mailbox.stop)
@@ -66,7 +71,7 @@ async def box(market, limits=LIMITS):
         yield Box(market, mailbox, str(listener.address(MAILBOX_SERVICE)))
 
 
-async def told(messenger, *whats):
+async def told(messenger: Any, *whats: Any) -> Any:
     """The next notice of these kinds."""
     async for notice in messenger.notices():
         if notice.what in whats:
@@ -77,8 +82,8 @@ async def told(messenger, *whats):
 ROOM = (What.ROOM_PAID, What.ROOM_TOO_DEAR, What.ROOM_WITHHELD, What.ROOM_UNPAID)
 
 
-def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market):
-    async def scenario(market):
+def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             for restarted in (False, True):
                 async with made.messenger("alice", ALICE, await made.rent()) as alice:
@@ -95,10 +100,10 @@ def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market):
     market(scenario)
 
 
-def test_who_never_pays_has_the_free_room_and_senders_are_told_by_name(market, bound):
+def test_who_never_pays_has_the_free_room_and_senders_are_told_by_name(market: Play, bound: Any) -> None:
     """What waits already stays, and what was refused comes once the recipient has paid."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         async with box(market) as made, AsyncExitStack() as stack:
             async with made.messenger("alice", ALICE) as alice:
                 await alice.wait_reached()
@@ -124,8 +129,8 @@ def test_who_never_pays_has_the_free_room_and_senders_are_told_by_name(market, b
     market(scenario)
 
 
-def test_a_mailbox_that_asks_more_than_agreed_is_paid_nothing(market, bound):
-    async def scenario(market):
+def test_a_mailbox_that_asks_more_than_agreed_is_paid_nothing(market: Play, bound: Any) -> None:
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             async with made.messenger("alice", ALICE, await made.rent(most=PRICE - 1)) as alice:
                 assert (await told(alice, *ROOM)).what is What.ROOM_TOO_DEAR
@@ -140,8 +145,8 @@ def test_a_mailbox_that_asks_more_than_agreed_is_paid_nothing(market, bound):
     market(scenario)
 
 
-def test_a_mailbox_that_charges_for_more_than_was_ordered_is_paid_nothing(market, bound):
-    async def scenario(market):
+def test_a_mailbox_that_charges_for_more_than_was_ordered_is_paid_nothing(market: Play, bound: Any) -> None:
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             charge = made.mailbox.charge
             made.mailbox.charge = lambda connection, units: charge(connection, units + 1)
@@ -154,8 +159,8 @@ def test_a_mailbox_that_charges_for_more_than_was_ordered_is_paid_nothing(market
     market(scenario)
 
 
-def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market, bound):
-    async def scenario(market):
+def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market: Play, bound: Any) -> None:
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             store = made.mailbox.store
             store.reserve = lambda device, size, seconds, now: store.status(device)
@@ -171,17 +176,17 @@ def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market, bound):
     market(scenario)
 
 
-def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market):
+def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market: Play) -> None:
     """One wallet pays for several devices; what else is asked through the door costs nothing."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             async with made.messenger("alice", ALICE) as alice:
                 await alice.wait_reached()
             buyer = await market.buyer()
             units = []
 
-            def agree(asked, amount, locked):
+            def agree(asked: Any, amount: Any, locked: Any) -> Any:
                 units.append((asked, amount))
                 return True
 
@@ -199,14 +204,14 @@ def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market):
 
 
 @pytest.mark.parametrize("mib", [1, 64])
-def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market, bound, mib):
+def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, bound: Any, mib: Any) -> None:
     """It was paid at each look, since what it showed was as much as was paid, but not what was wanted."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         async with box(market) as made:
             store, reserve = made.mailbox.store, made.mailbox.store.reserve
 
-            def reshape(device, size, seconds, now):
+            def reshape(device: Any, size: Any, seconds: Any, now: Any) -> Any:
                 reserve(device, size, seconds, now)
                 left = size * seconds // (mib * MIB)
                 with store._database.transaction() as db:
@@ -224,10 +229,10 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market, bound, mib
     market(scenario)
 
 
-def test_nobody_makes_the_room_of_another_smaller(market, bound):
+def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> None:
     """For a MiB a stranger had a device pay for its 4 again, as often as it was looked at."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, await made.rent()) as alice:
             await alice.wait_reached()
             await alice.renting.look(made.address, alice.delivery.own[made.address])
@@ -255,7 +260,7 @@ def test_nobody_makes_the_room_of_another_smaller(market, bound):
 ASKED = RoomPrice(PRICE, "dtp://0x1/dtp.mailbox", 1024, 7 * DAY)
 
 
-def shown(mib, days):
+def shown(mib: Any, days: Any) -> Any:
     return Status(0, 0, 0, 0, mib * MIB, NOW + days * DAY)
 
 
@@ -288,5 +293,5 @@ def shown(mib, days):
         (ASKED, shown(0, 0), Paid(4, NOW - 99 * DAY, False), PRICE, Verdict.WITHHELD),  # however long ago
     ],
 )
-def test_what_is_paid_and_what_is_not(asked, status, paid, most, verdict):
+def test_what_is_paid_and_what_is_not(asked: Any, status: Any, paid: Any, most: Any, verdict: Any) -> None:
     assert judge(4, most, asked, status, paid, NOW) is verdict

@@ -1,5 +1,9 @@
 """METER frames: every message comes back as it was said, and nothing else is taken for one."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -31,25 +35,25 @@ EXAMPLES = [
 SERVERS = {cls for kind, (cls, _) in KINDS.items() if kind >= 0x10}
 
 
-def test_every_kind_has_an_example():
+def test_every_kind_has_an_example() -> None:
     assert {type(each) for each in EXAMPLES} == {cls for cls, _ in KINDS.values()}
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
-def test_messages_come_back(message):
+def test_messages_come_back(message: Any) -> None:
     frame = build(message)
     assert len(frame) <= 400
     assert parse(frame, from_client=type(message) not in SERVERS) == message
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda m: type(m).__name__)
-def test_each_side_says_only_its_own(message):
+def test_each_side_says_only_its_own(message: Any) -> None:
     with pytest.raises(MalformedMeter):
         parse(build(message), from_client=type(message) in SERVERS)
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_noise_is_refused_or_skipped(data, from_client):
+def test_noise_is_refused_or_skipped(data: Any, from_client: Any) -> None:
     try:
         message = parse(data, from_client=from_client)
     except MalformedMeter:
@@ -69,7 +73,7 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(sorted(KINDS)), st.lists(VALUES, max_size=10), st.booleans())
-def test_fields_of_other_types_are_refused(kind, fields, from_client):
+def test_fields_of_other_types_are_refused(kind: Any, fields: Any, from_client: Any) -> None:
     """What is taken is exactly what building it again gives: no second spelling, no coerced value."""
     data = msgpack.packb([kind, *fields])
     try:
@@ -101,12 +105,12 @@ def test_fields_of_other_types_are_refused(kind, fields, from_client):
         [0x01, 0, 0, 0, 0, 0, "x" * 32, bytes(64), 0],
     ],
 )
-def test_malformed_messages_of_a_client(fields):
+def test_malformed_messages_of_a_client(fields: Any) -> None:
     with pytest.raises(MalformedMeter):
         parse(msgpack.packb(fields), from_client=True)
 
 
-def test_what_is_not_one_array_is_refused():
+def test_what_is_not_one_array_is_refused() -> None:
     for data in (
         b"",
         msgpack.packb({1: 2}),
@@ -119,7 +123,7 @@ def test_what_is_not_one_array_is_refused():
             parse(data, from_client=True)
 
 
-def test_later_kinds_are_skipped_and_frames_bounded():
+def test_later_kinds_are_skipped_and_frames_bounded() -> None:
     assert parse(msgpack.packb([0x80, {"a": 1}]), from_client=True) is None
     assert parse(msgpack.packb([0xFF]), from_client=False) is None
     with pytest.raises(MalformedMeter, match="4096"):

@@ -1,11 +1,14 @@
 """The meter of both ends, face to face: what falls due when, what stops whom, the deposit and the end."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.client import payer
+from dtp.pay.client import payer, payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.errors import BudgetSpent, CountsDisputed
 from dtp.pay.messages import build
@@ -18,7 +21,7 @@ from .meters import PRICES, Meters, StoredMeters
 # ------------------------------------------------------------------------------------------------- what falls due
 
 
-def test_a_stream_is_paid_to_the_last_byte():
+def test_a_stream_is_paid_to_the_last_byte() -> None:
     meters = Meters().connect()
     meters.request()
     assert meters.stream(10 * MIB) == 10 * MIB
@@ -27,7 +30,7 @@ def test_a_stream_is_paid_to_the_last_byte():
     assert meters.served == meters.arrived
 
 
-def test_nothing_used_is_nothing_signed():
+def test_nothing_used_is_nothing_signed() -> None:
     meters = Meters().connect()
     meters.pass_time(1000)
     meters.pump()
@@ -35,7 +38,7 @@ def test_nothing_used_is_nothing_signed():
     assert meters.server_disk.newest is None
 
 
-def test_vouchers_come_each_interval_of_bytes():
+def test_vouchers_come_each_interval_of_bytes() -> None:
     spending = Spending(voucher_bytes=MIB)
     meters = Meters(exposure=Exposure(16 * MIB, 16 * MIB, 8, 8), spending=spending).connect()
     signed = []
@@ -46,17 +49,17 @@ def test_vouchers_come_each_interval_of_bytes():
     assert signed[-1] == 16
 
 
-def wide(**spending):
+def wide(**spending: Any) -> Any:
     """A stream far from any limit, with a voucher for each MiB."""
     exposure = Exposure(64 * MIB, 64 * MIB, 64, 64)
     return Meters(exposure=exposure, spending=Spending(voucher_bytes=MIB, **spending)).connect()
 
 
-def said_bytes(meters):
+def said_bytes(meters: Any) -> Any:
     return [said.bytes // MIB for _, said in sorted(meters.said.items())]
 
 
-def test_vouchers_signed_ahead_are_let_go_as_their_bytes_come():
+def test_vouchers_signed_ahead_are_let_go_as_their_bytes_come() -> None:
     meters = wide()
     signs = []
     genuine = meters.sign
@@ -68,7 +71,7 @@ def test_vouchers_signed_ahead_are_let_go_as_their_bytes_come():
     assert meters.paid == PRICES.cost_of(Usage(0, 40 * MIB))
 
 
-def test_of_several_that_fall_due_at_once_only_the_newest_is_sent():
+def test_of_several_that_fall_due_at_once_only_the_newest_is_sent() -> None:
     meters = wide()
     meters.stream(3 * MIB, MIB)
     meters.serve(5 * MIB)
@@ -78,7 +81,7 @@ def test_of_several_that_fall_due_at_once_only_the_newest_is_sent():
 
 
 @pytest.mark.parametrize("what", ["request", "charge", "finish", "due"])
-def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(what):
+def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(what: Any) -> None:
     meters = wide()
     meters.stream(3 * MIB, MIB)
     assert meters.payer._ready
@@ -103,7 +106,7 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
     assert meters.client_disk.used == meters.server_disk.used
 
 
-def test_a_connection_that_signs_nothing_frees_no_number_of_one_that_died():
+def test_a_connection_that_signs_nothing_frees_no_number_of_one_that_died() -> None:
     """Else the next voucher would have the number of one that was signed, and lost on its way."""
     meters = Meters().connect()
     meters.serve(65_536)
@@ -123,7 +126,7 @@ def test_a_connection_that_signs_nothing_frees_no_number_of_one_that_died():
     assert not meters.client_disk.died
 
 
-def test_nothing_is_signed_ahead_beyond_the_money():
+def test_nothing_is_signed_ahead_beyond_the_money() -> None:
     meters = Meters(
         deposit=4_500_000, exposure=Exposure(64 * MIB, 64 * MIB, 64, 64), spending=Spending(voucher_bytes=MIB)
     ).connect()
@@ -132,7 +135,7 @@ def test_nothing_is_signed_ahead_beyond_the_money():
     assert meters.client_disk.reserved.amount == 4_500_000
 
 
-def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed():
+def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed() -> None:
     meters = wide(reserve=8)
     meters.stream(5 * MIB, MIB)
     meters.serve(MIB // 4)  # arrived behind the newest voucher, and forgotten with the process
@@ -150,7 +153,7 @@ def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed():
     assert not meters.client_disk.died
 
 
-def test_a_second_crash_takes_nothing_back_that_a_voucher_shown_by_the_server_pays_for():
+def test_a_second_crash_takes_nothing_back_that_a_voucher_shown_by_the_server_pays_for() -> None:
     """The server forgot a request that the client pays: its count alone is less than what is vouched."""
     meters = StoredMeters(Prices(1000, 0)).connect()
     meters.request()
@@ -187,7 +190,9 @@ def test_a_second_crash_takes_nothing_back_that_a_voucher_shown_by_the_server_pa
         (None, Prices(0, 0), Usage(8, MIB), Usage(4, MIB // 4)),  # under a pass
     ],
 )
-def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(died, slack, prices, gap, believed):
+def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(
+    died: Any, slack: Any, prices: Any, gap: Any, believed: Any
+) -> None:
     """It was 64 requests and 16 MiB, whatever they cost, and more where this side had died."""
     lane = PayerLane("0x" + "c1" * 32, 0, clean=False, reserved=Reserved(8 if died else 0, 100))
     paying = payer.Payer(lane, prices, 10**9, lambda shown: False, Spending(slack_amount=slack))
@@ -206,7 +211,7 @@ def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(died, slack
     assert prices.cost_of(believed) <= (750_000 if slack is None else slack)
 
 
-def test_without_money_nothing_spins():
+def test_without_money_nothing_spins() -> None:
     """A voucher that can't be paid is looked at again after some seconds, not at once."""
     meters = Meters(deposit=1000, exposure=Exposure(MIB, MIB, 8, 8)).connect()
     meters.payee.set_affordable(10**9, meters.now)
@@ -218,14 +223,14 @@ def test_without_money_nothing_spins():
     assert meters.payer.next_deadline() > meters.now
 
 
-def test_the_interval_follows_a_small_exposure():
+def test_the_interval_follows_a_small_exposure() -> None:
     spending = Spending()
     assert spending.voucher_interval(Usage(8, MIB)) == Usage(2, MIB // 4)
     assert spending.voucher_interval(Usage(1024, 64 * MIB)) == Usage(16, 8 * MIB)
     assert spending.voucher_interval(Usage(0, 0)) == Usage(1, 16 * 1024)
 
 
-def test_vouchers_come_each_interval_of_requests_and_by_time():
+def test_vouchers_come_each_interval_of_requests_and_by_time() -> None:
     meters = Meters().connect()
     meters.request()
     meters.pump()
@@ -242,7 +247,7 @@ def test_vouchers_come_each_interval_of_requests_and_by_time():
     assert (meters.payer.sequence, meters.paid) == (2, 3000)
 
 
-def test_streams_count_only_where_the_server_says_so():
+def test_streams_count_only_where_the_server_says_so() -> None:
     meters = Meters(count_streams=False).connect()
     meters.request(5)
     meters.stream(MIB)
@@ -250,7 +255,7 @@ def test_streams_count_only_where_the_server_says_so():
     assert meters.paid == PRICES.cost_of(Usage(0, MIB))
 
 
-def test_under_a_pass_vouchers_are_receipts_without_an_amount():
+def test_under_a_pass_vouchers_are_receipts_without_an_amount() -> None:
     meters = Meters(Prices(0, 0), deposit=0).connect()
     meters.request()
     assert meters.stream(3 * MIB) == 3 * MIB
@@ -262,7 +267,7 @@ def test_under_a_pass_vouchers_are_receipts_without_an_amount():
 # ------------------------------------------------------------------------------------------------------- exposure
 
 
-def test_serving_stops_at_the_exposure_to_the_byte_and_goes_on():
+def test_serving_stops_at_the_exposure_to_the_byte_and_goes_on() -> None:
     meters = Meters().connect()
     assert meters.serve(50 * MIB) == MIB
     assert meters.payee.send_limit() == MIB
@@ -275,7 +280,7 @@ def test_serving_stops_at_the_exposure_to_the_byte_and_goes_on():
     assert meters.serve(50 * MIB) == MIB  # half of what was paid is less than what it began with
 
 
-def test_trust_grows_with_what_was_paid():
+def test_trust_grows_with_what_was_paid() -> None:
     exposure = Exposure(MIB, 4 * MIB, 8, 32)
     assert exposure.after_payment(Usage()) == Usage(8, MIB)
     assert exposure.after_payment(Usage(40, 6 * MIB)) == Usage(20, 3 * MIB)
@@ -286,7 +291,7 @@ def test_trust_grows_with_what_was_paid():
     assert meters.most_unpaid.bytes <= 4 * MIB
 
 
-def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
+def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are() -> None:
     """By counts alone a request of 0.05 SUI is 16 times as much for nothing, of a channel that costs 0.003 in gas;
     and each count by itself gave it twice."""
     assert Exposure().at_prices(Prices(1000, 2_000_000)).after_payment(Usage()) == Usage(16, 24_641)
@@ -306,7 +311,7 @@ def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
             assert prices.cost_of(exposure.at_prices(prices).after_payment(Usage())) <= exposure.first_amount
 
 
-def test_a_request_that_costs_more_than_is_given_on_trust_is_paid_when_it_is_made():
+def test_a_request_that_costs_more_than_is_given_on_trust_is_paid_when_it_is_made() -> None:
     """Without a wait for the clock, and by a client that pays nothing ahead."""
     prices = Prices(50_000_000, 10**9)
     meters = Meters(prices=prices, deposit=10**12, exposure=Exposure().at_prices(prices)).connect()
@@ -321,7 +326,7 @@ def test_a_request_that_costs_more_than_is_given_on_trust_is_paid_when_it_is_mad
     assert meters.end()
 
 
-def test_unpaid_requests_stop_the_answers():
+def test_unpaid_requests_stop_the_answers() -> None:
     meters = Meters().connect()
     meters.request(9)
     assert not meters.payee.serving
@@ -331,7 +336,7 @@ def test_unpaid_requests_stop_the_answers():
     assert meters.serve(100) == 100
 
 
-def test_a_client_that_stops_paying_is_told_and_then_left():
+def test_a_client_that_stops_paying_is_told_and_then_left() -> None:
     meters = Meters().connect()
     meters.serve(50 * MIB)
     meters.pump(lose=True)
@@ -351,7 +356,7 @@ def test_a_client_that_stops_paying_is_told_and_then_left():
     assert payee.Late() not in meters.payee.take_events()  # said once
 
 
-def test_a_late_payment_starts_serving_again():
+def test_a_late_payment_starts_serving_again() -> None:
     meters = Meters().connect()
     meters.serve(50 * MIB)
     meters.arrive()
@@ -363,7 +368,7 @@ def test_a_late_payment_starts_serving_again():
     assert meters.told_of(payee.Paused) == [payee.Paused(True), payee.Paused(False)]
 
 
-def test_everything_paid_ahead():
+def test_everything_paid_ahead() -> None:
     """With an exposure of nothing a server serves only what is signed before."""
     exposure = Exposure(0, 0, 0, 0)
     meters = Meters(exposure=exposure, spending=Spending(ahead_bytes=MIB, ahead_requests=4)).connect()
@@ -379,7 +384,7 @@ def test_everything_paid_ahead():
 
 
 @pytest.mark.parametrize("most", [0, MIB])
-def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chose_nothing(most):
+def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chose_nothing(most: Any) -> None:
     """It waited for ever. What it can lose begins with the price of 4 KiB, and is half of what came."""
     meters = Meters(exposure=Exposure(0, most, 0, most)).connect()
     meters.pump()
@@ -392,7 +397,7 @@ def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chos
     assert meters.end()
 
 
-def test_a_client_pays_ahead_to_the_last_of_its_money():
+def test_a_client_pays_ahead_to_the_last_of_its_money() -> None:
     meters = Meters(deposit=PRICES.cost_of(Usage(1, 10_000)), exposure=Exposure(0, 0, 0, 0)).connect()
     meters.request()
     meters.pump()
@@ -400,7 +405,7 @@ def test_a_client_pays_ahead_to_the_last_of_its_money():
     assert meters.payer.spent
 
 
-def test_who_is_paid_ahead_waits_without_complaint():
+def test_who_is_paid_ahead_waits_without_complaint() -> None:
     meters = Meters(exposure=Exposure(0, 0, 0, 0)).connect()
     for _ in range(100):
         meters.pass_time(1.0)
@@ -408,7 +413,7 @@ def test_who_is_paid_ahead_waits_without_complaint():
     assert not meters.told_of(payee.Late)
 
 
-def test_uploads_use_the_same_exposure():
+def test_uploads_use_the_same_exposure() -> None:
     meters = Meters().connect()
     assert meters.payee.receive_limit() == MIB
     meters.payee.count(1, 0, 3 * MIB, meters.now)
@@ -420,7 +425,7 @@ def test_uploads_use_the_same_exposure():
 # --------------------------------------------------------------------------------------------------- the deposit
 
 
-def test_never_more_than_the_deposit():
+def test_never_more_than_the_deposit() -> None:
     deposit = PRICES.cost_of(Usage(1, 3 * MIB)) + 17
     meters = Meters(deposit=deposit).connect()
     meters.request()
@@ -429,14 +434,14 @@ def test_never_more_than_the_deposit():
     assert served == most
     assert PRICES.cost_of(Usage(1, most)) <= deposit < PRICES.cost_of(Usage(1, most + 1))
     assert meters.paid <= deposit
-    assert meters.told_of(payer.FundsLow)
+    assert meters.told_of(payer_events.FundsLow)
     assert meters.payee.spent
     meters.pass_time(30.0)
     meters.pump()
     assert meters.told_of(payee.Late)
 
 
-def test_a_top_up_goes_on():
+def test_a_top_up_goes_on() -> None:
     meters = Meters(deposit=PRICES.cost_of(Usage(0, 2 * MIB))).connect()
     assert meters.stream(50 * MIB) == 2 * MIB
     more = PRICES.cost_of(Usage(0, 6 * MIB))
@@ -447,7 +452,7 @@ def test_a_top_up_goes_on():
     assert meters.stream(50 * MIB) == 4 * MIB
 
 
-def test_a_request_that_the_budget_does_not_cover_is_not_made():
+def test_a_request_that_the_budget_does_not_cover_is_not_made() -> None:
     meters = Meters(deposit=2500).connect()
     meters.payer.check_request(2)
     with pytest.raises(BudgetSpent, match=r"may spend 0\.0000025 SUI"):
@@ -457,7 +462,7 @@ def test_a_request_that_the_budget_does_not_cover_is_not_made():
         meters.payer.check_request()
 
 
-def test_quotas_of_a_subscription():
+def test_quotas_of_a_subscription() -> None:
     meters = Meters(Prices(0, 0), deposit=0).connect()
     meters.payee.set_quota(3, 2 * MIB, meters.now)
     assert meters.stream(50 * MIB) == 2 * MIB
@@ -472,7 +477,7 @@ def test_quotas_of_a_subscription():
 
 
 @pytest.mark.parametrize("quota", [(3, None), (None, MIB)])
-def test_who_wants_more_than_a_quota_is_refused_soon(quota):
+def test_who_wants_more_than_a_quota_is_refused_soon(quota: Any) -> None:
     """No payment raises it, and a client waited 25 s to hear that."""
     meters = Meters(Prices(0, 0), deposit=0).connect()
     meters.payee.set_quota(*quota, meters.now)
@@ -486,7 +491,7 @@ def test_who_wants_more_than_a_quota_is_refused_soon(quota):
     assert payee.Late() in meters.payee.take_events()
 
 
-def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
+def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up() -> None:
     meters = Meters(Prices(0, 0), deposit=0).connect()
     meters.payee.set_quota(None, MIB, meters.now)
     meters.stream(2 * MIB)
@@ -496,7 +501,7 @@ def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
     assert payee.Late() not in meters.payee.take_events()
 
 
-def test_who_waits_for_another_lease_is_not_refused_as_one_whose_quota_is_used_up():
+def test_who_waits_for_another_lease_is_not_refused_as_one_whose_quota_is_used_up() -> None:
     """The disk was busy for more than a second, and a subscriber was told to come back in a month."""
     meters = Meters(Prices(0, 0), deposit=0).connect()
     meters.payee.set_quota(None, MIB, meters.now, grows=(True, True))
@@ -513,36 +518,36 @@ def test_who_waits_for_another_lease_is_not_refused_as_one_whose_quota_is_used_u
 # --------------------------------------------------------------------------------------------------- the end
 
 
-def test_an_orderly_end_waits_for_what_is_under_way():
+def test_an_orderly_end_waits_for_what_is_under_way() -> None:
     meters = Meters().connect()
     meters.request()
     meters.serve(700_000)
     meters.payer.finish(meters.now)
     meters.pump()
-    assert not meters.told_of(payer.Finished)
+    assert not meters.told_of(payer_events.Finished)
     assert meters.serve(1) == 0  # the bill is made out: nothing more is sent
     meters.arrive()
     meters.pump()
-    assert meters.told_of(payer.Finished) == [payer.Finished(True)]
+    assert meters.told_of(payer_events.Finished) == [payer_events.Finished(True)]
     assert meters.paid == PRICES.cost_of(Usage(1, 700_000))
 
 
-def test_an_end_that_nobody_answers_is_given_up():
+def test_an_end_that_nobody_answers_is_given_up() -> None:
     meters = Meters().connect()
     meters.stream(100_000)
     meters.payer.finish(meters.now)
     for _ in range(10):
-        assert not meters.told_of(payer.Finished)
+        assert not meters.told_of(payer_events.Finished)
         meters.now += 1.0
         meters.payer.tick(meters.now)
         for event in meters.payer.take_events():
-            if not isinstance(event, payer.Send | payer.SignWanted):
+            if not isinstance(event, payer_events.Send | payer_events.SignWanted):
                 meters.told.append(event)
-    assert meters.told_of(payer.Finished) == [payer.Finished(False)]
+    assert meters.told_of(payer_events.Finished) == [payer_events.Finished(False)]
     assert meters.payer.next_deadline() == payer.NEVER
 
 
-def test_the_end_survives_lost_frames():
+def test_the_end_survives_lost_frames() -> None:
     meters = Meters().connect()
     meters.stream(100_000)
     meters.payer.finish(meters.now)
@@ -551,10 +556,10 @@ def test_the_end_survives_lost_frames():
     meters.pump()
     meters.pass_time(1.0)
     meters.pump()
-    assert meters.told_of(payer.Finished) == [payer.Finished(True)]
+    assert meters.told_of(payer_events.Finished) == [payer_events.Finished(True)]
 
 
-def test_an_agreed_close_is_asked_for_and_given():
+def test_an_agreed_close_is_asked_for_and_given() -> None:
     meters = Meters().connect()
     meters.payer.ask_close()
     meters.pump()
@@ -562,4 +567,4 @@ def test_an_agreed_close_is_asked_for_and_given():
     agreed = messages.Agreed(5, 6, bytes(32), bytes(64))
     meters.payee.send_agreement(agreed)
     meters.pump()
-    assert meters.told_of(payer.AgreementGiven) == [payer.AgreementGiven(agreed)]
+    assert meters.told_of(payer_events.AgreementGiven) == [payer_events.AgreementGiven(agreed)]

@@ -1,6 +1,9 @@
 """What nobody gets away with at a meter: bad vouchers, and servers that count too much or forget."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -35,7 +38,7 @@ from .meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of,
         (voucher(2, 5, 5 * MIB, hash_lock=lock_of(SECRET)), Flaw.WRONG_LOCK),
     ],
 )
-def test_a_bad_voucher_is_refused_and_changes_nothing(paid, bad, flaw):
+def test_a_bad_voucher_is_refused_and_changes_nothing(paid: Any, bad: Any, flaw: Any) -> None:
     paid.payee.least_end_ms = 10_000
     before = (paid.payee.newest, paid.payee.paid, paid.payee.send_limit())
     paid.payee.take_events()
@@ -50,7 +53,7 @@ def test_a_bad_voucher_is_refused_and_changes_nothing(paid, bad, flaw):
     assert paid.payee.take_events() == [payee.CheckWanted(good, 0)]
 
 
-def test_nothing_counts_before_it_is_stored(paid):
+def test_nothing_counts_before_it_is_stored(paid: Any) -> None:
     signed = KEY.sign(voucher(2, 5, 6 * MIB))
     before = paid.payee.send_limit()
     paid.payee.receive(build(said(signed, 0)), paid.now)
@@ -61,12 +64,12 @@ def test_nothing_counts_before_it_is_stored(paid):
     assert paid.payee.send_limit() > before
 
 
-def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard():
+def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard() -> None:
     server = payee.Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, Exposure(64 * MIB, 64 * MIB, 64, 64))
     server.begin(0.0)
     server.receive(build(messages.Heard()), 0.0)
 
-    def check(sequence, used, meanwhile):
+    def check(sequence: Any, used: Any, meanwhile: Any) -> Any:
         server.count(0, used * MIB, 0, 0.0)
         signed = KEY.sign(voucher(sequence, 0, used * MIB))
         server.receive(build(said(signed, 0)), 0.0)
@@ -81,7 +84,7 @@ def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard(
     assert [check(n, 10 * n + 30, 0) for n in range(5, 20)][-1] == 48  # and it is forgotten by and by
 
 
-def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum():
+def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum() -> None:
     """Its claim says nothing of counts: a client that is never answered would say its newest for ever."""
     signed = KEY.sign(voucher(2, 4, 5 * MIB))
     floor = payee.Floor(2, signed.voucher.amount)
@@ -92,7 +95,7 @@ def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum():
     assert server.take_events() == []
 
 
-def test_replayed_reordered_and_repeated_vouchers(paid):
+def test_replayed_reordered_and_repeated_vouchers(paid: Any) -> None:
     second, third = (KEY.sign(voucher(n, 4 + n, 6 * MIB)) for n in (2, 3))
     for signed in (third, second, third, second):
         paid.payee.receive(build(said(signed, 0)), paid.now)
@@ -105,7 +108,7 @@ def test_replayed_reordered_and_repeated_vouchers(paid):
     assert paid.payee.newest == third
 
 
-def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
+def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid: Any) -> None:
     """A newer one for less would be the newest when both are written: the chain, too, takes only the newest."""
     first = KEY.sign(voucher(2, 6, 8 * MIB))
     paid.payee.receive(build(said(first, 0)), paid.now)
@@ -117,7 +120,7 @@ def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
     ]
 
 
-def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing():
+def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
     """A server that has lost its store still knows by the chain what was claimed, and what can't be any more."""
     meters = Meters()
     floor = payee.Floor(9, PRICES.cost_of(Usage(10, MIB)), 10, MIB)
@@ -138,7 +141,7 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing():
     assert meters.paid == PRICES.cost_of(Usage(10, 5 * MIB))
 
 
-def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid):
+def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid: Any) -> None:
     paid.payee.raise_floor(payee.Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
     assert paid.payee.paid == Usage(6, 7 * MIB)
     paid.payee.take_events()
@@ -146,7 +149,7 @@ def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid):
     assert paid.payee.take_events() == []
 
 
-def test_a_forged_voucher_does_not_count(paid):
+def test_a_forged_voucher_does_not_count(paid: Any) -> None:
     forged = LaneKey.generate().sign(voucher(2, 5, 6 * MIB))
     paid.to_server.append(build(said(forged, 0)))
     paid.pump()
@@ -154,7 +157,7 @@ def test_a_forged_voucher_does_not_count(paid):
     assert paid.payee.newest.voucher.sequence == 1
 
 
-def test_inflated_counts_are_refused_where_they_are_evidence():
+def test_inflated_counts_are_refused_where_they_are_evidence() -> None:
     """Where the server bears transport cost, each vouched request and 16 KiB is worth a credit to the client."""
     meters = Meters(Prices(0, 2_000_000)).connect()
     meters.payee.most_ahead = Usage(4, MIB)
@@ -163,7 +166,7 @@ def test_inflated_counts_are_refused_where_they_are_evidence():
     meters.payee.receive(build(said(SignedVoucher(voucher(1, 4, 0, amount=0), bytes(64)), 0)), meters.now)
 
 
-def test_a_malformed_frame_changes_nothing(paid):
+def test_a_malformed_frame_changes_nothing(paid: Any) -> None:
     for frame in (b"", b"\x90", b"\x91\x01", build(messages.Due(1, 1)), b"\xff" * 100):
         with pytest.raises(MalformedMeter):
             paid.payee.receive(frame, paid.now)
@@ -176,7 +179,7 @@ def test_a_malformed_frame_changes_nothing(paid):
 # ------------------------------------------------------------------------------------------- servers that cheat
 
 
-def test_a_server_cannot_make_a_client_pay_for_what_did_not_come():
+def test_a_server_cannot_make_a_client_pay_for_what_did_not_come() -> None:
     meters = Meters().connect()
     meters.stream(MIB)
     for _ in range(5):
@@ -186,7 +189,7 @@ def test_a_server_cannot_make_a_client_pay_for_what_did_not_come():
     assert meters.paid == PRICES.cost_of(meters.arrived)
 
 
-def test_a_server_that_remembers_too_much_is_not_paid_for_it():
+def test_a_server_that_remembers_too_much_is_not_paid_for_it() -> None:
     """It goes on as long as that is within what it serves unpaid, and asks for money no further."""
     meters = Meters().connect()
     meters.stream(MIB)
@@ -204,7 +207,7 @@ def test_a_server_that_remembers_too_much_is_not_paid_for_it():
     assert disputed.value.amount == 2_000_001
 
 
-def test_after_a_break_the_server_is_believed_a_little():
+def test_after_a_break_the_server_is_believed_a_little() -> None:
     meters = Meters().connect()
     meters.stream(3 * MIB)
     meters.serve(MIB // 2)  # under way when the connection breaks
@@ -228,7 +231,9 @@ def test_after_a_break_the_server_is_believed_a_little():
 
 @pytest.mark.parametrize("arrives", [0, 4 * MIB, 40 * MIB])
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_server_that_breaks_off_again_and_again_is_believed_one_step_in_all(arrives, dies):
+def test_a_server_that_breaks_off_again_and_again_is_believed_one_step_in_all(
+    arrives: Any, dies: Any
+) -> None:
     """It would be paid for nothing, by whoever dials again by himself, or is killed again and again."""
     meters = StoredMeters().connect()
     meters.stream(arrives)
@@ -247,7 +252,7 @@ def test_a_server_that_breaks_off_again_and_again_is_believed_one_step_in_all(ar
     meters.close()
 
 
-def test_who_is_killed_again_and_again_goes_on():
+def test_who_is_killed_again_and_again_goes_on() -> None:
     """What it forgot is the server's beyond one voucher's step: a part of what that trusts a client with."""
     meters = Meters().connect()
     for _ in range(8):
@@ -260,7 +265,7 @@ def test_who_is_killed_again_and_again_goes_on():
     assert meters.end()
 
 
-def test_a_foreign_voucher_of_the_server_is_no_debt():
+def test_a_foreign_voucher_of_the_server_is_no_debt() -> None:
     meters = Meters()
     foreign = LaneKey.generate().sign(voucher(9, 10, 0))
     meters.server_disk = replace(meters.server_disk, newest=foreign)
@@ -268,7 +273,7 @@ def test_a_foreign_voucher_of_the_server_is_no_debt():
         meters.connect()
 
 
-def test_an_old_copy_of_the_store_never_signs_a_sequence_twice():
+def test_an_old_copy_of_the_store_never_signs_a_sequence_twice() -> None:
     meters = Meters().connect()
     old = meters.client_disk
     meters.stream(2 * MIB)
@@ -283,7 +288,7 @@ def test_an_old_copy_of_the_store_never_signs_a_sequence_twice():
     assert meters.paid == PRICES.cost_of(Usage(0, 4 * MIB))
 
 
-def test_two_vouchers_of_one_sequence_end_it():
+def test_two_vouchers_of_one_sequence_end_it() -> None:
     meters = Meters()
     meters.client_disk = replace(meters.client_disk, newest=KEY.sign(voucher(3, 1)), used=Usage(1, 0))
     meters.server_disk = replace(meters.server_disk, newest=KEY.sign(voucher(3, 2)), used=Usage(2, 0))
@@ -291,7 +296,7 @@ def test_two_vouchers_of_one_sequence_end_it():
         meters.connect()
 
 
-def test_a_server_that_lost_vouchers_gets_them_again():
+def test_a_server_that_lost_vouchers_gets_them_again() -> None:
     meters = Meters().connect()
     meters.stream(2 * MIB)
     meters.lose()
@@ -301,13 +306,13 @@ def test_a_server_that_lost_vouchers_gets_them_again():
     assert meters.paid == PRICES.cost_of(Usage(0, 2 * MIB))
 
 
-def test_a_server_confirms_no_voucher_that_was_not_signed():
+def test_a_server_confirms_no_voucher_that_was_not_signed() -> None:
     meters = Meters().connect()
     with pytest.raises(MalformedMeter, match="were signed"):
         meters.payer.receive(build(messages.Stored(1)), meters.now)
 
 
-def test_nothing_is_believed_before_the_welcome():
+def test_nothing_is_believed_before_the_welcome() -> None:
     meters = Meters().connect()
     meters.payer = payer.Payer(meters.client_disk, PRICES, 1000, lambda v: True)
     with pytest.raises(MalformedMeter, match="before the welcome"):
@@ -316,7 +321,7 @@ def test_nothing_is_believed_before_the_welcome():
         meters.payer.receive(build(messages.Welcome(2, 0, 0, 0, 0, 0, 0, True, False, None)), meters.now)
 
 
-def test_a_lost_welcome_is_said_again():
+def test_a_lost_welcome_is_said_again() -> None:
     meters = Meters()
     meters.connect()
     meters.payer = payer.Payer(meters.client_disk, PRICES, 10**9, lambda v: v.is_by(KEY.public))

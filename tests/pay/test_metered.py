@@ -1,7 +1,12 @@
 """A metered connection by itself: in which order a server's end comes."""
 
+from __future__ import annotations
+
 import asyncio
 from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from dtp.net.connection import Connection
 from dtp.net.parts.intake import StreamIntake
@@ -13,13 +18,13 @@ from dtp.pay.server.server_meter import ServerMeter
 class Driver(ServerMeter):
     """A server's meter that notes what is asked of it."""
 
-    def __init__(self, done):
+    def __init__(self, done: Any) -> None:
         self.done = done
 
-    async def paid_up(self):
+    async def paid_up(self) -> None:
         self.done.append("paid")
 
-    async def wait_settled(self):
+    async def wait_settled(self) -> None:
         self.done.append("written")
 
 
@@ -28,21 +33,21 @@ class Served(Metered):
 
     closed = False
 
-    def __init__(self, done):
+    def __init__(self, done: Any) -> None:
         self.done, self.meter = done, Driver(done)
 
-    async def delivered(self):
+    async def delivered(self) -> None:
         self.done.append("delivered")
 
-    def abort(self, code=0, reason="", *, application=False, detail=0):
+    def abort(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         pass
 
 
-def test_a_server_ends_when_all_is_delivered_and_paid(monkeypatch):
+def test_a_server_ends_when_all_is_delivered_and_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is still on its way the client hasn't counted, and signs for nothing of it."""
     done = []
 
-    async def close(self, code=0, reason=""):
+    async def close(self: Any, code: int = 0, reason: str = "") -> None:
         done.append("closed")
 
     monkeypatch.setattr(Connection, "close", close)
@@ -50,14 +55,14 @@ def test_a_server_ends_when_all_is_delivered_and_paid(monkeypatch):
     assert done[:4] == ["delivered", "paid", "closed", "written"]
 
 
-def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
+def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next() -> None:
     """The client pays for it, so it isn't to get lost with a handler that waited no longer."""
 
-    async def scenario():
+    async def scenario() -> None:
         connection, paid = Served([]), asyncio.Event()
         connection.meter.wait_until_paid = paid.wait
         first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
-        woken = []
+        woken: list[Any] = []
         waiters = SimpleNamespace(wake_for=woken.append)
         connection._intake = intake = StreamIntake(StreamBudget(), waiters, None, None)
         for each in (first, second, third):

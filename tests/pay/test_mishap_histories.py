@@ -5,9 +5,13 @@ A client pays for no more than moved, but for a voucher's step for each break th
 what a backup of its own lacked. Nothing stays locked up: what no store knows any more is found on the chain.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,7 +25,7 @@ from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.serving import Selling
 from dtp.pay.terms import STEP_AMOUNT
 
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, Play
 from .hostile_node import FaultyNode
 from .stored import ScriptedStore
 from .test_faulty_nodes import check_all_work, play
@@ -49,14 +53,14 @@ WRITES = {
 class Mishaps(History):
     """A server at one endpoint, and a client; `copies` are backups of their stores, newest last."""
 
-    def __init__(self, sessions, nodes, rng):
+    def __init__(self, sessions: Any, nodes: Any, rng: Any) -> None:
         super().__init__(sessions, nodes, rng)
         self.disputed = False
         self.copies = {"server": [], "client": []}
         self.restored = {"server": 0, "client": 0}
         self.lanes, self.vouched, self.received = set(), {}, {}
 
-    async def serve(self):
+    async def serve(self) -> None:
         self.server = await self.client(self.nodes[0], self.market.server_wallet)
         off = self.rng.randint(-3600, 3600)
         self.log.append(f"clock {off}")
@@ -69,18 +73,18 @@ class Mishaps(History):
 
     # ---- what happens to machines
 
-    def _copy(self, side, store):
+    def _copy(self, side: Any, store: Any) -> None:
         path = self.market.tmp_path / f"{side}-{len(self.copies[side])}.sqlite"
         store.backup(path)
         self.copies[side].append(path)
         self.log.append(f"a backup of the {side}'s store")
 
-    def note_copies(self):
+    def note_copies(self) -> None:
         for side, store in (("server", self.servings[0].store), ("client", self.buyer["store"])):
             if self.rng.random() < 0.5:
                 self._copy(side, store)
 
-    def _open_client(self, side):
+    def _open_client(self, side: Any) -> Any:
         """A store at the place of one that was restored: a copy of the copy, which may be restored once more."""
         path = self.rng.choice(self.copies[side])
         again = self.market.tmp_path / f"{side}-restored-{self.restored[side]}.sqlite"
@@ -89,7 +93,7 @@ class Mishaps(History):
         self.log.append(f"the {side}'s store is {path.name}")
         return self.market.stack.enter_context(ScriptedStore(again))
 
-    async def start_anew(self, restore):
+    async def start_anew(self, restore: Any) -> None:
         """The server ends as if it were killed, and starts again, maybe with a copy of its store."""
         (before,) = self.servings
         await before.close(claim=False)
@@ -97,7 +101,7 @@ class Mishaps(History):
         self.log.append("the server starts anew")
         self.servings = [await self.market.serve(give, store=store, **self.options)]
 
-    def save(self):
+    def save(self) -> None:
         """What was vouched for, by the client's stores: one that is restored forgets it."""
         store = self.buyer["store"]
         for each in store.bought_channels():
@@ -113,7 +117,7 @@ class Mishaps(History):
             self.vouched[key] = max(self.vouched.get(key, 0), sold.newest.voucher.amount)
 
     @contextlib.contextmanager
-    def full_disk(self):
+    def full_disk(self) -> Iterator[Any]:
         """The disk of one side, or none, takes nothing, from some write on."""
         side = self.rng.choice(["server", "client", None, None])
         if side is None:
@@ -122,7 +126,7 @@ class Mishaps(History):
         left = self.rng.randint(0, 6)
         self.log.append(f"the {side}'s disk is full after {left} writes")
 
-        def fewer(genuine, *given, **named):
+        def fewer(genuine: Any, *given: Any, **named: Any) -> Any:
             nonlocal left
             left -= 1
             if left < 0:
@@ -135,7 +139,7 @@ class Mishaps(History):
 
     # ---- a round
 
-    async def round(self):
+    async def round(self) -> None:
         self.disturb()
         interrupted = self.rng.random() < 0.5
         restore = bool(self.copies["server"]) and self.rng.random() < 0.4
@@ -167,19 +171,19 @@ class Mishaps(History):
         self.save()
         self.note_copies()
 
-    async def _up(self):
+    async def _up(self) -> None:
         """A server that could not start does so now."""
         if self.servings[0]._closed:
             await self.start_anew(False)
 
-    async def lied_to(self):
+    async def lied_to(self) -> None:
         keeps = [self.rng.random() < 0.7 for _ in range(self.rng.randint(1, 3))]
         for fault in await asyncio.gather(*map(self.use, keeps), return_exceptions=True):
             self.log.append(repr(fault))
             if fault is not None and not isinstance(fault, DtpError):
                 raise fault
 
-    async def serve_on(self):
+    async def serve_on(self) -> None:
         """What a server does beside its connections."""
         (serving,) = self.servings
         for work in (serving.heart.send_heartbeat, serving.cashier.poll) if not serving._closed else ():
@@ -188,7 +192,7 @@ class Mishaps(History):
             except DtpError as fault:
                 self.log.append(repr(fault))
 
-    async def end(self):
+    async def end(self) -> None:
         """Close whatever is open, also what no store knows any more."""
         await self.servings[0].close()
         chain, store = self.buyer["network"], self.buyer["store"]
@@ -201,7 +205,7 @@ class Mishaps(History):
             self.market.chain.advance(TERMS.claim_ms)
 
 
-async def play_history(sessions, nodes, rng):
+async def play_history(sessions: Any, nodes: Any, rng: Any) -> None:
     history = Mishaps(sessions, nodes, rng)
     await history.serve()
     await history.buy()
@@ -234,8 +238,8 @@ async def play_history(sessions, nodes, rng):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(1, 60))
-def test_histories_with_crashes_full_disks_and_restored_stores(market, seed):
-    async def scenario(sessions):
+def test_histories_with_crashes_full_disks_and_restored_stores(market: Play, seed: Any) -> None:
+    async def scenario(sessions: Any) -> None:
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
             await play_history(sessions, (sessions.node, other), random.Random(seed))

@@ -5,8 +5,12 @@ and settled by its cashier, by a watcher's, and by hand, over a localnet. After 
 what the channels hold and the gas that was paid come to what there was at first.
 """
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -46,11 +50,11 @@ LANES = 3
 class Client(ChainClient):
     """A client that knows the gas of all that it had executed, also by those that pay for it out of a purse."""
 
-    def __init__(self, network, signer, deployments):
+    def __init__(self, network: Any, signer: Any, deployments: Any) -> None:
         super().__init__(network, signer, deployments=deployments)
-        self.gas = []
+        self.gas: list[Any] = []
 
-    async def execute(self, *arguments, **options):
+    async def execute(self, *arguments: Any, **options: Any) -> Any:
         executed = await super().execute(*arguments, **options)
         self.gas.append(executed.gas.net)
         return executed
@@ -59,13 +63,13 @@ class Client(ChainClient):
 class World:
     """A localnet, and the three who use it: a server with its host, a client, a watcher with neither."""
 
-    def __init__(self, localnet):
+    def __init__(self, localnet: Any) -> None:
         self.localnet = localnet
         self.loop = asyncio.new_event_loop()
         self.run = self.loop.run_until_complete
         self.run(self._settle_in())
 
-    async def _settle_in(self):
+    async def _settle_in(self) -> None:
         network = find_network(self.localnet.url)
         signers = [KeySigner.generate() for _ in range(3)]
         for each in signers:
@@ -85,18 +89,18 @@ class World:
         await self.heart.start()
         await self.heart.stop()
 
-    async def coins(self):
+    async def coins(self) -> Any:
         """All that the three have, and the gas that they have paid."""
         return sum([(await each.balance(each.address)).total + sum(each.gas) for each in self.clients])
 
-    def close(self):
+    def close(self) -> None:
         for each in self.clients:
             self.run(each.__aexit__(None, None, None))
         self.loop.close()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def world():
+def world() -> Iterator[Any]:
     with LocalnetThread() as localnet:
         Money.world = made = World(localnet)
         yield made
@@ -106,10 +110,10 @@ def world():
 class Line:
     """A channel with its lanes, as both sides see them."""
 
-    def __init__(self, id, key):
+    def __init__(self, id: Any, key: Any) -> None:
         self.id = id
         self.keys = [key]
-        self.meters = []
+        self.meters: list[Any] = []
         self.agreed = None  # the server has signed a total: it serves no more
         self.left_open = True  # nobody has asked for the close yet
 
@@ -124,52 +128,52 @@ class Money(RuleBasedStateMachine):
         deposit=st.sampled_from([6_000_000, 30_000_000, 120_000_000]),
         size=st.sampled_from([300_000, 3 * MIB]),
     )
-    def begin(self, services, deposit, size):
+    def begin(self, services: Any, deposit: Any, size: Any) -> None:
         self.run = self.world.run
         self.store = Store(":memory:")
-        self.lines = []
+        self.lines: list[Any] = []
         self.late = False  # the server missed the time for a claim
         self.at_first = self.run(self.world.coins())
         for service in services:
             self.open_one(service, deposit)
             self.use_one(self.lines[-1].meters[0], size, 2, lose=False)
 
-    def teardown(self):
+    def teardown(self) -> None:
         if hasattr(self, "store"):
             self.finish()
             self.store.close()
 
     # ---- what is there
 
-    def chain_of(self, line):
+    def chain_of(self, line: Any) -> Any:
         """The channel as it is on chain, None when it was deleted."""
         objects = self.run(self.world.client.objects([line.id]))
         data = objects.get(line.id)
         return None if data is None else self.world.client.decode(module.SCHEMA, Channel, data)
 
-    def lines_that(self, *states):
+    def lines_that(self, *states: Any) -> Any:
         found = [(line, self.chain_of(line)) for line in self.lines]
         return [(line, channel) for line, channel in found if channel is not None and channel.state in states]
 
-    def pick(self, data, *states):
+    def pick(self, data: Any, *states: Any) -> Any:
         there = self.lines_that(*states)
         return data.draw(st.sampled_from(there)) if there else (None, None)
 
-    def connected(self, data):
+    def connected(self, data: Any) -> Any:
         there = [(line, m) for line in self.lines for m in line.meters if m.payer is not None]
         return data.draw(st.sampled_from(there)) if there else (None, None)
 
-    def sold(self, line):
+    def sold(self, line: Any) -> Any:
         return sum(self.store.vouched_sums(line.id).values())
 
     # ---- opening, more money, more lanes
 
     @precondition(lambda self: len(self.lines) < 4)
     @rule(service=st.sampled_from(sorted(SERVICES)), deposit=st.sampled_from([1_500_000, 60_000_000]))
-    def open(self, service, deposit):
+    def open(self, service: Any, deposit: Any) -> None:
         self.open_one(service, deposit)
 
-    def open_one(self, service, deposit):
+    def open_one(self, service: Any, deposit: Any) -> None:
         key, number = LaneKey.generate(), service_number(service)
         revision = self.world.host.services[number].terms.revision
         self.run(self.world.heart.send_heartbeat())  # the clock may have gone far since the last one
@@ -180,13 +184,13 @@ class Money(RuleBasedStateMachine):
         self.lines.append(line)
         self.add_meters(line)
 
-    def add_meters(self, line):
+    def add_meters(self, line: Any) -> None:
         """Both ends of the newest lane, and a connection on it."""
         number = len(line.meters)
         meters = Meters(PRICES, 0, EXPOSURE, channel=line.id, lane=number, key=line.keys[number])
         genuine = meters.store
 
-        def store(signed, charge):
+        def store(signed: Any, charge: Any) -> None:
             """As the ledger and the journal do: within the deposit, good, newer, and on the disk first."""
             channel = self.chain_of(line)
             within = (
@@ -200,7 +204,7 @@ class Money(RuleBasedStateMachine):
         line.meters.append(meters)
         self.connect(line, meters)
 
-    def connect(self, line, meters):
+    def connect(self, line: Any, meters: Any) -> None:
         channel = self.chain_of(line)
         if channel is None or channel.state != ChannelState.OPEN or line.agreed is not None:
             return
@@ -209,7 +213,7 @@ class Money(RuleBasedStateMachine):
         meters.connect()
 
     @rule(data=st.data(), amount=st.sampled_from([1000, 9_000_000]))
-    def top_up(self, data, amount):
+    def top_up(self, data: Any, amount: Any) -> None:
         line, channel = self.pick(data, ChannelState.OPEN)
         if line is None or line.agreed is not None:
             return
@@ -224,7 +228,7 @@ class Money(RuleBasedStateMachine):
                 meters.payer.update_funds(meters.deposit, meters.now)
 
     @rule(data=st.data())
-    def add_lane(self, data):
+    def add_lane(self, data: Any) -> None:
         line, _ = self.pick(data, ChannelState.OPEN)
         if line is None or len(line.keys) == LANES or line.agreed is not None:
             return
@@ -244,13 +248,13 @@ class Money(RuleBasedStateMachine):
         requests=st.integers(0, 3),
         lose=st.sampled_from([False, False, True]),
     )
-    def use(self, data, size, requests, lose):
+    def use(self, data: Any, size: Any, requests: Any, lose: Any) -> None:
         _, meters = self.connected(data)
         if meters is not None:
             self.use_one(meters, size, requests, lose=lose)
 
     @rule(size=st.sampled_from([100_000, MIB]))
-    def use_everything(self, size):
+    def use_everything(self, size: Any) -> None:
         """Every lane of every channel, so that there is something to claim of several at once."""
         for line in self.lines:
             for meters in line.meters:
@@ -259,7 +263,7 @@ class Money(RuleBasedStateMachine):
                 if meters.payer is not None:
                     self.use_one(meters, size, 1, lose=False)
 
-    def use_one(self, meters, size, requests, *, lose):
+    def use_one(self, meters: Any, size: Any, requests: Any, *, lose: Any) -> None:
         if requests:
             meters.request(requests)
         meters.stream(size, 256 * 1024)
@@ -268,13 +272,13 @@ class Money(RuleBasedStateMachine):
         meters.pump(lose=lose)
 
     @rule(data=st.data(), how=st.sampled_from(["lose", "crash_client", "crash_server", "end"]))
-    def disconnect(self, data, how):
+    def disconnect(self, data: Any, how: Any) -> None:
         _, meters = self.connected(data)
         if meters is not None:
             getattr(meters, how)()
 
     @rule(data=st.data())
-    def reconnect(self, data):
+    def reconnect(self, data: Any) -> None:
         there = [(line, m) for line in self.lines for m in line.meters if m.payer is None]
         if there:
             line, meters = data.draw(st.sampled_from(there))
@@ -282,10 +286,10 @@ class Money(RuleBasedStateMachine):
 
     # ---- the chain
 
-    def look(self, chain, *, closing=False):
+    def look(self, chain: Any, *, closing: bool = False) -> None:
         """A cashier's round over everything in the store: several channels in one transaction."""
 
-        async def work():
+        async def work() -> None:
             journal = Journal(self.store)
             cashier = Cashier(chain, journal, self.world.localnet.now_ms, policy=GREEDY)
             await cashier.poll(closing=closing)
@@ -294,11 +298,11 @@ class Money(RuleBasedStateMachine):
         self.run(work())
 
     @rule(watches=st.booleans(), closing=st.booleans())
-    def claim(self, watches, closing):
+    def claim(self, watches: Any, closing: Any) -> None:
         self.look(self.world.watcher if watches else self.world.server, closing=closing)
 
     @rule(data=st.data())
-    def claim_an_old_voucher(self, data):
+    def claim_an_old_voucher(self, data: Any) -> None:
         """What the chain has is the floor: an older voucher, or the same again, is refused and moves nothing."""
         line, channel = self.pick(data, ChannelState.OPEN, ChannelState.CLOSING)
         if line is None:
@@ -316,7 +320,7 @@ class Money(RuleBasedStateMachine):
             self.run(self.world.server.execute(program))
 
     @rule(data=st.data(), use_it=st.booleans())
-    def agree(self, data, use_it):
+    def agree(self, data: Any, use_it: Any) -> None:
         line, channel = self.pick(data, ChannelState.OPEN)
         if line is None:
             return
@@ -334,7 +338,7 @@ class Money(RuleBasedStateMachine):
             assert self.chain_of(line) is None
 
     @rule(data=st.data())
-    def ask_for_the_close(self, data):
+    def ask_for_the_close(self, data: Any) -> None:
         """By the client alone; whatever it says or hides, the server's newest vouchers count."""
         line, channel = self.pick(data, ChannelState.OPEN)
         if line is not None:
@@ -345,7 +349,7 @@ class Money(RuleBasedStateMachine):
                     meters.lose()
 
     @rule(data=st.data(), by=st.sampled_from(["client", "watcher"]))
-    def end(self, data, by):
+    def end(self, data: Any, by: Any) -> None:
         line, channel = self.pick(data, ChannelState.OPEN, ChannelState.CLOSING)
         if line is None:
             return
@@ -362,17 +366,17 @@ class Money(RuleBasedStateMachine):
             self.run(finalize(chain, channel))
 
     @rule(ms=st.sampled_from([1000, 120_000, 600_000]))
-    def time_passes(self, ms):
+    def time_passes(self, ms: Any) -> None:
         self.world.localnet.advance_clock(ms)
 
     @rule()
-    def an_epoch_ends(self):
+    def an_epoch_ends(self) -> None:
         self.world.localnet.advance_epoch()
 
     # ---- what always holds
 
     @invariant()
-    def money_is_neither_made_nor_lost(self):
+    def money_is_neither_made_nor_lost(self) -> None:
         if not hasattr(self, "lines"):
             return
         held = 0
@@ -388,7 +392,7 @@ class Money(RuleBasedStateMachine):
         assert self.run(self.world.coins()) + held == self.at_first
 
     @invariant()
-    def nothing_is_served_beyond_the_exposure_or_the_deposit(self):
+    def nothing_is_served_beyond_the_exposure_or_the_deposit(self) -> None:
         for line in getattr(self, "lines", ()):
             for meters in line.meters:
                 assert meters.refused == []
@@ -397,7 +401,7 @@ class Money(RuleBasedStateMachine):
 
     # ---- the end of every history
 
-    def finish(self):
+    def finish(self) -> None:
         """Everything that is open is claimed and closed, and everybody has what is theirs to the last MIST."""
         self.look(self.world.server, closing=True)
         for line, channel in self.lines_that(ChannelState.OPEN, ChannelState.CLOSING):

@@ -1,7 +1,11 @@
 """End to end over a chain: a client that knows a host object opens, streams, pays and closes; the server is paid."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,19 +25,19 @@ from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
 from dtp.pay.hosting import Heart, refuse_apart
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
-from dtp.pay.server.ledger import AGREEMENT_MS
+from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.serving import Selling
 from dtp.pay.store.holding import Holds
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import Limits
 
-from .conftest import CHEAP, TERMS, owned_by
+from .conftest import CHEAP, TERMS, Market, Play, owned_by
 
 PRICES = Prices(TERMS.price_request, TERMS.price_mib)
 
 
-async def give(connection):
+async def give(connection: Any) -> None:
     """A handler: each stream says how many bytes it wants."""
     async for stream in connection:
         wanted = int(await stream.readline())
@@ -46,7 +50,7 @@ async def give(connection):
         stream.write_eof()
 
 
-async def fetch(connection, size):
+async def fetch(connection: Any, size: Any) -> Any:
     stream = await connection.open_stream()
     stream.write(b"%d\n" % size)
     data = await stream.read()
@@ -54,13 +58,13 @@ async def fetch(connection, size):
     return len(data)
 
 
-def cost_of(*sizes):
+def cost_of(*sizes: Any) -> Any:
     """What `fetch` of these sizes costs: the requests are streams, and their own bytes count, too."""
     return PRICES.cost_of(Usage(len(sizes), sum(size + len(b"%d\n" % size) for size in sizes)))
 
 
-def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
-    async def scenario(market):
+def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         before = await market.balance(market.server_wallet.address)
@@ -87,10 +91,10 @@ def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
     market(scenario)
 
 
-def test_a_connection_that_loses_its_carriers_is_paid_exactly_once(market):
+def test_a_connection_that_loses_its_carriers_is_paid_exactly_once(market: Play) -> None:
     """What was under way is sent again, and counts once on both sides."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
@@ -109,8 +113,8 @@ def test_a_connection_that_loses_its_carriers_is_paid_exactly_once(market):
     market(scenario)
 
 
-def test_uploads_are_paid_too(market):
-    async def take(connection):
+def test_uploads_are_paid_too(market: Play) -> None:
+    async def take(connection: Any) -> None:
         async for stream in connection:
             size = 0
             async for piece in stream:
@@ -118,7 +122,7 @@ def test_uploads_are_paid_too(market):
             stream.write(b"%d" % size)
             stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(take)
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
@@ -133,8 +137,8 @@ def test_uploads_are_paid_too(market):
     market(scenario)
 
 
-def test_the_same_service_is_paid_for_through_the_chain_itself(market):
-    async def scenario(market):
+def test_the_same_service_is_paid_for_through_the_chain_itself(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         limits = Limits(handshake=60)
         await market.serve(give, pipe=True, limits=limits)
         buyer = await market.buyer()
@@ -148,8 +152,8 @@ def test_the_same_service_is_paid_for_through_the_chain_itself(market):
     market(scenario)
 
 
-def test_a_channel_that_is_kept_serves_again(market):
-    async def scenario(market):
+def test_a_channel_that_is_kept_serves_again(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         for _ in range(3):
@@ -166,8 +170,8 @@ def test_a_channel_that_is_kept_serves_again(market):
     market(scenario)
 
 
-def test_connections_at_the_same_time_have_lanes_of_one_channel(market):
-    async def scenario(market):
+def test_connections_at_the_same_time_have_lanes_of_one_channel(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with (
@@ -188,7 +192,7 @@ def test_connections_at_the_same_time_have_lanes_of_one_channel(market):
     market(scenario)
 
 
-def test_a_lane_is_locked_among_processes(tmp_path):
+def test_a_lane_is_locked_among_processes(tmp_path: Path) -> None:
     path = str(tmp_path / "pay.sqlite")
     first, second = LaneLock(path, "0x" + "ab" * 32, 0), LaneLock(path, "0x" + "ab" * 32, 0)
     other = LaneLock(path, "0x" + "ab" * 32, 1)
@@ -203,8 +207,8 @@ def test_a_lane_is_locked_among_processes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_channel_that_is_gone_is_not_asked_for_again(market):
-    async def scenario(market):
+def test_a_channel_that_is_gone_is_not_asked_for_again(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
@@ -219,8 +223,8 @@ def test_a_channel_that_is_gone_is_not_asked_for_again(market):
 
 
 @pytest.mark.slow
-def test_a_small_deposit_is_topped_up_within_the_budget(market):
-    async def scenario(market):
+def test_a_small_deposit_is_topped_up_within_the_budget(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         deposit = cost_of(3 * MIB)
@@ -234,8 +238,8 @@ def test_a_small_deposit_is_topped_up_within_the_budget(market):
     market(scenario)
 
 
-def test_serving_stops_where_the_budget_ends(market):
-    async def scenario(market):
+def test_serving_stops_where_the_budget_ends(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         budget = cost_of(2 * MIB)
@@ -256,10 +260,10 @@ def test_serving_stops_where_the_budget_ends(market):
     market(scenario)
 
 
-def test_a_client_that_waits_for_more_than_its_budget_is_told_at_once(market):
+def test_a_client_that_waits_for_more_than_its_budget_is_told_at_once(market: Play) -> None:
     """Not after the server's patience; all that came can be read, is paid, and the channel is closed by agreement."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         budget, wanted = cost_of(2 * MIB), b"%d\n" % (50 * MIB)
@@ -270,7 +274,7 @@ def test_a_client_that_waits_for_more_than_its_budget_is_told_at_once(market):
             stream.write(wanted)
             pieces = []
 
-            async def read():
+            async def read() -> None:
                 while True:
                     pieces.append(await stream.read(MIB))
 
@@ -287,8 +291,8 @@ def test_a_client_that_waits_for_more_than_its_budget_is_told_at_once(market):
     market(scenario)
 
 
-def test_what_fits_the_budget_to_the_byte_ends_in_order(market):
-    async def scenario(market):
+def test_what_fits_the_budget_to_the_byte_ends_in_order(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=cost_of(2 * MIB)) as connection:
@@ -301,8 +305,8 @@ def test_what_fits_the_budget_to_the_byte_ends_in_order(market):
     market(scenario)
 
 
-def test_what_costs_too_much_is_not_begun(market):
-    async def scenario(market):
+def test_what_costs_too_much_is_not_begun(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         with pytest.raises(PriceTooHigh, match=r"a MiB costs 0\.002 SUI"):
@@ -316,12 +320,12 @@ def test_what_costs_too_much_is_not_begun(market):
     market(scenario)
 
 
-def test_a_charge_above_the_budget_ends_with_what_is_missing(market):
-    async def answer(connection):
+def test_a_charge_above_the_budget_ends_with_what_is_missing(market: Play) -> None:
+    async def answer(connection: Any) -> None:
         async for request in connection.requests():
             await request.charge(1000)
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(answer)
         buyer = await market.buyer()
         options = {"budget": 100_000, "on_charge": lambda *_: True}
@@ -334,10 +338,10 @@ def test_a_charge_above_the_budget_ends_with_what_is_missing(market):
     market(scenario)
 
 
-def test_explicit_charges(market):
+def test_explicit_charges(market: Play) -> None:
     outcomes = []
 
-    async def answer(connection):
+    async def answer(connection: Any) -> None:
         async for request in connection.requests():
             units = int(await request.stream.readline())
             try:
@@ -348,12 +352,12 @@ def test_explicit_charges(market):
                 outcomes.append(connection.paid)
             request.stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(answer, selling=Selling(count_streams=False, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
         asked = []
 
-        async def decide(units, amount, locked):
+        async def decide(units: Any, amount: Any, locked: Any) -> Any:
             asked.append((units, amount, locked))
             return units < 100
 
@@ -372,11 +376,11 @@ def test_explicit_charges(market):
 
 
 @pytest.mark.parametrize("count_streams", [True, False])
-def test_unasked_a_stream_pays_for_one_request(market, count_streams):
+def test_unasked_a_stream_pays_for_one_request(market: Play, count_streams: Any) -> None:
     """Else a server could take the whole budget before a byte has come."""
     declined = []
 
-    async def take(connection):
+    async def take(connection: Any) -> None:
         async for request in connection.requests():
             for units in (1, 1, 100_000):
                 try:
@@ -385,7 +389,7 @@ def test_unasked_a_stream_pays_for_one_request(market, count_streams):
                     declined.append(str(error))
             request.stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(take, selling=Selling(count_streams=count_streams, recheck=3600, claim_every=3600))
         async with market.connect(await market.buyer()) as connection:
             for _ in range(3):
@@ -397,14 +401,14 @@ def test_unasked_a_stream_pays_for_one_request(market, count_streams):
     market(scenario)
 
 
-def test_who_decides_about_charges_is_asked_about_each(market):
-    async def answer(connection):
+def test_who_decides_about_charges_is_asked_about_each(market: Play) -> None:
+    async def answer(connection: Any) -> None:
         async for request in connection.requests():
             with pytest.raises(ChargeDeclined):
                 await request.charge(1)
             request.stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(answer)
         buyer, asked = await market.buyer(), []
         async with market.connect(
@@ -417,11 +421,11 @@ def test_who_decides_about_charges_is_asked_about_each(market):
     market(scenario)
 
 
-def test_an_answer_is_sold_for_its_key(market):
+def test_an_answer_is_sold_for_its_key(market: Play) -> None:
     secret = bytes(range(256)) * 1000
     sold = []
 
-    async def sell(connection):
+    async def sell(connection: Any) -> None:
         async for request in connection.requests():
             await request.deliver(secret, amount=7000)
             sold.append(connection.paid)
@@ -429,7 +433,7 @@ def test_an_answer_is_sold_for_its_key(market):
                 await request.charge(amount=1500)
             request.stream.write_eof()
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(sell)
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
@@ -448,15 +452,15 @@ def test_an_answer_is_sold_for_its_key(market):
     market(scenario)
 
 
-def test_who_buys_no_more_keeps_nobody_from_charging(market):
+def test_who_buys_no_more_keeps_nobody_from_charging(market: Play) -> None:
     """Cancelled while the answer comes, say: the server waits to hear whether it is paid."""
 
-    async def sell(connection):
+    async def sell(connection: Any) -> None:
         async for request in connection.requests():
             with contextlib.suppress(ChargeDeclined):
                 await request.deliver(bytes(100_000))
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(sell)
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
@@ -465,7 +469,7 @@ def test_who_buys_no_more_keeps_nobody_from_charging(market):
                 with pytest.MonkeyPatch.context() as patch:
                     reached = asyncio.Event()
 
-                    async def read(*_, reached=reached):
+                    async def read(*_: Any, reached: Any = reached) -> None:
                         reached.set()
                         await asyncio.Event().wait()
 
@@ -481,8 +485,8 @@ def test_who_buys_no_more_keeps_nobody_from_charging(market):
     market(scenario)
 
 
-def test_a_client_has_to_be_metered_to_buy(market):
-    async def scenario(market):
+def test_a_client_has_to_be_metered_to_buy(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         from dtp.pay.errors import NotMetered
@@ -494,13 +498,13 @@ def test_a_client_has_to_be_metered_to_buy(market):
     market(scenario)
 
 
-def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market):
-    async def scenario(market):
+def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         asked = []
         genuine = market.serving.chain.read
 
-        async def counted(*arguments):
+        async def counted(*arguments: Any) -> Any:
             asked.append(arguments)
             return await genuine(*arguments)
 
@@ -518,7 +522,9 @@ def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market):
 # ------------------------------------------------------------------------------------------------- subscriptions
 
 
-async def sell_plan(market, price=1_000_000, period_ms=600_000, requests=0, size=0):
+async def sell_plan(
+    market: Market, price: int = 1_000_000, period_ms: int = 600_000, requests: int = 0, size: int = 0
+) -> Any:
     chain, serving = market.serving.chain, market.serving
     number = serving.gate.firewall.rules.state.find_service("files")[0]
     program, owned = Program(), await owned_by(serving)
@@ -532,7 +538,7 @@ async def sell_plan(market, price=1_000_000, period_ms=600_000, requests=0, size
     return created.plan
 
 
-async def serve_subscribers(market, **quota):
+async def serve_subscribers(market: Market, **quota: Any) -> Any:
     """Serve in pass mode: the plan needs the service first, and the server needs the plan."""
     await market.serve(give, mode=Mode.PASS)
     plan = await sell_plan(market, **quota)
@@ -541,8 +547,8 @@ async def serve_subscribers(market, **quota):
     return plan
 
 
-def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market):
-    async def scenario(market):
+def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market, requests=3, size=2 * MIB)
         buyer = await market.buyer()
         with pytest.raises(NoPass):
@@ -572,8 +578,8 @@ def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market):
     market(scenario)
 
 
-def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market):
-    async def scenario(market):
+def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         buyer = await market.buyer()
         await buy(buyer["network"], plan, 1)
@@ -591,8 +597,8 @@ def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market):
     market(scenario)
 
 
-def test_renewing_cancelling_and_getting_back(market):
-    async def scenario(market):
+def test_renewing_cancelling_and_getting_back(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market, price=5_000_000)
         buyer = await market.buyer()
         chain = buyer["network"]
@@ -611,8 +617,8 @@ def test_renewing_cancelling_and_getting_back(market):
     market(scenario)
 
 
-def test_terms_of_an_open_channel_stay_when_the_price_changes(market):
-    async def scenario(market):
+def test_terms_of_an_open_channel_stay_when_the_price_changes(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -632,10 +638,10 @@ def test_terms_of_an_open_channel_stay_when_the_price_changes(market):
     market(scenario)
 
 
-def test_exposure_is_the_servers_choice(market):
+def test_exposure_is_the_servers_choice(market: Play) -> None:
     """Paid ahead: a server that trusts nobody, and a client that pays before it gets."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         selling = Selling(exposure=Exposure(0, 0, 0, 0), recheck=3600, claim_every=3600)
         await market.serve(give, selling=selling)
         buyer = await market.buyer()
@@ -647,8 +653,8 @@ def test_exposure_is_the_servers_choice(market):
     market(scenario)
 
 
-def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(market):
-    async def scenario(market):
+def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         first = await market.serve(give)
         owned, identity = await owned_by(first), market.server_wallet
         heart = Heart(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
@@ -666,10 +672,10 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
     market(scenario)
 
 
-def test_a_server_says_what_messages_are_sealed_to(market):
+def test_a_server_says_what_messages_are_sealed_to(market: Play) -> None:
     """So that `dtp post` reaches it; where it is dialled is as before."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         me = Identity.generate()
         serving = await market.serve(give, identity=me)
         owned = await owned_by(serving)
@@ -684,8 +690,8 @@ def test_a_server_says_what_messages_are_sealed_to(market):
     market(scenario)
 
 
-def test_a_server_whose_endpoint_was_removed_is_told(market):
-    async def scenario(market):
+def test_a_server_whose_endpoint_was_removed_is_told(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         owned = await owned_by(serving)
         program = Program()
@@ -697,10 +703,10 @@ def test_a_server_whose_endpoint_was_removed_is_told(market):
     market(scenario)
 
 
-def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
+def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market: Play) -> None:
     """Each would take a client's whole deposit for its own."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         first = await market.serve(give)
         with pytest.raises(EndpointsApart, match="another endpoint"):
             await market.serve(give, identity=Identity.generate(), host=first.host)
@@ -712,7 +718,7 @@ def test_a_second_endpoint_with_a_store_of_its_own_is_refused(market):
     market(scenario)
 
 
-async def announce(market, chain, owned, role):
+async def announce(market: Market, chain: Any, owned: Any, role: Any) -> Any:
     """An endpoint of another process, alive from now on."""
     other = Identity.generate()
     listener = await market.stack.enter_async_context(
@@ -730,10 +736,10 @@ async def announce(market, chain, owned, role):
 
 
 @pytest.mark.parametrize("role", [host_module.Role.ACTIVE, host_module.Role.STANDBY])
-def test_a_live_standby_is_another_endpoint_too(market, role):
+def test_a_live_standby_is_another_endpoint_too(market: Play, role: Any) -> None:
     """Clients come to it with their channels when the active one is gone: it would serve them a second time."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         first = await market.serve(give)
         owned = await owned_by(first)
         await announce(market, first.chain, owned, role)
@@ -743,13 +749,13 @@ def test_a_live_standby_is_another_endpoint_too(market, role):
     market(scenario)
 
 
-def test_of_two_that_begin_at_once_one_sees_the_other(market, monkeypatch):
-    async def scenario(market):
+def test_of_two_that_begin_at_once_one_sees_the_other(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(market: Market) -> None:
         first = await market.serve(give)
         await first.close()
         looks = []
 
-        async def look(chain, owned, key, clock, *, is_alive):
+        async def look(chain: Any, owned: Any, key: Any, clock: Any, *, is_alive: Any) -> None:
             looks.append(key)
             await refuse_apart(chain, owned, key, clock, is_alive=is_alive)
             if len(looks) == 1:
@@ -763,10 +769,10 @@ def test_of_two_that_begin_at_once_one_sees_the_other(market, monkeypatch):
     market(scenario)
 
 
-def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
+def test_who_was_silent_for_long_looks_before_it_is_alive_again(market: Play) -> None:
     """Stopped, or without a node, for longer than a heartbeat is good for: another may have begun since."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         heart, owned = serving.heart, await owned_by(serving)
         waiting = asyncio.ensure_future(serving.replaced())
@@ -779,10 +785,12 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
             assert "nobody could reach this endpoint" in str(await waiting)
 
 
-def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market, monkeypatch):
+def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was killed, and its heartbeat is good for hours: it is asked, and has seconds to say that it is alive."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         monkeypatch.setattr(hosting, "ANSWER", 0.0)
         first = await market.serve(give)
         owned = await owned_by(first)
@@ -800,10 +808,10 @@ def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market, mo
     market(scenario)
 
 
-def test_nothing_is_deposited_for_a_server_that_answers_nobody(market):
+def test_nothing_is_deposited_for_a_server_that_answers_nobody(market: Play) -> None:
     """Its heartbeat is good for hours: the client dials before it deposits."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         buyer = await market.buyer()
         await serving.listener.close()
@@ -818,8 +826,8 @@ def test_nothing_is_deposited_for_a_server_that_answers_nobody(market):
     market(scenario)
 
 
-def test_nothing_is_added_to_a_channel_of_a_server_that_answers_nobody(market):
-    async def scenario(market):
+def test_nothing_is_added_to_a_channel_of_a_server_that_answers_nobody(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, budget=3_000_000, keep=True) as connection:
@@ -834,10 +842,10 @@ def test_nothing_is_added_to_a_channel_of_a_server_that_answers_nobody(market):
     market(scenario)
 
 
-def test_who_ends_in_order_is_in_the_beacon_no_more(market):
+def test_who_ends_in_order_is_in_the_beacon_no_more(market: Play) -> None:
     """Its heartbeat would send clients to nobody for hours."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         beacon = (await owned_by(serving)).host.beacon
         await serving.close()
@@ -847,11 +855,11 @@ def test_who_ends_in_order_is_in_the_beacon_no_more(market):
     market(scenario)
 
 
-def test_a_channel_is_served_by_one_process_at_a_time(market):
-    async def scenario(market):
+def test_a_channel_is_served_by_one_process_at_a_time(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         served = []
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             served.append(connection)
             await give(connection)
 
@@ -875,11 +883,11 @@ def test_a_channel_is_served_by_one_process_at_a_time(market):
     market(scenario)
 
 
-def test_a_metered_connection_carries_no_datagrams(market):
-    async def scenario(market):
+def test_a_metered_connection_carries_no_datagrams(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         asked = asyncio.get_running_loop().create_future()
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             with pytest.raises(DatagramsNotMetered):
                 connection.send_datagram(b"free")
             asked.set_result(True)
@@ -896,11 +904,11 @@ def test_a_metered_connection_carries_no_datagrams(market):
     market(scenario)
 
 
-def test_a_client_that_runs_out_of_money_in_a_charge_reads_why(market):
+def test_a_client_that_runs_out_of_money_in_a_charge_reads_why(market: Play) -> None:
     """The handler needs no care for it: the connection ends, and nothing is logged as a failure."""
 
-    async def scenario(market):
-        async def handler(connection):
+    async def scenario(market: Market) -> None:
+        async def handler(connection: Any) -> None:
             async for request in connection.requests():
                 await request.charge(3)
                 request.stream.write(await request.stream.readline())
@@ -908,7 +916,7 @@ def test_a_client_that_runs_out_of_money_in_a_charge_reads_why(market):
 
         await market.serve(handler)
 
-        async def spend():
+        async def spend() -> None:
             spending = Spending(charge_units=4)
             async with market.connect(await market.buyer(), budget=10_000, spending=spending) as connection:
                 for _ in range(10):

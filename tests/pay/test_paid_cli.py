@@ -1,11 +1,15 @@
 """The commands, as processes of their own against a localnet: selling, buying, channels."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -27,7 +31,7 @@ from .homes import PATIENCE, PRICED, PRICES, site
 from .test_claims import TERMS, channel, sold
 
 
-def test_the_demo_adds_up(tmp_path):
+def test_the_demo_adds_up(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "dtp", "demo", "--paid", "--size", "3M", "--json"],
         capture_output=True,
@@ -41,12 +45,12 @@ def test_the_demo_adds_up(tmp_path):
     assert record["client_spent"] == record["paid"] + record["client_gas"]
 
 
-def sale(**options):
+def sale(**options: Any) -> Any:
     names = ("price_mib", "price_request", "min_deposit", "host", "hint", "bearer", "credit", "account")
     return Sale(**{**dict.fromkeys(names), "plans": (), "pipe": False, **options})
 
 
-def test_terms_that_serve_is_not_told_stay():
+def test_terms_that_serve_is_not_told_stay() -> None:
     """Each start set the least deposit, the cap, times, coin, bearer and credit back to what is usual."""
     known = Terms(1, 2, 3, 4, Bearer.CLIENT, 5, 6_000_000, 7_000_000, canonical_type("0x2::other::COIN"), 8)
     same = replace(known, revision=0)
@@ -75,7 +79,7 @@ def test_terms_that_serve_is_not_told_stay():
 
 
 @pytest.mark.slow
-def test_a_service_is_served_again_as_it_is(homes):
+def test_a_service_is_served_again_as_it_is(homes: Any) -> None:
     server, _ = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED):
@@ -92,7 +96,7 @@ def test_a_service_is_served_again_as_it_is(homes):
     assert after == {**before, "terms": terms}
 
 
-def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
+def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net: Any, homes: Any) -> None:
     server, client = homes
     data = os.urandom(300_000)
     folder = site(server, **{"big.iso": data})
@@ -151,7 +155,7 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
     assert f"paid {format_amount(paid['amount'])} (went in 0.5 SUI" in client.text("channel", "history")
 
 
-def test_what_was_sold_is_not_given_away_without_a_word(homes):
+def test_what_was_sold_is_not_given_away_without_a_word(homes: Any) -> None:
     server, _ = homes
     folder = site(server, **{"a.txt": b"words"})
     assert "given-away" not in server.serving_says("--file", folder)
@@ -162,7 +166,7 @@ def test_what_was_sold_is_not_given_away_without_a_word(homes):
 
 
 @pytest.mark.slow
-def test_without_a_budget_nothing_is_bought(homes):
+def test_without_a_budget_nothing_is_bought(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED) as (address, _):
@@ -173,7 +177,7 @@ def test_without_a_budget_nothing_is_bought(homes):
 
 
 @pytest.mark.slow
-def test_a_budget_may_be_of_another_coin(homes):
+def test_a_budget_may_be_of_another_coin(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED) as (address, _):
@@ -186,7 +190,7 @@ def test_a_budget_may_be_of_another_coin(homes):
         client.run(*receive[:3], "0x2::sui::SUI", "--budget", "0.5SUI")
 
 
-def test_a_bill_says_what_gas_came_back(capsys):
+def test_a_bill_says_what_gas_came_back(capsys: pytest.CaptureFixture[str]) -> None:
     """Closing by agreement gives storage back: it said that a negative sum was paid."""
     with click.Context(click.Command("recv")):
         _Bill("0xc1", SUI_COIN, 5000, Usage(5, 7), 70_000, None, -2_000_000).print_bill()
@@ -194,7 +198,7 @@ def test_a_bill_says_what_gas_came_back(capsys):
     assert capsys.readouterr().err.splitlines() == [said]
 
 
-def test_a_bill_is_in_the_coin_that_was_paid(capsys):
+def test_a_bill_is_in_the_coin_that_was_paid(capsys: pytest.CaptureFixture[str]) -> None:
     closed = Paid("x", 5000, 65_000, 1_000_000)
     with click.Context(click.Command("recv")):
         _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).print_bill()
@@ -204,7 +208,7 @@ def test_a_bill_is_in_the_coin_that_was_paid(capsys):
     ]
 
 
-def test_what_a_program_may_have_vouched_is_shown_while_it_runs():
+def test_what_a_program_may_have_vouched_is_shown_while_it_runs() -> None:
     """It was 0 SUI of a forward that had vouched for hundreds of requests."""
     held = channel(terms=TERMS)
     lane = PayerLane(held.id, 0, clean=False, reserved=Reserved(128, 7000))
@@ -214,7 +218,7 @@ def test_what_a_program_may_have_vouched_is_shown_while_it_runs():
     assert "pays, open: vouched 0 SUI to 0.000007 SUI, claimed" in channel_records.line_of(record)
 
 
-def test_sums_of_channels_are_in_their_coin(capsys):
+def test_sums_of_channels_are_in_their_coin(capsys: pytest.CaptureFixture[str]) -> None:
     """And so what the chain did is said."""
     coin = canonical_type("0x2::other::COIN")
     held = channel(terms=replace(TERMS, coin=coin), balance=9000, deposited=12_000, claimed=3000)
@@ -235,7 +239,9 @@ def test_sums_of_channels_are_in_their_coin(capsys):
     assert capsys.readouterr().err == f"claimed 5,000 of {coin} for 0.001 SUI of gas\n"
 
 
-def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_larger_one(homes):
+def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_larger_one(
+    homes: Any,
+) -> None:
     server, client = homes
     data = os.urandom(5_000_000)
     folder = site(server, **{"big.iso": data})
@@ -262,7 +268,7 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
     assert (client.folder / "big.iso").read_bytes() == data
 
 
-def test_cat_pays_too(homes):
+def test_cat_pays_too(homes: Any) -> None:
     server, client = homes
     with server.serving("--echo", *PRICED) as (address, said):
         done = subprocess.run(
@@ -278,7 +284,7 @@ def test_cat_pays_too(homes):
     assert served["vouched"] == PRICES.cost_of(Usage(1, 10))
 
 
-def test_a_site_speaks_http_on_the_same_service(homes):
+def test_a_site_speaks_http_on_the_same_service(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"index.html": b"<p>hello</p>", "a.txt": b"words"})
     request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nHEAD /a.txt HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -305,7 +311,7 @@ def test_a_site_speaks_http_on_the_same_service(homes):
 
 
 @pytest.mark.slow
-def test_what_is_agreed_to_is_said_and_what_is_not_is_refused(homes):
+def test_what_is_agreed_to_is_said_and_what_is_not_is_refused(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED) as (address, _):

@@ -1,7 +1,10 @@
 """`dtp channel` minds which chain a channel is of: what isn't found on one chain isn't gone on another."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from dtp.pay.store import Bought, Store
 CHANNEL = "0x" + "e1" * 32
 
 
-def keep(home, chain, opened_ms, channel=CHANNEL):
+def keep(home: Any, chain: Any, opened_ms: Any, channel: Any = CHANNEL) -> None:
     """Note a channel, which no node knows, as on its way to be closed."""
     with Store(home.folder / "data" / "pay.sqlite") as store:
         store.add_closing(
@@ -19,13 +22,13 @@ def keep(home, chain, opened_ms, channel=CHANNEL):
         )
 
 
-def state(home):
+def state(home: Any) -> Any:
     with Store(home.folder / "data" / "pay.sqlite") as store:
         (kept,) = store.bought_channels()
         return kept.state
 
 
-def test_a_channel_of_another_chain_stays_as_it_is(homes):
+def test_a_channel_of_another_chain_stays_as_it_is(homes: Any) -> None:
     _, client = homes
     keep(client, "mainnet", 1)
     assert client.run("channel", "close") == [{"event": "nothing"}]
@@ -34,8 +37,10 @@ def test_a_channel_of_another_chain_stays_as_it_is(homes):
 
 
 @pytest.mark.parametrize(("age", "kept"), [(3_600_000, "closed"), (60_000, "closing")])
-def test_a_channel_that_is_gone_is_closed_and_one_that_is_new_waits_for_the_node(net, homes, age, kept):
-    async def chain_id():
+def test_a_channel_that_is_gone_is_closed_and_one_that_is_new_waits_for_the_node(
+    net: Any, homes: Any, age: Any, kept: Any
+) -> None:
+    async def chain_id() -> Any:
         async with ChainClient(find_network(net.url), deployments=None) as chain:
             return chain.chain_id
 
@@ -45,10 +50,10 @@ def test_a_channel_that_is_gone_is_closed_and_one_that_is_new_waits_for_the_node
     assert state(client) == kept
 
 
-def test_what_is_there_is_not_gone_though_it_is_of_another_package(net, homes):
+def test_what_is_there_is_not_gone_though_it_is_of_another_package(net: Any, homes: Any) -> None:
     """As after 'dtp move use': the other one's channels still hold money. Here it is the clock."""
 
-    async def chain_id():
+    async def chain_id() -> Any:
         async with ChainClient(find_network(net.url), deployments=None) as chain:
             return chain.chain_id
 
@@ -61,7 +66,7 @@ def test_what_is_there_is_not_gone_though_it_is_of_another_package(net, homes):
     assert state(client) == "closing"
 
 
-def test_no_copy_is_made_of_vouchers_that_are_not_there(homes):
+def test_no_copy_is_made_of_vouchers_that_are_not_there(homes: Any) -> None:
     """It would be empty, in place of one that isn't."""
     _, client = homes
     copy = client.folder / "copy.sqlite"

@@ -1,8 +1,11 @@
 """A service that is sold in another coin than SUI, by commands: its owner, its buyer, and what both have then."""
 
+from __future__ import annotations
+
 import json
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +23,13 @@ MIB_PRICE, REQUEST_PRICE, POCKET = 4_000_000, 500, 50_000_000
 
 
 @pytest.fixture
-def gold(net):
+def gold(net: Any) -> Any:
     """The type of a coin, and `give(address)`, which makes some."""
     signer = KeySigner.generate()
     net.fund(signer.address, 10_000_000_000, 3)
     modules = [b64decode(text) for text in json.loads(GOLD.read_text())["modules"]]
 
-    async def publish():
+    async def publish() -> Any:
         async with ChainClient(find_network(net.url), signer, deployments=None) as chain:
             program = Program()
             program.transfer([program.publish(modules, ["0x1", "0x2"])], signer.address)
@@ -36,8 +39,8 @@ def gold(net):
 
     type = run(publish())
 
-    def give(address):
-        async def mint():
+    def give(address: Any) -> None:
+        async def mint() -> None:
             async with ChainClient(find_network(net.url), signer, deployments=None) as chain:
                 (cap,) = [
                     each
@@ -54,8 +57,8 @@ def gold(net):
     return type, give
 
 
-def balance(net, home, coin):
-    async def read():
+def balance(net: Any, home: Any, coin: Any) -> Any:
+    async def read() -> Any:
         async with ChainClient(find_network(net.url), None, deployments=None) as chain:
             return (await chain.balance(home.address, coin)).total
 
@@ -63,7 +66,7 @@ def balance(net, home, coin):
 
 
 @pytest.mark.slow
-def test_a_service_is_sold_in_another_coin(net, homes, gold):
+def test_a_service_is_sold_in_another_coin(net: Any, homes: Any, gold: Any) -> None:
     """Deposit, vouchers, claim and refund are in it, to the unit; gas is in SUI."""
     server, client = homes
     coin, give = gold

@@ -1,5 +1,7 @@
 """The commands where somebody is killed or sleeps: nothing is lost beyond the exposure."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -7,6 +9,7 @@ import os
 import select
 import socket
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from .homes import PATIENCE, PRICED, Home, site
 
 
 @pytest.mark.slow
-def test_what_was_vouched_survives_a_server_that_is_killed(homes):
+def test_what_was_vouched_survives_a_server_that_is_killed(homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"big.iso": os.urandom(5_000_000)})
     with server.serving("--file", folder, *PRICED, kill=True) as (address, _):
@@ -40,7 +43,7 @@ def test_what_was_vouched_survives_a_server_that_is_killed(homes):
     assert client.run("channel", "list")[0]["channels"] == []
 
 
-def fetch_across_a_kill(server, client, data, *options):
+def fetch_across_a_kill(server: Any, client: Any, data: Any, *options: Any) -> Any:
     """kill -9 of the server while a file moves, and another one at its place; how `dtp recv` ended."""
     folder = site(server, **{"big.iso": data})
     part = client.folder / "big.iso.part"
@@ -67,7 +70,7 @@ def fetch_across_a_kill(server, client, data, *options):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(net, homes):
+def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(net: Any, homes: Any) -> None:
     """Both come again, the file is whole, and every coin is somewhere."""
     server, client = homes
     size, budget = 150_000_000, 2_000_000_000
@@ -94,7 +97,7 @@ def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(n
 
 
 @pytest.mark.slow
-def test_a_budget_is_that_of_all_connections_of_a_run(homes):
+def test_a_budget_is_that_of_all_connections_of_a_run(homes: Any) -> None:
     server, client = homes
     data = os.urandom(1_000_000) * 150
     code, events, errors = fetch_across_a_kill(server, client, data, "--budget", "0.2SUI")
@@ -109,7 +112,7 @@ def test_a_budget_is_that_of_all_connections_of_a_run(homes):
 
 
 @pytest.mark.slow
-def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
+def test_a_watcher_claims_for_a_server_that_sleeps(net: Any, homes: Any) -> None:
     """The client asks for the close with nothing claimed, to have all of its deposit back."""
     server, client = homes
     folder = site(server, **{"big.iso": os.urandom(5_000_000)})
@@ -143,8 +146,8 @@ def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
     assert (closed["event"], closed["to_client"]) == ("closed", 1_000_000_000 - theirs["vouched"])
 
 
-def balance(net, home):
-    async def ask():
+def balance(net: Any, home: Any) -> Any:
+    async def ask() -> Any:
         async with ChainClient(find_network(net.url), deployments=None) as chain:
             return (await chain.balance(home.address)).total
 
@@ -152,7 +155,7 @@ def balance(net, home):
 
 
 @pytest.mark.slow
-def test_channels_of_a_lost_store_are_found_and_closed(net, homes):
+def test_channels_of_a_lost_store_are_found_and_closed(net: Any, homes: Any) -> None:
     """Nothing is left but the wallet: the chain's history names the channel, and two runs of 'close' empty it."""
     server, client = homes
     folder = site(server, **{"big.iso": os.urandom(100_000)})

@@ -1,9 +1,13 @@
 """`dtp mailbox serve` with a price, and `dtp message rent`, in processes of their own."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import subprocess
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 @contextlib.contextmanager
-def mailbox(home, *arguments):
+def mailbox(home: Any, *arguments: Any) -> Iterator[Any]:
     """A mailbox that sells room; gives the address that goes into cards."""
     command = home.command("mailbox", "serve", "--json", "--listen", "tcp://127.0.0.1:0", *arguments)
     process = subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE)
@@ -28,7 +32,7 @@ def mailbox(home, *arguments):
         process.communicate()
 
 
-def test_room_is_paid_when_it_is_due_and_shown(homes):
+def test_room_is_paid_when_it_is_due_and_shown(homes: Any) -> None:
     server, client = homes
     with mailbox(server, "--price-mib-month", "0.01SUI", "--free-mib", "2") as address:
         client.run("message", "card", "--name", "Alice", "--mailbox", address)
@@ -42,7 +46,7 @@ def test_room_is_paid_when_it_is_due_and_shown(homes):
         assert len(history["channel"]) == 1
 
 
-def test_options_that_are_of_no_use_are_refused(homes):
+def test_options_that_are_of_no_use_are_refused(homes: Any) -> None:
     server, _ = homes
     server.failing("mailbox", "serve", "--pay-listen", "tcp://127.0.0.1:0", code=2)
     server.failing("mailbox", "serve", "--price-mib-month", "0", code=2)

@@ -1,6 +1,9 @@
 """The commands for subscriptions: plans, passes, quotas, refunds."""
 
+from __future__ import annotations
+
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,7 +14,7 @@ from .homes import PRICED, site
 
 
 @pytest.mark.slow
-def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
+def test_passes_are_bought_renewed_shown_and_given_back(net: Any, homes: Any) -> None:
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
     with server.serving("--file", folder, *PRICED):
@@ -71,7 +74,9 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(net, homes, monkeypatch):
+def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(
+    net: Any, homes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The commands read the host first, and a pass that was thrown away kept the plan until its periods were over."""
     server, client = homes
     monkeypatch.setenv("DTP_PACKAGES", str(net.packages))
@@ -81,7 +86,7 @@ def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(net, h
     plan = made["plan"]
     (bought,) = client.run("pass", "buy", plan, "--periods", "100")
 
-    async def work(home, *calls):
+    async def work(home: Any, *calls: Any) -> None:
         signer = KeySigner.from_identity(Identity.load(home.folder / "identity.pem"))
         async with ChainClient(find_network(net.url), signer) as chain:
             for call in calls:
@@ -89,10 +94,10 @@ def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(net, h
                 await call(chain, program)
                 await chain.execute(program)
 
-    async def throw_away(chain, program):
+    async def throw_away(chain: Any, program: Any) -> None:
         pass_.discard(program, bought["pass"])
 
-    async def delete_host(chain, program):
+    async def delete_host(chain: Any, program: Any) -> None:
         (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
         beacon = (await chain.read(host.SCHEMA, host.Host, cap.host)).beacon
         host.destroy(program, cap.host, beacon, cap.id)

@@ -1,5 +1,7 @@
 """`dtp show` with money, in processes of its own: made, asked for, funded, on air, over; and what comes back."""
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import json
@@ -8,6 +10,9 @@ import subprocess
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -22,7 +27,7 @@ WORDS = ("--cut", "lines", "--command", "sh -c 'while echo word; do sleep 0.1; d
 
 
 @pytest.fixture
-def people(homes):
+def people(homes: Any) -> Any:
     """A producer and a listener, with the packages on their network."""
     there = homes[0].run("chain", "info")[0]["packages"]
     for name in {"transport", "broadcast"}.difference(there):
@@ -33,13 +38,13 @@ def people(homes):
 class Running:
     """A `dtp` that runs until it ends, or the test does."""
 
-    def __init__(self, home, *arguments, **pipes):
+    def __init__(self, home: Any, *arguments: Any, **pipes: Any) -> None:
         pipes = {"stdout": subprocess.PIPE, **pipes}
         self.process = subprocess.Popen(home.command(*arguments), env=home.env, cwd=home.folder, **pipes)
         self._watchdog = threading.Timer(100, self.process.kill)
         self._watchdog.start()
 
-    def event(self, name, **fields):
+    def event(self, name: Any, **fields: Any) -> Any:
         """Return the next event that is so called, and has these fields."""
         for line in self.process.stdout:
             record = json.loads(line)
@@ -47,7 +52,7 @@ class Running:
                 return record
         raise AssertionError(f"no {name} {fields}")
 
-    def close(self):
+    def close(self) -> None:
         self._watchdog.cancel()
         self.process.kill()
         self.process.wait(100)
@@ -57,11 +62,11 @@ class Running:
 
 
 @pytest.fixture
-def start():
+def start() -> Iterator[Any]:
     """Start a `dtp` that is ended with the test."""
     with contextlib.ExitStack() as stack:
 
-        def begin(home, *arguments, **pipes):
+        def begin(home: Any, *arguments: Any, **pipes: Any) -> Any:
             running = Running(home, *arguments, **pipes)
             stack.callback(running.close)
             return running
@@ -70,10 +75,10 @@ def start():
 
 
 @pytest.fixture
-def broadcast(start):
+def broadcast(start: Any) -> Any:
     """Put words on air as somebody's show; wait until it says how it stands."""
 
-    def begin(home, show, *options):
+    def begin(home: Any, show: Any, *options: Any) -> Any:
         on_air = start(
             home, "show", "broadcast", show, *WORDS, *HERE, "--json", *options, stderr=subprocess.STDOUT
         )
@@ -84,13 +89,13 @@ def broadcast(start):
     return begin
 
 
-def state_of(page):
+def state_of(page: Any) -> Any:
     with urllib.request.urlopen(page + "state", timeout=60) as answer:
         return json.load(answer)
 
 
 @pytest.mark.slow
-def test_a_show_is_on_air_while_it_is_paid_for(people, start, broadcast):
+def test_a_show_is_on_air_while_it_is_paid_for(people: Any, start: Any, broadcast: Any) -> None:
     producer, listener = people
     producer.run("show", "create", code=2)
     producer.run("show", "create", "--rate", "1SUI", code=2)
@@ -151,7 +156,7 @@ def test_a_show_is_on_air_while_it_is_paid_for(people, start, broadcast):
 
 
 @pytest.mark.slow
-def test_tickets_are_sold_and_paid_back(people):
+def test_tickets_are_sold_and_paid_back(people: Any) -> None:
     producer, listener = people
     producer.run("show", "create", "--ticket", "0.01SUI", code=2)
     producer.run("show", "create", "--ticket", "0.01SUI", "--at-least", "2", "--start-by", "tomorrow", code=2)
@@ -173,7 +178,7 @@ def test_tickets_are_sold_and_paid_back(people):
     listener.run("show", "buy", made["show"], code=6)
 
 
-def refusal(person, *arguments):
+def refusal(person: Any, *arguments: Any) -> Any:
     """Return what a command says on standard error that is refused, and prints nothing."""
     done = subprocess.run(
         person.command(*arguments),
@@ -188,7 +193,7 @@ def refusal(person, *arguments):
 
 
 @pytest.mark.slow
-def test_a_show_with_tickets_is_heard_by_who_has_one(people, broadcast):
+def test_a_show_with_tickets_is_heard_by_who_has_one(people: Any, broadcast: Any) -> None:
     producer, listener = people
     start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     sale = ("--ticket", "0.01SUI", "--at-least", "1", "--length", "1h", "--start-by", start_by.isoformat())
@@ -206,7 +211,7 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(people, broadcast):
 
 
 @pytest.mark.slow
-def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(people, broadcast):
+def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(people: Any, broadcast: Any) -> None:
     producer, _ = people
     (made,) = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")
     show = made["show"]
@@ -222,7 +227,7 @@ def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(people, broad
 
 
 @pytest.mark.slow
-def test_keys_are_sold_to_who_has_a_budget(people, start):
+def test_keys_are_sold_to_who_has_a_budget(people: Any, start: Any) -> None:
     producer, listener = people
     arguments = ("show", "broadcast", "--key-price", "0.001SUI", "--cut", "lines", *HERE, "--json")
     on_air = start(producer, *arguments, stdin=subprocess.PIPE).process
@@ -247,7 +252,7 @@ def test_keys_are_sold_to_who_has_a_budget(people, start):
     assert on_air.wait(100) == 0
 
 
-def first_line(home, show, *options):
+def first_line(home: Any, show: Any, *options: Any) -> Any:
     """Listen until something is heard."""
     command = home.command("show", "listen", show, *HERE, *options)
     with subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE) as heard:
@@ -260,7 +265,7 @@ def first_line(home, show, *options):
 
 
 @pytest.mark.slow
-def test_who_ends_a_show_on_air_is_paid_for_what_was_sent(people, broadcast):
+def test_who_ends_a_show_on_air_is_paid_for_what_was_sent(people: Any, broadcast: Any) -> None:
     producer, listener = people
     made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
     show = made[0]["show"]
@@ -279,7 +284,7 @@ def test_who_ends_a_show_on_air_is_paid_for_what_was_sent(people, broadcast):
     assert "Traceback" not in on_air.process.stdout.read().decode()
 
 
-def wait_for_owed(home, show, slots, slot_s=1.0):
+def wait_for_owed(home: Any, show: Any, slots: Any, slot_s: float = 1.0) -> None:
     """Wait until so many slots are over by the chain's time."""
     while home.run("show", "status", show)[0]["due_ms"] + 1000 * slot_s * (slots - 1) > time.time() * 1000:
         time.sleep(0.1)
@@ -287,8 +292,8 @@ def wait_for_owed(home, show, slots, slot_s=1.0):
 
 @pytest.mark.slow
 def test_a_show_on_air_from_another_machine_is_not_ended_before_it_is_posted(
-    people, broadcast, net, tmp_path
-):
+    people: Any, broadcast: Any, net: Any, tmp_path: Path
+) -> None:
     producer, listener = people
     made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
     show = made[0]["show"]
@@ -308,7 +313,7 @@ def test_a_show_on_air_from_another_machine_is_not_ended_before_it_is_posted(
 
 
 @pytest.mark.slow
-def test_what_a_producer_had_sent_that_was_killed_is_posted_at_the_end(people, broadcast):
+def test_what_a_producer_had_sent_that_was_killed_is_posted_at_the_end(people: Any, broadcast: Any) -> None:
     producer, listener = people
     made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
     show = made[0]["show"]
@@ -328,7 +333,9 @@ def test_what_a_producer_had_sent_that_was_killed_is_posted_at_the_end(people, b
 
 
 @pytest.mark.slow
-def test_who_listens_by_a_shows_id_follows_its_producer_to_another_port(people, start, broadcast):
+def test_who_listens_by_a_shows_id_follows_its_producer_to_another_port(
+    people: Any, start: Any, broadcast: Any
+) -> None:
     producer, listener = people
     show = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s")[0]["show"]
     on_air, _ = broadcast(producer, show)
@@ -344,7 +351,7 @@ def test_who_listens_by_a_shows_id_follows_its_producer_to_another_port(people, 
 
 
 @pytest.mark.slow
-def test_who_listens_before_the_producer_broadcasts_waits(people, start, broadcast):
+def test_who_listens_before_the_producer_broadcasts_waits(people: Any, start: Any, broadcast: Any) -> None:
     producer, listener = people
     show = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s")[0]["show"]
     assert (

@@ -1,6 +1,9 @@
 """A relay with a price, over a chain: who takes a place there and who dials through it each pay for what passes."""
 
+from __future__ import annotations
+
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.relay import Relay
 from dtp.peers.reach.relay_client import RelayClient, plain_connect, relay_kind
 
-from .conftest import TERMS
+from .conftest import TERMS, Market, Play
 
 #: Bytes that go through the relay, and back.
 SIZE = MIB
@@ -26,12 +29,12 @@ SIZE = MIB
 RELAYED = Terms(price_mib=TERMS.price_mib, min_deposit=1000, idle_ms=600_000, claim_ms=120_000)
 
 
-async def echo(connection):
+async def echo(connection: Any) -> None:
     async for stream in connection:
         await copy(stream, stream)
 
 
-async def say(connection, data):
+async def say(connection: Any, data: Any) -> Any:
     """`data` as it comes back, over one stream."""
     stream = await connection.open_stream()
     heard = asyncio.ensure_future(stream.read())
@@ -45,12 +48,14 @@ async def say(connection, data):
 class Paying:
     """What connects to a paid relay, with a wallet of its own; it keeps the connection to see what it cost."""
 
-    def __init__(self, market, buyer, identity, budget=500_000_000, server_streams=0):
+    def __init__(
+        self, market: Market, buyer: Any, identity: Any, budget: int = 500_000_000, server_streams: int = 0
+    ) -> None:
         self.server_streams = server_streams
         self.market, self.buyer, self.identity, self.budget = market, buyer, identity, budget
-        self.connections = []
+        self.connections: list[Any] = []
 
-    async def __call__(self, address):
+    async def __call__(self, address: Any) -> Any:
         assert address.service == RELAY_SERVICE
         if self.paid + TERMS.price_mib > self.budget:
             raise DialError("the money for relays is spent")
@@ -65,18 +70,18 @@ class Paying:
         return connection
 
     @property
-    def paid(self):
+    def paid(self) -> Any:
         return sum(each.paid for each in self.connections)
 
 
-def place_of(serving):
+def place_of(serving: Any) -> Any:
     """The URL by which a place is asked for."""
     (url,) = serving.listener.urls
     return f"relay{url.removeprefix('tcp')}?relay={serving.listener.peer}"
 
 
-def test_both_ends_pay_the_relay_for_what_passes(market):
-    async def scenario(market):
+def test_both_ends_pay_the_relay_for_what_passes(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         relay = Relay()
         serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
         alice, bob = Identity.generate(), Identity.generate()
@@ -106,8 +111,8 @@ def test_both_ends_pay_the_relay_for_what_passes(market):
     market(scenario)
 
 
-def test_who_does_not_pay_gets_no_place_and_dials_nobody(market):
-    async def scenario(market):
+def test_who_does_not_pay_gets_no_place_and_dials_nobody(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         serving = await market.serve(Relay().serve, service=RELAY_SERVICE, terms=RELAYED)
         me, nobody = Identity.generate(), Identity.generate().id
         async with await dtp.listen([], {"echo": echo}, identity=me) as listener:
@@ -122,8 +127,8 @@ def test_who_does_not_pay_gets_no_place_and_dials_nobody(market):
 
 
 @pytest.mark.slow
-def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market):
-    async def scenario(market):
+def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         relay = Relay()
         serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
         alice, bob = Identity.generate(), Identity.generate()
@@ -152,8 +157,8 @@ def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market):
     market(scenario)
 
 
-def test_a_node_pays_for_its_place(market):
-    async def scenario(market):
+def test_a_node_pays_for_its_place(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         relay = Relay()
         serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
         me = Identity.generate()

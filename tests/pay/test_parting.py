@@ -1,6 +1,10 @@
 """Channels whose connection broke off: the server that answers gives its signature under the close, and no deposit
 waits for the chain's way to close."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import msgpack
 import pytest
 
@@ -10,12 +14,12 @@ from dtp.chain.channel import ChannelState
 from dtp.pay import ticket as ticket_module
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import TicketRefused
-from dtp.pay.server.ledger import AGREEMENT_MS
+from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.terms import MIB
 from dtp.pay.ticket import MAX_LANES, make_ticket, parse_ticket, statement
 from dtp.session.codes import CloseDetail, ConnectionRefused
 
-from .conftest import owned_by
+from .conftest import Market, Play, owned_by
 from .meters import KEY
 from .test_disputes import paid_channel, vanish
 from .test_paid import cost_of, fetch, give
@@ -24,7 +28,7 @@ CHANNEL = "0x" + "c1" * 32
 BINDING = b"b" * 32
 
 
-async def deny(market, address):
+async def deny(market: Market, address: Any) -> None:
     """The server's host takes nothing more from an account, and knows it."""
     serving = market.serving
 
@@ -35,10 +39,10 @@ async def deny(market, address):
 
 
 @pytest.mark.parametrize("later", [1, AGREEMENT_MS - 1000, AGREEMENT_MS * 3])
-def test_what_was_agreed_on_before_the_client_died_is_given_again(market, later):
+def test_what_was_agreed_on_before_the_client_died_is_given_again(market: Play, later: Any) -> None:
     """The server refused the channel, and the client asked the chain: the deposit was locked for an hour."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
         agreed = await connection.meter.request_agreement()
@@ -57,8 +61,8 @@ def test_what_was_agreed_on_before_the_client_died_is_given_again(market, later)
     market(scenario)
 
 
-def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market):
-    async def scenario(market):
+def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await connection.meter.request_agreement()
@@ -73,8 +77,8 @@ def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market)
     market(scenario)
 
 
-def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(market):
-    async def scenario(market):
+def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -91,16 +95,16 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
     market(scenario)
 
 
-def test_who_comes_to_close_is_served_nothing(market, monkeypatch):
+def test_who_comes_to_close_is_served_nothing(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else whoever was denied would be served all the same."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         handled = []
 
-        def to_close(*args, closes):
+        def to_close(*args: Any, closes: Any) -> Any:
             return make_ticket(*args, closes=True)
 
-        async def serve(connection):
+        async def serve(connection: Any) -> None:
             handled.append(connection)
             await give(connection)
 
@@ -127,13 +131,13 @@ def test_who_comes_to_close_is_served_nothing(market, monkeypatch):
 
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("lane", [0, MAX_LANES - 1])
-def test_a_ticket_says_whether_it_is_to_close(closes, lane):
+def test_a_ticket_says_whether_it_is_to_close(closes: Any, lane: Any) -> None:
     ticket = parse_ticket(make_ticket(KEY, CHANNEL, lane, BINDING, closes=closes))
     assert (ticket.channel, ticket.lane, ticket.closes) == (CHANNEL, lane, closes)
     assert ticket.is_by((KEY.public,), BINDING)
 
 
-def test_no_ticket_becomes_one_of_the_other_kind():
+def test_no_ticket_becomes_one_of_the_other_kind() -> None:
     fields = msgpack.unpackb(make_ticket(KEY, CHANNEL, 3, BINDING))
     forged = parse_ticket(msgpack.packb([*fields, 1]))
     assert forged.closes

@@ -1,8 +1,12 @@
 """Which pass opens a service, and what periods cost."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,17 +31,17 @@ from dtp.pay.passes import (
     held_passes,
     renew,
 )
-from dtp.pay.server.gate import QUOTA_USED_UP
+from dtp.pay.terms import QUOTA_USED_UP
 from dtp.session.codes import ConnectionRefused
 
-from .conftest import TERMS, withheld
+from .conftest import TERMS, Market, Play, withheld
 from .test_paid import fetch, give, sell_plan, serve_subscribers
 
 HOUR = 3_600_000
 NOW = 100 * HOUR
 
 
-def held(id="0x1", host="0xa", service=1, start=NOW, periods=2):
+def held(id: str = "0x1", host: str = "0xa", service: int = 1, start: Any = NOW, periods: int = 2) -> Any:
     plan = SimpleNamespace(id="0x9", host=host, period_ms=HOUR, price=50)
     return Held(
         Pass(id, "0x9", host, service), plan, PassAccount("0xc", start, periods, 0, False), "0x2::sui::SUI"
@@ -47,25 +51,25 @@ def held(id="0x1", host="0xa", service=1, start=NOW, periods=2):
 class Chain:
     address = "0xc"
 
-    def __init__(self, there):
+    def __init__(self, there: Any) -> None:
         self.there = there
 
-    async def epoch(self):
+    async def epoch(self) -> Any:
         return SimpleNamespace(epoch=3)
 
-    async def owned(self, schema, cls, holder):
+    async def owned(self, schema: Any, cls: Any, holder: Any) -> Any:
         return [each.pass_ for each in self.there]
 
 
-def find(monkeypatch, *there, without=()):
-    async def known(chain, pass_):
+def find(monkeypatch: pytest.MonkeyPatch, *there: Any, without: Any = ()) -> Any:
+    async def known(chain: Any, pass_: Any) -> Any:
         return next(each for each in there if each.pass_ is pass_)
 
     monkeypatch.setattr(passes, "_held", known)
     return asyncio.run(find_pass(Chain(there), "0xa", 1, NOW, without))
 
 
-def test_the_pass_that_fits_is_found(monkeypatch):
+def test_the_pass_that_fits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     good, more = held("0x3"), held("0x4")
     others = [held(host="0xb"), held(service=2), held(start=NOW - 2 * HOUR)]
     assert find(monkeypatch, *others, good, more) is good
@@ -73,12 +77,12 @@ def test_the_pass_that_fits_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize("other", [{"host": "0xb"}, {"service": 2}, {"start": NOW - 2 * HOUR}])
-def test_a_pass_that_does_not_fit_opens_nothing(monkeypatch, other):
+def test_a_pass_that_does_not_fit_opens_nothing(monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
     with pytest.raises(NoPass):
         find(monkeypatch, held(**other))
 
 
-def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it(monkeypatch):
+def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it(monkeypatch: pytest.MonkeyPatch) -> None:
     over = held(start=NOW - 2 * HOUR)
     with pytest.raises(NoPass, match="pass 0x1 is over: 'dtp pass buy 0x9' renews it"):
         find(monkeypatch, over)
@@ -87,8 +91,8 @@ def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it(monkeypatch):
         find(monkeypatch, revoked)
 
 
-def test_a_plan_knows_a_pass_by_its_id(monkeypatch):
-    async def fields(parent):
+def test_a_plan_knows_a_pass_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fields(parent: Any) -> AsyncIterator[Any]:
         for name in (b"one", b"two"):
             yield SimpleNamespace(name=name, value=name)
 
@@ -103,36 +107,36 @@ def test_a_plan_knows_a_pass_by_its_id(monkeypatch):
     assert asyncio.run(account_of(chain, plan, "0x" + "3" * 64)) is None
 
 
-def test_a_pass_that_its_plan_does_not_know_is_none(monkeypatch):
-    async def nobody(chain, plan, pass_):
+def test_a_pass_that_its_plan_does_not_know_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nobody(chain: Any, plan: Any, pass_: Any) -> None:
         return None
 
-    async def plan(chain, id):
+    async def plan(chain: Any, id: Any) -> Any:
         return SimpleNamespace(), "coin"
 
-    async def owned(schema, cls, holder):
+    async def owned(schema: Any, cls: Any, holder: Any) -> Any:
         return [Pass("0x1", "0x9", "0xa", 1)]
 
     monkeypatch.setattr(passes, "account_of", nobody)
     monkeypatch.setattr(passes, "read_plan", plan)
 
-    async def count():
+    async def count() -> Any:
         return [each async for each in held_passes(SimpleNamespace(owned=owned), "0xc")]
 
     assert asyncio.run(count()) == []
 
 
-def test_periods_are_paid_one_by_one(monkeypatch):
+def test_periods_are_paid_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Enough(Exception):
         pass
 
-    async def coins_for(chain, program, coin, amount):
+    async def coins_for(chain: Any, program: Any, coin: Any, amount: Any) -> None:
         raise Enough(amount)
 
-    async def plan(chain, id):
+    async def plan(chain: Any, id: Any) -> Any:
         return SimpleNamespace(id="0x9", price=50), SUI_COIN
 
-    async def nothing(*_):
+    async def nothing(*_: Any) -> Any:
         return []
 
     monkeypatch.setattr(passes, "coins_for", coins_for)
@@ -144,7 +148,7 @@ def test_periods_are_paid_one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize("periods", [-1, 0, pass_module.MAX_PERIODS + 1, 2**64 - 1, 2**64])
-def test_more_periods_than_a_pass_has_are_refused_before_the_chain_is_asked(periods):
+def test_more_periods_than_a_pass_has_are_refused_before_the_chain_is_asked(periods: Any) -> None:
     """Nothing is paid for a plan without a price, so no sum bounded them."""
     for work in (buy(None, "0x9", periods), renew(None, held(), periods)):
         with pytest.raises(PeriodsOutOfRange) as refused:
@@ -152,8 +156,8 @@ def test_more_periods_than_a_pass_has_are_refused_before_the_chain_is_asked(peri
         assert (refused.value.code, refused.value.periods) == ("periods-out-of-range", periods)
 
 
-def test_a_plan_without_a_price_gives_as_many_periods_as_a_pass_has(market):
-    async def scenario(market):
+def test_a_plan_without_a_price_gives_as_many_periods_as_a_pass_has(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market, price=0)
         chain = (await market.buyer())["network"]
         await buy(chain, plan, pass_module.MAX_PERIODS)
@@ -168,8 +172,10 @@ def test_a_plan_without_a_price_gives_as_many_periods_as_a_pass_has(market):
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice(market, is_signed):
-    async def scenario(market):
+def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice(
+    market: Play, is_signed: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         chain = (await market.buyer())["network"]
         with withheld(chain, "execute" if is_signed else "simulate") as (reached, go_on):
@@ -193,10 +199,10 @@ def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice
 
 
 @pytest.mark.slow
-def test_no_period_costs_more_than_agreed_nor_another_coin(market):
+def test_no_period_costs_more_than_agreed_nor_another_coin(market: Play) -> None:
     """The host has chosen the price and the coin of its plan, and anybody can send the plan's id."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         buyer = (await market.buyer())["network"]
         with pytest.raises(PriceTooHigh, match=r"0\.003 SUI"):
@@ -215,10 +221,10 @@ def test_no_period_costs_more_than_agreed_nor_another_coin(market):
     market(scenario)
 
 
-def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
+def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market: Play) -> None:
     """The service's terms are in another coin by then: the channel named that one, and couldn't be closed."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         await market.serving.close()
         other = replace(TERMS, coin="0x2::clock::Clock")
@@ -233,10 +239,10 @@ def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market):
     market(scenario)
 
 
-def test_what_a_denied_holder_cannot_use_comes_back(market):
+def test_what_a_denied_holder_cannot_use_comes_back(market: Play) -> None:
     """Also the running period: the host kept it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         buyer = (await market.buyer())["network"]
         await buy(buyer, plan, 3)
@@ -255,17 +261,17 @@ def test_what_a_denied_holder_cannot_use_comes_back(market):
     market(scenario)
 
 
-def test_a_pass_is_used_where_others_pay_and_the_budget_when_it_gives_no_more(market):
+def test_a_pass_is_used_where_others_pay_and_the_budget_when_it_gives_no_more(market: Play) -> None:
     """As of a plan that was made with --keep-mode: who had bought it paid all the same."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         plan = await sell_plan(market, requests=2)
         await market.serving.close()
         await market.serve(give, plans=[plan])
         buyer = await market.buyer()
 
-        async def used(**options):
+        async def used(**options: Any) -> Any:
             """What a request cost, and by which channel it came."""
             async with market.connect(buyer, keep=True, **options) as connection:
                 assert await fetch(connection, 1000) == 1000

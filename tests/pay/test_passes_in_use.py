@@ -1,5 +1,9 @@
 """Passes that change while a connection under them is open, or just before: real servers on the chain."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain import Program
@@ -9,23 +13,25 @@ from dtp.pay.passes import buy, cancel, held_passes, renew
 from dtp.pay.terms import MIB
 from dtp.session.codes import CloseDetail, ConnectionClosed, ConnectionRefused
 
-from .conftest import owned_by
+from .conftest import Market, Play, owned_by
 from .test_hostile import honest, knock
 from .test_paid import fetch, serve_subscribers
 
 PERIOD = 600_000
 
 
-async def held_by(chain):
+async def held_by(chain: Any) -> Any:
     (found,) = [each async for each in held_passes(chain, chain.address)]
     return found
 
 
 @pytest.mark.parametrize("gives_back", [True, False])
-def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_it(market, gives_back):
+def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_it(
+    market: Play, gives_back: Any
+) -> None:
     """The server had read of it seconds before, and served all of its quota until it looked again."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market, size=2 * MIB)
         buyer = await market.buyer()
         chain = buyer["network"]
@@ -54,8 +60,10 @@ def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_i
     ("change", "detail"),
     [("deny", CloseDetail.ON_DENY_LIST), ("revoke", CloseDetail.PASS_OVER), ("cancel", None)],
 )
-def test_a_transfer_under_a_pass_ends_with_it_and_goes_on_in_a_period_that_stays_paid(market, change, detail):
-    async def scenario(market):
+def test_a_transfer_under_a_pass_ends_with_it_and_goes_on_in_a_period_that_stays_paid(
+    market: Play, change: Any, detail: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         buyer = await market.buyer()
         await buy(buyer["network"], plan, 2)
@@ -86,10 +94,12 @@ def test_a_transfer_under_a_pass_ends_with_it_and_goes_on_in_a_period_that_stays
 
 
 @pytest.mark.parametrize("at", [-1000, 0])
-def test_programs_that_renew_a_pass_as_it_ends_pay_for_a_period_each_and_one_comes_back(market, at):
+def test_programs_that_renew_a_pass_as_it_ends_pay_for_a_period_each_and_one_comes_back(
+    market: Play, at: Any
+) -> None:
     """Before its end and after it: neither has read what the other one did."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         plan = await serve_subscribers(market)
         buyer = await market.buyer()
         chain = buyer["network"]

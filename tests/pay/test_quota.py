@@ -1,12 +1,17 @@
 """Quotas of passes: one count for all connections, that neither a race nor a store that fails forgets."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,12 +32,12 @@ HOUR = 3_600_000
 class Journal:
     """A journal whose work can be held up."""
 
-    def __init__(self, store):
+    def __init__(self, store: Any) -> None:
         self.store = store
         self.free = asyncio.Event()
         self.free.set()
 
-    async def run(self, work):
+    async def run(self, work: Any) -> Any:
         await asyncio.sleep(0)
         await self.free.wait()
         return work(self.store)
@@ -41,16 +46,16 @@ class Journal:
 class Meter:
     """What a quota knows of a connection."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.payee = SimpleNamespace(used=Usage(), quota_requests=None, set_quota=self._set_quota)
-        self.ended = None
+        self.ended: Any = None
         self.pending = 0
         self.connection = SimpleNamespace(abort=self._abort)
-        self.left = None
+        self.left: Any = None
         self.turns = 0
-        self.tasks = []
+        self.tasks: list[Any] = []
 
-    def _set_quota(self, requests, size, now, *, grows):
+    def _set_quota(self, requests: Any, size: Any, now: Any, *, grows: Any) -> None:
         self.grows = grows[0 if size is None else 1]
         used, self.payee.quota_requests = self.payee.used, requests
         self._most = size
@@ -60,24 +65,24 @@ class Meter:
         )
 
     @property
-    def left_now(self):
+    def left_now(self) -> Any:
         """Bytes that it may still move."""
         return self._most - self.payee.used.bytes
 
-    def _abort(self, code, reason, *, detail):
+    def _abort(self, code: Any, reason: Any, *, detail: Any) -> None:
         self.ended = reason
 
-    def process_turn(self):
+    def process_turn(self) -> None:
         self.turns += 1
 
-    def spawn(self, work):
+    def spawn(self, work: Any) -> None:
         self.tasks.append(asyncio.ensure_future(work))
 
 
 class Sale:
     """A host that sells passes, as one of its servers has it."""
 
-    def __init__(self, store, requests=1000, size=0, part=1):
+    def __init__(self, store: Any, requests: int = 1000, size: int = 0, part: int = 1) -> None:
         self.now_ms, self.start = 100 * HOUR, 100 * HOUR
         self.journal = Journal(store)
         plan = SimpleNamespace(quota_requests=requests, quota_bytes=size)
@@ -88,62 +93,62 @@ class Sale:
         self.rules, self._chain, self._part = rules, chain, part
         self.start_anew()
 
-    def start_anew(self):
+    def start_anew(self) -> None:
         """Forget what isn't in the store."""
         proofs = SimpleNamespace(load_plan=self._know, allow=self._allow)
         rules = SimpleNamespace(rules=self.rules)
         self.quotas = Quotas(self._chain, self.journal, rules, proofs, part=self._part)
 
-    async def _plan(self, schema, cls, id):
+    async def _plan(self, schema: Any, cls: Any, id: Any) -> Any:
         return self._found
 
-    async def _know(self, plan):
+    async def _know(self, plan: Any) -> None:
         pass
 
-    async def _allow(self, held, plan, period, more):
+    async def _allow(self, held: Any, plan: Any, period: Any, more: Any) -> Any:
         return self.proven
 
     @property
-    def held(self):
+    def held(self) -> Any:
         held = HolderOfPass(PASS, "0x1", 7, HOUR, PassAccount("0xc", self.start, 10, 0, False))
         self.rules.passes["0xc"] = [held]
         return held
 
-    async def enter(self):
+    async def enter(self) -> Any:
         meter = Meter()
         await self.quotas.prepare(self.held)
         self.quotas.enter(meter, self.held)
         return meter
 
-    def use(self, meter, requests, size=0):
+    def use(self, meter: Any, requests: Any, size: int = 0) -> None:
         more = Usage(requests, size)
         meter.payee.used = meter.payee.used.plus(*more)
         self.quotas.add_usage(meter, more)
 
 
-def store_away(sale):
+def store_away(sale: Any) -> Any:
     """What was used can't be written."""
     return sale.journal.store.failing("add_pass_used", "lease_pass", fault=StoreError("the database is away"))
 
 
 @asynccontextmanager
-async def opened():
+async def opened() -> AsyncIterator[Any]:
     """A store. A lease under way when it is closed would fail, and be told of in whatever test collects it."""
     with ScriptedStore(":memory:") as store:
         yield store
         await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
-def play(scenario, **options):
-    async def work():
+def play(scenario: Any, **options: Any) -> None:
+    async def work() -> None:
         async with opened() as store:
             await scenario(Sale(store, **options))
 
     asyncio.run(work())
 
 
-def test_a_connection_that_comes_while_the_last_one_leaves():
-    async def scenario(sale):
+def test_a_connection_that_comes_while_the_last_one_leaves() -> None:
+    async def scenario(sale: Any) -> None:
         first = await sale.enter()
         sale.use(first, 10)
         await sale.quotas.load_plan(sale.held)  # the second one's ticket is checked ...
@@ -155,8 +160,8 @@ def test_a_connection_that_comes_while_the_last_one_leaves():
     play(scenario)
 
 
-def test_a_write_that_fails_forgets_nothing():
-    async def scenario(sale):
+def test_a_write_that_fails_forgets_nothing() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
         with store_away(sale), pytest.raises(StoreError):
@@ -172,10 +177,10 @@ def test_a_write_that_fails_forgets_nothing():
     play(scenario)
 
 
-def test_what_is_served_was_counted_before_and_a_crash_takes_a_lease():
+def test_what_is_served_was_counted_before_and_a_crash_takes_a_lease() -> None:
     """What dies, whenever that is, gives nothing for nothing, and keeps two leases at most."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         period, store = period_of(sale.held, sale.now_ms, 5), sale.journal.store
         lease = Usage(10_000 // LEASE_PART + 1, MIB)
@@ -195,10 +200,10 @@ def test_what_is_served_was_counted_before_and_a_crash_takes_a_lease():
 
 
 @pytest.mark.parametrize("endpoints", [1, 4])
-def test_endpoints_that_share_a_store_serve_one_quota_together(tmp_path, endpoints):
+def test_endpoints_that_share_a_store_serve_one_quota_together(tmp_path: Path, endpoints: Any) -> None:
     """Each served all of it before it looked at what the others had: 32 MiB of 8."""
 
-    async def work():
+    async def work() -> None:
         with contextlib.ExitStack() as stack:
             stores = [stack.enter_context(Store(tmp_path / "pay.sqlite")) for _ in range(endpoints)]
             sales = [Sale(store, requests=0, size=8 * MIB, part=LEASE_PART) for store in stores]
@@ -221,8 +226,8 @@ def test_endpoints_that_share_a_store_serve_one_quota_together(tmp_path, endpoin
     asyncio.run(work())
 
 
-def test_what_an_endpoint_gives_back_another_one_leases():
-    async def scenario(sale):
+def test_what_an_endpoint_gives_back_another_one_leases() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         period = period_of(sale.held, sale.now_ms, 5)
         sale.use(meter, 985)
@@ -239,8 +244,8 @@ def test_what_an_endpoint_gives_back_another_one_leases():
     play(scenario)
 
 
-def test_a_charge_leases_what_it_needs():
-    async def scenario(sale):
+def test_a_charge_leases_what_it_needs() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         assert meter.left == (16, None)
         await sale.quotas.make_room(meter, 300)
@@ -251,10 +256,10 @@ def test_a_charge_leases_what_it_needs():
     play(scenario, part=LEASE_PART)
 
 
-def test_what_other_servers_of_the_host_have_served_counts():
+def test_what_other_servers_of_the_host_have_served_counts() -> None:
     """They have the same store: each would give the quota once more."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         period = period_of(sale.held, sale.now_ms, 5)
         sale.journal.store.add_pass_used(PASS, period, Usage(600, 0))  # by another server
         meter, other = await sale.enter(), await sale.enter()
@@ -266,8 +271,8 @@ def test_what_other_servers_of_the_host_have_served_counts():
     play(scenario)
 
 
-def test_what_is_used_while_a_period_ends_counts_in_the_next():
-    async def scenario(sale):
+def test_what_is_used_while_a_period_ends_counts_in_the_next() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 500)
         sale.now_ms += HOUR
@@ -285,8 +290,8 @@ def test_what_is_used_while_a_period_ends_counts_in_the_next():
     play(scenario)
 
 
-def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
-    async def scenario(sale):
+def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 1000)
         await sale.quotas.leave(meter)
@@ -299,7 +304,7 @@ def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
     play(scenario)
 
 
-def test_periods_are_told_by_when_they_begin():
+def test_periods_are_told_by_when_they_begin() -> None:
     account = PassAccount("0xc", 1000, 10, 0, False)
     held = HolderOfPass(PASS, "0x1", 7, HOUR, account)
     assert period_of(held, 1000, 0) == 1000
@@ -310,8 +315,8 @@ def test_periods_are_told_by_when_they_begin():
     assert [period_of(by_epoch, 0, epoch) for epoch in (39, 40, 42)] == [40, 40, 42]
 
 
-def test_bytes_are_counted_as_requests_are():
-    async def scenario(sale):
+def test_bytes_are_counted_as_requests_are() -> None:
+    async def scenario(sale: Any) -> None:
         first, second = await sale.enter(), await sale.enter()
         sale.use(first, 0, 300)
         assert first.left == second.left == (None, 350)  # a part each, of which the others hear later
@@ -326,10 +331,10 @@ def test_bytes_are_counted_as_requests_are():
 
 
 @pytest.mark.parametrize("how", ["over", "revoked", "unknown", "good"])
-def test_connections_end_with_their_pass(how):
+def test_connections_end_with_their_pass(how: Any) -> None:
     """Another pass of the same holder changes nothing for them."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         held = sale.held
         other = replace(held, pass_id="0x" + "9b" * 32, account=replace(held.account, periods=1000))
@@ -345,10 +350,10 @@ def test_connections_end_with_their_pass(how):
 
 
 @pytest.mark.parametrize("over", [True, False])
-def test_a_pass_that_nobody_uses_any_more_is_forgotten(over):
+def test_a_pass_that_nobody_uses_any_more_is_forgotten(over: Any) -> None:
     """Once what was used of it is written: its last connection may have left while the store was away."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
 
@@ -367,8 +372,8 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(over):
     play(scenario)
 
 
-def test_what_one_connection_uses_is_told_to_the_others_at_once():
-    async def scenario(sale):
+def test_what_one_connection_uses_is_told_to_the_others_at_once() -> None:
+    async def scenario(sale: Any) -> None:
         meter, other = await sale.enter(), await sale.enter()
         before = meter.turns, other.turns
         sale.use(meter, 10)
@@ -378,10 +383,10 @@ def test_what_one_connection_uses_is_told_to_the_others_at_once():
     play(scenario)
 
 
-def test_a_pass_is_read_again_when_its_last_connection_has_left():
+def test_a_pass_is_read_again_when_its_last_connection_has_left() -> None:
     """Meanwhile it may have been used elsewhere."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
         await sale.quotas.leave(meter)
@@ -393,8 +398,8 @@ def test_a_pass_is_read_again_when_its_last_connection_has_left():
     play(scenario)
 
 
-def test_what_is_leased_of_a_period_that_is_over_is_not_left_of_the_next():
-    async def scenario(sale):
+def test_what_is_leased_of_a_period_that_is_over_is_not_left_of_the_next() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.journal.free.clear()
         sale.use(meter, 16)  # more is leased, of this period
@@ -411,8 +416,8 @@ def test_what_is_leased_of_a_period_that_is_over_is_not_left_of_the_next():
     play(scenario, part=LEASE_PART)
 
 
-def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_period():
-    async def scenario():
+def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_period() -> None:
+    async def scenario() -> None:
         async with opened() as store:
             sale = Sale(store, requests=10, size=100)
             meter = await sale.enter()
@@ -432,10 +437,10 @@ def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_perio
     asyncio.run(scenario())
 
 
-def test_requests_that_wait_beyond_a_quota_do_not_get_it_raised():
+def test_requests_that_wait_beyond_a_quota_do_not_get_it_raised() -> None:
     """Each time that passes were looked at all that waited was served."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with opened() as store:
             sale = Sale(store, requests=3)
             meter, other = await sale.enter(), await sale.enter()
@@ -460,7 +465,7 @@ with Store(sys.argv[1]) as store:
 
 
 @pytest.mark.slow
-def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
+def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path: Path) -> None:
     """Whichever write they die at: what any of them could serve is in the store, and within the quota."""
     path = tmp_path / "pay.sqlite"
     Store(path).close()
@@ -482,8 +487,8 @@ def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
 
 
 @pytest.mark.parametrize("requests", [1000, 0])
-def test_nobody_comes_in_under_a_pass_that_the_chain_does_not_know(requests):
-    async def scenario(sale):
+def test_nobody_comes_in_under_a_pass_that_the_chain_does_not_know(requests: Any) -> None:
+    async def scenario(sale: Any) -> None:
         sale.proven = False
         with pytest.raises(Refuse) as refused:
             await sale.enter()
@@ -494,8 +499,8 @@ def test_nobody_comes_in_under_a_pass_that_the_chain_does_not_know(requests):
     play(scenario, requests=requests)
 
 
-def test_what_is_not_proven_in_time_is_leased_at_a_later_look():
-    async def scenario(sale):
+def test_what_is_not_proven_in_time_is_leased_at_a_later_look() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         assert meter.left == (16, None)
         sale.proven = False
@@ -512,10 +517,10 @@ def test_what_is_not_proven_in_time_is_leased_at_a_later_look():
     play(scenario, part=LEASE_PART)
 
 
-def test_a_quota_is_used_up_when_the_store_has_no_more_of_it():
+def test_a_quota_is_used_up_when_the_store_has_no_more_of_it() -> None:
     """Whether it has is asked of a disk, which may take seconds: until then nobody knows."""
 
-    async def scenario(sale):
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 16)
         assert meter.grows
@@ -534,8 +539,8 @@ def test_a_quota_is_used_up_when_the_store_has_no_more_of_it():
     play(scenario, requests=40, part=LEASE_PART)
 
 
-def test_a_quota_grows_no_more_where_the_chain_doesnt_know_the_pass():
-    async def scenario(sale):
+def test_a_quota_grows_no_more_where_the_chain_doesnt_know_the_pass() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.proven = False
         sale.use(meter, 16)
@@ -546,8 +551,8 @@ def test_a_quota_grows_no_more_where_the_chain_doesnt_know_the_pass():
     play(scenario, part=LEASE_PART)
 
 
-def test_a_pass_without_a_quota_is_held_against_the_chain_in_each_period():
-    async def scenario(sale):
+def test_a_pass_without_a_quota_is_held_against_the_chain_in_each_period() -> None:
+    async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.proven = False
         await sale.quotas.poll()

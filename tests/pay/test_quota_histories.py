@@ -4,8 +4,11 @@ The model is the words of docs/decisions/0183 as sums: what is counted of a peri
 endpoints that live still hold, and what those that died held. It knows nothing of how large a lease is.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,19 +26,19 @@ ENDPOINTS = 3
 class Model:
     """What was served and lost, by period."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.served, self.lost = Counter(), Counter()
 
-    def serve(self, period, requests, size):
+    def serve(self, period: Any, requests: Any, size: Any) -> None:
         self.served[period, "requests"] += requests
         self.served[period, "bytes"] += size
 
-    def lose(self, period, held):
+    def lose(self, period: Any, held: Any) -> None:
         """An endpoint died that held so much."""
         self.lost[period, "requests"] += held[0]
         self.lost[period, "bytes"] += held[1]
 
-    def counted(self, period, held):
+    def counted(self, period: Any, held: Any) -> Any:
         """What the store has to say, where living endpoints hold these."""
         return tuple(
             self.served[period, name] + self.lost[period, name] + sum(each[count] for each in held)
@@ -46,34 +49,34 @@ class Model:
 class Endpoint:
     """One of the servers of a host: what it was told that it may serve, and what it holds of leases."""
 
-    def __init__(self, store, now_ms):
+    def __init__(self, store: Any, now_ms: Any) -> None:
         self.sale = Sale(store, requests=REQUESTS, size=BYTES, part=LEASE_PART)
         self.sale.now_ms = now_ms
-        self.meters = []
+        self.meters: list[Any] = []
 
     @property
-    def period(self):
+    def period(self) -> Any:
         running = self.sale.quotas._running.get(PASS)
         return period_of(self.sale.held, self.sale.now_ms, 5) if running is None else running.period
 
     @property
-    def held(self):
+    def held(self) -> Any:
         """(requests, bytes) of leases that weren't served yet; below 0 for what bytes were served beyond them."""
         running = self.sale.quotas._running.get(PASS)
         return (0, 0) if running is None else (running.left.requests, running.left.bytes)
 
-    async def settle(self):
+    async def settle(self) -> None:
         for meter in self.meters:
             while meter.tasks:
                 await asyncio.gather(meter.tasks.pop())
 
 
-async def play(steps):
+async def play(steps: Any) -> None:
     model, now_ms = Model(), 100 * HOUR
     with Store(":memory:") as store:
         ends = [Endpoint(store, now_ms) for _ in range(ENDPOINTS)]
 
-        def check():
+        def check() -> None:
             for period in {each.period for each in ends}:
                 here = [each.held for each in ends if each.period == period]
                 counted = tuple(store.pass_used(PASS, period))
@@ -135,5 +138,5 @@ STEPS = st.lists(
 
 @pytest.mark.slow
 @given(STEPS)
-def test_endpoints_serve_what_is_counted_and_no_more_than_the_quota(steps):
+def test_endpoints_serve_what_is_counted_and_no_more_than_the_quota(steps: Any) -> None:
     asyncio.run(play(steps))

@@ -4,13 +4,17 @@ No real node is needed for that: `dtp localnet` in another process is one, as fa
 works with a chain in this process - its clock, its faucet - shows here.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +27,7 @@ PATIENCE = 1200
 
 
 @contextmanager
-def node():
+def node() -> Iterator[Any]:
     """A node in a process of its own: what a run against it has in its environment."""
     signer = KeySigner.generate()
     command = (
@@ -53,7 +57,7 @@ def node():
         process.stdout.close()
 
 
-def passed(*what):
+def passed(*what: Any) -> Any:
     """How many tests of `what` passed against such a node; none may fail."""
     with node() as variables:
         done = subprocess.run(
@@ -73,11 +77,11 @@ def passed(*what):
 
 
 @pytest.mark.slow
-def test_a_stream_is_paid_over_another_process_node():
+def test_a_stream_is_paid_over_another_process_node() -> None:
     name = "test_a_stream_is_paid_and_everything_is_closed_in_two_transactions"
     assert passed(f"tests/pay/test_paid.py::{name}[node]") == 1
 
 
 @pytest.mark.long
-def test_all_of_it_over_another_process_node():
+def test_all_of_it_over_another_process_node() -> None:
     assert passed("tests/pay", "-k", "[node]") > 30

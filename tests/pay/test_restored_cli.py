@@ -1,7 +1,10 @@
 """A server's backup put back, by the commands."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from typing import Any
 
 import pytest
 
@@ -9,7 +12,9 @@ from .homes import PRICED, Home, site
 
 
 @pytest.mark.slow
-def test_new_channels_are_served_at_once_behind_a_backup_and_those_from_before_wait(net, homes):
+def test_new_channels_are_served_at_once_behind_a_backup_and_those_from_before_wait(
+    net: Any, homes: Any
+) -> None:
     server, client = homes
     other = Home(net, server.folder.parent / "other")
     folder = site(server, **{"big.iso": os.urandom(100_000)})

@@ -1,31 +1,38 @@
 """A server whose store was restored from a backup: closes that it agreed on since are unknown to it."""
 
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtp.pay.client import lost
 from dtp.pay.errors import DayLimit
-from dtp.pay.server.ledger import AGREEMENT_MS
+from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused
 
+from .conftest import Market, Play
 from .test_disputes import paid_channel, vanish
 from .test_limits import COIN
 from .test_paid import cost_of, fetch, give
 
 
-async def restore(market, copy):
+async def restore(market: Market, copy: Any) -> None:
     await market.serving.close(claim=False)
     await market.serve(give, store=market.stack.enter_context(Store(copy)))
 
 
-def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(market, tmp_path):
+def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(
+    market: Play, tmp_path: Path
+) -> None:
     """10 million were lost: the client closed by the agreement that the copy didn't have."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         copy = tmp_path / "copy.sqlite"
@@ -57,8 +64,10 @@ def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(m
     market(scenario)
 
 
-def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(market, tmp_path):
-    async def scenario(market):
+def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(
+    market: Play, tmp_path: Path
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         copy = tmp_path / "copy.sqlite"
@@ -78,10 +87,10 @@ def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(mar
     market(scenario)
 
 
-def test_a_restored_server_waits_by_its_own_clock(market, tmp_path):
+def test_a_restored_server_waits_by_its_own_clock(market: Play, tmp_path: Path) -> None:
     """A node that said it was twelve minutes later had it serve what was closed away then."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         seconds = [market.chain.now()]
         clock = {"clock": lambda: seconds[0]}
         await market.serve(give, **clock)
@@ -103,10 +112,10 @@ def test_a_restored_server_waits_by_its_own_clock(market, tmp_path):
     market(scenario)
 
 
-def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market, tmp_path):
+def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market: Play, tmp_path: Path) -> None:
     """The limit of a day began anew with each restored copy."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
         sums = {"budget": cost_of(MIB), "most_per_day": cost_of(4 * MIB), "most_per_host": cost_of(9 * MIB)}
@@ -138,10 +147,12 @@ def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market, tm
 
 
 @pytest.mark.parametrize("when", ["before", "within"])
-def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(market, tmp_path, when):
+def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(
+    market: Play, tmp_path: Path, when: Any
+) -> None:
     """A snapshot lacks what was signed since: the server shows it, and no number is used for two sums."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
         async with market.connect(buyer, keep=True) as connection:
@@ -168,10 +179,12 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(market, t
     market(scenario)
 
 
-def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since(market, tmp_path):
+def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since(
+    market: Play, tmp_path: Path
+) -> None:
     """What was claimed is above all that it knows of: a node that makes claims up would say the same."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
         async with market.connect(buyer, keep=True) as connection:
@@ -192,10 +205,12 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
     market(scenario)
 
 
-def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(market, tmp_path, caplog):
+def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(
+    market: Play, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The limit of a day began anew with each file that was lost, unless somebody ran 'dtp channel find'."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         sums = {"budget": cost_of(MIB), "most_per_day": 2 * cost_of(MIB)}
@@ -219,13 +234,15 @@ def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(market, tmp_p
     market(scenario)
 
 
-def test_a_new_store_is_used_though_the_history_is_without_end(market, monkeypatch, caplog):
+def test_a_new_store_is_used_though_the_history_is_without_end(
+    market: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A newcomer pays all the same; nobody waits for it twice."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
 
-        async def endless(chain, known):
+        async def endless(chain: Any, known: Any) -> None:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(lost, "read_moved", endless)

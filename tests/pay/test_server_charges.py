@@ -1,8 +1,13 @@
 """Charges of the server's driver: which become one, what becomes of those that nobody waits for, keys and locks."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,13 +26,13 @@ from .test_quota import Sale
 from .test_server_meter import Lane, Wire, play, stored
 
 
-def asked_of(wire):
+def asked_of(wire: Any) -> Any:
     said_there = [messages.parse(each, from_client=False) for each in wire.sent]
     return [each for each in said_there if isinstance(each, messages.ChargeAsked)]
 
 
-def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(3, 0, 0)  # nobody was told
         charged = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
@@ -43,28 +48,28 @@ def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path):
     play(tmp_path, scenario)
 
 
-async def ask(meter, *units):
+async def ask(meter: Any, *units: Any) -> Any:
     """Charges that are begun together, in this order."""
     charges = [asyncio.ensure_future(meter.charge(each)) for each in units]
     await asyncio.sleep(0)
     return charges
 
 
-async def pay(meter, wire, requests):
+async def pay(meter: Any, wire: Any, requests: Any) -> None:
     """The client agrees to what is asked for, and has used so many requests by that."""
     number = asked_of(wire)[-1].charge
     wire.on_meter(build(said(KEY.sign(voucher(number, requests)), number)))
     await stored(meter)
 
 
-def units_of(wire):
+def units_of(wire: Any) -> Any:
     return [each.units for each in asked_of(wire)]
 
 
-def test_charges_that_come_while_one_is_under_way_are_asked_for_as_one(tmp_path):
+def test_charges_that_come_while_one_is_under_way_are_asked_for_as_one(tmp_path: Path) -> None:
     """A round trip for each would keep a connection to few calls a second."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, 1, 2, 3, 1)
         assert units_of(wire) == [1]
         await pay(meter, wire, 1)
@@ -78,10 +83,10 @@ def test_charges_that_come_while_one_is_under_way_are_asked_for_as_one(tmp_path)
     play(tmp_path, scenario)
 
 
-def test_a_declined_sum_is_asked_for_by_halves(tmp_path):
+def test_a_declined_sum_is_asked_for_by_halves(tmp_path: Path) -> None:
     """The budget may be for some of them: whoever it is for is served, in order."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, 1, 1, 1, 1, 1)
         await pay(meter, wire, 1)
         (late,) = await ask(meter, 7)
@@ -99,8 +104,10 @@ def test_a_declined_sum_is_asked_for_by_halves(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_who_is_cancelled_while_waiting_is_left_out_of_the_sum_or_leaves_its_part_to_the_next(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_who_is_cancelled_while_waiting_is_left_out_of_the_sum_or_leaves_its_part_to_the_next(
+    tmp_path: Path,
+) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, 1, 2, 3, 4)
         charges[1].cancel()
         await asyncio.wait([charges[1]])
@@ -117,8 +124,8 @@ def test_who_is_cancelled_while_waiting_is_left_out_of_the_sum_or_leaves_its_par
     play(tmp_path, scenario)
 
 
-def test_what_is_paid_as_who_asked_is_cancelled_is_for_the_next(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_what_is_paid_as_who_asked_is_cancelled_is_for_the_next(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         (charged,) = await ask(meter, 2)
         lane.add_usage = lambda *_: charged.cancel()  # it is paid, and hasn't heard of it
         await pay(meter, wire, 2)
@@ -129,8 +136,8 @@ def test_what_is_paid_as_who_asked_is_cancelled_is_for_the_next(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_locked_charge_and_others_take_turns(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_locked_charge_and_others_take_turns(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         first, second = await ask(meter, 1, 2)
         locked = [asyncio.ensure_future(meter.charge(9, bytes([each]) * 32)) for each in (1, 2)]
         (third,) = await ask(meter, 3)
@@ -155,8 +162,8 @@ def test_a_locked_charge_and_others_take_turns(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_nothing_is_no_charge(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_nothing_is_no_charge(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         with pytest.raises(NotMetered):
             await meter.charge(0)
         assert asked_of(wire) == []
@@ -164,10 +171,10 @@ def test_nothing_is_no_charge(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path):
+def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path: Path) -> None:
     """By a timeout, say. The client would pay for both."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for _ in range(2):
             charged = asyncio.ensure_future(meter.charge(2))
             await asyncio.sleep(0)
@@ -186,10 +193,10 @@ def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_path):
+def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_path: Path) -> None:
     """By another request, say: the client was not asked about that."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charged = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
         charged.cancel()
@@ -205,8 +212,8 @@ def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_pa
     play(tmp_path, scenario)
 
 
-def test_a_charge_is_paid_by_its_units_at_least(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_charge_is_paid_by_its_units_at_least(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(3, 0, 0)
         charged = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
@@ -217,10 +224,10 @@ def test_a_charge_is_paid_by_its_units_at_least(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path):
+def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path: Path) -> None:
     """Who is paid under a lock whose key is forgotten is paid nothing."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         with meter.journal.store.failing("keep_preimage"), pytest.raises(StoreError):
             await meter.charge(1, bytes(32))
         assert asked_of(wire) == []
@@ -235,10 +242,10 @@ def test_no_lock_is_asked_for_before_its_key_is_kept(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_one_lock_is_asked_for_at_a_time(tmp_path):
+def test_one_lock_is_asked_for_at_a_time(tmp_path: Path) -> None:
     """Else the key of the second would take the place of the first's, which is to be paid."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         asked = asyncio.Event()
         wire.send_meter = lambda sent: (wire.sent.append(sent), asked.set())
         charges = [asyncio.ensure_future(meter.charge(1, bytes([each]) * 32)) for each in (1, 2)]
@@ -254,10 +261,10 @@ def test_one_lock_is_asked_for_at_a_time(tmp_path):
 
 
 @pytest.mark.parametrize("trick", ["decline", "another"])
-def test_a_key_is_told_for_its_price_only(tmp_path, trick):
+def test_a_key_is_told_for_its_price_only(tmp_path: Path, trick: Any) -> None:
     """A client that means the charge by a voucher, and then says that it doesn't, while that is being stored."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.move(1, 100, 0)
         for number in range(1, 4):
             used, asked = meter.payee.used, asyncio.Event()
@@ -288,11 +295,11 @@ def test_a_key_is_told_for_its_price_only(tmp_path, trick):
 
 
 @contextmanager
-def counting_lines():
+def counting_lines() -> Iterator[Any]:
     """How many lines of this package are gone through."""
     lines = [0]
 
-    def trace(frame, event, _):
+    def trace(frame: Any, event: Any, _: Any) -> Any:
         if "/dtp/pay/" not in frame.f_code.co_filename:
             return None
         lines[0] += event == "line"
@@ -306,10 +313,10 @@ def counting_lines():
         sys.settrace(before)
 
 
-def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path):
+def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path: Path) -> None:
     """Each took steps by all that waited, of which a client needs 14 bytes."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, *[1] * 4000)
         await pay(meter, wire, 1)
         await asyncio.gather(charges[0])
@@ -327,10 +334,10 @@ def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_frame_wakes_only_those_that_it_decides(tmp_path):
+def test_a_frame_wakes_only_those_that_it_decides(tmp_path: Path) -> None:
     """... and these by and by: each goes on with its work then. One round trip pays for a thousand of them."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, *[1] * 1001)
         wire.on_meter(build(messages.Heard()))
         assert not meter._changed
@@ -350,10 +357,12 @@ def test_a_frame_wakes_only_those_that_it_decides(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_no_more_wait_than_a_connection_may_have_waiting(tmp_path, monkeypatch):
+def test_no_more_wait_than_a_connection_may_have_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(server_meter, "_MOST_WAITING", 3)
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, *[1] * 4)
         with pytest.raises(ChargeDeclined, match="ask for less"):
             await meter.charge(1)
@@ -367,10 +376,10 @@ def test_no_more_wait_than_a_connection_may_have_waiting(tmp_path, monkeypatch):
     play(tmp_path, scenario)
 
 
-def test_nobody_waits_for_a_client_that_says_nothing(tmp_path):
+def test_nobody_waits_for_a_client_that_says_nothing(tmp_path: Path) -> None:
     """What it pays all the same is the next one's."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         meter.payee.charge_patience = 0.0
         charges = await ask(meter, 1, 2)
         for each in await asyncio.gather(*charges, return_exceptions=True):
@@ -391,8 +400,8 @@ def test_nobody_waits_for_a_client_that_says_nothing(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_who_waits_when_the_connection_ends_is_told_why(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_who_waits_when_the_connection_ends_is_told_why(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, 1, 2, 3)
         meter.fail(VoucherRefused(Flaw.FORGED))
         meter.on_ended()
@@ -402,7 +411,7 @@ def test_who_waits_when_the_connection_ends_is_told_why(tmp_path):
     play(tmp_path, scenario)
 
 
-def asking(lock=None):
+def asking(lock: Any = None) -> Any:
     """A server that has asked for 5 units at 100.0 s, and has 30 s of patience."""
     served = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, charge_patience=30.0)
     served.begin(100.0)
@@ -412,12 +421,12 @@ def asking(lock=None):
     return served
 
 
-def overdue(served, now):
+def overdue(served: Any, now: Any) -> Any:
     served.tick(now)
     return [each for each in served.take_events() if isinstance(each, ChargeOverdue)]
 
 
-def test_a_charge_is_overdue_once_and_can_be_decided_yet():
+def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
     for answer, outcome in (("declines", ChargeRefused(1)), ("pays", ChargePaid(1))):
         served = asking()
         assert overdue(served, 129.5) == []
@@ -436,17 +445,17 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet():
         assert not served.overdue
 
 
-def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer():
+def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer() -> None:
     served = asking()
     served.receive(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
     assert overdue(served, 200.0) == []
     assert overdue(asking(bytes(32)), 200.0) == []
 
 
-def test_what_a_pass_does_not_give_is_not_asked_for(tmp_path):
+def test_what_a_pass_does_not_give_is_not_asked_for(tmp_path: Path) -> None:
     """Served, it could only be stopped, and its connection with it."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         meter.payee.set_quota(5, None, 0.0)
         first, second, third, more = await ask(meter, 3, 1, 3, 1)
         assert units_of(wire) == [3]
@@ -468,25 +477,25 @@ def test_what_a_pass_does_not_give_is_not_asked_for(tmp_path):
 class Shared(Lane):
     """A lane under a pass."""
 
-    def __init__(self, quotas):
+    def __init__(self, quotas: Any) -> None:
         super().__init__()
         self.quotas = quotas
 
-    def add_usage(self, meter, more):
+    def add_usage(self, meter: Any, more: Any) -> None:
         self.quotas.add_usage(meter, more)
 
-    def pending_beside(self, meter):
+    def pending_beside(self, meter: Any) -> Any:
         return self.quotas.pending_beside(meter)
 
-    async def make_room(self, meter, requests):
+    async def make_room(self, meter: Any, requests: Any) -> None:
         await self.quotas.make_room(meter, requests)
 
 
 @pytest.mark.parametrize("end", ["paid", "paid late", "declined", "ended"])
-def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path, end):
+def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path: Path, end: Any) -> None:
     """What one may pay yet is not the other's, until it is declined or its connection has ended."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         sale = Sale(meter.journal.store, requests=3)
         meters, wires = [], []
         for number in range(2):

@@ -1,6 +1,10 @@
 """The server's driver on a connection that isn't there: when vouchers wait, which is taken, what is written."""
 
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,84 +31,85 @@ from .stored import ScriptedStore
 class Wire:
     """As much of a connection as a meter needs. `traffic` is set by the test."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.traffic = Traffic(0, 0, 0)
         self.sent, self.aborted, self.closed = [], None, False
-        self.on_end = self.watch = None
-        self.most = None
+        self.on_end: Any = None
+        self.watch: Any = None
+        self.most: Any = None
         self.limits, self.patience = Limits(), Limits().handshake
 
     @property
-    def moved(self):
+    def moved(self) -> Any:
         return self.traffic.sent + self.traffic.received
 
-    def move(self, *traffic):
+    def move(self, *traffic: Any) -> None:
         """So much has moved: the watch is told if it is to know."""
         self.traffic, watch = Traffic(*traffic), self.watch
         opened, _, received = self.traffic
         if self.moved >= watch.total or received > watch.received or opened != watch.opened:
             watch.moved()
 
-    def take_meter(self, on_meter):
+    def take_meter(self, on_meter: Any) -> None:
         self.on_meter = on_meter
 
-    def send_meter(self, frame):
+    def send_meter(self, frame: Any) -> None:
         self.sent.append(frame)
 
-    def limit_sending(self, total):
+    def limit_sending(self, total: Any) -> None:
         self.most = total
 
-    def limit_receiving(self, total):
+    def limit_receiving(self, total: Any) -> None:
         self.most_received = total
 
-    def abort(self, code, reason, *, detail=0):
+    def abort(self, code: Any, reason: Any, *, detail: int = 0) -> None:
         self.aborted, self.detail, self.closed = reason, detail, True
 
 
 class Lane(Account):
     """One lane with all the money there is."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.kept, self.told, self.fits = [], Usage(), True
 
-    def keys(self, meter):
+    def keys(self, meter: Any) -> Any:
         return (KEY.public,)
 
-    def least_end_ms(self, meter):
+    def least_end_ms(self, meter: Any) -> Any:
         return 0
 
-    def carrier_prices(self, meter):
+    def carrier_prices(self, meter: Any) -> Any:
         return NO_CARRIAGE
 
-    def reserve(self, meter, amount):
+    def reserve(self, meter: Any, amount: Any) -> Any:
         return self.fits
 
-    def voucher_stored(self, meter, signed):
+    def voucher_stored(self, meter: Any, signed: Any) -> None:
         self.kept.append(signed.voucher.sequence)
 
-    def add_usage(self, meter, more):
+    def add_usage(self, meter: Any, more: Any) -> None:
         self.told = self.told.plus(*more)
 
-    def pending_beside(self, meter):
+    def pending_beside(self, meter: Any) -> Any:
         return 0
 
-    async def make_room(self, meter, requests):
+    async def make_room(self, meter: Any, requests: Any) -> None:
         pass
 
-    def look_again(self, meter):
+    def look_again(self, meter: Any) -> None:
         pass
 
-    def close_asked(self, meter):
+    def close_asked(self, meter: Any) -> None:
         pass
 
-    async def on_connection_ended(self, meter):
+    async def on_connection_ended(self, meter: Any) -> None:
         self.kept.append("ended")
         lane = meter.payee.lane
         await meter.journal.run(lambda store: store.save_served(lane.channel, lane.lane, meter.payee.used))
 
 
-def play(tmp_path, scenario, exposure=None, linger=LINGER):
-    async def work():
+def play(tmp_path: Path, scenario: Any, exposure: Any = None, linger: Any = LINGER) -> Any:
+    async def work() -> Any:
         with ScriptedStore(tmp_path / "pay.sqlite") as store:
             journal, wire, lane = Journal(store), Wire(), Lane()
             served = Payee(
@@ -124,24 +129,24 @@ def play(tmp_path, scenario, exposure=None, linger=LINGER):
     return asyncio.run(work())
 
 
-def frame(sequence, size, key=KEY):
+def frame(sequence: Any, size: Any, key: Any = KEY) -> Any:
     return build(said(key.sign(voucher(sequence, 0, size)), 0))
 
 
-async def stored(meter):
+async def stored(meter: Any) -> None:
     await meter.wait_checked()
     await asyncio.sleep(0)
 
 
-async def heard(meter):
+async def heard(meter: Any) -> None:
     """Nothing waits any more, and what was heard is stored or refused."""
     while meter.held:  # noqa: ASYNC110 - there is no event
         await asyncio.sleep(0)
     await stored(meter)
 
 
-def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for n in range(1, 6):
             wire.move(0, n * MIB, 0)
             wire.on_meter(frame(n, n * MIB))
@@ -155,8 +160,8 @@ def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp
     assert play(tmp_path, scenario).newest.voucher.sequence == 5
 
 
-def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(frame(1, 0))
         assert meter.held
         for _ in range(3):
@@ -168,10 +173,12 @@ def test_a_voucher_that_waits_is_heard_in_a_moment(tmp_path):
     play(tmp_path, scenario, linger=0.0)
 
 
-def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp_path, monkeypatch):
+def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are heard when it is stored, so a stream that goes on meanwhile costs nothing."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         turns = []
         genuine = meter.process_turn
         monkeypatch.setattr(meter, "process_turn", lambda: (turns.append(wire.moved), genuine()))
@@ -191,8 +198,8 @@ def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp
     assert play(tmp_path, scenario).newest.voucher.sequence == 2
 
 
-def test_the_next_check_begins_in_time_for_what_moved_during_the_last(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_the_next_check_begins_in_time_for_what_moved_during_the_last(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.move(0, 50 * MIB, 0)
         wire.on_meter(frame(1, 50 * MIB))
         wire.move(0, 62 * MIB, 0)  # nobody is told of it
@@ -202,8 +209,8 @@ def test_the_next_check_begins_in_time_for_what_moved_during_the_last(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(0, MIB, 0)
         wire.on_meter(frame(1, MIB))
         wire.on_meter(build(Finish()))
@@ -216,8 +223,8 @@ def test_whatever_else_is_said_comes_behind_the_vouchers_before_it(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_nothing_waits_where_little_may_be_unpaid(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(0, 1000, 0)
         wire.on_meter(frame(1, 1000))
         assert not meter.held
@@ -227,8 +234,8 @@ def test_nothing_waits_where_little_may_be_unpaid(tmp_path):
     play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8))
 
 
-def test_no_more_wait_than_there_is_room_for(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_no_more_wait_than_there_is_room_for(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for n in range(1, MOST_HELD + 2):
             wire.on_meter(frame(n, 0))
             assert len(meter.held) <= MOST_HELD
@@ -237,12 +244,12 @@ def test_no_more_wait_than_there_is_room_for(tmp_path):
     assert play(tmp_path, scenario).newest.voucher.sequence == MOST_HELD + 1
 
 
-def checks_of_a_flood(tmp_path, traffic, paid):
+def checks_of_a_flood(tmp_path: Path, traffic: Any, paid: Any) -> Any:
     """How many vouchers are stored of 200 that come one by one behind the answer before, each for `paid(n)`, while
     `traffic(n)` has moved: serving is stopped, so none of them has to wait for a better one."""
     checks = []
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for n in range(1, 201):
             wire.traffic = Traffic(*traffic(n))
             meter.update_counts()
@@ -257,7 +264,7 @@ def checks_of_a_flood(tmp_path, traffic, paid):
 
 
 @pytest.mark.parametrize("paid", [lambda n: (0, 0), lambda n: (0, n)], ids=["nothing more", "a byte each"])
-def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path, paid):
+def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path: Path, paid: Any) -> None:
     checked = checks_of_a_flood(tmp_path, lambda n: (0, 2 * MIB, 0), paid)
     assert checked == server_meter._AT_ONCE
 
@@ -265,13 +272,13 @@ def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path, pa
 @pytest.mark.parametrize(
     "use", [lambda n: (n, 0, 0), lambda n: (0, n * LEAST_INTERVAL, 0)], ids=["requests", "bytes"]
 )
-def test_who_pays_for_what_is_used_has_each_voucher_checked_at_once(tmp_path, use):
+def test_who_pays_for_what_is_used_has_each_voucher_checked_at_once(tmp_path: Path, use: Any) -> None:
     checked = checks_of_a_flood(tmp_path, use, lambda n: (use(n)[0], use(n)[1]))
     assert checked == 200
 
 
-def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for n in (200, 70_000, 3, 5_000_000_000, 128):
             wire.on_meter(frame(n, 0))
         await heard(meter)
@@ -280,8 +287,8 @@ def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):
     play(tmp_path, scenario, linger=0.0)
 
 
-def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(b"\x99\x01")  # as old as can be: skipped unread, as those are that are not newer
         wire.on_meter(b"\x99\x01\xcd\x00")
         wire.on_meter(frame(1, 0))
@@ -294,8 +301,8 @@ def test_a_malformed_one_ends_the_connection_and_the_one_before_it_is_money(tmp_
     assert play(tmp_path, scenario, linger=0.0).newest.voucher.sequence == 2
 
 
-def test_a_forged_one_ends_the_connection(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_forged_one_ends_the_connection(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(frame(1, 0))
         wire.on_meter(frame(2, 0, LaneKey.generate()))
         await heard(meter)
@@ -305,24 +312,24 @@ def test_a_forged_one_ends_the_connection(tmp_path):
     assert play(tmp_path, scenario, linger=0.0).newest is None
 
 
-def test_what_waits_when_the_connection_ends_is_kept(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_what_waits_when_the_connection_ends_is_kept(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(0, 2 * MIB, 0)
         wire.on_meter(frame(1, MIB))
         assert meter.held
         ends.append(lane.kept)
 
-    ends = []
+    ends: list[Any] = []
     lane = play(tmp_path, scenario)
     assert ends == [[1, "ended"]]  # in this order: who ends knows nothing of it any more
     assert lane.newest.voucher.sequence == 1
     assert lane.used.bytes == 2 * MIB
 
 
-def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path):
+def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path: Path) -> None:
     """However the reads fall, sent and received together never pass the limit but by what credit was given for."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         sent = received = 0
         while sent + received < 64 * MIB:
             received += MIB
@@ -336,10 +343,10 @@ def test_what_comes_and_what_goes_use_up_one_exposure(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
+def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path: Path) -> None:
     """Over pipes each costs the server a transaction; what is lost elsewhere is said again after a second."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         served, soon = meter.payee, payee.REPEAT
         wire.traffic = Traffic(0, MIB, 0)
         meter.update_counts()
@@ -363,9 +370,9 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
 
 
 def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_the_operators(
-    tmp_path, caplog
-):
-    async def scenario(meter, wire, lane):
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         full = StoreError(f"can't write {tmp_path}: is the disk full?")
         wire.traffic = Traffic(0, 1000, 0)
         with meter.journal.store.failing("receive_now", "received_all", fault=full):
@@ -380,11 +387,13 @@ def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_t
     assert play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8)).newest is None
 
 
-def test_what_else_can_not_be_stored_is_the_operators_too(tmp_path, caplog):
+def test_what_else_can_not_be_stored_is_the_operators_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The use of a subscription, say."""
 
-    async def scenario(meter, wire, lane):
-        async def full():
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
+        async def full() -> None:
             raise StoreError(f"can't write {tmp_path}: is the disk full?")
 
         meter.spawn(full())
@@ -401,8 +410,8 @@ def test_what_else_can_not_be_stored_is_the_operators_too(tmp_path, caplog):
 # ---- what is taken of what waits
 
 
-def test_of_those_that_wait_the_older_ones_are_never_read(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_of_those_that_wait_the_older_ones_are_never_read(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(b"\x99\x01")  # no voucher at all
         wire.on_meter(frame(1, 0))
         await heard(meter)
@@ -412,8 +421,8 @@ def test_of_those_that_wait_the_older_ones_are_never_read(tmp_path):
     play(tmp_path, scenario, linger=0.0)
 
 
-def test_nothing_is_heard_behind_a_voucher_that_was_wrong(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_nothing_is_heard_behind_a_voucher_that_was_wrong(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(b"\x99\x01\xcf" + b"\xff" * 8)
         wire.on_meter(build(Finish()))
         assert isinstance(meter.error, MalformedMeter)
@@ -422,8 +431,8 @@ def test_nothing_is_heard_behind_a_voucher_that_was_wrong(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_voucher_that_waited_is_held_against_what_was_used_by_then(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_voucher_that_waited_is_held_against_what_was_used_by_then(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         meter.payee.most_ahead = Usage(0, 1000)
         wire.on_meter(frame(1, MIB))
         wire.traffic = Traffic(0, MIB, 0)  # nobody was told
@@ -433,8 +442,8 @@ def test_a_voucher_that_waited_is_held_against_what_was_used_by_then(tmp_path):
     play(tmp_path, scenario, linger=0.0)
 
 
-def test_a_voucher_that_does_not_fit_beside_other_lanes_is_not_stored(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_voucher_that_does_not_fit_beside_other_lanes_is_not_stored(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         lane.fits = False
         wire.on_meter(frame(1, 0))
         await heard(meter)
@@ -446,8 +455,8 @@ def test_a_voucher_that_does_not_fit_beside_other_lanes_is_not_stored(tmp_path):
 # ---- limits
 
 
-def test_what_is_used_is_told_once(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_what_is_used_is_told_once(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         for size in (MIB, MIB, 3 * MIB):
             wire.traffic = Traffic(1, size, 0)
             meter.update_counts()
@@ -456,8 +465,8 @@ def test_what_is_used_is_told_once(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         meter.payee.set_quota(None, 60 * MIB, meter.loop.time())
         wire.traffic = Traffic(0, MIB, 0)
         meter.update_counts()
@@ -466,8 +475,8 @@ def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_what_may_come_uncounted_may_not_go(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_what_may_come_uncounted_may_not_go(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.move(0, 0, MIB)
         room = 64 * MIB - MIB
         kept = room // 4
@@ -484,10 +493,10 @@ def test_what_may_come_uncounted_may_not_go(tmp_path):
 
 
 @pytest.mark.parametrize("come", [MIB, MIB + 1])
-def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path, come):
+def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path: Path, come: Any) -> None:
     """A client has credit for a connection's window before anything is metered, in each connection anew."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(1, 0, come)
         meter.update_counts()
         waiting = asyncio.ensure_future(meter.wait_until_paid())
@@ -500,8 +509,8 @@ def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path, come):
     play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8))
 
 
-def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.patience = carriers.patience("pipe")
         meter._tick()
         assert meter.payee.repeat == 5.0
@@ -520,8 +529,8 @@ def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path):
 # ---- the end
 
 
-def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path):
-    async def scenario(meter, wire, lane):
+def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path: Path) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.traffic = Traffic(0, 1000, 0)  # nobody was told
         wire.sent.clear()
         paid = asyncio.ensure_future(meter.paid_up())
@@ -543,8 +552,8 @@ def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path
         ("", "not paid within 30 s", CloseDetail.NOT_PAID),
     ],
 )
-def test_who_is_late_is_told_why(tmp_path, why, told, detail):
-    async def scenario(meter, wire, lane):
+def test_who_is_late_is_told_why(tmp_path: Path, why: Any, told: Any, detail: Any) -> None:
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         if why == "deposit":
             meter.payee.set_affordable(0, 0.0)
         elif why == "quota":
@@ -556,10 +565,10 @@ def test_who_is_late_is_told_why(tmp_path, why, told, detail):
     play(tmp_path, scenario)
 
 
-def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path):
+def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path: Path) -> None:
     """Frames that came before it began are given one after the other, whatever they do."""
 
-    async def scenario(meter, wire, lane):
+    async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.on_meter(frame(1, MIB))
         wire.on_meter(b"\x91")
         assert wire.closed

@@ -1,9 +1,13 @@
 """A paid service by itself: whom it lets in and hands on, what it looks at again, and in which order it ends."""
 
+from __future__ import annotations
+
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,7 @@ from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Bearer, HostCreated, Kind, Mode, Terms
 from dtp.chain.pipe import CREDIT_BYTES
 from dtp.chain.pipes.posts import hint_of
+from dtp.chain.resolver import service_number
 from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
@@ -28,14 +33,14 @@ from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
 from dtp.pay.server.book import BookLimits
 from dtp.pay.server.gate import Admission
-from dtp.pay.serving import Selling, Serving, serve, service_number
+from dtp.pay.serving import Selling, Serving, serve
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
 from dtp.session.limits import DEFAULT
 from dtp.tasks import SupervisedTask, supervised
 
-from .conftest import owned_by
+from .conftest import Market, Play, owned_by
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import TERMS, channel
 from .test_costs import pipe
@@ -48,30 +53,30 @@ HOST = "0x" + "0a" * 32
 class Noted:
     """A part of a server that notes when it is ended."""
 
-    def __init__(self, name, done):
+    def __init__(self, name: Any, done: Any) -> None:
         self.name, self.done, self.connections = name, done, []
 
-    async def close(self, **options):
+    async def close(self, **options: Any) -> None:
         self.done.append((self.name, options))
         for connection in self.connections:
             connection.abort(0, "")
 
-    async def stop(self, **options):
+    async def stop(self, **options: Any) -> None:
         self.done.append((self.name, options))
 
-    async def start(self):
+    async def start(self) -> None:
         pass
 
 
-def play(tmp_path, monkeypatch, scenario, **selling):
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Any, **selling: Any) -> None:
     monkeypatch.setattr(module, "Metered", Connected)
 
-    handlers = []
+    handlers: list[Any] = []
 
-    async def handle(connection):
+    async def handle(connection: Any) -> None:
         await handlers[-1](connection)
 
-    async def work():
+    async def work() -> None:
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, address=signer.address)
         chain.noted_by = lambda notes: chain
@@ -89,7 +94,7 @@ def play(tmp_path, monkeypatch, scenario, **selling):
     asyncio.run(work())
 
 
-def caller(made, **changes):
+def caller(made: Any, **changes: Any) -> Any:
     """A connection that was admitted."""
     connection = Connected()
     found, lane = replace(made.channel, **changes), made.store.sold_lane(CHANNEL, 0)
@@ -101,11 +106,13 @@ def caller(made, **changes):
 
 
 @pytest.mark.parametrize("name", ["files", "other"])
-def test_a_channel_pays_for_the_service_that_is_served_here(tmp_path, monkeypatch, name):
-    async def scenario(made):
+def test_a_channel_pays_for_the_service_that_is_served_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
+) -> None:
+    async def scenario(made: Any) -> None:
         admission = caller(made, service=service_number(name)).admission
 
-        async def admit(request):
+        async def admit(request: Any) -> Any:
             return admission
 
         monkeypatch.setattr(made.gate, "admit", admit)
@@ -121,11 +128,13 @@ def test_a_channel_pays_for_the_service_that_is_served_here(tmp_path, monkeypatc
     play(tmp_path, monkeypatch, scenario)
 
 
-def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
         handled = []
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             handled.append(connection.meter.payee)
 
         made.handlers.append(handler)
@@ -142,11 +151,13 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(tmp_path
     )
 
 
-def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
         handled = []
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             handled.append(connection)
 
         made.handlers.append(handler)
@@ -163,9 +174,11 @@ def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, mo
     play(tmp_path, monkeypatch, scenario)
 
 
-def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(tmp_path, monkeypatch):
-    async def scenario(made):
-        async def handler(connection):
+def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
+        async def handler(connection: Any) -> None:
             raise ChargeDeclined("no")
 
         made.handlers.append(handler)
@@ -179,21 +192,21 @@ def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(tmp_path, mo
 # ---- what goes on meanwhile
 
 
-def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(made: Any) -> None:
         faults = [NodeUnavailable("no node"), StoreError("the disk is gone"), MalformedMeter("a broken row")]
         known, enough = [], asyncio.Event()
 
-        async def refresh():
+        async def refresh() -> Any:
             return len(known)
 
-        async def recheck(rules):
+        async def recheck(rules: Any) -> None:
             known.append(rules)
             if len(known) <= len(faults):
                 raise faults[len(known) - 1]
             enough.set()
 
-        async def look(*, closing=False):
+        async def look(*, closing: bool = False) -> Any:
             return []
 
         monkeypatch.setattr(made.firewall, "refresh", refresh)
@@ -211,11 +224,13 @@ def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
 BOTH = {"dtp-cashier", "dtp-pay-recheck"}
 
 
-def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
         both = asyncio.Event()
 
-        async def fail(*_):
+        async def fail(*_: Any) -> None:
             if {each.name: each.restarts for each in supervised() if each.restarts >= 1}.keys() >= BOTH:
                 both.set()
             raise KeyError("a bug")
@@ -232,19 +247,21 @@ def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_p
     play(tmp_path, monkeypatch, scenario, recheck=0.0)
 
 
-def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_claims_go_by_the_policy_and_know_what_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
         made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
         size = 5 * CREDIT_BYTES
         made.store.received_all([(KEY.sign(voucher(1, 5, size)), Usage(5, size))])
 
-        async def objects(ids):
+        async def objects(ids: Any) -> Any:
             return dict.fromkeys(ids, made.channel)
 
-        async def owned(*_):
+        async def owned(*_: Any) -> Any:
             return [pipe(9, of=CHANNEL)]
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             (view,) = await made.cashier.channel_views()
             assert view.credits == 0
 
@@ -262,8 +279,8 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
     play(tmp_path, monkeypatch, scenario, policy=Policy(worth=77))
 
 
-def test_who_waits_for_a_replacement_may_give_up(tmp_path, monkeypatch):
-    async def scenario(made):
+def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(made: Any) -> None:
         waiting = asyncio.ensure_future(made.wait_replaced())  # without heartbeats nobody replaces it
         await asyncio.sleep(0)
         waiting.cancel()
@@ -282,16 +299,18 @@ def test_who_waits_for_a_replacement_may_give_up(tmp_path, monkeypatch):
 # ---- the end
 
 
-def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_path, monkeypatch):
-    async def scenario(made):
-        async def handler(connection):
+def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(made: Any) -> None:
+        async def handler(connection: Any) -> None:
             connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
             made.listener.connections.append(connection)
 
-        async def stop(*, claim):
+        async def stop(*, claim: Any) -> None:
             made.done.append(("cashier", claim, made.store.vouched_sums(CHANNEL), made.ledger.channels))
 
-        async def looks():
+        async def looks() -> None:
             await asyncio.Event().wait()
 
         made.handlers.append(handler)
@@ -321,11 +340,13 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
 
 
 @pytest.mark.parametrize("how", ["cancelled", "fails"])
-def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, monkeypatch, how):
+def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
     """The beacon is told first, by a node that may say nothing: a listener stayed open for good."""
 
     class Unheard(Noted):
-        async def stop(self, **options):
+        async def stop(self, **options: Any) -> None:
             if how == "fails":
                 raise StoreError("the disk is gone")
             begun.set()
@@ -333,7 +354,7 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, 
 
     begun = asyncio.Event()
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         made.heart = Unheard("heart", made.done)
         closing = asyncio.ensure_future(made.close())
         if how == "cancelled":
@@ -348,11 +369,13 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path, 
     play(tmp_path, monkeypatch, scenario)
 
 
-def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market, monkeypatch):
+def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Heartbeats that went on would send clients, and their money, to nobody."""
 
-    async def scenario(market):
-        async def add(self, url, kind=None):
+    async def scenario(market: Market) -> None:
+        async def add(self: Any, url: Any, kind: Any = None) -> None:
             if kind is not None:
                 raise LocalError("no pipe")
             await genuine(self, url)
@@ -370,8 +393,10 @@ def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market,
 
 
 @pytest.mark.parametrize("told", ["by the chain", "by the server"])
-def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monkeypatch, told):
-    async def scenario(market):
+def test_a_channel_from_when_the_service_was_free_pays_for_nothing(
+    market: Play, monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give, terms=Terms())
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
@@ -393,10 +418,10 @@ def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monke
     market(scenario)
 
 
-def test_who_serves_again_lets_in_whom_the_host_does(market):
+def test_who_serves_again_lets_in_whom_the_host_does(market: Play) -> None:
     """Not everybody at each start, though its terms change: an allow-list or passes are the owner's to end."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         chain = serving.chain
         owned = await find_host(chain, serving.host)
@@ -414,10 +439,10 @@ def test_who_serves_again_lets_in_whom_the_host_does(market):
     market(scenario)
 
 
-def test_a_service_that_its_owner_closed_stays_closed(market, caplog):
+def test_a_service_that_its_owner_closed_stays_closed(market: Play, caplog: pytest.LogCaptureFixture) -> None:
     """Each start opened it again: whoever drains a service, or has ended it, says so on chain."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         serving = await market.serve(give)
         owned = await find_host(serving.chain, serving.host)
         program, number = Program(), service_number("files")
@@ -432,16 +457,16 @@ def test_a_service_that_its_owner_closed_stays_closed(market, caplog):
     market(scenario)
 
 
-def test_caps_that_others_send_are_not_used_unasked(market):
+def test_caps_that_others_send_are_not_used_unasked(market: Play) -> None:
     """Who is paid is in the host, and whoever made it may have kept rights to it."""
 
-    async def plant(stranger, victim):
+    async def plant(stranger: Any, victim: Any) -> Any:
         program = Program()
         host_module.create(program, victim, operator=victim)
         (made,) = stranger.events_in(await stranger.execute(program), host_module.SCHEMA, HostCreated)
         return made.host
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         stranger, victim = await market.client(market.chain.wallet()), market.server_wallet.address
         planted = await plant(stranger, victim)
         with pytest.raises(NoHost, match=f"made from here.*--host.*{planted}"):
@@ -459,9 +484,11 @@ def test_caps_that_others_send_are_not_used_unasked(market):
     market(scenario)
 
 
-def test_a_host_that_can_not_be_noted_is_served_all_the_same(market, monkeypatch, caplog):
-    async def scenario(market):
-        def refuse(account, host):
+def test_a_host_that_can_not_be_noted_is_served_all_the_same(
+    market: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(market: Market) -> None:
+        def refuse(account: Any, host: Any) -> None:
             raise ConfigError("the folder is read-only")
 
         network = await market.client(market.server_wallet)
@@ -472,8 +499,8 @@ def test_a_host_that_can_not_be_noted_is_served_all_the_same(market, monkeypatch
     market(scenario)
 
 
-def test_a_service_begins_with_all_that_it_needs(market, monkeypatch):
-    async def scenario(market):
+def test_a_service_begins_with_all_that_it_needs(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(market: Market) -> None:
         with pytest.raises(NoHost, match="give terms to have one made"):
             await market.serve(give, terms=None)
         serving = await market.serve(give)
@@ -494,7 +521,7 @@ class World:
 
     places = ("tcp://here:1",)
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls, self.apart, self.signer = [], [], KeySigner.generate()
         self.address = self.signer.address
         self.owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
@@ -506,19 +533,19 @@ class World:
         monkeypatch.setattr(module, "kind_for", lambda chain: "pipes")
         monkeypatch.setattr(module.Cashier, "start", lambda cashier, every: self.note("cashier", every))
 
-    def note(self, *what, **options):
+    def note(self, *what: Any, **options: Any) -> None:
         self.calls.append((what, options))
 
-    def noted_by(self, notes):
+    def noted_by(self, notes: Any) -> Any:
         return self
 
-    def given(self, name):
+    def given(self, name: Any) -> Any:
         """The arguments of the only call of this name."""
         (found,) = ((what[1:], options) for what, options in self.calls if what[0] == name)
         return found
 
-    def part(self, name):
-        def make(*given, **options):
+    def part(self, name: Any) -> Any:
+        def make(*given: Any, **options: Any) -> Any:
             self.note(name, *given, **options)
             return SimpleNamespace(
                 rules=None,
@@ -531,42 +558,44 @@ class World:
 
         return make
 
-    async def done(self, what):
+    async def done(self, what: Any) -> None:
         self.note(what)
 
-    async def connect(self):
+    async def connect(self) -> None:
         pass
 
-    async def find_host(self, chain, host):
+    async def find_host(self, chain: Any, host: Any) -> Any:
         self.note("find_host", host)
         return self.owned
 
-    async def ensure_service(self, chain, owned, service, terms, **options):
+    async def ensure_service(self, chain: Any, owned: Any, service: Any, terms: Any, **options: Any) -> Any:
         self.note("ensure_service", service, terms, **options)
         return owned
 
-    async def refuse_apart(self, chain, owned, key, clock, *, is_alive):
+    async def refuse_apart(self, chain: Any, owned: Any, key: Any, clock: Any, *, is_alive: Any) -> None:
         self.note("refuse_apart", key, clock)
         if self.apart and (fault := self.apart.pop(0)) is not None:
             raise fault
 
-    async def listen(self, urls, handler, **options):
+    async def listen(self, urls: Any, handler: Any, **options: Any) -> Any:
         self.note("listen", urls, **options)
         self.listener = SimpleNamespace(urls=self.places, connections=[], add=self.add, close=self.close)
         self.listener.presence = SimpleNamespace(announce_host=lambda *what: self.note("serves", *what))
         return self.listener
 
-    async def add(self, url, kind):
+    async def add(self, url: Any, kind: Any) -> None:
         self.note("add", url, kind)
 
-    async def close(self, *, grace):
+    async def close(self, *, grace: Any) -> None:
         self.note("listener closed", grace)
 
 
-def begin(monkeypatch, tmp_path, scenario=None, apart=(), **options):
+def begin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scenario: Any = None, apart: Any = (), **options: Any
+) -> Any:
     """Begin to serve with a world's parts, and end it; the world."""
 
-    async def work():
+    async def work() -> Any:
         world = World(monkeypatch)
         world.apart = list(apart)
         options.setdefault("wallet", world.signer)
@@ -583,13 +612,13 @@ def begin(monkeypatch, tmp_path, scenario=None, apart=(), **options):
     return asyncio.run(work())
 
 
-def test_what_is_asked_for_is_begun(monkeypatch, tmp_path):
+def test_what_is_asked_for_is_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     me, limits, book = Identity.generate(), replace(DEFAULT, idle=77), BookLimits(channels=3)
 
-    def clock():
+    def clock() -> Any:
         return 5.0
 
-    async def scenario(world, serving):
+    async def scenario(world: Any, serving: Any) -> None:
         assert serving.book.limits == book
         assert (serving.gate.now_ms(), serving.book._clock, serving.gate._quotas._clock) == (
             5000,
@@ -633,7 +662,9 @@ def test_what_is_asked_for_is_begun(monkeypatch, tmp_path):
     assert said.index("Firewall refreshed") < said.index("listen") < said.index("Heart started")
 
 
-def test_others_find_it_where_it_listens_by_its_wallet_s_key(monkeypatch, tmp_path):
+def test_others_find_it_where_it_listens_by_its_wallet_s_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     world = begin(monkeypatch, tmp_path, terms=None)
     given, _ = world.given("Heart")
     assert given[2:] == (world.signer.public_key, b"tcp://here:1")
@@ -644,7 +675,9 @@ def test_others_find_it_where_it_listens_by_its_wallet_s_key(monkeypatch, tmp_pa
     ("place", "told"),
     [("tcp://0.0.0.0:7", b"tcp://203.0.113.7:7"), ("ws://[::]:7/a", b"ws://[2001:db8::7]:7/a")],
 )
-def test_nobody_is_sent_to_an_address_that_is_none(monkeypatch, tmp_path, place, told):
+def test_nobody_is_sent_to_an_address_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Any, told: Any
+) -> None:
     """What listens at all addresses was announced as 0.0.0.0, which is whoever dials it."""
     own = {"0.0.0.0": "203.0.113.7", "::": "2001:db8::7"}
     monkeypatch.setattr(reachable, "own_ip", own.__getitem__)
@@ -658,7 +691,9 @@ def test_nobody_is_sent_to_an_address_that_is_none(monkeypatch, tmp_path, place,
     ("heartbeat", "shares", "looks", "alone"),
     [(True, False, 2, True), (True, True, 0, False), (False, False, 0, None)],
 )
-def test_who_shares_a_store_may_serve_beside_others(monkeypatch, tmp_path, heartbeat, shares, looks, alone):
+def test_who_shares_a_store_may_serve_beside_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, heartbeat: Any, shares: Any, looks: Any, alone: Any
+) -> None:
     world = begin(monkeypatch, tmp_path, heartbeat=heartbeat, selling=Selling(shares_store=shares))
     said = [what[0] for what, _ in world.calls]
     assert said.count("refuse_apart") == looks
@@ -672,10 +707,12 @@ def test_who_shares_a_store_may_serve_beside_others(monkeypatch, tmp_path, heart
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_who_finds_another_serving_ends_at_once(monkeypatch, tmp_path, late):
+def test_who_finds_another_serving_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, late: Any
+) -> None:
     worlds, genuine = [], World.__init__
 
-    def made(world, patch):
+    def made(world: Any, patch: Any) -> None:
         genuine(world, patch)
         worlds.append(world)
 

@@ -1,9 +1,12 @@
 """Programs that move money: who is paid how, what is refused before anything is sent."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,7 +29,7 @@ PREIMAGE = bytes(range(32))
 OTHER_COIN = "0x2::other::COIN"
 
 
-def decision(action=Action.CLAIM, *, preimage=PREIMAGE, coin=None):
+def decision(action: Any = Action.CLAIM, *, preimage: Any = PREIMAGE, coin: Any = None) -> Any:
     terms = Terms() if coin is None else Terms(coin=coin)
     made = channel(terms=terms, lanes=(lane(),))
     lock = lock_of(PREIMAGE) if preimage is not None else None
@@ -34,7 +37,7 @@ def decision(action=Action.CLAIM, *, preimage=PREIMAGE, coin=None):
     return Decision(View(made, sold), action, sold, 5000)
 
 
-def test_a_locked_voucher_is_claimed_with_its_key():
+def test_a_locked_voucher_is_claimed_with_its_key() -> None:
     for preimage in (PREIMAGE, None):
         program = settle_program(SimpleNamespace(address="0x5"), [decision(preimage=preimage)])
         given = [each.data for each in program.inputs if hasattr(each, "data")]
@@ -50,13 +53,13 @@ def test_a_locked_voucher_is_claimed_with_its_key():
         ("0x6", OTHER_COIN, "claim_for"),
     ],
 )
-def test_who_claims_how(account, coin, called):
+def test_who_claims_how(account: Any, coin: Any, called: Any) -> None:
     program = settle_program(SimpleNamespace(address=account), [decision(coin=coin)])
     assert functions(program)[-1] == called
 
 
 @pytest.mark.parametrize(("account", "released"), [("0x5", True), ("0x6", False)])
-def test_only_the_server_releases(account, released):
+def test_only_the_server_releases(account: Any, released: Any) -> None:
     program = settle_program(SimpleNamespace(address=account), [decision(Action.RELEASE)])
     assert ("release" in functions(program)) is released
 
@@ -64,18 +67,18 @@ def test_only_the_server_releases(account, released):
 class Chain(MovingOne):
     """A chain that notes what was executed."""
 
-    def __init__(self, address="0xc", coins=()):
+    def __init__(self, address: str = "0xc", coins: Any = ()) -> None:
         self.address, self.programs, self._coins = address, [], coins
 
-    async def execute(self, program):
+    async def execute(self, program: Any) -> Any:
         self.programs.append(functions(program))
         return self.executed(program)
 
-    async def coins(self, account, coin):
+    async def coins(self, account: Any, coin: Any) -> Any:
         return [SimpleNamespace(id=f"0x{at + 1}", balance=each) for at, each in enumerate(self._coins)]
 
 
-def test_what_waits_or_is_over_is_no_transaction():
+def test_what_waits_or_is_over_is_no_transaction() -> None:
     chain = Chain("0x6")
     waiting = [decision(Action.WAIT), decision(Action.FORGET)]
     assert asyncio.run(settle(chain, waiting, 8)) == []
@@ -88,11 +91,11 @@ def test_what_waits_or_is_over_is_no_transaction():
 class PoorChain(Chain):
     """A chain where each claim takes 12 ahead, and brings what `gains` says of its deposit, less 7 of gas."""
 
-    def __init__(self, funds, limit=1000, address="0x5"):
+    def __init__(self, funds: Any, limit: int = 1000, address: str = "0x5") -> None:
         super().__init__(address)
         self.funds, self.limit, self.tried, self.paid = funds, limit, 0, []
 
-    async def execute(self, program):
+    async def execute(self, program: Any) -> Any:
         self.tried += 1
         claims = sum(each in ("claim", "claim_for") for each in functions(program))
         if 12 * claims > self.limit:
@@ -113,7 +116,9 @@ class PoorChain(Chain):
         (2 * 12, [OTHER_COIN] * 20, [2], 6),  # ... and as much as there is, where nothing does
     ],
 )
-def test_a_small_wallet_claims_what_it_can_pay_for(caplog, funds, coins, paid, tried):
+def test_a_small_wallet_claims_what_it_can_pay_for(
+    caplog: pytest.LogCaptureFixture, funds: Any, coins: Any, paid: Any, tried: Any
+) -> None:
     chain, decisions = PoorChain(funds), [decision(coin=each) for each in coins]
     done = asyncio.run(settle(chain, decisions, 128))
     assert (chain.paid, chain.tried) == (paid, tried)
@@ -121,21 +126,21 @@ def test_a_small_wallet_claims_what_it_can_pay_for(caplog, funds, coins, paid, t
     assert ("too little" in caplog.text) is (sum(paid) < len(coins))
 
 
-def test_a_wallet_for_nothing_says_so_soon():
+def test_a_wallet_for_nothing_says_so_soon() -> None:
     chain = PoorChain(11)
     with pytest.raises(InsufficientFunds):
         asyncio.run(settle(chain, [decision() for _ in range(100)], 64))
     assert chain.tried == 7  # 64, 32, ... 1
 
 
-def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed():
+def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed() -> None:
     chain, many = PoorChain(2 * 12), decision()
     many = replace(many, lanes=many.lanes * 16, gain=10**9)
     asyncio.run(settle(chain, [many, *(decision() for _ in range(4))], 16))
     assert chain.paid == [2, 2, 4, 4, 8]  # the others, and then its lanes
 
 
-def test_what_is_too_much_for_a_transaction_is_parted():
+def test_what_is_too_much_for_a_transaction_is_parted() -> None:
     chain = PoorChain(10**6, limit=3 * 12)
     asyncio.run(settle(chain, [decision() for _ in range(8)], 128))
     assert chain.paid == [2, 2, 2, 2]
@@ -149,7 +154,7 @@ def test_what_is_too_much_for_a_transaction_is_parted():
         ("0x5", ChannelState.CLOSED, False),
     ],
 )
-def test_a_client_deletes_its_channel_when_it_is_empty(account, state, destroyed):
+def test_a_client_deletes_its_channel_when_it_is_empty(account: Any, state: Any, destroyed: Any) -> None:
     chain = Chain(account)
     chain.state = state
     made = channel(terms=Terms(coin=OTHER_COIN))
@@ -158,7 +163,7 @@ def test_a_client_deletes_its_channel_when_it_is_empty(account, state, destroyed
 
 
 @pytest.mark.parametrize("coins", [(SUI_COIN,), (OTHER_COIN, OTHER_COIN), (SUI_COIN, OTHER_COIN)])
-def test_what_was_claimed_is_of_its_coin(coins):
+def test_what_was_claimed_is_of_its_coin(coins: Any) -> None:
     decisions = [decision(coin=each) for each in coins]
     chain = Chain("0x5")
     done = asyncio.run(settle(chain, decisions, 8))
@@ -166,7 +171,7 @@ def test_what_was_claimed_is_of_its_coin(coins):
     assert [(paid.coin, len(part)) for paid, part in done] == list(Counter(coins).items())
 
 
-def test_a_signature_that_is_no_use_is_not_sent():
+def test_a_signature_that_is_no_use_is_not_sent() -> None:
     chain = Chain()
     agreed = messages.Agreed(5, 2**63, KEY.public, bytes(64))
     with pytest.raises(ChannelUnusable, match="does not verify"):
@@ -175,13 +180,13 @@ def test_a_signature_that_is_no_use_is_not_sent():
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_transaction_opens_one_channel(count):
+def test_a_transaction_opens_one_channel(count: Any) -> None:
     chain = SimpleNamespace(events_in=lambda *_: [SimpleNamespace(channel=CHANNEL)] * count)
     with pytest.raises(ChannelUnusable, match=f"opened {count} channels"):
         opened_in(chain, SimpleNamespace(digest="d"))
 
 
-def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
+def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled() -> None:
     made, other = channel(), channel(id="0x0e", terms=Terms(coin=OTHER_COIN))
     id = made.id
     events = {
@@ -206,7 +211,7 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled():
 
 
 @pytest.mark.parametrize("digest", ["", "d"])
-def test_a_deposit_that_lacks_money_is_said_to_whatever_is_asked_then(digest):
+def test_a_deposit_that_lacks_money_is_said_to_whatever_is_asked_then(digest: Any) -> None:
     """One that was signed was forgotten where the node was away behind it, and made again."""
     fault = InsufficientFunds("no gas")
     fault.digest = digest
@@ -214,10 +219,10 @@ def test_a_deposit_that_lacks_money_is_said_to_whatever_is_asked_then(digest):
     class Poor:
         address = "0xc"
 
-        async def execute(self, program, signed):
+        async def execute(self, program: Any, signed: Any) -> None:
             raise fault
 
-        async def balance(self, owner):
+        async def balance(self, owner: Any) -> None:
             raise NodeUnavailable("away")
 
     with pytest.raises(InsufficientFunds) as raised:

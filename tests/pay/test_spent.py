@@ -1,5 +1,9 @@
 """All gas that was paid is in the store: also of transactions whose program ended before it heard of them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain.errors import OutcomeUnknown
@@ -13,19 +17,20 @@ from dtp.pay.store.journal import Journal
 from dtp.sui.names import format_digest
 from dtp.sui.transaction import transaction_digest
 
+from .conftest import Play
 from .test_closing_with_server import ask, echo
 
 
-def unnoted(store):
+def unnoted(store: Any) -> Any:
     """Within it a program is killed before it notes what a transaction took."""
     return store.failing("transaction_took", fault=StoreError("killed"))
 
 
-def unheard(chain, which):
+def unheard(chain: Any, which: Any) -> Any:
     """Within it a program is killed while it waits for the answer to its `which`th transaction."""
     count = iter(range(100))
 
-    async def execute(genuine, data, signatures):
+    async def execute(genuine: Any, data: Any, signatures: Any) -> Any:
         outcome = await genuine(data, signatures)
         if next(count) == which:
             digest = format_digest(transaction_digest(data))
@@ -35,7 +40,7 @@ def unheard(chain, which):
     return chain.node.answering(execute=execute)
 
 
-async def settle(buyer):
+async def settle(buyer: Any) -> None:
     journal = Journal(buyer["store"])
     try:
         await settle_spent(buyer["network"], journal)
@@ -43,18 +48,18 @@ async def settle(buyer):
         await journal.close()
 
 
-async def balance(buyer):
+async def balance(buyer: Any) -> Any:
     return (await buyer["network"].balance(buyer["network"].address)).total
 
 
-def told(buyer):
+def told(buyer: Any) -> Any:
     """What the store says that its owner has less than before: gas, and what is, or was, in channels."""
     store = buyer["store"]
     gas = sum(each.gas for each in store.bought_channels()) + sum(gas for _, gas in store.spent_beside("pay"))
     return gas + sum(store.deposited_sum(each.channel) for each in store.bought_channels())
 
 
-async def spend(made, buyer):
+async def spend(made: Any, buyer: Any) -> None:
     """Open a channel, add to it, and close it by agreement."""
     async with made.connect(buyer, budget=400_000_000, deposit=20_000_000, keep=True) as connection:
         await ask(connection)
@@ -63,8 +68,8 @@ async def spend(made, buyer):
     await close_with_server(buyer["network"], buyer["store"], kept.channel)
 
 
-def test_gas_that_nobody_could_note_is_asked_of_the_chain(market):
-    async def scenario(made):
+def test_gas_that_nobody_could_note_is_asked_of_the_chain(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         before = await balance(buyer)
@@ -83,10 +88,12 @@ def test_gas_that_nobody_could_note_is_asked_of_the_chain(market):
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(market, which):
+def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(
+    market: Play, which: Any
+) -> None:
     """Of 39 kills in a top-up 4 lost its gas."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         before = await balance(buyer)
@@ -115,8 +122,8 @@ def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(mar
     market(scenario)
 
 
-def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(market):
-    async def scenario(made):
+def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         before, chain, store = await balance(buyer), buyer["network"], buyer["store"]
@@ -139,8 +146,8 @@ def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(ma
     market(scenario)
 
 
-def test_the_gas_of_claims_is_in_the_servers_store(market):
-    async def scenario(made):
+def test_the_gas_of_claims_is_in_the_servers_store(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         serving = await made.serve(echo)
         buyer = await made.buyer()
         async with made.connect(buyer, budget=1_000_000_000, keep=True) as connection:
@@ -158,10 +165,10 @@ def test_the_gas_of_claims_is_in_the_servers_store(market):
     market(scenario)
 
 
-def test_what_was_never_executed_is_forgotten_after_a_day(market):
+def test_what_was_never_executed_is_forgotten_after_a_day(market: Play) -> None:
     """A refusal is a node's word: until then it counts as possible."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer = await made.buyer()
         store, chain = buyer["store"], buyer["network"]
@@ -175,8 +182,8 @@ def test_what_was_never_executed_is_forgotten_after_a_day(market):
     market(scenario)
 
 
-def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market):
-    async def scenario(made):
+def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         serving = await made.serve(echo)
         buyer = await made.buyer()
         async with made.connect(buyer, budget=1_000_000_000, keep=True) as connection:

@@ -1,6 +1,10 @@
 """The end of the time for claims, on a node whose clock stands still while nobody uses it, and by a clock here that
 is ahead of the chain's."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain.channel import ChannelState
@@ -8,18 +12,18 @@ from dtp.pay.client import ends
 from dtp.pay.client.ends import close_due, close_further
 from dtp.pay.store.journal import Journal
 
-from .conftest import TERMS
+from .conftest import TERMS, Market, Play
 from .test_disputes import paid_channel, vanish
 from .test_paid import give
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_chain_agrees(
-    market, monkeypatch, passed
-):
+    market: Play, monkeypatch: pytest.MonkeyPatch, passed: Any
+) -> None:
     """'dtp channel close' read the time of the newest checkpoint, which nobody made."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         await vanish(connection)

@@ -1,5 +1,7 @@
 """The store: what it keeps, what it refuses, and that a process killed at any write leaves what was true."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import sqlite3
@@ -8,18 +10,21 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtp import config
 from dtp.pay import store as store_module
 from dtp.pay.client.lane_start import PayerLane, Reserved
-from dtp.pay.client.payer import Payer, SignWanted
+from dtp.pay.client.payer import Payer
+from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
 from dtp.pay.server.payee import Payee, PayeeLane, Send
 from dtp.pay.store import Bought, DoubtedDeposit, End, Moved, Sent, Store
@@ -34,27 +39,27 @@ BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open",
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> Iterator[Any]:
     with Store(tmp_path / "pay.sqlite") as opened:
         yield opened
 
 
-def receive(store, signed, used):
+def receive(store: Any, signed: Any, used: Any) -> Any:
     """Whether the store keeps this one voucher."""
     return store.received_all([(signed, used)])[0]
 
 
-def again(store):
+def again(store: Any) -> Any:
     """The same file, as another process sees it."""
     return Store(store.path)
 
 
-def buy(store, lane=0):
+def buy(store: Any, lane: int = 0) -> None:
     store.keep_key(KEY, 1)
     store.add_bought(BOUGHT, lane, KEY.public)
 
 
-def test_a_channel_with_its_key_comes_back(store):
+def test_a_channel_with_its_key_comes_back(store: Any) -> None:
     buy(store)
     with again(store) as other:
         assert other.bought_channels() == other.bought_channels(CHANNEL) == [BOUGHT]
@@ -66,7 +71,7 @@ def test_a_channel_with_its_key_comes_back(store):
     assert store.bought_channels() == [replace(BOUGHT, state="closing")]
 
 
-def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_path):
+def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store: Any, tmp_path: Path) -> None:
     receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
     shutil.copy(store.path, tmp_path / "alone.sqlite")
     with Store(tmp_path / "alone.sqlite") as alone:
@@ -100,18 +105,20 @@ class Killed(Exception):
     """The program is no more."""
 
 
-def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(tmp_path, monkeypatch):
+def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between the two a server that was restored from it took channels whose close it may have agreed on since."""
     calls = []
 
     class Connection(sqlite3.Connection):
-        def execute(self, *arguments):
+        def execute(self, *arguments: Any) -> Any:
             return die_or_do(super().execute, *arguments)
 
-        def backup(self, *arguments, **options):
+        def backup(self, *arguments: Any, **options: Any) -> Any:
             return die_or_do(super().backup, *arguments, **options)
 
-    def die_or_do(work, *arguments, **options):
+    def die_or_do(work: Any, *arguments: Any, **options: Any) -> Any:
         calls.append(work)
         if len(calls) == number:
             raise Killed
@@ -141,7 +148,7 @@ def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(tmp_path, mon
 
 
 @pytest.mark.parametrize("what", ["a channel", "a newer voucher", "something else"])
-def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
+def test_a_copy_replaces_nothing_but_an_older_copy(store: Any, tmp_path: Path, what: Any) -> None:
     """As when the store and its copy are taken for one another."""
     receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
     path = tmp_path / "other.sqlite"
@@ -162,14 +169,16 @@ def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
 
 
 @pytest.mark.slow
-def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, monkeypatch):
+def test_a_copy_that_others_write_to_all_the_time_is_given_up(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "PATIENCE", 0.0)
     path = tmp_path / "copy.sqlite"
     store.backup(path)
     numbers = Store._lane_numbers
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
 
-        def behind(self):
+        def behind(self: Any) -> Any:
             if self is not store:
                 writer.execute("BEGIN IMMEDIATE")
             return numbers(self)
@@ -179,12 +188,12 @@ def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, m
             store.backup(path)
 
 
-def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
+def test_it_is_closed_behind_what_another_thread_writes(tmp_path: Path) -> None:
     """SQLite ends the process that takes a connection away from a statement."""
     store = Store(tmp_path / "pay.sqlite")
     begun, go_on = threading.Event(), threading.Event()
 
-    def write():
+    def write() -> None:
         with store._write_transaction():
             begun.set()
             go_on.wait()
@@ -202,7 +211,7 @@ def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
         store.bought_channels()
 
 
-def test_a_key_is_kept_before_its_channel_is_known(store):
+def test_a_key_is_kept_before_its_channel_is_known(store: Any) -> None:
     store.keep_key(KEY, 1)
     with again(store) as other:
         assert {public: key.seed for public, key in other.kept_keys().items()} == {KEY.public: KEY.seed}
@@ -213,7 +222,7 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
-def test_a_restored_store_waits_once_and_its_copies_wait_anew(store, tmp_path):
+def test_a_restored_store_waits_once_and_its_copies_wait_anew(store: Any, tmp_path: Path) -> None:
     store.backup(tmp_path / "copy.sqlite")
     with Store(tmp_path / "copy.sqlite") as copy:
         assert copy.begin_wait(5, 65) == (5, 65)
@@ -225,19 +234,19 @@ def test_a_restored_store_waits_once_and_its_copies_wait_anew(store, tmp_path):
         assert not copy.is_copy()
 
 
-def drop_waits(store):
+def drop_waits(store: Any) -> None:
     """A store as it was up to format 12."""
     alter(store, "DROP TABLE waits")
 
 
-def drop_spent(store):
+def drop_spent(store: Any) -> None:
     """A store as it was up to format 11."""
     drop_waits(store)
     alter(store, "DROP TABLE spent")
     alter(store, "CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER, gas INTEGER)")
 
 
-def test_gas_of_the_format_before_stays(store):
+def test_gas_of_the_format_before_stays(store: Any) -> None:
     store.keep_key(KEY, 7)
     store.add_bought(replace(BOUGHT, gas=30), 0, KEY.public)
     drop_spent(store)
@@ -254,13 +263,13 @@ def test_gas_of_the_format_before_stays(store):
         assert (other.bought_channels()[0].gas, other.unsettled_transactions()) == (34, [])
 
 
-def drop_transactions(store):
+def drop_transactions(store: Any) -> None:
     """A store as it was up to format 10."""
     drop_spent(store)
     alter(store, "DROP TABLE sent")
 
 
-def test_deposits_of_the_format_before_can_t_be_disproved(store):
+def test_deposits_of_the_format_before_can_t_be_disproved(store: Any) -> None:
     store.keep_key(KEY, 7)
     drop_transactions(store)
     alter(store, "PRAGMA user_version=10")
@@ -270,14 +279,14 @@ def test_deposits_of_the_format_before_can_t_be_disproved(store):
         assert other.deposited_since(*PLACE, 0) == 700
 
 
-def drop_unnoted(store):
+def drop_unnoted(store: Any) -> None:
     """A store as it was up to format 9."""
     drop_transactions(store)
     for each in ("unnoted", "counted"):
         alter(store, f"DROP TABLE {each}")
 
 
-def test_copies_of_the_format_before_lack_what_was_put_in_since(store, tmp_path):
+def test_copies_of_the_format_before_lack_what_was_put_in_since(store: Any, tmp_path: Path) -> None:
     store.backup(tmp_path / "copy.sqlite")
     with Store(tmp_path / "copy.sqlite") as copy:
         drop_unnoted(copy)
@@ -287,14 +296,14 @@ def test_copies_of_the_format_before_lack_what_was_put_in_since(store, tmp_path)
             assert other.unnoted_since(*PLACE, 0) == 0
 
 
-def drop_names(store):
+def drop_names(store: Any) -> None:
     """Channels as they were up to format 8."""
     drop_unnoted(store)
     alter(store, "ALTER TABLE bought DROP COLUMN name")
     alter(store, "DROP TABLE failed")
 
 
-def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
+def test_channels_of_the_format_before_are_of_a_service_without_a_name(store: Any) -> None:
     store.keep_key(KEY, 7)
     store.add_bought(BOUGHT, 0, KEY.public)
     drop_names(store)
@@ -303,7 +312,7 @@ def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
         assert (other.bought_channels()[0].name, other.spent_beside("pay")) == ("", [])
 
 
-def drop_deposits(store):
+def drop_deposits(store: Any) -> None:
     """Channels as they were up to format 6."""
     drop_names(store)
     for each in ("coin", "claim_ms", "gas", "refused"):
@@ -312,14 +321,14 @@ def drop_deposits(store):
     alter(store, "DROP TABLE budgets")
 
 
-def drop_sent(store):
+def drop_sent(store: Any) -> None:
     """Keys as they were up to format 4."""
     drop_deposits(store)
     for each in ("digest", "chain", "denied"):
         alter(store, f"ALTER TABLE keys DROP COLUMN {each}")
 
 
-def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
+def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store: Any) -> None:
     store.keep_key(KEY, 7)
     drop_sent(store)
     alter(store, "PRAGMA user_version=4")
@@ -331,7 +340,7 @@ def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
         assert other.sent_keys("here", 8) == {}
 
 
-def test_a_key_that_was_sent_is_one_chain_s(store):
+def test_a_key_that_was_sent_is_one_chain_s(store: Any) -> None:
     """What is left of a localnet that is gone would count on every other chain."""
     store.keep_key(KEY, 7)
     store.key_sent(KEY.public, Sent("digest", "gone"))
@@ -344,7 +353,7 @@ def test_a_key_that_was_sent_is_one_chain_s(store):
         assert other.sent_keys("here", 0) == {KEY.public: "digest"}
 
 
-def test_channels_of_the_format_before_hold_what_nobody_noted(store):
+def test_channels_of_the_format_before_hold_what_nobody_noted(store: Any) -> None:
     store.keep_key(KEY, 7)
     store.add_bought(BOUGHT, 0, KEY.public)
     drop_deposits(store)
@@ -355,7 +364,7 @@ def test_channels_of_the_format_before_hold_what_nobody_noted(store):
         assert other.bought_channels()[0].deposited == 500
 
 
-def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(store):
+def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(store: Any) -> None:
     known = replace(BOUGHT, coin="0x2::sui::SUI", deposited=700, claim_ms=60_000)
     store.keep_key(KEY, 7)
     for _ in range(2):  # noted once, whoever finds it again
@@ -374,7 +383,7 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     assert (found.deposited, found.gas) == (100, 25)
 
 
-def test_a_number_that_is_too_large_changes_nothing(store):
+def test_a_number_that_is_too_large_changes_nothing(store: Any) -> None:
     """By a node's word: it was no error of ours, and ended the program."""
     store.keep_key(KEY, 7)
     with pytest.raises(StoreError, match="ask another node"):
@@ -385,7 +394,7 @@ def test_a_number_that_is_too_large_changes_nothing(store):
 PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
 
 
-def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looked(store):
+def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looked(store: Any) -> None:
     other, foreign = LaneKey.generate(), LaneKey.generate()
     for number, (key, chain) in enumerate(((KEY, "chain"), (other, "chain"), (foreign, "there"))):
         store.keep_key(key, 7 + number)
@@ -405,7 +414,7 @@ def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looke
 
 
 @pytest.mark.parametrize("end", ["disproved", "noted", "believed"])
-def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store, end):
+def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store: Any, end: Any) -> None:
     store.keep_key(KEY, 7)
     store.key_sent(KEY.public, Sent("opening", "chain", BOUGHT.account, PLACE[2], 700, b"signed"))
     assert store.unproven_deposits(*PLACE[:2], 7) == [DoubtedDeposit("opening", PLACE[2], 700, b"signed")]
@@ -424,7 +433,7 @@ def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store, end)
 
 
 @pytest.mark.parametrize("end", ["disproved", "settled"])
-def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store, end):
+def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store: Any, end: Any) -> None:
     store.keep_key(KEY, 7)
     store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
     store.add_deposit(CHANNEL, 9, 300, "more", b"signed")
@@ -437,7 +446,7 @@ def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store,
     assert store.deposit_sums(CHANNEL) == [700, 300][: 1 + (end == "settled")]
 
 
-def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
+def test_a_copy_counts_once_what_its_account_has_moved_since(store: Any, tmp_path: Path) -> None:
     known = replace(BOUGHT, coin=PLACE[2], deposited=700)
     store.keep_key(KEY, 7)
     store.add_bought(known, 0, KEY.public)
@@ -467,7 +476,7 @@ def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
         assert again.is_copy()
 
 
-def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store):
+def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store: Any) -> None:
     store.add_closing(BOUGHT, 5)
     for state in ("refused", "closing", "closed"):
         store.set_state(CHANNEL, state)
@@ -475,7 +484,7 @@ def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store):
     assert (found.state, found.refused) == ("closed", 1)
 
 
-def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store):
+def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store: Any) -> None:
     made, other = LaneKey.generate(), LaneKey.generate()
     for key, chain in ((KEY, "here"), (made, "here"), (other, "there")):
         store.keep_key(key, 1)
@@ -490,7 +499,7 @@ def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store):
     assert set(store.sent_keys("there", 0, doubted=True)) == {other.public}
 
 
-def test_what_was_reserved_and_counted_before_stays(store):
+def test_what_was_reserved_and_counted_before_stays(store: Any) -> None:
     buy(store)
     store.reserve(CHANNEL, 0, Reserved(10, 500))
     store.reserve(CHANNEL, 0, Reserved(12, 100))
@@ -500,7 +509,7 @@ def test_what_was_reserved_and_counted_before_stays(store):
     assert (lane.reserved, lane.used) == (Reserved(12, 500), Usage(3, 30))
 
 
-def test_signed_vouchers_only_rise(store):
+def test_signed_vouchers_only_rise(store: Any) -> None:
     buy(store)
     first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
     store.save_signed(second, Usage(4, 100))
@@ -514,7 +523,7 @@ def test_signed_vouchers_only_rise(store):
         store.save_signed(KEY.sign(voucher(1, 3, lane=3)), Usage())
 
 
-def test_a_connection_that_never_ended_is_not_clean(store):
+def test_a_connection_that_never_ended_is_not_clean(store: Any) -> None:
     buy(store)
     store.begin_lane(CHANNEL, 0)
     ((_, lane),) = store.payer_lanes(CHANNEL)
@@ -524,7 +533,7 @@ def test_a_connection_that_never_ended_is_not_clean(store):
     assert (lane.clean, lane.used) == (True, Usage(5, 6))
 
 
-def test_what_one_that_died_reserved_stays_until_a_voucher_above_it_is_signed(store):
+def test_what_one_that_died_reserved_stays_until_a_voucher_above_it_is_signed(store: Any) -> None:
     buy(store)
     before = Reserved(64, 7000)
     store.reserve(CHANNEL, 0, Reserved(192, 900))
@@ -537,7 +546,7 @@ def test_what_one_that_died_reserved_stays_until_a_voucher_above_it_is_signed(st
     assert (lane.reserved.sequence, lane.died) == (65, False)
 
 
-def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store):
+def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store: Any) -> None:
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
     store.save_signed(newest, Usage(4, 100))
@@ -556,7 +565,7 @@ def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store):
         store.reserve(CHANNEL, 5, Reserved(1, 1))
 
 
-def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
+def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path: Path) -> None:
     with Store(tmp_path / "pay.sqlite", power_safe=False) as store:
         modes = []
         store._db.set_trace_callback(lambda statement: modes.append(statement))
@@ -570,18 +579,18 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
     assert found == [*synced, *synced, "COMMIT", *synced, "COMMIT"]
 
 
-def drop_columns(store, *columns):
+def drop_columns(store: Any, *columns: Any) -> None:
     for each in columns:
         alter(store, f"ALTER TABLE lanes DROP COLUMN {each}")
 
 
-def drop_believed(store):
+def drop_believed(store: Any) -> None:
     """Lanes as they were up to format 3, and keys as up to format 4."""
     drop_sent(store)
     drop_columns(store, "believed_requests", "believed_bytes", "held")
 
 
-def drop_chain(store):
+def drop_chain(store: Any) -> None:
     """Ends as they were up to format 2."""
     alter(store, "DROP TABLE ends")
     alter(
@@ -591,7 +600,7 @@ def drop_chain(store):
     )
 
 
-def test_a_store_of_the_format_before_goes_on(store, tmp_path):
+def test_a_store_of_the_format_before_goes_on(store: Any, tmp_path: Path) -> None:
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
     store.save_signed(newest, Usage(4, 100))
@@ -605,7 +614,7 @@ def test_a_store_of_the_format_before_goes_on(store, tmp_path):
         other.reserve(CHANNEL, 0, Reserved(5, 5))
 
 
-def test_lanes_of_the_format_before_believed_nothing(store):
+def test_lanes_of_the_format_before_believed_nothing(store: Any) -> None:
     buy(store)
     drop_believed(store)
     alter(store, "PRAGMA user_version=3")
@@ -615,7 +624,7 @@ def test_lanes_of_the_format_before_believed_nothing(store):
         assert other.hold_deposit(CHANNEL, 0, lambda others: 5) == 5
 
 
-def test_agreements_of_the_format_before_are_of_no_known_chain(store):
+def test_agreements_of_the_format_before_are_of_no_known_chain(store: Any) -> None:
     drop_believed(store)
     drop_chain(store)
     alter(store, "INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
@@ -624,7 +633,7 @@ def test_agreements_of_the_format_before_are_of_no_known_chain(store):
         assert other.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
 
 
-def test_received_vouchers_only_rise(store):
+def test_received_vouchers_only_rise(store: Any) -> None:
     first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0)
     assert store.received_all([(second, Usage(6, 200)), (first, Usage(1, 1))]) == [True, False]
@@ -652,14 +661,14 @@ def test_received_vouchers_only_rise(store):
     assert [each.lane for each in store.sold_lanes(CHANNEL)] == [0, 2]
 
 
-def test_prompt_vouchers_only_rise_as_well(store):
+def test_prompt_vouchers_only_rise_as_well(store: Any) -> None:
     first, second, less = (KEY.sign(each) for each in (voucher(1, 1), voucher(2, 5), voucher(3, 2)))
     assert store.receive_now([(first, Usage()), (second, Usage(7, 8))]) == [True, True]
     assert store.receive_now([(first, Usage(3, 3)), (less, Usage())]) == [False, False]
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, second, Usage(7, 8))
 
 
-def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store):
+def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store: Any) -> None:
     signed = KEY.sign(voucher(1, 1))
     with again(store) as other, other._write_transaction():
         assert store.receive_now([(signed, Usage())]) is None
@@ -671,7 +680,7 @@ def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store):
         assert memory.receive_now([(signed, Usage())]) is None
 
 
-def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(store):
+def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(store: Any) -> None:
     assert store.receive_now([(KEY.sign(voucher(1, 1)), Usage())]) == [True]
     found = {
         name: store._prompt.execute(f"PRAGMA {name}").fetchone()[0]
@@ -680,7 +689,7 @@ def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(sto
     assert found == {"busy_timeout": 0, "synchronous": 1, "wal_autocheckpoint": 0}
 
 
-def test_a_prompt_write_that_fails_is_taken_back_whole(store):
+def test_a_prompt_write_that_fails_is_taken_back_whole(store: Any) -> None:
     alter(store, no_room_for(1))
     both = [(KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (0, 1)]
     with pytest.raises(StoreError, match="no room"):
@@ -690,7 +699,7 @@ def test_a_prompt_write_that_fails_is_taken_back_whole(store):
     assert store.receive_now(both) == [True, True]
 
 
-def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
+def test_the_log_of_prompt_writes_does_not_grow_for_ever(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_file, "_LOGGED", 8)
     log, sizes = f"{store.path}-wal", []
     for number in range(1, 200):
@@ -701,10 +710,10 @@ def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
 
 
 @pytest.mark.parametrize("power_safe", [True, False])
-def test_prompt_writes_are_synced_as_the_others_are(tmp_path, power_safe):
+def test_prompt_writes_are_synced_as_the_others_are(tmp_path: Path, power_safe: Any) -> None:
     synced = []
 
-    def sync_data(file):
+    def sync_data(file: Any) -> None:
         synced.append(os.fstat(file).st_ino)
 
     with Store(tmp_path / "pay.sqlite", power_safe=power_safe, sync_data=sync_data) as store:
@@ -714,7 +723,7 @@ def test_prompt_writes_are_synced_as_the_others_are(tmp_path, power_safe):
     assert synced == ([log] if power_safe else [])
 
 
-def test_what_was_served_is_not_forgotten_with_the_connection(store):
+def test_what_was_served_is_not_forgotten_with_the_connection(store: Any) -> None:
     store.save_served(CHANNEL, 0, Usage(5, 500))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
     assert store.sold_lanes() == []
@@ -724,7 +733,7 @@ def test_what_was_served_is_not_forgotten_with_the_connection(store):
     assert store.sold_lane(CHANNEL, 0).used == Usage(5, 600)
 
 
-def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
+def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store: Any) -> None:
     secret = b"k" * 32
     store.keep_preimage(CHANNEL, 0, secret)
     assert store.sold_lane(CHANNEL, 0).preimage == secret
@@ -738,7 +747,7 @@ def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
     assert store.sold_lane(CHANNEL, 0).preimage == b"o" * 32
 
 
-def test_the_first_agreement_stands(store):
+def test_the_first_agreement_stands(store: Any) -> None:
     assert store.end_of(CHANNEL) is None
     assert store.save_agreement(CHANNEL, 500, 2**64 - 1, "this") == End(
         CHANNEL, 500, 2**64 - 1, False, "this"
@@ -756,11 +765,11 @@ def test_the_first_agreement_stands(store):
     assert store.end_of("0x2") == End("0x2", 0, 0, True)
 
 
-def test_the_file_is_its_owners(store):
+def test_the_file_is_its_owners(store: Any) -> None:
     assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
 
 
-def test_a_copy_of_another_store_takes_nothing_back(store, tmp_path):
+def test_a_copy_of_another_store_takes_nothing_back(store: Any, tmp_path: Path) -> None:
     """Also where the other has lost its newest, which is when the copy is needed."""
     locked = KEY.sign(voucher(2, 2, hash_lock=lock_of(b"k" * 32)))
     store.keep_preimage(CHANNEL, 0, b"k" * 32)
@@ -783,7 +792,7 @@ def test_a_copy_of_another_store_takes_nothing_back(store, tmp_path):
         assert (copy.end_of(CHANNEL).over, copy.sold_lanes()) == (True, [])
 
 
-def test_a_second_store_of_a_process_leaves_the_first_its_locks(store):
+def test_a_second_store_of_a_process_leaves_the_first_its_locks(store: Any) -> None:
     with again(store):
         code = "import sys; from dtp.pay.store import Store; Store(sys.argv[1]).close()"
         subprocess.run([sys.executable, "-c", code, store.path], check=True, timeout=60)
@@ -791,7 +800,7 @@ def test_a_second_store_of_a_process_leaves_the_first_its_locks(store):
         assert os.path.exists(f"{store.path}-wal")
 
 
-def test_the_path_is_named_by_the_environment(monkeypatch, tmp_path):
+def test_the_path_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DTP_PAY_STORE", str(tmp_path / "x.sqlite"))
     assert config.pay_store_path() == tmp_path / "x.sqlite"
     monkeypatch.delenv("DTP_PAY_STORE")
@@ -800,7 +809,7 @@ def test_the_path_is_named_by_the_environment(monkeypatch, tmp_path):
         assert made.path == str(tmp_path / "data" / "pay.sqlite")
 
 
-def test_what_cannot_be_opened_is_said(tmp_path):
+def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="can't open"):
         Store(tmp_path)
     (tmp_path / "text").write_text("this is no database, but long enough to look like one" * 20)
@@ -814,7 +823,7 @@ def test_what_cannot_be_opened_is_said(tmp_path):
         Store(newer)
 
 
-def test_a_closed_store_says_so(tmp_path):
+def test_a_closed_store_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path / "pay.sqlite")
     store.close()
     with pytest.raises(StoreError):
@@ -887,7 +896,7 @@ _CHILD = textwrap.dedent("""
 """)
 
 
-def test_killed_at_every_write(tmp_path):
+def test_killed_at_every_write(tmp_path: Path) -> None:
     """Whatever the process said is there afterwards, and no more than the one step that it was in."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", _CHILD, str(tmp_path)], capture_output=True, text=True, timeout=120
@@ -902,7 +911,7 @@ def test_killed_at_every_write(tmp_path):
     assert "agreed" in said
 
 
-def check_the_next_voucher(store, sent, taken):
+def check_the_next_voucher(store: Any, sent: Any, taken: Any) -> None:
     """Who goes on with this store signs no sequence again, and knows the most that can be claimed."""
     ((key, lane),) = store.payer_lanes(CHANNEL)
     assert lane.newest is None or lane.newest.is_by(key.public)
@@ -921,7 +930,7 @@ def check_the_next_voucher(store, sent, taken):
     assert wanted.voucher.requests > sent - 1  # what is known of it is paid no second time
 
 
-def check_survivors(store, said):
+def check_survivors(store: Any, said: Any) -> None:
     bought = store.bought_channels()
     keys = set(store.kept_keys())
     if "bought" in said:
@@ -943,7 +952,7 @@ def check_survivors(store, said):
         assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False, "chain")
 
 
-def foreign(path, *statements):
+def foreign(path: Any, *statements: Any) -> Any:
     """A database of another program's, or another file, which others may read."""
     if statements:
         with closing(sqlite3.connect(path)) as db:
@@ -961,7 +970,7 @@ def foreign(path, *statements):
     "statements",
     [(), ("CREATE TABLE other (a)",), ("CREATE TABLE other (a)", "PRAGMA user_version=5")],
 )
-def test_a_file_that_is_something_else_stays_as_it_is(tmp_path, make, statements):
+def test_a_file_that_is_something_else_stays_as_it_is(tmp_path: Path, make: Any, statements: Any) -> None:
     """Naming it took it away from everybody else, whatever it was; and tables of ours were put into a database."""
     path = tmp_path / "other"
     before = foreign(path, *statements)

@@ -1,6 +1,11 @@
 """Money that is added is noted before it is sent, and a node that lies about a channel gets no more of it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +19,10 @@ from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure
 
-from .conftest import CHEAP
+from .conftest import CHEAP, Market, Play
 from .meters import CHANNEL, KEY
 from .stored import alter
-from .test_ledger import channel
+from .test_claims import channel
 from .test_lying_nodes import lying
 from .test_paid import cost_of, fetch, give
 from .test_store import drop_names
@@ -28,7 +33,7 @@ SUI = "0x" + "2".rjust(64, "0") + "::sui::SUI"
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> Iterator[Any]:
     with Store(tmp_path / "pay.sqlite") as made:
         made.keep_key(KEY, 1)
         made.add_bought(
@@ -37,7 +42,7 @@ def store(tmp_path):
         yield made
 
 
-def test_a_deposit_is_doubted_until_the_chain_has_it(store):
+def test_a_deposit_is_doubted_until_the_chain_has_it(store: Any) -> None:
     store.add_deposit(CHANNEL, 5, 300, "first")
     for _ in range(2):  # the same, signed again
         store.add_deposit(CHANNEL, 6, 200, "second")
@@ -50,7 +55,7 @@ def test_a_deposit_is_doubted_until_the_chain_has_it(store):
     assert (store.doubted_deposits(CHANNEL), store.deposited_sum(CHANNEL)) == ({"second": 200}, 1_000_500)
 
 
-def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
+def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store: Any) -> None:
     assert not store.was_topped_up(CHANNEL, 0)
     store.add_deposit(CHANNEL, 5, -300)
     assert not store.was_topped_up(CHANNEL, 0)
@@ -58,7 +63,7 @@ def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
     assert [store.was_topped_up(CHANNEL, since) for since in (0, 7, 8)] == [True, True, False]
 
 
-def test_deposits_of_the_format_before_are_not_doubted(store):
+def test_deposits_of_the_format_before_are_not_doubted(store: Any) -> None:
     drop_names(store)
     alter(store, "ALTER TABLE deposits DROP COLUMN digest")
     alter(store, "PRAGMA user_version=7")
@@ -76,18 +81,18 @@ def test_deposits_of_the_format_before_are_not_doubted(store):
         (10**15, 1_000_500),
     ],
 )
-def test_a_deposit_is_believed_as_far_as_it_was_signed(store, said, believed):
+def test_a_deposit_is_believed_as_far_as_it_was_signed(store: Any, said: Any, believed: Any) -> None:
     store.add_deposit(CHANNEL, 5, 500, "doubted")
     assert believable(store, replace(channel(), deposited=said)).deposited == believed
 
 
-def test_of_a_channel_without_any_note_the_node_is_believed(store):
+def test_of_a_channel_without_any_note_the_node_is_believed(store: Any) -> None:
     other = replace(channel(), id="0x" + "9" * 64, deposited=77)
     assert believable(store, other) == other
     assert room_for(store, other, 0, Budget(50)) == 50
 
 
-def test_room_counts_what_is_noted_and_not_what_a_node_says(store):
+def test_room_counts_what_is_noted_and_not_what_a_node_says(store: Any) -> None:
     budget, said = Budget(1_500_000), replace(channel(), deposited=0)
     most = budget.most + least_budget(said.terms)
     assert room_for(store, said, 0, budget) == most - 1_000_000
@@ -98,22 +103,22 @@ def test_room_counts_what_is_noted_and_not_what_a_node_says(store):
 # ---- with a chain
 
 
-async def kept(market, buyer, size=1000, **options):
+async def kept(market: Market, buyer: Any, size: int = 1000, **options: Any) -> None:
     options = {"deposit": DEPOSIT, "budget": BUDGET, "keep": True} | options
     async with market.connect(buyer, **options) as connection:
         assert await fetch(connection, size) == size
 
 
-async def deposited(market, buyer):
+async def deposited(market: Market, buyer: Any) -> Any:
     """What is in the buyer's channels by the true chain."""
     return [each.deposited for each in await market.channels(buyer) if each is not None]
 
 
 @pytest.mark.parametrize("exposure", [Exposure(), Exposure(0, 0, 0, 0)], ids=["trusting", "paid ahead"])
-def test_money_that_another_connection_added_counts_in_the_next(market, exposure):
+def test_money_that_another_connection_added_counts_in_the_next(market: Play, exposure: Any) -> None:
     """The server has read the channel before, and remembers it: it is told of the money, or looks again."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give, selling=Selling(policy=CHEAP, recheck=3600, exposure=exposure))
         buyer = await market.buyer()
         await kept(market, buyer)
@@ -127,8 +132,8 @@ def test_money_that_another_connection_added_counts_in_the_next(market, exposure
     market(scenario)
 
 
-def test_a_node_that_says_a_channel_is_empty_gets_no_top_up(market):
-    async def scenario(market):
+def test_a_node_that_says_a_channel_is_empty_gets_no_top_up(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         await kept(market, buyer)
@@ -143,10 +148,10 @@ def test_a_node_that_says_a_channel_is_empty_gets_no_top_up(market):
 
 
 @pytest.mark.parametrize("what", ["claims", "credits"])
-def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market, what):
+def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market: Play, what: Any) -> None:
     """Claims and credits of a channel aren't known otherwise; what was signed is."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         await kept(market, buyer)
@@ -154,7 +159,7 @@ def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market, wha
         if what == "claims":
             lies = {"lanes": (replace(found.lanes[0], amount=BUDGET),)}
         else:
-            lies = {"credited": 10**12, "terms": replace(found.terms, bearer=1, credit=1)}
+            lies: dict[str, Any] = {"credited": 10**12, "terms": replace(found.terms, bearer=1, credit=1)}
         stop = lying(buyer, **lies)
         for _ in range(6):
             try:
@@ -170,8 +175,8 @@ def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market, wha
 
 
 @pytest.mark.slow
-def test_a_node_that_says_more_is_there_keeps_nobody_from_adding(market):
-    async def scenario(market):
+def test_a_node_that_says_more_is_there_keeps_nobody_from_adding(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         selling = Selling(policy=CHEAP, recheck=3600, claim_every=3600, exposure=Exposure(patience=60))
         await market.serve(give, selling=selling)
         buyer = await market.buyer()
@@ -182,8 +187,8 @@ def test_a_node_that_says_more_is_there_keeps_nobody_from_adding(market):
     market(scenario)
 
 
-def test_a_node_that_shows_an_older_version_gets_no_second_top_up(market):
-    async def scenario(market):
+def test_a_node_that_shows_an_older_version_gets_no_second_top_up(market: Play) -> None:
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         options = {"deposit": DEPOSIT, "budget": DEPOSIT}
@@ -194,7 +199,7 @@ def test_a_node_that_shows_an_older_version_gets_no_second_top_up(market):
         after = await deposited(market, buyer)
         assert after[0] > old.deposited == DEPOSIT
 
-        async def read(schema, cls, id):
+        async def read(schema: Any, cls: Any, id: Any) -> Any:
             return old if cls is Channel else await genuine(schema, cls, id)
 
         chain.read = read
@@ -213,14 +218,14 @@ class Killed(Exception):
 class Dying:
     """A journal that dies at its nth call, before the write or behind it."""
 
-    def __init__(self, journal, number, behind):
+    def __init__(self, journal: Any, number: Any, behind: Any) -> None:
         self.journal, self.left, self.behind = journal, number, behind
 
     @property
-    def store(self):
+    def store(self) -> Any:
         return self.journal.store
 
-    async def run(self, work):
+    async def run(self, work: Any) -> Any:
         self.left -= 1
         if self.left < 0 and not self.behind:
             raise Killed
@@ -231,10 +236,10 @@ class Dying:
 
 
 @pytest.mark.parametrize("behind", [False, True])
-def test_a_top_up_counts_whenever_its_program_is_killed(market, behind):
+def test_a_top_up_counts_whenever_its_program_is_killed(market: Play, behind: Any) -> None:
     """The chain has it, and the limit of a day forgot it."""
 
-    async def scenario(market):
+    async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
         await kept(market, buyer)

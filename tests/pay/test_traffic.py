@@ -1,5 +1,9 @@
 """What metering rests on in the session: both ends count the same, and either may hold the other back."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.session.events import StreamData
@@ -9,7 +13,7 @@ from dtp.testing.pairs import SessionPair
 WINDOW = Limits(stream_window=8192, connection_window=16384)
 
 
-def read_all(pair, session):
+def read_all(pair: Any, session: Any) -> Any:
     """Read everything that came, as an application would; gives its bytes."""
     total = 0
     for event in pair.events[session]:
@@ -20,7 +24,7 @@ def read_all(pair, session):
     return total
 
 
-def test_both_ends_count_the_same_streams_and_bytes():
+def test_both_ends_count_the_same_streams_and_bytes() -> None:
     pair = SessionPair()
     first, second = pair.client.open_stream(), pair.client.open_stream()
     pair.client.write_stream(first, b"up" * 500)
@@ -34,7 +38,7 @@ def test_both_ends_count_the_same_streams_and_bytes():
     assert pair.server.traffic == (2, 4001, 1000)
 
 
-def test_what_is_sent_again_counts_once():
+def test_what_is_sent_again_counts_once() -> None:
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.settle()
@@ -46,7 +50,7 @@ def test_what_is_sent_again_counts_once():
     assert pair.client.traffic.sent == pair.server.traffic.received == 3000
 
 
-def test_bytes_that_only_a_reset_tells_of_are_not_received():
+def test_bytes_that_only_a_reset_tells_of_are_not_received() -> None:
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.client.write_stream(stream, bytes(100))
@@ -61,7 +65,7 @@ def test_bytes_that_only_a_reset_tells_of_are_not_received():
     assert pair.client.traffic.received == 0
 
 
-def test_bytes_behind_a_gap_are_not_received():
+def test_bytes_behind_a_gap_are_not_received() -> None:
     """A server was paid for all below an offset by one byte at it."""
     pair = SessionPair()
     stream = pair.client.open_stream()
@@ -76,7 +80,7 @@ def test_bytes_behind_a_gap_are_not_received():
     assert pair.client.traffic.received == hidden.limit
 
 
-def test_a_stream_that_was_stopped_gets_no_further_credit():
+def test_a_stream_that_was_stopped_gets_no_further_credit() -> None:
     """Nobody reads what comes on it, and all of it was paid."""
     pair = SessionPair(client_limits=WINDOW)
     stream = pair.client.open_stream()
@@ -92,7 +96,7 @@ def test_a_stream_that_was_stopped_gets_no_further_credit():
 
 
 @pytest.mark.parametrize("total", [0, 1, 999, 3000])
-def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
+def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total: Any) -> None:
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.client.write_stream(stream, bytes(5000))
@@ -107,7 +111,7 @@ def test_nothing_is_sent_beyond_the_limit_until_it_is_raised(total):
     assert pair.server.traffic.received == 5000
 
 
-def test_a_limit_below_what_was_sent_holds_no_repetition_back():
+def test_a_limit_below_what_was_sent_holds_no_repetition_back() -> None:
     pair = SessionPair()
     stream = pair.client.open_stream()
     pair.settle()
@@ -120,7 +124,7 @@ def test_a_limit_below_what_was_sent_holds_no_repetition_back():
     assert pair.server.traffic.received == 5000
 
 
-def test_credit_stops_at_the_limit_and_goes_on():
+def test_credit_stops_at_the_limit_and_goes_on() -> None:
     pair = SessionPair(server_limits=WINDOW)
     pair.server.limit_receiving(20_000)
     for _ in range(4):

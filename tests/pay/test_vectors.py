@@ -1,7 +1,10 @@
 """docs/vectors/meter.json: made a second time from the documents alone, and taken by `dtp.pay` as it says."""
 
+from __future__ import annotations
+
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -18,11 +21,11 @@ KEY = LaneKey(bytes.fromhex(VECTORS["lane key"]["seed"]))
 CHANNEL = "0x" + VECTORS["channel"]
 
 
-def test_the_file_is_what_the_documents_say():
+def test_the_file_is_what_the_documents_say() -> None:
     assert second.vectors() == VECTORS
 
 
-def test_vouchers():
+def test_vouchers() -> None:
     assert KEY.public.hex() == VECTORS["lane key"]["public"]
     for each in VECTORS["vouchers"]:
         lock = each["hash_lock"] and bytes.fromhex(each["hash_lock"])
@@ -40,7 +43,7 @@ def test_vouchers():
         assert KEY.sign(made) == SignedVoucher(made, bytes.fromhex(each["signature"]))
 
 
-def test_tickets():
+def test_tickets() -> None:
     known = VECTORS["ticket"]
     binding = bytes.fromhex(known["binding"])
     assert statement(binding, CHANNEL, 0).hex() == known["statement"]
@@ -55,10 +58,10 @@ def test_tickets():
 class Given:
     """A stream that has just these bytes."""
 
-    def __init__(self, data):
+    def __init__(self, data: Any) -> None:
         self.data = data
 
-    async def readexactly(self, n):
+    async def readexactly(self, n: Any) -> Any:
         if len(self.data) < n:
             raise asyncio.IncompleteReadError(self.data, n)
         taken, self.data = self.data[:n], self.data[n:]
@@ -66,13 +69,13 @@ class Given:
 
 
 def answer_in(data: bytes) -> SealedAnswer:
-    async def read(stream):
+    async def read(stream: Any) -> Any:
         return await read_answer(stream, *await read_head(stream))
 
     return asyncio.run(read(Given(data)))
 
 
-def test_sealed_answers():
+def test_sealed_answers() -> None:
     known = VECTORS["answer"]
     preimage, plain = bytes.fromhex(known["preimage"]), bytes.fromhex(known["plain"])
     assert seal_answer(preimage, plain).hex() == known["sealed"]
@@ -82,7 +85,7 @@ def test_sealed_answers():
 
 
 @pytest.mark.parametrize("name", VECTORS["taken"])
-def test_frames_that_are_taken(name):
+def test_frames_that_are_taken(name: Any) -> None:
     each = VECTORS["taken"][name]
     frame = bytes.fromhex(each["frame"])
     message = messages.parse(frame, from_client=each["from"] == "client")
@@ -90,12 +93,12 @@ def test_frames_that_are_taken(name):
 
 
 @pytest.mark.parametrize("name", VECTORS["refused"])
-def test_frames_that_are_refused(name):
+def test_frames_that_are_refused(name: Any) -> None:
     each = VECTORS["refused"][name]
     with pytest.raises(MalformedMeter):
         messages.parse(bytes.fromhex(each["frame"]), from_client=each["from"] == "client")
 
 
-def test_frames_that_are_skipped():
+def test_frames_that_are_skipped() -> None:
     for frame in VECTORS["skipped"].values():
         assert messages.parse(bytes.fromhex(frame), from_client=True) is None

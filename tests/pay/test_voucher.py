@@ -1,5 +1,9 @@
 """Vouchers: the bytes are those that the chain checks, and only the lane's key makes a good one."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +17,14 @@ from .meters import CHANNEL, KEY, voucher
 
 
 @given(vouchers())
-def test_the_bytes_are_those_of_the_move_declaration(made):
+def test_the_bytes_are_those_of_the_move_declaration(made: Any) -> None:
     data = encode_voucher(made)
     assert data == channel.voucher_bytes(made)
     assert len(data) == (89 if made.hash_lock is None else 122)
     assert decode_voucher(data) == made
 
 
-def test_the_published_vector():
+def test_the_published_vector() -> None:
     """move/README.md, "Vouchers"; Move checks the same one in its tests."""
     key = LaneKey(bytes([3]) * 32)
     made = Voucher(
@@ -40,13 +44,13 @@ def test_the_published_vector():
 
 
 @given(st.binary(max_size=200))
-def test_other_bytes_are_no_voucher(data):
+def test_other_bytes_are_no_voucher(data: Any) -> None:
     with pytest.raises(MalformedMeter):
         decode_voucher(data)
 
 
 @given(st.integers(0, 88), st.integers(1, 255))
-def test_a_changed_byte_is_noticed(at, change):
+def test_a_changed_byte_is_noticed(at: Any, change: Any) -> None:
     """Whatever still reads as a voucher is another one, and the signature isn't over it."""
     signed = KEY.sign(voucher(7, 3, 5000))
     data = bytearray(encode_voucher(signed.voucher))
@@ -59,7 +63,7 @@ def test_a_changed_byte_is_noticed(at, change):
     assert not SignedVoucher(other, signed.signature).is_by(KEY.public)
 
 
-def test_only_the_key_signs():
+def test_only_the_key_signs() -> None:
     signed = KEY.sign(voucher(1, 1))
     assert signed.is_by(KEY.public)
     assert not signed.is_by(LaneKey.generate().public)
@@ -68,7 +72,7 @@ def test_only_the_key_signs():
     assert not SignedVoucher(signed.voucher, bytes(64)).is_by(KEY.public)
 
 
-def test_a_second_form_of_a_signature_is_refused():
+def test_a_second_form_of_a_signature_is_refused() -> None:
     """S + L is the same number to careless verifiers; the chain takes only the canonical one."""
     order = 2**252 + 27742317777372353535851937790883648493
     signed = KEY.sign(voucher(1, 1))
@@ -77,7 +81,7 @@ def test_a_second_form_of_a_signature_is_refused():
     assert not SignedVoucher(signed.voucher, other).is_by(KEY.public)
 
 
-def test_a_key_comes_back_from_its_seed_and_tells_no_secret():
+def test_a_key_comes_back_from_its_seed_and_tells_no_secret() -> None:
     again = LaneKey(KEY.seed)
     assert again.public == KEY.public
     assert KEY.seed.hex() not in repr(KEY)

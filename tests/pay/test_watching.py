@@ -1,10 +1,14 @@
 """`dtp channel watch` and `close` over several channels: one fault is said, and ends nothing else."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
 import sqlite3
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -29,24 +33,26 @@ LOCAL = 3
 
 
 @pytest.fixture
-def dtp(homes, monkeypatch):
+def dtp(homes: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`dtp` in this process, as the client: the events that it prints."""
     _, client = homes
     for name in ("DTP_HOME", "DTP_NETWORK", "DTP_FAUCET", "DTP_PACKAGES"):
         monkeypatch.setenv(name, client.env[name])
 
-    def invoke(*arguments):
+    def invoke(*arguments: Any) -> Any:
         done = CliRunner().invoke(main, [*arguments, "--json"])
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return invoke
 
 
-def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
+def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(
+    dtp: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Store(config.pay_store_path()).close()
     looks = []
 
-    async def look(self):
+    async def look(self: Any) -> Any:
         looks.append(1)
         if len(looks) == 1:
             raise NodeUnavailable("no node answers")
@@ -56,7 +62,7 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
             raise LocalError("the file of the wallet is away")
         return []
 
-    async def sleep(seconds):
+    async def sleep(seconds: Any) -> None:
         assert seconds == 5
         if len(looks) == 5:
             raise KeyboardInterrupt
@@ -73,22 +79,24 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
     assert len(looks) == 5
 
 
-def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_path):
+def test_a_watcher_sees_the_store_that_is_at_its_place(
+    dtp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A copy is renamed over it, then there is none for a moment: it went on with the file that nobody writes to."""
     place, seen = tmp_path / "pay.sqlite", []
 
-    def put(sequence):
+    def put(sequence: Any) -> None:
         new = tmp_path / f"{sequence}.sqlite"
         with Store(new) as store:
             store.received_all([(KEY.sign(voucher(sequence)), Usage())])
         new.replace(place)
 
-    async def look(self):
+    async def look(self: Any) -> Any:
         self._claim_ms = 16_000
         seen.append([each.newest.voucher.sequence for each in await self.journal.run(Store.sold_lanes)])
         return []
 
-    async def sleep(seconds):
+    async def sleep(seconds: Any) -> None:
         assert seconds == 2  # an eighth of the time for claims
         if len(seen) == 1:
             put(2)
@@ -112,7 +120,9 @@ def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_pat
     [("list",), ("claim",), ("close",), ("find",), ("watch", "--once"), ("backup", "copy")],
 )
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_store_that_is_not_there_is_not_made(dtp, monkeypatch, tmp_path, how, by):
+def test_a_store_that_is_not_there_is_not_made(
+    dtp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: Any, by: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     typo, other = tmp_path / "typo.sqlite", tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(other)) as db:
@@ -134,7 +144,7 @@ def test_a_store_that_is_not_there_is_not_made(dtp, monkeypatch, tmp_path, how, 
     assert other.read_bytes() == kept
 
 
-def test_who_has_no_vouchers_yet_has_no_channels(dtp):
+def test_who_has_no_vouchers_yet_has_no_channels(dtp: Any) -> None:
     assert dtp("channel", "list") == [{"channels": []}]
     assert dtp("channel", "claim") == dtp("channel", "close") == [{"event": "nothing"}]
     assert not config.pay_store_path().exists()
@@ -143,7 +153,7 @@ def test_who_has_no_vouchers_yet_has_no_channels(dtp):
 @pytest.mark.parametrize(
     "url", ["mysql://me:secret@db/x", "postgresql://me:secret@db:x/y", "redis://:secret@db/x"]
 )
-def test_a_store_s_url_is_not_shown(dtp, monkeypatch, url):
+def test_a_store_s_url_is_not_shown(dtp: Any, monkeypatch: pytest.MonkeyPatch, url: Any) -> None:
     done = CliRunner().invoke(main, ["channel", "list", "--store", url])
     assert (done.exit_code, "secret" in done.output) == (LOCAL, False)
     monkeypatch.setenv("DTP_PAY_STORE", url)
@@ -152,7 +162,7 @@ def test_a_store_s_url_is_not_shown(dtp, monkeypatch, url):
     assert "$DTP_PAY_STORE is a file" in done.output
 
 
-def closing(net, homes, count):
+def closing(net: Any, homes: Any, count: Any) -> Any:
     """Channels of the client whose server's time for claims is over."""
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
@@ -169,11 +179,13 @@ def closing(net, homes, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [("close",), ("watch", "--once")])
-def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dtp, monkeypatch, how):
+def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(
+    net: Any, homes: Any, dtp: Any, monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
     first, second = closing(net, homes, 2)
     genuine = ends.finalize
 
-    async def finalize(chain, found):
+    async def finalize(chain: Any, found: Any) -> Any:
         if found.id == first:
             raise TransactionFailed("aborted", kind="MOVE_ABORT")
         return await genuine(chain, found)
@@ -183,14 +195,14 @@ def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(net, homes, dt
     assert (failed["event"], failed["channel"], failed["reason"]) == ("failed", first, "aborted")
     assert closed["event"] == "closed"
 
-    async def there():
+    async def there() -> Any:
         async with ChainClient(find_network(net.url), deployments=None) as chain:
             return list(await chain.objects([first, second]))
 
     assert asyncio.run(there()) == [first]
 
 
-def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes):
+def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes: Any) -> None:
     """As a node that lied, or lagged behind, has left it."""
     server, client = homes
     folder = site(server, **{"a.txt": b"words"})
@@ -203,7 +215,7 @@ def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes):
 
 
 @pytest.mark.slow
-def test_channels_of_another_wallet_are_said_to_be(net, homes, dtp):
+def test_channels_of_another_wallet_are_said_to_be(net: Any, homes: Any, dtp: Any) -> None:
     server, client = homes
     (channel,) = closing(net, homes, 1)
     account = client.address

@@ -1,5 +1,9 @@
 """Closing is no service: whoever isn't served, or not any more, has the rest of the deposit at once all the same."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from dtp.chain import Program, host
@@ -9,7 +13,7 @@ from dtp.pay.dial import close_with_server
 from dtp.pay.errors import BudgetSpent
 from dtp.session.codes import ConnectionClosed, ConnectionRefused
 
-from .conftest import owned_by
+from .conftest import Play, owned_by
 from .test_closing_with_server import ask, echo
 from .test_paid import cost_of, fetch, give
 
@@ -40,11 +44,11 @@ CHANGES = {
 class Caps:
     """A host and the caps of its owner, as commands take them."""
 
-    def __init__(self, owned):
+    def __init__(self, owned: Any) -> None:
         self.host, self.cap, self.operator = owned.host.id, owned.cap, owned.operator
 
 
-async def change_rules(made, change, buyer, named):
+async def change_rules(made: Any, change: Any, buyer: Any, named: Any) -> Any:
     serving, program = made.serving, Program()
     number = serving.firewall.rules.state.find_service(serving.service)[0]
     change(program, Caps(await owned_by(serving)), number, buyer["network"].address, named.id.sui_address)
@@ -53,10 +57,10 @@ async def change_rules(made, change, buyer, named):
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_who_may_not_come_in_any_more_may_close(market, change):
+def test_who_may_not_come_in_any_more_may_close(market: Play, change: Any) -> None:
     """The rest of the deposit was locked for `claim_ms`, an hour mostly."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer, named = await made.buyer(), Identity.generate()
         async with made.connect(buyer, keep=True, identity=named) as connection:
@@ -70,8 +74,8 @@ def test_who_may_not_come_in_any_more_may_close(market, change):
     market(scenario)
 
 
-def test_who_is_denied_while_it_is_connected_has_the_rest_at_once(market):
-    async def scenario(made):
+def test_who_is_denied_while_it_is_connected_has_the_rest_at_once(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(echo)
         buyer, named = await made.buyer(), Identity.generate()
         async with made.connect(buyer, identity=named) as connection:
@@ -89,10 +93,10 @@ def test_who_is_denied_while_it_is_connected_has_the_rest_at_once(market):
 
 
 @pytest.mark.parametrize("size", [100_000, 1_000_000])
-def test_a_channel_whose_deposit_is_used_up_is_closed_at_once(market, size):
+def test_a_channel_whose_deposit_is_used_up_is_closed_at_once(market: Play, size: Any) -> None:
     """The docs said so, and a client that owed a part of a MiB waited an hour for its storage deposit."""
 
-    async def scenario(made):
+    async def scenario(made: Any) -> None:
         await made.serve(give)
         buyer = await made.buyer()
         budget = cost_of(size) * 3 // 2
@@ -107,8 +111,8 @@ def test_a_channel_whose_deposit_is_used_up_is_closed_at_once(market, size):
     market(scenario)
 
 
-def test_a_kept_channel_that_is_used_up_is_closed_by_the_command_at_once(market):
-    async def scenario(made):
+def test_a_kept_channel_that_is_used_up_is_closed_by_the_command_at_once(market: Play) -> None:
+    async def scenario(made: Any) -> None:
         await made.serve(give)
         buyer = await made.buyer()
         async with made.connect(buyer, budget=cost_of(300_000), keep=True) as connection:
