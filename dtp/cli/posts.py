@@ -47,7 +47,7 @@ async def read_fee(chain: ChainClient, host: str, service: str, text: str | None
 
 
 @post.command()
-@address_argument
+@click.argument("to", metavar="TO")
 @click.argument("message")
 @click.option(
     "--fee",
@@ -56,18 +56,25 @@ async def read_fee(chain: ChainClient, host: str, service: str, text: str | None
 )
 @click.option("--wait", is_flag=True, help="Wait for an answer, and print it.")
 @account_options
-def send(address: Address, message: str, fee: str | None, wait: bool, account: WalletOptions) -> None:
-    """Send MESSAGE ('-': standard input) to the service of a host: dtp://0x<host object>/<service>.
+def send(to: str, message: str, fee: str | None, wait: bool, account: WalletOptions) -> None:
+    """Send MESSAGE ('-': standard input) to an account, dtpa1..., in whose inbox it is then, or to the service of a
+    host, dtp://0x<host object>/<service>.
 
-    Only the host's endpoints can read it; that it was sent, by whom and for how much, everybody sees.
+    Only the account's devices, or the host's endpoints, can read it; that it was sent, by whom and for how much,
+    everybody sees.
     """
+    address = None if to.startswith("dtpa1") else Address.parse(to)
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.pipes.posts import answers, send_post
 
-        paid = await read_fee(chain, _host(address), address.service, fee)
-        sent = await send_post(chain, _host(address), address.service, data, fee=paid)
+        if address is None:
+            place = await _find_place(chain, to)
+        else:
+            place = (_host(address), address.service, ())
+        paid = await read_fee(chain, place[0], place[1], fee)
+        sent = await send_post(chain, place[0], place[1], data, fee=paid, recipients=place[2])
         record = {"transaction": sent.transaction, "host": sent.host, "service": sent.service}
         if wait:
             async for answer in answers(chain, sent):
@@ -126,6 +133,15 @@ def answer(
         return {"transaction": await send_answer(chain, found, data), "answers": transaction}
 
     print_result(account.run_connected(work))
+
+
+async def _find_place(chain: ChainClient, account: str) -> tuple[str, str, tuple[bytes, ...]]:
+    """Return the host and service where an account takes messages, and the keys of its devices there."""
+    from dtp.identity.card import parse_account
+    from dtp.messaging.person.posts import POST_SERVICE, find_post_place
+
+    place = await find_post_place(chain, parse_account(account))
+    return place.host, POST_SERVICE, place.recipients
 
 
 def _host(address: Address) -> str:

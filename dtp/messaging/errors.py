@@ -31,6 +31,12 @@ class UnknownContact(MessageError):
     code: ClassVar[str] = "contact-unknown"
 
 
+class NoPostPlace(MessageError):
+    """An account takes no messages through the chain: no host of its wallets is served by its devices."""
+
+    code: ClassVar[str] = "no-post-place"
+
+
 class ConsentNeeded(MessageError):
     """A contact's key was replaced, and messages to it wait until that is accepted."""
 

@@ -1,22 +1,26 @@
 """Posts through the chain in a messenger's inbox: each once, strangers' apart, whatever becomes of the node."""
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
 from chain_resolver.hosts import make_host, run
+from click.testing import CliRunner
 
-from dtp.chain import Program, card, host
-from dtp.chain.card import CardContents, Statement
+from dtp.chain import Deployments, KeySigner, Program, card, host
+from dtp.chain.card import CardContents, PublishedDevice, Statement
 from dtp.chain.errors import HistoryPruned, NodeUnavailable
 from dtp.chain.pipes.posts import PostReader, hint_with_key, send_post
+from dtp.cli import main
 from dtp.identity import Account, Identity
 from dtp.identity.card import Device
 from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.errors import NoPostPlace, UnknownContact
 from dtp.messaging.person import post_tray
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.posts import ChainPosts
+from dtp.messaging.person.posts import ChainPosts, find_post_place
 
 ME = Identity(bytes([1]) * 32, bytes([11]) * 32)
 FRIEND = Identity(bytes([2]) * 32)
@@ -48,11 +52,13 @@ def account_of(number):
     return Account.create(key, recovery.id, [Device(key.id.key, "friend")])
 
 
-async def link(chain, account):
-    """Publish the card of an account, and link the wallet of `chain` to it."""
+async def link(chain, account, devices=()):
+    """Publish the card of an account with these devices, and link the wallet of `chain` to it."""
     directory = await card.find_directory(chain)
     program, key, recovery = Program(), account.identity, account.card.recovery
-    contents = CardContents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
+    contents = CardContents(
+        b"e" * 32, b"p" * 32, tuple(map(PublishedDevice, devices)), (b"dtp+tcp://box:9000/mail",)
+    )
     said = Statement(directory, account.card.account, 1, 1, contents)
     signed = key.sign(card.statement_bytes(said))
     card.publish(program, directory, (key.id.key, recovery), (), contents, signed)
@@ -205,3 +211,59 @@ def test_only_a_full_tray_is_told_of(client, wallet, tmp_path, monkeypatch):
                         break
 
     run(scenario())
+
+
+def test_an_account_is_written_to_by_its_card_and_has_it_in_its_inbox(client, wallet, tmp_path):
+    async def scenario():
+        async with client(wallet()) as owner, client(wallet()) as user:
+            account = account_of(7)
+            name = account.card.account
+            with pytest.raises(UnknownContact):
+                await find_post_place(user, name)
+            await link(owner, account, [ME.id.key])
+            with pytest.raises(NoPostPlace):
+                await find_post_place(user, name)
+            hosted = await published(owner)
+            place = await find_post_place(user, name)
+            assert (place.host, place.recipients) == (hosted.id, (ME.static_public,))
+            await send_post(user, place.host, "messages", b"are you in?", recipients=place.recipients)
+            async with messenger(tmp_path, owner, hosted) as me:
+                assert await me.posts.collect() == 1
+                assert [each.text for each in await me.unread()] == ["are you in?"]
+
+    run(scenario())
+
+
+def test_nothing_is_sealed_to_an_endpoint_that_the_card_does_not_name(client, wallet):
+    async def scenario():
+        async with client(wallet()) as owner, client(wallet()) as user:
+            account = account_of(8)
+            await link(owner, account, [FRIEND.id.key])
+            await published(owner)
+            with pytest.raises(NoPostPlace):
+                await find_post_place(user, account.card.account)
+
+    run(scenario())
+
+
+def test_the_command_sends_to_an_account(client, wallet, net, deployments, tmp_path, monkeypatch):
+    user_key = tmp_path / "user.pem"
+    FRIEND.save(user_key)
+    account = account_of(9)
+
+    async def prepare():
+        wallet(KeySigner.from_identity(FRIEND))
+        async with client(wallet()) as owner:
+            await link(owner, account, [ME.id.key])
+            return (await published(owner)).id, owner.chain_id
+
+    hosted, chain_id = run(prepare())
+    kept = Deployments(chain_id, tmp_path / "packages.json")
+    for each in deployments.list_all():
+        kept.save(each)
+    monkeypatch.setenv("DTP_PACKAGES", str(tmp_path / "packages.json"))
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+    arguments = ["post", "send", account.card.name, "are you in?", "--wallet", str(user_key), "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads(result.stdout)["host"] == hosted

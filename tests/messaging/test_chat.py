@@ -20,8 +20,10 @@ from dtp.cli.chat.app import ChatApp
 from dtp.cli.chat.lines import receipt_mark
 from dtp.messaging.calls.calling import Calls, Media
 from dtp.messaging.calls.signals import Reason
+from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
+from dtp.messaging.person.posts import ChainPosts
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
 
@@ -149,6 +151,28 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
                 await screen.until(lambda: "# quartet" in screen.rooms)
 
             await chat(alice, body)
+
+    office(main)
+
+
+def test_a_sui_account_without_a_card_has_a_room_that_says_how_it_is_answered(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        alice = await at.begin("alice", await at.open())
+        alice.chain_posts = ChainPosts(None, "0x70c0")  # type: ignore[arg-type]  # nothing is asked of the chain
+        account = bytes.fromhex("ab" * 32)
+        told = {"text": "is the room free?", "wallet": account, "transaction": "9AZy"}
+        tray = alice.correspondence.post_tray
+        await alice.delivery.run(tray.take, account, bytes(16), told, now_ms(), card=None)
+
+        async def body(screen: Screen) -> None:
+            await screen.until(lambda: screen.messages)
+            assert screen.rooms == ["0x" + "ab" * 32]
+            assert screen.messages == ["0x" + "ab" * 32 + "  is the room free?"]
+            await screen.write("it is")
+            await screen.until(lambda: screen.told)
+            assert "dtp post answer dtp://0x70c0 9AZy TEXT" in screen.told[-1]
+
+        await chat(alice, body)
 
     office(main)
 

@@ -102,6 +102,8 @@ class ChatApp(App[None]):
         people = [each for each in self.messenger.contacts if not each.blocked]
         found = [Room(each.person, each.name, False, unread[each.person]) for each in people]
         found += [Room(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
+        accounts = await self.messenger.list_accounts()
+        found += [Room(each, f"0x{each.hex()}", False, unread[each]) for each in accounts]
         self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
         if self._current is None and self._rooms:
             await self._enter_conversation(self._rooms[0].conversation)

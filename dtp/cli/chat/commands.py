@@ -41,9 +41,16 @@ class Said:
     calls: ChatCalls
 
     def chosen_room(self) -> bytes:
-        """Return the room. Raise `ChatMistake` where there is none."""
+        """Return the room. Raise `ChatMistake` where there is none, or nothing can be written there."""
         if self.room is None:
             raise ChatMistake("there is nobody to write to: /add CARD")
+        if (post := self.marked) is not None and post.wallet and post.sender is None:
+            posts = self.messenger.chain_posts
+            host = "0x..." if posts is None else posts.host
+            raise ChatMistake(
+                "this Sui account has no card, and is answered through the chain: "
+                f"dtp post answer dtp://{host} {post.transaction} TEXT"
+            )
         return self.room
 
     def marked_message(self) -> Message:

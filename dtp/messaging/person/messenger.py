@@ -333,6 +333,11 @@ class Messenger:
         """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""
         await self.lookup.refresh()
 
+    async def list_accounts(self) -> list[bytes]:
+        """Return the Sui accounts that have written through the chain, and that no card links: 32 bytes each."""
+        found = await self.delivery.run(self.correspondence.store.list_conversations)
+        return [each for each in found if not self._is_known(each)]
+
     async def block(self, person: Person) -> None:
         """Take nothing of somebody any more, and tell them nothing."""
         await self._update(person, blocked=True)

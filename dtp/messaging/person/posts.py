@@ -7,10 +7,13 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import DtpError
 from dtp.messaging.conversation.events import ID_BYTES, MAX_TEXT_BYTES
+from dtp.messaging.errors import NoPostPlace, UnknownContact
+from dtp.messaging.person.card_sources import CardEnded
 from dtp.messaging.person.delivery import Delivery, now_ms
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import Notice, What
@@ -20,11 +23,14 @@ from dtp.tasks import SupervisedTask
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.events import Cursor
+    from dtp.chain.host import Endpoint
     from dtp.chain.pipes.posts import PostReader, ReceivedPost
     from dtp.identity import Identity
 
 log = logging.getLogger("dtp.messaging")
 
+#: The service of a person's host that messages go to.
+POST_SERVICE: Final = "messages"
 #: Seconds between two looks at the chain.
 _EVERY: Final = 30.0
 
@@ -62,6 +68,54 @@ class ChainPosts:
             return None
         card = await find_card_of_wallet(self.chain, self._directory, wallet)
         return None if card is None or card.revoked else card.account
+
+
+@dataclass(frozen=True, slots=True)
+class PostPlace:
+    """Where an account takes messages: a host with the service `POST_SERVICE`, and the keys of the account's devices
+    that serve it, to which a message is sealed (X25519)."""
+
+    host: str
+    recipients: tuple[bytes, ...]
+
+
+async def find_post_place(chain: ChainClient, account: bytes) -> PostPlace:
+    """Return where messages to an account (32 bytes) go through the chain: its card there links the wallet that has
+    the host, and names the devices that serve it.
+
+    Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and what the chain raises.
+    """
+    from dtp.chain import host as hosts
+    from dtp.chain.card import find_card, find_directory
+    from dtp.chain.host import HostCap
+    from dtp.chain.resolver import ServiceClosed, ServiceMissing, read_host
+
+    card = await find_card(chain, await find_directory(chain), account)
+    if card is None:
+        raise UnknownContact("no account of this name has a card on the chain")
+    if card.revoked:
+        raise CardEnded("this account was ended on the chain")
+    devices = {each.key for each in card.contents.devices}
+    for wallet in card.wallets:
+        for cap in await chain.owned(hosts.SCHEMA, HostCap, wallet):
+            state = await read_host(chain, cap.host)
+            try:
+                state.open_service(POST_SERVICE)
+            except (ServiceMissing, ServiceClosed):
+                continue
+            if keys := _keys_of(state.beacon.endpoints, devices):
+                return PostPlace(state.host.id, keys)
+    raise NoPostPlace(
+        f"no wallet of this account has a host with a service {POST_SERVICE!r} and the sealed key of a device that "
+        "its card names: it takes no messages through the chain"
+    )
+
+
+def _keys_of(endpoints: Iterable[Endpoint], devices: set[bytes]) -> tuple[bytes, ...]:
+    from dtp.chain.pipes.posts import post_key
+
+    found = (post_key(each) for each in endpoints if each.key in devices)
+    return tuple(each for each in found if each is not None)
 
 
 class PostCollector:
