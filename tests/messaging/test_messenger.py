@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
@@ -22,6 +23,7 @@ from dtp.messaging.person.attachments import PIECE, AttachmentGone, AttachmentTo
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
+from dtp.messaging.person.store import MessageStore
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
 
@@ -107,6 +109,34 @@ def test_what_was_not_marked_as_read_is_given_again_and_what_was_is_not(office: 
         async with at.messenger("bob", box) as bob:
             await alice.send("bob", "3")
             assert [each.text for each in await take(bob, 1)] == ["3"]
+
+    office(main)
+
+
+def test_a_message_takes_no_longer_the_more_was_said_before(
+    office: Test, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            read: list[int] = []
+            genuine = MessageStore.read_events
+
+            def counted(*arguments: Any, **options: Any) -> Any:
+                found = genuine(*arguments, **options)
+                read.append(len(found))
+                return found
+
+            monkeypatch.setattr(MessageStore, "read_events", counted)
+            for number in range(8):
+                sent = await alice.send("bob", str(number))
+                assert (sent.id, sent.text, sent.own) == (sent.id, str(number), True)
+                assert [each.text for each in await take(bob, 1)] == [str(number)]
+            await alice.send("bob", "unread")
+            assert [each.text for each in await take(bob, 1)] == ["unread"]
+            assert [each.text for each in await bob.unread()] == []
+            await sent.edit("8")
+            await wait_notice(bob, What.CHANGED)
+            assert max(read) == 1
 
     office(main)
 

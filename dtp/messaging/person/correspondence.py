@@ -61,8 +61,7 @@ class Correspondence:
     ) -> None:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
-        self.identity = identity
-        self.account = account
+        self.identity, self.account = identity, account
         self.contacts = Contacts(consent)
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
@@ -412,10 +411,11 @@ class Correspondence:
             return (), b""
         return contact.card.mailboxes, contact.card.access
 
-    def read_history(self, conversation: bytes) -> list[Shown]:
-        """Return the messages of a conversation as they are now, in their order."""
+    def read_history(self, conversation: bytes, message: bytes = b"") -> list[Shown]:
+        """Return the messages of a conversation, or one of them, as they are now, in their order."""
         group = self.group_of(conversation)
-        return show(self.store.read_events(conversation), group.members.moderators if group else ())
+        moderators = group.members.moderators if group else ()
+        return show(self.store.read_events(conversation, target=message), moderators)
 
     # ---- groups ------------------------------------------------------------------------------------------------
 

@@ -451,12 +451,14 @@ class Messenger:
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""
         said = await self.send_event(conversation, Kind.TEXT, fields)
-        (shown,) = [
-            each
-            for each in await self.delivery.run(self.correspondence.read_history, conversation)
-            if each.id == said.id
-        ]
-        return Message(self, conversation, shown)
+        (sent,) = await self._find_message(conversation, said.id)
+        return sent
+
+    async def _find_message(self, conversation: bytes, message: bytes) -> list[Message]:
+        """Return a message as it is now; none where it has disappeared. Reading the conversation would take longer
+        with each message that was ever said in it."""
+        shown = await self.delivery.run(self.correspondence.read_history, conversation, message)
+        return [Message(self, conversation, each) for each in shown]
 
     async def send_event(self, conversation: bytes, kind: Kind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
@@ -504,7 +506,7 @@ class Messenger:
         """Return the messages that nobody has marked as read, oldest first."""
         found = []
         for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
-            found += [each for each in await self.history(conversation) if each.id == message]
+            found += await self._find_message(conversation, message)
         return found
 
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
@@ -539,9 +541,8 @@ class Messenger:
     async def _iter_messages(self) -> AsyncIterator[Message]:
         while True:
             conversation, message = await self._news.get()
-            for each in await self.history(conversation):
-                if each.id == message:
-                    yield each
+            for each in await self._find_message(conversation, message):
+                yield each
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
