@@ -29,7 +29,7 @@ from dtp.session.codes import CloseCode, CloseDetail
 from dtp.session.limits import DEFAULT
 
 ROOT = Path(__file__).parents[1]
-README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+README, GUIDE, SHARING = (ROOT / each for each in ("README.md", "docs/guide.md", "docs/sharing.md"))
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
 )
@@ -66,6 +66,11 @@ def somewhere(tmp_path, monkeypatch):
 )
 def test_code_in_the_readme(line, code):
     """Each block is a program."""
+    assert run_python("-c", code, timeout=PATIENCE) == promised(code)
+
+
+def test_the_program_that_writes_a_shared_graph():
+    (code,) = (each for _, each in blocks(SHARING, "python") if "asyncio.run" in each)
     assert run_python("-c", code, timeout=PATIENCE) == promised(code)
 
 

@@ -121,9 +121,14 @@ def _own_host(host: str) -> str:
     return next((each for each in own_addresses().values() if not ipaddress.ip_address(each).is_loopback), ip)
 
 
-def print_identity_note(listening: Listening) -> None:
-    """Say that the address will not outlive this run, if so."""
+def print_notes(listening: Listening) -> None:
+    """Say that the address will not outlive this run, or leads to it from this machine alone, if so."""
     if listening.temporary:
         click.echo(
             "dtp: no identity yet, so this one is for this run only; 'dtp keygen' makes one to keep", err=True
+        )
+    if not listening.urls:
+        click.echo(
+            "dtp: only this machine reaches it; with --listen tcp://0.0.0.0:0 others of the network do",
+            err=True,
         )

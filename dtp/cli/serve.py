@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import click
 
-from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
+from dtp.cli.listening import Listening, addresses, listening_options, print_notes
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
@@ -128,7 +128,7 @@ async def serve_services(
 
     maker = maker_of_hosts(listening, sale)
     async with await listening.listen(handle, check) as listener:
-        print_identity_note(listening)
+        print_notes(listening)
         for service in services:
             for address in addresses(listener, service.name):
                 print_line(

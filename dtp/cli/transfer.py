@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from dtp.carriers.errors import DialError
-from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
+from dtp.cli.listening import Listening, addresses, listening_options, print_notes
 from dtp.cli.options import (
     IdentitySource,
     identity_options,
@@ -445,7 +445,7 @@ class _Receiver:
         if self._listening.until_eof:
             when_stdin_ends(self._stop.set)
         async with await self._listening.listen(self._handle_connection, self._check_request) as listener:
-            print_identity_note(self._listening)
+            print_notes(self._listening)
             for address in addresses(listener, self._service):
                 print_line({"event": "listening", "address": str(address)}, str(address))
             async with self._on_lan(listener):

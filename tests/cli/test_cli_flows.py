@@ -369,6 +369,14 @@ def test_several_carriers(dtp, serve, tmp_path):
         assert cat.wait() == b"x"
 
 
+@pytest.mark.parametrize("listen", [(), ("--listen", "tcp://127.0.0.1:0")])
+def test_who_serves_hears_that_only_this_machine_reaches_it(dtp, home, listen):
+    server = dtp("serve", "--json", "--until-eof", "--echo", *listen)
+    server.event("listening")
+    server.wait()
+    assert (b"only this machine reaches it; with --listen tcp://0.0.0.0:0" in server.errors) == (not listen)
+
+
 def test_an_address_that_others_can_reach(dtp):
     server = dtp("serve", "--json", "--until-eof", "--echo", "--listen", "tcp://0.0.0.0:0")
     address = Address.parse(server.event("listening")["address"])

@@ -25,9 +25,21 @@ def shared(file, identity, *arguments):
         "notes",
         "--until-eof",
     )
-    command += ("--discover", "none", "-l", "tcp://127.0.0.1:0", "-i", identity, "--json", *arguments)
+    if "-l" not in arguments:
+        arguments = ("-l", "tcp://127.0.0.1:0", *arguments)
+    command += ("--discover", "none", "-i", identity, "--json", *arguments)
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     return process, json.loads(process.stdout.readline())["address"]
+
+
+def test_the_address_is_one_that_others_dial(tmp_path, monkeypatch):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    dtp.Identity.generate().save(key := str(tmp_path / "one.pem"))
+    process, address = shared(str(tmp_path / "one.db"), key, "-l", "tcp://0.0.0.0:0")
+    process.stdin.close()
+    assert process.wait(20) == 0
+    process.stdout.close()
+    assert "@0.0.0.0:" not in address
 
 
 def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
+from dtp.cli.listening import Listening, addresses, listening_options, print_notes
 from dtp.cli.options import (
     address_argument,
     psk_file_option,
@@ -261,7 +261,7 @@ async def _serve(file: str, name: str | None, listening: Listening, *, prune: bo
             await opened.serve(connection)
 
         async with await listening.listen(handle, check) as listener:
-            print_identity_note(listening)
+            print_notes(listening)
             for address in addresses(listener, SERVICE):
                 print_line({"event": "listening", "service": SERVICE, "address": str(address)}, str(address))
             await stop.wait()

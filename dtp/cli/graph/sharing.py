@@ -62,6 +62,6 @@ async def _share(
         await Graph.open(file, identity=node.identity, name=name) as opened,
         node.share(opened, topic=topic, key=key),
     ):
-        address = str(node.listener.address())
+        address = str(node.address)
         print_line({"event": "sharing", "graph": opened.name, "topic": topic, "address": address}, address)
         await stop.wait()
