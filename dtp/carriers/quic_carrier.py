@@ -164,6 +164,8 @@ class QuicCarrier(PushedCarrier):
         if self.ended:
             return
         packets = self._call_library(self._quic.datagrams_to_send, self._loop.time()) or ()
+        if packets:  # the library sends to where the newest packet came from that proves itself
+            self.peer = packets[-1][1]
         if self._packets_wait:
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
         self._below.send_packets(packets)

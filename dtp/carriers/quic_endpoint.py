@@ -36,19 +36,22 @@ from qh3.quic.packet import (
 )
 
 from dtp.carriers.base import Accept
+from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
 from dtp.carriers.quic_carrier import Address, QuicCarrier
 from dtp.carriers.quic_turns import PacketTurns
 from dtp.carriers.stream_socket import hand_over
-from dtp.carriers.url import format_host
+from dtp.carriers.url import format_host, plain_ip
 from dtp.carriers.watch import socket_watcher
 
 #: What QUIC's handshake says is spoken on it.
 ALPN: Final = "dtp/1"
 #: An Initial packet is at least so long (RFC 9000, 14.1): nothing shorter is answered.
 SMALLEST_INITIAL: Final = 1200
-#: Handshakes of proven addresses that are under way at one socket: each takes about 60 KiB.
+#: Handshakes of proven addresses that are under way at one socket, each of about 60 KiB, and of one source. One more
+#: ends one of them, by lot, as a listener does with those that are half-open.
 MOST_HANDSHAKES: Final = 256
+MOST_OF_A_SOURCE: Final = MOST_HANDSHAKES // 2
 #: Seconds that one may take.
 HANDSHAKE: Final = 10.0
 #: Seconds that a Retry's token holds: longer than any round trip.
@@ -149,14 +152,13 @@ class QuicEndpoint:
         self._listens = False
         self._carriers: dict[bytes, QuicCarrier] = {}
         self._ids: dict[QuicCarrier, list[bytes]] = {}
-        self._handshakes: dict[QuicCarrier, asyncio.TimerHandle] = {}
+        self._handshakes = Crowd[QuicCarrier](MOST_HANDSHAKES, MOST_OF_A_SOURCE)
+        self._expiry: dict[QuicCarrier, asyncio.TimerHandle] = {}
         self._expected: OrderedDict[str, float] = OrderedDict()
         self._tokens = RetryTokens(os.urandom(32))
         self._server = _configuration(client=False)
         #: Called with what came and isn't QUIC: packets whose first byte is below 64.
         self.on_stray: Callable[[bytes, Address], object] | None = None
-        #: First packets that were dropped since too many handshakes were under way.
-        self.dropped = 0
 
     # ---- listening and dialling -------------------------------------------------------------------------
 
@@ -170,6 +172,11 @@ class QuicEndpoint:
     def family(self) -> int:
         """The family of its addresses."""
         return self._sock.family
+
+    @property
+    def handshakes(self) -> dict[str, int]:
+        """How many are under way as a server, of each source that has any."""
+        return self._handshakes.by_source
 
     @property
     def listening(self) -> bool:
@@ -188,7 +195,7 @@ class QuicEndpoint:
     def stop_listening(self) -> None:
         """Accept nobody more; the carriers there are live on, but for half-done handshakes. Idempotent."""
         self._listens, self._accept = False, None
-        for carrier in list(self._handshakes):
+        for carrier in self._handshakes:
             carrier.abort()
         self._close_if_unused()
 
@@ -242,10 +249,13 @@ class QuicEndpoint:
         self._turns.forget_taker(carrier)
         for one in self._ids.pop(carrier, ()):
             self._carriers.pop(one, None)
-        timer = self._handshakes.pop(carrier, None)
-        if timer is not None:
-            timer.cancel()
+        self._forget_handshake(carrier)
         self._close_if_unused()
+
+    def _forget_handshake(self, carrier: QuicCarrier) -> None:
+        """It is over, one way or another. Idempotent."""
+        if self._handshakes.discard(carrier):
+            self._expiry.pop(carrier).cancel()
 
     def _add_carrier(self, carrier: QuicCarrier, *ids: bytes) -> None:
         for one in ids:
@@ -339,9 +349,9 @@ class QuicEndpoint:
             )
             self.send_packets([(answer, address)])
             return None
-        if len(self._handshakes) >= MOST_HANDSHAKES:
-            self.dropped += 1
-            return None
+        where = plain_ip(address)
+        if not self._handshakes.has_room(where) and (drawn := self._handshakes.draw_one(where)) is not None:
+            drawn.abort()
         carrier = self._take_in(destination, original, retried, address)
         if self._accept is None:
             carrier.refuse_connection(data)
@@ -359,14 +369,13 @@ class QuicEndpoint:
         host, port = str(address[0]), int(address[1])
         carrier = QuicCarrier(self, quic, address, f"quic://{format_host(host, port)}", dialled=False)
         self._add_carrier(carrier, destination, quic.host_cid)
-        self._handshakes[carrier] = self._loop.call_later(HANDSHAKE, carrier.abort)
+        self._handshakes.add(carrier, carrier.source)
+        self._expiry[carrier] = self._loop.call_later(HANDSHAKE, carrier.abort)
         carrier.on_connected = self._came_in
         return carrier
 
     def _came_in(self, carrier: QuicCarrier) -> None:
-        timer = self._handshakes.pop(carrier, None)
-        if timer is not None:
-            timer.cancel()
+        self._forget_handshake(carrier)
         if self._accept is None:  # since it began
             self._loop.call_soon(carrier.abort)
         else:

@@ -20,14 +20,14 @@ import re
 import socket
 import ssl
 from functools import partial
-from itertools import islice
-from random import randrange
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
 from dtp.carriers.base import Accept, CarrierListener
+from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import (
     CarrierUrlError,
     DialError,
@@ -55,9 +55,10 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.carriers.websocket")
 
-#: Opening handshakes under way in one listener; one more ends one of them, by lot. Whoever is honest takes
-#: milliseconds, so a flood of silent connections doesn't keep anyone out.
+#: Opening handshakes under way in one listener, and those of one source; one more ends one of them, by lot. Whoever
+#: is honest takes milliseconds, so a flood of silent connections doesn't keep anyone out.
 MAX_UPGRADES = 512
+MAX_OF_A_SOURCE = MAX_UPGRADES // 2
 
 #: Steps of opening handshakes in a turn of the loop, of TLS and of the request: 0.3 ms each, and more with long keys.
 STEPS_PER_TURN = 4
@@ -176,7 +177,10 @@ class WebSocketListener(CarrierListener):
         self._policy = policy
         self._context = context
         self._accept = accept
-        self._upgrades: dict[asyncio.Task[WebSocketCarrier], None] = {}  # in the order they came
+        self._upgrades = Crowd[asyncio.Task[WebSocketCarrier]](
+            MAX_UPGRADES,
+            MAX_UPGRADES if policy.trust_forwarded else MAX_OF_A_SOURCE,  # all have the proxy's address
+        )
         self._steps = StepsOfTurn(STEPS_PER_TURN)
         self._below = SocketListener(socks, self.urls, self._on_socket, answers=True)
 
@@ -187,22 +191,26 @@ class WebSocketListener(CarrierListener):
 
     async def close(self) -> None:
         await self._below.close()
-        for task in list(self._upgrades):
+        for task in self._upgrades:
             task.cancel()
         await asyncio.gather(*self._upgrades, return_exceptions=True)
 
     def _on_socket(self, sock: socket.socket) -> None:
-        if len(self._upgrades) >= MAX_UPGRADES:
-            # By lot: a flood throws out mostly its own then, while the oldest would be whoever waits for its turn.
-            drawn = next(islice(self._upgrades, randrange(len(self._upgrades)), None))
-            del self._upgrades[drawn]
+        try:
+            address = sock.getpeername()
+        except OSError:  # reset before we got to it
+            sock.close()
+            return
+        source = plain_ip(address)
+        if not self._upgrades.has_room(source) and (drawn := self._upgrades.draw_one(source)) is not None:
+            self._upgrades.discard(drawn)
             drawn.cancel()
-        task = start_task(self._upgrade_socket(sock), name=f"upgrade at {self.urls[0]}")
-        self._upgrades[task] = None
+        task = start_task(self._upgrade_socket(sock, address), name=f"upgrade at {self.urls[0]}")
+        self._upgrades.add(task, source)
         task.add_done_callback(partial(self._on_done, sock))
 
     def _on_done(self, sock: socket.socket, task: asyncio.Task[WebSocketCarrier]) -> None:
-        self._upgrades.pop(task, None)
+        self._upgrades.discard(task)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error is not None:
             sock.close()  # here, since a task that is cancelled before its first step never runs
@@ -211,10 +219,9 @@ class WebSocketListener(CarrierListener):
         elif not task.cancelled():
             hand_over(task.result(), self._accept)
 
-    async def _upgrade_socket(self, sock: socket.socket) -> WebSocketCarrier:
-        """Make a carrier of a connection."""
+    async def _upgrade_socket(self, sock: socket.socket, address: tuple[Any, ...]) -> WebSocketCarrier:
+        """Make a carrier of a connection from `address`."""
         set_options(sock)
-        address = sock.getpeername()
         scheme = "ws" if self._context is None else "wss"
         remote = f"{scheme}://{format_host(address[0], address[1])}"
         async with asyncio.timeout(UPGRADE_TIMEOUT):

@@ -6,10 +6,10 @@ of the source that keeps most, so a flood throws out its own. See docs/decisions
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Hashable
-from functools import lru_cache
 from typing import Final, Generic, Protocol, TypeVar
+
+from dtp.carriers.crowd import source_group as source_group
 
 K = TypeVar("K", bound=Hashable)
 
@@ -26,21 +26,6 @@ class BudgetHolder(Hashable, Protocol):
 
     def abort(self, code: int, reason: str) -> None:
         """End it at once, for keeping too much."""
-
-
-def source_group(source: str) -> str:
-    """Return who is counted as one: an IPv6 address's /64, which one customer has; else `source` itself."""
-    if source.count(":") < 2:  # most: an IPv4 address, or none
-        return source
-    return _prefix(source)
-
-
-@lru_cache(maxsize=4096)
-def _prefix(source: str) -> str:
-    try:
-        return str(ipaddress.ip_network((ipaddress.IPv6Address(source), 64), strict=False))
-    except ValueError:
-        return source
 
 
 class HeldBudget(Generic[K]):

@@ -16,14 +16,19 @@ from qh3.quic.configuration import QuicConfiguration  # noqa: E402
 from qh3.quic.connection import QuicConnection  # noqa: E402
 from qh3.quic.packet import QuicPacketType  # noqa: E402
 
-from dtp.carriers import CARRIERS, Carrier, dial, listen  # noqa: E402
+from dtp.carriers import (  # noqa: E402
+    CARRIERS,
+    Carrier,
+    dial,
+    listen,
+    quic_endpoint,
+)
 from dtp.carriers import quic as quic_carriers  # noqa: E402
 from dtp.carriers.errors import CarrierUrlError, CreditError, DialError, MissingLibraryError  # noqa: E402
 from dtp.carriers.quic import QuicListener  # noqa: E402
-from dtp.carriers.quic_carrier import WINDOW  # noqa: E402
+from dtp.carriers.quic_carrier import WINDOW, QuicCarrier  # noqa: E402
 from dtp.carriers.quic_endpoint import (  # noqa: E402
     ALPN,
-    MOST_HANDSHAKES,
     SMALLEST_INITIAL,
     TOKEN,
     QuicEndpoint,
@@ -60,13 +65,21 @@ async def listening(accepted: asyncio.Queue[Carrier] | None = None) -> tuple[Qui
     return listener, listener.endpoints[0]
 
 
+def bound(host: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((host, 0))
+    sock.setblocking(False)
+    return sock
+
+
 class Stranger:
     """A QUIC client of its own on a blocking socket, which does as it likes."""
 
-    def __init__(self, endpoint: QuicEndpoint, *, most_data: int = 1 << 20) -> None:
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.sock.setblocking(False)
+    def __init__(
+        self, endpoint: QuicEndpoint, *, most_data: int = 1 << 20, source: str = "127.0.0.1"
+    ) -> None:
+        self.source = source
+        self.sock = bound(source)
         self.there = endpoint.address
         self.quic = QuicConnection(
             configuration=QuicConfiguration(
@@ -81,6 +94,11 @@ class Stranger:
         )
         self.quic.connect(self.there, now=time.monotonic())
         self.happened: list[events.QuicEvent] = []
+
+    def move(self) -> None:
+        """Go on from another port."""
+        self.sock.close()
+        self.sock = bound(self.source)
 
     def send(self) -> None:
         for data, _ in self.quic.datagrams_to_send(now=time.monotonic()):
@@ -197,22 +215,55 @@ def test_tokens_are_of_one_address_and_of_a_short_time() -> None:
     assert RetryTokens(b"l" * 32).check_token(here, token, 100) is None
 
 
-def test_handshakes_that_nobody_finishes_are_bounded() -> None:
+def test_handshakes_that_nobody_finishes_are_bounded_and_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood of one source throws out its own: neither whoever comes behind it, nor one from elsewhere."""
+    monkeypatch.setattr(quic_endpoint, "MOST_OF_A_SOURCE", 3)
+
     async def main() -> None:
         listener, endpoint = await listening()
-        endpoint._handshakes = dict.fromkeys(range(MOST_HANDSHAKES))  # type: ignore[arg-type]
-        stranger = Stranger(endpoint)
-        stranger.send()
-        while not endpoint.dropped:
-            await asyncio.sleep(0)
+        strangers = [Stranger(endpoint, source="127.0.0.2"), *(Stranger(endpoint) for _ in range(22))]
+        for count, stranger in enumerate(strangers[:-1]):
+            await half_done(stranger, endpoint)
+            assert endpoint.handshakes.get("127.0.0.1", 0) == min(3, count)
+        for stranger in (strangers[0], strangers[-1]):
+            await stranger.until(events.HandshakeCompleted)
+        await listener.close()
+        endpoint.end_carriers()
+        for stranger in strangers:
+            stranger.sock.close()
+
+    on_sockets(main())
+
+
+async def half_done(stranger: Stranger, endpoint: QuicEndpoint) -> None:
+    """Have it prove its address, and begin a handshake of which it hears no more."""
+    known = set(endpoint._ids)
+    async with asyncio.timeout(20):
+        while not set(endpoint._ids) - known:
             stranger.turn()
-        assert not endpoint._ids
-        endpoint._handshakes = {}
-        await stranger.until(events.HandshakeCompleted)  # there is room again
-        stranger.quic.close()
-        stranger.send()
-        while endpoint._ids:  # noqa: ASYNC110 - sockets alone tell
             await asyncio.sleep(0)
+
+
+def test_one_that_moves_to_another_address_has_the_line_of_its_own_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a router that has given it another port; what others forge for it waits elsewhere."""
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, endpoint = await listening(accepted)
+        stranger = Stranger(endpoint)
+        await stranger.until(events.HandshakeCompleted)
+        carrier = await accepted.get()
+        assert isinstance(carrier, QuicCarrier)
+        assert carrier.peer[:2] == stranger.sock.getsockname()
+        stranger.move()
+        stranger.quic.send_ping(1)
+        await stranger.until(events.PingAcknowledged)
+        assert carrier.peer[:2] == stranger.sock.getsockname()
+        carrier.abort()
         stranger.sock.close()
         await listener.close()
 

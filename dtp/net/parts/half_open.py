@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from itertools import islice
 from random import randrange
 from typing import ClassVar
 
 from dtp import carriers
+from dtp.carriers.crowd import Crowd
 from dtp.errors import LimitError
 from dtp.net.driver import LinkDriver
-from dtp.net.held import source_group
 from dtp.session.codes import HandshakeError
 from dtp.session.limits import Limits
 
@@ -29,34 +28,28 @@ class HalfOpen:
         self, limits: Limits, loop: asyncio.AbstractEventLoop, draw: Callable[[int], int] = randrange
     ) -> None:
         """`draw` gives a number below the one that it gets: which of so many has to go."""
-        self._limits, self._loop, self._draw = limits, loop, draw
+        self._limits, self._loop = limits, loop
+        self._crowd = Crowd[LinkDriver](limits.half_open, limits.half_open_per_source, draw)
         self._timers: dict[LinkDriver, asyncio.TimerHandle] = {}
-        self._by_source: dict[str, dict[LinkDriver, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._timers)
+        return len(self._crowd)
 
     def __iter__(self) -> Iterator[LinkDriver]:
-        return iter(list(self._timers))
+        return iter(self._crowd)
 
     @property
     def by_source(self) -> dict[str, int]:
         """How many there are of each source that has any."""
-        return {source: len(crowd) for source, crowd in self._by_source.items()}
+        return self._crowd.by_source
 
     def make_room(self, source: str) -> bool:
-        """Return True if one more of this source may come. One of it, or of the source that has most, goes: the lot
-        decides which. A flood from behind the same address throws out mostly its own then, while the oldest would be
-        whoever waits for an answer over a long way."""
-        limits, group = self._limits, source_group(source)
-        crowd = self._by_source.get(group, {})
-        if len(crowd) < limits.half_open_per_source:
-            if len(self._timers) < limits.half_open:
-                return True
-            crowd = max(self._by_source.values(), key=len, default={})
-        if not crowd:  # a limit is 0
+        """Return True if one more of this source may come; another goes for it where there are too many."""
+        if self._crowd.has_room(source):
+            return True
+        drawn = self._crowd.draw_one(source)
+        if drawn is None:  # a limit is 0
             return False
-        drawn = next(islice(crowd, self._draw(len(crowd)), None))
         drawn.abort(Crowded("others wanted to come in, and this one was half-open"))
         return True
 
@@ -66,16 +59,9 @@ class HalfOpen:
         patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
         self._timers[driver] = self._loop.call_later(patience, driver.abort, expired)
-        self._by_source.setdefault(source_group(source), {})[driver] = None
+        self._crowd.add(driver, source)
 
     def discard(self, driver: LinkDriver) -> None:
         """Its handshake is over, or it is gone. Idempotent."""
-        timer = self._timers.pop(driver, None)
-        if timer is None:
-            return
-        timer.cancel()
-        source = source_group(driver.carrier.source)
-        crowd = self._by_source[source]
-        del crowd[driver]
-        if not crowd:
-            del self._by_source[source]
+        if self._crowd.discard(driver):
+            self._timers.pop(driver).cancel()
