@@ -34,11 +34,11 @@ from pathlib import Path
 import dtp
 from bench import hostile_plain, machine
 from bench.hostile_http import ANSWER_END, ASKED
-from bench.hostile_side import CLOCK, FRAMES, MOVING, PSK
+from bench.hostile_side import CLOCK, FRAMES, GOING, MOVING, PSK
 from bench.runner import ROOT, MeasurementFailed
 
-ATTACKS = ("processor only", "honest and busy", *FRAMES, *MOVING, "all in step", "memory holders", "half-open",
-           "half-open elsewhere", "strangers to a key", "IK, recorded", "IK, fresh", "IK by nobody",
+ATTACKS = ("processor only", "honest and busy", *FRAMES, *MOVING, "all in step", "memory holders", *GOING,
+           "half-open", "half-open elsewhere", "strangers to a key", "IK, recorded", "IK, fresh", "IK by nobody",
            "resumes of others", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
            "HTTP given up", "busy HTTP, one caller", "busy HTTP")  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.

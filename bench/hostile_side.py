@@ -55,6 +55,8 @@ MOVING: dict[str, Callable[[int], Outgoing]] = {
     "credit by one": lambda n: control(Frame.WINDOW, WINDOW.pack(0, 0, 2**30 + n)),
     "streams that are reset": lambda n: control(Frame.RESET, RESET.pack(4 * n, 1, 0)),
 }
+#: How many bytes those say who come and go.
+GOING = {"come and go": 0, "come, say a part and go": 20}
 #: What is poured, made once: to clear a megabyte for each write took two thirds of the turns that were measured.
 _MUCH = bytes(1 << 20)
 _GREEDY = replace(DEFAULT, ack_delay=1e6, stream_window=2**61, connection_window=2**61)
@@ -269,6 +271,28 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
             kept.pop(0).close()
 
 
+def _come_and_go(host: str, port: int, count: int, said: int) -> None:
+    """Connections that say so many bytes of a first message and go, as fast as they come through, `count` at once."""
+    endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+    message = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2)).data_to_send()[:said]
+    selector = selectors.DefaultSelector()
+    while True:
+        while len(selector.get_map()) < count:
+            guest = socket.socket()
+            guest.setblocking(False)
+            guest.connect_ex((host, port))
+            selector.register(guest, selectors.EVENT_WRITE, time.monotonic())
+        found = {key.fileobj: key.data for key, _ in selector.select(0.05)}
+        late = time.monotonic() - 0.3  # of one whose SYN was dropped nothing comes for a second
+        for key in list(selector.get_map().values()):
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            if sock in found or key.data < late:
+                selector.unregister(sock)
+                with sock, contextlib.suppress(OSError):
+                    sock.send(message)
+
+
 def _known(address: str, host: str, port: int) -> tuple[PeerId, bytes]:
     """Return the listener's identity and static key, as anybody may learn it who has been there."""
     while True:  # another process may have begun, whose flood throws this out
@@ -391,6 +415,8 @@ def main() -> None:
         asyncio.run(_hold(address, count))
     elif name in ("half-open", "strangers to a key"):
         _half_open(host, port, 8 * count)
+    elif name in GOING:
+        _come_and_go(host, port, 16 * count, GOING[name])
     elif name == "half-open elsewhere":
         _half_open(host, port, 8 * count, "127.0.0.2")
     elif name.startswith("IK"):

@@ -284,6 +284,9 @@ class LinkDriver:
             self._read_size *= 2
         budget = self._budget_of_stranger() if self._on_settled is not None else None
         if budget is not None:
+            if self._lacks_more(total):
+                self._tail = bytes(self._buffers.read.view[:total])
+                return
             if budget.left <= 0 or self._buffers.clock.has_to_wait(self.account):
                 # Many strangers came in this turn, or it is long: those who are connected come first.
                 self._tail = bytes(self._buffers.read.view[:total])
@@ -300,6 +303,14 @@ class LinkDriver:
             account.charge_seconds(clock.read() - began)
         else:
             self._take_bytes(total)
+
+    def _lacks_more(self, total: int) -> bool:
+        """True if a carrier that is half-open can't take its next step with what has come, so that it needs no place
+        among those of the turn."""
+        view = self._buffers.read.view[:total]
+        if isinstance(self._handshake, ServerHandshake):
+            return self._handshake.lacks_more(view)
+        return not _has_record(view, 0, total)
 
     def _budget_of_stranger(self) -> TurnBudget | None:
         """Of a carrier that is half-open: what bounds how many take their next step in a turn."""

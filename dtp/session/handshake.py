@@ -132,6 +132,11 @@ class _Handshake:
             used += taken
         return used
 
+    @property
+    def _longest(self) -> int:
+        """Return the bytes of the largest message: its payload, keys and tags."""
+        return self._endpoint.limits.payload + 512
+
     def _take_message(self, data: bytes) -> int:
         raise NotImplementedError
 
@@ -145,7 +150,7 @@ class _Handshake:
                 return None
             raise HandshakeRefused(int.from_bytes(data[start + 2 : start + 4]))
         end = start + 2 + size
-        if size > self._endpoint.limits.payload + 512:  # 512: keys and tags of the largest message
+        if size > self._longest:
             raise self._make_refusal(
                 Refusal.FAILED,
                 f"a handshake message of {size:,} bytes: something else than DTP may be at that end",
@@ -308,6 +313,16 @@ class ServerHandshake(_Handshake):
     def has_answered(self) -> bool:
         """True once the first message was read: what comes now is from whoever has heard the answer to it."""
         return not self._reading_first
+
+    def lacks_more(self, data: memoryview) -> bool:
+        """True if `data` is the fit beginning of the next message, and no more: nothing can be done with it yet."""
+        start = HELLO if self._reading_first else 0
+        if self._reading_first and bytes(data[:4]) != (MAGIC + bytes([WIRE_VERSION]))[: len(data)]:
+            return False
+        size = int.from_bytes(data[start : start + 2])
+        if len(data) >= start + 2 and not 0 < size <= self._longest:
+            return False
+        return len(data) < start + 2 + size
 
     def _take_message(self, data: bytes) -> int:
         start = 0

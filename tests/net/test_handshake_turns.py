@@ -110,6 +110,26 @@ async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_m
 
 
 @on_fake_clock
+async def test_parts_of_messages_take_no_step_from_whoever_has_said_all() -> None:
+    message = first_message()
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB) as listener,
+        strangers(listener, CROWD) as guests,
+    ):
+        for start, end in pairwise((0, 1, 4, 8, 20, len(message) - 1)):
+            for guest in guests[:-1]:
+                guest.carrier.write(memoryview(message[start:end]))
+        guests[-1].carrier.write(memoryview(message))
+        turns = Turns()
+        await until(lambda: bool(guests[-1].heard))
+        turns.running = False
+        assert turns.now <= 6
+        guests[0].carrier.write(memoryview(message[-1:]))
+        await until(lambda: bool(guests[0].heard))
+        assert not any(guest.heard for guest in guests[1:-1])
+
+
+@on_fake_clock
 async def test_whoever_waits_does_so_only_behind_those_of_its_own_source() -> None:
     budget, order = TurnBudget(HANDSHAKES, each=1, keep=0), list[str]()
     account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account
