@@ -134,6 +134,32 @@ def test_what_a_peer_has_closed_is_closed_here_too():
     clock.run(scenario())
 
 
+def test_a_connection_that_is_over_when_it_is_there_is_not_asked_twice():
+    """A program that came in the very turn in which it was there had a reset: what was dialled wasn't noted yet."""
+
+    class Awaited(Dialled):
+        async def _next(self, address, resolvers):
+            made = await super()._next(address, resolvers)
+            if made is self.made[0]:
+                self.asked = asyncio.ensure_future(self.get_stream())
+            return made
+
+    async def scenario():
+        pool = Awaited(None, None)
+
+        async def refuse(patience):
+            raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
+
+        pool.made[0].open_stream = refuse
+        pool.start_connecting()
+        await asyncio.sleep(1)
+        assert (await pool.asked).connection is pool.made[1]
+        assert pool.connections == [pool.made[1]]
+        await pool.close()
+
+    clock.run(scenario())
+
+
 def test_no_fault_of_a_dial_ends_the_dialling():
     """Nothing would begin it again: not the peer's return, not a reload. And the next address may lead there."""
 

@@ -206,24 +206,25 @@ class Pool:
         if self._closed:
             raise LocalError("the pool is closed")
         if self._dialing is None:
-            self._dialing = start_task(self._dial_targets(), name="dtpd-dial")
-            self._dialing.add_done_callback(self._take_dialled)
+            self._dialing = start_task(self._dial_once(), name="dtpd-dial")
         # Several streams wait for one dial, and one that gives up does not end it for the others.
         return await asyncio.shield(self._dialing)
 
-    def _take_dialled(self, task: asyncio.Task[Connection]) -> None:
-        self._dialing = None
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            self._connection = task.result()
-            self.trouble = ""
-            if self._away:
-                start_task(self._connection.go_away(), name="dtpd-go-away")
-            self._leave_if_retired()
-        else:
+    async def _dial_once(self) -> Connection:
+        """Return the connection that is used from now on. It is noted at once, not by a callback of the task: who
+        asks in the same turn would get what came of this dial as if it were another one."""
+        try:
+            self._connection = await self._dial_targets()
+        except DtpError as error:
             self.trouble = str(error)
+            raise
+        finally:
+            self._dialing = None
+        connection, self.trouble = self._connection, ""
+        if self._away:
+            start_task(connection.go_away(), name="dtpd-go-away")
+        self._leave_if_retired()
+        return connection
 
     async def _dial_targets(self) -> Connection:
         failure: DtpError = NotConnected("there is no address to dial")
