@@ -32,7 +32,7 @@ def new_preimage() -> bytes:
 
 
 def lock_of(preimage: bytes) -> bytes:
-    """The hash lock that a preimage opens: its SHA-256, 32 bytes."""
+    """Return the hash lock that a preimage opens: its SHA-256, 32 bytes."""
     return hashlib.sha256(preimage).digest()
 
 
@@ -44,7 +44,7 @@ def _key(preimage: bytes) -> bytes:
 
 
 def seal_answer(preimage: bytes, data: bytes) -> bytes:
-    """What goes on the stream. Raises `SealedAnswerBroken` above `MAX_ANSWER` bytes."""
+    """Return what goes on the stream. Raises `SealedAnswerBroken` above `MAX_ANSWER` bytes."""
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
     if len(data) > MAX_ANSWER:
@@ -62,7 +62,7 @@ class SealedAnswer:
     ciphertext: bytes = field(repr=False)
 
     def open(self, preimage: bytes) -> bytes:
-        """What was sealed. Raises `SealedAnswerBroken`."""
+        """Return what was sealed. Raises `SealedAnswerBroken`."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -83,7 +83,7 @@ async def read_head(stream: Stream) -> tuple[bytes, int]:
 
 
 async def read_answer(stream: Stream, lock: bytes, size: int) -> SealedAnswer:
-    """The answer behind its head. Raises `SealedAnswerBroken`."""
+    """Return the answer behind its head. Raises `SealedAnswerBroken`."""
     return SealedAnswer(lock, await _read(stream, size))
 
 

@@ -121,12 +121,13 @@ class Policy:
         return rates.get(canonical_type(coin))
 
     def margin(self, time_ms: int) -> int:
-        """How long before the end of such a time to act."""
+        """Return how long before the end of such a time to act."""
         return min(self.margin_ms, time_ms // 2)
 
 
 def claim_margin(claim_ms: int) -> int:
-    """How long before the end of what a voucher is good for the usual policy claims: nothing may come behind that."""
+    """Return how long before the end of what a voucher is good for the usual policy claims: nothing may come behind
+    that."""
     return min(MARGIN, claim_ms // 2)
 
 
@@ -161,7 +162,7 @@ class Decision:
 
 
 def claimable(view: View, now_ms: int) -> tuple[Sold, ...]:
-    """The lanes whose voucher is for more than the chain has, can be opened, and hasn't ended."""
+    """Return the lanes whose voucher is for more than the chain has, can be opened, and hasn't ended."""
     lanes, until = view.channel.lanes, view.channel.claims_until_ms
     if until is not None and now_ms >= until:
         return ()
@@ -212,7 +213,7 @@ def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
 
 
 def last_ms(channel: Channel, sold: Sold) -> int:
-    """The last ms at which the chain takes a voucher: its own end, or that of the key that signed it.
+    """Return the last ms at which the chain takes a voucher: its own end, or that of the key that signed it.
 
     A client that changes a lane's key makes what the old one signed worthless after `claim_ms`, but for a close that
     was requested by then: through that it is honoured.
@@ -224,23 +225,24 @@ def last_ms(channel: Channel, sold: Sold) -> int:
 
 
 def gain_of(channel: Channel, lanes: Iterable[Sold]) -> int:
-    """What claiming these vouchers pays, now or later, as far as the deposit goes."""
+    """Return what claiming these vouchers pays, now or later, as far as the deposit goes."""
     more = sum(_more(channel, sold) for sold in lanes)
     return max(0, min(more, channel.balance - channel.owed))
 
 
 def worth_of(view: View, lanes: Sequence[Sold], gain: int) -> int:
-    """What claiming brings, now and by the credits that it is the evidence for."""
+    """Return what claiming brings, now and by the credits that it is the evidence for."""
     return gain + view.credits if lanes else gain
 
 
 def lapsed(end: End, now_ms: int) -> bool:
-    """Whether a client can't close by an agreement any more, on no node: it had our signature and didn't use it."""
+    """Return whether a client can't close by an agreement any more, on no node: it had our signature and didn't use
+    it."""
     return now_ms > end.not_after_ms + MINUTE
 
 
 def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
-    """What to do with one channel at the chain's time and epoch."""
+    """Return what to do with one channel at the chain's time and epoch."""
     channel = view.channel
     if channel.state == ChannelState.CLOSED:
         return Decision(view, Action.FORGET)
@@ -292,7 +294,8 @@ def _open(
 
 
 def rests(view: View, policy: Policy) -> bool:
-    """Whether nothing is to be done with a channel, as long as it is there, until another voucher comes for it."""
+    """Return whether nothing is to be done with a channel, as long as it is there, until another voucher comes for
+    it."""
     claimed = dict(enumerate(each.amount for each in view.channel.lanes))
     more = sum(max(0, sold.newest.voucher.amount - claimed.get(sold.lane, 0)) for sold in view.lanes)
     # In the company of others less may be worth claiming.
@@ -302,7 +305,8 @@ def rests(view: View, policy: Policy) -> bool:
 
 
 def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list[Decision]:
-    """What to do now, most gain first. With what has to be claimed comes what is worth its share of the gas."""
+    """Return what to do now, most gain first. With what has to be claimed comes what is worth its share of the
+    gas."""
     decisions = [decide(view, now_ms, epoch, policy) for view in views]
     if any(each.action in (Action.CLAIM, Action.RELEASE) for each in decisions):
         for at, each in enumerate(decisions):
@@ -319,7 +323,7 @@ def plan(views: Sequence[View], now_ms: int, epoch: int, policy: Policy) -> list
 
 
 def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
-    """What to do when a server ends: claim what is worth its gas, although more might have come.
+    """Return what to do when a server ends: claim what is worth its gas, although more might have come.
 
     Where an agreed total is less than the vouchers, by what we bear of the client's transport, no claim breaks it.
     """
@@ -336,6 +340,6 @@ def at_close(view: View, now_ms: int, policy: Policy) -> Decision:
 
 
 def claims_are_over(channel: Channel, now_ms: int) -> bool:
-    """Whether a channel is closing and its time for claims is over: anyone may finalize it."""
+    """Return whether a channel is closing and its time for claims is over: anyone may finalize it."""
     until = channel.claims_until_ms
     return channel.state == ChannelState.CLOSING and until is not None and now_ms >= until

@@ -43,12 +43,12 @@ def carriage(terms: Terms) -> Prices:
 
 
 def borne_direction(bearer: int) -> Direction | None:
-    """The direction of the pipes whose sender is credited under these terms; None when the cost is split."""
+    """Return the direction of the pipes whose sender is credited under these terms; None when the cost is split."""
     return {Bearer.CLIENT: Direction.TO_CLIENT, Bearer.SERVER: Direction.TO_SERVER}.get(Bearer(bearer))
 
 
 def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]:
-    """What these pipes of one sender can be credited with now, in their order, as the chain will count it.
+    """Return what these pipes of one sender can be credited with now, in their order, as the chain will count it.
 
     Credits of the server come out of what the deposit holds and isn't owed, within the epoch cap; those of the client
     are kept back from what the server will be paid, and need nothing now.
@@ -76,7 +76,8 @@ def credits(channel: Channel, pipes: Sequence[Pipe], epoch: int) -> list[Credit]
 
 
 def accrued(channel: Channel, pipes: Iterable[Pipe], used: Usage) -> int:
-    """What these pipes would be credited with beyond what they were, had all vouchers, for `used`, been claimed."""
+    """Return what these pipes would be credited with beyond what they were, had all vouchers, for `used`, been
+    claimed."""
     direction = borne_direction(channel.terms.bearer)
     ours = (each for each in pipes if each.channel == channel.id and each.direction == direction)
     size = sum(each.metered - each.credited for each in ours)
@@ -85,7 +86,7 @@ def accrued(channel: Channel, pipes: Iterable[Pipe], used: Usage) -> int:
 
 
 async def agreed_total(chain: ChainClient, channel: Channel, vouched: int, used: Usage) -> int:
-    """What the server is to have in all when a channel is closed by agreement.
+    """Return what the server is to have in all when a channel is closed by agreement.
 
     Its vouchers, for `used`, which come to `vouched`, more or less what is to be credited for transport. Either side
     can work it out. Raises what reading raises.
@@ -102,7 +103,7 @@ async def agreed_total(chain: ChainClient, channel: Channel, vouched: int, used:
 
 
 async def pipes_of(chain: ChainClient, channel: str, sender: str = "") -> list[Pipe]:
-    """The pipes that an account, ours by default, sends through on a channel, by index."""
+    """Return the pipes that an account, ours by default, sends through on a channel, by index."""
     owned = await chain.owned(module.SCHEMA, Pipe, sender or chain.address)
     return sorted((each for each in owned if each.channel == channel), key=lambda each: each.index)
 

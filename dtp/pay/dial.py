@@ -445,7 +445,7 @@ class PaidDialer:
             return connection
 
     async def _enter(self, deal: Purchase) -> Metered:
-        """A metered connection over a channel, tried again while its server may yet give it up."""
+        """Return a metered connection over a channel, tried again while its server may yet give it up."""
         for pause in (*self.held, None):
             try:
                 connection = await self.dial(deal)
@@ -536,8 +536,8 @@ class PaidDialer:
         return None
 
     async def request_agreement(self, deal: Purchase) -> messages.Agreed | None:
-        """The server's signature under the close of a channel, over a connection that is for nothing else; None where
-        it gives none. What our lanes have signed and isn't known here any more is asked for first.
+        """Return the server's signature under the close of a channel, over a connection that is for nothing else;
+        None where it gives none. What our lanes have signed and isn't known here any more is asked for first.
 
         Raises what dialling raises.
         """
@@ -566,13 +566,14 @@ class PaidDialer:
         return agreed
 
     async def _visit(self, deal: Purchase) -> Metered:
-        """A connection of a lane that comes only to close its channel: it is metered, and nothing else."""
+        """Return a connection of a lane that comes only to close its channel: it is metered, and nothing else."""
         connection = await self.dial(deal, closes=True)
         await self.begin(connection, deal, closes=True)
         return connection
 
     async def dial(self, deal: Purchase, *, closes: bool = False) -> Metered:
-        """A connection to the server with the ticket of a channel's lane; it `closes` where it comes for no more."""
+        """Return a connection to the server with the ticket of a channel's lane; it `closes` where it comes for no
+        more."""
         from dtp.chain.resolver import HostDirectory
         from dtp.pay.metered import Metered
         from dtp.pay.ticket import make_ticket
@@ -674,15 +675,15 @@ class PaidDialer:
 
 
 def _is_of_pass(refused: ConnectionRefused) -> bool:
-    """Whether a server refuses what a pass gives, and not its holder: who pays may come in."""
+    """Return whether a server refuses what a pass gives, and not its holder: who pays may come in."""
     return refused.detail in (CloseDetail.PASS_OVER, CloseDetail.QUOTA_USED_UP)
 
 
 def _is_held(refused: ConnectionRefused, deal: Purchase) -> bool:
-    """Whether another process of the server has the channel, which another connection of ours uses."""
+    """Return whether another process of the server has the channel, which another connection of ours uses."""
     return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and deal.is_shared
 
 
 def _without_network(address: Address) -> Address:
-    """The address without the option that chose the network: the directory is of that network already."""
+    """Return the address without the option that chose the network: the directory is of that network already."""
     return replace(address, query=tuple(each for each in address.query if each[0] != "network"))

@@ -82,7 +82,7 @@ def note_named(chain: ChainClient, name: str) -> None:
 
 
 def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[str | None, str]:
-    """Which of the hosts that an account has caps of is meant where none is named; else None, and why none is.
+    """Return which of the hosts that an account has caps of is meant where none is named; else None, and why none is.
 
     It is the one that the account has made from here. Caps are sent to whom their owner likes, unasked: the host of a
     stranger's pays the stranger, and who once had the cap may have kept operators of its endpoints.
@@ -101,7 +101,8 @@ def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[s
 
 
 async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | None:
-    """The host `wanted`, which the account owns or operates; without it the one that the account made from here.
+    """Return the host `wanted`, which the account owns or operates; without it the one that the account made from
+    here.
 
     None when it has caps of no host. Raises `NoHost` when it has none of `wanted`, or none or several were made here.
     """
@@ -131,7 +132,7 @@ async def find_host(chain: ChainClient, wanted: Id | None = None) -> Owned | Non
 
 
 async def make_host(chain: ChainClient, ttl_ms: int = HEARTBEAT_MS) -> Owned:
-    """A new host of the account, with an operator's cap for itself."""
+    """Make a host of the account, with an operator's cap for itself, and return it."""
     program = Program()
     module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
     executed = await chain.execute(program)
@@ -283,7 +284,7 @@ class Heart:
             await refuse_apart(self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive)
 
     async def start(self) -> None:
-        """The first heartbeat. Raises `NoHost`, and what executing raises."""
+        """Send the first heartbeat. Raises `NoHost`, and what executing raises."""
         if not self._owned.operator:
             raise NoHost(f"{self._chain.address} has no operator's cap of host {self._owned.host.id}")
         await self._beats.start(self._hint)
@@ -303,7 +304,7 @@ class Heart:
         await self._beats.poll()
 
     async def send_heartbeat(self) -> None:
-        """One heartbeat, now. Raises what executing raises; that another is there now is what `replaced` says."""
+        """Send a heartbeat now. Raises what executing raises; that another is there now is what `replaced` says."""
         await self._beats.send_heartbeat()
 
     def _on_lost(self, error: MoveAborted | EndpointsApart) -> None:

@@ -256,20 +256,20 @@ _NAMES: Final[Mapping[type[Any], tuple[int, tuple[str, ...]]]] = {
 
 
 def build(message: Message) -> bytes:
-    """The frame's body."""
+    """Return the frame's body."""
     kind, names = _NAMES[type(message)]
     packed: bytes = msgpack.packb([kind, *[getattr(message, name) for name in names]], default=_plain)
     return packed
 
 
 def _plain(value: Any) -> Any:
-    """A voucher within a frame, which MessagePack doesn't know."""
+    """Return a voucher within a frame, which MessagePack doesn't know."""
     assert isinstance(value, VoucherSaid)
     return [getattr(value, name) for name, _ in _VOUCHER]
 
 
 def parse(data: bytes, *, from_client: bool) -> Message | None:
-    """The message in a frame's body; None for one to skip. Raises `MalformedMeter`.
+    """Return the message in a frame's body; None for one to skip. Raises `MalformedMeter`.
 
     `from_client` says who sent it: each side may say only its own kinds.
     """

@@ -194,7 +194,8 @@ class Metered(Connection):
 
 
 def units_of(amount: int, price: int) -> int:
-    """How many requests an amount is. Raises `LocalError` unless it is a whole number of them, and at least one."""
+    """Return how many requests an amount is. Raises `LocalError` unless it is a whole number of them, and at least
+    one."""
     if price < 1 or amount < 1 or amount % price:
         raise LocalError(
             f"an explicit charge is a multiple of the price of a request ({price}), not {amount}: "

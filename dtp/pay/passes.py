@@ -60,25 +60,25 @@ class Held:
     coin: str
 
     def is_good(self, now_ms: int, epoch: int) -> bool:
-        """Whether it opens channels at the chain's time and epoch."""
+        """Return whether it opens channels at the chain's time and epoch."""
         return self.account.is_good(self.plan.period_ms, now_ms, epoch)
 
 
 async def read_plan(chain: ChainClient, plan: Id) -> tuple[Plan, str]:
-    """A plan, and the coin type it is paid in. Raises as `ChainClient.read` does."""
+    """Return a plan, and the coin type it is paid in. Raises as `ChainClient.read` does."""
     data = await chain.object(plan)
     return chain.decode(module.SCHEMA, Plan, data), str(parse_type(data.type).arguments[0])
 
 
 async def accounts_of(chain: ChainClient, plan: Plan) -> dict[str, PassAccount]:
-    """What a plan knows of its passes, by their ids: also of those that their holders have thrown away."""
+    """Return what a plan knows of its passes, by their ids: also of those that their holders have thrown away."""
     name = codec("address")
     fields = chain.dynamic_fields(plan.accounts.id)
     return {name.decode(each.name): module.SCHEMA.decode(PassAccount, each.value) async for each in fields}
 
 
 async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> PassAccount | None:
-    """What a plan knows of a pass; None when nothing."""
+    """Return what a plan knows of a pass; None when nothing."""
     return (await accounts_of(chain, plan)).get(canonical_id(pass_))
 
 
@@ -103,7 +103,8 @@ async def _held(chain: ChainClient, each: Pass) -> Held | None:
 async def find_pass(
     chain: ChainClient, host: str, service: int, now_ms: int, without: Collection[str] = ()
 ) -> Held:
-    """The account's pass that is good for the service of the host, and isn't one of `without`. Raises `NoPass`."""
+    """Return the account's pass that is good for the service of the host, and isn't one of `without`. Raises
+    `NoPass`."""
     over = None
     for each in await chain.owned(module.SCHEMA, Pass, chain.address):
         if each.host == host and each.service == service and each.id not in without:

@@ -53,7 +53,7 @@ _ANY_KEY: Final = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa6232
 
 
 def gas_to_close(lanes: int = 1) -> int:
-    """What stays in the account for closing a channel of so many lanes, MIST."""
+    """Return what stays in the account for closing a channel of so many lanes, MIST."""
     return _GAS_TO_CLOSE + _GAS_TO_CLOSE_LANE * (lanes - 1)
 
 
@@ -82,7 +82,8 @@ class Paid:
 
 
 def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel]) -> list[Paid]:
-    """What a transaction over these channels did, by its events: for each of their coins, the gas with the first."""
+    """Return what a transaction over these channels did, by its events: for each of their coins, the gas with the
+    first."""
     coins: dict[str, set[Id]] = {}
     channels = list(channels)
     for channel in channels:
@@ -104,7 +105,8 @@ def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel
 
 
 async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes | None:
-    """What opens a sealed answer of this lock (32 bytes), as a claim on the channel told it; None where none has.
+    """Return what opens a sealed answer of this lock (32 bytes), as a claim on the channel told it; None where none
+    has.
 
     The channel has to be there still, so look before `dtp channel close` ends it. Raises what the chain raises.
     """
@@ -143,8 +145,8 @@ async def open_channel(
 
 
 async def gas_of_opening(chain: ChainClient, host: Host, service: int, revision: int, deposit: int) -> int:
-    """What opening a channel would take (MIST), by a simulation; what is usual where the account can't pay for it,
-    which is found out, and said, when it is opened."""
+    """Return what opening a channel would take (MIST), by a simulation; what is usual where the account can't pay for
+    it, which is found out, and said, when it is opened."""
     program = await _opening_program(chain, host, service, revision, deposit, _ANY_KEY)
     try:
         return (await chain.simulate(program)).executed.gas.net
@@ -405,7 +407,7 @@ async def _paying(
 
 
 def _better(part: list[Decision]) -> list[list[Decision]]:
-    """The half of a transaction's claims that brings more, as the only part; nothing of one claim."""
+    """Return the half of a transaction's claims that brings more, as the only part; nothing of one claim."""
     if len(part) > 1:
         ranked = sorted(part, key=lambda each: -each.worth)
         return [ranked[: (len(part) + 1) // 2]]

@@ -46,11 +46,11 @@ class Usage(NamedTuple):
         return Usage(self.requests + requests, self.bytes + bytes)
 
     def above(self, other: Usage) -> Usage:
-        """What of this is above `other`, in each count."""
+        """Return what of this is above `other`, in each count."""
         return Usage(max(0, self.requests - other.requests), max(0, self.bytes - other.bytes))
 
     def most(self, other: Usage) -> Usage:
-        """The larger of each count."""
+        """Return the larger of each count."""
         return Usage(max(self.requests, other.requests), max(self.bytes, other.bytes))
 
 
@@ -80,11 +80,11 @@ class Prices(NamedTuple):
     mib: int
 
     def cost_of(self, usage: Usage) -> int:
-        """What these cumulative counts cost: rounded down once, as the chain does it."""
+        """Return what these cumulative counts cost: rounded down once, as the chain does it."""
         return (usage.requests * self.request * MIB + usage.bytes * self.mib) // MIB
 
     def bytes_within(self, amount: int, requests: int) -> int | None:
-        """The most bytes that together with `requests` cost at most `amount`; None for no limit.
+        """Return the most bytes that together with `requests` cost at most `amount`; None for no limit.
 
         Below zero when the requests alone cost more.
         """
@@ -106,7 +106,7 @@ def _not_negative(table: object, names: str) -> None:
 
 
 def is_free_no_more(channel: Channel, now: Terms) -> bool:
-    """Whether a channel was opened for nothing, under no pass, and its service has a price `now`.
+    """Return whether a channel was opened for nothing, under no pass, and its service has a price `now`.
 
     Terms stay what they were when a channel was opened. Without a price that would be service for nothing for ever,
     to whoever opened one in time.
@@ -160,7 +160,7 @@ class Exposure:
         return replace(self, first_requests=requests, first_bytes=size)
 
     def after_payment(self, paid: Usage) -> Usage:
-        """What may be unpaid on a lane that has paid for so much."""
+        """Return what may be unpaid on a lane that has paid for so much."""
         return Usage(
             min(self.most_requests, max(self.first_requests, paid.requests // 2)),
             min(self.most_bytes, max(self.first_bytes, paid.bytes // 2)),
@@ -220,7 +220,7 @@ class Spending:
         return STEP_AMOUNT if self.slack_amount is None else self.slack_amount
 
     def voucher_interval(self, exposure: Usage) -> Usage:
-        """How much may be unpaid before a voucher is due, with a server of this exposure."""
+        """Return how much may be unpaid before a voucher is due, with a server of this exposure."""
         return Usage(
             max(1, min(self.voucher_requests, exposure.requests // _PART)),
             max(LEAST_INTERVAL, min(self.voucher_bytes, exposure.bytes // _PART)),

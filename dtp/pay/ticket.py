@@ -45,20 +45,20 @@ class Ticket:
     closes: bool = False
 
     def is_by(self, keys: Iterable[bytes], binding: bytes) -> bool:
-        """Whether one of the lane's keys made it for the handshake of this binding (32 bytes)."""
+        """Return whether one of the lane's keys made it for the handshake of this binding (32 bytes)."""
         message = statement(binding, self.channel, self.lane, closes=self.closes)
         return any(verify_raw(key, message, self.signature) for key in keys)
 
 
 def statement(binding: bytes, channel: str, lane: int, *, closes: bool = False) -> bytes:
-    """What the lane's key signs: domain, binding, channel, lane, and a byte more where it `closes`. 79 or 80 bytes,
-    and no voucher begins like it."""
+    """Return what the lane's key signs: domain, binding, channel, lane, and a byte more where it `closes`. 79 or 80
+    bytes, and no voucher begins like it."""
     head = bytes((len(TICKET_DOMAIN),)) + TICKET_DOMAIN
     return head + binding + id_bytes(channel) + bytes((lane, _CLOSES) if closes else (lane,))
 
 
 def make_ticket(key: LaneKey, channel: str, lane: int, binding: bytes, *, closes: bool = False) -> bytes:
-    """The ticket for a handshake; `closes` for who comes only to agree on the channel's close."""
+    """Return the ticket for a handshake; `closes` for who comes only to agree on the channel's close."""
     signature = key.sign_ticket(statement(binding, channel, lane, closes=closes))
     fields = [VERSION, id_bytes(channel), lane, signature]
     packed: bytes = msgpack.packb([*fields, _CLOSES] if closes else fields)
@@ -75,7 +75,7 @@ def is_to_close(data: bytes) -> bool:
 
 
 def parse_ticket(data: bytes) -> Ticket:
-    """The ticket that these bytes are. Raises `TicketRefused`; whether it is good is not known by that."""
+    """Return the ticket that these bytes are. Raises `TicketRefused`; whether it is good is not known by that."""
     if not data:
         raise TicketRefused(
             "this service is paid: connect with a wallet and a budget", CloseDetail.TICKET_MISSING

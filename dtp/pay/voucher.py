@@ -56,7 +56,7 @@ def _prefix(channel: str) -> bytes:
 
 
 def encode_voucher(voucher: Voucher) -> bytes:
-    """What is signed: 89 bytes, or 122 with a hash lock."""
+    """Return what is signed: 89 bytes, or 122 with a hash lock."""
     lock = voucher.hash_lock
     return b"".join(
         (
@@ -69,7 +69,7 @@ def encode_voucher(voucher: Voucher) -> bytes:
 
 
 def decode_voucher(data: bytes) -> Voucher:
-    """The voucher that `encode_voucher` wrote. Raises `MalformedMeter` for anything else."""
+    """Return the voucher that `encode_voucher` wrote. Raises `MalformedMeter` for anything else."""
     at = len(_HEAD) + 32
     if len(data) not in (_PLAIN_SIZE, _LOCKED_SIZE) or not data.startswith(_HEAD):
         raise MalformedMeter(f"{len(data)} bytes that are no voucher")
@@ -95,12 +95,12 @@ class SignedVoucher:
     signature: bytes
 
     def is_by(self, key: bytes) -> bool:
-        """Whether the lane's public key (32 bytes) signed it. Strict: the one canonical signature."""
+        """Return whether the lane's public key (32 bytes) signed it. Strict: the one canonical signature."""
         return verify_raw(key, encode_voucher(self.voucher), self.signature)
 
 
 def verify_raw(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` (64 bytes) is `key`'s (Ed25519, 32 bytes) over `message`."""
+    """Return whether `signature` (64 bytes) is `key`'s (Ed25519, 32 bytes) over `message`."""
     if len(signature) != SIGNATURE_SIZE or len(key) != KEY_SIZE:
         return False
     try:
@@ -111,7 +111,7 @@ def verify_raw(key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def sign_raw(secret: bytes, message: bytes) -> bytes:
-    """The Ed25519 signature under a secret key of 64 bytes (seed and public key)."""
+    """Return the Ed25519 signature under a secret key of 64 bytes (seed and public key)."""
     signed: bytes = crypto_sign(message, secret)
     return signed[:SIGNATURE_SIZE]
 
@@ -130,7 +130,7 @@ class LaneKey:
 
     @classmethod
     def generate(cls) -> LaneKey:
-        """A new key from the system's randomness."""
+        """Return a new key from the system's randomness."""
         return cls(os.urandom(_SEED_SIZE))
 
     @property
@@ -139,16 +139,16 @@ class LaneKey:
         return self._secret[:_SEED_SIZE]
 
     def sign(self, voucher: Voucher) -> SignedVoucher:
-        """The voucher, signed."""
+        """Return the voucher, signed."""
         return SignedVoucher(voucher, sign_raw(self._secret, encode_voucher(voucher)))
 
     def sign_all(self, vouchers: Sequence[Voucher]) -> list[SignedVoucher]:
-        """The vouchers, signed, in order: for a client that signs thousands a second."""
+        """Return the vouchers, signed, in order: for a client that signs thousands a second."""
         signatures = sign_all(self._secret, [encode_voucher(each) for each in vouchers])
         return [SignedVoucher(*each) for each in zip(vouchers, signatures, strict=True)]
 
     def sign_ticket(self, statement: bytes) -> bytes:
-        """The signature over a ticket's statement (`dtp.pay.ticket`), 64 bytes."""
+        """Return the signature over a ticket's statement (`dtp.pay.ticket`), 64 bytes."""
         return sign_raw(self._secret, statement)
 
     def __repr__(self) -> str:

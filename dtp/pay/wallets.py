@@ -15,7 +15,7 @@ Wallet: TypeAlias = Signer | Identity | str | os.PathLike[str]
 
 
 def signer_of(wallet: Wallet) -> Signer:
-    """The signer that a wallet is. Raises `SignerError`, `KeystoreError`, `IdentityFileError`."""
+    """Return the signer that a wallet is. Raises `SignerError`, `KeystoreError`, `IdentityFileError`."""
     if isinstance(wallet, Identity):
         return KeySigner.from_identity(wallet)
     if isinstance(wallet, str) and wallet.startswith("suiprivkey1"):
@@ -26,7 +26,7 @@ def signer_of(wallet: Wallet) -> Signer:
 
 
 def identity_of(wallet: Wallet, signer: Signer) -> Identity | None:
-    """The identity of a wallet's key, None when it is no Ed25519 key or not at hand.
+    """Return the identity of a wallet's key, None when it is no Ed25519 key or not at hand.
 
     Its static key is made up for this run unless the wallet is an identity: peers need a round trip more after a
     restart.

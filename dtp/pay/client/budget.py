@@ -100,7 +100,7 @@ class Budget:
         return max(self.most // _GAS_PART if self.in_sui else 0, _LEAST_GAS)
 
     def gas_purse(self) -> GasPurse:
-        """What the gas of a connection is taken out of."""
+        """Return what the gas of a connection is taken out of."""
         return GasPurse(self.gas_limit, self.highest_gas_price)
 
 
@@ -123,7 +123,8 @@ OnOpening = Callable[[Opening], bool | Awaitable[bool]]
 
 
 def least_budget(terms: Terms) -> int:
-    """The least that a channel under these terms can be opened with and used, in the smallest unit of its coin."""
+    """Return the least that a channel under these terms can be opened with and used, in the smallest unit of its
+    coin."""
     prices, more = Prices(terms.price_request, terms.price_mib), carriage(terms)
     # A price of bytes is rounded down, and without a unit more the first byte behind would end it.
     spare = 1 if prices.mib or more.mib else 0
@@ -243,7 +244,7 @@ def check_gas(store: Store, budget: Budget, purpose: tuple[str, str, str], now_m
 
 
 def locked_in(channels: Iterable[Bought]) -> int:
-    """What these channels hold of what was deposited, as far as it is known here, vouchers not counted."""
+    """Return what these channels hold of what was deposited, as far as it is known here, vouchers not counted."""
     return sum(max(0, each.deposited) for each in channels)
 
 
@@ -253,7 +254,7 @@ def is_in_use(store: Store, channel: str) -> bool:
 
 
 def span(ms: int) -> str:
-    """A time in words: "1 hour", "30 days"."""
+    """Return a time in words: "1 hour", "30 days"."""
     for size, name in ((DAY_MS, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")):
         if ms >= size:
             count = ms / size

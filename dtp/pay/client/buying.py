@@ -81,8 +81,8 @@ async def purchase(
     on_opening: OnOpening | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Purchase:
-    """A channel for a service: one of ours that is open and free, or a new one, of whose deposit `on_opening` is
-    asked.
+    """Return a channel for a service: one of ours that is open and free, or a new one, of whose deposit `on_opening`
+    is asked.
 
     It is under a pass of the account's that is good; else it is paid from the budget. Neither a pass nor a channel of
     `without` is used. What can be closed of the account's channels is brought a step further first.
@@ -210,8 +210,8 @@ async def _reusable(
     reach: Reach | None,
     without: Collection[str],
 ) -> Purchase | None:
-    """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use nor
-    one of `without`."""
+    """Return a channel of ours that is still open for this service, under the pass, or has money left, and isn't in
+    use nor one of `without`."""
     now = state.host.services[number].terms
     for each in await journal.run(lambda store: store.bought_channels()):
         ours = each.purpose == (chain.chain_id, state.host.id, number, chain.address)
@@ -297,8 +297,8 @@ async def _ready(
 async def _take_lane(
     journal: Journal[Store], channel: Channel, states: Collection[str] = ("open",)
 ) -> tuple[int, LaneLock]:
-    """A lane of a channel of ours that was free, and its lock; the channel is in one of these `states` by what is
-    noted. Raises `ChannelUnusable`, `_LanesBusy`."""
+    """Return a lane of a channel of ours that was free, and its lock; the channel is in one of these `states` by what
+    is noted. Raises `ChannelUnusable`, `_LanesBusy`."""
 
     def known(store: Store) -> tuple[bool, list[tuple[LaneKey, PayerLane]]]:
         return any(each.state in states for each in store.bought_channels(channel.id)), store.payer_lanes(
@@ -318,7 +318,7 @@ async def _take_lane(
 
 
 def _is_ours(lane: PayerLane, claimed: Lane) -> bool:
-    """Whether a claim that a node shows may be of a voucher that was signed by this store."""
+    """Return whether a claim that a node shows may be of a voucher that was signed by this store."""
     remembered = lane.newest.voucher.sequence if lane.newest is not None else 0
     within = claimed.sequence <= max(remembered, lane.reserved.sequence)
     return within and claimed.amount <= lane.most_signed
@@ -335,7 +335,7 @@ async def _taken(
     purse: GasPurse,
     reach: Reach | None,
 ) -> Purchase:
-    """A lane whose lock is ours. What is left for it is topped up where that is of no use."""
+    """Return a lane whose lock is ours. What is left for it is topped up where that is of no use."""
     made = await _as_it_is(chain, journal, channel, number, lock, budget, keep, purse)
     lane, funds, signed = made.lane, made.funds, made.start
     since = now_ms() - _TOLD_FOR_MS
@@ -374,7 +374,7 @@ async def _as_it_is(
     keep: bool | None,
     purse: GasPurse,
 ) -> Purchase:
-    """A lane whose lock is ours, with what of the channel's money is free for it."""
+    """Return a lane whose lock is ours, with what of the channel's money is free for it."""
     # Read only now: whoever had the lane before us may have signed until then.
     ours = {
         lane.lane: (key, lane) for key, lane in await journal.run(lambda store: store.payer_lanes(channel.id))

@@ -175,8 +175,8 @@ class Purchase(Deal):
         return noted(paying, self.journal.run, self.channel.id)
 
     def puts_off(self, wanted: int) -> bool:
-        """Whether money that isn't needed yet is left until it is: adding what the budget still allows would cost
-        more than it is."""
+        """Return whether money that isn't needed yet is left until it is: adding what the budget still allows would
+        cost more than it is."""
         within = self.start + self.budget.most - self.funds - self._doubted
         small = min(USUAL_TOP_UP, self.budget.first // _TOP_UP_PART)
         return self.budget.in_sui and self.lend is None and 0 < within < small
@@ -190,7 +190,7 @@ class Purchase(Deal):
         return max(least, budget.first // _TOP_UP_PART)
 
     async def _is_closed(self) -> bool:
-        """Whether another connection, or who uses the store, has closed the channel or asked for it."""
+        """Return whether another connection, or who uses the store, has closed the channel or asked for it."""
         ours = await self.journal.run(lambda store: store.bought_channels(self.channel.id))
         return any(each.state in ("closing", "closed") for each in ours)
 
@@ -239,13 +239,13 @@ class Purchase(Deal):
         await add_noted(self._paying, self.journal, self.channel, self.budget, amount, signed)
 
     async def additional_limit(self) -> int:
-        """How much may be added by what is noted here, whatever a node says of the channel."""
+        """Return how much may be added by what is noted here, whatever a node says of the channel."""
         return await self.journal.run(
             lambda store: room_for(store, self.channel, self.lane.lane, self.budget)
         )
 
     def _cap_to_budget(self, amount: int) -> int:
-        """How much of an amount the budget allows."""
+        """Return how much of an amount the budget allows."""
         within = self.start + self.budget.most - self.funds - self._doubted
         if within < amount and self.lend is not None:
             more = self.lend(amount - within)
@@ -254,7 +254,7 @@ class Purchase(Deal):
         return min(amount, within)
 
     async def _added_before(self) -> int:
-        """What the transaction added whose outcome was unknown, 0 for nothing. Raises while it stays so."""
+        """Return what the transaction added whose outcome was unknown, 0 for nothing. Raises while it stays so."""
         if self._unknown is None:
             return 0
         unknown, amount = self._unknown
@@ -274,7 +274,7 @@ class Purchase(Deal):
         return amount
 
     async def can_replace(self) -> bool:
-        """Whether another channel may be opened when the server refuses this one.
+        """Return whether another channel may be opened when the server refuses this one.
 
         Not for a new one that was never let in, which another would share the fate of; nor when one was given up that
         is new, too: a server that lets each in once would have all the client's money in channels.
@@ -309,7 +309,8 @@ class Purchase(Deal):
         return found
 
     async def give_up(self) -> None:
-        """The server takes this channel no more: it isn't used again, and closed by who opens the store next."""
+        """Give up a channel that its server takes no more: it isn't used again, and who opens the store next closes
+        it."""
         await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
         self.lock.release()
 
@@ -365,8 +366,8 @@ class Purchase(Deal):
             raise
 
     async def _close_agreed(self, agreed: messages.Agreed, pipes: tuple[str, ...]) -> bool:
-        """Whether the channel is closed by agreement. It isn't by one that is unfair or not signed, or that the chain
-        refuses."""
+        """Return whether the channel is closed by agreement. It isn't by one that is unfair or not signed, or that
+        the chain refuses."""
         id = self.channel.id
         if not await self._is_fair(agreed):
             return False
@@ -406,8 +407,8 @@ class Purchase(Deal):
         log.info("channel %s closes when the server's time for claims is over: dtp channel close", id)
 
     async def _is_fair(self, agreed: messages.Agreed) -> bool:
-        """Whether the total is no more than what was signed on all lanes and transport comes to. The chain checks the
-        rest.
+        """Return whether the total is no more than what was signed on all lanes and transport comes to. The chain
+        checks the rest.
 
         It isn't while a key is to be told for what was signed: a claim has to tell it, an agreement doesn't.
         """
@@ -447,20 +448,20 @@ def is_new(opened_ms: int, now: float) -> bool:
 
 
 async def read_ours(chain: ChainClient, journal: Journal[Store], id: str) -> Channel:
-    """A channel of ours as a node shows it, as far as that agrees with what is noted."""
+    """Return a channel of ours as a node shows it, as far as that agrees with what is noted."""
     found = await chain.read(module.SCHEMA, Channel, id)
     return await journal.run(lambda store: believable(store, found))
 
 
 def signed_on(lane: PayerLane, channel: Channel) -> int:
-    """What the lane's vouchers come to, as far as it is known here or on the chain."""
+    """Return what the lane's vouchers come to, as far as it is known here or on the chain."""
     remembered = lane.newest.voucher.amount if lane.newest is not None else 0
     return max(remembered, channel.lanes[lane.lane].amount)
 
 
 async def count_on(journal: Journal[Store], channel: Channel, lane: int, least: int, most: int) -> int:
-    """What the connection that has a lane may count on of the channel's money: `least`, and up to `most` as far as no
-    other connection counts on it. It is noted until another one begins on the lane."""
+    """Return what the connection that has a lane may count on of the channel's money: `least`, and up to `most` as
+    far as no other connection counts on it. It is noted until another one begins on the lane."""
 
     def share(counted_on: dict[int, int]) -> int:
         # Others may have signed all that they have reserved: they are in use, or died.

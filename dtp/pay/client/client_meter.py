@@ -59,7 +59,7 @@ class Deal(ABC):
         """Whether the channel is to be closed with the connection."""
 
     def puts_off(self, wanted: int) -> bool:
-        """Whether so much money that isn't needed yet is left until it is."""
+        """Return whether so much money that isn't needed yet is left until it is."""
         return False
 
     @abstractmethod
@@ -303,7 +303,7 @@ class ClientMeter(Meter):
         self.process_turn()
 
     async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
-        """What `on_low` gives, asked again while the chain's nodes are away: streams wait meanwhile.
+        """Return what `on_low` gives, asked again while the chain's nodes are away: streams wait meanwhile.
 
         Raises `MoneyNotAdded` after `Spending.funding` seconds in which something waited, and other faults at once.
         """
@@ -350,7 +350,7 @@ class ClientMeter(Meter):
         await asyncio.shield(task)
 
     def _has_waiting_stream(self) -> bool:
-        """Whether a stream waits for something to come or to go, which costs money."""
+        """Return whether a stream waits for something to come or to go, which costs money."""
         connection = self.connection
         return any(
             not (each._eof or each._read_error) or each.queued for each in connection._streams.values()
@@ -394,8 +394,8 @@ class ClientMeter(Meter):
                 self.process_turn()
 
     async def _agrees_to(self, offer: payer_events.ChargeOffered) -> bool:
-        """Whether to agree: what the caller says, else to what `buy` asks for, and by `charge_units`; with more money
-        where that is needed."""
+        """Return whether to agree: what the caller says, else to what `buy` asks for, and by `charge_units`; with
+        more money where that is needed."""
         if self._on_charge is not None:
             answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
             agree = answer if isinstance(answer, bool) else await self._ask_caller(answer)
@@ -424,7 +424,8 @@ class ClientMeter(Meter):
         )
 
     async def _ask_caller(self, answer: Awaitable[bool]) -> bool:
-        """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
+        """Return what the caller says; no when the connection is over first, for then nobody waits for it any
+        more."""
         asked = as_future(answer, name="dtp-pay-charge")
         self._asked.add(asked)
         try:
@@ -506,7 +507,7 @@ class ClientMeter(Meter):
         return agreed
 
     async def request_agreement(self) -> messages.Agreed | None:
-        """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
+        """Return the server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
         if self._over or self.agreed is not None or not self.payer.agrees or not self.payer.agrees_on_counts:
             return self.agreed
         self.payer.ask_close()

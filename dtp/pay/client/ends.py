@@ -60,8 +60,8 @@ class Step:
 async def close_further(
     chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
 ) -> Step:
-    """The next step of closing a channel of ours, at `chain_ms` by the chain's clock; with `ask` one that is open is
-    asked to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store
+    """Take the next step of closing a channel of ours, at `chain_ms` by the chain's clock; with `ask` one that is
+    open is asked to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store
     raise."""
     async with turn(chain, store):
         noting = noted(chain, at_once(store), found.id)

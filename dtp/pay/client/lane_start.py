@@ -27,7 +27,7 @@ class Reserved(NamedTuple):
     amount: int = 0
 
     def may_sign(self, voucher: Voucher) -> bool:
-        """Whether this voucher may be signed."""
+        """Return whether this voucher may be signed."""
         return voucher.sequence <= self.sequence and voucher.amount <= self.amount
 
 

@@ -281,7 +281,7 @@ async def _read_events(
 
 
 def lock_of(store: Store, key: bytes) -> LaneLock:
-    """What whoever has sent the transaction with a kept key holds until it knows what came of it."""
+    """Return what whoever has sent the transaction with a kept key holds until it knows what came of it."""
     return LaneLock(store.path, f"0x{key.hex()}", 0)
 
 

@@ -172,8 +172,8 @@ class Payer:
         self._pay_if_due(now)
 
     def release(self, moved: int, now: float) -> bytes | None:
-        """The frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once; it
-        counts. None when there is none. `moved` is as for `count`.
+        """Return the frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once;
+        it counts. None when there is none. `moved` is as for `count`.
 
         Little more than assignments: what a stream has driven out of the processor's caches takes ten times as long.
         """
@@ -306,7 +306,7 @@ class Payer:
         return min(times)
 
     def take_events(self) -> list[PayerEvent]:
-        """What is to be done since the last call, in order."""
+        """Return what is to be done since the last call, in order."""
         events, self._events = self._events, []
         return events
 
@@ -361,7 +361,7 @@ class Payer:
         return self.cost > self.funds or (within is not None and self.used.bytes >= within)
 
     def out_of_money(self) -> BudgetSpent:
-        """What a connection ends with that `funds` no longer suffice for."""
+        """Return what a connection ends with that `funds` no longer suffice for."""
         paid, most = money(self.signed_amount, self.coin), money(self.funds, self.coin)
         used = self.signed_usage
         what = f"{count_of(used.requests, 'request')} and {count_of(used.bytes, 'byte')}"
@@ -400,12 +400,13 @@ class Payer:
         return self._charged
 
     def is_expected(self, units: int) -> bool:
-        """Whether a charge of so many units is agreed to unasked, by what was opened (`Spending.charge_units`)."""
+        """Return whether a charge of so many units is agreed to unasked, by what was opened
+        (`Spending.charge_units`)."""
         streams = self._opened if self._count_streams else 0
         return streams + self._charged + units <= self._opened * self.spending.charge_units
 
     def agreed_to(self, charge: int) -> bool:
-        """Whether the charge of this number, the last one that was decided, was agreed to."""
+        """Return whether the charge of this number, the last one that was decided, was agreed to."""
         return self._agreed == charge
 
     def check_request(self, units: int = 1) -> None:
@@ -419,7 +420,7 @@ class Payer:
             )
 
     def missing_funds(self, units: int = 1) -> int:
-        """What `funds` lacks for so many further requests; not above 0: nothing."""
+        """Return what `funds` lacks for so many further requests; not above 0: nothing."""
         return self.prices.cost_of(self.used.plus(self._unanswered + units, 0)) - self.funds
 
     # ---- frames -------------------------------------------------------------------------------------------
@@ -540,7 +541,7 @@ class Payer:
         self._finish_if_done(now)
 
     def _next_usage(self) -> Usage | None:
-        """What the next voucher is to say, None when there is nothing new to say, or no money."""
+        """Return what the next voucher is to say, None when there is nothing new to say, or no money."""
         target, more = self.used.most(self.signed_usage), self._signed_ahead()
         if self._ending is None and any(more):
             ahead = self.used.plus(*more).most(self.signed_usage)
@@ -554,7 +555,7 @@ class Payer:
         return target if changed or unlocks else None
 
     def _signed_ahead(self) -> Usage:
-        """How much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
+        """Return how much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
         spending, size = self.spending, self.spending.ahead_bytes
         if self._exposure.first_bytes == 0 and self._exposure.after_payment(self.signed_usage).bytes == 0:
             # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
@@ -645,7 +646,7 @@ class Payer:
 
 
 def said(signed: SignedVoucher, charge: int) -> VoucherSaid:
-    """The voucher as a frame says it."""
+    """Return the voucher as a frame says it."""
     voucher = signed.voucher
     return VoucherSaid(
         voucher.sequence,

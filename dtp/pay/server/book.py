@@ -81,11 +81,11 @@ class ChannelBook:
         self._reading: dict[str, asyncio.Task[Channel | None]] = {}
 
     def get_known(self, id: str) -> Seen | None:
-        """What is remembered of a channel, however old."""
+        """Return what is remembered of a channel, however old."""
         return self._known.get(id)
 
     async def find(self, id: str, source: str) -> Channel | None:
-        """A channel for somebody from `source`; None when there is none of this id.
+        """Return a channel for somebody from `source`; None when there is none of this id.
 
         Raises `TooManyQuestions`, and what reading raises (`NodeUnavailable`).
         """
@@ -103,13 +103,15 @@ class ChannelBook:
         return await self.read(id)
 
     async def read_again(self, id: str, source: str) -> Channel | None:
-        """A channel as it is now, for somebody whom what is known doesn't fit: rationed as unknown channels are."""
+        """Return a channel as it is now, for somebody whom what is known doesn't fit: rationed as unknown channels
+        are."""
         if id not in self._reading:
             self.take_turn(source)
         return await self.read(id)
 
     async def read(self, id: str) -> Channel | None:
-        """A channel as it is now; those who ask at the same time share one question. None when there is none."""
+        """Return a channel as it is now; those who ask at the same time share one question. None when there is
+        none."""
         task = self._reading.get(id)
         if task is None:
             task = self._reading[id] = start_task(self._read(id), name="dtp-pay-channel")
@@ -157,7 +159,7 @@ class ChannelBook:
 
 
 def affordable(channel: Channel, lane: int, vouched: dict[int, int]) -> int:
-    """The most that the lane's vouchers may come to, so that all lanes together fit the deposit.
+    """Return the most that the lane's vouchers may come to, so that all lanes together fit the deposit.
 
     `vouched` is what the store holds of each lane; a lane whose claim on chain is above that counts with the claim.
     """

@@ -211,7 +211,7 @@ class Cashier:
             await settle_spent(self._chain, cast(Journal[SoldStore], self.journal))
 
     def _is_credited(self, channel: Channel) -> bool:
-        """Whether we are credited for transport on this channel, and still may be."""
+        """Return whether we are credited for transport on this channel, and still may be."""
         ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
         until = channel.claims_until_ms
         in_time = channel.state <= ChannelState.CLOSING and (until is None or self._now_ms() < until)
@@ -239,15 +239,15 @@ class Cashier:
                 log.info("channel %s: %d of transport credits", id, taken[0])
 
     async def in_use(self, ids: Collection[str]) -> Collection[str]:
-        """Those of the channels that are served now, maybe with others. Raises `StoreError`.
+        """Return those of the channels that are served now, maybe with others. Raises `StoreError`.
 
         Also by other daemons: they may agree on a close as well.
         """
         return {*self._busy(), *await self.journal.run(partial(_held, channels=ids))}
 
     async def _is_promised(self, id: str) -> bool:
-        """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
-        would pay them twice."""
+        """Return whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes
+        by it would pay them twice."""
         used = id in await self.in_use([id])
         end = await self.journal.run(lambda store: store.end_of(id))
         # Behind its end another one may be made, with whoever is connected.
@@ -310,7 +310,8 @@ class Cashier:
         return found
 
     async def view_of(self, id: str) -> View | None:
-        """A channel as it is now, with its vouchers; None where none is here, or the node doesn't know the channel.
+        """Return a channel as it is now, with its vouchers; None where none is here, or the node doesn't know the
+        channel.
 
         Also one that is over by what a node said before: it may have lied, or been of another chain.
         """
@@ -321,7 +322,7 @@ class Cashier:
         )
 
     def _is_closed(self, end: End | None) -> bool:
-        """Whether a channel that the node doesn't know was closed by agreement, which deletes it as well.
+        """Return whether a channel that the node doesn't know was closed by agreement, which deletes it as well.
 
         Known only of the chain that it was agreed for, and behind that time: no node is so far behind.
         """
@@ -330,7 +331,7 @@ class Cashier:
         return lapsed(end, self._now_ms())
 
     def _is_gone(self, id: str, sold: Sequence[Sold]) -> bool:
-        """Whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
+        """Return whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
 
         Of one whose close wasn't agreed on nothing follows from being unknown: the node may be behind, or of another
         chain, and what is forgotten can't be claimed. But the time of its vouchers may be over, or that in which this

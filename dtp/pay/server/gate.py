@@ -77,7 +77,7 @@ class _UsedUp(TicketRefused):
 
 
 def floor_of(lane: Lane) -> Floor:
-    """What the chain has accepted of a lane."""
+    """Return what the chain has accepted of a lane."""
     return Floor(lane.sequence, lane.amount, lane.requests, lane.bytes)
 
 
@@ -87,7 +87,7 @@ def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
 
 
 def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: int = 0) -> str | None:
-    """Why a channel doesn't pay for service `number` of this host, None when it does.
+    """Return why a channel doesn't pay for service `number` of this host, None when it does.
 
     An open channel keeps the terms it was opened under, so an older revision is good, if it isn't from when the
     service was free; `least_revision` refuses those below it.
@@ -115,7 +115,8 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
 
 
 def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
-    """The pass that the channel was opened under, if it is good now; None if not, or if its plan isn't known here."""
+    """Return the pass that the channel was opened under, if it is good now; None if not, or if its plan isn't known
+    here."""
     now_ms = rules.state.now_ms(now)
     for each in rules.passes.get(channel.client, ()):
         if each.pass_id == channel.pass_ and each.service == channel.service:
@@ -124,7 +125,8 @@ def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
 
 
 def _has_begun_since(held: HolderOfPass, rules: Rules, now: float) -> bool:
-    """Whether the pass's period began after the rules were read: its holder may have given it back until then."""
+    """Return whether the pass's period began after the rules were read: its holder may have given it back until
+    then."""
     state = rules.state
     return held.period_ms > 0 and period_of(held, state.now_ms(now), rules.epoch) > state.chain_ms
 
@@ -153,12 +155,12 @@ class Gate:
         self.restored_ms = self.unknown_until_ms = 0
 
     def now_ms(self) -> int:
-        """The chain's time, as far as it is known here."""
+        """Return the chain's time, as far as it is known here."""
         rules = self.firewall.rules
         return rules.state.now_ms(self._clock()) if rules is not None else round(self._clock() * 1000)
 
     def own_ms(self) -> int:
-        """The time by the clock here, ms."""
+        """Return the time by the clock here, ms."""
         return round(self._clock() * 1000)
 
     async def wait_for_closes(self) -> None:
@@ -239,7 +241,7 @@ class Gate:
         raise TicketRefused("the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
 
     async def _find_pass(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
-        """The pass that a channel was opened under, with something left of its quota."""
+        """Return the pass that a channel was opened under, with something left of its quota."""
         held = pass_of(channel, rules, self._clock())
         # Where it isn't asked of everybody, nobody has looked for one that was just bought.
         if held is None or _has_begun_since(held, rules, self._clock()):
@@ -275,7 +277,7 @@ class Gate:
             return rules
 
     async def _verify_ticket(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
-        """The channel of a ticket that one of its lane's keys made for this handshake."""
+        """Return the channel of a ticket that one of its lane's keys made for this handshake."""
         channel = await self.book.find(ticket.channel, request.source)
         for again in (True, False):
             if channel is None:
@@ -291,7 +293,7 @@ class Gate:
         )
 
     async def _decide_admission(self, channel: Channel, request: Request) -> tuple[FirewallDecision, Rules]:
-        """What the host's firewall says of the account that pays, and of the identity that connects."""
+        """Return what the host's firewall says of the account that pays, and of the identity that connects."""
         decision = await self.firewall.decide(channel.client, request.service)
         if decision.refusal in _MAY_HAVE_CHANGED:
             self.book.take_turn(request.source)
@@ -309,7 +311,7 @@ class Gate:
 def _admission(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
 ) -> Admission:
-    """What the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
+    """Return what the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
     if store.end_of(channel.id) is not None:
         raise TicketRefused("the channel is agreed to be closed; open another", CloseDetail.CHANNEL_CLOSED)
     known = _known(store, channel, number, keys, held)
@@ -325,7 +327,7 @@ def _admission(
 def _to_close(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...]
 ) -> Admission | None:
-    """What the store knows of the lane of who comes to close; None where the channel is over."""
+    """Return what the store knows of the lane of who comes to close; None where the channel is over."""
     end = store.end_of(channel.id)
     if end is not None and end.over:
         return None

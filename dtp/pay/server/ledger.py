@@ -91,18 +91,18 @@ class _Entry:
         }
 
     def affordable_amount(self, lane: int) -> int:
-        """What the lane's vouchers may come to, beside what others have and are about to have."""
+        """Return what the lane's vouchers may come to, beside what others have and are about to have."""
         return affordable(self.channel, lane, self._most)
 
     def trusted_amount(self, lane: int, policy: Policy) -> int | None:
-        """What the lane is served for before more is claimed; None for all of its deposit."""
+        """Return what the lane is served for before more is claimed; None for all of its deposit."""
         if self.channel.pass_ is not None:
             return None
         others = sum(amount for each, amount in self._most.items() if each != lane)
         return believed(self.channel, others, policy.unclaimed_in(self.channel.coin))
 
     def is_to_be_claimed(self, policy: Policy) -> bool:
-        """Whether so much isn't claimed that serving would stop soon."""
+        """Return whether so much isn't claimed that serving would stop soon."""
         most = policy.unclaimed_in(self.channel.coin)
         unclaimed = sum(self.vouched.values()) - claimed_of(self.channel)
         return most is not None and 2 * unclaimed >= most
@@ -146,13 +146,13 @@ class Ledger(Account):
         return list(self._open)
 
     def can_agree(self, channel: Channel) -> bool:
-        """Whether agreed closes of this channel can be signed here."""
+        """Return whether agreed closes of this channel can be signed here."""
         return self._signer is not None and self._signer.address == channel.server
 
     async def enter(
         self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
-        """A connection of this admission begins: its meter, which the caller has begin.
+        """Return the meter of a connection of this admission, which the caller has begin.
 
         `count_streams` says whether each stream of the client's is a request.
         None when the channel ended meanwhile. Raises `Refuse` where another process that has the same store serves
@@ -525,13 +525,15 @@ class Ledger(Account):
 
 
 def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
-    """Whether a channel was read as it had been before: what only rises is less, or a lane in use isn't there yet."""
+    """Return whether a channel was read as it had been before: what only rises is less, or a lane in use isn't there
+    yet."""
     behind = found.deposited < known.deposited or found.claimed < known.claimed
     return behind or any(number >= len(found.lanes) for number in lanes)
 
 
 def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) -> Exposure:
-    """The exposure of a lane at its prices, with what its use may cost us through the chain, whatever carries it now.
+    """Return the exposure of a lane at its prices, with what its use may cost us through the chain, whatever carries
+    it now.
 
     Lanes cost a client next to nothing: before they have paid, all of a channel may owe what one that has a single
     lane could. Those beyond the first share a part of it, or of what the channel has paid.

@@ -119,7 +119,7 @@ class PassProofs:
         self._believed[key] = _Believed(held, min(plan.price, worth), until)
 
     def _trusted_sums(self, plan: str) -> tuple[int, int]:
-        """What the passes of a plan that are believed come to, and those that the chain didn't know."""
+        """Return what the passes of a plan that are believed come to, and those that the chain didn't know."""
         found = [
             (key in self._refuted, each.worth)
             for key, each in self._believed.items()
@@ -186,7 +186,7 @@ def _end_of(held: HolderOfPass) -> int:
 
 
 def _worth(plan: Plan, more: Usage) -> int:
-    """The price of so much of a period, rounded up; all of it where a count has no limit."""
+    """Return the price of so much of a period, rounded up; all of it where a count has no limit."""
     quota = Usage(plan.quota_requests, plan.quota_bytes)
     if not all(quota):
         return plan.price

@@ -148,7 +148,7 @@ class _Pending:
     agreed: bool = False
 
     def is_paid_by(self, voucher: Voucher, charge: int) -> bool:
-        """Whether the client means this charge: by its number, or by the lock, which nobody else asked for."""
+        """Return whether the client means this charge: by its number, or by the lock, which nobody else asked for."""
         return charge == self.charge or (self.lock is not None and voucher.hash_lock == self.lock)
 
 
@@ -302,7 +302,7 @@ class Payee:
         return 0 if self._pending is None else self._pending.units
 
     def may_charge(self, *, locked: bool) -> bool:
-        """Whether `charge` may be called now."""
+        """Return whether `charge` may be called now."""
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
         return self._pending is None and not (locked and newest_locked) and not self.unproven
 
@@ -397,7 +397,7 @@ class Payee:
         return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_over else patience)
 
     def take_events(self) -> list[PayeeEvent]:
-        """What is to be done since the last call, in order."""
+        """Return what is to be done since the last call, in order."""
         events, self._events = self._events, []
         return events
 
@@ -409,7 +409,8 @@ class Payee:
         return self.used.above(self.paid)
 
     def used_with(self, voucher: Voucher, charge: int) -> Usage:
-        """What was used once this voucher counts, and with it the charge that it pays: what is stored beside it."""
+        """Return what was used once this voucher counts, and with it the charge that it pays: what is stored beside
+        it."""
         pending = self._pending
         if pending is not None and pending.is_paid_by(voucher, charge):
             return self.used.plus(pending.units, 0)
@@ -421,7 +422,7 @@ class Payee:
         return self.exposure.after_payment(self.paid)
 
     def send_limit(self) -> int:
-        """The most bytes that this connection may send in all: never beyond exposure, deposit and quota."""
+        """Return the most bytes that this connection may send in all: never beyond exposure, deposit and quota."""
         if self._final_at is not None:
             return self._final_at
         if self._requests_blocked():
@@ -429,7 +430,7 @@ class Payee:
         return max(0, self._bytes_left() + self._sent)
 
     def receive_limit(self) -> int:
-        """The most bytes that the client may be given credit for in all."""
+        """Return the most bytes that the client may be given credit for in all."""
         if self.closing or self._requests_blocked():
             return self._received
         return max(0, self._bytes_left() + self._received)
@@ -551,7 +552,8 @@ class Payee:
         self._send(messages.Stored(signed.voucher.sequence))
 
     def _find_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
-        """What is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the signature."""
+        """Return what is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the
+        signature."""
         if voucher.sequence < 1 or (newest is not None and voucher.sequence == newest.sequence):
             return Flaw.EQUIVOCAL
         if newest is not None and (
@@ -620,7 +622,7 @@ class Payee:
         return self.unpaid.requests > self.limit.requests or over_quota or unpayable
 
     def _bytes_left(self) -> int:
-        """How many bytes more may be moved now, in either direction; may be below zero."""
+        """Return how many bytes more may be moved now, in either direction; may be below zero."""
         limits = [self.paid.bytes + self.limit.bytes]
         within = self._bytes_within
         if within is not None:

@@ -108,7 +108,8 @@ class Quotas:
             self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
 
     async def used_up(self, held: HolderOfPass) -> bool:
-        """Whether nothing is left of a pass in the period that runs. Raises `StoreError`, and what reading raises."""
+        """Return whether nothing is left of a pass in the period that runs. Raises `StoreError`, and what reading
+        raises."""
         await self.load_plan(held)
         plan, period = self._plans[held.plan], self._period_of(held)
         if not plan.quota_requests and not plan.quota_bytes:
@@ -285,18 +286,19 @@ class Quotas:
                 self._set(running)
 
     async def _may_serve(self, running: _Running, more: Usage) -> bool:
-        """Whether so much more may be leased of a pass that maybe the node alone knows."""
+        """Return whether so much more may be leased of a pass that maybe the node alone knows."""
         allowed = await self._proofs.allow(running.held, running.plan, running.period, more)
         running.unproven = not allowed
         return allowed
 
     def _lease_size(self, running: _Running) -> Usage:
-        """How much one lease is; 0 of a count without a quota."""
+        """Return how much one lease is; 0 of a count without a quota."""
         counts = zip(running.quota, LEAST_LEASE, strict=True)
         return Usage(*(min(most, max(-(-most // self._part), least)) for most, least in counts))
 
     def _missing_lease(self, running: _Running, wanted: Usage) -> Usage:
-        """What to lease so that so much is left: a lease at least, of each count that has less and isn't dry."""
+        """Return what to lease so that so much is left: a lease at least, of each count that has less and isn't
+        dry."""
         counts = zip(self._lease_size(running), running.left, wanted, running.dry, strict=True)
         return Usage(
             *(

@@ -503,21 +503,21 @@ class Account(ABC):
 
     @abstractmethod
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
-        """The keys that sign for the lane."""
+        """Return the keys that sign for the lane."""
 
     @abstractmethod
     def least_end_ms(self, meter: ServerMeter) -> int:
-        """The soonest end that a voucher which comes now may have, Unix ms."""
+        """Return the soonest end that a voucher which comes now may have, Unix ms."""
 
     @abstractmethod
     def carrier_prices(self, meter: ServerMeter) -> Prices:
-        """What is kept of the deposit for transport, by what carries the connection now; ends a connection over pipes
-        whose frames the channel doesn't pay for."""
+        """Return what is kept of the deposit for transport, by what carries the connection now; ends a connection
+        over pipes whose frames the channel doesn't pay for."""
 
     @abstractmethod
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
-        """Whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside, until it
-        is stored or the connection has ended."""
+        """Return whether a voucher of this amount fits the deposit beside all other lanes; if so it is set aside,
+        until it is stored or the connection has ended."""
 
     @abstractmethod
     def voucher_stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:

@@ -107,7 +107,8 @@ class Store(SoldStore):
             self._insert_deposit(channel, now_ms, -back_now)
 
     def _lane_numbers(self) -> dict[tuple[str, str, int], int]:
-        """The lanes that are signed for or paid by, these with how far they are: none is forgotten, or set back."""
+        """Return the lanes that are signed for or paid by, these with how far they are: none is forgotten, or set
+        back."""
         rows = self._fetch_rows(
             "SELECT 'lanes', channel, lane, 0 FROM lanes "
             "UNION ALL SELECT 'sold', channel, lane, sequence FROM sold"
@@ -313,7 +314,8 @@ class Store(SoldStore):
         return int(before), begins > 0
 
     def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
-        """What an account has put into channels of a coin since then, less what came back since, to whatever host."""
+        """Return what an account has put into channels of a coin since then, less what came back since, to whatever
+        host."""
         query = (
             "SELECT coalesce(sum(amount), 0) FROM deposits JOIN bought USING (channel) "
             "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
@@ -322,8 +324,8 @@ class Store(SoldStore):
         return int(total) + self.unnoted_since(chain, account, coin, since_ms)
 
     def unnoted_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
-        """What of `deposited_since` is in no channel that is noted here: openings that nodes deny or know nothing of,
-        and what `count_moved` found of others."""
+        """Return what of `deposited_since` is in no channel that is noted here: openings that nodes deny or know
+        nothing of, and what `count_moved` found of others."""
         query = (
             "SELECT coalesce(sum(amount), 0) FROM unnoted "
             "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
@@ -354,7 +356,7 @@ class Store(SoldStore):
         return {public: LaneKey(seed) for public, seed in self._fetch_rows("SELECT public, seed FROM keys")}
 
     def bought_channels(self, channel: str | None = None) -> list[Bought]:
-        """The channels that we opened, oldest first; or the one of that id."""
+        """Return the channels that we opened, oldest first; or the one of that id."""
         query = (
             "SELECT channel, chain, host, service, account, state, opened_ms, coin, claim_ms, gas + "
             "(SELECT coalesce(sum(gas), 0) FROM spent WHERE spent.channel = bought.channel), refused, name, "
@@ -372,7 +374,7 @@ class Store(SoldStore):
             )
 
     def payer_lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
-        """The lanes of a channel that we sign for."""
+        """Return the lanes of a channel that we sign for."""
         rows = self._fetch_rows(
             "SELECT lane, seed, message, signature, requests, bytes, clean, reserved_sequence, reserved_amount, "
             "believed_requests, believed_bytes FROM lanes WHERE channel = ? ORDER BY lane",

@@ -243,7 +243,7 @@ class StoreFile:
         self.close()
 
     def _open_prompt(self) -> sqlite3.Connection:
-        """A connection that neither waits nor syncs, nor moves what it wrote from the log into the file."""
+        """Return a connection that neither waits nor syncs, nor moves what it wrote from the log into the file."""
         try:
             db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):
@@ -281,7 +281,7 @@ def _roll_back(db: sqlite3.Connection) -> None:
 
 
 def _is_missing(path: str) -> bool:
-    """Whether there is no such file; of one that may not be looked at that isn't known."""
+    """Return whether there is no such file; of one that may not be looked at that isn't known."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -52,13 +52,14 @@ class Shared(Protocol):
     """What else a store has that several daemons share."""
 
     def is_claimer(self) -> bool:
-        """Whether who asks is the one that claims: the first one, until it closes the store. Raises `StoreError`."""
+        """Return whether who asks is the one that claims: the first one, until it closes the store. Raises
+        `StoreError`."""
 
     def hold_channel(self, channel: str) -> bool:
         """Serve a channel; False while another daemon does. Raises `StoreError`."""
 
     def held_channels(self, channels: Iterable[str]) -> set[str]:
-        """Those of the channels that any daemon serves. Raises `StoreError`."""
+        """Return those of the channels that any daemon serves. Raises `StoreError`."""
 
     def free(self, channel: str) -> None:
         """Give back what `hold` took, once. Raises `StoreError`."""

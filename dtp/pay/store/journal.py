@@ -154,7 +154,7 @@ _Keep = Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None]
 
 
 def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
-    """All jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
+    """Do all jobs in one transaction; where that fails, each in its own, so that only the broken one suffers."""
     try:
         return _together(store, jobs)
     except DtpError as fault:  # of the store, or of a row in it that is broken
@@ -221,5 +221,5 @@ def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:
 
 
 def covers(newer: Voucher, older: Voucher) -> bool:
-    """Whether a voucher is at least as good as an older one: a newer sequence alone doesn't make it so."""
+    """Return whether a voucher is at least as good as an older one: a newer sequence alone doesn't make it so."""
     return newer.amount >= older.amount and newer.requests >= older.requests and newer.bytes >= older.bytes

@@ -40,7 +40,7 @@ class SoldStore(SpentStore):
                     self._keep_end(end)
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
-        """What is known of a lane that pays us; a new one when nothing is."""
+        """Return what is known of a lane that pays us; a new one when nothing is."""
         rows = self._fetch_rows(
             "SELECT message, signature, requests, bytes, preimage FROM sold WHERE channel = ? AND lane = ?",
             channel,
@@ -49,7 +49,7 @@ class SoldStore(SpentStore):
         return sold_lane_of(channel, lane, rows)
 
     def sold_lanes(self, channel: str | None = None) -> list[Sold]:
-        """The lanes that hold a voucher: of one channel, or all of those that aren't over."""
+        """Return the lanes that hold a voucher: of one channel, or all of those that aren't over."""
         query = "SELECT channel, lane, message, signature, preimage FROM sold WHERE message IS NOT NULL"
         if channel is not None:
             rows = self._fetch_rows(f"{query} AND channel = ? ORDER BY lane", channel)
@@ -112,7 +112,7 @@ class SoldStore(SpentStore):
             )
 
     def pass_used(self, pass_: str, period: int) -> Usage:
-        """What was used under a pass in one of its periods."""
+        """Return what was used under a pass in one of its periods."""
         rows = self._fetch_rows(
             "SELECT requests, bytes FROM passes WHERE pass = ? AND period = ?", pass_, period
         )
@@ -173,7 +173,7 @@ class SoldStore(SpentStore):
             )
 
     def end_of(self, channel: str) -> End | None:
-        """The agreed or known end of a channel, None while it goes on."""
+        """Return the agreed or known end of a channel, None while it goes on."""
         rows = self._fetch_rows(
             "SELECT total, not_after_ms, state, chain FROM ends WHERE channel = ?", channel
         )
@@ -214,12 +214,12 @@ def _keep_received(db: sqlite3.Connection, signed: SignedVoucher, used: Usage) -
 
 
 def signed_of(message: bytes | None, signature: bytes | None) -> SignedVoucher | None:
-    """A voucher as it was stored, None where a row has none."""
+    """Return a voucher as it was stored, None where a row has none."""
     return SignedVoucher(decode_voucher(bytes(message)), bytes(signature)) if message and signature else None
 
 
 def sold_lane_of(channel: str, lane: int, rows: Sequence[Sequence[Any]]) -> PayeeLane:
-    """A lane out of the row that it has, if any: message, signature, requests, bytes, preimage."""
+    """Return a lane out of the row that it has, if any: message, signature, requests, bytes, preimage."""
     if not rows:
         return PayeeLane(channel, lane)
     message, signature, requests, size, preimage = rows[0]
@@ -228,7 +228,7 @@ def sold_lane_of(channel: str, lane: int, rows: Sequence[Sequence[Any]]) -> Paye
 
 
 def end_of_row(channel: str, row: Sequence[Any]) -> End:
-    """A channel's end out of its row: total, not_after_ms, state, chain."""
+    """Return a channel's end out of its row: total, not_after_ms, state, chain."""
     total, not_after_ms, state, chain = row
     return End(channel, int(total), int(not_after_ms), state == "over", chain)
 
