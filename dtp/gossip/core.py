@@ -125,7 +125,7 @@ class Neighbour:
     past_wanted: dict[bytes, int] = field(default_factory=dict)
     #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
     past: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
-    #: Since when it was asked by IWANT and has given nothing of that; None if it gave something last.
+    #: Since when it was asked by IWANT and has given nothing of that, nor anything new; None if it gave some last.
     silent_since: float | None = None
     #: A broker's end here: always in the mesh, never judged.
     is_bridge: bool = False

@@ -70,7 +70,8 @@ class GossipLimits:
     iwants: int = 3
     #: Seconds in which what was promised by IHAVE has to come, before it is asked of others.
     promise: float = 3.0
-    #: ... and in which whoever promises has to give any of it, or is blamed: links may be slow, or nodes busy.
+    #: ... and in which whoever promises has to give any of it, or what is new, or is blamed: links may be slow, or
+    #: nodes busy.
     silent: float = 30.0
     #: From this size on others are told not to send a message that has come: below, telling costs more.
     dont_want: int = 1024

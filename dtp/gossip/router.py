@@ -346,7 +346,10 @@ class Router:
     def _remember_message(self, parsed: Parsed, sender: bytes, now: float) -> None:
         core = self._core
         core.seen.add(parsed.id, now + core.wall_offset)
-        self._asking.on_arrived(parsed.id, core.neighbours.get(sender))
+        neighbour = core.neighbours.get(sender)
+        if neighbour is not None:  # it may have much to send before what it was asked for: the link is slow
+            neighbour.silent_since = None
+        self._asking.on_arrived(parsed.id, neighbour)
 
     def _hold_message(self, state: TopicState, parsed: Parsed, now: float) -> None:
         if state.joined:

@@ -588,6 +588,24 @@ def test_leaving_does_not_wash_a_bad_score(swarm, scene):
     assert node.router.score_of(attacker.key) == pytest.approx(before, rel=0.1)
 
 
+@pytest.mark.parametrize("gives_news", [True, False])
+def test_who_gives_what_is_new_before_what_it_was_asked_for_is_slow_and_no_liar(swarm, scene, gives_news):
+    """Behind a slow link much is under way before an answer: an honest node was cut off for it."""
+    node, honest, slow = scene
+    old = honest.publish(T, b"old")
+    swarm.run_for(1)
+    for beat in range(120):
+        slow.send_frames(node, frames.ihave(W, fake_ids(3, beat * 3)))
+        if beat % 20 == 0:
+            data = honest.sign_message(T, b"%d" % beat) if gives_news else node.messages[0].encoded
+            slow.send_frames(node, message(data))
+        swarm.run_for(1)
+    assert node.messages[0].id == old
+    assert node.router.counts["promise-broken"] > 15
+    assert (node.router.score_of(slow.key) >= 0) == gives_news  # what everybody has proves nothing
+    still_works(swarm, node, honest)
+
+
 def test_promises_that_are_never_kept_cost_even_without_a_flood(swarm, scene):
     node, honest, attacker = scene
     for beat in range(60):
