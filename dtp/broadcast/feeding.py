@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
@@ -33,7 +34,8 @@ FAN_OUT: Final = 4
 #: Segments that somebody gets who wants only some, at most: they aren't counted as listeners.
 _MOST_AT_ONCE: Final = 64
 #: How many of them are sent something at a time, and for how many seconds each: so those with places have the larger
-#: part of the upload. One of each place that connections come from is, the others wait.
+#: part of the upload. As many questions for keys are answered, each of which may cost the chain a look. One of each
+#: place that connections come from is, the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
 #: Seconds that somebody has to say what it wants.
@@ -76,6 +78,21 @@ class _Served:
     doubted: asyncio.Event
 
 
+class _Turns:
+    """Answers so many at a time, and one of each source."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(_ASKS)
+        self._sources: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def take_turn(self, source: str) -> AsyncIterator[None]:
+        """Wait for a turn, and have it until the end. Raise `TimeoutError` where that takes too long."""
+        turn = self._sources.setdefault(source, asyncio.Lock())
+        async with asyncio.timeout(_ASK), turn, self._room:
+            yield
+
+
 class Feeder:
     """Serves a stream to those who connect. `serve_connection` is the handler of a service.
 
@@ -103,8 +120,7 @@ class Feeder:
         self._open: Counter[Connection] = Counter()
         self._ranking = Ranking[Stream](fan_out, relays)
         self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
-        self._asks = asyncio.Semaphore(_ASKS)
-        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._asks, self._key_asks = _Turns(), _Turns()
         self._me = me
         self._above: tuple[PeerId, ...] = ()
         self._elsewhere: Callable[[], Sequence[str]] = tuple
@@ -207,7 +223,7 @@ class Feeder:
             async with asyncio.timeout(_HELLO):
                 hello = await frames.read(stream)
             if isinstance(hello, m.KeyWanted):
-                await self._give_keys(connection.peer, stream, hello)
+                await self._give_keys(connection, stream, hello)
             elif not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
             elif hello.count:
@@ -300,14 +316,16 @@ class Feeder:
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: Listener) -> None:
         """Send one who wants only some segments what it asks for, in its turn."""
         self._greet(stream, who)
-        turn = self._asking.setdefault(who.source, asyncio.Lock())
-        async with asyncio.timeout(_ASK), turn, self._asks:
+        async with self._asks.take_turn(who.source):
             await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
 
-    async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
+    async def _give_keys(self, connection: Connection, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
             raise ShowMessageError("keys are asked of the producer, and of a sealed show")
-        answer = await self._ask_keys(peer, wanted.claims)
+        answer: dict[int, bytes] | Refusal = Refusal.NOT_NOW
+        with contextlib.suppress(TimeoutError):
+            async with self._key_asks.take_turn(source_group(connection.source)):
+                answer = await self._ask_keys(connection.peer, wanted.claims)
         if isinstance(answer, dict):
             frames.write(stream, m.KeysGiven(answer))
         elif self.keys_sold_at and answer in _MAY_BUY:

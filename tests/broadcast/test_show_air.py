@@ -1,5 +1,6 @@
 """Money drives the air: transcripts of the judge and the slots, and properties of both."""
 
+import asyncio
 import itertools
 from dataclasses import replace
 
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
+from dtp.broadcast.money.shows import read_at_news
 from dtp.chain.show import FIRST_HEAD, Show, ShowState
+from dtp.errors import ChainError
+from dtp.testing import clock
 
 FUNDED = Show(
     id="0x1", version=1, key=b"k" * 32, hint=b"", slot_ms=1000, batch=10, rate=100, start_pot=300, ticket_price=0,
@@ -178,3 +182,34 @@ def test_a_show_that_goes_on_air_again_begins_with_its_first_slot():
     slots.follow(off, 60_000)
     slots.follow(again := replace(ON, posted=3, due_ms=61_500), 60_700)
     assert (slots.current_slot(again, 61_499), slots.current_slot(again, 61_500)) == (3, 4)
+
+
+def test_a_flood_of_events_has_a_show_read_once_more():
+    """Each raise of a question is an event: who pays for many would have a producer late to hear of money."""
+    reads = []
+
+    async def read():
+        reads.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.1)
+        if len(reads) == 3:
+            raise ChainError("the node is away")
+
+    async def test():
+        news, loop = asyncio.Event(), asyncio.get_running_loop()
+        reading = asyncio.ensure_future(read_at_news(news, 10.0, read))
+        began = loop.time()
+        for _ in range(100):
+            news.set()
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        assert len(reads) == 2  # one at once, and one for all that came meanwhile
+        assert reads[0] == began
+        with pytest.raises(ChainError):
+            await reading
+        assert reads[2] - reads[1] > 10  # without news
+        reading = asyncio.ensure_future(read_at_news(news, 10.0, read))
+        await asyncio.sleep(0.01)
+        assert len(reads) == 4  # who begins again doesn't wait
+        reading.cancel()
+
+    clock.run(test())

@@ -10,14 +10,18 @@ import second_segments as second
 from hypothesis import given
 from hypothesis import strategies as st
 from shows import HERE, ME, all_of, hear, produce, run, until
+from simulated import Network
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import BroadcastError, SegmentError, ShowSealed
+from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement, Flag, SegmentSigner
+from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
 from dtp.broadcast.recording import Recorder, Recording
 from dtp.broadcast.sealed.admission import Admission, Guests, Refusal
+from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_segment
 from dtp.broadcast.sealed.opening import KeyAsker, KeyPace, Opener
 from dtp.chain.pass_ import PassAccount
@@ -334,6 +338,73 @@ def test_a_producer_that_is_gone_is_given_up():
             await KeyAsker(dial, lambda _: ["producer"]).ask_keys(announcement, 1)
         assert caught.value.refusal == Refusal.NOT_NOW
         assert asyncio.get_running_loop().time() >= 30
+
+    clock.run(test())
+
+
+class Listeners(Admission):
+    """Admits those who listen, counts whom it is asked about, and takes a second for each answer."""
+
+    def __init__(self, *listeners):
+        self.listeners, self.counts = set(listeners), []
+
+    async def refused(self, asking):
+        self.counts.append(len(asking))
+        await asyncio.sleep(1)
+        return {each: Refusal.NO_TICKET for each in asking if each not in self.listeners}
+
+
+def test_who_asks_for_keys_has_nobody_elses_tickets_looked_at():
+    """Anybody may ask: each question would cost the chain as many looks as there are listeners."""
+    heard = [Identity(bytes([9, each] * 16)).id for each in range(50)]
+
+    async def test():
+        admission = Listeners(*heard)
+        issuer = KeyIssuer(bytes(32), admission)
+        for each in heard:
+            assert await issuer.issue_keys(each, ()) == {}
+        assert await issuer.issue_keys(BOB.id, [claim(ALICE, BOB, 5)]) == Refusal.NO_TICKET
+        assert set(admission.counts) == {1}
+        assert issuer.listeners == 50
+        await issuer.rotate_key()
+        assert admission.counts[-1] == 50
+
+    clock.run(test())
+
+
+def test_who_names_many_with_one_ticket_has_the_newest_remembered():
+    async def test():
+        issuer = KeyIssuer(bytes(32), Sold(ALICE=1))
+        for each in range(20):
+            listener = Identity(bytes([2, each] * 16))
+            assert await issuer.issue_keys(listener.id, [claim(ALICE, listener, each)]) == {}
+        assert issuer.listeners == 1
+
+    asyncio.run(test())
+
+
+def test_a_flood_of_questions_for_keys_from_one_address_delays_nobody_elses():
+    async def test():
+        admission = Listeners(BOB.id)
+        held = HeldSegments(Announcement.sign(ME, bytes(32), time_ms=0, sealed=True))
+        feeder = Feeder(held, ME.id, ask_keys=KeyIssuer(bytes(32), admission).issue_keys)
+        network = Network()
+        network.serving["producer"] = feeder
+
+        async def ask(peer, source):
+            async with network.dial(peer, "producer", source) as connection:
+                stream = await connection.open_stream()
+                frames.write(stream, m.KeyWanted(()))
+                return await frames.read(stream)
+
+        flood = [asyncio.ensure_future(ask(Identity.generate().id, "attacker")) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        assert await ask(BOB.id, "bob") == m.KeysGiven({})
+        assert asyncio.get_running_loop().time() - began < 2
+        told = [each.why for each in await asyncio.gather(*flood)]
+        assert told.count(Refusal.NOT_NOW) > 80  # nobody waits for ever
+        assert len(admission.counts) < 15
 
     clock.run(test())
 

@@ -18,6 +18,7 @@ from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.held import HeldSegments
+from dtp.carriers.errors import reason
 from dtp.errors import LocalError
 from dtp.net.held import source_group
 from dtp.tasks import TaskSet
@@ -94,7 +95,7 @@ class Gateway:
             self._server = await asyncio.start_server(self._accept_client, self._host, self._port)
         except OSError as fault:
             raise GatewayError(
-                f"can't listen at {self._host}:{self._port}: {fault.strerror or fault}"
+                f"can't listen at {self._host}:{self._port}: {reason(fault, listening=self._port)}"
             ) from fault
         self._port = self._server.sockets[0].getsockname()[1]
         return self

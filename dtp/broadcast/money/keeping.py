@@ -44,6 +44,9 @@ class ShowKeeper:
         self._judge = AirJudge(hysteresis)
         self._changed = asyncio.Event()
         self._follower = SupervisedTask(self._follow_show, name="dtp-show-events", foreseen=(ChainError,))
+        self._news = asyncio.Event()
+        reading = lambda: shows.read_at_news(self._news, _LOOK, self._read_show)  # noqa: E731
+        self._reader = SupervisedTask(reading, name="dtp-show-read", foreseen=(ChainError,))
         self._keeper = SupervisedTask(self._post_repeatedly, name="dtp-show-keeper", foreseen=(ChainError,))
         self._lock = asyncio.Lock()
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
@@ -76,13 +79,13 @@ class ShowKeeper:
 
     async def __aenter__(self) -> ShowKeeper:
         self._judge_now()
-        self._follower.start()
-        self._keeper.start()
+        for each in (self._follower, self._reader, self._keeper):
+            each.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._follower.stop()
-        await self._keeper.stop()
+        for each in (self._follower, self._reader, self._keeper):
+            await each.stop()
         await self.post_slots(closing=True)
 
     def check_on_air(self) -> None:
@@ -118,15 +121,13 @@ class ShowKeeper:
 
     async def _follow_show(self) -> None:
         async for _ in shows.events_of(self._chain, self.show.id):
-            await self._read_show()
+            self._news.set()
 
     async def _read_show(self) -> None:
         self.found = await shows.read_show(self._chain, self.show.id)
         self._judge_now()
 
     async def _post_repeatedly(self) -> None:
-        loop = asyncio.get_running_loop()
-        looked = loop.time()
         while True:
             await asyncio.sleep(_TICK)
             self._judge_now()
@@ -135,9 +136,6 @@ class ShowKeeper:
                 await shows.end(self._chain, self.show.id)
                 await self._read_show()
             await self.post_slots()
-            if loop.time() - looked > _LOOK:
-                looked = loop.time()
-                await self._read_show()
 
     def _due_hashes(self, closing: bool) -> list[bytes]:
         return self.slots.due_hashes(self.show, self._clock_ms(), closing=closing)

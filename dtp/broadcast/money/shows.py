@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -279,3 +281,18 @@ async def events_of(
         value = decode_known(chain.deployments, each.event.type, each.event.contents)
         if getattr(value, "show", None) == wanted:
             yield value
+
+
+async def read_at_news(news: asyncio.Event, patience: float, read: Callable[[], Awaitable[None]]) -> None:
+    """Read a show again each time that there are news, and after `patience` seconds without: however many news come
+    while it is read, it is read once more. Raise what that raises; whoever begins again begins with reading."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await news.wait()
+        news.clear()
+        try:
+            await read()
+        except ChainError:
+            news.set()
+            raise

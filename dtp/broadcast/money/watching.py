@@ -71,14 +71,17 @@ class ShowWatcher:
         for number in () if dismissed is None else dismissed.numbers:
             self.line.dismiss(number)
         self._found: shows.Found | None = None
+        self._news = asyncio.Event()
         self._tasks = [
             SupervisedTask(self._follow_events, name="dtp-show-line"),
-            SupervisedTask(self._reread_show, name="dtp-show-look"),
+            SupervisedTask(
+                lambda: shows.read_at_news(self._news, _LOOK, self._read_show), name="dtp-show-look"
+            ),
         ]
 
     async def __aenter__(self) -> ShowWatcher:
         """Raise as `read_show` does."""
-        self._found = await shows.read_show(self._chain, self._id)
+        await self._read_show()
         for each in self._tasks:
             each.start()
         return self
@@ -94,12 +97,10 @@ class ShowWatcher:
             elif isinstance(each, Raised):
                 self.line.raised(each)
             else:
-                self._found = await shows.read_show(self._chain, self._id)
+                self._news.set()
 
-    async def _reread_show(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK)
-            self._found = await shows.read_show(self._chain, self._id)
+    async def _read_show(self) -> None:
+        self._found = await shows.read_show(self._chain, self._id)
 
     def dismiss_entry(self, number: int) -> None:
         """An entry was answered, or isn't wanted: it is gone for good. Raise `ConfigError`."""

@@ -100,14 +100,27 @@ class KeyIssuer:
         return self._keys.get(epoch)
 
     async def issue_keys(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
-        """Return the keys of the newest epochs, or why `peer` gets none."""
+        """Return the keys of the newest epochs, or why `peer` gets none.
+
+        Only those who speak for an account of its are looked at anew: else each that asks, be it anybody, would have
+        the chain asked for all.
+        """
+        mine = _accounts_of(peer, claims)
+        rivals = {each: its for each, its in self._asked.items() if mine & _accounts_of(each, its)}
         try:
-            refused = await self._admission.refused({**self._asked, peer: claims})
+            refused = await self._admission.refused({**rivals, peer: claims})
         except DtpError as fault:
             log.warning("who may listen can't be told now: %s", fault)
             return Refusal.NOT_NOW
+        for each in refused:  # a ticket is one listener's: who has named many has the newest remembered
+            self._asked.pop(each, None)
         if peer in refused:
             return refused[peer]
         if peer not in self._admission.invited:
             self._asked[peer] = claims
         return dict(self._keys)
+
+
+def _accounts_of(peer: PeerId, claims: Sequence[SeatClaim]) -> set[bytes]:
+    """Return the keys of the accounts that somebody speaks for, as it says."""
+    return {peer.key, *(each.account for each in claims)}
