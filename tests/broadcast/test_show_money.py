@@ -128,7 +128,7 @@ def test_while_the_chain_is_away_a_show_goes_on_as_far_as_its_pot_pays(
                 await until(lambda: len(heard) == len(written) and told[-1] != Air.ON_AIR)
                 before = node.asked
                 await until(lambda: node.asked > before + 1)  # it is tried again
-                calls.lose = [("execute_transaction", "after")]  # and then the first answer is lost
+                calls.lose = [("execute", "after")]  # and then the first answer is lost
                 node.away = False
                 await until(lambda: on_air.keeper.show.posted == 3)
                 found = (await shows.read_show(payer, id)).show
