@@ -8,7 +8,7 @@ from simulated import Connection, End, Network
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import ShowLost
+from dtp.broadcast.errors import ShowLost, ShowUnreachable
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.receiving import Patience
@@ -141,6 +141,23 @@ def test_a_dead_show_costs_two_orphans_a_bounded_number_of_attempts_in_an_hour()
         for each in (one, two):
             assert isinstance(each.fault, ShowLost)
             assert each.fault.code == "show-lost"
+
+    clock.run(test())
+
+
+def test_a_ring_of_relays_around_no_producer_ends_by_itself():
+    """Each waits for the next one, and is waited for: nobody keeps the others there."""
+
+    async def test():
+        network, loop = Network(), asyncio.get_running_loop()
+        ring = [
+            asyncio.ensure_future(network.relay(f"dtp+tcp://{each}", f"dtp+tcp://{(each + 1) % 3}"))
+            for each in range(3)
+        ]
+        told = await asyncio.gather(*ring, return_exceptions=True)
+        assert all(isinstance(each, ShowUnreachable) for each in told)
+        assert 60 <= loop.time() < 90
+        assert len(network.dialled) < 3 * 60
 
     clock.run(test())
 
