@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -444,6 +445,34 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pyte
             await asyncio.to_thread(store.close)
 
     asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_what_takes_long_is_waited_for_while_the_server_answers(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's lock, say: a bound in time would fail what only needs longer."""
+    import psycopg
+
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    monkeypatch.setattr("dtp.postgresql._LOOK", 0.01)
+    looks, found = threading.Semaphore(0), []
+
+    def answers(where: str) -> bool:
+        looks.release()
+        return True
+
+    with closing(PostgresStore(url, "", ALICE.id.key)) as store:
+        store.add(chain(ALICE, 2, "a"), synced=True)
+        monkeypatch.setattr("dtp.postgresql._answers", answers)
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE dtp_graph_frames")
+            reading = threading.Thread(target=lambda: found.append(store.last_sequences()))
+            reading.start()
+            for _ in range(3):
+                assert looks.acquire(timeout=120)
+        reading.join(120)
+        assert found == [{ALICE.id.key: 2}]
 
 
 def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(
