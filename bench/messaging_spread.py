@@ -26,8 +26,8 @@ from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.group_topics import TOPIC, topic_key
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 
-#: Links that each member dials.
-LINKS = 4
+#: Links that each member dials: with those that it is dialled by it has six, as `GroupTopics` keeps.
+LINKS = 3
 MESSAGES = 3
 TEXT = "see you at eight, at the usual place; bring the map"
 

@@ -16,6 +16,7 @@ import dtp
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.membership import Act
 from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.group_topics import GroupTopics
@@ -248,6 +249,33 @@ def test_who_was_restored_from_a_backup_goes_on(village: Callable[..., Village],
     assert at.texts("bob", group)[-2:] == ["2", "3"]
 
 
+def test_what_comes_before_its_room_is_shown_once_that_is_known(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "first")
+    at.deliver()
+    room = at.people["alice"].change_group(group, Act.ROOM, at.now, text="sopranos").id
+    at.say("alice", room, "in the room")
+    at.hear("bob", "alice", group, *at.published("alice"))
+    at.deliver()  # of the room bob hears by mailbox
+    assert at.texts("bob", room) == ["in the room"]
+
+
+def test_what_is_spread_in_one_group_is_not_of_another(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    group, other = at.group("alice", "bob", "carol"), at.group("alice", "bob", "carol")
+    alice, bob = at.people["alice"], at.people["bob"]
+    for conversation in (other, bob.person):
+        event = Event(Kind.TEXT, conversation, 1, at.now, {"text": "elsewhere"})
+        with alice.transaction():
+            sender = SpreadSender(alice.desk.local.instance)
+            _, key, sealed = sender.seal(group, event.encode())
+            told = Event(Kind.SEALED, group, 0, at.now, {"sealed": sealed, "key": key, "oldest": 0})
+            alice.enqueue_event([bob.identity.id.key], told, at.now)
+        at.deliver()
+    assert at.texts("bob", other) == at.texts("bob", alice.person) == []
+
+
 def test_order_holds_where_a_group_is_large_no_more(village: Callable[..., Village]) -> None:
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob", "carol")
@@ -338,5 +366,6 @@ def test_a_node_of_somebody_else_is_refused(tmp_path: Path) -> None:
         node = dtp.Node(discover=(), map_ports=False)
         with pytest.raises(MessageError, match="same identity"):
             await at.begin("alice", topics=GroupTopics(node))
+        await at.begin("alice")  # nothing holds its store
 
     post_office(main, tmp_path, "other")

@@ -207,11 +207,11 @@ class Messenger:
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
         self.renting = Renting(self._rent, self.delivery, self._on_notices)
         self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self._on_notices)
-        self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
         try:
+            self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
             if self._bits is not None:
                 await self.delivery.run(self.correspondence.set_stamp_bits, self._bits)
             await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())

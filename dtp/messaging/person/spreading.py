@@ -208,9 +208,9 @@ class Spreading:
                 said = Event.parse(each)
             except PeerError:
                 continue
-            known = self._mail.group_of(said.conversation)
-            is_here = said.conversation == group or (known is not None and known.group == group)
-            if said.kind in HISTORY and is_here:
+            known = self._mail.group_of(said.conversation)  # none of a room that we haven't heard of yet
+            is_elsewhere = known is not None and known.group != group
+            if said.kind in HISTORY and not is_elsewhere and said.conversation != self._mail.person:
                 notices += self._mail.take_said(device, person, said, now_ms)
         return notices
 
