@@ -22,6 +22,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import expose as expose_module
 from dtp.daemon.relays import pool as pool_module
 from dtp.daemon.server import LIMITS
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 
 from .conftest import Backend, echo
 from .programs import DTPD, PATIENCE
@@ -426,6 +427,35 @@ def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
             assert await draining
 
     slow = Slow()
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "about_to_end",
+    [
+        ConnectionRefused(CloseCode.SHUTDOWN, "the daemon is about to end"),
+        ConnectionClosed(CloseCode.SHUTDOWN, "the listener closes", by_peer=True),
+    ],
+)
+def test_a_program_waits_while_the_process_that_it_comes_to_is_about_to_end(run, monkeypatch, about_to_end):
+    """Another has its place in a moment, as at an upgrade; the program had a reset."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend:
+            port = await pair.start(expose(backend.port))
+            (forwarded,) = pair.near.forwarded.values()
+            pool, answers = forwarded.pool, [about_to_end] * 2
+            get_stream = pool.get_stream
+
+            async def refused_at_first():
+                if answers:
+                    raise answers.pop()
+                return await get_stream()
+
+            monkeypatch.setattr(pool, "stream_now", lambda: None)
+            monkeypatch.setattr(pool, "get_stream", refused_at_first)
+            assert await exchange(port, b"x") == b"x"
+
     run(scenario)
 
 

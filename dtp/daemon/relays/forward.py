@@ -266,7 +266,9 @@ class Forwarded:
         while True:
             try:
                 return await pool.get_stream()
-            except CarrierError:
+            except DtpError as error:
+                if not _may_be_back(error):
+                    raise
                 pause = min(BACKOFF[min(attempt, len(BACKOFF) - 1)], EAGER)
                 if loop.time() + pause > deadline:
                     raise
@@ -397,6 +399,13 @@ def _read_calls(said: bytes) -> CallReader:
     reader = CallReader(Calls(None, asyncio.get_running_loop().time))
     reader.feed_data(said)
     return reader
+
+
+def _may_be_back(error: DtpError) -> bool:
+    """True where the peer is away, or its process is about to end, and another may have its place soon."""
+    if isinstance(error, ConnectionRefused | ConnectionClosed):
+        return error.close_code == CloseCode.SHUTDOWN
+    return isinstance(error, CarrierError)
 
 
 def _is_unpaid(error: DtpError | Rejected, budget: BudgetSettings | None) -> bool:
