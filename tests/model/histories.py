@@ -74,9 +74,14 @@ class History(NamedTuple):
     steps: tuple[Step, ...]
     #: Whether the last replica asks only for a part.
     has_part: bool = False
+    #: How many of all replicas have to agree to a sum of frames; 0: nobody.
+    need: int = 0
 
     def __str__(self) -> str:
-        lines = [f"history {self.seed}: {', '.join(self.stores)}{', a part' if self.has_part else ''}"]
+        lines = [
+            f"history {self.seed}: {', '.join(self.stores)}{', a part' if self.has_part else ''}"
+            f"{f', sums need {self.need}' if self.need else ''}"
+        ]
         return "\n".join(lines + [f"  {i:3} {' '.join(map(str, step))}" for i, step in enumerate(self.steps)])
 
 
@@ -109,12 +114,14 @@ def make(seed: int, *, most: int = 60) -> History:
     about["sync"] = max(about["sync"], WEIGHTS["sync"])
     about |= dict.fromkeys(theme, 12)
     chosen = rng.choices(list(about), list(about.values()), k=rng.randint(10, most))
-    steps = (Step(what, *(rng.randrange(1 << 16) for _ in range(4))) for what in chosen)
+    steps = (_step(rng, what) for what in chosen)
     return _mixed(History(seed, kept, tuple(steps)))
 
 
 #: What isn't for parts, or makes what they show depend on what they can't know.
 _WHOLE = {"fork", "jump", "compact", "pass", "reorder", "restore", "backup"}
+#: What makes two histories of one author, or others judge by another time or without some: of these there are others.
+_AGREED = {"fork", "jump", "restore", "backup", "ban"}
 
 
 def _mixed(history: History) -> History:
@@ -128,7 +135,27 @@ def _mixed(history: History) -> History:
         kept = [rng.choice((kind, "postgres")) for kind in history.stores]
         kept[rng.randrange(len(kept))] = "postgres"
         history = history._replace(stores=tuple(kept))
-    return history
+    return _agreed(history)
+
+
+def _agreed(history: History) -> History:
+    """In every eighth history that is of no part all ask for agreement to sums. In the end some write what is worth
+    one, drop the frames, and agree; and one comes who has nothing yet."""
+    rng = random.Random(f"agreed {history.seed}")
+    if history.has_part or rng.random() >= 1 / 8:
+        return history
+    steps = [step for step in history.steps if step.what not in _AGREED]
+    few = len(history.stores)
+    ends = ["swell", *rng.choices(("swell", "prune"), k=2), *["everyone"] * rng.randint(0, 2)]
+    ends += rng.choices(("prune", "prune", "swell", "put", "sync"), k=2 * few)
+    last = rng.choices(("sync", "sync", "sync", "prune", "swell", "pass"), k=3 * few)
+    steps += [_step(rng, what) for what in [*ends, "join"]]
+    steps += [_step(rng, what)._replace(at=rng.choice((few, rng.randrange(few)))) for what in last]
+    return history._replace(steps=tuple(steps), need=rng.randint(1, min(few, 2)))
+
+
+def _step(rng: random.Random, what: str) -> Step:
+    return Step(what, *(rng.randrange(1 << 16) for _ in range(4)))
 
 
 def shrink(history: History, fails: Callable[[History], bool], *, runs: int = 400) -> History:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agreeing import Waiting
 from merging import Shown, counting, show
 from plain import Linked, Signed, covered, name_of, read_envelope
 
@@ -100,6 +101,8 @@ class Replica:
     #: A soul of the account whose devices replicas are.
     household: str = ""
     has_part: bool = False
+    #: What came and isn't taken, where sums need agreement.
+    waiting: Waiting | None = None
     #: Of others' frames (author, sequence) those that are here as a whole, where only a part was asked for.
     kept: set[tuple[bytes, int]] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
@@ -129,10 +132,17 @@ class Replica:
         """The clock of what is made now."""
         return max(int(self.wall() * 1000) << 16, self.seen.highest() + 1)
 
+    @property
+    def lacks(self) -> bool:
+        """Whether sums wait for agreement: what sums of others left out, as these overwrote it, isn't here either."""
+        return self.waiting is not None and bool(self.waiting.unagreed(self))
+
     async def open(self) -> None:
         """Open the graph again."""
         self.graph = await open_graph(self)
         self.whispered.clear()
+        if self.waiting is not None:
+            self.waiting = Waiting(self.waiting.agreement)
 
     def shown(self) -> Shown:
         return show(counting(self.seen.applied()))
@@ -212,6 +222,8 @@ class Replica:
         same(
             "heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.frames.heads().items())
         )
+        if self.lacks:
+            return
         ours = contents(self.shown())
         if self.has_part:
             ours = {soul: told for soul, told in ours.items() if in_part(soul)}
@@ -265,7 +277,8 @@ def _ordered(kind: str, value: Any) -> Any:
 async def open_graph(replica: Replica) -> Graph:
     """Open a replica's graph with its clock."""
     clock = Clock(wall=replica.wall)
-    prune = replica.number == 1 and not replica.has_part  # whenever it has grown
+    # whenever it has grown; who is asked for agreement then signs something by itself
+    prune = replica.number == 1 and not replica.has_part and replica.waiting is None
     part = PART if replica.has_part else None
     return await Graph.open(
         replica.place, identity=replica.identity, name=replica.name, clock=clock, prune=prune, part=part

@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import psycopg
+from agreeing import Agreement, Piece, Waiting, read_piece
 from devices import Household, change
 from edits import EDITS
 from histories import History, Step
@@ -82,7 +83,12 @@ class World:
             household=self.household.soul,
         )  # type: ignore[arg-type]
         replica.has_part = self.history.has_part and number == len(self.history.stores) - 1
+        of = tuple(somebody(number).id.key for number in range(len(self.history.stores)))
+        if self.history.need:
+            replica.waiting = Waiting(Agreement(self.history.need, of))
         replica.graph = await open_graph(replica)
+        if self.history.need:
+            await replica.graph.admission.set_agreement(self.history.need, of)
         self.replicas.append(replica)
         return replica
 
@@ -134,6 +140,8 @@ class World:
             "fork": self.fork,
             "compact": self.compact,
             "prune": self.prune,
+            "swell": self.swell,
+            "join": self.join,
             "everyone": self.everyone,
         }
         await steps[step.what](replica, step)
@@ -150,6 +158,8 @@ class World:
     def check(self, replica: Replica) -> None:
         """It shows what the model does, and reads what it may."""
         replica.check()
+        if replica.lacks:
+            return
         self.secrets.check(replica, self.replicas)
         if not replica.has_part:
             check_document(replica, replica.shown())
@@ -237,6 +247,16 @@ class World:
             await replica.graph.upkeep.prune()
             await self.commit(replica)
 
+    async def swell(self, replica: Replica, step: Step) -> None:
+        """So much is written, most of it over, that its sum is offered to others, who may drop the frames for it."""
+        for number in range(8):
+            await self.commit(replica)
+            if replica.behind:
+                return
+            replica.graph.node("n/1")[f"long {step.a % 2}"] = bytes([number]) * 12_000
+            replica.dirty = True
+        await self.commit(replica)
+
     # ---- what passes between two -----------------------------------------------------------------------------------
 
     async def sync(self, replica: Replica, step: Step) -> None:
@@ -248,6 +268,9 @@ class World:
     async def meet(self, replica: Replica, other: Replica) -> None:
         for each in (replica, other):
             await self.commit(each)
+        if self.history.need:
+            await self.meet_in_agreement(replica, other)
+            return
         told = await self.exchange(replica, other)
         had, other_had = replica.seen.copy(), other.seen.copy()
         hidden = had.hidden | other_had.hidden
@@ -284,6 +307,33 @@ class World:
             replica.key in {p.author for p in await replica.graph.frames.proofs()}
         ):
             raise Difference("sync doesn't say what proofs do")
+
+    async def meet_in_agreement(self, replica: Replica, other: Replica) -> None:
+        """The same, where sums are taken when enough agree to them."""
+        had, other_had = replica.seen.copy(), other.seen.copy()
+        stored = await self.pieces(replica), await self.pieces(other)
+        await self.exchange(replica, other)
+        for each, pieces in ((replica, stored[1]), (other, stored[0])):
+            if each.waiting is not None:
+                each.waiting.add(each, pieces)
+        self.caught_up(replica, other_had)
+        self.caught_up(other, had)
+        for each in (replica, other):
+            each.dirty = False
+            self.check(each)
+            left = [
+                (one.author.key, one.first, one.last, tuple(by.key for by in one.by))
+                for one in each.graph.admission.unagreed()
+            ]
+            same("sums that wait", each.waiting and each.waiting.unagreed(each), sorted(left))
+
+    async def pieces(self, replica: Replica) -> list[Piece]:
+        """What a replica has stored."""
+        found = []
+        for author, chain in replica.seen.visible().items():
+            stored = await replica.graph.frames.read(author, 1, len(chain))
+            found += [read_piece(data, replica.name, chain) for data in stored]
+        return found
 
     async def exchange(self, replica: Replica, other: Replica) -> GraphForked | None:
         """Sync; gives the error that oneself has signed two histories."""
@@ -336,7 +386,9 @@ class World:
             same("a contradiction is refused", False, other.seen.copy().takes(author, chain))
             self.forked.add(author)
             return
-        if not other.seen.takes(author, chain):
+        if other.waiting is not None:
+            other.waiting.add(other, [read_piece(one, other.name, chain) for one in data])
+        elif not other.seen.takes(author, chain):
             raise Difference("a contradiction was taken")
         other.ripen()
         if not other.dirty:
@@ -346,7 +398,7 @@ class World:
         """All that the other lacks comes in any order, and twice."""
         other = self.replicas[step.a % len(self.replicas)]
         await self.commit(replica)
-        parts, chains = [], {}
+        parts, pieces, chains = [], list[Piece](), {}
         for author, chain in replica.seen.visible().items():
             if (
                 author in other.seen.hidden
@@ -362,10 +414,13 @@ class World:
             if len(missing) < len(chain) - other.seen.length(author):
                 return  # what was pruned goes over as a whole
             parts += missing
+            pieces += [read_piece(one, other.name, chain) for one in missing] if other.waiting else []
         rng = random.Random(step.b)
         await other.graph.receive(rng.sample(parts, len(parts)))
         await other.graph.receive(rng.sample(parts, len(parts)))
-        for author, chain in chains.items():
+        if other.waiting is not None:
+            other.waiting.add(other, pieces)
+        for author, chain in chains.items() if other.waiting is None else ():
             other.seen.takes(author, chain)
         other.ripen()
         if not other.dirty:
@@ -384,7 +439,7 @@ class World:
     def compare_states(self) -> None:
         states: dict[tuple[object, ...], tuple[int, bytes]] = {}
         for replica in self.replicas:
-            if replica.has_part:
+            if replica.has_part or replica.lacks:
                 continue
             seen = tuple(
                 sorted((a, len(c), replica.seen.due.get(a, 0)) for a, c in replica.seen.visible().items())
@@ -497,6 +552,10 @@ class World:
         await replica.open()
         self.secrets.learn(replica, await replica.absorb())
         await replica.graph.close()
+
+    async def join(self, _: Replica, __: Step) -> None:
+        """Somebody comes who has nothing yet."""
+        await self.add(somebody(len(self.replicas)), "memory")
 
     async def fork(self, replica: Replica, _: Step) -> None:
         """Another machine has the same identity, and an empty graph."""
