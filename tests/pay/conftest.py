@@ -30,6 +30,7 @@ from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.hosting import find_host
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.serving import Selling, Serving, serve
+from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 
 from .clients import ScriptedClient
@@ -302,3 +303,9 @@ def bound(request: pytest.FixtureRequest) -> Any:
     name = request.function.__name__
     (words,) = {row[2] for row in rows() if row[4] == name}
     return BOUNDS[words]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Any]:
+    with Store(tmp_path / "pay.sqlite") as opened:
+        yield opened

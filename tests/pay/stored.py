@@ -9,7 +9,12 @@ from functools import partial
 from typing import Any
 
 from dtp.pay.errors import StoreError
-from dtp.pay.store import Store
+from dtp.pay.store import Bought, Store
+
+from .meters import CHANNEL, KEY
+
+BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open", 5)
+PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
 
 
 class ScriptedStore(Store):
@@ -60,3 +65,18 @@ def no_room_for(lane: int) -> str:
     """A statement by which the disk takes no voucher of this lane."""
     refused = f"WHEN NEW.lane = {lane} BEGIN SELECT RAISE(ABORT, 'no room for this lane'); END"
     return f"CREATE TRIGGER no_room BEFORE INSERT ON sold {refused}"
+
+
+def receive(store: Any, signed: Any, used: Any) -> Any:
+    """Return whether the store keeps this one voucher."""
+    return store.received_all([(signed, used)])[0]
+
+
+def again(store: Any) -> Any:
+    """The same file, as another process sees it."""
+    return Store(store.path)
+
+
+def buy(store: Any, lane: int = 0) -> None:
+    store.keep_key(KEY, 1)
+    store.add_bought(BOUGHT, lane, KEY.public)

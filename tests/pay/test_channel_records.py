@@ -16,8 +16,8 @@ from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.store import Store
 
 from .meters import CHANNEL
+from .stored import BOUGHT, buy
 from .test_claims import HOUR, NOW, channel
-from .test_store import BOUGHT, buy
 
 
 @pytest.fixture

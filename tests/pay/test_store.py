@@ -3,60 +3,33 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dtp import config
-from dtp.pay import store as store_module
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.client.payer import Payer
 from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
 from dtp.pay.server.payee import Payee, PayeeLane, Send
-from dtp.pay.store import Bought, DoubtedDeposit, End, Moved, Sent, Store
+from dtp.pay.store import DoubtedDeposit, End, Sent, Store
 from dtp.pay.store import file as store_file
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
 from .meters import CHANNEL, KEY, lock_of, voucher
-from .stored import alter, no_room_for
-
-BOUGHT = Bought(CHANNEL, "chain", "0x" + "a1" * 32, 7, "0x" + "b1" * 32, "open", 5)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Any]:
-    with Store(tmp_path / "pay.sqlite") as opened:
-        yield opened
-
-
-def receive(store: Any, signed: Any, used: Any) -> Any:
-    """Whether the store keeps this one voucher."""
-    return store.received_all([(signed, used)])[0]
-
-
-def again(store: Any) -> Any:
-    """The same file, as another process sees it."""
-    return Store(store.path)
-
-
-def buy(store: Any, lane: int = 0) -> None:
-    store.keep_key(KEY, 1)
-    store.add_bought(BOUGHT, lane, KEY.public)
+from .stored import BOUGHT, PLACE, again, alter, buy, no_room_for, receive
 
 
 def test_a_channel_with_its_key_comes_back(store: Any) -> None:
@@ -69,123 +42,6 @@ def test_a_channel_with_its_key_comes_back(store: Any) -> None:
         assert other.kept_keys() == {}
         other.set_state(CHANNEL, "closing")
     assert store.bought_channels() == [replace(BOUGHT, state="closing")]
-
-
-def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store: Any, tmp_path: Path) -> None:
-    receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
-    shutil.copy(store.path, tmp_path / "alone.sqlite")
-    with Store(tmp_path / "alone.sqlite") as alone:
-        assert alone.sold_lanes() == []
-    copied = tmp_path / "copy.sqlite"
-    store.backup(copied)
-    assert stat.S_IMODE(copied.stat().st_mode) == 0o600
-    # One that is brought up to date while a watcher has it, and behind one that was killed.
-    with Store(copied) as watcher:
-        watcher.mark_closed(CHANNEL)
-        for amount in (50, 60):
-            receive(store, KEY.sign(voucher(amount, amount)), Usage(amount, 0))
-            store.backup(copied)
-            assert watcher.sold_lanes() == store.sold_lanes()
-            with Store(copied) as copy:
-                assert copy.sold_lanes() == store.sold_lanes()
-    closing = "Store(sys.argv[1]).mark_closed(sys.argv[2])"
-    killed = f"import os, sys; from dtp.pay.store import Store; {closing}; os._exit(0)"
-    subprocess.run([sys.executable, "-c", killed, copied, CHANNEL], check=True)
-    assert Path(f"{copied}-wal").exists()
-    store.backup(copied)
-    with Store(copied) as copy:
-        assert copy.sold_lanes() == store.sold_lanes()
-    with pytest.raises(StoreError, match="is the store itself"):
-        store.backup(store.path)
-    with pytest.raises(StoreError, match="can't copy"):
-        store.backup(tmp_path / "nowhere" / "copy.sqlite")
-
-
-class Killed(Exception):
-    """The program is no more."""
-
-
-def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the two a server that was restored from it took channels whose close it may have agreed on since."""
-    calls = []
-
-    class Connection(sqlite3.Connection):
-        def execute(self, *arguments: Any) -> Any:
-            return die_or_do(super().execute, *arguments)
-
-        def backup(self, *arguments: Any, **options: Any) -> Any:
-            return die_or_do(super().backup, *arguments, **options)
-
-    def die_or_do(work: Any, *arguments: Any, **options: Any) -> Any:
-        calls.append(work)
-        if len(calls) == number:
-            raise Killed
-        return work(*arguments, **options)
-
-    number, ended = -1, False
-    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
-    with Store(tmp_path / "pay.sqlite") as store:
-        receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
-        number = 0
-        while not ended:
-            path = tmp_path / f"{number}.sqlite"
-            number += 1
-            calls.clear()
-            try:
-                store.backup(path)
-                ended = True
-            except Killed:
-                pass
-            number, kept = -1, number
-            if path.exists():
-                with Store(path) as copy:
-                    assert copy.is_copy() == bool(copy.sold_lanes())
-                    assert copy.is_copy() or not ended
-            number = kept
-    assert number > 4
-
-
-@pytest.mark.parametrize("what", ["a channel", "a newer voucher", "something else"])
-def test_a_copy_replaces_nothing_but_an_older_copy(store: Any, tmp_path: Path, what: Any) -> None:
-    """As when the store and its copy are taken for one another."""
-    receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
-    path = tmp_path / "other.sqlite"
-    if what == "something else":
-        path.write_bytes(b"no database")
-    else:
-        with Store(path) as other:
-            if what == "a channel":
-                buy(other)
-            else:
-                receive(other, KEY.sign(voucher(2, 60)), Usage(60, 0))
-    before = path.read_bytes()
-    with pytest.raises(
-        StoreError, match="can't open the store" if what == "something else" else "no older copy"
-    ):
-        store.backup(path)
-    assert path.read_bytes() == before
-
-
-@pytest.mark.slow
-def test_a_copy_that_others_write_to_all_the_time_is_given_up(
-    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "PATIENCE", 0.0)
-    path = tmp_path / "copy.sqlite"
-    store.backup(path)
-    numbers = Store._lane_numbers
-    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
-
-        def behind(self: Any) -> Any:
-            if self is not store:
-                writer.execute("BEGIN IMMEDIATE")
-            return numbers(self)
-
-        monkeypatch.setattr(Store, "_lane_numbers", behind)
-        with pytest.raises(StoreError, match="all the time"):
-            store.backup(path)
 
 
 def test_it_is_closed_behind_what_another_thread_writes(tmp_path: Path) -> None:
@@ -222,148 +78,6 @@ def test_a_key_is_kept_before_its_channel_is_known(store: Any) -> None:
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
-def test_a_restored_store_waits_once_and_its_copies_wait_anew(store: Any, tmp_path: Path) -> None:
-    store.backup(tmp_path / "copy.sqlite")
-    with Store(tmp_path / "copy.sqlite") as copy:
-        assert copy.begin_wait(5, 65) == (5, 65)
-        assert copy.begin_wait(7, 67) == (5, 65)
-        copy.backup(tmp_path / "second.sqlite")
-        with Store(tmp_path / "second.sqlite") as second:
-            assert second.begin_wait(9, 69) == (9, 69)
-        copy.go_on_with_copy()
-        assert not copy.is_copy()
-
-
-def drop_waits(store: Any) -> None:
-    """A store as it was up to format 12."""
-    alter(store, "DROP TABLE waits")
-
-
-def drop_spent(store: Any) -> None:
-    """A store as it was up to format 11."""
-    drop_waits(store)
-    alter(store, "DROP TABLE spent")
-    alter(store, "CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER, gas INTEGER)")
-
-
-def test_gas_of_the_format_before_stays(store: Any) -> None:
-    store.keep_key(KEY, 7)
-    store.add_bought(replace(BOUGHT, gas=30), 0, KEY.public)
-    drop_spent(store)
-    alter(store, "INSERT INTO failed VALUES ('failed', 5, 7)")
-    alter(store, "PRAGMA user_version=11")
-    with again(store) as other:
-        assert other.spent_beside("pay") == [(5, 7)]
-        other.transaction_sent("more", "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
-        assert other.bought_channels()[0].gas == 30
-        assert [each.digest for each in other.unsettled_transactions(BOUGHT.chain, BOUGHT.account)] == [
-            "more"
-        ]
-        other.transaction_took("more", 4)
-        assert (other.bought_channels()[0].gas, other.unsettled_transactions()) == (34, [])
-
-
-def drop_transactions(store: Any) -> None:
-    """A store as it was up to format 10."""
-    drop_spent(store)
-    alter(store, "DROP TABLE sent")
-
-
-def test_deposits_of_the_format_before_can_t_be_disproved(store: Any) -> None:
-    store.keep_key(KEY, 7)
-    drop_transactions(store)
-    alter(store, "PRAGMA user_version=10")
-    with again(store) as other:
-        other.key_sent(KEY.public, Sent("digest", "chain", BOUGHT.account, PLACE[2], 700))
-        assert other.unproven_deposits(*PLACE[:2], 0) == []
-        assert other.deposited_since(*PLACE, 0) == 700
-
-
-def drop_unnoted(store: Any) -> None:
-    """A store as it was up to format 9."""
-    drop_transactions(store)
-    for each in ("unnoted", "counted"):
-        alter(store, f"DROP TABLE {each}")
-
-
-def test_copies_of_the_format_before_lack_what_was_put_in_since(store: Any, tmp_path: Path) -> None:
-    store.backup(tmp_path / "copy.sqlite")
-    with Store(tmp_path / "copy.sqlite") as copy:
-        drop_unnoted(copy)
-        alter(copy, "PRAGMA user_version=9")
-        with again(copy) as other:
-            assert other.lacks_deposits(*PLACE[:2])
-            assert other.unnoted_since(*PLACE, 0) == 0
-
-
-def drop_names(store: Any) -> None:
-    """Channels as they were up to format 8."""
-    drop_unnoted(store)
-    alter(store, "ALTER TABLE bought DROP COLUMN name")
-    alter(store, "DROP TABLE failed")
-
-
-def test_channels_of_the_format_before_are_of_a_service_without_a_name(store: Any) -> None:
-    store.keep_key(KEY, 7)
-    store.add_bought(BOUGHT, 0, KEY.public)
-    drop_names(store)
-    alter(store, "PRAGMA user_version=8")
-    with again(store) as other:
-        assert (other.bought_channels()[0].name, other.spent_beside("pay")) == ("", [])
-
-
-def drop_deposits(store: Any) -> None:
-    """Channels as they were up to format 6."""
-    drop_names(store)
-    for each in ("coin", "claim_ms", "gas", "refused"):
-        alter(store, f"ALTER TABLE bought DROP COLUMN {each}")
-    alter(store, "DROP TABLE deposits")
-    alter(store, "DROP TABLE budgets")
-
-
-def drop_sent(store: Any) -> None:
-    """Keys as they were up to format 4."""
-    drop_deposits(store)
-    for each in ("digest", "chain", "denied"):
-        alter(store, f"ALTER TABLE keys DROP COLUMN {each}")
-
-
-def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store: Any) -> None:
-    store.keep_key(KEY, 7)
-    drop_sent(store)
-    alter(store, "PRAGMA user_version=4")
-    with again(store) as other:
-        assert other.sent_keys("", 0) == {}
-        assert list(other.kept_keys()) == [KEY.public]
-        other.key_sent(KEY.public, Sent("digest", "here"))
-        assert other.sent_keys("here", 7) == {KEY.public: "digest"}
-        assert other.sent_keys("here", 8) == {}
-
-
-def test_a_key_that_was_sent_is_one_chain_s(store: Any) -> None:
-    """What is left of a localnet that is gone would count on every other chain."""
-    store.keep_key(KEY, 7)
-    store.key_sent(KEY.public, Sent("digest", "gone"))
-    assert (store.sent_keys("here", 0), store.sent_keys("gone", 0)) == ({}, {KEY.public: "digest"})
-    drop_sent(store)
-    alter(store, "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")
-    alter(store, "UPDATE keys SET digest = 'digest'")
-    alter(store, "PRAGMA user_version=5")
-    with again(store) as other:  # nobody knows of which
-        assert other.sent_keys("here", 0) == {KEY.public: "digest"}
-
-
-def test_channels_of_the_format_before_hold_what_nobody_noted(store: Any) -> None:
-    store.keep_key(KEY, 7)
-    store.add_bought(BOUGHT, 0, KEY.public)
-    drop_deposits(store)
-    alter(store, "PRAGMA user_version=6")
-    with again(store) as other:
-        assert other.bought_channels() == [BOUGHT]
-        other.add_deposit(CHANNEL, 9, 500)
-        assert other.bought_channels()[0].deposited == 500
-
-
 def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(store: Any) -> None:
     known = replace(BOUGHT, coin="0x2::sui::SUI", deposited=700, claim_ms=60_000)
     store.keep_key(KEY, 7)
@@ -389,9 +103,6 @@ def test_a_number_that_is_too_large_changes_nothing(store: Any) -> None:
     with pytest.raises(StoreError, match="ask another node"):
         store.add_bought(replace(BOUGHT, claim_ms=2**64 - 1), 0, KEY.public)
     assert (store.bought_channels(), list(store.kept_keys())) == ([], [KEY.public])
-
-
-PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
 
 
 def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looked(store: Any) -> None:
@@ -444,36 +155,6 @@ def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store:
         store.disprove_deposit("more")
     assert store.unproven_deposits(*PLACE[:2], 0) == store._fetch_rows("SELECT * FROM sent") == []
     assert store.deposit_sums(CHANNEL) == [700, 300][: 1 + (end == "settled")]
-
-
-def test_a_copy_counts_once_what_its_account_has_moved_since(store: Any, tmp_path: Path) -> None:
-    known = replace(BOUGHT, coin=PLACE[2], deposited=700)
-    store.keep_key(KEY, 7)
-    store.add_bought(known, 0, KEY.public)
-    assert (store.is_new(), store.lacks_deposits(*PLACE[:2])) == (True, True)  # another may have been lost
-    store.count_moved(*PLACE[:2], {}, 8)
-    assert not store.lacks_deposits(*PLACE[:2])
-    store.backup(tmp_path / "copy.sqlite")
-    with Store(tmp_path / "copy.sqlite") as copy:
-        assert not copy.is_new()
-        copy.go_on_with_copy()  # as server: what its clients put in is unknown all the same
-        assert copy.lacks_deposits(*PLACE[:2])
-        moved = {
-            CHANNEL: Moved(PLACE[2], 1000, 5000),  # more came back than went in, says the node
-            "0xf1": Moved(PLACE[2], 400, 100),
-            "0xf2": Moved(PLACE[2], 400, 400),
-        }
-        for _ in range(2):
-            copy.count_moved(*PLACE[:2], moved, 50)
-        assert not copy.lacks_deposits(*PLACE[:2])
-        assert copy.lacks_deposits("another", PLACE[1])
-        assert [copy.deposited_since(*PLACE, each) for each in (0, 50, 51)] == [300, -400, 0]
-        copy.add_closing(replace(known, channel="0xf1", deposited=400), 60)
-        assert (copy.deposited_since(*PLACE, 0), copy.unnoted_since(*PLACE, 0)) == (400, 0)
-        copy.backup(tmp_path / "again.sqlite")
-    with Store(tmp_path / "again.sqlite") as again:
-        assert again.lacks_deposits(*PLACE[:2])
-        assert again.is_copy()
 
 
 def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store: Any) -> None:
@@ -577,60 +258,6 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path: P
     synced = ["PRAGMA synchronous=FULL", "COMMIT", "PRAGMA synchronous=NORMAL"]
     found = [each for each in modes if each.startswith(("PRAGMA", "COMMIT"))]
     assert found == [*synced, *synced, "COMMIT", *synced, "COMMIT"]
-
-
-def drop_columns(store: Any, *columns: Any) -> None:
-    for each in columns:
-        alter(store, f"ALTER TABLE lanes DROP COLUMN {each}")
-
-
-def drop_believed(store: Any) -> None:
-    """Lanes as they were up to format 3, and keys as up to format 4."""
-    drop_sent(store)
-    drop_columns(store, "believed_requests", "believed_bytes", "held")
-
-
-def drop_chain(store: Any) -> None:
-    """Ends as they were up to format 2."""
-    alter(store, "DROP TABLE ends")
-    alter(
-        store,
-        "CREATE TABLE ends (channel TEXT PRIMARY KEY, total INTEGER NOT NULL, not_after_ms TEXT NOT NULL, "
-        "state TEXT NOT NULL) WITHOUT ROWID",
-    )
-
-
-def test_a_store_of_the_format_before_goes_on(store: Any, tmp_path: Path) -> None:
-    buy(store)
-    newest = KEY.sign(voucher(3, 4, 100))
-    store.save_signed(newest, Usage(4, 100))
-    drop_columns(store, "reserved_sequence", "reserved_amount")
-    drop_believed(store)
-    drop_chain(store)
-    alter(store, "PRAGMA user_version=1")
-    with again(store) as other:
-        ((_, lane),) = other.payer_lanes(CHANNEL)
-        assert (lane.newest, lane.reserved, lane.died) == (newest, Reserved(), False)
-        other.reserve(CHANNEL, 0, Reserved(5, 5))
-
-
-def test_lanes_of_the_format_before_believed_nothing(store: Any) -> None:
-    buy(store)
-    drop_believed(store)
-    alter(store, "PRAGMA user_version=3")
-    with again(store) as other:
-        ((_, lane),) = other.payer_lanes(CHANNEL)
-        assert lane.believed == Usage()
-        assert other.hold_deposit(CHANNEL, 0, lambda others: 5) == 5
-
-
-def test_agreements_of_the_format_before_are_of_no_known_chain(store: Any) -> None:
-    drop_believed(store)
-    drop_chain(store)
-    alter(store, "INSERT INTO ends VALUES (?, 500, '7', 'agreed')", (CHANNEL,))
-    alter(store, "PRAGMA user_version=2")
-    with again(store) as other:
-        assert other.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
 
 
 def test_received_vouchers_only_rise(store: Any) -> None:
@@ -767,29 +394,6 @@ def test_the_first_agreement_stands(store: Any) -> None:
 
 def test_the_file_is_its_owners(store: Any) -> None:
     assert stat.S_IMODE(os.stat(store.path).st_mode) == 0o600
-
-
-def test_a_copy_of_another_store_takes_nothing_back(store: Any, tmp_path: Path) -> None:
-    """Also where the other has lost its newest, which is when the copy is needed."""
-    locked = KEY.sign(voucher(2, 2, hash_lock=lock_of(b"k" * 32)))
-    store.keep_preimage(CHANNEL, 0, b"k" * 32)
-    for signed in (locked, KEY.sign(voucher(1, 5, lane=1))):
-        receive(store, signed, Usage(7, 70))
-    with Store(tmp_path / "copy.sqlite") as copy:
-        receive(copy, KEY.sign(voucher(1, 1, hash_lock=lock_of(b"o" * 32))), Usage(9, 1))
-        newer = KEY.sign(voucher(4, 6, lane=1))
-        receive(copy, newer, Usage(1, 1))
-        for _ in range(2):
-            copy.copy_sold(store)
-            assert [each.newest for each in copy.sold_lanes()] == [locked, newer]
-        assert copy.sold_lane(CHANNEL, 0).preimage == b"k" * 32
-        assert copy.sold_lane(CHANNEL, 0).used == Usage(9, 70)
-        agreed = store.save_agreement(CHANNEL, 5, 6, "chain")
-        copy.copy_sold(store)
-        assert copy.end_of(CHANNEL) == agreed
-        store.mark_closed(CHANNEL)
-        copy.copy_sold(store)
-        assert (copy.end_of(CHANNEL).over, copy.sold_lanes()) == (True, [])
 
 
 def test_a_second_store_of_a_process_leaves_the_first_its_locks(store: Any) -> None:

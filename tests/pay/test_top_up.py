@@ -25,7 +25,7 @@ from .stored import alter
 from .test_claims import channel
 from .test_lying_nodes import lying
 from .test_paid import cost_of, fetch, give
-from .test_store import drop_names
+from .test_store_formats import drop_names
 
 DEPOSIT = cost_of(MIB)
 BUDGET = 4 * DEPOSIT
