@@ -72,6 +72,9 @@ class ShareLimits:
     #: For an answer, and for the next `least` bytes of a sync: else the peer is taken for gone.
     stall: float = 10.0
     least: int = 4096
+    #: Seconds for which a sync may move less, as long as it moves: where a round trip takes seconds, a small one
+    #: takes longer than `stall`, each time anew.
+    unhurried: float = 60.0
     #: For a sync that goes on and on; the next one goes on where it was.
     longest_sync: float = 900.0
     #: Streams of shared graphs that are opened to one peer at once: other graphs wait for their turn, up to `stall`.

@@ -589,12 +589,14 @@ class GraphShare:
 
     async def _wait_moving(self, work: asyncio.Task[None], exchanged: Exchanged) -> None:
         """Wait for a sync, as long as it moves. Raise `TimeoutError`."""
+        unhurried = self._now() + self.limits.unhurried
         async with asyncio.timeout(self.limits.longest_sync):
             while not work.done():
                 before = exchanged.bytes_received + exchanged.bytes_sent
                 await asyncio.wait({work}, timeout=self.limits.stall)
                 moved = exchanged.bytes_received + exchanged.bytes_sent - before
-                if not work.done() and moved < self.limits.least:
+                least = self.limits.least if self._now() > unhurried else 1
+                if not work.done() and moved < least:
                     raise TimeoutError(f"only {moved} bytes in {self.limits.stall:g} s")
         await work
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -293,6 +294,43 @@ async def resets(link: PeerLink, stream: Stream) -> None:
 async def large(link: PeerLink, stream: Stream) -> None:
     stream.write(b"\xff" * 100)
     await asyncio.sleep(100)
+
+
+class SlowStream:
+    """A stream whose bytes are read seconds after they were written, as over a link that others fill."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def readexactly(self, size: int) -> bytes:
+        await asyncio.sleep(4)
+        return await self._stream.readexactly(size)
+
+
+def test_a_small_sync_may_take_longer_than_one_that_has_stalled() -> None:
+    """Its round trips took 20 s, in which it moved less than 4 KB: it was given up, and begun anew, for good."""
+
+    async def main() -> None:
+        async with World("a", "b") as world:
+            await world.start()
+            serve = world["b"].shares.serve
+            world["b"].links.protocols[PROTOCOL] = lambda link, stream: serve(
+                link, cast(Any, SlowStream(stream))
+            )
+            await world.write("b", 1)
+            await world.link("a", "b")
+            began = asyncio.get_running_loop().time()
+            async with asyncio.timeout(60):
+                while not world.agree():  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert asyncio.get_running_loop().time() - began > LIMITS.stall
+            assert world["a"].share is not None
+            assert world["a"].share.counts["failed"] == 0
+
+    run(main())
 
 
 @pytest.mark.parametrize("behaviour", [never, garbage, drips, resets, large])
