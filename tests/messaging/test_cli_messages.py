@@ -91,7 +91,7 @@ def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_
     assert said["text"] == "found it"
     call(bob, "group", "create", "choir", "alice")
     call(bob, "group", "send", "choir", "rehearsal moved")
-    (got,) = call(alice, "message", "watch", "--count", "1")
+    (got,) = call(alice, "message", "watch", "--count", "1", "--node", "tcp://127.0.0.1:0")
     assert (got["sender"], got["text"], got["group"]) == ("bob", "rehearsal moved", "choir")
     (listed,) = call(alice, "group", "list")
     assert listed["members"] == {"bob": "administrator", "you": "member"}
