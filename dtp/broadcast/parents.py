@@ -112,7 +112,7 @@ class Parents:
             known.not_before = now + min(FULL * 2 ** (known.refusals - 1), LONGEST)
 
     def has_room(self, address: str) -> None:
-        """`address` takes one more."""
+        """`address` has let this side in, and sent it a segment: words alone count for nothing."""
         if (known := self._known.get(address)) is not None:
             known.refusals = 0
 

@@ -236,7 +236,9 @@ class Receiver:
             measured: dict[str, Connection] = {}
             if len(addresses) > 1:
                 await self._measure_all(addresses, measured, stack)
-                addresses = self.parents.list_due(loop.time(), 1)
+                # Those that have room now, as they say, come before all that weren't asked.
+                due = self.parents.list_due(loop.time(), len(self.parents))
+                addresses = [each for each in due if each in measured] or due
             if not addresses:
                 return None
             return await self._hear_one(addresses[0], measured.get(addresses[0]), stack)
@@ -323,8 +325,6 @@ class Receiver:
         self.parents.learn_addresses(probe.others)
         if not probe.room or self._me in probe.path:
             self.parents.note_full(address, loop.time())
-        elif probe.answered:
-            self.parents.has_room(address)
         if probe.done:
             self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
         return probe.number
@@ -430,7 +430,6 @@ class Receiver:
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
                 self.parents.learn_addresses(others)
-                self.parents.has_room(address)
                 self._come_through(path)
                 if self._is_from_producer(path):
                     self._say_alive()
@@ -450,6 +449,7 @@ class Receiver:
                         self.completed += 1
                         self._say_alive()
                         pace.note_whole(each.segment)
+                        self.parents.has_room(address)
                         if pace.steady:
                             self._restless = 0
                         self.parents.note_rate(address, pace.rate)

@@ -8,6 +8,8 @@ import pytest
 from shows import HERE, ME, all_of, hear, produce, run, until
 from test_show_crowd import PRODUCER, Crowd
 
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.ranking import MEASURED, Listener, Ranking, Standing
@@ -177,6 +179,51 @@ def test_who_serves_only_the_producers_own_address_keeps_nobody_out(named):
         assert all(has_heard(each, each.start, last) for each in crowd.listening)
         beside = [each for each in crowd.listening if each.path == (ME.id,)]
         assert len(beside) == 1 if named else FAN_OUT - 1
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
+class Lure:
+    """Says that it has room to who measures it, and sends that what is newest; and that it is full to who comes."""
+
+    def __init__(self, held):
+        self.held = held
+
+    async def serve_connection(self, connection):
+        async for stream in connection:
+            if not (await frames.read(stream)).count:
+                frames.write(stream, m.Full(()))
+            else:
+                newest = self.held.get_segment(self.held.edge)
+                said = [
+                    m.Announced(self.held.announcement.encoded),
+                    m.ShowState((ME.id, PEERS[0]), (), room=True),
+                    m.Manifest(newest.segment.encoded),
+                    m.Piece(self.held.edge, 0, newest.data),
+                ]
+                for each in said:
+                    frames.write(stream, each)
+            stream.write_eof()
+
+
+def test_who_says_that_it_has_room_and_has_none_is_asked_later_each_time():
+    """It was asked again each second, before one that has room: what it said counted more than what it did."""
+
+    async def test():
+        crowd = Contested()
+        crowd.producer.fan_out = 0
+        lures = [f"dtp+tcp://lure{each}" for each in range(15)]
+        crowd.network.serving.update(dict.fromkeys(lures, Lure(crowd.held)))
+        crowd.network.serving["dtp+tcp://honest"] = Feeder(crowd.held, ME.id)
+        crowd.producer.know_others(lambda: [*lures[:8], "dtp+tcp://honest", *lures[8:]])
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        await asyncio.sleep(1)
+        tasks.append(asyncio.ensure_future(crowd.listen("late")))
+        await asyncio.sleep(20)
+        assert crowd.joined
+        assert len(crowd.network.dialled) < 60
         for each in tasks:
             each.cancel()
 
