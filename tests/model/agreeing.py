@@ -75,14 +75,13 @@ class Waiting:
 
     def add(self, replica: Replica, pieces: Iterable[Piece]) -> None:
         """Take what may be taken of what came, and what waited for it."""
-        for piece in pieces:
-            if piece.last <= replica.seen.length(piece.author):
-                continue
+        came = [one for one in pieces if one.last > replica.seen.length(one.author)]
+        for piece in came:
             if not piece.name:
                 self.frames.setdefault(piece.author, {})[piece.first] = piece
             elif piece.last > (self.sums[piece.author].last if piece.author in self.sums else 0):
                 self.sums[piece.author] = piece
-        while sum(self._take(replica, piece) for piece in self._here(replica)):
+        while sum(self._take(replica, piece) for piece in [*self._here(replica), *came]):
             pass
 
     def _here(self, replica: Replica) -> list[Piece]:
