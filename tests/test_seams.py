@@ -21,7 +21,7 @@ PUBLIC = {"_asdict", "_exit", "_fields", "_getframe", "_make", "_replace"}
 PRIVATE: dict[str, int] = {
     ".": 6,
     "broadcast": 2,
-    "carriers": 11,
+    "carriers": 9,
     "chain": 17,
     "chain_carrier": 41,
     "chain_resolver": 3,
@@ -60,7 +60,7 @@ PATCHES: dict[str, int] = {
     "model": 1,
     "net": 14,
     "node": 2,
-    "pay": 88,
+    "pay": 81,
     "peers": 3,
     "second": 1,
     "session": 2,

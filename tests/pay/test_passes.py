@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +15,9 @@ from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Mode
-from dtp.chain.model import SUI_COIN
+from dtp.chain.model import SUI_COIN, canonical_id
 from dtp.chain.pass_ import Pass, PassAccount
-from dtp.pay import passes
+from dtp.chain.values import codec
 from dtp.pay.errors import OtherCoin, PriceTooHigh
 from dtp.pay.passes import (
     Held,
@@ -33,6 +33,7 @@ from dtp.pay.passes import (
 )
 from dtp.pay.terms import QUOTA_USED_UP
 from dtp.session.codes import ConnectionRefused
+from dtp.sui.transaction import SplitCoins
 
 from .conftest import TERMS, Market, Play, withheld
 from .test_paid import fetch, give, sell_plan, serve_subscribers
@@ -49,99 +50,89 @@ def held(id: str = "0x1", host: str = "0xa", service: int = 1, start: Any = NOW,
 
 
 class Chain:
+    """A chain with these passes, whose plans know their accounts."""
+
     address = "0xc"
 
-    def __init__(self, there: Any) -> None:
-        self.there = there
+    def __init__(self, there: Any = (), price: int = 50) -> None:
+        self.there, self.price = {canonical_id(each.pass_.id): each for each in there}, price
 
     async def epoch(self) -> Any:
         return SimpleNamespace(epoch=3)
 
     async def owned(self, schema: Any, cls: Any, holder: Any) -> Any:
-        return [each.pass_ for each in self.there]
+        return [each.pass_ for each in self.there.values()]
+
+    async def object(self, id: Any) -> Any:
+        return SimpleNamespace(type=f"0x1::pass::Plan<{SUI_COIN}>", id=id)
+
+    def decode(self, schema: Any, cls: Any, data: Any) -> Any:
+        plan = {"id": data.id, "host": "0xa", "period_ms": HOUR, "price": self.price}
+        return SimpleNamespace(**plan, accounts=SimpleNamespace(id="0x8"))
+
+    async def dynamic_fields(self, parent: Any) -> AsyncIterator[Any]:
+        for id, each in self.there.items():
+            value = pass_module.SCHEMA.encode(each.account)
+            yield SimpleNamespace(name=codec("address").encode(id), value=value)
 
 
-def find(monkeypatch: pytest.MonkeyPatch, *there: Any, without: Any = ()) -> Any:
-    async def known(chain: Any, pass_: Any) -> Any:
-        return next(each for each in there if each.pass_ is pass_)
-
-    monkeypatch.setattr(passes, "_held", known)
-    return asyncio.run(find_pass(Chain(there), "0xa", 1, NOW, without))
+def find(*there: Any, without: Any = ()) -> Any:
+    return asyncio.run(find_pass(cast(Any, Chain(there)), "0xa", 1, NOW, without)).pass_.id
 
 
-def test_the_pass_that_fits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pass_that_fits_is_found() -> None:
     good, more = held("0x3"), held("0x4")
-    others = [held(host="0xb"), held(service=2), held(start=NOW - 2 * HOUR)]
-    assert find(monkeypatch, *others, good, more) is good
-    assert find(monkeypatch, *others, good, more, without=["0x3"]) is more
+    others = [held("0x5", host="0xb"), held("0x6", service=2), held("0x7", start=NOW - 2 * HOUR)]
+    assert find(*others, good, more) == "0x3"
+    assert find(*others, good, more, without=["0x3"]) == "0x4"
 
 
 @pytest.mark.parametrize("other", [{"host": "0xb"}, {"service": 2}, {"start": NOW - 2 * HOUR}])
-def test_a_pass_that_does_not_fit_opens_nothing(monkeypatch: pytest.MonkeyPatch, other: Any) -> None:
+def test_a_pass_that_does_not_fit_opens_nothing(other: Any) -> None:
     with pytest.raises(NoPass):
-        find(monkeypatch, held(**other))
+        find(held(**other))
 
 
-def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it() -> None:
     over = held(start=NOW - 2 * HOUR)
     with pytest.raises(NoPass, match="pass 0x1 is over: 'dtp pass buy 0x9' renews it"):
-        find(monkeypatch, over)
+        find(over)
     revoked = replace(over, account=replace(over.account, revoked=True))
     with pytest.raises(NoPass, match="holds no pass"):  # nothing renews that
-        find(monkeypatch, revoked)
+        find(revoked)
 
 
-def test_a_plan_knows_a_pass_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fields(parent: Any) -> AsyncIterator[Any]:
-        for name in (b"one", b"two"):
-            yield SimpleNamespace(name=name, value=name)
-
-    ids = {b"one": "0x" + "1" * 64, b"two": "0x" + "2" * 64}
-    monkeypatch.setattr(passes, "codec", lambda kind: SimpleNamespace(decode=ids.__getitem__))
-    monkeypatch.setattr(
-        passes, "module", SimpleNamespace(SCHEMA=SimpleNamespace(decode=lambda cls, value: value))
-    )
-    plan = SimpleNamespace(accounts=SimpleNamespace(id="0x9"))
-    chain = SimpleNamespace(dynamic_fields=fields)
-    assert asyncio.run(account_of(chain, plan, "0x" + "2" * 64)) == b"two"
-    assert asyncio.run(account_of(chain, plan, "0x" + "3" * 64)) is None
+def test_a_plan_knows_a_pass_by_its_id() -> None:
+    one, two = held("0x" + "1" * 64, periods=1), held("0x" + "2" * 64, periods=2)
+    chain, plan = cast(Any, Chain([one, two])), SimpleNamespace(accounts=SimpleNamespace(id="0x9"))
+    known = asyncio.run(account_of(chain, cast(Any, plan), two.pass_.id))
+    assert known is not None
+    assert known.periods == 2
+    assert asyncio.run(account_of(chain, cast(Any, plan), "0x" + "3" * 64)) is None
 
 
-def test_a_pass_that_its_plan_does_not_know_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nobody(chain: Any, plan: Any, pass_: Any) -> None:
-        return None
-
-    async def plan(chain: Any, id: Any) -> Any:
-        return SimpleNamespace(), "coin"
-
-    async def owned(schema: Any, cls: Any, holder: Any) -> Any:
-        return [Pass("0x1", "0x9", "0xa", 1)]
-
-    monkeypatch.setattr(passes, "account_of", nobody)
-    monkeypatch.setattr(passes, "read_plan", plan)
+def test_a_pass_that_its_plan_does_not_know_is_none() -> None:
+    class Forgetful(Chain):
+        async def dynamic_fields(self, parent: Any) -> AsyncIterator[Any]:
+            for _ in ():
+                yield
 
     async def count() -> Any:
-        return [each async for each in held_passes(SimpleNamespace(owned=owned), "0xc")]
+        return [each async for each in held_passes(cast(Any, Forgetful([held()])), "0xc")]
 
     assert asyncio.run(count()) == []
 
 
-def test_periods_are_paid_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_periods_are_paid_one_by_one() -> None:
     class Enough(Exception):
         pass
 
-    async def coins_for(chain: Any, program: Any, coin: Any, amount: Any) -> None:
-        raise Enough(amount)
+    class Paying(Chain):
+        async def execute(self, program: Any, **options: Any) -> None:
+            split = next(each for each in program.commands(lambda _: "0x0") if isinstance(each, SplitCoins))
+            raise Enough(int.from_bytes(program.inputs[split.amounts[0].index].data, "little"))
 
-    async def plan(chain: Any, id: Any) -> Any:
-        return SimpleNamespace(id="0x9", price=50), SUI_COIN
-
-    async def nothing(*_: Any) -> Any:
-        return []
-
-    monkeypatch.setattr(passes, "coins_for", coins_for)
-    monkeypatch.setattr(passes, "read_plan", plan)
-    for work in (buy(SimpleNamespace(address="0xc", owned=nothing), "0x9", 7), renew(None, held(), 7)):
+    for work in (buy(cast(Any, Paying()), "0x9", 7), renew(cast(Any, Paying()), held(), 7)):
         with pytest.raises(Enough) as paid:
             asyncio.run(work)
         assert paid.value.args == (350,)
