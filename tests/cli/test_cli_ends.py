@@ -131,7 +131,7 @@ def test_serving_waits_for_no_chain(monkeypatch):
     monkeypatch.setattr(serving, "maker_of_hosts", lambda listening, sale: "0x5")
     monkeypatch.setattr(serving, "tell_if_sold", ask)
     monkeypatch.setattr(serving, "print_line", lambda record, text, **more: printed.append(record["event"]))
-    monkeypatch.setattr(serving, "print_identity_note", lambda listening: None)
+    monkeypatch.setattr(serving, "print_notes", lambda listening: None)
 
     class Given:
         wanted = False
