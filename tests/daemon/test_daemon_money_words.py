@@ -265,6 +265,27 @@ def test_what_was_held_back_comes_where_the_stream_ends():
     assert reader.answers.take_rest() == b""
 
 
+@pytest.mark.parametrize("asked", [b"", b"x", b"ehlo", b"\x00\x01", b"ping\r\n", PREFACE])
+@pytest.mark.parametrize("answered", [b"x", b"\x00\x00\x20\x00 and more", b"220 mail\r\n", b"+PONG\r\n"])
+def test_nothing_is_held_back_of_what_need_not_be_frames(asked, answered):
+    """A server may speak first, and of a word without an end nobody knows what it is: an echo of one letter hung."""
+    reader = CallReader(Calls(None, lambda: 0.0))
+    reader.feed_data(asked)
+    got = [reader.answers.take_data(bytes([each])) for each in answered]
+    assert got == [bytes([each]) for each in answered]
+    assert reader.answers.take_rest() == b""
+
+
+def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back():
+    reader = CallReader(Calls(None, lambda: 0.0))
+    frame = SettingsFrame(0, settings={1: 2}).serialize()
+    assert reader.answers.take_data(frame[:12]) == frame[:12]
+    reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
+    assert reader.answers.take_data(frame[12:14]) == frame[12:14]
+    assert reader.answers.take_data(frame[14:] + frame[:12]) == frame[14:]
+    assert reader.answers.take_data(frame[12:]) == frame
+
+
 def test_who_has_asked_nothing_more_is_let_go_in_order():
     assert asyncio.run(told_behind(GET, OK, OK)) == OK
 

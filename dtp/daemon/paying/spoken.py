@@ -209,13 +209,19 @@ class AnswerReader(SpokenReader):
         self.feed_data(data)
         whole = bytes(self._held) + data if self._held else data
         part = self._frame[0] - self._skip if self._skip else len(self._kept)
-        if self._read not in (self._read_message, self._read_frame) or (
-            self._frame[0] > MOST_HELD and self._skip
-        ):
+        large, has_begun = self._frame[0] > MOST_HELD and self._skip, part > len(whole)
+        if not self._reads_frames or large or has_begun:
             part = 0
         end = len(whole) - part
         self._held = bytearray(whole[end:])
         return whole[:end]
+
+    @property
+    def _reads_frames(self) -> bool:
+        """True where what comes are frames. A server may speak before the program has, or before it is known what
+        the program speaks: that is read as HTTP/2, which it need not be, so nothing of it may be held back."""
+        is_http2 = self._asked.protocol is Protocol.HTTP2
+        return self._read == self._read_message or (self._read == self._read_frame and is_http2)
 
     def take_rest(self) -> bytes:
         """Return what was held back: nothing comes behind it."""
@@ -232,9 +238,9 @@ class AnswerReader(SpokenReader):
             return spoken.get(self._asked.protocol or Protocol.OTHER, Place.NONE)
         if self._read == self._read_head:
             return Place.ANSWER
-        if self._read == self._read_message:
-            return Place.MESSAGE
-        return Place.FRAME if self._read == self._read_frame else Place.NONE
+        if not self._reads_frames:
+            return Place.NONE
+        return Place.MESSAGE if self._read == self._read_message else Place.FRAME
 
     def _read_start(self) -> bool:
         if not self._kept:
