@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from dtp.chain import ChainClient, Executed, Program
 from dtp.chain.channel import Claimed, Settled
 from dtp.chain.model import SUI_COIN
+from dtp.chain.node.client import Simulated
 from dtp.chain.values import Schema
 from dtp.pay.client.channel_in_use import Purchase
 from dtp.pay.dial import PaidDialer
@@ -24,12 +25,20 @@ class ScriptedClient(ChainClient):
     """A client of `node`, which answers as a test says.
 
     `faults` are by function: what programs that call it raise, one after another, before anything is asked.
+    `on_simulated` are called with the client that has simulated a program, which may be a copy of this one.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.node = ScriptedNode()
         self.faults: dict[str, Iterator[Exception]] = {}
+        self.on_simulated: list[Callable[[ChainClient], Awaitable[None]]] = []
         super().__init__(*args, rpc=self.node, **options)
+
+    async def simulate(self, program: Program, **options: Any) -> Simulated:
+        found = await super().simulate(program, **options)
+        for each in self.on_simulated:
+            await each(self)
+        return found
 
     async def execute(self, program: Program, **options: Any) -> Executed:
         for called in functions(program):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dtp.chain import Program
+from dtp.chain import ChainClient, Program
 from dtp.chain import host as hosts
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.node.networks import Network
@@ -159,13 +159,11 @@ def test_a_price_that_rises_behind_the_weighing_is_not_signed(market: Play) -> N
         serving = await sold(sessions, 2, EAGER)
         before = sessions.purse(serving.chain.address)
 
-        async def then_raise(genuine: Any, *arguments: Any, **options: Any) -> Any:
-            found = await genuine(*arguments, **options)
+        async def then_raise(chain: ChainClient) -> None:
             sessions.node.lie(lies.price(8))
-            await serving.chain.epoch()
-            return found
+            await chain.epoch()
 
-        serving.chain.node.answers["simulate"] = then_raise
+        serving.chain.on_simulated.append(then_raise)
         with pytest.raises(GasTooHigh):
             await serving.cashier.poll()
         assert sessions.purse(serving.chain.address) == before
