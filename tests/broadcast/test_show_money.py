@@ -12,9 +12,10 @@ from shows import ME, all_of, hear, produce, until
 from dtp.broadcast.errors import BroadcastError, OffAir, ShowBusy
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
+from dtp.broadcast.money.ending import end_show
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
-from dtp.chain.errors import InsufficientFunds, NodeUnavailable
+from dtp.chain.errors import InsufficientFunds, NodeRefused, NodeUnavailable
 from dtp.chain.node._wire import NodeRpc
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import EntryKind, ShowState, next_head
@@ -207,6 +208,56 @@ def test_who_leaves_before_a_batch_is_posted_takes_nothing_back_that_was_sent(
                 await until(lambda: on_air.keeper.show.state == ShowState.OFF)
                 found = on_air.keeper.show
                 assert (found.posted, found.earned, found.pot) == (back.paid // 100, back.paid, 0)
+
+    run(work())
+
+
+def test_a_show_that_ends_is_paid_for_what_is_over_by_the_chains_clock(client, wallet, tmp_path, chain_ms):
+    """A producer whose clock was set ahead gave the chain slots that weren't over, and lost all others as well."""
+
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            ahead = 0
+            terms = ShowTerms(slot_ms=SLOT, rate=100, start_pot=200, batch=64)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            options = {"show": id, "wallet": producer, "store": tmp_path}
+            async with produce(**options, clock_ms=lambda: chain_ms() + ahead) as on_air:
+                await shows.fund(listener, id, 100_000)
+                await until(lambda: on_air.keeper.slot >= 3)
+                ahead = 5 * SLOT  # somebody has set it
+                assert await end_show(producer, id, tmp_path) is None
+                found = (await shows.read_show(producer, id)).show
+                assert found.state == ShowState.ENDED
+                assert 3 <= found.posted < 8
+                assert found.earned == 100 * found.posted
+
+    run(work())
+
+
+def test_a_show_whose_slots_cant_be_posted_is_not_ended_before_they_are(
+    client, wallet, tmp_path, chain_ms, calls
+):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            terms = ShowTerms(slot_ms=SLOT, rate=100, start_pot=200, batch=64)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            options = {"show": id, "wallet": producer, "store": tmp_path, "clock_ms": chain_ms}
+            async with produce(**options) as on_air:
+                await shows.fund(listener, id, 100_000)
+                await until(lambda: on_air.keeper.slot >= 3)
+                faults = [NodeRefused("busy")]
+
+                async def simulate(genuine, *arguments, **options):
+                    if faults:
+                        raise faults.pop()
+                    return await genuine(*arguments, **options)
+
+                with calls.answering(simulate=simulate):
+                    assert await end_show(producer, id, tmp_path) is None
+                found = (await shows.read_show(producer, id)).show
+                assert faults == []
+                assert found.posted >= 3
+                assert found.earned == 100 * found.posted
 
     run(work())
 

@@ -69,6 +69,6 @@ async def _post_kept(chain: ChainClient, id: str, store: str | os.PathLike[str],
         if before is None:
             return False
         sent = Slots(before[1].slot, before[1].link)
-        async with await ShowKeeper.open(chain, id, lambda: int(time.time() * 1000), slots=sent):
-            pass  # at its end it posts
+        async with await ShowKeeper.open(chain, id, lambda: int(time.time() * 1000), slots=sent) as keeper:
+            await keeper.post_owed()
     return True

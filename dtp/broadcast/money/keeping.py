@@ -21,6 +21,8 @@ log = logging.getLogger("dtp.broadcast")
 _TICK = 0.25
 #: ... and at the chain, beside its events.
 _LOOK = 10.0
+#: What the chain says of slots that it may take later, or of fewer.
+_NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)
 
 
 class ShowKeeper:
@@ -86,7 +88,10 @@ class ShowKeeper:
     async def __aexit__(self, *_: object) -> None:
         for each in (self._follower, self._reader, self._keeper):
             await each.stop()
-        await self.post_slots(closing=True)
+        try:
+            await self.post_owed()
+        except ChainError as fault:
+            log.warning("slots are left that aren't posted: broadcast again, or end the show: %s", fault)
 
     def check_on_air(self) -> None:
         """Raise `OffAir` where nobody pays for what is sent now."""
@@ -132,42 +137,50 @@ class ShowKeeper:
             await asyncio.sleep(_TICK)
             self._judge_now()
             if self._end_wanted() and self.show.state != ShowState.ENDED:
-                await self.post_slots(closing=True)
+                await self.post_owed()
                 await shows.end(self._chain, self.show.id)
                 await self._read_show()
             await self.post_slots()
 
-    def _due_hashes(self, closing: bool) -> list[bytes]:
-        return self.slots.due_hashes(self.show, self._clock_ms(), closing=closing)
-
-    async def post_slots(self, *, closing: bool = False) -> None:
-        """Post the slots that are due; with `closing` all that are over."""
+    async def post_slots(self) -> None:
+        """Post the slots that are due; what can't be posted now is tried again the next time."""
         async with self._lock:
-            if self._doubtful and not await self._read_again():
-                return
-            while hashes := self._due_hashes(closing):
-                self._doubtful = True
-                try:
-                    posted = await shows.post(self._chain, self.found, self._cap, hashes)
-                except MoveAborted as fault:
-                    if fault.error not in (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR):
-                        raise
-                    log.info("slots can't be posted now: %s", fault)
+            try:
+                if self._doubtful:
                     await self._read_again()
-                    return
-                except ChainError as fault:
-                    log.warning("slots can't be posted, which is tried again: %s", fault)
-                    return
-                self.slots.note_posted(posted.first + len(posted.hashes))
-                if not await self._read_again():
-                    return
+                while hashes := self.slots.due_hashes(self.show, self._clock_ms()):
+                    await self._post(hashes)
+            except ChainError as fault:
+                if isinstance(fault, MoveAborted) and fault.error not in _NOT_NOW:
+                    raise
+                log.warning("slots can't be posted, which is tried again: %s", fault)
 
-    async def _read_again(self) -> bool:
-        """Ask the chain which slots are posted; return False where it can't be asked now."""
-        try:
-            await self._read_show()
-        except ChainError as fault:
-            log.warning("the show can't be read, which is tried again: %s", fault)
-            return False
+    async def post_owed(self) -> None:
+        """Post all slots that are over by the chain's time, so that nothing is owed when the show ends then.
+
+        Raise `ChainError` where that can't be done now: whoever ended it would lose them.
+        """
+        async with self._lock:
+            if self._doubtful:
+                await self._read_again()
+            most = self.show.batch
+            while hashes := self.slots.due_hashes(self.show, self._clock_ms(), closing=True)[:most]:
+                try:
+                    await self._post(hashes)
+                except MoveAborted as fault:
+                    if fault.error not in _NOT_NOW:
+                        raise
+                    # This clock is ahead of the chain's, or the money ends within the batch: fewer may do.
+                    most = len(hashes) // 2
+                    await self._read_again()
+
+    async def _post(self, hashes: list[bytes]) -> None:
+        self._doubtful = True
+        posted = await shows.post(self._chain, self.found, self._cap, hashes)
+        self.slots.note_posted(posted.first + len(posted.hashes))
+        await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Ask the chain which slots are posted."""
+        await self._read_show()
         self._doubtful = False
-        return True
