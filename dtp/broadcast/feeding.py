@@ -19,11 +19,11 @@ from dtp.broadcast.held import HeldSegment, HeldSegments
 from dtp.broadcast.ranking import Listener, Ranking, Standing
 from dtp.broadcast.rooms import Rooms
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
+from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
-from dtp.net.held import source_group
 from dtp.net.stream import Stream
 from dtp.tasks import TaskSet, start_task
 

@@ -14,9 +14,10 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.base import Carrier
+from dtp.carriers.crowd import source_group
 from dtp.core import Buffer
 from dtp.errors import CarrierError
-from dtp.net.held import STEP, source_group
+from dtp.net.held import STEP
 from dtp.net.taps import GATHER
 from dtp.net.turns.budget import (
     FEW,

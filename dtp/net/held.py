@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
-from dtp.carriers.crowd import source_group as source_group
+from dtp.carriers.crowd import source_group
 
 K = TypeVar("K", bound=Hashable)
 

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
-from dtp.net.held import source_group
 from dtp.net.resolver import Resolver
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode

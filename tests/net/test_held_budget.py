@@ -17,11 +17,12 @@ import dtp
 from dtp import carriers
 from dtp.carriers import memory
 from dtp.carriers.base import Carrier
+from dtp.carriers.crowd import source_group
 from dtp.carriers.websocket_carrier import MAX_MESSAGE, WebSocketCarrier
 from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
-from dtp.net.held import STEP, BudgetHolder, HeldBudget, source_group
+from dtp.net.held import STEP, BudgetHolder, HeldBudget
 from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.session.frames import PING, Frame, control
 from dtp.session.limits import DEFAULT, MIB

@@ -18,9 +18,9 @@ from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.held import HeldSegments
+from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import reason
 from dtp.errors import LocalError
-from dtp.net.held import source_group
 from dtp.tasks import TaskSet
 
 #: Seconds that a client has for a request, and may stay without one.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from dtp.carriers.crowd import source_group
 from dtp.daemon.policies import Caller
-from dtp.net.held import source_group
 
 #: So many malformed requests of one caller, or from one source, are answered at once, and so many a second after.
 BURST, PER_SECOND = 64, 16

@@ -7,7 +7,7 @@ refuses leaves its state as it was.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from dtp.messaging.errors import KeysForged, MessageError, NotOpened, StoreFailed
 
@@ -29,6 +29,8 @@ except ImportError as missing:
     raise MessageError(
         "messages need the library vodozemac: pip install 'dtp-sockets[messaging]'"
     ) from missing
+
+_Saved = TypeVar("_Saved", Account, Session, GroupSession, InboundGroupSession)
 
 #: Types of Olm's messages: one that begins a session, and one of a session that both have.
 PRE_KEY, NORMAL = 0, 1
@@ -64,10 +66,7 @@ class OlmSession:
     @classmethod
     def load(cls, saved: str, key: bytes) -> Self:
         """Return the session that `save` gave. Raise `StoreFailed`."""
-        try:
-            return cls(Session.from_pickle(saved, key))
-        except ValueError as fault:
-            raise StoreFailed(f"a session isn't readable with this identity: {fault}") from None
+        return cls(_load_saved(Session, saved, key))
 
 
 class OlmAccount:
@@ -121,12 +120,7 @@ class OlmAccount:
     @classmethod
     def load(cls, saved: str, key: bytes) -> Self:
         """Return the account that `save` gave. Raise `StoreFailed`."""
-        try:
-            return cls(Account.from_pickle(saved, key))
-        except ValueError as fault:
-            raise StoreFailed(
-                f"the keys of this device aren't readable with this identity: {fault}"
-            ) from None
+        return cls(_load_saved(Account, saved, key))
 
 
 class MegolmSealer:
@@ -151,10 +145,7 @@ class MegolmSealer:
     @classmethod
     def load(cls, saved: str, key: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
-        try:
-            return cls(GroupSession.from_pickle(saved, key))
-        except ValueError as fault:
-            raise StoreFailed(f"a group's session isn't readable with this identity: {fault}") from None
+        return cls(_load_saved(GroupSession, saved, key))
 
 
 class MegolmOpener:
@@ -188,10 +179,14 @@ class MegolmOpener:
     @classmethod
     def load(cls, saved: str, key: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
-        try:
-            return cls(InboundGroupSession.from_pickle(saved, key))
-        except ValueError as fault:
-            raise StoreFailed(f"a group's session isn't readable with this identity: {fault}") from None
+        return cls(_load_saved(InboundGroupSession, saved, key))
+
+
+def _load_saved(kind: type[_Saved], saved: str, key: bytes) -> _Saved:
+    try:
+        return kind.from_pickle(saved, key)
+    except ValueError as fault:
+        raise StoreFailed(f"what was saved isn't readable with this identity: {fault}") from None
 
 
 def _padded(text: str) -> str:

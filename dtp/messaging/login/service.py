@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
+from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.errors import StoreFailed
@@ -19,7 +20,6 @@ from dtp.messaging.login.sessions import Sessions
 from dtp.messaging.login.store import LoginStore
 from dtp.messaging.packing import frame, read_frame
 from dtp.net.connection import Connection
-from dtp.net.held import source_group
 from dtp.net.stream import Stream
 from dtp.tasks import SupervisedTask, TaskSet
 

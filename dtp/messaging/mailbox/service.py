@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
@@ -35,7 +36,6 @@ from dtp.messaging.mailbox.protocol import (
 from dtp.messaging.mailbox.stamps import MAX_BITS
 from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, Status, Tray
 from dtp.net.connection import Connection
-from dtp.net.held import source_group
 from dtp.net.stream import Stream
 from dtp.tasks import SupervisedTask, TaskSet
 

@@ -120,7 +120,7 @@ class TopicSpreader:
 
     async def _read(self, topics: GroupTopics, group: bytes) -> None:
         topic = topics.node.topic(
-            *(TOPIC,),
+            TOPIC,
             key=topic_key(group),
             overflow="drop-oldest",  # the mailbox has it
             history=topics.patience,

@@ -12,10 +12,10 @@ import logging
 from collections import Counter
 from typing import Final
 
+from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.connection import Connection
-from dtp.net.held import source_group
 from dtp.net.stream import Stream
 from dtp.peers.reach.errors import ReachError, Refusal
 from dtp.peers.reach.messages import Kind, encode, expect, observed, read, refuse
