@@ -10,6 +10,7 @@ from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from dtp.daemon.http.frames import PREFACE
 from dtp.daemon.paying.calls import CallReader, Calls
+from dtp.daemon.paying.spoken import Place
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.telling import tell_program
 
@@ -284,6 +285,23 @@ def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back(
     assert reader.answers.take_data(frame[12:14]) == frame[12:14]
     assert reader.answers.take_data(frame[14:] + frame[:12]) == frame[14:]
     assert reader.answers.take_data(frame[12:]) == frame
+
+
+def test_calls_are_told_by_their_status_where_the_server_spoke_first():
+    reader = CallReader(Calls(None, lambda: 0.0))
+    frame = SettingsFrame(0, settings={1: 2}).serialize()
+    assert reader.answers.take_data(frame) == frame
+    assert reader.answers.find_place() is Place.NONE
+    reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
+    assert reader.answers.find_place() is Place.FRAME
+
+
+def test_little_is_kept_of_what_comes_before_it_is_known_what_is_spoken():
+    reader = CallReader(Calls(None, lambda: 0.0))
+    assert all(reader.answers.take_data(bytes(9000)) == bytes(9000) for _ in range(10))
+    assert reader.answers.at_rest
+    reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
+    assert reader.answers.find_place() is Place.NONE
 
 
 def test_who_has_asked_nothing_more_is_let_go_in_order():

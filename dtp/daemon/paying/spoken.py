@@ -209,28 +209,22 @@ class AnswerReader(SpokenReader):
         self.feed_data(data)
         whole = bytes(self._held) + data if self._held else data
         part = self._frame[0] - self._skip if self._skip else len(self._kept)
-        large, has_begun = self._frame[0] > MOST_HELD and self._skip, part > len(whole)
-        if not self._reads_frames or large or has_begun:
+        is_frame = self._read in (self._read_message, self._read_frame)
+        is_large, has_begun = self._frame[0] > MOST_HELD and self._skip, part > len(whole)
+        if not is_frame or is_large or has_begun:
             part = 0
         end = len(whole) - part
         self._held = bytearray(whole[end:])
         return whole[:end]
-
-    @property
-    def _reads_frames(self) -> bool:
-        """True where what comes are frames. A server may speak before the program has, or before it is known what
-        the program speaks: that is read as HTTP/2, which it need not be, so nothing of it may be held back."""
-        is_http2 = self._asked.protocol is Protocol.HTTP2
-        return self._read == self._read_message or (self._read == self._read_frame and is_http2)
 
     def take_rest(self) -> bytes:
         """Return what was held back: nothing comes behind it."""
         rest, self._held = bytes(self._held), bytearray()
         return rest
 
-    @property
-    def place(self) -> Place:
-        """Where what the program has got stands now."""
+    def find_place(self) -> Place:
+        """Return where what the program has got stands now."""
+        self.feed_data(b"")  # of what came before it was known what is spoken
         if self._in_block or not (self.at_rest or self._held):
             return Place.NONE
         if self._read == self._read_start:
@@ -238,19 +232,21 @@ class AnswerReader(SpokenReader):
             return spoken.get(self._asked.protocol or Protocol.OTHER, Place.NONE)
         if self._read == self._read_head:
             return Place.ANSWER
-        if not self._reads_frames:
-            return Place.NONE
-        return Place.MESSAGE if self._read == self._read_message else Place.FRAME
+        if self._read == self._read_message:
+            return Place.MESSAGE
+        return Place.FRAME if self._read == self._read_frame else Place.NONE
 
     def _read_start(self) -> bool:
         if not self._kept:
             return False
-        if self._kept.startswith((b"H", b"\r", b"\n")) and self._asked.protocol is Protocol.HTTP:
+        if self._asked.protocol is None:  # a server may speak first
+            return self._give_up() if len(self._kept) > MOST_HELD else False
+        if self._asked.protocol is Protocol.HTTP2:
+            self._read = self._read_frame
+        elif self._asked.protocol is Protocol.HTTP and self._kept.startswith((b"H", b"\r", b"\n")):
             self._read = self._read_head
-        elif self._asked.protocol is Protocol.HTTP:
+        else:
             return self._give_up()
-        else:  # a server of HTTP/2 may begin before it has heard anything
-            self._read = self._ignore_rest if self._asked.protocol is Protocol.OTHER else self._read_frame
         return True
 
     def _read_head(self) -> bool:

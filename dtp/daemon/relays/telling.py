@@ -57,7 +57,7 @@ def _answer_in(reader: CallReader, telling: Telling, why: str) -> bytes | None:
     """Return the refusal in what the program speaks, empty where it has asked nothing; None where there are no words
     for it, or it is in the middle of an answer."""
     words = f"{telling.words}: {why}"
-    match reader.answers.place:
+    match reader.answers.find_place():
         case Place.ANSWER if reader.at_rest and not reader.asked.methods:
             return b""
         case Place.ANSWER:
