@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -138,3 +139,17 @@ def test_a_store_that_does_not_open_is_let_go(tmp_path: Path) -> None:
         with pytest.raises(StoreFailed) as caught:
             MessageStore(tmp_path / "me.db", bytes(32))
         assert "another program" not in str(caught.value)
+
+
+def test_a_file_from_before_there_were_large_groups_gets_what_they_need(tmp_path: Path) -> None:
+    path = tmp_path / "me.db"
+    MessageStore(path, bytes(32)).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for each in ("spread_lanes", "spread_readers", "spread_waiting"):
+            database.execute(f"DROP TABLE {each}")
+        database.commit()
+    with contextlib.closing(MessageStore(path, bytes(32))) as store:
+        assert store.next_due() is None
+        with store.transaction():
+            store.put_lane(b"group", b"device", b"state")
+        assert store.load_lane(b"group", b"device") == b"state"

@@ -51,19 +51,24 @@ CREATE TABLE receipts (
     message BLOB NOT NULL, person BLOB NOT NULL, device BLOB NOT NULL, read INTEGER NOT NULL,
     PRIMARY KEY (message, person, device)
 ) WITHOUT ROWID;
-CREATE TABLE spread_lanes (
-    conversation BLOB NOT NULL, device BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (conversation, device)
-) WITHOUT ROWID;
-CREATE TABLE spread_readers (
-    conversation BLOB NOT NULL, device BLOB NOT NULL, upto INTEGER NOT NULL, seen INTEGER NOT NULL,
-    PRIMARY KEY (conversation, device)
-) WITHOUT ROWID;
-CREATE TABLE spread_waiting (
-    conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
-    key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
-) WITHOUT ROWID;
 CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE)
 """
+
+
+#: For large groups: files that were made before there were any get them when they are opened.
+_SPREAD_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS spread_lanes (
+    conversation BLOB NOT NULL, device BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (conversation, device)
+) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS spread_readers (
+    conversation BLOB NOT NULL, device BLOB NOT NULL, upto INTEGER NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (conversation, device)
+) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS spread_waiting (
+    conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
+    key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
+) WITHOUT ROWID""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,9 @@ class MessageStore:
             raise
 
     def _load(self) -> None:
+        with self._database.transaction() as database:
+            for each in _SPREAD_SCHEMA:
+                database.execute(each)
         instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner)
