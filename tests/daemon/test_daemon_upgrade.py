@@ -57,10 +57,9 @@ def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, 
                     assert rest == data[len(data) // 2 :] + data
             assert all(is_running(pid) for pid in pids)
             assert backend.connections == 3
-            # Each tells once a second.
-            cut = lambda: [one["cut"] for one in status_of(place, "far")["before"]]  # noqa: E731
-            await asyncio.to_thread(until, lambda: len(cut()) == 2)
-            assert cut() == [0, 0]
+            await asyncio.to_thread(until, lambda: len(status_of(place, "far")["before"]) == 2)
+            status = await asyncio.to_thread(status_of, place, "far")
+            assert [one["cut"] for one in status["before"]] == [0, 0]
             for reader, writer in streams:
                 writer.write_eof()
                 assert await reader.read() == b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from dtp.broadcast.errors import OffAir
 from dtp.broadcast.money import shows
@@ -47,7 +48,7 @@ class ShowKeeper:
         self._changed = asyncio.Event()
         self._follower = SupervisedTask(self._follow_show, name="dtp-show-events", foreseen=(ChainError,))
         self._news = asyncio.Event()
-        reading = lambda: shows.read_at_news(self._news, _LOOK, self._read_show)  # noqa: E731
+        reading = partial(shows.read_at_news, self._news, _LOOK, self._read_show)
         self._reader = SupervisedTask(reading, name="dtp-show-read", foreseen=(ChainError,))
         self._keeper = SupervisedTask(self._post_repeatedly, name="dtp-show-keeper", foreseen=(ChainError,))
         self._lock = asyncio.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +76,7 @@ class ShowWatcher:
         self._tasks = [
             SupervisedTask(self._follow_events, name="dtp-show-line"),
             SupervisedTask(
-                lambda: shows.read_at_news(self._news, _LOOK, self._read_show), name="dtp-show-look"
+                partial(shows.read_at_news, self._news, _LOOK, self._read_show), name="dtp-show-look"
             ),
         ]
 
