@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from dtp.carriers.base import Accept, Carrier, CarrierListener, CarrierState, Receiver
@@ -50,6 +50,20 @@ ACCEPT_RETRY = 0.1
 
 #: `struct linger`: on, for 0 seconds.
 _RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+
+
+@contextlib.contextmanager
+def answering_through(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """Close an asyncio connection at the end, with what its client hasn't taken.
+
+    `close()` waits for a client that takes nothing for ever, and keeps its answer. `drain()` waits for all here, so
+    that nothing of an answer is lost.
+    """
+    writer.transport.set_write_buffer_limits(0)
+    try:
+        yield
+    finally:
+        writer.transport.abort()
 
 
 def broken(error: OSError) -> BrokenError:

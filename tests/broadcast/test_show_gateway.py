@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -315,5 +316,37 @@ def test_who_holds_all_connections_of_a_gateway_keeps_nobody_out():
             assert viewer == other == b"HTTP/1.1 200 \r\n"
             kept.write(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"HTTP/1.1 200")  # who was there before is served on
+
+    run(test())
+
+
+def test_who_takes_no_answer_keeps_neither_it_nor_the_connection():
+    size = 8 * 1024 * 1024
+
+    async def ask(url):
+        """Ask for the segment, and take nothing of it yet."""
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        host, port = url.removeprefix("http://").rstrip("/").split(":")
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+        sock.send(b"GET /segments/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return sock
+
+    async def take(sock):
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := await asyncio.get_running_loop().sock_recv(sock, 65536):
+                taken += len(data)
+        return taken
+
+    async def test():
+        async with produce(limit=4 * size) as on_air, Gateway(on_air.held) as gateway:
+            await on_air.write(bytes(size))
+            with contextlib.closing(await ask(gateway.url)) as stalled, contextlib.ExitStack() as stack:
+                await asyncio.get_running_loop().sock_recv(stalled, 1)  # it is answered
+                for _ in range(100):  # so many that it has to go
+                    stack.enter_context(contextlib.closing(await ask(gateway.url)))
+                assert await take(stalled) < size
 
     run(test())

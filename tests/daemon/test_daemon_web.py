@@ -1,9 +1,11 @@
 """The web server of a daemon: page, status, metrics, health; read-only, and for this machine only."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import socket
 from unittest.mock import AsyncMock, Mock, PropertyMock, patch
 
 import aiohttp
@@ -13,8 +15,8 @@ from browsers import dump
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.daemon.config.values import Place
-from dtp.daemon.web import metrics, server
-from dtp.daemon.web.server import PATHS, WebServer
+from dtp.daemon.web import metrics
+from dtp.daemon.web.server import PATHS, Answer, WebServer
 from dtp.daemon.workers.summing import merge
 
 from .conftest import Backend, echo
@@ -22,11 +24,11 @@ from .programs import PATIENCE
 from .test_daemon_relay import reset, until
 
 
-async def serve(pair, backend_port):
+async def serve(pair, backend_port, **options):
     port = await pair.start(
         f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}", "127.0.0.1:1"]\n'
     )
-    web = WebServer(pair.far, Place("127.0.0.1", 0))
+    web = WebServer(pair.far, Place("127.0.0.1", 0), **options)
     await web.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"hello")
@@ -244,11 +246,11 @@ def test_clients_at_once_have_a_bound(run):
             web, url, writer = await serve(pair, backend.port)
             port = int(url.rpartition(":")[2])
             quiet = [await asyncio.open_connection("127.0.0.1", port) for _ in range(32)]
-            await until(lambda: len(web._clients) == 32)
+            await until(lambda: web.clients == 32)
             reader, late = await asyncio.open_connection("127.0.0.1", port)
             assert await reader.read() == b""
             quiet[0][1].close()
-            await until(lambda: len(web._clients) == 31)
+            await until(lambda: web.clients == 31)
             async with aiohttp.ClientSession() as client, client.get(f"{url}/health") as answer:
                 assert answer.status == 200
             await web.close()
@@ -260,12 +262,11 @@ def test_clients_at_once_have_a_bound(run):
     run(scenario)
 
 
-def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run, monkeypatch):
-    monkeypatch.setattr(server, "_PATIENCE", 0.2)
+def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run):
 
     async def scenario(pair):
         async with Backend(echo) as backend:
-            web, url, writer = await serve(pair, backend.port)
+            web, url, writer = await serve(pair, backend.port, patience=0.2)
             reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
             for _ in range(2):
                 asking.write(b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -278,6 +279,30 @@ def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run, monkeypatch)
     run(scenario)
 
 
+def test_who_takes_no_answer_keeps_neither_it_nor_the_connection(run, monkeypatch):
+    size = 8 * 1024 * 1024
+    monkeypatch.setitem(PATHS, "/large", lambda daemon: Answer(bytes(size), "text/plain"))
+
+    async def scenario(pair):
+        web = WebServer(pair.far, Place("127.0.0.1", 0), patience=0.2)
+        await web.start()
+        loop = asyncio.get_running_loop()
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.setblocking(False)
+            await loop.sock_connect(stalled, ("127.0.0.1", int(web.listener.urls[0].rpartition(":")[2])))
+            stalled.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            taken = len(await loop.sock_recv(stalled, 1))
+            await until(lambda: not web.clients)
+            with contextlib.suppress(ConnectionResetError):
+                while data := await loop.sock_recv(stalled, 65536):
+                    taken += len(data)
+        assert taken < size
+        await web.close()
+
+    run(scenario)
+
+
 def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
     """No callback raises, and whoever comes next is served, by figures of now."""
 
@@ -286,14 +311,14 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
             web, url, writer = await serve(pair, backend.port)
             for said in (b"GET /health HT", b"\xff\r\n\r\n"):
                 reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-                await until(lambda: len(web._clients) == 1)
+                await until(lambda: web.clients == 1)
                 asking.write(said)
                 if said.startswith(b"GET"):
                     reset(asking)
                 else:
                     assert await reader.read() == b""
                     asking.close()
-                await until(lambda: not web._clients)
+                await until(lambda: not web.clients)
             pair.far.refresh_status = AsyncMock()
             async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
                 assert answer.status == 200

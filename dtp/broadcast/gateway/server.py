@@ -20,6 +20,7 @@ from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.held import HeldSegments
 from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import reason
+from dtp.carriers.stream_socket import answering_through
 from dtp.errors import LocalError
 from dtp.tasks import TaskSet
 
@@ -151,7 +152,7 @@ class Gateway:
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
+        with answering_through(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
             while http.our_state is not h11.MUST_CLOSE:
                 async with asyncio.timeout(_PATIENCE):
                     request = await _request(http, reader)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
+from dtp.carriers.stream_socket import answering_through
 from dtp.daemon.config.model import OWN
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import sockets
@@ -116,9 +117,10 @@ def _path_of(request: h11.Request) -> str:
 class WebServer:
     """Serves `PATHS` at a place that only this machine reaches."""
 
-    def __init__(self, daemon: Watched, place: Place) -> None:
+    def __init__(self, daemon: Watched, place: Place, patience: float = _PATIENCE) -> None:
         self._daemon = daemon
         self._place = place
+        self._patience = patience
         self._clients = TaskSet()
         self.listener: SocketListener | None = None
 
@@ -128,6 +130,11 @@ class WebServer:
             self.listener = sockets.adopt(list(adopted), self._on_socket)
         else:
             self.listener = await sockets.listen(self._place, self._on_socket)
+
+    @property
+    def clients(self) -> int:
+        """How many are served."""
+        return len(self._clients)
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -141,7 +148,7 @@ class WebServer:
         await self._clients.stop()
 
     def _on_socket(self, sock: socket.socket) -> None:
-        if len(self._clients) >= _MOST:
+        if self.clients >= _MOST:
             sock.close()
             return
         self._clients.start(self._serve_socket(sock), name="dtpd-web")
@@ -149,9 +156,9 @@ class WebServer:
     async def _serve_socket(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
         http = h11.Connection(h11.SERVER)
-        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
+        with answering_through(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
             while True:
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(self._patience):
                     request = await self._read_request(http, reader)
                     if request is None:
                         return
