@@ -466,9 +466,10 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
         "signed by": str(PeerId(bytes.fromhex(record["key"]))),
     }
     if record["rate"]:
-        lasts = f", which lasts {span(record['pot'] // record['rate'] * record['slot_ms'])}"
+        left = record["pot"] // record["rate"]
+        lasts = f", which lasts {span(left * record['slot_ms'])}" if left and record["next_slot"] else ""
         rows["costs"] = f"{sums['rate']} each {each}"
-        rows["in the pot"] = sums["pot"] + (lasts if record["next_slot"] else "")
+        rows["in the pot"] = sums["pot"] + lasts
         if record["air"] != Air.ENDED:
             rows["begins with"] = f"{sums['start_pot']} in the pot"
     else:

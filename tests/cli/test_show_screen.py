@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from dtp.cli.shows_money import status_rows
 from dtp.cli.shows_screen import screen
 
 #: As `ShowWatcher.make_page` gives it.
@@ -44,3 +45,22 @@ def test_tickets_and_nobody_who_has_asked():
     lines = shown({**PAGE, "tickets": {"sold": 3, "wanted": 50}, "line": [], "more": 0})
     assert "3 of 50 tickets sold" in lines[1]
     assert lines[-1].strip() == "nobody has asked yet"
+
+
+@pytest.mark.parametrize(
+    ("pot", "told"),
+    [
+        (35, "0.000000035 SUI, which lasts 1.5 minutes"),
+        (10, "0.00000001 SUI, which lasts 30 seconds"),
+        (9, "0.000000009 SUI"),
+    ],
+)
+def test_a_status_says_how_long_a_pot_lasts_that_pays_for_a_slot(pot, told):
+    record = {
+        "id": "0x1", "air": "on air", "hint": "",
+        "key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "slot_ms": 30_000, "batch": 10, "rate": 10,
+        "start_pot": 20, "ticket_price": 0, "pot": pot, "next_slot": 10, "posted": 0, "released": 0, "tipped": 0,
+        "earned": 0, "returned": 0, "asked": 0, "prices": [0, 0, 0], "coin": "0x2::sui::SUI",
+    }  # fmt: skip
+    assert status_rows(record)["in the pot"] == told
