@@ -23,7 +23,7 @@ from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.membership import Act, Membership, Operation
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
-from dtp.messaging.person.group_topics import TOPIC, topic_key
+from dtp.messaging.person.group_topics import LINKED, TOPIC, topic_key
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 
 #: Links that each member dials: with those that it is dialled by it has six, as `GroupTopics` keeps.
@@ -104,7 +104,7 @@ async def measure(folder: str, members: int) -> tuple[float, float, float]:
         places = [await begin(stack, each, group) for each in people]
         chance = random.Random(1)
         for number, (links, _, _) in enumerate(places):
-            for _, address, _ in chance.sample(places[:number], min(LINKS, number)):
+            for _, address, _ in chance.sample(places[:number], min(LINKED, number)):
                 await links.connect(address)
         made = [Member(mail, topic) for mail, (_, _, topic) in zip(people, places, strict=True)]
         await asyncio.sleep(5.0)  # meshes are made

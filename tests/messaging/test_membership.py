@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import random
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from dtp.messaging.conversation.membership import (
     Act,
     Invitation,
+    Members,
     Membership,
     MembershipError,
     Operation,
@@ -257,3 +259,13 @@ def test_everybody_sees_the_same_community(
     assert first.members == second.members
     for each in first.members.invitations.values():
         assert each.admitted <= each.uses
+
+
+def test_what_was_allowed_is_judged_once_however_large_a_group_grows() -> None:
+    made, people = group(CREATE), [bytes([each]) * 32 for each in range(100)]
+    with cProfile.Profile() as profile:
+        for each in people:
+            made.add(make(0, Act.ADD, made.heads, each), yes)
+            assert each in made.members.roles
+    calls = {each.code: each.callcount for each in profile.getstats()}
+    assert calls[Members.may_do.__code__] == len(people)

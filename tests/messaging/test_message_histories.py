@@ -1,7 +1,7 @@
 """Random histories of three people, a group and two mailboxes: killed programs, cut connections, mailboxes that die,
 drop, double, reorder and lose their disk. Nothing is lost, doubled or out of order.
 
-A history is its seed: HISTORIES=4711:4712 runs one, HISTORIES=0:10000 with -m long all that are promised.
+A history is its seed: HISTORIES=4711:4712 runs one. -m long runs all that are promised, on as many cores as -n says.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ NAMES = ("alice", "bob", "carol")
 BOXES = ("box0", "box1")
 #: Quiet days at the end, in which all that was promised has to arrive: what isn't acknowledged comes again daily.
 QUIET = 14
+#: Histories of one test: the long ones are as many tests as there are, for all cores.
+TOGETHER = 100
 _T = TypeVar("_T")
 
 
@@ -381,9 +383,18 @@ def live(folder: Path, seed: int, kind: type[History] = History) -> None:
         shutil.rmtree(folder)
 
 
-def live_all(folder: Path, default: range, kind: type[History] = History) -> None:
+def chosen(default: range) -> range:
     first, _, end = os.environ.get("HISTORIES", "").partition(":")
-    for seed in range(int(first), int(end)) if first and end else default:
+    return range(int(first), int(end)) if first and end else default
+
+
+def parts(default: range) -> list[range]:
+    seeds = chosen(default)
+    return [seeds[at : at + TOGETHER] for at in range(0, len(seeds), TOGETHER)]
+
+
+def live_all(folder: Path, seeds: range, kind: type[History] = History) -> None:
+    for seed in seeds:
         try:
             live(folder / str(seed), seed, kind)
         except BaseException:
@@ -403,11 +414,11 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_nothing_is_lost_doubled_or_out_of_order(folder: Path) -> None:
-    live_all(folder, range(4))
+    live_all(folder, chosen(range(4)))
 
 
 def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it(folder: Path) -> None:
-    live_all(folder, range(6), SpreadHistory)
+    live_all(folder, chosen(range(6)), SpreadHistory)
 
 
 @pytest.mark.slow
@@ -418,12 +429,16 @@ def test_it_is_noticed_where_nothing_is_sent_again(folder: Path, monkeypatch: py
 
 
 @pytest.mark.long
-def test_nothing_is_lost_doubled_or_out_of_order_in_ten_thousand_histories(folder: Path) -> None:
-    live_all(folder, range(10_000))
+@pytest.mark.parametrize("seeds", parts(range(10_000)), ids=str)
+def test_nothing_is_lost_doubled_or_out_of_order_in_ten_thousand_histories(
+    folder: Path, seeds: range
+) -> None:
+    live_all(folder, seeds)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("seeds", parts(range(2_000)), ids=str)
 def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it_in_many_histories(
-    folder: Path,
+    folder: Path, seeds: range
 ) -> None:
-    live_all(folder, range(2_000), SpreadHistory)
+    live_all(folder, seeds, SpreadHistory)

@@ -16,8 +16,9 @@ import dtp
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.membership import Act
 from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
 from dtp.messaging.ends.spread import SpreadSender
-from dtp.messaging.errors import MessageError
+from dtp.messaging.errors import MessageError, StoreFailed
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.group_topics import GroupTopics
 from dtp.messaging.person.messenger import Messenger
@@ -291,6 +292,34 @@ def test_order_holds_where_a_group_is_large_no_more(village: Callable[..., Villa
         unread = [message for _, _, message in at.people[name].store.list_unread()]
         assert unread == [each.id for each in at.people[name].read_history(group)]
         assert at.texts(name, group) == ["0", "1", "2", "3"]
+
+
+def test_what_could_not_be_stored_is_taken_when_it_comes_again(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    at.say("alice", group, "first")
+    at.deliver()
+    at.say("alice", group, "second")
+    (published,) = at.published("alice")
+    with pytest.raises(StoreFailed), at.people["bob"].transaction():  # another one can't begin now
+        at.hear("bob", "alice", group, published)
+    assert at.texts("bob", group) == ["first"]
+    at.hear("bob", "alice", group, published)
+    assert at.texts("bob", group) == ["first", "second"]
+
+
+def test_what_opens_is_kept_as_it_came_however_much_it_has_opened() -> None:
+    sealer, key = MegolmSealer(), bytes(32)
+    opener = MegolmOpener.from_key(sealer.key)
+    sealed = [sealer.seal(b"%d" % each) for each in range(4)]
+    saved = opener.save(key)
+    assert [opener.open(each) for each in sealed[:2]] == [b"0", b"1"]
+    assert opener.save(key) is saved
+    again = MegolmOpener.load(saved, key)
+    assert again.save(key) is saved
+    assert [again.open(each) for each in sealed] == [b"0", b"1", b"2", b"3"]
 
 
 # ---- with nodes ----------------------------------------------------------------------------------------------------

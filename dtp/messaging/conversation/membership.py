@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import ClassVar, Final
 
 from dtp.errors import PeerError
@@ -63,7 +64,7 @@ class Role(IntEnum):
     MODERATOR = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operation:
     """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another."""
 
@@ -77,7 +78,7 @@ class Operation:
     nonce: bytes
     encoded: bytes = b""
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """Its hash, which others name it by."""
         return hashlib.blake2b(self.encoded, digest_size=_HASH).digest()
@@ -215,7 +216,11 @@ class Membership:
         self.group = group
         self.operations: dict[bytes, Operation] = {}
         self._waiting: dict[bytes, Operation] = {}
-        self._past: dict[bytes, frozenset[bytes]] = {}
+        #: The bit of each operation, and of those that it has seen: sets would take megabytes of large groups.
+        self._bits: dict[bytes, int] = {}
+        self._past: dict[bytes, int] = {}
+        #: Whether an operation was allowed while none is void, which only its past decides.
+        self._allowed: dict[bytes, bool] = {}
         self._members: Members | None = None
         self._invites = False
         #: The invitations by which operations let somebody in: most groups have none, and are read faster then.
@@ -247,13 +252,19 @@ class Membership:
                 self._invites |= each.act is Act.INVITE
                 if (told := each.invitation) is not None:
                     self._by_invitation[each.id] = told
-                passed = [self._past[parent] | {parent} for parent in each.parents]
-                self._past[each.id] = frozenset().union(*passed)
+                past = 0
+                for parent in each.parents:
+                    past |= self._past[parent] | self._bits[parent]
+                self._past[each.id], self._bits[each.id] = past, 1 << len(self._bits)
         self._members = None
         return len(self.operations) > before
 
     def _has_parents(self, operation: Operation) -> bool:
         return all(each in self.operations for each in operation.parents)
+
+    def _has_seen(self, operation: bytes, other: bytes) -> bool:
+        """True if who did the one knew of the other."""
+        return bool(self._past[operation] & self._bits[other])
 
     @property
     def members(self) -> Members:
@@ -272,7 +283,14 @@ class Membership:
             valid: list[Operation] = []
             for each in rank:
                 operation = self.operations[each]
-                if each not in void and self._was_allowed(operation, valid):
+                if each in void:
+                    continue
+                allowed = None if void else self._allowed.get(each)
+                if allowed is None:
+                    allowed = self._was_allowed(operation, valid)
+                    if not void:
+                        self._allowed[each] = allowed
+                if allowed:
                     valid.append(operation)
             further = self._of_removed_authors(valid)
             if not further:
@@ -283,14 +301,13 @@ class Membership:
 
     def _order_key(self, operation: bytes) -> tuple[int, bytes]:
         """Return the key by which operations are sorted, in an order that agrees with what was seen."""
-        return len(self._past[operation]), operation
+        return self._past[operation].bit_count(), operation
 
     def _was_allowed(self, operation: Operation, valid: list[Operation]) -> bool:
         """True if its author was an administrator by what it had seen, or removes itself."""
         if operation.act is Act.CREATE:
             return True
-        before = self._past[operation.id]
-        past = [each for each in valid if each.id in before]
+        past = [each for each in valid if self._has_seen(operation.id, each.id)]
         seen = Members("", self._find_roles(past, self._find_invitations(past)))
         return seen.may_do(operation.author, operation.act, operation.subject, operation.role)
 
@@ -310,8 +327,8 @@ class Membership:
                 each.id
                 for each in valid
                 if each.author == removal.subject
-                and each.id not in self._past[removal.id]
-                and removal.id not in self._past[each.id]
+                and not self._has_seen(removal.id, each.id)
+                and not self._has_seen(each.id, removal.id)
             }
             if void:
                 return void  # without those the next one may not count any more
@@ -341,14 +358,14 @@ class Membership:
         """Return who was let in by each invitation."""
         if not self._by_invitation or not invitations:
             return {}
-        revoked = {each.subject: self._past[each.id] for each in reversed(valid) if each.act is Act.REVOKE}
+        revoked = {each.subject: each.id for each in reversed(valid) if each.act is Act.REVOKE}
         admitted: dict[bytes, set[bytes]] = {}
         for each in valid:
             told = self._by_invitation.get(each.id)
-            if told is None or told not in invitations or told not in self._past[each.id]:
+            if told is None or told not in invitations or not self._has_seen(each.id, told):
                 continue
             people = admitted.setdefault(told, set())
-            in_time = told not in revoked or each.id in revoked[told]
+            in_time = told not in revoked or self._has_seen(revoked[told], each.id)
             if in_time and (each.subject in people or len(people) < invitations[told].uses):
                 people.add(each.subject)
         return admitted
@@ -379,7 +396,7 @@ class Membership:
             told = self._by_invitation.get(each.id) if self._by_invitation else None
             if told is not None and subject not in admitted.get(told, ()):
                 continue
-            undone = any(one.id not in self._past[each.id] for one in removed.get(subject, ()))
+            undone = any(not self._has_seen(each.id, one.id) for one in removed.get(subject, ()))
             if not undone and (subject in roles or len(roles) < MAX_MEMBERS):
                 roles[subject] = Role.ADMINISTRATOR if each.act is Act.CREATE else each.role
         return roles

@@ -153,6 +153,7 @@ class MegolmOpener:
 
     def __init__(self, session: InboundGroupSession) -> None:
         self._session = session
+        self._saved = ""
         #: The sealer's public key, by which its messages are known.
         self.id = base64.b64decode(_padded(session.session_id))
 
@@ -173,13 +174,17 @@ class MegolmOpener:
             raise NotOpened(f"a message isn't of this group's session: {fault}") from None
 
     def save(self, key: bytes) -> str:
-        """Return it, encrypted with 32 bytes."""
-        return self._session.pickle(key)
+        """Return it, encrypted with 32 bytes: the same each time, since what was opened changes nothing of it."""
+        if not self._saved:
+            self._saved = self._session.pickle(key)
+        return self._saved
 
     @classmethod
     def load(cls, saved: str, key: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
-        return cls(_load_saved(InboundGroupSession, saved, key))
+        loaded = cls(_load_saved(InboundGroupSession, saved, key))
+        loaded._saved = saved
+        return loaded
 
 
 def _load_saved(kind: type[_Saved], saved: str, key: bytes) -> _Saved:

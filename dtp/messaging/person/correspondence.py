@@ -110,6 +110,7 @@ class Correspondence:
                 yield
         except BaseException:
             self.desk.reload()
+            self.spreading.reload()
             saved = self.store.get("card")
             if saved is not None:
                 self.card = ContactCard.parse(saved)

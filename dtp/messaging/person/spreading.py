@@ -6,6 +6,7 @@ message by mailbox at once, and so is who hasn't said within `patience` that it 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Ms for which who has said that it reads along is taken to do so.
 PRESENT_MS: Final = 600_000
+#: Senders of whom what came last is held in memory.
+_CACHED: Final = 1024
 
 
 class Spreading:
@@ -35,6 +38,11 @@ class Spreading:
         self.joined: set[bytes] = set()
         #: Devices that are to be told what has come of theirs, and in which group, once its topic is read along.
         self.answers: set[tuple[bytes, bytes]] = set()
+        self._lanes: OrderedDict[tuple[bytes, bytes], SpreadLane] = OrderedDict()
+
+    def reload(self) -> None:
+        """Reload what is on the disk, after a transaction that failed."""
+        self._lanes.clear()
 
     def is_large(self, group: bytes) -> bool:
         """True for a group of ours whose messages are spread."""
@@ -172,8 +180,14 @@ class Spreading:
     # ---- what comes --------------------------------------------------------------------------------------------
 
     def _lane(self, group: bytes, device: bytes) -> SpreadLane:
-        saved = self._mail.store.load_lane(group, device)
-        return SpreadLane.load(saved, self._mail.desk.local.save_key) if saved else SpreadLane()
+        found = self._lanes.pop((group, device), None)
+        if found is None:
+            saved = self._mail.store.load_lane(group, device)
+            found = SpreadLane.load(saved, self._mail.desk.local.save_key) if saved else SpreadLane()
+        self._lanes[group, device] = found
+        if len(self._lanes) > _CACHED:
+            self._lanes.popitem(last=False)
+        return found
 
     def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Return what a message has brought that came by mailbox. Raise `PeerError` for one that can't be opened."""
