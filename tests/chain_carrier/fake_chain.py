@@ -68,6 +68,8 @@ class Chain:
         self.down = False
         self.closed = False
         self.over_rate = False
+        #: The ends that said they are idle, each with the transactions until then.
+        self.idle = []
 
     def client(self, direction):
         return Client(self, direction)
@@ -219,8 +221,9 @@ def chunks_of(program, argument):
 TIMING = Timing(dial=60, check=2, gap=300, quiet=1e9, stall=600, linger=60, pause=0.5)
 
 
-def two_ends(chain, pipes, rate=None, credited=None):
-    """A carrier on each side, not started; the link is there already. Frames of direction `credited` are."""
+def two_ends(chain, pipes, rate=None, credited=None, **hooks):
+    """A carrier on each side, not started; the link is there already. Frames of direction `credited` are. `hooks` are
+    the server's end's: `on_open`, `answers`."""
     hub = SimpleNamespace(leave=lambda end: None)
     carriers = []
     for direction in (Direction.TO_SERVER, Direction.TO_CLIENT):
@@ -235,7 +238,14 @@ def two_ends(chain, pipes, rate=None, credited=None):
             rate or RateLimit(),
             credited=direction == credited,
         )
-        end = ChannelEnd(chain.client(direction), where, GasGuess(), timing=TIMING)
+        end = ChannelEnd(
+            chain.client(direction),
+            where,
+            GasGuess(),
+            timing=TIMING,
+            on_idle=lambda end: chain.idle.append((end, chain.transactions)),
+            **(hooks if direction == Direction.TO_CLIENT else {}),
+        )
         end.begin(chain.open(direction, pipes))
         chain.ends[direction] = end
         carriers.append(PipeCarrier(hub, end, 7))
@@ -247,12 +257,12 @@ async def stop(chain):
         await each.stop()
 
 
-def play(scenario, window=0, pipes=1, delay=0.1, rate=None, credited=None):
-    """Run `scenario(chain, near, far)` over a chain where nothing goes wrong."""
+def play(scenario, window=0, pipes=1, delay=0.1, rate=None, credited=None, **hooks):
+    """Run `scenario(chain, near, far)` over a chain where nothing goes wrong; `hooks` as for `two_ends`."""
 
     async def work():
         chain = Chain(random.Random(1), window, 0.0, delay)
-        await scenario(chain, *two_ends(chain, pipes, rate, credited))
+        await scenario(chain, *two_ends(chain, pipes, rate, credited, **hooks))
         await stop(chain)
 
     run(work())

@@ -117,14 +117,11 @@ def test_without_faults_no_transaction_aborts(window, pipes):
 
 def test_a_reader_that_does_not_read_stops_the_writer():
     async def scenario(chain, near, far):
-        far.carrier.incoming.read_into = lambda buffer: 0  # takes nothing
-        far.carrier._deliver = lambda: None
+        far.carrier.pause_reading()
         near.write(bytes(100 * SMALL))
         await asyncio.sleep(600)
         assert chain.frames == 2 * 3  # the window of each pipe
-        del far.carrier.incoming.read_into, far.carrier._deliver
-        far.carrier._delivery = None
-        far.carrier._deliver_soon()
+        far.carrier.resume_reading()
         await far.until_received(bytes(100 * SMALL))
 
     play(scenario, window=2, pipes=3)
@@ -134,8 +131,7 @@ def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
     """The window stays full on the chain: nobody asks the node about it for ever, nor sends more than a window."""
 
     async def scenario(chain, near, far):
-        far.carrier.incoming.read_into = lambda buffer: 0
-        far.carrier._deliver = lambda: None
+        far.carrier.pause_reading()
         lie = encode(Header(7, 0, ((0, 2**63),)), 0)
         chain.ends[Direction.TO_SERVER].on_frame(
             PipeFrame(CHANNEL, int(Direction.TO_CLIENT), 0, 1, 0, (lie,))
@@ -350,19 +346,17 @@ def test_what_the_chain_has_refused_is_simulated_the_next_time():
 
 def test_an_end_is_idle_when_its_last_word_is_on_the_chain():
     async def scenario(chain, near, far):
-        end, idle = chain.ends[Direction.TO_SERVER], []
-        end._on_idle = lambda end: idle.append(chain.transactions)
+        end = chain.ends[Direction.TO_SERVER]
         near.write(b"a")
         await far.until_received(b"a")
         before = chain.transactions
         end.detach(far.carrier)  # which isn't its link
         assert end.link is near.carrier
         near.abort()
-        assert (end.link, end.quiet, idle) == (None, False, [])
+        assert (end.link, end.quiet, chain.idle) == (None, False, [])
         await asyncio.sleep(10)
         assert end.idle
-        assert idle
-        assert set(idle) == {before + 1}  # the reset
+        assert {told for each, told in chain.idle if each is end} == {before + 1}  # the reset
 
     play(scenario)
 

@@ -85,14 +85,14 @@ def test_frames_that_are_none_are_answered_once():
 def test_a_link_begins_by_a_number_above_the_one_before():
     """History is read again, and what began a link then begins none now."""
 
+    opened = []
+
+    def on_open(end, header):
+        opened.append(header.link)
+        end.last_link = header.link
+
     async def scenario(chain, *_):
-        end, opened = chain.ends[Direction.TO_CLIENT], []
-
-        def on_open(end, header):
-            opened.append(header.link)
-            end.last_link = header.link
-
-        end._on_open = on_open
+        end = chain.ends[Direction.TO_CLIENT]
         for sequence, link in enumerate((6, 7, 9, 9, 8), 1):
             end.on_frame(framed(sequence, link, flags=Flags.OPEN | Flags.TO, pipes=3))
         assert opened == [9]
@@ -102,7 +102,7 @@ def test_a_link_begins_by_a_number_above_the_one_before():
         end.on_frame(framed(6, 10, flags=Flags.OPEN | Flags.TO, pipes=1))
         assert (opened, end.peer_pipes) == ([9, 10], 2)
 
-    play(scenario)
+    play(scenario, on_open=on_open)
 
 
 def test_bytes_of_another_link_are_no_bytes_of_this_one():
@@ -121,9 +121,10 @@ def test_bytes_of_another_link_are_no_bytes_of_this_one():
 def test_who_goes_on_with_a_link_that_a_new_server_doesn_t_know_is_told_once():
     """Each answer costs gas, and who begins such links decides how many there are."""
 
+    mine = b"m" * 32
+
     async def scenario(chain, *_):
-        end, mine = chain.ends[Direction.TO_CLIENT], b"m" * 32
-        end._answers = lambda to: to == mine
+        end = chain.ends[Direction.TO_CLIENT]
         sent, deliver = [], chain.deliver
         chain.deliver = lambda frame: sent.append(frame) or deliver(frame)
 
@@ -143,7 +144,7 @@ def test_who_goes_on_with_a_link_that_a_new_server_doesn_t_know_is_told_once():
             links = await told(number, 3 + number, b"data")
         assert len(links) <= 3 + 5 * 34 // 10 + 1  # three at once, and one each ten seconds
 
-    play(scenario)
+    play(scenario, answers=lambda to: to == mine)
 
 
 def test_an_end_goes_on_where_its_pipes_are():
@@ -170,8 +171,7 @@ def test_frames_of_a_link_that_is_gone_are_acknowledged_though_nobody_took_them(
     """Else the window of the next link would be the smaller by them."""
 
     async def scenario(chain, near, far):
-        far.carrier.incoming.read_into = lambda buffer: 0
-        far.carrier._deliver = lambda: None
+        far.carrier.pause_reading()
         near.write(bytes(3 * SMALL))  # less than what is worth an acknowledgement
         await asyncio.sleep(10)
         assert chain.acks[Direction.TO_SERVER] == [0]
@@ -273,8 +273,7 @@ def test_frames_too_far_ahead_of_a_gap_end_it():
 
 def test_an_end_that_has_failed_says_why_at_first_and_sends_nothing_more():
     async def scenario(chain, near, far):
-        end, idle = chain.ends[Direction.TO_SERVER], []
-        end._on_idle = idle.append
+        end = chain.ends[Direction.TO_SERVER]
         end.send_control(Flags.RESET, 3)
         end.fail(PipeStalledError("first"))
         end.fail(PipeStalledError("second"))
@@ -284,6 +283,6 @@ def test_an_end_that_has_failed_says_why_at_first_and_sends_nothing_more():
         assert str(end.failed) == "first"
         assert str(await near.until_lost()) == "first"
         assert chain.transactions == 0
-        assert (end.quiet, end.idle, idle[-1:]) == (True, False, [end])
+        assert (end.quiet, end.idle, chain.idle[-1:]) == (True, False, [(end, 0)])
 
     play(scenario)

@@ -209,7 +209,7 @@ def test_what_is_refused(client, wallet):
 def by_hand(chain, hosted, reply_key, data):
     """A message of a foreign program, with any bytes for a reply key."""
     number, program = service_number("echo"), Program()
-    context = posts._context(hosted.id, number, chain.address, reply_key)
+    context = posts.seal_context(hosted.id, number, chain.address, reply_key)
     (money,) = program.split(program.gas, [0])
     pipe.post(program, hosted.id, number, reply_key, seal(data, [ME.static_public], context), money)
     return chain.execute(program)
@@ -267,7 +267,7 @@ def test_a_host_gets_no_large_fee_unasked(client, wallet):
 def test_so_much_of_another_coin_may_be_a_fortune(fee):
     service = SimpleNamespace(post_fee=fee, terms=SimpleNamespace(coin="0x2::gold::GOLD"))
     with pytest.raises(FeeTooHigh) if fee else contextlib.nullcontext():
-        assert posts._least_fee(service) == fee
+        assert posts.least_fee(service) == fee
 
 
 def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):

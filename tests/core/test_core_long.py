@@ -15,13 +15,15 @@ from dtp.core.providers import install
 
 KEY = bytes(range(32))
 LONG = long_records.FROM
+#: What was made of keys, by cipher.
+MADE = long_records._made
 
 
 @pytest.fixture(autouse=True)
 def _long() -> Iterator[None]:
     if "cryptography" not in providers().get("AESGCM", ""):
         pytest.skip(f"no long records by cryptography here: {providers()}")
-    long_records._made.clear()
+    MADE.clear()
     yield
     install()
 
@@ -78,12 +80,12 @@ def test_no_key_outlives_its_handle() -> None:
     handles = [Sealer("AESGCM", bytes([i]) * 32) for i in range(5)]
     for handle in handles:
         sealed(handle, 60_000)
-    assert len(long_records._made) == 5
+    assert len(MADE) == 5
     handles[0].close()
-    assert len(long_records._made) == 4
+    assert len(MADE) == 4
     del handle, handles
     gc.collect()
-    assert not long_records._made
+    assert not MADE
 
 
 def test_another_cipher_at_the_same_address_has_its_own_key() -> None:
@@ -101,4 +103,4 @@ def test_made_ciphers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             record = sealed(handle, 40_000)
             counter = (handle.counter - 1).to_bytes(12)
             assert AESGCM(bytes([i]) * 32).decrypt(counter, record[2:], None)[4:] == bytes(40_000)
-    assert len(long_records._made) == 3
+    assert len(MADE) == 3

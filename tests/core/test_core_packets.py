@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from core_reference import FIN, REKEY, STREAM, Broken, cipher_state, frame, joined, parse, stream
+from core_reference import FIN, REKEY, STREAM, Broken, cipher_state, frame, in_c, joined, parse, stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +83,7 @@ def open_packet(
 
 def state(opener: PacketOpener) -> bytes:
     """All that C keeps of the opener, but for the providers' contexts."""
-    kept = bytearray(ffi.buffer(opener._opener))
+    kept = bytearray(ffi.buffer(in_c(opener)))
     for name in ("current", "previous"):
         at = ffi.offsetof("dtp_packet_opener", name) + ffi.offsetof("dtp_cipher", "context")
         kept[at : at + ffi.sizeof("void *")] = bytes(ffi.sizeof("void *"))
@@ -160,7 +160,7 @@ def test_packets_are_what_noise_says(suite: str) -> None:
 def test_key_changes_where_its_counters_end(suite: str) -> None:
     """The last counter of a range, the first of the next, and back again by reordering."""
     sealer, opener, keys = PacketSealer(suite, KEY), PacketOpener(suite, KEY), Keys(suite)
-    sealer._cipher.counter = EPOCH - 2
+    in_c(sealer).counter = EPOCH - 2
     packets = []
     for _ in range(4):
         length, _, _ = sealer.seal([(8, 0, 0, 0, b"x")], BUFFER, 100)
@@ -174,7 +174,7 @@ def test_key_changes_where_its_counters_end(suite: str) -> None:
 
 def test_rekey_right_at_the_end_of_a_range_moves_one_key(suite: str) -> None:
     sealer, keys = PacketSealer(suite, KEY), Keys(suite)
-    sealer._cipher.counter = EPOCH - 1
+    in_c(sealer).counter = EPOCH - 1
     sealer.seal([], BUFFER, 100)
     length, _, _ = sealer.seal([], BUFFER, 100, True)
     assert bytes(BUFFER.view[:length]) == keys.packet(EPOCH, b"")
@@ -268,8 +268,8 @@ def test_any_plaintext(suite: str, plaintext: bytes) -> None:
 def test_counters_end(suite: str) -> None:
     """Key numbers have 32 bits; behind the last there is nothing."""
     sealer = PacketSealer(suite, KEY)
-    sealer._cipher.rekeys = 2**32 - 1
-    sealer._cipher.counter = 2**56 - 1
+    in_c(sealer).rekeys = 2**32 - 1
+    in_c(sealer).counter = 2**56 - 1
     with pytest.raises(CounterExhausted):
         sealer.seal([], BUFFER, 100, True)
     assert sealer.seal([], BUFFER, 100)[0] == PACKET_OVERHEAD
@@ -283,8 +283,8 @@ def test_list_of_frames_too_small(suite: str) -> None:
     BUFFER.view[: len(packet)] = packet
     opener, result, frames = PacketOpener(suite, KEY), ffi.new("dtp_opened *"), ffi.new("dtp_incoming[3]")
     open_c = lib.dtp_open_packet
-    assert open_c(opener._opener, BUFFER.pointer, len(packet), frames, 2, result) == lib.DTP_E_SPACE
-    assert open_c(opener._opener, BUFFER.pointer, len(packet), frames, 3, result) == lib.DTP_OK
+    assert open_c(in_c(opener), BUFFER.pointer, len(packet), frames, 2, result) == lib.DTP_E_SPACE
+    assert open_c(in_c(opener), BUFFER.pointer, len(packet), frames, 3, result) == lib.DTP_OK
     assert (result.frames, result.consumed) == (3, len(packet))
 
 
@@ -292,10 +292,10 @@ def test_close_wipes_every_key(suite: str) -> None:
     opener = PacketOpener(suite, KEY)
     packet = Keys(suite).packet(EPOCH, b"")
     assert open_packet(opener, packet)[1] is None
-    assert KEY in bytes(ffi.buffer(opener._opener))  # the previous one
+    assert KEY in bytes(ffi.buffer(in_c(opener)))  # the previous one
     for _ in range(2):
         opener.close()
-        assert bytes(ffi.buffer(opener._opener)) == bytes(ffi.sizeof("dtp_packet_opener"))
+        assert bytes(ffi.buffer(in_c(opener))) == bytes(ffi.sizeof("dtp_packet_opener"))
     assert isinstance(open_packet(opener, Keys(suite).packet(1, b""))[1], UnsupportedSuite)
 
 

@@ -18,6 +18,7 @@ from core_reference import (
     ReferenceOpener,
     ReferenceSealer,
     frame,
+    in_c,
     joined,
     stream,
 )
@@ -111,7 +112,7 @@ def seal(sealer: Sealer, frames: list[Plain], record: int = 16384, rekey: bool =
 
 def state(handle: Sealer | Opener) -> bytes:
     """Everything C keeps about a link, but for the provider's context, which holds nothing of its own."""
-    cipher = handle._cipher
+    cipher = in_c(handle)
     return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + cipher.rekeys.to_bytes(
         4, "big"
     )
@@ -539,7 +540,7 @@ def test_any_plaintext_is_parsed_as_the_reference_does(suite: str, plaintext: by
 
 def test_counter_ends_before_the_rekeys_own(suite: str) -> None:
     sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
-    sealer._cipher.counter = opener._cipher.counter = 2**64 - 2
+    in_c(sealer).counter = in_c(opener).counter = 2**64 - 2
     sealed = seal(sealer, [(1, 0, 0, 0, b"last")])
     assert open_all(opener, sealed + sealed)[1] == [(1, 0, 0, 0, b"last")]
     before = state(sealer)
@@ -547,7 +548,7 @@ def test_counter_ends_before_the_rekeys_own(suite: str) -> None:
         seal(sealer, [(1, 0, 0, 0, b"none")])
     assert state(sealer) == before
     assert isinstance(open_all(opener, sealed)[2], CounterExhausted)
-    sealer._cipher.counter = 2**64 - 2
+    in_c(sealer).counter = 2**64 - 2
     length, whole, partial = sealer.seal_some([(STREAM, 0, 0, 0, bytes(100))], BUFFER, 60)
     assert (length, whole, partial) == (60 + RECORD_OVERHEAD, 0, 40)
 
@@ -663,9 +664,9 @@ def test_list_of_frames_too_small_for_the_next_record(suite: str) -> None:
     sealer = ReferenceSealer(suite, KEY)
     end = put(sealer.record(frame(1) * 3) + sealer.record(frame(1) * 3))
     opener, result, frames = Opener(suite, KEY), ffi.new("dtp_opened *"), ffi.new("dtp_incoming[5]")
-    assert lib.dtp_open(opener._cipher, BUFFER.pointer, end, frames, 2, result) == lib.DTP_E_SPACE
+    assert lib.dtp_open(in_c(opener), BUFFER.pointer, end, frames, 2, result) == lib.DTP_E_SPACE
     assert (result.consumed, opener.counter) == (0, 0)
-    assert lib.dtp_open(opener._cipher, BUFFER.pointer, end, frames, 5, result) == lib.DTP_OK
+    assert lib.dtp_open(in_c(opener), BUFFER.pointer, end, frames, 5, result) == lib.DTP_OK
     assert (result.consumed, result.frames, result.records, result.wanted) == (end // 2, 3, 1, 0)
 
 
@@ -675,7 +676,7 @@ def test_wanted_is_what_the_next_record_lacks(suite: str) -> None:
     opener = Opener(suite, KEY)
     for have in range(len(sealed)):
         put(sealed)
-        assert lib.dtp_open(opener._cipher, BUFFER.pointer, have, frames, 64, result) == lib.DTP_OK
+        assert lib.dtp_open(in_c(opener), BUFFER.pointer, have, frames, 64, result) == lib.DTP_OK
         assert result.wanted == (0 if have < 2 else len(sealed) - have)
 
 
@@ -713,10 +714,10 @@ def test_close_wipes_the_key(suite: str) -> None:
     sealed = seal(sealer, [(1, 0, 0, 0, b"x")])
     assert open_all(opener, sealed)[2] is None
     for handle in (sealer, opener):
-        assert KEY in bytes(ffi.buffer(handle._cipher))
+        assert KEY in bytes(ffi.buffer(in_c(handle)))
         handle.close()
         handle.close()
-        assert bytes(ffi.buffer(handle._cipher)) == bytes(ffi.sizeof("dtp_cipher"))
+        assert bytes(ffi.buffer(in_c(handle))) == bytes(ffi.sizeof("dtp_cipher"))
     with pytest.raises(UnsupportedSuite):
         seal(sealer, [(1, 0, 0, 0, b"x")])
     assert isinstance(open_all(opener, sealed)[2], UnsupportedSuite)

@@ -198,7 +198,7 @@ class Meters:
     def pump(self, *, lose: bool = False) -> None:
         """Do what both meters ask for until neither asks any more; with `lose` all frames are lost."""
         for _ in range(10_000):
-            asked = [*self._client_events(), *self._server_events()]
+            asked = [*self.process_client_events(), *self.process_server_events()]
             if lose:
                 self.to_client.clear()
                 self.to_server.clear()
@@ -217,7 +217,7 @@ class Meters:
         except VoucherRefused as refused:
             self.refused.append(refused)
 
-    def _client_events(self) -> list[object]:
+    def process_client_events(self) -> list[object]:
         events = self.payer.take_events()
         for event in events:
             match event:
@@ -259,7 +259,7 @@ class Meters:
                 assert said.bytes <= self.payer.used.bytes + max(self.spending.ahead_bytes, unasked)
             assert self.said.setdefault(said.sequence, plain) == plain
 
-    def _server_events(self) -> list[object]:
+    def process_server_events(self) -> list[object]:
         events = self.payee.take_events()
         for event in events:
             match event:

@@ -19,14 +19,14 @@ def ask(meters: Any, units: Any, *, lost: Any, locked: bool = True) -> None:
     if locked:
         meters.server_disk = replace(meters.server_disk, preimage=PREIMAGE)
     meters.payee.charge(units, meters.now, PREIMAGE if locked else None)
-    meters._server_events()
+    meters.process_server_events()
     if lost == "question":
         meters.to_client.clear()
     while meters.to_client:
         meters.payer.receive(meters.to_client.pop(0), meters.now)
     if lost == "signature":  # agreed to, and the numbers for a voucher aren't reserved yet
         meters.sign = lambda wanted: None
-    while meters._client_events():
+    while meters.process_client_events():
         pass
     meters.__dict__.pop("sign", None)
     meters.to_server.clear()

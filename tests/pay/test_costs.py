@@ -276,7 +276,7 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
         await deal.journal.run(
             lambda each: each.save_signed(store.sold_lanes(deal.channel.id)[0].newest, USED)
         )
-        assert not await deal._is_fair(Agreed(total, until, public, bytes(64)))
+        assert not await deal.is_fair(Agreed(total, until, public, bytes(64)))
         await journal.close()
 
     market(scenario)
@@ -449,7 +449,7 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
         asks = lambda total: Agreed(total, 2**63, b"", b"")  # noqa: E731
         # Nothing was used, so nothing is owed, however much was sent.
         assert await agreed_total(deal.chain, deal.channel, 0, Usage()) == 0
-        assert not await deal._is_fair(asks(1))
+        assert not await deal.is_fair(asks(1))
         # Two frames had data, so no more is credited however much was used; and requests credit nothing.
         for used in (2, 100):
             assert await agreed_total(deal.chain, deal.channel, 1000, Usage(0, used * CREDIT_BYTES)) == (

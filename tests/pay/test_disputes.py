@@ -238,9 +238,9 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market: P
         assert agreed.total == cost_of(3 * MIB)
         payer = connection.meter.payer  # its newest voucher is in the store when the connection has ended
         await deal.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
-        assert await deal._is_fair(agreed)
+        assert await deal.is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
-        assert not await deal._is_fair(greedy)
+        assert not await deal.is_fair(greedy)
         with pytest.raises(ChannelUnusable, match="does not verify"):
             await close_agreed(chain, channel, greedy)
         await close_agreed(chain, channel, agreed)

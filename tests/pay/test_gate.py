@@ -14,14 +14,14 @@ from dtp.chain.errors import NodeUnavailable
 from dtp.chain.firewall import FirewallRefusal, HolderOfPass
 from dtp.chain.pass_ import PassAccount
 from dtp.pay.drivers import store_away
-from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
+from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.server import gate
 from dtp.pay.server.book import TooManyQuestions
 from dtp.pay.server.gate import channel_flaw, honoured_keys, pass_of
 from dtp.pay.server.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import QUOTA_USED_UP, Usage
-from dtp.pay.ticket import make_ticket, parse_ticket
+from dtp.pay.ticket import make_ticket
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, Refuse
 
@@ -98,7 +98,8 @@ def admit(found: Any, *vouchers: Any, ends: Any = None) -> Any:
         store.received_all([(each, Usage(each.voucher.requests, 0)) for each in vouchers])
         if ends is not None:
             ends(store)
-        return gate._admission(store, found, 0, (KEY.public,), None)
+        made = gate.Gate(Book(found), Judge(), journal_of(store), None)
+        return asyncio.run(made.admit(REQUEST))
 
 
 def lane_with(amount: Any) -> Any:
@@ -107,7 +108,7 @@ def lane_with(amount: Any) -> Any:
 
 def test_an_admission_knows_what_was_claimed_and_what_was_vouched() -> None:
     signed = KEY.sign(voucher(5, 6))
-    made = admit(channel(deposited=10_000, balance=6000, lanes=lane_with(4000)), signed)
+    made = admit(channel(deposited=10_000, balance=6000, claimed=4000, lanes=lane_with(4000)), signed)
     assert made.lane.newest == signed
     assert made.lane.floor == Floor(4, 4000, 4, 0)
     assert made.affordable == 10_000
@@ -121,7 +122,7 @@ def test_a_deposit_that_is_used_up_opens_nothing(how: Any) -> None:
         "claimed": [],
         "by another lane": [KEY.sign(voucher(5, 10, lane=1))],
     }[how]
-    with pytest.raises(TicketRefused, match="used up"):
+    with pytest.raises(Refuse, match="used up"):
         admit(channel(deposited=10_000, balance=10_000, lanes=lanes), *vouchers)
     admit(channel(deposited=10_001, balance=10_001, lanes=lanes), *vouchers)
 
@@ -131,22 +132,64 @@ def test_a_channel_with_an_end_opens_nothing(how: Any) -> None:
     def ends(store: Any) -> None:
         store.mark_closed(CHANNEL) if how == "over" else store.save_agreement(CHANNEL, 1, NOW, "chain")
 
-    with pytest.raises(TicketRefused, match="agreed to be closed"):
-        admit(channel(), ends=ends)
+    with pytest.raises(Refuse, match="agreed to be closed"):
+        admit(held_by(channel()), ends=ends)
 
 
 # ---- the second look
 
 
 class Book:
-    """What is remembered of a channel, and what a second look says."""
+    """What is remembered of a channel, and what a second look says; how often the chain was asked for more."""
 
-    def __init__(self, now: Any) -> None:
-        self.now, self.asked = now, 0
+    def __init__(self, known: Any, now: Any = None) -> None:
+        self.known, self.now, self.asked, self.taken = known, now, 0, 0
+
+    async def find(self, id: Any, source: Any) -> Any:
+        return self.known
 
     async def read_again(self, id: Any, source: Any) -> Any:
         self.asked += 1
         return self.now
+
+    def take_turn(self, source: Any) -> None:
+        self.taken += 1
+
+
+class Judge:
+    """A firewall that refuses until its rules are read again."""
+
+    def __init__(self, first: Any = None, then: Any = None, known: Any = None) -> None:
+        self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
+
+    async def decide(self, client: Any, service: Any) -> Any:
+        return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1, plans=())
+
+    async def refresh(self) -> Any:
+        self.refreshed += 1
+        return self.rules
+
+
+def journal_of(store: Any) -> Any:
+    async def run(work: Any) -> Any:
+        return work(store)
+
+    return SimpleNamespace(run=run)
+
+
+def held_by(made: Any) -> Any:
+    """The channel with a lane whose key made the ticket."""
+    return replace(made, lanes=lane_with(0))
+
+
+def asked_with(lane: Any = 0, key: Any = KEY) -> Any:
+    """A request that brings a ticket."""
+    peer = SimpleNamespace(short="dtp1x", sui_address="0xe")
+    ticket = make_ticket(key, CHANNEL, lane, bytes(32))
+    return SimpleNamespace(ticket=ticket, binding=bytes(32), source="source", peer=peer, service="files")
+
+
+REQUEST = asked_with()
 
 
 @pytest.mark.parametrize(
@@ -165,19 +208,9 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now: Any, comes_in: Any
         with Store(":memory:") as store:
             store.received_all([(KEY.sign(voucher(5, 10)), Usage(10, 0))])
 
-            async def run(work: Any) -> Any:
-                return work(store)
-
-            book = Book(now)
-            made = gate.Gate(book, SimpleNamespace(rules=rules()), SimpleNamespace(run=run), None)
-
-            async def proven(ticket: Any, request: Any) -> Any:
-                return channel(deposited=10_000, balance=10_000), (KEY.public,)
-
-            async def judged(found: Any, request: Any) -> Any:
-                return SimpleNamespace(number=1), rules()
-
-            made._verify_ticket, made._decide_admission = proven, judged
+            known = held_by(channel(deposited=10_000, balance=10_000))
+            book = Book(known, None if now is None else held_by(now))
+            made = gate.Gate(book, Judge(), journal_of(store), None)
             if comes_in:
                 assert (await made.admit(REQUEST)).affordable == 20_000
             else:
@@ -188,27 +221,7 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now: Any, comes_in: Any
     asyncio.run(scenario())
 
 
-TICKET = bytes.fromhex("9401c420" + "c1" * 32 + "00c440" + "00" * 64)
-REQUEST = SimpleNamespace(
-    ticket=TICKET, source="source", peer=SimpleNamespace(short="dtp1x"), service="files"
-)
-
-
 # ---- passes and rules
-
-
-class Turns:
-    """In the place of the book: how often the chain was asked."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-
-    def take_turn(self, source: Any) -> None:
-        self.taken += 1
-
-
-def a_gate(**parts: Any) -> Any:
-    return gate.Gate(parts.get("book"), parts["firewall"], None, None)
 
 
 @pytest.mark.parametrize(("taken", "advice"), [(True, "renew it"), (False, "passes of no plan")])
@@ -220,34 +233,13 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken: Any, advice: A
         known.state.now_ms = lambda now: NOW + 2 * HOUR
         if not taken:
             known.passes.clear()
-        made = a_gate(firewall=Judge(None, None, known), book=(book := Turns()))
-
-        async def proven(ticket: Any, request: Any) -> Any:
-            return OPENED, (KEY.public,)
-
-        async def judged(found: Any, request: Any) -> Any:
-            return SimpleNamespace(number=1), known
-
-        made._verify_ticket, made._decide_admission = proven, judged
+        book = Book(held_by(OPENED))
+        made = gate.Gate(book, Judge(known=known), None, None)
         with pytest.raises(Refuse, match=f"the pass of this channel is over.*{advice}"):
             await made.admit(REQUEST)
         assert (made.firewall.refreshed, book.taken) == (1, 1)
 
     asyncio.run(scenario())
-
-
-class Judge:
-    """A firewall that refuses until its rules are read again."""
-
-    def __init__(self, first: Any, then: Any, known: Any = None) -> None:
-        self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
-
-    async def decide(self, client: Any, service: Any) -> Any:
-        return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1, plans=())
-
-    async def refresh(self) -> Any:
-        self.refreshed += 1
-        return self.rules
 
 
 @pytest.mark.parametrize(
@@ -263,15 +255,15 @@ def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
     first: Any, then: Any, questions: Any, comes_in: Any
 ) -> None:
     async def scenario() -> None:
-        turns, judge = [], Judge(first, then)
-        made = a_gate(book=SimpleNamespace(take_turn=turns.append), firewall=judge)
-        request = SimpleNamespace(service="files", source="source", peer=SimpleNamespace(sui_address="0xe"))
-        if comes_in:
-            await made._decide_admission(channel(), request)
-        else:
-            with pytest.raises(Refuse):
-                await made._decide_admission(channel(), request)
-        assert turns == ["source"] * questions
+        book, judge = Book(held_by(channel())), Judge(first, then)
+        with Store(":memory:") as store:
+            made = gate.Gate(book, judge, journal_of(store), None)
+            if comes_in:
+                await made.admit(REQUEST)
+            else:
+                with pytest.raises(Refuse):
+                    await made.admit(REQUEST)
+        assert book.taken == questions
         assert judge.refreshed == questions
 
     asyncio.run(scenario())
@@ -279,12 +271,11 @@ def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
 
 def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel() -> None:
     async def scenario() -> None:
-        judge = Judge(None, None)
+        judge = Judge()
         judge.rules.deny = ("0xe",)
-        made = a_gate(firewall=judge)
-        request = SimpleNamespace(service="files", source="", peer=SimpleNamespace(sui_address="0xe"))
+        made = gate.Gate(Book(held_by(channel())), judge, None, None)
         with pytest.raises(Refuse, match="denied"):
-            await made._decide_admission(channel(), request)
+            await made.admit(REQUEST)
 
     asyncio.run(scenario())
 
@@ -294,27 +285,18 @@ def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel(
 )
 def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane: Any, key: Any, comes_in: Any) -> None:
     async def scenario() -> None:
-        made = channel(lanes=lane_with(0))
-        asked = []
-
-        async def find(id: Any, source: Any) -> Any:
-            return made
-
-        async def again(id: Any, source: Any) -> Any:
-            asked.append(id)
-            return made
-
-        checked = a_gate(
-            book=SimpleNamespace(find=find, read_again=again), firewall=SimpleNamespace(rules=rules())
-        )
-        ticket = parse_ticket(make_ticket(key, CHANNEL, lane, bytes(32)))
-        request = SimpleNamespace(binding=bytes(32), source="source")
-        if comes_in:
-            assert await checked._verify_ticket(ticket, request) == (made, (KEY.public,))
-        else:
-            with pytest.raises(TicketRefused, match="lane's key"):
-                await checked._verify_ticket(ticket, request)
-        assert len(asked) == (not comes_in)
+        made = held_by(channel())
+        book = Book(made, made)
+        with Store(":memory:") as store:
+            checked = gate.Gate(book, Judge(), journal_of(store), None)
+            if comes_in:
+                admission = await checked.admit(asked_with(lane, key))
+                assert (admission.channel, admission.keys) == (made, (KEY.public,))
+            else:
+                with pytest.raises(Refuse, match="lane's key") as refused:
+                    await checked.admit(asked_with(lane, key))
+                assert refused.value.code == CloseCode.TICKET
+        assert book.asked == (not comes_in)
 
     asyncio.run(scenario())
 
@@ -341,12 +323,10 @@ def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(
     caplog.set_level("INFO", "dtp.pay")
 
     async def scenario() -> None:
-        made = a_gate(firewall=SimpleNamespace(rules=rules()))
-
-        async def broken(ticket: Any, request: Any) -> None:
+        async def broken(id: Any, source: Any) -> None:
             raise fault
 
-        made._verify_ticket = broken
+        made = gate.Gate(SimpleNamespace(find=broken), Judge(), None, None)
         with pytest.raises(Refuse) as refused:
             await made.admit(REQUEST)
         assert (refused.value.code, refused.value.reason) == (CloseCode.BUSY, said)
@@ -359,29 +339,20 @@ class Admitting:
     """A gate whose ticket and rules are as the test wants them."""
 
     def __init__(self, store: Any, found: Any, **options: Any) -> None:
-        async def run(work: Any) -> Any:
-            return work(store)
-
         async def used_up(held: Any) -> Any:
             self.known.append(held.pass_id)
             return self.used_up
-
-        async def proven(ticket: Any, request: Any) -> Any:
-            return found, (KEY.public,)
-
-        async def judged(found: Any, request: Any) -> Any:
-            return SimpleNamespace(number=1), rules()
 
         async def refresh() -> Any:
             self.asked += 1
             return await self.read_again()
 
         self.known, self.used_up, self.asked = [], False, 0
-        self.book = Turns()
-        firewall = SimpleNamespace(rules=rules(), refresh=refresh)
-        quotas, journal = SimpleNamespace(used_up=used_up), SimpleNamespace(run=run)
-        self.gate = gate.Gate(self.book, firewall, journal, quotas, clock=lambda: NOW / 1000, **options)
-        self.gate._verify_ticket, self.gate._decide_admission = proven, judged
+        self.book = Book(held_by(found))
+        firewall, quotas = Judge(), SimpleNamespace(used_up=used_up)
+        firewall.refresh = refresh
+        clock = lambda: NOW / 1000  # noqa: E731
+        self.gate = gate.Gate(self.book, firewall, journal_of(store), quotas, clock=clock, **options)
 
     async def read_again(self) -> Any:
         """What the chain says of the rules now."""
@@ -458,7 +429,7 @@ def test_a_server_says_which_terms_are_too_old(least: Any, comes_in: Any) -> Non
         with Store(":memory:") as store:
             made = Admitting(store, channel(), least_revision=least)
             if comes_in:
-                assert (await made.admit()).channel == channel()
+                assert (await made.admit()).channel == held_by(channel())
             else:
                 with pytest.raises(Refuse, match="too old"):
                     await made.admit()

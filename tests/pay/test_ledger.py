@@ -100,8 +100,8 @@ class Served:
             decode=lambda schema, cls, data: data,
         )
         self.quotas = NoPasses()
-        book = ChannelBook(self.chain)
-        self.ledger = Ledger(book, self.journal, self.chain, self.quotas, lambda: self.now)
+        self.book = ChannelBook(self.chain)
+        self.ledger = Ledger(self.book, self.journal, self.chain, self.quotas, lambda: self.now)
         self.meters: list[Any] = []
 
     async def _read(self, schema: Any, cls: Any, id: Any) -> Any:
@@ -605,7 +605,7 @@ def test_a_channel_that_the_chain_has_no_more_ends_its_connections(
             return None
 
         meter = await served.enter()
-        monkeypatch.setattr(served.ledger._book, "read", gone)
+        monkeypatch.setattr(served.book, "read", gone)
         await served.ledger.refresh("0x" + "9" * 64)  # of no use here
         assert not meter.connection.closed
         await served.ledger.refresh(CHANNEL)

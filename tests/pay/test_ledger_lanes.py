@@ -256,7 +256,7 @@ def test_a_look_while_no_node_answers_ends_nothing(tmp_path: Path, monkeypatch: 
 
         meter = await served.enter()
         with monkeypatch.context() as patch:
-            patch.setattr(served.ledger._book, "read", away)
+            patch.setattr(served.book, "read", away)
             served.ledger.look_again(meter)
             await meter.wait_settled()
         assert not meter.connection.closed
@@ -272,7 +272,7 @@ def test_channels_in_use_are_read_again_in_one_question(tmp_path: Path) -> None:
         await served.ledger.check_open_channels(None)
         assert served.asked == [[CHANNEL]]
         assert meter.payee.affordable == 2 * 10**9
-        assert served.ledger._book.get_known(CHANNEL).channel == served.channel  # for those who come with it
+        assert served.book.get_known(CHANNEL).channel == served.channel  # for those who come with it
         served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=NOW)
         await served.ledger.check_open_channels(None)
         assert meter.connection.aborted == "the channel is closing or closed"
@@ -286,7 +286,7 @@ def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_pa
         served.channel = None
         await served.ledger.check_open_channels(None)
         assert meter.connection.aborted == "the channel is closing or closed"
-        assert served.ledger._book.get_known(CHANNEL) is None
+        assert served.book.get_known(CHANNEL) is None
 
     play(tmp_path, scenario)
 

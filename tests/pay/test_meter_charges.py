@@ -157,11 +157,11 @@ def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart() -> 
     meters.payee.charge(2, meters.now, SECRET)
     for frame in [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]:
         meters.payer.receive(frame, meters.now)
-    while meters._client_events():
+    while meters.process_client_events():
         pass
     for frame in meters.to_server:
         meters.payee.receive(frame, meters.now)
-    meters._server_events()
+    meters.process_server_events()
     assert meters.server_disk.newest.voucher.hash_lock == lock_of(SECRET)
     meters.lose()
     meters.connect()

@@ -99,6 +99,11 @@ class Sale:
         rules = SimpleNamespace(rules=self.rules)
         self.quotas = Quotas(self._chain, self.journal, rules, proofs, part=self._part)
 
+    @property
+    def running(self) -> Any:
+        """What is leased of passes, by the pass."""
+        return self.quotas._running
+
     async def _plan(self, schema: Any, cls: Any, id: Any) -> Any:
         return self._found
 
@@ -155,7 +160,7 @@ def test_a_connection_that_comes_while_the_last_one_leaves() -> None:
         await sale.quotas.leave(first)
         assert (await sale.enter()).left == (990, None)  # ... and it begins when nobody else is left
         await sale.quotas.load_plan(sale.held)
-        assert len(sale.quotas._running) == 1
+        assert len(sale.running) == 1
 
     play(scenario)
 
@@ -362,11 +367,11 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(over: Any) -> None:
                 await sale.quotas.leave(meter)
             with pytest.raises(StoreError):
                 await sale.quotas.poll()
-        assert sale.quotas._running
+        assert sale.running
         if over:
             sale.rules.passes.clear()
         await sale.quotas.poll()
-        assert not sale.quotas._running
+        assert not sale.running
         assert (await sale.enter()).left == (990, None)
 
     play(scenario)
@@ -390,7 +395,7 @@ def test_a_pass_is_read_again_when_its_last_connection_has_left() -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
         await sale.quotas.leave(meter)
-        assert not sale.quotas._running
+        assert not sale.running
         period = period_of(sale.held, sale.now_ms, 5)
         sale.journal.store.add_pass_used(PASS, period, Usage(90, 0))
         assert (await sale.enter()).left == (900, None)

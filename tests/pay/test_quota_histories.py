@@ -56,13 +56,13 @@ class Endpoint:
 
     @property
     def period(self) -> Any:
-        running = self.sale.quotas._running.get(PASS)
+        running = self.sale.running.get(PASS)
         return period_of(self.sale.held, self.sale.now_ms, 5) if running is None else running.period
 
     @property
     def held(self) -> Any:
         """(requests, bytes) of leases that weren't served yet; below 0 for what bytes were served beyond them."""
-        running = self.sale.quotas._running.get(PASS)
+        running = self.sale.running.get(PASS)
         return (0, 0) if running is None else (running.left.requests, running.left.bytes)
 
     async def settle(self) -> None:

@@ -352,7 +352,7 @@ def test_a_frame_wakes_only_those_that_it_decides(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             before, done = done, sum(each.done() for each in charges)
             most = max(most, done - before)
-        assert most == server_meter._TOLD_PER_TURN
+        assert most == server_meter.TOLD_PER_TURN
 
     play(tmp_path, scenario)
 
@@ -360,7 +360,7 @@ def test_a_frame_wakes_only_those_that_it_decides(tmp_path: Path) -> None:
 def test_no_more_wait_than_a_connection_may_have_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_meter, "_MOST_WAITING", 3)
+    monkeypatch.setattr(server_meter, "MOST_WAITING", 3)
 
     async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         charges = await ask(meter, *[1] * 4)

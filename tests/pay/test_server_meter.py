@@ -266,7 +266,7 @@ def checks_of_a_flood(tmp_path: Path, traffic: Any, paid: Any) -> Any:
 @pytest.mark.parametrize("paid", [lambda n: (0, 0), lambda n: (0, n)], ids=["nothing more", "a byte each"])
 def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path: Path, paid: Any) -> None:
     checked = checks_of_a_flood(tmp_path, lambda n: (0, 2 * MIB, 0), paid)
-    assert checked == server_meter._AT_ONCE
+    assert checked == server_meter.AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path: Path) -> None:
         meter.payee.set_quota(None, 60 * MIB, meter.loop.time())
         wire.traffic = Traffic(0, MIB, 0)
         meter.update_counts()
-        assert meter.watch.total == MIB + server_meter._LOOK_EACH
+        assert meter.watch.total == MIB + server_meter.LOOK_EACH
 
     play(tmp_path, scenario)
 

@@ -32,6 +32,12 @@ from .meters import CHANNEL, KEY, lock_of, voucher
 from .stored import BOUGHT, PLACE, again, alter, buy, no_room_for, receive
 
 
+def rows_of(store: Any, table: str) -> Any:
+    """Everything in a table of the file."""
+    with closing(sqlite3.connect(store.path)) as file:
+        return file.execute(f"SELECT * FROM {table}").fetchall()
+
+
 def test_a_channel_with_its_key_comes_back(store: Any) -> None:
     buy(store)
     with again(store) as other:
@@ -139,7 +145,7 @@ def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store: Any,
     else:
         store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
     assert store.unproven_deposits(*PLACE[:2], 0) == []
-    assert store._fetch_rows("SELECT * FROM sent") == []
+    assert rows_of(store, "sent") == []
     assert store.deposited_since(*PLACE, 0) == (700 if end == "noted" else 0)
 
 
@@ -153,7 +159,7 @@ def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store:
         store.settle_deposit(CHANNEL, "more")
     else:
         store.disprove_deposit("more")
-    assert store.unproven_deposits(*PLACE[:2], 0) == store._fetch_rows("SELECT * FROM sent") == []
+    assert store.unproven_deposits(*PLACE[:2], 0) == rows_of(store, "sent") == []
     assert store.deposit_sums(CHANNEL) == [700, 300][: 1 + (end == "settled")]
 
 
@@ -297,7 +303,8 @@ def test_prompt_vouchers_only_rise_as_well(store: Any) -> None:
 
 def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store: Any) -> None:
     signed = KEY.sign(voucher(1, 1))
-    with again(store) as other, other._write_transaction():
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         assert store.receive_now([(signed, Usage())]) is None
     with store._prompt_lock:  # another thread is at it
         assert store.receive_now([(signed, Usage())]) is None

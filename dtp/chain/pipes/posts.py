@@ -124,7 +124,7 @@ class ReplyKey:
         return bytes(PrivateKey(self.private).public_key)
 
 
-def _context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
+def seal_context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
     """Return what a seal is bound to."""
     return _DOMAIN + id_bytes(host) + struct.pack(">H", service) + id_bytes(sender) + reply_key
 
@@ -182,7 +182,7 @@ class SentPost:
     cursor: Cursor
 
 
-def _least_fee(service: Service) -> int:
+def least_fee(service: Service) -> int:
     fee, coin = service.post_fee, service.terms.coin
     if fee > (MOST_FEE if canonical_type(coin) == SUI_COIN else 0):
         raise FeeTooHigh(
@@ -225,7 +225,7 @@ async def send_post(
     state = await read_host(chain, host)
     number, found = state.open_service(service)
     if fee is None:
-        fee = _least_fee(found)
+        fee = least_fee(found)
     keys = list(recipients) or [key for each in state.beacon.endpoints if (key := post_key(each)) is not None]
     if not keys:
         raise PostKeyMissing(
@@ -233,7 +233,7 @@ async def send_post(
             "give the key of a recipient"
         )
     reply = reply_key or ReplyKey.generate()
-    sealed = seal(data, keys, _context(state.host.id, number, chain.address, reply.public))
+    sealed = seal(data, keys, seal_context(state.host.id, number, chain.address, reply.public))
     before = Cursor((await chain.service_info()).checkpoint)
     digest = await _post(chain, state.host.id, number, found.terms.coin, fee, reply.public, sealed)
     return SentPost(state.host.id, number, digest, reply, before)
@@ -267,7 +267,7 @@ def _open(
         return None
     if posted.host != host or (reply_key and posted.reply_key != reply_key):
         return None
-    context = _context(posted.host, posted.service, posted.sender, posted.reply_key)
+    context = seal_context(posted.host, posted.service, posted.sender, posted.reply_key)
     try:
         data = open_sealed(posted.data, private, context)
         seal(b"", [posted.reply_key], b"")  # anybody puts any bytes there: who answers would fail at them
@@ -370,7 +370,7 @@ async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -
     found = state.host.services.get(question.service)
     if found is None:
         raise ServiceMissing(f"host {state.host.id} has no service {question.service} any more")
-    context = _context(question.host, question.service, chain.address, question.reply_key)
+    context = seal_context(question.host, question.service, chain.address, question.reply_key)
     sealed = seal(data, [question.reply_key], context)
     return await _post(
         chain, question.host, question.service, found.terms.coin, found.post_fee, question.reply_key, sealed

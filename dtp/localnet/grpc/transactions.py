@@ -72,7 +72,7 @@ class Transactions:
         return library().v2.ObjectSet(objects=messages)
 
     def _transaction_message(self, record: model.TransactionRecord, want: Mask) -> Any:
-        return build(library().v2.Transaction, _TRANSACTION_MAKERS, record, want)
+        return build(library().v2.Transaction, TRANSACTION_MAKERS, record, want)
 
     # ------------------------------------------------------------------------------------------------- effects
 
@@ -95,7 +95,7 @@ class Transactions:
             "lamport_version": lambda found, want: found.effects.lamport_version,
             "changed_objects": lambda found, want: _changes(found),
             "unchanged_consensus_objects": lambda found, want: [
-                _unchanged(id, each) for id, each in found.effects.unchanged
+                unchanged_message(id, each) for id, each in found.effects.unchanged
             ],
             "auxiliary_data_digest": lambda found, want: _maybe_digest(found.effects.aux_data_digest),
         }
@@ -113,9 +113,9 @@ class Transactions:
         error = effects.error
         if error is None:
             return v2.ExecutionStatus(success=True)
-        return v2.ExecutionStatus(success=False, error=self._error_message(error))
+        return v2.ExecutionStatus(success=False, error=self.error_message(error))
 
-    def _error_message(self, error: fx.ExecutionError) -> Any:
+    def error_message(self, error: fx.ExecutionError) -> Any:
         v2 = library().v2
         number, _ = fx.FAILURES[error.kind]
         # The message's kinds are the format's numbers with 0 for "unknown" in front.
@@ -363,7 +363,7 @@ def _change(id: bytes, change: fx.ObjectChange, lamport: int, object_type: str |
     return message
 
 
-def _unchanged(id: bytes, found: fx.Unchanged) -> Any:
+def unchanged_message(id: bytes, found: fx.Unchanged) -> Any:
     v2 = library().v2
     kinds = v2.UnchangedConsensusObjectUnchangedConsensusObjectKind
     message = v2.UnchangedConsensusObject(object_id=format_address(id))
@@ -414,7 +414,7 @@ def _input_message(value: sui.CallArg) -> Any:
             return v2.Input(kind=kinds.FUNDS_WITHDRAWAL, funds_withdrawal=withdrawal)
 
 
-def _kind_message(kind: sui.TransactionKind) -> Any:
+def kind_message(kind: sui.TransactionKind) -> Any:
     v2 = library().v2
     kinds = v2.TransactionKindKind
     match kind:
@@ -469,7 +469,7 @@ def _genesis_object(found: sui.GenesisObject) -> Any:
     )
 
 
-def _expiration_message(expiration: sui.Expiration) -> Any:
+def expiration_message(expiration: sui.Expiration) -> Any:
     v2 = library().v2
     kinds = v2.TransactionExpirationTransactionExpirationKind
     match expiration:
@@ -505,14 +505,14 @@ def _payment_message(gas: sui.GasData) -> Any:
     )
 
 
-_TRANSACTION_MAKERS: Mapping[str, Maker] = {
+TRANSACTION_MAKERS: Mapping[str, Maker] = {
     "bcs": lambda record, want: bcs_message("TransactionData", record.data_bcs),
     "digest": lambda record, want: format_digest(record.digest),
     "version": lambda record, want: 1,
-    "kind": lambda record, want: _kind_message(record.data.kind),
+    "kind": lambda record, want: kind_message(record.data.kind),
     "sender": lambda record, want: format_address(record.data.sender),
     "gas_payment": lambda record, want: _payment_message(record.data.gas_data),
-    "expiration": lambda record, want: _expiration_message(record.data.expiration),
+    "expiration": lambda record, want: expiration_message(record.data.expiration),
 }
 
 _EVENT_MAKERS: Mapping[str, Maker] = {

@@ -369,7 +369,7 @@ class Purchase(Deal):
         """Return whether the channel is closed by agreement. It isn't by one that is unfair or not signed, or that
         the chain refuses."""
         id = self.channel.id
-        if not await self._is_fair(agreed):
+        if not await self.is_fair(agreed):
             return False
         try:
             self.closed = await close_agreed(self._paying, self.channel, agreed, pipes)
@@ -406,7 +406,7 @@ class Purchase(Deal):
         await self.journal.run(lambda store: store.set_state(id, "closing"))
         log.info("channel %s closes when the server's time for claims is over: dtp channel close", id)
 
-    async def _is_fair(self, agreed: messages.Agreed) -> bool:
+    async def is_fair(self, agreed: messages.Agreed) -> bool:
         """Return whether the total is no more than what was signed on all lanes and transport comes to. The chain
         checks the rest.
 

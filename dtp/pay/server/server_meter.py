@@ -35,16 +35,16 @@ from dtp.session.codes import CloseCode, CloseDetail
 log = logging.getLogger("dtp.pay")
 
 #: Bytes that a server moves under a quota before it counts again: the quota is shared with other connections.
-_LOOK_EACH: Final = 2 * 1024 * 1024
+LOOK_EACH: Final = 2 * 1024 * 1024
 #: Vouchers that need not wait, however little they pay: each costs a signature and a write. One more for each request
 #: that is used, or `LEAST_INTERVAL` bytes: so who pays by single bytes, or nothing more, has two checks a second.
-_AT_ONCE: Final = 64
+AT_ONCE: Final = 64
 #: Calls of `charge` that one connection may have waiting; more are refused.
-_MOST_WAITING: Final = 4096
+MOST_WAITING: Final = 4096
 #: ... that go into one charge: what a stream of `dtpd` may have waiting, so that a round trip pays for all of it.
 _MOST_TOGETHER: Final = 1024
 #: ... that are told their outcome in one turn of the event loop, for each then goes on with its work.
-_TOLD_PER_TURN: Final = 64
+TOLD_PER_TURN: Final = 64
 #: Bytes of exposure from which on what comes needn't be counted at each read, and the part of it that may come then.
 _ROOM: Final = 4 * 1024 * 1024
 _PART: Final = 4
@@ -93,7 +93,7 @@ class ServerMeter(Meter):
         #: Vouchers that wait.
         self.held = HeldVouchers(self.loop, self._hear_late, linger)
         self._at_once = (
-            _AT_ONCE  # vouchers that may still be checked without a wait, and what was used by then
+            AT_ONCE  # vouchers that may still be checked without a wait, and what was used by then
         )
         self._used_by_then = meter.used
         self._received = 0  # when the limits were set
@@ -140,7 +140,7 @@ class ServerMeter(Meter):
         more = self.payee.used.above(self._used_by_then)
         earned = more.requests + more.bytes // LEAST_INTERVAL
         if earned:
-            self._at_once = min(_AT_ONCE, self._at_once + earned)
+            self._at_once = min(AT_ONCE, self._at_once + earned)
             self._used_by_then = self.payee.used
         if not self._at_once:
             return True
@@ -242,7 +242,7 @@ class ServerMeter(Meter):
         self._hear_at = sent + received + meter.patience
         self.watch.total = received + allowance - kept
         if meter.quota_bytes is not None:
-            self.watch.total = min(self.watch.total, sent + received + _LOOK_EACH)
+            self.watch.total = min(self.watch.total, sent + received + LOOK_EACH)
         if (
             self.held and not self._checks
         ):  # while one is being written none is heard, and then we look anyway
@@ -328,9 +328,9 @@ class ServerMeter(Meter):
             return
         await self._make_room(units)
         self._raise_if_overdue()
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= MOST_WAITING:
             raise ChargeDeclined(
-                f"{_MOST_WAITING} charges of this connection wait for the client: ask for less at once"
+                f"{MOST_WAITING} charges of this connection wait for the client: ask for less at once"
             )
         ask = self._new_ask(units, refund=units)
         self._waiting[ask] = None
@@ -458,7 +458,7 @@ class ServerMeter(Meter):
             self.loop.call_soon(self._tell_decided)
 
     def _tell_decided(self) -> None:
-        for _ in range(min(_TOLD_PER_TURN, len(self._decided))):
+        for _ in range(min(TOLD_PER_TURN, len(self._decided))):
             told = self._decided.popleft().told
             if not told.done():
                 told.set_result(None)

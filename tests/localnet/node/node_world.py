@@ -186,6 +186,11 @@ class Tx:
         return ProgrammableTransaction(tuple(self.inputs), tuple(self.commands))
 
 
+def live_ids(node: LocalNode, condition: str = "1") -> list[bytes]:
+    """Return the ids of all objects that there are, in order; no question that a client may ask tells them."""
+    return [id for (id,) in node._store.select_rows(f"SELECT id FROM live WHERE {condition} ORDER BY id")]
+
+
 @dataclass
 class World:
     """A node and what tests do with it."""
@@ -266,8 +271,7 @@ class World:
 
     def sui_in_coins(self) -> int:
         """MIST in coins, whoever has them; money inside other objects is not counted."""
-        rows = self.node._store.select_rows("SELECT id FROM live WHERE type = ?", (GAS_COIN_TYPE.text,))
-        records = [self.node.find_object(row[0]) for row in rows]
+        records = [self.node.find_object(id) for id in live_ids(self.node, f"type = '{GAS_COIN_TYPE.text}'")]
         return sum(int.from_bytes(r.contents[32:40], "little") for r in records if r is not None)
 
 

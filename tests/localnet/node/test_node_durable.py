@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from node_world import World
+from node_world import World, live_ids
 from playground import Play
 from transport_life import Transport
 
@@ -31,7 +31,7 @@ def snapshot(node: LocalNode) -> object:
         node.find_epoch(),
         [node.find_checkpoint(s) for s in range(sequence + 1)],
         node.list_events(limit=1000),
-        [node.find_object(row[0]) for row in node._store.select_rows("SELECT id FROM live ORDER BY id")],
+        [node.find_object(id) for id in live_ids(node)],
     )
 
 

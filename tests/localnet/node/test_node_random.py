@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
-from node_world import COIN, STD, SUI, Tx, Wallet, World, created, fixture_modules
+from node_world import COIN, STD, SUI, Tx, Wallet, World, created, fixture_modules, live_ids
 from playground import Play
 from transport_life import Transport
 
@@ -144,8 +144,8 @@ class NodeLife(RuleBasedStateMachine):
             tx.u64(amount)
         tx.address(self.wallets[0].address)
         owned = node.objects_owned_by(sender.address, limit=20).items
-        rows = node._store.select_rows("SELECT id FROM live WHERE kind != 'ObjectOwner' ORDER BY id LIMIT 30")
-        every = [r for row in rows if (r := node.find_object(row[0])) is not None]
+        ids = live_ids(node, "kind != 'ObjectOwner'")[:30]
+        every = [record for id in ids if (record := node.find_object(id)) is not None]
         for _ in range(5):
             record = data.draw(st.sampled_from([*owned, *every]))
             if record.package is not None:
@@ -245,8 +245,7 @@ class NodeLife(RuleBasedStateMachine):
             return
         node = self.world.node
         held = 0
-        rows = node._store.select_rows("SELECT id FROM live WHERE type LIKE '%::channel::Channel<%'")
-        for (id,) in rows:
+        for id in live_ids(node, "type LIKE '%::channel::Channel<%'"):
             record = node.find_object(id)
             assert record is not None
             assert record.type is not None
@@ -257,8 +256,8 @@ class NodeLife(RuleBasedStateMachine):
         fees = totals.storage + totals.computation_fees + totals.storage_fees
         assert self.world.sui_in_coins() + held + fees == TOTAL_SUPPLY
         paid = 0
-        for row in node._store.select_rows("SELECT id FROM live"):
-            record = node.find_object(row[0])
+        for id in live_ids(node):
+            record = node.find_object(id)
             assert record is not None
             paid += record.storage_rebate
         assert paid == totals.storage
@@ -266,8 +265,7 @@ class NodeLife(RuleBasedStateMachine):
     def gold_is_conserved(self) -> None:
         """What the cap says was minted is what all coins hold."""
         node = self.world.node
-        ids = node._store.select_rows("SELECT id FROM live WHERE type LIKE '%::coin::Coin<%::gold::GOLD>'")
-        coins = [node.find_object(id) for (id,) in ids]
+        coins = [node.find_object(id) for id in live_ids(node, "type LIKE '%::coin::Coin<%::gold::GOLD>'")]
         held = sum(
             int.from_bytes(coin.contents[32:40], "little")
             for coin in coins

@@ -65,7 +65,7 @@ def test_every_failure(maker, kind):
     number, fields = fx.FAILURES[kind]
     for problem in PROBLEMS.get(kind, (None,)):
         content = {name: problem if name == "problem" else CONTENT[name] for name in fields}
-        found = whole(maker._error_message(fx.ExecutionError(kind, content, 3)))
+        found = whole(maker.error_message(fx.ExecutionError(kind, content, 3)))
         assert (int(found.kind), found.command) == (number + 1, 3)
         expected = RENAMED.get(kind, kind).replace("_", "").lower()
         assert found.kind.name.replace("_", "").lower() == expected
@@ -104,7 +104,7 @@ RENAMED = {
     ],
 )
 def test_objects_that_stay(unchanged, kind):
-    found = whole(transactions._unchanged(ID, unchanged))
+    found = whole(transactions.unchanged_message(ID, unchanged))
     assert found.kind.name == kind
     assert found.object_id == "0x" + ID.hex()
 
@@ -131,7 +131,7 @@ INPUTS = (
 
 
 def test_every_command_and_input():
-    program = whole(transactions._kind_message(sui.ProgrammableTransaction(INPUTS, COMMANDS)))
+    program = whole(transactions.kind_message(sui.ProgrammableTransaction(INPUTS, COMMANDS)))
     program = program.programmable_transaction
     set_ = [
         [name for name in vars(each) if name[0] != "_" and getattr(each, name) is not None]
@@ -157,7 +157,7 @@ def test_every_command_and_input():
     ],
 )
 def test_system_transactions(kind, name):
-    assert whole(transactions._kind_message(kind)).kind.name == name
+    assert whole(transactions.kind_message(kind)).kind.name == name
 
 
 def test_expirations_to_the_end_of_time():
@@ -168,7 +168,7 @@ def test_expirations_to_the_end_of_time():
         (sui.ValidDuring(1, 2, None, None, ID, 3), "VALID_DURING"),
         (sui.ValidDuring(1, 2, 0, last, ID, 3), "VALID_DURING"),
     ):
-        assert whole(transactions._expiration_message(expiration)).kind.name == name
+        assert whole(transactions.expiration_message(expiration)).kind.name == name
 
 
 def test_messages_of_transactions_are_read_as_what_they_were():
@@ -180,7 +180,7 @@ def test_messages_of_transactions_are_read_as_what_they_were():
         )
         shown = {
             name: make(_Record(data), EVERYTHING)
-            for name, make in transactions._TRANSACTION_MAKERS.items()
+            for name, make in transactions.TRANSACTION_MAKERS.items()
             if name not in ("bcs", "digest")
         }
         found = requests.unresolved(whole(library().v2.Transaction(**shown)))
