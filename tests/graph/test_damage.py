@@ -290,6 +290,28 @@ def test_own_frames_that_nobody_else_has(tmp_path: Path, lost: list[int]) -> Non
     run(main())
 
 
+def test_a_log_that_is_lost_from_its_beginning(tmp_path: Path) -> None:
+    """Of a file that was killed before it was ever closed: it is still the graph of that name, and signs nothing a
+    second time."""
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        log = tmp_path / "a.db-wal"
+        async with await Graph.open(str(path), identity=ALICE, name="team") as graph:
+            graph.node("n/0")["k"] = "first"
+            await graph.commit()
+            killed = path.read_bytes(), log.read_bytes()
+        path.write_bytes(killed[0])  # the same file, as far as the machine knows
+        log.write_bytes(bytes(32) + killed[1][32:])
+        async with await Graph.open(str(path), identity=ALICE) as graph:
+            assert graph.name == "team"
+            assert graph.damage is not None
+            with pytest.raises(GraphBehind):
+                graph.node("n/0")["k"] = "again"
+
+    run(main())
+
+
 def test_bytes_that_have_become_a_text(tmp_path: Path) -> None:
     """One bit of a row's head says which it is; nothing of the frame is lost."""
 

@@ -170,24 +170,28 @@ def prepare(database: sqlite3.Connection, path: str, name: str) -> None:
     database.create_function("frame_sum", 3, frame_sum, deterministic=True)
     database.execute("BEGIN IMMEDIATE")
     try:
-        _prepare(database, path, name)
+        is_changed = _prepare(database, path, name)
         database.execute(_POLICY)
     except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
     database.execute("COMMIT")
+    if is_changed:
+        # damage to the write-ahead log is not to take the name, nor by what the machine knows the file
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
 
-def _prepare(database: sqlite3.Connection, path: str, name: str) -> None:
+def _prepare(database: sqlite3.Connection, path: str, name: str) -> bool:
+    """Return whether there is something new."""
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     if (application, version) == (APPLICATION, FORMAT):
-        return
+        return False
     if (application, version) == (APPLICATION, 3):
         database.execute(f"PRAGMA user_version = {FORMAT}")
-        return
+        return True
     if (application, version) == (APPLICATION, 2):
         database.execute("ALTER TABLE frames ADD COLUMN sum INTEGER NOT NULL DEFAULT 0")
         database.execute(f"UPDATE frames SET sum = {_SUM}")
@@ -201,6 +205,7 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> None:
     database.execute("INSERT INTO file VALUES (1, ?, ?, ?)", (*new_instance(path), name_sum(name)))
     database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute(f"PRAGMA user_version = {FORMAT}")
+    return True
 
 
 def new_instance(path: str) -> tuple[bytes, int]:
