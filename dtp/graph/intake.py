@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dtp.core.errors import StateLimit
 from dtp.errors import DtpError
 from dtp.graph.changes import Readers
 from dtp.graph.errors import EnvelopeError, Equivocation
@@ -27,6 +28,8 @@ log = logging.getLogger("dtp.graph")
 
 #: The wall clock is asked again after so many seconds whether something is due: it may have been set.
 _LOOK_AGAIN: Final = 60.0
+#: Authors of whom it is remembered when a summary is due. Of more of them it is asked for whenever something is new.
+_MOST_EARLY: Final = 4096
 
 
 class _Save(Protocol):
@@ -66,6 +69,8 @@ class Intake:
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
+        self._early: dict[bytes, int] = {}  # author -> last clock of a summary that came too early
+        self._first_early = 0
 
     def close(self) -> None:
         """Take nothing more by itself."""
@@ -216,7 +221,12 @@ class Intake:
             if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
                 self._graph.frames.chains.add_missing(envelope)
                 break
-            changed = loading.merge(self._graph.replica, envelope)
+            try:
+                changed = loading.merge(self._graph.replica, envelope)
+            except StateLimit:
+                if isinstance(envelope, Summary):
+                    self._add_early(envelope)
+                raise
             is_skipped = isinstance(envelope, Skipped)
             self._graph.frames.chains.advance(
                 envelope, 0 if is_skipped else self._graph.replica.core.covered[1]
@@ -231,16 +241,33 @@ class Intake:
         return taken
 
     def wait_for_due(self) -> None:
-        """Frames from the future are applied when their time has come; the wall clock may be set meanwhile."""
+        """Frames from the future are applied when their time has come, and summaries asked for again; the wall clock
+        may be set meanwhile."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if waiting := self._graph.replica.core.waiting:
-            pause = min(max(0.01, self._graph.replica.clock.seconds_until(waiting)), _LOOK_AGAIN)
+        waiting = [one for one in (self._graph.replica.core.waiting, self._first_early) if one]
+        if waiting:
+            pause = min(max(0.01, self._graph.replica.clock.seconds_until(min(waiting))), _LOOK_AGAIN)
             self._timer = self._loop.call_later(pause, self._apply_due)
+
+    def is_early(self, author: bytes) -> bool:
+        """Whether a summary of an author came too early, and would again."""
+        return author in self._early
+
+    def _add_early(self, summary: Summary) -> None:
+        if len(self._early) < _MOST_EARLY:
+            self._early[summary.author] = summary.last
+            self._first_early = min(self._early.values())
+            self.wait_for_due()
 
     def _apply_due(self) -> None:
         self._timer, is_due = None, False
+        until = self._graph.replica.clock.seconds_until
+        if self._first_early and until(self._first_early) <= 0:
+            self._early = {author: last for author, last in self._early.items() if until(last) > 0}
+            self._first_early = min(self._early.values(), default=0)
+            is_due = True
         for changed in self._graph.replica.take_due():
             is_due = True
             if changed:
@@ -248,7 +275,7 @@ class Intake:
         self._inside.readers.on_received()
         self.wait_for_due()
         if is_due:
-            self._inside.tell()  # there may be room again for frames that are due later
+            self._inside.tell()  # there may be room again for what is due later, or summaries may come
         if self._graph.replica.must_rebuild:
             self._inside.flush()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity, told
 
+import dtp
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock
 from dtp.crdt.permission.grants import GrantError
@@ -63,6 +64,46 @@ def test_shown_when_due_though_something_else_waits_for_longer():
         await asyncio.sleep(11)
         assert dict(reader.node("n")) == {"soon": 1}
         for graph in first, second, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before():
+    """Sums don't wait as frames do: they are refused, and asked for again once they are due, though nobody writes."""
+
+    async def main() -> None:
+        walls = Wall(), Wall(), Wall()
+        walls[0].ahead, walls[1].ahead = 63, 3600
+        soon, later = await opened(ALICE, walls[0]), await opened(BOB, walls[1])
+        reader = await opened(CAROL, walls[2])
+        for writer, name in (soon, "soon"), (later, "later"):
+            for number in range(100):
+                writer.node(name)["k"] = f"{number}" * 1000
+                writer.node(f"{name}/{number}")["k"] = "x" * 500
+                await writer.commit()
+        async with (
+            await dtp.listen("memory://sums", reader.serve, identity=CAROL) as listener,
+            dtp.connect(listener.address(), identity=ALICE) as first,
+            dtp.connect(listener.address(), identity=BOB) as second,
+        ):
+            live = [asyncio.create_task(soon.replicate(first)), asyncio.create_task(later.replicate(second))]
+            await asyncio.sleep(1)
+            assert not dict(reader.node("soon"))
+            sent = second.stats.bytes_sent
+            for number in range(20):
+                reader.node("mine")["k"] = number
+                await reader.commit()
+                await asyncio.sleep(0.05)
+            assert second.stats.bytes_sent - sent < 20_000  # and not the sum each time
+            await asyncio.sleep(3)
+            assert len(reader.souls("soon")) == 101
+            assert not reader.souls("later")
+            await asyncio.sleep(3600)
+            assert len(reader.souls("later")) == 101
+            for task in live:
+                task.cancel()
+        for graph in soon, later, reader:
             await graph.close()
 
     clock.run(main())

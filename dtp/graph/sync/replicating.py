@@ -188,11 +188,14 @@ class _Session:
                 return
 
     async def _ask_again(self) -> None:
-        for author in [
-            one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
-        ]:
+        for author in [one for one in self._full if self._may_come_again(one)]:
             self._full.discard(author)
             await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
+
+    def _may_come_again(self, author: bytes) -> bool:
+        """Whether there is room again for frames that wait, and a summary that came too early is due."""
+        waiting = self._graph.waiting_frames(author)
+        return waiting <= core.DEFERRED_FRAMES // 2 and not self._graph.intake.is_early(author)
 
     async def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again."""
