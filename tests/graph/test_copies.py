@@ -192,6 +192,28 @@ def test_a_peer_that_lacks_what_was_signed_last_clears_nothing(tmp_path: Path) -
     run(main())
 
 
+def test_a_restored_backup_signs_again_as_soon_as_a_peer_has_synced_with_it(tmp_path: Path) -> None:
+    """Which the peer began, and says it is done: it hangs up then."""
+
+    async def main() -> None:
+        place, backup = tmp_path / "notes.db", tmp_path / "backup.db"
+        await write(place, 2)
+        shutil.copy(place, backup)
+        async with await opened(tmp_path / "bob.db", BOB) as bob:
+            await write(place, 5, bob)
+            shutil.copy(backup, place)
+            async with (
+                await opened(place) as graph,
+                await dtp.listen("memory://restored", graph.serve, identity=ALICE) as listener,
+                dtp.connect(listener.address(), identity=BOB) as connection,
+            ):
+                await bob.sync(connection)
+                assert graph.failed is None
+                graph.node("page")["more"] = 1
+
+    run(main())
+
+
 def test_a_copy_beside_the_file_is_told_from_it(tmp_path: Path) -> None:
     async def main() -> None:
         place, copy = tmp_path / "notes.db", tmp_path / "copy.db"

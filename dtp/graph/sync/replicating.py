@@ -341,6 +341,7 @@ class _Session:
                 )
             if step.forked is not None:
                 await self._graph.take_proof(*step.forked)
+            await self._catch_up()  # before the peer hears that all is stored
             for reply in step.replies:
                 await self._send(reply)
             if step.envelopes:
@@ -362,12 +363,16 @@ class _Session:
                 self._is_known = self._is_known or knows
                 self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
                 self._wake.set()
-            if self._is_known and self._side.told_all and self._own not in self._refused:
-                await self._graph.caught_up()
+            await self._catch_up()
             if self._side.is_done and not self._live:
                 return
         if not self._live:
             raise SyncError("the peer ended the sync before it had sent all")
+
+    async def _catch_up(self) -> None:
+        """Sign again where nothing could be signed, once a peer that knows this identity has told all of it."""
+        if self._is_known and self._side.told_all and self._own not in self._refused:
+            await self._graph.caught_up()
 
     async def _next(self) -> bytes | None:
         message, self._first = self._first, None
