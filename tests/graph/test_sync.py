@@ -485,6 +485,22 @@ def test_what_a_peer_says_it_has_lost_is_bounded(told: list[Any]) -> None:
         side.receive(msgpack.packb((13, told)), dict)
 
 
+def test_that_all_is_sent_or_stored_is_said_as_often_as_it_was_asked() -> None:
+    side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")
+    side.start({})
+    side.receive(peer.start({}), dict)
+    side.receive(peer.done(), dict)
+    with pytest.raises(SyncError, match="more often"):
+        side.receive(peer.done(), dict)
+    side.encode_want(ALICE.id.key, 1)
+    side.receive(peer.done(), dict)
+    with pytest.raises(SyncError, match="not sent"):
+        side.receive(msgpack.packb([protocol.Kind.STORED]), dict)
+    side.done()
+    side.receive(msgpack.packb([protocol.Kind.STORED]), dict)
+    assert side.is_done
+
+
 def test_a_vector_is_told_once() -> None:
     """Each is read, and answered by all that it lacks: 4 bytes that take milliseconds."""
     side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")

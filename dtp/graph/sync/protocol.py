@@ -187,11 +187,15 @@ class SyncSide:
                 raise SyncError("FRAMES has bytes that are no envelopes")
         elif kind == Kind.DONE:
             _parts(parts)
-            self._dones = max(0, self._dones - 1)
+            if not self._dones:
+                raise SyncError("the peer says that it has sent all more often than it was asked")
+            self._dones -= 1
             step.replies.append(_pack(Kind.STORED))
         elif kind == Kind.STORED:
             _parts(parts)
-            self._unstored = max(0, self._unstored - 1)
+            if not self._unstored:
+                raise SyncError("the peer has stored what was not sent")
+            self._unstored -= 1
         elif kind == Kind.OFFER:
             author, sequence, size = _parts(parts, bytes, int, int)
             step.offered = author, sequence, size
