@@ -36,6 +36,7 @@ class Channel:
     def attach(self) -> None:
         """Process what comes, from now on."""
         self._stream.set_low_mark(_AT_ONCE)
+        self._stream.delay_acks()
         self._stream.attach(self)
 
     async def wait_ended(self) -> None:

@@ -320,6 +320,14 @@ class Stream:
         first."""
         self._outlet.set_low(self.id, low)
 
+    def delay_acks(self) -> None:
+        """Acknowledge what comes after up to a second instead of 0.1 s, while it is little: 16 KiB of the connection.
+
+        For protocols whose senders never wait until something has arrived (`flush`, `acknowledged`): a message by
+        itself costs as much to acknowledge as to receive. The end is acknowledged at once all the same.
+        """
+        self._outlet.delay_acks(self.id)
+
     @property
     def write_error(self) -> DtpError | None:
         """Why nothing more can be written, such as `StreamReset` when the peer wants no more; None while it can."""

@@ -21,6 +21,11 @@ LEAST_PADDING, MOST_PADDING = 64, 4 * KIB
 #: all up to the one that it names, at 3 to 5 us each, and that is one step of the loop.
 STREAMS_AHEAD = 512
 
+#: What comes on a stream for whose acknowledgements nobody waits (`Session.delay_acks`) is acknowledged after so many
+#: seconds, unless so many bytes have come by then: a message by itself costs as much to acknowledge as to receive.
+#: `ack_watch` asks after 2.5 s at the soonest.
+LATE_ACK, LATE_BYTES = 1.0, 16 * KIB
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -27,9 +27,9 @@ from dtp.session.frames import (
     parse_close,
     parse_fixed,
 )
+from dtp.session.limits import LATE_ACK
 from dtp.session.link import Link, Unread
 from dtp.session.linking import Linking
-from dtp.session.state import NEVER
 from dtp.session.streams import SessionStream, most_runs
 
 _STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
@@ -187,8 +187,8 @@ class Receiving(Linking):
                         tapped.sizes.append(length)
                     self._active_at = now
                     self._ack_due[stream_id] = None
-                    if self._ack_at == NEVER:
-                        self._ack_at = now + self.limits.ack_delay
+                    if now + self.limits.ack_delay < self._ack_at:
+                        self._plan_ack(stream, now)
                     continue
             elif frame == _STREAM and flags == FIN and not length and link.attached and self.ended is None:
                 stream = streams.get(stream_id)
@@ -275,8 +275,15 @@ class Receiving(Linking):
             self._forget_if_done(stream)
         else:
             self._active_at = now
-            self._ack_due[stream_id] = None  # to be acknowledged some time soon
-            self._ack_at = min(self._ack_at, now + self.limits.ack_delay)
+            self._ack_due[stream_id] = None
+            self._plan_ack(stream, now)
+
+    def _plan_ack(self, stream: SessionStream, now: float) -> None:
+        """Have what came acknowledged soon, or later where nobody waits for that and it is little."""
+        delay = self.limits.ack_delay
+        if stream.acks_late and self._received_total < self._late_until:
+            delay = max(delay, LATE_ACK)
+        self._ack_at = min(self._ack_at, now + delay)
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
         """Return the peer's stream with this id, opened now together with those before it; None if it is over."""

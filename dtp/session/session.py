@@ -20,7 +20,7 @@ from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.exchange import Exchanges
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
-from dtp.session.limits import Limits
+from dtp.session.limits import LATE_BYTES, Limits
 from dtp.session.link import Link
 from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
@@ -297,6 +297,15 @@ class Session(Receiving):
         if self._away is None:
             self._queue_control(Frame.AWAY, AWAY.pack(MAX_OFFSET))
 
+    def delay_acks(self, stream_id: int) -> None:
+        """Acknowledge what comes on this stream as late as `LATE_ACK` while it is little: its peer waits for none.
+
+        Its end, and what came before a goodbye, is acknowledged at once all the same.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.acks_late = True
+
     def go_away(self) -> None:
         """Take no new streams from the peer; those it has opened go on. Idempotent."""
         if self._away is None:
@@ -333,6 +342,7 @@ class Session(Receiving):
         limits = self.limits
         if now >= self._ack_at:
             self._ack_at = NEVER
+            self._late_until = self._received_total + LATE_BYTES
             self._windows.update((key, None) for key in self._ack_due if key in self._streams)
             self._ack_due.clear()
         if limits.idle and now >= self._active_at + limits.idle:

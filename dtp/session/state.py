@@ -29,7 +29,7 @@ from dtp.session.frames import (
 )
 from dtp.session.handshake import Established
 from dtp.session.idle import IdleFrames
-from dtp.session.limits import STREAMS_AHEAD, Limits
+from dtp.session.limits import LATE_BYTES, STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
@@ -127,6 +127,7 @@ class SessionState:
         self._detached_at: float | None = None  # since then without a link, or without one that was of use
         self._stuck_since: float | None = None  # links were lost, and nothing has passed in between
         self._ack_at = NEVER
+        self._late_until = LATE_BYTES  # what comes beyond this sum is acknowledged as soon as of any stream
         self._active_at = now
         self._ping_token = 0
         self._pings: dict[int, float] = {}

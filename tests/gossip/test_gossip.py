@@ -57,6 +57,27 @@ def test_a_message_reaches_all_signed_and_once():
     run(main)
 
 
+def test_messages_by_themselves_are_acknowledged_late():
+    """Each would cost as much as receiving it."""
+
+    async def main(stack):
+        author, reader = await stack.enter_async_context(nodes(2))
+        first, other = await joined(stack, [author, reader])
+        await asyncio.sleep(5)  # what they say of the topic at the beginning
+        (link,) = reader.links
+        before = link.connection.stats.bytes_sent
+        for number in range(8):
+            await first.publish(b"%d" % number)
+            assert (await other.read()).data == b"%d" % number
+            await asyncio.sleep(0.06)
+        said = link.connection.stats.bytes_sent - before
+        await asyncio.sleep(1)
+        assert not said
+        assert link.connection.stats.bytes_sent > before + said
+
+    run(main)
+
+
 def test_a_turns_messages_share_a_signature():
     async def main(stack):
         made = await stack.enter_async_context(nodes(2))

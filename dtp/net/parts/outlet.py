@@ -127,6 +127,10 @@ class Outlet:
         """Have a stream told that it is writable once so few bytes are queued."""
         self._session.set_low(stream_id, low)
 
+    def delay_acks(self, stream_id: int) -> None:
+        """Acknowledge late what comes on a stream while it is little."""
+        self._session.delay_acks(stream_id)
+
     def queued_bytes(self, stream_id: int) -> int:
         """Return the bytes of a stream that were written and not yet sealed."""
         return self._session.queued_bytes(stream_id)
