@@ -134,15 +134,17 @@ class Intake:
                 one.author not in heads or one.sequence > heads[one.author].sequence
             ):
                 words |= words_in(self._graph, one)
-        if any(one.author in asked.of for one in batch) and (left := frames.chains.left()):
+        came = [one for one in batch if isinstance(one, Summary)]
+        # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
+        if any(one.author in asked.of for one in batch) and (left := [*frames.chains.left(), *came]):
             await frames.load_known(left)
             taken = sum(self._merge_envelope(one) for one in left)
             frames.forget_known()
             self._inside.readers.on_received()
             await self._inside.save(synced=False)
-        came = {one.author for one in batch if isinstance(one, Summary)}
+        authors = {one.author for one in came}
         for unagreed in self._graph.admission.unagreed() if came else ():
-            if unagreed.author.key in came:
+            if unagreed.author.key in authors:
                 log.warning("graph %r: %s", self._graph.name, unagreed.describe())
         return taken
 

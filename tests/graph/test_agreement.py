@@ -108,6 +108,29 @@ def test_a_newcomer_takes_a_sum_to_which_enough_agree(order: str) -> None:
     run(main())
 
 
+def test_a_shorter_sum_is_taken_beside_a_longer_one_that_waits() -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(CAROL) as carol,
+            await opened(ERIN) as erin,
+        ):
+            await churn(alice, 100)
+            await see_all(alice, [bob, carol])
+            agreed = [await stored(bob, ALICE), await stored(bob, BOB), await stored(carol, CAROL)]
+            await pruned(alice)
+            longer = sum_of(await stored(alice, ALICE))
+            assert await erin.receive(await stored(alice, ALICE)) == 0
+            assert [(one.first, one.last) for one in erin.admission.unagreed()] == [(1, longer.sequence)]
+            assert await erin.receive([data for one in agreed for data in one]) == 3
+            assert erin.frames.chains.heads[ALICE.id.key].sequence == 100
+            assert [(one.first, one.last) for one in erin.admission.unagreed()] == [(1, longer.sequence)]
+            assert erin.frames.gaps() == [(ALICE.id.key, 101, longer.sequence)]
+
+    run(main())
+
+
 async def shown(*graphs: Graph) -> bytes:
     """What all that these have signed gives, by somebody who asks for no agreement."""
     async with await Graph.open("memory:", identity=identity("judge")) as judge:

@@ -313,9 +313,11 @@ class World:
         had, other_had = replica.seen.copy(), other.seen.copy()
         stored = await self.pieces(replica), await self.pieces(other)
         await self.exchange(replica, other)
-        for each, pieces in ((replica, stored[1]), (other, stored[0])):
-            if each.waiting is not None:
-                each.waiting.add(each, pieces)
+        for _ in range(2):  # what had waited at one goes to the other in the same sync
+            for each, pieces in ((replica, stored[1]), (other, stored[0])):
+                if each.waiting is not None:
+                    each.waiting.add(each, pieces)
+            stored = await self.pieces(replica), await self.pieces(other)
         self.caught_up(replica, other_had)
         self.caught_up(other, had)
         for each in (replica, other):
