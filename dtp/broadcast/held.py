@@ -120,13 +120,13 @@ class HeldSegments:
         is_init = bool(segment.flags & (Flag.INIT | Flag.KEYS))
         if self._floor is None and not is_init:
             self._floor = segment.number
-        if segment.number not in self._segments and (is_init or segment.number >= self.oldest):
+        known = segment.number in self._segments or segment.number in self._gaps  # what was given up stays so
+        if not known and (is_init or segment.number >= self.oldest):
             self._keep_segment(segment)
         return segment
 
     def _keep_segment(self, segment: Segment) -> None:
         self._segments[segment.number] = HeldSegment(segment)
-        self._gaps.pop(segment.number, None)
         if Flag.KEYS in segment.flags:
             self._keys[segment.epoch] = segment.number
         self._size += segment.size
@@ -154,7 +154,7 @@ class HeldSegments:
         that is held: a piece comes behind its manifest."""
         held = self._segments.get(number)
         if held is None:
-            if number < self.oldest:  # forgotten meanwhile
+            if self.is_lost(number):  # forgotten meanwhile, or given up
                 return False
             raise SegmentError(f"a piece of segment {number} came before its manifest")
         if not held.add_piece(index, piece):

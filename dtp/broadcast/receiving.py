@@ -437,9 +437,7 @@ class Receiver:
                 segment = self._open_held().add_manifest(data)
                 if self.start is None and not segment.flags & (Flag.INIT | Flag.KEYS):
                     self.start = segment.number
-                if self._said_lost is not None and self._said_lost.first < segment.number:
-                    lost, self._said_lost = self._said_lost, None
-                    await self._recover_lost(address, lost.first, min(lost.last, segment.number - 1))
+                await self._pass_to(address, segment.number)
             case m.Piece(number, index, data):
                 held = self._open_held()
                 if held.add_piece(number, index, data):
@@ -453,8 +451,11 @@ class Receiver:
                         if pace.steady:
                             self._restless = 0
                         self.parents.note_rate(address, pace.rate)
-            case m.Gap():  # it may be any: only what the producer has signed behind it says that there was something
-                self._said_lost = message
+            case m.Gap(first, last):
+                # It may be any: only what the producer has signed behind it says that there was something.
+                if (said := self._said_lost) is not None and said.first <= first <= said.last + 1:
+                    first = said.first
+                self._said_lost = m.Gap(first, last)
             case m.Proof(data):
                 self._open_held().accept_proof(data)
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
@@ -484,12 +485,29 @@ class Receiver:
             raise ShowMessageError("the announcement comes before all segments")
         return self.held
 
+    async def _pass_to(self, address: str, number: int) -> None:
+        """A neighbour goes on with segment `number`: all before are here, or it has said that they are lost. What it
+        leaves out is lost as well, or others have it, and `NeighbourUnfit` is raised."""
+        if (lost := self._said_lost) is not None and lost.first < number:
+            self._said_lost = None
+            await self._recover_lost(address, lost.first, min(lost.last, number - 1))
+        wanted = self._first_wanted()
+        if wanted is not None and wanted < number:
+            await self._recover_lost(address, wanted, number - 1)
+            raise NeighbourUnfit(f"{address} leaves out segment {wanted}")
+
     async def _recover_lost(self, address: str, first: int, last: int) -> None:
         """A neighbour says that these are lost: ask others before that is believed."""
         held = self._open_held()
         first = max(first, self.start or 0)
         if last < first:
             return
+        await self._fetch_from_others(address, first, last)
+        held.add_gap(first, last)
+
+    async def _fetch_from_others(self, address: str, first: int, last: int) -> None:
+        """Have others than a neighbour send these segments, as far as they have them."""
+        held = self._open_held()
         others = [each for each in self.parents.addresses if each != address]
         for other in others[:COMPARED]:
             if last - first >= _MOST_MISSED or all(_whole(held, each) for each in range(first, last + 1)):
@@ -501,7 +519,6 @@ class Receiver:
                 self.parents.note_forged(other, asyncio.get_running_loop().time())
             except (DtpError, OSError, TimeoutError) as fault:
                 log.info("%s hasn't what is missing: %s", other, fault)
-        held.add_gap(first, last)
 
     async def _fetch_segments(self, address: str, start: int, count: int) -> None:
         held = self._open_held()
@@ -519,7 +536,7 @@ class Receiver:
     async def _look_elsewhere(self, address: str, pace: _Pace) -> None:
         """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
         nobody does better it is heard on: to leave it would bring nothing, and cost all."""
-        silent = pace.silence > _ALIVE
+        silent, again = pace.silence > _ALIVE, pace.looks > 0
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
@@ -528,6 +545,11 @@ class Receiver:
             raise NeighbourSlow(f"{address} is behind others")
         if silent and pace.silence > _ALIVE and any(hears for _, hears in told):
             raise NeighbourSlow(f"{address} is silent")
+        wanted = self._first_wanted()
+        if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes
+            await self._fetch_from_others(address, wanted, wanted)
+            if self._first_wanted() != wanted:
+                raise NeighbourSlow(f"{address} leaves out a part of segment {wanted}")
         if self.path and not self._is_from_producer(self.path):
             raise NeighbourUnfit(f"{address} doesn't hear the producer any more")
 
@@ -594,7 +616,8 @@ class _Pace:
         self.now = clock
         self._began = self._last = self._said = clock()
         self._size = 0
-        self._looks = 0
+        #: How often others were asked, since a piece came.
+        self.looks = 0
         self._least: float | None = None
         #: True when segments come later than they did.
         self.late = False
@@ -623,7 +646,7 @@ class _Pace:
     def note_piece(self, size: int) -> None:
         """A piece has come, of so many bytes."""
         self._last = self.now()
-        self._looks = 0
+        self.looks = 0
         self._size += size
 
     def note_whole(self, segment: Segment) -> None:
@@ -639,7 +662,7 @@ class _Pace:
     def quiet_until(self) -> float:
         """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, or no
         piece has come for longer than it should take. The next time that is for twice as long."""
-        factor = self._factor * 2.0 ** min(self._looks, 32)
+        factor = self._factor * 2.0 ** min(self.looks, 32)
         piece = self._patience.silence + 2 * self._duration
         said = _ALIVE if self.segments else self._patience.answer
         return min(
@@ -655,5 +678,5 @@ class _Pace:
     def note_looked(self) -> None:
         """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
         self._last = self.now()
-        self._looks += 1
+        self.looks += 1
         self.late, self._least = False, None

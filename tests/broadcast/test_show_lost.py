@@ -238,7 +238,7 @@ def test_a_segment_that_never_became_whole_is_named_when_the_show_is_lost():
         heard = []
         async with liar(*said) as dying:
             with pytest.raises(ShowLost):
-                await append_all(hear(dying, patience=Patience(lost=0.5)), heard)
+                await append_all(hear(dying, patience=Patience(lost=2.0)), heard)
         assert heard == [(b"one", range(0)), (b"three", range(1, 2))]
 
     run(test())

@@ -1,0 +1,104 @@
+"""A relay that sends nearly all of a show: who hears it goes to one that sends all."""
+
+import asyncio
+
+import pytest
+from shows import ME, chain
+from simulated import Network
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.format import Announcement, SegmentSigner
+from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.receiving import Receiver
+from dtp.identity import Identity
+from dtp.testing import clock
+
+PRODUCER, MISER = "dtp+tcp://producer", "dtp+tcp://miser"
+BODY = b"x" * 40_000
+
+
+class Miser:
+    """A relay that leaves out what `sends` says no to: (number, index) of a piece, or None for the manifest."""
+
+    def __init__(self, held, sends):
+        self.held, self.sends, self.peer = held, sends, Identity.generate().id
+
+    async def serve_connection(self, connection):
+        async for stream in connection:
+            hello = await frames.read(stream)
+            frames.write(stream, m.Announced(self.held.announcement.encoded))
+            frames.write(stream, m.ShowState((ME.id, self.peer), (), room=True))
+            number = self.held.edge if hello.start is None else hello.start
+            while True:
+                while (each := self.held.get_segment(number)) is None:
+                    try:
+                        async with asyncio.timeout(1):
+                            await self.held.wait_change()
+                    except TimeoutError:
+                        frames.write(stream, m.ShowState((ME.id, self.peer), (), room=True))
+                all_of = bool(hello.count)
+                if all_of or self.sends(number, None):
+                    frames.write(stream, m.Manifest(each.segment.encoded))
+                    for index in range(each.segment.pieces):
+                        if all_of or self.sends(number, index):
+                            frames.write(stream, m.Piece(number, index, each.get_piece(index)))
+                number += 1
+
+
+@pytest.mark.parametrize(
+    "sends",
+    [
+        lambda number, index: number < 5,
+        lambda number, index: number < 5 or index is None,
+        lambda number, index: number < 5 or index != 2,
+        lambda number, index: number != 5 or index != 2,
+        lambda number, index: number != 5,
+        lambda number, index: number != 29 or index != 2,
+    ],
+    ids=["nothing", "heads", "all-but-last-piece", "one-piece", "one-segment", "end"],
+)
+def test_a_relay_that_withholds_a_part_is_left(sends):
+    announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+    signer = SegmentSigner(ME, announcement)
+
+    async def test():
+        network = Network()
+        held = HeldSegments(announcement)
+        network.serving[PRODUCER] = Feeder(held, ME.id)
+        network.serving[MISER] = Miser(held, sends)
+
+        async def produce():
+            for at in range(30):
+                held.add_own(signer.sign(BODY, time_ms=1000 * at, duration_ms=1000), BODY)
+                await asyncio.sleep(1)
+
+        parents, peer = Parents([MISER]), Identity.generate().id
+        receiver = Receiver(peer, lambda to: network.dial(peer, to), parents)
+        tasks = [asyncio.ensure_future(each) for each in (produce(), receiver.run())]
+        await asyncio.sleep(3)
+        assert receiver.completed > 0  # from the one that it knows
+        parents.learn_addresses([PRODUCER])
+        await asyncio.sleep(40)
+        got = [receiver.held.get_segment(number) for number in range(receiver.start, 30)]
+        assert all(each is not None and each.whole for each in got)
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_what_was_given_up_stays_so_and_its_pieces_are_no_lie():
+    """Else a neighbour that sends the head again has all wait for what is behind it."""
+    announcement, (first, second) = chain(b"one", b"two")
+    held = HeldSegments(announcement)
+    for segment in (first[0], second[0]):
+        held.add_manifest(segment.encoded)
+    held.add_gap(0, 0)
+    held.add_manifest(first[0].encoded)
+    assert held.is_lost(0)
+    assert held.get_segment(0) is None
+    assert not held.add_piece(0, 0, b"one")
+    assert held.add_piece(1, 0, b"two")
