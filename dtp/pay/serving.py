@@ -38,7 +38,6 @@ from dtp.pay.errors import ChargeDeclined
 from dtp.pay.hosting import (
     Heart,
     NoHost,
-    Owned,
     Replaced,
     asks_alive,
     ensure_service,
@@ -47,14 +46,10 @@ from dtp.pay.hosting import (
     refuse_apart,
 )
 from dtp.pay.metered import Metered
-from dtp.pay.server.book import BookLimits, ChannelBook
-from dtp.pay.server.cashier import Cashier, claiming
-from dtp.pay.server.gate import Admission, Gate
-from dtp.pay.server.ledger import Ledger
-from dtp.pay.server.pass_proofs import PassProofs
-from dtp.pay.server.quota import Quotas
+from dtp.pay.server.book import BookLimits
+from dtp.pay.server.gate import Admission
+from dtp.pay.server.sale import SaleParts, assemble_sale
 from dtp.pay.store import Store
-from dtp.pay.store.journal import Journal
 from dtp.pay.terms import ASKING, Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -98,48 +93,29 @@ class Serving:
     def __init__(
         self,
         chain: ChainClient,
-        owned: Owned,
+        host: str,
         service: str,
         handler: PaidHandler,
         store: Store,
+        parts: SaleParts,
         selling: Selling,
-        plans: Iterable[Id],
-        clock: Callable[[], float],
         on_asked: AskedHandler | None = None,
     ) -> None:
+        """`parts` are over `store`, and closed with this one; the store isn't."""
         self.chain = chain
         self._on_asked = on_asked
-        self.host = owned.host.id
+        self.host = host
         self.service = service
         self.store = store
         self._handler = handler
         self._selling = selling
-        self._clock = clock
-        self.journal = Journal(store)
-        self.firewall = Firewall(chain, owned.host.id, plans=plans, clock=clock)
-        self.book = ChannelBook(chain, limits=selling.book, clock=clock)
-        proofs = PassProofs(claiming(chain, self.journal), selling.policy.unclaimed_in)
-        quotas = Quotas(chain, self.journal, self.firewall, proofs, clock)
-        self.gate = Gate(
-            self.book, self.firewall, self.journal, quotas, least_revision=selling.least_revision, clock=clock
-        )
-        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms, selling.policy)
-        self.cashier = Cashier(
-            chain,
-            self.journal,
-            self.gate.now_ms,
-            policy=selling.policy,
-            busy=lambda: self.ledger.channels,
-            on_channel=self.book.add_read,
-            on_claimed=self.ledger.on_claimed,
-        )
-        self.ledger.on_channel = self.cashier.watch_close
-        self.ledger.on_unclaimed = self.cashier.claim_soon
+        self.journal, self.firewall, self.book = parts.journal, parts.firewall, parts.book
+        self.gate, self.ledger, self.cashier = parts.gate, parts.ledger, parts.cashier
         self._number = service_number(service)
         #: Says that this endpoint is there; None without heartbeats.
         self.heart: Heart | None = None
         self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
-        self._stack = AsyncExitStack()
+        self._opened = AsyncExitStack()
         self._closed = False
         #: Where others dial, as the host's beacon says; "" without heartbeats.
         self.hint = ""
@@ -233,13 +209,17 @@ class Serving:
             except DtpError as error:
                 log.warning("channels in use can't be read again: %s", error)
 
+    def close_with(self, opened: AsyncExitStack) -> None:
+        """Close what this was opened with as the last thing that `close` does."""
+        self._opened = opened
+
     async def close(self, *, grace: float | None = 0.0, claim: bool = True) -> None:
         """Stop serving; connections may finish for `grace` seconds. Then claim what is worth its gas. Idempotent."""
         if self._closed:
             return
         self._closed = True
         async with AsyncExitStack() as held:  # which is let go of whatever becomes of the rest
-            held.push_async_exit(self._stack)
+            held.push_async_exit(self._opened)
             held.push_async_callback(self.journal.close)
             held.push_async_callback(self.firewall.close)
             try:
@@ -328,7 +308,16 @@ async def serve(
         alone, is_alive = heartbeat and not selling.shares_store, asks_alive(me, psk)
         if alone:
             await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
-        serving = Serving(chain, owned, service, handler, kept, selling, plans, clock, on_asked)
+        parts = assemble_sale(
+            chain,
+            Firewall(chain, owned.host.id, plans=plans, clock=clock),
+            kept,
+            selling.policy,
+            limits=selling.book,
+            least_revision=selling.least_revision,
+            clock=clock,
+        )
+        serving = Serving(chain, owned.host.id, service, handler, kept, parts, selling, on_asked)
         await serving.firewall.refresh()
         listener = await listen(
             urls,
@@ -350,7 +339,7 @@ async def serve(
         await serving.start(listener, heart)
         if pipe:
             await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))
-        serving._stack = stack.pop_all()
+        serving.close_with(stack.pop_all())
     if alone:  # of two that begin at once at least one sees the other
         try:
             await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)

@@ -14,6 +14,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
+from dtp.chain.firewall import Firewall
 from dtp.chain.host import Bearer, HostCreated, Mode, Terms
 from dtp.chain.pipe import CREDIT_BYTES
 from dtp.chain.resolver import service_number
@@ -28,12 +29,14 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
+from dtp.pay.server.cashier import Cashier
 from dtp.pay.server.gate import Admission
+from dtp.pay.server.sale import assemble_sale
 from dtp.pay.serving import Selling, Serving
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
-from dtp.tasks import SupervisedTask, supervised
+from dtp.tasks import supervised
 
 from .conftest import Market, Play, owned_by
 from .meters import CHANNEL, KEY, PRICES, voucher
@@ -50,6 +53,7 @@ class Noted:
 
     def __init__(self, name: Any, done: Any) -> None:
         self.name, self.done, self.connections = name, done, []
+        self.presence, self.generation = None, 1
 
     async def close(self, **options: Any) -> None:
         self.done.append((self.name, options))
@@ -63,7 +67,38 @@ class Noted:
         pass
 
 
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Any, **selling: Any) -> None:
+class Asked:
+    """In the place of a gate, or of what looks again: what it was asked, and what it answers."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.asked, self.over = list(answers), 0, asyncio.Event()
+
+    async def admit(self, request: Any) -> Any:
+        return self.answers[0]
+
+    async def go_on(self) -> None:
+        pass
+
+    wait_for_closes = close = go_on
+
+    async def refresh(self) -> Any:
+        return self.asked
+
+    async def check_open_channels(self, rules: Any) -> None:
+        self.asked += 1
+        assert rules == self.asked - 1  # those of this moment
+        if self.answers:
+            raise self.answers.pop(0)
+        self.over.set()
+
+    async def wait_settled(self) -> None:
+        pass
+
+
+def play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Any, parts: Any = None, **selling: Any
+) -> None:
+    """Run `scenario` with a service; `parts` gives, for the genuine parts, those that take their place."""
     monkeypatch.setattr(module, "Metered", Connected)
 
     handlers: list[Any] = []
@@ -75,9 +110,19 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Any, **selli
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, address=signer.address)
         chain.noted_by = lambda notes: chain
-        owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
+        how = Selling(**selling)
         with Store(tmp_path / "pay.sqlite") as store:
-            made = Serving(chain, owned, "files", handle, store, Selling(**selling), (), lambda: 0.0)
+            clock = lambda: 0.0  # noqa: E731
+            genuine = assemble_sale(
+                chain,
+                Firewall(chain, HOST, clock=clock),
+                store,
+                how.policy,
+                least_revision=how.least_revision,
+                clock=clock,
+            )
+            given = genuine if parts is None else replace(genuine, **parts(genuine))
+            made = Serving(chain, HOST, "files", handle, store, given, how)
             made.done, made.handlers = [], handlers
             made.listener = Noted("listener", made.done)
             made.channel = channel(server=signer.address, service=service_number("files"))
@@ -104,13 +149,11 @@ def caller(made: Any, **changes: Any) -> Any:
 def test_a_channel_pays_for_the_service_that_is_served_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
 ) -> None:
+    gate = Asked()
+
     async def scenario(made: Any) -> None:
         admission = caller(made, service=service_number(name)).admission
-
-        async def admit(request: Any) -> Any:
-            return admission
-
-        monkeypatch.setattr(made.gate, "admit", admit)
+        gate.answers.append(admission)
         request = Request(Identity.generate().id, name, b"", b"", "192.0.2.7")
         if name == "files":
             assert await made.admit(request) is admission
@@ -120,7 +163,7 @@ def test_a_channel_pays_for_the_service_that_is_served_here(
             assert refused.value.code == CloseCode.UNKNOWN_SERVICE
         assert await made.admit(replace(request, again=True)) is None  # its ticket is of the handshake before
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, monkeypatch, scenario, lambda _: {"gate": gate})
 
 
 def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(
@@ -188,31 +231,16 @@ def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(
 
 
 def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = [NodeUnavailable("no node"), StoreError("the disk is gone"), MalformedMeter("a broken row")]
+    looks = Asked(*faults)
+
     async def scenario(made: Any) -> None:
-        faults = [NodeUnavailable("no node"), StoreError("the disk is gone"), MalformedMeter("a broken row")]
-        known, enough = [], asyncio.Event()
-
-        async def refresh() -> Any:
-            return len(known)
-
-        async def recheck(rules: Any) -> None:
-            known.append(rules)
-            if len(known) <= len(faults):
-                raise faults[len(known) - 1]
-            enough.set()
-
-        async def look(*, closing: bool = False) -> Any:
-            return []
-
-        monkeypatch.setattr(made.firewall, "refresh", refresh)
-        monkeypatch.setattr(made.ledger, "check_open_channels", recheck)
-        monkeypatch.setattr(made.cashier, "poll", look)
         await made.start(made.listener, None)
         async with asyncio.timeout(20):
-            await enough.wait()
-        assert known[:4] == [0, 1, 2, 3]  # by the rules of each moment
+            await looks.over.wait()
+        assert looks.asked > len(faults)
 
-    play(tmp_path, monkeypatch, scenario, recheck=0.0)
+    play(tmp_path, monkeypatch, scenario, lambda _: {"firewall": looks, "ledger": looks}, recheck=0.0)
 
 
 #: What works for a server as long as it serves, by the names that its supervisor knows.
@@ -222,16 +250,22 @@ BOTH = {"dtp-cashier", "dtp-pay-recheck"}
 def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    both = asyncio.Event()
+
+    async def fail(*_: Any) -> Any:
+        if {each.name: each.restarts for each in supervised() if each.restarts >= 1}.keys() >= BOTH:
+            both.set()
+        raise KeyError("a bug")
+
+    class Broken(Cashier):
+        async def poll(self, *, closing: bool = False) -> Any:
+            await fail()
+
+    def parts(genuine: Any) -> Any:
+        firewall = SimpleNamespace(refresh=fail, close=Asked().close)
+        return {"firewall": firewall, "cashier": Broken(SimpleNamespace(), genuine.journal, lambda: 0)}
+
     async def scenario(made: Any) -> None:
-        both = asyncio.Event()
-
-        async def fail(*_: Any) -> None:
-            if {each.name: each.restarts for each in supervised() if each.restarts >= 1}.keys() >= BOTH:
-                both.set()
-            raise KeyError("a bug")
-
-        monkeypatch.setattr(made.firewall, "refresh", fail)
-        monkeypatch.setattr(made.cashier, "poll", fail)
         await made.start(made.listener, None)
         async with asyncio.timeout(20):
             await both.wait()
@@ -239,7 +273,7 @@ def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(
         assert found.keys() == BOTH
         assert all("a bug" in each.error for each in found.values())
 
-    play(tmp_path, monkeypatch, scenario, recheck=0.0)
+    play(tmp_path, monkeypatch, scenario, parts, recheck=0.0)
 
 
 def test_claims_go_by_the_policy_and_know_what_is_in_use(
@@ -297,41 +331,44 @@ def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path, monkeypatch: py
 def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    done: list[Any] = []
+
+    def parts(genuine: Any) -> Any:
+        async def stop(*, claim: Any) -> None:
+            done.append(
+                ("cashier", claim, genuine.journal.store.vouched_sums(CHANNEL), genuine.ledger.channels)
+            )
+
+        cashier = SimpleNamespace(start=lambda interval: None, stop=stop)
+        return {"firewall": Noted("firewall", done), "cashier": cashier}
+
     async def scenario(made: Any) -> None:
         async def handler(connection: Any) -> None:
             connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
             made.listener.connections.append(connection)
 
-        async def stop(*, claim: Any) -> None:
-            made.done.append(("cashier", claim, made.store.vouched_sums(CHANNEL), made.ledger.channels))
-
-        async def looks() -> None:
-            await asyncio.Event().wait()
-
         made.handlers.append(handler)
-        made.heart = Noted("heart", made.done)
-        made._rechecking = rechecking = SupervisedTask(looks, name="looks")
-        rechecking.start()
-        monkeypatch.setattr(made.cashier, "stop", stop)
-        monkeypatch.setattr(made.firewall, "close", Noted("firewall", made.done).close)
-        made._stack = AsyncExitStack()
-        made._stack.push_async_callback(Noted("what it was opened with", made.done).close)
+        heart = Noted("heart", done)
+        await made.start(Noted("listener", done), heart)
+        opened = AsyncExitStack()
+        opened.push_async_callback(Noted("what it was opened with", done).close)
+        made.close_with(opened)
+        assert "dtp-pay-recheck" in [each.name for each in supervised()]
         await made.handle(caller(made))
         await made.close(grace=3.0)
         await made.close()
-        assert made.done == [
+        assert done == [
             ("heart", {"withdraw": True}),  # first of all nobody is sent here any more
             ("listener", {"grace": 3.0}),
             ("cashier", True, {0: PRICES.request}, []),
             ("firewall", {}),
             ("what it was opened with", {}),
         ]
-        assert not rechecking.running
-        assert not rechecking.started
+        assert "dtp-pay-recheck" not in [each.name for each in supervised()]
         with pytest.raises(RuntimeError):  # the thread has ended
             await made.journal.run(lambda store: None)
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, monkeypatch, scenario, parts)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "fails"])

@@ -20,6 +20,7 @@ from dtp.net import reachable
 from dtp.pay import serving as module
 from dtp.pay.errors import StoreError
 from dtp.pay.server.book import BookLimits
+from dtp.pay.server.cashier import Cashier
 from dtp.pay.serving import Selling, serve
 from dtp.session.limits import DEFAULT
 
@@ -43,7 +44,7 @@ class World:
             monkeypatch.setattr(module, name, self.part(name))
         monkeypatch.setattr(module, "ChainClient", World)  # this is one
         monkeypatch.setattr(module, "kind_for", lambda chain: "pipes")
-        monkeypatch.setattr(module.Cashier, "start", lambda cashier, every: self.note("cashier", every))
+        monkeypatch.setattr(Cashier, "start", lambda cashier, every: self.note("cashier", every))
 
     def note(self, *what: Any, **options: Any) -> None:
         self.calls.append((what, options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import weakref
 from collections import Counter
 from collections.abc import Coroutine
@@ -23,15 +24,10 @@ from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.metered import Metered
-from dtp.pay.server.book import ChannelBook
-from dtp.pay.server.cashier import Cashier, claiming
-from dtp.pay.server.gate import Admission, Gate
-from dtp.pay.server.ledger import Ledger
-from dtp.pay.server.pass_proofs import PassProofs
-from dtp.pay.server.quota import Quotas
+from dtp.pay.server.gate import Admission
+from dtp.pay.server.sale import assemble_sale
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store.holding import Shared, VoucherStore
-from dtp.pay.store.journal import Journal
 from dtp.pay.terms import Exposure
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -94,25 +90,11 @@ class Shop:
         self._chain = chain
         self._firewall = firewall
         self._store = store
-        self.journal = Journal(store)
-        self.book = ChannelBook(chain)
-        proofs = PassProofs(claiming(chain, self.journal), Policy().unclaimed_in)
-        quotas = Quotas(chain, self.journal, firewall, proofs)
-        self.gate = Gate(self.book, firewall, self.journal, quotas)
         # Of daemons that share a store one claims, and the others can't have it claim at once.
         policy = Policy(most_unclaimed=None) if isinstance(store, Shared) else Policy()
-        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms, policy)
-        self.cashier = Cashier(
-            chain,
-            self.journal,
-            self.gate.now_ms,
-            policy=policy,
-            busy=lambda: self.ledger.channels,
-            on_channel=self.book.add_read,
-            on_claimed=self.ledger.on_claimed,
-        )
-        self.ledger.on_channel = self.cashier.watch_close
-        self.ledger.on_unclaimed = self.cashier.claim_soon
+        parts = assemble_sale(chain, firewall, store, policy, unclaimed_in=Policy().unclaimed_in)
+        self.journal, self.book, self.gate = parts.journal, parts.book, parts.gate
+        self.ledger, self.cashier = parts.ledger, parts.cashier
         self._sales: set[_Sale] = set()
         self._earned: Counter[tuple[str, str]] = Counter()  # by service and coin
         self._leaving = TaskSet()
@@ -161,7 +143,7 @@ class Shop:
         if isinstance(self._store, Shared):
             return
         try:
-            await refuse_apart(self._chain, owned, self._key, self.gate._clock, is_alive=self._is_alive)
+            await refuse_apart(self._chain, owned, self._key, time.time, is_alive=self._is_alive)
         except EndpointsApart as error:
             raise EndpointsApart(
                 f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
