@@ -44,9 +44,15 @@ class Asking:
         self._asked: dict[bytes, _Asked] = {}
         #: Whom messages were asked of that came from others, or not in time: they may still come from there.
         self._late: OrderedDict[bytes, bytes] = OrderedDict()
+        #: What was refused for its time, which is an id's for good: until when it may be offered, and that time.
+        self._refused: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._asked)
+
+    def count_refused(self) -> int:
+        """Return how many messages there are that were refused for their time, and may still be offered."""
+        return len(self._refused)
 
     @property
     def next_promise(self) -> float | None:
@@ -74,7 +80,7 @@ class Asking:
             return
         wanted = []
         for message_id in ids:
-            if message_id in core.seen:
+            if message_id in core.seen or (self._refused and self._would_be_refused(message_id, now)):
                 continue
             asked = self._asked.get(message_id)
             if asked is not None:
@@ -92,6 +98,19 @@ class Asking:
                 neighbour.silent_since = now
             core.counts["asked"] += len(wanted)
             core.send_control(neighbour, frames.frame(Kind.IWANT, *wanted), now)
+
+    def note_refused(self, message_id: bytes, time_ms: int, now: float) -> None:
+        """Note that a message was refused for its time: it isn't asked for while that would be refused still."""
+        limits = self._core.limits
+        self._refused[message_id] = now + max(limits.stale, limits.held_time), time_ms
+        if len(self._refused) > _ASKED:
+            self._refused.popitem(last=False)
+
+    def _would_be_refused(self, message_id: bytes, now: float) -> bool:
+        """True for what was refused for its time, and would be now: one from the future may be taken later, and this
+        side's clock may have been set."""
+        refused = self._refused.get(message_id)
+        return refused is not None and self._core.refusal_by_time(refused[1], now) != ""
 
     def receive_iwant(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         """Process IWANT, by which a neighbour asks for messages by id: each is sent to it a few times at most."""
@@ -159,6 +178,8 @@ class Asking:
     def run_heartbeat(self, now: float) -> None:
         """Count broken promises, ask others instead, and send neighbours IHAVE."""
         core = self._core
+        while self._refused and next(iter(self._refused.values()))[0] <= now:
+            self._refused.popitem(last=False)
         broken = [message_id for message_id, asked in self._asked.items() if asked.until <= now]
         blamed: set[bytes] = set()
         again: dict[bytes, list[bytes]] = {}

@@ -207,6 +207,16 @@ class Core:
         #: The record of a neighbour, for those that are sent elsewhere.
         self.record_of: Callable[[bytes], bytes | None] = lambda peer: None
 
+    def refusal_by_time(self, time_ms: int, now: float) -> str:
+        """Return why a message of a time is refused, by the name of its count; "" if it isn't. Nobody is blamed: it
+        may be this side's clock that is wrong."""
+        wall = now + self.wall_offset
+        if time_ms > (wall + self.limits.future) * 1000:
+            return "message-future"
+        if time_ms < (wall - self.limits.stale) * 1000 or time_ms <= self.seen.floor_ms:
+            return "message-stale"
+        return ""
+
     def ensure_topic(self, name: bytes) -> TopicState | None:
         """Return the state of a topic, new if there was none; None if there are too many topics."""
         state = self.topics.get(name)

@@ -151,6 +151,7 @@ class Router:
             "seen": len(core.seen),
             "held": len(core.held),
             "asked": len(self._asking),
+            "refused": self._asking.count_refused(),
             "scores-of-gone": core.scores.count_gone(),
         }
 
@@ -474,21 +475,18 @@ class Router:
         if len(parsed.encoded) > limits.message:
             core.scores.count_invalid(neighbour.key, parsed.topic)
             return "message-oversize"
-        wall = now + core.wall_offset
         if parsed.key == neighbour.key and not is_past:
             core.clocks.note_message(parsed.key, parsed.time_ms / 1000, now)
-        if parsed.time_ms > (wall + limits.future) * 1000:
-            return "message-future"  # nobody is blamed, as for stale ones: it may be this side's clock that is wrong
-        if is_past:
+        reason = core.refusal_by_time(parsed.time_ms, now)
+        if is_past and reason != "message-future":
             left = neighbour.past_wanted.get(parsed.topic, 0)
             if not left or parsed.time_ms < state.history_since:
                 return "past-unasked"  # it may have been asked for by who has left and come back since
             neighbour.past_wanted[parsed.topic] = left - 1
-        elif parsed.time_ms < (wall - limits.stale) * 1000:
-            return "message-stale"
-        if parsed.time_ms <= core.seen.floor_ms:
-            return "message-stale"
-        return ""
+            return "message-stale" if parsed.time_ms <= core.seen.floor_ms else ""
+        if reason:
+            self._asking.note_refused(parsed.id, parsed.time_ms, now)
+        return reason
 
     def _accept_message(
         self, neighbour: Neighbour, state: TopicState, parsed: Parsed, is_past: bool, now: float

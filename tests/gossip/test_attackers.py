@@ -335,10 +335,31 @@ def test_a_node_whose_clock_is_wrong_by_an_hour_blames_nobody_and_hears_all_once
     assert (node.data, [len(each.data) for each in others]) == ([], [120] * 3)
     assert all(node.router.score_of(each.key) > DEFAULT_WEIGHTS.gossip for each in others)
     assert not node.cut_off
+    assert node.router.counts["asked"] == 0  # for what it has refused already
     node.router.set_wall(WALL)
     others[0].publish(T, b"right")
     swarm.run_for(1)
     assert b"right" in node.data
+
+
+@pytest.mark.parametrize(("age", "is_taken_later"), [(-15, True), (200, False)])
+def test_what_was_refused_for_its_time_is_not_asked_for_before_it_would_be_taken(
+    swarm, scene, age, is_taken_later
+):
+    node, _honest, attacker = scene
+    told = Parsed(encoded := swarm.add_node().sign_message(T, b"when", age=age))
+    attacker.send_frames(node, message(encoded))
+    for _ in range(4):
+        attacker.send_frames(node, frames.ihave(W, [told.id]))
+        swarm.run_for(1)
+    assert node.router.counts["asked"] == 0
+    assert node.router.count_kept()["refused"] == 1
+    swarm.run_for(2)
+    attacker.send_frames(node, frames.ihave(W, [told.id]))
+    assert node.router.counts["asked"] == is_taken_later
+    swarm.run_for(DEFAULT.stale)
+    node.router.tick(swarm.now + DEFAULT.idle_heartbeat)
+    assert node.router.count_kept()["refused"] == 0
 
 
 def test_who_gives_what_was_asked_for_is_not_blamed_for_this_side_s_slow_validator(swarm):
