@@ -11,106 +11,24 @@ from pathlib import Path
 
 import pytest
 from post_office import PostOffice, known_identity, post_office, take
+from village import Village, villages
 
 import dtp
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.membership import Act
-from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
 from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError, StoreFailed
-from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.group_topics import GroupTopics
 from dtp.messaging.person.messenger import Messenger
 
-NOW = 1_700_000_000_000
 HOUR = 3_600_000
-
-
-class Village:
-    """People with a mailbox each that never fails, and groups of two others at least that are large."""
-
-    def __init__(self, folder: Path, *names: str) -> None:
-        self.folder, self.now = folder, NOW
-        self.people = {name: self.open(name) for name in names}
-        self.boxes: dict[bytes, list[bytes]] = {}
-        for mail in self.people.values():
-            mail.set_profile("", ["dtp+tcp://dtp1qqqq@box:1"], NOW)
-        for name, mail in self.people.items():
-            for other in [each for each in self.people.values() if each.person != self.people[name].person]:
-                mail.add_contact(other.card, NOW)
-
-    def open(self, name: str) -> Correspondence:
-        mail = Correspondence(self.folder / f"{name}.db", known_identity(name), self.now)
-        mail.spreading.least = 2
-        return mail
-
-    def group(self, owner: str, *others: str) -> bytes:
-        """Return a group whose members have heard of it, and read along in its topic."""
-        made = self.people[owner].create_group(
-            "choir", [self.people[each].person for each in others], self.now
-        )
-        for each in (owner, *others):
-            self.people[each].spreading.joined.add(made)
-        self.deliver()
-        return made
-
-    def say(self, name: str, group: bytes, text: str) -> None:
-        self.people[name].send_event(group, Kind.TEXT, {"text": text}, self.now)
-
-    def deliver(self) -> None:
-        """Carry all letters to whom they are for, until nobody has more to say."""
-        while sum(self._send(each) for each in self.people.values()) or self.boxes:
-            for mail in self.people.values():
-                received, _ = mail.receive(self.boxes.pop(mail.identity.id.key, []), self.now)
-                for device, payload in mail.spreading.take_answers(self.now):
-                    self._post(mail, device, payload)
-                for device in received.answers:
-                    self._post(mail, device, b"")
-
-    def _send(self, mail: Correspondence) -> bool:
-        mail.spreading.hand_over_due(self.now)
-        devices = {each.identity.id.key: each for each in self.people.values()}
-        for device in mail.desk.devices_without_session(self.now):
-            mail.desk.begin_session(device, KeyBundle(devices[device].desk.local.keys))
-        sealed = mail.desk.seal_due(self.now)
-        for each in sealed:
-            self.boxes.setdefault(each.device, []).append(each.envelope)
-        return bool(sealed)
-
-    def _post(self, mail: Correspondence, device: bytes, payload: bytes) -> None:
-        outbound = mail.desk.seal_answer(device, payload=payload)
-        if outbound is not None:
-            self.boxes.setdefault(device, []).append(outbound.envelope)
-
-    def published(self, name: str) -> list[bytes]:
-        """Return what somebody publishes now."""
-        return [sealed for _, _, sealed in self.people[name].spreading.take_unpublished()]
-
-    def hear(self, name: str, author: str, group: bytes, *published: bytes) -> None:
-        for each in published:
-            self.people[name].spreading.receive(group, self.people[author].identity.id.key, each, self.now)
-
-    def texts(self, name: str, group: bytes) -> list[str]:
-        return [each.text for each in self.people[name].read_history(group)]
-
-    def waiting(self, name: str) -> list[Event]:
-        """Return what waits to be given to others by mailbox."""
-        return [Event.parse(each.payload) for each in self.people[name].store.due_payloads(self.now, 100)]
 
 
 @pytest.fixture
 def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    made = []
-
-    def found(*names: str) -> Village:
-        made.append(Village(tmp_path, *names))
-        return made[-1]
-
-    yield found
-    for each in made:
-        for mail in each.people.values():
-            mail.close()
+    with villages(tmp_path) as make:
+        yield make
 
 
 def test_a_message_is_sealed_once_and_by_mailbox_to_those_alone_who_are_not_there(

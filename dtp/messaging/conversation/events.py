@@ -72,7 +72,7 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.TYPING: ({"on": _FLAG}, {}),
     Kind.CARD: ({"card": _BYTES}, {}),
     Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
-    Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
+    Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs", "state": "file", "ask": _FLAG}),
     Kind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
     Kind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
     Kind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),
@@ -160,5 +160,6 @@ _FORMS: Final[Mapping[str, Any]] = {
     _IDS: lambda told: _is_list(told, 1024, _is_id),
     _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, is_file),
     _FLAG: lambda told: isinstance(told, bool),
+    "file": is_file,
     "blobs": lambda told: _is_list(told, 4096, lambda each: isinstance(each, bytes)),
 }

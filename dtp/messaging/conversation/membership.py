@@ -227,6 +227,11 @@ class Membership:
         self._by_invitation: dict[bytes, bytes] = {}
 
     @property
+    def encoded(self) -> list[bytes]:
+        """All operations as bytes, those that wait among them: `add` takes them again."""
+        return [each.encoded for each in (*self.operations.values(), *self._waiting.values())]
+
+    @property
     def heads(self) -> list[bytes]:
         """The operations that no other has seen yet: the parents of the next one."""
         seen = {parent for each in self.operations.values() for parent in each.parents}

@@ -136,14 +136,24 @@ async def upload(
             for first in range(0, len(read), _ASKED):
                 contents = await asyncio.to_thread(_read_again, file, read[first : first + _ASKED], path)
                 pieces = [_seal(key, _CONTENT, first + at, each) for at, each in enumerate(contents)]
-                hashes += await _put(client, device, access, seconds, pieces)
+                hashes += await put_pieces(client, device, access, seconds, pieces)
     except OSError as fault:
         raise MessageError(f"{path} can't be read: {fault.strerror}") from fault
     parts = [hashes[at : at + PIECE] for at in range(0, len(hashes), PIECE)]
-    roots = await _put(
+    roots = await put_pieces(
         client, device, access, seconds, [_seal(key, _INDEX, *each) for each in enumerate(parts)]
     )
     return path.name, size, key, [roots[at : at + _HASH] for at in range(0, len(roots), _HASH)]
+
+
+def seal_bytes(name: str, data: bytes, key: bytes) -> tuple[list[Any], list[bytes]]:
+    """Return what an event says of a file with these contents, of which no mailboxes are named, and its pieces."""
+    parts = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+    pieces = [_seal(key, _CONTENT, number, _padded(each)) for number, each in enumerate(parts)]
+    hashes = b"".join(map(piece_hash, pieces))
+    index = [hashes[at : at + PIECE] for at in range(0, len(hashes), PIECE)]
+    roots = [_seal(key, _INDEX, number, each) for number, each in enumerate(index)]
+    return [name, len(data), key, list(map(piece_hash, roots)), []], [*pieces, *roots]
 
 
 def _padded(data: bytes) -> bytes:
@@ -172,7 +182,7 @@ def _file_key(secret: bytes, size: int, hashes: list[bytes], now_ms: int) -> byt
     return made.digest()
 
 
-async def _put(
+async def put_pieces(
     client: MailboxClient, device: bytes, access: bytes, seconds: int, pieces: list[bytes]
 ) -> bytes:
     """Have those pieces kept that the mailbox hasn't got. Return their hashes, one after the other."""
@@ -204,10 +214,7 @@ class Attachment:
         Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched; `AttachmentGone`,
         `AttachmentBroken`, `MessageError` where it can't be stored.
         """
-        if self.size > min(limit, MAX_BYTES):
-            raise AttachmentTooLarge(
-                f"{self.name} has {self.size} bytes; {limit} are taken: give a higher limit"
-            )
+        self._check_size(limit)
         hashes = await self._index()
         folder = Path(path)
         try:
@@ -220,6 +227,18 @@ class Attachment:
             return await asyncio.to_thread(_name_unused, part, folder, self.name)
         except OSError as fault:
             raise MessageError(f"{self.name} can't be stored at {path}: {fault.strerror}") from fault
+
+    async def read(self, *, limit: int) -> bytes:
+        """Return what is in the file. Raise `AttachmentTooLarge` before anything is fetched, `AttachmentGone`,
+        `AttachmentBroken`."""
+        self._check_size(limit)
+        return b"".join([each async for each in self._iter_pieces(await self._index(), 0)])
+
+    def _check_size(self, limit: int) -> None:
+        if self.size > min(limit, MAX_BYTES):
+            raise AttachmentTooLarge(
+                f"{self.name} has {self.size} bytes; {limit} are taken: give a higher limit"
+            )
 
     async def _fetch(self, target: Path, hashes: list[bytes]) -> Path:
         """Return where the whole file is that will be `target`. Raise `OSError` where it can't be stored."""

@@ -17,14 +17,15 @@ from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
 from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, Kind
-from dtp.messaging.conversation.membership import Act, Membership, MembershipError, Operation, Role
+from dtp.messaging.conversation.membership import Act, Membership, Operation, Role
 from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
-from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, Received
+from dtp.messaging.person.group_states import GroupStates
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.spreading import Spreading
@@ -36,10 +37,6 @@ _NOTICES: Final = {
     Change.WAITS: What.CONSENT_NEEDED,
     Change.OLDER: What.OLDER_CARD,
 }
-#: Operations of a group that one event has, so that it fits into an envelope.
-_OPERATIONS: Final = 100
-#: Cards that go with them.
-_CARDS: Final = 20
 #: Strangers that are kept as contacts until they are answered, added or blocked.
 _STRANGERS: Final = 1000
 
@@ -67,6 +64,7 @@ class Correspondence:
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
         self.spreading = Spreading(self)
+        self.group_states = GroupStates(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -204,7 +202,7 @@ class Correspondence:
             for contact in self.contacts:
                 self.enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
             for group in self.groups:
-                self._send_operations(group, [device], now_ms)
+                self.group_states.give(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
                 fields = {"sender": said.sender, "event": said.event.encode()}
                 self.enqueue_event([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
@@ -229,7 +227,7 @@ class Correspondence:
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
         with self.transaction():
-            contact, _ = self._take_contact(card, stranger=False)
+            contact, _ = self.take_contact(card, stranger=False)
             if contact.stranger:
                 contact = replace(contact, stranger=False)
                 self._put_contact(contact)
@@ -242,7 +240,7 @@ class Correspondence:
         if self.contacts.get(card.person) is None:
             return []
         with self.transaction():
-            contact, change = self._take_contact(card, stranger=False)
+            contact, change = self.take_contact(card, stranger=False)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
@@ -285,7 +283,7 @@ class Correspondence:
 
     def take_stranger(self, card: ContactCard) -> None:
         """Keep who is new to us as a contact, within a transaction."""
-        self._take_contact(card, stranger=True)
+        self.take_contact(card, stranger=True)
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
@@ -298,7 +296,8 @@ class Correspondence:
         self.contacts.put(contact)
         self.store.put_contact(contact.person, contact.save())
 
-    def _take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, Change]:
+    def take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, Change]:
+        """Return a card's contact and what has changed, kept within a transaction."""
         before = self.contacts.get(card.person)
         contact, change = self.contacts.add_card(card, stranger=stranger)
         if change not in (Change.NOTHING, Change.OLDER):
@@ -434,9 +433,9 @@ class Correspondence:
         with self.transaction():
             self.groups[group.group] = group
             for operation in (created, *added):
-                group.add(operation, self._speaks_for)
-            self._save_group(group)
-            self._send_operations(group.group, self.devices_of(group.group), now_ms)
+                group.add(operation, self.speaks_for)
+            self.group_states.save(group)
+            self.group_states.give(group.group, self.devices_of(group.group), now_ms)
         return group.group
 
     def change_group(
@@ -481,53 +480,22 @@ class Correspondence:
             parents=membership.heads,
         )
         before = set(self.devices_of(group))
-        membership.add(operation, self._speaks_for)
-        self._save_group(membership)
+        membership.add(operation, self.speaks_for)
+        self.group_states.save(membership)
         after = set(self.devices_of(group))
-        self._send_operations(group, after - before, now_ms)
+        self.group_states.give(group, after - before, now_ms)
         cards = [self.get_contact(subject).card] if act is Act.ADD else []
-        self._send_some(group, before, [operation], cards, now_ms)
+        self.group_states.send_some(group, before, [operation], cards, now_ms)
         return operation
-
-    def _save_group(self, group: Membership) -> None:
-        self.store.put_group(group.group, pack([each.encoded for each in group.operations.values()]))
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
         """Ask who invites for the place that an invitation offers."""
         with self.transaction():
-            self._take_contact(card, stranger=False)
+            self.take_contact(card, stranger=False)
             self.enqueue_event(card.devices, event, now_ms)
 
-    def _send_operations(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
-        """Give devices all that is known of a group: its operations, and the cards of its members."""
-        membership = self.groups[group]
-        cards = [
-            contact.card
-            for person in membership.members.roles
-            if (contact := self.contacts.get(person)) is not None
-        ]
-        operations = list(membership.operations.values())
-        devices = list(devices)
-        for start in range(0, len(cards), _CARDS):
-            self._send_some(group, devices, [], cards[start : start + _CARDS], now_ms)
-        for start in range(0, len(operations), _OPERATIONS):
-            self._send_some(group, devices, operations[start : start + _OPERATIONS], [], now_ms)
-
-    def _send_some(
-        self,
-        group: bytes,
-        devices: Iterable[bytes],
-        operations: list[Operation],
-        cards: list[ContactCard],
-        now_ms: int,
-    ) -> None:
-        fields = {
-            "operations": [each.encoded for each in operations],
-            "cards": [each.encode() for each in cards],
-        }
-        self.enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
-
-    def _speaks_for(self, device: bytes, person: bytes) -> bool:
+    def speaks_for(self, device: bytes, person: bytes) -> bool:
+        """True for a device of a person's, as far as is known here."""
         if person == self.person:
             return device in self.card.devices
         contact = self.contacts.get(person)
@@ -592,7 +560,7 @@ class Correspondence:
         if event.kind is Kind.COPY:
             return self._take_copy(person, event)
         if event.kind is Kind.MEMBERSHIP:
-            return self._take_operations(event)
+            return self.group_states.take(device, person, event, now_ms)
         if event.kind is Kind.READ:
             return self._take_read(device, person, event, now_ms)
         if event.kind is Kind.JOIN:
@@ -620,7 +588,7 @@ class Correspondence:
         is_known = self.contacts.get(card.person) is not None
         if not is_known and not self.has_room_for_strangers:
             return []
-        contact, change = self._take_contact(card, stranger=not is_own)
+        contact, change = self.take_contact(card, stranger=not is_own)
         if not is_own:
             self.desk.claim(device, card.person)
         what = _NOTICES.get(change)
@@ -678,24 +646,3 @@ class Correspondence:
             return []
         target = event.fields.get("target", event.id)
         return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target)]
-
-    def _take_operations(self, event: Event) -> list[Notice]:
-        group = event.conversation
-        for each in event.fields.get("cards", []):
-            card = ContactCard.parse(each)
-            if card.person != self.person:
-                self._take_contact(card, stranger=self.contacts.get(card.person) is None)
-        membership = self.groups.get(group) or Membership(group)
-        changed = False
-        for encoded in event.fields["operations"]:
-            try:
-                changed |= membership.add(Operation.parse(encoded), self._speaks_for)
-            except MembershipError:
-                continue
-        if not changed:
-            return []
-        self.groups[group] = membership
-        self._save_group(membership)
-        for conversation in (group, *membership.members.rooms):
-            self.store.release_of_members(conversation, list(membership.members.roles))
-        return [Notice(What.GROUP_CHANGED, b"", group, detail=membership.members.name)]

@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from dtp.errors import DtpError
+from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.protocol import MailboxRefused
 from dtp.messaging.mailbox.store import Tray, access_hash
+from dtp.messaging.person.attachments import Attachment, put_pieces
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
+from dtp.messaging.person.group_states import MAX_STATE, WantedState
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, MailboxPool
 from dtp.tasks import SupervisedTask, TaskSet
@@ -79,6 +81,7 @@ class Delivery:
         #: Set by `wake`, for who spreads messages.
         self.woken = asyncio.Event()
         self._tasks = TaskSet()
+        self._fetching = asyncio.Lock()  # one at a time: others say how large they are
 
     @property
     def mail(self) -> Correspondence:
@@ -187,6 +190,16 @@ class Delivery:
         await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits)
         with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
             await client.put_card(self._mail.card)
+        await self._upload_states(client)
+
+    async def _upload_states(self, client: MailboxClient) -> None:
+        """Put what others are to fetch of our groups into a mailbox of ours: again, where it has lost it."""
+        where = (client, self.identity.id.key, self._mail.access, LIFETIME)
+        try:
+            for pieces in await self.run(self._mail.group_states.list_pieces, now_ms()):
+                await put_pieces(*where, pieces)
+        except MailboxRefused as fault:  # who can't fetch it asks for it
+            log.info("a group's state isn't in the mailbox: %s", fault)
 
     def publish_again(self) -> None:
         """Tell our mailboxes of the card, and of keys, as they are now."""
@@ -230,7 +243,7 @@ class Delivery:
             self.on_received()
         self._repairs.update(received.repairs)
         self._answers |= received.answers
-        if received.repairs or received.resends or received.fleeting:
+        if received.repairs or received.resends or received.fleeting or self._mail.group_states.is_wanted:
             self._wake.set()
         if self._answers and self._answer_timer is None:
             self._answer_timer = asyncio.get_running_loop().call_later(_ANSWER, self._answer_soon)
@@ -258,6 +271,12 @@ class Delivery:
             if await self._begin(device):
                 await self._send_answer(device, repair=True)
                 self._on_notices([Notice(What.REPAIRED, device)])
+        if self._mail.group_states.is_given:
+            for client in list(self.own.values()):
+                with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
+                    await self._upload_states(client)
+        for wanted in await self.run(self._mail.group_states.take_wanted, now_ms()):
+            self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
         desk = self._mail.desk
         for device in await self.run(self._find_sessions_to_begin, now_ms()):
             if not await self._begin(device):
@@ -273,6 +292,20 @@ class Delivery:
         next_due = await self.run(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
+
+    async def _fetch_state(self, wanted: WantedState) -> None:
+        """Fetch a group's state from the mailboxes of who has told of it."""
+        places, _ = self._mail.route(wanted.device)
+        try:
+            size, key, roots = wanted.fields
+            file = Attachment("state", size, key, roots, places, self.pool)
+            async with self._fetching:
+                state = await file.read(limit=MAX_STATE)
+                notices = await self.run(self._mail.group_states.take_fetched, wanted, state)
+        except (PeerError, LimitError) as fault:
+            log.info("a group's state can't be fetched: %s", fault)
+            return
+        self._on_notices(notices)
 
     def _find_sessions_to_begin(self, now: int) -> list[bytes]:
         self._mail.spreading.hand_over_due(now)

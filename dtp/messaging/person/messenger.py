@@ -292,7 +292,8 @@ class Messenger:
     @property
     def groups(self) -> list[Group]:
         """The groups that we are in, or were."""
-        return [Group(self, each) for each in self.correspondence.groups]
+        known = self.correspondence.groups.items()  # of some not even who has made them has come yet
+        return [Group(self, each) for each, membership in known if membership.operations]
 
     def find_contact(self, person: bytes) -> Contact | None:
         """Return a contact by its 32 bytes, None for nobody who is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -67,6 +67,11 @@ _SPREAD_SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS spread_waiting (
     conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
     key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
+) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS states_given (key BLOB PRIMARY KEY, state BLOB NOT NULL, ends INTEGER NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS states_wanted (
+    conversation BLOB NOT NULL, device BLOB NOT NULL, file BLOB NOT NULL, due INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, device)
 ) WITHOUT ROWID""",
 )
 
@@ -221,7 +226,8 @@ class MessageStore:
     def next_due(self) -> int | None:
         """Return when the next payload is to be sent, Unix time in ms; None if none waits."""
         ((due,),) = self._database.select_rows(
-            "SELECT MIN(due) FROM (SELECT MIN(due) AS due FROM outbox UNION ALL SELECT MIN(due) FROM spread_waiting)"
+            "SELECT MIN(due) FROM (SELECT MIN(due) AS due FROM outbox UNION ALL SELECT MIN(due) FROM spread_waiting "
+            "UNION ALL SELECT MIN(due) FROM states_wanted)"
         )
         return None if due is None else int(due)
 
@@ -288,6 +294,46 @@ class MessageStore:
         """Keep the operations of a group."""
         self._db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, operations))
 
+    def add_given_state(self, key: bytes, state: bytes, ends_ms: int) -> None:
+        """Keep a group's state that others fetch from our mailboxes, and by which key it is sealed there."""
+        self._db.execute("INSERT INTO states_given VALUES (?, ?, ?)", (key, state, ends_ms))
+
+    def list_given_states(self, now_ms: int) -> list[tuple[bytes, bytes]]:
+        """Return keys and states that others may fetch still."""
+        return self._database.select_rows("SELECT key, state FROM states_given WHERE ends > ?", now_ms)
+
+    def drop_given_states(self, now_ms: int) -> None:
+        """Forget those whose time is over."""
+        self._db.execute("DELETE FROM states_given WHERE ends <= ?", (now_ms,))
+
+    def add_wanted_state(self, group: bytes, device: bytes, file: bytes) -> None:
+        """Keep what a device says of a group's state, until that is fetched: of each the newest."""
+        self._db.execute("INSERT OR REPLACE INTO states_wanted VALUES (?, ?, ?, 0, 0)", (group, device, file))
+
+    def count_wanted_states(self, device: bytes) -> int:
+        """Return how many are to be fetched that a device has told of."""
+        ((count,),) = self._database.select_rows(
+            "SELECT COUNT(*) FROM states_wanted WHERE device = ?", device
+        )
+        return int(count)
+
+    def list_wanted_states(self, now_ms: int) -> list[tuple[bytes, bytes, bytes, int]]:
+        """Return groups, devices, what those say, and how often it was tried, of states to be fetched now."""
+        return self._database.select_rows(
+            "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ?", now_ms
+        )
+
+    def put_off_wanted_state(self, group: bytes, device: bytes, due_ms: int) -> None:
+        """Note that it was tried once more to fetch a state, and when the next time is."""
+        self._db.execute(
+            "UPDATE states_wanted SET due = ?, tries = tries + 1 WHERE conversation = ? AND device = ?",
+            (due_ms, group, device),
+        )
+
+    def drop_wanted_state(self, group: bytes, device: bytes) -> None:
+        """Forget it: it is here."""
+        self._db.execute("DELETE FROM states_wanted WHERE conversation = ? AND device = ?", (group, device))
+
     # ---- what was said -----------------------------------------------------------------------------------------
 
     def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
@@ -345,12 +391,15 @@ class MessageStore:
         """Show what was held back of a person."""
         self._db.execute("UPDATE said SET held = 0 WHERE sender = ?", (sender,))
 
-    def release_of_members(self, group: bytes, persons: list[bytes]) -> None:
-        """Show what was held back in a group of persons who are in it now."""
-        self._db.executemany(
-            "UPDATE said SET held = 0 WHERE conversation = ? AND sender = ? AND held",
-            [(group, each) for each in persons],
+    def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+        """Show what was held back in a group of persons who are in it now. Return senders and ids of the messages
+        among that which nobody has marked as read, oldest first."""
+        rows = self._database.select_rows(
+            "SELECT rowid, sender, id, unread FROM said WHERE conversation = ? AND held ORDER BY rowid", group
         )
+        released = [each for each in rows if each[1] in persons]
+        self._db.executemany("UPDATE said SET held = 0 WHERE rowid = ?", [each[:1] for each in released])
+        return [(sender, message) for _, sender, message, unread in released if unread]
 
     def list_conversations(self) -> list[bytes]:
         """Return the persons and groups with whom something was said, the newest last."""

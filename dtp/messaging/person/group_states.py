@@ -1,0 +1,210 @@
+"""What is known of groups, for those who join: their operations, and the cards of their members.
+
+To few it is sent as events. Where that would be much, it is put into our mailboxes once, sealed, and each device is
+told where: it fetches it from there, and asks for the events where it can't.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.membership import (
+    MAX_MEMBERS,
+    MAX_OPERATIONS,
+    Membership,
+    MembershipError,
+    Operation,
+)
+from dtp.messaging.ends.order import resend_after
+from dtp.messaging.packing import pack, unpack
+from dtp.messaging.person.attachments import seal_bytes
+from dtp.messaging.person.notices import Notice, What
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: Operations of a group that one event has, so that it fits into an envelope; and cards.
+_OPERATIONS: Final = 100
+_CARDS: Final = 20
+#: Bytes of a state that is fetched, at most: several times what 1,000 members with two mailboxes each take.
+MAX_STATE: Final = 16 << 20
+#: States that are to be fetched of one device, at most.
+_WANTED: Final = 64
+#: Ms for which a state can be fetched: as long as a mailbox keeps it.
+_LIFETIME_MS: Final = 30 * 86_400_000
+#: Tries after which its sender is asked for what can't be fetched.
+_TRIES: Final = 2
+_VERSION: Final = 1
+
+
+class StateMalformed(PeerError):
+    """A group's state can't be read."""
+
+    code = "group-state"
+
+
+@dataclass(frozen=True, slots=True)
+class WantedState:
+    """A group's state that a device of somebody has put into its mailboxes: `file` as its event says."""
+
+    group: bytes
+    device: bytes
+    file: bytes
+
+    @property
+    def fields(self) -> tuple[int, bytes, tuple[bytes, ...]]:
+        """Its size, key and the hashes of its index."""
+        _, size, key, roots, _ = unpack(self.file, StateMalformed, "a file")
+        return size, key, tuple(roots)
+
+
+class GroupStates:
+    """A part of a correspondence. What isn't said to be a transaction is within one."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+        #: Bytes, of all events together, above which a state is put into our mailboxes instead.
+        self.most_sent = 4 << 20
+        #: True while a state is new that has to be put there, and one that has to be fetched.
+        self.is_given, self.is_wanted = False, False
+
+    # ---- giving ------------------------------------------------------------------------------------------------
+
+    def save(self, group: Membership) -> None:
+        """Keep a group's operations."""
+        self._mail.store.put_group(group.group, pack(group.encoded))
+
+    def give(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
+        """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
+        membership, contacts = self._mail.groups[group], self._mail.contacts
+        known = [contacts.get(person) for person in membership.members.roles]
+        cards = [each.card for each in known if each is not None]
+        operations, devices = list(membership.operations.values()), list(devices)
+        if once and self._mail.card.mailboxes:
+            state = pack([_VERSION, [each.encoded for each in operations], [each.encode() for each in cards]])
+            if self.most_sent < len(state) * len(devices) and len(state) <= MAX_STATE:
+                self._give_once(group, devices, state, now_ms)
+                return
+        for start in range(0, len(cards), _CARDS):
+            self.send_some(group, devices, [], cards[start : start + _CARDS], now_ms)
+        for start in range(0, len(operations), _OPERATIONS):
+            self.send_some(group, devices, operations[start : start + _OPERATIONS], [], now_ms)
+
+    def _give_once(self, group: bytes, devices: list[bytes], state: bytes, now_ms: int) -> None:
+        key = secrets.token_bytes(32)
+        file, _ = seal_bytes("state", state, key)
+        self._mail.store.add_given_state(key, state, now_ms + _LIFETIME_MS)
+        self.is_given = True
+        self._send(group, devices, {"operations": [], "state": file}, now_ms)
+
+    def send_some(
+        self,
+        group: bytes,
+        devices: Iterable[bytes],
+        operations: list[Operation],
+        cards: list[ContactCard],
+        now_ms: int,
+    ) -> None:
+        """Send devices operations of a group, and cards of those whom they are about."""
+        fields = {
+            "operations": [each.encoded for each in operations],
+            "cards": [each.encode() for each in cards],
+        }
+        self._send(group, devices, fields, now_ms)
+
+    def _send(self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int) -> None:
+        self._mail.enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
+
+    def list_pieces(self, now_ms: int) -> list[list[bytes]]:
+        """Return the pieces of each state that others may fetch from our mailboxes. One transaction."""
+        store, self.is_given = self._mail.store, False
+        with self._mail.transaction():
+            store.drop_given_states(now_ms)
+        return [seal_bytes("state", state, key)[1] for key, state in store.list_given_states(now_ms)]
+
+    # ---- taking ------------------------------------------------------------------------------------------------
+
+    def take(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+        """Process what a device of a person says of a group."""
+        group, fields = event.conversation, event.fields
+        if fields.get("ask"):
+            self._answer(group, device, person, now_ms)
+        elif "ask" in fields:
+            self._mail.store.drop_wanted_state(group, device)
+        elif "state" in fields:
+            if self._mail.store.count_wanted_states(device) < _WANTED:
+                self._mail.store.add_wanted_state(group, device, pack(fields["state"]))
+                self.is_wanted = True
+        else:
+            return self._add(group, fields["operations"], fields.get("cards", []))
+        return []
+
+    def _answer(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
+        """Send a member a group's state that it can't fetch, unless something waits for it: that may be it."""
+        membership = self._mail.groups.get(group)
+        is_members = membership is not None and person in membership.members.roles
+        if is_members and not self._mail.store.count_waiting(device):
+            self.give(group, [device], now_ms, once=False)
+            self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
+
+    def _add(self, group: bytes, operations: list[bytes], cards: list[bytes]) -> list[Notice]:
+        mail = self._mail
+        for each in cards:
+            card = ContactCard.parse(each)
+            if card.person != mail.person:
+                mail.take_contact(card, stranger=mail.contacts.get(card.person) is None)
+        membership = mail.groups.get(group) or Membership(group)
+        before, changed = len(membership.encoded), False
+        for encoded in operations:
+            try:
+                changed |= membership.add(Operation.parse(encoded), mail.speaks_for)
+            except MembershipError:
+                continue
+        if len(membership.encoded) > before:  # also what waits for those before it, which come another way
+            mail.groups[group] = membership
+            self.save(membership)
+        if not changed:
+            return []
+        members = membership.members
+        notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
+        for conversation in (group, *members.rooms):
+            for sender, message in mail.store.release_of_members(conversation, members.roles):
+                notices.append(Notice(What.MESSAGE, sender, conversation, message))
+        return notices
+
+    def take_wanted(self, now_ms: int) -> list[WantedState]:
+        """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
+        transaction."""
+        self.is_wanted, found = False, []
+        if not self._mail.store.list_wanted_states(now_ms):
+            return []
+        with self._mail.transaction():
+            for group, device, file, tries in self._mail.store.list_wanted_states(now_ms):
+                self._mail.store.put_off_wanted_state(group, device, now_ms + resend_after(tries + 1))
+                found.append(WantedState(group, device, file))
+                if tries >= _TRIES:
+                    self._send(group, [device], {"operations": [], "ask": True}, now_ms)
+        return found
+
+    def take_fetched(self, wanted: WantedState, state: bytes) -> list[Notice]:
+        """Return what a state has changed that was fetched. One transaction. Raise `PeerError` for a broken one."""
+        match unpack(state, StateMalformed, "a group's state"):
+            case [1, [*operations], [*cards], *_] if _are_blobs(operations, MAX_OPERATIONS) and _are_blobs(
+                cards, MAX_MEMBERS
+            ):
+                pass
+            case _:
+                raise StateMalformed("a group's state is malformed, or of another version")
+        with self._mail.transaction():
+            self._mail.store.drop_wanted_state(wanted.group, wanted.device)
+            return self._add(wanted.group, operations, cards)
+
+
+def _are_blobs(told: list[Any], most: int) -> bool:
+    return len(told) <= most and all(isinstance(each, bytes) for each in told)

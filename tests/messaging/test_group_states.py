@@ -1,0 +1,159 @@
+"""What is known of a large group is put into its maker's mailbox once, and fetched from there by who is added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, known_identity, post_office, take, wait_notice
+from village import NOW, Village, villages
+
+from dtp.identity import Identity
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.membership import Act
+from dtp.messaging.ends.order import resend_after
+from dtp.messaging.packing import pack
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.group_states import StateMalformed, WantedState
+from dtp.messaging.person.notices import What
+
+PLACES = ("dtp+tcp://dtp1qqqq@box:1",)
+KIB = 1024
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
+    with villages(tmp_path) as make:
+        yield make
+
+
+def wanted_by(at: Village, name: str) -> list[WantedState]:
+    return at.people[name].group_states.take_wanted(at.now)
+
+
+def test_a_group_of_hundreds_is_given_once_and_not_to_each(tmp_path: Path) -> None:
+    alice = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW)
+    alice.set_profile("Alice", PLACES, NOW)
+    members = 300
+    for number in range(members):
+        identity = Identity.generate()
+        card = ContactCard(identity.id.key, None, NOW, 0, f"member {number}", PLACES).signed_by(identity)
+        alice.add_contact(card, NOW)
+    alice.create_group("choir", [each.person for each in alice.contacts], NOW)
+    waiting = alice.store.due_payloads(NOW, 100_000)
+    given = [piece for pieces in alice.group_states.list_pieces(NOW) for piece in pieces]
+    assert len(waiting) == 2 * members  # who we are, and where it is
+    assert sum(len(each.payload) for each in waiting) < members * KIB
+    assert members * KIB // 4 < sum(map(len, given)) < members * KIB
+    assert not alice.group_states.list_pieces(NOW + 40 * 86_400_000)  # mailboxes have it no more
+    alice.close()
+
+
+def test_small_groups_and_those_of_who_has_no_mailbox_are_sent(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    at.group("alice", "bob", "carol")
+    at.people["alice"].group_states.most_sent = 0
+    at.people["alice"].set_profile("", (), at.now + 1)
+    at.group("alice", "bob", "carol")
+    for name in ("bob", "carol"):
+        assert wanted_by(at, name) == []
+        assert len(at.people[name].groups) == 2
+
+
+def test_what_cannot_be_fetched_is_asked_for_and_what_came_before_it_counts(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol", "dave")
+    alice, bob = at.people["alice"], at.people["bob"]
+    alice.group_states.most_sent = 0
+    group = at.group("alice", "bob", "carol")
+    alice.group_states.most_sent = 1 << 30
+    at.say("alice", group, "first")
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["dave"].person)
+    at.deliver()
+    assert at.texts("bob", group) == []
+    at.people["bob"].close()
+    bob = at.people["bob"] = at.open("bob")  # what came before is on the disk
+    for tries in (1, 2, 3):
+        assert len(wanted_by(at, "bob")) == 1
+        assert wanted_by(at, "bob") == []
+        at.now += resend_after(tries)
+    at.deliver()
+    assert wanted_by(at, "bob") == []
+    assert bob.groups[group].members == alice.groups[group].members
+    assert at.people["dave"].person in bob.groups[group].members.roles
+    assert at.texts("bob", group) == ["first"]
+
+
+def test_what_was_done_after_a_state_was_given_counts_once_that_is_fetched(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol", "dave")
+    alice, dave = at.people["alice"], at.people["dave"].person
+    alice.group_states.most_sent = 0
+    group = at.group("alice", "bob", "carol")
+    state = pack([1, alice.groups[group].encoded, [at.people["carol"].card.encode()]])
+    alice.change_group(group, Act.ADD, at.now, subject=dave)
+    at.deliver()
+    at.people["bob"].close()
+    bob = at.people["bob"] = at.open("bob")
+    (wanted,) = wanted_by(at, "bob")
+    bob.group_states.take_fetched(wanted, state)
+    assert bob.groups[group].members == alice.groups[group].members
+    assert dave in bob.groups[group].members.roles
+
+
+def test_who_is_no_member_is_answered_nothing_and_members_once_at_a_time(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob")
+    alice = at.people["alice"]
+    for name, answers in (("carol", 0), ("bob", 3)):
+        mail = at.people[name]
+        for _ in range(5):
+            ask = Event(Kind.MEMBERSHIP, group, 0, at.now, {"operations": [], "ask": True})
+            with mail.transaction():
+                mail.enqueue_event([alice.identity.id.key], ask, at.now)
+        mail.desk.begin_session(alice.identity.id.key, at.bundle("alice")) if answers == 0 else None
+        letters = [each.envelope for each in mail.desk.seal_due(at.now)]
+        alice.receive(letters, at.now)
+        assert len(at.waiting("alice")) == answers
+
+
+def test_a_state_that_is_none_changes_nothing(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    at.people["alice"].group_states.most_sent = 0
+    at.group("alice", "bob", "carol")
+    states = at.people["bob"].group_states
+    (wanted,) = wanted_by(at, "bob")
+    for broken in (b"", b"\xc1", pack([2, [], []]), pack([1, ["text"], []]), pack([1, [], [b""] * 1001])):
+        with pytest.raises(StateMalformed):
+            states.take_fetched(wanted, broken)
+    assert at.people["bob"].groups == {}
+    at.now += resend_after(1)
+    assert wanted_by(at, "bob") == [wanted]
+
+
+def test_members_fetch_it_whether_or_not_they_are_there(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box)
+        async with at.messenger("carol", box) as carol:
+            await carol.wait_reached()
+            for card in (bob.card, carol.card):
+                await alice.add_contact(card)
+        alice.correspondence.group_states.most_sent = 0
+        group = await alice.create_group("choir", [bob.card, carol.card])
+        await group.send("rehearsal moved")
+        await wait_notice(bob, What.GROUP_CHANGED)
+        assert [each.text for each in await take(bob, 1)] == ["rehearsal moved"]
+        assert bob.groups[0].members == group.members
+        async with at.messenger("carol", box) as carol:
+            assert [each.text for each in await take(carol, 1)] == ["rehearsal moved"]
+            await carol.groups[0].send("I can't")
+            assert [each.text for each in await take(bob, 1)] == ["I can't"]
+
+    post_office(main, tmp_path, "states")

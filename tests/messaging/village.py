@@ -1,0 +1,109 @@
+"""Correspondences, and letters carried between them by hand at the time of a clock that tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from post_office import known_identity
+
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.person.correspondence import Correspondence
+
+NOW = 1_700_000_000_000
+
+
+class Village:
+    """People with a mailbox each that never fails, and groups of two others at least that are large."""
+
+    def __init__(self, folder: Path, *names: str, least: int = 2, acquainted: bool = True) -> None:
+        """Groups of `least` devices are large. Without `acquainted` the first knows all others, and they nobody."""
+        self.folder, self.now, self.least = folder, NOW, least
+        self.people = {name: self.open(name) for name in names}
+        self.boxes: dict[bytes, list[bytes]] = {}
+        for mail in self.people.values():
+            mail.set_profile("", ["dtp+tcp://dtp1qqqq@box:1"], NOW)
+        for name, mail in list(self.people.items())[: None if acquainted else 1]:
+            for other in [each for each in self.people.values() if each.person != self.people[name].person]:
+                mail.add_contact(other.card, NOW)
+
+    def open(self, name: str) -> Correspondence:
+        mail = Correspondence(self.folder / f"{name}.db", known_identity(name), self.now)
+        mail.spreading.least = self.least
+        return mail
+
+    def group(self, owner: str, *others: str) -> bytes:
+        """Return a group whose members have heard of it, and read along in its topic."""
+        made = self.people[owner].create_group(
+            "choir", [self.people[each].person for each in others], self.now
+        )
+        for each in (owner, *others):
+            self.people[each].spreading.joined.add(made)
+        self.deliver()
+        return made
+
+    def say(self, name: str, group: bytes, text: str) -> None:
+        self.people[name].send_event(group, Kind.TEXT, {"text": text}, self.now)
+
+    def deliver(self) -> None:
+        """Carry all letters to whom they are for, until nobody has more to say."""
+        while sum(self._send(each) for each in self.people.values()) or self.boxes:
+            for mail in self.people.values():
+                received, _ = mail.receive(self.boxes.pop(mail.identity.id.key, []), self.now)
+                for device, payload in mail.spreading.take_answers(self.now):
+                    self._post(mail, device, payload)
+                for device in received.answers:
+                    self._post(mail, device, b"")
+
+    def bundle(self, name: str) -> KeyBundle:
+        """Return keys to begin a session by."""
+        return KeyBundle(self.people[name].desk.local.keys)
+
+    def _send(self, mail: Correspondence) -> bool:
+        mail.spreading.hand_over_due(self.now)
+        devices = {each.identity.id.key: each for each in self.people.values()}
+        for device in mail.desk.devices_without_session(self.now):
+            mail.desk.begin_session(device, KeyBundle(devices[device].desk.local.keys))
+        sealed = mail.desk.seal_due(self.now)
+        for each in sealed:
+            self.boxes.setdefault(each.device, []).append(each.envelope)
+        return bool(sealed)
+
+    def _post(self, mail: Correspondence, device: bytes, payload: bytes) -> None:
+        outbound = mail.desk.seal_answer(device, payload=payload)
+        if outbound is not None:
+            self.boxes.setdefault(device, []).append(outbound.envelope)
+
+    def published(self, name: str) -> list[bytes]:
+        """Return what somebody publishes now."""
+        return [sealed for _, _, sealed in self.people[name].spreading.take_unpublished()]
+
+    def hear(self, name: str, author: str, group: bytes, *published: bytes) -> None:
+        for each in published:
+            self.people[name].spreading.receive(group, self.people[author].identity.id.key, each, self.now)
+
+    def texts(self, name: str, group: bytes) -> list[str]:
+        return [each.text for each in self.people[name].read_history(group)]
+
+    def waiting(self, name: str) -> list[Event]:
+        """Return what waits to be given to others by mailbox."""
+        return [Event.parse(each.payload) for each in self.people[name].store.due_payloads(self.now, 100)]
+
+
+@contextmanager
+def villages(folder: Path) -> Iterator[Callable[..., Village]]:
+    """Make villages in a folder, which are closed at the end."""
+    made: list[Village] = []
+
+    def make(*names: str, least: int = 2, acquainted: bool = True) -> Village:
+        made.append(Village(folder, *names, least=least, acquainted=acquainted))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for each in made:
+            for mail in each.people.values():
+                mail.close()
