@@ -204,7 +204,8 @@ def _makes_coins(view: View) -> bool:
 
 
 def _is_more(voucher: Voucher, lane: Lane, *, ours: bool) -> bool:
-    """By amount, whatever the sequence, as the chain has it: a client may have claimed something smaller itself.
+    """Return whether a voucher is for more than the chain has accepted: by amount, whatever its number, since a
+    client may have claimed something smaller itself.
 
     Counts alone it takes from the server only: from anyone else they'd have all claims of the transaction refused.
     """
@@ -259,7 +260,8 @@ def decide(view: View, now_ms: int, epoch: int, policy: Policy) -> Decision:
 
 
 def _closing(view: View, lanes: tuple[Sold, ...], gain: int, now_ms: int, policy: Policy) -> Decision:
-    """The client wants to close: what is worth its gas is claimed at once, and the rest is the client's."""
+    """Return what to do with a channel that its client closes: claim at once what is worth its gas; the rest is the
+    client's."""
     until, gas = view.channel.claims_until_ms, policy.gas_of(view, lanes)
     assert until is not None
     if now_ms < until:

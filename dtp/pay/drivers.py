@@ -78,7 +78,7 @@ class Meter(ABC):
         return max(END_PATIENCE, self.connection.patience / 2)
 
     def on_ended(self) -> None:
-        """The connection has ended."""
+        """Take note that the connection has ended."""
         if self._over:
             return
         self._count()
@@ -112,7 +112,7 @@ class Meter(ABC):
 
     @abstractmethod
     def _next_deadline(self) -> float:
-        """When the meter wants to be told the time."""
+        """Return when the meter wants to be told the time."""
 
     @abstractmethod
     def _process_events(self) -> None:
@@ -133,7 +133,7 @@ class Meter(ABC):
         self._timer = None if deadline == NEVER else self.loop.call_at(deadline, self._on_timer)
 
     def _on_bytes_moved(self) -> None:
-        """So much moved that it is to be looked at."""
+        """Look at what moved, which is so much that it is worth it."""
         if self.connection.traffic != self._traffic and not self._over:
             self._poll()
 

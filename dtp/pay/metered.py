@@ -87,24 +87,28 @@ class Metered(Connection):
         return closed
 
     def try_open_stream(self) -> Stream | None:
-        """As `Connection.try_open_stream`. A client gets `BudgetSpent` when its money covers no other request."""
+        """Open a stream as `Connection.try_open_stream` does. Raises `BudgetSpent` for a client whose money covers no
+        other request."""
         if isinstance(self.meter, ClientMeter):
             self.meter.payer.check_request()
         return super().try_open_stream()
 
     async def open_stream(self, *, patience: float | None = None) -> Stream:
-        """As `Connection.open_stream`. A client whose money covers no other request adds some first, if it can."""
+        """Open a stream as `Connection.open_stream` does. A client whose money covers no other request adds some
+        first, if it can."""
         if isinstance(self.meter, ClientMeter):
             await self.meter.afford_request()
         return await super().open_stream(patience=patience)
 
     def send_datagram(self, data: bytes | bytearray | memoryview) -> None:
-        """As `Connection.send_datagram` before metering begins; then `DatagramsNotMetered`."""
+        """Send a datagram as `Connection.send_datagram` does. Raises `DatagramsNotMetered` once metering has
+        begun."""
         self._refuse_datagrams()
         super().send_datagram(data)
 
     async def recv_datagram(self) -> bytes:
-        """As `Connection.recv_datagram` before metering begins; then `DatagramsNotMetered`."""
+        """Return a datagram as `Connection.recv_datagram` does. Raises `DatagramsNotMetered` once metering has
+        begun."""
         self._refuse_datagrams()
         return await super().recv_datagram()
 
@@ -116,7 +120,7 @@ class Metered(Connection):
             )
 
     async def accept_stream(self) -> Stream:
-        """As `Connection.accept_stream`. A server waits while too many requests are unpaid."""
+        """Return a stream as `Connection.accept_stream` does. A server waits while too many requests are unpaid."""
         stream = await super().accept_stream()
         if isinstance(self.meter, ServerMeter):
             try:
@@ -163,7 +167,8 @@ class Metered(Connection):
         return await self._client_meter().open_answer(answer)
 
     async def close(self, code: int = 0, reason: str = "") -> None:
-        """As `Connection.close`; before that the client pays for what it got, or the server waits for it a while.
+        """Close as `Connection.close` does, once the client has paid for what it got; a server waits for that a
+        while.
 
         Who cancels it breaks off: what was signed stands, and the channel stays open for the next time.
         """

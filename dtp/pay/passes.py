@@ -83,7 +83,7 @@ async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> PassAccount 
 
 
 async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
-    """The passes of an account, good or not."""
+    """Return the passes of an account, good or not."""
     for each in await chain.owned(module.SCHEMA, Pass, holder):
         held = await _held(chain, each)
         if held is not None:

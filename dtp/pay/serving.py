@@ -152,7 +152,8 @@ class Serving:
         self.cashier.start(self._selling.claim_every)
 
     async def admit(self, request: Request) -> Admission | None:
-        """For the listener: check the ticket. Raises `Refuse`."""
+        """Return what the ticket of a request proves, for the listener; None where nothing is to be paid. Raises
+        `Refuse`."""
         if request.again:
             return (
                 None  # who has a meter is looked at now and then; a ticket may be used up by what it pays for
@@ -168,7 +169,7 @@ class Serving:
         return admission
 
     async def handle(self, connection: Connection) -> None:
-        """For the listener: meter a connection that was admitted, and let the handler serve it."""
+        """Meter a connection that the listener has admitted, and let the handler serve it."""
         assert isinstance(connection, Metered)
         if self._on_asked is not None and connection.service.startswith(ASKING):
             with contextlib.suppress(TimeoutError):

@@ -42,7 +42,7 @@ class Usage(NamedTuple):
     bytes: int = 0
 
     def plus(self, requests: int, bytes: int) -> Usage:
-        """So much more."""
+        """Return the sum of this and so much more."""
         return Usage(self.requests + requests, self.bytes + bytes)
 
     def above(self, other: Usage) -> Usage:

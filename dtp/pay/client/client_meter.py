@@ -64,11 +64,12 @@ class Deal(ABC):
 
     @abstractmethod
     async def settle(self, agreed: messages.Agreed | None) -> None:
-        """The connection is over: close the channel, with the server's signature if there is one."""
+        """Close the channel once the connection is over, with the server's signature if there is one."""
 
     @abstractmethod
     async def break_off(self, agreed: messages.Agreed | None) -> None:
-        """The connection is over, and nothing else is to be waited for. After `settle` it does nothing."""
+        """Let go of the lane, once the connection is over, without waiting for anything. After `settle` it does
+        nothing."""
 
 
 #: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
@@ -357,8 +358,8 @@ class ClientMeter(Meter):
         )
 
     async def _leave(self) -> None:
-        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`, or
-        with what kept more from being added.
+        """Pay the last of the money that is used up, agree on the close, and end the connection with `BudgetSpent`,
+        or with what kept more from being added.
 
         By then streams that were complete have ended in order. If all have, the connection is its user's to close.
         """
@@ -497,7 +498,7 @@ class ClientMeter(Meter):
         return self._finished is not None and self._finished.exact
 
     async def last_words(self) -> messages.Agreed | None:
-        """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
+        """Pay the rest, and agree on the close where it is wanted, before the connection closes."""
         deal, exact, agreed = self.deal, await self.finish(), self.agreed
         if deal is not None:
             deal.signed, deal.disputed = self.payer.signed_amount, self.payer.left

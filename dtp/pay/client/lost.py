@@ -60,10 +60,10 @@ async def opening(
     deposit: int = 0,
     coin: str = "",
 ) -> AsyncIterator[tuple[bytes, Signed]]:
-    """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
-    what keeps the digest of that, and tells `signed`. While the block runs nobody else takes it for lost, and no
-    other of the account and store opens anything: of two that pay their gas by the same coin one would be refused.
-    The `deposit` of a coin (its canonical type) counts for the limit of a day from the signature on.
+    """Give the public key of a lane to be opened, and what keeps the digest of its transaction and tells `signed`.
+    The key is kept before that is sent, or the money would be stuck. While the block runs nobody else takes it for
+    lost, and no other of the account and store opens anything: of two that pay their gas by the same coin one would
+    be refused. The `deposit` of a coin (its canonical type) counts for the limit of a day from the signature on.
 
     Raises `OpeningBusy`, and when `bounded` `OpeningUnknown` behind too many of an hour that came to nothing.
     """

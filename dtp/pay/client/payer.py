@@ -200,7 +200,7 @@ class Payer:
         return due.frame
 
     def receive(self, frame: bytes, now: float) -> None:
-        """A METER frame of the server. Raises `MalformedMeter`, `CountsDisputed`; then nothing has changed."""
+        """Take a METER frame of the server. Raises `MalformedMeter`, `CountsDisputed`; then nothing has changed."""
         message = messages.parse(frame, from_client=False)
         if message is None:
             return
@@ -229,7 +229,7 @@ class Payer:
     def voucher_signed(
         self, signed: SignedVoucher, charge: int, now: float, ahead: Sequence[SignedVoucher] = ()
     ) -> None:
-        """The voucher of a `SignWanted` is signed: it is sent, and counts.
+        """Send the voucher of a `SignWanted`, which is signed by now, and count it.
 
         `ahead` are those that were signed with it: they are kept, and each is let go when its bytes have come.
         """
@@ -257,7 +257,7 @@ class Payer:
         self._pay_if_due(now)
 
     def update_funds(self, funds: int, now: float) -> None:
-        """The channel holds more by now: vouchers may come to `funds` in all. Tells the server to look."""
+        """Let vouchers come to `funds` in all, since the channel holds more by now, and tell the server to look."""
         self.funds = funds
         self._send(messages.Renewed())
         self._pay_if_due(now)
@@ -293,7 +293,7 @@ class Payer:
             self._events.append(Finished(False))
 
     def next_deadline(self) -> float:
-        """When `tick` is to be called next."""
+        """Return when `tick` is to be called next."""
         times = [NEVER]
         if self._unpaid_since is not None and self.welcomed and not self._signing and not self._finished:
             times.append(self._unpaid_since + self.spending.voucher_seconds)

@@ -119,7 +119,7 @@ class ChannelBook:
         return await asyncio.shield(task)
 
     def add_read(self, channel: Channel) -> None:
-        """A channel that was read elsewhere."""
+        """Remember a channel that was read elsewhere."""
         self._known[channel.id] = Seen(channel, self._clock())
         self._known.move_to_end(channel.id)
         self._missing.pop(channel.id, None)

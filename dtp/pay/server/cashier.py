@@ -141,11 +141,11 @@ class Cashier:
                     await self._wanted.wait()
 
     def pause(self, interval: float) -> float:
-        """Seconds between two looks: several fall into the time that any channel leaves for claims."""
+        """Return the seconds between two looks: several fall into the time that any channel leaves for claims."""
         return min(interval, max(_LEAST_PAUSE, self._claim_ms / 1000 / _LOOKS))
 
     def watch_close(self, channel: Channel) -> None:
-        """A channel is in use, or was, and its client has asked for the close: look in time."""
+        """Look in time at a channel, in use or not, whose client has asked for the close."""
         sooner = channel.terms.claim_ms < self._claim_ms
         self._claim_ms = min(self._claim_ms, channel.terms.claim_ms)
         if sooner or channel.state == ChannelState.CLOSING:

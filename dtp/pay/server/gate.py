@@ -164,8 +164,9 @@ class Gate:
         return round(self._clock() * 1000)
 
     async def wait_for_closes(self) -> None:
-        """Where the store was restored from a copy, take no channel from before until no close of it can be used that
-        was agreed on behind the copy: what was served on it would be closed away. Raises `StoreError`."""
+        """Take no channel from before the copy that the store was restored from, if it was, until no close of it can
+        be used that was agreed on behind the copy: what was served on it would be closed away. Raises
+        `StoreError`."""
         own_ms = self.own_ms()
         last_ms = own_ms + AGREEMENT_MS + MINUTE
         restored_ms = max(own_ms, self.now_ms())
@@ -183,7 +184,7 @@ class Gate:
             self.restored_ms = 0
 
     async def admit(self, request: Request) -> Admission:
-        """For `listen(admit=...)`: who may come in. Raises `Refuse`."""
+        """Return what is known of a request that may come in, for `listen(admit=...)`. Raises `Refuse`."""
         try:
             return await self._admit(request)
         except TicketRefused as error:
@@ -345,7 +346,8 @@ def _known(
 
 
 def _begin_wait(store: VoucherStore, restored_ms: int, until_ms: int) -> tuple[int, int] | None:
-    """Since when a restored store is used, and until when channels from before wait; None for a store that isn't."""
+    """Return since when a restored store is used, and until when channels from before wait; None for a store that
+    isn't."""
     if not isinstance(store, SoldStore) or not store.is_copy():
         return None
     return store.begin_wait(restored_ms, until_ms)

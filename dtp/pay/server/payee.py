@@ -221,7 +221,7 @@ class Payee:
     # ---- what happens -------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """The connection is there: welcome the client."""
+        """Welcome the client, now that the connection is there."""
         self._begun = True
         self._send_welcome()
         self._repeat_at = now + self.repeat
@@ -235,7 +235,8 @@ class Payee:
         self._update_state(now)
 
     def receive(self, frame: bytes, now: float) -> None:
-        """A METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has changed."""
+        """Take a METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has
+        changed."""
         message = messages.parse(frame, from_client=True)
         match message:
             case None:
@@ -259,7 +260,7 @@ class Payee:
         self._update_state(now)
 
     def voucher_stored(self, signed: SignedVoucher, charge: int, now: float) -> None:
-        """The voucher of a `CheckWanted` is good and stored: from now on it counts."""
+        """Count the voucher of a `CheckWanted`, which is good and stored."""
         voucher = signed.voucher
         if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
             self.newest = signed
@@ -317,14 +318,15 @@ class Payee:
             self._send(messages.Due(*self.used))
 
     def raise_floor(self, floor: Floor, now: float) -> None:
-        """The chain has accepted more of this lane, by whomever it was claimed."""
+        """Take note of what the chain has accepted of this lane by now, by whomever it was claimed."""
         if floor.sequence > self.floor.sequence:
             self.floor = floor
             self.paid = self._paid_usage()
             self._update_state(now)
 
     def set_affordable(self, affordable: int, now: float, believed: int | None = None) -> None:
-        """The deposit, what was claimed of it, or what other lanes have vouched, has changed."""
+        """Set what the lane's vouchers may come to, since the deposit, what was claimed of it, or what other lanes
+        have vouched, has changed."""
         self.affordable, self.believed = affordable, believed
         self._update_state(now)
 
@@ -336,8 +338,8 @@ class Payee:
         *,
         grows: tuple[bool, bool] = (False, False),
     ) -> None:
-        """What the lane may use at most has changed. Either count `grows` where the pass may have more, which is
-        leased when it is needed."""
+        """Set what the lane may use at most under its pass. Either count `grows` where the pass may have more, which
+        is leased when it is needed."""
         self.quota_requests, self.quota_bytes, self.quota_grows = requests, bytes, grows
         self._update_state(now)
 
@@ -365,7 +367,7 @@ class Payee:
             self._events.append(Late())
 
     def next_deadline(self) -> float:
-        """When `tick` is to be called next."""
+        """Return when `tick` is to be called next."""
         times = [self._overdue_at]
         if not self.heard or self.paused or self._pending is not None or self._locked:
             times.append(self._repeat_at)
@@ -545,7 +547,8 @@ class Payee:
         self._events.append(CheckWanted(signed, message.charge))
 
     def _repeat_answer(self, signed: SignedVoucher, charge: int) -> None:
-        """The newest voucher, said again: our answer was lost. Or it now agrees to a charge that costs nothing."""
+        """Answer the newest voucher, which is said again, once more: our answer was lost. Or it now agrees to a
+        charge that costs nothing."""
         pending = self._pending
         if pending is not None and charge == pending.charge:
             raise VoucherRefused(Flaw.CHARGE_UNPAID)
@@ -659,7 +662,8 @@ class Payee:
         return self.newest is not None and self.newest.voucher.hash_lock is not None
 
     def _reveal_if_locked(self) -> None:
-        """A stored voucher under our lock is as good as money: the key belongs to the client now."""
+        """Send the key of our lock, if the stored voucher is under it: that is as good as money, and the key is the
+        client's now."""
         if self._locked and self._preimage is not None:
             self._send(messages.Reveal(self._preimage))
 

@@ -36,7 +36,7 @@ LEAST_LEASE: Final = Usage(16, 64 * 1024)
 
 
 def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
-    """When the pass's period that runs now has begun, Unix ms or the number of an epoch.
+    """Return when the pass's period that runs now has begun, Unix ms or the number of an epoch.
 
     Not its number: who buys anew when a pass is over begins at 0 again, and has used nothing of that.
     """
@@ -138,14 +138,14 @@ class Quotas:
                 first.left = first.left.plus(*running.left)
 
     def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
-        """A connection under a pass that was prepared."""
+        """Let in a connection under a pass that was prepared."""
         running = self._running[held.pass_id]
         running.meters.add(meter)
         self._of[meter] = running
         self._set(running)
 
     def add_usage(self, meter: ServerMeter, more: Usage) -> None:
-        """So much more was served."""
+        """Count that so much more was served."""
         running = self._of.get(meter)
         if running is None:
             return
@@ -169,7 +169,10 @@ class Quotas:
         return 0 if running is None else sum(each.pending for each in running.meters if each is not meter)
 
     async def leave(self, meter: ServerMeter) -> None:
-        """The connection is over. Raises `StoreError`; then what it used is remembered here, and written later."""
+        """Let go of a connection that is over, and give back what nobody uses any more.
+
+        Raises `StoreError`; then what it used is remembered here, and written later.
+        """
         running = self._of.pop(meter, None)
         if running is None:
             return

@@ -170,7 +170,7 @@ class ServerMeter(Meter):
         return fault is None
 
     def process_turn(self) -> None:
-        """As for both; vouchers that wait are heard when it is time."""
+        """Process a turn as both ends do, and hear vouchers that wait when it is time."""
         super().process_turn()
         if self.held and not self._over and not self._checks:
             _, sent, received = self._traffic
@@ -521,11 +521,11 @@ class Account(ABC):
 
     @abstractmethod
     def voucher_stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
-        """A voucher is in the store."""
+        """Take note that a voucher is in the store."""
 
     @abstractmethod
     def add_usage(self, meter: ServerMeter, more: Usage) -> None:
-        """So much more was served."""
+        """Count that so much more was served."""
 
     @abstractmethod
     def pending_beside(self, meter: ServerMeter) -> int:
@@ -537,12 +537,12 @@ class Account(ABC):
 
     @abstractmethod
     def look_again(self, meter: ServerMeter) -> None:
-        """The client says that the channel has changed on chain."""
+        """Look at the channel again, which has changed on chain, as the client says."""
 
     @abstractmethod
     def close_asked(self, meter: ServerMeter) -> None:
-        """The client wants the channel closed by agreement."""
+        """Begin to close the channel by agreement, as the client wants it."""
 
     @abstractmethod
     async def on_connection_ended(self, meter: ServerMeter) -> None:
-        """The connection is over: keep its counts."""
+        """Keep the counts of the connection, which is over."""

@@ -157,7 +157,8 @@ class Store(SoldStore):
         return int(made_ms), int(deposit)
 
     def key_denied(self, public: bytes) -> None:
-        """A node says that the transaction of a kept key did nothing. It is doubted until a later one is noted."""
+        """Note that a node says that the transaction of a kept key did nothing. It is doubted until a later one is
+        noted."""
         with self._write_transaction():
             self._db.execute("UPDATE keys SET denied = 1 WHERE public = ? AND denied = 0", (public,))
 
@@ -176,8 +177,8 @@ class Store(SoldStore):
                 self._db.execute(f"UPDATE keys SET denied = 2 WHERE {ours}", (each, chain))
 
     def sent_keys(self, chain: str, since_ms: int, *, doubted: bool = False) -> dict[bytes, str]:
-        """Of kept keys that were made since then, those whose transaction on that chain is known: public key ->
-        digest, the newest first. `doubted`: without those denied by a node that has opened a later one since."""
+        """Return public key -> digest for kept keys made since then whose transaction on that chain is known, the
+        newest first. `doubted`: without those denied by a node that has opened a later one since."""
         query = (
             "SELECT public, digest FROM keys WHERE digest != '' AND chain IN ('', ?) AND made_ms >= ? "
             "AND denied < ? ORDER BY made_ms DESC"
@@ -190,13 +191,14 @@ class Store(SoldStore):
             self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
 
     def add_bought(self, bought: Bought, lane: int, public: bytes) -> None:
-        """The channel is open, and `lane` of it has the key that was kept before."""
+        """Note a channel that is open; `lane` of it has the key that was kept before."""
         with self._write_transaction():
             self._insert_bought(bought)
             self._move_key(bought.channel, lane, public)
 
     def add_closing(self, bought: Bought, now_ms: int) -> None:
-        """A channel of ours is on its way to be closed: also one without a key here, which only carried pipes.
+        """Note a channel of ours that is on its way to be closed: also one without a key here, which only carried
+        pipes.
 
         What is in one that wasn't known counts as put in now, since what comes back will count when it does.
         """
@@ -231,8 +233,9 @@ class Store(SoldStore):
         self._db.execute("INSERT INTO deposits VALUES (?, ?, ?, ?)", (channel, at_ms, amount, digest))
 
     def add_deposit(self, channel: str, at_ms: int, amount: int, digest: str = "", data: bytes = b"") -> None:
-        """So much more goes into a channel of ours; below 0: it came back. With the digest of the transaction that is
-        about to be sent, and its BCS, it counts, but is doubted until `settle_deposit`. Synced then.
+        """Note that so much more goes into a channel of ours; below 0: it came back. With the digest of the
+        transaction that is about to be sent, and its BCS, it counts, but is doubted until `settle_deposit`. Synced
+        then.
 
         The same transaction, signed again by who died before it was sent, is one deposit.
         """
@@ -242,7 +245,7 @@ class Store(SoldStore):
                 self._keep_sent(digest, data)
 
     def settle_deposit(self, channel: str, digest: str) -> None:
-        """The chain has the transaction of a deposit: it is doubted no more."""
+        """Doubt a deposit no more: the chain has its transaction."""
         with self._write_transaction():
             self._db.execute(
                 "UPDATE deposits SET digest = '' WHERE channel = ? AND digest = ?", (channel, digest)
@@ -334,7 +337,7 @@ class Store(SoldStore):
         return int(total)
 
     def add_lane(self, channel: str, lane: int, public: bytes) -> None:
-        """The channel has a further lane, of a key that was kept before."""
+        """Note a further lane of a channel, of a key that was kept before."""
         with self._write_transaction():
             self._move_key(channel, lane, public)
 
@@ -366,7 +369,7 @@ class Store(SoldStore):
         return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
 
     def set_state(self, channel: str, state: str) -> None:
-        """How far a channel of ours is: "open", "refused", "closing", "closed"."""
+        """Set how far a channel of ours is: "open", "refused", "closing", "closed"."""
         with self._write_transaction():
             self._db.execute(
                 "UPDATE bought SET state = ?, refused = max(refused, ?) WHERE channel = ?",
@@ -404,7 +407,7 @@ class Store(SoldStore):
         return dict(self._fetch_rows("SELECT lane, held FROM lanes WHERE channel = ?", channel))
 
     def begin_lane(self, channel: str, lane: int) -> None:
-        """A connection begins: until `end_lane` says otherwise it broke off."""
+        """Note that a connection begins: until `end_lane` says otherwise it broke off."""
         with self._write_transaction():
             self._db.execute("UPDATE lanes SET clean = 0 WHERE channel = ? AND lane = ?", (channel, lane))
 
@@ -467,8 +470,8 @@ class Store(SoldStore):
         before: Reserved = UNRESERVED,
         believed: Usage = NOTHING,
     ) -> None:
-        """A connection is over: our count and what of it is only `believed`, the newest voucher of all, and whether
-        the server came to no more.
+        """Note what a connection that is over leaves: our count and what of it is only `believed`, the newest voucher
+        of all, and whether the server came to no more.
 
         What this connection reserved and didn't sign is free again; what was reserved `before` it, by one that died,
         only when a voucher above it was signed.

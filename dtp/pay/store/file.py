@@ -55,7 +55,7 @@ _NEW: Final = 0x64747060 | 4
 
 
 def sync_data(file: int) -> None:
-    """`fdatasync`, where the system has it."""
+    """Write a file's data to the disk: `fdatasync`, where the system has it."""
     getattr(os, "fdatasync", os.fsync)(file)
 
 
@@ -197,7 +197,7 @@ class StoreFile:
 
     @contextmanager
     def _synced_transaction(self) -> Iterator[None]:
-        """A transaction that also a power cut doesn't take back, with all that were before it."""
+        """Run a transaction that not even a power cut takes back, with all that were before it."""
         with self._lock:
             if self.power_safe:
                 with self._write_transaction():
@@ -254,7 +254,7 @@ class StoreFile:
         return db
 
     def sync(self) -> None:
-        """What `receive_now` wrote is there after a power cut.
+        """Make what `receive_now` wrote outlast a power cut.
 
         A commit of SQLite's with `synchronous=FULL` is a write to its log and this; what is not in the log any more
         was synced when it was moved into the file.

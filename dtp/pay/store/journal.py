@@ -48,11 +48,11 @@ class PromptStore(Protocol):
     """A store that can write at once what is only synced later."""
 
     def receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
-        """`VoucherStore.received_all` without a sync and without waiting for anybody: None, and nothing is written,
-        where it would have to. Before anything of it counts, `sync` has to have returned."""
+        """Do what `VoucherStore.received_all` does, without a sync and without waiting for anybody. Return None, with
+        nothing written, where it would have to wait. Before anything of it counts, `sync` has to have returned."""
 
     def sync(self) -> None:
-        """What was written is there after a power cut. In any thread. `StoreError`."""
+        """Make what was written outlast a power cut. For any thread. Raises `StoreError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Journal(Generic[S_co]):
             raise
 
     async def write(self, work: Callable[[S_co], T]) -> T:
-        """As `run`, for what writes: that it could shows that the store is there again."""
+        """Run what writes, as `run` does; that it could shows that the store is there again."""
         done = await self.run(work)
         self.fault = None
         return done
@@ -146,7 +146,7 @@ class Journal(Generic[S_co]):
 
 
 def _pass() -> None:
-    """Nothing: it only has its turn."""
+    """Do nothing: it only has its turn."""
 
 
 _Answer = Verdict | DtpError
@@ -170,7 +170,7 @@ def _together(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:
 
 
 def _do_now(store: PromptStore, jobs: list[_Check]) -> list[_Answer] | None:
-    """As `_together`, to be synced; None when it has to be done in the thread."""
+    """Return what `_together` does, yet to be synced; None when it has to be done in the thread."""
     try:
         return _kept(store.receive_now, jobs)
     except DtpError:
@@ -203,7 +203,7 @@ def _kept(
 
 
 def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:
-    """Of each lane the newest voucher that is good; older ones that it covers aren't even looked at."""
+    """Return of each lane the newest voucher that is good; older ones that it covers aren't even looked at."""
     verdicts: dict[int, tuple[_Check, Verdict]] = {}
     good: dict[tuple[str, int], Voucher] = {}
     for job in sorted(jobs, key=lambda each: -each.signed.voucher.sequence):

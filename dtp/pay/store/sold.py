@@ -71,8 +71,8 @@ class SoldStore(SpentStore):
             return [_keep_received(self._db, each, used) for each, used in received]
 
     def receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
-        """`received_all` without a sync, which `sync` makes up for before anything of it counts, and without waiting:
-        None where another writes, with nothing written."""
+        """Do what `received_all` does, without a sync, which `sync` makes up for before anything of it counts, and
+        without waiting. Return None, with nothing written, where another writes."""
         if self.path == ":memory:" or self._unsynced or not self._prompt_lock.acquire(blocking=False):
             return None
         try:
@@ -102,7 +102,7 @@ class SoldStore(SpentStore):
             )
 
     def save_served(self, channel: str, lane: int, used: Usage) -> None:
-        """A connection is over, or goes on: what was served on the lane, paid or not."""
+        """Note what was served on the lane, paid or not, by a connection that is over or goes on."""
         with self._write_transaction():
             self._db.execute(
                 "INSERT INTO sold (channel, lane, requests, bytes) VALUES (?, ?, ?, ?) "
@@ -119,7 +119,8 @@ class SoldStore(SpentStore):
         return Usage(*rows[0]) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """So much more was used under a pass, or, below 0, is given back of a lease; older periods are forgotten."""
+        """Note that so much more was used under a pass, or, below 0, is given back of a lease; older periods are
+        forgotten."""
         with self._write_transaction():
             self._add_pass_used(pass_, period, more)
 
@@ -164,7 +165,7 @@ class SoldStore(SpentStore):
         return end
 
     def mark_closed(self, channel: str) -> None:
-        """The channel is closed on chain: nothing can be claimed any more."""
+        """Note that the channel is closed on chain: nothing can be claimed any more."""
         with self._write_transaction():
             self._db.execute(
                 "INSERT INTO ends (channel, total, not_after_ms, state) VALUES (?, 0, '0', 'over') "

@@ -30,7 +30,7 @@ class SpentStore(StoreFile):
             self._db.execute("UPDATE spent SET gas = ? WHERE digest = ?", (gas, digest))
 
     def forget_transaction(self, digest: str) -> None:
-        """A transaction whose gas isn't known was never executed."""
+        """Forget a transaction whose gas isn't known: it was never executed."""
         with self._write_transaction():
             self._db.execute("DELETE FROM spent WHERE digest = ? AND gas IS NULL", (digest,))
 
