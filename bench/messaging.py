@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dtp
 from bench import machine
@@ -34,6 +35,7 @@ from dtp.messaging.mailbox import (
     MailboxStore,
     SqliteMailbox,
     Tray,
+    open_store,
 )
 from dtp.messaging.mailbox.store import Deposit, access_hash
 from dtp.messaging.person.desk import SEALED_AT_ONCE, Desk
@@ -114,9 +116,9 @@ def registered(store: MailboxStore, identity: Identity) -> None:
     store.set_access(identity.id.key, access_hash(ACCESS), 0)
 
 
-def mailbox_store(folder: str, count: int) -> tuple[float, float]:
-    """Return envelopes of 1 KiB that the store keeps durably, 64 in a transaction, and that are fetched, a second."""
-    store, identity = SqliteMailbox(f"{folder}/store"), Identity.generate()
+def mailbox_store(store: MailboxStore, count: int) -> tuple[float, float]:
+    """Return envelopes of 1 KiB that a store keeps durably, 64 in a transaction, and that are fetched, a second."""
+    identity = Identity.generate()
     registered(store, identity)
     now, key = int(time.time()), identity.id.key
     deposits = [Deposit(key, os.urandom(1024), 1000, ACCESS) for _ in range(count)]
@@ -320,11 +322,20 @@ async def mailbox_memory(count: int, connected: int) -> float:
     return int(resident) / 1024
 
 
+def other_store(url: str, *, quick: bool) -> dict[str, float]:
+    """Return the figures of a mailbox in PostgreSQL or JetStream."""
+    stored, fetched = mailbox_store(open_store(url), 4000 if quick else 20_000)
+    return {
+        f"{urlsplit(url).scheme}: stored durably, 1 KiB, envelopes/s": stored,
+        f"{urlsplit(url).scheme}: fetched, envelopes/s": fetched,
+    }
+
+
 def measure(folder: str, *, quick: bool) -> dict[str, Any]:
     """Return all figures."""
     scale = 1 if quick else 5
     took = asyncio.run(send_to_read(folder, 40 * scale))
-    stored, fetched = mailbox_store(folder, 4000 * scale)
+    stored, fetched = mailbox_store(SqliteMailbox(f"{folder}/store"), 4000 * scale)
     stored_tcp, fetched_tcp = asyncio.run(mailbox_over_tcp(folder, 2000 * scale))
     sender, opened = group(folder, 999)
     last, last_cpu = asyncio.run(until_the_last(folder, 999))
@@ -357,11 +368,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.messaging", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of everything")
     parser.add_argument("--folder", help="where stores are; on the disk that is to be measured")
+    parser.add_argument("--store", help="measure only a mailbox there: postgresql://... or nats://..., empty")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         load = os.getloadavg()[0]
-        figures = measure(folder, quick=arguments.quick)
+        if arguments.store:
+            figures = other_store(arguments.store, quick=arguments.quick)
+        else:
+            figures = measure(folder, quick=arguments.quick)
     if arguments.json:
         print(json.dumps({"load": load, "figures": figures}, indent=1))
         return
