@@ -124,6 +124,12 @@ class CreditError(BrokenError):
     code: ClassVar[str] = "quic-credit"
 
 
+class PacketFloodError(BrokenError):
+    """The other side of a QUIC carrier sends packets without end that move nothing."""
+
+    code: ClassVar[str] = "quic-flood"
+
+
 class MissingLibraryError(LocalError):
     """This kind of carrier needs a library that isn't installed; the message says which."""
 

@@ -8,19 +8,22 @@ the other, and holds `WINDOW` bytes at most.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 from qh3.quic import events
 from qh3.quic.connection import QuicConnection, QuicConnectionError
 
 from dtp.carriers.base import CarrierState
-from dtp.carriers.errors import BrokenError, CreditError, DialError
+from dtp.carriers.crowd import source_group
+from dtp.carriers.errors import BrokenError, CreditError, DialError, PacketFloodError
 from dtp.carriers.pushed import PushedCarrier, ReceiveBuffer
+from dtp.carriers.quic_idle import TAKES, IdlePackets
 from dtp.carriers.url import plain_ip
 from dtp.errors import CarrierError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
 #: Bytes that may be under way to a side that doesn't read: 10 MB/s over 0.2 s. Part of the protocol.
 WINDOW: Final = 2 * 1024 * 1024
@@ -33,6 +36,11 @@ PACKET: Final = 1160
 MOST_PACKETS_WAIT: Final = 64 * 1024
 #: Things that happened, such as datagrams that came, of which a turn of the loop tells.
 EVENTS_PER_TURN: Final = 64
+#: Bytes of packets that moved nothing. While a lost one is missing, all of a window may wait behind it; a quarter of
+#: one again may have been sent twice.
+MOST_IDLE: Final = WINDOW + WINDOW // 4
+#: ... of a stranger, of whom nobody counts what is kept: a whole handshake has a tenth.
+MOST_OF_STRANGERS: Final = 128 * 1024
 #: Seconds of silence after which something is sent: many a NAT forgets a UDP mapping after 30 s.
 KEEPALIVE: Final = 20.0
 #: Codes of CONNECTION_CLOSE: of an orderly end, of an abort, of a listener that takes nobody.
@@ -78,6 +86,11 @@ class QuicCarrier(PushedCarrier):
         self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
         self._behind = False
         self._packets_wait = 0  # bytes on the lossy path that may not be sent yet
+        self._clock: Callable[[], float] = getattr(self._loop, "processor_time", time.thread_time)
+        self._idle = IdlePackets(self._loop.time())
+        #: Bytes that may come and move nothing, once somebody counts what is kept here.
+        self.most_idle = MOST_IDLE
+        self._moved = 0  # bytes that packets have brought since the last ones
         self._sends = _Outgoing(2 if dialled else 3)
 
     # ---- the contract -----------------------------------------------------------------------------------
@@ -96,22 +109,38 @@ class QuicCarrier(PushedCarrier):
             if self._packets_wait > MOST_PACKETS_WAIT:
                 return  # the network takes no more now, and the library would keep it without end
             self._packets_wait += len(data)
+            self._idle.note_given(len(data))
             self._call_library(self._quic.send_datagram_frame, bytes(data))
             self._transmit_pending()
 
     @property
     def held(self) -> int:
-        """Return how many bytes wait here, to be sent or to be reported."""
-        return len(self._sends.pending) + self._takes.size
+        """Return how many bytes wait here, to be sent or to be reported, and what the library may have."""
+        return len(self._sends.pending) + self._takes.size + TAKES * self._idle.size
 
     # ---- from the socket --------------------------------------------------------------------------------
 
     def receive_packets(self, packets: list[bytes], peer: Address) -> None:
         """Packets of this connection have come from `peer`."""
         now = self._loop.time()
-        if self._state is not CarrierState.ENDED:
-            self._call_library(self._quic.receive_many_datagrams, packets, peer[:2], now)
-            self._go_on()
+        if self._state is CarrierState.ENDED:
+            return
+        began = self._clock()
+        self._call_library(self._quic.receive_many_datagrams, packets, peer[:2], now)
+        took = self._clock() - began
+        self._go_on()
+        idle, moved = self._idle, self._moved
+        self._moved = 0
+        idle.note_received(len(packets), sum(map(len, packets)), moved, now, took)
+        if self.on_kept is not None:
+            self.on_kept()
+        if idle.is_flood(MOST_OF_STRANGERS if self.on_kept is None else self.most_idle):
+            self._end_carrier(PacketFloodError(f"{self.remote} sends packets without end that move nothing"))
+
+    @property
+    def account(self) -> Hashable:
+        """Who is charged for its packets: its source until the handshake is done."""
+        return self if self.connected.done() else source_group(self.source)
 
     def begin_handshake(self) -> None:
         """Begin the handshake (client side)."""
@@ -168,6 +197,7 @@ class QuicCarrier(PushedCarrier):
             self.peer = packets[-1][1]
         if self._packets_wait:
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
+        self._idle.note_sent(len(packets))
         self._below.send_packets(packets)
         if self.ended:
             return
@@ -188,6 +218,7 @@ class QuicCarrier(PushedCarrier):
             piece = bytes(sends.pending[:room])
             del sends.pending[:room]
             sends.sent += len(piece)
+            self._idle.note_given(len(piece))
             self._call_library(self._quic.send_stream_data, sends.stream, piece)
         if self._state is CarrierState.CLOSING and not sends.pending and not sends.finished:
             sends.finished = True
@@ -225,6 +256,7 @@ class QuicCarrier(PushedCarrier):
 
     def _on_data(self, event: events.StreamDataReceived) -> None:
         takes, sends = self._takes, self._sends
+        self._moved += len(event.data)
         if event.stream_id == takes.stream:
             if not takes.take_data(event.data, event.end_stream):
                 self._end_carrier(CreditError(f"{self.remote} sends more than was allowed"))
@@ -239,6 +271,7 @@ class QuicCarrier(PushedCarrier):
         self._end_carrier(BrokenError("reset by the other side"))
 
     def _on_packet(self, event: events.DatagramFrameReceived) -> None:
+        self._moved += len(event.data)
         if self._state is CarrierState.OPEN and self._receiver is not None and event.data:
             self._receiver.carrier_packet(event.data)
 
@@ -259,6 +292,7 @@ class QuicCarrier(PushedCarrier):
     def _note_taken(self, size: int) -> None:
         credit = b"" if self.ended else self._takes.next_credit()
         if credit:
+            self._idle.note_given(len(credit))
             self._call_library(self._quic.send_stream_data, self._sends.stream + 4, credit)
             self._transmit_pending()
 

@@ -95,7 +95,8 @@ def _certificate() -> tuple[bytes, bytes]:
     return certificate.public_bytes(pem), key.private_bytes(pem, form, plain)
 
 
-def _configuration(*, client: bool) -> QuicConfiguration:
+def quic_configuration(*, client: bool) -> QuicConfiguration:
+    """Return what all connections of a side have in common."""
     configuration = QuicConfiguration(
         alpn_protocols=[ALPN],
         is_client=client,
@@ -156,7 +157,7 @@ class QuicEndpoint:
         self._expiry: dict[QuicCarrier, asyncio.TimerHandle] = {}
         self._expected: OrderedDict[str, float] = OrderedDict()
         self._tokens = RetryTokens(os.urandom(32))
-        self._server = _configuration(client=False)
+        self._server = quic_configuration(client=False)
         #: Called with what came and isn't QUIC: packets whose first byte is below 64.
         self.on_stray: Callable[[bytes, Address], object] | None = None
 
@@ -206,7 +207,7 @@ class QuicEndpoint:
 
     async def dial(self, address: Address, remote: str) -> QuicCarrier:
         """Return a carrier to `address`, not started. `DialError`; no time limit of its own."""
-        quic = QuicConnection(configuration=_configuration(client=True))
+        quic = QuicConnection(configuration=quic_configuration(client=True))
         carrier = QuicCarrier(self, quic, address, remote, dialled=True)
         self._add_carrier(carrier, quic.host_cid)
         carrier.begin_handshake()

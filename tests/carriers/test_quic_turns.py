@@ -27,6 +27,7 @@ class Taker:
 
     def __init__(self, loop, turns, cost=0.0):
         self.loop, self.turns, self.cost = loop, turns, cost
+        self.account = self
         self.got = []
         self.steps = []
 
@@ -96,6 +97,43 @@ def test_a_turn_has_so_much_time_and_who_costs_much_has_one_at_a_time(loop):
     assert len(visitor.got) == 1
     assert seen[0] <= 1.01 * TURN
     assert visitor.after <= before + 1.01 * TURN
+
+
+def test_many_who_cost_much_delay_a_visitor_by_one_packet(loop):
+    """They went round: a visitor waited for a packet of each of them."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, 2 * TURN) for _ in range(32)]
+    visitor = Taker(loop, turns, TURN / 1000)
+    for each in (*crowd, visitor):
+        each.have(1)
+    turns.give_packets()
+    pass_turns(loop, 40)
+    for trip in range(2, 12):
+        for each in crowd:
+            each.have(2)
+        turns.give_packets()
+        visitor.have(1)
+        before = loop.processor_time()
+        pass_turns(loop, 2)
+        assert len(visitor.got) == trip
+        assert visitor.after - before <= 2.01 * TURN
+    assert max(len(each.got) for each in crowd) - min(len(each.got) for each in crowd) <= 1
+
+
+def test_strangers_of_one_source_are_charged_together(loop):
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, 2 * TURN) for _ in range(32)]
+    visitor = Taker(loop, turns, TURN / 1000)
+    for each in crowd:
+        each.account = "192.0.2.1"
+        each.have(1)
+    turns.give_packets()
+    visitor.account = "198.51.100.1"
+    visitor.have(1)
+    pass_turns(loop, 2)
+    assert len(visitor.got) == 1
+    pass_turns(loop, 64)
+    assert [len(each.got) for each in crowd] == [1] * 32
 
 
 def test_who_is_behind_has_none_and_holds_up_nobody(loop):

@@ -1,0 +1,68 @@
+"""Packets of QUIC that move nothing: repetitions, questions, pieces behind gaps. All may send some, nobody a flood.
+
+The library keeps 12 bytes for each byte of pieces that wait for what is before them, and of answers that wait, where
+nobody sees them. So what comes is held against what it moved. See docs/decisions/0448.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Bytes of a packet around what it carries: header, number, tag, frame, and what it says of ours that have come.
+AROUND: Final = 40
+#: Of what moved, so much again is allowed: one part in eight, for what was sent twice since packets came late.
+AGAIN: Final = 8
+#: What the other side may say of each piece of ours, beside one byte of eight: that it came, and after which gaps.
+ANSWER: Final = 128
+#: Bytes a second that are allowed in any case.
+RATE: Final = 4096.0
+#: What the library takes for each of those bytes: between 1, in large pieces, and 12.
+TAKES: Final = 8
+#: Packets that it may want in answer, beyond one for each of its own and some for what is sent here. A question takes
+#: 8 bytes, and its answer a packet, which the library keeps until it has come.
+MOST_ANSWERS: Final = 512
+#: Packets that each piece that is sent may become, and each so many bytes of it: lost ones are sent again.
+_TIMES, _PACKET = 4, 1024
+#: Seconds of processor time for a packet, 25 times the usual: one that takes more and moves nothing counts as so many
+#: bytes. 30 new identifiers in one, which take the place of all before, take the library 3 to 8 ms. A collection of
+#: garbage that falls into a packet's time counts as one.
+DEAR: Final = 0.001
+DEAR_COUNTS: Final = 32 * 1024
+
+
+class IdlePackets:
+    """What has come of one connection and moved nothing of late, against what is allowed. Times are the loop's."""
+
+    __slots__ = ("_answers", "_since", "size")
+
+    def __init__(self, now: float) -> None:
+        #: Bytes that have come and were not made up for yet.
+        self.size = 0
+        self._answers = 0  # packets
+        self._since = now
+
+    def note_received(self, packets: int, size: int, moved: int, now: float, took: float = 0.0) -> None:
+        """So many packets have come, of `size` bytes in all; they brought `moved` bytes, and took `took` seconds of
+        processor time."""
+        allowed = int((now - self._since) * RATE)
+        if allowed:
+            self._since = now
+        if moved:
+            allowed += moved + moved // AGAIN + packets * AROUND
+        elif took > packets * DEAR:
+            size += packets * DEAR_COUNTS
+        self.size = max(0, self.size + size - allowed)
+        self._answers = max(0, self._answers - packets)
+
+    def note_given(self, size: int) -> None:
+        """A piece of so many bytes was given to the library to be sent."""
+        self.size = max(0, self.size - ANSWER - size // AGAIN)
+        self._answers = max(0, self._answers - _TIMES * (1 + size // _PACKET))
+
+    def note_sent(self, packets: int) -> None:
+        """So many packets were sent, whatever is in them."""
+        self._answers += packets
+
+    def is_flood(self, most: int) -> bool:
+        """Return True if more than `most` bytes were not made up for, or too many answers are wanted."""
+        return self.size > most or self._answers > MOST_ANSWERS

@@ -1,0 +1,113 @@
+"""What of QUIC's packets is held against what they moved: loss and reordering never end a carrier."""
+
+import asyncio
+import random
+
+import pytest
+
+pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+
+from qh3.quic.connection import QuicConnection
+
+from dtp.carriers import quic_endpoint
+from dtp.carriers.quic_carrier import MOST_IDLE, QuicCarrier
+from dtp.carriers.quic_idle import ANSWER, DEAR, DEAR_COUNTS, MOST_ANSWERS, RATE, IdlePackets
+from dtp.testing.carrier_ends import CarrierEnd
+from dtp.testing.clock import run
+
+FULL = 1200
+
+
+def test_what_comes_is_held_against_what_it_moved() -> None:
+    idle = IdlePackets(0.0)
+    for _ in range(100):
+        idle.note_received(1, FULL, 1160, 0.0)  # a bulk transfer
+        idle.note_received(8, 8 * 41, 80, 0.0)  # small messages, told as one
+    assert idle.size == 0
+    idle.note_received(2, 2 * FULL, 0, 0.0)
+    assert idle.size == 2 * FULL
+    idle.note_given(8 * FULL)
+    assert idle.size == FULL - ANSWER
+    idle.note_received(1, 100, 0, 1000 / RATE)
+    assert idle.size == FULL - ANSWER - 900
+    idle.note_received(0, 0, 0, 10.0)
+    assert idle.size == 0
+    idle.note_received(2, 100, 100, 10.0, 1.0)
+    assert idle.size == 0
+    idle.note_received(2, 100, 0, 10.0, 3 * DEAR)
+    assert idle.size == 100 + 2 * DEAR_COUNTS
+
+
+def test_answers_beyond_one_for_each_packet_are_counted() -> None:
+    idle = IdlePackets(0.0)
+    for _ in range(5 * MOST_ANSWERS):
+        idle.note_received(1, 1, 1, 0.0)
+        idle.note_sent(1)
+    for _ in range(MOST_ANSWERS):
+        idle.note_given(20_000)
+        idle.note_sent(40)  # each twice
+    assert not idle.is_flood(0)
+    idle.note_sent(MOST_ANSWERS + 1)
+    assert idle.is_flood(0)
+
+
+class Wire:
+    """What is below one of two carriers: packets are lost, late and out of order, as `rng` says."""
+
+    def __init__(self, rng: random.Random, loss: float, late: float) -> None:
+        self.rng, self.loss, self.late = rng, loss, late
+        self.other: QuicCarrier | None = None
+        self.there = ("192.0.2.1", 1)
+        self.sent = self.busy = 0.0
+
+    def send_packets(self, packets) -> None:
+        loop = asyncio.get_running_loop()
+        for data, _ in packets:
+            self.busy = max(self.busy, loop.time()) + len(data) / 20e6
+            if self.rng.random() >= self.loss:
+                delay = 0.02 + (self.rng.random() * self.late if self.rng.random() < 0.2 else 0.0)
+                loop.call_at(self.busy + delay, self.other.receive_packets, [data], self.there)
+
+    def forget_carrier(self, carrier: QuicCarrier) -> None: ...
+
+
+async def two_carriers(rng: random.Random, loss: float, late: float) -> tuple[CarrierEnd, CarrierEnd]:
+    near_wire, far_wire = Wire(rng, 0.0, 0.0), Wire(rng, 0.0, 0.0)
+    quic = QuicConnection(configuration=quic_endpoint.quic_configuration(client=True))
+    near = QuicCarrier(near_wire, quic, near_wire.there, "quic://192.0.2.1:1", dialled=True)
+    there = QuicConnection(
+        configuration=quic_endpoint.quic_configuration(client=False),
+        original_destination_connection_id=quic.original_destination_connection_id,
+    )
+    far = QuicCarrier(far_wire, there, far_wire.there, "quic://192.0.2.1:1", dialled=False)
+    near_wire.other, far_wire.other = far, near
+    near.begin_handshake()
+    await near.connected
+    await far.connected
+    for wire in (near_wire, far_wire):
+        wire.loss, wire.late = loss, late
+    near.most_idle = far.most_idle = MOST_IDLE // 8
+    near.on_kept = far.on_kept = lambda: None  # as whoever takes a carrier over does
+    return CarrierEnd(near).start(), CarrierEnd(far).start()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("both", [True, False], ids=["both ways", "one way"])
+def test_a_transfer_with_loss_and_reordering_is_never_ended(seed: int, both: bool) -> None:
+    """Of 5 %, to and fro, and a fifth of the packets late by up to three round trips."""
+    print(f"seed {seed}")
+
+    async def main() -> None:
+        near, far = await two_carriers(random.Random(seed), 0.05, 0.12)
+        size = 1_000_000
+        near.write(bytes(size))
+        if both:
+            far.write(bytes(size))
+        while len(far.recorder.received) < size or (both and len(near.recorder.received) < size):
+            await asyncio.sleep(0.1)
+            assert not near.recorder.ended
+            assert not far.recorder.ended
+        near.abort()
+        far.abort()
+
+    run(main())
