@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dtp.core.errors import StateLimit
 from dtp.errors import DtpError
 from dtp.graph.changes import Readers
 from dtp.graph.errors import EnvelopeError, Equivocation
@@ -28,7 +27,7 @@ log = logging.getLogger("dtp.graph")
 
 #: The wall clock is asked again after so many seconds whether something is due: it may have been set.
 _LOOK_AGAIN: Final = 60.0
-#: Authors of whom it is remembered when a summary is due. Of more of them it is asked for whenever something is new.
+#: Summaries of which it is remembered when they are due. More of them come again with each sync.
 _MOST_EARLY: Final = 4096
 
 
@@ -69,7 +68,8 @@ class Intake:
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
-        self._early: dict[bytes, int] = {}  # author -> last clock of a summary that came too early
+        #: Peer -> author -> last clock of a summary that it sent too early.
+        self._early: dict[bytes, dict[bytes, int]] = {}
         self._first_early = 0
 
     def close(self) -> None:
@@ -223,12 +223,7 @@ class Intake:
             if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
                 self._graph.frames.chains.add_missing(envelope)
                 break
-            try:
-                changed = loading.merge(self._graph.replica, envelope)
-            except StateLimit:
-                if isinstance(envelope, Summary):
-                    self._add_early(envelope)
-                raise
+            changed = loading.merge(self._graph.replica, envelope)
             is_skipped = isinstance(envelope, Skipped)
             self._graph.frames.chains.advance(
                 envelope, 0 if is_skipped else self._graph.replica.core.covered[1]
@@ -253,22 +248,30 @@ class Intake:
             pause = min(max(0.01, self._graph.replica.clock.seconds_until(min(waiting))), _LOOK_AGAIN)
             self._timer = self._loop.call_later(pause, self._apply_due)
 
-    def is_early(self, author: bytes) -> bool:
-        """Whether a summary of an author came too early, and would again."""
-        return author in self._early
+    def early_from(self, peer: bytes) -> set[bytes]:
+        """Return the authors of whom a peer sent a summary too early: it would send the same again."""
+        return set(self._early.get(peer, ()))
 
-    def _add_early(self, summary: Summary) -> None:
-        if len(self._early) < _MOST_EARLY:
-            self._early[summary.author] = summary.last
-            self._first_early = min(self._early.values())
+    def add_early(self, peer: bytes, summary: Summary) -> None:
+        """Wake those who listen when a summary is due that a peer sent too early."""
+        if sum(map(len, self._early.values())) < _MOST_EARLY:
+            self._early.setdefault(peer, {})[summary.author] = summary.last
+            self._find_first_early()
             self.wait_for_due()
+
+    def _find_first_early(self) -> None:
+        self._first_early = min((min(one.values()) for one in self._early.values()), default=0)
 
     def _apply_due(self) -> None:
         self._timer, is_due = None, False
         until = self._graph.replica.clock.seconds_until
         if self._first_early and until(self._first_early) <= 0:
-            self._early = {author: last for author, last in self._early.items() if until(last) > 0}
-            self._first_early = min(self._early.values(), default=0)
+            left = {
+                peer: {author: last for author, last in early.items() if until(last) > 0}
+                for peer, early in self._early.items()
+            }
+            self._early = {peer: early for peer, early in left.items() if early}
+            self._find_first_early()
             is_due = True
         for changed in self._graph.replica.take_due():
             is_due = True

@@ -109,6 +109,42 @@ def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before():
     clock.run(main())
 
 
+def test_a_sum_that_is_ahead_is_not_sent_with_each_sync():
+    """Its sender is told that nothing is wanted of its author. What others have of him still comes."""
+
+    async def main() -> None:
+        wall, right = Wall(), Wall()
+        ahead = await opened(ALICE, wall)
+        other, reader = await opened(BOB, right), await opened(CAROL, right)
+        ahead.node("n")["in time"] = 1
+        await told(ahead, ALICE, other)
+        wall.ahead = 365 * 86_400
+        for number in range(100):
+            ahead.node("n")["k"] = f"{number}" * 1000
+            ahead.node(f"m/{number}")["k"] = "x" * 500
+            await ahead.commit()
+        wall.ahead = 0
+        async with (
+            await dtp.listen("memory://ahead", ahead.serve, identity=ALICE) as first,
+            await dtp.listen("memory://other", other.serve, identity=BOB) as second,
+            dtp.connect(first.address(), identity=CAROL) as to_ahead,
+            dtp.connect(second.address(), identity=CAROL) as to_other,
+        ):
+            received = [(await reader.sync(to_ahead)).bytes_received for _ in range(3)]
+            assert received[0] > 10_000
+            assert max(received[1:]) < 1000
+            await reader.sync(to_other)
+            assert dict(reader.node("n")) == {"in time": 1}
+            wall.ahead = right.ahead = 365 * 86_400
+            await asyncio.sleep(60)
+            await reader.sync(to_ahead)
+            assert len(reader.souls("m")) == 100
+        for graph in ahead, other, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
 def test_what_is_ahead_waits_by_the_clock_as_it_is_now():
     async def main() -> None:
         there, here = Wall(), Wall()

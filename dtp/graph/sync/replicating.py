@@ -47,7 +47,7 @@ class Exchanged:
     sent: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
-    #: Whether the peer takes nothing of this identity: it was banned there, or has sent too much.
+    #: Whether the peer takes nothing of this identity: it was banned there, has sent too much, or is dated ahead.
     refused: bool = False
     #: Whether the peer gave all that was asked for: it may have, or give, only a part.
     is_whole: bool = True
@@ -188,18 +188,16 @@ class _Session:
                 return
 
     async def _ask_again(self) -> None:
-        for author in [one for one in self._full if self._may_come_again(one)]:
+        for author in [
+            one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
+        ]:
             self._full.discard(author)
             await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
-    def _may_come_again(self, author: bytes) -> bool:
-        """Whether there is room again for frames that wait, and a summary that came too early is due."""
-        waiting = self._graph.waiting_frames(author)
-        return waiting <= core.DEFERRED_FRAMES // 2 and not self._graph.intake.is_early(author)
-
     async def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again."""
-        unwanted = self._graph.admission.unwanted | self._without
+        early = self._graph.intake.early_from(self._peer)
+        unwanted = self._graph.admission.unwanted | self._without | early
         fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
             await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
@@ -336,7 +334,8 @@ class _Session:
             if self._own in self._side.refused and not self.exchanged.refused:
                 self.exchanged.refused = True
                 log.warning(
-                    "%s takes nothing more of this identity: it is banned there, or has sent more than is taken",
+                    "%s takes nothing more of this identity: it is banned there, has sent more than is taken, or is "
+                    "dated ahead",
                     self._stream.connection.peer.short,
                 )
             if step.forked is not None:
@@ -384,7 +383,7 @@ class _Session:
 
     async def _take_envelopes(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
-        intake, out = self._graph.intake, self._refused | self._full
+        intake, out = self._graph.intake, self._left()
         batch = [intake.decode(one) for one in data]
         for envelope in batch:
             self._side.set_peer_head(envelope.author, envelope.head)
@@ -397,9 +396,13 @@ class _Session:
             for envelope in batch:
                 await self._take_one(envelope)
 
+    def _left(self) -> set[bytes]:
+        """Return the authors of whom nothing is taken from this peer, for now or for good."""
+        return self._refused | self._full | self._graph.intake.early_from(self._peer)
+
     async def _take_one(self, envelope: Envelope | Summary) -> None:
         author = envelope.author
-        if author in self._refused | self._full:
+        if author in self._left():
             return
         try:
             self.exchanged.received += await self._graph.intake.receive_decoded([envelope], self._terms.part)
@@ -410,7 +413,11 @@ class _Session:
             self._refused.add(author)
             log.warning("%s", error)
         except StateLimit as error:
-            self._full.add(author)
+            if isinstance(envelope, envelopes.Summary):
+                self._graph.intake.add_early(self._peer, envelope)
+                self._wake.set()  # the peer is told, and told again when it is due
+            else:
+                self._full.add(author)
             log.warning("%s is not followed further for now: %s", author.hex(), error)
 
     async def _send_proof(self, proof: Proof) -> None:
