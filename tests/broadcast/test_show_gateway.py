@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from shows import produce, run
+from shows import produce, run, until
 
 from dtp.broadcast.cutting import AutoCutter
 from dtp.broadcast.format import Flag
@@ -348,5 +348,25 @@ def test_who_takes_no_answer_keeps_neither_it_nor_the_connection():
                 for _ in range(100):  # so many that it has to go
                     stack.enter_context(contextlib.closing(await ask(gateway.url)))
                 assert await take(stalled) < size
+
+    run(test())
+
+
+def test_a_client_that_has_to_go_before_it_is_looked_at_is_closed():
+    async def test():
+        async with produce() as on_air, Gateway(on_air.held) as gateway, contextlib.AsyncExitStack() as stack:
+            host, port = gateway.url.removeprefix("http://").rstrip("/").split(":")
+            flood = []
+            for _ in range(200):  # all at once: the gateway accepts them in one turn of the loop
+                sock = socket.socket()
+                stack.callback(sock.close)
+                sock.setblocking(False)
+                sock.connect_ex((host, int(port)))
+                flood.append(sock)
+            gone = [asyncio.ensure_future(asyncio.get_running_loop().sock_recv(each, 1)) for each in flood]
+            await until(lambda: sum(each.done() for each in gone) >= 200 - 64)
+            for each in gone:
+                each.cancel()
+            await asyncio.gather(*gone, return_exceptions=True)
 
     run(test())

@@ -87,7 +87,7 @@ class Gateway:
         self._money, self._open = money, open
         self._clients = TaskSet(on_error=lambda *_: None)
         #: Where each comes from, the first one first.
-        self._sources: dict[asyncio.Task[None], str] = {}
+        self._sources: dict[asyncio.StreamWriter, str] = {}
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Gateway:
@@ -143,12 +143,12 @@ class Gateway:
         """Serve one more; where that is too many, one of the place that has most goes, the one that came first."""
         if len(self._sources) >= _MOST:
             ((most, _),) = Counter(self._sources.values()).most_common(1)
-            first = next(task for task, source in self._sources.items() if source == most)
+            first = next(each for each, source in self._sources.items() if source == most)
             del self._sources[first]
-            first.cancel()
+            first.transport.abort()  # a task that is cancelled before it has begun would close nothing
         task = self._clients.start(self._serve_client(reader, writer), name="dtp-show-gateway")
-        self._sources[task] = source_group((writer.get_extra_info("peername") or ("",))[0])
-        task.add_done_callback(lambda ended: self._sources.pop(ended, None))
+        self._sources[writer] = source_group((writer.get_extra_info("peername") or ("",))[0])
+        task.add_done_callback(lambda _: self._sources.pop(writer, None))
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
