@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -438,6 +439,7 @@ class Receiver:
                 if self.start is None and not segment.flags & (Flag.INIT | Flag.KEYS):
                     self.start = segment.number
                 await self._pass_to(address, segment.number)
+                pace.note_head(segment)
             case m.Piece(number, index, data):
                 held = self._open_held()
                 if held.add_piece(number, index, data):
@@ -622,6 +624,8 @@ class _Pace:
         #: True when segments come later than they did.
         self.late = False
         self._duration = 0.0
+        #: When the segment of which pieces come counts as too slow, as far as one does.
+        self._due = math.inf
         self.segments = 0
 
     @property
@@ -649,10 +653,18 @@ class _Pace:
         self.looks = 0
         self._size += size
 
+    def note_head(self, segment: Segment) -> None:
+        """The pieces of a segment come next: one that keeps them back as long as it may would stall a large one."""
+        self._due = self.now() + LONGEST * self._factor
+        if self._least is not None:
+            allowed = self._late_after + self._patience.silence + 2 * segment.duration_ms / 1000
+            self._due = min(self._due, segment.time_ms / 1000 + self._least + allowed)
+
     def note_whole(self, segment: Segment) -> None:
         """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
         any."""
         self.segments += 1
+        self._due = math.inf
         self._duration = segment.duration_ms / 1000
         offset = self.now() - segment.time_ms / 1000
         self._least = offset if self._least is None else min(self._least, offset)
@@ -660,12 +672,13 @@ class _Pace:
 
     @property
     def quiet_until(self) -> float:
-        """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, or no
-        piece has come for longer than it should take. The next time that is for twice as long."""
+        """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, a piece
+        or a segment takes longer than it should. The next time that is for twice as long."""
         factor = self._factor * 2.0 ** min(self.looks, 32)
         piece = self._patience.silence + 2 * self._duration
         said = _ALIVE if self.segments else self._patience.answer
         return min(
+            self._due,
             self._last + max(piece, min(piece * factor, LONGEST)),
             self._said + max(said, min(said * factor, LONGEST)),
         )
@@ -679,4 +692,5 @@ class _Pace:
         """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
         self._last = self.now()
         self.looks += 1
+        self._due = self.now() + LONGEST * self._factor
         self.late, self._least = False, None

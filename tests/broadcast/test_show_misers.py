@@ -23,8 +23,9 @@ BODY = b"x" * 40_000
 class Miser:
     """A relay that leaves out what `sends` says no to: (number, index) of a piece, or None for the manifest."""
 
-    def __init__(self, held, sends):
-        self.held, self.sends, self.peer = held, sends, Identity.generate().id
+    def __init__(self, held, sends, pause=lambda number: 0.0):
+        """`pause` is before each piece, in seconds."""
+        self.held, self.sends, self.pause, self.peer = held, sends, pause, Identity.generate().id
 
     async def serve_connection(self, connection):
         async for stream in connection:
@@ -43,6 +44,8 @@ class Miser:
                 if all_of or self.sends(number, None):
                     frames.write(stream, m.Manifest(each.segment.encoded))
                     for index in range(each.segment.pieces):
+                        if not all_of and (pause := self.pause(number)):
+                            await asyncio.sleep(pause)
                         if all_of or self.sends(number, index):
                             frames.write(stream, m.Piece(number, index, each.get_piece(index)))
                 number += 1
@@ -61,33 +64,41 @@ class Miser:
     ids=["nothing", "heads", "all-but-last-piece", "one-piece", "one-segment", "end"],
 )
 def test_a_relay_that_withholds_a_part_is_left(sends):
+    clock.run(hear_beside_a_miser(BODY, sends))
+
+
+@pytest.mark.parametrize("first", [0, 5], ids=["at-once", "later"])
+def test_a_relay_that_keeps_back_each_piece_as_long_as_it_may_is_left(first):
+    """A large segment would take minutes."""
+    pause = lambda number: 1.4 if number >= first else 0.0  # noqa: E731
+    clock.run(hear_beside_a_miser(bytes(800_000), lambda number, index: True, pause))
+
+
+async def hear_beside_a_miser(body, sends, pause=lambda number: 0.0):
+    """All of a show is heard within seconds by one that hears a miser, and learns of the producer."""
     announcement = Announcement.sign(ME, bytes(32), time_ms=0)
     signer = SegmentSigner(ME, announcement)
+    network = Network()
+    held = HeldSegments(announcement)
+    network.serving[PRODUCER] = Feeder(held, ME.id)
+    network.serving[MISER] = Miser(held, sends, pause)
 
-    async def test():
-        network = Network()
-        held = HeldSegments(announcement)
-        network.serving[PRODUCER] = Feeder(held, ME.id)
-        network.serving[MISER] = Miser(held, sends)
+    async def produce():
+        for at in range(30):
+            held.add_own(signer.sign(body, time_ms=1000 * at, duration_ms=1000), body)
+            await asyncio.sleep(1)
 
-        async def produce():
-            for at in range(30):
-                held.add_own(signer.sign(BODY, time_ms=1000 * at, duration_ms=1000), BODY)
-                await asyncio.sleep(1)
-
-        parents, peer = Parents([MISER]), Identity.generate().id
-        receiver = Receiver(peer, lambda to: network.dial(peer, to), parents)
-        tasks = [asyncio.ensure_future(each) for each in (produce(), receiver.run())]
-        await asyncio.sleep(3)
-        assert receiver.completed > 0  # from the one that it knows
-        parents.learn_addresses([PRODUCER])
-        await asyncio.sleep(40)
-        got = [receiver.held.get_segment(number) for number in range(receiver.start, 30)]
-        assert all(each is not None and each.whole for each in got)
-        for each in tasks:
-            each.cancel()
-
-    clock.run(test())
+    parents, peer = Parents([MISER]), Identity.generate().id
+    receiver = Receiver(peer, lambda to: network.dial(peer, to), parents)
+    tasks = [asyncio.ensure_future(each) for each in (produce(), receiver.run())]
+    await asyncio.sleep(3)
+    assert receiver.heard == 1
+    parents.learn_addresses([PRODUCER])
+    await asyncio.sleep(40)
+    got = [receiver.held.get_segment(number) for number in range(receiver.start, 30)]
+    assert all(each is not None and each.whole for each in got)
+    for each in tasks:
+        each.cancel()
 
 
 def test_what_was_given_up_stays_so_and_its_pieces_are_no_lie():
