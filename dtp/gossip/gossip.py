@@ -263,8 +263,8 @@ class Gossip:
         """
         self._learn, self._connect = learn, connect
         if record_of is not None:
-            given = record_of
-            self._router.set_records(lambda peer: given(PeerId(peer)))
+            given = record_of  # a broker is a member, too, and nobody of whom there is a record
+            self._router.set_records(lambda peer: given(PeerId(peer)) if peer in self._channels else None)
 
     def renew_record(self, peer: PeerId) -> None:
         """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""

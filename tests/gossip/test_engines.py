@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dtp.gossip import EngineError, Gossip
-from dtp.gossip.engines.bridge import subject_part
+from dtp.gossip.engines.bridge import Engine, subject_part
 from dtp.gossip.engines.mqtt import MqttBridge
 from dtp.gossip.engines.nats import NatsEngine
 from dtp.gossip.engines.zenoh import ZenohEngine
@@ -88,6 +88,47 @@ async def private(stack, gossip, **options):
 async def carried(*topics):
     """Wait until each topic has its broker."""
     await until(lambda: all(topic._gossip.router.has_members(topic.wire_name) for topic in topics))
+
+
+class Nothing(Engine):
+    """A broker that carries nothing."""
+
+    name = "nothing"
+
+    async def start(self, on_messages, on_return):
+        pass
+
+    async def stop(self):
+        pass
+
+    async def subscribe(self, topic):
+        pass
+
+    async def unsubscribe(self, topic):
+        pass
+
+    async def send(self, topic, message_id, encoded):
+        pass
+
+
+def test_a_newcomer_is_given_no_record_of_a_broker():
+    """Its name is no key: half of them were refused as one, while what a neighbour sent was taken."""
+
+    async def main(stack):
+        asked, faults = [], []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        two, one = await stack.enter_async_context(nodes(2))
+        for _ in range(8):
+            await two.gossip.attach(Nothing(), plain=True)
+        two.gossip.exchange_records(record_of=lambda peer: asked.append(peer))
+        one.gossip.exchange_records(record_of=lambda peer: None)
+        mine = await stack.enter_async_context(two.gossip.topic("prices"))
+        await carried(mine)
+        theirs = await stack.enter_async_context(one.gossip.topic("prices"))
+        await until(lambda: mine.members and theirs.members)
+        assert (asked, faults) == ([], [])
+
+    run(main)
 
 
 # ---- NATS --------------------------------------------------------------------------------------------------------
