@@ -2,7 +2,9 @@
 one that takes no session would take one later.
 
 libpq keeps the code of a refusal to itself while it connects, and servers say the words in languages of their own. It
-is in libpq's trace of the messages, so the server is asked once more with one.
+is in libpq's trace of the messages, so the server is asked once more with one. Nor does it give codes for what is
+wrong with the URL's settings, or with the server's certificate: the first is tried on a socket of this process, the
+second on the server, without a name or a password.
 """
 
 from __future__ import annotations
@@ -11,14 +13,18 @@ import os
 import re
 import select
 import socket
+import ssl
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from psycopg import pq
+from psycopg import conninfo, pq
+
+from dtp.certificates import is_refused_for_good
 
 #: Of libpq, here (s, s, s, times, ms).
 ALIVE: dict[str, Any] = {
@@ -41,6 +47,14 @@ PATIENCE_THERE = "SET statement_timeout = 4000"
 #: Seconds between two looks at whether a server that has not answered yet answers others; and for those, its answer.
 _LOOK = 3.0
 _ANSWER: Final = 5
+_WRITES: Final = pq.PollingStatus.WRITING
+
+#: What libpq sends first where it wants TLS, and the answer of a server that has it.
+_SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")
+_HAS_TLS: Final = b"S"
+#: `sslmode` that takes no server without TLS, and those that want to know its certificate's issuer.
+_WANTS_TLS: Final = {"require", "verify-ca", "verify-full"}
+_PROVEN: Final = {"verify-ca", "verify-full"}
 
 #: Of an error's fields in a trace: "C" is the code.
 _CODE: Final = re.compile(rb'\tErrorResponse\t[^\n]*? C "([0-9A-Z]{5})"')
@@ -105,13 +119,121 @@ def what_mends(error: BaseException | None, url: str, *, connected: bool) -> str
     Unless the session was `connected` before, the server is asked once more. It blocks.
     """
     if not connected and isinstance(error, psycopg.OperationalError):
-        return _why_refused(url)
+        return _why_unusable(url) or _why_refused(url)
+    if _is_no_url(error):
+        return "this one can't be read"
     return _FOR_GOOD.get(getattr(error, "sqlstate", None) or "")
 
 
+def _is_no_url(error: BaseException | None) -> bool:
+    return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+
+
+def find_wrong_setting(url: str) -> str | None:
+    """Return libpq's words on a setting of `url` that it doesn't take, or on a file of TLS that it can't use; else
+    None.
+
+    No server is asked: libpq connects to a socket of this process, and gets no further than TLS's first message.
+    Raise `psycopg.ProgrammingError` for a URL that can't be read.
+    """
+    options = conninfo.conninfo_to_dict(url)
+    hosts, ports = (str(options.get(each) or "").split(",") for each in ("host", "port"))
+    if len(ports) not in (1, len(hosts)):
+        return f"{len(ports)} ports of {len(hosts)} hosts"
+    if not all(not each or (each.isdecimal() and 0 < int(each) < 65536) for each in ports):
+        return "no port is " + ",".join(ports)
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        here.settimeout(PATIENCE)
+        place = {"host": "localhost", "hostaddr": "127.0.0.1", "port": here.getsockname()[1]}
+        if options.get("gssencmode", "prefer") in ("prefer", "require"):
+            place["gssencmode"] = "disable"
+        session = pq.PGconn.connect_start(conninfo.make_conninfo(url, **place).encode())
+        try:
+            if session.status == pq.ConnStatus.BAD:
+                return _words_of(session)
+            if str(options.get("host") or "/").startswith("/"):
+                return None  # a Unix socket, which has no TLS
+            if _connect_until_it_reads(session) == pq.PollingStatus.FAILED:
+                return _words_of(session)
+            with here.accept()[0] as line:
+                if line.recv(len(_SSL_REQUEST)) != _SSL_REQUEST:
+                    return None
+                line.sendall(_HAS_TLS)
+                failed = _connect_until_it_reads(session) == pq.PollingStatus.FAILED
+                return _words_of(session) if failed else None
+        finally:
+            session.finish()
+
+
+def _words_of(session: pq.abc.PGconn) -> str:
+    """Return what has failed, without the place: it is one of this process."""
+    words = session.error_message.decode(errors="replace").splitlines()[0]
+    return words.partition(" failed: ")[2] or words
+
+
+def _connect_until_it_reads(session: pq.abc.PGconn) -> int:
+    """Go on once, and until libpq waits for an answer, begins anew, or has failed."""
+    wants: int = pq.PollingStatus.READING if session.status == pq.ConnStatus.AWAITING_RESPONSE else _WRITES
+    while True:
+        line = select.poll()
+        line.register(session.socket, select.POLLOUT if wants == _WRITES else select.POLLIN)
+        line.poll(PATIENCE * 1000)
+        before = session.socket
+        wants = session.connect_poll()
+        if wants != _WRITES or session.socket != before:
+            return wants
+
+
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, which has the fault: behind it libpq may have the URL's password."""
+    """Return an error's first line, which has the fault: behind it libpq may have the URL's password. Of a URL that
+    it can't read that is so in the first one, which isn't told."""
+    if _is_no_url(error):
+        return "a URL is as in postgresql://USER@HOST/DATABASE"
     return (str(error) or repr(error)).splitlines()[0]
+
+
+def _why_unusable(url: str) -> str | None:
+    """Return what mends a URL whose settings are wrong, or whose server can't prove itself by them."""
+    if find_wrong_setting(url) is not None:
+        return "the URL takes other settings, or the file that it names has to be there"
+    session = pq.PGconn.connect_start(url.encode())
+    try:  # with what the environment says
+        said = {each.keyword.decode(): each.val.decode() for each in session.info if each.val}
+    finally:
+        session.finish()
+    mode, host = said.get("sslmode", "prefer"), said.get("host", "")
+    if mode not in _WANTS_TLS or not host or host.startswith("/"):
+        return None
+    hosts, addresses, ports = (said.get(each, "").split(",") for each in ("host", "hostaddr", "port"))
+    answers = [
+        _why_unproven(
+            said, name, addresses[at] if any(addresses) else name, ports[at if len(ports) > 1 else 0]
+        )
+        for at, name in enumerate(hosts)
+    ]
+    return answers[0] if all(answers) else None
+
+
+def _why_unproven(said: Mapping[str, str], name: str, address: str, port: str) -> str | None:
+    with suppress(OSError), socket.create_connection((address, int(port or 5432)), PATIENCE) as line:
+        line.sendall(_SSL_REQUEST)
+        if line.recv(1) != _HAS_TLS:
+            return "the server has no TLS: it takes 'ssl = on', or the URL another sslmode"
+        if said["sslmode"] not in _PROVEN:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = said["sslmode"] == "verify-full"
+        root = said.get("sslrootcert") or str(Path.home() / ".postgresql" / "root.crt")
+        if root == "system":
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(root)
+        try:
+            context.wrap_socket(line, server_hostname=name).close()
+        except ssl.SSLCertVerificationError as error:
+            if is_refused_for_good(error):
+                return "the server's certificate has to be of this name, and of an issuer in sslrootcert"
+    return None
 
 
 def _why_refused(url: str) -> str | None:

@@ -44,6 +44,7 @@ ROWS = (
         "replacing",
         "locking",
         "postgresql",
+        "certificates",
     },
 )
 
@@ -51,6 +52,7 @@ ROWS = (
 ALSO = {
     "config": {"errors"},
     "identity": {"errors", "replacing"},
+    "postgresql": {"certificates"},
     "__init__": {"socket"},
 }
 

@@ -13,13 +13,13 @@ from dtp.errors import ConfigError
 
 try:
     import psycopg
-    from psycopg import conninfo
 
     from dtp.postgresql import (
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
         PATIENCE_THERE,
+        find_wrong_setting,
         first_line,
         hang_up,
         what_mends,
@@ -171,9 +171,12 @@ def make(url: str, host: str) -> PostgresCountStore:
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
+    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
+    is asked."""
     try:
-        conninfo.conninfo_to_dict(url)
+        wrong = find_wrong_setting(url)
     except psycopg.ProgrammingError:  # its words are not quoted: a password may be in them
         example = "postgresql://USER@HOST/DATABASE"
         raise StateUnusable(f"[state] PostgreSQL doesn't take this URL: it is as in {example}") from None
+    if wrong is not None:
+        raise StateUnusable(f"[state] PostgreSQL: {wrong}")

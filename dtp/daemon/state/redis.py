@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
+from dtp.certificates import is_refused_for_good
 from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
@@ -47,12 +49,12 @@ class RedisCountStore:
 
     async def open(self) -> None:
         """Ask whether the server is there. Raises `StateError` when it is not, and `StateUnusable` when it wants
-        another name or password."""
+        another name or password, or can't prove its own."""
         try:
             await self._redis.ping()
-        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
-            raise StateUnusable(f"[state] Redis: {error}; the URL takes another name or password") from error
         except (RedisError, OSError) as error:
+            if (mended := what_mends(error)) is not None:
+                raise StateUnusable(f"[state] Redis: {error}; {mended}") from error
             if isinstance(error, ResponseError) and await self._has_another_database():
                 words = "the server has no database of this number"
                 raise StateUnusable(f"[state] Redis: {error}; {words}") from error
@@ -151,16 +153,40 @@ def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
     return caller if isinstance(caller, str) else caller.decode(), moment
 
 
+def what_mends(error: BaseException | None) -> str | None:
+    """Return what a person has to do about an error of connecting; None where trying again may help."""
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return "the URL takes another name or password"
+    if is_refused_for_good(error):
+        return "the server's certificate has to be of this name, and of an issuer that the URL names"
+    return None
+
+
+def find_wrong_setting(url: str) -> str | None:
+    """Return what the client doesn't take of a URL, or which of its files it can't use; None if nothing.
+
+    Nobody is asked.
+    """
+    try:
+        pool: Any = redis.Redis.from_url(url).connection_pool  # whose types are not told
+        connection = pool.make_connection()
+        if isinstance(connection, redis.SSLConnection):
+            connection.ssl_context.get()
+    except ValueError:  # its words are not quoted: a password may be in them
+        return "Redis doesn't take this URL: it is as in redis://HOST:PORT/NUMBER"
+    except (RedisError, OSError) as error:
+        return f"Redis doesn't take the URL's settings of TLS, or a file that they name: {error}"
+    return None
+
+
 def make(url: str, host: str) -> RedisCountStore:
-    """Return the store at `url`."""
+    """Return the store at `url`. Raise `StateUnusable` as `check_url` does."""
+    check_url(url)
     return RedisCountStore(url, host)
 
 
 def check_url(url: str) -> None:
-    """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
-    try:
-        redis.Redis.from_url(url)
-    except ValueError:  # its words are not quoted: a password may be in them
-        raise StateUnusable(
-            "[state] Redis doesn't take this URL: it is as in redis://HOST:PORT/NUMBER"
-        ) from None
+    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; nobody is
+    asked."""
+    if (wrong := find_wrong_setting(url)) is not None:
+        raise StateUnusable(f"[state] {wrong}")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.server.payee import PayeeLane
@@ -29,6 +30,8 @@ try:
     from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
     from redis.retry import Retry
+
+    from dtp.daemon.state.redis import find_wrong_setting, what_mends
 except ImportError as error:
     raise ConfigError("Redis for vouchers takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
@@ -165,7 +168,7 @@ end
 _CLAIMS = "claims"
 
 
-class RedisUnsafe(StoreError):
+class RedisUnsafe(StoreError, ConfigError):
     """The Redis server may forget what it has answered for; the message names the setting to change."""
 
     code = "redis-unsafe"
@@ -190,8 +193,9 @@ class RedisVouchers:
     """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
 
     def __init__(self, url: str, *, make: bool = True) -> None:
-        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`, and
-        `NoStore` where no daemon has claimed out of this database and `make` is False."""
+        """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`,
+        `StateUnusable` where the server refuses for good, and `NoStore` where no daemon has claimed out of this
+        database and `make` is False."""
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._me = secrets.token_hex(16)
         self._held: dict[str, int] = {}
@@ -199,15 +203,21 @@ class RedisVouchers:
         self._safe = False
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        try:
-            # Nothing is said twice by itself: of a write without an answer nobody knows whether it was done.
-            self._redis: Any = redis.Redis.from_url(
-                url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
-            )
-        except ValueError as error:
-            raise StoreError("the vouchers in Redis: this is no URL of a Redis server") from error
+        if (wrong := find_wrong_setting(url)) is not None:
+            raise StateUnusable(f"[chain] {wrong}")
+        # Nothing is said twice by itself: of a write without an answer nobody knows whether it was done.
+        self._redis: Any = redis.Redis.from_url(
+            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
+        )
         # Who claimed last is remembered without an end, and each daemon that sells asks when it begins.
-        if not self._do_work(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}")) and not make:
+        try:
+            claimed = self._do_work(lambda server: server.exists(f"{_PREFIX}holder:{_CLAIMS}"))
+        except StoreError as error:
+            self._redis.close()
+            if (mended := what_mends(error.__cause__)) is not None:
+                raise StateUnusable(f"[chain] {error}; {mended}") from error
+            raise
+        if not claimed and not make:
             self._redis.close()
             raise NoStore("no store in that database of Redis: no daemon has kept vouchers there")
         self._renewing = threading.Thread(target=self._renew_leases, name="dtpd-leases", daemon=True)

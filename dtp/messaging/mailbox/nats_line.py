@@ -10,10 +10,11 @@ import bisect
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from dtp.certificates import is_refused_for_good
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox.store import Tray
 from dtp.messaging.mailbox.stream_index import HEADER, Facts, Row, StreamIndex
@@ -33,7 +34,7 @@ try:
         StreamConfig,
     )
 except ImportError as error:
-    raise StoreFailed("a mailbox in NATS takes a package: pip install 'dtp-sockets[nats]'") from error
+    raise StoreUnusable("a mailbox in NATS takes a package: pip install 'dtp-sockets[nats]'") from error
 
 #: Seconds that connecting, and an answer, may take; and a server that says nothing at all is away after two of these.
 _PATIENCE: Final = 5.0
@@ -122,7 +123,7 @@ class Line:
                 max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
             )  # fmt: skip
         except _FAULTS:
-            await client.close()  # who is refused has a socket still
+            await _let_go(client)  # who is refused has a socket still
             raise
         self._client, self.index = client, StreamIndex()
         self._caught_up = asyncio.Event()
@@ -162,10 +163,7 @@ class Line:
                 waiting.set_exception(nats.errors.ConnectionClosedError())
         self._told.clear()
         if client is not None and not client.is_closed:
-            try:
-                await client.close()
-            except _FAULTS:  # it is let go of, however that ends
-                return
+            await _let_go(client)
 
     async def _follow(self) -> None:
         """Connect again whenever that was lost: what others keep is to be pushed."""
@@ -283,6 +281,13 @@ class Line:
         return list(await asyncio.gather(*(take(value) for value in values)))
 
 
+async def _let_go(client: Client) -> None:
+    """Close a client, however that ends: behind TLS that began and failed it waits for ever."""
+    with suppress(*_FAULTS):
+        async with asyncio.timeout(_PATIENCE):
+            await client.close()
+
+
 async def _ignore(fault: Exception) -> None:
     """Ignore what the client reports: calls say it, and the line is made anew."""
 
@@ -299,7 +304,7 @@ def _has_none(fault: Exception) -> bool:
 def _is_final(fault: Exception) -> bool:
     """Return whether trying again doesn't help."""
     refused = isinstance(fault, nats.errors.AuthorizationError) or "authorization" in str(fault).lower()
-    return refused or _has_none(fault)
+    return refused or _has_none(fault) or is_refused_for_good(fault)
 
 
 def _subject_of(row: Row) -> str:

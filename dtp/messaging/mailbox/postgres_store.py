@@ -41,7 +41,7 @@ try:
 
     from dtp.postgresql import ALIVE, ALIVE_THERE, first_line, what_mends, while_it_answers
 except ImportError as error:
-    raise StoreFailed(
+    raise StoreUnusable(
         "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
     ) from error
 
