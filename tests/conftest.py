@@ -1,5 +1,6 @@
 """Shared test set-up: hypothesis profiles that are deterministic and print what to repeat."""
 
+import faulthandler
 import itertools
 import logging
 import os
@@ -85,6 +86,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take the dump of stacks from them as well: pytest has it begin for each test in the same way."""
+    if item.get_closest_marker("long"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 # Workers of xdist don't tell what they have deselected: with `-n auto` it looked as if everything had run.

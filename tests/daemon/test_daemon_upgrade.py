@@ -72,3 +72,48 @@ def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, 
             assert b"Traceback" not in near.errors + far.errors
 
     play(scenario())
+
+
+@pytest.mark.slow
+def test_what_came_by_quic_goes_on_behind_the_new_process(place):
+    """Two processes can't read from one UDP port: an upgrade ends each carrier, and its peer comes back at once."""
+    pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+    seed = 20261126
+    print(f"seed {seed}")
+    data = random.Random(seed).randbytes(300_000)
+
+    async def scenario():
+        port = free_port()
+        async with Backend(slow_echo) as backend:
+            text = expose(place, f"127.0.0.1:{backend.port}", workers=1, listen=f"quic://127.0.0.1:{port}")
+            far, exposed = await asyncio.to_thread(place.dtpd, "far", text)
+            near, places = await asyncio.to_thread(
+                place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{exposed[0]["address"]}"\n'
+            )
+            local = int(places[0]["listen"].rpartition(":")[2])
+            streams, pids = [], [far.process.pid]
+            for generation in range(3):
+                streams.append(await asyncio.open_connection("127.0.0.1", local))
+                for reader, writer in streams:
+                    writer.write(data)
+                    await reader.readexactly(len(data) // 2)  # half of it is on its way
+                if generation < 2:
+                    pids.append(await upgrade(place))
+                for reader, writer in streams:
+                    writer.write(data)
+                    rest = await reader.readexactly(len(data) // 2 + len(data))
+                    assert rest == data[len(data) // 2 :] + data
+            assert all(is_running(pid) for pid in pids)
+            assert backend.connections == 3
+            for reader, writer in streams:
+                writer.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            await asyncio.to_thread(until, lambda: not any(map(is_running, pids[:2])))
+            near.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(near.wait)
+            await asyncio.to_thread(place.command, "drain", "-c", place.folder / "far.toml")
+            await asyncio.to_thread(until, lambda: not is_running(pids[2]))
+            assert b"Traceback" not in near.errors + far.errors
+
+    play(scenario())

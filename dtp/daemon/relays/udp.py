@@ -44,8 +44,9 @@ MOST = 4096
 ASKING = 512
 #: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
 IDLE = 120.0
-#: Seconds in which what is under way still passes by a session that either end is about to leave.
-LATE = 1.0
+#: Seconds in which what is under way still passes by a session that either end is about to leave: programs wait
+#: so long for an answer (resolv.conf's `timeout`). With one second a busy machine's answers found the socket closed.
+LATE = 5.0
 #: Asked of the kernel for each socket: room for a burst while the loop is busy.
 _BUFFER = 1024 * 1024
 
