@@ -48,7 +48,7 @@ class Spreading:
         """True for a group of ours whose messages are spread."""
         membership = self._mail.groups.get(group)
         is_member = membership is not None and self._mail.person in membership.members.roles
-        return is_member and 0 < self.least <= len(self._mail.devices_of(group))
+        return is_member and 0 < self.least <= 1 + len(self._mail.devices_of(group))  # and this one
 
     def may_spread(self, group: bytes, device: bytes) -> bool:
         """True for a device of one of the group's members, as far as is known here."""
