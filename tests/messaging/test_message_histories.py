@@ -6,12 +6,13 @@ A history is its seed: HISTORIES=4711:4712 runs one. -m long runs all that are p
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,8 +25,10 @@ from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
 from dtp.messaging.errors import KeysForged
 from dtp.messaging.mailbox import SqliteMailbox, Tray
 from dtp.messaging.mailbox.store import Deposit, access_hash
+from dtp.messaging.person.attachments import Attachment, AttachmentGone
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
+from dtp.messaging.person.group_states import MAX_STATE
 
 NOW = 1_700_000_000_000
 MINUTE, DAY = 60_000, 86_400_000
@@ -106,9 +109,21 @@ class Person:
         assert self.mail.desk.renewed == ""  # it was killed, not copied
 
 
+class Pieces:
+    """A mailbox, asked for pieces of files."""
+
+    def __init__(self, store: SqliteMailbox) -> None:
+        self._store = store
+
+    async def get_piece(self, digest: bytes) -> bytes:
+        return self._store.get_piece(digest) or b""
+
+
 class History:
     #: Devices from which on a group is large: its messages are spread by a topic as well.
     least = 0
+    #: Whether what is known of the group is put into its maker's mailboxes, and fetched.
+    fetches = False
     steps = 40
     #: The longest time between two steps, and that in which nothing happens.
     pace, pause = MINUTE, 2 * DAY
@@ -132,6 +147,8 @@ class History:
                 if other is not each:
                     each.mail.add_contact(other.mail.card, NOW)
         others = [each.key for each in self.people.values() if each.name != "alice"]
+        if self.fetches:
+            self.people["alice"].mail.group_states.most_sent = 0
         self.group = self.people["alice"].mail.create_group("choir", others, NOW)
         self.read_along()
         self.chance = random.Random(seed)
@@ -176,7 +193,17 @@ class History:
                     self.collect(person)
                     self.hear(person)
                     self.deliver(person)
+            if self.is_quiet():  # nothing would happen on the days that are left
+                return
             self.now += DAY + MINUTE
+
+    def is_quiet(self) -> bool:
+        """True if nothing waits anywhere, to be sent, fetched or said."""
+        waiting = [each.envelope for box in self.boxes.values() for person in self.people.values()
+                   for tray in Tray for each in box.fetch(person.key, tray, 0, 1, 1 << 22)]  # fmt: skip
+        people = self.people.values()
+        due = [each.name for each in people if each.mail.store.next_due() is not None]
+        return not (waiting or due or self.spread or any(each.answers or each.repairs for each in people))
 
     def maybe_kill(self) -> int | None:
         return self.chance.randrange(40) if self.chance.random() < 0.12 else None
@@ -225,6 +252,31 @@ class History:
         keys, one_time = person.do(desk.keys_to_publish, count, self.now, kill=self.maybe_kill())
         store.publish(person.key, DeviceKeys.parse(keys).sequence, keys, one_time)
         store.set_access(person.key, access_hash(person.mail.access), 0)
+        for pieces in person.do(person.mail.group_states.list_pieces, self.now, kill=self.maybe_kill()):
+            for piece in pieces:
+                told = (person.key, piece, 10_000_000, person.mail.access, self.now // 1000)
+                assert not store.put_piece(*told).refusal
+
+    async def try_each(self, places: tuple[str, ...], ask: Callable[[Any], Awaitable[bool]]) -> bool:
+        """As `MailboxPool` does it."""
+        for box in self.reached(places):
+            if await ask(Pieces(self.boxes[box])):
+                return True
+        return False
+
+    def fetch(self, person: Person) -> None:
+        for wanted in person.do(person.mail.group_states.take_wanted, self.now, kill=self.maybe_kill()):
+            size, key, roots = wanted.fields
+            places, _ = person.mail.route(wanted.device)
+            file = Attachment("state", size, key, roots, places, self)  # type: ignore[arg-type]
+            try:
+                state = asyncio.run(file.read(limit=MAX_STATE))
+            except AttachmentGone:
+                continue
+            person.do(
+                *(person.mail.group_states.take_fetched, wanted, state),
+                kill=self.maybe_kill(),
+            )
 
     def reached(self, addresses: tuple[str, ...]) -> list[str]:
         found = [each for each in addresses if each not in self.away]
@@ -291,6 +343,7 @@ class History:
 
     def deliver(self, person: Person) -> None:
         desk = person.mail.desk
+        self.fetch(person)
         self.publish_spread(person)
         person.do(person.mail.spreading.hand_over_due, self.now, kill=self.maybe_kill())
         repairs, person.repairs = person.repairs, set()
@@ -369,7 +422,7 @@ class Certain(random.Random):
 
 
 class SpreadHistory(History):
-    least, steps, pace, pause = 2, 150, 5_000, 4 * MINUTE
+    fetches, least, steps, pace, pause = True, 2, 150, 5_000, 4 * MINUTE
 
 
 def live(folder: Path, seed: int, kind: type[History] = History) -> None:
