@@ -266,7 +266,13 @@ def market(chain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A localnet with the packages, and where their ids are remembered."""
     packages = tmp_path_factory.mktemp("cli") / "packages.json"
-    with LocalnetThread() as localnet:
+
+    class Net(LocalnetThread):
+        """A localnet that knows where the ids of its packages are."""
+
+        packages: Path
+
+    with Net() as localnet:
         publisher = KeySigner.generate()
         localnet.fund(publisher.address)
 

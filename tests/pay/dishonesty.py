@@ -16,6 +16,8 @@ PAGE = ROOT / "docs" / "paying.md"
 QUOTA = Usage(3, 2 * MIB)
 #: Room in a mailbox of these tests: MiB, and what one costs for a month.
 ROOM = (4, 10_000_000)
+#: What may be served unclaimed.
+MOST_UNCLAIMED = Policy().most_unclaimed or 0
 #: What the words of the table come to, in the coin's smallest unit.
 BOUNDS = {
     "nothing": 0,
@@ -26,8 +28,8 @@ BOUNDS = {
     "an exposure for each daemon": 2 * FIRST_AMOUNT,
     "a month's room": ROOM[0] * ROOM[1],
     "ten times `max_gas`, in a day": GAS_PER_DAY * Budget().gas_limit,
-    "what isn't claimed": Policy().most_unclaimed,
-    "twice what isn't claimed": 2 * Policy().most_unclaimed,
+    "what isn't claimed": MOST_UNCLAIMED,
+    "twice what isn't claimed": 2 * MOST_UNCLAIMED,
 }
 _ROW = re.compile(
     r"^\| (client|server|third party|node) \| (.+?) \| (.+?) \| `(tests/\S+?)::(\w+)` \|$", re.M

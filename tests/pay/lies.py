@@ -227,8 +227,9 @@ def _other(rng: Any, value: Any) -> Any:
         if not value or rng.random() < 0.3:
             return value[:0]
         at = rng.randrange(len(value))
-        one = bytes([rng.randrange(256)]) if isinstance(value, bytes) else rng.choice("0123456789abcdef:")
-        return value[:at] + one + value[at + 1 :]
+        if isinstance(value, bytes):
+            return value[:at] + bytes([rng.randrange(256)]) + value[at + 1 :]
+        return value[:at] + rng.choice("0123456789abcdef:") + value[at + 1 :]
     if isinstance(value, datetime):
         return value + timedelta(milliseconds=rng.choice([-DAY_MS, -1, 1, DAY_MS]))
     return None  # a message inside

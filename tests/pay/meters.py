@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -67,7 +67,7 @@ class Meters:
 
     # ---- connections
 
-    def connect(self) -> Meters:
+    def connect(self) -> Self:
         self.payer = Payer(
             self.client_disk, self.prices, self.deposit, lambda v: v.is_by(self.key.public), self.spending
         )

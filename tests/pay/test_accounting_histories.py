@@ -5,6 +5,7 @@ claimed and put into channels."""
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ class History:
         self.market, self.rng = market, rng
         self.moved = Usage()
         self.log: list[Any] = []
-        self.copies = {"client": None, "server": None}
+        self.copies: dict[str, Path | None] = {"client": None, "server": None}
         self.set_back = {"client": 0, "server": 0}
         self.broken = self.cut = 0  # connections; what the fetches would have cost that a limit ended
         self.number = 0
@@ -137,7 +138,7 @@ class History:
         async for each in found.past_events():
             name = each.event.type.rpartition("::")[2]
             (kind,) = [kind for kind in kinds if kind.__name__ == name]
-            event = SCHEMA.decode(kind, each.event.contents)
+            event: Any = SCHEMA.decode(kind, each.event.contents)
             if kind is ChannelOpened and event.client == self.chain.address:
                 ours.add(event.channel)
                 put += event.deposit

@@ -203,13 +203,14 @@ def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> 
         await server.execute(program)
         known = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
         assert await take_credits(sender, known, 140_001) is None  # not worth it
-        amount, _ = await take_credits(sender, known, 1)
-        assert amount == 2 * 70_000
+        taken = await take_credits(sender, known, 1)
+        assert taken is not None
+        assert taken[0] == 2 * 70_000
         after = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
         if bearer is Bearer.CLIENT:
-            assert after.credited == amount
+            assert after.credited == taken[0]
         else:
-            assert after.credit_due == amount
+            assert after.credit_due == taken[0]
         assert credits(after, await pipes_of(sender, id), after.epoch) == []
 
     market(scenario)
@@ -311,8 +312,9 @@ def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited
         assert await reclaim(server) == Reclaimed((), 0)
         await claim_for(server, deal, 1, 2)
         known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
-        amount, _ = await take_credits(server, known, 1)
-        assert amount == 2 * 70_000
+        taken = await take_credits(server, known, 1)
+        assert taken is not None
+        assert taken[0] == 2 * 70_000
         assert await reclaim(server) == Reclaimed((), 0)  # a third frame was sent, and evidence may come
         market.chain.advance(TERMS.claim_ms)
         await claim_is_late(server, known)
@@ -446,7 +448,10 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
             program = Program()
             pipe_module.send(program, own.id, id, market.serving.host, data)
             await chain.execute(program)
-        asks = lambda total: Agreed(total, 2**63, b"", b"")  # noqa: E731
+
+        def asks(total: int) -> Agreed:
+            return Agreed(total, 2**63, b"", b"")
+
         # Nothing was used, so nothing is owed, however much was sent.
         assert await agreed_total(deal.chain, deal.channel, 0, Usage()) == 0
         assert not await deal.is_fair(asks(1))

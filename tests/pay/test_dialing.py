@@ -39,6 +39,11 @@ from .meters import KEY, PRICES, voucher
 from .test_paid import cost_of, fetch, give
 
 
+def time_in(hours: float) -> float:
+    """The system's time in so many hours."""
+    return time.time() + hours * 3600
+
+
 def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
@@ -188,7 +193,7 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
                 await fetch(connection, 1000)
         known = []
         for hours in (0, 0, 0, 1, 0):
-            dialer = partial(RefusedDialer, clock=lambda hours=hours: time.time() + hours * 3600)
+            dialer = partial(RefusedDialer, clock=partial(time_in, hours))
             with pytest.raises(ConnectionRefused, match="go away"):
                 await market.connect(buyer, budget=1_000_000, make_dialer=dialer)
             known.append(sorted(each.state for each in buyer["store"].bought_channels()))
@@ -207,7 +212,7 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
         await market.serve(give)
         buyer, known = await market.buyer(), []
         for hours in (0, 0, 0, 1):
-            dialer = partial(RefusedDialer, clock=lambda hours=hours: time.time() + hours * 3600)
+            dialer = partial(RefusedDialer, clock=partial(time_in, hours))
             async with market.connect(buyer, budget=1_000_000, keep=True) as connection:
                 await fetch(connection, 100)
             with pytest.raises(ConnectionRefused, match="go away"):
@@ -247,6 +252,7 @@ class Dialled:
     def __init__(self, answers: Any, deals: Any, begun: Any = None) -> None:
         self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
         self.named, self.without, self.begun = [], [], begun
+        self.journal: Any = None
 
     def make_dialer(self, address: Any, service: Any, wallet: Any, budget: Any, **options: Any) -> Any:
         """What dials it, for `dial.connect`."""
@@ -278,12 +284,10 @@ class DialledDialer(PaidDialer):
         self.there.dialers.append(made)
         return made
 
-    async def purchase(
-        self, chain: Any, journal: Any, *, without: Any, reach: Any, agree: Any, on_opening: Any
-    ) -> Any:
+    async def purchase(self, chain: Any, journal: Any, **options: Any) -> Any:
         there = self.there
         there.bought.append((canonical_id(self.host), *self.wanted))
-        there.without.append(set(without))
+        there.without.append(set(options["without"]))
         deal = there.deals[len(there.bought) - 1]
         if isinstance(deal, Exception):
             raise deal
@@ -539,7 +543,8 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
             spending=spending,
         )
         with pytest.raises(raised, match="too much") if raised is not None else contextlib.nullcontext():
-            assert await connecting is begun
+            made: object = await connecting
+            assert made is begun
         assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add, spending)
         assert begun.renewed
         assert begun.is_ours(KEY.sign(voucher(1, 1)))

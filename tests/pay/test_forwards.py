@@ -11,6 +11,7 @@ from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay import messages
+from dtp.pay.metered import Metered
 from dtp.pay.server.payee import Payee
 from dtp.pay.terms import Usage
 from dtp.session.codes import CloseCode
@@ -63,6 +64,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(
         alter(store, "UPDATE lanes SET message = NULL, signature = NULL")
         again = Buyer(Wallet(ours["network"], store), budget, Identity.generate(), DEFAULT, None, ())
         connection = await again.dial_paid(address, None)
+        assert isinstance(connection, Metered)
         assert connection.paid >= lane.newest.voucher.amount
         assert again.spent == connection.paid - lane.newest.voucher.amount
         await connection.close()

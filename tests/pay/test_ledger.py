@@ -50,6 +50,7 @@ class Connected(Wire):
         self.stats = SimpleNamespace(carriers=["tcp:"])
         self.peer = SimpleNamespace(sui_address="0xe")
         self.on_carrier: Any = None
+        self.admission: Any = None
 
     def carried_by(self, *carriers: Any) -> None:
         """Another carrier has come; those that it is carried by now."""

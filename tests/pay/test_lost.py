@@ -481,6 +481,8 @@ class History:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *channels: Any) -> None:
         self.chain_id, self.address, self.asked = "", "0xc", []
+        self.transaction: Any = None
+        self.events_in: Any = None
         self.channels = {each.id: each for each in channels}
         schema = SimpleNamespace(decode=lambda cls, contents: contents)
         monkeypatch.setattr(lost, "module", SimpleNamespace(SCHEMA=schema))

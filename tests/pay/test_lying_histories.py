@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def is_channel(type: Any) -> Any:
 
 
 #: What a node may tell the client, and the server, for a while.
-LIES = {
+LIES: dict[str, Callable[[], Any]] = {
     "honest": dict,
     "stale": lies.stale,
     "100 x gas": lambda: lies.price(100),

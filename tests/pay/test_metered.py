@@ -65,8 +65,8 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next() -> None:
         woken: list[Any] = []
         waiters = SimpleNamespace(wake_for=woken.append)
         connection._intake = intake = StreamIntake(StreamBudget(), waiters, None, None)
-        for each in (first, second, third):
-            intake.note_opened(each)
+        for stream in (first, second, third):
+            intake.note_opened(stream)
         woken.clear()
         waiting = [asyncio.ensure_future(connection.accept_stream()) for _ in range(2)]
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -121,7 +121,8 @@ class Line:
 class Money(RuleBasedStateMachine):
     """Channels of one client with one server, from opening to the last MIST."""
 
-    world = None
+    #: The chain and who is on it; the fixture of that name makes it.
+    world: ClassVar[World]
 
     @initialize(
         services=st.lists(st.sampled_from(sorted(SERVICES)), min_size=1, max_size=2),
@@ -433,5 +434,5 @@ TestMoney.settings = settings(max_examples=8, stateful_step_count=20, deadline=N
 
 
 @pytest.mark.long
-class TestLongMoney(Money.TestCase):
+class TestLongMoney(Money.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

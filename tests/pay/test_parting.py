@@ -14,6 +14,7 @@ from dtp.chain.channel import ChannelState
 from dtp.pay import ticket as ticket_module
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import TicketRefused
+from dtp.pay.metered import Metered
 from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.terms import MIB
 from dtp.pay.ticket import MAX_LANES, make_ticket, parse_ticket, statement
@@ -117,6 +118,7 @@ def test_who_comes_to_close_is_served_nothing(market: Play, monkeypatch: pytest.
         stream.write(b"1000\n")
         await stream.drain()
         (theirs,) = market.serving.listener.connections
+        assert isinstance(theirs, Metered)
         await connection.close()
         assert not theirs.meter.payee.serving
         assert theirs.traffic.sent == 0

@@ -67,6 +67,15 @@ class Noted:
         pass
 
 
+class Made(Serving):
+    """A service, with what a test has to know of it."""
+
+    done: list[Any]
+    handlers: list[Any]
+    channel: Any
+    listener: Any
+
+
 class Asked:
     """In the place of a gate, or of what looks again: what it was asked, and what it answers."""
 
@@ -122,7 +131,7 @@ def play(
                 clock=clock,
             )
             given = genuine if parts is None else replace(genuine, **parts(genuine))
-            made = Serving(chain, HOST, "files", handle, store, given, how)
+            made = Made(chain, HOST, "files", handle, store, given, how)
             made.done, made.handlers = [], handlers
             made.listener = Noted("listener", made.done)
             made.channel = channel(server=signer.address, service=service_number("files"))

@@ -189,7 +189,7 @@ def test_a_transaction_opens_one_channel(count: Any) -> None:
 def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled() -> None:
     made, other = channel(), channel(id="0x0e", terms=Terms(coin=OTHER_COIN))
     id = made.id
-    events = {
+    events: dict[type, list[Any]] = {
         Claimed: [Claimed(id, 0, 1, 5000, 4000, b"", SUI_COIN), Claimed(id, 1, 1, 500, 500, b"", SUI_COIN)],
         Settled: [
             Settled(id, 30, 200, ChannelState.DRAINING, SUI_COIN),

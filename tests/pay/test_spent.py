@@ -115,7 +115,10 @@ def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(
                 if there is None
             ]
             paid = sum(
-                lane.newest.voucher.amount for each in gone for _, lane in again.payer_lanes(each.channel)
+                lane.newest.voucher.amount
+                for each in gone
+                for _, lane in again.payer_lanes(each.channel)
+                if lane.newest is not None
             )
             assert before - await balance(buyer) == gas + held + paid
 

@@ -156,10 +156,9 @@ def test_a_node_that_says_a_channel_is_used_up_gets_a_budget_at_most(market: Pla
         buyer = await market.buyer()
         await kept(market, buyer)
         (found,) = await market.channels(buyer)
+        lies: dict[str, Any] = {"credited": 10**12, "terms": replace(found.terms, bearer=1, credit=1)}
         if what == "claims":
             lies = {"lanes": (replace(found.lanes[0], amount=BUDGET),)}
-        else:
-            lies: dict[str, Any] = {"credited": 10**12, "terms": replace(found.terms, bearer=1, credit=1)}
         stop = lying(buyer, **lies)
         for _ in range(6):
             try:

@@ -19,6 +19,7 @@ from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.cli import channel as command
 from dtp.cli import main
 from dtp.errors import LocalError
+from dtp.pay import settling
 from dtp.pay.client import ends
 from dtp.pay.errors import StoreError
 from dtp.pay.server import cashier
@@ -183,7 +184,7 @@ def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(
     net: Any, homes: Any, dtp: Any, monkeypatch: pytest.MonkeyPatch, how: Any
 ) -> None:
     first, second = closing(net, homes, 2)
-    genuine = ends.finalize
+    genuine = settling.finalize
 
     async def finalize(chain: Any, found: Any) -> Any:
         if found.id == first:
