@@ -67,6 +67,8 @@ class Carrier(ABC):
     source: str
     #: Where this carrier leads, as the URL that was dialled or a description such as "tcp://127.0.0.1:40112".
     remote: str
+    #: The number of the descriptor that it takes in this process; -1 where it takes none of its own.
+    descriptor: int = -1
     #: Called, if set, when bytes have come that are kept here (`held`), and nothing could be reported.
     on_kept: Callable[[], object] | None = None
 

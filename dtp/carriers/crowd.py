@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from itertools import islice
 from random import randrange
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+if sys.platform != "win32":  # where sockets are no descriptors
+    import resource
 
 T = TypeVar("T", bound=Hashable)
+
+#: Descriptors that are not for connections, where a process may have four times as many: for opening handshakes and
+#: carriers that are half-open (512 each), files, and connections that have ended and are not gone yet.
+RESERVE: Final = 1280
+
+
+def descriptors_of_process() -> tuple[int, int]:
+    """Return how many descriptors this process may have in all, and how many of them are not for connections."""
+    if sys.platform == "win32":
+        return sys.maxsize, RESERVE
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return (sys.maxsize, RESERVE) if most == resource.RLIM_INFINITY else (most, min(most // 4, RESERVE))
+
+
+def part_of_reserve(most: int) -> int:
+    """Return how many strangers may be at one entrance: `most`, or half of what is reserved."""
+    return min(most, descriptors_of_process()[1] // 2)
 
 
 def source_group(source: str) -> str:

@@ -92,7 +92,7 @@ class StreamSocketCarrier(Carrier):
         self._loop = asyncio.get_running_loop()
         self._watcher = socket_watcher(self._loop)
         self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = self.descriptor = sock.fileno()
         self._receiver: Receiver | None = None
         self._state = CarrierState.OPEN
         self._paused = False

@@ -27,7 +27,7 @@ from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
 from dtp.carriers.base import Accept, CarrierListener
-from dtp.carriers.crowd import Crowd
+from dtp.carriers.crowd import Crowd, part_of_reserve
 from dtp.carriers.errors import (
     CarrierUrlError,
     DialError,
@@ -177,10 +177,11 @@ class WebSocketListener(CarrierListener):
         self._policy = policy
         self._context = context
         self._accept = accept
+        most = part_of_reserve(MAX_UPGRADES)
+        of_source = most if policy.trust_forwarded else min(MAX_OF_A_SOURCE, (most + 1) // 2)
         self._upgrades = Crowd[asyncio.Task[WebSocketCarrier]](
-            MAX_UPGRADES,
-            MAX_UPGRADES if policy.trust_forwarded else MAX_OF_A_SOURCE,  # all have the proxy's address
-        )
+            most, of_source
+        )  # a proxy's address is all of it
         self._steps = StepsOfTurn(STEPS_PER_TURN)
         self._below = SocketListener(socks, self.urls, self._on_socket, answers=True)
 

@@ -92,6 +92,7 @@ class WebSocketCarrier(Carrier):
         self.remote = remote
         self._loop = asyncio.get_running_loop()
         self._below = below
+        self.descriptor = below.descriptor
         self._below_started = False
         self._protocol = protocol
         self._early = early

@@ -157,6 +157,11 @@ class Connection:
         return self._drivers.source
 
     @property
+    def active_at(self) -> float:
+        """When something moved on it last, by the loop's clock; at first, when it began."""
+        return self._session.active_at
+
+    @property
     def watch(self) -> Watch | None:
         """Who counts what moves (see `traffic`), if anybody does."""
         return self.outlet.watch

@@ -10,19 +10,20 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address, check_service
-from dtp.net.connection import Connection
+from dtp.net.connection import HEARD, Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
 from dtp.net.held import BudgetHolder, HeldBudget
 from dtp.net.parts.half_open import Crowded as Crowded
 from dtp.net.parts.half_open import HalfOpen
+from dtp.net.parts.places import Places
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, Refusal
@@ -34,6 +35,10 @@ from dtp.session.session import Session
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.net")
+
+#: Connections that one newcomer ends at most: some of those that were idle longest wait to be resumed, and have no
+#: descriptor.
+MOST_ENDED: Final = 32
 
 L = TypeVar("L", bound=CarrierListener)
 
@@ -120,6 +125,8 @@ class Listener:
         self._waiter: asyncio.Future[None] | None = None
         self._tasks = TaskSet()
         self._loop = asyncio.get_running_loop()
+        #: Who has proven itself, and has a place.
+        self._places = Places[Connection](endpoint.limits.connections)
         #: Carriers whose handshake isn't over.
         self.half_open = HalfOpen(endpoint.limits, self._loop)
         self._closed = False
@@ -203,7 +210,7 @@ class Listener:
         driver = LinkDriver(
             self._loop, carrier, handshake, self._on_established, self._on_failed, self.half_open.discard
         )
-        if len(self._connections) >= self._limits.connections or not self.half_open.make_room(carrier.source):
+        if not self._limits.connections or not self.half_open.make_room(carrier.source):
             self._say_failed(carrier.source, Crowded("too many half-open or open connections"))
             # Where a pre-shared key is wanted nobody hears anything without it.
             driver.refuse_handshake(Refusal.BUSY if self._endpoint.psk is None else None)
@@ -254,8 +261,24 @@ class Listener:
         log.info("%r from %s: %s", connection, connection.source, why)
         self._loop.call_soon(connection.abort, CloseCode.LIMIT, why)
 
+    def _take_place(self, carrier: Carrier, connection: Connection) -> None:
+        """Give a connection that has come by `carrier` its place, and end others where places are short."""
+        places = self._places
+        places.note_descriptor(carrier.descriptor, len(self.half_open), self._loop.time())
+        for _ in range(MOST_ENDED):
+            idlest = places.find_idlest(connection.source) if places.are_full else None
+            if idlest is None:
+                break
+            places.discard(idlest)
+            log.info("%r from %s: others need its place", idlest, idlest.source)
+            idlest.abort(CloseCode.BUSY, "others need its place, and nothing has moved on it for longest")
+            self._start_task(idlest.wait_gone(HEARD))
+        places.add(connection)
+
     def _forget_connection(self, connection_id: bytes) -> None:
-        self.held.forget_key(self._connections.pop(connection_id))
+        connection = self._connections.pop(connection_id)
+        self.held.forget_key(connection)
+        self._places.discard(connection)
         if self._neighbours is not None:
             self._neighbours.note_closed(connection_id)
 
@@ -283,6 +306,7 @@ class Listener:
     def _decide_admission(self, driver: LinkDriver, connection: Connection, established: Established) -> None:
         if connection.closed:
             return
+        self._take_place(driver.carrier, connection)
         payload = established.payload
         if payload.service == PRESENCE and self.presence is not None:
             self._let_in(

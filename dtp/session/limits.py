@@ -90,7 +90,8 @@ class Limits:
     #: room: of 800 a second from one address, three of four that need 0.1 s for an answer come through.
     half_open: int = 512
     half_open_per_source: int = 256
-    #: Connections that one listener holds; each idle one costs about 20 KiB.
+    #: Connections that one listener holds, or fewer where the process may open fewer files; each idle one costs about
+    #: 20 KiB. Past it whoever has been idle longest goes, of the source that has most.
     connections: int = 100_000
     #: Control frames that wait to be sent (answers to pings and the like): past it the peer floods us.
     control: int = 1024

@@ -100,6 +100,11 @@ class Session(Receiving):
         return self._next_own >> 1 < self._own_allowed
 
     @property
+    def active_at(self) -> float:
+        """When something of the program's moved last; at first, when the session began."""
+        return self._active_at
+
+    @property
     def peer_away(self) -> bool:
         """True when the peer has said that it takes no new streams."""
         return self._peer_away

@@ -8,7 +8,7 @@ from random import randrange
 from typing import ClassVar
 
 from dtp import carriers
-from dtp.carriers.crowd import Crowd
+from dtp.carriers.crowd import Crowd, part_of_reserve
 from dtp.errors import LimitError
 from dtp.net.driver import LinkDriver
 from dtp.session.codes import HandshakeError
@@ -29,7 +29,9 @@ class HalfOpen:
     ) -> None:
         """`draw` gives a number below the one that it gets: which of so many has to go."""
         self._limits, self._loop = limits, loop
-        self._crowd = Crowd[LinkDriver](limits.half_open, limits.half_open_per_source, draw)
+        most = part_of_reserve(limits.half_open)
+        of_source = min(limits.half_open_per_source, (most + 1) // 2 if most < limits.half_open else most)
+        self._crowd = Crowd[LinkDriver](most, of_source, draw)
         self._timers: dict[LinkDriver, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:

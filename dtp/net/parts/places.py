@@ -1,0 +1,113 @@
+"""Places of connections where there are fewer than want one: by descriptors of this process, or by `Limits`.
+
+Who comes last takes the place of the connection that has been idle longest, of the source that has most. So one that
+holds all with connections that say nothing keeps nobody out, and throws out its own. See docs/decisions/0459.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Final, Generic, Protocol, TypeVar
+
+from dtp.carriers.crowd import descriptors_of_process, source_group
+
+#: Seconds for which it is remembered how many there were when descriptors were short.
+SHORT: Final = 10.0
+
+
+class Placed(Hashable, Protocol):
+    """Whoever has a place: a connection."""
+
+    @property
+    def source(self) -> str:
+        """Where it comes from."""
+
+    @property
+    def active_at(self) -> float:
+        """When something moved on it last."""
+
+
+T = TypeVar("T", bound=Placed)
+
+
+class Places(Generic[T]):
+    """Who has one, by source. A value without IO."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._room, self._short_until = most, sys.maxsize, 0.0
+        self._groups: dict[T, str] = {}
+        self._by_group: dict[str, _Group[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @property
+    def are_full(self) -> bool:
+        """True if somebody has to go for one more."""
+        return len(self) >= min(self._most, self._room)
+
+    def note_descriptor(self, number: int, strangers: int, now: float) -> None:
+        """One more comes by a descriptor of this number, beside so many strangers, who have their own.
+
+        The system gives the lowest that is free: at least so many are in use, by whatever it is. But it may be one
+        that was freed just now, so how many had room is remembered for a while.
+        """
+        most, reserve = descriptors_of_process()
+        beyond = number - strangers - (most - reserve)
+        if beyond >= 0:
+            self._room, self._short_until = max(0, len(self) - beyond), now + SHORT
+        elif now >= self._short_until:
+            self._room = sys.maxsize
+
+    def add(self, one: T) -> None:
+        """Give it a place."""
+        group = self._groups[one] = source_group(one.source)
+        self._by_group.setdefault(group, _Group()).add(one)
+
+    def discard(self, one: T) -> None:
+        """It has none any more. Idempotent."""
+        group = self._groups.pop(one, None)
+        if group is not None:
+            self._by_group[group].discard(one)
+            if not self._by_group[group].members:
+                del self._by_group[group]
+
+    def find_idlest(self, source: str) -> T | None:
+        """Return who has to go for one more of `source`: of it where no source has more, else of the one that has
+        most. None where nobody has a place."""
+        own = self._by_group.get(source_group(source))
+        most = max(self._by_group.values(), key=lambda group: len(group.members), default=None)
+        if most is None:
+            return None
+        return (own if own is not None and len(own.members) >= len(most.members) else most).find_idlest()
+
+
+class _Group(Generic[T]):
+    """Those of one source."""
+
+    def __init__(self) -> None:
+        self.members: set[T] = set()
+        self._by_time: list[tuple[float, int, T]] = []  # when each was active, as far as it was looked at
+        self._numbers = count()
+
+    def add(self, one: T) -> None:
+        self.members.add(one)
+        heappush(self._by_time, (one.active_at, next(self._numbers), one))
+
+    def discard(self, one: T) -> None:
+        self.members.discard(one)
+        if len(self._by_time) > 2 * len(self.members) + 16:
+            self._by_time = [entry for entry in self._by_time if entry[2] in self.members]
+            heapify(self._by_time)
+
+    def find_idlest(self) -> T:
+        while True:
+            at, _, one = self._by_time[0]
+            if one in self.members and one.active_at <= at:
+                return one
+            heappop(self._by_time)
+            if one in self.members:
+                heappush(self._by_time, (one.active_at, next(self._numbers), one))
