@@ -1,7 +1,6 @@
 """The openCypher TCK's scenarios on a graph: a folder of its .feature files in, an outcome for each scenario out.
 
-Graphs here have nodes of one label, relationships without properties, and none twice; scenarios that need others are
-outside.
+Graphs here have nodes of one label, and no relationship twice; scenarios that need others are outside.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ from dtp.graph.query.values import semantics
 
 #: In the order in which they are told.
 OUTCOMES = ("passed", "refused", "outside", "wrong")
+#: A graph that has a name: it is made by a file beside the features.
+_GIVEN = re.compile(r"the ([\w-]+) graph")
 
 
 class OutsideError(Exception):
@@ -106,7 +107,12 @@ def scenarios(folder: Path) -> Iterator[Scenario]:
                 for name, value in row.items():
                     text = text.replace(f"<{name}>", value)
                 name = head.strip() + (f" #{number + 1}" if row else "")
-                yield Scenario(area, path.stem, name, [*background, *_steps(text.splitlines())])
+                steps = [*background, *_steps(text.splitlines())]
+                for step in steps:
+                    if given := _GIVEN.fullmatch(step.text):
+                        made = folder.parent / "graphs" / given[1] / f"{given[1]}.cypher"
+                        step.document = made.read_text(encoding="utf-8")
+                yield Scenario(area, path.stem, name, steps)
 
 
 # ---- setting up ----------------------------------------------------------------------------------------------
@@ -119,19 +125,22 @@ class _Builder:
         self._replica = replica
         self._count = 0
         self._links: set[tuple[str, str, str]] = set()
+        self._row: dict[str, Any] = {}
 
     def execute(self, text: str) -> None:
-        known: dict[str, str] = {}
-        first, *patterns = re.split(r"(?:^|(?<=\s))CREATE\b", text.strip().rstrip(";"))
-        if first.strip():
-            raise OutsideError("it is set up by more than CREATE")
-        for pattern in patterns:
-            try:
-                tree = parser("patterns").parse(pattern)
-            except LarkError as error:
-                raise OutsideError("it is set up by more than CREATE") from error
-            for one in trees(tree):
-                self._pattern(pattern, one, known)
+        """Make what stands behind CREATE, for each row of what stands before it."""
+        before, *patterns = re.split(r"(?:^|(?<=\s))CREATE\b", text.strip().rstrip(";"))
+        try:
+            rows = Queries(self._replica).run(f"{before} RETURN *", {}) if before.strip() else [{}]
+            read = [(pattern, parser("patterns").parse(pattern)) for pattern in patterns]
+        except (LarkError, QueryError) as error:
+            raise OutsideError("it is set up by more than CREATE") from error
+        for row in rows:
+            known = {name: one.soul for name, one in row.items() if isinstance(one, Node)}
+            self._row = row
+            for pattern, tree in read:
+                for one in trees(tree):
+                    self._pattern(pattern, one, known)
 
     def _pattern(self, text: str, tree: Tree[Any], known: dict[str, str]) -> None:
         parts = [one for one in trees(tree) if one.data != "path"]
@@ -146,7 +155,7 @@ class _Builder:
                 raise OutsideError("a relationship is there once")
             self._links.add((ends[0], key, ends[1]))
             self._replica.node(ends[0]).link(key, ends[1])
-            self._put_all(self._replica.node(ends[0]).relationship(key, ends[1]).soul, text, detail)
+            self._put_all(self._replica.node(ends[0]).relationship(key, ends[1]).soul, text, detail, known)
             left = right
 
     def _node(self, text: str, tree: Tree[Any], known: dict[str, str]) -> str:
@@ -162,15 +171,18 @@ class _Builder:
         if variable:
             known[variable] = soul
         self._replica.put(soul, "", None)  # it is there, without a property
-        self._put_all(soul, text, tree)
+        self._put_all(soul, text, tree, known)
         return soul
 
-    def _put_all(self, soul: str, text: str, tree: Tree[Any]) -> None:
+    def _put_all(self, soul: str, text: str, tree: Tree[Any], known: dict[str, str]) -> None:
         """The inline properties of a node or a relationship."""
-        expressions = Expressions(text, {}, Queries(self._replica).index, Meter(QueryBudget()))
+        index = Queries(self._replica).index
+        index.prepare()
+        expressions = Expressions(text, {}, index, Meter(QueryBudget()))
+        row = self._row | {name: semantics.NodeRef(node) for name, node in known.items()}
         for properties in (one for one in trees(tree) if one.data == "properties"):
             for key, value in map(trees, trees(properties)):
-                found = expressions.compile(value, ())({})
+                found = expressions.compile(value, row)(row)
                 if found is not None:
                     self._replica.put(soul, name_of(key), found)
 
@@ -327,7 +339,7 @@ def run(scenario: Scenario) -> tuple[str, str]:
                     rows, error = queries.run(step.document, parameters), None
                 except QueryError as raised:
                     error = raised
-            elif step.text == "having executed":
+            elif step.text == "having executed" or _GIVEN.fullmatch(step.text):
                 builder.execute(step.document)
             elif step.text == "parameters are":
                 parameters = {name: _Reader(value).value() for name, value in step.table}
@@ -343,7 +355,7 @@ def run(scenario: Scenario) -> tuple[str, str]:
                 problem = _compared(step, rows, queries)
                 if problem:
                     return "wrong", problem
-            elif step.text.startswith(("the side effects", "there exists", "the binary")):
+            elif step.text.startswith(("the side effects", "there exists")):
                 return ("refused", str(error)) if error else ("outside", "it writes, or calls procedures")
     except OutsideError as outside:
         return "outside", str(outside)
