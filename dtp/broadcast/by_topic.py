@@ -54,7 +54,7 @@ class TopicSender:
             raise BroadcastError(f"a segment of {len(data):,} bytes; {MOST:,} are the most in a topic")
 
     def add_segment(self, segment: Segment, data: bytes) -> None:
-        """A segment is to be published."""
+        """Take a segment that is to be published."""
         pieces = [m.Piece(segment.number, at, bytes(each)) for at, each in enumerate(pieces_of(data))]
         built = m.build(m.Manifest(segment.encoded)) + b"".join(m.build(each) for each in pieces)
         self._waiting.append(self._announced + built)

@@ -184,7 +184,7 @@ class Feeder:
         return (*self._above, self._me)
 
     def come_through(self, above: tuple[PeerId, ...]) -> None:
-        """The show comes through these now, the producer first. Those who listen here are told."""
+        """Take note of those that the show comes through now, the producer first, and tell those who listen here."""
         if above != self._above:
             self._above = above
             for stream in self._listeners:
@@ -192,7 +192,7 @@ class Feeder:
                     self._say_state(stream)
 
     def know_others(self, elsewhere: Callable[[], Sequence[str]]) -> None:
-        """`elsewhere` gives further addresses that have the show."""
+        """Take `elsewhere` for what gives further addresses that have the show."""
         self._elsewhere = elsewhere
 
     async def serve_connection(self, connection: Connection) -> None:

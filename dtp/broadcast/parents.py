@@ -99,25 +99,25 @@ class Parents:
         return max(now, min((each.not_before for each in self._known.values()), default=now + LONGEST))
 
     def note_rate(self, address: str, rate: float) -> None:
-        """`address` has sent `rate` bytes a second for a while: that counts as much as all before."""
+        """Note that `address` has sent `rate` bytes a second for a while, which counts as much as all before."""
         if (known := self._known.get(address)) is not None:
             known.rate = rate if not known.rate else (known.rate + rate) / 2
             known.failures = 0
 
     def note_full(self, address: str, now: float) -> None:
-        """`address` takes nobody now: those come first that haven't been asked, or who joins would ask the same ones
-        again and again."""
+        """Note that `address` takes nobody now: those come first that haven't been asked, or who joins would ask the
+        same ones again and again."""
         if (known := self._known.get(address)) is not None:
             known.refusals += 1
             known.not_before = now + min(FULL * 2 ** (known.refusals - 1), LONGEST)
 
     def has_room(self, address: str) -> None:
-        """`address` has let this side in, and sent it a segment: words alone count for nothing."""
+        """Note that `address` has let this side in, and sent it a segment: words alone count for nothing."""
         if (known := self._known.get(address)) is not None:
             known.refusals = 0
 
     def note_failed(self, address: str, now: float) -> None:
-        """`address` can't be reached, has ended, or is too slow."""
+        """Note that `address` can't be reached, has ended, or is too slow."""
         if (known := self._known.get(address)) is not None:
             known.failures += 1
             known.not_before = now + min(FAILED * 2 ** (known.failures - 1), LONGEST)
@@ -125,7 +125,7 @@ class Parents:
                 del self._known[address]
 
     def note_forged(self, address: str, now: float) -> None:
-        """`address` has sent what the producer didn't sign."""
+        """Note that `address` has sent what the producer didn't sign."""
         if (known := self._known.get(address)) is not None:
             known.failures += 1
             known.lied = True

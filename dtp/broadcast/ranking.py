@@ -75,11 +75,11 @@ class Ranking(Generic[K]):
         return len(self._here)
 
     def add(self, key: K, listener: Listener) -> None:
-        """`listener` has a place, until `remove`."""
+        """Give `listener` a place, until `remove`."""
         self._here[key] = listener
 
     def remove(self, key: K) -> None:
-        """Its place is free. Nothing happens where it has none."""
+        """Free the place of a listener. Nothing happens where it has none."""
         self._here.pop(key, None)
 
     def judge(self, listener: Listener, now: float) -> Standing:
@@ -141,7 +141,7 @@ class Ranking(Generic[K]):
         return min(reversed(ranks), key=lambda each: each[0])[1]
 
     def note_measured(self, listener: Listener, serves: bool, now: float) -> None:
-        """A stranger was sent the show by a listener, or below it; or it wasn't."""
+        """Note whether a stranger was sent the show by a listener, or below it."""
         _remember(self._measured, listener.addresses[0], (serves, now + MEASURED))
         failures = 0 if serves else self._failed.get(listener.source, (0, now))[0] + 1
         pause = min(_AGAIN * 2.0 ** min(failures - 1, 32), MEASURED) if failures else 0.0

@@ -29,7 +29,7 @@ class Rooms:
         self._ranked: list[tuple[Hashable, FreePlace]] | None = None
 
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
-        """`who` has told of these; what it told before counts no more."""
+        """Note what `who` has told of; what it told before counts no more."""
         self.forget_places(who)
         self._told[who] = tuple(
             replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
@@ -37,7 +37,7 @@ class Rooms:
         self._ranked = None
 
     def forget_places(self, who: Hashable) -> None:
-        """`who` is gone."""
+        """Forget what `who` told, which is gone."""
         for each in self._told.pop(who, ()):
             del self._sent[each.address]
             self._ranked = None

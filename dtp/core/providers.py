@@ -164,13 +164,13 @@ def _use_sodium(sodium: Any, suite: str) -> str | None:
 
 @cache
 def sign_opener() -> Any:
-    """libsodium's `crypto_sign_open` for C; None where PyNaCl is built so that it can't be had."""
+    """Return libsodium's `crypto_sign_open` for C; None where PyNaCl is built so that it can't be had."""
     return _sodium_function("crypto_sign_open", "dtp_sodium_sign_open")
 
 
 @cache
 def signer() -> Any:
-    """libsodium's `crypto_sign` for C; None as for `sign_opener`."""
+    """Return libsodium's `crypto_sign` for C; None as for `sign_opener`."""
     return _sodium_function("crypto_sign", "dtp_sodium_sign")
 
 

@@ -179,7 +179,7 @@ class Scores:
     # ---- what it comes to ---------------------------------------------------------------------------------------
 
     def __getitem__(self, peer: bytes) -> float:
-        """The score of a neighbour as of the last `refresh`; 0 of one that isn't here."""
+        """Return the score of a neighbour as of the last `refresh`; 0 of one that isn't here."""
         known = self._here.get(peer)
         if known is None:
             return 0.0

@@ -146,7 +146,7 @@ class Topic:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message; the iteration ends when the topic is left."""
+        """Return the next message; the iteration ends when the topic is left."""
         while not self._waiting:
             if self._state == "left":
                 raise StopAsyncIteration

@@ -261,7 +261,7 @@ class LocalNode:
     def package_versions(
         self, id: bytes, cursor: bytes | None = None, limit: int = 50
     ) -> Page[tuple[int, bytes]]:
-        """(version, storage id) of all versions of the package that `id`, any of them, belongs to."""
+        """Return (version, storage id) of all versions of the package that `id`, any of them, belongs to."""
         return self._queries.package_versions(id, cursor, limit)
 
     def find_datatype(self, package: bytes, module: str, name: str) -> DatatypeInfo | None:

@@ -469,7 +469,8 @@ class Receiving(Linking):
                     self._note_refused(stream_id)
 
     def _note_refused(self, stream_id: int) -> None:
-        """The peer takes no stream of this number up. What was written to it is told, since it may go another way."""
+        """Note that the peer takes no stream of this number up, and tell what was written to it, since that may go
+        another way."""
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.receive.ended and not stream.receive.next:
             self._events.append(ev.StreamRefused(stream_id, stream.send.written))

@@ -320,7 +320,7 @@ class Session(Receiving):
     # ---- time -------------------------------------------------------------------------------------------
 
     def next_deadline(self) -> float:
-        """When `handle_timer` is to be called next; infinity for never."""
+        """Return when `handle_timer` is to be called next; infinity for never."""
         if self.ended is not None:
             return NEVER
         times = [self._ack_at]
@@ -381,7 +381,7 @@ class Session(Receiving):
                 link.control.append(control(Frame.PING, self._new_ping(now)))
 
     def _patience_for_exchange(self, link: Link) -> float:
-        """Seconds from asking for fresh keys to their use: half of what is between two exchanges."""
+        """Return the seconds from asking for fresh keys to their use: half of what is between two exchanges."""
         return max(self.limits.exchange / 2, self.limits.dead, link.patience)
 
     @property

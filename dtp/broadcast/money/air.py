@@ -119,7 +119,7 @@ class Slots:
         return max(0, (now_ms - self._began) // show.slot_ms)
 
     def note_sent(self, slot: int, link: bytes) -> None:
-        """A segment of this slot was sent; `link` is its."""
+        """Note that a segment of this slot was sent; `link` is its."""
         self._links[slot], self._newest = link, link
 
     def due_hashes(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:

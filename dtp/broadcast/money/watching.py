@@ -104,7 +104,7 @@ class ShowWatcher:
         self._found = await shows.read_show(self._chain, self._id)
 
     def dismiss_entry(self, number: int) -> None:
-        """An entry was answered, or isn't wanted: it is gone for good. Raise `ConfigError`."""
+        """Remove an entry for good, which was answered or isn't wanted. Raises `ConfigError`."""
         self.line.dismiss(number)
         if self._dismissed is not None:
             self._dismissed.add_number(number)

@@ -43,7 +43,7 @@ PYSUI_VERSION: Final = "1.5.1"
 
 @cache
 def library() -> SimpleNamespace:
-    """pysui's parts, imported once. Raises `ProgramError` when the installed one is another release."""
+    """Return pysui's parts, imported once. Raises `ProgramError` when the installed one is another release."""
     from importlib.metadata import version
 
     found = version("pysui")

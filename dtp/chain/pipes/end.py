@@ -78,16 +78,16 @@ class PipeLink(Protocol):
         """Whether nobody uses it any more: it may still say its last words."""
 
     def was_accepted(self) -> None:
-        """Called when the server takes it."""
+        """Take note that the server takes it."""
 
     def data_came(self) -> None:
-        """Called when `incoming` has something new."""
+        """Take note that `incoming` has something new."""
 
     def frame_sent(self) -> None:
-        """Called when a frame of `outgoing` is on the chain."""
+        """Take note that a frame of `outgoing` is on the chain."""
 
     def on_link_broken(self, error: CarrierError) -> None:
-        """Called when it has ended by `error`."""
+        """Take note that it has ended by `error`."""
 
 
 @dataclass

@@ -158,6 +158,6 @@ def _handler(answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> type[Ba
             self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the node's log is enough."""
+            """Log nothing: the node's log is enough."""
 
     return Handler

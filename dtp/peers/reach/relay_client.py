@@ -105,7 +105,7 @@ class RelayClient:
         return carrier
 
     async def dial_place(self, place: RelayPlace, target: PeerId) -> tuple[StreamCarrier, str]:
-        """As `dial`; and where the relay sees the target."""
+        """Return what `dial` does, and where the relay sees the target."""
         connection = await self._get_connection(place.address)
         try:
             async with asyncio.timeout(PATIENCE):
