@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ pytest.importorskip("nats")
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox import MailboxStore, Tray, open_store
 from dtp.messaging.mailbox.nats_store import NatsMailbox
+from dtp.messaging.mailbox.store import DONE, piece_hash
 
 NATS = shutil.which("nats-server", path="/usr/sbin:/usr/local/bin:/usr/bin")
 pytestmark = [
@@ -171,6 +173,29 @@ def test_what_was_kept_is_there_after_the_server_was_killed_and_began_again(tmp_
         assert len(fetched(store)) == 3
     with pytest.raises(StoreFailed, match="closed"):
         store.status(ALICE.id.key)
+
+
+def test_nothing_is_said_to_be_missing_while_the_index_is_read_anew(tmp_path: Path) -> None:
+    with Server(tmp_path, "-js") as server, closing(NatsMailbox(server.url)) as store:
+        register_alice(store)
+        store.deposit([known(number) for number in range(300)], NOW)
+        store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW)
+        server.kill()
+        server.start()
+        questions: list[Callable[[], bool]] = [
+            lambda: store.deposit([known(7)], NOW) == [DONE],
+            lambda: store.get_piece(piece_hash(b"piece")) == b"piece",
+            lambda: len(fetched(store, most=10)) == 10,
+            lambda: store.take_keys(ALICE.id.key) is not None,
+            lambda: store.has_access(ALICE.id.key, ACCESS),
+        ]
+        over = time.monotonic() + LIMIT
+        while questions and time.monotonic() < over:
+            for question in list(questions):
+                with contextlib.suppress(StoreAway):
+                    assert question()
+                    questions.remove(question)
+        assert not questions
 
 
 def test_a_server_that_stops_without_a_word_is_away(tmp_path: Path) -> None:

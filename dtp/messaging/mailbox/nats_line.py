@@ -9,8 +9,8 @@ import asyncio
 import bisect
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,6 +43,8 @@ _PING_SECONDS: Final = 3
 _READ_SECONDS: Final = 60.0
 #: Seconds until the next try to connect.
 _PAUSE: Final = 0.25
+#: ... and until it is looked again whether the index has all.
+_LOOK_SECONDS: Final = 0.02
 #: Requests that are under way at once.
 _AT_ONCE: Final = 256
 #: JetStream's code for a message that isn't the next of its subject.
@@ -58,15 +60,14 @@ class Line:
 
     def __init__(self, url: str, most_bytes: int) -> None:
         """Connect, and read the index. Raise `StoreUnusable` where the server refuses for good, else `StoreAway`."""
-        parts = urlsplit(url)
-        self.name = parts.path.strip("/") or "dtp_mailbox"
-        self._url = parts._replace(path="").geturl()
+        self._servers, self.name = parse_servers(url)
         self._most_bytes = most_bytes
-        self.index = StreamIndex()
+        self._index = StreamIndex()
         self.came: Callable[[bytes], None] | None = None
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
-        self._caught_up = asyncio.Event()
+        #: True once the index has all that was there when it was begun.
+        self._is_read = False
         self._told: list[tuple[int, asyncio.Future[None]]] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dtp-mailbox-nats", daemon=True)
@@ -90,9 +91,10 @@ class Line:
 
     async def _end(self) -> None:
         await self._disconnect()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
             task.cancel()
-        await asyncio.sleep(0)
+        await asyncio.gather(*left, return_exceptions=True)  # one may be connecting
 
     def run(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
         """Return what `work` does in the loop. Raise `StoreFailed`, which says what could not be done."""
@@ -119,14 +121,13 @@ class Line:
         client = Client()
         try:
             await client.connect(
-                self._url, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
+                self._servers, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
                 max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
             )  # fmt: skip
-        except _FAULTS:
+        except (*_FAULTS, asyncio.CancelledError):
             await _let_go(client)  # who is refused has a socket still
             raise
-        self._client, self.index = client, StreamIndex()
-        self._caught_up = asyncio.Event()
+        self._client, self._index, self._is_read = client, StreamIndex(), False
         if client.max_payload < self._most_bytes:
             what = (
                 f"its max_payload is {client.max_payload:,} bytes, and a mailbox takes {self._most_bytes:,}"
@@ -135,26 +136,42 @@ class Line:
         self._stream = client.jetstream(timeout=_PATIENCE)
         await self._make_stream(self._stream)
         await client.subscribe(f"{self.name}.gone", cb=self._on_gone)
-        rows = await self._stream.subscribe(
+        await self._stream.subscribe(
             f"{self.name}.row.>", stream=self.name, ordered_consumer=True, cb=self._on_row,
             config=ConsumerConfig(
                 deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, headers_only=True
             ),
         )  # fmt: skip
-        if not (await rows.consumer_info()).num_pending and not self.index.seen:
-            self._caught_up.set()
-        async with asyncio.timeout(_READ_SECONDS):
-            await self._caught_up.wait()
+        await self._read_all(self._stream, _READ_SECONDS)
+        self._is_read = True
+
+    async def _read_all(self, stream: JetStreamContext, patience: float) -> None:
+        """Wait until the index has all that the stream has now. Raise `TimeoutError` behind so many seconds."""
+        async with asyncio.timeout(patience):
+            while self._index.seen < await self._find_last(stream):  # noqa: ASYNC110 - it may be forgotten untold
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _find_last(self, stream: JetStreamContext) -> int:
+        """Return the number of the last message that the stream has, 0 where it has none: by the server that leads
+        it. One that only follows may have less, and so may a consumer there."""
+        try:
+            return (await stream.get_msg(self.name, subject=f"{self.name}.row.>")).seq or 0
+        except nats.js.errors.NotFoundError:
+            return 0
 
     async def _make_stream(self, stream: JetStreamContext) -> None:
         try:
-            await stream.stream_info(self.name)
+            found = await stream.stream_info(self.name)
         except nats.js.errors.NotFoundError:
+            # What is full refuses what is new: it drops nothing that waits.
             config = StreamConfig(
                 name=self.name, subjects=[f"{self.name}.row.>"], max_msgs_per_subject=1,
-                discard=DiscardPolicy.OLD, duplicate_window=1,
+                discard=DiscardPolicy.NEW, duplicate_window=1,
             )  # fmt: skip
             await stream.add_stream(config)
+            return
+        if found.config.discard != DiscardPolicy.NEW:
+            await stream.update_stream(found.config, discard=DiscardPolicy.NEW)
 
     async def _disconnect(self) -> None:
         client, self._client, self._stream = self._client, None, None
@@ -179,55 +196,55 @@ class Line:
             if self.came is not None:
                 self.came(b"")  # whatever came before is found by looking
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[JetStreamContext]:
-        if (
-            self._stream is None
-            or self._client is None
-            or self._client.is_closed
-            or not self._caught_up.is_set()
-        ):
+    @property
+    def index(self) -> StreamIndex:
+        """What the stream has. Raise `ConnectionClosedError` while that isn't known: who finds nothing in half of an
+        index would say that there is nothing."""
+        self._check_connected()
+        return self._index
+
+    def _check_connected(self) -> JetStreamContext:
+        stream, client = self._stream, self._client
+        if stream is None or client is None or client.is_closed or not self._is_read:
             raise nats.errors.ConnectionClosedError
-        yield self._stream
+        return stream
 
     # ---- what the stream tells ---------------------------------------------------------------------------------
 
     async def _on_row(self, message: Msg) -> None:
         number, row = message.metadata.sequence.stream, _row_of(message)
-        self.index.add(number, row)
-        if not message.metadata.num_pending:
-            self._caught_up.set()
+        self._index.add(number, row)
         while self._told and self._told[0][0] <= number:
             _, waiting = self._told.pop(0)
             if not waiting.done():
                 waiting.set_result(None)
-        if self.came is not None and row.tray is not None and self._caught_up.is_set():
+        if self.came is not None and row.tray is not None and self._is_read:
             self.came(row.device)
 
     async def _on_gone(self, message: Msg) -> None:
-        self.index.forget(json.loads(message.data))
+        self._index.forget(json.loads(message.data))
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
     async def put(self, row: Row, body: bytes, last: int | None = 0) -> bool:
         """Keep a row, and wait until the index has it. Return False where the last one of its subject is another than
         `last`; None: whatever it is."""
-        async with self._connected() as stream:
-            headers = {HEADER: _header_of(row), "Nats-Expected-Last-Subject-Sequence": str(last)}
-            if last is None:
-                del headers["Nats-Expected-Last-Subject-Sequence"]
-            try:
-                kept = await stream.publish(f"{self.name}.row.{_subject_of(row)}", body, headers=headers)
-            except nats.js.errors.APIError as refused:
-                if refused.err_code == _WRONG_LAST:
-                    return False
-                raise
-            await self._wait_told(kept.seq)
+        stream = self._check_connected()
+        headers = {HEADER: _header_of(row), "Nats-Expected-Last-Subject-Sequence": str(last)}
+        if last is None:
+            del headers["Nats-Expected-Last-Subject-Sequence"]
+        try:
+            kept = await stream.publish(f"{self.name}.row.{_subject_of(row)}", body, headers=headers)
+        except nats.js.errors.APIError as refused:
+            if refused.err_code == _WRONG_LAST:
+                return False
+            raise
+        await self._wait_told(kept.seq)
         return True
 
     async def _wait_told(self, number: int) -> None:
         """Wait until the index has the stream's messages up to this one."""
-        if number > self.index.seen:
+        if number > self._index.seen:
             told: asyncio.Future[None] = self._loop.create_future()
             bisect.insort(self._told, (number, told), key=lambda each: each[0])
             async with asyncio.timeout(_PATIENCE):
@@ -235,40 +252,38 @@ class Line:
 
     async def get(self, number: int) -> bytes | None:
         """Return a row's body by its number, None if it is gone."""
-        async with self._connected() as stream:
-            try:
-                found: RawStreamMsg = await stream.get_msg(self.name, number)
-            except nats.js.errors.NotFoundError:
-                self.index.forget([number])
-                return None
-            return found.data or b""
+        stream = self._check_connected()
+        try:
+            found: RawStreamMsg = await stream.get_msg(self.name, number)
+        except nats.js.errors.NotFoundError:
+            self._index.forget([number])
+            return None
+        return found.data or b""
 
     async def forget(self, numbers: Iterable[int]) -> None:
         """Forget rows, and tell the others."""
         gone = list(numbers)
         await self.each(gone, self._forget)
         if gone and self._client is not None:
-            self.index.forget(gone)
+            self._index.forget(gone)
             await self._client.publish(f"{self.name}.gone", json.dumps(gone).encode())
             await self._client.flush(timeout=int(_PATIENCE))
 
     async def _forget(self, number: int) -> None:
-        async with self._connected() as stream:
-            try:
-                await stream.delete_msg(self.name, number)
-            except (nats.js.errors.NotFoundError, nats.js.errors.BadRequestError, nats.js.errors.ServerError):
-                return  # another process has done so
+        stream = self._check_connected()
+        try:
+            await stream.delete_msg(self.name, number)
+        except (nats.js.errors.NotFoundError, nats.js.errors.BadRequestError, nats.js.errors.ServerError):
+            return  # another process has done so
 
     async def look(self, look: Callable[[], _T]) -> _T:
-        """Return what `look` finds in the index, which follows the stream now."""
-        async with self._connected():
-            return look()
+        """Return what `look` finds in the index."""
+        return look()
 
     async def catch_up(self) -> None:
         """Wait until the index has all that the stream has now."""
-        async with self._connected() as stream:
-            last = (await stream.stream_info(self.name)).state.last_seq
-            await self._wait_told(last)
+        stream = self._check_connected()
+        await self._read_all(stream, _PATIENCE)
 
     async def each(self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]) -> list[_T]:
         """Return what `work` returns of each value, some hundred at a time."""
@@ -286,6 +301,14 @@ async def _let_go(client: Client) -> None:
     with suppress(*_FAULTS):
         async with asyncio.timeout(_PATIENCE):
             await client.close()
+
+
+def parse_servers(url: str) -> tuple[list[str], str]:
+    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the stream."""
+    parts = urlsplit(url)
+    account, at, hosts = parts.netloc.rpartition("@")
+    servers = [f"{parts.scheme}://{account}{at}{each}" for each in hosts.split(",")]
+    return servers, parts.path.strip("/") or "dtp_mailbox"
 
 
 async def _ignore(fault: Exception) -> None:

@@ -43,7 +43,8 @@ _Record = tuple[bytes, bytes, list[bytes]]
 
 
 class NatsMailbox(MailboxStore):
-    """The mailbox in the stream that `url` names: `nats://HOST:PORT/NAME`. A line that broke is made again."""
+    """The mailbox in the stream that `url` names: `nats://HOST:PORT/NAME`, several of `HOST:PORT` with commas between
+    them for the servers of a cluster. A line that broke is made again, to any of them."""
 
     def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
         """Connect, make the stream, and read what is there. Raise `StoreUnusable` where the server refuses for good,
