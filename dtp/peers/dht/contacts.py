@@ -39,8 +39,8 @@ class RoundTrips:
         """Return the seconds to wait before another node is asked; `limits.first_timeout` before any observation."""
         if not self.mean:
             return limits.first_timeout
-        wait = self.mean + 4 * self.deviation
-        return min(max(wait, limits.shortest_timeout), limits.longest_timeout)
+        wait = self.mean + max(limits.shortest_timeout, 4 * self.deviation)
+        return min(wait, limits.longest_timeout)
 
 
 class Contact:

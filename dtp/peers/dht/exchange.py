@@ -183,11 +183,17 @@ class Exchange:
     def _retry_with_proof(self, retry: Answer, pending: _Pending, now: float) -> None:
         """Ask again, with the token and a signature. Done once a question, so that nobody can keep us signing."""
         contact = pending.contact
+        if (
+            pending.proven_to == retry.key
+        ):  # we asked twice before the first one came, and were answered twice
+            self.counts["answers to nothing"] += 1
+            return
         if pending.proven_to or (contact.key and contact.key != retry.key):
             self.counts["impostors" if contact.key != retry.key else "wrong answers"] += 1
             self._finish_question(retry.transaction, Outcome.FAILED, None, now)
             return
-        contact.token, contact.proven = NONE, False
+        if contact.token == pending.question.token:  # else another question has brought a newer one meanwhile
+            contact.token, contact.proven = NONE, False
         pending.question = replace(pending.question, token=retry.token)
         if (
             pending.question.kind is Kind.STORE

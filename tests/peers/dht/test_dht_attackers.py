@@ -588,6 +588,10 @@ def test_a_node_that_asks_for_proof_again_and_again_gets_one() -> None:
     assert len(node.take_sends()) == 1
     node.receive(retry, there, 1000.2)
     assert node.take_sends() == []
+    assert node.counts["answers to nothing"] == 1
+    for later in (1010.0, 1020.0):
+        node.advance(later)
+    assert node.counts["unanswered"] == 1
 
 
 # ---------------------------------------------------------------------------------------------- eclipse and sybils

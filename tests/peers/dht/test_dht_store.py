@@ -191,10 +191,11 @@ def test_timeouts_follow_the_round_trips() -> None:
     assert trips.current_timeout(limits) == limits.first_timeout
     for _ in range(50):
         trips.observe(0.08)
-    assert 0.08 < trips.current_timeout(limits) < 0.1
+    # All alike: later than any of them by something, or a question is asked again as its answer comes.
+    assert 0.08 + limits.shortest_timeout <= trips.current_timeout(limits) < 0.1
     for _ in range(50):
         trips.observe(0.0001)
-    assert trips.current_timeout(limits) == limits.shortest_timeout
+    assert trips.current_timeout(limits) == pytest.approx(limits.shortest_timeout, abs=0.001)
     trips.observe(60.0)
     assert trips.current_timeout(limits) == limits.longest_timeout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -85,6 +86,24 @@ def test_a_quarter_that_is_switched_off_costs_milliseconds() -> None:
         assert swarm.get_value(places[20 + number], record) == b"%d" % number
         took.append(swarm.now - began)
     assert max(took) < 0.15  # of simulated time: `kademlia` waits 5 s for each
+
+
+def test_a_first_question_that_is_answered_late_is_no_failure() -> None:
+    """It is asked again meanwhile, and so twice for proof: the second time is nobody's fault."""
+    slow = False
+    swarm = DhtSwarm(3, latency=lambda source, destination: 0.05 if slow else 0.01)
+    swarm.add_node()
+    places = swarm.add_nodes(39)
+    swarm.run_for(5)
+    slow = True
+    client = swarm.add_node(places[0], client=True)
+    swarm.run_for(2)
+    for place in [*places[:10], client]:
+        swarm.put_value(place, b"here")
+        swarm.run_for(1)
+    counts = sum((node.counts for node in swarm.nodes.values()), Counter())
+    assert counts["answers to nothing"] > 0  # it did happen
+    assert counts["wrong answers"] == counts["impostors"] == counts["unanswered"] == 0
 
 
 def test_dead_contacts_leave_the_tables() -> None:
