@@ -105,9 +105,12 @@ def _inverse(record: ObjectRecord) -> bytes:
 
 
 class ChainStore:
-    """The tables. `path` None keeps them in memory. Raises `NodeStateError` for a file that is none of ours."""
+    """The tables. `path` None keeps them in memory; `factory` makes the connection, as for `sqlite3.connect`.
 
-    def __init__(self, path: Path | None) -> None:
+    Raises `NodeStateError` for a file that is none of ours.
+    """
+
+    def __init__(self, path: Path | None, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:
         self._path = path
         try:
             self._db = sqlite3.connect(
@@ -116,6 +119,7 @@ class ChainStore:
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=256,
+                factory=factory,
             )
             try:
                 self.fresh = self._prepare_tables()

@@ -94,6 +94,11 @@ def calls():
     return Calls()
 
 
+def idle_coins(chain):
+    """The coins that a client has for gas, and that no transaction uses now."""
+    return chain._gas.idle
+
+
 def give(recipient="0x5", amount=1000):
     program = Program()
     program.transfer(list(program.split(program.gas, [amount])), recipient)

@@ -15,7 +15,7 @@ from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
 from dtp.sui.transaction import TransactionData
 
-from .conftest import give, run
+from .conftest import give, idle_coins, run
 
 COIN = canonical_type("0x2::coin::Coin<0x2::sui::SUI>")
 
@@ -61,7 +61,7 @@ def test_the_gas_is_found_and_the_coin_is_kept(client, wallet):
             for _ in range(4):
                 executed = await chain.execute(give(amount=7))
                 spent += executed.gas.net + 7
-                (coin,) = chain._gas.idle
+                (coin,) = idle_coins(chain)
                 assert coin.balance == before - spent
                 assert coin.ref == (await chain.object(coin.ref.id)).ref
             assert (await chain.balance(signer.address)).total == before - spent
@@ -163,7 +163,7 @@ def test_several_gas_coins_run_at_once(client, wallet, calls):
             await split_gas(chain, 3, 500_000_000)
             calls.answers["execute"] = execute
             await asyncio.gather(*(chain.execute(give(amount=n)) for n in range(1, 13)))
-            assert len(chain._gas.idle) == 4
+            assert len(idle_coins(chain)) == 4
 
     run(work())
     assert most == 4

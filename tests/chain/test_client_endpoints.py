@@ -18,7 +18,7 @@ from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.endpoints import Endpoints, Retry
 from dtp.localnet.grpc.localnet import LocalnetThread
 
-from .conftest import give, no_pause, run
+from .conftest import give, idle_coins, no_pause, run
 
 # ---- lost answers
 
@@ -99,7 +99,7 @@ def test_an_outcome_that_stays_unknown(client, wallet, calls, when):
             calls.lose = [("execute", when)] * 3 + [("transaction", "before")]
             with pytest.raises(OutcomeUnknown) as unknown:
                 await chain.execute(give("0x8", 5))
-            assert not chain._gas.idle  # its coin is in an unknown state
+            assert not idle_coins(chain)  # its coin is in an unknown state
             executed = await chain.resubmit(unknown.value)
             assert executed.digest == unknown.value.digest
             assert (await chain.wait_for(executed.digest)).digest == executed.digest

@@ -26,7 +26,7 @@ from dtp.chain.errors import (
 from dtp.chain.node import failures
 from dtp.chain.wallet import send
 
-from .conftest import give, no_pause, run
+from .conftest import give, idle_coins, no_pause, run
 
 # ---- what may go wrong
 
@@ -201,9 +201,9 @@ def test_a_stale_reference_is_looked_up_again(client, wallet):
         async with client(signer) as one, client(signer) as two:
             await one.execute(give())
             await two.execute(give())  # changes the coin that `one` knows
-            stale = one._gas.idle
+            stale = idle_coins(one)
             await one.execute(give())
-            assert one._gas.idle[0].ref.version > stale[0].ref.version
+            assert idle_coins(one)[0].ref.version > stale[0].ref.version
             # With a budget nothing is simulated. What was signed isn't built anew unasked.
             with pytest.raises(StaleObject) as refused:
                 await two.execute(give(), gas_budget=5_000_000)

@@ -21,6 +21,14 @@ from dtp.sui.transaction import MoveCall
 from dtp.testing.nodes import ScriptedNode
 
 
+async def pay_and_break_off(connection: Any) -> None:
+    """Pay all that was used, and end the connection without the orderly end that goes with it."""
+    await connection.meter.finish()
+    connection.meter._finished = None
+    connection.abort(CloseCode.INTERNAL)
+    await connection.wait_gone()
+
+
 class ScriptedClient(ChainClient):
     """A client of `node`, which answers as a test says.
 

@@ -12,6 +12,7 @@ from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed
 
+from .clients import pay_and_break_off
 from .conftest import Market, Play
 from .test_paid import PRICES, fetch, give
 
@@ -139,10 +140,7 @@ def test_a_server_that_counts_more_to_each_copy_is_paid_a_step_by_each(market: P
             lane = market.serving.store.sold_lane(channel, number)
             market.serving.store.save_served(channel, number, lane.used.plus(2, MIB // 8))
             connection = await market.connect(buyer, keep=True)
-            await connection.meter.finish()
-            connection.meter._finished = None  # no orderly end
-            connection.abort(CloseCode.INTERNAL)
-            await connection.wait_gone()
+            await pay_and_break_off(connection)
             await connection.close()
             await market.serving.ledger.wait_settled()
         assert bound // 2 < vouched(market, *buyers) - taken.cost <= bound

@@ -25,6 +25,7 @@ from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionClosed
 
+from .clients import pay_and_break_off
 from .conftest import TERMS, Market, Play
 from .dishonesty import BOUNDS, PAGE, ROOT, rows
 from .test_hostile import frames_of, honest, knock, own_channel
@@ -69,11 +70,8 @@ async def broken_off(market: Market, buyer: Any, size: Any = MIB) -> Any:
     """A lane whose connection broke off behind a download that was paid; gives its channel and what that cost."""
     connection = await market.connect(buyer, keep=True)
     await fetch(connection, size)
-    await connection.meter.finish()
+    await pay_and_break_off(connection)
     paid = connection.paid
-    connection.meter._finished = None  # no orderly end
-    connection.abort(CloseCode.INTERNAL)
-    await connection.wait_gone()
     await connection.meter.wait_settled()
     await connection.close()
     await market.serving.ledger.wait_settled()
@@ -98,10 +96,7 @@ def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market: Play, bou
             lane = market.serving.store.sold_lane(channel.id, sold.lane)
             market.serving.store.save_served(channel.id, 0, lane.used.plus(2, MIB // 8))
             connection = await market.connect(buyer, keep=True)
-            await connection.meter.finish()
-            connection.meter._finished = None
-            connection.abort(CloseCode.INTERNAL)
-            await connection.wait_gone()
+            await pay_and_break_off(connection)
             await connection.close()
             await market.serving.ledger.wait_settled()
         assert 0 < newest_of(buyer, channel).amount - paid <= bound
@@ -114,10 +109,7 @@ def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market: P
 
     async def break_off(connections: Any) -> None:
         for each in connections:
-            await each.meter.finish()
-            each.meter._finished = None  # no orderly end
-            each.abort(CloseCode.INTERNAL)
-            await each.wait_gone()
+            await pay_and_break_off(each)
             await each.meter.wait_settled()
             await each.close()
 

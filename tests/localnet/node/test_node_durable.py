@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_world import World, live_ids
@@ -15,7 +17,7 @@ from playground import Play
 from transport_life import Transport
 
 from dtp.localnet.model import NodeStateError
-from dtp.localnet.node import LocalNode
+from dtp.localnet.node import DEFAULT_GENESIS_TIME_MS, LocalNode
 from dtp.localnet.store import ChainStore
 from dtp.localnet.system import TOTAL_SUPPLY
 
@@ -115,7 +117,14 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
     while True:
         copy = tmp_path / f"cut{cut}.db"
         shutil.copy(base, copy)
-        node = LocalNode.open(copy, now=None)
+        made: list[Dying] = []
+
+        def factory(*arguments: Any, made: list[Dying] = made, **options: Any) -> Dying:
+            made.append(Dying(*arguments, **options))
+            return made[-1]
+
+        node = LocalNode(ChainStore(copy, factory), None, DEFAULT_GENESIS_TIME_MS, b"")
+        (database,) = made
         play.world = World(node)
         tx = play.tx()
         play.call(tx, "set", tx.object(thing), tx.u64(7))
@@ -123,14 +132,17 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
         play.call(tx, "keep", tx.u64(2))
         raw = play.world.data(tx, play.alice).encode()
         signatures = [play.alice.sign(raw)]
-        died = _run_until(node, raw, signatures, cut)
+        database.left = cut
+        with contextlib.suppress(_Killed):
+            node.execute(raw, signatures)
+        died, database.left = database.dead, -1
         # What another process finds: the file and its log as they are at this moment.
         found = tmp_path / f"found{cut}.db"
         for suffix in ("", "-wal"):
             source = Path(f"{copy}{suffix}")
             if source.exists():
                 shutil.copy(source, f"{found}{suffix}")
-        node._store._db.close()
+        database.close()
         with LocalNode.open(found, now=None) as again:
             if died:
                 assert snapshot(again) == before, f"after {cut} writes"
@@ -144,45 +156,30 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
     assert cut >= 10
 
 
-def _run_until(node: LocalNode, raw: bytes, signatures: list[bytes], limit: int) -> bool:
-    """Execute, cut off after `limit` writes; whether it was."""
-    store: ChainStore = node._store
-    real = store._db
+class Dying(sqlite3.Connection):
+    """A connection whose process is gone after `left` further writes, before it can roll back."""
 
-    class Dying:
-        """The connection, until it dies: the process is gone before it can roll back."""
+    left = -1
+    dead = False
 
-        def __init__(self) -> None:
-            self.left = limit
-            self.dead = False
+    @property
+    def in_transaction(self) -> bool:
+        return not self.dead and super().in_transaction
 
-        @property
-        def in_transaction(self) -> bool:
-            return not self.dead and real.in_transaction
+    def _step(self, sql: str) -> None:
+        if self.left >= 0 and sql.split(" ", 1)[0] in ("INSERT", "UPDATE", "DELETE", "COMMIT"):
+            self.left -= 1
+            if self.left < 0:
+                self.dead = True
+                raise _Killed
 
-        def _step(self, sql: str) -> None:
-            if sql.split(" ", 1)[0] in ("INSERT", "UPDATE", "DELETE", "COMMIT"):
-                self.left -= 1
-                if self.left < 0:
-                    self.dead = True
-                    raise _Killed
+    def execute(self, sql: str, values: Any = ()) -> sqlite3.Cursor:
+        self._step(sql)
+        return super().execute(sql, values)
 
-        def execute(self, sql: str, values: object = ()) -> object:
-            self._step(sql)
-            return real.execute(sql, values)  # type: ignore[arg-type]
-
-        def executemany(self, sql: str, rows: object) -> object:
-            self._step(sql)
-            return real.executemany(sql, rows)  # type: ignore[arg-type]
-
-    store._db = Dying()  # type: ignore[assignment]
-    try:
-        node.execute(raw, signatures)
-    except _Killed:
-        return True
-    finally:
-        store._db = real
-    return False
+    def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
+        self._step(sql)
+        return super().executemany(sql, rows)
 
 
 def _supply(world: World) -> int:
@@ -221,16 +218,24 @@ def test_a_killed_process_loses_nothing_it_told(tmp_path: Path) -> None:
         assert len(coins) == sequence - told[0] + 1
 
 
-def test_a_write_that_fails_leaves_the_node_usable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = world.node
-    before = snapshot(node)
+class Full(ChainStore):
+    """A store on a disk that is full at times."""
 
-    def broken(*_: object) -> None:
-        raise sqlite3.OperationalError("disk is full")
+    full = False
 
-    with monkeypatch.context() as patch:
-        patch.setattr(node._store, "put_checkpoint", broken)
+    def put_checkpoint(self, *arguments: Any) -> None:
+        if self.full:
+            raise sqlite3.OperationalError("disk is full")
+        super().put_checkpoint(*arguments)
+
+
+def test_a_write_that_fails_leaves_the_node_usable() -> None:
+    store = Full(None)
+    with LocalNode(store, None, DEFAULT_GENESIS_TIME_MS, b"") as node:
+        before = snapshot(node)
+        store.full = True
         with pytest.raises(NodeStateError, match="disk is full"):
             node.fund_address(bytes(32), 1)
-    assert snapshot(node) == before
-    assert node.fund_address(bytes(32), 1).effects.ok
+        store.full = False
+        assert snapshot(node) == before
+        assert node.fund_address(bytes(32), 1).effects.ok

@@ -62,7 +62,7 @@ def play(world: World, package: Package, module: CompiledModule, chance: random.
     """Run `init` functions and some others with arguments at random; only `ExecutionFailure` may come of it."""
     vm = world.vm
     with contextlib.suppress(ExecutionFailure):
-        vm.open_session(ObjectRuntime(world), world._tx(), GasMeter(5_000)).run_init(package)
+        vm.open_session(ObjectRuntime(world), world.tx_data(), GasMeter(5_000)).run_init(package)
     for definition in chance.sample(module.function_defs, min(6, len(module.function_defs))):
         name = module.function_name(definition.handle)
         count = len(module.function_handles[definition.handle].type_parameters)
@@ -71,7 +71,7 @@ def play(world: World, package: Package, module: CompiledModule, chance: random.
             wanted = vm.instantiate_function(package.storage_id, module.name, name, types).parameters
             targets = [type.element if type.is_reference else type for type in wanted]
             slots = [ArgumentSlot(type, value(chance, type)) for type in targets]
-            session = vm.open_session(ObjectRuntime(world), world._tx(), GasMeter(5_000))
+            session = vm.open_session(ObjectRuntime(world), world.tx_data(), GasMeter(5_000))
             for result in session.call_function(package.storage_id, module.name, name, types, slots):
                 vm.encode_value(result.type, result.data)
         except ExecutionFailure:

@@ -124,17 +124,17 @@ class World:
         package = self.vm.build_package(compiled, id, dependencies)
         self.packages[id] = package
         runtime = ObjectRuntime(self)
-        self.vm.open_session(runtime, self._tx(), GasMeter()).run_init(package)
+        self.vm.open_session(runtime, self.tx_data(), GasMeter()).run_init(package)
         self.apply(runtime, {})
         return id
 
-    def _tx(self) -> TxData:
+    def tx_data(self) -> TxData:
         return TxData(self.sender, self.transactions.to_bytes(32, "little"))
 
     def begin(self, sender: bytes | None = None, budget: int | None = None) -> Transaction:
         """A transaction of several calls."""
         self.transactions += 1
-        tx = self._tx()
+        tx = self.tx_data()
         tx.sender = sender or self.sender
         return Transaction(self, tx, GasMeter(budget))
 
