@@ -52,7 +52,7 @@ PATCHES: dict[str, int] = {
     "cli": 15,
     "core": 3,
     "crdt": 1,
-    "daemon": 107,
+    "daemon": 92,
     "graph": 25,
     "identity": 4,
     "localnet": 1,

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import sys
+import time
 
 import pytest
 
@@ -29,8 +30,8 @@ def log():
     root = logging.getLogger()
     handlers, stream = list(root.handlers), io.StringIO()
 
-    def set_up(format_, level="info"):
-        logs.set_up(model.Log(format=format_, level=level), stream)
+    def set_up(format_, level="info", clock=time.monotonic):
+        logs.set_up(model.Log(format=format_, level=level), stream, clock)
         return stream
 
     yield set_up
@@ -39,10 +40,9 @@ def log():
         logger.setLevel(level)
 
 
-def test_a_flood_of_one_kind_is_counted(log, monkeypatch):
+def test_a_flood_of_one_kind_is_counted(log):
     now = [100.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    stream = log("json")
+    stream = log("json", clock=lambda: now[0])
 
     def refuse(why):
         logging.getLogger("dtp.net.listener").warning("refused a carrier from %s", why)
@@ -60,10 +60,9 @@ def test_a_flood_of_one_kind_is_counted(log, monkeypatch):
     assert "left_out" not in lines[-1]
 
 
-def test_people_are_told_the_number_too(log, monkeypatch):
+def test_people_are_told_the_number_too(log):
     now = [100.0]
-    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
-    stream = log("human")
+    stream = log("human", clock=lambda: now[0])
     for number in range(logs.LOGGED + 8):
         now[0] += 2 * (number == logs.LOGGED + 7)
         logging.getLogger("dtpd").info("again")
@@ -89,10 +88,9 @@ def test_what_peers_say_stays_in_its_line(log):
     assert line.endswith("said a\\x1b[31m\\rb\\nc\\u202e\\ud800")
 
 
-def test_texts_of_their_own_are_one_kind(log, monkeypatch):
+def test_texts_of_their_own_are_one_kind(log):
     """asyncio puts what went wrong into the text: by that, a flood would be none, and each line take memory."""
-    monkeypatch.setattr(logs.time, "monotonic", lambda: 100.0)
-    stream = log("human")
+    stream = log("human", clock=lambda: 100.0)
     for number in range(1000):
         logging.getLogger("asyncio").error(f"Task {number} was destroyed")
     assert len(stream.getvalue().splitlines()) == logs.LOGGED

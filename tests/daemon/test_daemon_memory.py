@@ -191,7 +191,7 @@ def test_a_conversation_that_has_ended_is_freed_without_a_collection(run, said, 
         gc.enable()
 
 
-def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
+def test_what_has_ended_is_freed_before_anybody_goes():
     """Else a daemon that refuses all, and so allocates nothing, would stay full. Not at each look: it takes time."""
 
     class Ended:
@@ -201,9 +201,10 @@ def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
             self.itself = self
 
     steady = 100.0
-    monkeypatch.setattr("dtp.daemon.process.memory.time.monotonic", lambda: steady)
     shed = []
-    governor = Governor(10, lambda: {Mock(): LEAST}, lambda one, size: shed.append(size))
+    governor = Governor(
+        10, lambda: {Mock(): LEAST}, lambda one, size: shed.append(size), clock=lambda: steady
+    )
 
     def left():
         """Whether one that has ended is there yet, after a look."""
@@ -360,11 +361,9 @@ def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(wanted, work
     assert why == (said if found > share else "")
 
 
-def test_where_nothing_is_wanted_the_default_is_bounded_alike(monkeypatch):
-    monkeypatch.setattr("dtp.daemon.process.memory.default", lambda: 32 * MIB)
-    assert bound(None, 1, 39 * MIB)[0] == 71 * MIB
-    monkeypatch.setattr("dtp.daemon.process.memory.default", lambda: 320 * MIB)
-    assert bound(None, 2, 39 * MIB) == (160 * MIB, "")
+def test_where_nothing_is_wanted_the_default_is_bounded_alike():
+    assert bound(None, 1, 39 * MIB, lambda: 32 * MIB)[0] == 71 * MIB
+    assert bound(None, 2, 39 * MIB, lambda: 320 * MIB) == (160 * MIB, "")
 
 
 def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):

@@ -248,9 +248,8 @@ def test_rate_of_bytes_slows_down():
     assert chain.count_moved(Move(ALICE, 1000), Moment(5, 0)) == pytest.approx(1.0)
 
 
-def test_callers_are_forgotten(monkeypatch):
-    monkeypatch.setattr(rate, "MAX_CALLERS", 3)
-    arrivals = rate.Arrivals()
+def test_callers_are_forgotten():
+    arrivals = rate.Arrivals(most=3)
     for number in range(5000):
         arrivals.push_arrival(number, 0.5, number)
     assert len(arrivals._times) <= 1025
@@ -261,10 +260,9 @@ def test_callers_are_forgotten(monkeypatch):
     assert not arrivals.full_for(1, 10_000)
 
 
-def test_newcomers_wait_while_too_many_callers_are_known(monkeypatch):
-    monkeypatch.setattr(rate, "MAX_CALLERS", 1)
+def test_newcomers_wait_while_too_many_callers_are_known():
     chain = play(
-        [make("rate", model.RateRule(requests=Amount(2, 10)))],
+        [rate.RatePolicy(model.RateRule(requests=Amount(2, 10)), most=1)],
         (0, Call(ALICE), None),
         (0, Call(BOB), Reason.RATE),
         (0, Call(ALICE), None),
@@ -307,10 +305,9 @@ def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
     )
 
 
-def test_who_only_comes_is_not_counted(monkeypatch):
+def test_who_only_comes_is_not_counted():
     """An identity costs nothing: of those who used nothing, here or elsewhere, nothing is kept for a whole period."""
-    monkeypatch.setattr(quota, "MAX_CALLERS", 1)
-    rule = make("quota", model.QuotaRule(requests=1, data=None, every=60))
+    rule = quota.QuotaPolicy(model.QuotaRule(requests=1, data=None, every=60), most=1)
     for caller in (ALICE, BOB):
         rule.commit_event(Arrive(caller), Moment(0, 0))
     alice, bob = str(ALICE.peer), str(BOB.peer)

@@ -128,12 +128,11 @@ def test_the_contract_of_stores(url):
     asyncio.run(scenario())
 
 
-def test_what_is_kept_in_memory_is_bounded(monkeypatch):
+def test_what_is_kept_in_memory_is_bounded():
     """Of each scope, by who used something last; who only came leaves nothing."""
-    monkeypatch.setattr("dtp.daemon.state.memory.MAX_CALLERS", 2)
 
     async def scenario():
-        store = MemoryCountStore()
+        store = MemoryCountStore(most=2)
         first, second, third, other = (CountKey("api/0/60", 1, one) for one in ("a", "b", "c", "d"))
         elsewhere = other._replace(scope="api/1/60")
         assert set((await store.exchange_counts(dict.fromkeys((other, third), Used()))).values()) == {Used()}
@@ -153,10 +152,9 @@ def test_what_is_kept_in_memory_is_bounded(monkeypatch):
     asyncio.run(scenario())
 
 
-def test_what_is_known_of_others_is_bounded(monkeypatch):
+def test_what_is_known_of_others_is_bounded():
     """Whoever is forgotten is seen for the first time again; of others the news goes on."""
-    monkeypatch.setattr(sharing, "MAX_CALLERS", 2)
-    foreign = Foreign()
+    foreign = Foreign(most=2)
     first, second, third = (CountKey("api/rate/0/x", 1, one) for one in ("a", "b", "c"))
     for key in (first, second, first, third):
         assert foreign.find_news({}, {key: Used(1, 1)}) == {key: Used()}

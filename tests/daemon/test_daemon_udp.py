@@ -155,12 +155,10 @@ def test_what_is_too_large_is_dropped_and_the_next_passes(run):
     run(scenario)
 
 
-def test_silence_ends_a_session_and_the_next_datagram_begins_one(run, monkeypatch):
-    monkeypatch.setattr(udp, "IDLE", 0.05)
-
+def test_silence_ends_a_session_and_the_next_datagram_begins_one(run):
     async def scenario(pair):
         server = await Endpoint(lambda data: data).open()
-        client = await Endpoint().open(to=await start(pair, server))
+        client = await Endpoint().open(to=await start(pair, server, 'limits = { idle = "50ms" }'))
         assert await client.ask(b"one") == b"one"
         await pair.exposed.ledger.wait_empty()
         (forwarded,) = pair.near.forwarded.values()

@@ -380,11 +380,10 @@ def test_what_redis_has_answered_for_outlives_its_death(place):
     store.close()
 
 
-def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch):
+def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place):
     """Its lease ended, and another daemon took over: not even a voucher that is there already counts for it."""
-    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 3600.0)  # as one that has stopped
     server = Redis(place, *SAFE)
-    first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
+    first, second = (opened(lambda: RedisVouchers(server.url, renew=3600.0)) for _ in range(2))
     one, two, three = (KEY.sign(voucher(number, number)) for number in (1, 2, 3))
     assert first.hold_channel(CHANNEL)
     assert first.received_all([(one, Usage(1, 1))]) == [True]
@@ -416,11 +415,10 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     second.close()
 
 
-def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place, monkeypatch):
+def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place):
     """Else a third daemon could serve the channel beside the second, or nobody after it."""
-    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 3600.0)
     server = Redis(place, *SAFE)
-    first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
+    first, second = (opened(lambda: RedisVouchers(server.url, renew=3600.0)) for _ in range(2))
     assert first.hold_channel(CHANNEL)
     with redis.Redis.from_url(server.url) as plain:
         name = f"dtp:pay:lease:{CHANNEL}"
@@ -459,10 +457,9 @@ def test_channels_that_are_over_are_not_asked_about_in_redis(place):
         assert plain.smembers("dtp:pay:channels") == set()
 
 
-def test_leases_in_redis_are_renewed(place, monkeypatch):
-    monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 0.01)
+def test_leases_in_redis_are_renewed(place):
     server = Redis(place, *SAFE)
-    store = opened(lambda: RedisVouchers(server.url))
+    store = opened(lambda: RedisVouchers(server.url, renew=0.01))
     assert store.hold_channel(CHANNEL)
     assert store.is_claimer()
     with redis.Redis.from_url(server.url) as plain:

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -40,14 +41,15 @@ class Bounded(logging.Filter):
     The next one that passes has the number of those that didn't in `left_out`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
+        self._clock = clock
         #: By kind: since when is counted, how many there were.
         self._counts: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """By the steady clock. Not by the text: libraries put what is new each time into it."""
-        key, now = (record.pathname, record.lineno), time.monotonic()
+        key, now = (record.pathname, record.lineno), self._clock()
         since, count = self._counts.get(key, (now, 0))
         if now - since >= 1.0:
             record.left_out = max(0, count - LOGGED)
@@ -322,12 +324,12 @@ def _write_access(log: Log) -> None:
         access.addHandler(handler)
 
 
-def set_up(log: Log, stream: TextIO | None = None) -> None:
-    """Log as `log` says, to standard error; what was set up before is replaced."""
+def set_up(log: Log, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    """Log as `log` says, to standard error; what was set up before is replaced. Floods are told by `clock`."""
     stream = stream or sys.stderr
     handler = Unwaiting(stream)
     handler.setFormatter(Json() if log.format == "json" else Human(_is_journal(stream)))
-    handler.addFilter(Bounded())
+    handler.addFilter(Bounded(clock))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -39,8 +39,9 @@ class QuotaPolicy(Policy):
 
     name = "quota"
 
-    def __init__(self, rule: QuotaRule) -> None:
-        self.rule = rule
+    def __init__(self, rule: QuotaRule, most: int = MAX_CALLERS) -> None:
+        """`most` callers are known at once."""
+        self.rule, self._most = rule, most
         # Arrivals count nothing, but whoever arrives is asked about in the store, so that a restart forgets nobody.
         moves = (Move,) if rule.data is not None else ()
         self.asks, self.counts = (Arrive, Call, *moves), (Arrive, Call, *moves)
@@ -81,7 +82,7 @@ class QuotaPolicy(Policy):
         self._begin_period(now.unix)
         key = self._caller_key(event)
         if isinstance(event, Arrive):
-            if len(self._pending) < MAX_CALLERS:  # else it is asked about when it uses something
+            if len(self._pending) < self._most:  # else it is asked about when it uses something
                 self._pending[key] = _LOOKS
             return
         count = self._counts.get(key) or self._add_caller(key)
@@ -104,7 +105,7 @@ class QuotaPolicy(Policy):
     def _add_caller(self, key: str) -> _Count:
         """Return a count for a caller that is new. The oldest makes room: who has that many identities has their
         quotas."""
-        if len(self._counts) >= MAX_CALLERS:
+        if len(self._counts) >= self._most:
             oldest, _ = self._counts.popitem(last=False)
             self._pending.pop(oldest, None)
         count = self._counts[key] = _Count()

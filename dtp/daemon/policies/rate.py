@@ -27,7 +27,8 @@ _KEYS = 4096
 class Arrivals:
     """Theoretical arrival times by caller, in seconds of the steady clock. A time that has passed is no time."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_CALLERS) -> None:
+        self._most = most
         self._times: dict[PeerId | None, float] = {}
         self._sweep_at = 1024
 
@@ -50,10 +51,10 @@ class Arrivals:
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
         """True if a caller that is not known yet has to wait for others to be forgotten."""
-        if len(self._times) < MAX_CALLERS or key in self._times:
+        if len(self._times) < self._most or key in self._times:
             return False
         self._times = {key: time for key, time in self._times.items() if time > now}
-        return len(self._times) >= MAX_CALLERS
+        return len(self._times) >= self._most
 
 
 class SharedArrivals(Arrivals):
@@ -90,7 +91,8 @@ class RatePolicy(Policy):
 
     name = "rate"
 
-    def __init__(self, rule: RateRule) -> None:
+    def __init__(self, rule: RateRule, most: int = MAX_CALLERS) -> None:
+        """`most` callers are known at once."""
         self._per_identity = rule.per == "identity"
         self._net = Net(rule.methods) if rule.methods else None
         self.by_method = self._net is not None
@@ -99,7 +101,7 @@ class RatePolicy(Policy):
         # Whoever counts bytes is told of each read: only where there is something to count.
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
-        self._requests, self._bytes = Arrivals(), Arrivals()
+        self._requests, self._bytes = Arrivals(most), Arrivals(most)
         self._held = HeldCalls()
         self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0

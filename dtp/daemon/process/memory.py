@@ -51,13 +51,13 @@ def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
     return int(min([machine, *_limits(groups, root)]) * _SHARE)
 
 
-def bound(wanted: int | None, workers: int, own: int) -> tuple[int, str]:
+def bound(wanted: int | None, workers: int, own: int, most: Callable[[], int] = default) -> tuple[int, str]:
     """Return what each of so many processes may have, bytes; and in words, if that is more than is `wanted` (""
     otherwise).
 
-    `own` is what one takes that serves nobody.
+    `own` is what one takes that serves nobody, and `most` says what all may have where nothing is wanted.
     """
-    share, least = (wanted or default()) // workers, own + ROOM
+    share, least = (wanted or most()) // workers, own + ROOM
     if share >= least:
         return share, ""
     why = f"memory: {share >> 20} MiB for each process, which takes {own >> 20} MiB itself"
@@ -116,11 +116,13 @@ class Governor:
         bound: int,
         held: Callable[[], Mapping[Connection, int]],
         shed: Callable[[Connection, int], object],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bound = bound
         #: What each connection holds, bytes.
         self.held = held
         self._shed = shed
+        self._clock = clock
         self._task = SupervisedTask(self._look_repeatedly, name="dtpd-memory")
         self._collect_at = 0.0
         #: Whether nothing more should be taken up, and how many connections were closed.
@@ -139,7 +141,7 @@ class Governor:
     def check_memory(self, resident: Callable[[], int] = resident) -> None:
         """Once, now."""
         excess = resident() - self.bound
-        if excess > 0 and (now := time.monotonic()) >= self._collect_at:
+        if excess > 0 and (now := self._clock()) >= self._collect_at:
             self._collect_at = now + COLLECT_EVERY
             gc.collect()
             excess = resident() - self.bound

@@ -13,7 +13,9 @@ class MemoryCountStore:
 
     tells = False
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_CALLERS) -> None:
+        """`most` keys of each scope are known."""
+        self._most = most
         self._scopes: dict[str, OrderedDict[CountKey, Used]] = {}
         self._bans: dict[str, float] = {}
 
@@ -30,7 +32,7 @@ class MemoryCountStore:
         if any(used):
             total = scope[key] = Used(total.requests + used.requests, total.data + used.data)
             scope.move_to_end(key)
-            if len(scope) > MAX_CALLERS:
+            if len(scope) > self._most:
                 scope.popitem(last=False)
         return total
 

@@ -192,11 +192,14 @@ def _digits(number: int) -> str:
 class RedisVouchers:
     """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own."""
 
-    def __init__(self, url: str, *, make: bool = True) -> None:
+    def __init__(self, url: str, *, make: bool = True, renew: float = _RENEW) -> None:
         """Connect, and see whether the server keeps what it answers for. Raises `StoreError`, `RedisUnsafe`,
         `StateUnusable` where the server refuses for good, and `NoStore` where no daemon has claimed out of this
-        database and `make` is False."""
+        database and `make` is False.
+
+        Leases are renewed every `renew` seconds."""
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
+        self._renew = renew
         self._me = secrets.token_hex(16)
         self._held: dict[str, int] = {}
         self._claiming = False
@@ -276,7 +279,7 @@ class RedisVouchers:
     # ---- leases ----------------------------------------------------------------------------------------------------
 
     def _renew_leases(self) -> None:
-        while not self._ended.wait(_RENEW):
+        while not self._ended.wait(self._renew):
             with self._lock:
                 if self._ended.is_set():
                     return

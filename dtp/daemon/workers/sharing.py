@@ -41,7 +41,9 @@ def is_of_rate(key: CountKey) -> bool:
 class Foreign:
     """What others have added to totals, each part of it once: totals less what was told from here."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_CALLERS) -> None:
+        """`most` keys are remembered."""
+        self._most = most
         #: What was told, and what others had added by then; who was asked about last is behind.
         self._seen: OrderedDict[CountKey, tuple[Used, Used]] = OrderedDict()
 
@@ -64,7 +66,7 @@ class Foreign:
                 found[key] = Used(max(0, others.requests - known.requests), max(0, others.data - known.data))
             self._seen[key] = told, others
             self._seen.move_to_end(key)
-            if len(self._seen) > MAX_CALLERS:
+            if len(self._seen) > self._most:
                 self._seen.popitem(last=False)
         newest = max((key.period for key in totals), default=0)
         while self._seen and next(iter(self._seen)).period < newest - 1:
