@@ -42,8 +42,8 @@ class Asking:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
-        #: Whom messages were asked of that came from others, or not in time: they may still come from there.
-        self._late: OrderedDict[bytes, bytes] = OrderedDict()
+        #: Whom messages were asked of that came from others, or not in time, and until when they may still come.
+        self._late: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         #: What was refused for its time, which is an id's for good: until when it may be offered, and that time.
         self._refused: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
 
@@ -53,6 +53,10 @@ class Asking:
     def count_refused(self) -> int:
         """Return how many messages there are that were refused for their time, and may still be offered."""
         return len(self._refused)
+
+    def count_late(self) -> int:
+        """Return how many messages there are that may still come from whom they were asked of."""
+        return len(self._late)
 
     @property
     def next_promise(self) -> float | None:
@@ -128,7 +132,7 @@ class Asking:
                 continue
             neighbour.served[message_id] = neighbour.served.pop(message_id, 0) + 1
             if len(neighbour.served) > _SERVED:
-                del neighbour.served[next(iter(neighbour.served))]
+                neighbour.served.popitem(last=False)
             neighbour.outbox.dont_want.pop(message_id, None)
             if neighbour.outbox.try_put_message(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
                 core.counts["answered"] += 1
@@ -153,11 +157,11 @@ class Asking:
 
     # ---- what comes of it ---------------------------------------------------------------------------------------
 
-    def on_arrived(self, message_id: bytes, sender: Neighbour | None) -> None:
+    def on_arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
         """Note that a message is here, so that its promise is kept. `sender` is None if it was written here."""
         asked = self._asked.pop(message_id, None) if self._asked else None
         if asked is not None:
-            self._expect_late(message_id, asked.peer)
+            self._expect_late(message_id, asked.peer, now)
         if sender is not None:
             self.on_given(message_id, sender)
 
@@ -166,27 +170,26 @@ class Asking:
         asked = self._asked.get(message_id) if self._asked else None
         if asked is not None and asked.peer == sender.key:
             sender.silent_since = None
-        elif self._late and self._late.get(message_id) == sender.key:
+        elif self._late and self._late.get(message_id, (b"",))[0] == sender.key:
             del self._late[message_id]
             sender.silent_since = None
 
-    def _expect_late(self, message_id: bytes, peer: bytes) -> None:
-        self._late[message_id] = peer
+    def _expect_late(self, message_id: bytes, peer: bytes, now: float) -> None:
+        self._late[message_id] = peer, now + self._core.limits.stale
         if len(self._late) > _ASKED:
             self._late.popitem(last=False)
 
     def run_heartbeat(self, now: float) -> None:
         """Count broken promises, ask others instead, and send neighbours IHAVE."""
         core = self._core
-        while self._refused and next(iter(self._refused.values()))[0] <= now:
-            self._refused.popitem(last=False)
+        self._forget_old(now)
         broken = [message_id for message_id, asked in self._asked.items() if asked.until <= now]
         blamed: set[bytes] = set()
         again: dict[bytes, list[bytes]] = {}
         for message_id in broken:
             asked = self._asked.pop(message_id)
             core.counts["promise-broken"] += 1
-            self._expect_late(message_id, asked.peer)
+            self._expect_late(message_id, asked.peer, now)
             promised = core.neighbours.get(asked.peer)
             # Who gave some of what was asked is slow, or we are; who gave nothing promised what it hasn't.
             since = None if promised is None else promised.silent_since
@@ -205,6 +208,17 @@ class Asking:
         for state in core.topics.values():
             if state.joined:
                 self._announce_held(state, now)
+
+    def _forget_old(self, now: float) -> None:
+        """Forget what no neighbour offers, gives or asks for any more."""
+        while self._refused and next(iter(self._refused.values()))[0] <= now:
+            self._refused.popitem(last=False)
+        while self._late and next(iter(self._late.values()))[1] <= now:
+            self._late.popitem(last=False)
+        for neighbour in self._core.neighbours.values():
+            served = neighbour.served
+            while served and self._core.held.get(next(iter(served))) is None:
+                served.popitem(last=False)
 
     def _announce_held(self, state: TopicState, now: float) -> None:
         """Send IHAVE to those that messages were left out for, to some outside the mesh, and within a full mesh."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -119,7 +119,7 @@ class Neighbour:
     topics: set[bytes] = field(default_factory=set)
     beat: Beat = field(default_factory=Beat)
     #: How often it was sent a message because it asked.
-    served: dict[bytes, int] = field(default_factory=dict)
+    served: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     #: When it last asked for the past of a topic; and of which topics it was asked for it.
     history: dict[bytes, float] = field(default_factory=dict)
     past_wanted: dict[bytes, int] = field(default_factory=dict)

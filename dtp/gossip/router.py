@@ -152,6 +152,8 @@ class Router:
             "held": len(core.held),
             "asked": len(self._asking),
             "refused": self._asking.count_refused(),
+            "late": self._asking.count_late(),
+            "clocks": len(core.clocks),
             "scores-of-gone": core.scores.count_gone(),
         }
 
@@ -223,6 +225,7 @@ class Router:
                 core.events.append(MembersChanged(name))
         del core.neighbours[peer]
         core.scores.remove(peer, now)
+        core.clocks.forget_peer(peer)
         core.ready.pop(peer, None)
         core.owing.discard(peer)
         core.renewed.discard(peer)
@@ -350,7 +353,7 @@ class Router:
         neighbour = core.neighbours.get(sender)
         if neighbour is not None:  # it may have much to send before what it was asked for: the link is slow
             neighbour.silent_since = None
-        self._asking.on_arrived(parsed.id, neighbour)
+        self._asking.on_arrived(parsed.id, neighbour, now)
 
     def _hold_message(self, state: TopicState, parsed: Parsed, now: float) -> None:
         if state.joined:
@@ -451,7 +454,7 @@ class Router:
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
-                self._asking.on_arrived(parsed.id, neighbour)  # who told of it has kept its promise
+                self._asking.on_arrived(parsed.id, neighbour, now)  # who told of it has kept its promise
             else:
                 assert state is not None
                 fresh[parsed.id] = parsed, state, is_past

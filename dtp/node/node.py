@@ -502,7 +502,7 @@ class Node:
         if self._reach is not None:
             self._reach.on_lost(link)
         if self.links.get(link.peer) is None:
-            self._clock.clocks.forget_peer(link.peer)
+            self._clock.clocks.forget_peer(link.peer.key)
         self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time())
         self._wake.set()
         log.info("lost: %r", link)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from dtp.identity import PeerId
 from dtp.peers.record import PeerRecord
 from dtp.plurals import count_of
 
@@ -73,9 +72,9 @@ class PeerClocks:
             least, most = max(least, known.least), min(most, known.most)
         self._bounds[record.peer.key] = _Bounds(least, most, known.at)
 
-    def forget_peer(self, peer: PeerId) -> None:
+    def forget_peer(self, peer: bytes) -> None:
         """Forget what somebody has said who is no neighbour any more."""
-        self._bounds.pop(peer.key, None)
+        self._bounds.pop(peer, None)
 
     def find_difference(self, offset: float) -> ClockDifference | None:
         """Return how most clocks differ from this machine's, which is `offset` before the steady one; None if they

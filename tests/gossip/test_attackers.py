@@ -8,7 +8,7 @@ from dtp.gossip import frames
 from dtp.gossip.core import KNOWN_TOPICS, Verdict
 from dtp.gossip.frames import Kind
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS
-from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks
+from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks, content_of, sign_batch
 from dtp.gossip.outbox import Outbox
 from dtp.testing.swarm import WALL, GossipSwarm
 
@@ -340,6 +340,32 @@ def test_a_node_whose_clock_is_wrong_by_an_hour_blames_nobody_and_hears_all_once
     others[0].publish(T, b"right")
     swarm.run_for(1)
     assert b"right" in node.data
+
+
+def test_nothing_is_kept_for_long_of_what_and_who_has_gone(swarm):
+    node = swarm.add_node(T)
+    guest = swarm.add_puppet(node)
+    guest.send_frames(node, SUBSCRIBE)
+    for number in range(30):
+        visitor = swarm.add_puppet(node)
+        told = Parsed(encoded := visitor_message(swarm, visitor, number))
+        never_given = frames.ihave(W, fake_ids(10, 10 * number))
+        visitor.send_frames(node, SUBSCRIBE, message(encoded), never_given)
+        guest.send_frames(node, frames.frame(Kind.IWANT, told.id))
+        swarm.run_for(1)
+        node.router.remove_peer(visitor.key, swarm.now)
+    assert len(node.data) == 30
+    assert node.router.count_kept()["late"] > 200
+    assert node.router.count_kept_of(guest.key)["served"] == 30
+    swarm.run_for(DEFAULT.stale + DEFAULT.idle_heartbeat + 5)
+    assert node.router.count_kept() | {"topics": 0, "seen": 0} == dict.fromkeys(node.router.count_kept(), 0)
+    assert node.router.count_kept_of(guest.key)["served"] == 0
+
+
+def visitor_message(swarm, visitor, number):
+    """Return a message of a puppet's own."""
+    content = content_of(visitor.key, W, number, int((swarm.now + WALL) * 1000), b"%d" % number)
+    return sign_batch(visitor.identity, [content])[0]
 
 
 @pytest.mark.parametrize(("age", "is_taken_later"), [(-15, True), (200, False)])

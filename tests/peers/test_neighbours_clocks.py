@@ -87,7 +87,7 @@ def test_a_neighbours_own_record_bounds_its_clock() -> None:
     assert found is not None
     assert found.seconds == 3600
     for each in who[1:]:
-        clocks.forget_peer(each.id)
+        clocks.forget_peer(each.id.key)
     assert clocks.find_difference(OFFSET) is None
     assert len(clocks) == 1
 
