@@ -41,6 +41,8 @@ from dtp.messaging.mailbox.store import Deposit, access_hash
 from dtp.messaging.person.desk import SEALED_AT_ONCE, Desk
 from dtp.messaging.person.messenger import Messenger
 
+#: A folder in memory, where there is such a place: how fast the disk is isn't asked there.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 TEXT = "x" * 256
 ACCESS = b"a" * 16
 RESULTS = Path(__file__).parent / "results"
@@ -200,6 +202,18 @@ async def send_to_read(folder: str, count: int) -> list[float]:
     return took[1:]
 
 
+def sync_time(folder: str) -> float:
+    """Return the seconds, p50, until 4 KiB that were written are on the disk that `folder` is on."""
+    took = []
+    with Path(folder, "synced").open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(os.urandom(4096))
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
 def group(folder: str, members: int) -> tuple[float, float]:
     """Return processor seconds to keep and seal one message for so many others, and that each takes to open it."""
     desk = Desk(f"{folder}/group", Identity.generate(), now_ms())
@@ -298,8 +312,7 @@ async def mailbox_memory(count: int, connected: int) -> float:
 
     The file is in memory that isn't the process's, where there is such a place: how fast the disk is isn't asked.
     """
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         present = fill(f"{folder}/many", count, connected)
         command = (sys.executable, "-m", "bench.messaging_side", f"{folder}/many")
         process = await asyncio.create_subprocess_exec(
@@ -335,6 +348,8 @@ def measure(folder: str, *, quick: bool) -> dict[str, Any]:
     """Return all figures."""
     scale = 1 if quick else 5
     took = asyncio.run(send_to_read(folder, 40 * scale))
+    with tempfile.TemporaryDirectory(dir=MEMORY) as unsynced:
+        in_memory = asyncio.run(send_to_read(unsynced, 40 * scale))
     stored, fetched = mailbox_store(SqliteMailbox(f"{folder}/store"), 4000 * scale)
     stored_tcp, fetched_tcp = asyncio.run(mailbox_over_tcp(folder, 2000 * scale))
     sender, opened = group(folder, 999)
@@ -347,6 +362,11 @@ def measure(folder: str, *, quick: bool) -> dict[str, Any]:
         f"sealed, opened, stored, {SEALED_AT_ONCE} together, a second": together,
         "sealed, opened, stored, one by one, a second of the processor": single_cpu,
         "sealed, opened, stored, one by one, a second": single,
+        "send to read, with all stores in memory, p50, ms": statistics.median(in_memory) * 1000,
+        "... one sync of 4 KiB to the disk of the next two, of which they wait for four, p50, ms": sync_time(
+            folder
+        )
+        * 1000,
         "send to read, p50, ms": statistics.median(took) * 1000,
         "send to read, p99, ms": statistics.quantiles(took, n=100)[98] * 1000,
         "mailbox: stored durably, 1 KiB, envelopes/s": stored,
