@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import threading
-from pathlib import Path
 
 import msgpack
 import pytest
@@ -20,7 +19,6 @@ from dtp.files import (
     FileTransferError,
     NameRefused,
     NoSpace,
-    NotTheSame,
     TransferRefused,
     check_name,
     fetch_file,
@@ -30,13 +28,12 @@ from dtp.files import (
     transfer,
 )
 from dtp.files import messages as m
-from dtp.files.names import MAX_NAME, check_path
+from dtp.files.names import MAX_NAME
 from dtp.files.store import CHUNK, IncomingFile, OutgoingFile
 from dtp.identity import Identity
 from dtp.net.dial import connect
 from dtp.net.listener import listen
 from dtp.pay.errors import BudgetSpent
-from dtp.session.codes import StreamReset
 from dtp.session.limits import DEFAULT
 
 SERVER = Identity(b"s" * 32, b"t" * 32)
@@ -500,260 +497,6 @@ def test_a_file_that_changes_while_it_is_sent(folders, change, words):
 
     run(main())
     assert not (there / "f").exists()
-
-
-# --- Names.
-
-
-@pytest.mark.parametrize("name", ["a", "ä b.txt", "日本.iso", "-rf", "a" * 250, "con", "x.part", "%2e%2e"])
-def test_names_that_are_taken(name):
-    assert check_name(name) == name
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", ".profile", "a/b", "/etc/passwd", "..\\x", "a\0b", "a\nb", "a\x1b[31m", "a\u2028b",
-     "\ud800", "a" * 251, "ä" * 126],
-)  # fmt: skip
-def test_names_that_are_not(name):
-    with pytest.raises(NameRefused):
-        check_name(name)
-
-
-@given(st.text())
-def test_a_taken_name_stays_in_its_folder(name):
-    try:
-        check_name(name)
-    except NameRefused:
-        return
-    assert (Path("/folder") / name).parent == Path("/folder")
-    assert len(os.fsencode(name + ".part")) <= 255
-
-
-@given(st.text(alphabet="ab./\\\0 ", max_size=12))
-def test_a_taken_path_stays_below(path):
-    try:
-        names = check_path(path)
-    except NameRefused:
-        return
-    assert "/".join(names) == path
-    assert os.path.normpath(f"/root/{path}").startswith("/root")
-
-
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".bashrc", "..", "a\0b"])
-def test_a_receiver_does_not_take_hostile_names(folders, name):
-    _, there = folders
-
-    async def main():
-        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
-            stream = await connection.open_stream()
-            say(stream, op="put", version=1, name=name, size=1, mtime=0, hash="sha256")
-            assert (await hear(stream))["code"] == "name"
-            with pytest.raises(NameRefused):
-                await connection.outcome
-
-    run(main())
-    assert os.listdir(there) == []
-
-
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("../secret", "name"),
-        ("a/../../secret", "name"),
-        ("/etc/passwd", "name"),
-        (".hidden", "name"),
-        ("link", "missing"),
-        ("folder-link/secret", "missing"),
-        ("a", "missing"),
-        ("", "missing"),
-        ("none", "missing"),
-        ("a/none", "missing"),
-        ("a//b", "name"),
-        ("fifo", "io"),
-        ("x" * 2000, "protocol"),
-    ],
-)
-def test_a_server_gives_nothing_from_elsewhere(folders, tmp_path, path, code):
-    here, _ = folders
-    (tmp_path / "secret").write_bytes(b"s")
-    (here / "a").mkdir()
-    (here / ".hidden").write_bytes(b"h")
-    os.mkfifo(here / "fifo")
-    (here / "link").symlink_to(tmp_path / "secret")
-    (here / "folder-link").symlink_to(tmp_path)
-
-    async def main():
-        async with connection_to(lambda stream: serve_file(stream, here)) as connection:
-            stream = await connection.open_stream()
-            say(stream, op="get", version=1, name=path)
-            answer = await hear(stream)
-            assert (answer["op"], answer["code"]) == ("refuse", code)
-            assert str(tmp_path) not in answer["message"]
-
-    run(main())
-
-
-# --- A peer that lies or breaks off.
-
-OFFER = {"op": "put", "version": 1, "name": "f", "size": 4, "mtime": 0, "hash": "sha256"}
-GOOD = hashlib.sha256(b"abcd").digest()
-
-
-@pytest.mark.parametrize(
-    ("begin", "code"),
-    [
-        (dict(OFFER, size=-1), "protocol"),
-        (dict(OFFER, size=1 << 63), "protocol"),
-        (dict(OFFER, size=(1 << 63) - 1), "space"),
-        (dict(OFFER, size="4"), "protocol"),
-        (dict(OFFER, size=True), "protocol"),
-        (dict(OFFER, mtime=-1), "protocol"),
-        (dict(OFFER, hash="md5"), "protocol"),
-        (dict(OFFER, version=2), "protocol"),
-        (dict(OFFER, name=b"f"), "protocol"),
-        (dict(OFFER, op="get"), "protocol"),
-        (dict(OFFER, op=["put"]), "protocol"),
-        ({}, "protocol"),
-    ],
-)
-def test_a_receiver_refuses_what_is_no_offer(folders, begin, code):
-    _, there = folders
-
-    async def main():
-        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
-            stream = await connection.open_stream()
-            say(stream, **begin)
-            assert (await hear(stream))["code"] == code
-            assert await stream.read() == b""
-
-    run(main())
-    assert os.listdir(there) == []
-
-
-def lying_sender(there, *after):
-    """Offer four bytes, then say or write each of `after`, then finish; what the receiver makes of it."""
-
-    async def main():
-        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
-            stream = await connection.open_stream()
-            say(stream, **OFFER)
-            assert (await hear(stream)) == {"op": "accept", "have": 0, "digest": hashlib.sha256().digest()}
-            for part in after:
-                if isinstance(part, bytes):
-                    stream.write(part)
-                else:
-                    say(stream, **part)
-            stream.write_eof()
-            return await connection.outcome, await hear(stream)
-
-    return run(main())
-
-
-START = {"op": "start", "from": 0}
-
-
-def test_an_honest_sender_by_hand(folders):
-    received, answer = lying_sender(folders[1], START, b"ab", b"cd", {"op": "end", "digest": GOOD})
-    assert answer == {"op": "done"}
-    assert received.path.read_bytes() == b"abcd"
-
-
-def test_a_lying_digest(folders):
-    with pytest.raises(NotTheSame):
-        lying_sender(folders[1], START, b"abcd", {"op": "end", "digest": bytes(32)})
-    assert os.listdir(folders[1]) == []
-
-
-@pytest.mark.parametrize(
-    ("after", "words"),
-    [
-        ((), "ended where 'start' was due"),
-        ((START, b"ab"), "ended after 2 of 4 bytes"),
-        ((START, b"abcd"), "ended where 'end' was due"),
-        (({"op": "start", "from": 2},), "neither 0 nor 0"),
-        (({"op": "end", "digest": GOOD},), "'end' came where 'start' was due"),
-        ((START, b"abcd", {"op": "end", "digest": b"short"}), "a digest has 32 bytes"),
-        ((START, b"abcdefg"), "a message of"),
-        ((START, b"abcd\0\1\xc1"), "not msgpack"),
-        ((START, b"abcd\0\1\x01"), "not a map"),
-        (({"op": "refuse", "code": "io", "message": "\x1b[2J"},), "the peer refused the file"),
-    ],
-)
-def test_a_sender_that_breaks_the_protocol(folders, after, words):
-    with pytest.raises((FileTransferError, TransferRefused), match=words):
-        lying_sender(folders[1], *after)
-    assert not (folders[1] / "f").exists()
-
-
-@pytest.mark.parametrize(
-    ("accept", "words"),
-    [
-        ({"op": "accept", "have": 5, "digest": bytes(32)}, "claims to have 5 of 4 bytes"),
-        ({"op": "accept", "have": -1, "digest": bytes(32)}, "out of range"),
-        ({"op": "done"}, "'done' came where 'accept' was due"),
-        ({"op": "refuse", "code": "space", "message": "no"}, r"refused the file \(space\): no"),
-        ({"op": "refuse", "code": "invented", "message": ""}, r"refused the file \(io\)"),
-        ({"op": "refuse", "code": "io", "message": 5}, "needs 'message'"),
-        (None, "ended where 'accept' was due"),
-    ],
-)
-def test_a_receiver_that_breaks_the_protocol(folders, accept, words):
-    path = folders[0] / "f"
-    path.write_bytes(b"abcd")
-
-    async def receiver(stream):
-        assert (await hear(stream))["size"] == 4
-        if accept:
-            say(stream, **accept)
-        stream.write_eof()
-
-    async def main():
-        async with connection_to(receiver) as connection:
-            await send_file(connection, path)
-
-    with pytest.raises((FileTransferError, TransferRefused), match=words):
-        run(main())
-
-
-def test_a_receiver_that_claims_another_beginning_gets_it_all(folders):
-    path = folders[0] / "f"
-    path.write_bytes(b"abcd")
-
-    async def receiver(stream):
-        await hear(stream)
-        say(stream, op="accept", have=2, digest=hashlib.sha256(b"ax").digest())
-        assert await hear(stream) == {"op": "start", "from": 0}
-        assert await stream.readexactly(4) == b"abcd"
-        assert await hear(stream) == {"op": "end", "digest": GOOD}
-        say(stream, op="done")
-        await stream.flush()
-
-    async def main():
-        async with connection_to(receiver) as connection:
-            assert (await send_file(connection, path)).begin == 0
-            await connection.outcome
-
-    run(main())
-
-
-def test_a_receiver_that_stops_without_a_word(folders):
-    path = folders[0] / "f"
-    path.write_bytes(content(4 * CHUNK))
-
-    async def receiver(stream):
-        await hear(stream)
-        say(stream, op="accept", have=0, digest=hashlib.sha256().digest())
-        await hear(stream)
-        stream.write_eof()
-        stream.stop(9)
-
-    async def main():
-        async with connection_to(receiver) as connection:
-            await send_file(connection, path)
-
-    with pytest.raises((FileTransferError, StreamReset)):
-        run(main())
 
 
 # --- Messages.

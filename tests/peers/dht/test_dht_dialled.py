@@ -1,0 +1,114 @@
+"""What strangers can have a node dial or ask, and how seldom."""
+
+from __future__ import annotations
+
+from test_dht_attackers import Stranger, a_node
+
+from dtp.identity import Identity
+from dtp.peers.dht.addresses import pack_endpoint
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.messages import (
+    Kind,
+    encode,
+)
+from dtp.peers.dht.records import RecordKind
+
+# ------------------------------------------------------------------------------------------------------ reflection
+
+
+def test_dialling_sends_one_small_packet_and_seldom() -> None:
+    node = a_node()
+    stranger = Stranger(node)
+    stranger.prove()
+    victim = ("60.77.1.1", 53)
+    sent = []
+    for _ in range(50):
+        question = encode(stranger.question(Kind.DIAL, pack_endpoint(victim), bytes(8)))
+        sends = stranger.say(question)
+        to_victim = [data for data, destination in sends if destination == victim]
+        assert all(len(data) < len(question) for data in to_victim)
+        sent += to_victim
+    assert 0 < len(sent) <= DhtLimits().checks_per_minute
+
+
+def test_one_peer_has_few_dialled_however_many_places_it_names() -> None:
+    stranger = Stranger(a_node())
+    stranger.prove()
+    dialled = 0
+    for number in range(50):
+        question = stranger.question(Kind.DIAL, pack_endpoint((f"60.{number}.1.1", 53)), bytes(8))
+        dialled += sum(to != stranger.source for _, to in stranger.say(encode(question)))
+    assert dialled == DhtLimits().checks_per_minute
+
+
+def test_one_peer_has_few_others_asked_to_dial_it() -> None:
+    node = a_node()
+    for number in range(2):
+        Stranger(node, Identity(bytes([50 + number] * 32), bytes(32)), (f"61.{number}.1.1", 4000)).prove()
+    stranger = Stranger(node)
+    stranger.prove()
+    asked = 0
+    for _ in range(50):
+        sends = stranger.say(encode(stranger.question(Kind.CHECK, bytes(8))))
+        asked += sum(to != stranger.source for _, to in sends)
+    assert asked == 2 * DhtLimits().checks_per_minute
+
+
+def test_questions_that_wait_for_answers_are_bounded_and_end() -> None:
+    node = a_node(DhtLimits(pending=5))
+
+    def ask_many() -> int:
+        for number in range(50):
+            node.ping_node(Identity(bytes([number] * 32), bytes(32)).id.key, (f"60.{number}.1.1", 4000), now)
+        return len(node.take_sends())
+
+    now = 1000.0
+    assert ask_many() == 5
+    assert node.counts["too many questions"] == 45
+    while (due := node.next_time()) is not None and due < 1030.0:
+        now = due
+        node.advance(now)
+    node.take_sends()
+    assert node.counts["unanswered"] == 5
+    assert ask_many() == 5
+
+
+def test_nobody_far_away_has_us_dial_into_our_own_network() -> None:
+    node = a_node()
+    stranger = Stranger(node)
+    stranger.prove()
+    for inside in (("10.0.0.1", 53), ("127.0.0.1", 53), ("192.168.1.1", 80)):
+        answer = encode(stranger.question(Kind.DIAL, pack_endpoint(inside), bytes(8)))
+        assert [destination for _, destination in stranger.say(answer)] == [stranger.source]
+
+
+def test_private_addresses_are_told_to_nobody_far_away() -> None:
+    node = a_node()
+    Stranger(node, source=("10.0.0.7", 4000)).prove()
+    far = Stranger(node, Identity(bytes(32), bytes(32)), ("60.1.1.1", 4000))
+    far.prove()
+    answer = far.ask(Kind.FIND, bytes(32))
+    assert answer is not None
+    assert pack_endpoint(("10.0.0.7", 4000)) not in answer.args[0]
+    near = Stranger(node, Identity(bytes(31) + b"x", bytes(32)), ("10.0.0.9", 4000))
+    near.prove()
+    answer = near.ask(Kind.FIND, bytes(32))
+    assert answer is not None
+    assert pack_endpoint(("10.0.0.7", 4000)) in answer.args[0]
+
+
+def test_somebody_who_plays_our_own_questions_back_is_nobody() -> None:
+    node = a_node()
+    node.join([("60.1.1.1", 4000)], 1000.0)
+    ((data, _),) = node.take_sends()
+    node.receive(data, ("60.1.1.1", 4000), 1000.1)
+    assert node.take_sends() == []
+    assert node.counts["questions of ourselves"] == 1
+
+
+def test_a_probe_that_was_not_asked_for_proves_nothing() -> None:
+    node = a_node()
+    node.receive(b"\xd7\x07" + bytes(8), ("60.1.1.1", 4000), 1000.0)
+    assert node.counts["probes for nothing"] == 1
+    assert node.take_events() == []
+    assert RecordKind.PEER == 1
