@@ -309,6 +309,13 @@ show = "{SUI}"
 back = "30s"
 topic = "evening"
 over = "nats://127.0.0.1:4222"
+[chain]
+network = "localnet"
+"""
+#: A daemon sells one thing beside its listener: keys are sold by another than the mailbox above.
+OF_SHOW = f"""
+[daemon]
+listen = ["tcp://0.0.0.0:9000"]
 [[expose]]
 service = "paid"
 kind = "broadcast"
@@ -322,16 +329,19 @@ key-listen = "tcp://0.0.0.0:9701"
 [chain]
 network = "localnet"
 """
-OF_NODE_KEYS = {line.partition(" =")[0] for line in OF_NODE.splitlines() if " = " in line}
+OF_NODE_KEYS, OF_SHOW_KEYS = (
+    {line.partition(" =")[0] for line in text.splitlines() if " = " in line} for text in (OF_NODE, OF_SHOW)
+)
 
 
-@pytest.mark.parametrize("key", sorted(OF_NODE_KEYS))
+@pytest.mark.parametrize("key", sorted(OF_NODE_KEYS | OF_SHOW_KEYS))
 def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key):
-    wrong = OF_NODE.replace(f"\n{key} =", f"\n{key}x =", 1)
+    text = OF_NODE if key in OF_NODE_KEYS else OF_SHOW
+    wrong = text.replace(f"\n{key} =", f"\n{key}x =", 1)
     assert any(
         f"{key}x is not a setting" in one.what and key in one.what for one in any_mistakes(IDENTITY + wrong)
     )
-    assert not any_mistakes(IDENTITY + OF_NODE)
+    assert not any_mistakes(IDENTITY + text)
 
 
 def test_everything_is_all_there_is(monkeypatch):
@@ -340,7 +350,8 @@ def test_everything_is_all_there_is(monkeypatch):
     monkeypatch.setattr(reading.Section, "check_unread", lambda self: asked.update(self._asked))
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
-    assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
+    load_text(IDENTITY + OF_SHOW, HERE)
+    assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | OF_SHOW_KEYS | {
         "node", "private-topics", "relay", "mailbox", "accounts", "broadcast", "tips",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",

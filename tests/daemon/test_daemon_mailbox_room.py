@@ -73,3 +73,34 @@ def test_a_daemon_sells_room_in_its_mailbox(place, monkeypatch):  # noqa: F811
 def test_a_price_takes_a_chain_and_what_belongs_to_it_takes_a_price(tmp_path, chain, room, why):
     with pytest.raises(ConfigMistakes, match=why):
         config(tmp_path, ROOM.format(chain=chain, room=room))
+
+
+SHOW = """[[expose]]
+service = "{name}"
+kind = "broadcast"
+allow = ["*"]
+[expose.broadcast]
+title = "A show"
+command = ["cat"]
+key-price = "0.001SUI"
+"""
+CHAIN = '[chain]\nnetwork = "localnet"'
+
+
+@pytest.mark.parametrize(
+    ("chain", "room", "more", "why"),
+    [
+        (CHAIN, PRICE, SHOW.format(name="a"), "key-price: .* of price-mib-month already"),
+        (CHAIN, "", SHOW.format(name="a") + SHOW.format(name="b"), "key-price: .* of key-price already"),
+        (f'{CHAIN}\nhost = "0x70"\nendpoint = "tcp://box:9700"', PRICE, "", "month: .* of endpoint already"),
+        (CHAIN, PRICE, "", ""),
+        (CHAIN, "", SHOW.format(name="a"), ""),
+    ],
+)
+def test_a_daemon_sells_one_thing_beside_its_listener(tmp_path, chain, room, more, why):
+    text = ROOM.format(chain=chain, room=room) + more
+    if not why:
+        config(tmp_path, text)
+        return
+    with pytest.raises(ConfigMistakes, match=why):
+        config(tmp_path, text)

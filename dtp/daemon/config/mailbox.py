@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from dtp.daemon.config import model, values
+from dtp.daemon.config.places import KeyPath
 from dtp.daemon.config.reading import Section
 
 #: Settings that are called as the limits are, and how each is read.
@@ -55,18 +56,32 @@ def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.
 
 def check_sold_room(root: Section, config: model.Config) -> None:
     """Note what doesn't go with the rest of the file."""
-    sold = [
-        number
-        for number, each in enumerate(config.expose)
-        if each.mailbox is not None and each.mailbox.limits.price_mib_month
-    ]
-    for number in sold:
-        if config.chain is None:
-            what = "price-mib-month: takes [chain], by whose wallet room is sold"
-            root.note_mistake(what, "expose", number, "mailbox", "price-mib-month")
-    for number in sold[1:]:
-        what = "price-mib-month: one mailbox of a daemon sells room, as an endpoint of its own"
-        root.note_mistake(what, "expose", number, "mailbox", "price-mib-month")
+    if config.chain is None:
+        for path in _sold_here(config):
+            if path[-1] == "price-mib-month":
+                root.note_mistake("price-mib-month: takes [chain], by whose wallet room is sold", *path)
+        return
+    places: list[KeyPath] = [("chain", "endpoint")] if config.chain.endpoint else []
+    first, *others = [*places, *_sold_here(config)] or [()]
+    for path in others:
+        what = (
+            f"{path[-1]}: the host has this daemon's identity at one address, which is that of {first[-1]} already: "
+            "sell this by a daemon with an identity and a wallet of its own"
+        )
+        root.note_mistake(what, *path)
+
+
+def _sold_here(config: model.Config) -> Iterator[KeyPath]:
+    """Yield the settings that sell something beside the listener, each as an endpoint of the host."""
+    for number, each in enumerate(config.expose):
+        if each.mailbox is not None and each.mailbox.limits.price_mib_month:
+            yield "expose", number, "mailbox", "price-mib-month"
+        if (
+            each.broadcast is not None
+            and each.broadcast.origin is not None
+            and each.broadcast.origin.key_price
+        ):
+            yield "expose", number, "broadcast", "key-price"
 
 
 def _is_url(told: Any) -> bool:
