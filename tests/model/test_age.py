@@ -18,10 +18,10 @@ from aging import EDITS, Cost, age
 FIXED = 24_000, 1_000
 EACH = {
     "map": (200, 0),  # the name of a key that is gone, until the graph is opened again
-    "text": (200, 8),  # what is deleted is a number, until it is compacted
-    "list": (200, 15),  # a group, an insertion, a deletion: 5 each, as numbers above 16,383 have 3 bytes
-    "moves": (350, 24),
-    "marks": (300, 18),
+    "text": (160, 8),  # what is deleted is a number, until it is compacted
+    "list": (80, 15),  # a group, an insertion, a deletion: 5 each, as numbers above 16,383 have 3 bytes
+    "moves": (290, 25),  # a group, two markers put in and two deleted, 5 each or so
+    "marks": (230, 18),
     "undone": (200, 8),
     "documents": (10, 16),  # a list in a document is deleted with its elements
 }
