@@ -227,9 +227,11 @@ class WebSocketListener(CarrierListener):
         remote = f"{scheme}://{format_host(address[0], address[1])}"
         async with asyncio.timeout(UPGRADE_TIMEOUT):
             if self._context is not None:
-                sock = await _start_tls(sock, self._context, None, self._steps)
+                sock = await _start_tls(sock, self._context, None, self._steps, plain_ip(address))
             try:
-                protocol, forwarded = await self._answer_upgrade(SocketIO(sock, self._steps))
+                protocol, forwarded = await self._answer_upgrade(
+                    SocketIO(sock, self._steps, plain_ip(address))
+                )
             except BaseException:
                 sock.close()  # the TLS one, which has taken the place of the other
                 raise
@@ -246,14 +248,18 @@ class WebSocketListener(CarrierListener):
 
 
 async def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, host: str | None, steps: StepsOfTurn | None = None
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    host: str | None,
+    steps: StepsOfTurn | None = None,
+    source: str = "",
 ) -> ssl.SSLSocket:
     """Do the TLS handshake, on a socket that takes the place of `sock`, which is closed when that fails."""
     secured = context.wrap_socket(
         sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
     )
     try:
-        await SocketIO(secured, steps).start_tls()
+        await SocketIO(secured, steps, source).start_tls()
     except BaseException:
         secured.close()
         raise
