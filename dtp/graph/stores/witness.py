@@ -31,11 +31,15 @@ def _read(file: Path) -> tuple[int | None, str]:
 
 class Witness:
     """How many frames an author has signed in the store at `path` with this instance id; and where that store was.
+    Of stores that hold something else `done` says in a word each what was done to what.
 
     Where the data folder can't be written, nothing is remembered.
     """
 
-    def __init__(self, path: str, instance: bytes, author: bytes) -> None:
+    def __init__(
+        self, path: str, instance: bytes, author: bytes, *, done: tuple[str, str] = ("signed", "frame")
+    ) -> None:
+        self._done = done
         self._path = os.path.realpath(path)
         self._file = data_dir() / "graphs" / f"{instance.hex()}-{author.hex()[:16]}"
         self._descriptor: int | None = None
@@ -55,8 +59,8 @@ class Witness:
             return "it was restored from before another backup, or damage, after which this identity went on here"
         if self.sequence > sequence:
             return (
-                f"this identity has signed {count_of(self.sequence, 'frame')} in it, and {sequence} are there: it "
-                "was restored, or damaged"
+                f"this identity has {self._done[0]} {count_of(self.sequence, self._done[1])} in it, and {sequence} "
+                "are there: it was restored, or damaged"
             )
         return None
 

@@ -20,6 +20,8 @@ from dtp.messaging.packing import pack, unpack_saved
 
 #: SQLite's id of the file: "dtpc".
 _APPLICATION: Final = 0x64747063
+#: What is counted to know an older copy by: each time that something is sealed.
+_DONE: Final = ("made", "change")
 #: Envelopes that are remembered, so that one that comes again isn't taken for a session that was lost.
 _SEEN: Final = 20_000
 #: ... and how many come before the oldest are forgotten.
@@ -126,7 +128,7 @@ class MessageStore:
                 database.execute(each)
         instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
-            self._witness = Witness(self.path, instance, self._owner)
+            self._witness = Witness(self.path, instance, self._owner, done=_DONE)
             self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._inode()) or ""
 
     def _take_lock(self) -> None:
@@ -153,7 +155,9 @@ class MessageStore:
         instance = secrets.token_bytes(INSTANCE_BYTES)
         self._sealed, self.restored = 0, ""
         self._put_file(instance)
-        self._witness = Witness(self.path, instance, self._owner) if self.path != ":memory:" else None
+        self._witness = (
+            Witness(self.path, instance, self._owner, done=_DONE) if self.path != ":memory:" else None
+        )
         return instance
 
     def _put_file(self, instance: bytes) -> None:
