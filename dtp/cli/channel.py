@@ -177,7 +177,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
                 claims = claiming(chain, journal)
                 done = await settle(claims, decisions, policy.batch, _print_failed, policy=weighed)
             for paid, _ in done:
-                _print_paid("claimed", paid)
+                print_paid("claimed", paid)
             if not done and weighed is not None:  # the simulation knows better what it costs
                 for each in decisions:
                     _print_small(each.view.channel, each.gain)
@@ -311,7 +311,7 @@ async def _close(
         found = await _read(chain, found.id)  # its close may have been asked for there
     step = await close_further(chain, store, found, await _now_ms(chain), ask=ask)
     if step.paid is not None:
-        _print_paid("closed", step.paid, found.id)
+        print_paid("closed", step.paid, found.id)
     elif step.event == "closed":
         text = f"{found.id}: closed, and deleted; {gas_text(step.gas)}"
         print_line({"event": "closed", "channel": found.id, "gas_mist": step.gas}, text)
@@ -367,7 +367,7 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
         return False
     if deal.closed is not None:
         paid = replace(deal.closed, to_server=found.deposited - deal.closed.to_client)
-        _print_paid("closed", paid, found.id)
+        print_paid("closed", paid, found.id)
     elif deal.disputed_amount:
         wanted = money(deal.disputed_amount, found.coin)
         print_line(
@@ -448,7 +448,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
                             _print_watching(every, once)
                         cashier.journal = journal
                         for paid in await cashier.poll():
-                            _print_paid("claimed", paid)
+                            print_paid("claimed", paid)
                     await _finish_ours(chain, stores.bought)
             except DtpError as fault:  # nodes, disks, files and money for gas go and come back
                 if once or cashier is None:
@@ -503,7 +503,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
         await journal.close()
     for found, step in done:
         if step.paid is not None:
-            _print_paid("closed", step.paid, found.id)
+            print_paid("closed", step.paid, found.id)
         elif step.digest:
             print_line(
                 {"event": "closing", "channel": found.id, "seconds": step.seconds},
@@ -592,7 +592,7 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
     )
 
 
-def _print_paid(event: str, paid: Paid, id: str | None = None) -> None:
+def print_paid(event: str, paid: Paid, id: str | None = None) -> None:
     """Say what a transaction paid to whom, of the channel `id`, or of those that it names."""
     channels = paid.channels if id is None else (id,)
     about = f"{', '.join(channels)}: " if channels else ""

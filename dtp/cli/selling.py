@@ -323,7 +323,7 @@ def _print_end(serving: Serving) -> None:
     from dtp.cli.show import amount
 
     for paid in serving.cashier.done:
-        _print_claim(paid)
+        print_claim(paid)
     gas = {"claims": serving.cashier.gas, "presence": serving.presence_gas}
     print_line(
         {"event": "gas", **{f"{what}_mist": mist for what, mist in gas.items()}},
@@ -369,7 +369,8 @@ def _report(connection: Metered) -> None:
     )
 
 
-def _print_claim(paid: Paid) -> None:
+def print_claim(paid: Paid) -> None:
+    """Say what a transaction has claimed for the server."""
     from dtp.cli.show import amount, money
 
     record = {"event": "claimed", "transaction": paid.digest, "amount": paid.to_server, "coin": paid.coin}

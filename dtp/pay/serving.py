@@ -116,7 +116,8 @@ class Serving:
         self.heart: Heart | None = None
         self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
         self._opened = AsyncExitStack()
-        self._closed = False
+        #: True once `close` has begun.
+        self.closed = False
         #: Where others dial, as the host's beacon says; "" without heartbeats.
         self.hint = ""
         #: The listener underneath; set by `serve`.
@@ -216,9 +217,9 @@ class Serving:
 
     async def close(self, *, grace: float | None = 0.0, claim: bool = True) -> None:
         """Stop serving; connections may finish for `grace` seconds. Then claim what is worth its gas. Idempotent."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         async with AsyncExitStack() as held:  # which is let go of whatever becomes of the rest
             held.push_async_exit(self._opened)
             held.push_async_callback(self.journal.close)

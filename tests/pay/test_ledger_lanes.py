@@ -249,16 +249,13 @@ def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path: Path) -> N
     play(tmp_path, scenario)
 
 
-def test_a_look_while_no_node_answers_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_while_no_node_answers_ends_nothing(tmp_path: Path) -> None:
     async def scenario(served: Any) -> None:
-        async def away(id: Any) -> None:
-            raise NodeUnavailable("no node")
-
         meter = await served.enter()
-        with monkeypatch.context() as patch:
-            patch.setattr(served.book, "read", away)
-            served.ledger.look_again(meter)
-            await meter.wait_settled()
+        served.fault = NodeUnavailable("no node")
+        served.ledger.look_again(meter)
+        await meter.wait_settled()
+        assert served.asked == [[CHANNEL]]
         assert not meter.connection.closed
         assert not served.ledger._open[CHANNEL].looking
 

@@ -173,7 +173,7 @@ class Mishaps(History):
 
     async def _up(self) -> None:
         """A server that could not start does so now."""
-        if self.servings[0]._closed:
+        if self.servings[0].closed:
             await self.start_anew(False)
 
     async def lied_to(self) -> None:
@@ -186,7 +186,7 @@ class Mishaps(History):
     async def serve_on(self) -> None:
         """What a server does beside its connections."""
         (serving,) = self.servings
-        for work in (serving.heart.send_heartbeat, serving.cashier.poll) if not serving._closed else ():
+        for work in (serving.heart.send_heartbeat, serving.cashier.poll) if not serving.closed else ():
             try:
                 await work()
             except DtpError as fault:

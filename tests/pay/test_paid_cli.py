@@ -229,13 +229,13 @@ def test_sums_of_channels_are_in_their_coin(capsys: pytest.CaptureFixture[str]) 
     )
     with click.Context(click.Command("claim")):
         for each in (coin, SUI_COIN):
-            command._print_paid("claimed", Paid("x", 5000, 0, 1_000_000, coin=each))
+            command.print_paid("claimed", Paid("x", 5000, 0, 1_000_000, coin=each))
     assert capsys.readouterr().out.splitlines() == [
         f"claimed: 5,000 of {coin} to the server, 0 of {coin} to the client, gas 0.001 SUI",
         "claimed: 0.000005 SUI to the server, 0 SUI to the client, gas 0.001 SUI",
     ]
     with click.Context(click.Command("serve")):
-        selling._print_claim(Paid("x", 5000, 0, 1_000_000, coin=coin))
+        selling.print_claim(Paid("x", 5000, 0, 1_000_000, coin=coin))
     assert capsys.readouterr().err == f"claimed 5,000 of {coin} for 0.001 SUI of gas\n"
 
 
