@@ -7,7 +7,7 @@ refuses leaves its state as it was.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from dtp.messaging.errors import KeysForged, MessageError, NotOpened, StoreFailed
 
@@ -34,6 +34,8 @@ _Saved = TypeVar("_Saved", Account, Session, GroupSession, InboundGroupSession)
 
 #: Types of Olm's messages: one that begins a session, and one of a session that both have.
 PRE_KEY, NORMAL = 0, 1
+#: Saves what is loaded again at once, to ask a copy what the library doesn't tell of the session itself.
+_COPYING: Final = bytes(32)
 
 
 class OlmSession:
@@ -53,6 +55,13 @@ class OlmSession:
             return self._session.decrypt(AnyOlmMessage.from_parts(kind, message))
         except ValueError as fault:
             raise NotOpened(f"a message isn't of this session: {fault}") from None
+
+    @property
+    def is_answered(self) -> bool:
+        """True once something of the other device was opened: until then each message begins the session."""
+        copy = _load_saved(Session, self._session.pickle(_COPYING), _COPYING)
+        kind, _ = copy.encrypt(b"").to_parts()
+        return bool(kind != PRE_KEY)
 
     def began_with(self, message: bytes) -> bool:
         """True if this session is that of a message of the type `PRE_KEY`."""

@@ -16,6 +16,8 @@ HELD_BYTES: Final = 1 << 20
 MAX_WANTED: Final = 64
 #: Ms after which what nobody has acknowledged is sent again: the n-th time, and from then on the last.
 RESEND_MS: Final = (300_000, 1_800_000, 7_200_000, 43_200_000, 86_400_000)
+#: After so many times a new session begins first, where nothing has come back by the one there is.
+RENEW_TRIES: Final = 2
 #: What waits for a device, at most: messages.
 MAX_UNACKNOWLEDGED: Final = 10_000
 

@@ -60,13 +60,23 @@ class RemoteDevice:
         """True if something can be sealed to the device as it is now."""
         return self._sending_session() is not None
 
+    @property
+    def is_unanswered(self) -> bool:
+        """True if there is a session to send by, and nothing has come back by it."""
+        session = self._sending_session()
+        return session is not None and not session.is_answered
+
     def _sending_session(self) -> OlmSession | None:
         if self.keys is None:
             return None
         return next((one for instance, one in self.sessions if instance == self.keys.instance), None)
 
     def begin(self, local: LocalDevice, bundle: KeyBundle) -> None:
-        """Begin a session with what a mailbox gave. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
+        """Begin a session with what a mailbox gave. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then.
+
+        A further session with the same instance begins with its fallback key, which opens whatever was sent before: a
+        mailbox that was put back to a backup gives one-time keys anew that were used.
+        """
         if bundle.keys.device != self.device:
             raise KeysForged("these are keys of another device than was asked for")
         if bundle.keys.olm == NO_RATCHET:
@@ -74,7 +84,9 @@ class RemoteDevice:
                 "this device takes sealed letters alone: it is a line for tips, see 'dtp tip send'"
             )
         bundle.keys.check_newer(self.keys)
-        session = local.account.begin(bundle.keys.olm, bundle.one_time or bundle.keys.fallback)
+        is_further = any(instance == bundle.keys.instance for instance, _ in self.sessions)
+        one_time = b"" if is_further else bundle.one_time
+        session = local.account.begin(bundle.keys.olm, one_time or bundle.keys.fallback)
         self.keys = bundle.keys
         self._put_first(bundle.keys.instance, session)
 

@@ -19,7 +19,7 @@ from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.envelope import Sealed, open_envelope
 from dtp.messaging.ends.keys import KeyBundle
-from dtp.messaging.ends.order import Outgoing, resend_after
+from dtp.messaging.ends.order import RENEW_TRIES, Outgoing, resend_after
 from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import NotOpened
 from dtp.messaging.person.store import MessageStore
@@ -212,12 +212,21 @@ class Desk:
             self._changed.add(device)
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:
-        """Return the devices for which something is due, and with which there is no session yet."""
-        waiting = dict.fromkeys(each.device for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE))
-        return [each for each in waiting if not self.peer_of(each).remote.has_session]
+        """Return the devices for which something is due, and with which a session has to begin before: there is none,
+        or nothing came back by it for so long that it may never open."""
+        tries: dict[bytes, int] = {}
+        for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
+            tries[each.device] = max(each.tries, tries.get(each.device, 0))
+        return [device for device, most in tries.items() if self._needs_session(device, most)]
+
+    def _needs_session(self, device: bytes, tries: int) -> bool:
+        remote = self.peer_of(device).remote
+        return not remote.has_session or (tries >= RENEW_TRIES and remote.is_unanswered)
 
     def put_off(self, device: bytes, until_ms: int) -> None:
-        """Send what waits for a device no sooner than then: its keys can't be had."""
+        """Send what waits for a device no sooner than then, if there is no session: its keys can't be had."""
+        if self.peer_of(device).remote.has_session:
+            return
         with self.store.transaction():
             self.store.put_off(device, until_ms)
 
