@@ -313,11 +313,15 @@ class World:
         had, other_had = replica.seen.copy(), other.seen.copy()
         stored = await self.pieces(replica), await self.pieces(other)
         await self.exchange(replica, other)
-        for _ in range(2):  # what had waited at one goes to the other in the same sync
-            for each, pieces in ((replica, stored[1]), (other, stored[0])):
-                if each.waiting is not None:
-                    each.waiting.add(each, pieces)
-            stored = await self.pieces(replica), await self.pieces(other)
+        for each, pieces in ((replica, stored[1]), (other, stored[0])):
+            if each.waiting is not None:
+                each.waiting.add(each, pieces)
+        # What had waited at one may go on to the other in the same sync, or comes with the next.
+        for each, peer in ((replica, other), (other, replica)):
+            has = each.graph.frames.vector()
+            late = [one for one in await self.pieces(peer) if one.last <= has.get(one.author, 0)]
+            if each.waiting is not None:
+                each.waiting.add(each, late)
         self.caught_up(replica, other_had)
         self.caught_up(other, had)
         for each in (replica, other):
