@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -19,6 +20,8 @@ import pytest
 from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, check_store, known, register_alice
 
 pytest.importorskip("nats")
+
+import nats
 
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox import MailboxStore, Tray, open_store
@@ -196,6 +199,30 @@ def test_nothing_is_said_to_be_missing_while_the_index_is_read_anew(tmp_path: Pa
                     assert question()
                     questions.remove(question)
         assert not questions
+
+
+def test_a_stream_that_is_not_found_says_nothing_of_what_is_in_it(url: str) -> None:
+    """A server says so also while its cluster has no leader: here somebody has deleted the stream."""
+    with closing(NatsMailbox(url)) as store:
+        register_alice(store)
+        assert store.deposit([known(1)], NOW) == [DONE]
+        (kept,) = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)
+        asyncio.run(delete_stream(url))
+        for ask in (
+            lambda: store.take_keys(ALICE.id.key),
+            lambda: store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20),
+            lambda: store.acknowledge(ALICE.id.key, [kept.id]),
+            lambda: store.set_access(ALICE.id.key, b"", 0),
+        ):
+            with pytest.raises(StoreAway, match="stream not found"):
+                ask()
+
+
+async def delete_stream(url: str) -> None:
+    server, _, name = url.rpartition("/")
+    client = await nats.connect(server)
+    await client.jetstream().delete_stream(name)
+    await client.close()
 
 
 def test_a_server_that_stops_without_a_word_is_away(tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ _LOOK_SECONDS: Final = 0.02
 _AT_ONCE: Final = 256
 #: JetStream's code for a message that isn't the next of its subject.
 _WRONG_LAST: Final = 10071
+#: ... and for a stream that isn't there: a server says so also while its cluster has no leader that knows of it.
+_NO_STREAM: Final = 10059
 _NO_JETSTREAM: Final = "this server has no JetStream: start it with -js"
 
 _FAULTS: Final = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
@@ -156,7 +158,8 @@ class Line:
         it. One that only follows may have less, and so may a consumer there."""
         try:
             return (await stream.get_msg(self.name, subject=f"{self.name}.row.>")).seq or 0
-        except nats.js.errors.NotFoundError:
+        except nats.js.errors.NotFoundError as fault:
+            _check_stream_is_there(fault)
             return 0
 
     async def _make_stream(self, stream: JetStreamContext) -> None:
@@ -255,7 +258,8 @@ class Line:
         stream = self._check_connected()
         try:
             found: RawStreamMsg = await stream.get_msg(self.name, number)
-        except nats.js.errors.NotFoundError:
+        except nats.js.errors.NotFoundError as fault:
+            _check_stream_is_there(fault)
             self._index.forget([number])
             return None
         return found.data or b""
@@ -273,8 +277,12 @@ class Line:
         stream = self._check_connected()
         try:
             await stream.delete_msg(self.name, number)
-        except (nats.js.errors.NotFoundError, nats.js.errors.BadRequestError, nats.js.errors.ServerError):
-            return  # another process has done so
+        except (
+            nats.js.errors.NotFoundError,
+            nats.js.errors.BadRequestError,
+            nats.js.errors.ServerError,
+        ) as fault:
+            _check_stream_is_there(fault)  # else another process has done so
 
     async def look(self, look: Callable[[], _T]) -> _T:
         """Return what `look` finds in the index."""
@@ -313,6 +321,12 @@ def parse_servers(url: str) -> tuple[list[str], str]:
 
 async def _ignore(fault: Exception) -> None:
     """Ignore what the client reports: calls say it, and the line is made anew."""
+
+
+def _check_stream_is_there(fault: nats.js.errors.APIError) -> None:
+    """Raise what a server has refused where it has no such stream: then nothing is known of what is in it."""
+    if fault.err_code == _NO_STREAM:
+        raise fault
 
 
 def _has_none(fault: Exception) -> bool:
