@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from dtp.aio.streams import stream_handler as stream_handler
     from dtp.aio.transport import StreamTransport as StreamTransport
     from dtp.broadcast.hearing import listen_to as listen_to
+    from dtp.broadcast.parents import Patience as Patience
     from dtp.broadcast.places import Place as Place
     from dtp.broadcast.producing import Broadcast as Broadcast
-    from dtp.broadcast.receiving import Patience as Patience
     from dtp.carriers.errors import DialError as DialError
     from dtp.carriers.errors import ListenError as ListenError
     from dtp.chain.host import Terms as Terms
@@ -142,7 +142,7 @@ _PUBLIC = {
     "NotApproved": "dtp.pay.errors",
     "NotResolved": "dtp.net.resolver",
     "PaidRequest": "dtp.pay.metered",
-    "Patience": "dtp.broadcast.receiving",
+    "Patience": "dtp.broadcast.parents",
     "PeerError": "dtp.errors",
     "PeerId": "dtp.identity",
     "PeerIdError": "dtp.identity",

@@ -110,7 +110,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.broadcast.producing": ("Shows: a producer's end.", "Broadcast parse_show"),
     "dtp.broadcast.hearing": ("Shows: a listener's end.", "HeardSegment ShowStream listen_to"),
     "dtp.broadcast.places": ("Where a show is served.", "Place addresses_of"),
-    "dtp.broadcast.receiving": ("How long a listener waits.", "Patience"),
+    "dtp.broadcast.parents": ("How long a listener waits.", "Patience"),
     "dtp.broadcast.sealed.admission": (
         "Who gets the keys of a sealed show.",
         "Admission Guests Refusal SeatClaim",

@@ -17,10 +17,10 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.messages import FreePlace
-from dtp.broadcast.parents import Parents
+from dtp.broadcast.parents import Parents, Patience
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.ranking import check_relays
-from dtp.broadcast.receiving import Dial, Patience, Receiver
+from dtp.broadcast.receiving import Dial, Receiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError

@@ -1,10 +1,13 @@
-"""Whom a listener hears next: a value. It is told what happened, and says whom to try."""
+"""Whom a listener hears next, and how fast the one that it hears sends: values, which are told what happened."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from dtp.broadcast.format import Segment
 
 #: Addresses that are remembered.
 MOST: Final = 64
@@ -12,6 +15,11 @@ MOST: Final = 64
 FULL, FAILED, LIED = 1.0, 0.5, 600.0
 #: A listener gives a show up after a minute: within it, who was away for long is tried often enough.
 LONGEST: Final = 15.0
+#: Seconds within which a neighbour says something, be it that it is there (see `feeding`). After them others are
+#: asked; it is left when one of those does better, or after `LONGEST`.
+ALIVE: Final = 3.0
+#: Seconds of a neighbour after which those that were left for being slow before it are forgotten.
+_STEADY: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -130,3 +138,108 @@ class Parents:
             known.failures += 1
             known.lied = True
             known.not_before = now + LIED
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a listener waits. Seconds."""
+
+    #: ... for the answer of one that it dials.
+    answer: float = 5.0
+    #: ... without a byte, beside twice what a segment lasts, before it hears somebody else.
+    silence: float = 1.5
+    #: How much later than usual segments may come before the neighbour counts as too slow.
+    late: float = 3.0
+    #: ... for anybody at all, in the beginning.
+    anybody: float = 60.0
+    #: ... for a new segment, or for a neighbour that says that it hears the producer, before the show is lost.
+    lost: float = 60.0
+
+
+class Pace:
+    """How fast a neighbour sends: its rate, its silence, and whether it falls behind. Times are of one clock."""
+
+    def __init__(self, patience: Patience, clock: Callable[[], float], restless: int = 0) -> None:
+        """With `restless` neighbours that were slow before it, it has twice the time for each."""
+        factor = 2.0 ** min(restless, 32)
+        self._late_after = min(patience.late * factor, max(patience.late, LONGEST))
+        self._patience, self._factor = patience, factor
+        self.now = clock
+        self._began = self._last = self._said = clock()
+        self._size = 0
+        #: How often others were asked, since a piece came.
+        self.looks = 0
+        self._least: float | None = None
+        #: True when segments come later than they did.
+        self.late = False
+        self._duration = 0.0
+        #: When the segment of which pieces come counts as too slow, as far as one does.
+        self._due = math.inf
+        self.segments = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second since it began."""
+        return self._size / max(self._last - self._began, 1e-6)
+
+    @property
+    def steady(self) -> bool:
+        """True if it is heard for long, and not late."""
+        return not self.late and self.now() - self._began > _STEADY
+
+    def note_said(self) -> None:
+        """It has said something."""
+        self._said = self.now()
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which it has said nothing at all."""
+        return self.now() - self._said
+
+    def note_piece(self, size: int) -> None:
+        """A piece has come, of so many bytes."""
+        self._last = self.now()
+        self.looks = 0
+        self._size += size
+
+    def note_head(self, segment: Segment) -> None:
+        """The pieces of a segment come next: one that keeps them back as long as it may would stall a large one."""
+        self._due = self.now() + LONGEST * self._factor
+        if self._least is not None:
+            allowed = self._late_after + self._patience.silence + 2 * segment.duration_ms / 1000
+            self._due = min(self._due, segment.time_ms / 1000 + self._least + allowed)
+
+    def note_whole(self, segment: Segment) -> None:
+        """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
+        any."""
+        self.segments += 1
+        self._due = math.inf
+        self._duration = segment.duration_ms / 1000
+        offset = self.now() - segment.time_ms / 1000
+        self._least = offset if self._least is None else min(self._least, offset)
+        self.late = offset > self._least + self._late_after
+
+    @property
+    def quiet_until(self) -> float:
+        """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, a piece
+        or a segment takes longer than it should. The next time that is for twice as long."""
+        factor = self._factor * 2.0 ** min(self.looks, 32)
+        piece = self._patience.silence + 2 * self._duration
+        said = ALIVE if self.segments else self._patience.answer
+        return min(
+            self._due,
+            self._last + max(piece, min(piece * factor, LONGEST)),
+            self._said + max(said, min(said * factor, LONGEST)),
+        )
+
+    @property
+    def ahead(self) -> int:
+        """By how many segments another one is to be ahead: one, and what lasts a second."""
+        return 1 + int(1 / self._duration) if self._duration else 1
+
+    def note_looked(self) -> None:
+        """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
+        self._last = self.now()
+        self.looks += 1
+        self._due = self.now() + LONGEST * self._factor
+        self.late, self._least = False, None

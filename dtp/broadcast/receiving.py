@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
 from dtp.broadcast import frames
@@ -23,7 +22,7 @@ from dtp.broadcast.errors import (
 )
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
-from dtp.broadcast.parents import LONGEST, Parents
+from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
 from dtp.broadcast.rooms import COMPARED
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId
@@ -40,13 +39,8 @@ log = logging.getLogger("dtp.broadcast")
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds that those which are compared have behind the first one.
 _SLOWER: Final = 0.25
-#: Seconds within which a neighbour says something, be it that it is there (see `feeding`). After them others are
-#: asked; it is left when one of those does better, or after `LONGEST`.
-_ALIVE: Final = 3.0
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
-#: Seconds of a neighbour after which those that were left for being slow before it are forgotten.
-_STEADY: Final = 60.0
 #: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
 #: ... where all that were chosen have answered that they are full: each has a time of its own (`Parents`), and others
@@ -55,22 +49,6 @@ _PAUSE: Final = 0.01
 _ROOM_TOLD: Final = 1.0
 #: Segments that are asked of others where one neighbour has lost them.
 _MOST_MISSED: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a listener waits. Seconds."""
-
-    #: ... for the answer of one that it dials.
-    answer: float = 5.0
-    #: ... without a byte, beside twice what a segment lasts, before it hears somebody else.
-    silence: float = 1.5
-    #: How much later than usual segments may come before the neighbour counts as too slow.
-    late: float = 3.0
-    #: ... for anybody at all, in the beginning.
-    anybody: float = 60.0
-    #: ... for a new segment, or for a neighbour that says that it hears the producer, before the show is lost.
-    lost: float = 60.0
 
 
 class Dial(Protocol):
@@ -363,7 +341,7 @@ class Receiver:
         frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
         self._said_lost = None
-        pace = _Pace(self._patience, asyncio.get_running_loop().time, self._restless)
+        pace = Pace(self._patience, asyncio.get_running_loop().time, self._restless)
         late = asyncio.Event()
         hearing = start_task(self._hear_messages(address, stream, pace, late), name="dtp-show-hear")
         watching = start_task(self._watch_pace(address, pace, late), name="dtp-show-watch")
@@ -375,7 +353,7 @@ class Receiver:
                 each.cancel()
             await asyncio.gather(hearing, watching, return_exceptions=True)
 
-    async def _hear_messages(self, address: str, stream: Stream, pace: _Pace, late: asyncio.Event) -> None:
+    async def _hear_messages(self, address: str, stream: Stream, pace: Pace, late: asyncio.Event) -> None:
         """Take what a neighbour says, until nothing is wanted of it. `late` is set when segments come too late."""
         told: tuple[m.FreePlace, ...] = ()
         while True:
@@ -394,7 +372,7 @@ class Receiver:
             if pace.late:
                 late.set()
 
-    async def _watch_pace(self, address: str, pace: _Pace, late: asyncio.Event) -> None:
+    async def _watch_pace(self, address: str, pace: Pace, late: asyncio.Event) -> None:
         """Ask others while a neighbour is silent or late. Raise `NeighbourSlow` when one does better, and for one
         that is silent for good."""
         while True:
@@ -420,7 +398,7 @@ class Receiver:
         self._passed = number
         return number
 
-    async def _take_message(self, address: str, message: m.Message, pace: _Pace) -> None:
+    async def _take_message(self, address: str, message: m.Message, pace: Pace) -> None:
         match message:
             case m.Announced(data):
                 self._take_announcement(data)
@@ -535,17 +513,17 @@ class Receiver:
                     case m.Piece(number, index, data):
                         held.add_piece(number, index, data)
 
-    async def _look_elsewhere(self, address: str, pace: _Pace) -> None:
+    async def _look_elsewhere(self, address: str, pace: Pace) -> None:
         """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
         nobody does better it is heard on: to leave it would bring nothing, and cost all."""
-        silent, again = pace.silence > _ALIVE, pace.looks > 0
+        silent, again = pace.silence > ALIVE, pace.looks > 0
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
         told = await asyncio.gather(*(self._ask_for(each, edge + pace.ahead) for each in others[:COMPARED]))
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
-        if silent and pace.silence > _ALIVE and any(hears for _, hears in told):
+        if silent and pace.silence > ALIVE and any(hears for _, hears in told):
             raise NeighbourSlow(f"{address} is silent")
         wanted = self._first_wanted()
         if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes
@@ -605,92 +583,3 @@ class _Probe:
                 self.size += len(data)
                 if number == self.number:
                     self._missing -= 1
-
-
-class _Pace:
-    """How fast a neighbour sends: its rate, its silence, and whether it falls behind. Times are of one clock."""
-
-    def __init__(self, patience: Patience, clock: Callable[[], float], restless: int = 0) -> None:
-        """With `restless` neighbours that were slow before it, it has twice the time for each."""
-        factor = 2.0 ** min(restless, 32)
-        self._late_after = min(patience.late * factor, max(patience.late, LONGEST))
-        self._patience, self._factor = patience, factor
-        self.now = clock
-        self._began = self._last = self._said = clock()
-        self._size = 0
-        #: How often others were asked, since a piece came.
-        self.looks = 0
-        self._least: float | None = None
-        #: True when segments come later than they did.
-        self.late = False
-        self._duration = 0.0
-        #: When the segment of which pieces come counts as too slow, as far as one does.
-        self._due = math.inf
-        self.segments = 0
-
-    @property
-    def rate(self) -> float:
-        """Bytes a second since it began."""
-        return self._size / max(self._last - self._began, 1e-6)
-
-    @property
-    def steady(self) -> bool:
-        """True if it is heard for long, and not late."""
-        return not self.late and self.now() - self._began > _STEADY
-
-    def note_said(self) -> None:
-        """It has said something."""
-        self._said = self.now()
-
-    @property
-    def silence(self) -> float:
-        """Seconds for which it has said nothing at all."""
-        return self.now() - self._said
-
-    def note_piece(self, size: int) -> None:
-        """A piece has come, of so many bytes."""
-        self._last = self.now()
-        self.looks = 0
-        self._size += size
-
-    def note_head(self, segment: Segment) -> None:
-        """The pieces of a segment come next: one that keeps them back as long as it may would stall a large one."""
-        self._due = self.now() + LONGEST * self._factor
-        if self._least is not None:
-            allowed = self._late_after + self._patience.silence + 2 * segment.duration_ms / 1000
-            self._due = min(self._due, segment.time_ms / 1000 + self._least + allowed)
-
-    def note_whole(self, segment: Segment) -> None:
-        """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
-        any."""
-        self.segments += 1
-        self._due = math.inf
-        self._duration = segment.duration_ms / 1000
-        offset = self.now() - segment.time_ms / 1000
-        self._least = offset if self._least is None else min(self._least, offset)
-        self.late = offset > self._least + self._late_after
-
-    @property
-    def quiet_until(self) -> float:
-        """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, a piece
-        or a segment takes longer than it should. The next time that is for twice as long."""
-        factor = self._factor * 2.0 ** min(self.looks, 32)
-        piece = self._patience.silence + 2 * self._duration
-        said = _ALIVE if self.segments else self._patience.answer
-        return min(
-            self._due,
-            self._last + max(piece, min(piece * factor, LONGEST)),
-            self._said + max(said, min(said * factor, LONGEST)),
-        )
-
-    @property
-    def ahead(self) -> int:
-        """By how many segments another one is to be ahead: one, and what lasts a second."""
-        return 1 + int(1 / self._duration) if self._duration else 1
-
-    def note_looked(self) -> None:
-        """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
-        self._last = self.now()
-        self.looks += 1
-        self._due = self.now() + LONGEST * self._factor
-        self.late, self._least = False, None

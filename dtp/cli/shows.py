@@ -23,9 +23,9 @@ from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
 from dtp.broadcast.kept_recordings import RECORDINGS, RecordingServer, fetch_recording, places_in_dht
 from dtp.broadcast.money.air import Air
+from dtp.broadcast.parents import Patience
 from dtp.broadcast.places import SERVICE, Place, addresses_of
 from dtp.broadcast.producing import Broadcast, parse_show
-from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air

@@ -9,9 +9,9 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.format.segment import pieces_of
 from dtp.broadcast.hearing import listen_to
+from dtp.broadcast.parents import Patience
 from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
-from dtp.broadcast.receiving import Patience
 from dtp.identity import Identity
 
 HERE = Place(listen=("tcp://127.0.0.1:0",))

@@ -11,7 +11,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ShowLost, ShowUnreachable
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.held import HeldSegments
-from dtp.broadcast.receiving import Patience
+from dtp.broadcast.parents import Patience
 from dtp.identity import Identity
 from dtp.testing import clock
 

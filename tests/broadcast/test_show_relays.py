@@ -16,7 +16,7 @@ from dtp.broadcast.errors import (
 )
 from dtp.broadcast.format import Announcement, Equivocation, Flag, Position, SegmentSigner
 from dtp.broadcast.held import HeldSegments
-from dtp.broadcast.receiving import Patience
+from dtp.broadcast.parents import Patience
 from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import ConfigError
 from dtp.identity import Identity

@@ -12,9 +12,9 @@ import urllib.request
 import pytest
 
 from dtp.broadcast.hearing import listen_to
+from dtp.broadcast.parents import Patience
 from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
-from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recording
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.web.metrics import exposition
