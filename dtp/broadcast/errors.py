@@ -89,3 +89,10 @@ class ShowLost(CarrierError):
     """The producer is gone, or cut off, and the show has no last segment. Listening again later may help."""
 
     code: ClassVar[str] = "show-lost"
+
+
+class ShowReplaced(ShowLost):
+    """The producer has begun the show anew, as another stream, or what was heard is an older stream that somebody
+    sends again. Listening again brings the newer one."""
+
+    code: ClassVar[str] = "show-replaced"

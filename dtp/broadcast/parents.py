@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.broadcast.format import Segment
+from dtp.broadcast.format import Announcement, Segment
 
 #: Addresses that are remembered.
 MOST: Final = 64
@@ -48,6 +48,19 @@ class Parents:
         self._own: frozenset[str] = frozenset()
         self._learned = 0
         self._known = {each: _Known(each, True) for each in given}
+        #: When the newest stream of a show was announced, by producer and show.
+        self._newest: dict[tuple[bytes, bytes], int] = {}
+
+    def note_announced(self, announcement: Announcement) -> None:
+        """Note that somebody has a stream of a show."""
+        show = announcement.producer.key, announcement.show
+        if show in self._newest or len(self._newest) < MOST:
+            self._newest[show] = max(announcement.time_ms, self._newest.get(show, 0))
+
+    def has_newer(self, announcement: Announcement) -> bool:
+        """Return whether somebody has a stream of the same show that its producer announced later."""
+        newest = self._newest.get((announcement.producer.key, announcement.show), 0)
+        return newest > announcement.time_ms
 
     def __len__(self) -> int:
         return len(self._known)

@@ -18,6 +18,7 @@ from dtp.broadcast.errors import (
     SegmentForeign,
     ShowLost,
     ShowMessageError,
+    ShowReplaced,
     ShowUnreachable,
 )
 from dtp.broadcast.format import Announcement, Flag, Segment
@@ -140,6 +141,9 @@ class Receiver:
         try:
             async with self._lost:
                 await self._run_receiver()
+        except ShowReplaced as fault:
+            self._give_up_rest()
+            self.fault = fault
         except DtpError as fault:
             self.fault = fault
         except TimeoutError:  # of `_lost`
@@ -159,6 +163,10 @@ class Receiver:
             now = loop.time()
             if self.held is None:
                 self._check_reachable(now >= given_up)
+            elif self.parents.has_newer(self.held.announcement):
+                raise ShowReplaced(
+                    "what was heard is an older stream: its producer has begun the show anew since"
+                )
             wake = max(self.parents.next_time(now), not_before)
             if wake > now:
                 await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
@@ -281,8 +289,8 @@ class Receiver:
     async def _measure_one(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
         """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
 
-        Its connection goes to `measured`. Nothing of it is believed: a neighbour that lies here is found out as soon
-        as it is heard.
+        Its connection goes to `measured`. Nothing of it is believed but a newer announcement, which is signed: a
+        neighbour that lies here is found out as soon as it is heard.
         """
         loop = asyncio.get_running_loop()
         began, probe = loop.time(), _Probe()
@@ -292,6 +300,8 @@ class Receiver:
                 hello = m.Hello(count=1, addresses=tuple(self.serving()))
                 async with _asked(connection, hello) as stream:
                     while not probe.done and (message := await frames.read(stream)) is not None:
+                        if isinstance(message, m.Announced):
+                            self._note_announced(message.data)
                         probe.take_message(message)
             measured[address] = connection
         except TimeoutError:
@@ -320,6 +330,8 @@ class Receiver:
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
+                        case m.Announced(data):
+                            self._note_announced(data)
                         case m.ShowState(path, others, _):
                             self.parents.learn_addresses(others)
                             hears = self._is_from_producer(path) and self._me not in path
@@ -441,11 +453,25 @@ class Receiver:
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
 
+    def _note_announced(self, data: bytes) -> None:
+        """Note what somebody has who isn't heard, where it is of this show: only a newer stream matters."""
+        with contextlib.suppress(SegmentError):
+            self._check_announcement(data)
+
     def _take_announcement(self, data: bytes) -> None:
-        if self.held is not None:
-            if data != self.held.announcement.encoded:
-                raise SegmentForeign("this neighbour has another show")
+        if self.held is not None and data == self.held.announcement.encoded:
             return
+        announcement = self._check_announcement(data)
+        if self.parents.has_newer(announcement):
+            raise SegmentForeign("this neighbour has an older stream of the show than others")
+        if self.held is not None:
+            raise SegmentForeign("this neighbour has another show")
+        self.held = HeldSegments(announcement, limit=self._limit)
+        self._say_alive()
+        self._opened.set()
+
+    def _check_announcement(self, data: bytes) -> Announcement:
+        """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
         announcement = Announcement.decode(data)
         if self._producer is not None and announcement.producer != self._producer:
             raise SegmentForeign(
@@ -456,9 +482,8 @@ class Receiver:
             raise SegmentForeign(
                 f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
             )
-        self.held = HeldSegments(announcement, limit=self._limit)
-        self._say_alive()
-        self._opened.set()
+        self.parents.note_announced(announcement)
+        return announcement
 
     def _open_held(self) -> HeldSegments:
         if self.held is None:
@@ -521,6 +546,8 @@ class Receiver:
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
         told = await asyncio.gather(*(self._ask_for(each, edge + pace.ahead) for each in others[:COMPARED]))
+        if self.held is not None and self.parents.has_newer(self.held.announcement):
+            raise NeighbourUnfit(f"{address} has an older stream of the show than others")
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
         if silent and pace.silence > ALIVE and any(hears for _, hears in told):

@@ -53,9 +53,9 @@ async def until(condition):
         await asyncio.sleep(0.005)
 
 
-def chain(*bodies, identity=ME, show=bytes(32)):
+def chain(*bodies, identity=ME, show=bytes(32), announced_ms=0):
     """An announcement, and what goes on the wire for each body."""
-    announcement = Announcement.sign(identity, show, time_ms=0)
+    announcement = Announcement.sign(identity, show, time_ms=announced_ms)
     signer = SegmentSigner(identity, announcement)
     return announcement, [(signer.sign(body, time_ms=at), body) for at, body in enumerate(bodies)]
 
