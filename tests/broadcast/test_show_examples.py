@@ -12,8 +12,13 @@ def said_by(name):
     return run_python(EXAMPLES / name)
 
 
-def test_a_relay_that_is_blocked_is_missed_by_nobody():
-    assert said_by("show_radio.py")[-1] == "good evening this is the news which nobody stops"
+def test_a_producer_and_a_relay_that_are_blocked_are_missed_by_nobody():
+    assert said_by("show_radio.py") == [
+        "on air: evening news, heard from the producer",
+        "the producer's address is blocked",
+        "the relay that is heard instead is gone",
+        "good evening this is the news which nobody stops",
+    ]
 
 
 @pytest.mark.slow
