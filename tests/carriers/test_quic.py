@@ -21,13 +21,13 @@ from dtp.carriers import (  # noqa: E402
     Carrier,
     dial,
     listen,
-    quic_endpoint,
 )
 from dtp.carriers import quic as quic_carriers  # noqa: E402
 from dtp.carriers.errors import CarrierUrlError, CreditError, DialError, MissingLibraryError  # noqa: E402
 from dtp.carriers.quic import QuicListener  # noqa: E402
-from dtp.carriers.quic_carrier import WINDOW, QuicCarrier  # noqa: E402
-from dtp.carriers.quic_endpoint import (  # noqa: E402
+from dtp.carriers.quic import endpoint as quic_endpoint  # noqa: E402
+from dtp.carriers.quic.carrier import WINDOW, QuicCarrier  # noqa: E402
+from dtp.carriers.quic.endpoint import (  # noqa: E402
     ALPN,
     SMALLEST_INITIAL,
     TOKEN,

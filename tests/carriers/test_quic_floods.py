@@ -19,8 +19,8 @@ from test_quic import bound, listening, on_sockets
 
 from dtp.carriers import Carrier, dial
 from dtp.carriers.errors import PacketFloodError
-from dtp.carriers.quic_carrier import MOST_IDLE, MOST_OF_STRANGERS
-from dtp.carriers.quic_idle import DEAR_COUNTS, TAKES
+from dtp.carriers.quic.carrier import MOST_IDLE, MOST_OF_STRANGERS
+from dtp.carriers.quic.idle import DEAR_COUNTS, TAKES
 from dtp.testing.carrier_ends import CarrierEnd
 
 

@@ -9,9 +9,9 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 
 from qh3.quic.connection import QuicConnection
 
-from dtp.carriers import quic_endpoint
-from dtp.carriers.quic_carrier import MOST_IDLE, QuicCarrier
-from dtp.carriers.quic_idle import ANSWER, DEAR, DEAR_COUNTS, MOST_ANSWERS, RATE, IdlePackets
+from dtp.carriers.quic import endpoint as quic_endpoint
+from dtp.carriers.quic.carrier import MOST_IDLE, QuicCarrier
+from dtp.carriers.quic.idle import ANSWER, DEAR, DEAR_COUNTS, MOST_ANSWERS, RATE, IdlePackets
 from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 

@@ -11,9 +11,9 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 from test_quic import Stranger, listening, on_sockets, turns
 
 from dtp.carriers import Carrier
-from dtp.carriers.quic_carrier import EVENTS_PER_TURN
-from dtp.carriers.quic_endpoint import LARGEST_PACKET
-from dtp.carriers.quic_turns import MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.carriers.quic.carrier import EVENTS_PER_TURN
+from dtp.carriers.quic.endpoint import LARGEST_PACKET
+from dtp.carriers.quic.turns import MOST_WAITING, STEP, TURN, PacketTurns
 from dtp.testing.clock import FakeClockLoop
 
 PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)

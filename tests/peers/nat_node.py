@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 
 import dtp
-from dtp.carriers.quic_endpoint import QuicEndpoint
+from dtp.carriers.quic.endpoint import QuicEndpoint
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.listener import listen

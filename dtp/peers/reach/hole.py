@@ -14,8 +14,8 @@ from dtp.carriers.url import format_host
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.carriers.quic_carrier import QuicCarrier
-    from dtp.carriers.quic_endpoint import QuicEndpoint
+    from dtp.carriers.quic.carrier import QuicCarrier
+    from dtp.carriers.quic.endpoint import QuicEndpoint
 
 #: Ports of the peer that are tried besides the one that the relay has seen.
 MOST_PORTS: Final = 3

@@ -36,7 +36,7 @@ from dtp.peers.reach.relay_client import ConnectRelay, RelayClient, RelayPlace, 
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from dtp.carriers.quic_endpoint import QuicEndpoint
+    from dtp.carriers.quic.endpoint import QuicEndpoint
 
 log = logging.getLogger("dtp.peers")
 

@@ -18,7 +18,7 @@ from dtp.carriers.base import CarrierState
 from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import BrokenError, CreditError, DialError, PacketFloodError
 from dtp.carriers.pushed import PushedCarrier, ReceiveBuffer
-from dtp.carriers.quic_idle import TAKES, IdlePackets
+from dtp.carriers.quic.idle import TAKES, IdlePackets
 from dtp.carriers.url import plain_ip
 from dtp.errors import CarrierError
 
@@ -63,7 +63,7 @@ class PacketSender(Protocol):
 
 
 class QuicCarrier(PushedCarrier):
-    """A carrier over one QUIC connection. Made by `dtp.carriers.quic_endpoint`."""
+    """A carrier over one QUIC connection. Made by `dtp.carriers.quic.endpoint`."""
 
     scheme: ClassVar[str] = "quic"
 

@@ -38,8 +38,8 @@ from qh3.quic.packet import (
 from dtp.carriers.base import Accept
 from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
-from dtp.carriers.quic_carrier import Address, QuicCarrier
-from dtp.carriers.quic_turns import PacketTurns
+from dtp.carriers.quic.carrier import Address, QuicCarrier
+from dtp.carriers.quic.turns import PacketTurns
 from dtp.carriers.stream_socket import hand_over
 from dtp.carriers.url import format_host, plain_ip
 from dtp.carriers.watch import socket_watcher
@@ -61,7 +61,7 @@ MOST_EXPECTED: Final = 64
 #: Bytes of a packet: what networks carry (Ethernet), and more than the library sends. Larger ones are dropped as if
 #: they had been lost, since one of 64 KiB may have twenty thousand frames.
 LARGEST_PACKET: Final = 1500
-#: Packets that one turn of the loop reads; how many it understands is in `quic_turns`.
+#: Packets that one turn of the loop reads; how many it understands is in `turns`.
 PACKETS_PER_TURN: Final = 64
 #: Bytes that the kernel holds for us between two turns; it lowers this to its own limit.
 RECEIVE_BUFFER: Final = 4 * 1024 * 1024

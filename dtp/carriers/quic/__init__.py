@@ -18,8 +18,8 @@ from dtp.carriers.url import CarrierUrl, format_host, parse_url
 from dtp.errors import CarrierError
 
 try:
-    from dtp.carriers.quic_carrier import QuicCarrier
-    from dtp.carriers.quic_endpoint import (
+    from dtp.carriers.quic.carrier import QuicCarrier
+    from dtp.carriers.quic.endpoint import (
         QuicEndpoint,
         adopt_endpoint,
         connected_endpoint,
