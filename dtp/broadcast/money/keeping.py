@@ -151,9 +151,13 @@ class ShowKeeper:
                     await self._read_again()
                 while hashes := self.slots.due_hashes(self.show, self._clock_ms()):
                     await self._post(hashes)
-            except ChainError as fault:
-                if isinstance(fault, MoveAborted) and fault.error not in _NOT_NOW:
+            except MoveAborted as fault:
+                if fault.error not in _NOT_NOW:
                     raise
+                log.info(
+                    "slots are posted a little later: %s", fault
+                )  # clocks differ, or the pot has just ended
+            except ChainError as fault:
                 log.warning("slots can't be posted, which is tried again: %s", fault)
 
     async def post_owed(self) -> None:
