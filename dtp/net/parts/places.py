@@ -7,6 +7,7 @@ holds all with connections that say nothing keeps nobody out, and throws out its
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -40,6 +41,9 @@ class Places(Generic[T]):
         self._most, self._room, self._short_until = most, sys.maxsize, 0.0
         self._groups: dict[T, str] = {}
         self._by_group: dict[str, _Group[T]] = {}
+        #: The groups of each size, and the largest size: a flood from many sources is not to be looked through.
+        self._of_size: defaultdict[int, dict[str, None]] = defaultdict(dict)
+        self._largest = 0
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -64,25 +68,37 @@ class Places(Generic[T]):
 
     def add(self, one: T) -> None:
         """Give it a place."""
-        group = self._groups[one] = source_group(one.source)
-        self._by_group.setdefault(group, _Group()).add(one)
+        name = self._groups[one] = source_group(one.source)
+        group = self._by_group.setdefault(name, _Group())
+        group.add(one)
+        self._note_size(name, len(group.members) - 1, len(group.members))
 
     def discard(self, one: T) -> None:
         """It has none any more. Idempotent."""
-        group = self._groups.pop(one, None)
-        if group is not None:
-            self._by_group[group].discard(one)
-            if not self._by_group[group].members:
-                del self._by_group[group]
+        name = self._groups.pop(one, None)
+        if name is not None:
+            group = self._by_group[name]
+            group.discard(one)
+            self._note_size(name, len(group.members) + 1, len(group.members))
+            if not group.members:
+                del self._by_group[name]
+
+    def _note_size(self, name: str, before: int, size: int) -> None:
+        self._of_size[before].pop(name, None)
+        if not self._of_size[before]:
+            del self._of_size[before]
+        if size:
+            self._of_size[size][name] = None
+        if size > self._largest or (before == self._largest and before not in self._of_size):
+            self._largest = size
 
     def find_idlest(self, source: str) -> T | None:
         """Return who has to go for one more of `source`: of it where no source has more, else of the one that has
         most. None where nobody has a place."""
-        own = self._by_group.get(source_group(source))
-        most = max(self._by_group.values(), key=lambda group: len(group.members), default=None)
-        if most is None:
+        if not self._largest:
             return None
-        return (own if own is not None and len(own.members) >= len(most.members) else most).find_idlest()
+        own, largest = source_group(source), self._of_size[self._largest]
+        return self._by_group[own if own in largest else next(iter(largest))].find_idlest()
 
 
 class _Group(Generic[T]):
