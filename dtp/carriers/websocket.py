@@ -178,10 +178,9 @@ class WebSocketListener(CarrierListener):
         self._context = context
         self._accept = accept
         most = part_of_reserve(MAX_UPGRADES)
+        # Behind a proxy all have its address.
         of_source = most if policy.trust_forwarded else min(MAX_OF_A_SOURCE, (most + 1) // 2)
-        self._upgrades = Crowd[asyncio.Task[WebSocketCarrier]](
-            most, of_source
-        )  # a proxy's address is all of it
+        self._upgrades = Crowd[asyncio.Task[WebSocketCarrier]](most, of_source)
         self._steps = StepsOfTurn(STEPS_PER_TURN)
         self._below = SocketListener(socks, self.urls, self._on_socket, answers=True)
 

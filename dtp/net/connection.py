@@ -401,8 +401,8 @@ class Connection:
                     await self._waiters.wait_for("written")
 
     async def wait_gone(self, most: float = LINGER) -> None:
-        """After the end: wait until the carriers have sent the last word and are closed. After `most` seconds (30
-        over slow ones) those whose peer takes nothing, as one that was killed, are cut off."""
+        """Wait, after the end, until the carriers have sent the last word and are closed. Those whose peer takes
+        nothing, as one that was killed, are cut off after `most` seconds (30 over slow ones)."""
         try:
             async with asyncio.timeout(self._at_most(most)):
                 while self._drivers:
@@ -597,24 +597,19 @@ class Connection:
         self.outlet.taps.deliver_data(event, self._receiving)
 
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is not None:
+        if (stream := self._streams.get(event.stream_id)) is not None:
             error = StreamReset(event.error_code, stopped=True)
             stream._fail_write(error, delivered=self._session.is_acknowledged(stream.id))
 
     def _on_stream_writable(self, event: ev.StreamWritable) -> None:
-        stream = self._streams.get(event.stream_id)
-        if stream is not None:
+        if (stream := self._streams.get(event.stream_id)) is not None:
             stream._handle_writable()
-        if "written" in self._waiters:
-            self._waiters.wake_for("written")
+        self._waiters.wake_for("written")
 
     def _on_stream_done(self, event: ev.StreamDone) -> None:
-        stream = self._streams.pop(event.stream_id, None)
-        if stream is not None:
+        if (stream := self._streams.pop(event.stream_id, None)) is not None:
             stream._finish_stream()
-        if "written" in self._waiters:
-            self._waiters.wake_for("written")
+        self._waiters.wake_for("written")
 
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
         self._datagrams.put_datagram(event.data)

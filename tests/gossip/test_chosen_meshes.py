@@ -51,13 +51,19 @@ def test_all_frames_of_a_turn_go_in_one_piece():
     assert len(node.data) == 100
 
 
-def test_large_messages_are_told_not_to_be_sent_again():
+def between_puppets():
+    """An author, and a node in whose mesh there are two puppets: one brings messages, the other gets them."""
     swarm = GossipSwarm(23)
     author, node = swarm.add_node(T), swarm.add_node(T)
-    bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
-    for puppet in (bringer, other):
+    puppets = swarm.add_puppet(node), swarm.add_puppet(node)
+    for puppet in puppets:
         puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
     swarm.run_for(1)
+    return swarm, author, node, *puppets
+
+
+def test_large_messages_are_told_not_to_be_sent_again():
+    swarm, author, node, bringer, other = between_puppets()
     small, large = author.sign_message(T, bytes(100)), author.sign_message(T, bytes(50_000))
     bringer.send_frames(node, frames.frame(Kind.MESSAGE, small), frames.frame(Kind.MESSAGE, large))
     swarm.run_for(1)
@@ -67,12 +73,7 @@ def test_large_messages_are_told_not_to_be_sent_again():
 
 
 def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits_already():
-    swarm = GossipSwarm(23)
-    author, node = swarm.add_node(T), swarm.add_node(T)
-    bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
-    for puppet in (bringer, other):
-        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
-    swarm.run_for(1)
+    swarm, author, node, bringer, other = between_puppets()
     before, waiting = author.sign_message(T, b"before"), author.sign_message(T, b"waiting")
     other.send_frames(node, frames.frame(Kind.IDONTWANT, Parsed(before).id))
     bringer.send_frames(node, frames.frame(Kind.MESSAGE, before), frames.frame(Kind.MESSAGE, waiting))

@@ -14,10 +14,6 @@ class Waiters:
         self._loop = loop
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
-    def __contains__(self, what: str) -> bool:
-        """True if somebody waits for it."""
-        return what in self._waiting
-
     async def wait_for(self, what: str) -> None:
         """Wait until `wake_for` is called for the same."""
         future = self._loop.create_future()
