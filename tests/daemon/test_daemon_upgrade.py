@@ -22,6 +22,43 @@ async def upgrade(place):
     return pid
 
 
+async def forward(place, to):
+    """Start the other daemon; return it, and the port from which it forwards `to` an address."""
+    near, places = await asyncio.to_thread(
+        place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
+    )
+    return near, int(places[0]["listen"].rpartition(":")[2])
+
+
+async def write_halves(streams, data):
+    """Write the data to each stream, and read half of it: the rest is on its way."""
+    for reader, writer in streams:
+        writer.write(data)
+        await reader.readexactly(len(data) // 2)
+
+
+async def read_rests(streams, data):
+    """Write the data once more, and read all that has to come."""
+    for reader, writer in streams:
+        writer.write(data)
+        rest = await reader.readexactly(len(data) // 2 + len(data))
+        assert rest == data[len(data) // 2 :] + data
+
+
+async def end_all(place, streams, near, far, pids):
+    """End the streams: both old processes end by themselves then, and the rest when it is told to."""
+    for reader, writer in streams:
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()
+    await asyncio.to_thread(until, lambda: not any(map(is_running, pids[:2])))
+    near.process.send_signal(signal.SIGTERM)
+    await asyncio.to_thread(near.wait)
+    await asyncio.to_thread(place.command, "drain", "-c", place.folder / "far.toml")
+    await asyncio.to_thread(until, lambda: not is_running(pids[2]))
+    assert b"Traceback" not in near.errors + far.errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "workers"), [("tcp", 1), ("tcp", 2), ("ws", 1)])
 def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, workers):
@@ -38,38 +75,21 @@ def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, 
             )
             far, exposed = await asyncio.to_thread(place.dtpd, "far", text)
             to = exposed[0]["address"].replace(f":{port}/", f":{cutter.port}/")
-            near, places = await asyncio.to_thread(
-                place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
-            )
-            local = int(places[0]["listen"].rpartition(":")[2])
+            near, local = await forward(place, to)
             streams, pids = [], [far.process.pid]
             for generation in range(3):
                 if generation:
                     pids.append(await upgrade(place))
                 streams.append(await asyncio.open_connection("127.0.0.1", local))
-                for reader, writer in streams:
-                    writer.write(data)
-                    await reader.readexactly(len(data) // 2)  # half of it is on its way
+                await write_halves(streams, data)
                 cutter.cut()
-                for reader, writer in streams:
-                    writer.write(data)
-                    rest = await reader.readexactly(len(data) // 2 + len(data))
-                    assert rest == data[len(data) // 2 :] + data
+                await read_rests(streams, data)
             assert all(is_running(pid) for pid in pids)
             assert backend.connections == 3
             await asyncio.to_thread(until, lambda: len(status_of(place, "far")["before"]) == 2)
             status = await asyncio.to_thread(status_of, place, "far")
             assert [one["cut"] for one in status["before"]] == [0, 0]
-            for reader, writer in streams:
-                writer.write_eof()
-                assert await reader.read() == b""
-                writer.close()
-            await asyncio.to_thread(until, lambda: not any(map(is_running, pids[:2])))
-            near.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(near.wait)
-            await asyncio.to_thread(place.command, "drain", "-c", place.folder / "far.toml")
-            await asyncio.to_thread(until, lambda: not is_running(pids[2]))
-            assert b"Traceback" not in near.errors + far.errors
+            await end_all(place, streams, near, far, pids)
 
     play(scenario())
 
@@ -87,33 +107,16 @@ def test_what_came_by_quic_goes_on_behind_the_new_process(place):
         async with Backend(slow_echo) as backend:
             text = expose(place, f"127.0.0.1:{backend.port}", workers=1, listen=f"quic://127.0.0.1:{port}")
             far, exposed = await asyncio.to_thread(place.dtpd, "far", text)
-            near, places = await asyncio.to_thread(
-                place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{exposed[0]["address"]}"\n'
-            )
-            local = int(places[0]["listen"].rpartition(":")[2])
+            near, local = await forward(place, exposed[0]["address"])
             streams, pids = [], [far.process.pid]
             for generation in range(3):
                 streams.append(await asyncio.open_connection("127.0.0.1", local))
-                for reader, writer in streams:
-                    writer.write(data)
-                    await reader.readexactly(len(data) // 2)  # half of it is on its way
+                await write_halves(streams, data)
                 if generation < 2:
                     pids.append(await upgrade(place))
-                for reader, writer in streams:
-                    writer.write(data)
-                    rest = await reader.readexactly(len(data) // 2 + len(data))
-                    assert rest == data[len(data) // 2 :] + data
+                await read_rests(streams, data)
             assert all(is_running(pid) for pid in pids)
             assert backend.connections == 3
-            for reader, writer in streams:
-                writer.write_eof()
-                assert await reader.read() == b""
-                writer.close()
-            await asyncio.to_thread(until, lambda: not any(map(is_running, pids[:2])))
-            near.process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(near.wait)
-            await asyncio.to_thread(place.command, "drain", "-c", place.folder / "far.toml")
-            await asyncio.to_thread(until, lambda: not is_running(pids[2]))
-            assert b"Traceback" not in near.errors + far.errors
+            await end_all(place, streams, near, far, pids)
 
     play(scenario())

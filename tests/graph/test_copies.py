@@ -57,6 +57,18 @@ async def write(place: Path, count: int, peer: Graph | None = None) -> None:
                 await graph.sync(connection)
 
 
+@asynccontextmanager
+async def restored(place: Path) -> AsyncIterator[Graph]:
+    """Restore a store to where 2 of its 7 frames are in it; give the graph of somebody who has all."""
+    backup = place.with_name("backup.db")
+    await write(place, 2)
+    shutil.copy(place, backup)
+    async with await opened(place.with_name("bob.db"), BOB) as bob:
+        await write(place, 5, bob)
+        shutil.copy(backup, place)
+        yield bob
+
+
 async def refused(place: Path, why: str) -> None:
     async with await opened(place) as graph:
         with pytest.raises(GraphBehind, match=why):
@@ -73,12 +85,8 @@ async def accepted(place: Path) -> None:
 
 def test_a_restored_backup_waits_for_a_peer_and_goes_on_where_it_was(tmp_path: Path) -> None:
     async def main() -> None:
-        place, backup = tmp_path / "notes.db", tmp_path / "backup.db"
-        await write(place, 2)
-        shutil.copy(place, backup)
-        async with await opened(tmp_path / "bob.db", BOB) as bob:
-            await write(place, 5, bob)
-            shutil.copy(backup, place)
+        place = tmp_path / "notes.db"
+        async with restored(place) as bob:
             await refused(place, "7 frames in it, and 2 are there: it was restored")
             async with await opened(place) as graph, serving(bob) as connection:
                 await graph.sync(connection)
@@ -129,20 +137,15 @@ def test_the_last_backup_restored_after_an_older_one_was(tmp_path: Path, knows_a
 
 def test_live_replication_is_enough_too(tmp_path: Path) -> None:
     async def main() -> None:
-        place, backup = tmp_path / "notes.db", tmp_path / "backup.db"
-        await write(place, 2)
-        shutil.copy(place, backup)
-        async with await opened(tmp_path / "bob.db", BOB) as bob:
-            await write(place, 5, bob)
-            shutil.copy(backup, place)
-            async with await opened(place) as graph, serving(bob) as connection:
-                live = asyncio.ensure_future(graph.replicate(connection))
-                heard = asyncio.Event()
-                graph.listen(heard.set)
-                while graph.behind is not None:
-                    await asyncio.wait({asyncio.ensure_future(heard.wait()), live}, timeout=0.01)
-                graph.node("page")["more"] = 1
-                live.cancel()
+        place = tmp_path / "notes.db"
+        async with restored(place) as bob, await opened(place) as graph, serving(bob) as connection:
+            live = asyncio.ensure_future(graph.replicate(connection))
+            heard = asyncio.Event()
+            graph.listen(heard.set)
+            while graph.behind is not None:
+                await asyncio.wait({asyncio.ensure_future(heard.wait()), live}, timeout=0.01)
+            graph.node("page")["more"] = 1
+            live.cancel()
 
     run(main())
 
@@ -196,20 +199,16 @@ def test_a_restored_backup_signs_again_as_soon_as_a_peer_has_synced_with_it(tmp_
     """Which the peer began, and says it is done: it hangs up then."""
 
     async def main() -> None:
-        place, backup = tmp_path / "notes.db", tmp_path / "backup.db"
-        await write(place, 2)
-        shutil.copy(place, backup)
-        async with await opened(tmp_path / "bob.db", BOB) as bob:
-            await write(place, 5, bob)
-            shutil.copy(backup, place)
-            async with (
-                await opened(place) as graph,
-                await dtp.listen("memory://restored", graph.serve, identity=ALICE) as listener,
-                dtp.connect(listener.address(), identity=BOB) as connection,
-            ):
-                await bob.sync(connection)
-                assert graph.failed is None
-                graph.node("page")["more"] = 1
+        place = tmp_path / "notes.db"
+        async with (
+            restored(place) as bob,
+            await opened(place) as graph,
+            await dtp.listen("memory://restored", graph.serve, identity=ALICE) as listener,
+            dtp.connect(listener.address(), identity=BOB) as connection,
+        ):
+            await bob.sync(connection)
+            assert graph.failed is None
+            graph.node("page")["more"] = 1
 
     run(main())
 
