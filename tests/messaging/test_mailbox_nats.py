@@ -218,6 +218,68 @@ def test_a_stream_that_is_not_found_says_nothing_of_what_is_in_it(url: str) -> N
                 ask()
 
 
+def test_an_index_that_lacks_what_the_stream_has_is_not_used(server: Server, url: str) -> None:
+    """As a server of a cluster does that has just begun: it tells of the last messages, and never of the first."""
+    with closing(NatsMailbox(url)) as store:
+        register_alice(store)
+        assert store.deposit([known(number) for number in range(9)], NOW) == [DONE] * 9
+        store.acknowledge(ALICE.id.key, [store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id])
+    with Forgetful(server.port) as between:
+        through = url.replace(str(server.port), str(between.port))
+        with pytest.raises(StoreAway, match="tells of 6 of 9 messages"):
+            NatsMailbox(through)
+        between.leave_out = 0
+        with closing(NatsMailbox(through)) as store:
+            assert len(fetched(store)) == 8
+
+
+class Forgetful:
+    """A way to a server, by which the first messages of a consumer are left out and the rest counted from one."""
+
+    def __init__(self, port: int) -> None:
+        self.leave_out = 3
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._to = port
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Forgetful:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                threading.Thread(target=self._forward, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._tell, args=(far, near), daemon=True).start()
+
+    def _forward(self, near: socket.socket, far: socket.socket) -> None:
+        with near, far, contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                far.sendall(data)
+            far.shutdown(socket.SHUT_RDWR)
+
+    def _tell(self, far: socket.socket, near: socket.socket) -> None:
+        with far.makefile("rb") as lines, contextlib.suppress(OSError):
+            for line in lines:
+                words = line.split()
+                size = int(words[-1]) + 2 if words[0] in (b"MSG", b"HMSG") else 0
+                body = lines.read(size)
+                if size and len(words) > 5 and words[3].startswith(b"$JS.ACK."):
+                    fields = words[3].split(b".")
+                    fields[6] = b"%d" % (int(fields[6]) - self.leave_out)
+                    if int(fields[6]) < 1:
+                        continue
+                    words[3] = b".".join(fields)
+                    line = b" ".join(words) + b"\r\n"
+                near.sendall(line + body)
+
+
 async def delete_stream(url: str) -> None:
     server, _, name = url.rpartition("/")
     client = await nats.connect(server)

@@ -11,6 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -129,7 +130,7 @@ class Line:
         except (*_FAULTS, asyncio.CancelledError):
             await _let_go(client)  # who is refused has a socket still
             raise
-        self._client, self._index, self._is_read = client, StreamIndex(), False
+        self._client, self._index, self._is_read = client, (index := StreamIndex()), False
         if client.max_payload < self._most_bytes:
             what = (
                 f"its max_payload is {client.max_payload:,} bytes, and a mailbox takes {self._most_bytes:,}"
@@ -137,14 +138,15 @@ class Line:
             raise StoreUnusable(f"the mailbox in NATS could not be opened: {what}")
         self._stream = client.jetstream(timeout=_PATIENCE)
         await self._make_stream(self._stream)
-        await client.subscribe(f"{self.name}.gone", cb=self._on_gone)
+        await client.subscribe(f"{self.name}.gone", cb=partial(_on_gone, index))
         await self._stream.subscribe(
-            f"{self.name}.row.>", stream=self.name, ordered_consumer=True, cb=self._on_row,
+            f"{self.name}.row.>", stream=self.name, ordered_consumer=True, cb=partial(self._on_row, index),
             config=ConsumerConfig(
                 deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, headers_only=True
             ),
         )  # fmt: skip
         await self._read_all(self._stream, _READ_SECONDS)
+        await self._check_complete(self._stream)
         self._is_read = True
 
     async def _read_all(self, stream: JetStreamContext, patience: float) -> None:
@@ -152,6 +154,18 @@ class Line:
         async with asyncio.timeout(patience):
             while self._index.seen < await self._find_last(stream):  # noqa: ASYNC110 - it may be forgotten untold
                 await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _check_complete(self, stream: JetStreamContext) -> None:
+        """Raise `StoreAway` if the index lacks some of what the stream has: a server that has just begun may tell of
+        the last messages and leave out the first ones."""
+        before = self._index.gone
+        there = (await stream.stream_info(self.name)).state
+        await self._read_all(stream, _PATIENCE)
+        found = self._index.count(there.last_seq) + self._index.gone - before
+        if found < there.messages:
+            raise StoreAway(
+                f"the mailbox in NATS could not be opened: its server tells of {found} of {there.messages} messages"
+            )
 
     async def _find_last(self, stream: JetStreamContext) -> int:
         """Return the number of the last message that the stream has, 0 where it has none: by the server that leads
@@ -214,18 +228,17 @@ class Line:
 
     # ---- what the stream tells ---------------------------------------------------------------------------------
 
-    async def _on_row(self, message: Msg) -> None:
+    async def _on_row(self, index: StreamIndex, message: Msg) -> None:
         number, row = message.metadata.sequence.stream, _row_of(message)
-        self._index.add(number, row)
+        index.add(number, row)
+        if index is not self._index:
+            return  # from a connection that was given up
         while self._told and self._told[0][0] <= number:
             _, waiting = self._told.pop(0)
             if not waiting.done():
                 waiting.set_result(None)
         if self.came is not None and row.tray is not None and self._is_read:
             self.came(row.device)
-
-    async def _on_gone(self, message: Msg) -> None:
-        self._index.forget(json.loads(message.data))
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
@@ -302,6 +315,10 @@ class Line:
                 return await work(value)
 
         return list(await asyncio.gather(*(take(value) for value in values)))
+
+
+async def _on_gone(index: StreamIndex, message: Msg) -> None:
+    index.forget(json.loads(message.data))
 
 
 async def _let_go(client: Client) -> None:

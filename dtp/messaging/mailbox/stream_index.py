@@ -70,6 +70,8 @@ class StreamIndex:
     def __init__(self) -> None:
         #: The last message that was told of.
         self.seen = 0
+        #: How many messages are gone that were told of, or were to be.
+        self.gone = 0
         self._rows: dict[int, Row] = {}
         self._devices: dict[bytes, _Device] = {}
         self._pieces: dict[bytes, int] = {}
@@ -77,17 +79,21 @@ class StreamIndex:
         self._gone_before: set[int] = set()
 
     def add(self, number: int, row: Row) -> None:
-        """Note a message of the stream; a device's record takes the place of the one before."""
+        """Note a message of the stream; a device's record takes the place of the one before. One that was told of
+        already changes nothing: a client that missed something is told of all again."""
+        if number <= self.seen:
+            return
         self.seen = number
         if self._gone_before:
             gone = number in self._gone_before
             self._gone_before = {each for each in self._gone_before if each > number}
             if gone:
+                self.gone += 1
                 return
         device = self._devices.setdefault(row.device, _Device())
         self._rows[number] = row
         if row.facts is not None:
-            self._rows.pop(device.number, None)
+            self.gone += self._rows.pop(device.number, None) is not None
             device.number, device.facts = number, row.facts
             return
         heapq.heappush(self._ends, (row.expires, number))
@@ -103,6 +109,7 @@ class StreamIndex:
         for number in numbers:
             row = self._rows.pop(number, None)
             if row is not None:
+                self.gone += 1
                 self._forget_row(number, row)
             elif number > self.seen:
                 self._gone_before.add(number)
@@ -120,6 +127,10 @@ class StreamIndex:
                 del self._pieces[row.digest]
         if device.facts is None and not device.bytes and not any(device.trays):
             del self._devices[row.device]
+
+    def count(self, last: int) -> int:
+        """Return how many messages are there up to this number."""
+        return sum(number <= last for number in self._rows)
 
     def facts(self, device: bytes) -> Facts | None:
         """Return what is known of a device, or None."""
