@@ -16,10 +16,10 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import conninfo, pq
@@ -45,7 +45,7 @@ PATIENCE = 5.0
 #: The server's limit for a statement, such as one that waits for somebody's lock: it says so before the line is cut.
 PATIENCE_THERE = "SET statement_timeout = 4000"
 #: Seconds between two looks at whether a server that has not answered yet answers others; and for those, its answer.
-_LOOK = 3.0
+_LOOK: Final = 3.0
 _ANSWER: Final = 5
 _WRITES: Final = pq.PollingStatus.WRITING
 
@@ -68,27 +68,44 @@ _FOR_GOOD: Final = {
 }
 
 
+#: Hangs up the session at a descriptor whose server, at a URL, says nothing while the block waits for it.
+Guard: TypeAlias = Callable[[int, str], AbstractContextManager[None]]
+
+
 def hang_up(descriptor: int) -> None:
     """Shut a session's line down: whoever waits for an answer there is told at once that the server is gone."""
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
         line.shutdown(socket.SHUT_RDWR)
 
 
+def is_answering(url: str) -> bool:
+    """Return whether the server says anything to who connects, were it a refusal."""
+    try:
+        psycopg.connect(url, connect_timeout=_ANSWER).close()
+    except psycopg.errors.ConnectionTimeout:
+        return False
+    except psycopg.Error:
+        return True
+    return True
+
+
 @contextmanager
-def while_it_answers(descriptor: int, url: str) -> Iterator[None]:
+def while_it_answers(
+    descriptor: int, url: str, *, every: float = _LOOK, ask: Callable[[str], bool] = is_answering
+) -> Iterator[None]:
     """Hang up the session at `descriptor` once the server of `url` answers nobody while the block waits for it: one
-    that has much to do is told from one that is stopped. That takes 8 s."""
+    that has much to do is told from one that is stopped. `ask` says whether it does, `every` so many seconds."""
     over = threading.Event()
 
     def look() -> None:
         if not over.is_set():
-            if _answers(url):
+            if ask(url):
                 look_later()
             elif not over.is_set():
                 hang_up(descriptor)
 
     def look_later() -> None:
-        timer = threading.Timer(_LOOK, look)
+        timer = threading.Timer(every, look)
         timer.daemon = True
         timers[:] = [timer]
         timer.start()
@@ -100,17 +117,6 @@ def while_it_answers(descriptor: int, url: str) -> Iterator[None]:
     finally:
         over.set()
         timers[0].cancel()
-
-
-def _answers(url: str) -> bool:
-    """Return whether the server says anything to who connects, were it a refusal."""
-    try:
-        psycopg.connect(url, connect_timeout=_ANSWER).close()
-    except psycopg.errors.ConnectionTimeout:
-        return False
-    except psycopg.Error:
-        return True
-    return True
 
 
 def what_mends(error: BaseException | None, url: str, *, connected: bool) -> str | None:

@@ -333,7 +333,7 @@ class HostDirectory:
     ) -> None:
         self._client = client
         self._also_closed = also_closed
-        self._pipe_channel = pipe_channel
+        self.pipe_channel = pipe_channel
         self._max_age = max_age
         self._max_hosts = max_hosts
         self._clock = clock
@@ -399,7 +399,7 @@ class HostDirectory:
         async def dial() -> Carrier:
             from dtp.chain.pipes import carrier as pipe_carrier  # which knows this module
 
-            named = f"&channel={self._pipe_channel}" if self._pipe_channel else ""
+            named = f"&channel={self.pipe_channel}" if self.pipe_channel else ""
             return await pipe_carrier.dial(place.url + named, chain=client)
 
         return replace(place, dial=dial)

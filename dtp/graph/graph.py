@@ -170,7 +170,7 @@ class Graph(Contents):
     @classmethod
     async def open(
         cls,
-        place: str,
+        place: str | Store,
         *,
         identity: Identity,
         name: str | None = None,
@@ -181,7 +181,8 @@ class Graph(Contents):
         prune: bool = False,
         part: Part | None = None,
     ) -> Graph:
-        """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
+        """Return the graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, a `postgresql://`
+        URL, or a `Store` of `dtp.graph.stores`, which it closes.
 
         In PostgreSQL (`pip install 'dtp-sockets[graph-postgres]'`) several programs share a graph, each as an
         identity of its own; what one stores the others have at once. Blobs are kept

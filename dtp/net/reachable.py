@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -44,7 +45,7 @@ def own_ip(host: str) -> str:
         return own
 
 
-def own_url(url: str) -> str:
+def own_url(url: str, own_ip: Callable[[str], str] = own_ip) -> str:
     """Return the carrier URL of a listener as others dial it: with `own_ip` for "any"."""
     parts = urlsplit(url)
     if not is_any_url(url):

@@ -323,17 +323,17 @@ class HostResolver(Resolver):
 
     def __init__(self, directory: Directory | None = None) -> None:
         """With `directory`, or with the one that `DIRECTORY` names."""
-        self._directory = directory
+        self.directory = directory
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return the endpoints that the host object of `address` has on the chain; none if it names no host."""
         if address.host_object is None:
             return []
-        if self._directory is None:
+        if self.directory is None:
             module, function = DIRECTORY
-            self._directory = cast(Directory, getattr(importlib.import_module(module), function)())
+            self.directory = cast(Directory, getattr(importlib.import_module(module), function)())
         options = address.options
-        places = await self._directory.places(
+        places = await self.directory.places(
             address.host_object, address.service, options.get("via", "direct"), options.get("network", "")
         )
         found: list[Candidate] = []

@@ -79,6 +79,11 @@ class NodeLimits:
     renewal: float = 3 * 3600.0
     #: Seconds from a change of the book until it is written: many come together.
     save: float = 30.0
+    #: Before another node of this identity is told of: a process may take this one's place, and this one ends then.
+    succession: float = SUCCESSION
+    #: Between two looks at neighbours' clocks. A difference is told at the second: after a machine has slept, old
+    #: messages come first.
+    clock_look: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,7 @@ class Node:
         self.book = PeerBook()
         self._links: PeerLinks | None = None
         self._finding = Finding(self.identity, self.book, discover)
-        self._clock = ClockWatch()
+        self._clock = ClockWatch(self.limits.clock_look)
         self._exchange = PeerExchange(self.book, lambda: self.record, self._clock.clocks)
         self._push = RecordPush(self._exchange, lambda: self.links)
         self._topics: Topics | None = None
@@ -476,7 +481,7 @@ class Node:
 
     async def _warn_of_twin(self, record: PeerRecord | None) -> None:
         """Log once that another node uses this identity, unless it is a process that replaces this one."""
-        await asyncio.sleep(SUCCESSION)
+        await asyncio.sleep(self.limits.succession)
         self.has_twin = True
         places = [] if record is None else list(record.addresses)
         log.warning(

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from dtp.pay import messages
     from dtp.pay.client.budget import Budget, OnOpening, Opening
     from dtp.pay.client.channel_in_use import Purchase
-    from dtp.pay.client.client_meter import OnCharge
+    from dtp.pay.client.client_meter import ClientMeter, OnCharge
+    from dtp.pay.client.payer import Payer
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
     from dtp.pay.store.journal import Journal
@@ -364,6 +365,18 @@ class PaidDialer:
         """Return what dials the server."""
         return net.Dialer(**options)
 
+    def make_payer(self, *args: Any, **options: Any) -> Payer:
+        """Return what says when a connection's use of a channel is paid."""
+        from dtp.pay.client.payer import Payer
+
+        return Payer(*args, **options)
+
+    def make_meter(self, *args: Any, **options: Any) -> ClientMeter:
+        """Return what drives that."""
+        from dtp.pay.client.client_meter import ClientMeter
+
+        return ClientMeter(*args, **options)
+
     async def purchase(self, chain: ChainClient, journal: Journal[Store], **options: Any) -> Purchase:
         """Return a channel to pay with, as `dtp.pay.client.buying.purchase` does."""
         from dtp.chain.model import canonical_id
@@ -630,9 +643,6 @@ class PaidDialer:
     async def begin(self, connection: Metered, deal: Purchase, *, closes: bool = False) -> None:
         """Meter a connection over a channel, which gets more money as needed and ends with it; not where it `closes`:
         then whoever has the deal does that."""
-        from dtp.pay.client.client_meter import ClientMeter
-        from dtp.pay.client.payer import Payer
-
         lane = deal.lane
         try:
             await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
@@ -640,7 +650,7 @@ class PaidDialer:
             connection.abort(CloseCode.INTERNAL, "the store can't be written")
             await connection.wait_gone()
             raise
-        payer = Payer(
+        payer = self.make_payer(
             lane,
             deal.prices,
             deal.funds,
@@ -649,7 +659,7 @@ class PaidDialer:
             renewed=deal.topped_up,
             coin=deal.coin,
         )
-        meter = ClientMeter(
+        meter = connection.meter = self.make_meter(
             connection,
             deal.journal,
             payer,
@@ -658,7 +668,6 @@ class PaidDialer:
             on_low=None if closes else deal.add,
             deal=None if closes else deal,
         )
-        connection.meter = meter
         meter.begin()
         try:
             async with asyncio.timeout(connection.patience):

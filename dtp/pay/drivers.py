@@ -73,6 +73,11 @@ class Meter(ABC):
             self.on_ended()
 
     @property
+    def deadline(self) -> float | None:
+        """When it looks at the time next, by the loop's clock; None where nothing waits for that."""
+        return None if self._timer is None else self._timer.when()
+
+    @property
     def end_patience(self) -> float:
         """Seconds that the last words of a connection may take."""
         return max(END_PATIENCE, self.connection.patience / 2)

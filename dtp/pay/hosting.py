@@ -210,21 +210,22 @@ async def refuse_apart(
     clock: Callable[[], float] = time.time,
     *,
     is_alive: IsAlive | None = None,
+    patience: float = ANSWER,
 ) -> None:
     """Raise `EndpointsApart` when the host has a live endpoint of another key: two stores of vouchers would each take
     a client's whole deposit for their own.
 
     A standby counts as well: clients come to it, with the channels that they have, as soon as no active one is fresh.
-    One that doesn't answer `is_alive` is suspected on chain, and has `ANSWER` seconds to say there that it is alive;
-    without `is_alive` nobody is asked.
+    One that doesn't answer `is_alive` is suspected on chain, and has `patience` seconds to say there that it is
+    alive; without `is_alive` nobody is asked.
     """
     beacon = await chain.read(module.SCHEMA, Beacon, owned.host.beacon)
     others = _others(beacon, key, clock)
     if others and is_alive is not None and owned.operator and not await _any_alive(others, is_alive):
         for each in others:
-            log.warning("endpoint %s doesn't answer: it has %g s to say that it is alive", each.url, ANSWER)
+            log.warning("endpoint %s doesn't answer: it has %g s to say that it is alive", each.url, patience)
             await suspect(chain, beacon.id, owned.operator, each)
-        await asyncio.sleep(ANSWER)
+        await asyncio.sleep(patience)
         others = _others(await chain.read(module.SCHEMA, Beacon, beacon.id), key, clock)
     if others:
         role = "a standby" if others[0].role == module.Role.STANDBY else "another"

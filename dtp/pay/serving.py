@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from dtp.chain.firewall import Firewall, FirewallRefusal, refuse
 from dtp.chain.host import Kind, Terms
@@ -171,7 +171,7 @@ class Serving:
 
     async def handle(self, connection: Connection) -> None:
         """Meter a connection that the listener has admitted, and let the handler serve it."""
-        assert isinstance(connection, Metered)
+        connection = cast(Metered, connection)  # as the listener makes them
         if self._on_asked is not None and connection.service.startswith(ASKING):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ASKED):
@@ -244,6 +244,12 @@ class Serving:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.close()
+
+
+def hint_among(urls: Sequence[str]) -> str:
+    """Return where others dial what listens at these URLs: the first that other machines reach, with this one's
+    address towards the internet in place of 0.0.0.0 and [::]."""
+    return own_url(next((each for each in urls if each.startswith(HINTED)), urls[0]))
 
 
 async def serve(
@@ -334,8 +340,7 @@ async def serve(
         stack.push_async_callback(serving.close, claim=False)  # nothing happens where it was closed by itself
         heart = None
         if heartbeat:
-            dialled = (each for each in listener.urls if each.startswith(HINTED))
-            serving.hint = hint or own_url(next(dialled, listener.urls[0]))
+            serving.hint = hint or hint_among(listener.urls)
             place = hint_of(serving.hint, me)
             heart = Heart(chain, owned, me.id.key, place, is_alive=is_alive, alone=alone, clock=clock)
         await serving.start(listener, heart)

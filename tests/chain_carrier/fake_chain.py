@@ -8,8 +8,6 @@ import asyncio
 import random
 from types import SimpleNamespace
 
-import pytest
-
 from dtp.chain.channel import Channel, ChannelError
 from dtp.chain.errors import (
     AbortPlace,
@@ -23,10 +21,9 @@ from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN, Executed, GasUsed
 from dtp.chain.node.commands import PureInput
 from dtp.chain.pipe import Direction, Pipe, PipeError, PipeFrame
-from dtp.chain.pipes import where as pipe_where
 from dtp.chain.pipes.carrier import PipeCarrier
 from dtp.chain.pipes.end import ChannelEnd
-from dtp.chain.pipes.frames import Header, OutgoingPipe, encode
+from dtp.chain.pipes.frames import Header, encode
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.where import PipeEndpoint, Timing
 from dtp.chain.values import codec
@@ -237,6 +234,8 @@ def two_ends(chain, pipes, rate=None, credited=None, **hooks):
             chain.window,
             rate or RateLimit(),
             credited=direction == credited,
+            most_bytes=SMALL,
+            credited_bytes=PIECE,
         )
         end = ChannelEnd(
             chain.client(direction),
@@ -266,12 +265,6 @@ def play(scenario, window=0, pipes=1, delay=0.1, rate=None, credited=None, **hoo
         await stop(chain)
 
     run(work())
-
-
-@pytest.fixture(autouse=True)
-def small_frames(monkeypatch):
-    monkeypatch.setattr(OutgoingPipe, "SIZE", SMALL)
-    monkeypatch.setattr(pipe_where, "CREDITED_BYTES", PIECE)
 
 
 def framed(sequence, link, data=b"", flags=0, index=0, offset=0, **header):

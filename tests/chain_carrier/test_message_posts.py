@@ -8,19 +8,20 @@ import pytest
 from chain_resolver.hosts import make_host, run
 from click.testing import CliRunner
 
+from chain_carrier.worlds import forgetful
 from dtp.chain import Deployments, KeySigner, Program, card, host
 from dtp.chain.card import CardContents, PublishedDevice, Statement
-from dtp.chain.errors import HistoryPruned, NodeUnavailable
-from dtp.chain.pipes.posts import PostReader, hint_with_key, send_post
+from dtp.chain.errors import NodeUnavailable
+from dtp.chain.pipes.posts import hint_with_key, send_post
 from dtp.cli import main
 from dtp.identity import Account, Identity
 from dtp.identity.card import Device
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.errors import NoPostPlace, UnknownContact
-from dtp.messaging.person import post_tray
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 from dtp.messaging.person.posts import ChainPosts, find_post_place
+from dtp.testing.nodes import ScriptedNode
 
 ME = Identity(bytes([1]) * 32, bytes([11]) * 32)
 FRIEND = Identity(bytes([2]) * 32)
@@ -112,11 +113,7 @@ def test_a_post_by_a_wallet_that_a_friends_card_links_is_the_friends(client, wal
     run(scenario())
 
 
-def test_a_flood_of_strangers_waits_on_the_chain_and_keeps_no_friend_out(
-    client, wallet, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(post_tray, "MOST", 2)
-
+def test_a_flood_of_strangers_waits_on_the_chain_and_keeps_no_friend_out(client, wallet, tmp_path):
     async def scenario():
         async with client(wallet()) as owner, client(wallet()) as user, client(wallet()) as other:
             hosted = await published(owner)
@@ -131,6 +128,7 @@ def test_a_flood_of_strangers_waits_on_the_chain_and_keeps_no_friend_out(
             found = []
             for expected in (["1", "2", "friend"], ["3", "4"], []):
                 async with messenger(tmp_path, owner, hosted) as me:
+                    me.correspondence.post_tray.most = 2
                     await me.add_contact(cards)
                     assert await me.posts.collect() == len(expected)
                     assert await me.posts.collect() == 0
@@ -144,34 +142,24 @@ def test_a_flood_of_strangers_waits_on_the_chain_and_keeps_no_friend_out(
     run(scenario())
 
 
-def test_a_node_that_is_away_or_has_forgotten_loses_nothing_that_it_has(
-    client, wallet, tmp_path, monkeypatch
-):
-    genuine = PostReader.read
+def test_a_node_that_is_away_or_has_forgotten_loses_nothing_that_it_has(client, wallet, tmp_path):
+    node = ScriptedNode()
 
-    async def forgetful(reader):
-        if reader.cursor is not None:
-            raise HistoryPruned("forgotten")
-        async for each in genuine(reader):
-            yield each
-
-    async def away(reader):
+    async def away(genuine, *args, **options):
         raise NodeUnavailable("nobody answers")
         yield
 
     async def scenario():
-        async with client(wallet()) as owner, client(wallet()) as user:
+        async with client(wallet(), rpc=node) as owner, client(wallet()) as user:
             hosted = await published(owner)
             await send_post(user, hosted.id, "messages", b"one")
             async with messenger(tmp_path, owner, hosted) as me:
-                monkeypatch.setattr(PostReader, "read", away)
-                with pytest.raises(NodeUnavailable):
+                with node.answering(list_events=away), pytest.raises(NodeUnavailable):
                     await me.posts.collect()
-                monkeypatch.setattr(PostReader, "read", genuine)
                 assert await me.posts.collect() == 1
                 await send_post(user, hosted.id, "messages", b"two")
-                monkeypatch.setattr(PostReader, "read", forgetful)
-                assert await me.posts.collect() == 1
+                with node.answering(list_events=forgetful):
+                    assert await me.posts.collect() == 1
                 assert [each.text for each in await me.unread()] == ["one", "two"]
 
     run(scenario())
@@ -196,15 +184,14 @@ def test_nobody_makes_up_a_post_by_a_message(tmp_path):
     asyncio.run(scenario())
 
 
-def test_only_a_full_tray_is_told_of(client, wallet, tmp_path, monkeypatch):
-    monkeypatch.setattr(post_tray, "MOST", 1)
-
+def test_only_a_full_tray_is_told_of(client, wallet, tmp_path):
     async def scenario():
         async with client(wallet()) as owner, client(wallet()) as user:
             hosted = await published(owner)
             for text in (b"1", b"2"):
                 await send_post(user, hosted.id, "messages", text)
             async with messenger(tmp_path, owner, hosted) as me:
+                me.correspondence.post_tray.most = 1
                 await me.posts.collect()
                 async for notice in me.notices():
                     if notice.what is What.POSTS_WAIT:

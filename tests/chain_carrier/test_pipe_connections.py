@@ -4,9 +4,8 @@ import asyncio
 import hashlib
 import random
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import do, run
@@ -17,7 +16,6 @@ from dtp.carriers.errors import DialError
 from dtp.chain import host, pipe
 from dtp.chain.errors import MoveAborted, NodeUnavailable
 from dtp.chain.node.client import SignedTransaction
-from dtp.chain.pipes import hub as pipe_hub
 from dtp.chain.pipes.carrier import dial, kind_for, listen
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.hub import PipeHub
@@ -154,17 +152,14 @@ def test_the_next_dial_uses_the_channel_again(client, wallet):
     run(scenario())
 
 
-def test_a_program_whose_clock_was_set_back_comes_in_again(client, wallet, monkeypatch):
+def test_a_program_whose_clock_was_set_back_comes_in_again(client, wallet):
     """Links are numbered by the chain's time: a server takes none that isn't above the one before."""
 
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            clock = SimpleNamespace(time=lambda: time.time() - 3600, monotonic=time.monotonic)
-            clock.time_ns = lambda: round(clock.time() * 1e9)
-            monkeypatch.setattr(pipe_hub, "time", clock)
             end_of(near, made.user).locked.close()  # as a process that has ended ...
-            tuned(made.user)  # ... and one that begins
+            tuned(made.user, clock=lambda: time.time() - 3600)  # ... and one that begins
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
             assert again.number > near.number
             for each in (again, near, far):
@@ -276,23 +271,22 @@ def test_a_deposit_counts_from_its_signature_on(monkeypatch, fault, is_signed):
     run(scenario())
 
 
-def withheld(patch, chain, step):
-    """A step of this client's transactions that waits: an event that it was reached, and the one that lets it go."""
-    genuine, reached, go_on = getattr(chain, step), asyncio.Event(), asyncio.Event()
+@contextmanager
+def withheld(node, call):
+    """A call that waits before it reaches a node: an event that it was made, and the one that lets it go."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
 
-    async def held(*args, **named):
+    async def held(genuine, *args, **named):
         reached.set()
         await go_on.wait()
         return await genuine(*args, **named)
 
-    patch.setattr(chain, step, held)
-    return reached, go_on
+    with node.answering(**{call: held}):
+        yield reached, go_on
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_use(
-    client, wallet, monkeypatch, is_signed
-):
+def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_use(client, wallet, is_signed):
     """Each took a deposit, and counted as one whether it was sent or not."""
 
     async def scenario():
@@ -301,10 +295,8 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
                 await PipeHub.hub_of(made.user)._purse.ensure_coins(2)
                 for _ in range(3):
-                    with monkeypatch.context() as patch:
-                        reached, go_on = withheld(
-                            patch, made.user, "_submit" if is_signed else "_execute_once"
-                        )
+                    call = "execute" if is_signed else "simulate"
+                    with withheld(made.user_node, call) as (reached, go_on):
                         dialling = asyncio.create_task(dial(made.url + "&pipes=2", chain=made.user))
                         await reached.wait()
                         dialling.cancel()
@@ -438,21 +430,20 @@ def test_what_dials_left_behind_comes_back(client, wallet):
 
 
 @pytest.mark.parametrize("behind", [True, False])
-def test_pipes_whose_channel_a_node_behind_does_not_know_are_left_alone(client, wallet, monkeypatch, behind):
+def test_pipes_whose_channel_a_node_behind_does_not_know_are_left_alone(client, wallet, behind):
     """Another node may have told of the pipes a moment before. One that has a pipe, and no channel, has lost it."""
     from dtp.chain.pipes.opening import reclaim
 
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, _ = await made.pair()
-            objects = made.server.objects
 
-            async def without_the_channel(ids):
-                found = await objects(ids)
+            async def without_the_channel(objects, *args):
+                found = await objects(*args)
                 return {} if behind else {id: each for id, each in found.items() if id != near.channel}
 
-            monkeypatch.setattr(made.server, "objects", without_the_channel)
-            assert (await reclaim(made.server)).pipes == (0 if behind else 4)
+            with made.server_node.answering(objects=without_the_channel):
+                assert (await reclaim(made.server)).pipes == (0 if behind else 4)
             near.abort()
             await listener.close()
 

@@ -17,7 +17,6 @@ from chain_carrier.fake_chain import (
     aborted,
     failed,
     play,
-    small_frames,
     stop,
     two_ends,
     unknown,
@@ -33,8 +32,6 @@ from dtp.chain.pipe import Direction, PipeError, PipeFrame
 from dtp.chain.pipes.frames import MAX_AHEAD, Header, decode, encode
 from dtp.chain.pipes.where import PipeEndpoint, PipeStalledError
 from dtp.testing.clock import run
-
-__all__ = ["small_frames"]
 
 
 @settings(max_examples=200)

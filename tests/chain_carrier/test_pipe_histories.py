@@ -10,10 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chain_carrier.fake_chain import PIECE, SMALL, Chain, stop, two_ends
+from chain_carrier.fake_chain import Chain, stop, two_ends
 from dtp.chain.pipe import Direction
-from dtp.chain.pipes import where as pipe_where
-from dtp.chain.pipes.frames import OutgoingPipe
 from dtp.testing.clock import FakeClockLoop
 
 #: Seconds; below what the ends put up with (`TIMING` there).
@@ -31,8 +29,6 @@ class Histories(RuleBasedStateMachine):
         credited=st.sampled_from([None, *Direction]),
     )
     def begin(self, seed, window, pipes, credited):
-        self.before = OutgoingPipe.SIZE, pipe_where.CREDITED_BYTES
-        OutgoingPipe.SIZE, pipe_where.CREDITED_BYTES = SMALL, PIECE
         self.rng = random.Random(seed)
         self.loop = FakeClockLoop()
         self.chain = Chain(self.rng, window, 0.0, 0.5)
@@ -146,7 +142,6 @@ class Histories(RuleBasedStateMachine):
         finally:
             self.run(stop(self.chain))
             self.loop.close()
-            OutgoingPipe.SIZE, pipe_where.CREDITED_BYTES = self.before
 
     async def _arrives(self):
         near, far = self.ends

@@ -4,15 +4,13 @@ import asyncio
 
 from chain_resolver.hosts import run
 
-from chain_carrier.fake_chain import SMALL, TIMING, play, small_frames
+from chain_carrier.fake_chain import SMALL, TIMING, play
 from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
 from chain_carrier.worlds import end_of, world
 from dtp.chain.pipe import Direction
 from dtp.chain.pipes.carrier import dial, listen
 from dtp.chain.pipes.frames import Flags, Header, PipeGapError, encode
 from dtp.chain.pipes.hub import PipeHub
-
-__all__ = ["small_frames"]
 
 
 def test_who_never_acknowledges_has_the_chain_asked_for_a_while_only():

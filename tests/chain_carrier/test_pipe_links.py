@@ -13,7 +13,6 @@ from chain_carrier.fake_chain import (
     Chain,
     framed,
     play,
-    small_frames,
     stop,
 )
 from dtp.chain.channel import Channel
@@ -27,8 +26,6 @@ from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.where import PipeEndpoint, PipeStalledError
 from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
-
-__all__ = ["small_frames"]
 
 
 def test_bytes_that_never_come_end_the_link_on_both_sides():

@@ -3,14 +3,15 @@
 import pytest
 from chain_resolver.hosts import make_host, run
 
+from chain_carrier.worlds import forgetful
 from dtp.chain import Program, host
 from dtp.chain.errors import HistoryPruned
-from dtp.chain.pipes.posts import PostReader, hint_with_key, send_post
+from dtp.chain.pipes.posts import hint_with_key, send_post
 from dtp.identity import Identity
-from dtp.messaging.tips import line_store
 from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.posts import collect_posts, send_tip
 from dtp.messaging.tips.words import TipWords
+from dtp.testing.nodes import ScriptedNode
 
 ME = Identity(bytes([1]) * 32, bytes([11]) * 32)
 
@@ -34,36 +35,30 @@ async def texts(line):
     return [each.letter.text for tip in await line.tips() for each in await line.letters(tip)]
 
 
-def seen_by(monkeypatch):
-    """What readers were given, whatever came of it."""
-    found, read = [], PostReader.read
+def test_what_was_read_is_not_asked_for_again(client, wallet, tmp_path):
+    node, seen = ScriptedNode(), []
 
-    async def reading(reader):
-        async for each in read(reader):
-            found.append(each.transaction)
-            yield each
-
-    monkeypatch.setattr(PostReader, "read", reading)
-    return found
-
-
-def test_what_was_read_is_not_asked_for_again(client, wallet, tmp_path, monkeypatch):
-    seen = seen_by(monkeypatch)
+    async def noting(genuine, *args, **options):
+        async for frame in genuine(*args, **options):
+            seen.extend([] if frame.event is None else [frame.event.transaction])
+            yield frame
 
     async def scenario():
-        async with client(wallet()) as owner, client(wallet()) as user:
+        node.answers["list_events"] = noting
+        async with client(wallet(), rpc=node) as owner, client(wallet()) as user:
             hosted = await published(owner)
-            await send_tip(user, hosted.id, "tips", TipWords.make(), "one")
-            await send_post(user, hosted.id, "tips", b"no tip at all")
+            first = await send_tip(user, hosted.id, "tips", TipWords.make(), "one")
+            other = await send_post(user, hosted.id, "tips", b"no tip at all")
             async with opened(tmp_path) as line:
                 assert await collect_posts(owner, hosted.id, line) == 1
-            assert len(seen) == 2
-            await send_tip(user, hosted.id, "tips", TipWords.make(), "two")
+            assert [seen.count(each.transaction) for each in (first, other)] == [1, 1]
+            del seen[:]
+            second = await send_tip(user, hosted.id, "tips", TipWords.make(), "two")
             async with opened(tmp_path) as line:  # as another run of the program
                 assert await collect_posts(owner, hosted.id, line) == 1
                 assert await collect_posts(owner, hosted.id, line) == 0
                 assert await texts(line) == ["one", "two"]
-            assert len(seen) == 3
+            assert seen == [second.transaction]
 
     run(scenario())
 
@@ -81,15 +76,14 @@ def test_each_host_is_read_from_where_it_was_read(client, wallet, tmp_path):
     run(scenario())
 
 
-def test_a_line_that_is_full_goes_on_there_once_there_is_room(client, wallet, tmp_path, monkeypatch):
-    monkeypatch.setattr(line_store, "MAX_TIPS", 2)
-
+def test_a_line_that_is_full_goes_on_there_once_there_is_room(client, wallet, tmp_path):
     async def scenario():
         async with client(wallet()) as owner, client(wallet()) as user:
             hosted = await published(owner)
             for text in ("one", "two", "three", "four"):
                 await send_tip(user, hosted.id, "tips", TipWords.make(), text)
             async with opened(tmp_path) as line:
+                line.store.most_tips = 2
                 assert await collect_posts(owner, hosted.id, line) == 2
                 assert await collect_posts(owner, hosted.id, line) == 0
                 for tip in await line.tips():
@@ -100,38 +94,33 @@ def test_a_line_that_is_full_goes_on_there_once_there_is_room(client, wallet, tm
     run(scenario())
 
 
-def test_where_the_node_has_forgotten_all_that_it_has_is_read_once(client, wallet, tmp_path, monkeypatch):
+def test_where_the_node_has_forgotten_all_that_it_has_is_read_once(client, wallet, tmp_path):
+    node = ScriptedNode()
+
     async def scenario():
-        async with client(wallet()) as owner, client(wallet()) as user:
+        async with client(wallet(), rpc=node) as owner, client(wallet()) as user:
             hosted = await published(owner)
             await send_tip(user, hosted.id, "tips", TipWords.make(), "one")
             async with opened(tmp_path) as line:
                 assert await collect_posts(owner, hosted.id, line) == 1
                 await send_tip(user, hosted.id, "tips", TipWords.make(), "two")
-                read = PostReader.read
-
-                async def pruned(reader):
-                    if reader.cursor is not None:
-                        raise HistoryPruned("the node begins later")
-                    async for each in read(reader):
-                        yield each
-
-                monkeypatch.setattr(PostReader, "read", pruned)
+                node.answers["list_events"] = forgetful
                 assert await collect_posts(owner, hosted.id, line) == 1
                 assert await texts(line) == ["one", "two"]
 
     run(scenario())
 
 
-def test_a_node_that_has_no_history_at_all_is_told_of(client, wallet, tmp_path, monkeypatch):
-    async def pruned(reader):
+def test_a_node_that_has_no_history_at_all_is_told_of(client, wallet, tmp_path):
+    node = ScriptedNode()
+
+    async def pruned(genuine, *args, **options):
         raise HistoryPruned("the node has none")
         yield
 
-    monkeypatch.setattr(PostReader, "read", pruned)
-
     async def scenario():
-        async with client(wallet()) as owner, opened(tmp_path) as line:
+        node.answers["list_events"] = pruned
+        async with client(wallet(), rpc=node) as owner, opened(tmp_path) as line:
             with pytest.raises(HistoryPruned):
                 await collect_posts(owner, "0x7", line)
 

@@ -75,20 +75,16 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
     run(main())
 
 
-def test_own_frames_are_synced_to_the_disk_and_those_of_others_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_frames_are_synced_to_the_disk_and_those_of_others_are_not(tmp_path: Path) -> None:
     added: list[tuple[bool, int]] = []
-    add = SqliteStore.add
 
-    def spy(self: SqliteStore, some: Iterable[Signed], *, synced: bool) -> None:
-        add(self, some, synced=synced)
-        added.append((synced, self._db.execute("PRAGMA synchronous").fetchone()[0]))
-
-    monkeypatch.setattr(SqliteStore, "add", spy)
+    class Noting(SqliteStore):
+        def add(self, some: Iterable[Signed], *, synced: bool) -> None:
+            super().add(some, synced=synced)
+            added.append((synced, self._db.execute("PRAGMA synchronous").fetchone()[0]))
 
     async def main() -> None:
-        async with await Graph.open(str(tmp_path / "graph.db"), identity=BOB) as bob:
+        async with await Graph.open(Noting(tmp_path / "graph.db"), identity=BOB) as bob:
             bob.node("n")["k"] = 1
             await bob.commit()
             await bob.receive(await frames(1))

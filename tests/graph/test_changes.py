@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from graph_fixtures import ALICE, BOB, CAROL, told
 
 from dtp.errors import DtpError
 from dtp.graph import Batch, ChangesMissed, Graph, GraphError, StoreError
+from dtp.graph.frames.envelope import Signed
 from dtp.graph.stores.sqlite_store import SqliteStore
 
 
@@ -96,19 +97,27 @@ def test_a_text_edit_tells_of_no_other_change_again() -> None:
     run(main)
 
 
-def test_what_fails_to_be_stored_is_told_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class FullStore(SqliteStore):
+    """A store in a file that takes nothing while it is full."""
+
+    is_full = False
+
+    def add(self, some: Iterable[Signed], *, synced: bool) -> None:
+        if self.is_full:
+            raise StoreError("full")
+        super().add(some, synced=synced)
+
+
+def test_what_fails_to_be_stored_is_told_once_it_is(tmp_path: Path) -> None:
     async def main() -> None:
-        async with await Graph.open(str(tmp_path / "a.db"), identity=ALICE) as alice:
+        store = FullStore(tmp_path / "a.db")
+        async with await Graph.open(store, identity=ALICE) as alice:
             with alice.changes() as changes:
                 alice.node("a")["x"] = 1
-
-                def full(*_: object, **__: object) -> None:
-                    raise StoreError("full")
-
-                with monkeypatch.context() as disk:
-                    disk.setattr(SqliteStore, "add", full)
-                    with pytest.raises(StoreError):
-                        await alice.commit()
+                store.is_full = True
+                with pytest.raises(StoreError):
+                    await alice.commit()
+                store.is_full = False
                 alice.node("b")["x"] = 1
                 await alice.commit()
             assert [places(batch) async for batch in changes] == [

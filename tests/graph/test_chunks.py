@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 import zlib
+from collections.abc import Iterator
 
 import pytest
 from graph_fixtures import ALICE, BOB
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from dtp.graph import ChunkError, Graph, GraphError
 from dtp.graph.formats import chunks as chunked
-from dtp.graph.formats.chunks import MAX_CHUNK, Collector, split
+from dtp.graph.formats.chunks import MAX_BYTES, MAX_CHUNK, MAX_CHUNKS, Collector, split
 
 ALPHANUMERIC = re.compile(r"[0-9A-Z $%*+\-./:]*\Z")
 
@@ -77,29 +78,29 @@ def test_what_does_not_fit_together() -> None:
             split(b"x", size=size)
 
 
-def made(name: str, packed: bytes) -> str:
-    """A chunk that says that it is the only one."""
-    head = f"DTPG1/{name}/1/1/"
-    return f"{head}{chunked._text(chunked._check(head, packed))}/{chunked._text(packed)}"
+def made(name: str, packed: bytes) -> Iterator[str]:
+    """Chunks that say they are all of a set."""
+    parts = [packed[at : at + 600] for at in range(0, len(packed), 600)]
+    for number, part in enumerate(parts, 1):
+        head = f"DTPG1/{name}/{number}/{len(parts)}/"
+        yield f"{head}{chunked._text(chunked._check(head, part))}/{chunked._text(part)}"
 
 
-def test_what_would_become_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "MAX_BYTES", 1000)
+def test_what_would_become_too_much() -> None:
     with pytest.raises(GraphError, match="use a file"):
-        split(bytes(1001))
-    assert len(split(bytes(1000))) == 1
-    monkeypatch.setattr(chunked, "MAX_CHUNKS", 2)
+        split(bytes(MAX_BYTES + 1))
     with pytest.raises(GraphError, match="use a file"):
-        split(random.Random(1).randbytes(1000), size=100)
+        split(random.Random(1).randbytes(40 * MAX_CHUNKS), size=100)
     for packed, fault in (
-        (zlib.compress(bytes(1001)), "more than"),
+        (zlib.compress(bytes(MAX_BYTES + 1)), "more than"),
         (zlib.compress(b"x")[:-2], "cut off"),
         (zlib.compress(b"x") + b"y", "cut off"),
         (b"not zlib", "together"),
         (zlib.compress(b"x"), "give the bytes"),
     ):
         collector = Collector()
-        collector.add(made("A" * 16, packed))
+        for each in made("A" * 16, packed):
+            collector.add(each)
         with pytest.raises(ChunkError, match=fault):
             collector.data()
 

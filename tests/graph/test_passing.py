@@ -88,13 +88,6 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
     run(main())
 
 
-@pytest.fixture
-def small_offers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offers are of a few kilobytes."""
-    monkeypatch.setattr(passing, "LEAST", 4096)
-
-
-@pytest.mark.usefixtures("small_offers")
 def test_offers_while_a_replica_follows() -> None:
     async def main() -> None:
         async with (
@@ -102,6 +95,7 @@ def test_offers_while_a_replica_follows() -> None:
             await Graph.open("memory:", identity=BOB) as bob,
             served(alice, "live") as client,
         ):
+            alice.offering.least = 4096
             following = asyncio.create_task(bob.replicate(client))
             watch = bob.watch("last")
             for number in range(40):
@@ -251,7 +245,6 @@ def test_what_is_here_of_one_author_is_what_is_here_of_all() -> None:
     run(main())
 
 
-@pytest.mark.usefixtures("small_offers")
 def test_an_offer_is_wanted_when_there_is_a_newer_one() -> None:
     """The peer is slow: before it has asked for what was offered, its author has offered the sum of more."""
 
@@ -261,6 +254,7 @@ def test_an_offer_is_wanted_when_there_is_a_newer_one() -> None:
             await Graph.open("memory:", identity=BOB) as bob,
             served(alice, "newer") as client,
         ):
+            alice.offering.least = 4096
             await churn(alice, 40, 20)
             await bob.receive(await alice.frames.read(ALICE.id.key, 1, 40))
             peer = _Peer("", client)

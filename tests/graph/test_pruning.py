@@ -26,7 +26,6 @@ from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Summary
 from dtp.graph.stores import loading
 from dtp.graph.stores.sqlite_store import SqliteStore
-from dtp.graph.sync import passing
 from dtp.graph.upkeep import pruning
 from dtp.graph.upkeep.pruning import Pruned
 from dtp.identity import Identity
@@ -322,7 +321,6 @@ async def following(author: Graph, follower: Graph, name: str) -> AsyncIterator[
 
 def test_a_store_stays_small_as_positions_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the policy alone: the author's store, and that of a replica which only receives; then the author is away."""
-    monkeypatch.setattr(passing, "LEAST", 8 * 1024)
     monkeypatch.setattr(pruning, "LEAST", 8 * 1024)
 
     async def main() -> None:
@@ -332,6 +330,7 @@ def test_a_store_stays_small_as_positions_come(tmp_path: Path, monkeypatch: pyte
                 await Graph.open(mine, identity=ALICE, prune=True) as alice,
                 following(alice, bob, "positions"),
             ):
+                alice.offering.least = bob.offering.least = 8 * 1024
                 watch = bob.watch("thing/3")
                 most = [0, 0]
                 for number in range(0, 1000, 4):
@@ -564,13 +563,14 @@ def test_many_random_histories(tmp_path: Path) -> None:
 # ---- killed at every write -----------------------------------------------------------------------------------------
 
 
-def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path, into: Path) -> list[Path]:
-    """Return the folder as it was after each of SQLite's steps, which is filled from now on: what a kill would leave.
+def watched_store(path: Path, into: Path) -> tuple[SqliteStore, list[Path]]:
+    """Return a store, and its folder as it was after each of SQLite's steps, which is filled from now on: what a kill
+    would leave.
 
     Each differs from the one before.
     """
     found: list[Path] = []
-    connected = SqliteStore._connect_to
+    folder = path.parent
     seen: set[bytes] = set()
 
     def copy() -> int:
@@ -582,18 +582,18 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path, into: Path) -> list
             shutil.copytree(folder, found[-1], ignore=shutil.ignore_patterns("*-shm", "*-lock"))
         return 0
 
-    def watched(store: SqliteStore, place: str) -> Any:
-        database = connected(store, place)
-        database.execute("PRAGMA cache_size = 2")  # what is written goes to the disk soon
-        database.set_progress_handler(copy, 20)
-        database.set_trace_callback(lambda _: copy() and None)
-        return database
+    class Watched(SqliteStore):
+        def _connect_to(self, place: str) -> Any:
+            database = super()._connect_to(place)
+            database.execute("PRAGMA cache_size = 2")  # what is written goes to the disk soon
+            database.set_progress_handler(copy, 20)
+            database.set_trace_callback(lambda _: copy() and None)
+            return database
 
-    monkeypatch.setattr(SqliteStore, "_connect_to", watched)
-    return found
+    return Watched(path), found
 
 
-def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_every_write(tmp_path: Path) -> None:
     async def main() -> None:
         (folder := tmp_path / "graph").mkdir()
         async with (
@@ -609,11 +609,10 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             await bob.upkeep.prune()
             alice.passed.put(BOB.id.key, 150, await bob.frames.read(BOB.id.key, 1, 150))
             state = alice.replica.save()
-        with monkeypatch.context() as patched:
-            left = snapshots(patched, folder, tmp_path / "killed")
-            async with await Graph.open(str(folder / "a.db"), identity=ALICE) as alice:
-                before = len(left)
-                assert (await alice.upkeep.prune()).frames == 298
+        store, left = watched_store(folder / "a.db", tmp_path / "killed")
+        async with await Graph.open(store, identity=ALICE) as alice:
+            before = len(left)
+            assert (await alice.upkeep.prune()).frames == 298
         assert len(left) > before + 6
         sizes = set()
         for place in left[before:]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -431,15 +432,16 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
     """Its processes stopped, or its disk hung: the graph, and the end of its program, waited for it for ever."""
     from dtp.graph.stores.postgres_store import PostgresStore
+    from dtp.postgresql import while_it_answers
 
     async def main() -> None:
         async with stoppable(url) as (way, stop):
-            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
+            guard = partial(while_it_answers, every=0.05)
+            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key, guard=guard)
             stop()
-            monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
             with pytest.raises(StoreAway, match="could not be read"):
                 await asyncio.to_thread(store.last_sequences)
             await asyncio.to_thread(store.close)
@@ -447,24 +449,22 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pyte
     asyncio.run(asyncio.wait_for(main(), 120))
 
 
-def test_what_takes_long_is_waited_for_while_the_server_answers(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> None:
     """Somebody's lock, say: a bound in time would fail what only needs longer."""
     import psycopg
 
     from dtp.graph.stores.postgres_store import PostgresStore
+    from dtp.postgresql import while_it_answers
 
-    monkeypatch.setattr("dtp.postgresql._LOOK", 0.01)
     looks, found = threading.Semaphore(0), []
 
     def answers(where: str) -> bool:
         looks.release()
         return True
 
-    with closing(PostgresStore(url, "", ALICE.id.key)) as store:
+    guard = partial(while_it_answers, every=0.01, ask=answers)
+    with closing(PostgresStore(url, "", ALICE.id.key, guard=guard)) as store:
         store.add(chain(ALICE, 2, "a"), synced=True)
-        monkeypatch.setattr("dtp.postgresql._answers", answers)
         with psycopg.connect(url) as other:
             other.execute("LOCK TABLE dtp_graph_frames")
             reading = threading.Thread(target=lambda: found.append(store.last_sequences()))
@@ -475,16 +475,15 @@ def test_what_takes_long_is_waited_for_while_the_server_answers(
         assert found == [{ALICE.id.key: 2}]
 
 
-def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(url: str) -> None:
     from dtp.graph.stores.postgres_store import PostgresStore
+    from dtp.postgresql import while_it_answers
 
     async def main() -> None:
         async with stoppable(url) as (way, stop):
-            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
+            guard = partial(while_it_answers, every=0.05)
+            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key, guard=guard)
             stop()
-            monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
             await asyncio.to_thread(store.close)
 
     asyncio.run(asyncio.wait_for(main(), 120))

@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, Tray, open_store
 from dtp.messaging.mailbox.postgres_store import PostgresMailbox
 from dtp.messaging.person.messenger import Messenger
+from dtp.postgresql import while_it_answers
 
 pytestmark = pytest.mark.slow
 #: Seconds after which a test has failed that waits for something.
@@ -145,15 +147,14 @@ def test_a_server_that_refuses_for_good_is_told_from_one_that_is_away() -> None:
             assert "s3cret" not in str(unusable.value)
 
 
-def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
     """Its processes stopped, or its disk hung: deposits and the end of a daemon waited for it for ever."""
 
     async def main() -> None:
         async with postgres.stoppable(url) as (way, stop):
-            store = await asyncio.to_thread(open_store, way)
+            store = await asyncio.to_thread(PostgresMailbox, way, guard=partial(while_it_answers, every=0.05))
             await asyncio.to_thread(register_alice, store)
             stop()
-            monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
             with pytest.raises(StoreAway, match="could not be written"):
                 await asyncio.to_thread(store.deposit, [known(1)], NOW)
             await asyncio.to_thread(store.close)
@@ -161,19 +162,16 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pyte
     asyncio.run(asyncio.wait_for(main(), LIMIT))
 
 
-def test_what_takes_long_is_waited_for_while_the_server_answers(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dtp.postgresql._LOOK", 0.01)
+def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> None:
     looks = threading.Semaphore(0)
 
     def answers(where: str) -> bool:
         looks.release()
         return True
 
-    with closing(PostgresMailbox(url)) as store:
+    guard = partial(while_it_answers, every=0.01, ask=answers)
+    with closing(PostgresMailbox(url, guard=guard)) as store:
         register_alice(store)
-        monkeypatch.setattr("dtp.postgresql._answers", answers)
         with psycopg.connect(url) as other:
             other.execute("LOCK TABLE dtp_mailbox_recipients")
             depositing = threading.Thread(target=store.deposit, args=([known(1)], NOW))

@@ -274,11 +274,10 @@ def test_a_flood_of_first_contacts_costs_work_and_fills_nothing_but_a_tray(tmp_p
     run(test, tmp_path, "flood")
 
 
-def test_where_no_more_tips_are_kept_they_stay_in_the_mailbox_until_some_are_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr("dtp.messaging.tips.line_store.MAX_TIPS", 2)
-
+def test_where_no_more_tips_are_kept_they_stay_in_the_mailbox_until_some_are_forgotten(tmp_path):
     async def test(office: PostOffice) -> None:
         owner = await opened(office, await office.open())
+        owner.store.most_tips = 2
         for text in "abc":
             async with Tipster(owner.card) as tipster:
                 await tipster.send(text)

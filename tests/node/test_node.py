@@ -329,10 +329,9 @@ def test_graph_is_on_every_node_that_shares_it(lan: dict[str, object]) -> None:
 def test_two_nodes_of_one_identity_are_noticed_and_said_once(
     lan: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtp.node.node.SUCCESSION", 0.2)
-
     async def main() -> None:
-        options: dict[str, Any] = {"listen": HERE, "lan": lan, "identity": SMALL}
+        limits = NodeLimits(succession=0.2)
+        options: dict[str, Any] = {"listen": HERE, "lan": lan, "identity": SMALL, "limits": limits}
         async with dtp.Node(**options) as first, dtp.Node(**options) as second:
             await until(lambda: first.has_twin)
             assert not second.has_twin  # the other one began before it, and may have ended since
@@ -354,12 +353,10 @@ def test_two_nodes_of_one_identity_are_noticed_and_said_once(
 def test_two_nodes_of_one_identity_are_noticed_by_whom_they_link_to(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtp.node.node.SUCCESSION", 0.2)
-
     async def main() -> None:
         options: dict[str, Any] = {"listen": HERE, "discover": ()}
         async with dtp.Node(identity=ALICE, **options) as seed:
-            options |= {"identity": BOB, "bootstrap": [seed.address]}
+            options |= {"identity": BOB, "bootstrap": [seed.address], "limits": NodeLimits(succession=0.2)}
             async with dtp.Node(**options) as first:
                 await until(lambda: seed.book.get(BOB.id))
                 async with dtp.Node(**options):
@@ -374,11 +371,10 @@ def test_two_nodes_of_one_identity_are_noticed_by_whom_they_link_to(
 def test_a_clock_that_most_neighbours_differ_from_is_said(
     by: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dtp.node.clock.PAUSE", 0.2)
-
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(dtp.Node(listen=HERE, discover=()))
+            limits = NodeLimits(clock_look=0.2)
+            node = await stack.enter_async_context(dtp.Node(listen=HERE, discover=(), limits=limits))
             await stack.enter_async_context(node.topic("weather"))
             for _ in range(3):
                 await _be_ahead(stack, node, by)

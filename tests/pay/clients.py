@@ -32,13 +32,15 @@ async def pay_and_break_off(connection: Any) -> None:
 class ScriptedClient(ChainClient):
     """A client of `node`, which answers as a test says.
 
-    `faults` are by function: what programs that call it raise, one after another, before anything is asked.
+    `faults` are by function: what programs that call it raise, one after another, before anything is asked;
+    `late_faults` once they were executed.
     `on_simulated` are called with the client that has simulated a program, which may be a copy of this one.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.node = ScriptedNode()
         self.faults: dict[str, Iterator[Exception]] = {}
+        self.late_faults: dict[str, Iterator[Exception]] = {}
         self.on_simulated: list[Callable[[ChainClient], Awaitable[None]]] = []
         super().__init__(*args, rpc=self.node, **options)
 
@@ -49,20 +51,33 @@ class ScriptedClient(ChainClient):
         return found
 
     async def execute(self, program: Program, **options: Any) -> Executed:
-        for called in functions(program):
-            fault = next(self.faults.get(called, iter(())), None)
+        called = functions(program)
+        self._raise_fault(self.faults, called)
+        done = await super().execute(program, **options)
+        self._raise_fault(self.late_faults, called)
+        return done
+
+    def _raise_fault(self, faults: dict[str, Iterator[Exception]], called: list[str]) -> None:
+        for each in called:
+            fault = next(faults.get(each, iter(())), None)
             if fault is not None:
                 raise fault
-        return await super().execute(program, **options)
 
     @contextmanager
-    def failing(self, function: str, faults: Iterator[Exception]) -> Iterator[None]:
-        """Have programs that call this function raise these within `with`."""
-        self.faults[function] = faults
+    def failing(self, function: str, faults: Iterator[Exception], *, late: bool = False) -> Iterator[None]:
+        """Have programs that call this function raise these within `with`; `late`: once they were executed."""
+        kept = self.late_faults if late else self.faults
+        kept[function] = faults
         try:
             yield
         finally:
-            del self.faults[function]
+            del kept[function]
+
+
+def dialer_with(**parts: Callable[..., Any]) -> type[PaidDialer]:
+    """A dialer that makes these parts so: `make_meter=MyMeter`."""
+    made = {name: staticmethod(make) for name, make in parts.items()}
+    return type("ScriptedDialer", (PaidDialer,), made)
 
 
 class RefusedDialer(PaidDialer):

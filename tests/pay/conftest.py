@@ -22,6 +22,7 @@ from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel
 from dtp.chain.host import Terms
 from dtp.chain.packages.deployments import Deployments
+from dtp.chain.signer import Scheme
 from dtp.chain.wallet import send
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
@@ -92,8 +93,8 @@ class Chain:
         self.deployments: Deployments | None = None
         self._wallets: list[Any] = []
 
-    def wallet(self) -> Any:
-        signer = KeySigner.generate()
+    def wallet(self, scheme: Scheme = Scheme.ED25519) -> Any:
+        signer = KeySigner.generate(scheme)
         self._fund(signer.address)
         self._wallets.append(signer)
         return signer

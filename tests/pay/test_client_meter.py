@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def play(
     most_bytes: Any = 64 * MIB,
     shown: Any = None,
     on_charge: Any = None,
+    key: LaneKey = KEY,
     **spending: Any,
 ) -> Any:
     async def work() -> Any:
@@ -58,7 +60,7 @@ def play(
             store.keep_key(KEY, 1)
             store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
             journal, wire = Journal(store), Client()
-            ((key, lane),) = store.payer_lanes(CHANNEL)
+            ((_, lane),) = store.payer_lanes(CHANNEL)
             payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
             meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
             meter.begin()
@@ -136,7 +138,7 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
     async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 8 * MIB)
         last = wire.vouchers[-1]
-        assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
+        assert meter.deadline <= meter.loop.time() + meter.payer.spending.repeat
         meter.payer.tick(meter.payer.next_deadline())
         meter.process_turn()
         assert wire.vouchers[-1] == last
@@ -153,12 +155,12 @@ def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path: 
         wire.on_meter(build(messages.Stored(meter.payer.sequence)))
         meter._timer.cancel()
         meter._on_timer()
-        assert meter._timer.when() > meter.loop.time() + 500
+        assert meter.deadline > meter.loop.time() + 500
         before = len(wire.vouchers)
         wire.traffic = Traffic(0, 0, 9 * MIB)
         wire.flush()
         assert len(wire.vouchers) == before + 1
-        assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
+        assert meter.deadline <= meter.loop.time() + meter.payer.spending.repeat
 
     play(tmp_path, scenario, voucher_bytes=MIB, voucher_seconds=1000.0)
 
@@ -244,25 +246,25 @@ def test_last_counts_that_can_t_be_written_are_told_and_leave_what_was_reserved(
 @pytest.mark.parametrize(
     "spending", [{"reserve": 3, "voucher_bytes": MIB}, {"reserve": 1, "ahead_bytes": 500 * MIB}]
 )
-def test_nothing_is_signed_that_is_not_reserved_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spending: Any
-) -> None:
-    signed, genuine = [], LaneKey.sign_all
+def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path: Path, spending: Any) -> None:
+    signed, opened = [], []
+
+    class Key(LaneKey):
+        def sign_all(self, vouchers: Any) -> Any:
+            for store in opened:
+                ((_, lane),) = store.payer_lanes(CHANNEL)
+                assert all(map(lane.reserved.may_sign, vouchers))
+            signed.extend(vouchers)
+            return super().sign_all(vouchers)
 
     async def scenario(meter: Any, wire: Any) -> None:
-        def sign_all(key: Any, vouchers: Any) -> Any:
-            ((_, lane),) = meter.journal.store.payer_lanes(CHANNEL)
-            assert all(map(lane.reserved.may_sign, vouchers))
-            signed.extend(vouchers)
-            return genuine(key, vouchers)
-
-        monkeypatch.setattr(LaneKey, "sign_all", sign_all)
+        opened.append(meter.journal.store)
         async with asyncio.timeout(20):
             await stream(meter, wire, 16 * MIB)
         assert signed
         assert meter.error is None
 
-    play(tmp_path, scenario, **spending)
+    play(tmp_path, scenario, key=Key(KEY.seed), **spending)
 
 
 def test_numbers_are_reserved_before_the_last_is_used(tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_numbers_are_reserved_before_the_last_is_used(tmp_path: Path) -> None:
 
     async def scenario(meter: Any, wire: Any) -> None:
         def reserve(genuine: Any, channel: Any, lane: Any, more: Any) -> None:
-            waits.append(meter._unsigned is not None)
+            waits.append(meter.is_unreserved)
             genuine(channel, lane, more)
 
         meter.journal.store.scripts["reserve"] = reserve
@@ -286,24 +288,22 @@ def test_numbers_are_reserved_before_the_last_is_used(tmp_path: Path) -> None:
     assert not any(waits)
 
 
-def test_what_is_reserved_when_the_connection_is_over_is_not_signed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path: Path) -> None:
     """Its end is written by then: the voucher would be known to nobody, and count all the same."""
 
     async def scenario(meter: Any, wire: Any) -> None:
-        reserved, free, genuine = asyncio.Event(), asyncio.Event(), meter.journal.run
+        loop, reserved, free = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-        async def run(work: Any) -> Any:
-            reserved.set()
-            await free.wait()
-            return await genuine(work)
+        def reserve(genuine: Any, *args: Any) -> None:
+            loop.call_soon_threadsafe(reserved.set)
+            free.wait()
+            genuine(*args)
 
-        monkeypatch.setattr(meter.journal, "run", run)
+        meter.journal.store.scripts["reserve"] = reserve
         meter._reserved = UNRESERVED
         wire.move(0, 0, 4 * MIB)
         await reserved.wait()
-        assert meter._unsigned is not None
+        assert meter.is_unreserved
         wire.closed = True
         meter.on_ended()
         free.set()

@@ -33,7 +33,7 @@ from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import DEFAULT
 
-from .clients import RefusedDialer
+from .clients import RefusedDialer, dialer_with
 from .conftest import Market, Play
 from .meters import KEY, PRICES, voucher
 from .test_paid import cost_of, fetch, give
@@ -64,19 +64,33 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market: Pl
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class SlowMeter(ClientMeter):
+    """A client's meter whose last words and last writes wait until a test says so."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.reached, self.may_end, self.may_settle = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.may_settle.set()
+
+    async def last_words(self) -> Any:
+        self.reached.set()
+        await self.may_end.wait()
+        return await super().last_words()
+
+    async def wait_settled(self) -> None:
+        await self.may_settle.wait()
+        await super().wait_settled()
+
+
+def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
-        connection = await market.connect(buyer)
+        connection = await market.connect(buyer, make_dialer=dialer_with(make_meter=SlowMeter))
         await fetch(connection, 100_000)
-        with monkeypatch.context() as patch:
-            patch.setattr(ClientMeter, "last_words", lambda meter: asyncio.Event().wait())
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await connection.close()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await connection.close()
         assert connection.closed
         (bought,) = buyer["store"].bought_channels()
         ((_, lane),) = buyer["store"].payer_lanes(bought.channel)
@@ -90,25 +104,22 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market: Play) -> None:
     """By a timeout, and by the end of the program."""
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
-        connection = await market.connect(buyer)
+        connection = await market.connect(buyer, make_dialer=dialer_with(make_meter=SlowMeter))
         await fetch(connection, 1000)
-        with monkeypatch.context() as patch:
-            patch.setattr(connection.meter, "last_words", asyncio.Event().wait)
-            patch.setattr(connection.meter, "wait_settled", asyncio.Event().wait)
-            closing = asyncio.ensure_future(connection.close())
-            for _ in range(2):
-                await asyncio.sleep(0)
-                closing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await closing
+        connection.meter.may_settle.clear()
+        closing = asyncio.ensure_future(connection.close())
+        for _ in range(2):
+            await asyncio.sleep(0)
+            closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        connection.meter.may_settle.set()
         await connection.meter.wait_settled()
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
@@ -117,30 +128,26 @@ def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(
     market(scenario)
 
 
-def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_channel_up(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_channel_up(market: Play) -> None:
     """The server takes it no more."""
+    signed = asyncio.Event()
+
+    class Late(ClientMeter):
+        async def last_words(self) -> Any:
+            assert await super().last_words() is not None
+            signed.set()
+            await asyncio.Event().wait()
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
-        connection = await market.connect(buyer)
+        connection = await market.connect(buyer, make_dialer=dialer_with(make_meter=Late))
         await fetch(connection, 1000)
-        genuine, signed = ClientMeter.last_words, asyncio.Event()
-
-        async def late(meter: Any) -> None:
-            assert await genuine(meter) is not None
-            signed.set()
-            await asyncio.Event().wait()
-
-        with monkeypatch.context() as patch:
-            patch.setattr(ClientMeter, "last_words", late)
-            closing = asyncio.ensure_future(connection.close())
-            await signed.wait()
-            closing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await closing
+        closing = asyncio.ensure_future(connection.close())
+        await signed.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
         (bought,) = buyer["store"].bought_channels()
         assert bought.state == "refused"
         async with market.connect(buyer) as again:
@@ -279,6 +286,12 @@ class DialledDialer(PaidDialer):
         self.there.named.append((network, self.max_gas_price))
         return Client(self.there.named)
 
+    def make_payer(self, *args: Any, **options: Any) -> Any:
+        return self.there.begun.make_payer(*args, **options)
+
+    def make_meter(self, *args: Any, **options: Any) -> Any:
+        return self.there.begun.make_meter(*args, **options)
+
     def make_dialer(self, **options: Any) -> Any:
         made = SimpleNamespace(**options, tries=0, connect=self.there.connect)
         self.there.dialers.append(made)
@@ -375,9 +388,7 @@ def test_all_that_is_asked_for_is_asked_of_the_chain_and_the_server(tmp_path: Pa
     # The server may open no streams: what comes on them would be paid, too.
     assert (endpoint.identity, endpoint.limits, endpoint.psk) == (me, replace(limits, streams=0), b"p" * 32)
     assert (dialer.service, dialer.make) == ("other", Metered)
-    assert (
-        dialer.resolvers[1]._directory._pipe_channel == "0xc1"
-    )  # whose terms say who bears the cost of pipes
+    assert dialer.resolvers[1].directory.pipe_channel == "0xc1"  # whose terms say who bears the cost of pipes
     assert not seen.journal.store.power_safe  # a server shows what was lost
 
 
@@ -476,11 +487,9 @@ def test_an_option_that_nobody_understands_is_not_overlooked_when_money_is_spent
 class Begun:
     """In the place of the meter and the connection: what they were made with, and what is done with them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, welcomed: Any) -> None:
+    def __init__(self, welcomed: Any) -> None:
         self.done, self.fault = [], welcomed
         self.patience, self.limits = 10.0, DEFAULT
-        monkeypatch.setattr("dtp.pay.client.payer.Payer", self.make_payer)
-        monkeypatch.setattr("dtp.pay.client.client_meter.ClientMeter", self.make_meter)
 
     def make_payer(
         self, lane: Any, prices: Any, funds: Any, is_ours: Any, spending: Any, *, renewed: Any, coin: Any
@@ -524,10 +533,10 @@ class Begun:
     ],
 )
 def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, raised: Any
+    tmp_path: Path, fault: Any, raised: Any
 ) -> None:
     deal = Bargain(topped_up=True)
-    begun, spending = Begun(monkeypatch, fault), Spending(voucher_bytes=MIB)
+    begun, spending = Begun(fault), Spending(voucher_bytes=MIB)
     seen = Dialled([], [deal], begun)
 
     async def work() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from dtp.chain.channel import Agreement, ChannelState, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
 from dtp.pay import messages
-from dtp.pay.client import channel_in_use
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.payer import Payer
 from dtp.pay.errors import ChannelUnusable, NotMetered
@@ -29,6 +29,7 @@ from dtp.pay.terms import MIB, Exposure, Spending, Usage
 from dtp.pay.voucher import NO_CAP, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed
 
+from .clients import dialer_with
 from .conftest import CHEAP, TERMS, Market, Play
 from .meters import PRICES
 from .test_paid import cost_of, fetch, give
@@ -47,7 +48,6 @@ async def paid_channel(market: Market, size: Any = 3 * MIB, **options: Any) -> A
 
 async def vanish(connection: Any) -> None:
     """The client is gone: no farewell on chain."""
-    connection.meter.deal._settled = True
     connection.abort()
     await connection.wait_gone()
     await connection.meter.wait_settled()
@@ -246,7 +246,7 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market: P
         await close_agreed(chain, channel, agreed)
         with pytest.raises(Exception, match=r"no object|not|deleted"):
             await close_agreed(chain, channel, agreed)
-        deal._settled = True
+        buyer["store"].set_state(channel.id, "closed")
         await connection.close()
 
     market(scenario)
@@ -277,28 +277,21 @@ def test_nothing_is_served_once_a_close_was_agreed(market: Play) -> None:
 
 @pytest.mark.parametrize("arrives", [False, True])
 def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(
-    market: Play, monkeypatch: pytest.MonkeyPatch, arrives: Any
+    market: Play, arrives: Any
 ) -> None:
     """The channel is as open as before, for all the client knows: the next connection finds out, and uses another."""
 
+    class Losing(ClientMeter):
+        async def request_agreement(self) -> Any:
+            assert await super().request_agreement() is not None
+            self.agreed = None
+
     async def scenario(market: Market) -> None:
-        async def agreement(meter: Any) -> None:
-            assert await genuine(meter) is not None
-            meter._agreed = None
-
-        async def away(*args: Any) -> None:
-            if arrives:
-                await request_close(*args)
-            raise NodeUnavailable("no node")
-
         await market.serve(give)
-        buyer, connection, channel = await paid_channel(market)
-        genuine = ClientMeter.request_agreement
-        with monkeypatch.context() as patch:
-            patch.setattr(ClientMeter, "request_agreement", agreement)
-            patch.setattr(channel_in_use, "request_close", away)
-            with pytest.raises(NodeUnavailable):
-                await connection.close()
+        buyer, connection, channel = await paid_channel(market, make_dialer=dialer_with(make_meter=Losing))
+        away = repeat(NodeUnavailable("no node"))
+        with buyer["network"].failing("request_close", away, late=arrives), pytest.raises(NodeUnavailable):
+            await connection.close()
         assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
         async with market.connect(buyer) as other:
             assert await fetch(other, 10) == 10
@@ -337,18 +330,12 @@ def aborted(error: Any, executed: Any = None) -> Any:
         aborted(channel_module.ChannelError.AGREEMENT_EXPIRED, object()),  # in time for the simulation only
     ],
 )
-def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(
-    market: Play, monkeypatch: pytest.MonkeyPatch, fault: Any
-) -> None:
+def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market: Play, fault: Any) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
-
-        async def close_agreed(*args: Any) -> None:
-            raise fault
-
-        monkeypatch.setattr(channel_in_use, "close_agreed", close_agreed)
-        await connection.close()
+        with buyer["network"].failing("close_agreed", repeat(fault)):
+            await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
@@ -392,22 +379,14 @@ def test_who_is_late_for_an_agreed_close_asks_for_it(market: Play) -> None:
         aborted(channel_module.ChannelError.AGREED_TOO_LOW, object()),  # whatever is wrong costs gas
     ],
 )
-def test_a_channel_whose_agreed_close_fails_is_not_used_again(
-    market: Play, monkeypatch: pytest.MonkeyPatch, fault: Any
-) -> None:
+def test_a_channel_whose_agreed_close_fails_is_not_used_again(market: Play, fault: Any) -> None:
     """The server refuses it from then on. Left open, it would keep an honest client out, and its money in."""
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-
-        async def close_agreed(*args: Any) -> None:
-            raise fault
-
-        with monkeypatch.context() as patch:
-            patch.setattr(channel_in_use, "close_agreed", close_agreed)
-            with pytest.raises(type(fault)):
-                await connection.close()
+        with buyer["network"].failing("close_agreed", repeat(fault)), pytest.raises(type(fault)):
+            await connection.close()
         # 'dtp channel close' asks for it.
         assert [each.state for each in buyer["store"].bought_channels()] == ["refused"]
         async with market.connect(buyer) as other:
@@ -418,26 +397,19 @@ def test_a_channel_whose_agreed_close_fails_is_not_used_again(
     market(scenario)
 
 
-def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market: Play) -> None:
     """The server still takes it."""
+
+    class Silent(ClientMeter):
+        async def last_words(self) -> None:
+            return None
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        buyer, connection, channel = await paid_channel(market)
-
-        async def none() -> None:
-            return None
-
-        async def ask(*args: Any) -> None:
-            raise NodeUnavailable("no node")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(connection.meter, "last_words", none)
-            patch.setattr(channel_in_use, "request_close", ask)
-            with pytest.raises(NodeUnavailable):
-                await connection.close()
+        buyer, connection, channel = await paid_channel(market, make_dialer=dialer_with(make_meter=Silent))
+        away = repeat(NodeUnavailable("no node"))
+        with buyer["network"].failing("request_close", away), pytest.raises(NodeUnavailable):
+            await connection.close()
         assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
         async with market.connect(buyer) as other:
             assert other.meter.deal.channel.id == channel.id
@@ -460,21 +432,17 @@ def test_a_client_that_asks_to_close_on_chain_is_noticed(market: Play) -> None:
     market(scenario)
 
 
-def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market: Play) -> None:
     """As anyone may once it was idle on chain: the rest comes back by 'dtp channel close', which looks for those."""
-
-    async def no(*_: Any) -> Any:
-        return False
+    no = repeat(aborted(channel_module.ChannelError.AGREED_TOO_LOW))
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         connection.meter.deal.keep = False
-        monkeypatch.setattr(channel_in_use.Purchase, "_close_agreed", no)
         await request_close(buyer["network"], channel)
-        await connection.close()
+        with buyer["network"].failing("close_agreed", no):
+            await connection.close()
         (kept,) = buyer["store"].bought_channels()
         assert (kept.channel, kept.state) == (channel.id, "closing")
 
@@ -575,9 +543,7 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
     market(scenario)
 
 
-def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(market: Play) -> None:
     connections = []
 
     async def sell(connection: Any) -> None:
@@ -590,8 +556,15 @@ def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(
         await market.serve(sell)
         buyer = await market.buyer()
         connection = await market.connect(buyer, keep=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(Payee, "_reveal_if_locked", lambda payee: connections[0].abort())
+        loop = asyncio.get_running_loop()
+
+        def receive_and_break_off(genuine: Any, *args: Any) -> Any:
+            loop.call_soon_threadsafe(connections[0].abort)  # before the journal says that it is stored
+            return genuine(*args)
+
+        store: Any = market.serving.store
+        stored = store.doing(received_all=receive_and_break_off, receive_now=receive_and_break_off)
+        with stored:
             with pytest.raises(ConnectionClosed):
                 await connection.buy(await connection.open_stream())
             await connection.close()
@@ -634,17 +607,18 @@ def test_what_a_client_claims_itself_voids_nothing(market: Play) -> None:
     market(scenario)
 
 
-def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_client_claims_itself_is_no_payment_for_what_it_gets(market: Play) -> None:
+    class Unpaying(Payer):
+        def _pay_if_due(self, *_: Any) -> None:
+            """Sign nothing, ever."""
+
     async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, 4 * MIB, 8, 32, patience=0.2)
         await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
         buyer = await market.buyer()
-        connection = await market.connect(buyer)
-        monkeypatch.setattr(Payer, "_pay_if_due", lambda *_: None)  # it never signs
+        connection = await market.connect(buyer, make_dialer=dialer_with(make_payer=Unpaying))
         await claimed_by_the_client(buyer, connection, 1, 2**63 - 1)
-        connection.meter._send(messages.build(messages.Renewed()))
+        connection.send_meter(messages.build(messages.Renewed()))
         with pytest.raises(ConnectionClosed, match="not paid within"):
             await fetch(connection, 100 * MIB)
         assert connection.usage.bytes < 2 * MIB

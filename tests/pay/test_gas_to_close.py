@@ -17,18 +17,17 @@ from .conftest import TERMS, Play
 
 
 @pytest.mark.parametrize("lanes", [1, 16])
-def test_asking_and_finalizing_fit_what_is_kept_for_them(
-    market: Play, monkeypatch: pytest.MonkeyPatch, lanes: Any
-) -> None:
+def test_asking_and_finalizing_fit_what_is_kept_for_them(market: Play, lanes: Any) -> None:
     """It was 0.02 SUI for each channel, which only one of sixteen lanes takes ahead."""
-    ahead, genuine = [], GasPurse.sign
+    ahead = []
+
+    class Purse(GasPurse):
+        def sign(self, budget: int) -> None:
+            ahead.append(max(0, self.spent) + budget)
+            super().sign(budget)
 
     async def idle(connection: Any) -> None:
         await connection.accept_stream()
-
-    def sign(purse: Any, budget: Any) -> None:
-        ahead.append(max(0, purse.spent) + budget)
-        genuine(purse, budget)
 
     async def scenario(made: Any) -> None:
         await made.serve(idle)
@@ -39,8 +38,7 @@ def test_asking_and_finalizing_fit_what_is_kept_for_them(
             program = Program()
             module.add_lane(program, ours.channel, LaneKey.generate().public, coin=ours.coin)
             await chain.execute(program)
-        monkeypatch.setattr(GasPurse, "sign", sign)
-        paying = chain.paying_from(GasPurse())
+        paying = chain.paying_from(Purse())
         await settling.request_close(paying, await chain.read(module.SCHEMA, Channel, ours.channel))
         made.chain.advance(TERMS.claim_ms + 1000)
         await settling.finalize(paying, await chain.read(module.SCHEMA, Channel, ours.channel))

@@ -378,7 +378,7 @@ def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
 def ready(**spending: Any) -> Any:
     """A client on a stream, with vouchers that are signed ahead; and how much has moved by then, all of it paid."""
     made, moved = client(voucher_bytes=MIB, **spending), 0
-    while not made._ready:
+    while not made.signed_ahead:
         moved += MIB
         made.count(0, moved, 0.0)
         for each in wanted(made):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.dial import PaidDialer
 from dtp.pay.store.holding import Holds
-from dtp.session.codes import Refuse
+from dtp.session.codes import ConnectionRefused
 
 from .conftest import Market, Play
 from .test_paid import fetch, give
@@ -35,8 +33,8 @@ async def used_elsewhere(market: Market) -> Any:
     return buyer, held, lane, bought.channel
 
 
-async def paid_from(market: Market, buyer: Any) -> Any:
-    async with market.connect(buyer, keep=True, make_dialer=SoonDialer) as connection:
+async def paid_from(market: Market, buyer: Any, make_dialer: Any = SoonDialer) -> Any:
+    async with market.connect(buyer, keep=True, make_dialer=make_dialer) as connection:
         assert await fetch(connection, 1000) == 1000
     return connection.meter.deal.channel.id
 
@@ -56,25 +54,23 @@ def test_another_channel_is_paid_from_while_a_process_keeps_ours(market: Play) -
     market(scenario)
 
 
-def test_a_channel_is_waited_for_that_a_process_gives_up(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_channel_is_waited_for_that_a_process_gives_up(market: Play) -> None:
     """As one that was killed, with vouchers on a Redis server, though our connection to it waits yet."""
 
     async def scenario(market: Market) -> None:
         buyer, held, _, channel = await used_elsewhere(market)
-        enter, refusals = market.serving.ledger.enter, []
+        refusals = []
 
-        async def enter_once_given_up(*arguments: Any) -> Any:
-            try:
-                return await enter(*arguments)
-            except Refuse as refused:
-                refusals.append(refused)
-                held.close()
-                raise
+        class Dialer(SoonDialer):
+            async def begin(self, *args: Any, **options: Any) -> None:
+                try:
+                    await super().begin(*args, **options)
+                except ConnectionRefused as refused:
+                    refusals.append(refused)
+                    held.close()
+                    raise
 
-        monkeypatch.setattr(market.serving.ledger, "enter", enter_once_given_up)
-        assert await paid_from(market, buyer) == channel
+        assert await paid_from(market, buyer, Dialer) == channel
         assert len(refusals) == 1
 
     market(scenario)

@@ -117,11 +117,10 @@ def test_what_cannot_be_written_fails_alone(play: Any) -> None:
 
 def test_a_full_disk_is_told_to_who_waits(play: Any) -> None:
     async def scenario(journal: Any) -> None:
-        journal.store._db.execute("PRAGMA query_only=1")
-        journal.store._open_prompt().execute("PRAGMA query_only=1")
+        alter(journal.store, no_room_for(0))
         with pytest.raises(StoreError):
             await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
-        journal.store._db.execute("PRAGMA query_only=0")
+        alter(journal.store, "DROP TRIGGER no_room")
         assert await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage()) is Verdict.STORED
 
     play(scenario)

@@ -16,6 +16,7 @@ from dtp.chain.channel import ChannelState
 from dtp.pay.client import channel_in_use
 from dtp.pay.client.budget import Budget
 from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.errors import StoreError
@@ -23,6 +24,7 @@ from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
 from dtp.pay.ticket import MAX_LANES
 
+from .clients import dialer_with
 from .conftest import Market, Play
 from .meters import CHANNEL, KEY
 from .test_budgets import LEAST
@@ -56,7 +58,7 @@ def test_a_lane_is_locked_in_memory_as_well() -> None:
     assert second.try_acquire()
     second.release()
     other.release()
-    assert not LaneLock._in_memory
+    assert not any(each.is_taken() for each in (first, second, other))
 
 
 def test_a_lane_that_can_t_be_locked_is_an_error_of_the_store(tmp_path: Path) -> None:
@@ -121,6 +123,13 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(
     assert list(tmp_path.glob("*.lock")) == []
 
 
+class Disagreed(ClientMeter):
+    """A client's meter that asks for no agreement."""
+
+    async def request_agreement(self) -> None:
+        return None
+
+
 def test_a_channel_that_is_being_closed_is_not_used(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor closed twice: who ends meanwhile, in another process say, finds it closed."""
 
@@ -137,10 +146,9 @@ def test_a_channel_that_is_being_closed_is_not_used(market: Play, monkeypatch: p
             await fetch(other, 0)
         assert other.meter.deal.channel.id != id
         closing.release()
-        async with market.connect(buyer, budget=LEAST) as last:
+        async with market.connect(buyer, budget=LEAST, make_dialer=dialer_with(make_meter=Disagreed)) as last:
             await fetch(last, 0)
             (found,) = (each for each in await market.channels(buyer) if each.id == id)
-            monkeypatch.setattr(last.meter.payer, "agrees", False)
             await request_close(buyer["network"], found)
             buyer["store"].set_state(id, "closing")
         assert last.meter.deal.channel.id == id

@@ -333,31 +333,23 @@ def test_a_signature_is_void_before_the_time_for_claims_is_over(tmp_path: Path) 
     play(tmp_path, scenario)
 
 
-def test_nothing_more_is_served_once_a_close_is_agreed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path: Path) -> None:
     """From before the total is made up: what was served after it nobody would pay."""
 
     async def scenario(served: Any) -> None:
-        begun, go_on = asyncio.Event(), asyncio.Event()
-
-        async def agreed_total(chain: Any, channel: Any, vouched: Any, used: Any) -> Any:
-            begun.set()
-            await go_on.wait()
-            return vouched
-
-        monkeypatch.setattr("dtp.pay.server.ledger.agreed_total", agreed_total)
+        served.with_credit()
+        served.answering.clear()
         served.with_lanes(3)
         meter, other = await served.enter(0), await served.enter(1)
         meter.connection.move(0, 1024, 0)
         await pay(meter, KEY.sign(voucher(1, 0, 1024)))
         assert meter.connection.most > 1024
         served.ledger.close_asked(meter)
-        await begun.wait()
+        await served.reached.wait()
         assert meter.connection.most == 1024
         assert other.connection.aborted == "the channel is closed"
         assert await served.enter(2) is None
-        go_on.set()
+        served.answering.set()
         await meter.wait_settled()
         assert len(agreed_by(meter)) == 1
 
@@ -370,7 +362,7 @@ def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path: Pat
         meter, other = await served.enter(0), await served.enter(1)
         other.connection.on_meter(build(said(NEW_KEY.sign(voucher(1, 1, lane=1)), 0)))
         await asyncio.sleep(0)
-        assert other._checks  # being written, so the next one waits
+        assert other.checking  # being written, so the next one waits
         other.connection.on_meter(build(said(NEW_KEY.sign(voucher(2, 2, lane=1)), 0)))
         await ask_close(served, meter)
         (agreed,) = agreed_by(meter)

@@ -17,8 +17,8 @@ from dtp.chain.node.gas import GasPurse
 from dtp.pay.client.budget import GAS_PER_DAY, Budget, check_gas, check_limits, is_in_use
 from dtp.pay.client.channel_in_use import in_turn
 from dtp.pay.client.ends import close_due, close_further
+from dtp.pay.dial import PaidDialer
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
-from dtp.pay.server.ledger import Ledger
 from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB
@@ -128,20 +128,21 @@ def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_f
     market(scenario)
 
 
-def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market: Play) -> None:
     """Where the server signs no close."""
 
+    class Disagreed(PaidDialer):
+        async def close_by_agreement(self, *_: Any) -> bool:
+            return False
+
     async def scenario(market: Market) -> None:
-        monkeypatch.setattr(Ledger, "can_agree", lambda *_: False)
         await market.serve(give)
         buyer = await market.buyer()
         with pytest.raises(ConnectionRefused):
             await market.connect(buyer, make_dialer=RefusedDialer)
         (first,) = buyer["store"].bought_channels()
         buyer["store"].set_state(first.channel, "refused")
-        async with market.connect(buyer, keep=True) as connection:
+        async with market.connect(buyer, keep=True, make_dialer=Disagreed) as connection:
             await fetch(connection, 10)
         assert [each.state for each in buyer["store"].bought_channels(first.channel)] == ["closing"]
         market.chain.advance(TERMS.claim_ms)

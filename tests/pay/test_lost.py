@@ -27,7 +27,7 @@ from dtp.chain.errors import (
 from dtp.chain.model import SUI_COIN
 from dtp.pay.client import lost
 from dtp.pay.client.lane_lock import LaneLock
-from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of
+from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of, turn
 from dtp.pay.errors import DayLimit, OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.store import Bought, Sent, Store
 from dtp.pay.store.journal import Journal
@@ -393,16 +393,16 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market: Play) -> None:
     market(scenario)
 
 
-def test_who_waits_for_others_to_open_gives_up(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_others_to_open_gives_up(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
-        turn = LaneLock(buyer["store"].path, buyer["network"].address, 0)
-        assert turn.try_acquire()
-        monkeypatch.setattr(lost, "_WAITING", 0.05)
+        other = LaneLock(buyer["store"].path, buyer["network"].address, 0)
+        assert other.try_acquire()
         with pytest.raises(OpeningBusy, match="end the program that hangs"):
-            await market.connect(buyer)
-        turn.release()
+            async with turn(buyer["network"], buyer["store"], patience=0.05):
+                pass
+        other.release()
         assert buyer["store"].kept_keys() == {}
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 10) == 10
@@ -411,9 +411,7 @@ def test_who_waits_for_others_to_open_gives_up(market: Play, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_what_was_sent_is_asked_about_for_so_long_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: Any
-) -> None:
+def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path: Path, away: Any) -> None:
     asked = []
 
     class Node:
@@ -432,9 +430,8 @@ def test_what_was_sent_is_asked_about_for_so_long_and_no_more(
                 store.keep_key(key, round(time.time() * 1000) - 1000 * number)
                 store.key_sent(key.public, Sent(f"digest {number}", "here"))
             journal = Journal(store)
-            monkeypatch.setattr(lost, "_ASKING", 0.05)
             with pytest.raises(OpeningUnknown, match="opened by digest 0, so"):
-                await find_sent(Node(), journal)
+                await find_sent(Node(), journal, patience=0.05)
             await journal.close()
 
     asyncio.run(scenario())

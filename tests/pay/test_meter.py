@@ -84,7 +84,7 @@ def test_of_several_that_fall_due_at_once_only_the_newest_is_sent() -> None:
 def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(what: Any) -> None:
     meters = wide()
     meters.stream(3 * MIB, MIB)
-    assert meters.payer._ready
+    assert meters.payer.signed_ahead
     if what == "request":
         meters.request()
         meters.stream(MIB, MIB)
@@ -99,7 +99,7 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
         assert meters.end()
     if meters.payer is not None:
         meters.pump()
-        assert not meters.payer._ready
+        assert not meters.payer.signed_ahead
         meters.stream(20 * MIB, MIB)
         assert meters.end()
     assert meters.paid == PRICES.cost_of(meters.client_disk.used)

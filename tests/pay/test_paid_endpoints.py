@@ -13,9 +13,7 @@ from dtp.chain import host as host_module
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.pipes.posts import post_key
 from dtp.identity import Identity
-from dtp.pay import hosting
-from dtp.pay import serving as serving_module
-from dtp.pay.hosting import Heart, refuse_apart
+from dtp.pay.hosting import Heart, asks_alive, refuse_apart
 from dtp.pay.serving import Selling
 from dtp.pay.store.holding import Holds
 from dtp.pay.terms import MIB
@@ -103,22 +101,27 @@ def test_a_live_standby_is_another_endpoint_too(market: Play, role: Any) -> None
     market(scenario)
 
 
-def test_of_two_that_begin_at_once_one_sees_the_other(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_begin_at_once_one_sees_the_other(market: Play) -> None:
+    """Each has looked before the other was there. Who sees the other ends, and leaves nothing running."""
+
     async def scenario(market: Market) -> None:
         first = await market.serve(give)
+        owned, network = await owned_by(first), await market.client(market.server_wallet)
         await first.close()
-        looks = []
+        others, before = [], {task.get_name() for task in asyncio.all_tasks()}
 
-        async def look(chain: Any, owned: Any, key: Any, clock: Any, *, is_alive: Any) -> None:
-            looks.append(key)
-            await refuse_apart(chain, owned, key, clock, is_alive=is_alive)
-            if len(looks) == 1:
-                await announce(market, chain, owned, host_module.Role.STANDBY)
+        async def also_begin(genuine: Any, *args: Any) -> Any:
+            outcome = await genuine(*args)  # our first heartbeat
+            if not others:
+                others.append(None)
+                others.append(await announce(market, first.chain, owned, host_module.Role.STANDBY))
+            return outcome
 
-        monkeypatch.setattr(serving_module, "refuse_apart", look)
-        with pytest.raises(EndpointsApart):
-            await market.serve(give, host=first.host, store=first.store)
-        assert len(looks) == 2
+        with network.node.answering(execute=also_begin), pytest.raises(EndpointsApart):
+            await market.serve(give, host=first.host, store=first.store, network=network)
+        assert len(others) == 2
+        await others[1].close()
+        assert {task.get_name() for task in asyncio.all_tasks()} - before == set()
 
     market(scenario)
 
@@ -139,13 +142,10 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market: Play) ->
             assert "nobody could reach this endpoint" in str(await waiting)
 
 
-def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market: Play) -> None:
     """It was killed, and its heartbeat is good for hours: it is asked, and has seconds to say that it is alive."""
 
     async def scenario(market: Market) -> None:
-        monkeypatch.setattr(hosting, "ANSWER", 0.0)
         first = await market.serve(give)
         owned = await owned_by(first)
         await first.close()
@@ -153,6 +153,8 @@ def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(
         with pytest.raises(EndpointsApart):
             await market.serve(give, host=first.host)
         await listener.close()
+        key, is_alive = market.server_wallet.public_key, asks_alive(Identity.generate())
+        await refuse_apart(first.chain, owned, key, market.chain.now, is_alive=is_alive, patience=0.0)
         second = await market.serve(give, host=first.host)
         fresh = (
             await second.chain.read(host_module.SCHEMA, host_module.Beacon, owned.host.beacon)

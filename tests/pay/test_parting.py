@@ -11,8 +11,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import host as module
 from dtp.chain.channel import ChannelState
-from dtp.pay import ticket as ticket_module
-from dtp.pay.dial import close_with_server
+from dtp.pay.dial import PaidDialer, close_with_server
 from dtp.pay.errors import TicketRefused
 from dtp.pay.metered import Metered
 from dtp.pay.server.gate import AGREEMENT_MS
@@ -96,14 +95,18 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
     market(scenario)
 
 
-def test_who_comes_to_close_is_served_nothing(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+class ClosingDialer(PaidDialer):
+    """A dialer that says it comes only to close."""
+
+    async def dial(self, deal: Any, *, closes: bool = False) -> Any:
+        return await super().dial(deal, closes=True)
+
+
+def test_who_comes_to_close_is_served_nothing(market: Play) -> None:
     """Else whoever was denied would be served all the same."""
 
     async def scenario(market: Market) -> None:
         handled = []
-
-        def to_close(*args: Any, closes: Any) -> Any:
-            return make_ticket(*args, closes=True)
 
         async def serve(connection: Any) -> None:
             handled.append(connection)
@@ -111,9 +114,7 @@ def test_who_comes_to_close_is_served_nothing(market: Play, monkeypatch: pytest.
 
         await market.serve(serve)
         buyer = await market.buyer()
-        with monkeypatch.context() as patch:
-            patch.setattr(ticket_module, "make_ticket", to_close)
-            connection = await market.connect(buyer)
+        connection = await market.connect(buyer, make_dialer=ClosingDialer)
         stream = await connection.open_stream()
         stream.write(b"1000\n")
         await stream.drain()

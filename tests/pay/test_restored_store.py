@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dtp.pay.client import lost
+from dtp.pay.client.lost import count_unknown
 from dtp.pay.errors import DayLimit
 from dtp.pay.server.gate import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
 from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused
 
@@ -235,19 +237,22 @@ def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(
 
 
 def test_a_new_store_is_used_though_the_history_is_without_end(
-    market: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    market: Play, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A newcomer pays all the same; nobody waits for it twice."""
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
 
-        async def endless(chain: Any, known: Any) -> None:
+        async def endless(genuine: Any, *args: Any, **options: Any) -> AsyncIterator[Any]:
             await asyncio.Event().wait()
+            yield
 
-        monkeypatch.setattr(lost, "read_moved", endless)
-        monkeypatch.setattr(lost, "_ASKING", 0.01)
         buyer = await market.buyer()
+        chain, journal = buyer["network"], Journal(buyer["store"])
+        with chain.node.answering(list_events=endless):
+            await count_unknown(chain, journal, patience=0.01)
+        await journal.close()
         async with market.connect(buyer) as connection:
             await fetch(connection, 1000)
         assert "could not be read" in caplog.text

@@ -184,7 +184,7 @@ def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(
         monkeypatch.setattr(meter, "process_turn", lambda: (turns.append(wire.moved), genuine()))
         wire.move(0, 50 * MIB, 0)
         wire.on_meter(frame(1, 50 * MIB))
-        assert len(meter._checks) == 1
+        assert meter.checking == 1
         wire.on_meter(frame(2, 51 * MIB))
         for first in (52, 56):
             del turns[:]
@@ -360,7 +360,7 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path: Path) 
             served.tick(begun)
             again = served.next_deadline()
             assert again == begun + pause
-            meter._process_events()
+            meter.process_turn()
             assert [messages.parse(each, from_client=False) for each in wire.sent] == [Due(0, MIB)]
             served.tick(again - 0.01)
             assert served.take_events() == []

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from dtp.chain import Program
+from dtp.carriers.errors import ListenError
+from dtp.chain import ChainClient, Deployments, Program
 from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.firewall import Firewall
 from dtp.chain.host import Bearer, HostCreated, Mode, Terms
 from dtp.chain.pipe import CREDIT_BYTES
 from dtp.chain.resolver import service_number
-from dtp.chain.signer import KeySigner
-from dtp.errors import ConfigError, LocalError
+from dtp.chain.signer import KeySigner, Scheme
+from dtp.errors import LocalError
 from dtp.identity import Identity
-from dtp.net.listener import Listener, Request
-from dtp.pay import serving as module
+from dtp.net.listener import Request
 from dtp.pay.claims import Policy
 from dtp.pay.client import buying
 from dtp.pay.client.payer import said
@@ -32,7 +32,7 @@ from dtp.pay.messages import build
 from dtp.pay.server.cashier import Cashier
 from dtp.pay.server.gate import Admission
 from dtp.pay.server.sale import assemble_sale
-from dtp.pay.serving import Selling, Serving
+from dtp.pay.serving import Selling, Serving, serve
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
@@ -104,12 +104,8 @@ class Asked:
         pass
 
 
-def play(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Any, parts: Any = None, **selling: Any
-) -> None:
+def play(tmp_path: Path, scenario: Any, parts: Any = None, **selling: Any) -> None:
     """Run `scenario` with a service; `parts` gives, for the genuine parts, those that take their place."""
-    monkeypatch.setattr(module, "Metered", Connected)
-
     handlers: list[Any] = []
 
     async def handle(connection: Any) -> None:
@@ -155,9 +151,7 @@ def caller(made: Any, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["files", "other"])
-def test_a_channel_pays_for_the_service_that_is_served_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
-) -> None:
+def test_a_channel_pays_for_the_service_that_is_served_here(tmp_path: Path, name: Any) -> None:
     gate = Asked()
 
     async def scenario(made: Any) -> None:
@@ -172,11 +166,11 @@ def test_a_channel_pays_for_the_service_that_is_served_here(
             assert refused.value.code == CloseCode.UNKNOWN_SERVICE
         assert await made.admit(replace(request, again=True)) is None  # its ticket is of the handshake before
 
-    play(tmp_path, monkeypatch, scenario, lambda _: {"gate": gate})
+    play(tmp_path, scenario, lambda _: {"gate": gate})
 
 
 def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async def scenario(made: Any) -> None:
         handled = []
@@ -193,13 +187,11 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(
         assert made.gate._least_revision == 9
         assert made.ledger.channels == [CHANNEL]
 
-    play(
-        tmp_path, monkeypatch, scenario, exposure=Exposure(5, 6, 7, 8), count_streams=False, least_revision=9
-    )
+    play(tmp_path, scenario, exposure=Exposure(5, 6, 7, 8), count_streams=False, least_revision=9)
 
 
 def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async def scenario(made: Any) -> None:
         handled = []
@@ -218,11 +210,11 @@ def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(
         assert late.aborted == "the channel is closed"
         assert handled == []
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async def scenario(made: Any) -> None:
         async def handler(connection: Any) -> None:
@@ -233,13 +225,13 @@ def test_a_charge_that_a_client_declines_is_no_fault_of_the_handler(
         await made.handle(connection)
         assert connection.aborted == "no"
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 # ---- what goes on meanwhile
 
 
-def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path: Path) -> None:
     faults = [NodeUnavailable("no node"), StoreError("the disk is gone"), MalformedMeter("a broken row")]
     looks = Asked(*faults)
 
@@ -249,7 +241,7 @@ def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path: Path, monkeypatch:
             await looks.over.wait()
         assert [each.restarts for each in supervised() if each.name == "dtp-pay-recheck"] == [0]
 
-    play(tmp_path, monkeypatch, scenario, lambda _: {"firewall": looks, "ledger": looks}, recheck=0.0)
+    play(tmp_path, scenario, lambda _: {"firewall": looks, "ledger": looks}, recheck=0.0)
 
 
 #: What works for a server as long as it serves, by the names that its supervisor knows.
@@ -257,7 +249,7 @@ BOTH = {"dtp-cashier", "dtp-pay-recheck"}
 
 
 def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     both = asyncio.Event()
 
@@ -282,11 +274,11 @@ def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(
         assert found.keys() == BOTH
         assert all("a bug" in each.error for each in found.values())
 
-    play(tmp_path, monkeypatch, scenario, parts, recheck=0.0)
+    play(tmp_path, scenario, parts, recheck=0.0)
 
 
 def test_claims_go_by_the_policy_and_know_what_is_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     async def scenario(made: Any) -> None:
         made.channel = replace(made.channel, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=100))
@@ -314,10 +306,10 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(
         await made.handle(caller(made))
         assert made.cashier.policy == Policy(worth=77)
 
-    play(tmp_path, monkeypatch, scenario, policy=Policy(worth=77))
+    play(tmp_path, scenario, policy=Policy(worth=77))
 
 
-def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path) -> None:
     async def scenario(made: Any) -> None:
         waiting = asyncio.ensure_future(made.wait_replaced())  # without heartbeats nobody replaces it
         await asyncio.sleep(0)
@@ -331,14 +323,14 @@ def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path, monkeypatch: py
         made.heart.replaced.set_result("by another")
         assert await made.wait_replaced() == "by another"
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 # ---- the end
 
 
 def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     done: list[Any] = []
 
@@ -377,13 +369,11 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
         with pytest.raises(RuntimeError):  # the thread has ended
             await made.journal.run(lambda store: None)
 
-    play(tmp_path, monkeypatch, scenario, parts)
+    play(tmp_path, scenario, parts)
 
 
 @pytest.mark.parametrize("how", ["cancelled", "fails"])
-def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Any
-) -> None:
+def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path: Path, how: Any) -> None:
     """The beacon is told first, by a node that may say nothing: a listener stayed open for good."""
 
     class Unheard(Noted):
@@ -407,28 +397,27 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(
         with pytest.raises(RuntimeError):  # the thread has ended
             await made.journal.run(lambda store: None)
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(
-    market: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_can_not_be_served_through_the_chain_leaves_nothing_running(market: Play) -> None:
     """Heartbeats that went on would send clients, and their money, to nobody."""
 
     async def scenario(market: Market) -> None:
-        async def add(self: Any, url: Any, kind: Any = None) -> None:
-            if kind is not None:
-                raise LocalError("no pipe")
-            await genuine(self, url)
-
-        genuine = Listener.add
-        network = await market.client(market.server_wallet)
+        owner = await market.serve(give)
+        owned, operator, program = await owned_by(owner), market.chain.wallet(), Program()
+        cap = host_module.new_operator(program, owned.host.id, owned.cap)
+        program.transfer([cap], operator.address)
+        await owner.chain.execute(program)
+        await owner.close()
+        network = await market.client(operator)
+        place = {"host": owner.host, "network": network, "store": market.store(), "clock": market.chain.now}
         before = {task.get_name() for task in asyncio.all_tasks()}
-        monkeypatch.setattr(Listener, "add", add)
-        with pytest.raises(LocalError, match="no pipe"):
-            await market.serve(give, pipe=True, network=network)
+        with pytest.raises(ListenError, match="only that account can answer on pipes"):
+            await serve("files", give, wallet=operator, pipe=True, **place)
         after = {task.get_name() for task in asyncio.all_tasks()}
-        assert after - before == set()
+        # The client's pipes wait 10 s for another user.
+        assert after - before <= {"dtp-pipes", "dtp-pipes-look-after", "dtp-node-stream"}
 
     market(scenario)
 
@@ -526,29 +515,34 @@ def test_caps_that_others_send_are_not_used_unasked(market: Play) -> None:
 
 
 def test_a_host_that_can_not_be_noted_is_served_all_the_same(
-    market: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    market: Play, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(market: Market) -> None:
-        def refuse(account: Any, host: Any) -> None:
-            raise ConfigError("the folder is read-only")
-
-        network = await market.client(market.server_wallet)
-        monkeypatch.setattr(network.deployments, "remember_host", refuse)
+        assert market.chain.deployments is not None
+        kept = Deployments(market.chain.deployments.chain_id, tmp_path / "packages.json")
+        for each in market.chain.deployments.list_all():
+            kept.save(each)
+        (tmp_path / "packages.json").unlink()
+        (tmp_path / "packages.json").mkdir()  # it can't be written any more
+        network = await market.stack.enter_async_context(
+            ChainClient(market.chain.network, market.server_wallet, deployments=kept)
+        )
         serving = await market.serve(give, network=network)
         assert f"name host {serving.host} from now on" in caplog.text
 
     market(scenario)
 
 
-def test_a_service_begins_with_all_that_it_needs(market: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_begins_with_all_that_it_needs(market: Play) -> None:
     async def scenario(market: Market) -> None:
         with pytest.raises(NoHost, match="give terms to have one made"):
             await market.serve(give, terms=None)
         serving = await market.serve(give)
         assert serving.firewall.rules.state.host.id == serving.host  # known before the first client comes
         await serving.close()
-        monkeypatch.setattr(module, "identity_of", lambda wallet, signer: None)
+        other = market.chain.wallet(Scheme.SECP256K1)
+        place = {"network": await market.client(other), "store": market.store(), "terms": TERMS}
         with pytest.raises(LocalError, match="the wallet's key is no identity"):
-            await market.serve(give, terms=None)
+            await serve("files", give, wallet=other, **place)
 
     market(scenario)

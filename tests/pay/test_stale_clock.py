@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dtp.chain.channel import ChannelState
-from dtp.pay.client import ends
 from dtp.pay.client.ends import close_due, close_further
 from dtp.pay.store.journal import Journal
 
@@ -19,7 +18,7 @@ from .test_paid import give
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_chain_agrees(
-    market: Play, monkeypatch: pytest.MonkeyPatch, passed: Any
+    market: Play, passed: Any
 ) -> None:
     """'dtp channel close' read the time of the newest checkpoint, which nobody made."""
 
@@ -33,10 +32,13 @@ def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_
         assert (step.event, step.seconds) == ("closing", TERMS.claim_ms / 1000)
         (found,) = await market.channels(buyer)
         assert found.state == ChannelState.CLOSING
-        monkeypatch.setattr(ends, "now_ms", lambda: found.claims_until_ms + 1)
+
+        def clock() -> float:
+            return (found.claims_until_ms + 1) / 1000
+
         if passed:
             market.chain.advance(TERMS.claim_ms + 1000)
-        step = await close_further(chain, store, found, before, ask=False)
+        step = await close_further(chain, store, found, before, ask=False, clock=clock)
         if passed:
             assert step.event == "closed"
             assert step.paid.to_client > 0
@@ -45,7 +47,8 @@ def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_
         assert 0 < step.seconds <= TERMS.claim_ms / 1000 + 1
         failed = []
         journal = Journal(store)
-        assert await close_due(chain, journal, before, lambda id, fault: failed.append(fault)) == []
+        note = lambda id, fault: failed.append(fault)  # noqa: E731
+        assert await close_due(chain, journal, before, note, clock=clock) == []
         await journal.close()
         assert failed == []
 

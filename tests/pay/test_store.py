@@ -24,7 +24,6 @@ from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
 from dtp.pay.server.payee import Payee, PayeeLane, Send
 from dtp.pay.store import DoubtedDeposit, End, Sent, Store
-from dtp.pay.store import file as store_file
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -333,14 +332,14 @@ def test_a_prompt_write_that_fails_is_taken_back_whole(store: Any) -> None:
     assert store.receive_now(both) == [True, True]
 
 
-def test_the_log_of_prompt_writes_does_not_grow_for_ever(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_file, "_LOGGED", 8)
-    log, sizes = f"{store.path}-wal", []
-    for number in range(1, 200):
-        assert store.receive_now([(KEY.sign(voucher(number, number)), Usage())]) == [True]
-        store.sync()
-        sizes.append(os.path.getsize(log))
-    assert sizes[50] == sizes[-1] > 0
+def test_the_log_of_prompt_writes_does_not_grow_for_ever(tmp_path: Path) -> None:
+    sizes = []
+    with Store(tmp_path / "pay.sqlite", sync_data=lambda file: None) as store:
+        for number in range(1, 1000):
+            assert store.receive_now([(KEY.sign(voucher(number, number)), Usage())]) == [True]
+            store.sync()
+            sizes.append(os.path.getsize(f"{store.path}-wal"))
+    assert sizes[300] == sizes[-1] > 0
 
 
 @pytest.mark.parametrize("power_safe", [True, False])

@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from dtp.pay import store as store_module
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Moved, Store
 from dtp.pay.terms import Usage
 
 from .meters import CHANNEL, KEY, lock_of, voucher
-from .stored import BOUGHT, PLACE, buy, receive
+from .stored import BOUGHT, PLACE, ScriptedStore, buy, receive
 
 
 def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store: Any, tmp_path: Path) -> None:
@@ -122,23 +121,18 @@ def test_a_copy_replaces_nothing_but_an_older_copy(store: Any, tmp_path: Path, w
 
 
 @pytest.mark.slow
-def test_a_copy_that_others_write_to_all_the_time_is_given_up(
-    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_module, "PATIENCE", 0.0)
+def test_a_copy_that_others_write_to_all_the_time_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "copy.sqlite"
-    store.backup(path)
-    numbers = Store._lane_numbers
-    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+    with ScriptedStore(tmp_path / "pay.sqlite") as store:
+        store.backup(path)
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
 
-        def behind(self: Any) -> Any:
-            if self is not store:
+            def begin(genuine: Any) -> Any:  # the copy is open by then
                 writer.execute("BEGIN IMMEDIATE")
-            return numbers(self)
+                return genuine()
 
-        monkeypatch.setattr(Store, "_lane_numbers", behind)
-        with pytest.raises(StoreError, match="all the time"):
-            store.backup(path)
+            with store.doing(_lane_numbers=begin), pytest.raises(StoreError, match="all the time"):
+                store.backup(path, patience=0.0)
 
 
 def test_a_restored_store_waits_once_and_its_copies_wait_anew(store: Any, tmp_path: Path) -> None:

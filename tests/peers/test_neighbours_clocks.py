@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dtp.identity import Identity
-from dtp.node.clock import PAUSE, ClockWatch
+from dtp.node.clock import ClockWatch
 from dtp.peers.clocks import LATE, LEAST, QUICKEST, TOLERANCE, PeerClocks
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE
@@ -102,11 +102,12 @@ def test_a_record_does_not_widen_what_a_message_says() -> None:
     assert found.differing == 3
 
 
-def test_a_difference_that_lasts_is_logged_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch, unix = ClockWatch(), OFFSET + NOW
-    monkeypatch.setattr("dtp.node.clock.time.time", lambda: unix)
+PAUSE = 60.0
+
+
+def test_a_difference_that_lasts_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    unix = OFFSET + NOW
+    watch = ClockWatch(PAUSE, lambda: unix)
 
     def told() -> list[object]:
         return [each.__dict__["fields"] for each in caplog.records]

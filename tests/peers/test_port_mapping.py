@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from dtp.carriers.errors import MissingLibraryError
-from dtp.peers.reach import port_mapping
 from dtp.peers.reach.port_mapping import LIFETIME, PortMapping, PortMappingError
 
 
@@ -91,12 +90,11 @@ def test_a_router_that_gives_ports_for_good_only_is_asked_for_that() -> None:
     assert router.calls[-1] == ("delete", 9000, "UDP")
 
 
-def test_it_is_renewed_with_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port_mapping, "RENEW", 0.0)
+def test_it_is_renewed_with_the_same_port() -> None:
     router = Router(taken=1)
 
     async def main() -> None:
-        async with PortMapping(9000, "TCP", make_client=lambda: router):
+        async with PortMapping(9000, "TCP", renew=0.0, make_client=lambda: router):
             while sum(call[0] == "add" for call in router.calls) < 5:  # noqa: ASYNC110 - threads alone tell
                 await asyncio.sleep(0)
 

@@ -328,8 +328,6 @@ class PipePiece:
 class OutgoingPipe:
     """The stream of one direction, to be cut into frames."""
 
-    SIZE: ClassVar[int] = FRAME_BYTES
-
     def __init__(self, size: int = FRAME_BYTES) -> None:
         self._size = size
         self._buffer = bytearray()

@@ -81,8 +81,10 @@ class PipeHub:
         timing: Timing | None = None,
         follow: Follow = follow_events,
         most_idle: int = MOST_IDLE,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.chain = chain
+        self._clock = clock
         self.timing = timing or Timing()
         self.directory = HostDirectory(chain, max_age=5.0)
         self.gas = GasGuess()
@@ -416,7 +418,7 @@ class PipeHub:
         if number not in state.host.services:
             raise DialError(f"host {host} has no service {number}")
         # The chain's time, for a server takes only what is above the link before, and a clock may be set back.
-        link = state.now_ms(time.time()) * 1000
+        link = state.now_ms(self._clock()) * 1000
         if not channel:
             ours = [e for e in self.ends if e.where.is_client and e.leads_to(host, number, to)]
             for end in sorted(ours, key=lambda end: not end.idle):

@@ -9,7 +9,7 @@ from dtp.carriers.errors import BrokenError, DialError
 from dtp.chain.channel import Channel
 from dtp.chain.host import RateLimit, Service
 from dtp.chain.pipe import Direction, is_credited
-from dtp.chain.pipes.frames import CREDITED_BYTES, OutgoingPipe, frames_ahead
+from dtp.chain.pipes.frames import CREDITED_BYTES, FRAME_BYTES, frames_ahead
 from dtp.errors import LocalError
 
 __all__ = [
@@ -90,6 +90,9 @@ class PipeEndpoint:
     to: bytes = bytes(32)
     #: Whether the other side bears the cost of our frames, by the channel's terms.
     credited: bool = False
+    #: Bytes of the stream in one transaction, and in one frame that is credited, at most.
+    most_bytes: int = FRAME_BYTES
+    credited_bytes: int = CREDITED_BYTES
 
     @classmethod
     def of_channel(
@@ -111,7 +114,7 @@ class PipeEndpoint:
     @property
     def piece(self) -> int:
         """Bytes of the stream in one frame; several may be in one transaction."""
-        return CREDITED_BYTES if self.credited else OutgoingPipe.SIZE
+        return self.credited_bytes if self.credited else self.most_bytes
 
     @property
     def is_client(self) -> bool:
@@ -121,7 +124,7 @@ class PipeEndpoint:
     @property
     def frame_bytes(self) -> int:
         """Bytes of the stream in one transaction: fewer where the service's burst of bytes is smaller."""
-        size = OutgoingPipe.SIZE
+        size = self.most_bytes
         if self.is_client and self.rate.bytes.interval_ns:
             size = min(size, self.rate.bytes.burst - _HEADER_ROOM)
         if size <= 0:
@@ -137,7 +140,7 @@ class PipeEndpoint:
     @property
     def limit(self) -> int:
         """Bytes that are kept for the other side at most."""
-        return frames_ahead(self.window) * 16 * OutgoingPipe.SIZE
+        return frames_ahead(self.window) * 16 * self.most_bytes
 
 
 def channel_of(url: str) -> str | None:

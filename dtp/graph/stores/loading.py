@@ -41,8 +41,10 @@ def merge(replica: Replica, envelope: Envelope | Summary) -> int:
     return replica.merge(envelope.author, envelope.body)
 
 
-def opened(place: str, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
-    """The store at a place, as `Graph.open` names places. Raises `StoreError`, `GraphError`."""
+def opened(place: str | Store, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
+    """Return the store at a place, as `Graph.open` names places. Raise `StoreError`, `GraphError`."""
+    if isinstance(place, Store):
+        return place
     if place == MEMORY:
         return MemoryStore(name or "")
     if place.startswith(("postgresql://", "postgres://")):

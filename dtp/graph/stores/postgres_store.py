@@ -20,7 +20,7 @@ from dtp.graph.stores.store import Loaded, Store, fit
 try:
     import psycopg
 
-    from dtp.postgresql import ALIVE, ALIVE_THERE, first_line, what_mends, while_it_answers
+    from dtp.postgresql import ALIVE, ALIVE_THERE, Guard, first_line, what_mends, while_it_answers
 except ImportError as error:
     raise GraphError(
         "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
@@ -79,10 +79,11 @@ class PostgresStore(Store):
     """The store at `url` for the graph of this name, for a program that writes as `writer` (a public key).
 
     A connection that broke is made again by the next call. Raises `StoreError`, also when another program writes as
-    `writer`, and `StoreAway` while the server doesn't answer. Blobs are not kept in it.
+    `writer`, and `StoreAway` while the server doesn't answer (`guard` finds out). Blobs are not kept in it.
     """
 
-    def __init__(self, url: str, name: str, writer: bytes) -> None:
+    def __init__(self, url: str, name: str, writer: bytes, *, guard: Guard = while_it_answers) -> None:
+        self._guard = guard
         self.name = name
         self._url = url
         self._writer = writer
@@ -111,7 +112,7 @@ class PostgresStore(Store):
             try:
                 if self._db is None or self._db.closed:
                     self._db = self._connect()
-                with while_it_answers(self._db.fileno(), self._url):
+                with self._guard(self._db.fileno(), self._url):
                     yield self._db
             except psycopg.Error as error:
                 if self._db is not None and self._db.broken:
@@ -124,7 +125,7 @@ class PostgresStore(Store):
             raise StoreError("this store is closed")
         database = psycopg.connect(self._url, autocommit=True, **ALIVE)
         try:
-            with while_it_answers(database.fileno(), self._url):
+            with self._guard(database.fileno(), self._url):
                 database.execute(ALIVE_THERE)
                 self._begin(database)
         except BaseException:
@@ -403,7 +404,7 @@ class PostgresStore(Store):
         while not self._closed.is_set():
             try:
                 with psycopg.connect(self._url, autocommit=True, **ALIVE) as database:
-                    with while_it_answers(database.fileno(), self._url):
+                    with self._guard(database.fileno(), self._url):
                         database.execute(f"LISTEN {_CHANNEL}")
                     on_news()
                     while not self._closed.is_set():
@@ -424,7 +425,7 @@ class PostgresStore(Store):
         with self._one_at_a_time:
             if self._db is not None:
                 # the server's end of a session may outlive it for a moment
-                with suppress(psycopg.Error), while_it_answers(self._db.fileno(), self._url):
+                with suppress(psycopg.Error), self._guard(self._db.fileno(), self._url):
                     self._db.execute("SELECT pg_advisory_unlock_all()")
                 self._db.close()
 

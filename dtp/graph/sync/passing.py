@@ -117,6 +117,8 @@ class Offering:
 
     def __init__(self) -> None:
         self._seen = 0  # up to which own frame sizes are counted
+        #: Bytes of frames for which a summary is worth the trouble.
+        self.least = LEAST
         self._size = 0
         self._tried = 0
         self._made: dict[tuple[bytes, bytes], int] = {}
@@ -146,7 +148,7 @@ class Offering:
         self._seen = last
         if at_once:
             self._size = await graph.frames.stored_bytes(own, 1, last)
-        elif self._size < LEAST or self._size < 2 * max(self._tried, graph.passed.size_of(own)):
+        elif self._size < self.least or self._size < 2 * max(self._tried, graph.passed.size_of(own)):
             return
         parts = [part async for some in summaries.own(graph, 1, last) for part in some]
         if sum(map(len, parts)) * (5 if at_once else 8) > self._size * 4:

@@ -39,7 +39,7 @@ from dtp.messaging.mailbox.store import (
 try:
     import psycopg
 
-    from dtp.postgresql import ALIVE, ALIVE_THERE, first_line, what_mends, while_it_answers
+    from dtp.postgresql import ALIVE, ALIVE_THERE, Guard, first_line, what_mends, while_it_answers
 except ImportError as error:
     raise StoreUnusable(
         "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
@@ -85,9 +85,12 @@ _Database = psycopg.Connection[tuple[Any, ...]]
 class PostgresMailbox(MailboxStore):
     """The mailbox in the database at `url`. A connection that broke is made again by the next call."""
 
-    def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
+    def __init__(
+        self, url: str, limits: MailboxLimits | None = None, *, guard: Guard = while_it_answers
+    ) -> None:
         """Connect, and make the tables. Raise `StoreUnusable` where the server refuses for good, `StoreAway` where it
-        can't be reached, else `StoreFailed`."""
+        can't be reached or says nothing any more (`guard` finds out), else `StoreFailed`."""
+        self._guard = guard
         self.limits = limits or MailboxLimits()
         self._url = url
         self._one_at_a_time = threading.RLock()
@@ -115,7 +118,7 @@ class PostgresMailbox(MailboxStore):
         if self._closed.is_set():
             raise StoreFailed("this mailbox is closed")
         database: _Database = psycopg.connect(self._url, autocommit=True, **ALIVE)
-        with while_it_answers(database.fileno(), self._url):
+        with self._guard(database.fileno(), self._url):
             database.execute(ALIVE_THERE)
         return database
 
@@ -125,7 +128,7 @@ class PostgresMailbox(MailboxStore):
             try:
                 if self._db is None or self._db.closed:
                     self._db = self._connect()
-                with while_it_answers(self._db.fileno(), self._url), self._db.transaction():
+                with self._guard(self._db.fileno(), self._url), self._db.transaction():
                     yield self._db
             except psycopg.Error as error:
                 if self._db is not None and self._db.broken:
@@ -150,7 +153,7 @@ class PostgresMailbox(MailboxStore):
         while not self._closed.is_set():
             try:
                 with self._connect() as database:
-                    with while_it_answers(database.fileno(), self._url):
+                    with self._guard(database.fileno(), self._url):
                         database.execute(f"LISTEN {_CHANNEL}")
                     came(b"")  # whatever came before is found by looking
                     while not self._closed.is_set():

@@ -31,6 +31,8 @@ class PostTray:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
+        #: Posts of strangers that wait to be read, at most.
+        self.most = MOST
 
     def load_cursor(self, place: str) -> str | None:
         """Return how far a place was read, None if it wasn't yet."""
@@ -55,7 +57,7 @@ class PostTray:
             return PostTaken.BLOCKED, []
         if not self._is_friend(sender):
             waiting = store.list_unread_senders(Kind.POST)
-            if sum(not self._is_friend(each) for each in waiting) >= MOST:
+            if sum(not self._is_friend(each) for each in waiting) >= self.most:
                 return PostTaken.FULL, []
         with mail.transaction():
             if card is not None and contact is None and mail.has_room_for_strangers:

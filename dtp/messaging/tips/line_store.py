@@ -67,6 +67,8 @@ class LineStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+        #: Tips that are kept, at most.
+        self.most_tips = MAX_TIPS
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -151,7 +153,7 @@ class LineStore:
             known = db.execute("SELECT reply_to FROM tips WHERE key = ?", (letter.sender,)).fetchone()
             if known is None:
                 ((count,),) = db.execute("SELECT COUNT(*) FROM tips")
-                if count >= MAX_TIPS:
+                if count >= self.most_tips:
                     return None
                 db.execute("INSERT INTO tips VALUES (?, ?, x'', '')", (letter.sender, at_ms))
             ((count,),) = db.execute("SELECT COUNT(*) FROM letters WHERE tip = ?", (letter.sender,))

@@ -125,6 +125,11 @@ class ClientMeter(Meter):
         self.watch.going = self._before_send
         self._looks = False
 
+    @property
+    def is_unreserved(self) -> bool:
+        """Whether a voucher waits to be signed until its number is reserved on the disk."""
+        return self._unsigned is not None
+
     def begin(self) -> None:
         """Attach; the server's welcome follows."""
         self._reserve()

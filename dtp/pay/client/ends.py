@@ -4,6 +4,7 @@ store."""
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,6 @@ from dtp.errors import ChainError, DtpError
 from dtp.pay.claims import claims_are_over
 from dtp.pay.client.budget import is_in_use
 from dtp.pay.client.lost import bought_of, turn
-from dtp.pay.client.top_up import now_ms
 from dtp.pay.errors import OpeningBusy
 from dtp.pay.server.cashier import read_channels
 from dtp.pay.settling import Paid, destroy, finalize, request_close
@@ -58,40 +58,46 @@ class Step:
 
 
 async def close_further(
-    chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
+    chain: ChainClient,
+    store: Store,
+    found: Channel,
+    chain_ms: int,
+    *,
+    ask: bool,
+    clock: Callable[[], float] = time.time,
 ) -> Step:
-    """Take the next step of closing a channel of ours, at `chain_ms` by the chain's clock; with `ask` one that is
-    open is asked to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store
-    raise."""
+    """Take the next step of closing a channel of ours, at `chain_ms` by the chain's clock and `clock` (Unix time in
+    seconds) by the one here; with `ask` one that is open is asked to close. In turn with others of the account.
+    Raises `OpeningBusy`, and what the chain and the store raise."""
     async with turn(chain, store):
         noting = noted(chain, at_once(store), found.id)
-        return await _close_further(noting, store, found, chain_ms, ask=ask)
+        return await _close_further(noting, store, found, chain_ms, round(clock() * 1000), ask=ask)
 
 
 async def _close_further(
-    chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
+    chain: ChainClient, store: Store, found: Channel, chain_ms: int, now_ms: int, *, ask: bool
 ) -> Step:
     if claims_are_over(found, chain_ms) or found.state == ChannelState.DRAINING:
-        return await _finalize(chain, store, found)
-    if claims_are_over(found, now_ms()):
+        return await _finalize(chain, store, found, now_ms)
+    if claims_are_over(found, now_ms):
         # By the clock here. That of a node that nobody uses stands still until it is asked to simulate, as the next
         # does before anything is signed (docs/decisions/0135).
         try:
-            return await _finalize(chain, store, found)
+            return await _finalize(chain, store, found, now_ms)
         except MoveAborted as refused:
             if refused.error is not ChannelError.TOO_EARLY:
                 raise
     if found.state == ChannelState.CLOSED:
         destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
-        _note_return(store, found, found.refunded)
+        _note_return(store, found, found.refunded, now_ms)
         return Step("closed", gas=destroyed.gas.net)
     if found.state == ChannelState.OPEN and ask:
         executed = await request_close(chain, found)
         if (
             found.client == chain.address
         ):  # also one that the store didn't know: the next run has to finish it
-            store.add_closing(bought_of(chain, found, "closing"), now_ms())
+            store.add_closing(bought_of(chain, found, "closing"), now_ms)
         seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
         return Step("closing", seconds=seconds, digest=executed.digest, gas=gas)
     if found.claims_until_ms is not None:
@@ -99,18 +105,18 @@ async def _close_further(
     return Step("open")
 
 
-async def _finalize(chain: ChainClient, store: Store, found: Channel) -> Step:
+async def _finalize(chain: ChainClient, store: Store, found: Channel, now_ms: int) -> Step:
     paid = await finalize(chain, found)
     store.set_state(found.id, "closed" if paid.state == ChannelState.CLOSED else "closing")
-    _note_return(store, found, paid.to_client)
+    _note_return(store, found, paid.to_client, now_ms)
     return Step("closed", paid, gas=paid.gas)
 
 
-def _note_return(store: Store, found: Channel, amount: int) -> None:
+def _note_return(store: Store, found: Channel, amount: int, now_ms: int) -> None:
     """Note what came back: only once, whoever finalized it. By the clock here, as what went out is."""
     for each in store.bought_channels(found.id):
         if each.deposited > 0:
-            store.add_deposit(found.id, now_ms(), -min(amount, each.deposited))
+            store.add_deposit(found.id, now_ms, -min(amount, each.deposited))
 
 
 def _log_failed(id: str, fault: DtpError) -> None:
@@ -123,6 +129,7 @@ async def close_due(
     chain_ms: int,
     on_failed: Callable[[str, DtpError], object] = _log_failed,
     agree: Agree | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> list[tuple[Channel, Step]]:
     """Bring channels of the account nearer to their end that were refused, or wait for time that is over; each step
     that was made. `on_failed` hears of each that a node or the chain says something against: the next look tries
@@ -143,7 +150,7 @@ async def close_due(
         return []
     refused = {each.channel for each in waiting if each.state == "refused"}
     for id, found in channels.items():
-        over = claims_are_over(found, max(chain_ms, now_ms()))
+        over = claims_are_over(found, max(chain_ms, round(clock() * 1000)))
         due = over or found.state in (ChannelState.DRAINING, ChannelState.CLOSED)
         asks = id in refused and found.state == ChannelState.OPEN
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
@@ -153,7 +160,7 @@ async def close_due(
             log.info("channel %s: closed by agreement with its server", id)
             continue
         try:
-            step = await close_further(paying, journal.store, found, chain_ms, ask=id in refused)
+            step = await close_further(paying, journal.store, found, chain_ms, ask=id in refused, clock=clock)
         except (ChainError, SignerError, OpeningBusy) as fault:
             on_failed(id, fault)
             continue

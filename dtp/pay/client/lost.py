@@ -75,19 +75,20 @@ async def opening(
 
 
 @contextlib.asynccontextmanager
-async def turn(chain: ChainClient, store: Store) -> AsyncIterator[None]:
-    """Whoever connects opens, tops up and closes in turn, one at a time of an account and store, since two that pay
-    their gas by the same coin hinder each other. Raises `OpeningBusy`."""
+async def turn(chain: ChainClient, store: Store, patience: float = _WAITING) -> AsyncIterator[None]:
+    """Hold the turn of an account and store within `async with`: opening, topping up and closing are done one at a
+    time, since two transactions that pay their gas by the same coin hinder each other. Raises `OpeningBusy` where the
+    turn doesn't come in `patience` seconds."""
     loop = asyncio.get_running_loop()
     # Those of this loop come in order, and only the first of them looks at the file.
     queue = _queues.setdefault((loop, store.path, chain.address), asyncio.Lock())
     async with queue:
         lock = LaneLock(store.path, chain.address, 0)
-        until = loop.time() + _WAITING
+        until = loop.time() + patience
         while not lock.try_acquire():
             if loop.time() >= until:
                 raise OpeningBusy(
-                    f"others have been opening channels with {chain.address} for {_WAITING:g} s: try again, or end "
+                    f"others have been opening channels with {chain.address} for {patience:g} s: try again, or end "
                     "the program that hangs"
                 )
             await asyncio.sleep(_LOOK)
@@ -127,16 +128,16 @@ async def _new_key(
         lock.release()
 
 
-async def find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
+async def find_sent(chain: ChainClient, journal: Journal[Store], patience: float = _ASKING) -> list[str]:
     """Note channels and lanes that a program opened and didn't live to note, by the transactions of the last day:
     else one that is begun again and again would open another each time.
 
     Gives the digests of the last hour's that came to nothing, by what the node says, but for those that it denied
-    before it showed another. Raises `OpeningUnknown` where it doesn't say.
+    before it showed another. Raises `OpeningUnknown` where it doesn't say in `patience` seconds.
     """
     now, unknown, here = round(time.time() * 1000), [], chain.chain_id
     sent = await journal.run(lambda store: store.sent_keys(here, now - _SENT_MS))
-    until = asyncio.get_running_loop().time() + _ASKING
+    until = asyncio.get_running_loop().time() + patience
     for key, digest in itertools.islice(sent.items(), _MOST_ASKED):
         lock = lock_of(journal.store, key)
         if not lock.try_acquire():
@@ -205,11 +206,11 @@ async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
     return FoundChannels(noted, keyless)
 
 
-async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
+async def count_unknown(chain: ChainClient, journal: Journal[Store], patience: float = _ASKING) -> None:
     """Note what the account put into channels that the store can't know of, by the chain's history, once: since it
     was copied, or before it was made, as another may have been lost. Raises what reading and the store raise.
 
-    For a new store, which nearly always has nothing to find, it is looked once, and no longer than half a minute.
+    For a new store, which nearly always has nothing to find, it is looked once, for `patience` seconds at most.
     """
     place = chain.chain_id, chain.address
     if not await journal.run(lambda store: store.lacks_deposits(*place)):
@@ -217,7 +218,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
     known, is_new = await journal.run(lambda store: (store.bought_channels(), store.is_new()))
     moved: dict[str, Moved] = {}
     try:
-        async with asyncio.timeout(_ASKING if is_new else None):
+        async with asyncio.timeout(patience if is_new else None):
             moved = await read_moved(chain, known)
     except (TimeoutError, NodeUnavailable) as fault:
         if not is_new:
@@ -225,7 +226,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
         log.warning(
             "%s is new, and whether %s had channels before could not be read (%s): what went into such counts for no "
             "limit; 'dtp channel find' looks as long as it takes",
-            *(journal.store.path, chain.address, str(fault) or f"no end after {_ASKING:g} s"),
+            *(journal.store.path, chain.address, str(fault) or f"no end after {patience:g} s"),
         )
     await journal.run(lambda store: store.count_moved(*place, moved, round(time.time() * 1000)))
     others = moved.keys() - {each.channel for each in known}

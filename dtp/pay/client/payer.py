@@ -171,6 +171,11 @@ class Payer:
                     return
         self._pay_if_due(now)
 
+    @property
+    def signed_ahead(self) -> int:
+        """How many vouchers were signed ahead, and wait for what they pay to come."""
+        return len(self._ready)
+
     def release(self, moved: int, now: float) -> bytes | None:
         """Return the frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once;
         it counts. None when there is none. `moved` is as for `count`.

@@ -98,6 +98,11 @@ class ServerMeter(Meter):
         self._used_by_then = meter.used
         self._received = 0  # when the limits were set
 
+    @property
+    def checking(self) -> int:
+        """How many vouchers are being checked and stored."""
+        return len(self._checks)
+
     def begin(self) -> None:
         """Attach and welcome the client."""
         self._set_repeat_interval()

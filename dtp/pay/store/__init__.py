@@ -34,8 +34,9 @@ class Store(SoldStore):
 
     `StoreError` from every method that can't."""
 
-    def backup(self, path: str | os.PathLike[str]) -> None:
-        """Write all that is here now into the database at `path`, in place of what is in it, in one transaction.
+    def backup(self, path: str | os.PathLike[str], *, patience: float = PATIENCE) -> None:
+        """Write all that is here now into the database at `path`, in place of what is in it, in one transaction, for
+        which other processes that write there are waited for `patience` seconds.
 
         A copy of the store's own file isn't one: what was written last is in SQLite's log beside it. By the same log
         others may have the copy open, such as a watcher, and find what is new. `StoreError` for a store that isn't a
@@ -46,7 +47,7 @@ class Store(SoldStore):
             raise StoreError(f"{path} is the store itself: name another file for the copy")
         if not to.parent.is_dir():
             raise StoreError(f"can't copy the store of vouchers to {path}: there is no such folder")
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
 
         def give_up(status: int, remaining: int, total: int) -> None:
             if status == sqlite3.SQLITE_BUSY and time.monotonic() >= until:

@@ -55,8 +55,16 @@ class PortMapping:
     for good only keeps it when the program dies.
     """
 
-    def __init__(self, port: int, protocol: str = "UDP", *, make_client: Callable[[], Any] = _client) -> None:
-        """`make_client` makes the library's object, for tests."""
+    def __init__(
+        self,
+        port: int,
+        protocol: str = "UDP",
+        *,
+        renew: float = RENEW,
+        make_client: Callable[[], Any] = _client,
+    ) -> None:
+        """Map `port`, renewed every so many seconds. `make_client` makes the library's object."""
+        self._pause = renew
         self._port, self._protocol = port, protocol
         self._make_client = make_client
         self._router: Any = None
@@ -124,7 +132,7 @@ class PortMapping:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(RENEW)
+            await asyncio.sleep(self._pause)
             await self._call(self._request_port)
 
     async def _call(self, work: Callable[[], T]) -> T:

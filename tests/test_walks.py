@@ -1,0 +1,60 @@
+"""The three walks of `docs/architecture.md` have the names that the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+WALKS = dict(re.findall(r"^### (.+)\n((?:.*\n)*?)(?=^##)", PAGE.partition("## Three walks")[2], re.MULTILINE))
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """The names of classes, functions, methods, fields and constants."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (each.id for each in targets if isinstance(each, ast.Name))
+            yield from (each.attr for each in targets if isinstance(each, ast.Attribute))
+
+
+FILES = {path.relative_to(ROOT / "dtp").as_posix(): path for path in sorted((ROOT / "dtp").rglob("*.py"))}
+NAMES = {name: set(defined(ast.parse(path.read_text()))) for name, path in FILES.items()}
+CLASSES = {
+    node.name: name
+    for name, path in FILES.items()
+    for node in ast.parse(path.read_text()).body
+    if isinstance(node, ast.ClassDef)
+}
+
+
+@pytest.mark.parametrize("walk", list(WALKS))
+def test_what_a_walk_names_is_there(walk: str) -> None:
+    """A name that was read in a walk is found in one of the files, or in the files of the classes, that it names."""
+    quoted = [each.partition("(")[0] for each in re.findall(r"`([^`]+)`", WALKS[walk])]
+    places = {each for each in quoted if "/" in each and each.endswith(".py")}
+    assert places <= FILES.keys()
+    near = places | {CLASSES[each.partition(".")[0]] for each in quoted if each.partition(".")[0] in CLASSES}
+    assert {each.partition(".")[0] for each in quoted if re.match(r"[A-Z]\w+\.", each)} <= CLASSES.keys()
+    folders = {each for each in quoted if "/" in each and not each.endswith(".py")}
+    assert all((ROOT / each).is_dir() or (ROOT / "dtp" / each).is_dir() for each in folders)
+    known = set().union(*(NAMES[each] for each in near))
+    rooms = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    missing = [
+        each
+        for each in quoted
+        if each not in places | folders | rooms and each.rpartition(".")[2] not in known
+    ]
+    assert missing == []
+
+
+def test_there_are_three_walks() -> None:
+    assert len(WALKS) == 3
+    assert all(text.count("`") > 20 for text in WALKS.values())
