@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
@@ -25,6 +27,12 @@ from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.noise import Suite
 from dtp.session.session import Session
+from dtp.tasks import start_task
+
+#: Seconds until the next candidate is dialled beside those that haven't answered. A peer's address in its own network
+#: leads nowhere from others, and mostly nobody says so: what comes behind it would wait for `limits.handshake` (RFC
+#: 8305 has 0.25 s). One of a slow carrier, where each message costs money, waits for all before it.
+STAGGER: Final = 0.3
 
 
 class DialTimeout(CarrierError, TimeoutError):
@@ -100,26 +108,54 @@ class Dialer:
         self, resume: bytes, take_over: OnEstablished, candidate: Candidate | None = None
     ) -> None:
         """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
-        and there, because records may follow at once. Raises the last candidate's error, or what `take_over` raised.
+        and there, because records may follow at once. Who hasn't answered after `STAGGER` seconds has the next one
+        dialled beside it. Raises the last candidate's error, or what `take_over` raised.
         """
         found = [candidate] if candidate is not None else await resolve_all(self.address, self.resolvers)
-        candidates = in_order(found, Random(os.urandom(8)), time.time())
-        failure: CarrierError | PeerError = NotReached(f"{self.address}: all that is known of it has expired")
-        for candidate in candidates:
-            scheme = candidate.address.carrier_url.partition(":")[0]
-            patience = max(self.endpoint.limits.handshake, carriers.patience(scheme))
-            try:
-                async with asyncio.timeout(patience) as limit:
-                    await self._try_handshakes(candidate, resume, take_over)
-                return
-            except TimeoutError as error:
-                if not limit.expired():
-                    raise
-                failure = DialTimeout(f"{candidate.address}: no answer in {patience:g} s")
-                failure.__cause__ = error
-            except (CarrierError, PeerError) as error:
-                failure = error
-        raise failure
+        waiting = deque(enumerate(in_order(found, Random(os.urandom(8)), time.time())))
+        failures: dict[int, Exception] = {
+            -1: NotReached(f"{self.address}: all that is known of it has expired")
+        }
+        is_taken = False
+
+        def take_first(driver: LinkDriver, established: Established) -> None:
+            nonlocal is_taken
+            if is_taken:
+                driver.close()
+            else:
+                take_over(driver, established)
+                is_taken = True
+
+        dialling: dict[asyncio.Task[None], int] = {}
+        try:
+            while dialling or waiting:
+                if waiting and not is_taken:
+                    number, one = waiting.popleft()
+                    work = self._dial_candidate(one, resume, take_first)
+                    dialling[start_task(work, name="dtp-dial")] = number
+                pause = STAGGER if waiting and not _patience_of(waiting[0][1]) else None
+                done, _ = await asyncio.wait(dialling, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    number = dialling.pop(task)
+                    try:
+                        return task.result()
+                    except (CarrierError, PeerError) as error:
+                        failures[number] = error
+            raise failures[max(failures)]
+        finally:
+            for task in dialling:
+                task.cancel()
+            await asyncio.gather(*dialling, return_exceptions=True)
+
+    async def _dial_candidate(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
+        patience = max(self.endpoint.limits.handshake, _patience_of(candidate))
+        try:
+            async with asyncio.timeout(patience) as limit:
+                await self._try_handshakes(candidate, resume, take_over)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DialTimeout(f"{candidate.address}: no answer in {patience:g} s") from error
 
     async def _try_handshakes(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
         """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted.
@@ -203,6 +239,11 @@ class Dialer:
         except asyncio.CancelledError:
             carrier.abort()
             raise
+
+
+def _patience_of(candidate: Candidate) -> float:
+    """Return the seconds that an answer may take that comes by a carrier which is slow by nature; 0 by others."""
+    return carriers.patience(candidate.address.carrier_url.partition(":")[0])
 
 
 class Connecting:
