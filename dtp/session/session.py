@@ -402,6 +402,8 @@ class Session(Receiving):
             for link in self._links.values():
                 link.control.append(control(Frame.PING, self._new_ping(now)))
                 tokens.append(self._ping_token)
+                if link.ping_sent is None and self._keeps_alive:  # it may be the carrier that has lost them
+                    link.ping_sent = now
             self._acks.note_pings(tokens)
 
     @property
