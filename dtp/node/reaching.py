@@ -7,11 +7,13 @@ node that relays for a place, and says so in its record.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import MissingLibraryError
 from dtp.errors import CarrierError, DtpError, PeerError
@@ -24,7 +26,7 @@ from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
-from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach
+from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace
 from dtp.peers.record import PeerRecord
 from dtp.tasks import TaskSet
@@ -38,6 +40,9 @@ LONGEST_PAUSE: Final = 60.0
 MOST_ASKED: Final = 8
 #: Seconds until a hidden node asks again.
 RECHECK: Final = 1800.0
+#: Seconds until a connection that has stayed relayed is tried again, at first; then twice as long each time, up to
+#: `RECHECK`. What kept it so may be over: a machine has moved, a firewall is gone.
+RETRY: Final = 30.0
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
 #: What a router calls what a carrier goes by.
@@ -66,6 +71,7 @@ class NodeReach:
         self._on_change, self._record_of, self._map_port = on_change, record_of, map_port
         self._links: PeerLinks | None = None
         self._tasks = TaskSet()
+        self._upgrades: WeakKeyDictionary[Connection, asyncio.Task[None] | None] = WeakKeyDictionary()
         self._mapped: list[str] = []
         self._places: dict[str, bool] = {}
         self._listener: Listener | None = None
@@ -116,32 +122,55 @@ class NodeReach:
     # ---- connections that are relayed -----------------------------------------------------------------------
 
     def on_connected(self, connection: Connection) -> None:
-        """Get a new connection a direct carrier, if it is relayed."""
-        if _relay_of(connection):
-            self._tasks.start(self._upgrade(connection, None), name="dtp-node-direct")
+        """Get a connection a direct carrier whenever it is relayed: now, and after it has lost one."""
+        self._watch_carriers(connection, None)
 
     def on_link(self, link: PeerLink) -> None:
         """Get a new link a direct carrier, if it is relayed; else ask where the peer sees and can dial this node."""
-        if link.outgoing and _relay_of(link.connection):
-            self._tasks.start(self._upgrade(link.connection, link), name="dtp-node-direct")
-        elif self._listening_urls() and (
-            self._links is None or len(self._links) <= MOST_ASKED or self.hidden
-        ):
+        if link.outgoing:
+            self._watch_carriers(link.connection, link)
+        if link.outgoing and _is_relayed(link.connection):
+            return
+        if self._listening_urls() and (self._links is None or len(self._links) <= MOST_ASKED or self.hidden):
             self._tasks.start(self._check_dialability(link), name="dtp-node-check")
 
     def on_lost(self, link: PeerLink) -> None:
         """Remove what the peer of a lost link has reported: the node, or the peer, may have moved."""
         self.dialability.remove_report(link.peer)
 
-    async def _upgrade(self, connection: Connection, link: PeerLink | None) -> None:
-        try:
-            if link is None:
-                assert self._links is not None
-                there = Address.direct(connection.peer, _relay_of(connection), NODE_SERVICE)
-                link = self._links.get(connection.peer) or await self._links.connect(there)
-            await self.reach.upgrade(connection, link)
-        except DtpError as error:
-            log.info("%r stays relayed: %s", connection, error)
+    def _watch_carriers(self, connection: Connection, link: PeerLink | None) -> None:
+        def on_carrier(connection: Connection) -> None:
+            if _is_relayed(connection):
+                before = self._upgrades.get(connection)
+                if before is not None:
+                    before.cancel()
+                self._upgrades[connection] = self._tasks.start(
+                    self._keep_upgrading(connection, link), name="dtp-node-direct"
+                )
+
+        self._upgrades[connection] = None
+        connection.on_carrier = on_carrier
+        on_carrier(connection)
+
+    async def _keep_upgrading(self, connection: Connection, link: PeerLink | None) -> None:
+        """Get a connection a direct carrier, and try again now and then where that fails."""
+        pause = RETRY
+        while not connection.closed and _is_relayed(connection):
+            try:
+                if await self.reach.upgrade(connection, link or await self._link_to(connection)):
+                    return
+            except DtpError as error:
+                log.info("%r stays relayed: %s", connection, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await connection.wait_closed()
+            pause = min(2 * pause, RECHECK)
+
+    async def _link_to(self, connection: Connection) -> PeerLink:
+        assert self._links is not None
+        (relay, *_) = connection.stats.carriers
+        there = Address.direct(connection.peer, relay, NODE_SERVICE)
+        return self._links.get(connection.peer) or await self._links.connect(there)
 
     # ---- whether it can be dialled --------------------------------------------------------------------------
 
@@ -252,6 +281,8 @@ class NodeReach:
         """Give places at relays and ports of the router back, and ask for none. What came by them goes on.
         Idempotent."""
         await self._tasks.stop()
+        for connection in self._upgrades:
+            connection.on_carrier = None
         self._on_change = lambda: None
         await self._release_places(lambda _: True)
         await self._stack.aclose()
@@ -264,6 +295,7 @@ class NodeReach:
         await self.reach.close()
 
 
-def _relay_of(connection: Connection) -> str:
-    """Return the URL by which a connection is relayed; "" for one that is direct."""
-    return next((url for url in connection.stats.carriers if url.startswith("relay:")), "")
+def _is_relayed(connection: Connection) -> bool:
+    """Return True if a connection is over relays alone; False also while it has no carrier."""
+    found = connection.stats.carriers
+    return bool(found) and all(map(is_relay, found))

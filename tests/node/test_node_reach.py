@@ -13,6 +13,8 @@ from dtp.testing.clock import run
 
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 
+from dtp.carriers.quic import QuicListener
+
 
 async def echo(connection: Connection) -> None:
     async for stream in connection:
@@ -69,6 +71,42 @@ def test_a_relayed_connection_becomes_direct_and_its_stream_goes_on() -> None:
                     await until(lambda: link.connection.stats.carriers[0].startswith("quic:"))
                 assert asking.reach.counters["direct"] >= 1
                 assert hidden.reach.counters["punched"] >= 1
+
+    on_sockets(main())
+
+
+def end_direct_carriers(node: Node) -> None:
+    """End all that goes over the UDP port of a node, which stays open."""
+    for listener in node.listener.listeners_of(QuicListener):
+        for endpoint in listener.endpoints:
+            endpoint.end_carriers()
+
+
+def test_a_connection_that_has_lost_its_direct_carrier_is_relayed_and_becomes_direct_again() -> None:
+    async def main() -> None:
+        quiet = {"discover": (), "lan": None}
+        async with Node(listen=["quic://127.0.0.1:0"], relay=True, **quiet) as relay:
+            hidden = Node(listen=["quic://127.0.0.1:0", place_at(relay)], services={"echo": echo}, **quiet)
+            async with hidden, Node(listen=["quic://127.0.0.1:0"], **quiet) as asking:
+                await until(lambda: any(url.startswith("relay:") for url in hidden.record.addresses))
+                (place,) = [url for url in hidden.record.addresses if url.startswith("relay:")]
+                async with asking.connect(
+                    dtp.Address.direct(hidden.identity.id, place, "echo")
+                ) as connection:
+
+                    def is_direct() -> bool:
+                        return [url.partition(":")[0] for url in connection.stats.carriers] == ["quic"]
+
+                    stream = await connection.open_stream()
+                    await until(is_direct)
+                    end_direct_carriers(hidden)
+                    await until(lambda: connection.stats.resumes == 1)
+                    stream.write(b"heard")
+                    assert await stream.readexactly(5) == b"heard"
+                    await until(is_direct)
+                    stream.write(b"again")
+                    assert await stream.readexactly(5) == b"again"
+                    assert connection.stats.resumes == 1
 
     on_sockets(main())
 

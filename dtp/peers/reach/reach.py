@@ -91,7 +91,7 @@ class Reach:
         self._client = RelayClient(self._connect_relay)
         self._kind = relay_kind(identity, self._connect_relay)
         self._endpoint: QuicEndpoint | None = None
-        self._relayed: dict[PeerId, str] = {}
+        self._relayed: dict[PeerId, tuple[float, str]] = {}
         self._asked: dict[PeerId, float] = {}
         self._opened: dict[PeerId, tuple[float, asyncio.Task[bool] | None]] = {}
         self._checks = 0
@@ -149,7 +149,8 @@ class Reach:
             place = RelayPlace.parse(url)
             if place.target is not None:
                 carrier, seen = await self._client.dial_place(place, place.target)
-                self._relayed[place.target] = seen
+                self._relayed.pop(place.target, None)
+                self._relayed[place.target] = (asyncio.get_running_loop().time(), seen)
                 while len(self._relayed) > self._punches.limits.peers:
                     del self._relayed[next(iter(self._relayed))]
                 return carrier
@@ -184,21 +185,18 @@ class Reach:
         `link` is a link to the same peer, be it `connection`'s own. The relayed carrier goes once the direct one is
         there; streams go on. Tries `ATTEMPTS` times, and gives up where either NAT shows everybody another port.
         """
-        place = udp_address(self._relayed.get(connection.peer, ""))
-        if (
-            self._endpoint is None
-            or place is None
-            or link.peer != connection.peer
-            or connection in self._upgrading
-        ):
+        if self._endpoint is None or link.peer != connection.peer or connection in self._upgrading:
             return False
         self._upgrading.add(connection)
-        self.counters["upgrades"] += 1
         try:
+            place = await self._seen_place(connection)
+            if place is None:
+                return False
+            self.counters["upgrades"] += 1
             asking = self._ask_for_punches(link)
             for patience in ATTEMPTS:
                 if await self._dial_through(connection, place, patience, asking):
-                    connection.drop_carriers(_is_relayed)
+                    connection.drop_carriers(lambda carrier: carrier.scheme == "relay")
                     self.counters["direct"] += 1
                     return True
                 if not await asyncio.shield(asking):
@@ -209,6 +207,16 @@ class Reach:
             self._upgrading.discard(connection)
         self.counters["relayed"] += 1
         return False
+
+    async def _seen_place(self, connection: Connection) -> tuple[str, int] | None:
+        """Return where a relay sees the peer of a connection, or None. Where it said so long ago it is asked again,
+        and tells the peer of this side, too: either may be elsewhere by now, or have forgotten."""
+        now = asyncio.get_running_loop().time()
+        since, _ = self._relayed.get(connection.peer, (float("-inf"), ""))
+        if now > since + self._punches.limits.believed / 2:
+            for url in filter(is_relay, connection.stats.carriers):
+                (await self.dial_carrier(url)).abort()
+        return udp_address(self._relayed.get(connection.peer, (0.0, ""))[1])
 
     def _ask_for_punches(self, link: PeerLink) -> asyncio.Task[bool]:
         """Have the peer open its NAT; for several connections to it at a time it does that once."""
@@ -382,8 +390,9 @@ def may_dial_back(url: str, peer: PeerId, source: str) -> bool:
     return parts.scheme in _CHECKED_SCHEMES and host == came_from and port is not None and not parts.query
 
 
-def _is_relayed(carrier: Carrier) -> bool:
-    return carrier.scheme == "relay"
+def is_relay(url: str) -> bool:
+    """Return True if a carrier's URL is of one through a relay."""
+    return url.startswith("relay:")
 
 
-__all__ = ["REACH_PROTOCOL", "Reach", "may_dial_back"]
+__all__ = ["REACH_PROTOCOL", "Reach", "is_relay", "may_dial_back"]
