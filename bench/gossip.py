@@ -4,7 +4,9 @@ Every node is linked with every other, over TCP on loopback, and all have one to
 publishing a signed message of 256 B until each other node's program has it, the messages a second that every node
 gets when two nodes (one in each process) publish without a pause, and the processor time of both processes for each
 message and node. Each contender runs twice: where the scheduler puts its processes, which wake each other, and with
-each process held to a core of its own (as `CPUAffinity=` of a service does).
+each process held to a core of its own (as `CPUAffinity=` of a service does). Of dtp it is told how many of the lone
+messages reached the other process on the core that they were published on: there both take turns, and the delay is
+that of one core for all 30 nodes.
 py-libp2p runs in the environment whose interpreter $BENCH_LIBP2P_PYTHON names; without it its rows say so.
 """
 
@@ -12,13 +14,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,13 +59,22 @@ async def hear() -> Any:
     return json.loads(await asyncio.to_thread(sys.stdin.readline) or "null")
 
 
+def _find_core() -> Callable[[], int]:
+    """Return what tells the core that this thread is on; -1 where the system doesn't say."""
+    found = getattr(ctypes.PyDLL(None), "sched_getcpu", None)  # nothing else runs meanwhile: it takes no time
+    return (lambda: -1) if found is None else found
+
+
+core = _find_core()
+
+
 class Group:
     """The nodes of one process, and what they got."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.got = 0
-        self.arrivals: list[tuple[int, float]] = []
+        self.arrivals: list[tuple[int, float, int]] = []
         self.is_timing = False
         self.wanted = self.expected = 0
         self.reached = asyncio.Event()
@@ -71,7 +83,7 @@ class Group:
         """A node's program has a message."""
         self.got += 1
         if self.is_timing:
-            self.arrivals.append((int.from_bytes(data[:8], "big"), time.monotonic()))
+            self.arrivals.append((int.from_bytes(data[:8], "big"), time.monotonic(), core()))
         if self.got >= self.wanted:
             self.reached.set()
 
@@ -138,7 +150,7 @@ async def _serve(group: Group, publish: Any) -> None:
         before, group.expected = group.expected, group.expected + order["expect"]
         cpu, began = time.process_time(), time.monotonic()
         say("begun")
-        published = []
+        published, cores = [], []
         if order["publish"]:
             for number in range(order["publish"]):
                 data = number.to_bytes(8, "big")
@@ -147,6 +159,7 @@ async def _serve(group: Group, publish: Any) -> None:
                         time.monotonic()
                     )  # told later: waking the parent would cost a node's time
                     await publish(data + bytes(SIZE - 8))
+                    cores.append(core())
                     await asyncio.sleep(order["pause"])
                 else:
                     await publish(data + bytes(SIZE - 8))
@@ -158,6 +171,7 @@ async def _serve(group: Group, publish: Any) -> None:
                 "seconds": time.monotonic() - began,
                 "cpu": time.process_time() - cpu,
                 "published": published,
+                "cores": cores,
                 "arrivals": group.arrivals,
             }
         )
@@ -245,13 +259,22 @@ def _latency(halves: list[Half], nodes: int, times: int, patience: float) -> dic
     assert halves[0].hear() == "begun"
     told = [half.hear() for half in halves]
     began = told[0]["published"]
-    delays = sorted((when - began[number]) * 1000 for half in told for number, when in half["arrivals"])
+    delays = sorted((when - began[number]) * 1000 for half in told for number, when, *_ in half["arrivals"])
+    cores, across = told[0].get("cores"), told[1]["arrivals"]
+    shared = {} if not cores else {"on one core %": _share(cores[number] == at for number, _, at in across)}
     return {
         "p50 ms": round(statistics.median(delays), 2),
         "p99 ms": round(delays[len(delays) * 99 // 100], 2),
         "delivered %": round(100 * len(delays) / (times * (nodes - 1)), 2),
         "alone, CPU ms/message/node": round(sum(half["cpu"] for half in told) * 1000 / times / nodes, 3),
+        **shared,
     }
+
+
+def _share(each: Iterable[bool]) -> float:
+    """Return how many of a hundred are true."""
+    found = list(each)
+    return round(100 * sum(found) / max(1, len(found)), 1)
 
 
 def _throughput(halves: list[Half], nodes: int, sustained: int, patience: float) -> dict[str, float]:
@@ -282,7 +305,7 @@ def report(rows: dict[str, dict[str, float] | str], nodes: int) -> str:
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, figures in rows.items():
-        cells = [str(figures[each]) for each in columns] if isinstance(figures, dict) else [figures]
+        cells = [str(figures.get(each, "")) for each in columns] if isinstance(figures, dict) else [figures]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -351,7 +374,7 @@ def main() -> None:
     for held in ("", _HELD):
         theirs, ours_ = rows.get(f"py-libp2p{held}"), rows.get(f"dtp{held}")
         if isinstance(theirs, dict) and isinstance(ours_, dict):
-            rows[f"ratio{held}"] = {each: _ratio(each, ours_[each], theirs[each]) for each in ours_}
+            rows[f"ratio{held}"] = {each: _ratio(each, ours_[each], theirs[each]) for each in theirs}
     if not os.environ.get(RIVAL_PYTHON):
         rows["py-libp2p"] = f"not measured: ${RIVAL_PYTHON} names no interpreter"
     text = f"{report(rows, options.nodes)}\n\n{verdicts(rows)}"
