@@ -42,8 +42,6 @@ ALIVE_THERE = (
 #: Seconds that one transaction may take. A server that is stopped, or whose disk hangs, keeps its sessions: nothing
 #: above notices that, nor does a server that does nothing keep to its own limit for a statement.
 PATIENCE = 5.0
-#: The server's limit for a statement, such as one that waits for somebody's lock: it says so before the line is cut.
-PATIENCE_THERE = "SET statement_timeout = 4000"
 #: Seconds between two looks at whether a server that has not answered yet answers others; and for those, its answer.
 _LOOK: Final = 3.0
 _ANSWER: Final = 5
@@ -70,6 +68,12 @@ _FOR_GOOD: Final = {
 
 #: Hangs up the session at a descriptor whose server, at a URL, says nothing while the block waits for it.
 Guard: TypeAlias = Callable[[int, str], AbstractContextManager[None]]
+
+
+def limit_there(patience: float) -> str:
+    """Return what has a server end a statement, such as one that waits for somebody's lock, in four fifths of so many
+    seconds: it says so before the line is cut."""
+    return f"SET statement_timeout = {round(patience * 800)}"
 
 
 def hang_up(descriptor: int) -> None:

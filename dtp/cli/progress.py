@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,10 @@ class ProgressMeter:
     `seconds` and `moved` are of the bytes that this run moved. At most one at a time may show a bar.
     """
 
-    def __init__(self, verb: str, *, bar: bool = True) -> None:
-        self._verb = verb
+    def __init__(
+        self, verb: str, *, bar: bool = True, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._verb, self._clock = verb, clock
         self._wants_bar = bar and sys.stderr.isatty() and not wants_json()
         self._bars: Bars | None = None
         self._task: TaskID | None = None
@@ -75,11 +77,11 @@ class ProgressMeter:
     def finish(self) -> None:
         """Note that the other side has confirmed: that is the end of the time it took."""
         if self.moved:
-            self._ended = time.perf_counter()
+            self._ended = self._clock()
 
     def __call__(self, progress: Progress) -> None:
         """Take note, and show it now and then."""
-        now = time.perf_counter()
+        now = self._clock()
         if progress.phase == "move":
             if self._phase != "move":
                 self._began = now

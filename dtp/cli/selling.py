@@ -295,11 +295,11 @@ async def serve_for_money(
 
 
 async def connect_when_there(
-    stack: contextlib.AsyncExitStack, sale: Sale, stop: asyncio.Event
+    stack: contextlib.AsyncExitStack, sale: Sale, stop: asyncio.Event, again: float = AGAIN
 ) -> ChainClient | None:
     """Return a client, which `stack` closes, as soon as a node answers; None where `stop` comes first.
 
-    A server that begins with its machine may be there before the network is.
+    A server that begins with its machine may be there before the network is. It is asked for every `again` seconds.
     """
     from dtp.chain.errors import NodeUnavailable
 
@@ -313,7 +313,7 @@ async def connect_when_there(
                 words = f"waiting for the chain, without which nothing can be sold: {fault}"
                 print_note({"event": "chain-away", "reason": str(fault)}, words)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(AGAIN):
+            async with asyncio.timeout(again):
                 await stop.wait()
     return None
 

@@ -9,12 +9,29 @@ from typing import Any
 
 from dtp.daemon.observing import logs
 from dtp.daemon.policies import Caller
-from dtp.daemon.relays.expose import caller_of, describe_caller
 from dtp.net.connection import Connection
 from dtp.session.codes import CloseCode, Refuse
 from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
+
+
+def caller_of(connection: Connection) -> Caller:
+    """Return who a connection is from."""
+    return Caller(connection.peer, connection.peer.sui_address, connection.source)
+
+
+def describe_caller(connection: Connection, caller: Caller) -> dict[str, Any]:
+    """Return who has come by a connection and what is open on it, as JSON has it."""
+    stats = connection.stats
+    return {
+        "peer": str(caller.peer),
+        "source": caller.source,
+        "service": connection.service,
+        "streams": stats.streams,
+        "carriers": list(stats.carriers),
+        "resumes": stats.resumes,
+    }
 
 
 class Callers:
@@ -36,11 +53,11 @@ class Callers:
         return list(self._here.items())
 
     def add(self, connection: Connection, caller: Caller) -> None:
-        """It was let in."""
+        """Know a connection that was let in, and whose it is."""
         self._here[connection] = caller
 
     def remove(self, connection: Connection) -> None:
-        """It is over."""
+        """Forget a connection that is over."""
         del self._here[connection]
         self._going.pop(connection, None)
 

@@ -5,42 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
-from dtp.daemon.callers import Callers
+from dtp.daemon.callers import Callers, caller_of
 from dtp.daemon.config.model import AccessRule, Config, Rules
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.mesh import member_of
 from dtp.daemon.observing import logs
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.paying.onchain import Gate
 from dtp.daemon.paying.side import ChainSide
-from dtp.daemon.policies import Caller, Denial, Policies, PolicyChain
+from dtp.daemon.policies import Caller, Clock, Denial, Policies, PolicyChain, moment
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.words import words
 from dtp.daemon.process import memory
 from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
+from dtp.daemon.relays.dialer import DIALER, Dialer
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
-from dtp.daemon.relays.expose import Exposed, caller_of, moment
+from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
 from dtp.daemon.relays.kept import Kept, Studio
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
 from dtp.daemon.relays.pools import Pools
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
-from dtp.daemon.state.table import Table
 from dtp.daemon.stream_room import StreamRoom
 from dtp.daemon.workers.handover import Handover
 from dtp.daemon.workers.inherited import Inherited
-from dtp.daemon.workers.sharing import AMONG_WORKERS, EVERY, Sharing
+from dtp.daemon.workers.sharing import AMONG_WORKERS, Sharing
+from dtp.daemon.workers.team import Team
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -69,16 +70,6 @@ _PRICED = Denial("price", Reason.UNPAID, "the service has a price now")
 _SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwise since a reload")
 
 
-@dataclass(frozen=True)
-class Team:
-    """What a daemon that is one of several workers shares with the others (`dtp.daemon.workers.parent`)."""
-
-    number: int
-    table: Table
-    store: state.CountStore
-    handover: Handover
-
-
 class Daemon:
     """All of `dtpd` but its process: no signals, no files, no control socket."""
 
@@ -93,12 +84,19 @@ class Daemon:
         client: ChainClient | None = None,
         team: Team | None = None,
         network: PrivateNetwork | None = None,
+        clock: Clock = moment,
+        dialer: Dialer = DIALER,
+        make_store: state.MakeStore = state.make,
+        patience: Patience = PATIENCE,
     ) -> None:
         """`gate` decides about services with `on_chain`, by default the host of `config.chain`. `client` is used for
-        that network. With `team` it is one of several workers. `network` is the private one of its node."""
+        that network. With `team` it is one of several workers. `network` is the private one of its node.
+
+        `clock` says what time it is for rules and bans; `dialer` reaches backends; `make_store` makes the store of
+        `config.state`."""
         self.config = config
         self.identity = identity
-        self.began = time.monotonic()
+        self.began = clock().steady
         self.draining = False
         self.room = StreamRoom(self._count_active)
         self.reloads = 0
@@ -115,15 +113,18 @@ class Daemon:
         self.on_fenced: Callable[[], object] | None = None
         self._fenced: asyncio.Task[bool] | None = None
         self._team = team
+        self._clock, self._make_store, self._patience = clock, make_store, patience
+        self._make_exposed = partial(Exposed, clock=clock, dialer=dialer, patience=patience)
         #: Those before this one that still have connections, and how carriers find them, and other workers.
         self.replaced = ReplacedProcesses()
         self._handover = Handover(self.replaced) if team is None else team.handover
         self._sharing: Sharing | None = None
         #: What those who share the state are to be told yet.
-        self._inherited = Inherited({}, {})
+        self._inherited = Inherited({}, {}, patience.again)
         self._spans: Spans | None = None
         self._member = member_of(config, identity, limits, network)
-        self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, self._member.quiet)
+        quiet = patience.links if self._member.is_node else 0.0
+        self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, quiet, patience)
         self._kept = Kept(
             Studio(
                 identity,
@@ -139,13 +140,11 @@ class Daemon:
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self.callers = Callers()
-        self._absent = Absent(lambda: (part.ledger for part in self._list_parts()))
+        self._absent = Absent(lambda: (part.ledger for part in self._list_parts()), patience.carrier)
         #: Whether another process has the place of this one, which sends peers that come back on to it.
         self._gave_way = False
         self._bans = Bans()
-        self._door = Door(
-            lambda service: self.exposed.get(service), self._why_shut, self._bans, self.side, self._member
-        )
+        self._door = Door(self._find_exposed, self._why_shut, self._bans, self.side, self._member, clock)
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self.governor = memory.Governor(0, self._measure_held, self._shed_connection)
@@ -189,39 +188,39 @@ class Daemon:
 
     def _resume_counts(self, counted: Counted) -> None:
         self._policies.make_all(self.config)
-        self._policies.resume_counts(counted.used, counted.rates, moment())
+        self._policies.resume_counts(counted.used, counted.rates, self._clock())
         bans = counted.bans_for(self.config.kept_in(self.identity.id), self._bans.known)
         for caller, until in bans.items():
             self._bans.set_ban(caller, until)
         if self._sharing is not None:
-            self._inherited = Inherited(counted.used, bans)
+            self._inherited = Inherited(counted.used, bans, self._patience.again)
 
     async def take_over(self) -> None:
-        """The process before has given way: what it had counted is told to those who share the state."""
+        """Tell those who share the state what the process before had counted, which has given way."""
         if self._sharing is not None:
             await self._sharing.take_over(self._inherited, self._bans.mark_shared)
 
     def export_counts(self) -> Counted:
-        """For the process that takes the place of this one, which may keep bans elsewhere."""
-        shared = self.config.state is not None
+        """Return what was counted, for the process that takes the place of this one and may keep bans elsewhere."""
+        shared, now = self.config.state is not None, self._clock()
         return Counted(
             bans=self._bans.known,
-            used=self._inherited.used if shared else self._policies.collect_used(time.time()),
-            rates=self._policies.collect_rated(time.monotonic()),
+            used=self._inherited.used if shared else self._policies.collect_used(now.unix),
+            rates=self._policies.collect_rated(now.steady),
             kept_in=self.config.kept_in(self.identity.id),
         )
 
     def _make_sharing(self) -> Sharing | None:
         """Return what tells others of what is counted here."""
-        shared = self.config.state is not None
+        shared, every = self.config.state is not None, self._patience.exchange
         rates = self._policies.iter_rates if shared else tuple
+        make = partial(Sharing, quotas=self._policies.iter_quotas, rates=rates, clock=self._clock)
         if self._team is not None:
-            every = EVERY if shared else AMONG_WORKERS
-            return Sharing(self._team.store, self._policies.iter_quotas, rates, every=every)
+            return make(self._team.store, every=every if shared else AMONG_WORKERS)
         if self.config.state is None:
             return None
-        store = state.make(self.config.state, self.config.counted_as(self.identity.id))
-        return Sharing(store, self._policies.iter_quotas, rates, on_bans=self.set_bans)
+        store = self._make_store(self.config.state, self.config.counted_as(self.identity.id))
+        return make(store, every=every, on_bans=self.set_bans)
 
     # ---- changing -----------------------------------------------------------------------------------------
 
@@ -238,7 +237,8 @@ class Daemon:
         self.reloads += 1
 
     async def _apply_config(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
-        """What can fail comes first, so that a failure leaves things as they were; what is on chain, last of it."""
+        """Go by `config`. What can fail comes first, so that a failure leaves things as they were; what is on
+        chain, last of it."""
         new_forwards = await self._listen_locally(config, adopted)
         try:
             self._kept.open_stores(config)
@@ -265,9 +265,8 @@ class Daemon:
                 place = forward.name
                 if place not in self.forwarded:
                     serve = FORWARDS[forward.kind]
-                    made[place] = serve(
-                        forward, self._pools.pool_of(forward), self._pools.pool_for, self._no_room
-                    )
+                    pool = self._pools.pool_of(forward)
+                    made[place] = serve(forward, pool, self._pools.pool_for, self._no_room, self._patience)
                     await made[place].start_listening(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
@@ -304,7 +303,7 @@ class Daemon:
         await self._member.open(self.listener, config)
 
     async def _listen_no_more(self, config: Config) -> None:
-        """For peers, at places that aren't in `config`."""
+        """Listen for peers no more at places that aren't in `config`."""
         for url in [url for url in self._bound if url not in config.listen]:
             assert self.listener is not None
             for bound in self._bound.pop(url):
@@ -320,7 +319,7 @@ class Daemon:
             if known is not None and known.config == expose and known.chain.policies == policies:
                 fresh[expose.service] = known
             else:
-                self._kept.equip_service(made := Exposed(expose, policies))
+                self._kept.equip_service(made := self._make_exposed(expose, policies))
                 made.spans, made.absent, fresh[expose.service] = self._spans, self._absent, made
         replaced: list[Exposed] = []
         for service, known in self.exposed.items():
@@ -339,7 +338,7 @@ class Daemon:
                 known.ledger.finish_sessions(Ending(LAST_REQUEST, self._find_successor))
 
     async def _close_kept(self, config: Config | None) -> None:
-        """Those that aren't in `config`, after their streams: clients come again for what wasn't answered."""
+        """Close stores that aren't in `config`, after their streams: clients come again for what wasn't answered."""
         for part in self._list_parts() if config is None else self._old:
             if isinstance(part, Exposed) and self._kept.ends_with(part, config):
                 part.abort_streams(Reason.DRAINING)
@@ -362,6 +361,9 @@ class Daemon:
         self._pools.keep_used(forwarded.pool for forwarded in self.forwarded.values())
 
     # ---- peers come in ------------------------------------------------------------------------------------
+
+    def _find_exposed(self, service: str) -> Exposed | None:
+        return self.exposed.get(service)
 
     def _why_shut(self) -> Denial | None:
         """Return why nobody is let in now."""
@@ -400,7 +402,7 @@ class Daemon:
             await self._sharing.ban(self._inherited, caller, until, self._bans.mark_shared)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
-        """All bans that there are, as those who share the state know them."""
+        """Take over all bans that there are, as those who share the state know them."""
         if self._bans.replace_shared(bans):
             self._send_unwelcome_away()
 
@@ -418,7 +420,7 @@ class Daemon:
                 self.callers.send_away(link.connection, refuse(BANNED))
 
     def _why_unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
-        """Return why somebody who was admitted may not be here any more; None for who may."""
+        """Return why somebody who was admitted may not be here any more; None where they may."""
         if self.side.is_closing(connection):
             return None
         if (ban := self._door.ban_of(caller)) is not None:
@@ -442,7 +444,7 @@ class Daemon:
     # ---- the chain ----------------------------------------------------------------------------------------
 
     async def _look_again(self) -> None:
-        """The chain was asked again: who may be here no longer is sent away, also from what is open."""
+        """Send away who may be here no longer, now that the chain was asked again, also from what is open."""
         for connection, caller in self.callers.items():
             exposed = self.exposed.get(connection.service)
             if exposed is None or not exposed.config.on_chain:
@@ -452,7 +454,7 @@ class Daemon:
                 self.callers.send_away(connection, refusal)
 
     def _on_fenced(self) -> None:
-        """Another process serves in this one's place: take nothing new, finish what is open."""
+        """Take nothing new and finish what is open: another process serves in this one's place."""
         self.draining = True
         self._fenced = start_task(self.drain(self.config.drain), name="dtpd-fenced")
         if self.on_fenced is not None:
@@ -582,7 +584,7 @@ class Daemon:
         self._handover.take_carrier(fields, descriptors)
 
     async def hand_over(self) -> None:
-        """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
+        """Take nothing new, and leave the places as they are: another process has copies of the sockets."""
         self.draining = self._gave_way = True
         self._kept.stop_producing()
         await self.side.withdraw_endpoint(withdraw=False)
@@ -632,7 +634,7 @@ class Daemon:
         return [] if self.listener is None else self.listener.addresses
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Before `get_status`; for this one it always says how things are now."""
+        """Do nothing: `get_status` always says how things are now."""
 
     @property
     def open_streams(self) -> int:
@@ -640,7 +642,7 @@ class Daemon:
         return sum(len(part.ledger.open) for part in self._list_parts())
 
     def _count_active(self) -> int:
-        """Streams of peers that were let in, and programs of this machine."""
+        """Return the number of streams of peers that were let in, and of programs of this machine."""
         return sum(part.active for part in self._list_parts())
 
     def _count_from_peers(self) -> int:
@@ -663,7 +665,7 @@ class Daemon:
         return {
             "identity": str(self.identity.id),
             "pid": os.getpid(),
-            "uptime": round(time.monotonic() - self.began, 3),
+            "uptime": round(self._clock().steady - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
             "listen": [str(one) for one in self.addresses],
@@ -685,7 +687,7 @@ class Daemon:
             },
             "memory": self.governor.get_status(),
             "refused": dict(self._door.refused),
-            "bans": self._bans.get_status(time.time()),
+            "bans": self._bans.get_status(self._clock().unix),
             **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
             **self._member.get_status(),
             **self.side.get_status(),

@@ -369,19 +369,33 @@ def _few_descriptors() -> Iterator[list[int]]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_listening_survives_running_out_of_descriptors(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+class _Telling(logging.Handler):
+    """Sets an event when something is logged."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        super().__init__(logging.WARNING)
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._event.set()
+
+
+@contextmanager
+def _warned() -> Iterator[asyncio.Event]:
+    """What is set when a carrier warns."""
+    event = asyncio.Event()
+    handler = _Telling(event)
+    stream_socket.log.addHandler(handler)
+    try:
+        yield event
+    finally:
+        stream_socket.log.removeHandler(handler)
+
+
+def test_listening_survives_running_out_of_descriptors(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        monkeypatch.setattr(stream_socket, "ACCEPT_RETRY", 0.001)
-        warned = asyncio.Event()
-        monkeypatch.setattr(
-            stream_socket.log,
-            "warning",
-            lambda *args: (logging.getLogger("seen").warning(*args), warned.set()),
-        )
         listener, accepted = await listening()
-        with _few_descriptors() as used:
+        with _few_descriptors() as used, _warned() as warned:
             os.close(used.pop())
             near = await dial(listener.urls[0])  # takes the last one: nothing is left to accept with
             await warned.wait()
@@ -397,14 +411,10 @@ def test_listening_survives_running_out_of_descriptors(
     assert "Too many open files; next try in" in caplog.text
 
 
-def test_a_listener_closed_while_it_waits_for_descriptors_stays_closed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_listener_closed_while_it_waits_for_descriptors_stays_closed() -> None:
     async def main() -> None:
-        warned = asyncio.Event()
-        monkeypatch.setattr(stream_socket.log, "warning", lambda *_args: warned.set())
         listener, accepted = await listening()
-        with _few_descriptors() as used:
+        with _few_descriptors() as used, _warned() as warned:
             os.close(used.pop())
             near = await dial(listener.urls[0])
             await warned.wait()

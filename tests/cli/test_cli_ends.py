@@ -163,9 +163,8 @@ def test_a_store_that_is_not_there_is_said_without_a_chain(tmp_path, command):
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_sale_waits_for_its_chain(monkeypatch, capsys, ended):
+def test_a_sale_waits_for_its_chain(capsys, ended):
     """A server that began before the network was there ended at once, and nobody began it again."""
-    monkeypatch.setattr(selling, "AGAIN", 0.001)
     stop, asked, closed = asyncio.Event(), [], []
 
     class Client:
@@ -190,7 +189,7 @@ def test_a_sale_waits_for_its_chain(monkeypatch, capsys, ended):
 
     async def scenario():
         async with contextlib.AsyncExitStack() as stack:
-            chain = await selling.connect_when_there(stack, Sale(), stop)
+            chain = await selling.connect_when_there(stack, Sale(), stop, 0.001)
             assert chain is (None if ended else asked[2])
         assert closed == ([] if ended else [chain])
 

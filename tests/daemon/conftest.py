@@ -59,12 +59,14 @@ class Pair:
         self.tmp_path = tmp_path
         self.far = self.near = None
         self.top = ""
+        #: What makes both.
+        self.make = Daemon
 
     async def start(self, expose, *, service="api", forward="", identity=NEAR, top=""):
         self.expose, self.top = expose, top
-        self.far = Daemon(self.far_config(expose), FAR)
+        self.far = self.make(self.far_config(expose), FAR)
         await self.far.start()
-        self.near = Daemon(self.near_config(service, forward), identity)
+        self.near = self.make(self.near_config(service, forward), identity)
         await self.near.start()
         return self.port
 
@@ -95,7 +97,7 @@ class Pair:
 def run(tmp_path):
     """Run `scenario(pair)` on a loop of its own; what callbacks raise fails the test, too."""
 
-    def run_it(scenario):
+    def run_it(scenario, patience=PATIENCE):
         stray = []
 
         async def main():
@@ -103,7 +105,7 @@ def run(tmp_path):
             pair = Pair(tmp_path)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(pair.close)
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(patience):
                     await scenario(pair)
             leftover = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             await asyncio.gather(*leftover, return_exceptions=True)
@@ -136,6 +138,14 @@ class Backend:
 
     async def __aexit__(self, *_):
         self._server.close()
+
+
+def cut(connections):
+    """Have every carrier of these connections break, as when a network goes."""
+    for connection in connections:
+        for driver in list(connection.outlet.drivers):
+            driver.carrier.abort()
+            driver.carrier_lost(None)
 
 
 async def echo(reader, writer):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 import dtp
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.server import LIMITS, Daemon
 from dtp.session.codes import StreamReset
 
@@ -56,10 +57,10 @@ async def caller(daemon):
         await process.wait()
 
 
-def run(tmp_path, text_of, scenario, limits=LIMITS):
+def run(tmp_path, text_of, scenario, limits=LIMITS, patience=PATIENCE):
     async def main():
         async with Backend(echo) as backend, asyncio.timeout(120):
-            daemon = Daemon(config(tmp_path, text_of(backend)), FAR, limits=limits)
+            daemon = Daemon(config(tmp_path, text_of(backend)), FAR, limits=limits, patience=patience)
             await daemon.start()
             try:
                 await scenario(daemon)
@@ -150,9 +151,7 @@ def test_several_that_want_the_room_wait_for_one_answer(tmp_path):
     run(tmp_path, exposing, scenario)
 
 
-def test_a_drain_does_not_wait_for_who_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr("dtp.daemon.relays.absent.PATIENCE", 0.1)
-
+def test_a_drain_does_not_wait_for_who_is_gone(tmp_path):
     async def scenario(daemon):
         async with caller(daemon) as process:
             process.kill()
@@ -160,12 +159,11 @@ def test_a_drain_does_not_wait_for_who_is_gone(tmp_path, monkeypatch):
             assert await daemon.drain(3600)
             assert daemon.open_streams == 0
 
-    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
-def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path, monkeypatch):
+def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path):
     """Nobody waits for its end, and who comes back is sent on to it by the process that has its place."""
-    monkeypatch.setattr("dtp.daemon.relays.absent.PATIENCE", 0.1)
 
     async def scenario(daemon):
         async with caller(daemon) as process:
@@ -175,7 +173,7 @@ def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path, monkeypatch
             assert not await daemon.drain(1.5)
             assert daemon.open_streams == 1
 
-    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
 def test_a_drain_waits_for_who_is_there(tmp_path):
@@ -193,7 +191,7 @@ def test_a_drain_waits_for_who_is_there(tmp_path):
             stream.write_eof()
             assert await draining
 
-    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
 def test_a_lost_peer_is_kept_as_long_as_the_file_says(tmp_path):

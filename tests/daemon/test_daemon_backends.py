@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 from collections import Counter
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,11 @@ from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import direct, health, sockets, udp
 from dtp.daemon.relays.backends import PENALTIES, Balancer
+from dtp.daemon.relays.dialer import Dialer
 from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.relays.health import check
 from dtp.daemon.relays.sockets import NoDescriptors
+from dtp.daemon.server import Daemon
 
 from .conftest import Backend, echo
 from .test_daemon_relay import exchange, expose, until
@@ -346,40 +349,43 @@ def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "http"])
-def test_streams_for_which_there_is_no_descriptor(run, monkeypatch, kind):
+def test_streams_for_which_there_is_no_descriptor(run, kind):
     """They are refused in the daemon's own name, and the next is served."""
 
+    are_short = True
+
     def short(place):
-        raise NoDescriptors("Too many open files")
+        if are_short:
+            raise NoDescriptors("Too many open files")
+        return connect_now(place)
 
     async def shortly(place):
         short(place)
 
     async def scenario(pair):
         async with Backend(echo) as backend:
+            nonlocal are_short
+            pair.make = partial(Daemon, dialer=Dialer(short, shortly, short))
             kind_of_it = 'kind = "udp"' if kind == "udp" else ""
             await pair.start(expose(backend.port, more=f'kind = "{kind}"'), forward=kind_of_it)
             await until(lambda: pair.far.callers)
             port = pair.port
-            with monkeypatch.context() as here:
-                here.setattr("dtp.daemon.relays.expose.connect_now", short)
-                here.setattr("dtp.daemon.relays.expose.connect", shortly)
-                here.setattr("dtp.daemon.relays.udp.connect", short)
-                if kind == "http":
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                    answer = await reader.readuntil(b"\r\n\r\n")
-                    assert answer.startswith(b"HTTP/1.1 503 ")
-                    assert b"\r\nretry-after: 1\r\n" in answer.lower()
-                    assert await reader.readline() == b"the daemon has no room for another connection now\n"
-                    writer.close()
-                elif kind == "udp":
-                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                        sock.sendto(b"x", ("127.0.0.1", port))
-                    await until(lambda: pair.exposed.denials)
-                else:
-                    with pytest.raises(ConnectionError):
-                        await exchange(port, b"x")
+            if kind == "http":
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = await reader.readuntil(b"\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"\r\nretry-after: 1\r\n" in answer.lower()
+                assert await reader.readline() == b"the daemon has no room for another connection now\n"
+                writer.close()
+            elif kind == "udp":
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(b"x", ("127.0.0.1", port))
+                await until(lambda: pair.exposed.denials)
+            else:
+                with pytest.raises(ConnectionError):
+                    await exchange(port, b"x")
+            are_short = False
             assert pair.exposed.denials == {"descriptors": 1}
             assert pair.exposed.balancer.backends[0].failures == 0
             await until(lambda: not pair.exposed.active)

@@ -74,7 +74,7 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
                 assert (caller in pair.far.get_status()["bans"]) is is_banned
                 denied = pair.exposed.denials["ban"]
                 if is_banned:
-                    pair.far._send_unwelcome_away()
+                    await pair.far.ban(caller, NOON + HOUR)  # whoever is here is looked at again
                     await known(lambda: not pair.far.callers)
                     await known(lambda denied=denied: pair.exposed.denials["ban"] > denied)
                 else:

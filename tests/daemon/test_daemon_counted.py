@@ -5,14 +5,14 @@ import json
 import os
 import time
 from dataclasses import replace
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock
 
 import pytest
 
 from dtp.daemon.policies import Call, Caller, Moment, Policies, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.server import Daemon
-from dtp.daemon.state import CountKey, Used, counted, make
+from dtp.daemon.state import CountKey, Used, make
 from dtp.daemon.state.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
@@ -22,6 +22,7 @@ from dtp.daemon.workers.parent import Workers
 from dtp.testing import clock
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .crew import Crew
 from .programs import place
 from .test_daemon_programs import ask, connected, echo_server, end
 from .test_daemon_relay import exchange, expose
@@ -41,9 +42,10 @@ SOME = Counted(
 
 def hand_over(monkeypatch, told):
     """As to a process that takes over; the descriptor there."""
-    with file_of(told)[0] as file:
+    file, name = file_of(told)
+    with file:
         descriptor = os.dup(file.fileno())
-    monkeypatch.setenv(COUNTED, counted._name_of(descriptor))
+    monkeypatch.setenv(COUNTED, f"{descriptor}:{name.partition(':')[2]}")
     return descriptor
 
 
@@ -77,8 +79,11 @@ def test_of_many_those_who_used_most_are_told():
      SOME.to_bytes().replace(NEAR.id.key.hex().encode(), b"00" * 31)],
 )  # fmt: skip
 def test_what_another_version_tells_is_left(monkeypatch, caplog, said):
-    monkeypatch.setattr(Counted, "to_bytes", lambda _: said)
-    hand_over(monkeypatch, SOME)
+    class Said(Counted):
+        def to_bytes(self):
+            return said
+
+    hand_over(monkeypatch, Said())
     assert inherited() is NOTHING
     assert "are lost" in caplog.text
 
@@ -163,23 +168,22 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
             {} if several else before.collect_rated(now.steady),
             table.list_arrivals(now.steady) if several else {},
         )
-        parent = Workers(settings, FAR.id, None, Table(2))
-        await parent._resume_counts(Counted.from_bytes(told.to_bytes()))
-        after = Policies(parent._table)
+        together = Table(2)
+        crew = Crew()
+        parent = Workers(settings, FAR.id, crew, together, make_channel=crew.make_channel)
+        await parent.start(counted=Counted.from_bytes(told.to_bytes()))
+        after = Policies(together)
         after.make_all(settings)
         (quota,), (rate,) = (dict(found) for found in (after.iter_quotas(), after.iter_rates()))
         assert dict(after.iter_rates())[rate].check_event(Call(caller), now).policy == "rate"
         (key,) = told.used
-        assert (await parent._store.exchange_counts({key: Used()}))[key] == Used(2, 0)
         assert key.scope == quota
-        assert await parent._store.list_bans(0.0) == {"dtp1a": FOR_EVER}
-        parent._bans.replace_shared(await parent._store.list_bans(0.0))
         again = Counted.from_bytes(parent.export_counts().to_bytes())
-        assert (again.bans, again.used) == (told.bans, told.used)
-        assert again.rows.keys() == parent._table.list_arrivals(now.steady).keys()
-        for used in (table, parent._table):
-            if used is not None:
-                used.close()
+        assert (again.bans, again.used) == (told.bans, told.used) == ({"dtp1a": FOR_EVER}, {key: Used(2, 0)})
+        assert again.rows.keys() == together.list_arrivals(now.steady).keys()
+        await parent.close()
+        if table is not None:
+            table.close()
 
     asyncio.run(scenario())
 
@@ -196,15 +200,15 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
         """What one process knows of bans, hands over, and leaves in the store."""
         settings = config(tmp_path, f'{top}[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}')
         if several:
-            served = Workers(settings, FAR.id, Mock(), Table(1))
-            served._start_worker = served._watch_worker = AsyncMock()
+            crew = Crew()
+            served = Workers(settings, FAR.id, crew, Table(1), make_channel=crew.make_channel)
         else:
             served = Daemon(settings, FAR, gate=AsyncMock())
         await served.start(counted=Counted.from_bytes(told.to_bytes()))
         await served.take_over()
         handed = served.export_counts()
         await served.close()
-        return dict(served._bans.known), handed
+        return dict(handed.bans), handed
 
     async def in_store(name, do):
         store = make(url, name)
@@ -245,15 +249,13 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
 
     async def life(told, gives_way):
         if several:
-            served = Workers(settings, FAR.id, Mock(), Table(1))
-            served._start_worker = served._watch_worker = AsyncMock()
+            crew = Crew()
+            served = Workers(settings, FAR.id, crew, Table(1), make_channel=crew.make_channel)
         else:
             served = Daemon(settings, FAR, gate=AsyncMock())
         await served.start(counted=told)
-        assert served._bans.known == told.bans
-        assert (
-            served.export_counts().used == told.used
-        )  # for one that takes over from this one before it was told
+        # For one that takes over from this one before it was told.
+        assert (served.export_counts().bans, served.export_counts().used) == (told.bans, told.used)
         if gives_way:
             await served.take_over()
             await served.take_over()

@@ -2,9 +2,7 @@
 
 import asyncio
 import io
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -12,14 +10,15 @@ from rich.console import Console
 
 import dtp
 from dtp.cli.daemon_status import show
+from dtp.daemon.callers import caller_of
 from dtp.daemon.mesh import Member
 from dtp.daemon.observing import logs
 from dtp.daemon.paying.side import ChainSide
-from dtp.daemon.policies import Denial, Policies
+from dtp.daemon.policies import Denial, Moment, Policies, moment
 from dtp.daemon.policies.bans import FOR_EVER, Bans
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.door import Door
-from dtp.daemon.relays.expose import Exposed, caller_of
+from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.server import LIMITS, Daemon
 from dtp.daemon.web import metrics
 from dtp.daemon.workers.summing import ended, merge
@@ -37,7 +36,7 @@ def request(service="api", ticket=b""):
     return Request(NEAR.id, service, ticket, b"", "192.0.2.7")
 
 
-def door_of(pair, text, *, gate=None, shut=lambda: None, bans=None):
+def door_of(pair, text, *, gate=None, shut=lambda: None, bans=None, clock=moment):
     """The door of a daemon with one service, and the service."""
     settings = pair.far_config(text)
     (expose,) = settings.expose
@@ -182,12 +181,10 @@ def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
     assert "192.0.2.10" not in caplog.text
 
 
-def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog, monkeypatch):
-    still = SimpleNamespace(**{**vars(time), "monotonic": lambda: 1000.0})
-    monkeypatch.setattr(logs, "time", still)  # all in one second, however long it takes
-
+def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog):
     async def scenario(pair):
-        door, _ = door_of(pair, expose(1))
+        # All in one second, however long it takes.
+        door, _ = door_of(pair, expose(1), clock=lambda: Moment(1000.0, 0.0))
         for _ in range(1000):
             door.note_failed("192.0.2.8", HandshakeError("garbage"))
         with pytest.raises(Refuse, match="no service 'other' here"):

@@ -9,22 +9,23 @@ import random
 import socket
 import subprocess
 import sys
-import time
-from types import SimpleNamespace
+from dataclasses import replace
+from functools import partial
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from dtp.daemon.http import conversation
 from dtp.daemon.observing import logs
+from dtp.daemon.patience import Patience
+from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays import expose as expose_module
-from dtp.daemon.relays import pool as pool_module
-from dtp.daemon.server import LIMITS
+from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.sockets import connect
+from dtp.daemon.server import LIMITS, Daemon
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 
-from .conftest import Backend, echo
+from .conftest import Backend, cut, echo
 from .programs import DTPD, PATIENCE
 from .test_daemon_http import site
 from .test_daemon_programs import ask, connected, echo_server, place
@@ -76,10 +77,9 @@ def test_garbage_is_survived(run):
     run(scenario)
 
 
-def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch):
-    monkeypatch.setattr(conversation, "HEAD_TIME", 0.1)
-
+def test_a_head_that_trickles_in_is_cut_off(run):
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=Patience(head=0.1))
         port = await pair.start(expose(1, more='kind = "http"'))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(writer):  # whatever comes, or the warning about it hides what came
@@ -197,7 +197,6 @@ def test_a_stream_that_is_ended_before_it_has_begun(run, host, more):
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
             await until(lambda: exposed.active == 0)
-            assert not exposed._opening
             writer.close()
 
     run(scenario)
@@ -208,7 +207,7 @@ def test_a_program_that_is_ended_before_it_is_served(run):
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             (forwarded,) = pair.near.forwarded.values()
-            forwarded.pool.stream_now = lambda: None  # so that a task is needed
+            forwarded.pool = Waiting(forwarded.pool, forwarded.pool.get_stream)  # so that a task is needed
             here, there = socket.socketpair()
             with here:
                 there.setblocking(False)
@@ -216,7 +215,7 @@ def test_a_program_that_is_ended_before_it_is_served(run):
                 forwarded.abort_streams(Reason.DRAINING)
                 await until(lambda: there.fileno() < 0)
                 assert here.recv(1) == b""
-                assert not forwarded._opening
+                assert not forwarded.active
 
     run(scenario)
 
@@ -258,17 +257,16 @@ def test_what_was_counted_of_a_service_goes_with_it(run):
     run(scenario)
 
 
-def test_a_backend_that_does_not_answer_is_given_up(run, monkeypatch, caplog):
+def test_a_backend_that_does_not_answer_is_given_up(run, caplog):
     """As one behind a filter that drops all: neither there nor refused."""
 
     async def connect(place):
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
-    monkeypatch.setattr(expose_module, "connect", connect)
     caplog.set_level("INFO", "dtpd")
 
     async def scenario(pair):
+        pair.make = partial(Daemon, dialer=Dialer(lambda place: None, connect))
         port = await pair.start(expose(1, more='connect-timeout = "50ms"'))
         with pytest.raises(ConnectionResetError):
             await exchange(port, b"hello")
@@ -311,12 +309,13 @@ def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
     run(scenario)
 
 
-def test_denials_dont_fill_the_log(run, caplog, monkeypatch):
-    second = [0.0]
-    now = SimpleNamespace(**{**vars(time), "monotonic": lambda: 1000 + second[0]})
-    monkeypatch.setattr(logs, "time", now)  # all in one second, however long it takes
+def test_denials_dont_fill_the_log(run, caplog):
+    second = 0.0
 
     async def scenario(pair):
+        nonlocal second
+        # All in one second, however long it takes.
+        pair.make = partial(Daemon, clock=lambda: Moment(1000 + second, 0.0))
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more='rate = { requests = "1/d" }'))
             assert await exchange(port, b"x") == b"x"
@@ -324,7 +323,7 @@ def test_denials_dont_fill_the_log(run, caplog, monkeypatch):
                 with pytest.raises(ConnectionResetError):
                     await exchange(port, b"x")
             assert pair.exposed.denials == {"rate": 100}
-            second[0] = 1
+            second = 1.0
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
 
@@ -374,6 +373,19 @@ class Slow:
         return wait
 
 
+class Waiting:
+    """In the place of a pool: each stream is asked for by `get_stream`."""
+
+    def __init__(self, pool, get_stream):
+        self._pool, self.get_stream = pool, get_stream
+
+    def __getattr__(self, name):
+        return getattr(self._pool, name)
+
+    def stream_now(self):
+        return None
+
+
 @pytest.mark.slow
 def test_a_drain_lets_requests_finish_and_takes_no_more(run):
     async def scenario(pair):
@@ -402,20 +414,17 @@ def test_a_drain_lets_requests_finish_and_takes_no_more(run):
 
 
 @pytest.mark.parametrize("end", ["far", "near"])
-def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
+def test_a_drain_waits_for_who_is_being_connected(run, end):
     """With a backend that isn't there at once, or a stream that isn't."""
 
     async def scenario(pair):
         async with Backend(echo) as backend:
-            port = await pair.start(expose(backend.port))
             if end == "far":
-                monkeypatch.setattr(expose_module, "connect_now", lambda place: None)
-                monkeypatch.setattr(expose_module, "connect", slow.call(expose_module.connect))
-            else:
+                pair.make = partial(Daemon, dialer=Dialer(lambda place: None, slow.call(connect)))
+            port = await pair.start(expose(backend.port))
+            if end == "near":
                 (forwarded,) = pair.near.forwarded.values()
-                pool = forwarded.pool
-                monkeypatch.setattr(pool, "stream_now", lambda: None)
-                monkeypatch.setattr(pool, "get_stream", slow.call(pool.get_stream))
+                forwarded.pool = Waiting(forwarded.pool, slow.call(forwarded.pool.get_stream))
             asking = asyncio.ensure_future(exchange(port, b"x"))
             await slow.began.wait()
             draining = asyncio.ensure_future((pair.far if end == "far" else pair.near).drain(PATIENCE))
@@ -437,7 +446,7 @@ def test_a_drain_waits_for_who_is_being_connected(run, monkeypatch, end):
         ConnectionClosed(CloseCode.SHUTDOWN, "the listener closes", by_peer=True),
     ],
 )
-def test_a_program_waits_while_the_process_that_it_comes_to_is_about_to_end(run, monkeypatch, about_to_end):
+def test_a_program_waits_while_the_process_that_it_comes_to_is_about_to_end(run, about_to_end):
     """Another has its place in a moment, as at an upgrade; the program had a reset."""
 
     async def scenario(pair):
@@ -452,8 +461,7 @@ def test_a_program_waits_while_the_process_that_it_comes_to_is_about_to_end(run,
                     raise answers.pop()
                 return await get_stream()
 
-            monkeypatch.setattr(pool, "stream_now", lambda: None)
-            monkeypatch.setattr(pool, "get_stream", refused_at_first)
+            forwarded.pool = Waiting(pool, refused_at_first)
             assert await exchange(port, b"x") == b"x"
 
     run(scenario)
@@ -521,18 +529,17 @@ def test_a_reload_holds_for_who_waited_for_its_rate(run, asks):
     run(scenario)
 
 
-def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, monkeypatch, caplog):
-    monkeypatch.setattr(pool_module, "ROOM", 0.05)
-
+def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, caplog):
     async def scenario(pair):
+        pair.make = partial(Daemon, limits=replace(LIMITS, streams=1), patience=Patience(stream=0.05))
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
-            assert await exchange(port, b"x") == b"x"
-            (forwarded,) = pair.near.forwarded.values()
-            pool = forwarded.pool
-            monkeypatch.setattr(pool.connections[0], "try_open_stream", lambda: None)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
+            writer.close()
             (forwarded,) = pair.near.forwarded.values()
             await until(lambda: forwarded.active == 0)
             assert forwarded.ledger.failed == 1
@@ -640,9 +647,7 @@ def test_nothing_is_left_behind(run):
             for number in range(12):
                 await asyncio.gather(*(one() for _ in range(25)))
                 if number % 4 == 3:
-                    for connection in pair.far.listener.connections:
-                        for driver in list(connection.outlet.drivers):
-                            driver.carrier._end_carrier(None)
+                    cut(pair.far.listener.connections)
             for ledger in (pair.exposed.ledger, *(one.ledger for one in pair.near.forwarded.values())):
                 await ledger.wait_empty()
             # Carriers and connections that were cut are closed when both sides have noticed.

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import json
+from functools import partial
 
 import grpclib.client
 import grpclib.const
@@ -17,10 +18,11 @@ from hpack import Encoder
 from hyperframe import frame as h2
 
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.policies import Bounds, Move
+from dtp.daemon.patience import Patience
+from dtp.daemon.policies import Bounds, Move, moment
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relays.expose import moment
 from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.server import Daemon
 
 from .conftest import NEAR, Backend
 from .talk import seen
@@ -416,7 +418,7 @@ def test_a_backend_that_ends_within_a_call(run):
                 await both.write(b"x")
                 assert await both.read() == b"x"
                 (session,) = pair.exposed.ledger.open
-                session._link.writer.transport.abort()
+                session.link.writer.transport.abort()
                 error = await failure(both.read())
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
                 assert error.details() == "the backend broke off"
@@ -572,13 +574,12 @@ def test_who_speaks_something_else(run, first, why, answer):
 
 
 @pytest.mark.parametrize("first", [b"PRI * HT", frames.PREFACE + b"\0\1\0\1\4\0\0\0\1half of a head"])
-def test_a_head_that_trickles_in_is_cut_off(run, monkeypatch, first):
-    monkeypatch.setattr(conversation, "HEAD_TIME", 0.1)
-
+def test_a_head_that_trickles_in_is_cut_off(run, first):
     async def silent(reader, writer):
         await reader.read()
 
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=Patience(head=0.1))
         async with Backend(silent) as backend:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", await pair.start(expose(backend.port))
@@ -792,7 +793,7 @@ def test_nothing_is_left_behind(run):
                         # With a call that is open: grpcio would keep the connection for one that was cancelled.
                         call = channel.unary_stream(f"{PACKAGE}/Out")(b"0")
                         (session,) = pair.exposed.ledger.open
-                        session._link.writer.transport.abort()
+                        session.link.writer.transport.abort()
                         await failure(call.read())
                 call = session = None
                 gc.collect()

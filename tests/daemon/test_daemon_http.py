@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import socket
+from functools import partial
 from types import SimpleNamespace
 
 import aiohttp
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import to_backend, to_client, tokens
-from dtp.daemon.policies import Bounds, Caller, Denial, Move
+from dtp.daemon.policies import Bounds, Caller, Denial, Move, moment
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays import proxy_protocol
-from dtp.daemon.relays.expose import Exposed, moment
+from dtp.daemon.relays import proxy_protocol, sockets
+from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.direct import connect_now
+from dtp.daemon.server import Daemon
 from dtp.testing import clock
 
 from .conftest import NEAR, Backend, echo
@@ -154,24 +157,42 @@ def test_a_backend_gets_the_proxy_header_first(run):
     run(scenario)
 
 
-@pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeypatch, kind):
-    """A socket whose other end has reset has no peer's name: it ended all of the caller's connection."""
-    first = Exposed._proxy_header
+class Lost(socket.socket):
+    """A socket whose other end has reset."""
 
-    def name(exposed, caller, sock):
-        if sock.getpeername()[1] == gone.port:
-            raise OSError(errno.ENOTCONN, "not connected")
-        return first(exposed, caller, sock)
+    def getpeername(self):
+        raise OSError(errno.ENOTCONN, "not connected")
+
+
+def losing(port, lost=None):
+    """A dialer whose backend at that port breaks off as soon as it is there; `lost` gets the sockets."""
+
+    def lose(sock):
+        if sock is None or sock.getpeername()[1] != port():
+            return sock
+        sock = Lost(fileno=sock.detach())
+        if lost is not None:
+            lost.append(sock)
+        return sock
+
+    async def connect(place):
+        return lose(await sockets.connect(place))
+
+    return Dialer(lambda place: lose(connect_now(place)), connect)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http"])
+def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, kind):
+    """A socket whose other end has reset has no peer's name: it ended all of the caller's connection."""
 
     async def serve(reader, writer):
         await reader.read(16)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    monkeypatch.setattr(Exposed, "_proxy_header", name)
     gone, there = Backend(serve), Backend(serve)
 
     async def scenario(pair):
+        pair.make = partial(Daemon, dialer=losing(lambda: gone.port))
         async with gone, there:
             both = "proxy-protocol = true\nconcurrency = { service = 1 }"
             text = expose(there.port, kind, both).replace(
@@ -191,24 +212,20 @@ def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, monkeyp
     run(scenario)
 
 
-def test_backends_that_all_break_off_are_asked_once_each(run, monkeypatch):
-    asked = []
-
-    def name(exposed, caller, sock):
-        asked.append(sock)
-        assert len(asked) == 1
-        raise OSError(errno.ENOTCONN, "not connected")
+def test_backends_that_all_break_off_are_asked_once_each(run):
+    lost = []
 
     async def scenario(pair):
         async with Backend(echo) as backend:
+            pair.make = partial(Daemon, dialer=losing(lambda: backend.port, lost))
             port = await pair.start(expose(backend.port, "tcp", "proxy-protocol = true"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()
-            assert (pair.exposed.active, pair.exposed.ledger.failed, asked[0].fileno()) == (0, 1, -1)
+            assert (pair.exposed.active, pair.exposed.ledger.failed) == (0, 1)
+            assert [sock.fileno() for sock in lost] == [-1]
 
-    monkeypatch.setattr(Exposed, "_proxy_header", name)
     run(scenario)
 
 
@@ -625,7 +642,7 @@ def test_websockets_that_end_in_any_way(run):
                     if way == "client":
                         reset(SimpleNamespace(get_extra_info=ends.get_extra_info, transport=ends))
                     elif way == "backend":
-                        reset(session._link.writer)
+                        reset(session.link.writer)
                         assert (await socket.receive()).type in (
                             aiohttp.WSMsgType.CLOSED,
                             aiohttp.WSMsgType.ERROR,

@@ -5,6 +5,7 @@ import errno
 import json
 import re
 import socket
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,13 @@ import pytest
 from dtp.daemon.config import model
 from dtp.daemon.http.parsing import LEAST
 from dtp.daemon.http.session import HttpSession, retry_after
+from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.ledger import Ending
-from dtp.daemon.relays.sockets import FLUSH, BackendLink
+from dtp.daemon.relays.sockets import BackendLink
+from dtp.daemon.server import Daemon
 from dtp.session.codes import StreamReset
 
 from .conftest import Backend
@@ -25,6 +28,8 @@ from .test_daemon_http import call, expose
 from .test_daemon_http_hostile import END, HEAD, OK, Recorder, post, say
 from .test_daemon_relay import reset, until
 
+#: Seconds that nothing else waits.
+FLUSH = 77.0
 GET = b"GET /" + HEAD + b"\r\n"
 LAST = b"GET /" + HEAD + b"Connection: close\r\n\r\n"
 
@@ -763,11 +768,11 @@ def test_nobody_is_told_to_come_again_too_early(seconds, told):
     assert retry_after(seconds) == {"Retry-After": told}
 
 
-def test_an_orderly_end_is_no_failure_there(run, monkeypatch):
+def test_an_orderly_end_is_no_failure_there(run):
     """The near daemon is told that nothing more is wanted, by a code that means just that."""
-    monkeypatch.setattr("dtp.daemon.http.conversation.LINGER", 0.0)
 
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=Patience(last_words=0.0))
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             (forwarded,) = pair.near.forwarded.values()
@@ -814,21 +819,21 @@ def test_a_client_that_asks_for_http_2_too_is_served(run):
     run(scenario)
 
 
-def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
+def test_a_backend_that_takes_no_more_keeps_no_socket(run):
     """What it was to get still waits when the stream is over; after a while nobody waits any longer."""
-    monkeypatch.setattr("dtp.daemon.relays.sockets.FLUSH", 0.0)
 
     async def deaf(reader, writer):
         await go_on.wait()
 
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=Patience(flush=0.0))
         async with Backend(deaf) as backend:
             port = await pair.start(expose(backend.port, "http"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST /" + HEAD + b"Content-Length: 99999999\r\n\r\n" + bytes(20_000_000))
-            await until(lambda: any(one._link is not None for one in pair.exposed.ledger.open))
+            await until(lambda: any(one.link is not None for one in pair.exposed.ledger.open))
             (open_,) = pair.exposed.ledger.open
-            transport = open_._link.writer.transport
+            transport = open_.link.writer.transport
             await until(lambda: transport.get_write_buffer_size() > 65536)
             sock = transport.get_extra_info("socket")
             open_.abort(Reason.DRAINING)
@@ -842,20 +847,25 @@ def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
     run(scenario)
 
 
-def test_a_backend_that_takes_the_rest_in_time_is_left_alone(monkeypatch):
+def test_a_backend_that_takes_the_rest_in_time_is_left_alone():
     """Its transport has ended by itself then, and can't be aborted any more."""
     told, due = [], []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_later(self, seconds, give_up, *args, **more):
+            if seconds != FLUSH:
+                return super().call_later(seconds, give_up, *args, **more)
+            due.append(give_up)
+            return None
 
     async def scenario():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told.append(context))
         ours, theirs = socket.socketpair()
         backend = SimpleNamespace(active=1)
-        link = BackendLink(*await asyncio.open_connection(sock=ours), backend)
+        link = BackendLink(*await asyncio.open_connection(sock=ours), backend, FLUSH)
         link.writer.write(bytes(2_000_000))
-        with monkeypatch.context() as patched:
-            patched.setattr(loop, "call_later", lambda seconds, give_up: due.append((seconds, give_up)))
-            link.close()
+        link.close()
         assert backend.active == 0
         theirs.setblocking(False)
         with theirs:
@@ -863,11 +873,11 @@ def test_a_backend_that_takes_the_rest_in_time_is_left_alone(monkeypatch):
             while piece := await loop.sock_recv(theirs, 65536):
                 left -= len(piece)
         assert left == 0
-        ((seconds, give_up),) = due
-        assert seconds == FLUSH
+        (give_up,) = due
         give_up()
 
-    asyncio.run(scenario())
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(scenario())
     assert told == []
 
 

@@ -12,6 +12,7 @@ from dtp.cli.node import node_screen
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.settled import CantReload
 from dtp.daemon.mesh import member
+from dtp.daemon.patience import Patience
 from dtp.daemon.server import Daemon
 from dtp.daemon.web.metrics import exposition
 from dtp.errors import CarrierError
@@ -68,11 +69,12 @@ class Far:
     def bootstrap(self):
         return str(self.daemon.listener.addresses[0])
 
-    async def near(self, text="", node="", identity=NEAR):
+    async def near(self, text="", node="", identity=NEAR, **more):
         """A daemon that begins with this one."""
         store = ALONE.format(store=self.tmp_path / "near")
         made = config(self.tmp_path, f'[node]\nbootstrap = ["{self.bootstrap}"]\n{store}{node}\n{text}')
-        daemon = Daemon(made, identity, psk=self.network and self.network.psk, network=self.network)
+        psk = self.network and self.network.psk
+        daemon = Daemon(made, identity, psk=psk, network=self.network, **more)
         self.others.append(daemon)
         await daemon.start()
         return daemon
@@ -272,12 +274,11 @@ def test_a_daemon_that_drains_says_so_to_other_nodes(tmp_path):
     on_sockets(main())
 
 
-def test_a_node_that_has_yet_to_hear_of_its_peer_says_nothing_of_it(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("dtp.daemon.mesh.member.NodeMember.quiet", 1.0)
-
+def test_a_node_that_has_yet_to_hear_of_its_peer_says_nothing_of_it(tmp_path, caplog):
     async def main():
         async with Far(tmp_path) as far:
-            near = await far.near(FORWARD.replace(str(FAR.id), str(OTHER.id)))  # whom nobody knows
+            to_nobody = FORWARD.replace(str(FAR.id), str(OTHER.id))
+            near = await far.near(to_nobody, patience=Patience(links=1.0))
             (forwarded,) = near.forwarded.values()
             await until(lambda: forwarded.pool.trouble)
             assert "can't find" not in caplog.text

@@ -11,10 +11,9 @@ from hyperframe import frame as h2
 
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.policies import Call
+from dtp.daemon.policies import Call, moment
 from dtp.daemon.policies.quota import QuotaPolicy
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.expose import moment
 from dtp.session.codes import StreamReset
 
 from .talk import End, seen
@@ -115,7 +114,7 @@ def test_calls_that_are_not_paid_use_up_nothing(talk, kind, answers):
         assert passed == [True] * 10 + [False]
         talk.session.abort(Reason.CLIENT_GONE)
         await talk.ended()
-        assert not quota._held._held
+        assert not quota.held
 
     talk(scenario, policies=(quota,), **kind)
 
@@ -173,7 +172,7 @@ def test_calls_for_which_there_is_no_backend_are_not_charged(talk, kind):
         await asyncio.sleep(10)
         assert asked == []
         assert b"no backend can be reached" in talk.client.heard
-        assert not quota._held._held
+        assert not quota.held
         if kind["kind"] != "grpc":
             talk.exposed.dial_streams = dial
             talk.client.say(said)
@@ -257,9 +256,9 @@ def test_who_takes_long_to_pay_holds_no_backend(talk):
         paid = paid_later(talk)
         talk.client.say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await seen(lambda: talk.links)
-        assert talk.session._link is not None
+        assert talk.session.link is not None
         await asyncio.sleep(10)
-        assert talk.session._link is None
+        assert talk.session.link is None
         paid.set()
         await seen(lambda: b" 200 " in talk.client.heard)
         assert len(talk.links) == 2

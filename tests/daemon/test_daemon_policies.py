@@ -443,7 +443,7 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
         (BOB, True),
     ]:
         chain.release_call(Call(caller, "x"), now, happened=paid)
-    assert not policy._held._held
+    assert not policy.held
     assert not passes(BOB)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dtp.cli.daemon_status import render
 from dtp.daemon.process import predecessors
 from dtp.daemon.process import program as process
-from dtp.daemon.process.predecessors import MOST, Farewell, Left, Predecessors
+from dtp.daemon.process.predecessors import EVERY, MOST, Farewell, Left, Predecessors
 
 from .test_daemon_process import Launch, answer, command, serve, until  # noqa: F401 - a fixture
 
@@ -21,7 +21,7 @@ from .test_daemon_process import Launch, answer, command, serve, until  # noqa: 
 class Heard:
     """A successor and what it hears over a socket pair, told by `tell`."""
 
-    def __init__(self, before=None):
+    def __init__(self, before=None, every=EVERY):
         self.mine, self.theirs = socket.socketpair()
         self.here = Predecessors()
         self.before = before or Predecessors()
@@ -29,7 +29,7 @@ class Heard:
         self.cut = asyncio.get_running_loop().create_future()
         self.hearing = asyncio.ensure_future(self.here.listen_to(self.theirs.detach()))
         self.telling = asyncio.ensure_future(
-            Farewell(self.mine, self.before, lambda: self.left).tell_successor(self.cut)
+            Farewell(self.mine, self.before, lambda: self.left, every).tell_successor(self.cut)
         )
 
 
@@ -63,7 +63,7 @@ def test_one_that_was_killed_has_nothing_open():
 def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
     async def main():
         before = Predecessors()
-        before._note_told([Left(number, number) for number in range(20, 20 + MOST)])
+        before.note_told([Left(number, number) for number in range(20, 20 + MOST)])
         heard = Heard(before)
         await until(lambda: heard.here.known)
         assert [one.pid for one in heard.here.known] == [*range(21, 20 + MOST), 7]
@@ -89,12 +89,12 @@ def test_who_is_replaced_hands_on_who_tells(killed):
         if killed:  # what the one in between has heard is older
             heard.telling.cancel()
             await hearing
-        newest._note_told([*heard.here.known, Left(8, 0)])
+        newest.note_told([*heard.here.known, Left(8, 0)])
         if not killed:
             heard.left = Left(7, 1, {"api": 1}, 99.0)
             heard.cut.set_result(1)
             await hearing
-        newest._note_told([Left(7, 3), Left(8, 0)])
+        newest.note_told([Left(7, 3), Left(8, 0)])
         told = {one.pid: (one.open, one.cut) for one in newest.known}
         assert told == ({8: (0, 0)} if killed else {7: (0, 1), 8: (0, 0)})
         heard.hearing.cancel()
@@ -117,12 +117,11 @@ def test_an_upgrade_that_fails_goes_on_hearing():
     asyncio.run(main())
 
 
-def test_nothing_is_told_when_nobody_hears_it(monkeypatch, caplog):
+def test_nothing_is_told_when_nobody_hears_it(caplog):
     """It was, once a second, and each time asyncio warned."""
-    monkeypatch.setattr(predecessors, "EVERY", 0.001)
 
     async def main():
-        heard = Heard()
+        heard = Heard(every=0.001)
         await until(lambda: heard.here.known)
         heard.hearing.cancel()
         await asyncio.wait([heard.telling])
@@ -170,7 +169,7 @@ def test_no_more_names_are_told_than_fit():
 )
 def test_the_status_shows_it(one, words):
     here = Predecessors()
-    here._note_told([one])
+    here.note_told([one])
     status = {
         "draining": False, "uptime": 1, "reloads": 0, "identity": "dtp1", "callers": [], "exposed": [],
         "forwarded": [], "before": here.list_status(),

@@ -9,11 +9,13 @@ import socket
 import struct
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from dtp.daemon.config.values import Place
+from dtp.daemon.patience import Patience
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.relay import Counts, Relay
 from dtp.daemon.server import Daemon
@@ -22,7 +24,7 @@ from dtp.net.taps import Tap
 from dtp.net.turns.sizes import BRIEF, WIDE
 from dtp.testing import clock
 
-from .conftest import FAR, Backend, echo
+from .conftest import FAR, Backend, cut, echo
 from .programs import free_port
 
 
@@ -547,10 +549,9 @@ def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run):
     run(scenario)
 
 
-def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run, monkeypatch):
-    monkeypatch.setattr("dtp.daemon.relays.forward.PATIENCE", 0.0)
-
+def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run):
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=Patience(peer=0.0))
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -576,9 +577,7 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
             for start in range(0, len(data), 1 << 20):
                 writer.write(data[start : start + (1 << 20)])
                 got += await reader.readexactly(min(1 << 20, len(data) - start))
-                for connection in pair.far.listener.connections:
-                    for driver in list(connection.outlet.drivers):
-                        driver.carrier._end_carrier(None)
+                cut(pair.far.listener.connections)
             assert got == data
             assert pair.near.get_status()["forwarded"][0]["resumes"] >= 5
             writer.close()

@@ -107,13 +107,11 @@ def test_one_that_has_ended_has_nothing():
     play(scenario)
 
 
-def test_one_that_does_not_answer_has_nothing(monkeypatch):
-    monkeypatch.setattr(replaced, "PATIENCE", 0.01)
-
+def test_one_that_does_not_answer_has_nothing():
     async def scenario(stack):
         here, there = socket.socketpair()
         stack.enter_context(there)
-        found = ReplacedProcesses()
+        found = ReplacedProcesses(0.01)
         found.reach([here.detach()])
         stack.callback(found.close)
         assert await found.find_owner(b"first") is None

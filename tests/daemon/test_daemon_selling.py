@@ -14,7 +14,6 @@ from pay.test_ledger import Connected, pay
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.signer import KeySigner
 from dtp.daemon.config.model import Expose, Price
-from dtp.daemon.paying import selling
 from dtp.daemon.paying.selling import Shop
 from dtp.daemon.paying.side import ChainSide
 from dtp.pay.client.payer import said
@@ -34,6 +33,7 @@ class SharedStore(Store):
     def __init__(self, path):
         super().__init__(path)
         self.done, self.ours, self.free_there, self.there = [], False, True, set()
+        self.is_away = False
 
     def is_claimer(self):
         return self.ours
@@ -44,6 +44,11 @@ class SharedStore(Store):
 
     def free(self, channel):
         self.done.append("free")
+
+    def sold_lane(self, channel, lane):
+        if self.is_away:
+            raise StoreError("the database is away")
+        return super().sold_lane(channel, lane)
 
     def held_channels(self, channels):
         return self.there & set(channels)
@@ -61,17 +66,11 @@ class SharedStore(Store):
         super().save_served(channel, lane, used)
 
 
-def broken(*_):
-    raise StoreError("the database is away")
-
-
 async def is_alive(endpoint, url):
     raise AssertionError("no other endpoint is asked here")
 
 
-def play(tmp_path, monkeypatch, scenario):
-    monkeypatch.setattr(selling, "Metered", Connected)
-
+def play(tmp_path, scenario):
     async def work():
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, chain_id="c", address="0x5")
@@ -103,7 +102,7 @@ def agreed_with(connection):
     return replace(payee.exposure, first_amount=Exposure().first_amount), payee.count_streams
 
 
-def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path, monkeypatch):
+def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path):
     """Else another daemon reads the lane without its last voucher, and that pays for what it serves as well."""
 
     async def scenario(shop, store):
@@ -114,26 +113,26 @@ def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path, monke
         assert wire.meter._checks
         wire.on_meter(build(said(KEY.sign(voucher(2, 2)), 0)))
         wire.abort(0, "")
-        await asyncio.gather(*shop._leaving)
+        await shop.wait_for_leaving()
         assert store.done == ["hold", 1, 2, "served", "free"]
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_what_the_last_voucher_brings_is_earned(tmp_path, monkeypatch):
+def test_what_the_last_voucher_brings_is_earned(tmp_path):
     async def scenario(shop, store):
         for number in (1, 2):
             wire = caller(shop, store)
             assert await shop.meter_connection(wire)
             wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
             wire.abort(0, "")
-            await asyncio.gather(*shop._leaving)
+            await shop.wait_for_leaving()
             assert shop.sum_earned("api") == {SUI_COIN: number * PRICES.request}
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_what_is_earned_is_told_by_coin(tmp_path, monkeypatch):
+def test_what_is_earned_is_told_by_coin(tmp_path):
     """Units of another coin were added to MIST, and shown as SUI."""
 
     async def scenario(shop, store):
@@ -142,18 +141,17 @@ def test_what_is_earned_is_told_by_coin(tmp_path, monkeypatch):
         wire.admission = replace(wire.admission, channel=other)
         assert await shop.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
-        while wire.meter._checks:
-            await asyncio.wait(set(wire.meter._checks))
+        await wire.meter.wait_checked()
         assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
         assert shop.sum_earned("db") == {}
         wire.abort(0, "")
-        await asyncio.gather(*shop._leaving)
+        await shop.wait_for_leaving()
         assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
+def test_a_connection_that_is_over_is_forgotten(tmp_path):
     """Else a daemon grows with each caller that it ever had."""
 
     async def scenario(shop, store):
@@ -161,17 +159,17 @@ def test_a_connection_that_is_over_is_forgotten(tmp_path, monkeypatch):
         assert await shop.meter_connection(wire)
         await pay(wire.meter, KEY.sign(voucher(1, 1)))
         wire.abort(0, "")
-        await asyncio.gather(*shop._leaving)
+        await shop.wait_for_leaving()
         known = weakref.ref(wire)
         del wire
         gc.collect()
         assert known() is None
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(("kind", "by_stream"), [("tcp", True), ("grpc", False)])
-def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_stream):
+def test_a_caller_owes_what_its_service_says(tmp_path, kind, by_stream):
     """Also one that says so only since a reload, at the same price; what isn't sold any more goes by the usual."""
     tight = Exposure(1000, 2000, 3, 4, 5.0)
 
@@ -191,13 +189,11 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
         lane = replace(usual, first_amount=usual.first_amount * 3 // 4)
         assert agreed_with(other) == (replace(usual, first_bytes=lane.at_prices(PRICES).first_bytes), True)
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(("request_price", "quota", "asked"), [(0, None, []), (5, None, [3]), (0, 7, [3])])
-def test_calls_are_charged_that_cost_by_the_channel_s_terms(
-    tmp_path, monkeypatch, request_price, quota, asked
-):
+def test_calls_are_charged_that_cost_by_the_channel_s_terms(tmp_path, request_price, quota, asked):
     """Not by the file, which may leave the price of a request to the host; those of a pass count for its quota."""
 
     async def scenario(shop, store):
@@ -214,11 +210,11 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
         assert await shop.charge_requests(wire, 3) == ""
         assert charged == asked
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(("kind", "by_call"), [("http", True), ("tcp", False)])
-def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, monkeypatch, kind, by_call):
+def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, kind, by_call):
     """A node that was behind at the start shows a plan with a quota later, without a reload."""
 
     async def scenario(shop, store):
@@ -226,18 +222,18 @@ def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, mo
         charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)
         assert charge == (shop.charge_requests if by_call else None)
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_who_claims_hears_of_channels_in_use(tmp_path, monkeypatch):
+def test_who_claims_hears_of_channels_in_use(tmp_path):
     async def scenario(shop, store):
         assert await shop.meter_connection(caller(shop, store))
         assert shop.cashier.pause(10**9) == shop.made.terms.claim_ms / 8000
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatch):
+def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path):
     async def scenario(shop, store):
         store.free_there = False
         wire = caller(shop, store)
@@ -245,26 +241,26 @@ def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path, monkeypatc
             await shop.meter_connection(wire)
         assert store.done == ["hold"]  # and not freed: it isn't ours
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
+def test_a_channel_that_can_not_be_served_is_free_again(tmp_path):
     async def scenario(shop, store):
         gone = caller(shop, store)
         gone.abort(0, "it went")
         assert not await shop.meter_connection(gone)
-        await asyncio.gather(*shop._leaving)
+        await shop.wait_for_leaving()
         assert store.done == ["hold", "served", "free"]
         store.mark_closed(CHANNEL)
         late = caller(shop, store)
         with pytest.raises(Refuse, match="the channel is closed"):
             await shop.meter_connection(late)
-        monkeypatch.setattr(store, "sold_lane", broken)
+        store.is_away = True
         with pytest.raises(Refuse, match="can't be stored"):
             await shop.meter_connection(late)
         assert store.done[3:] == ["hold", "free"] * 2
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -286,10 +282,10 @@ def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
             assert await shop.cashier.poll(closing=closing) == []
         assert len(looks) == (2 if ours else 0)
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path, monkeypatch):
+def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path):
     """Else the cashier takes the credits for transport that the other agrees on with the client a moment later, who
     can't close by that then."""
 
@@ -298,13 +294,13 @@ def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path, monkeypatch):
         assert await shop.meter_connection(caller(shop, store))
         assert await shop.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
 
-    play(tmp_path, monkeypatch, scenario)
+    play(tmp_path, scenario)
 
 
-def test_who_ends_waits_until_all_is_written_and_free(tmp_path, monkeypatch):
+def test_who_ends_waits_until_all_is_written_and_free(tmp_path):
     async def scenario(shop, store):
         wire = caller(shop, store)
         assert await shop.meter_connection(wire)
         wire.abort(0, "")
 
-    assert play(tmp_path, monkeypatch, scenario).done == ["hold", "served", "free"]
+    assert play(tmp_path, scenario).done == ["hold", "served", "free"]

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from dtp.daemon.server import Daemon
 
-from .conftest import FAR, NEAR, Backend, config, echo
+from .conftest import FAR, NEAR, Backend, config, cut, echo
 from .programs import free_port
 from .test_daemon_faults import descriptors
 from .test_daemon_http import site
@@ -136,10 +136,7 @@ concurrency = {{ identity = 1000 }}
             self.broken[f"{kind}: {type(error).__name__}"] += 1
 
     def cut(self):
-        """Every carrier breaks, as when a network goes."""
-        for connection in self.far.listener.connections:
-            for driver in list(connection.outlet.drivers):
-                driver.carrier._end_carrier(None)
+        cut(self.far.listener.connections)
 
     # ---- rounds -------------------------------------------------------------------------------------------
 

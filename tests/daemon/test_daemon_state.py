@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import time
 from dataclasses import replace
+from functools import partial
 from unittest.mock import AsyncMock, Mock
 
 import postgres
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Arrive, Call, Caller, Moment, Move, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER, Bans
 from dtp.daemon.policies.quota import QuotaPolicy
@@ -23,7 +25,6 @@ from dtp.daemon.state import STORES, CountKey, Used, make
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
-from dtp.daemon.workers import inherited, sharing
 from dtp.daemon.workers.sharing import Foreign, Sharing
 from dtp.identity import PeerId
 
@@ -250,6 +251,8 @@ def test_urls_that_cant_be_meant(tmp_path, url, words):
 
 # ---- quotas ------------------------------------------------------------------------------------------------------
 
+#: So that nobody waits a second for what others have counted.
+SOON = Patience(exchange=0.01, again=0.01)
 ALICE = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.1")
 BOB = Caller(OTHER.id, OTHER.id.sui_address, "192.0.2.2")
 _ME = str(NEAR.id)
@@ -310,11 +313,11 @@ async def known(condition):
     raise AssertionError("it never held")
 
 
-def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
+def test_a_quota_outlives_the_daemon(run, tmp_path):
     """Used up, restarted: the caller is asked about when it comes, and refused."""
-    monkeypatch.setattr(sharing, "EVERY", 0.01)
 
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=SOON)
         async with Backend(echo) as backend:
             rule = 'quota = { requests = 2, every = "365d" }'
             top = f'[state]\nurl = "sqlite://{tmp_path}/state.db"'
@@ -325,7 +328,7 @@ def test_a_quota_outlives_the_daemon(run, tmp_path, monkeypatch):
                 await exchange(port, b"too much")
             url = pair.far.listener.urls[0]
             await pair.far.close()
-            pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
+            pair.far = pair.make(pair.far_config(pair.expose, url), FAR)
             await pair.far.start()
             (quota,) = [policy for _, policy in pair.far._policies.iter_quotas()]
             await known(lambda: _ME in quota._counts and quota._counts[_ME].requests)
@@ -423,17 +426,17 @@ def test_bans_kept_by_the_identity_go_to_the_host_once(url, tmp_path):
     asyncio.run(scenario())
 
 
-def test_daemons_share_rates_and_bans(run, url, tmp_path, monkeypatch):
+def test_daemons_share_rates_and_bans(run, url, tmp_path):
     """Two daemons of one name, each with its identity: what a caller had from one it has not from the other;
     who is banned at one is sent away from both."""
-    monkeypatch.setattr(sharing, "EVERY", 0.01)
 
     async def scenario(pair):
+        pair.make = partial(Daemon, patience=SOON)
         async with Backend(echo) as backend:
             rule = 'rate = { requests = "6/h", per = "service" }'
             await pair.start(expose(backend.port, more=rule), top=f'[state]\nurl = "{url}"\nname = "front"')
             first_port = pair.port
-            second = Daemon(pair.far_config(pair.expose), OTHER)
+            second = pair.make(pair.far_config(pair.expose), OTHER)
             await second.start()
             to = second.listener.address("api")
             near = Daemon(
@@ -550,10 +553,10 @@ def test_what_somebody_wrote_into_redis_by_hand(redis_url, caplog):
     asyncio.run(scenario())
 
 
-def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
+def test_postgresql_keeps_nobody_waiting(postgresql_url):
     """Neither one that has lost its network without a word, nor somebody who has locked a table."""
     psycopg = pytest.importorskip("psycopg")
-    from dtp.daemon.state import postgresql
+    from dtp.daemon.state.postgresql import PostgresCountStore
 
     async def scenario():
         store = make(postgresql_url, "host")
@@ -563,7 +566,7 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
         shown = await (await store._database.execute("SHOW statement_timeout")).fetchone()
         assert shown == ("4s",)
         await store.close()
-        monkeypatch.setattr(postgresql, "PATIENCE_THERE", "SET statement_timeout = 20")
+        store = PostgresCountStore(postgresql_url, "host", patience=1.0)
         with psycopg.connect(postgresql_url) as other:
             other.execute("LOCK TABLE dtpd_used")
             with pytest.raises(StateError, match="statement timeout"):
@@ -576,17 +579,17 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url, monkeypatch):
+def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url):
     """Its processes stopped, or its disk hung: `dtpd ban` and the end of a daemon waited for it for ever."""
     pytest.importorskip("psycopg")
-    from dtp.daemon.state import postgresql
+    from dtp.daemon.state.postgresql import PostgresCountStore
 
     async def scenario():
         async with postgres.stoppable(postgresql_url) as (url, stop):
-            store = make(url, "host")
+            await make(url, "host").open()
+            store = PostgresCountStore(url, "host", patience=0.5)
             await store.open()
             stop()
-            monkeypatch.setattr(postgresql, "_PATIENCE", 0.05)
             with pytest.raises(StateError, match="PostgreSQL: "):
                 await store.ban("dtp1a", 100.0)
             await store.close()
@@ -681,20 +684,38 @@ def test_a_ban_is_not_lost_to_what_was_read_before_it():
     assert bans.get_status(0) == {}
 
 
-def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplog):
+class Unsure:
+    """A store that can be away, over one in memory that others have as well."""
+
+    tells = False
+
+    def __init__(self):
+        self.shared, self.fault, self.refused = MemoryCountStore(), None, 0
+
+    def __getattr__(self, name):
+        if self.fault is not None and name in ("ban", "list_bans"):
+            return self._refuse
+        return getattr(self.shared, name)
+
+    async def _refuse(self, *_):
+        self.refused += 1
+        raise self.fault
+
+
+def test_whether_the_state_can_be_had_is_known(run, tmp_path, caplog):
     """By what is tried, bans at least: also of a daemon that has nothing to tell. Said once when it changes."""
-    monkeypatch.setattr(sharing, "EVERY", 0.001)
     caplog.set_level("INFO", "dtpd")
 
     async def scenario(pair):
+        store = Unsure()
+        pair.make = partial(Daemon, patience=SOON, make_store=lambda url, name: store)
         await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"')
         assert pair.far.get_status()["state_up"] is True
         assert "state_up" not in pair.near.get_status()
-        away = AsyncMock(side_effect=StateError("gone fishing"))
-        with monkeypatch.context() as here:
-            here.setattr(pair.far._sharing._store, "list_bans", away)
-            await known(lambda: away.await_count > 3)
-            assert pair.far.get_status()["state_up"] is False
+        store.fault = StateError("gone fishing")
+        await known(lambda: store.refused > 3)
+        assert pair.far.get_status()["state_up"] is False
+        store.fault = None
         await known(lambda: pair.far.get_status()["state_up"])
 
     run(scenario)
@@ -703,26 +724,27 @@ def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplo
 
 
 @pytest.mark.parametrize("until", [FOR_EVER, 0.0])
-def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(run, tmp_path, monkeypatch, until):
+def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(run, tmp_path, until):
     """The disk was full: the other daemon never heard of it, nor that it was taken back."""
-    monkeypatch.setattr(sharing, "EVERY", 0.01)
-    monkeypatch.setattr(inherited, "_AGAIN", 0.01)
     alice = str(NEAR.id)
 
     async def scenario(pair):
+        store = Unsure()
+        pair.make = partial(Daemon, patience=SOON, make_store=lambda url, name: store)
         await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"\nname = "front"')
-        second = Daemon(pair.far_config(pair.expose), OTHER)
+        second = Daemon(
+            pair.far_config(pair.expose), OTHER, patience=SOON, make_store=lambda url, name: store.shared
+        )
         await second.start()
         await second.ban(alice, 0.0 if until else FOR_EVER)
         await known(lambda: bool(pair.far.get_status()["bans"]) is not bool(until))
-        full = AsyncMock(side_effect=StateError("disk is full"))
-        with monkeypatch.context() as here:
-            here.setattr(pair.far._sharing._store, "ban", full)
-            with pytest.raises(StateError, match=r"holds at this daemon.*disk is full"):
-                await pair.far.ban(alice, until)
-            await known(lambda: full.await_count > 3)
-            assert bool(pair.far.get_status()["bans"]) is bool(until)
-            assert bool(second.get_status()["bans"]) is not bool(until)
+        store.fault = StateError("disk is full")
+        with pytest.raises(StateError, match=r"holds at this daemon.*disk is full"):
+            await pair.far.ban(alice, until)
+        await known(lambda: store.refused > 3)
+        assert bool(pair.far.get_status()["bans"]) is bool(until)
+        assert bool(second.get_status()["bans"]) is not bool(until)
+        store.fault = None
         await known(lambda: bool(second.get_status()["bans"]) is bool(until))
         assert bool(pair.far.get_status()["bans"]) is bool(until)
         await second.close()

@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from dtp.daemon.config.model import Telemetry
-from dtp.daemon.observing import telemetry
 from dtp.daemon.observing.telemetry import MOST, Exporter, Figures, Spans
 from dtp.daemon.web.metrics import DaemonCollector
 
@@ -143,11 +142,11 @@ def test_a_collector_that_is_away_is_said_once(status, caplog):
     asyncio.run(scenario())
 
 
-def test_a_collector_that_does_not_answer_is_given_up(monkeypatch, caplog):
+def test_a_collector_that_does_not_answer_is_given_up(caplog):
     async def scenario():
-        monkeypatch.setattr(telemetry, "_PATIENCE", 0.01)
         async with Backend(lambda reader, writer: reader.read()) as collector:
-            exporter = Exporter(Telemetry(f"http://127.0.0.1:{collector.port}", 3600), "/v1/traces", dict)
+            settings = Telemetry(f"http://127.0.0.1:{collector.port}", 3600)
+            exporter = Exporter(settings, "/v1/traces", dict, patience=0.01)
             await exporter.close()
 
     asyncio.run(scenario())

@@ -289,15 +289,14 @@ def test_a_database_that_is_away():
     assert exit_code(caught.value) == 5
 
 
-def test_a_database_that_says_nothing_any_more(postgresql_url, monkeypatch):
+def test_a_database_that_says_nothing_any_more(postgresql_url):
     """Its processes stopped, or its disk hung: calls and the end of a daemon waited for it for ever."""
-    vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
 
     async def scenario():
         async with postgres.stoppable(postgresql_url) as (url, stop):
-            with await asyncio.to_thread(opened, lambda: PostgresVouchers(url)) as store:
+            await asyncio.to_thread(lambda: opened(lambda: PostgresVouchers(url)).close())
+            with await asyncio.to_thread(opened, lambda: PostgresVouchers(url, patience=0.5)) as store:
                 stop()
-                monkeypatch.setattr(vouchers, "_PATIENCE", 0.05)
                 with pytest.raises(StoreError, match="PostgreSQL"):
                     await asyncio.to_thread(store.mark_closed, CHANNEL)
 
@@ -432,20 +431,22 @@ def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place):
     second.close()
 
 
-def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(place, monkeypatch):
-    server = Redis(place, *SAFE)
-    with opened(lambda: RedisVouchers(server.url)) as store:
-        genuine, locked = store.sold_lane, KEY.sign(voucher(1, 1, hash_lock=bytes(32)))
+def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(place):
+    locked = KEY.sign(voucher(1, 1, hash_lock=bytes(32)))
 
-        def sold_lane(*lane):
-            found = genuine(*lane)
-            store.received_all([(locked, Usage())])
+    class Raced(RedisVouchers):
+        """A voucher comes after each look at a lane."""
+
+        def sold_lane(self, channel, lane):
+            found = super().sold_lane(channel, lane)
+            self.received_all([(locked, Usage())])
             return found
 
-        monkeypatch.setattr(store, "sold_lane", sold_lane)
+    server = Redis(place, *SAFE)
+    with opened(lambda: Raced(server.url)) as store:
         with pytest.raises(StoreError, match="still locked"):
             store.keep_preimage(CHANNEL, 0, b"k" * 32)
-        assert genuine(CHANNEL, 0).preimage is None
+        assert store.sold_lane(CHANNEL, 0).preimage is None
 
 
 def test_channels_that_are_over_are_not_asked_about_in_redis(place):

@@ -17,18 +17,19 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from dtp.daemon.config import model, values
+from dtp.daemon.patience import PATIENCE as PATIENCE_OF_DAEMONS
 from dtp.daemon.policies import Call, Caller, Close, Moment, Open, PolicyChain
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.server import LIMITS
 from dtp.daemon.state import CountKey, Used
+from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.table import Table, key_of
 from dtp.daemon.web.server import PATHS
 from dtp.daemon.workers import zygote
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.exchanging import CountExchange
-from dtp.daemon.workers.listening import Opened
 from dtp.daemon.workers.parent import WorkerFailed, Workers
 from dtp.daemon.workers.summing import ended, merge
 from dtp.daemon.workers.worker import Worker, _share_of
@@ -38,6 +39,7 @@ from dtp.identity import Identity
 from dtp.testing import clock
 
 from .conftest import NEAR, OTHER, Backend, config
+from .crew import Crew
 from .programs import DTPD, PATIENCE, free_port, place
 from .test_daemon_relay import exchange
 
@@ -280,30 +282,43 @@ def test_statuses_are_added_up():
     assert merge([]) == {}
 
 
+def workers_of(crew, settings, count, **more):
+    """A parent of so many workers that are the test."""
+    table = Mock(workers=count)
+    return Workers(settings, NEAR.id, crew, table, make_channel=crew.make_channel, **more)
+
+
 def test_figures_alone_leave_who_is_there(tmp_path):
     """They are asked for every second, and by probes: a page that asks at that moment showed nobody."""
 
-    async def ask(_, *, callers):
-        return {"connections": 1, "callers": ["somebody"] if callers else [], "state_up": True}
+    class Store(MemoryCountStore):
+        is_away = False
+
+        async def list_bans(self, now):
+            if self.is_away:
+                raise StateError("it is away")
+            return await super().list_bans(now)
 
     async def scenario():
-        parent = Workers(
-            config(tmp_path, f'{DIRECT}\n[state]\nurl = "sqlite:///x"\n'), NEAR.id, None, Mock(workers=2)
-        )
-        for seat in parent._seats:
-            seat.channel = Mock(closed=False, send_request=ask, close=Mock())
+        crew, store = Crew(), Store()
+        settings = config(tmp_path, f'{DIRECT}\n[state]\nurl = "sqlite:///x"\n')
+        parent = workers_of(crew, settings, 2, make_store=lambda url, name: store)
+        await parent.start()
+        for channel in crew.channels:
+            channel.figures = {"connections": 1, "state_up": True}
         await parent.refresh_status()
         await parent.refresh_status(callers=False)
         status = parent.get_status()
         assert (status["connections"], status["callers"], status["state_up"]) == (2, ["somebody"] * 2, True)
-        parent._store_up = False
+        store.is_away = True
+        await asyncio.sleep(2 * PATIENCE_OF_DAEMONS.exchange)
         status = parent.get_status(callers=False)
         assert (status["connections"], status["callers"], status["state_up"]) == (2, [], False)
-        parent._seats[0].figures = {}
-        parent._handle_lost(parent._seats[0])
+        crew.channels[0].die()
         assert parent.get_status()["callers"] == ["somebody"]
+        await parent.close()
 
-    asyncio.run(scenario())
+    clock.run(scenario())
 
 
 def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
@@ -322,63 +337,45 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
                           for one in forwards],
         }  # fmt: skip
 
-    parent = Workers(config(tmp_path, DIRECT), NEAR.id, None, Mock(workers=2))
-    dead, alive = parent._seats
-    dead.figures = part({"api": ["x", "y"], "old": ["z"]}, ["a", "b"])
-    parent._handle_lost(dead)
-    assert {one["service"] for one in parent.get_status()["exposed"]} == {
-        "api",
-        "old",
-    }  # as long as none is there
-    alive.figures = part({"api": ["x"]}, ["a"])
-    alive.figures["forwarded"][0]["connected"] = True
-    status = parent.get_status()
-    assert [(one["service"], one["sent"], [each["place"] for each in one["backends"]])
-            for one in status["exposed"]] == [("api", 2, ["x"])]  # fmt: skip
-    assert [one["listen"] for one in status["forwarded"]] == [["a"]]
-    assert PATHS["/health"](Mock(get_status=lambda **_: status)).status == 200
-
-
-def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path, monkeypatch):
-    """Where the system gives no process for minutes, trying takes no processor."""
-    pauses = []
-
-    class Zygote:
-        def spawn_worker(self, number):
-            pauses.append(asyncio.get_running_loop().time())
-            assert len(pauses) < 100
-            raise OSError("no process")
-
     async def scenario():
-        monkeypatch.setattr("dtp.daemon.workers.parent.time.monotonic", asyncio.get_running_loop().time)
-        parent = Workers(config(tmp_path, DIRECT), NEAR.id, Zygote(), Mock(workers=1))
-        watching = asyncio.create_task(parent._watch_worker(parent._seats[0]))
-        await asyncio.sleep(100)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        crew = Crew()
+        parent = workers_of(crew, config(tmp_path, DIRECT), 2)
+        await parent.start()
+        dead, alive = crew.channels
+        dead.figures = part({"api": ["x", "y"], "old": ["z"]}, ["a", "b"])
+        await parent.refresh_status()
+        dead.die()
+        # As long as none is there.
+        assert {one["service"] for one in parent.get_status()["exposed"]} == {"api", "old"}
+        alive.figures = part({"api": ["x"]}, ["a"])
+        alive.figures["forwarded"][0]["connected"] = True
+        await parent.refresh_status()
+        status = parent.get_status()
+        assert [(one["service"], one["sent"], [each["place"] for each in one["backends"]])
+                for one in status["exposed"]] == [("api", 2, ["x"])]  # fmt: skip
+        assert [one["listen"] for one in status["forwarded"]] == [["a"]]
+        assert PATHS["/health"](Mock(get_status=lambda **_: status)).status == 200
+        await parent.close()
 
     clock.run(scenario())
-    assert [round(b - a, 1) for a, b in itertools.pairwise(pauses)][:6] == [0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
 
 
-class Asked:
-    """In place of a worker's channel: what it was asked, which a worker that hangs never answers."""
+def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path):
+    """Where the system gives no process for minutes, trying takes no processor."""
+    crew = Crew()
 
-    closed = False
+    async def scenario():
+        parent = workers_of(crew, config(tmp_path, DIRECT), 1)
+        await parent.start()
+        crew.fails = True
+        crew.channels[0].die()
+        await asyncio.sleep(100)
+        await parent.close()
 
-    def __init__(self, hangs=False, refuses=None):
-        self.hangs, self.refuses, self.asked, self.given = hangs, refuses, [], []
-
-    async def send_request(self, do, descriptors=(), **fields):
-        self.asked.append((do, fields.get("config")))
-        self.given.append((fields.get("places"), list(descriptors)))
-        if self.refuses is not None and fields.get("config") == self.refuses:
-            raise NotDone("not this one")
-        if self.hangs:
-            await asyncio.Event().wait()
-
-    def close(self):
-        self.closed = True
+    clock.run(scenario())
+    pauses = [round(b - a, 1) for a, b in itertools.pairwise(crew.spawned)]
+    assert pauses[:7] == [0.1, 0.5, 1.0, 2.0, 5.0, 5.0, 5.0]
+    assert len(pauses) < 100
 
 
 def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
@@ -386,20 +383,21 @@ def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
     old, new = (config(tmp_path, f"{DIRECT}\n[daemon]\ndrain = {seconds}") for seconds in (1, 2))
 
     async def scenario():
-        parent = Workers(old, NEAR.id, None, Mock(workers=2))
-        parent._places = {"127.0.0.1:0": Opened([[], []])}
-        good, hung = (Asked(hangs) for hangs in (False, True))
-        for seat, channel in zip(parent._seats, (good, hung), strict=True):
-            seat.channel, seat.pid = channel, 7
+        crew = Crew()
+        parent = workers_of(crew, old, 2)
+        await parent.start()
+        good, hung = crew.channels
+        hung.hangs = True
         with pytest.raises(WorkerFailed, match=r"worker 1 \(process 7\) has not answered 'reload' for 120 s"):
             await parent.reload(new)
-        assert good.asked == hung.asked == [("reload", new), ("reload", old)]
+        assert good.asked == hung.asked == [("start", old), ("reload", new), ("reload", old)]
         assert (parent.config, parent.reloads) == (old, 0)
         hung.hangs = False
         await parent.reload(new)
         assert (parent.config, parent.reloads) == (new, 1)
         hung.hangs = True
         await parent.hand_over()
+        await parent.close()
 
     clock.run(scenario())
 
@@ -411,16 +409,16 @@ def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_p
 
     async def scenario():
         with socket.socket() as kept, socket.socket() as dropped:
-            parent = Workers(old, NEAR.id, None, Mock(workers=2))
-            parent._places = {
-                "127.0.0.1:0": Opened([[kept], [kept]]),
-                "127.0.0.1:1": Opened([[dropped], [dropped]]),
-            }
-            good, bad = parent._seats[0].channel, parent._seats[1].channel = Asked(), Asked(refuses=new)
+            crew = Crew()
+            parent = workers_of(crew, old, 2)
+            await parent.start({"127.0.0.1:0": [kept], "127.0.0.1:1": [dropped]})
+            good, bad = crew.channels
+            bad.refuses = new
             with pytest.raises(WorkerFailed, match="not this one"):
                 await parent.reload(new)
-            assert good.asked == bad.asked == [("reload", new), ("reload", old)]
-            assert good.given == [([], []), ([("127.0.0.1:1", 1)], [dropped.fileno()])]
+            assert good.asked == bad.asked == [("start", old), ("reload", new), ("reload", old)]
+            assert good.given[1:] == [([], []), ([("127.0.0.1:1", 1)], [dropped.fileno()])]
+            await parent.close()
 
     clock.run(scenario())
 
@@ -447,21 +445,18 @@ def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch, caplog):
+def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, caplog):
     """Nobody looks at one that has yet to begin, and reloads wait for it."""
-    killed = Mock()
 
     async def scenario():
-        monkeypatch.setattr("dtp.daemon.workers.parent.os.kill", killed)
-        monkeypatch.setattr("dtp.daemon.workers.parent.WorkerChannel", lambda *_: Asked(hangs=True))
-        zygote = Mock(spawn_worker=Mock(return_value=(None, 7)))
-        parent = Workers(config(tmp_path, DIRECT), NEAR.id, zygote, Mock(workers=1))
-        watching = asyncio.create_task(parent._watch_worker(parent._seats[0]))
+        crew = Crew()
+        parent = workers_of(crew, config(tmp_path, DIRECT), 1)
+        await parent.start()
+        crew.hangs = True
+        crew.channels[0].die()
         await asyncio.sleep(200)
-        assert zygote.spawn_worker.call_count == 2
-        killed.assert_called_once_with(7, signal.SIGKILL)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        assert (len(crew.spawned), crew.killed) == (3, [7])
+        await parent.close()
 
     clock.run(scenario())
     assert "worker 0 can't begin: worker 0 (process 7) has not answered 'start' for 120 s" in caplog.text

@@ -115,7 +115,7 @@ def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]
 
 
 def check_show(section: Section) -> None:
-    """What a show doesn't have."""
+    """Note as mistakes what a show doesn't have."""
     if "broadcast" not in section:
         what = f"broadcast is missing in {section.spell_table()}: command, which writes what is sent, or from"
         section.note_mistake(what)

@@ -82,8 +82,17 @@ def load_text(text: str, path: Path) -> model.Config:
     return config
 
 
+def list_settings(text: str, path: Path) -> set[tuple[str, str]]:
+    """Return the settings that are looked for when a file is read, each as its table's name and its own: those that
+    are there, and those that could be. Mistakes in the file don't matter."""
+    document, root = parse(path, text)
+    _config(root, path)
+    return document.known
+
+
 def _file(path: Path) -> Callable[[Any], Path]:
-    """Reads the path of a file, relative to the configuration's folder; absolute, wherever that was named from."""
+    """Return what reads the path of a file, relative to the configuration's folder; absolute, wherever that was
+    named from."""
 
     def read(value: Any) -> Path:
         try:
@@ -95,7 +104,7 @@ def _file(path: Path) -> Callable[[Any], Path]:
 
 
 def _socket(file: Callable[[Any], Path]) -> Callable[[Any], Path]:
-    """Reads the path of a Unix socket's file."""
+    """Return what reads the path of a Unix socket's file."""
 
     def read(value: Any) -> Path:
         path = file(value)
@@ -152,7 +161,7 @@ def _config(root: Section, path: Path) -> model.Config:
 
 
 def _check_presence(root: Section, daemon: Section, config: model.Config) -> None:
-    """What has to be there for the rest to be of use."""
+    """Note as mistakes what is missing for the rest to be of use."""
     if not config.expose and not config.forward and config.node is None:
         root.note_mistake(
             "there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one"
@@ -174,7 +183,7 @@ _Named = list[tuple[str, KeyPath]]
 
 
 def _check_whole(root: Section, config: model.Config) -> None:
-    """What no setting shows alone."""
+    """Note mistakes that no setting shows alone."""
     for number, expose in enumerate(config.expose):
         if expose.kind in _ONE_PROCESS and config.workers != 1:
             what = f"kind: {_ONE_PROCESS[expose.kind]}, so it takes [daemon] workers = 1"
@@ -337,7 +346,7 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
 
 
 def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
-    """Settings that this kind of service doesn't have."""
+    """Note as mistakes settings that this kind of service doesn't have."""
     for key, kinds in _ONLY_FOR.items():
         if key in section and kind not in kinds:
             section.note_mistake(f"{key}: is for services of kind {' or '.join(kinds)}, not {kind}", key)
@@ -351,7 +360,7 @@ def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
 
 
 def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
-    """Patterns that no method of this kind can match."""
+    """Note as mistakes patterns that no method of this kind can match."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for key in ("allow", "deny"):
         patterns = () if rules.methods is None else getattr(rules.methods, key)
@@ -371,7 +380,7 @@ def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
 
 
 def _check_relay(section: Section) -> None:
-    """What only services with backends have, and rules about bytes, of which a relay has its own."""
+    """Note as mistakes what only services with backends have, and rules about bytes, of which a relay has its own."""
     for key in ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
             section.note_mistake(f"{key}: a relay joins peers with each other, and has no backends", key)
@@ -381,7 +390,7 @@ def _check_relay(section: Section) -> None:
 
 
 def _check_udp(section: Section, expose: model.Expose) -> None:
-    """What only streams can have."""
+    """Note as mistakes what only streams can have."""
     for key in ("health", "proxy-protocol", "connect-timeout", "slow-start"):
         if key in section:
             section.note_mistake(f"{key}: nothing of UDP tells whether somebody is there", key)

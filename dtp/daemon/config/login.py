@@ -42,7 +42,7 @@ def read_logins(section: Section | None, file: Callable[[Any], Path]) -> model.L
 
 
 def check_logins(section: Section) -> None:
-    """What only other kinds of services have."""
+    """Note as mistakes what only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
             section.note_mistake(f"{key}: a login server keeps accounts itself, and has no backends", key)
@@ -57,7 +57,7 @@ def check_logins(section: Section) -> None:
 
 
 def check_login_servers(root: Section, config: model.Config) -> None:
-    """Who asks for logins has one server for them, in the same daemon."""
+    """Note as a mistake that who asks for logins has no server for them in the same daemon, or several."""
     servers = [number for number, one in enumerate(config.expose) if one.logins is not None]
     for number in servers[1:]:
         root.note_mistake("kind: a daemon has one login server", "expose", number, "kind")

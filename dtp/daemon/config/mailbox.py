@@ -89,7 +89,7 @@ def _is_url(told: Any) -> bool:
 
 
 def check_mailbox(section: Section, expose: model.Expose) -> None:
-    """What only other kinds of services have, and a list of those who may come."""
+    """Note as mistakes what only other kinds of services have, and a missing list of those who may come."""
     for key in BACKENDS:
         if key in section:
             section.note_mistake(f"{key}: a mailbox keeps messages itself, and has no backends", key)

@@ -448,7 +448,7 @@ class Config:
     forward: tuple[Forward, ...] = field(default=())
 
     def counted_as(self, identity: object) -> str:
-        """By which name a daemon of `identity` shares what is counted."""
+        """Return by which name a daemon of `identity` shares what is counted."""
         host = None if self.chain is None else self.chain.host
         return self.state_name or host or str(identity)
 

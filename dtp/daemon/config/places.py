@@ -84,7 +84,7 @@ class _Scanner:
     # ---- pieces -----------------------------------------------------------------------------------------
 
     def _skip_blank(self) -> bool:
-        """To the next thing that is neither blank nor comment; False at the end."""
+        """Go to the next thing that is neither blank nor comment; return False at the end."""
         blank = _BLANK.match(self._text, self._at)
         assert blank is not None  # matches nothing at all, too
         self._at = blank.end()

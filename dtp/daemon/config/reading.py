@@ -78,6 +78,8 @@ class Document:
     path: Path
     places: SourcePlaces
     mistakes: list[Mistake] = field(default_factory=list)
+    #: What was looked for, whether it is there or not: a table's name ("" for the whole file), and the setting's.
+    known: set[tuple[str, str]] = field(default_factory=set)
 
     def note_mistake(self, place: SourcePlace, what: str) -> None:
         """Note a mistake."""
@@ -90,7 +92,7 @@ def kind_of(value: object) -> str:
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """Half a sentence that helps whoever wrote `word`."""
+    """Return half a sentence that helps whoever wrote `word`."""
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"did you mean {by_lower[near[0]]}?" if near else f"known here: {', '.join(known)}"
@@ -132,6 +134,11 @@ class Section:
         self._asked: list[str] = []
         self._failed: set[str] = set()
 
+    def _ask(self, key: str) -> None:
+        self._asked.append(key)
+        table = next((part for part in reversed(self.path) if isinstance(part, str)), "")
+        self.document.known.add((table, key))
+
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
@@ -143,7 +150,7 @@ class Section:
 
     def read_setting(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
         """Return the setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
-        self._asked.append(key)
+        self._ask(key)
         if key not in self._values:
             if default is _REQUIRED:
                 self.note_mistake(f"{key} is missing in {self.spell_table()}")
@@ -162,7 +169,7 @@ class Section:
 
     def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
         """Return the setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
-        self._asked.append(key)
+        self._ask(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
         found = []
@@ -176,14 +183,14 @@ class Section:
 
     def get_section(self, key: str) -> Section | None:
         """Return the table at `key`, None if it isn't there."""
-        self._asked.append(key)
+        self._ask(key)
         if key not in self._values:
             return None
         return self._section_below(key, (key,), self._values[key])
 
     def iter_sections(self, key: str) -> Iterator[Section]:
         """Each table of the array at `key`; a table that stands alone is one, too."""
-        self._asked.append(key)
+        self._ask(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
         for number, value in enumerate(values if several else [values]):
@@ -214,7 +221,7 @@ class Section:
         return not unknown
 
     def spell_table(self) -> str:
-        """This table as a person would write it."""
+        """Return this table's name as a person would write it."""
         names = [str(part) for part in self.path if isinstance(part, str)]
         if not names:
             return "the file"

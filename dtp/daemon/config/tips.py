@@ -31,7 +31,7 @@ def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.Tip
 
 
 def check_tips(section: Section, expose: model.Expose) -> None:
-    """What only other kinds of services have."""
+    """Note as mistakes what only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
             section.note_mistake(f"{key}: a line for tips says its card itself, and has no backends", key)

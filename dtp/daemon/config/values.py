@@ -87,7 +87,7 @@ def text(value: Any) -> str:
 
 
 def boolean(value: Any) -> bool:
-    """true or false."""
+    """Return true or false."""
     if not isinstance(value, bool):
         raise Wrong(f"has to be true or false, not {kind_of(value)}")
     return value
@@ -108,7 +108,7 @@ def number(minimum: int, maximum: int = 2**53) -> Callable[[Any], int]:
 
 
 def choice(known: Collection[str]) -> Callable[[Any], str]:
-    """One of some words."""
+    """Return what reads one of some words."""
 
     def read(value: Any) -> str:
         word = text(value)
@@ -120,7 +120,7 @@ def choice(known: Collection[str]) -> Callable[[Any], str]:
 
 
 def duration(value: Any) -> float:
-    """Seconds: "500ms", "2s", "5m", "1h", "7d", or a number of seconds; above 0."""
+    """Return seconds: "500ms", "2s", "5m", "1h", "7d", or a number of seconds; above 0."""
     if type(value) in (int, float):
         seconds = float(value)
     else:
@@ -132,7 +132,7 @@ def duration(value: Any) -> float:
 
 
 def size(value: Any) -> int:
-    """Bytes: "64KiB", "10MB", "1GiB", or a whole number; above 0."""
+    """Return bytes: "64KiB", "10MB", "1GiB", or a whole number; above 0."""
     if type(value) is int:
         found = value
     else:
@@ -175,7 +175,7 @@ class Rate:
 
 
 def request_rate(value: Any) -> Rate:
-    """Requests in a time: "100/s", "10/m", "5/10s"."""
+    """Return requests in a time: "100/s", "10/m", "5/10s"."""
     amount, seconds = _per(value, '"100/s" or "10/m"')
     if not amount.isdecimal() or not int(amount):
         raise Wrong(f'{value!r}: {amount!r} has to be a whole number above 0, as in "100/s"')
@@ -183,7 +183,7 @@ def request_rate(value: Any) -> Rate:
 
 
 def byte_rate(value: Any) -> Rate:
-    """Bytes in a time: "10MiB/s", "1GB/h"."""
+    """Return bytes in a time: "10MiB/s", "1GB/h"."""
     amount, seconds = _per(value, '"10MiB/s"')
     return Rate(float(size(amount)), seconds)
 
@@ -228,7 +228,7 @@ def is_ip(host: str) -> bool:
 
 
 def place(value: Any) -> Place:
-    """HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
+    """Return HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
     spelled = str(value) if type(value) is int else text(value)
     if spelled.startswith("unix:"):
         path = spelled.removeprefix("unix:")
@@ -385,7 +385,7 @@ def relay_place(value: Any) -> str:
 
 
 def udp_place(value: Any) -> Place:
-    """HOST:PORT of UDP, with an IP address."""
+    """Return HOST:PORT of UDP, with an IP address."""
     found = place(value)
     if found.path or not is_ip(found.host):
         raise Wrong(f"{value!r} has to be an IP address and a port, for UDP")
@@ -409,7 +409,7 @@ def topic(value: Any) -> str:
 
 
 def address(value: Any) -> Address:
-    """Whom to reach: dtp://dtp1.../service, dtp+tcp://dtp1...@host:port/service."""
+    """Return whom to reach: dtp://dtp1.../service, dtp+tcp://dtp1...@host:port/service."""
     try:
         return Address.parse(text(value))
     except AddressError as error:
@@ -519,7 +519,7 @@ def database_or(file: Callable[[Any], Path]) -> Callable[[Any], Path | str]:
 
 
 def days(value: Any) -> frozenset[int]:
-    """Days of the week, 0 for Monday: "mon-fri", "sat,sun"."""
+    """Return days of the week, 0 for Monday: "mon-fri", "sat,sun"."""
     found: set[int] = set()
     for part in text(value).replace(" ", "").lower().split(","):
         first, dash, last = part.partition("-")

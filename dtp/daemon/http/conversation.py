@@ -23,10 +23,8 @@ _T = TypeVar("_T")
 
 #: Bytes per read.
 READ = 64 * 1024
-#: A head: more bytes, or seconds from its first one, and the client means harm (slowloris).
-HEAD_SIZE, HEAD_TIME = 32 * 1024, 10.0
-#: Seconds in which a client that goes on talking may hear our last words.
-LINGER = 2.0
+#: Bytes of a head: with more the client means harm.
+HEAD_SIZE = 32 * 1024
 
 
 class Ended(Exception):
@@ -70,6 +68,11 @@ class Conversation:
         """Return how many bytes were read and wait here for what comes behind them."""
         return self._kept
 
+    @property
+    def link(self) -> BackendLink | None:
+        """The connection to a backend that it has now."""
+        return self._link
+
     async def _wait_to_parse(self, size: int) -> None:
         """Return when so many bytes may be parsed, which is to be done at once."""
         await self._parsing.wait_turn(size, self.stream.connection.account)
@@ -85,7 +88,7 @@ class Conversation:
         raise NotImplementedError
 
     async def run(self) -> None:
-        """To the end; raises nothing but `CancelledError`."""
+        """Serve the stream to its end. Raise nothing but `CancelledError`."""
         try:
             await self._serve_stream()
         except Ended as end:
@@ -118,7 +121,8 @@ class Conversation:
             await asyncio.sleep(delay)
 
     async def _in_time(self, doing: Awaitable[_T]) -> _T:
-        """As long as one may take; raises `Ended` then. A system's own time-out is a fault like others."""
+        """Wait for it as long as a stream may take; raise `Ended` then. A system's own time-out is a fault like
+        others."""
         scope = asyncio.timeout(self._bounds.time)
         try:
             async with scope:
@@ -135,7 +139,7 @@ class Conversation:
         """
         self.stream.write_eof()
         with contextlib.suppress(TimeoutError, Ended, DtpError):
-            async with asyncio.timeout(LINGER):
+            async with asyncio.timeout(self.exposed.patience.last_words):
                 while await self._read_client(READ):
                     pass
 
@@ -158,7 +162,7 @@ class Conversation:
         return denial
 
     def _held_calls(self) -> tuple[Call, ...]:
-        """Requests that are on hold."""
+        """Return the requests that are on hold."""
         return tuple(self._unpaid.values())
 
     async def _pay_calls(self, calls: Sequence[Call]) -> Denial | None:

@@ -202,7 +202,7 @@ class Filter:
             pass
 
     def in_turns(self, data: bytes) -> Iterator[None]:
-        """The same; between its steps others may have their turn, and what there is so far may go on."""
+        """Do the same in steps; between them others may have their turn, and what there is so far may go on."""
         if not self.begun:
             data = self._take_preface(data)
         taken = 0
@@ -257,7 +257,7 @@ class Filter:
             self._pass_frame(frame, piece, last)
 
     def _pass_frame(self, frame: Frame, piece: memoryview, last: bool) -> None:
-        """A frame for the backend, behind what waits."""
+        """Send a frame to the backend, behind what waits."""
         if self._queue:  # as a copy: the piece keeps all that was read with it
             self._queue_behind(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
         else:
@@ -268,14 +268,14 @@ class Filter:
         self.kept += one.size
 
     def _take_client_settings(self, frame: Frame, piece: memoryview) -> None:
-        """Settings of the client, or its word that it goes by the backend's: so does our encoder."""
+        """Take settings of the client, or its word that it goes by the backend's: so does our encoder then."""
         if not frame.flags & frames.ACK:
             self._unanswered.append(_table_size(frames.payload(piece)))
         elif self._tables and (size := self._tables.popleft()) is not None:
             self._encoder.header_table_size = min(size, _TABLE)
 
     def _apply_client_settings(self, size: int | None) -> None:
-        """Settings of the client hold from now on: so far the backend may have used what was in a larger table."""
+        """Go by the client's settings from now on: so far the backend may have used what was in a larger table."""
         if size is None:
             return
         if size < self._table:
@@ -283,12 +283,12 @@ class Filter:
         self._table = size
 
     def _drop_frame(self, frame: Frame, last: bool) -> None:
-        """A frame of a call that was refused: nobody gets it, so its room in the connection is given back."""
+        """Drop a frame of a call that was refused: its room in the connection is given back."""
         if frame.kind == frames.DATA and last and frame.size:
             self._own.append(WindowUpdateFrame(0, window_increment=frame.size).serialize())
 
     def _stand_in(self, frame: Frame, piece: memoryview, last: bool) -> None:
-        """What a server has to answer, while there is none."""
+        """Answer what a server has to, while there is none."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
             self._apply_client_settings(_table_size(frames.payload(piece)))
@@ -301,7 +301,7 @@ class Filter:
     # ---- calls --------------------------------------------------------------------------------------------
 
     def _add_header_piece(self, data: bytes, frame: Frame) -> None:
-        """A piece of a header block; its last one makes it a call, or the end of one."""
+        """Take a piece of a header block; its last one makes it a call, or the end of one."""
         block = self._block
         assert block is not None
         block.data += data
@@ -355,7 +355,7 @@ class Filter:
             self._send_headers(block, self._rewrite(fields), waits=verdict is Waits.YET)
 
     def settle_call(self, stream: int, denial: Denial | None) -> None:
-        """A call that waited may go on, or is refused. One that its client has cancelled goes on to its end."""
+        """Let a call that waited go on, or refuse it. One that its client has cancelled goes on to its end."""
         held = self._waiting.pop(stream, None)
         if held is None:
             return
@@ -368,7 +368,7 @@ class Filter:
         self._release_own_frames()
 
     def _let_go(self) -> None:
-        """What waits no more, in the order in which it came."""
+        """Send what waits no more, in the order in which it came."""
         while self._queue:
             first = self._queue[0]
             if isinstance(first, _Held):
@@ -384,7 +384,7 @@ class Filter:
             self.kept -= first.size
 
     def _take_trailers(self, block: _Block, fields: Headers) -> None:
-        """Fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
+        """Take fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
         if len(fields) > MOST_FIELDS:
             raise Malformed(f"trailers of more than {MOST_FIELDS} fields")
         if any(
@@ -396,7 +396,7 @@ class Filter:
         self._send_headers(block, passing)
 
     def _send_headers(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
-        """A header block for the backend, behind what waits."""
+        """Send a header block to the backend, behind what waits."""
         if not waits and not self._queue:
             self._encode_headers(block, fields)
             return
@@ -419,7 +419,7 @@ class Filter:
         self._there += [frame.serialize() for frame in made]
 
     def _forget_stream(self, stream: int) -> None:
-        """Nobody gets what still comes for this call. Each frame is looked up, so not in a list."""
+        """Have nobody get what still comes for this call. Each frame is looked up, so not in a list."""
         self._refused[stream] = None
         if len(self._refused) > _REFUSED:
             self._refused.popitem(last=False)
@@ -436,7 +436,7 @@ class Filter:
         self._answer_call(block.stream, fields, more=not block.ends)
 
     def _answer_call(self, stream: int, fields: Headers, *, more: bool) -> None:
-        """A header block that ends a call, with no more of its messages wanted where `more` may come.
+        """Send a header block that ends a call, with no more of its messages wanted where `more` may come.
 
         It leaves the client's table as the backend knows it: nothing is indexed.
         """
@@ -473,7 +473,7 @@ class Filter:
             self._release_own_frames()
 
     def _take_backend_settings(self, data: memoryview) -> None:
-        """Settings of the backend: what the client's encoder may do from when it has agreed."""
+        """Take settings of the backend: what the client's encoder may do from when it has agreed."""
         size = _table_size(data)
         if size is not None:
             self._decoder.max_allowed_table_size = max(size, self._decoder.max_allowed_table_size)
@@ -481,7 +481,7 @@ class Filter:
         self.settled = True
 
     def _release_own_frames(self) -> None:
-        """Our own frames, where the backend's let them be: behind its settings, not within a frame or a head."""
+        """Send our own frames where the backend's let them be: behind its settings, not within a frame or a head."""
         if self._own and self.settled and self._backend.between and not self._in_block:
             self._back += self._own
             self._own = []
@@ -540,7 +540,7 @@ def _table_size(data: memoryview) -> int | None:
 
 
 def _resized(size: int) -> bytes:
-    """In front of a header block: the table has this size from now on (RFC 7541, 6.3)."""
+    """Return what says in front of a header block that the table has this size from now on (RFC 7541, 6.3)."""
     data = encode_integer(size, 5)
     data[0] |= 0x20
     return bytes(data)

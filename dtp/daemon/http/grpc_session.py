@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import READ, Conversation, Ended
 from dtp.daemon.http.frames import Malformed
 from dtp.daemon.http.grpc import Filter, Waits
@@ -67,7 +66,7 @@ class GrpcSession(Conversation):
         self._try_flush()
 
     def _forward_calls(self) -> None:
-        """What the backend is to get now, in the order in which it was asked."""
+        """Send what the backend is to get now, in the order in which it was asked."""
         if self._link is not None and (data := self._filter.for_backend()):
             self._link.writer.write(data)
 
@@ -156,7 +155,7 @@ class GrpcSession(Conversation):
         if halfway is None:
             self._head_until = None
         elif self._head_until is None or self._head != halfway:
-            self._head, self._head_until = halfway, loop.time() + conversation.HEAD_TIME
+            self._head, self._head_until = halfway, loop.time() + self.exposed.patience.head
         try:
             async with asyncio.timeout_at(self._head_until):
                 data = await self._read_client(READ)
@@ -171,7 +170,7 @@ class GrpcSession(Conversation):
         return bool(data)
 
     async def _pass_on(self) -> None:
-        """What both sides are to get now, as fast as they take it, and calls are paid."""
+        """Send what both sides are to get now, as fast as they take it, and calls are paid."""
         self._forward_calls()
         self._flush_to_client()
         if self._link is not None:
@@ -182,17 +181,17 @@ class GrpcSession(Conversation):
         await self.stream.drain()
 
     def _flush_to_client(self) -> None:
-        """What the client is to get, in the order in which it was made."""
+        """Send what the client is to get, in the order in which it was made."""
         if data := self._filter.for_client():
             self._write_client(data)
 
     def _try_flush(self) -> None:
-        """The same from outside: who reads from a stream that has broken off is told there."""
+        """Send the same from outside: who reads from a stream that has broken off is told there."""
         with contextlib.suppress(DtpError):
             self._flush_to_client()
 
     async def _pump_there(self) -> None:
-        """To the end of what the client says; without a backend, until a call was told so."""
+        """Pass on to its end what the client says; without a backend, until a call was told so."""
         await self._pass_on()
         while not (self._filter.lost and self._filter.told):
             if not await self._take_client():
@@ -203,7 +202,7 @@ class GrpcSession(Conversation):
             self._link.writer.write_eof()
 
     async def _pump_back(self) -> Reason | None:
-        """To the end of what the backend says; a reason when somebody still waits for it."""
+        """Pass on to its end what the backend says; return a reason when somebody still waits for it."""
         if self._link is None:
             return self._unlinked
         try:

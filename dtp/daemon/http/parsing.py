@@ -40,7 +40,7 @@ class Parsing:
 
     @classmethod
     def of_loop(cls, loop: asyncio.AbstractEventLoop) -> Parsing:
-        """That of `loop`."""
+        """Return that of `loop`."""
         known = _PARSING.get(loop)
         if known is None:
             known = _PARSING[loop] = cls(loop)

@@ -42,7 +42,7 @@ class RpcSession(HttpSession):
         return self.exposed.chain.by_method
 
     async def _exchange_message(self, request: h11.Request) -> bool:
-        """One message: each of its calls past the policies; those that pass go on together."""
+        """Take one message: each of its calls past the policies; those that pass go on together."""
         if not self._judge_origin(request):
             await self._send_answer(403, FOREIGN_PAGE, "text/plain", {})
             return await self._discard_body()
@@ -92,7 +92,7 @@ class RpcSession(HttpSession):
         return True
 
     async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
-        """Of calls that a backend has, answer each: who asked by JSON-RPC reads nothing else."""
+        """Answer each call that a backend has: who asked by JSON-RPC reads nothing else."""
         if self._passed_on is None:
             await super()._fail_request(reason, headers)
         else:

@@ -102,7 +102,7 @@ class HttpSession(Conversation):
             self._end_idle(self._idle)
 
     def _go_over(self) -> bool:
-        """Between two requests: whether what serves in the place of `exposed` has taken this over."""
+        """Return, between two requests, whether what serves in the place of `exposed` has taken this over."""
         successor = self._find_successor()
         if successor is None:
             return False
@@ -219,7 +219,7 @@ class HttpSession(Conversation):
         return await self._exchange_message(request)
 
     async def _run_bounded(self, doing: Awaitable[_T]) -> _T:
-        """As long as one request may take, while somebody wants it."""
+        """Do it for as long as one request may take, while somebody wants it."""
         self._look_later()
         try:
             return await self._in_time(doing)
@@ -253,7 +253,7 @@ class HttpSession(Conversation):
             if data is None:
                 return None
             client.http.receive_data(data)
-        self._head_time = conversation.HEAD_TIME
+        self._head_time = self.exposed.patience.head
         event = await client.next_event()
         self._head_time = None
         if isinstance(event, h11.ConnectionClosed):
@@ -376,7 +376,7 @@ class HttpSession(Conversation):
         return late and whole and http.our_state is h11.SEND_RESPONSE
 
     async def _pass_request(self, backend: Side, head: h11.Request, *, bodyless: bool) -> bool:
-        """One request and its answer; True when another one may follow."""
+        """Pass one request and its answer; return True when another one may follow."""
         await backend.send_event(head)
         if bodyless:
             await backend.send_event(h11.EndOfMessage())
@@ -416,7 +416,7 @@ class HttpSession(Conversation):
             await backend.send_event(event)
 
     async def _pass_answer(self, backend: Side) -> bool:
-        """Everything that the backend answers; True when it changed the protocol."""
+        """Pass everything that the backend answers; return True when it changed the protocol."""
         while True:
             event = await answered(backend)
             if isinstance(event, h11.InformationalResponse):
@@ -448,7 +448,7 @@ class HttpSession(Conversation):
                 await self._client.send_event(event)
 
     async def _pass_protocol(self, backend: Side) -> None:
-        """After 101, as of a WebSocket: bytes, both ways, until both have ended."""
+        """Pass bytes both ways after 101, as of a WebSocket, until both have ended."""
         self._note_answered()  # what follows may take hours
         assert self._link is not None
         writer = self._link.writer
@@ -574,7 +574,7 @@ class HttpSession(Conversation):
         return self._backend
 
     def _keep_link(self, backend: Side) -> None:
-        """Another request may use it, if the backend lets it, and has not said more than was asked."""
+        """Keep it for another request, if the backend lets it, and has not said more than was asked."""
         if not backend.http.trailing_data[0] and backend.try_reuse():
             backend.used, backend.since = True, asyncio.get_running_loop().time()
         else:
@@ -599,7 +599,8 @@ class _Asked:
 
 
 def _raise_of_client(pump: asyncio.Task[None]) -> None:
-    """What ended a body before its time, but for the backend's end: that may have words that were said before."""
+    """Raise what ended a body before its time, but for the backend's end: that may have words that were said
+    before."""
     error = pump.exception()
     if error is not None and (isinstance(error, DtpError) or not isinstance(error, OSError)):
         raise error
@@ -615,5 +616,5 @@ def _body_size(request: h11.Request) -> float:
 
 
 def retry_after(seconds: float | None) -> dict[str, str]:
-    """Retry-After in whole seconds, never too early."""
+    """Return Retry-After in whole seconds, never too early."""
     return {} if seconds is None else {"Retry-After": str(max(1, -int(-seconds // 1)))}

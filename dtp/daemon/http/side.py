@@ -79,9 +79,10 @@ class Side:
         return any(name == b"transfer-encoding" for name, _ in head.headers)
 
     def _parse_cost(self, data: bytes) -> int:
-        """Bytes that are understood next, of which `data` were read last: of fields that are whole all count.
+        """Return how many bytes are understood next, of which `data` were read last: of fields that are whole all
+        count.
 
-        Raises `h11.RemoteProtocolError` for what takes h11 seconds to refuse.
+        Raise `h11.RemoteProtocolError` for what takes h11 seconds to refuse.
         """
         if not (self._at_fields or self._at_chunk):
             return 0  # it is passed on as it came
@@ -97,14 +98,14 @@ class Side:
         return (len(data) if searched else len(kept)) // _CHEAP
 
     def _refuse_costly(self, fields: bytes) -> None:
-        """Raises `h11.RemoteProtocolError` for fields that can't be, or are too many, and would take h11 long."""
+        """Raise `h11.RemoteProtocolError` for fields that can't be, or are too many, and would take h11 long."""
         _refuse_controls(fields)
         # Of the lines one is the request's own and one empty; h11 takes blank ones in front for part of it.
         if self.http.their_state is h11.IDLE and fields.count(b"\n") > MOST_FIELDS + 2:
             raise h11.RemoteProtocolError(f"more than {MOST_FIELDS} fields")
 
     async def _join_data(self, first: h11.Data) -> h11.Data:
-        """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""
+        """Return data with what was read behind it: chunks of a byte each would cost as much as large ones."""
         data, piece = [first.data], first
         for _ in range(_PIECES):
             try:
@@ -151,9 +152,10 @@ class Side:
 
 
 def _is_last_chunk(kept: bytes) -> bool | None:
-    """Of what is kept where h11 comes to a chunk: whether that is the last, or None where its line isn't whole.
+    """Return, of what is kept where h11 comes to a chunk, whether that is the last, or None where its line isn't
+    whole.
 
-    Raises `h11.RemoteProtocolError` for a line with a bare LF: h11 refuses it in the square of its blanks.
+    Raise `h11.RemoteProtocolError` for a line with a bare LF: h11 refuses it in the square of its blanks.
     """
     match = _CHUNK.match(kept)
     if match is None:
@@ -165,7 +167,7 @@ def _is_last_chunk(kept: bytes) -> bool | None:
 
 
 def _refuse_controls(fields: bytes) -> None:
-    """Raises `h11.RemoteProtocolError` for what no field may have (RFC 9110, 5.5).
+    """Raise `h11.RemoteProtocolError` for what no field may have (RFC 9110, 5.5).
 
     h11 refuses it, too, but in the square of the blanks in front: 32 KiB of them take 8 s.
     """

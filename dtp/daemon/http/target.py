@@ -95,8 +95,8 @@ def doubt(request: h11.Request) -> str | None:
 
 
 def spellings(request: h11.Request) -> tuple[str, ...]:
-    """`METHOD /path` as it came, then as backends may understand it, each once: at most eighteen, and some more of
-    what begins with two slashes.
+    """Return `METHOD /path` as it came, then as backends may understand it, each once: at most eighteen, and some
+    more of what begins with two slashes.
 
     Parameters are cut off before the rest is decoded, as by Tomcat, or after it, which differs by a slash in them.
     For a request without `doubt`.
@@ -127,7 +127,7 @@ def _path(request: h11.Request) -> str:
 
 
 def _decoded(path: str) -> str:
-    """Without encoding that isn't needed."""
+    """Return it without encoding that isn't needed."""
     first, *rest = path.split("%")
     return first + "".join(_PLAIN.get(one[:2], "%" + one[:2]) + one[2:] for one in rest)
 

@@ -27,8 +27,6 @@ class Member:
 
     #: How connections of forwards that don't pay come about; None: plainly.
     dial: Dial | None = None
-    #: Seconds for which it is no news that a peer can't be found: a node has to hear of others first.
-    quiet = 0.0
     #: True where it is a node, also one that begins or ends.
     is_node = False
     #: True while other nodes may come in.

@@ -68,7 +68,7 @@ class CarriedTopics:
         await self.carry_topics(())
 
     def list_status(self) -> list[dict[str, Any]]:
-        """For the status of the daemon."""
+        """Return what the status of the daemon says of topics."""
         return [
             {
                 "topic": each.topic.name,

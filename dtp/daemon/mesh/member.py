@@ -25,8 +25,6 @@ from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.session.codes import CloseCode
 from dtp.session.limits import Limits
 
-#: Seconds in which a node links to those that it is to begin with, and hears of others.
-_QUIET: Final = 10.0
 #: Peers that a status tells of: those with a link come first.
 _SHOWN: Final = 100
 
@@ -34,7 +32,6 @@ _SHOWN: Final = 100
 class NodeMember(Member):
     """The node of one daemon."""
 
-    quiet = _QUIET
     is_node = True
 
     def __init__(

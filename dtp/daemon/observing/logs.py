@@ -48,7 +48,7 @@ class Bounded(logging.Filter):
         self._counts: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """By the steady clock. Not by the text: libraries put what is new each time into it."""
+        """Return whether it may pass. Not by its text: libraries put what is new each time into it."""
         key, now = (record.pathname, record.lineno), self._clock()
         since, count = self._counts.get(key, (now, 0))
         if now - since >= 1.0:
@@ -62,22 +62,25 @@ class Bounded(logging.Filter):
 REFUSED, OF_ONE = 20, 5
 
 
-class Few:
-    """What peers do must not fill the disk: beyond `REFUSED` lines a second, only their number is told.
+class RateLimitedLog:
+    """Says whether a line may be logged. What peers do must not fill the disk: beyond `REFUSED` lines a second, only
+    their number is told.
 
     One caller has `OF_ONE` of them, so that it doesn't hide the others.
     """
 
-    def __init__(self, what: str, events: str = "denials") -> None:
+    def __init__(
+        self, what: str, events: str = "denials", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`what` is refused: a service's name, or the like. `events` are what is counted."""
-        self._what, self._events = what, events
+        self._what, self._events, self._clock = what, events, clock
         self._since, self._left_out = 0.0, 0
         #: Lines of this second, by caller.
         self._logged: Counter[str] = Counter()
 
     def may_log(self, who: str = "") -> bool:
         """True if one more may be logged, of the caller `who` if it is one's."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._since >= 1.0:
             if self._left_out:
                 _log.info("%s: %d more %s were not logged", self._what, self._left_out, self._events)
@@ -96,7 +99,7 @@ def name_of(caller: Caller) -> str:
 
 
 def of_caller(caller: Caller) -> dict[str, str]:
-    """Return the same as fields."""
+    """Return who it is as fields of a record."""
     return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
 
 
@@ -123,7 +126,7 @@ class Recent(logging.Handler):
         return [record for _, record in self._kept]
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Warnings and worse, refusals, streams that broke off, peers that came and went."""
+        """Keep warnings and worse, refusals, streams that broke off, peers that came and went."""
         fields = getattr(record, "fields", {})
         shown = fields.get("event") in _SHOWN and (fields["event"] != "ended" or fields.get("why"))
         if record.levelno >= logging.WARNING or shown:
@@ -172,7 +175,7 @@ class Json(logging.Formatter):
     """One object to a line: `time` (Unix), `level`, `message` and the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Fields come from `extra={"fields": {...}}`."""
+        """Return the object; its fields come from `extra={"fields": {...}}`."""
         body = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
@@ -191,7 +194,7 @@ _MARK = " (cut) "
 
 
 def _ends_of(data: bytes, size: int) -> str:
-    """At most `size` bytes of a text, from both ends: the last line of a traceback says most."""
+    """Return at most `size` bytes of a text, from both ends: the last line of a traceback says most."""
     half = (size - len(_MARK)) // 2
     if half <= 0:
         return ""
@@ -199,7 +202,7 @@ def _ends_of(data: bytes, size: int) -> str:
 
 
 def _cut(text: str, size: int) -> str:
-    """At most `size` bytes of a line, without its middle; of an object its longest texts are cut."""
+    """Return at most `size` bytes of a line, without its middle; of an object its longest texts are cut."""
     with contextlib.suppress(ValueError):
         body = json.loads(text)
         if isinstance(body, dict):
@@ -238,7 +241,7 @@ class Unwaiting(logging.StreamHandler[TextIO]):
         return _cut(text, size)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Where there is room, there is for 4 KiB (PIPE_BUF)."""
+        """Write a line where there is room, which there is for 4 KiB then (PIPE_BUF)."""
         if self._room is not None and not self._room.poll(0):
             self._lost += 1
             return
@@ -275,7 +278,7 @@ class AccessFile(WatchedFileHandler):
         return open(number, "a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A line, or one more that is lost."""
+        """Write a line, or count one more that is lost."""
         try:
             self.reopenIfNeeded()
             if self.stream is None:

@@ -65,8 +65,8 @@ class Requests:
             self._times.append(round(request.seconds, 6))
 
     def get_status(self) -> dict[str, Any]:
-        """As JSON has it: `within` counts those that took longer than the bound before, and at most this one; `times`
-        are those of the first `FEW` requests."""
+        """Return counts as JSON has them: `within` counts those that took longer than the bound before, and at
+        most this one; `times` are those of the first `FEW` requests."""
         return {
             "count": sum(self._within),
             "seconds": round(self._seconds, 6),

@@ -42,9 +42,10 @@ Make = Callable[[], "dict[str, Any] | None"]
 class Exporter:
     """Sends what `make` gives to one path of the collector, every so often. A failure is said once."""
 
-    def __init__(self, settings: Telemetry, path: str, make: Make) -> None:
+    def __init__(self, settings: Telemetry, path: str, make: Make, *, patience: float = _PATIENCE) -> None:
+        """`patience`: seconds that the collector has to answer."""
         self._url = settings.otlp.rstrip("/") + path
-        self._every, self._make = settings.every, make
+        self._every, self._make, self._patience = settings.every, make, patience
         self._away = False
         self._stop = asyncio.Event()
         self._task = SupervisedTask(self._send_repeatedly, name="dtpd-telemetry")
@@ -69,11 +70,11 @@ class Exporter:
             body = self._make()
             if body is None:
                 return
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 status = await post(self._url, json.dumps(body).encode())
             why = "" if status < 300 else f"it answers {status}"
         except TimeoutError:
-            why = f"no answer in {_PATIENCE:g} s"
+            why = f"no answer in {self._patience:g} s"
         except Exception as error:  # noqa: BLE001 - whatever it is, the next ones may be told
             why = str(error) or type(error).__name__
         if why and not self._away:
@@ -84,7 +85,7 @@ class Exporter:
 
 
 async def post(url: str, body: bytes) -> int:
-    """POST JSON over a connection of its own; the status. Raises `OSError` and `h11.ProtocolError`."""
+    """POST JSON over a connection of its own; return the status. Raise `OSError` and `h11.ProtocolError`."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     reader, writer = await asyncio.open_connection(
@@ -123,7 +124,7 @@ class Spans:
         self.exporter = Exporter(settings, "/v1/traces", self._make_body)
 
     def add_span(self, name: str, seconds: float, attributes: Mapping[str, str | int], why: str) -> None:
-        """A stream has ended now, after `seconds`; `why` if it broke off."""
+        """Note that a stream has ended now, after `seconds`; `why` if it broke off."""
         self._left_out += len(self._waiting) == MOST
         end = time.time_ns()
         span = {
@@ -196,7 +197,8 @@ class Figures:
         }
 
     def _make_histogram(self, family: Any, now: str) -> dict[str, Any]:
-        """Samples of a name's `_bucket` (which count all that is below, in order), `_sum` and `_count`, as points."""
+        """Return samples of a name's `_bucket` (which count all that is below, in order), `_sum` and `_count`, as
+        points."""
         points: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         for sample in family.samples:
             labels = {key: value for key, value in sample.labels.items() if key != "le"}

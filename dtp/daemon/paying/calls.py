@@ -129,7 +129,7 @@ class CallReader(SpokenReader):
         return True
 
     def _end_body(self) -> None:
-        """A request is over: of a batch each call counts."""
+        """Note that a request is over: of a batch each call counts."""
         body, self._body = self._body, None
         if body:
             try:

@@ -42,7 +42,7 @@ class Gate(Protocol):
     """Lets a request in by what somebody else knows."""
 
     async def start(self) -> None:
-        """Get ready; raises why it can't."""
+        """Get ready; raise why it can't."""
 
     async def admit_request(self, request: Request) -> None:
         """Let it in, or raise `Refuse`."""
@@ -101,7 +101,7 @@ class HostGate:
         await self.firewall.refresh()
 
     async def admit_request(self, request: Request) -> None:
-        """As the host's lists, passes and rates say. Raises `Refuse`."""
+        """Let somebody in as the host's lists, passes and rates say. Raise `Refuse`."""
         await self.firewall.admit(request)
 
     def refuse_uncounted(self, expose: tuple[Expose, ...]) -> None:
@@ -166,7 +166,7 @@ class Announcer:
         self._beats: Heartbeats | None = None
 
     async def start(self) -> None:
-        """The first heartbeat, of an endpoint as the configuration has it. Raises `NoOperator`, `ChainError`."""
+        """Send the first heartbeat, of an endpoint as the configuration has it. Raises `NoOperator`, `ChainError`."""
         from dtp.chain import host
         from dtp.chain.heartbeat import Heartbeats
         from dtp.chain.pipes.posts import hint_of
@@ -244,13 +244,14 @@ class Announcer:
         await self._beats.poll()
 
     async def send_heartbeat(self) -> None:
-        """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
+        """Send one heartbeat now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not
+        raised."""
         assert self._beats is not None, "it was started"
         await self._beats.send_heartbeat()
 
     async def stop(self, *, withdraw: bool) -> None:
-        """No further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: a beacon
-        that can't be told goes stale by itself."""
+        """Send no further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: a
+        beacon that can't be told goes stale by itself."""
         beats, self._beats = self._beats, None
         if beats is None:
             return

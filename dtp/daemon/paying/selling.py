@@ -9,7 +9,7 @@ import weakref
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Kind, Mode, Terms
@@ -23,7 +23,6 @@ from dtp.net.listener import Request
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
-from dtp.pay.metered import Metered
 from dtp.pay.server.gate import Admission
 from dtp.pay.server.sale import assemble_sale
 from dtp.pay.server.server_meter import ServerMeter
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from dtp.chain.firewall import Firewall
     from dtp.chain.heartbeat import IsAlive
     from dtp.chain.node.client import ChainClient
+    from dtp.pay.metered import Metered
 
 log = logging.getLogger("dtpd")
 
@@ -130,7 +130,8 @@ class Shop:
                 owned = await self._offer_one(owned, name, one)
 
     async def check_apart(self) -> None:
-        """Once this daemon is announced: of two that begin at once at least one sees the other.
+        """Refuse to be beside another seller, once this daemon is announced: of two that begin at once at least one
+        sees the other.
 
         Raises `EndpointsApart`, `ChainError`.
         """
@@ -176,7 +177,6 @@ class Shop:
     async def meter_connection(self, connection: Connection) -> bool:
         """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
         admission = connection.admission
-        assert isinstance(connection, Metered)
         assert isinstance(admission, Admission)
         if not await self._hold_channel(admission.channel.id):
             raise Refuse(
@@ -193,7 +193,7 @@ class Shop:
                 await self._free_channel(admission.channel.id)
         if meter is None:
             raise Refuse(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
-        connection.meter = meter
+        cast("Metered", connection).meter = meter
         newest = meter.payee.newest
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
         self._sales.add(sale)
@@ -205,8 +205,7 @@ class Shop:
 
     def is_metered(self, connection: Connection, config: Expose) -> bool:
         """True if a connection is metered as its service is sold now, or isn't yet at all."""
-        assert isinstance(connection, Metered)
-        meter = connection.meter
+        meter = cast("Metered", connection).meter
         if not isinstance(meter, ServerMeter):
             return True
         return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
@@ -249,11 +248,16 @@ class Shop:
     def _handle_end(self, sale: _Sale) -> None:
         self._start_leaving(self._leave_channel(sale))
 
+    async def wait_for_leaving(self) -> None:
+        """Return when nothing is left to be done for connections that are over."""
+        await asyncio.gather(*self._leaving)
+
     def _start_leaving(self, work: Coroutine[Any, Any, None]) -> None:
         self._leaving.start(work, name="dtpd-leave")
 
     async def _leave_channel(self, sale: _Sale) -> None:
-        """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
+        """Leave the channel of a connection that has ended: it is free when all is written that whoever serves it
+        next has to find."""
         await sale.meter.wait_settled()
         self._sales.discard(sale)
         self._earned[sale.service, sale.coin] += sale.earned
@@ -261,14 +265,14 @@ class Shop:
 
     async def charge_requests(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""
-        assert isinstance(connection, Metered)
-        admission, meter = connection.admission, connection.meter
+        metered = cast("Metered", connection)
+        admission, meter = metered.admission, metered.meter
         assert isinstance(admission, Admission)
         counted = isinstance(meter, ServerMeter) and meter.payee.quota_requests is not None
         if not admission.prices.request and not counted:
             return ""  # the host says that requests are free, and no quota counts them
         try:
-            await connection.charge(units)
+            await metered.charge(units)
         except DtpError as error:
             if (
                 isinstance(error, QuotaUsedUp)
@@ -319,8 +323,8 @@ class Shop:
         return self.cashier.gas
 
     async def close(self) -> None:
-        """After the last connection: claim what is worth its gas."""
-        await asyncio.gather(*self._leaving)
+        """Claim what is worth its gas, after the last connection, and close."""
+        await self.wait_for_leaving()
         await self.cashier.stop(claim=True)
         await self.journal.close()
         self._store.close()

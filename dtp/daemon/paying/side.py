@@ -126,7 +126,7 @@ class ChainSide:
             await self.shop.check_apart()
 
     def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
-        """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
+        """Ask the chain again from now on, every `[chain] refresh`, and call `look`."""
         if self._config is not None and self._looking is None:
             every = self._config.refresh
             self._looking = SupervisedTask(lambda: self._refresh_repeatedly(look, every), name="dtpd-recheck")
@@ -291,12 +291,12 @@ class ChainSide:
     # ---- the end --------------------------------------------------------------------------------------------
 
     async def withdraw_endpoint(self, *, withdraw: bool = True) -> None:
-        """Nobody is to be sent here any more. Idempotent."""
+        """Have nobody sent here any more. Idempotent."""
         if self.announcer is not None:
             await self.announcer.stop(withdraw=withdraw)
 
     async def close(self) -> None:
-        """After the last connection: claim what is worth it, and close all. Idempotent."""
+        """Claim what is worth it, after the last connection, and close all. Idempotent."""
         if self._looking is not None:
             await self._looking.stop()
             self._looking = None

@@ -43,7 +43,7 @@ class Asked:
     newest: int = 0
 
     def note_frame(self, kind: int, stream: int) -> None:
-        """The program has sent a frame of HTTP/2."""
+        """Note that the program has sent a frame of HTTP/2."""
         if kind == _HEADERS:
             self.protocol = Protocol.HTTP2
             if stream > self.newest:
@@ -63,7 +63,7 @@ class SpokenReader(ABC):
         self._read: Callable[[], bool] = self._read_start
 
     def feed_data(self, data: bytes) -> None:
-        """The next bytes."""
+        """Take the next bytes."""
         if self._read == self._ignore_rest:
             return
         self._kept += data
@@ -106,17 +106,17 @@ class SpokenReader(ABC):
         """Take a head of HTTP/1, and set what reads what is behind it."""
 
     def _note_skipped(self, passed: int) -> None:  # noqa: B027 - it need not matter
-        """So many bytes of `_kept` are passed over now."""
+        """Pass over so many bytes of `_kept`."""
 
     def _end_body(self) -> None:  # noqa: B027 - it need not matter
-        """A body is over."""
+        """Note that a body is over."""
 
     def _note_message(self, opcode: int) -> None:  # noqa: B027 - it need not matter
-        """A frame of WebSocket begins."""
+        """Note that a frame of WebSocket begins."""
 
     @abstractmethod
     def _note_frame(self, kind: int, flags: int, stream: int) -> None:
-        """A frame of HTTP/2 is over."""
+        """Note that a frame of HTTP/2 is over."""
 
     # ---- HTTP/1
 

@@ -14,6 +14,7 @@ from dtp.daemon.policies.base import (
     Bounds,
     Call,
     Caller,
+    Clock,
     Close,
     Denial,
     Event,
@@ -24,6 +25,7 @@ from dtp.daemon.policies.base import (
     Open,
     Policy,
     find_nobody,
+    moment,
 )
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.limits import LimitsPolicy
@@ -43,6 +45,7 @@ __all__ = [
     "Call",
     "Caller",
     "Chain",
+    "Clock",
     "Close",
     "Denial",
     "Event",
@@ -54,6 +57,7 @@ __all__ = [
     "Policy",
     "Row",
     "find_nobody",
+    "moment",
 ]
 
 
@@ -127,19 +131,19 @@ class PolicyChain:
         return None
 
     def release_call(self, call: Call, now: Moment, *, happened: bool) -> None:
-        """What was on hold has happened, or will not."""
+        """Take a request off hold, which has happened or will not."""
         for policy in self._counting:
             policy.release_call(call)
         if happened:
             self.commit_event(call, now)
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """`event` has happened, whatever anybody thinks of it."""
+        """Count an event that has happened, whatever anybody thinks of it."""
         for commit in self._told[type(event)]:
             commit(event, now)
 
     def count_moved(self, event: Move, now: Moment) -> Denial | float:
-        """Bytes have come: why no more may, or the seconds to wait before the next are read."""
+        """Count bytes that have come; return why no more may, or the seconds to wait before the next are read."""
         delay = self.compute_delay(event, now)
         for check in self._asked[Move]:
             denial = check(event, now)
@@ -186,7 +190,7 @@ class Policies:
         return tuple(made.values())
 
     def make_all(self, config: Config) -> None:
-        """Those of all rules of a configuration."""
+        """Make the policies of all rules of a configuration."""
         self.policies_for("", config.everywhere)
         for expose in config.expose:
             self.policies_for(expose.service, expose.rules)
@@ -196,13 +200,13 @@ class Policies:
         self._made = {key: policy for key, policy in self._made.items() if key[0] in scopes}
 
     def iter_quotas(self) -> Iterator[tuple[str, QuotaPolicy]]:
-        """All quotas, by names that daemons with the same rules agree on."""
+        """Yield all quotas, by names that daemons with the same rules agree on."""
         for (scope, _, _, number), policy in self._made.items():
             if isinstance(policy, QuotaPolicy):
                 yield f"{scope}/{number}/{policy.rule.every:g}", policy
 
     def iter_rates(self) -> Iterator[tuple[str, RatePolicy]]:
-        """All rates, by names that daemons with the same rules agree on."""
+        """Yield all rates, by names that daemons with the same rules agree on."""
         for (scope, _, rule, number), policy in self._made.items():
             if isinstance(policy, RatePolicy):
                 yield f"{scope}/rate/{number}/{key_of(rule).hex()[:8]}", policy
@@ -231,7 +235,7 @@ class Policies:
         rated: Mapping[tuple[str, PeerId | None], tuple[float, float]],
         now: Moment,
     ) -> None:
-        """What the process before has counted, by rules that are the same here."""
+        """Go on with what the process before has counted, by rules that are the same here."""
         quotas, rates = dict(self.iter_quotas()), dict(self.iter_rates())
         for key, amount in used.items():
             if key.scope in quotas:

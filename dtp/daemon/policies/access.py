@@ -18,7 +18,7 @@ class AccessPolicy(Policy):
         self._allowed: Caller | None = None  # the last one, who mostly asks again
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Denied comes before allowed."""
+        """Deny who is on no list, or on the list of the denied, which comes first."""
         assert not isinstance(event, Call | Move | Close)
         rule, caller = self._rule, event.caller
         if caller is self._allowed:

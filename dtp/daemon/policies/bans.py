@@ -22,7 +22,7 @@ class Bans:
         self._until: dict[str, float] = {}
 
     def replace_shared(self, bans: Mapping[str, float]) -> bool:
-        """Return all that others know of now; whether that is news."""
+        """Take all bans that others know of now; return whether that is news."""
         for caller, answers in list(self._told.items()):
             if answers and bans.get(caller, 0.0) != self._own[caller]:
                 self._told[caller] = answers - 1
@@ -38,7 +38,8 @@ class Bans:
         self._join_bans()
 
     def mark_shared(self, caller: str) -> None:
-        """Those who share them know of it now: from the answer after the next one on, what they say holds."""
+        """Note that those who share them know of a ban now: from the answer after the next one on, what they say
+        holds."""
         if caller in self._own:
             self._told[caller] = 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,18 @@ class Moment(NamedTuple):
 
     steady: float
     unix: float
+
+
+#: Tells the time.
+Clock = Callable[[], Moment]
+
+#: What a NamedTuple's own `__new__` calls, in Python.
+_new_tuple = tuple.__new__
+
+
+def moment() -> Moment:
+    """Return the time that it is now."""
+    return _new_tuple(Moment, (time.monotonic(), time.time()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +142,16 @@ class HeldCalls:
     def __init__(self) -> None:
         self._held: Counter[PeerId] = Counter()
 
+    def __len__(self) -> int:
+        """Return of how many callers there are any."""
+        return len(self._held)
+
     def count_of(self, caller: Caller) -> int:
-        """Return those of this one."""
+        """Return how many requests of a caller there are."""
         return self._held.get(caller.peer, 0)
 
     def add_calls(self, caller: Caller, number: int) -> None:
-        """So many more, or fewer."""
+        """Count so many more, or fewer."""
         self._held[caller.peer] += number
         if not self._held[caller.peer]:
             del self._held[caller.peer]
@@ -163,16 +180,17 @@ class Policy:
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """`event` has happened."""
+        """Count an event that has happened."""
 
     def hold_call(self, event: Call) -> None:
-        """`event` is about to happen, of those in `counts`: check its caller's others as if it had."""
+        """Put an event on hold that is about to happen, of those in `counts`: check its caller's others as if it
+        had."""
 
     def release_call(self, event: Call) -> None:
-        """What was put on hold is so no more: `commit_event` follows if it has happened."""
+        """Take an event off hold: `commit_event` follows if it has happened."""
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """After `event` was committed: for how many seconds the stream should not be read."""
+        """Return, after `event` was committed, for how many seconds the stream should not be read."""
         return 0.0
 
     def stream_bounds(self, event: Open) -> Bounds | None:
@@ -180,10 +198,10 @@ class Policy:
         return None
 
     def share_table(self, table: Table, scope: tuple[object, ...]) -> None:
-        """Before anything is counted: count in `table`, under `scope`, together with other processes."""
+        """Count in `table` from now on, before anything is counted, under `scope`, together with other processes."""
 
     def ask_logins(self, find: FindLogin) -> None:
-        """Before anything is asked: `find` says who is logged in."""
+        """Have `find` say who is logged in, before anything is asked."""
 
     def make_denial(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
         """Return a denial in this policy's name."""

@@ -35,7 +35,7 @@ class ConcurrencyPolicy(Policy):
         return self._all if peer is None else self._by_peer[peer]
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Against both bounds."""
+        """Deny a stream beyond either bound."""
         rule = self._rule
         if rule.identity is not None and self._open_in_all(event.caller.peer) >= rule.identity:
             return self.make_denial(Reason.TOO_MANY, f"{rule.identity} at once is what an identity may have")
@@ -44,7 +44,7 @@ class ConcurrencyPolicy(Policy):
         return None
 
     def commit_event(self, event: Event, now: Moment) -> None:
-        """One more, or one less."""
+        """Count one more stream, or one less."""
         peer, step = event.caller.peer, 1 if isinstance(event, Open) else -1
         if self._table is not None:
             if self._rule.identity is not None:

@@ -26,7 +26,7 @@ class KeptBans:
 
     @classmethod
     def of_config(cls, path: Path) -> KeptBans:
-        """That of the daemon whose configuration is at `path`."""
+        """Return that of the daemon whose configuration is at `path`."""
         digest = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
         return cls(config.data_dir() / f"dtpd-bans-{digest}.json")
 

@@ -29,11 +29,11 @@ class LoggedInPolicy(Policy):
         self._find: FindLogin = find_nobody
 
     def ask_logins(self, find: FindLogin) -> None:
-        """Who is logged in is what `find` says."""
+        """Go by what `find` says of who is logged in."""
         self._find = find
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """Denied unless the caller's key has logged in, or is the identity of an account that is logged in."""
+        """Deny unless the caller's key has logged in, or is the identity of an account that is logged in."""
         assert not isinstance(event, Close)
         if self._find(event.caller.peer.key, now.unix) is None:
             return self.make_denial(Reason.NOT_LOGGED_IN, f"{event.caller.peer} is not logged in")

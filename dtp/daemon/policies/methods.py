@@ -19,7 +19,7 @@ _LONGEST = 256
 
 
 def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
-    """Matches what one of `patterns` means: `*`, `?` and `[...]` as in a shell, and a case that counts.
+    """Return what matches as one of `patterns` means: `*`, `?` and `[...]` as in a shell, and a case that counts.
 
     An HTTP request is "GET /path"; a pattern without a blank, such as "GET", means its verb.
     """
@@ -75,7 +75,7 @@ class MethodsPolicy(Policy):
         return self._allow is None or self._allow.match(method) is not None
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """By name alone."""
+        """Deny a method by its name alone."""
         assert isinstance(event, Call)
         # What it may mean as well comes from the caller, too, and is as long as the caller likes.
         kept = len(event.method) <= _LONGEST and not event.also

@@ -49,7 +49,7 @@ class QuotaPolicy(Policy):
         #: Of those who have used something, in the order in which they began to.
         self._counts: OrderedDict[str, _Count] = OrderedDict()
         self._pending: dict[str, int] = {}
-        self._held = HeldCalls()
+        self.held = HeldCalls()
 
     def _begin_period(self, unix: float) -> None:
         """Begin a new period if it is time. A clock that is set back does not give a quota anew."""
@@ -67,7 +67,7 @@ class QuotaPolicy(Policy):
         """Return whether anything is left."""
         self._begin_period(now.unix)
         count, rule = self._counts.get(self._caller_key(event), _NONE), self.rule
-        held = self._held.count_of(event.caller) if isinstance(event, Call) else 0
+        held = self.held.count_of(event.caller) if isinstance(event, Call) else 0
         left = (self._period + 1) * rule.every - now.unix
         if rule.data is not None and count.data >= rule.data:
             return self.make_denial(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
@@ -96,11 +96,11 @@ class QuotaPolicy(Policy):
 
     def hold_call(self, event: Call) -> None:
         """Check the caller's other calls as if this one had happened."""
-        self._held.add_calls(event.caller, 1)
+        self.held.add_calls(event.caller, 1)
 
     def release_call(self, event: Call) -> None:
         """Check them without it again; `commit` follows if it has happened."""
-        self._held.add_calls(event.caller, -1)
+        self.held.add_calls(event.caller, -1)
 
     def _add_caller(self, key: str) -> _Count:
         """Return a count for a caller that is new. The oldest makes room: who has that many identities has their
@@ -119,7 +119,7 @@ class QuotaPolicy(Policy):
         return self._period, {key: Used(one.requests, one.data) for key, one in self._counts.items()}
 
     def resume_count(self, period: int, caller: str, used: Used, unix: float) -> None:
-        """What the process before has counted; that of another period is over."""
+        """Go on with what the process before has counted; that of another period is over."""
         self._begin_period(unix)
         self.merge_total(period, caller, used)
 
@@ -141,7 +141,7 @@ class QuotaPolicy(Policy):
         return self._period, taken
 
     def merge_total(self, period: int, caller: str, total: Used) -> None:
-        """What all have counted together, with what was taken from here before."""
+        """Take over what all have counted together, with what was taken from here before."""
         if period != self._period:
             return
         count = self._counts.get(caller)
@@ -152,7 +152,7 @@ class QuotaPolicy(Policy):
             count.data = total.data + count.new_data
 
     def give_back(self, period: int, caller: str, used: Used) -> None:
-        """What was taken could not be told: it is to be told again."""
+        """Take back what could not be told: it is to be told again."""
         if period != self._period:
             return
         if any(used):

@@ -33,12 +33,12 @@ class Arrivals:
         self._sweep_at = 1024
 
     def get_arrival(self, key: PeerId | None, now: float) -> float:
-        """When the bucket of `key` is empty; `now` if it is."""
+        """Return when the bucket of `key` is empty; `now` if it is."""
         time = self._times.get(key)
         return now if time is None or time < now else time
 
     def push_arrival(self, key: PeerId | None, seconds: float, now: float) -> None:
-        """The bucket of `key` is filled by so much more."""
+        """Fill the bucket of `key` by so much more."""
         time = self._times.get(key)
         self._times[key] = (now if time is None or time < now else time) + seconds
         if len(self._times) > self._sweep_at:
@@ -46,7 +46,7 @@ class Arrivals:
             self._sweep_at = max(1024, 2 * len(self._times))
 
     def list_arrivals(self, now: float) -> dict[PeerId | None, float]:
-        """When buckets are empty that aren't yet."""
+        """Return when buckets are empty that aren't yet."""
         return {key: time for key, time in self._times.items() if time > now}
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
@@ -102,7 +102,7 @@ class RatePolicy(Policy):
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
         self._requests, self._bytes = Arrivals(most), Arrivals(most)
-        self._held = HeldCalls()
+        self.held = HeldCalls()
         self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0
         if rule.requests is not None:
@@ -115,7 +115,7 @@ class RatePolicy(Policy):
     # ---- sharing with other daemons --------------------------------------------------------------------------
 
     def take_pending(self) -> dict[PeerId | None, tuple[float, float]]:
-        """By how much buckets were filled since the last time, in seconds, of requests and of bytes.
+        """Return by how much buckets were filled since the last time, in seconds, of requests and of bytes.
 
         Zeros for callers that were here lately, since others may have them now. From the first call on, fillings
         are kept for the next one.
@@ -130,18 +130,18 @@ class RatePolicy(Policy):
         return taken
 
     def give_back(self, key: PeerId | None, requests: float, data: float) -> None:
-        """What was taken could not be told: it is to be told again."""
+        """Take back what could not be told: it is to be told again."""
         self._note_pending(key, requests, data)
 
     def advance_buckets(self, key: PeerId | None, requests: float, data: float, now: float) -> None:
-        """Others have filled the buckets by so much more."""
+        """Fill the buckets by so much more, as others have."""
         if requests > 0:
             self._requests.push_arrival(key, requests, now)
         if data > 0:
             self._bytes.push_arrival(key, data, now)
 
     def collect_arrivals(self, now: float) -> dict[PeerId | None, tuple[float, float]]:
-        """When buckets are empty that aren't yet, of requests and of bytes: for the process after this one."""
+        """Return when buckets are empty that aren't yet, of requests and of bytes: for the process after this one."""
         requests, data = self._requests.list_arrivals(now), self._bytes.list_arrivals(now)
         return {key: (requests.get(key, now), data.get(key, now)) for key in requests | data}
 
@@ -169,7 +169,7 @@ class RatePolicy(Policy):
         if not self._every and not self._concerns_call(event):
             return None
         key = event.caller.peer if self._per_identity else None
-        held = self._held.count_of(event.caller) * self._interval
+        held = self.held.count_of(event.caller) * self._interval
         early = self._requests.get_arrival(key, now.steady) + held - now.steady - self._tolerance
         # Sums of floats: a nanosecond early is in time.
         if early > 1e-9:
@@ -201,12 +201,12 @@ class RatePolicy(Policy):
     def hold_call(self, event: Call) -> None:
         """Check the caller's other calls as if this one had happened."""
         if self._concerns_call(event):
-            self._held.add_calls(event.caller, 1)
+            self.held.add_calls(event.caller, 1)
 
     def release_call(self, event: Call) -> None:
         """Check them without it again; `commit` follows if it has happened."""
         if self._concerns_call(event):
-            self._held.add_calls(event.caller, -1)
+            self.held.add_calls(event.caller, -1)
 
     def compute_delay(self, event: Move, now: Moment) -> float:
         """Return how long what is ahead of the rate by more than a tenth of a second has to wait."""

@@ -19,7 +19,7 @@ class SchedulePolicy(Policy):
         self._rule = rule
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
-        """By the calendar's clock."""
+        """Deny by the calendar's clock."""
         here = datetime.fromtimestamp(now.unix, self._rule.zone)
         if self._is_open(here):
             return None

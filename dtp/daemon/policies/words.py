@@ -15,7 +15,7 @@ _WHOSE = {"identity": "an identity", "service": "all together"}
 
 
 def words(rules: model.Rules) -> list[str]:
-    """One text for each rule, in the order of the policies."""
+    """Return one text for each rule, in the order of the policies."""
     found = [_access(rules.access)]
     if rules.login is not None:
         found.append("for those who are logged in")
@@ -53,7 +53,7 @@ def _size(size: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """In the largest unit of which it has whole ones."""
+    """Return a time in the largest unit of which it has whole ones."""
     return next(
         (f"{seconds / unit:g} {name}" for unit, name in _TIMES if seconds >= unit and not seconds % unit),
         f"{seconds:g} s",
@@ -61,7 +61,7 @@ def _time(seconds: float) -> str:
 
 
 def _every(seconds: float) -> str:
-    """As the second half of a rate."""
+    """Return a time as the second half of a rate."""
     return _time(seconds).removeprefix("1 ")
 
 

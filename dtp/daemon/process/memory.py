@@ -46,7 +46,8 @@ _GROUPS, _ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def default(groups: Path = _GROUPS, root: Path = _ROOT) -> int:
-    """Half of what the machine has, or of what its control groups let this process have where that is less, bytes."""
+    """Return half of what the machine has, or of what its control groups let this process have where that is less,
+    bytes."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(min([machine, *_limits(groups, root)]) * _SHARE)
 
@@ -139,7 +140,7 @@ class Governor:
             self.check_memory()
 
     def check_memory(self, resident: Callable[[], int] = resident) -> None:
-        """Once, now."""
+        """Look once, now."""
         excess = resident() - self.bound
         if excess > 0 and (now := self._clock()) >= self._collect_at:
             self._collect_at = now + COLLECT_EVERY

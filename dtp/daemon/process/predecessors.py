@@ -50,7 +50,8 @@ class Left:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Left:
-        """Raises `TypeError`, `ValueError`, `LookupError` or `AttributeError` for what no process tells."""
+        """Return what was told. Raises `TypeError`, `ValueError`, `LookupError` or `AttributeError` for what no
+        process tells."""
         names = {str(name): int(count) for name, count in told["by_name"].items()}
         return cls(int(told["pid"]), int(told["open"]), names, float(told["until"]), int(told["cut"]))
 
@@ -98,7 +99,7 @@ class Predecessors:
             while line := await reader.readline():
                 told = [Left.from_json(one) for one in json.loads(line)]
                 end.teller = told[-1].pid
-                self._note_told(told)
+                self.note_told(told)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             log.warning("the process before tells otherwise what it has open: %s", error)
         except OSError:
@@ -110,7 +111,7 @@ class Predecessors:
             if (last := self._known.get(end.teller)) is not None:
                 self._known[end.teller] = Left(last.pid, 0, {}, last.until, last.cut)
 
-    def _note_told(self, told: list[Left]) -> None:
+    def note_told(self, told: list[Left]) -> None:
         """Note what one tells of itself, last, and what it has heard of others that don't tell us themselves."""
         ourselves = {end.teller for end in self._ends.values()} | self._gone
         for one in told:
@@ -131,9 +132,11 @@ class _End:
 class Farewell:
     """Tells the successor what is open here, until this process ends."""
 
-    def __init__(self, sock: socket.socket, before: Predecessors, left: Callable[[], Left]) -> None:
-        """`left` gives what there is now; `sock` is this one's from now on."""
-        self._sock, self._before, self._left = sock, before, left
+    def __init__(
+        self, sock: socket.socket, before: Predecessors, left: Callable[[], Left], every: float = EVERY
+    ) -> None:
+        """`left` gives what there is now, told `every` so many seconds; `sock` is this one's from now on."""
+        self._sock, self._before, self._left, self._every = sock, before, left, every
 
     async def tell_successor(self, cut: asyncio.Future[int]) -> None:
         """Tell it again and again, and at last how many streams were cut off, which `cut` is set to."""
@@ -142,10 +145,10 @@ class Farewell:
             while not cut.done() and not writer.is_closing():  # which it is when nobody hears it any more
                 if not writer.transport.get_write_buffer_size():  # else it takes its time
                     self._write_left(writer, self._left())
-                await asyncio.wait([cut], timeout=EVERY)
+                await asyncio.wait([cut], timeout=self._every)
             end = self._left()
             self._write_left(writer, Left(end.pid, 0, {}, time.time(), cut.result()))
-            async with asyncio.timeout(EVERY):
+            async with asyncio.timeout(self._every):
                 await writer.drain()
         except (OSError, TimeoutError):
             pass  # the successor has ended, or is stuck: its affair

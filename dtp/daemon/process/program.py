@@ -471,7 +471,7 @@ async def _until_closed(descriptor: int) -> None:
 
 
 def _grace_of(request: Mapping[str, Any]) -> float | None:
-    """`drain` of a request: seconds that what is open may take. Raises `BadGrace`."""
+    """Return `drain` of a request: seconds that what is open may take. Raises `BadGrace`."""
     grace = request.get("drain")
     if grace is None:
         return None

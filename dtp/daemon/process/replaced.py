@@ -19,7 +19,7 @@ from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 #: Set for a process that takes over: descriptors over which it reaches those before it.
 REPLACED = "DTPD_REPLACED"
 #: Seconds within which one answers whether a connection is its own; it is behind the same kernel.
-PATIENCE = 2.0
+_PATIENCE = 2.0
 
 
 class Holder(Protocol):
@@ -39,7 +39,9 @@ class ReplacedProcesses:
     """Those before this process that may still have connections. They are numbered from -1 down: workers have the
     other numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = _PATIENCE) -> None:
+        """`patience`: seconds within which one has to answer."""
+        self._patience = patience
         self._channels: dict[int, WorkerChannel] = {}
 
     def reach(self, descriptors: Sequence[int]) -> None:
@@ -65,7 +67,9 @@ class ReplacedProcesses:
     async def find_owner(self, connection_id: bytes) -> int | None:
         """Return the number of the process that has this connection; None if there is none, or it doesn't answer."""
         known = list(self._channels.items())
-        answers = await asyncio.gather(*(_ask(each, "has", connection=connection_id) for _, each in known))
+        answers = await asyncio.gather(
+            *(self._ask(each, "has", connection=connection_id) for _, each in known)
+        )
         return next(
             (number for (number, _), answer in zip(known, answers, strict=True) if answer is True), None
         )
@@ -73,7 +77,7 @@ class ReplacedProcesses:
     async def ban(self, caller: str, until: float) -> None:
         """Have a caller kept out there as well, whose streams may be open there yet."""
         known = list(self._channels.values())
-        await asyncio.gather(*(_ask(each, "ban", caller=caller, until=until) for each in known))
+        await asyncio.gather(*(self._ask(each, "ban", caller=caller, until=until) for each in known))
 
     def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
         """Send a carrier there; the descriptors stay the caller's. One that has ended meanwhile takes nothing."""
@@ -85,20 +89,19 @@ class ReplacedProcesses:
 
     note_closed = note_opened
 
+    async def _ask(self, channel: WorkerChannel, do: str, **fields: Any) -> object:
+        """Return the answer; None where there is none in time, or it can't be done."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await channel.send_request(do, **fields)
+        except (ChannelLost, NotDone, TimeoutError):
+            return None
+
     def close(self) -> None:
         """Reach nobody any more. Idempotent."""
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
-
-
-async def _ask(channel: WorkerChannel, do: str, **fields: Any) -> object:
-    """Return the answer; None where there is none in time, or it can't be done."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            return await channel.send_request(do, **fields)
-    except (ChannelLost, NotDone, TimeoutError):
-        return None
 
 
 class Successors:

@@ -38,7 +38,7 @@ def notify(*lines: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """The same of one who serves already: a manager that is away for a moment doesn't change what is done."""
+    """Tell the same of one who serves already: a manager that is away for a moment doesn't change what is done."""
     try:
         notify(*lines)
     except ManagerAway as error:

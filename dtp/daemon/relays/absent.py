@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Seconds that a daemon which drains waits for a peer that has no carrier.
-PATIENCE = 5.0
 #: Seconds between two looks at them.
 _LOOK = 0.5
 
@@ -31,9 +29,10 @@ class Absent:
     long as that can be resumed.
     """
 
-    def __init__(self, ledgers: Callable[[], Iterable[SessionLedger]]) -> None:
-        """`ledgers` gives those in which streams of the connections are."""
-        self._ledgers, self._patience = ledgers, PATIENCE
+    def __init__(self, ledgers: Callable[[], Iterable[SessionLedger]], patience: float) -> None:
+        """`ledgers` gives those in which streams of the connections are; `patience` is for those without a carrier
+        while the daemon ends, seconds."""
+        self._ledgers, self._patience = ledgers, patience
         self._of: dict[tuple[PeerId, str], set[Connection]] = {}
         self._ending: asyncio.Task[None] | None = None
         self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
@@ -43,7 +42,7 @@ class Absent:
         self._of.setdefault((connection.peer, connection.service), set()).add(connection)
 
     def remove_connection(self, connection: Connection) -> None:
-        """It is over."""
+        """Forget a connection that is over."""
         key = (connection.peer, connection.service)
         self._of[key].discard(connection)
         if not self._of[key]:
@@ -72,8 +71,8 @@ class Absent:
             await ledger.wait_without(gone)
 
     def start_ending(self, more: Callable[[], Collection[Connection]]) -> None:
-        """Until `stop_ending`, end all connections that are without a carrier for `PATIENCE`, also those that `more`
-        gives."""
+        """End, until `stop_ending`, all connections that are without a carrier for too long, also those that
+        `more` gives."""
         self._ending = start_task(self._end_absent(more), name="dtpd-absent")
 
     def stop_ending(self) -> None:

@@ -72,7 +72,7 @@ class Balancer:
         return max(_FIRST_SHARE, (now - since) / self._slow_start)
 
     def _by_turn(self, backends: list[Backend], key: object, now: float) -> Backend:
-        """Smooth weighted round robin, as nginx does it."""
+        """Choose by smooth weighted round robin, as nginx does."""
         total = 0.0
         for backend in backends:
             share = self._slow_start_share(backend, now)
@@ -92,7 +92,7 @@ class Balancer:
         )
 
     def _by_hash(self, backends: list[Backend], key: object, now: float) -> Backend:
-        """Weighted rendezvous hashing: when a backend goes, only its own callers move."""
+        """Choose by weighted rendezvous hashing: when a backend goes, only its own callers move."""
 
         def score(backend: Backend) -> float:
             digest = hashlib.blake2b(f"{key} {backend.place}".encode(), digest_size=8).digest()
@@ -104,12 +104,12 @@ class Balancer:
     # ---- what became of it --------------------------------------------------------------------------------
 
     def note_failed(self, backend: Backend, now: float) -> None:
-        """A connect failed: the backend gets nothing for a while."""
+        """Note that a connect failed: the backend gets nothing for a while."""
         backend.penalty_until = now + PENALTIES[min(backend.failures, len(PENALTIES) - 1)]
         backend.failures += 1
 
     def note_connected(self, backend: Backend, now: float) -> None:
-        """A connect succeeded."""
+        """Note that a connect succeeded."""
         if backend.failures:
             backend.failures = 0
             backend.penalty_until = -math.inf

@@ -6,7 +6,6 @@ Who is refused at a service is counted in its `denials`, as are its streams; the
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -15,9 +14,9 @@ from dtp.daemon.observing import logs
 from dtp.daemon.paying.side import ChainSide
 from dtp.daemon.policies import Caller, Denial, PolicyChain
 from dtp.daemon.policies.bans import Bans
-from dtp.daemon.policies.base import Arrive
+from dtp.daemon.policies.base import Arrive, Clock, moment
 from dtp.daemon.reasons import FREE, TELLINGS, Reason
-from dtp.daemon.relays.expose import Exposed, moment
+from dtp.daemon.relays.expose import Exposed
 from dtp.net.listener import Crowded, Request
 from dtp.peers.links import NODE_SERVICE
 from dtp.session.codes import CloseCode, CloseDetail, HandshakeError, Refuse
@@ -40,7 +39,8 @@ def refuse(denial: Denial) -> Refuse:
 
 
 def by_chain(refusal: Refuse) -> Denial:
-    """That the host's firewall or what has to be paid keeps somebody out, with what only the operator is to hear."""
+    """Return that the host's firewall or what has to be paid keeps somebody out, with what only the operator is to
+    hear."""
     why, cause = refusal.reason, str(refusal.__cause__ or "")
     if cause and cause != why:
         why = f"{why} ({cause})"
@@ -58,16 +58,19 @@ class Door:
         bans: Bans,
         side: ChainSide,
         member: Member,
+        clock: Clock = moment,
     ) -> None:
         """`find` gives a service by its name; `shut` says why nobody is let in now, if so."""
         self._member = member
         #: The rules that hold for all services together.
         self.everywhere = PolicyChain(())
         self._find, self._shut = find, shut
-        self._bans, self._side = bans, side
+        self._bans, self._side, self._clock = bans, side, clock
         #: By reason: connections that came to no service.
         self.refused = Counter({UNKNOWN_SERVICE: 0, HALF_OPEN: 0, HANDSHAKE: 0})
-        self._few = {reason: logs.Few(reason) for reason in self.refused}
+        self._denial_log = {
+            reason: logs.RateLimitedLog(reason, clock=lambda: clock().steady) for reason in self.refused
+        }
 
     def admit_request(self, request: Request) -> Awaitable[object] | None:
         """Let the connection in, now or once the returned is awaited. Raises `Refuse`."""
@@ -102,7 +105,7 @@ class Door:
 
     def _admit_node(self, request: Request, caller: Caller) -> None:
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
-        denial = denial or self.everywhere.ask_policies(Arrive(caller), moment())
+        denial = denial or self.everywhere.ask_policies(Arrive(caller), self._clock())
         if denial is None and not self._member.takes_links:
             denial = NOT_YET
         if denial is not None:
@@ -110,8 +113,8 @@ class Door:
             raise refuse(denial)
 
     def ban_of(self, caller: Caller) -> Denial | None:
-        """Return whether it is kept out by hand."""
-        return BANNED if self._bans.is_banned(caller, time.time()) else None
+        """Return that it is kept out by hand; None where it isn't."""
+        return BANNED if self._bans.is_banned(caller, self._clock().unix) else None
 
     async def _ask_chain(self, request: Request, caller: Caller, exposed: Exposed) -> object:
         try:
@@ -121,7 +124,7 @@ class Door:
             raise
 
     def note_denial(self, caller: Caller, service: str, denial: Denial) -> None:
-        """Somebody who was let in is refused after all, and had no stream yet."""
+        """Note that somebody who was let in is refused after all, and had no stream yet."""
         exposed = self._find(service)
         if exposed is None:
             self._no_service(caller, service)
@@ -130,7 +133,7 @@ class Door:
 
     def _no_service(self, caller: Caller, service: str) -> None:
         self.refused[UNKNOWN_SERVICE] += 1
-        if self._few[UNKNOWN_SERVICE].may_log(str(caller.peer)):
+        if self._denial_log[UNKNOWN_SERVICE].may_log(str(caller.peer)):
             fields = {"event": "unknown-service", **logs.of_caller(caller), "service": service}
             log.info(
                 "%s asked for the service %r, which is not here",
@@ -145,7 +148,7 @@ class Door:
             return
         reason = HALF_OPEN if isinstance(error, Crowded) else HANDSHAKE
         self.refused[reason] += 1
-        if self._few[reason].may_log(source):
+        if self._denial_log[reason].may_log(source):
             # Nobody has proven who it is: strangers must not push out what is shown of others.
             fields = {"event": "refused", "source": source, "reason": reason, "why": str(error)}
             log.info("somebody from %s refused by %s: %s", source, reason, error, extra={"fields": fields})

@@ -19,32 +19,34 @@ from dtp.daemon.http.malformed import MalformedRequests
 from dtp.daemon.http.parsing import LEAST, Parsing
 from dtp.daemon.observing import logs
 from dtp.daemon.observing.requests import Answered, Requests, log_request
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.policies import (
     Arrive,
     Bounds,
     Call,
     Caller,
+    Clock,
     Close,
     Denial,
     FindLogin,
     Login,
-    Moment,
     Move,
     Open,
     Policy,
     PolicyChain,
     find_nobody,
+    moment,
 )
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relays import health, proxy_protocol, udp
 from dtp.daemon.relays.backends import Backend, Balancer
-from dtp.daemon.relays.direct import connect_now
+from dtp.daemon.relays.dialer import DIALER, Dialer
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, Relay
-from dtp.daemon.relays.sockets import BackendLink, NoDescriptors, connect
+from dtp.daemon.relays.sockets import BackendLink, NoDescriptors
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
@@ -66,40 +68,13 @@ log = logging.getLogger("dtpd")
 #: A backend, the socket to it, and what goes in front of its bytes.
 Dialled = tuple[Backend, socket.socket, bytes]
 
-#: What a NamedTuple's own `__new__` calls, in Python.
-_new_tuple = tuple.__new__
-
-
 #: Kinds of services whose requests are counted by their answers.
 _ANSWERED = ("http", "json-rpc", "websocket")
 
 
 def _short(error: NoDescriptors) -> Denial:
-    """Ours, not the backend's: it stays up, and another one could be reached no better."""
+    """Return that the want is ours, not the backend's: it stays up, and another one could be reached no better."""
     return Denial("descriptors", Reason.NO_DESCRIPTORS, str(error))
-
-
-def moment() -> Moment:
-    """Now, by both clocks."""
-    return _new_tuple(Moment, (time.monotonic(), time.time()))
-
-
-def caller_of(connection: Connection) -> Caller:
-    """Return who a connection is from."""
-    return Caller(connection.peer, connection.peer.sui_address, connection.source)
-
-
-def describe_caller(connection: Connection, caller: Caller) -> dict[str, Any]:
-    """Return who has come by a connection and what is open on it, as JSON has it."""
-    stats = connection.stats
-    return {
-        "peer": str(caller.peer),
-        "source": caller.source,
-        "service": connection.service,
-        "streams": stats.streams,
-        "carriers": list(stats.carriers),
-        "resumes": stats.resumes,
-    }
 
 
 #: A session of what a service speaks, of a stream that was let in.
@@ -126,8 +101,18 @@ def _conversation_of(kind: str) -> _MakeConversation | None:
 class Exposed:
     """A service that is exposed. After a reload another one has its place, and this one finishes what it has."""
 
-    def __init__(self, config: Expose, policies: Iterable[Policy]) -> None:
+    def __init__(
+        self,
+        config: Expose,
+        policies: Iterable[Policy],
+        *,
+        clock: Clock = moment,
+        dialer: Dialer = DIALER,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self.config = config
+        self.patience = patience
+        self._clock, self._dialer = clock, dialer
         self.chain = PolicyChain(policies)
         self.balancer = Balancer(config.backends, config.balance, config.slow_start)
         self.ledger = SessionLedger()
@@ -141,8 +126,10 @@ class Exposed:
         self.denials: Counter[str] = Counter()
         #: Datagrams of a service of UDP.
         self.dropped = Dropped(config.service)
-        self._few = logs.Few(config.service)
-        self._few_broken = logs.Few(config.service, "streams that broke off")
+        self._denial_log = logs.RateLimitedLog(config.service, clock=lambda: clock().steady)
+        self._broken_log = logs.RateLimitedLog(
+            config.service, "streams that broke off", clock=lambda: clock().steady
+        )
         self._watch: SupervisedTask | None = None
         self._opening: set[asyncio.Task[None]] = set()
         #: Of a service of kind relay, once somebody has come.
@@ -183,7 +170,7 @@ class Exposed:
             self._watch = None
 
     async def wait_empty(self) -> None:
-        """Until no stream is open, nor waits for a backend."""
+        """Wait until no stream is open, nor waits for a backend."""
         await self.ledger.wait_empty(self._opening)
 
     def abort_streams(self, reason: Reason) -> None:
@@ -194,7 +181,7 @@ class Exposed:
         self.ledger.abort_sessions(reason)
 
     def get_status(self, now: float) -> dict[str, Any]:
-        """For `Daemon.get_status`, by the steady clock."""
+        """Return how it stands, for `Daemon.get_status`, by the steady clock."""
         return {
             "service": self.config.service,
             "kind": self.config.kind,
@@ -241,7 +228,7 @@ class Exposed:
 
     def admit_caller(self, caller: Caller) -> None:
         """Let a connection in, or raise `Refuse`."""
-        denial = self.chain.ask_policies(Arrive(caller), moment())
+        denial = self.chain.ask_policies(Arrive(caller), self._clock())
         if denial is not None:
             self._log_denial(denial, caller)
             raise Refuse(
@@ -252,7 +239,7 @@ class Exposed:
         """Return a caller with what it is logged in to now, where the service asks for that."""
         if self.config.rules.login is None:
             return caller
-        found = self.find_login(caller.peer.key, time.time())
+        found = self.find_login(caller.peer.key, self._clock().unix)
         return caller if found is None else replace(caller, login=Login(*found))
 
     def take_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
@@ -281,7 +268,7 @@ class Exposed:
 
     def _may_open(self, opened: Open) -> Denial | None:
         """Return why a stream may not be; without a denial it counts as open."""
-        now = moment()
+        now = self._clock()
         denial = self.chain.ask_policies(opened, now)
         whole = self.config.kind in ("tcp", "udp", *OWN)  # the stream is the request
         if (
@@ -329,7 +316,7 @@ class Exposed:
         session.exposed.ledger.leave_session(session)
         session.exposed._end_stream(caller)
         session.exposed, session.counts = self, Counts()
-        opened, now = Open(caller), moment()
+        opened, now = Open(caller), self._clock()
         self.chain.commit_event(opened, now)
         self.active += 1
         self.ledger.streams += 1
@@ -380,7 +367,7 @@ class Exposed:
 
     def _log_denial(self, denial: Denial, caller: Caller) -> None:
         self.denials[denial.policy] += 1
-        if not self._few.may_log(str(caller.peer)):
+        if not self._denial_log.may_log(str(caller.peer)):
             return
         fields = {
             "event": "denied",
@@ -400,14 +387,16 @@ class Exposed:
 
         Where requests are paid one by one it is on hold from now on, until `release_call`.
         """
-        denial = (self.chain.ask_policies if self.charge is None else self.chain.hold_call)(call, moment())
+        denial = (self.chain.ask_policies if self.charge is None else self.chain.hold_call)(
+            call, self._clock()
+        )
         if denial is not None:
             self._log_denial(denial, call.caller)
         return denial
 
     def release_call(self, call: Call, *, paid: bool) -> None:
-        """A request that is on hold was paid, or will not be."""
-        self.chain.release_call(call, moment(), happened=paid)
+        """Take a request off hold, which was paid or will not be."""
+        self.chain.release_call(call, self._clock(), happened=paid)
 
     async def bill_requests(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
         """Have so many requests of a stream paid, where they are paid one by one; why not is logged."""
@@ -420,15 +409,15 @@ class Exposed:
         return denial
 
     def note_answered(self, caller: Caller, request: Answered) -> None:
-        """A request is over: count it, and log it if that is wanted."""
+        """Count a request that is over, and log it if that is wanted."""
         self.requests.add_request(request)
         log_request(self.config.service, caller, request)
 
     def count_moved(self, caller: Caller, size: int) -> float | Reason:
-        """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
+        """Count bytes of an open stream; return the seconds to wait before the next are read, or why it must end."""
         if not self.chain.counts_bytes:
             return 0.0
-        verdict = self.chain.count_moved(Move(caller, size), moment())
+        verdict = self.chain.count_moved(Move(caller, size), self._clock())
         if isinstance(verdict, Denial):
             self._log_denial(verdict, caller)
             return verdict.reason
@@ -437,7 +426,7 @@ class Exposed:
     def compute_delay(self, caller: Caller, size: int) -> float:
         """Return the same of a request that is yet to be asked for, which then hears more than that it ends: the
         seconds."""
-        return self.chain.compute_delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
+        return self.chain.compute_delay(Move(caller, size), self._clock()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
 
@@ -447,7 +436,7 @@ class Exposed:
         tried: list[Backend] = []
         while (backend := self.balancer.choose_backend(caller.peer, began, tried)) is not None:
             try:
-                sock = connect_now(backend.place)
+                sock = self._dialer.connect_now(backend.place)
             except DialError as error:
                 tried.append(backend)
                 self._note_unreachable(backend, str(error))
@@ -474,7 +463,7 @@ class Exposed:
         tried: list[Backend],
         chosen: Backend | None,
     ) -> None:
-        """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
+        """Do the same with a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
         try:
             dialled = await self._dial_backend(caller, tried, chosen)
         except NoDescriptors as error:
@@ -515,7 +504,7 @@ class Exposed:
         backend = self.balancer.choose_backend(caller.peer, began)
         assert backend is not None
         try:
-            sock = udp.connect(backend.place)
+            sock = self._dialer.connect_udp(backend.place)
         except DialError as error:
             self._note_unreachable(backend, str(error))
             self.ledger.failed += 1
@@ -602,7 +591,7 @@ class Exposed:
             raise
         if first:
             writer.write(first)
-        return BackendLink(reader, writer, backend)
+        return BackendLink(reader, writer, backend, self.patience.flush)
 
     async def _dial_backend(
         self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
@@ -649,7 +638,7 @@ class Exposed:
         `NoDescriptors`."""
         try:
             async with asyncio.timeout(self.config.connect_timeout):
-                sock = await connect(backend.place)
+                sock = await self._dialer.connect(backend.place)
         except (DialError, TimeoutError) as error:
             self._note_unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
             return None
@@ -665,17 +654,17 @@ class Exposed:
         log.warning("%s: backend %s: %s", service, place, why, extra={"fields": fields})
 
     def _end_stream(self, caller: Caller) -> None:
-        """A stream that was let in is over, however far it came."""
+        """Note that a stream that was let in is over, however far it came."""
         self.active -= 1
         if self.chain.counts_ends:
-            self.chain.commit_event(Close(caller), moment())
+            self.chain.commit_event(Close(caller), self._clock())
 
     def _end_session(
         self, caller: Caller, backend: Backend | None, began: float, session: ServedSession
     ) -> None:
         self.ledger.end_session(session)
         self._end_stream(caller)
-        level = logging.INFO if session.why and self._few_broken.may_log(str(caller.peer)) else logging.DEBUG
+        level = logging.INFO if session.why and self._broken_log.may_log(str(caller.peer)) else logging.DEBUG
         if self.spans is None and not log.isEnabledFor(level):
             return  # the words would cost more than the stream
         seconds = time.monotonic() - began

@@ -14,6 +14,7 @@ from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.model import BudgetSettings, Forward
 from dtp.daemon.observing import logs
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.paying.calls import CallReader, Calls, reader_of
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import Reason
@@ -35,9 +36,7 @@ log = logging.getLogger("dtpd")
 
 #: Seconds that a program has to say whom it wants.
 GREETING = 10.0
-#: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
-PATIENCE = 3.0
-#: Meanwhile its peer is dialled so often at least, seconds: those that wait share the dials, and it may be back soon.
+#: How often a peer that is away is dialled while a program waits, seconds: those that wait share the dials.
 EAGER = 0.1
 
 
@@ -50,13 +49,14 @@ class Forwarded:
         pool: Pool | None,
         dynamic: Callable[[Address], Pool],
         no_room: Callable[[], Denial | None],
+        patience: Patience = PATIENCE,
     ) -> None:
         """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
         says why no more programs can be served now; "" where they can."""
         self.config = config
         self.pool = pool
-        self._few = logs.Few(str(config.listen), "streams that broke off")
-        self._dynamic, self._no_room = dynamic, no_room
+        self._broken_log = logs.RateLimitedLog(str(config.listen), "streams that broke off")
+        self._dynamic, self._no_room, self._patience = dynamic, no_room, patience
         self.ledger = SessionLedger()
         self.listener: SocketListener | None = None
         self._opening: set[asyncio.Task[None]] = set()
@@ -79,7 +79,7 @@ class Forwarded:
         return [] if self.listener is None else self.listener.sockets
 
     async def hand_over(self) -> None:
-        """Another process listens with copies of the sockets: listen no more, and leave the place as it is."""
+        """Listen no more, and leave the place as it is: another process listens with copies of the sockets."""
         if self.listener is not None:
             self.listener.keep_place()
         await self.stop_listening()
@@ -95,7 +95,7 @@ class Forwarded:
         return [] if self.listener is None else self.listener.urls
 
     def get_status(self) -> dict[str, Any]:
-        """For `Daemon.get_status`."""
+        """Return how it stands, for `Daemon.get_status`."""
         pool = self.pool
         connections = [] if pool is None else pool.connections
         return {
@@ -110,7 +110,7 @@ class Forwarded:
         }
 
     async def wait_empty(self) -> None:
-        """Until no program is here, nor waits for a stream."""
+        """Wait until no program is here, nor waits for a stream."""
         await self.ledger.wait_empty(self._opening)
 
     def abort_streams(self, reason: Reason) -> None:
@@ -191,7 +191,7 @@ class Forwarded:
         self.ledger.add_session(relay)
 
     async def _serve_again(self, pool: Pool, sock: socket.socket, said: bytes) -> None:
-        """A stream for a program whose peer was lost before either said a word, or has read nothing of what the
+        """Open a stream for a program whose peer was lost before either said a word, or has read nothing of what the
         program `said`: at another endpoint, if need be."""
         try:
             # A peer that takes connections and loses them isn't to be asked in a circle.
@@ -240,7 +240,7 @@ class Forwarded:
                 await io.finish()
 
     def _turn_away_now(self, sock: socket.socket) -> None:
-        """The same where nothing may be waited for, nor anything kept."""
+        """Do the same where nothing may be waited for, nor anything kept."""
         make = GREETINGS[self.config.mode]
         if make is None:
             sockets.reset(sock)
@@ -259,9 +259,10 @@ class Forwarded:
         )
 
     async def _open_stream(self, pool: Pool) -> Stream:
-        """Return a stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
+        """Return a stream to the service; while its peer can't be reached, tries again while that may be waited
+        for."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE
+        deadline = loop.time() + self._patience.peer
         attempt = 0
         while True:
             try:
@@ -288,7 +289,7 @@ class Forwarded:
             # After a reload the forward may lead elsewhere.
             again = self._serve_again(self.pool or pool, relay.left, relay.said)
             self._start_serving(again, partial(sockets.reset, relay.left))
-        if relay.why and self._few.may_log():
+        if relay.why and self._broken_log.may_log():
             log.info(
                 "%s: a stream broke off: %s",
                 self.config.listen,
@@ -317,9 +318,10 @@ class ForwardedUdp(Forwarded):
         pool: Pool | None,
         dynamic: Callable[[Address], Pool],
         no_room: Callable[[], Denial | None],
+        patience: Patience = PATIENCE,
     ) -> None:
         """As of `Forwarded`; the pool's peer has to serve datagrams."""
-        super().__init__(config, pool, dynamic, no_room)
+        super().__init__(config, pool, dynamic, no_room, patience)
         self._dropped = Dropped(config.name)
 
     async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:
@@ -340,8 +342,8 @@ class ForwardedUdp(Forwarded):
         return [] if self._end is None else [self._end.sock]
 
     async def hand_over(self) -> None:
-        """Two can't read from one socket: sessions begin anew there with their next datagrams, and end here once
-        the answers that are under way have come."""
+        """Stop reading, since two can't read from one socket: sessions begin anew there with their next datagrams,
+        and end here once the answers that are under way have come."""
         if self._end is not None:
             self._end.stop_reading()
         await self.stop_listening()
@@ -359,7 +361,7 @@ class ForwardedUdp(Forwarded):
         return [] if self._end is None else [self._name]
 
     def get_status(self) -> dict[str, Any]:
-        """For `Daemon.get_status`: with the datagrams that were dropped, by why."""
+        """Return how it stands, with the datagrams that were dropped, by why."""
         return {**super().get_status(), "dropped": dict(self._dropped.counts)}
 
     def _on_source(self, source: tuple[str, int]) -> None:

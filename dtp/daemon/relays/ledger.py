@@ -67,7 +67,7 @@ class SessionLedger:
         self._left = asyncio.Event()
 
     def add_session(self, session: ServedSession) -> None:
-        """A session has begun; after `finish_sessions` it takes up nothing but what it was asked by now."""
+        """Note that a session has begun; after `finish_sessions` it takes up nothing but what it was asked by now."""
         if not session.ended:
             if not self.open:
                 self._empty.clear()
@@ -76,7 +76,7 @@ class SessionLedger:
                 session.finish(self._end)
 
     def leave_session(self, session: ServedSession) -> None:
-        """A session goes on elsewhere; what it has moved here stays in the sums."""
+        """Let a session go that goes on elsewhere; what it has moved here stays in the sums."""
         self._sent += session.counts.sent
         self._received += session.counts.received
         self.open.discard(session)
@@ -85,19 +85,19 @@ class SessionLedger:
             self._empty.set()
 
     def end_session(self, session: ServedSession) -> None:
-        """A session is over, also one that never began."""
+        """Note that a session is over, also one that never began."""
         self.failed += bool(session.why)
         self.leave_session(session)
 
     async def wait_empty(self, coming: Set[asyncio.Task[None]] = frozenset()) -> None:
-        """Until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
+        """Wait until nothing is open, and none of the tasks in `coming` is left, which may open something yet."""
         while coming:
             await asyncio.wait(coming)
             await asyncio.sleep(0)  # for what takes them out
         await self._empty.wait()
 
     async def wait_without(self, connections: Collection[Connection]) -> None:
-        """Until no stream of these is open."""
+        """Wait until no stream of these is open."""
         while any(session.stream.connection in connections for session in self.open):
             self._left.clear()
             await self._left.wait()
@@ -124,7 +124,7 @@ class SessionLedger:
         return self._received + sum(session.counts.received for session in self.open)
 
     def get_status(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return counts as JSON has them."""
         return {
             "open": len(self.open),
             "streams": self.streams,

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -31,8 +32,6 @@ _LASTING = (CloseCode.DENIED, CloseCode.PAYMENT, CloseCode.UNKNOWN_SERVICE)
 #: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
 STEADY = 5.0
 
-#: Seconds that a program waits while the peer allows no further stream: it takes no more, or means harm.
-ROOM = 3.0
 #: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
 GIVE_UP = 5.0
 
@@ -117,10 +116,11 @@ class Pool:
         psk: bytes | None,
         dial: Dial | None = None,
         quiet: float = 0.0,
+        patience: Patience = PATIENCE,
     ) -> None:
         """`dial` is what connects, `dtp.net.dial.connect` by default. For `quiet` seconds from the start on nothing
         is logged of a peer that can't be found."""
-        self._quiet = quiet
+        self._quiet, self._patience = quiet, patience
         self._connect = self._connect_plainly if dial is None else dial
         self.addresses = tuple(addresses)
         self._targets = targets(addresses)
@@ -171,7 +171,7 @@ class Pool:
         for _ in range(2):  # the connection that is there may turn out to be over
             connection = await self._get_connection()
             try:
-                stream = await connection.open_stream(patience=ROOM)
+                stream = await connection.open_stream(patience=self._patience.stream)
             except (ConnectionClosed, ConnectionLost) as error:
                 last = error
                 self._retire_connection(connection)
@@ -259,7 +259,7 @@ class Pool:
             self._retire_connection(self._connection)
 
     def _give_up(self, connection: Connection) -> None:
-        """Streams of an endpoint that is still away break off, once another endpoint of the service is there.
+        """Break off streams of an endpoint that is still away, once another endpoint of the service is there.
 
         If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
         """
@@ -270,7 +270,7 @@ class Pool:
             connection.abort()
 
     def release_stream(self, stream: Stream) -> None:
-        """A stream that `get_stream` gave is over."""
+        """Note that a stream that `get_stream` gave is over."""
         connection = stream.connection
         self._in_use[connection] = left = self._in_use[connection] - 1
         if left <= 0:
@@ -347,7 +347,7 @@ class Pool:
         await asyncio.gather(*(each.go_away() for each in self.connections))
 
     def retire_pool(self) -> None:
-        """Nobody will ask for streams any more: finish those that are open, then close."""
+        """Finish the streams that are open, then close: nobody will ask for others."""
         self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()

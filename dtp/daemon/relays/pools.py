@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from dtp.daemon.config.model import BudgetSettings, Forward
+from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.relays.pool import Dial, Pool
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -29,10 +30,11 @@ class Pools:
         dial_of: Callable[[Forward], Dial | None],
         dial: Dial | None,
         quiet: float = 0.0,
+        patience: Patience = PATIENCE,
     ) -> None:
         """`dial_of` gives how a forward dials, where it pays; `dial` is how all others do, where not plainly. `quiet`
-        is that of each `Pool`."""
-        self._quiet = quiet
+        and `patience` are those of each `Pool`."""
+        self._quiet, self._patience = quiet, patience
         self._identity, self._limits, self._psk = identity, limits, psk
         self._dial_of, self._dial = dial_of, dial
         self._configured: dict[tuple[tuple[Address, ...], BudgetSettings | None], Pool] = {}
@@ -60,6 +62,7 @@ class Pools:
                 psk=self._psk,
                 dial=self._dial_of(forward) or self._dial,
                 quiet=self._quiet,
+                patience=self._patience,
             )
         return pool
 
@@ -71,7 +74,12 @@ class Pools:
             if len(self._named) >= MAX_DYNAMIC:
                 self._named.popitem(last=False)[1].retire_pool()
             pool = self._named[address] = Pool(
-                (address,), identity=self._identity, limits=self._limits, psk=self._psk, dial=self._dial
+                (address,),
+                identity=self._identity,
+                limits=self._limits,
+                psk=self._psk,
+                dial=self._dial,
+                patience=self._patience,
             )
         self._named.move_to_end(address)
         return pool

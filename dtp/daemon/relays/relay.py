@@ -247,7 +247,7 @@ class Relay:
         self.stream_writable()
 
     def _read_on(self) -> None:
-        """Small messages together with those of others; what comes in larger pieces by itself."""
+        """Read small messages together with those of others; what comes in larger pieces by itself."""
         self._reading = True
         if self._tap is not None and self._read_size == READ_MIN:
             self._tap.start_reading()
@@ -292,7 +292,7 @@ class Relay:
     # ---- from the stream to the socket --------------------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
-        """The next bytes for the socket. Their credit goes back when the kernel has them."""
+        """Take the next bytes for the socket. Their credit goes back when the kernel has them."""
         size = len(data)
         self.counts.received += size
         if self._shut or self.ended or not self._may_pass(size):
@@ -322,7 +322,7 @@ class Relay:
             self._wait_with(memoryview(data)[sent:])
 
     def _wait_with(self, data: bytes | memoryview) -> None:
-        """The socket takes no more now: keep what comes until it does."""
+        """Keep what comes until the socket takes more."""
         self._out = deque([data])
         self._await_writable()
 
@@ -341,7 +341,7 @@ class Relay:
                 self._tap.set_held(False)
 
     def tap_rest(self, data: bytes) -> None:
-        """The next bytes for the socket, which has not taken them."""
+        """Keep the next bytes for the socket, which has not taken them."""
         if self._shut or self.ended:
             self.stream.consumed(len(data))
         elif self._out:
@@ -413,7 +413,7 @@ class Relay:
         self._end_if_done()
 
     def stream_eof(self) -> None:
-        """The stream has ended: so does what the socket gets."""
+        """End what the socket gets: the stream has ended."""
         if self._follow is not None and not self._shut and (rest := self._follow.take_rest()):
             self._pass_to_socket(rest)
         self._stream_ended = True
@@ -431,7 +431,7 @@ class Relay:
         self._end_if_done()
 
     def stream_error(self, error: DtpError) -> None:
-        """The stream broke off: so does the socket, unless it can be joined with another."""
+        """Break off the socket as the stream did, unless it can be joined with another."""
         if self._keep and self._may_go_another_way(error):
             self.left = self._sock
             self._release_socket()
@@ -533,7 +533,7 @@ class Relay:
         self._break_off(reason, words(reason))
 
     def finish(self, end: Ending) -> None:
-        """Nobody but its ends knows when it is finished."""
+        """Do nothing: nobody but its ends knows when it is finished."""
 
     def _end_if_done(self) -> None:
         if self._socket_ended and self._stream_ended and self._shut and not self.ended:
@@ -572,6 +572,6 @@ class Relay:
             self.stream.consumed(len(self._follow.take_rest()))
 
     def _drop_waiting(self) -> None:
-        """The socket gets no more: give all credit back, which is also that of the caller's other streams."""
+        """Give all credit back, since the socket gets no more: it is also that of the caller's other streams."""
         self.stream.consumed(sum(map(len, self._out)) - self._ours + self._owed)
         self._out, self._ours, self._owed = _NOTHING, 0, 0

@@ -30,8 +30,6 @@ _INHERITED = sys.platform == "linux"
 _NAME_SIZE = 16
 #: The congestion control that every Linux has and, unless forbidden, lets every program choose.
 _UNPACED = b"reno"
-#: Seconds that a backend has to take what was written to it before the end.
-FLUSH = 10.0
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
 
@@ -153,7 +151,7 @@ async def connect(place: Place) -> socket.socket:
 
 
 def _connect_unix(place: Place) -> socket.socket | None:
-    """None where the queue is full."""
+    """Return a socket; None where the queue is full."""
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
@@ -201,18 +199,22 @@ def reset(sock: socket.socket) -> None:
 class BackendLink:
     """A connection to a backend, by asyncio's streams."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
-        self.reader, self.writer, self._backend = reader, writer, backend
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend, flush: float
+    ) -> None:
+        """`flush`: seconds that the backend has to take what was written to it before the end."""
+        self.reader, self.writer, self._backend, self._flush = reader, writer, backend, flush
 
     def close(self) -> None:
         """Give it up, once."""
         self._backend.active -= 1
         self.writer.close()
         if self.writer.transport.get_write_buffer_size():
-            asyncio.get_running_loop().call_later(FLUSH, self._abort_transport)
+            asyncio.get_running_loop().call_later(self._flush, self._abort_transport)
 
     def _abort_transport(self) -> None:
-        """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
+        """Abort what is left: a backend that takes no more would keep the socket for ever; one that has taken all
+        has ended by itself."""
         transport = self.writer.transport
         if transport.get_write_buffer_size():
             transport.abort()

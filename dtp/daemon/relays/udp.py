@@ -55,7 +55,7 @@ class _Receiver(Protocol):
     dropped: Dropped
 
     def receive_datagram(self, data: memoryview) -> None:
-        """One has come for this session."""
+        """Take a datagram that has come for this session."""
 
 
 class Hub:
@@ -82,7 +82,7 @@ class Hub:
         return hub
 
     def add_session(self, number: int, session: _Receiver) -> None:
-        """From now on, also what has come already."""
+        """Give a session its datagrams from now on, also those that have come already."""
         self._sessions[number] = session
         self._dropped = session.dropped
         early, self._early = self._early, deque()
@@ -93,7 +93,7 @@ class Hub:
                 self._early.append((known, data))
 
     def remove_session(self, number: int) -> None:
-        """It is over."""
+        """Forget a session that is over."""
         self._sessions.pop(number, None)
 
     def count_dropped(self) -> None:
@@ -178,7 +178,7 @@ class UdpSession:
     # ---- datagrams ------------------------------------------------------------------------------------------
 
     def send_datagram(self, data: bytes) -> None:
-        """One from here. What is too large, or over the rate, is dropped, as networks do."""
+        """Send a datagram. What is too large, or over the rate, is dropped, as networks do."""
         if not self._may_pass(len(data)):
             return
         try:
@@ -194,7 +194,7 @@ class UdpSession:
         self.counts.sent += len(data)
 
     def receive_datagram(self, data: memoryview) -> None:
-        """One from the other end."""
+        """Take a datagram from the other end."""
         if not self._may_pass(len(data)):
             return
         self.counts.received += len(data)
@@ -239,21 +239,21 @@ class UdpSession:
     # ---- the stream reports -----------------------------------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
-        """Nobody sends bytes on it; they are dropped."""
+        """Drop bytes, which nobody sends on it."""
         self.stream.consumed(len(data))
 
     def stream_eof(self) -> None:
-        """The other end has heard nothing for long, or is about to end."""
+        """End: the other end has heard nothing for long, or is about to end."""
         self._leave()
 
     def stream_error(self, error: DtpError) -> None:
-        """The other end refused or broke off."""
+        """End: the other end refused or broke off."""
         self._end_session(
             f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
         )
 
     def stream_writable(self) -> None:
-        """Nothing is written."""
+        """Do nothing: nothing is written."""
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
@@ -264,7 +264,7 @@ class UdpSession:
             self._end_session(words(reason))
 
     def finish(self, end: Ending) -> None:
-        """It has no end of its own: silence is one, and so is this."""
+        """End it. It has no end of its own: silence is one, and so is this."""
         self._leave()
 
     def _leave(self) -> None:
@@ -338,7 +338,7 @@ class BackendSocket:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def deliver_datagram(self, data: memoryview) -> None:
-        """To the backend; what a full buffer doesn't take is dropped."""
+        """Send a datagram to the backend; what a full buffer doesn't take is dropped."""
         for _ in range(2):
             try:
                 self._sock.send(data)
@@ -426,7 +426,7 @@ class Sources:
         return len(self._known)
 
     def receive_datagram(self, data: bytes, source: _Source) -> None:
-        """One has come from a source."""
+        """Take a datagram that has come from a source."""
         known = self._known.get(source)
         if isinstance(known, UdpSession) and known.leaving and not self._stopping:
             del self._known[source]
@@ -459,7 +459,7 @@ class Sources:
             self._dropped.add_dropped(Drop.NO_SESSION, len(oldest.datagrams))
 
     def note_opened(self, source: _Source, session: UdpSession) -> None:
-        """The session is there: what waits goes on."""
+        """Send on what waits for a session that is there now."""
         self._asking -= 1
         waiting = self._known.get(source)
         if session.ended or not isinstance(waiting, Waiting):
@@ -470,12 +470,13 @@ class Sources:
             session.send_datagram(data)
 
     def note_refused(self, source: _Source) -> None:
-        """No session could be had; another datagram begins anew."""
+        """Forget a source for which no session could be had; another datagram begins anew."""
         self._asking -= 1
         self.forget_source(source)
 
     def forget_source(self, source: _Source, session: UdpSession | None = None) -> None:
-        """Its session is over; another datagram begins anew. One that has begun by then has a session of its own."""
+        """Forget a source whose session is over; another datagram begins anew. One that has begun by then has a
+        session of its own."""
         gone = self._known.get(source)
         if session is not None and gone is not session:
             return
@@ -525,7 +526,7 @@ class SourceSocket:
             self.sources.receive_datagram(data, source)
 
     def answer_source(self, source: _Source, data: memoryview) -> None:
-        """To a program; dropped when it can't be sent now."""
+        """Send a datagram to a program; drop it when it can't be sent now."""
         try:
             self.sock.sendto(data, source)
         except OSError as error:

@@ -7,7 +7,7 @@ database, and a quota may be overrun by what comes within that second (docs/deci
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, cast
 
 
@@ -62,6 +62,9 @@ class CountStore(Protocol):
     async def close(self) -> None:
         """Disconnect. Idempotent."""
 
+
+#: Returns a store that is not open yet, at a URL, for the daemons that count under a name.
+MakeStore = Callable[[str, str], CountStore]
 
 #: Scheme of `[state] url` -> the module whose `make(url, host)` gives a store for daemons that count as one.
 STORES: dict[str, str] = {

@@ -47,7 +47,7 @@ class Counted:
     kept_in: str = ""
 
     def to_bytes(self) -> bytes:
-        """As JSON."""
+        """Return it as JSON."""
         used = heapq.nlargest(MOST, self.used.items(), key=itemgetter(1))
         rates = heapq.nlargest(MOST, self.rates.items(), key=itemgetter(1))
         body = {
@@ -62,7 +62,7 @@ class Counted:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Counted:
-        """Raises `ValueError`, `TypeError` or `LookupError` for what `to_bytes` has not made."""
+        """Return what `to_bytes` was made of. Raises `ValueError`, `TypeError` or `LookupError` for anything else."""
         body = json.loads(data)
         if body["version"] != _VERSION:
             raise ValueError(f"version {body['version']}")

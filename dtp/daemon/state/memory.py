@@ -20,7 +20,7 @@ class MemoryCountStore:
         self._bans: dict[str, float] = {}
 
     async def open(self) -> None:
-        """It is there."""
+        """Do nothing: it is there."""
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """Add `deltas`, and return the totals of their keys."""
@@ -57,4 +57,4 @@ class MemoryCountStore:
         return {caller: until for caller, until in self._bans.items() if until > now}
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -18,10 +18,10 @@ try:
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
-        PATIENCE_THERE,
         find_wrong_setting,
         first_line,
         hang_up,
+        limit_there,
         what_mends,
     )
 except ImportError as error:
@@ -59,8 +59,6 @@ SELECT requests, data FROM dtpd_used WHERE host = %s AND scope = %s AND period =
 _FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
 #: Two daemons that make the table at once would collide in the catalogue: one at a time.
 _LOCK = "SELECT pg_advisory_xact_lock(7237)"
-#: Seconds for a transaction: neither a daemon's end nor a ban waits longer for a server that says nothing.
-_PATIENCE = PATIENCE
 
 
 class PostgresCountStore:
@@ -68,8 +66,10 @@ class PostgresCountStore:
 
     tells = False
 
-    def __init__(self, url: str, host: str) -> None:
-        self._url, self._host = url, host
+    def __init__(self, url: str, host: str, *, patience: float = PATIENCE) -> None:
+        """`patience`: seconds for a transaction. Neither a daemon's end nor a ban waits longer for a server that says
+        nothing."""
+        self._url, self._host, self._patience = url, host, patience
         self._database: psycopg.AsyncConnection[tuple[int, int]] | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -89,7 +89,7 @@ class PostgresCountStore:
             raise StateUnusable(f"[state] {error}; {mended}") from error
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """In one transaction. Raises `StateError`."""
+        """Add them in one transaction. Raises `StateError`."""
 
         async def add(database: psycopg.AsyncConnection[tuple[int, int]]) -> dict[CountKey, Used]:
             totals = {}
@@ -142,12 +142,12 @@ class PostgresCountStore:
                     self._database = await psycopg.AsyncConnection.connect(
                         self._url, autocommit=True, **ALIVE
                     )
-                    async with _bounded(self._database):
-                        await self._database.execute(f"{ALIVE_THERE}; {PATIENCE_THERE}")
+                    async with _bounded(self._database, self._patience):
+                        await self._database.execute(f"{ALIVE_THERE}; {limit_there(self._patience)}")
                         async with self._database.transaction():
                             for statement in (_LOCK, _TABLE, _BANS):
                                 await self._database.execute(statement)
-                async with _bounded(self._database), self._database.transaction():
+                async with _bounded(self._database, self._patience), self._database.transaction():
                     return await work(self._database)
         except (psycopg.Error, OSError) as error:
             if isinstance(error, psycopg.errors.UndefinedTable):
@@ -156,9 +156,9 @@ class PostgresCountStore:
 
 
 @contextlib.asynccontextmanager
-async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]]) -> AsyncIterator[None]:
+async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]], seconds: float) -> AsyncIterator[None]:
     """Hang up on a server that hasn't answered by then."""
-    timer = asyncio.get_running_loop().call_later(_PATIENCE, hang_up, database.fileno())
+    timer = asyncio.get_running_loop().call_later(seconds, hang_up, database.fileno())
     try:
         yield
     finally:

@@ -113,7 +113,7 @@ class RedisCountStore:
         return totals
 
     async def forget_periods(self, scope: str, before: int) -> None:
-        """Redis forgets by itself."""
+        """Do nothing: Redis forgets by itself."""
 
     async def ban(self, caller: str, until: float) -> None:
         """Raises `StateError`."""

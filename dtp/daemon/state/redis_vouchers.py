@@ -325,7 +325,7 @@ class RedisVouchers:
     # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
     def _read_lanes(self, channels: Iterable[str], *fields: str) -> list[tuple[str, int, list[Any]]]:
-        """Channel, lane and fields of all lanes of channels, in their order."""
+        """Return channel, lane and fields of all lanes of channels, in their order."""
         with_lanes: list[tuple[str, int]] = []
         for channel in channels:
             numbers = self._do_work(partial(_members, name=f"{_PREFIX}lanes:{channel}"))

@@ -12,7 +12,7 @@ _MARKED = 1.0
 
 
 async def take_over_bans(config: Config, identity: object) -> None:
-    """Where the host object's name is used, keep out there, too, who was kept out by the name of `identity`.
+    """Keep out under the host object's name, where that is used, who was kept out by the name of `identity`.
 
     Each ban once, or one that was ended there would begin again with each start. It stays in the old place, where
     the process that is replaced reads it. Raises `StateError`.

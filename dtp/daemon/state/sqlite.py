@@ -93,7 +93,7 @@ class SqliteCountStore:
         self._database = database
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
-        """In one transaction. Raises `StateError`."""
+        """Add them in one transaction. Raises `StateError`."""
         return await self._run_in_thread(lambda: self._add_counts(deltas))
 
     def _add_counts(self, deltas: Mapping[CountKey, Used]) -> dict[CountKey, Used]:

@@ -60,7 +60,8 @@ class Table:
     # ---- rates ----------------------------------------------------------------------------------------------
 
     def get_arrival(self, key: bytes, now: float) -> float:
-        """When the bucket of `key` is empty; `now` if it is. Seconds of the steady clock, which processes share."""
+        """Return when the bucket of `key` is empty; `now` if it is. Seconds of the steady clock, which processes
+        share."""
         at = self._find_row(key)
         return now if at is None else max(now, self._read_time(at))
 
@@ -72,7 +73,7 @@ class Table:
                 self._set_time(at, max(now, self._read_time(at)) + seconds)
 
     def list_arrivals(self, now: float) -> dict[bytes, float]:
-        """When buckets are empty that aren't yet, by key."""
+        """Return when buckets are empty that aren't yet, by key."""
         found = {}
         for at in range(0, len(self._memory), self._size):
             if (time := self._read_time(at)) > now:
@@ -91,7 +92,7 @@ class Table:
         return 0 if at is None else sum(self._counts.unpack_from(self._memory, at + _KEY + 8))
 
     def add_open(self, key: bytes, step: int, now: float) -> None:
-        """This worker has one more or one less."""
+        """Count that this worker has one more or one less."""
         with self._lock_bucket(key):
             at = self._find_row(key, now, claim=step > 0)
             if at is not None:
@@ -100,7 +101,7 @@ class Table:
                 struct.pack_into("=I", self._memory, place, max(0, known + step))
 
     def clear_worker(self, worker: int) -> None:
-        """A worker has died: it has nothing open."""
+        """Forget what a worker had open that has died."""
         zero = bytes(4)
         for at in range(0, len(self._memory), self._size):
             if self._memory[at : at + _KEY] != _FREE:
@@ -151,7 +152,7 @@ class Table:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, size, begin)
 
     def close(self) -> None:
-        """This process uses it no more. Idempotent."""
+        """Use it no more in this process. Idempotent."""
         if self._descriptor >= 0:
             self._memory.close()
             os.close(self._descriptor)

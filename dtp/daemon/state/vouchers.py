@@ -27,9 +27,9 @@ try:
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
-        PATIENCE_THERE,
         first_line,
         hang_up,
+        limit_there,
         what_mends,
     )
 except ImportError as error:
@@ -86,14 +86,10 @@ SELECT channel FROM unnest(%s::text[]) AS channel WHERE hashtextextended(channel
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
 
 
-#: Seconds for a transaction: what is served isn't paid for meanwhile, and the end of a daemon waits for it.
-_PATIENCE = PATIENCE
-
-
 @contextmanager
-def _bounded(database: _Database) -> Iterator[None]:
+def _bounded(database: _Database, seconds: float) -> Iterator[None]:
     """Hang up on a server that hasn't answered by then. What was held in its session is lost with it."""
-    timer = threading.Timer(_PATIENCE, hang_up, (database.fileno(),))
+    timer = threading.Timer(seconds, hang_up, (database.fileno(),))
     timer.daemon = True
     timer.start()
     try:
@@ -115,13 +111,14 @@ class PostgresVouchers:
     lost: another daemon may have served the channel since, so nothing more is kept for it until it was freed.
     """
 
-    def __init__(self, url: str, *, make: bool = True) -> None:
-        """Connect, and make the tables if they are not there; with `make` False that is `NoStore`.
+    def __init__(self, url: str, *, make: bool = True, patience: float = PATIENCE) -> None:
+        """Connect, and make the tables if they are not there; with `make` False that is `NoStore`. `patience`:
+        seconds for a transaction, in which what is served isn't paid for, and for which the end of a daemon waits.
 
         Raises `StoreError`, `VouchersAway`, and `StateUnusable` where the server refuses for good.
         """
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
-        self._url = url
+        self._url, self._patience = url, patience
         self._lock = threading.RLock()
         self._database: _Database | None = None
         self._held: dict[str, int] = {}
@@ -147,13 +144,13 @@ class PostgresVouchers:
             with self._lock:
                 if self._database is None or self._database.closed:
                     self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
-                    with _bounded(self._database):
-                        self._database.execute(f"{ALIVE_THERE}; {PATIENCE_THERE}")
+                    with _bounded(self._database, self._patience):
+                        self._database.execute(f"{ALIVE_THERE}; {limit_there(self._patience)}")
                     self._lost |= (
                         self._held
                     )  # none is in both: what was lost isn't held again before it was freed
                     self._held.clear()
-                with _bounded(self._database), self._database.transaction():
+                with _bounded(self._database, self._patience), self._database.transaction():
                     yield self._database
         except (psycopg.Error, OSError) as error:
             raise StoreError(f"the vouchers in PostgreSQL: {first_line(error)}") from error

@@ -16,7 +16,7 @@ _OF_TOPICS: Final = (
 
 
 def node_metrics(node: Mapping[str, Any]) -> Iterator[Metric]:
-    """From the `node` of `Daemon.get_status`."""
+    """Yield the metrics of the `node` of `Daemon.get_status`."""
     yield GaugeMetricFamily("dtpd_node_peers", "Peers that say where they are", value=node["known"])
     yield GaugeMetricFamily("dtpd_node_links", "Nodes that are linked", value=node["links"])
     if node["dialled"] is not None:

@@ -37,7 +37,7 @@ class DaemonCollector(Collector):
         self._daemon = daemon
 
     def collect(self) -> Iterator[Metric]:
-        """From `Daemon.get_status`, now."""
+        """Yield metrics of `Daemon.get_status`, as it is now."""
         status = self._daemon.get_status(callers=False)
         info = GaugeMetricFamily(
             "dtpd_build_info", "1, with who it is as labels", labels=["version", "identity"]
@@ -190,7 +190,7 @@ class WorkersCollector(Collector):
         }
 
     def collect(self) -> Iterator[Metric]:
-        """What Linux says of them; nothing elsewhere, as for one."""
+        """Yield what Linux says of them; nothing elsewhere, as for one."""
         found: dict[str, Metric] = {}
         for name, pid in self._pids.items():
             for one in ProcessCollector(pid=partial(int, pid), registry=None).collect():

@@ -43,7 +43,7 @@ class Watched(Protocol):
     """A daemon, as the page sees it."""
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Before `get_status`."""
+        """Ask how things are, before `get_status`."""
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
         """Return how everything stands, as JSON has it; with `callers` who is there."""
@@ -73,7 +73,8 @@ def _metrics(daemon: Watched) -> Answer:
 
 
 def _health(daemon: Watched) -> Answer:
-    """200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no peer.
+    """Answer 200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no
+    peer.
 
     Whether the state and the chain can be had is said, and no fault: the daemon goes on without them.
     """

@@ -189,7 +189,7 @@ class WorkerChannel:
     # ---- the end --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Whoever waits for an answer gets `ChannelLost`. Idempotent; `on_lost` isn't called."""
+        """Close it: whoever waits for an answer gets `ChannelLost`. Idempotent; `on_lost` isn't called."""
         if self.closed:
             return
         self.closed = True
@@ -206,7 +206,7 @@ class WorkerChannel:
 
 
 def _portions(data: memoryview, descriptors: Sequence[int]) -> Iterator[tuple[memoryview, Sequence[int]]]:
-    """A message in pieces, each with no more descriptors than the system passes at once."""
+    """Yield a message in pieces, each with no more descriptors than the system passes at once."""
     while len(descriptors) > MAX_SOCKETS:
         yield data[:1], descriptors[:MAX_SOCKETS]
         data, descriptors = data[1:], descriptors[MAX_SOCKETS:]

@@ -18,11 +18,11 @@ class CountExchange:
         self._news: dict[int, dict[CountKey, Used]] = {}
 
     def begin(self, worker: int) -> None:
-        """One is there, and has heard nothing yet."""
+        """Know a worker that has heard nothing yet."""
         self._news[worker] = {}
 
     def end(self, worker: int) -> None:
-        """It is gone. Idempotent."""
+        """Forget a worker that is gone. Idempotent."""
         self._news.pop(worker, None)
 
     async def exchange_counts(

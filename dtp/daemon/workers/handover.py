@@ -256,7 +256,7 @@ class Bridge:
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
-        """Nobody is here yet to take it."""
+        """Do nothing: nobody is here yet to take it."""
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         if not self.closed:
@@ -268,7 +268,7 @@ class Bridge:
             self._sock.close()
 
     def _end_carrier(self) -> None:
-        """The connection gave the carrier up: what it wrote is sent, then it ends."""
+        """Send what was written, then end the carrier: the connection gave it up."""
         self._watcher.remove_reader(self._sock.fileno())
         self._watcher.remove_writer(self._sock.fileno())
         self._driver.close()

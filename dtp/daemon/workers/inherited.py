@@ -10,25 +10,26 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from dtp.daemon.patience import PATIENCE
 from dtp.daemon.state import CountKey, CountStore, Used
 from dtp.daemon.state.errors import StateError
 from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
-#: Seconds until a store that is away is told again.
-_AGAIN = 1.0
-
 
 class Inherited:
     """What a store is to be told yet."""
 
-    def __init__(self, used: Mapping[CountKey, Used], bans: Mapping[str, float]) -> None:
-        self.used, self.bans = dict(used), dict(bans)
+    def __init__(
+        self, used: Mapping[CountKey, Used], bans: Mapping[str, float], again: float = PATIENCE.again
+    ) -> None:
+        """`again`: seconds until a store that is away is told again."""
+        self.used, self.bans, self._again = dict(used), dict(bans), again
         self._telling: asyncio.Task[None] | None = None
 
     def leave_out(self, caller: str) -> None:
-        """A caller was banned or let in anew: what was said of it before holds no more."""
+        """Forget what was to be told of a caller that is banned or let in anew."""
         self.bans.pop(caller, None)
 
     async def ban(
@@ -65,7 +66,7 @@ class Inherited:
                     fields = {"event": "state-away", "why": str(error)}
                     words = "what the state has to know can't be told yet: %s"
                     log.warning(words, error, extra={"fields": fields})
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(self._again)
 
     async def _try_tell(self, store: CountStore, on_ban: Callable[[str], object]) -> None:
         if self.used:

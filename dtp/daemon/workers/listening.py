@@ -134,7 +134,8 @@ def _open_udp(forward: Forward, workers: int) -> Opened:
 
 
 def _spread(socks: Sequence[socket.socket], workers: int) -> Opened:
-    """Sockets that are open already over so many workers. More are bound beside those that may be shared so."""
+    """Spread sockets that are open already over so many workers. More are bound beside those that may be shared
+    so."""
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
     by_place: dict[object, list[socket.socket]] = {}
     for sock in socks:

@@ -10,23 +10,21 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from socket import socket
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from dtp.daemon import state
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.observing import logs
-from dtp.daemon.policies import Policies
+from dtp.daemon.patience import PATIENCE
+from dtp.daemon.policies import Clock, Policies, moment
 from dtp.daemon.policies.bans import Bans
 from dtp.daemon.process.replaced import ReplacedProcesses
-from dtp.daemon.relays.expose import moment
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
@@ -36,9 +34,7 @@ from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.exchanging import CountExchange
 from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.listening import Opened, open_places, wanted_by
-from dtp.daemon.workers.sharing import EVERY
 from dtp.daemon.workers.summing import ended, merge, still
-from dtp.daemon.workers.zygote import Zygote
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import PeerId
 from dtp.net.address import Address
@@ -86,13 +82,37 @@ class Seat:
     watching: SupervisedTask | None = None
 
 
+class Spawner(Protocol):
+    """Has workers forked, as `Zygote` does."""
+
+    def spawn_worker(self, number: int) -> tuple[socket, int]:
+        """Return our end of a new worker's channel, and its process id. Raise `OSError` when it can't be had."""
+
+    def kill_worker(self, pid: int) -> None:
+        """End a worker now. One that has ended is left alone."""
+
+    def close(self) -> None:
+        """Spawn no more. Idempotent."""
+
+
 class Workers:
     """`count` processes that serve by one configuration."""
 
-    def __init__(self, config: Config, identity: PeerId, zygote: Zygote, table: Table) -> None:
+    def __init__(
+        self,
+        config: Config,
+        identity: PeerId,
+        zygote: Spawner,
+        table: Table,
+        *,
+        clock: Clock = moment,
+        make_store: state.MakeStore = state.make,
+        make_channel: Callable[..., WorkerChannel] = WorkerChannel,
+    ) -> None:
         self.config = config
+        self._clock, self._make_store, self._make_channel = clock, make_store, make_channel
         self.identity = identity
-        self.began = time.monotonic()
+        self.began = clock().steady
         self.draining = False
         self.reloads = 0
         #: See `Daemon`.
@@ -126,10 +146,10 @@ class Workers:
             self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
             await take_over_bans(self.config, self.identity)
             if self.config.state is not None:
-                self._store = state.make(self.config.state, self.config.counted_as(self.identity))
+                self._store = self._make_store(self.config.state, self.config.counted_as(self.identity))
             await self._store.open()
             await self._resume_counts(counted)
-            self._bans.replace_shared(await self._store.list_bans(time.time()))
+            self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
             await asyncio.gather(*(self._start_worker(seat) for seat in self._seats))
             await self.refresh_status(callers=False)
         except BaseException:
@@ -141,15 +161,16 @@ class Workers:
         self._polling.start()
 
     async def _resume_counts(self, counted: Counted) -> None:
-        """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
-        known = await self._store.list_bans(time.time())
+        """Go on with what the process before has counted: in the store, where it wasn't kept there, and in the
+        table."""
+        known = await self._store.list_bans(self._clock().unix)
         bans = counted.bans_for(self.config.kept_in(self.identity), known)
         for caller, until in bans.items():
             self._bans.set_ban(caller, until)
         self._inherited = Inherited(counted.used, bans)
         if self.config.state is None:  # it is this process' own
             await self.take_over()
-        now = moment()
+        now = self._clock()
         for key, time_ in counted.rows.items():
             self._table.push_arrival(key, time_ - now.steady, now.steady)
         policies = Policies(self._table)
@@ -157,29 +178,28 @@ class Workers:
         policies.resume_counts({}, counted.rates, now)
 
     async def take_over(self) -> None:
-        """As `Daemon.take_over`."""
+        """Do as `Daemon.take_over` does."""
         await self._inherited.tell_store(self._store, self._bans.mark_shared)
 
     def export_counts(self) -> Counted:
-        """As `Daemon.export_counts`."""
+        """Return as `Daemon.export_counts` does."""
         return Counted(
             bans=self._bans.known,
             used=self._store.used if isinstance(self._store, MemoryCountStore) else self._inherited.used,
-            rows=self._table.list_arrivals(time.monotonic()),
+            rows=self._table.list_arrivals(self._clock().steady),
             kept_in=self.config.kept_in(self.identity),
         )
 
     async def _start_worker(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
-        seat.since = (
-            time.monotonic()
-        )  # also of one that can't be had, or it would be tried again without a pause
+        # Also of one that can't be had, or it would be tried again without a pause.
+        seat.since = asyncio.get_running_loop().time()
         try:
             sock, seat.pid = self._zygote.spawn_worker(seat.number)
         except OSError as error:
             raise WorkerFailed(f"worker {seat.number} can't be had: {error}") from error
         seat.gone.clear()
-        seat.channel = WorkerChannel(
+        seat.channel = self._make_channel(
             sock,
             {
                 "opened": lambda fields, _: self._note_opened(seat, fields["connection"]),
@@ -218,7 +238,7 @@ class Workers:
             ) from None
 
     def _config_of(self, seat: Seat, config: Config) -> Config:
-        """Return where there are no sockets to share, the first one listens."""
+        """Return the configuration of a worker: where there are no sockets to share, the first one listens."""
         if not seat.number:
             return config
         shared = tuple(url for url in config.listen if urlsplit(url).scheme in ("tcp", "ws", "wss", "unix"))
@@ -254,11 +274,11 @@ class Workers:
         return await self.replaced.find_owner(connection) if here is None else here
 
     async def has_connection(self, connection_id: bytes) -> bool:
-        """As `Daemon.has_connection`, in any worker."""
+        """Return as `Daemon.has_connection` does, for any worker."""
         return await self._find_worker(connection_id) is not None
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """As `Daemon.take_carrier`, for whichever worker."""
+        """Do as `Daemon.take_carrier` does, for whichever worker."""
         self._pass_on(self._where.get(fields["connection"]), fields, descriptors)
 
     def _handle_fenced(self) -> None:
@@ -276,7 +296,7 @@ class Workers:
             os.close(each)
 
     def _handle_lost(self, seat: Seat) -> None:
-        """A worker is gone: what it had is, too, and its counts stay."""
+        """Clear away after a worker that is gone: what it had is, too, and its counts stay."""
         if seat.channel is not None:
             seat.channel.close()
         seat.channel = None
@@ -307,8 +327,7 @@ class Workers:
                     seat.figures = await channel.send_request("status", callers=False)
             except TimeoutError:
                 log.error("worker %d (process %d) doesn't answer: it is killed", seat.number, seat.pid)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(seat.pid, signal.SIGKILL)
+                self._zygote.kill_worker(seat.pid)
                 await seat.gone.wait()
                 continue
             except ChannelLost:
@@ -320,7 +339,7 @@ class Workers:
     async def _begin_again(self, seat: Seat) -> None:
         if self._ending:
             await asyncio.Event().wait()  # until this task is cancelled
-        early = time.monotonic() - seat.since < _STEADY
+        early = asyncio.get_running_loop().time() - seat.since < _STEADY
         seat.deaths += 1
         seat.early_deaths = seat.early_deaths + 1 if early else 0
         fields = {"event": "worker-died", "worker": seat.number, "pid": seat.pid, "lost": seat.lost}
@@ -339,8 +358,7 @@ class Workers:
 
     def _give_up(self, seat: Seat) -> None:
         if seat.channel is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(seat.pid, signal.SIGKILL)
+            self._zygote.kill_worker(seat.pid)
             self._handle_lost(seat)
 
     # ---- changing -------------------------------------------------------------------------------------------
@@ -387,7 +405,7 @@ class Workers:
     # ---- bans ---------------------------------------------------------------------------------------------
 
     async def ban(self, caller: str, until: float) -> None:
-        """As `Daemon.ban`, in all workers."""
+        """Do as `Daemon.ban` does, in all workers."""
         self._bans.set_ban(caller, until)
         # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
         told = [channel.send_request("bans", bans=self._bans.known) for _, channel in self._iter_running()]
@@ -401,11 +419,11 @@ class Workers:
             channel.send_message("bans", bans=self._bans.known)
 
     async def _poll_bans(self) -> None:
-        """What other daemons have banned."""
+        """Go on asking what other daemons have banned."""
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(PATIENCE.exchange)
             try:
-                news = self._bans.replace_shared(await self._store.list_bans(time.time()))
+                news = self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
             except StateError as error:
                 if self._store_up:
                     fields = {"event": "state-away", "why": str(error)}
@@ -419,7 +437,7 @@ class Workers:
     # ---- the end --------------------------------------------------------------------------------------------
 
     async def drain(self, grace: float) -> bool:
-        """As `Daemon.drain`, in all workers."""
+        """Do as `Daemon.drain` does, in all workers."""
         self.draining = self._ending = True
         asked = [channel.send_request("drain", grace=grace) for _, channel in self._iter_running()]
         done = await asyncio.gather(*asked, return_exceptions=True)
@@ -427,7 +445,7 @@ class Workers:
         return all(one is True for one in done)
 
     async def hand_over(self) -> None:
-        """As `Daemon.hand_over`."""
+        """Do as `Daemon.hand_over` does."""
         self.draining = self._ending = True
         told = [self._ask_worker(seat, channel, "hand-over") for seat, channel in self._iter_running()]
         await asyncio.gather(*told, return_exceptions=True)
@@ -492,8 +510,8 @@ class Workers:
         await asyncio.gather(*(look(seat, channel) for seat, channel in self._iter_running()))
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:
-        """As `Daemon.get_status`, over all workers and those that died, as of the last `refresh_status`; and
-        `workers`."""
+        """Return as `Daemon.get_status` does, over all workers and those that died, as of the last
+        `refresh_status`; and `workers`."""
         found = merge([seat.figures for seat in self._seats if seat.figures])
         found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
         found = merge([found, {"tasks": [asdict(each) for each in supervised()]}])
@@ -505,14 +523,14 @@ class Workers:
             **found,
             "identity": str(self.identity),
             "pid": os.getpid(),
-            "uptime": round(time.monotonic() - self.began, 3),
+            "uptime": round(self._clock().steady - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,
             "connections": found.get("connections", 0),
             "half_open": found.get("half_open", 0),
             "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
-            "bans": self._bans.get_status(time.time()),
+            "bans": self._bans.get_status(self._clock().unix),
             **({"state_up": found.get("state_up", True) and self._store_up} if self.config.state else {}),
             "workers": [
                 {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+from dtp.daemon.patience import PATIENCE
+from dtp.daemon.policies.base import Clock, moment
 from dtp.daemon.policies.quota import EVERYBODY, QuotaPolicy
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.state import MAX_CALLERS, CountKey, CountStore, Used
@@ -19,9 +20,7 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtpd")
 
-#: Seconds between two exchanges: how much later a daemon knows what others have counted.
-EVERY = 1.0
-#: The same among the workers of one daemon.
+#: Seconds between two exchanges among the workers of one daemon.
 AMONG_WORKERS = 0.05
 #: What rates have counted is kept by the hour, nanoseconds of their buckets.
 _HOUR, _NS = 3600, 1_000_000_000
@@ -50,7 +49,7 @@ class Foreign:
     def find_news(
         self, deltas: Mapping[CountKey, Used], totals: Mapping[CountKey, Used]
     ) -> dict[CountKey, Used]:
-        """After `deltas` were told, and `totals` given for them: what others have added since the last time.
+        """Return what others have added since the last time, after `deltas` were told and `totals` given for them.
 
         What is seen of a key for the first time is no news: it may have been counted long ago.
         """
@@ -87,12 +86,12 @@ class Sharing:
         quotas: Callable[[], Iterable[NamedQuota]],
         rates: Callable[[], Iterable[NamedRate]] = tuple,
         *,
-        every: float | None = None,
+        every: float = PATIENCE.exchange,
         on_bans: Callable[[Mapping[str, float]], object] | None = None,
+        clock: Clock = moment,
     ) -> None:
-        """`every`: seconds between two exchanges, `EVERY` by default. `on_bans` gets all bans that there are."""
-        self._every = EVERY if every is None else every
-        self._store = store
+        """`every`: seconds between two exchanges. `on_bans` gets all bans that there are."""
+        self._every, self._store, self._clock = every, store, clock
         self._quotas, self._rates = quotas, rates
         self._on_bans = on_bans
         self._foreign = Foreign()
@@ -148,10 +147,10 @@ class Sharing:
 
     async def _read_bans(self) -> None:
         if self._on_bans is not None:
-            self._on_bans(await self._store.list_bans(time.time()))
+            self._on_bans(await self._store.list_bans(self._clock().unix))
 
     async def exchange_once(self) -> None:
-        """Once, now. What can't be told stays to be told."""
+        """Exchange once, now. What can't be told stays to be told."""
         quotas, rates = dict(self._quotas()), dict(self._rates())
         deltas = self._take_deltas(quotas, rates)
         if not deltas and not self._store.tells:
@@ -169,7 +168,7 @@ class Sharing:
         for key, used in of_rates.items():
             if any(used) and key.scope in rates:
                 rates[key.scope].advance_buckets(
-                    self._parse_peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
+                    self._parse_peer(key.caller), used.requests / _NS, used.data / _NS, self._clock().steady
                 )
         for key, used in totals.items():
             if key.scope in quotas:
@@ -179,7 +178,7 @@ class Sharing:
     def _take_deltas(
         self, quotas: Mapping[str, QuotaPolicy], rates: Mapping[str, RatePolicy]
     ) -> dict[CountKey, Used]:
-        now = time.time()
+        now = self._clock().unix
         names: dict[PeerId | None, str] = {None: EVERYBODY}
         deltas: dict[CountKey, Used] = {}
         for scope, quota in quotas.items():

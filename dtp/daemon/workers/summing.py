@@ -23,7 +23,7 @@ _FIRST = {"bans"}
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tables of the same things, such as `Daemon.get_status()`, as one."""
+    """Return tables of the same things, such as `Daemon.get_status()`, as one."""
     found: dict[str, Any] = {}
     for key in dict.fromkeys(key for part in parts for key in part):
         found[key] = _one(key, [part[key] for part in parts if key in part])
@@ -52,7 +52,8 @@ def _one(key: str, values: list[Any]) -> Any:
 
 
 def still(status: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """`status` without services, backends and forwards that `now` has no more: a reload has taken them away."""
+    """Return `status` without services, backends and forwards that `now` has no more: a reload has taken them
+    away."""
     kept = dict(status)
     for key in _SAME.keys() & status.keys() & now.keys():
         rows = {_name(key, row): row for row in now[key]}

@@ -14,12 +14,13 @@ from typing import Any
 from dtp.daemon.config.model import Config
 from dtp.daemon.observing import logs
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
-from dtp.daemon.server import LIMITS, Daemon, Team
+from dtp.daemon.server import LIMITS, Daemon
 from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.table import Table
 from dtp.daemon.workers.channel import WorkerChannel
 from dtp.daemon.workers.handover import Handover, ParentWay
+from dtp.daemon.workers.team import Team
 from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.session.handshake import Established
@@ -36,7 +37,7 @@ class ParentStore:
         self.channel = channel
 
     async def open(self) -> None:
-        """The parent has opened what is behind it."""
+        """Do nothing: the parent has opened what is behind it."""
 
     async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
         """Add `deltas` to what all workers count; return the totals of their keys. Raises `StateError`."""
@@ -54,14 +55,14 @@ class ParentStore:
             raise StateError(str(error)) from error
 
     async def ban(self, caller: str, until: float) -> None:
-        """The parent does it."""
+        """Do nothing: the parent does it."""
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
-        """Return the parent tells of them when they change."""
+        """Return none: the parent tells of them when they change."""
         return {}
 
     async def close(self) -> None:
-        """Nothing of it is open here."""
+        """Do nothing: nothing of it is open here."""
 
 
 class Worker:
@@ -88,7 +89,7 @@ class Worker:
         commands["carrier"] = self._handover.take_carrier
 
     async def run(self) -> None:
-        """To the end."""
+        """Serve to the end."""
         await self._over.wait()
         daemon = self._daemon
         if daemon is not None:
@@ -173,7 +174,7 @@ def _by_place(places: list[tuple[str, int]], descriptors: list[int]) -> dict[str
 
 
 def _share_of(workers: int) -> Any:
-    """Half-open handshakes are bounded in all, and the kernel spreads dials evenly."""
+    """Return a worker's limits: half-open handshakes are bounded in all, and the kernel spreads dials evenly."""
     return replace(
         LIMITS,
         half_open=-(-LIMITS.half_open // workers),

@@ -7,6 +7,7 @@ it waits to take its place, for the parent can make none any more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -44,7 +45,7 @@ class Forks:
             return self.spawn_worker(number)
 
     def _fork_process(self, what: str, kind: socket.SocketKind) -> tuple[socket.socket, int]:
-        """Raises `OSError`; `ConnectionError` when whoever is to fork is gone."""
+        """Ask for a fork. Raises `OSError`; `ConnectionError` when whoever is to fork is gone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         try:
             with theirs:
@@ -81,8 +82,13 @@ class Zygote:
         self._forks = Forks([ours])
         self.spawn_worker = self._forks.spawn_worker
 
+    def kill_worker(self, pid: int) -> None:
+        """End a worker now. One that has ended is left alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
-        """Workers that run go on; no further ones can be had. Idempotent."""
+        """Have no further workers; those that run go on. Idempotent."""
         if self._forks:
             self._forks.close()
             os.waitpid(self.pid, 0)

@@ -1,0 +1,30 @@
+"""How a daemon reaches the backends of what it exposes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.daemon.config.values import Place
+from dtp.daemon.relays import direct, sockets, udp
+
+
+@dataclass(frozen=True)
+class Dialer:
+    """Functions that return a non-blocking socket connected to a place.
+
+    Each raises `DialError` where nobody is there, and `NoDescriptors` where this process may open no more.
+    """
+
+    #: At once; None where that takes time.
+    connect_now: Callable[[Place], socket.socket | None] = direct.connect_now
+    #: Without a time limit of its own.
+    connect: Callable[[Place], Awaitable[socket.socket]] = sockets.connect
+    #: For datagrams.
+    connect_udp: Callable[[Place], socket.socket] = udp.connect
+
+
+#: By the sockets of this machine.
+DIALER: Final = Dialer()
