@@ -569,9 +569,11 @@ def test_a_folder_that_appears_in_the_last_moment_is_looked_at(tmp_path, monkeyp
 
 def test_a_folder_for_the_control_socket_that_can_not_be_made(tmp_path):
     """As /run/dtpd where nobody may make it: that is said, and no traceback."""
-    (tmp_path / "run").write_text("a file")
-    with pytest.raises(ListenError, match="the folder of the control socket can't be made: Not a directory"):
-        asyncio.run(_serve_and_end(tmp_path / "run" / "dtpd" / "d.sock"))
+    folder = tmp_path / ("x" * 300)
+    with pytest.raises(
+        ListenError, match="the folder of the control socket can't be made: File name too long"
+    ):
+        asyncio.run(_serve_and_end(folder / "d.sock"))
 
 
 @pytest.mark.parametrize("mistake", ["", "bakend = 1\n", "[expose]\n[expose]\n"])

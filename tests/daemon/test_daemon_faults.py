@@ -12,23 +12,19 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.dialer import Dialer
-from dtp.daemon.relays.sockets import connect
 from dtp.daemon.server import LIMITS, Daemon
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 
 from .conftest import Backend, cut, echo
-from .programs import DTPD, PATIENCE
-from .test_daemon_http import site
-from .test_daemon_programs import ask, connected, echo_server, place
+from .programs import DTPD, PATIENCE, place
+from .test_daemon_drains import Waiting
+from .test_daemon_programs import ask, connected, echo_server
 from .test_daemon_relay import exchange, expose, reset, until
 
 __all__ = ["place"]
@@ -351,182 +347,6 @@ def test_streams_that_peers_reset_dont_fill_the_log(run, caplog):
     run(scenario)
     lines = [line for line in caplog.messages if "stream of" in line or "a stream broke off" in line]
     assert 20 <= len(lines) <= 120  # 20 of either side in a second; it takes one, or two
-
-
-class Slow:
-    """What waits, when it has begun, until it may go on."""
-
-    def __init__(self):
-        self.began, self.go_on = asyncio.Event(), asyncio.Event()
-
-    async def page(self, request):
-        self.began.set()
-        await self.go_on.wait()
-        return web.Response(text="done")
-
-    def call(self, real):
-        async def wait(*args):
-            self.began.set()
-            await self.go_on.wait()
-            return await real(*args)
-
-        return wait
-
-
-class Waiting:
-    """In the place of a pool: each stream is asked for by `get_stream`."""
-
-    def __init__(self, pool, get_stream):
-        self._pool, self.get_stream = pool, get_stream
-
-    def __getattr__(self, name):
-        return getattr(self._pool, name)
-
-    def stream_now(self):
-        return None
-
-
-@pytest.mark.slow
-def test_a_drain_lets_requests_finish_and_takes_no_more(run):
-    async def scenario(pair):
-        async with site(slow=slow.page) as backend:
-            port = await pair.start(expose(backend, more='kind = "http"'))
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-                async with client.get("/nothing") as answer:
-                    assert answer.status == 404
-                asking = asyncio.ensure_future(client.get("/slow"))
-                await slow.began.wait()
-                idle, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
-                await idle.readuntil(b"\r\n\r\n")
-                draining = asyncio.ensure_future(pair.far.drain(PATIENCE))
-                await idle.read()  # the idle connection is ended at once
-                assert not draining.done()
-                slow.go_on.set()
-                async with await asking as answer:
-                    assert await answer.text() == "done"
-                    assert answer.headers["Connection"] == "close"  # or the next request meets the end
-                assert await draining
-                writer.close()
-
-    slow = Slow()
-    run(scenario)
-
-
-@pytest.mark.parametrize("end", ["far", "near"])
-def test_a_drain_waits_for_who_is_being_connected(run, end):
-    """With a backend that isn't there at once, or a stream that isn't."""
-
-    async def scenario(pair):
-        async with Backend(echo) as backend:
-            if end == "far":
-                pair.make = partial(Daemon, dialer=Dialer(lambda place: None, slow.call(connect)))
-            port = await pair.start(expose(backend.port))
-            if end == "near":
-                (forwarded,) = pair.near.forwarded.values()
-                forwarded.pool = Waiting(forwarded.pool, slow.call(forwarded.pool.get_stream))
-            asking = asyncio.ensure_future(exchange(port, b"x"))
-            await slow.began.wait()
-            draining = asyncio.ensure_future((pair.far if end == "far" else pair.near).drain(PATIENCE))
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert not draining.done()
-            slow.go_on.set()
-            assert await asking == b"x"
-            assert await draining
-
-    slow = Slow()
-    run(scenario)
-
-
-@pytest.mark.parametrize(
-    "about_to_end",
-    [
-        ConnectionRefused(CloseCode.SHUTDOWN, "the daemon is about to end"),
-        ConnectionClosed(CloseCode.SHUTDOWN, "the listener closes", by_peer=True),
-    ],
-)
-def test_a_program_waits_while_the_process_that_it_comes_to_is_about_to_end(run, about_to_end):
-    """Another has its place in a moment, as at an upgrade; the program had a reset."""
-
-    async def scenario(pair):
-        async with Backend(echo) as backend:
-            port = await pair.start(expose(backend.port))
-            (forwarded,) = pair.near.forwarded.values()
-            pool, answers = forwarded.pool, [about_to_end] * 2
-            get_stream = pool.get_stream
-
-            async def refused_at_first():
-                if answers:
-                    raise answers.pop()
-                return await get_stream()
-
-            forwarded.pool = Waiting(pool, refused_at_first)
-            assert await exchange(port, b"x") == b"x"
-
-    run(scenario)
-
-
-def test_a_reload_holds_for_requests_to_come_on_what_is_open(run):
-    """What is being answered is answered; the next request of the same connection meets the new rules."""
-
-    async def scenario(pair):
-        async with site(slow=slow.page) as backend:
-            kind = 'kind = "http"'
-            port = await pair.start(expose(backend, more=kind))
-            idle, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b"404" in await idle.readuntil(b"\r\n\r\n")
-            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-                asking = asyncio.ensure_future(client.get("/slow"))
-                await slow.began.wait()
-                rules = kind + '\nmethods = { deny = ["GET *"] }'
-                await pair.far.reload(pair.far_config(expose(backend, more=rules)))
-                writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert b" 403 " in await idle.readuntil(b"\r\n\r\n")
-                slow.go_on.set()
-                async with await asking as answer:
-                    assert await answer.text() == "done"
-                async with client.get("/slow") as answer:
-                    assert answer.status == 403
-            writer.close()
-
-    slow = Slow()
-    run(scenario)
-
-
-@pytest.mark.parametrize("asks", [True, False])
-def test_a_reload_holds_for_who_waited_for_its_rate(run, asks):
-    """What it asks, then or later, is answered by the new rules."""
-
-    async def scenario(pair):
-        async with site() as backend:
-            kind = 'kind = "http"'
-            port = await pair.start(expose(backend, more=kind))
-            exposed, go_on, delayed = pair.exposed, asyncio.Event(), []
-
-            async def wait(caller, stream, opened):
-                await until(lambda: not asks or stream._size == len(request))
-                delayed.append(stream)
-                await go_on.wait()
-                exposed._begin_stream(caller, stream, opened)
-
-            exposed._begin_delayed, exposed.compute_delay = wait, lambda caller, size: 0.0 if delayed else 1.0
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(request if asks else b"")
-            await until(lambda: delayed)
-            await pair.far.reload(pair.far_config(expose(backend, more=kind + '\nlimits = { time = "1h" }')))
-            assert pair.exposed is not exposed
-            go_on.set()
-            writer.write(b"" if asks else request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 404 ")
-            assert b"connection: close" not in head.lower()
-            assert (exposed.get_status(0)["open"], pair.exposed.get_status(0)["open"]) == (0, 1)
-            writer.close()
-
-    request = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
-    run(scenario)
 
 
 def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, caplog):

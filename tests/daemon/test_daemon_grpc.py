@@ -12,7 +12,6 @@ import grpclib.const
 import grpclib.server
 import pytest
 from grpclib.const import Status
-from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 from hpack import Encoder
 from hyperframe import frame as h2
@@ -21,182 +20,29 @@ from dtp.daemon.http import conversation, frames
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Bounds, Move, moment
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.server import Daemon
 
 from .conftest import NEAR, Backend
+from .grpc_servers import (
+    GOING_AWAY,
+    HELLO,
+    OPTIONS,
+    PACKAGE,
+    SERVERS,
+    Raw,
+    call_head,
+    core_client,
+    core_server,
+    expose,
+    failure,
+    grpc,
+    pieces,
+)
 from .talk import seen
 from .test_daemon_grpc_filter import parsed
 from .test_daemon_http_ends import turns
 
-grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 pytest.importorskip("grpc.aio")
-PACKAGE = "/test.Echo"
-#: What a client says first.
-HELLO = frames.PREFACE + h2.SettingsFrame(0).serialize()
-#: A GOAWAY frame's type, flags and stream, behind its size.
-GOING_AWAY = b"\x07\x00\x00\x00\x00\x00"
-
-
-def expose(port, more=""):
-    return (
-        f'[[expose]]\nservice = "api"\nkind = "grpc"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
-    )
-
-
-# ---- a server in each implementation: bytes in, bytes out ---------------------------------------------------------
-
-
-class Raw(CodecBase):
-    """Messages of grpclib are bytes."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message, message_type):
-        return message
-
-    def decode(self, data, message_type):
-        return data
-
-
-def core(method):
-    """A server's side of `method`, for grpcio."""
-
-    async def unary(request, context):
-        if request == b"fail":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "näh: 100%")
-        if request == b"who":
-            return json.dumps(dict(context.invocation_metadata())).encode()
-        return request
-
-    async def stream_out(request, context):
-        for number in range(int(request)):
-            yield b"%d" % number
-        if int(request) == 0:
-            await asyncio.Event().wait()
-
-    async def stream_in(requests, context):
-        return b"%d" % sum([len(one) async for one in requests])
-
-    async def both(requests, context):
-        async for one in requests:
-            yield one
-
-    return {
-        "Unary": grpc.unary_unary_rpc_method_handler(unary),
-        "Out": grpc.unary_stream_rpc_method_handler(stream_out),
-        "In": grpc.stream_unary_rpc_method_handler(stream_in),
-        "Both": grpc.stream_stream_rpc_method_handler(both),
-        "Secret": grpc.unary_unary_rpc_method_handler(unary),
-    }[method]
-
-
-class Handlers(grpc.GenericRpcHandler):
-    def service(self, details):
-        return core(details.method.rpartition("/")[2])
-
-
-OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-
-
-@contextlib.asynccontextmanager
-async def core_server():
-    server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((Handlers(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield port
-    finally:
-        await server.stop(None)
-
-
-class Service:
-    """The same, for grpclib."""
-
-    def __mapping__(self):
-        async def unary(stream):
-            request = await stream.recv_message()
-            if request == b"fail":
-                raise GRPCError(Status.NOT_FOUND, "näh: 100%")
-            if request == b"who":
-                request = json.dumps(dict(stream.metadata)).encode()
-            await stream.send_message(request)
-
-        async def out(stream):
-            count = int(await stream.recv_message())
-            for number in range(count):
-                await stream.send_message(b"%d" % number)
-            if not count:
-                await asyncio.Event().wait()
-
-        async def into(stream):
-            await stream.send_message(b"%d" % sum([len(one) async for one in stream]))
-
-        async def both(stream):
-            async for one in stream:
-                await stream.send_message(one)
-
-        kinds = grpclib.const.Cardinality
-        table = {
-            "Unary": (unary, kinds.UNARY_UNARY),
-            "Out": (out, kinds.UNARY_STREAM),
-            "In": (into, kinds.STREAM_UNARY),
-            "Both": (both, kinds.STREAM_STREAM),
-            "Secret": (unary, kinds.UNARY_UNARY),
-        }
-        return {
-            f"{PACKAGE}/{name}": grpclib.const.Handler(serve, kind, None, None)
-            for name, (serve, kind) in table.items()
-        }
-
-
-@contextlib.asynccontextmanager
-async def lib_server():
-    server = grpclib.server.Server([Service()], codec=Raw())
-    await server.start("127.0.0.1", 0)
-    port = server._server.sockets[0].getsockname()[1]
-    try:
-        yield port
-    finally:
-        server.close()
-        await server.wait_closed()
-
-
-SERVERS = {"grpcio": core_server, "grpclib": lib_server}
-
-
-@contextlib.asynccontextmanager
-async def core_client(port):
-    # No proxy of the environment, and no connection that another test has left.
-    options = [*OPTIONS, ("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        yield channel
-
-
-async def failure(call):
-    """The error that a call of grpcio ends with."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
-
-
-async def rest(call):
-    """Read a stream of grpcio to its end."""
-    while await call.read() is not grpc.aio.EOF:
-        pass
-
-
-async def pieces(*several):
-    for one in several:
-        yield one
-
-
-def call_head(encoder, stream, method):
-    """The head of a call, which has messages yet."""
-    fields = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", f"{PACKAGE}/{method}".encode()),
-              (b":authority", b"x"), (b"content-type", b"application/grpc"), (b"te", b"trailers")]  # fmt: skip
-    return h2.HeadersFrame(stream, data=encoder.encode(fields), flags=["END_HEADERS"]).serialize()
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
@@ -428,115 +274,6 @@ def test_a_backend_that_ends_within_a_call(run):
     run(scenario)
 
 
-def test_last_words_are_heard_by_who_goes_on_talking(run):
-    """Bytes that nobody reads become a reset, which would take the refusal and the going away with it."""
-
-    async def scenario(pair):
-        port = await pair.start(expose(1))
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HELLO + call_head(Encoder(), 1, "In"))
-        found = b""
-        while GOING_AWAY not in found:
-            writer.write(h2.DataFrame(1, data=bytes(10_000)).serialize())
-            found += await reader.read(65536)
-        for _ in range(5):
-            writer.write(h2.DataFrame(1, data=bytes(10_000)).serialize())
-            await writer.drain()
-        assert await reader.read() == b""
-        writer.close()
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("calls", [False, True])
-def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
-    """Whether a call was open or none."""
-
-    async def scenario(pair):
-        async with core_server() as backend:
-            rules = 'methods = { deny = ["*/Secret"] }'
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", await pair.start(expose(backend, rules))
-            )
-            encoder = Encoder()
-
-            writer.write(HELLO)
-            if calls:
-                writer.write(call_head(encoder, 1, "Both"))
-                writer.write(h2.DataFrame(1, data=b"\0\0\0\0\1x").serialize())
-            writer.write(call_head(encoder, 3, "Secret"))
-            found = b""
-            while b"dtp-policy" not in found:
-                found += await reader.read(65536)
-            draining = asyncio.ensure_future(pair.far.drain(20))
-            while GOING_AWAY not in found:
-                found += await reader.read(65536)
-            if calls:
-                writer.write(h2.DataFrame(1, data=b"", flags=["END_STREAM"]).serialize())
-            for _ in range(5):
-                writer.write(h2.DataFrame(3, data=bytes(10_000)).serialize())
-                await writer.drain()
-            while more := await reader.read(65536):
-                found += more
-            pair.exposed.ledger.finish_sessions(Ending())  # told twice, while it listens yet
-            writer.close()
-            assert await draining
-            assert pair.exposed.ledger.failed == 0
-
-    run(scenario)
-
-
-def test_who_broke_off_is_said(run):
-    """A client that is gone while the backend speaks: not the backend's fault."""
-
-    async def scenario(pair):
-        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            out = channel.unary_stream(f"{PACKAGE}/Out")(b"100000")
-            await out.read()
-            (session,) = pair.exposed.ledger.open
-            for forwarded in pair.near.forwarded.values():
-                forwarded.abort_streams(Reason.CLIENT_GONE)
-            await pair.exposed.ledger.wait_empty()
-            assert session.why == "the client broke off (there)"
-            await failure(rest(out))
-
-    run(scenario)
-
-
-def test_a_drain_passes_over_who_has_just_gone(run):
-    """One session whose stream is over must not keep the others from being told."""
-
-    async def scenario(pair):
-        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            both = channel.stream_stream(f"{PACKAGE}/Both")()
-            await both.write(b"x")
-            assert await both.read() == b"x"
-            (session,) = pair.exposed.ledger.open
-            session.stream.reset()
-            pair.exposed.ledger.finish_sessions(Ending())
-            pair.exposed.ledger.finish_sessions(Ending())
-            await failure(both.read())
-
-    run(scenario)
-
-
-def test_a_drain_finishes_calls_and_takes_no_more(run):
-    async def scenario(pair):
-        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            both = channel.stream_stream(f"{PACKAGE}/Both")()
-            await both.write(b"x")
-            assert await both.read() == b"x"
-            draining = asyncio.ensure_future(pair.far.drain(20))
-            await both.write(b"still")
-            assert await both.read() == b"still"
-            assert not draining.done()
-            await both.done_writing()
-            assert await both.read() == grpc.aio.EOF
-            assert await draining
-
-    run(scenario)
-
-
 @pytest.mark.parametrize(
     ("first", "why", "answer"),
     [
@@ -748,35 +485,6 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk, stuck):
     talk(scenario, kind="grpc", bounds=Bounds(idle=9))
 
 
-def test_a_drain_leaves_last_words_to_be_heard(talk):
-    """Who was told that the backend broke off is still listened to; a reset would take the status from it."""
-
-    async def scenario(talk):
-        talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
-        await seen(lambda: talk.links and talk.session.calls)
-        talk.links[0].mouth.feed_eof()
-        await seen(lambda: talk.client.code is not None)  # we have said all
-        talk.session.finish(Ending())
-        assert await talk.ended() == 2
-        assert b"the backend broke off" in talk.client.heard
-        assert talk.client.code == 0
-
-    talk(scenario, kind="grpc")
-
-
-def test_last_words_can_be_cut_short(talk):
-    async def scenario(talk):
-        talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
-        await seen(lambda: talk.links and talk.session.calls)
-        talk.links[0].mouth.feed_eof()
-        await seen(lambda: talk.client.code is not None)
-        talk.session.abort(Reason.CLOSED_NOW)
-        assert await talk.ended() == 0
-        assert talk.client.code == Reason.CLOSED_NOW
-
-    talk(scenario, kind="grpc")
-
-
 @pytest.mark.slow
 def test_nothing_is_left_behind(run):
     """Calls that end in every way, over connections that end in every way: no session and no filter stays."""
@@ -809,25 +517,5 @@ def test_nothing_is_left_behind(run):
             assert left == []
             assert pair.exposed.active == 0
             assert sum(one.active for one in pair.exposed.balancer.backends) == 0
-
-    run(scenario)
-
-
-def test_a_forward_that_ends_has_its_channels_told(run):
-    """It passes bytes; the end that knows gRPC says GOAWAY, and calls that are open finish."""
-
-    async def scenario(pair):
-        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            both = channel.stream_stream(f"{PACKAGE}/Both")()
-            await both.write(b"x")
-            assert await both.read() == b"x"
-            draining = asyncio.ensure_future(pair.near.drain(20))
-            await both.write(b"still")
-            assert await both.read() == b"still"
-            assert not draining.done()
-            await both.done_writing()
-            assert await both.read() == grpc.aio.EOF
-            assert await draining
-            assert pair.exposed.ledger.failed == 0
 
     run(scenario)

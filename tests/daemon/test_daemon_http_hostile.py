@@ -18,7 +18,8 @@ from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.policies.rate import RatePolicy
 
 from .conftest import Backend
-from .test_daemon_http import CALLER, call, expose, node, site
+from .test_daemon_http import CALLER, expose, site
+from .test_daemon_json_rpc import call, node
 
 HEAD = b" HTTP/1.1\r\nHost: x\r\n"
 #: Never matches: what is said up to the end.

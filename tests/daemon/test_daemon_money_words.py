@@ -5,6 +5,7 @@ import logging
 import socket
 
 import pytest
+from chain_resolver.conftest import client, deployments, net, network, wallet
 from hpack import Decoder, Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
@@ -15,9 +16,9 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.telling import tell_program
 
 from .conftest import Backend, echo
+from .market import Market, web
 from .programs import place
 from .test_daemon_grpc_filter import parsed
-from .test_daemon_paid import Market, client, deployments, net, network, wallet, web
 from .test_daemon_relay import exchange
 
 __all__ = ["client", "deployments", "net", "network", "place", "wallet"]

@@ -20,6 +20,8 @@ from dtp.pay.hosting import make_host
 from dtp.pay.server.cashier import read_channels
 
 from .conftest import Backend, config, echo
+from .databases import postgresql_url
+from .market import is_up
 from .programs import PATIENCE, free_port, place
 from .test_daemon_endpoints import (
     deployments,
@@ -31,11 +33,9 @@ from .test_daemon_endpoints import (
     serving,
     until,
 )
-from .test_daemon_paid import is_up
 from .test_daemon_relay import exchange
-from .test_daemon_state import postgresql_url
 from .test_daemon_vouchers import SAFE, Redis
-from .test_daemon_workers import status_of
+from .test_daemon_worker_processes import status_of
 
 __all__ = [
     "client",

@@ -18,7 +18,7 @@ from dtp.pay.passes import buy
 from dtp.pay.server.gate import QUOTA_USED_UP
 
 from .conftest import NEAR, Backend, config, echo
-from .test_daemon_paid import Market, pool_of, until, web
+from .market import Market, pool_of, until, web
 from .test_daemon_relay import exchange
 
 __all__ = ["client", "deployments", "net", "network", "wallet"]

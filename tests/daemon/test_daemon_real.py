@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 import pytest
 from noise.connection import Keypair, NoiseConnection
 
+from .databases import postgresql_url
 from .programs import DTPD, PATIENCE, free_port, need, place, wait_for_port
 from .test_daemon_programs import fetch, nginx
-from .test_daemon_state import postgresql_url
 
 __all__ = ["nginx", "place", "postgresql_url"]
 

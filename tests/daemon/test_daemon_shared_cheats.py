@@ -30,11 +30,11 @@ from dtp.session.handshake import Endpoint
 from dtp.session.limits import DEFAULT
 
 from .conftest import Backend, echo
+from .databases import postgresql_url
+from .market import is_up
 from .programs import PATIENCE, free_port, place
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
-from .test_daemon_paid import is_up
 from .test_daemon_paid_programs import FUNDS, end
-from .test_daemon_state import postgresql_url
 from .test_daemon_vouchers import SAFE, Redis
 
 __all__ = [

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Backend
 from .programs import free_port, place
-from .test_daemon_workers import Cutter, expose, is_running, kill, play, slow_echo, status_of, until
+from .test_daemon_worker_processes import Cutter, expose, is_running, kill, play, slow_echo, status_of, until
 
 __all__ = ["place"]
 

@@ -34,9 +34,9 @@ from dtp.pay.store import End, Store
 from dtp.pay.terms import Usage
 
 from .conftest import config
+from .databases import postgresql_url
 from .programs import free_port, need, place, wait_for_port
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
-from .test_daemon_state import postgresql_url
 
 __all__ = [
     "client",
