@@ -128,6 +128,7 @@ class Daemon:
         self._kept = Kept(
             Studio(
                 identity,
+                None if config.chain is None else config.chain.host,
                 lambda: self.addresses,
                 self._pools.dial_address,
                 lambda: self.side.client,

@@ -19,6 +19,7 @@ from dtp.broadcast.sealed.admission import Refusal
 from dtp.chain import ChainClient, KeySigner, find_network, publish
 from dtp.chain.show import ShowState
 from dtp.identity import Identity
+from dtp.pay.hosting import make_host
 
 from .conftest import PATIENCE
 from .programs import place  # noqa: F401  # a fixture
@@ -60,9 +61,15 @@ def paying(place, monkeypatch):  # noqa: F811
     return replace(find_network(ready["url"]), faucet=ready["faucet"]), ready["url"], producer, payer
 
 
-def test_a_daemon_sells_the_keys_of_its_show(place, paying):  # noqa: F811
+@pytest.mark.parametrize("hosts", [0, 2])
+def test_a_daemon_sells_the_keys_of_its_show(place, paying, hosts):  # noqa: F811
+    """Under the host that its file names, where its wallet has several."""
     network, url, producer, payer = paying
     file = toml("", url).replace('show = ""', 'key-price = "0.001SUI"\nkey-listen = "tcp://127.0.0.1:0"')
+
+    def sold_at():
+        said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
+        return said["exposed"][0]["broadcast"].get("keys_sold_at", "")
 
     async def first(address, **options):
         async with contextlib.aclosing(aiter(listen_to(address, **options))) as segments:
@@ -75,7 +82,9 @@ def test_a_daemon_sells_the_keys_of_its_show(place, paying):  # noqa: F811
         async with asyncio.timeout(PATIENCE):
             async with ChainClient(network, KeySigner.from_identity(producer)) as own:
                 await publish(own, "transport")
-            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", file)
+                made = [(await make_host(own)).host.id for _ in range(hosts)]
+            named = file.replace("[chain]", f'[chain]\nhost = "{made[0]}"') if made else file
+            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", named)
             address = exposed["address"]
             with pytest.raises(ShowSealed) as refused:
                 await first(address)
@@ -84,7 +93,11 @@ def test_a_daemon_sells_the_keys_of_its_show(place, paying):  # noqa: F811
             buy = partial(dtp.connect, wallet=wallet, network=network, budget="0.1SUI")
             while True:
                 with contextlib.suppress(ShowSealed):  # not for sale yet
-                    return await first(address, identity=payer, buy=buy)
+                    data = await first(address, identity=payer, buy=buy)
+                    assert (await asyncio.to_thread(sold_at)).startswith(
+                        f"dtp://{made[0]}/" if made else "dtp://0x"
+                    )
+                    return data
 
     assert asyncio.run(scenario()).strip().isdigit()
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from dtp.chain.model import Id
 from dtp.config import data_dir
 from dtp.daemon.config.model import MailboxSettings
 from dtp.daemon.relays.kept import Studio
@@ -19,7 +18,7 @@ from dtp.pay.serving import Serving
 log = logging.getLogger("dtpd")
 
 
-def room_seller(mailbox: Mailbox, settings: MailboxSettings, host: Id | None, studio: Studio) -> RoomSeller:
+def room_seller(mailbox: Mailbox, settings: MailboxSettings, studio: Studio) -> RoomSeller:
     """Return what sells room in a mailbox, under the daemon's host object; vouchers are kept beside its store."""
     kept = settings.store if isinstance(settings.store, Path) else data_dir() / "mailbox.sqlite"
 
@@ -32,7 +31,7 @@ def room_seller(mailbox: Mailbox, settings: MailboxSettings, host: Id | None, st
             mailbox,
             wallet=chain.signer,
             network=chain,
-            host=host,
+            host=studio.host,
             identity=studio.identity,
             urls=settings.pay_listen,
             store=kept.with_name(f"{kept.name}.vouchers"),

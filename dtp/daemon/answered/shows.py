@@ -322,6 +322,7 @@ class OriginShow(ShowService):
             made.key_price,
             wallet=chain.signer,
             network=chain,
+            host=self._studio.host,
             identity=self._studio.identity,
             urls=made.key_listen,
             store=self._store / f"{self._service}.keys",

@@ -16,6 +16,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 
 if TYPE_CHECKING:
+    from dtp.chain.model import Id
     from dtp.chain.node.client import ChainClient
     from dtp.daemon.answered.shows import ShowService
     from dtp.daemon.answered.tips import TipService
@@ -32,6 +33,8 @@ class Studio:
     """What a daemon has for its shows, and to sell with. The functions are called when something begins."""
 
     identity: Identity
+    #: The host object of `[chain]`, None for the one that the wallet has made.
+    host: Id | None
     #: Where others reach the daemon.
     addresses: Callable[[], Sequence[Address]]
     dial: Callable[[Address], Awaitable[Connection]]
@@ -75,7 +78,7 @@ class Kept:
             if settings.limits.price_mib_month and config.chain is not None:
                 from dtp.daemon.answered.room import room_seller
 
-                sells = room_seller(self._open[settings], settings, config.chain.host, self._studio)
+                sells = room_seller(self._open[settings], settings, self._studio)
                 self._sellers[settings] = sells
 
         for logins in _logins_of(config) - self._logins.keys():
