@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from dtp.pay.serving import Serving
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_wallet_option = click.option(
+wallet_option = click.option(
     "--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
     help="Whose money it is. [default: $DTP_WALLET, else your identity]",
 )  # fmt: skip
-_network_option = click.option(
+network_option = click.option(
     "--network", envvar="DTP_NETWORK", metavar="NETWORK",
     help="Where it is paid. [default: $DTP_NETWORK, else localnet]",
 )  # fmt: skip
@@ -129,8 +129,8 @@ def room_options(command: _Function) -> _Function:
     decorated: Any = with_room
     for option in (
         gas_price_option,
-        _wallet_option,
-        _network_option,
+        wallet_option,
+        network_option,
         click.option("--host", "host_id", metavar="ID",
                      help="The host object. [default: the one that the wallet made here; a new one without any]"),
         click.option("--hint", metavar="URL", help="Where recipients dial to pay. [default: the first --pay-listen]"),
@@ -160,8 +160,8 @@ def room_options(command: _Function) -> _Function:
 @click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
               help="How long to wait for your mailboxes.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Pay a mailbox that doesn't show what it was paid before.")
-@_wallet_option
-@_network_option
+@wallet_option
+@network_option
 @gas_price_option
 @messenger_options
 def rent(

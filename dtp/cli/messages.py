@@ -30,9 +30,10 @@ from dtp.cli.messenger import (
 )
 from dtp.cli.output import print_line, print_note, print_result
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
+from dtp.cli.stamps import StampOffer, stamp_options, tell_stamps
 from dtp.escaping import escape_text
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.mailbox.stamps import MAX_BITS
+from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.plurals import count_of
@@ -56,6 +57,9 @@ def message() -> None:
 )
 @click.option("--stamp-bits", type=click.IntRange(0, MAX_BITS), metavar="BITS",
               help="Work that a stranger's message takes; 16, a tenth of a second, until you say.")  # fmt: skip
+@click.option("--stamp-mib", type=click.IntRange(0, MAX_STAMP_MIB), metavar="MIB",
+              help="Have strangers pay instead: for so much of your room in mailboxes that sell it. 0 ends "
+              "it.")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card into a file.")
 @click.option("--qr", is_flag=True, help="Show it as a QR code.")
 @messenger_options
@@ -63,6 +67,7 @@ def card(
     name: str | None,
     mailboxes: tuple[str, ...],
     stamp_bits: int | None,
+    stamp_mib: int | None,
     public: bool,
     output: str | None,
     qr: bool,
@@ -84,7 +89,8 @@ def card(
             await messenger.lookup.publish()
         return messenger.card
 
-    said: dict[str, Any] = {"name": name, "mailboxes": mailboxes or None, "stamp_bits": stamp_bits}
+    stamps = {"stamp_bits": stamp_bits, "stamp_mib": stamp_mib}
+    said: dict[str, Any] = {"name": name, "mailboxes": mailboxes or None, **stamps}
     made = run(with_messenger(open_messenger(**who, **said), work))
     made = made.public() if public else made
     if output:
@@ -165,33 +171,51 @@ def accept(person: str, **who: Any) -> None:
 
 @message.command()
 @click.argument("to")
-@click.argument("text", nargs=-1, required=True)
+@click.argument("text", nargs=-1)
 @click.option("--attach", "-a", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Attach a file; repeatable.")  # fmt: skip
 @click.option("--disappear", type=click.IntRange(min=1), metavar="SECONDS",
               help="Have it disappear so long after it was read.")  # fmt: skip
 @click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
               help="How long to wait until a mailbox has it. It isn't lost otherwise.")  # fmt: skip
+@stamp_options
 @messenger_options
 def send(
-    to: str, text: tuple[str, ...], attach: tuple[str, ...], disappear: int | None, wait: float, **who: Any
+    to: str,
+    text: tuple[str, ...],
+    attach: tuple[str, ...],
+    disappear: int | None,
+    wait: float,
+    stamp: StampOffer,
+    **who: Any,
 ) -> None:
     """Write TEXT to a person (a name, dtp1..., dtpa1... or a card) or to a group of yours.
+
+    Who asks strangers to pay gets it with --stamp-up-to. What waits is sent then, too: TEXT may be left out.
 
     \b
     Examples:
       dtp message send alice see you at eight
       dtp message send alice --attach map.png "here is the map"
+      dtp message send alice --stamp-up-to 0.01SUI
     """
+    if not text and not attach and stamp.up_to is None:
+        raise click.UsageError("say what to write: TEXT or --attach")
 
-    async def work(messenger: Messenger) -> tuple[Message, bool]:
+    async def work(messenger: Messenger) -> tuple[str, bool, bool]:
         vanish = timedelta(seconds=disappear) if disappear else None
-        sent = await messenger.send(to, " ".join(text), attachments=attach, disappear=vanish)
-        return sent, await deliver(messenger, wait)
+        said = ""
+        if text or attach:
+            sent = await messenger.send(to, " ".join(text), attachments=attach, disappear=vanish)
+            said = sent.id.hex()
+        if stamp.up_to is not None:
+            await messenger.allow_stamps(to, stamp.up_to)
+        delivered = await deliver(messenger, wait)
+        return said, delivered, tell_stamps(messenger)
 
-    sent, delivered = run(with_messenger(open_messenger(**who), work))
-    later = "sent" if delivered else "kept: no mailbox could be reached; it is sent by the next command"
-    print_result({"message": sent.id.hex(), "sent": delivered}, later)
+    said, delivered, waits = run(with_messenger(stamp.open_messenger(**who), work))
+    why = "it waits for a stamp" if waits else "no mailbox could be reached; it is sent by the next command"
+    print_result({"message": said or None, "sent": delivered}, "sent" if delivered else f"kept: {why}")
 
 
 @message.command()

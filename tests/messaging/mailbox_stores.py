@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dtp.identity import Identity
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Refusal, Tray
-from dtp.messaging.mailbox.stamps import make_stamp, stamp_bits
-from dtp.messaging.mailbox.store import Deposit, access_hash, piece_hash
+from dtp.messaging.mailbox.stamps import make_stamp, paid_hash, stamp_bits
+from dtp.messaging.mailbox.store import Deposit, StampFacts, access_hash, piece_hash
 
 ALICE, BOB = (Identity(bytes([each]) * 32, bytes([each + 9]) * 32) for each in (1, 2))
 NOW = 1_700_000_000
@@ -93,6 +94,68 @@ def check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do(registere
     stamp = make_stamp(ALICE.id.key, envelope(1), 9)
     assert store.deposit([Deposit(ALICE.id.key, envelope(1), 9, stamp=stamp)], NOW)[0].refusal is Refusal.DONE
     assert store.deposit([known(2)], NOW)[0].refusal is Refusal.DONE  # whoever is known needs none
+
+
+STAMP = b"s" * 16
+STAMPED = MailboxLimits(price_mib_month=1, stamp_uses=2, stamps=2, lifetime=100)
+
+
+def paid(number: int, device: bytes = ALICE.id.key) -> Deposit:
+    return Deposit(device, envelope(number), 9, stamp=STAMP)
+
+
+def find_stamp(store: MailboxStore, now: int = NOW, device: bytes = ALICE.id.key) -> StampFacts | None:
+    return store.look_up_stamp(device, paid_hash(STAMP), now)
+
+
+def pay_stamp(store: MailboxStore, now: int = NOW, stamp: bytes = STAMP) -> None:
+    store.reserve(ALICE.id.key, 1 << 20, 50, now, paid_hash(stamp))
+
+
+def check_a_paid_stamp_lets_so_many_envelopes_of_strangers_in(registered: Registered) -> None:
+    store = registered(STAMPED)
+    store.set_access(ALICE.id.key, access_hash(ACCESS), 4, 3)
+    work = Deposit(ALICE.id.key, envelope(1), 9, stamp=make_stamp(ALICE.id.key, envelope(1), 8))
+    for each in (work, paid(1)):  # work is none, and what nobody has paid
+        (refused,) = store.deposit([each], NOW)
+        assert (refused.refusal, refused.detail, refused.stamp_mib) == (Refusal.STAMP_NEEDED, 0, 3)
+    assert find_stamp(store) == StampFacts(3, 0, True)
+    assert find_stamp(store, device=BOB.id.key) is None
+    pay_stamp(store)
+    assert find_stamp(store) == StampFacts(3, 2, True)
+    of_friend = Deposit(ALICE.id.key, envelope(9), 9, ACCESS, STAMP)
+    refusals = [each.refusal for each in store.deposit([of_friend, paid(1), paid(2), paid(3)], NOW)]
+    assert refusals == [Refusal.DONE] * 3 + [Refusal.STAMP_NEEDED]
+    assert find_stamp(store) == StampFacts(3, 0, True)
+    kept = store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)
+    assert [each.envelope for each in kept] == [envelope(1), envelope(2)]
+
+
+def check_a_paid_stamp_is_of_one_recipient_and_ends(registered: Registered) -> None:
+    store = registered(STAMPED)
+    bob = local(BOB)
+    store.publish(BOB.id.key, bob.keys.sequence, bob.keys.encoded, [])
+    for each in (ALICE, BOB):
+        store.set_access(each.id.key, access_hash(ACCESS), 0, 1)
+    pay_stamp(store)
+    assert store.deposit([paid(1, BOB.id.key)], NOW)[0].refusal is Refusal.STAMP_NEEDED
+    assert store.deposit([paid(1)], NOW + 99)[0].refusal is Refusal.DONE
+    assert store.deposit([paid(2)], NOW + 100)[0].refusal is Refusal.STAMP_NEEDED
+    assert find_stamp(store, NOW + 100) == StampFacts(1, 0, True)
+
+
+def check_paid_stamps_are_bounded_and_leave_with_their_device(registered: Registered) -> None:
+    store = registered(STAMPED)
+    store.set_access(ALICE.id.key, access_hash(ACCESS), 0, 1)
+    pay_stamp(store)
+    pay_stamp(store, NOW + 50, b"t" * 16)
+    assert find_stamp(store, NOW + 50) == StampFacts(1, 2, False)
+    store.expire(NOW + 100)
+    assert find_stamp(store, NOW + 100) == StampFacts(1, 0, True)
+    pay_stamp(store, NOW + 100)
+    store.leave(ALICE.id.key)
+    register_alice(store)
+    assert find_stamp(store, NOW + 100) == StampFacts(0, 0, True)
 
 
 def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registered) -> None:
@@ -252,11 +315,55 @@ def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> N
     assert store.get_card(ALICE.id.key) is None
 
 
+def check_no_quota_is_passed(stores: Sequence[MailboxStore], most: int) -> None:
+    """Have several writers of one mailbox fill it at once: `most` envelopes of 512 bytes fit."""
+    outcomes: list[Refusal] = []
+
+    def write(store: MailboxStore, number: int) -> None:
+        for at in range(0, 60, 3):
+            kept = store.deposit([known(1000 * number + at + each) for each in range(3)], NOW)
+            outcomes.extend(each.refusal for each in kept)
+
+    writers = [threading.Thread(target=write, args=(store, at)) for at, store in enumerate(stores)]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    status = stores[0].status(ALICE.id.key)
+    assert status is not None
+    assert (status.count, status.bytes) == (most, 512 * most)
+    assert outcomes.count(Refusal.DONE) == most
+    assert outcomes.count(Refusal.FULL) == 60 * len(stores) - most
+
+
+def check_a_stamp_is_used_up_once(stores: Sequence[MailboxStore], uses: int) -> None:
+    """Have several processes of one mailbox let strangers in by one stamp at once: it is good for `uses`."""
+    stores[0].set_access(ALICE.id.key, access_hash(ACCESS), 0, 1)
+    pay_stamp(stores[0])
+    while any(find_stamp(each) != StampFacts(1, uses, True) for each in stores):
+        pass  # until each of them has heard of it
+    outcomes: list[Refusal] = []
+
+    def write(store: MailboxStore, number: int) -> None:
+        outcomes.extend(store.deposit([paid(1000 * number + at)], NOW)[0].refusal for at in range(uses))
+
+    writers = [threading.Thread(target=write, args=(store, at)) for at, store in enumerate(stores)]
+    for each in writers:
+        each.start()
+    for each in writers:
+        each.join()
+    assert outcomes.count(Refusal.DONE) == uses
+    assert outcomes.count(Refusal.STAMP_NEEDED) == uses * (len(stores) - 1)
+
+
 CHECKS: tuple[Callable[[Registered], None], ...] = (
     check_each_envelope_is_kept_once_in_order_until_it_is_acknowledged,
     check_quotas_are_for_each_device_and_less_for_strangers,
     check_strangers_need_a_stamp_for_just_this_envelope,
     check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do,
+    check_a_paid_stamp_lets_so_many_envelopes_of_strangers_in,
+    check_a_paid_stamp_is_of_one_recipient_and_ends,
+    check_paid_stamps_are_bounded_and_leave_with_their_device,
     check_what_is_kept_for_long_enough_goes_and_makes_room,
     check_a_one_time_key_is_given_once_and_older_keys_are_refused,
     check_one_time_keys_of_an_instance_before_are_not_given_out,

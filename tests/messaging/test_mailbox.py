@@ -455,6 +455,7 @@ def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.NOT_STORED
     store.close()
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1))
+    register_alice(store)
     assert [each.refusal for each in store.deposit([known(1)], NOW)] == [Refusal.DONE]
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.DONE
     store.close()

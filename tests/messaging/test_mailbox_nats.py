@@ -17,14 +17,24 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, check_store, known, register_alice
+from mailbox_stores import (
+    ACCESS,
+    ALICE,
+    CHECKS,
+    NOW,
+    Registered,
+    check_a_stamp_is_used_up_once,
+    check_store,
+    known,
+    register_alice,
+)
 
 pytest.importorskip("nats")
 
 import nats
 
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
-from dtp.messaging.mailbox import MailboxStore, Tray, open_store
+from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Tray, open_store
 from dtp.messaging.mailbox.nats_store import NatsMailbox
 from dtp.messaging.mailbox.store import DONE, piece_hash
 
@@ -134,6 +144,17 @@ def test_one_time_keys_are_given_once_by_several_processes(url: str) -> None:
             each.join()
         assert given.count(b"") == 1
         assert len(set(given)) == 4
+
+
+def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
+    limits = MailboxLimits(price_mib_month=1, stamp_uses=10, strangers=1000, free_bytes=1 << 20)
+    stores = [NatsMailbox(url, limits) for _ in range(2)]
+    register_alice(stores[0])
+    for each in stores[1:]:
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
+    check_a_stamp_is_used_up_once(stores, 10)
+    for each in stores:
+        each.close()
 
 
 def test_processes_tell_each_other_what_came_and_what_went(url: str) -> None:

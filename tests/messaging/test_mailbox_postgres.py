@@ -13,7 +13,18 @@ from urllib.parse import urlsplit
 
 import postgres
 import pytest
-from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, check_store, known, register_alice
+from mailbox_stores import (
+    ACCESS,
+    ALICE,
+    CHECKS,
+    NOW,
+    Registered,
+    check_a_stamp_is_used_up_once,
+    check_no_quota_is_passed,
+    check_store,
+    known,
+    register_alice,
+)
 
 pytest.importorskip("psycopg")
 
@@ -22,7 +33,7 @@ import psycopg
 import dtp
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
-from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, Tray, open_store
+from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, Tray, open_store
 from dtp.messaging.mailbox.postgres_store import PostgresMailbox
 from dtp.messaging.person.messenger import Messenger
 from dtp.postgresql import while_it_answers
@@ -78,6 +89,23 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     status = stores[1].status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes) == (401, 401 * 512)
+    for each in stores:
+        each.close()
+
+
+def test_several_writers_pass_no_quota_by_each_other(url: str) -> None:
+    stores = [PostgresMailbox(url, MailboxLimits(envelopes=50, recipient_bytes=40 * 512)) for _ in range(3)]
+    register_alice(stores[0])
+    check_no_quota_is_passed(stores, 40)
+    for each in stores:
+        each.close()
+
+
+def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
+    limits = MailboxLimits(price_mib_month=1, stamp_uses=10, strangers=1000, free_bytes=1 << 20)
+    stores = [PostgresMailbox(url, limits) for _ in range(3)]
+    register_alice(stores[0])
+    check_a_stamp_is_used_up_once(stores, 10)
     for each in stores:
         each.close()
 

@@ -19,7 +19,7 @@ from dtp.messaging.conversation.events import Kind
 from dtp.messaging.conversation.membership import Act, Operation
 from dtp.messaging.ends.envelope import open_envelope
 from dtp.messaging.ends.keys import DeviceKeys
-from dtp.messaging.mailbox.protocol import Op, Refusal
+from dtp.messaging.mailbox.protocol import Op, Refusal, encode, parse_answer, parse_request
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "messaging.md").read_text()
@@ -124,6 +124,22 @@ def test_hashes_by_a_second_reader() -> None:
     base = b"dtp.stamp.v1" + bytes(32) + hashlib.blake2b(envelope, digest_size=32).digest()
     stamped = hashlib.blake2b(base + bytes.fromhex(VECTORS["stamp"]), digest_size=32).digest()
     assert stamped[:1] == b"\0"
+
+
+def test_requests_of_stamps_by_a_second_reader() -> None:
+    def read(name: str) -> Any:
+        data = bytes.fromhex(VECTORS[name])
+        assert int.from_bytes(data[:4], "big") == len(data) - 4
+        return msgpack.unpackb(data[4:])
+
+    settings, reserve, needed = map(read, ("settings", "reserve", "stamp_needed"))
+    assert settings == [7, 4, b"h" * 16, 16, 4]
+    assert reserve == [8, 17, bytes(range(32)), 4, 1, b"s" * 16]
+    assert needed == [9, 5, 0, 4]
+    for told in (settings, reserve):
+        assert encode(*told).hex() in (VECTORS["settings"], VECTORS["reserve"])
+        assert parse_request(msgpack.packb(told)) == (told[0], Op(told[1]), told[2:])
+    assert parse_answer(bytes.fromhex(VECTORS["stamp_needed"])[4:]) == (9, [Refusal.STAMP_NEEDED, 0, 4])
 
 
 def test_an_operation_by_a_second_reader() -> None:

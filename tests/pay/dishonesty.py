@@ -16,6 +16,8 @@ PAGE = ROOT / "docs" / "paying.md"
 QUOTA = Usage(3, 2 * MIB)
 #: Room in a mailbox of these tests: MiB, and what one costs for a month.
 ROOM = (4, 10_000_000)
+#: A stamp of these tests: what 4 MiB of it cost.
+STAMP = ROOM[0] * ROOM[1]
 #: What may be served unclaimed.
 MOST_UNCLAIMED = Policy().most_unclaimed or 0
 #: What the words of the table come to, in the coin's smallest unit.
@@ -27,6 +29,7 @@ BOUNDS = {
     "an exposure": FIRST_AMOUNT,
     "an exposure for each daemon": 2 * FIRST_AMOUNT,
     "a month's room": ROOM[0] * ROOM[1],
+    "a stamp": STAMP,
     "ten times `max_gas`, in a day": GAS_PER_DAY * Budget().gas_limit,
     "what isn't claimed": MOST_UNCLAIMED,
     "twice what isn't claimed": 2 * MOST_UNCLAIMED,

@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 import dtp
-from dtp.identity import Identity
-from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxClient, MailboxLimits, SqliteMailbox
+from dtp.messaging.mailbox import MailboxClient, MailboxLimits
 from dtp.messaging.mailbox.client import RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB
-from dtp.messaging.mailbox.selling import selling_room
 from dtp.messaging.mailbox.store import Status
-from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.rent import Paid, Rent, Verdict, judge
+from dtp.messaging.person.rent import Paid, Verdict, judge
 
+from .boxes import ALICE, BOB, LIMITS, MIBS, PRICE, box, told
 from .conftest import Market, Play
-from .dishonesty import ROOM as ROOM_SOLD
 
-MIBS, PRICE = ROOM_SOLD
-LIMITS = MailboxLimits(price_mib_month=PRICE, free_bytes=16 * 1024)
-ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
 NOW = 1_800_000_000
-
-
-class Box:
-    """A mailbox that sells room, and what is needed to write to Alice."""
-
-    def __init__(self, market: Market, mailbox: Any, address: Any) -> None:
-        self.market, self.mailbox, self.address = market, mailbox, address
-        self.buyer: Any = None
-
-    async def rent(self, mib: Any = MIBS, most: Any = PRICE) -> Any:
-        self.buyer = self.buyer or await self.market.buyer()
-        wallet, network, store = (self.buyer[each] for each in ("wallet", "network", "store"))
-        return Rent(wallet, mib, most, network=network, store=store)
-
-    def messenger(self, name: Any, identity: Any, rent: Any = None) -> Any:
-        store = self.market.tmp_path / f"{name}.db"
-        return Messenger(identity=identity, store=store, mailboxes=[self.address], name=name, rent=rent)
-
-    def signed(self) -> Any:
-        """All that the buyer has signed for."""
-        store = self.buyer["store"]
-        lanes = [lane for each in store.bought_channels() for lane in store.payer_lanes(each.channel)]
-        return sum(each[1].most_signed for each in lanes)
-
-    async def status(self) -> Any:
-        return await self.mailbox.keeper.run(self.mailbox.store.status, ALICE.id.key)
-
-
-@asynccontextmanager
-async def box(market: Market, limits: Any = LIMITS) -> AsyncIterator[Any]:
-    mailbox = Mailbox(SqliteMailbox(limits=limits))
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(mailbox.stop)
-        services = {MAILBOX_SERVICE: mailbox.serve}
-        listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
-        await stack.enter_async_context(listener)
-        network = await market.client(market.server_wallet)
-        options = {"wallet": market.server_wallet, "network": network, "store": market.store()}
-        if market.chain.localnet is not None:
-            options["clock"] = market.chain.now
-        await stack.enter_async_context(selling_room(mailbox, **options))
-        yield Box(market, mailbox, str(listener.address(MAILBOX_SERVICE)))
-
-
-async def told(messenger: Any, *whats: Any) -> Any:
-    """The next notice of these kinds."""
-    async for notice in messenger.notices():
-        if notice.what in whats:
-            return notice
-    raise AssertionError("notices don't end")
-
-
 ROOM = (What.ROOM_PAID, What.ROOM_TOO_DEAR, What.ROOM_WITHHELD, What.ROOM_UNPAID)
 
 
@@ -163,7 +104,7 @@ def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market: Play, b
     async def scenario(market: Market) -> None:
         async with box(market) as made:
             store = made.mailbox.store
-            store.reserve = lambda device, size, seconds, now: store.status(device)
+            store.reserve = lambda device, *_: store.status(device)
             for number in range(2):
                 async with made.messenger("alice", ALICE, await made.rent()) as alice:
                     whats = ROOM if number else ROOM[1:]
@@ -211,7 +152,7 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, boun
         async with box(market) as made:
             store, reserve = made.mailbox.store, made.mailbox.store.reserve
 
-            def reshape(device: Any, size: Any, seconds: Any, now: Any) -> Any:
+            def reshape(device: Any, size: Any, seconds: Any, now: Any, stamp: Any) -> Any:
                 reserve(device, size, seconds, now)
                 left = size * seconds // (mib * MIB)
                 with store._database.transaction() as db:

@@ -1,4 +1,4 @@
-"""`dtp mailbox serve` with a price, and `dtp message rent`, in processes of their own."""
+"""`dtp mailbox serve` with a price, `dtp message rent`, and stamps that are paid, in processes of their own."""
 
 from __future__ import annotations
 
@@ -44,6 +44,24 @@ def test_room_is_paid_when_it_is_due_and_shown(homes: Any) -> None:
         assert "3 MiB paid until" in client.text("message", "rent", "--wait", 90)
         (history,) = client.run("channel", "history")
         assert len(history["channel"]) == 1
+
+
+def test_a_stamp_is_said_and_paid_where_that_is_agreed_to(homes: Any) -> None:
+    alice, bob = homes  # who runs the mailbox has hers there
+    with mailbox(alice, "--price-mib-month", "0.01SUI") as address:
+        (made,) = alice.run("message", "card", "--public", "--mailbox", address, "--stamp-mib", 2)
+        bob.run("message", "card", "--mailbox", address)
+        bob.run("message", "add", made["card"], "--as", "alice")
+        said = bob.said("message", "send", "alice", "--wait", 4, "hello")
+        assert "alice asks 0.02SUI of strangers" in said
+        assert bob.run("channel", "list") == [{"channels": []}]
+        (sent,) = bob.run("message", "send", "alice", "--stamp-up-to", "0.02SUI", "--wait", 90)
+        assert sent == {"message": None, "sent": True}
+        (read,) = alice.run("message", "read", "--wait", 90)
+        assert (read["text"], read["stranger"]) == ("hello", True)
+        (room,) = alice.run("message", "rent", "--wait", 90)
+        assert room["reserved"] == 2 << 20
+    bob.failing("message", "send", "alice", code=2)
 
 
 def test_options_that_are_of_no_use_are_refused(homes: Any) -> None:

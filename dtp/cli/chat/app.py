@@ -35,6 +35,8 @@ _WARNINGS: Final = {
     What.CONSENT_NEEDED: "{name} has another key. Messages wait until you write /accept in that room",
     What.CONTACT_ADDED: "{name} has written for the first time",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
+    What.STAMP_NEEDED: "they ask {name} MIST of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
+    What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you: set yours",
 }
 
 

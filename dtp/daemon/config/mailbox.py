@@ -13,7 +13,11 @@ from dtp.daemon.config.reading import Section
 #: Settings that are called as the limits are, and how each is read.
 _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(
-        ("recipients", "envelopes", "strangers", "deposits", "key_questions"), values.number(1, 2**31)
+        (
+            *("recipients", "envelopes", "strangers", "deposits", "new_devices", "changes", "key_questions"),
+            *("stamps", "stamp_uses"),
+        ),
+        values.number(1, 2**31),
     ),
     "stamp_bits": values.number(0, 26),  # dtp.messaging.mailbox.stamps.MAX_BITS
     **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free", "free_bytes"), values.size),
@@ -22,7 +26,7 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     "months": values.number(1, 120),
 }
 #: Of these those of a mailbox with a price, beside it.
-_OF_PRICE: Final = ("free-bytes", "grace", "months", "pay-listen")
+_OF_PRICE: Final = ("free-bytes", "grace", "months", "stamps", "stamp-uses", "pay-listen")
 #: What only services with backends have.
 BACKENDS: Final = ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start")
 

@@ -23,6 +23,7 @@ from dtp.messaging.mailbox.protocol import (
 )
 from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
 from dtp.messaging.mailbox.store import Kept, Status, Tray
+from dtp.messaging.packing import is_number
 from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
@@ -124,7 +125,8 @@ class MailboxClient:
                 refusal = Refusal(code)
             except ValueError:
                 refusal = Refusal.MALFORMED
-            raise MailboxRefused(refusal, told[0] if told and isinstance(told[0], int) else 0)
+            details = [each if is_number(each) else 0 for each in told[:2]]
+            raise MailboxRefused(refusal, *details)
         return told
 
     # ---- for those who deposit ---------------------------------------------------------------------------------
@@ -138,11 +140,12 @@ class MailboxClient:
     async def deposit_with_work(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b""
     ) -> None:
-        """Deposit with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, made in a thread."""
+        """Deposit with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, made in a thread. One that is
+        to be paid is up to the caller: `MailboxRefused` says what it costs."""
         try:
             await self.deposit(recipient, envelope, seconds=seconds, access=access)
         except MailboxRefused as refused:
-            if refused.refusal is not Refusal.STAMP_NEEDED or refused.detail > MAX_BITS:
+            if refused.refusal is not Refusal.STAMP_NEEDED or refused.stamp_mib or refused.detail > MAX_BITS:
                 raise
             stamp = await asyncio.to_thread(make_stamp, recipient, envelope, refused.detail)
             await self.deposit(recipient, envelope, seconds=seconds, access=access, stamp=stamp)
@@ -190,9 +193,10 @@ class MailboxClient:
         """Publish this device's keys: what begins its being kept for here."""
         await self.send_request(Op.PUBLISH, keys, one_time)
 
-    async def set_access(self, access: bytes, bits: int) -> None:
-        """Set the hash of the access of those who are known, and what work others' messages take."""
-        await self.send_request(Op.SETTINGS, access, bits)
+    async def set_access(self, access: bytes, bits: int, stamp_mib: int = 0) -> None:
+        """Set the hash of the access of those who are known, and what others' messages take: so many bits of work, or
+        with `stamp_mib` a stamp for so many MiB of this device's room, for a month."""
+        await self.send_request(Op.SETTINGS, access, bits, stamp_mib)
 
     async def put_card(self, card: ContactCard) -> None:
         """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
@@ -215,10 +219,11 @@ class MailboxClient:
                 return RoomPrice(price, door, free, grace)
         raise MailboxMalformed("an answer without a price")
 
-    async def reserve(self, device: bytes, mib: int, months: int) -> Status:
+    async def reserve(self, device: bytes, mib: int, months: int, stamp: bytes = b"") -> Status:
         """Pay for so many MiB and months, for any device: on a connection through the mailbox's door, whose payer
-        is asked."""
-        return _status(await self.send_request(Op.RESERVE, device, mib, months))
+        is asked. A `stamp`, 16 bytes that are made up for it, lets strangers' envelopes in then; one that was paid
+        already isn't paid again."""
+        return _status(await self.send_request(Op.RESERVE, device, mib, months, stamp))
 
     async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[Kept]:
         """Return what waits, oldest first. It stays until it is acknowledged."""

@@ -30,6 +30,11 @@ class MailboxLimits:
     disk_free: int = 256 * MIB
     #: Bits of work that a stranger's message takes, whatever less its recipient asks for.
     stamp_bits: int = 0
+    #: Envelopes that a paid stamp is good for, until `lifetime` is over: a card, what was written first, and both
+    #: again until their sender is known.
+    stamp_uses: int = 32
+    #: Paid stamps of one recipient that are good at once: so many people's first messages in a month.
+    stamps: int = 2000
     #: What a MiB costs its recipient for a month, in the coin's smallest unit; 0: nothing, and `free_bytes` is not
     #: looked at. A price has a client open a channel, so a small one is best paid for many MiB, or many months.
     price_mib_month: int = 0

@@ -25,6 +25,7 @@ from dtp.messaging.mailbox.store import (
     MailboxStore,
     Outcome,
     Recipient,
+    StampFacts,
     Status,
     Tray,
     access_hash,
@@ -37,9 +38,11 @@ from dtp.messaging.mailbox.stream_index import Facts, Row
 from dtp.messaging.packing import pack, unpack_saved
 
 _T = TypeVar("_T")
-_NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0)
-#: Keys, card and one-time keys of a device.
-_Record = tuple[bytes, bytes, list[bytes]]
+_NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0, 0)
+#: A paid stamp: its hash, for how many envelopes it is good, and until when, Unix time in seconds.
+_Stamp = tuple[bytes, int, int]
+#: Keys, card, one-time keys and paid stamps of a device.
+_Record = tuple[bytes, bytes, list[bytes], list[_Stamp]]
 
 
 class NatsMailbox(MailboxStore):
@@ -72,8 +75,8 @@ class NatsMailbox(MailboxStore):
             if body is None:  # another process has put a newer one in its place, or the device has left
                 await self._line.catch_up()
                 continue
-            keys, card, one_time = unpack_saved(body)
-            made = changed(facts, (keys, card, one_time))
+            keys, card, one_time, stamps = unpack_saved(body)
+            made = changed(facts, (keys, card, one_time, [(each[0], each[1], each[2]) for each in stamps]))
             if isinstance(made, Outcome):
                 return made
             if await self._put_record(device, *made, number):
@@ -88,13 +91,13 @@ class NatsMailbox(MailboxStore):
 
     def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
         def renewed(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
-            before, card, left = record
+            before, card, left, stamps = record
             if (sequence, keys) < (facts.sequence, before):
                 return Outcome(Refusal.OLDER_KEYS)
             if instance_of(keys) != instance_of(before):
                 left = []
             left = list(dict.fromkeys([*left, *one_time]))[: max(self.limits.one_time_keys, len(left))]
-            return replace(facts, sequence=sequence), (keys, card, left)
+            return replace(facts, sequence=sequence), (keys, card, left, stamps)
 
         async def publish() -> Outcome:
             while self._line.index.facts(device) is None:
@@ -103,8 +106,9 @@ class NatsMailbox(MailboxStore):
                     if not ended:
                         return Outcome(Refusal.FULL)
                     await self._line.forget(ended)
-                first = (keys, b"", list(dict.fromkeys(one_time))[: self.limits.one_time_keys])
-                if await self._put_record(device, replace(_NEW, sequence=sequence), first, 0):
+                first = list(dict.fromkeys(one_time))[: self.limits.one_time_keys]
+                facts = replace(_NEW, sequence=sequence)
+                if await self._put_record(device, facts, (keys, b"", first, []), 0):
                     return DONE
             return await self._change(device, renewed)
 
@@ -115,19 +119,21 @@ class NatsMailbox(MailboxStore):
 
         def without_one(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
             nonlocal taken
-            keys, card, left = record
+            keys, card, left, stamps = record
             taken = keys, left[0] if left else b""
-            return (facts, (keys, card, left[1:])) if left else DONE
+            return (facts, (keys, card, left[1:], stamps)) if left else DONE
 
         outcome = self._line.run(self._change(device, without_one), "written")
         return None if outcome.refusal else taken
 
-    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
-        work = self._change(device, lambda facts, record: (replace(facts, access=access, bits=bits), record))
-        return self._line.run(work, "written")
+    def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
+        def settled(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
+            return replace(facts, access=access, bits=bits, stamp_mib=stamp_mib), record
+
+        return self._line.run(self._change(device, settled), "written")
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
-        work = self._change(device, lambda facts, record: (facts, (record[0], card, record[2])))
+        work = self._change(device, lambda facts, record: (facts, (record[0], card, *record[2:])))
         return self._line.run(work, "written")
 
     def get_card(self, device: bytes) -> bytes | None:
@@ -151,13 +157,50 @@ class NatsMailbox(MailboxStore):
     def status(self, device: bytes) -> Status | None:
         return self._look(lambda: self._line.index.status(device))
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
         def more(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
             reserved, until = add_room((facts.reserved, facts.paid_until), size, seconds, now)
+            if stamp:
+                others = [each for each in _good_stamps(record, now) if each[0] != stamp]
+                sold = (stamp, self.limits.stamp_uses, now + self.limits.lifetime)
+                record = (*record[:3], [*others, sold])
             return replace(facts, reserved=reserved, paid_until=until), record
 
         self._line.run(self._change(device, more), "written")
         return self.status(device)
+
+    def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
+        async def look() -> StampFacts | None:
+            stamps = await self._read_stamps(device, now)
+            recipient = self._line.index.recipient(device)
+            if recipient is None:
+                return None
+            return recipient.stamp_facts(stamps.get(stamp, 0), len(stamps), self.limits)
+
+        return self._line.run(look(), "read")
+
+    async def _read_stamps(self, device: bytes, now: int) -> dict[bytes, int]:
+        """Return for how many envelopes each paid stamp of a device is good, by its hash."""
+        found: dict[bytes, int] = {}
+
+        def look(facts: Facts, record: _Record) -> Outcome:
+            found.update((hashed, uses) for hashed, uses, _ in _good_stamps(record, now))
+            return DONE
+
+        await self._change(device, look)
+        return found
+
+    async def _use_stamp(self, device: bytes, stamp: bytes, now: int) -> Outcome:
+        """Note that a paid stamp is good for one envelope less; refuse where another process has used it up."""
+
+        def less(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
+            stamps = _good_stamps(record, now)
+            if all(hashed != stamp for hashed, _, _ in stamps):
+                return Outcome(Refusal.STAMP_NEEDED, facts.bits, facts.stamp_mib)
+            left = [(hashed, uses - (hashed == stamp), expires) for hashed, uses, expires in stamps]
+            return facts, (*record[:3], [each for each in left if each[1]])
+
+        return await self._change(device, less)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
         facts = self._look(lambda: self._line.index.facts(device))
@@ -175,7 +218,7 @@ class NatsMailbox(MailboxStore):
             outcomes: list[Outcome] = []
             rows: dict[Row, bytes] = {}
             for each in deposits:
-                outcome, row = self._judge_deposit(recipients, each, now)
+                outcome, row = await self._judge_with_stamp(recipients, each, now)
                 outcomes.append(outcome)
                 if row is not None:
                     rows.setdefault(row, each.envelope)
@@ -184,8 +227,21 @@ class NatsMailbox(MailboxStore):
 
         return self._line.run(deposit(), "written")
 
-    def _judge_deposit(
+    async def _judge_with_stamp(
         self, recipients: dict[bytes, Recipient | None], deposit: Deposit, now: int
+    ) -> tuple[Outcome, Row | None]:
+        """Return the outcome of a deposit, and its row or None; the paid stamp that lets it in is used then."""
+        device, recipient = deposit.recipient, self._line.index.recipient(deposit.recipient)
+        stamp = recipient.paid_stamp(deposit) if recipient else b""
+        paid = bool(stamp) and stamp in await self._read_stamps(device, now)
+        outcome, row = self._judge_deposit(recipients, deposit, now, paid=paid)
+        if paid and row is not None:
+            used = await self._use_stamp(device, stamp, now)
+            return (used, None) if used.refusal else (outcome, row)
+        return outcome, row
+
+    def _judge_deposit(
+        self, recipients: dict[bytes, Recipient | None], deposit: Deposit, now: int, *, paid: bool
     ) -> tuple[Outcome, Row | None]:
         """Return the outcome of a deposit, and its row or None; count it in `recipients`."""
         device, size = deposit.recipient, len(deposit.envelope)
@@ -194,7 +250,7 @@ class NatsMailbox(MailboxStore):
         recipient = recipients[device]
         if recipient is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT), None
-        if refused := recipient.why_refused(deposit, self.limits, now):
+        if refused := recipient.why_refused(deposit, self.limits, now, paid=paid):
             return refused, None
         tray = recipient.tray_for(deposit.access)
         digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
@@ -268,3 +324,8 @@ class NatsMailbox(MailboxStore):
 
     def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
         return list(self._look(lambda: [self._line.index.piece(each) is not None for each in digests]))
+
+
+def _good_stamps(record: _Record, now: int) -> list[_Stamp]:
+    """Return the paid stamps of a device that are good at `now`."""
+    return [each for each in record[3] if each[2] > now]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,7 @@ from dtp.messaging.mailbox.store import (
     MailboxStore,
     Outcome,
     Recipient,
+    StampFacts,
     Status,
     Tray,
     access_hash,
@@ -57,7 +59,8 @@ CREATE TABLE IF NOT EXISTS dtp_mailbox_recipients (
     access bytea NOT NULL DEFAULT '', bits integer NOT NULL DEFAULT {DEFAULT_BITS},
     count bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,
     strangers bigint NOT NULL DEFAULT 0, strangers_bytes bigint NOT NULL DEFAULT 0,
-    card bytea NOT NULL DEFAULT '', reserved bigint NOT NULL DEFAULT 0, paid_until bigint NOT NULL DEFAULT 0
+    card bytea NOT NULL DEFAULT '', reserved bigint NOT NULL DEFAULT 0, paid_until bigint NOT NULL DEFAULT 0,
+    stamp_mib integer NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS dtp_mailbox_envelopes (
     id bigserial PRIMARY KEY, recipient bigint NOT NULL, tray smallint NOT NULL, received bigint NOT NULL,
@@ -73,13 +76,22 @@ CREATE TABLE IF NOT EXISTS dtp_mailbox_pieces (
 );
 CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_expire ON dtp_mailbox_pieces (expires);
 CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_owner ON dtp_mailbox_pieces (recipient);
+CREATE TABLE IF NOT EXISTS dtp_mailbox_stamps (
+    recipient bigint NOT NULL, hash bytea NOT NULL, uses integer NOT NULL, expires bigint NOT NULL,
+    PRIMARY KEY (recipient, hash)
+);
+CREATE INDEX IF NOT EXISTS dtp_mailbox_stamps_expire ON dtp_mailbox_stamps (expires);
 """
-_RECIPIENT: Final = (
-    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until "
-    "FROM dtp_mailbox_recipients WHERE device = %s FOR UPDATE"
+#: What a `Recipient` is made of.
+_FIELDS: Final = (
+    "id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until, stamp_mib "
+    "FROM dtp_mailbox_recipients"
 )
+_RECIPIENT: Final = f"SELECT {_FIELDS} WHERE device = %s FOR UPDATE"
 
 _Database = psycopg.Connection[tuple[Any, ...]]
+#: A paid stamp: of which recipient, and its hash.
+_Stamp = tuple[int, bytes]
 
 
 class PostgresMailbox(MailboxStore):
@@ -196,7 +208,8 @@ class PostgresMailbox(MailboxStore):
             "AND paid_until * 1000 < %s"
         )
         before = (sequence - LIFETIME_MS, sequence)
-        database.execute(f"DELETE FROM dtp_mailbox_one_time WHERE recipient IN ({ended})", before)
+        for table in ("one_time", "stamps"):
+            database.execute(f"DELETE FROM dtp_mailbox_{table} WHERE recipient IN ({ended})", before)
         done = database.execute(f"DELETE FROM dtp_mailbox_recipients WHERE id IN ({ended})", before)
         return int(done.rowcount) > 0
 
@@ -232,9 +245,10 @@ class PostgresMailbox(MailboxStore):
             ).fetchone()
             return found[1], one[0] if one else b""
 
-    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+    def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
         return self._set(
-            "UPDATE dtp_mailbox_recipients SET access = %s, bits = %s WHERE device = %s", access, bits, device
+            "UPDATE dtp_mailbox_recipients SET access = %s, bits = %s, stamp_mib = %s WHERE device = %s",
+            *(access, bits, stamp_mib, device),
         )
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
@@ -254,7 +268,7 @@ class PostgresMailbox(MailboxStore):
             found = database.execute(_RECIPIENT, (device,)).fetchone()
             if found is None:
                 return
-            for table in ("envelopes", "one_time", "pieces"):
+            for table in ("envelopes", "one_time", "pieces", "stamps"):
                 database.execute(f"DELETE FROM dtp_mailbox_{table} WHERE recipient = %s", (found[0],))
             database.execute("DELETE FROM dtp_mailbox_recipients WHERE device = %s", (device,))
 
@@ -266,7 +280,7 @@ class PostgresMailbox(MailboxStore):
         )
         return Status(*rows[0]) if rows else None
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
         with self._transaction() as database:
             row = database.execute(_RECIPIENT, (device,)).fetchone()
             if row is not None:
@@ -276,7 +290,28 @@ class PostgresMailbox(MailboxStore):
                     "UPDATE dtp_mailbox_recipients SET reserved = %s, paid_until = %s WHERE id = %s",
                     (*room, known.id),
                 )
+                if stamp:
+                    database.execute(
+                        "INSERT INTO dtp_mailbox_stamps VALUES (%s, %s, %s, %s) ON CONFLICT (recipient, hash) "
+                        "DO UPDATE SET uses = excluded.uses, expires = excluded.expires",
+                        (known.id, stamp, self.limits.stamp_uses, now + self.limits.lifetime),
+                    )
         return self.status(device)
+
+    def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
+        with self._transaction("read") as database:
+            row = database.execute(f"SELECT {_FIELDS} WHERE device = %s", (device,)).fetchone()
+            if row is None:
+                return None
+            recipient = Recipient(*row)
+            uses, count = 0, 0
+            for known, left in database.execute(
+                "SELECT hash, uses FROM dtp_mailbox_stamps WHERE recipient = %s AND expires > %s",
+                (recipient.id, now),
+            ):
+                count += 1
+                uses = left if known == stamp else uses
+        return recipient.stamp_facts(uses, count, self.limits)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
         rows = self._select_rows("SELECT access FROM dtp_mailbox_recipients WHERE device = %s", device)
@@ -287,14 +322,18 @@ class PostgresMailbox(MailboxStore):
     def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         with self._transaction() as database:
             recipients = self._lock_recipients(database, {each.recipient for each in deposits})
+            stamps = self._load_stamps(database, recipients, deposits, now)
+            used: Counter[_Stamp] = Counter()
             outcomes: list[Outcome] = []
             rows: list[tuple[Any, ...]] = []
             for each in deposits:
-                outcome, row = self._judge_deposit(recipients, each, now)
+                outcome, row = self._judge_deposit(recipients, each, now, stamps - used)
                 outcomes.append(outcome)
                 if row is not None:
                     rows.append(row)
+                    used.update(each for each in _stamp_of(recipients, each) if each in stamps)
             if rows:
+                _use_stamps(database, used)
                 self._insert(database, rows)
                 devices = [
                     (_CHANNEL, each.recipient.hex())
@@ -307,20 +346,33 @@ class PostgresMailbox(MailboxStore):
     def _lock_recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
         """Return the recipients by device, with their rows locked until the transaction is over."""
         rows = database.execute(
-            "SELECT device, id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until "
-            "FROM dtp_mailbox_recipients WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
+            f"SELECT device, {_FIELDS} WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
             (list(devices),),
         ).fetchall()
         return {device: Recipient(*rest) for device, *rest in rows}
 
+    def _load_stamps(
+        self, database: _Database, recipients: dict[bytes, Recipient], deposits: Sequence[Deposit], now: int
+    ) -> Counter[_Stamp]:
+        """Return for how many envelopes each paid stamp of these deposits is good."""
+        given = [each for deposit in deposits for each in _stamp_of(recipients, deposit)]
+        if not given:
+            return Counter()
+        rows = database.execute(
+            "SELECT recipient, hash, uses FROM dtp_mailbox_stamps WHERE hash = ANY(%s) AND expires > %s",
+            ([hashed for _, hashed in given], now),
+        ).fetchall()
+        return Counter({(number, hashed): uses for number, hashed, uses in rows})
+
     def _judge_deposit(
-        self, recipients: dict[bytes, Recipient], deposit: Deposit, now: int
+        self, recipients: dict[bytes, Recipient], deposit: Deposit, now: int, stamps: Counter[_Stamp]
     ) -> tuple[Outcome, tuple[Any, ...] | None]:
         """Return the outcome of a deposit, and its row or None; count it in `recipients`."""
         recipient = recipients.get(deposit.recipient)
         if recipient is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT), None
-        if refused := recipient.why_refused(deposit, self.limits, now):
+        paid = any(stamps[each] for each in _stamp_of(recipients, deposit))
+        if refused := recipient.why_refused(deposit, self.limits, now, paid=paid):
             return refused, None
         tray, size = recipient.tray_for(deposit.access), len(deposit.envelope)
         strangers, their_bytes = (1, size) if tray is Tray.STRANGERS else (0, 0)
@@ -391,7 +443,12 @@ class PostgresMailbox(MailboxStore):
             ).fetchall()
             for number, size in pieces:
                 _count_bytes(database, number, -size)
-        return len(gone) + len(pieces)
+            stamps = database.execute(
+                "DELETE FROM dtp_mailbox_stamps WHERE (recipient, hash) IN (SELECT recipient, hash FROM "
+                "dtp_mailbox_stamps WHERE expires <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
+                (now, SWEEP),
+            ).rowcount
+        return len(gone) + len(pieces) + stamps
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 
@@ -424,6 +481,23 @@ class PostgresMailbox(MailboxStore):
         rows = self._select_rows("SELECT hash FROM dtp_mailbox_pieces WHERE hash = ANY(%s)", list(digests))
         found = {each for (each,) in rows}
         return [each in found for each in digests]
+
+
+def _stamp_of(recipients: dict[bytes, Recipient], deposit: Deposit) -> list[_Stamp]:
+    """Return the paid stamp that a deposit comes by, where it needs one; none where it doesn't."""
+    recipient = recipients.get(deposit.recipient)
+    hashed = b"" if recipient is None else recipient.paid_stamp(deposit)
+    return [(recipient.id, hashed)] if recipient is not None and hashed else []
+
+
+def _use_stamps(database: _Database, used: Counter[_Stamp]) -> None:
+    """Note that stamps are good for so many envelopes less."""
+    counted = [(times, *stamp) for stamp, times in sorted(used.items())]
+    query = "UPDATE dtp_mailbox_stamps SET uses = uses - %s WHERE recipient = %s AND hash = %s"
+    database.cursor().executemany(query, counted)
+    if counted:
+        hashes = [hashed for _, hashed in used]
+        database.execute("DELETE FROM dtp_mailbox_stamps WHERE uses <= 0 AND hash = ANY(%s)", (hashes,))
 
 
 def _value(database: _Database, query: str, *values: Any) -> int:

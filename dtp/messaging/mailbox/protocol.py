@@ -66,7 +66,7 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.UNKNOWN_RECIPIENT: "it keeps nothing for this device: ask its owner for a new card",
     Refusal.FULL: "it keeps as much for this device as it may",
     Refusal.TOO_OFTEN: "it was asked too often from here: try again later",
-    Refusal.STAMP_NEEDED: "a first message takes a stamp of more work",
+    Refusal.STAMP_NEEDED: "a first message takes a stamp: of work, or one that is paid",
     Refusal.NOT_STORED: "it can't write to its disk",
     Refusal.MISSING: "it hasn't got that, or not any more",
     Refusal.AWAY: "the device isn't connected",
@@ -76,13 +76,14 @@ REASONS: Final[Mapping[Refusal, str]] = {
 
 
 class MailboxRefused(PeerError):
-    """A mailbox has said no; `refusal` is why, `detail` what goes with it: bits of a stamp."""
+    """A mailbox has said no; `refusal` is why, `detail` what goes with it: bits of a stamp; `stamp_mib`, where it is
+    paid, how many MiB of room for a month it costs."""
 
     code: ClassVar[str] = "mailbox-refused"
 
-    def __init__(self, refusal: Refusal, detail: int = 0) -> None:
+    def __init__(self, refusal: Refusal, detail: int = 0, stamp_mib: int = 0) -> None:
         super().__init__(f"the mailbox refused: {REASONS[refusal]}")
-        self.refusal, self.detail = refusal, detail
+        self.refusal, self.detail, self.stamp_mib = refusal, detail, stamp_mib
 
 
 class MailboxMalformed(PeerError):
@@ -98,7 +99,8 @@ FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
     Op.DEPOSIT: (_KEY, _BYTES, _NUMBER, _BYTES, _BYTES),  # recipient, envelope, seconds, access, stamp
     Op.KEYS: (_KEY,),
     Op.PUBLISH: (_BYTES, _LIST),  # keys, one-time keys
-    Op.SETTINGS: (_BYTES, _NUMBER),  # hash of the access, bits of a stranger's stamp
+    # hash of the access, bits of a stranger's stamp, MiB of room for a month that it costs instead
+    Op.SETTINGS: (_BYTES, _NUMBER, _NUMBER),
     Op.FETCH: (_NUMBER, _NUMBER, _NUMBER),  # tray, after, most
     Op.ACKNOWLEDGE: (_LIST,),
     Op.WATCH: (_NUMBER, _NUMBER),  # tray, after
@@ -111,7 +113,7 @@ FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
     Op.PUT_CARD: (_BYTES,),
     Op.CARD: (_KEY,),
     Op.PRICE: (),
-    Op.RESERVE: (_KEY, _NUMBER, _NUMBER),  # device, MiB, months
+    Op.RESERVE: (_KEY, _NUMBER, _NUMBER, _BYTES),  # device, MiB, months, stamp
 }
 MAX_LIST: Final = 1024
 

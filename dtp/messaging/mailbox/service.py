@@ -33,8 +33,8 @@ from dtp.messaging.mailbox.protocol import (
     parse_request,
     read,
 )
-from dtp.messaging.mailbox.stamps import MAX_BITS
-from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, Status, Tray
+from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB, PAID_BYTES, paid_hash
+from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, StampFacts, Status, Tray
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.tasks import SupervisedTask, TaskSet
@@ -196,8 +196,6 @@ class _Conversation:
             answer = (Refusal.NOT_STORED,)
         except (KeysForged, ContactCardError):
             answer = (Refusal.MALFORMED,)
-        finally:
-            self._room.release()
         if answer[0]:
             counters[f"refused:{Refusal(answer[0]).name.lower()}"] += 1
         self._stream.write(encode(number, *answer))
@@ -218,7 +216,9 @@ class _Conversation:
         outcome = await self._mailbox.keeper.deposit(Deposit(recipient, envelope, seconds, access, stamp))
         if not outcome.refusal:
             self._mailbox.notify_watchers(recipient)
-        return (outcome.refusal, outcome.detail) if outcome.refusal else (outcome.refusal,)
+        if outcome.refusal:
+            return outcome.refusal, outcome.detail, outcome.stamp_mib
+        return (outcome.refusal,)
 
     async def _keys(self, device: bytes) -> tuple[object, ...]:
         if not self._mailbox.questions.try_take(self._source, self._now()):
@@ -269,19 +269,28 @@ class _Conversation:
             return (Refusal.MISSING,)
         return Refusal.DONE, limits.price_mib_month, door, limits.free_bytes, limits.grace
 
-    async def _reserve(self, device: bytes, mib: int, months: int) -> tuple[object, ...]:
+    async def _reserve(self, device: bytes, mib: int, months: int, stamp: bytes) -> tuple[object, ...]:
         """Have room paid for, by who has come through the door, and keep it: what was paid counts for any device."""
         mailbox, store = self._mailbox, self._mailbox.store
         if not 1 <= mib <= store.limits.recipient_bytes // MIB or not 1 <= months <= store.limits.months:
             return (Refusal.MALFORMED,)
-        if await self._run(store.status, device) is None:
+        if len(stamp) not in (0, PAID_BYTES):
+            return (Refusal.MALFORMED,)
+        if (before := await self._run(store.status, device)) is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
+        hashed = paid_hash(stamp) if stamp else b""
+        if stamp:
+            facts: StampFacts = await self._run(store.look_up_stamp, device, hashed, int(time.time()))
+            if facts.uses:  # it was paid, and the answer was lost
+                return (Refusal.DONE, *_status_fields(before))
+            if refused := _why_unsold(facts, mib * months):
+                return refused
         if mailbox.charge is None or not await mailbox.charge(self.connection, mib * months):
             return (Refusal.NOT_PAID,)
         mailbox.counters["mib_months"] += mib * months
         seconds, now = months * MONTH, int(time.time())
         try:
-            found = await self._run(store.reserve, device, mib * MIB, seconds, now)
+            found = await self._run(store.reserve, device, mib * MIB, seconds, now, hashed)
         except StoreFailed:
             log.error("%d MiB were paid for %s, and aren't noted: do it by hand", mib, PeerId(device))
             raise
@@ -304,10 +313,12 @@ class _Conversation:
         outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
         return (outcome.refusal,)
 
-    async def _set_access(self, access: bytes, bits: int) -> tuple[object, ...]:
-        if not _is_access(access) or bits > MAX_BITS:
+    async def _set_access(self, access: bytes, bits: int, stamp_mib: int) -> tuple[object, ...]:
+        if not _is_access(access) or bits > MAX_BITS or stamp_mib > MAX_STAMP_MIB:
             return (Refusal.MALFORMED,)
-        outcome = await self._run(self._mailbox.store.set_access, self._device, access, bits)
+        store = self._mailbox.store
+        most = min(stamp_mib, store.limits.recipient_bytes // MIB)  # a stamp for more room couldn't be paid
+        outcome = await self._run(store.set_access, self._device, access, bits, most)
         return (outcome.refusal,)
 
     async def _fetch(self, tray: int, after: int, most: int) -> tuple[object, ...]:
@@ -393,6 +404,15 @@ def _status_fields(found: Status) -> tuple[int, ...]:
         found.reserved,
         found.paid_until,
     )
+
+
+def _why_unsold(facts: StampFacts, mib: int) -> tuple[object, ...] | None:
+    """Return the answer to who wants to pay a stamp by `mib` MiB of room for a month, where it isn't sold."""
+    if not facts.mib:
+        return (Refusal.MISSING,)
+    if mib < facts.mib:
+        return Refusal.STAMP_NEEDED, 0, facts.mib
+    return None if facts.has_place else (Refusal.FULL,)
 
 
 def _is_access(access: bytes) -> bool:

@@ -23,6 +23,7 @@ from dtp.messaging.mailbox.store import (
     MailboxStore,
     Outcome,
     Recipient,
+    StampFacts,
     Status,
     Tray,
     access_hash,
@@ -43,7 +44,8 @@ CREATE TABLE recipients (
     access BLOB NOT NULL DEFAULT x'', bits INTEGER NOT NULL DEFAULT {DEFAULT_BITS},
     count INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
     strangers INTEGER NOT NULL DEFAULT 0, strangers_bytes INTEGER NOT NULL DEFAULT 0,
-    card BLOB NOT NULL DEFAULT x'', reserved INTEGER NOT NULL DEFAULT 0, paid_until INTEGER NOT NULL DEFAULT 0
+    card BLOB NOT NULL DEFAULT x'', reserved INTEGER NOT NULL DEFAULT 0, paid_until INTEGER NOT NULL DEFAULT 0,
+    stamp_mib INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE envelopes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, recipient INTEGER NOT NULL, tray INTEGER NOT NULL,
@@ -57,13 +59,20 @@ CREATE TABLE pieces (
     hash BLOB PRIMARY KEY, recipient INTEGER NOT NULL, expires INTEGER NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX pieces_expire ON pieces (expires);
-CREATE INDEX pieces_owner ON pieces (recipient)
+CREATE INDEX pieces_owner ON pieces (recipient);
+CREATE TABLE stamps (
+    recipient INTEGER NOT NULL, hash BLOB NOT NULL, uses INTEGER NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (recipient, hash)
+) WITHOUT ROWID;
+CREATE INDEX stamps_expire ON stamps (expires)
 """
 #: What a `Recipient` is made of.
 _RECIPIENT: Final = (
-    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until FROM recipients "
-    "WHERE device = ?"
+    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until, stamp_mib "
+    "FROM recipients WHERE device = ?"
 )
+#: For how many envelopes a paid stamp is good.
+_STAMP: Final = "SELECT uses FROM stamps WHERE recipient = ? AND hash = ? AND expires > ?"
 
 
 class SqliteMailbox(MailboxStore):
@@ -124,7 +133,8 @@ class SqliteMailbox(MailboxStore):
         """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
         ended = "SELECT id FROM recipients WHERE sequence < ? AND count = 0 AND bytes = 0 AND paid_until * 1000 < ?"
         before = (sequence - LIFETIME_MS, sequence)
-        db.execute(f"DELETE FROM one_time WHERE recipient IN ({ended})", before)
+        for table in ("one_time", "stamps"):
+            db.execute(f"DELETE FROM {table} WHERE recipient IN ({ended})", before)
         return db.execute(f"DELETE FROM recipients WHERE id IN ({ended})", before).rowcount > 0
 
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
@@ -140,10 +150,11 @@ class SqliteMailbox(MailboxStore):
             ).fetchall()
             return keys, one[0][0] if one else b""
 
-    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+    def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
         with self._database.transaction() as db:
             changed = db.execute(
-                "UPDATE recipients SET access = ?, bits = ? WHERE device = ?", (access, bits, device)
+                "UPDATE recipients SET access = ?, bits = ?, stamp_mib = ? WHERE device = ?",
+                (access, bits, stamp_mib, device),
             ).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
@@ -159,7 +170,7 @@ class SqliteMailbox(MailboxStore):
     def leave(self, device: bytes) -> None:
         with self._database.transaction() as db:
             found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
-            for table in ("envelopes", "one_time", "pieces") if found else ():
+            for table in ("envelopes", "one_time", "pieces", "stamps") if found else ():
                 db.execute(f"DELETE FROM {table} WHERE recipient = ?", found)
             db.execute("DELETE FROM recipients WHERE device = ?", (device,))
 
@@ -171,17 +182,32 @@ class SqliteMailbox(MailboxStore):
         )
         return Status(*rows[0]) if rows else None
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
         with self._database.transaction() as db:
-            before = db.execute(
-                "SELECT reserved, paid_until FROM recipients WHERE device = ?", (device,)
+            found = db.execute(
+                "SELECT id, reserved, paid_until FROM recipients WHERE device = ?", (device,)
             ).fetchone()
-            if before is not None:
+            if found is not None:
+                number, *before = found
                 db.execute(
-                    "UPDATE recipients SET reserved = ?, paid_until = ? WHERE device = ?",
-                    (*add_room(before, size, seconds, now), device),
+                    "UPDATE recipients SET reserved = ?, paid_until = ? WHERE id = ?",
+                    (*add_room((before[0], before[1]), size, seconds, now), number),
                 )
+                if stamp:
+                    good = self.limits.stamp_uses, now + self.limits.lifetime
+                    db.execute("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", (number, stamp, *good))
         return self.status(device)
+
+    def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
+        rows = self._database.select_rows(_RECIPIENT, device)
+        if not rows:
+            return None
+        recipient = Recipient(*rows[0])
+        ((count,),) = self._database.select_rows(
+            "SELECT COUNT(*) FROM stamps WHERE recipient = ? AND expires > ?", recipient.id, now
+        )
+        found = self._database.select_rows(_STAMP, recipient.id, stamp, now)
+        return recipient.stamp_facts(found[0][0] if found else 0, count, self.limits)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
         rows = self._database.select_rows("SELECT access FROM recipients WHERE device = ?", device)
@@ -203,7 +229,9 @@ class SqliteMailbox(MailboxStore):
         if found is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT)
         recipient = Recipient(*found)
-        if refused := recipient.why_refused(deposit, self.limits, now):
+        stamp = recipient.paid_stamp(deposit)
+        paid = bool(stamp) and db.execute(_STAMP, (recipient.id, stamp, now)).fetchone() is not None
+        if refused := recipient.why_refused(deposit, self.limits, now, paid=paid):
             return refused
         tray = recipient.tray_for(deposit.access)
         expires = now + min(deposit.seconds, self.limits.lifetime)
@@ -215,6 +243,10 @@ class SqliteMailbox(MailboxStore):
         ).rowcount
         if new:
             _add(db, recipient.id, tray, 1, len(deposit.envelope))
+        if paid:
+            of = (recipient.id, stamp)
+            db.execute("UPDATE stamps SET uses = uses - 1 WHERE recipient = ? AND hash = ?", of)
+            db.execute("DELETE FROM stamps WHERE recipient = ? AND hash = ? AND uses = 0", of)
         return DONE
 
     def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
@@ -256,12 +288,17 @@ class SqliteMailbox(MailboxStore):
             ).fetchall()
             for number, size in pieces:
                 _add(db, number, Tray.KNOWN, 0, -size)
+            stamps = db.execute(
+                "DELETE FROM stamps WHERE (recipient, hash) IN "
+                "(SELECT recipient, hash FROM stamps WHERE expires <= ? LIMIT ?)",
+                (now, SWEEP),
+            ).rowcount
             if gone or pieces:
                 for _ in range(
                     _GIVEN_BACK
                 ):  # sqlite3 takes one step, which is a page, whatever number is given
                     db.execute("PRAGMA incremental_vacuum(1)")
-        return len(gone) + len(pieces)
+        return len(gone) + len(pieces) + stamps
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 

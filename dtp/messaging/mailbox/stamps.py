@@ -1,4 +1,7 @@
-"""Stamps: work that a first message to somebody takes, so that a flood of them costs who makes it."""
+"""Stamps: what a first message to somebody takes, so that a flood of them costs who makes it: work, or money.
+
+A paid stamp is 16 bytes that its buyer makes up, and has the mailbox note for a price.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ NONCE_BYTES: Final = 8
 MAX_BITS: Final = 26
 #: What a mailbox asks of strangers where its owner says nothing else: about a tenth of a second.
 DEFAULT_BITS: Final = 16
+PAID_BYTES: Final = 16
+#: The most that a recipient can ask for a paid stamp, in MiB of room for a month.
+MAX_STAMP_MIB: Final = 256
 
 
 def stamp_bits(recipient: bytes, envelope: bytes, nonce: bytes) -> int:
@@ -33,6 +39,11 @@ def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
         if int.from_bytes(tried.digest(), "big") < most:
             return nonce
     raise AssertionError("numbers don't end")
+
+
+def paid_hash(stamp: bytes) -> bytes:
+    """Return what a mailbox knows of a paid stamp: its hash, so that a mailbox's copy gives none away."""
+    return hashlib.blake2b(stamp, digest_size=16, person=b"dtp.stamp.paid").digest()
 
 
 def _base(recipient: bytes, envelope: bytes) -> bytes:

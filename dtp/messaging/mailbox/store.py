@@ -16,7 +16,7 @@ from typing import Any, Final
 from dtp.messaging.ends.keys import DeviceKeys
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
-from dtp.messaging.mailbox.stamps import stamp_bits
+from dtp.messaging.mailbox.stamps import PAID_BYTES, paid_hash, stamp_bits
 
 #: What is found to be over, in one transaction.
 SWEEP: Final = 1000
@@ -51,10 +51,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a deposit; `detail` is how many bits of work a stamp needs."""
+    """What became of a deposit; `detail` is how many bits of work a stamp needs, `stamp_mib` what it costs instead,
+    in MiB of room for a month."""
 
     refusal: Refusal
     detail: int = 0
+    stamp_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,16 @@ class Status:
     one_time_keys: int
     reserved: int = 0
     paid_until: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StampFacts:
+    """What a store knows of a stamp that somebody wants to pay: what it costs, in MiB of room for a month, 0 where
+    its recipient takes none; for how many envelopes it is good already; whether there is a place for one more."""
+
+    mib: int
+    uses: int
+    has_place: bool
 
 
 DONE: Final = Outcome(Refusal.DONE)
@@ -105,8 +117,9 @@ class MailboxStore(ABC):
         """
 
     @abstractmethod
-    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
-        """Set the hash of what those present that the owner knows, and what work a stranger's message takes."""
+    def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
+        """Set the hash of what those present that the owner knows, and what a stranger's message takes: so many bits
+        of work, or with `stamp_mib` a stamp for which so many MiB of the owner's room were paid."""
 
     @abstractmethod
     def put_card(self, device: bytes, card: bytes) -> Outcome:
@@ -125,10 +138,15 @@ class MailboxStore(ABC):
         """Return what waits for a device, None for one that isn't known here."""
 
     @abstractmethod
-    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
         """Note that `size` bytes were paid for a device for so many seconds more, and return how that stands; None
         for a device that isn't known here. What is left of less counts for as long as it has paid for this much;
-        more stays as large (`add_room`)."""
+        more stays as large (`add_room`). Who has paid has the `stamp` with this hash for that, if any: it is good for
+        as many envelopes, and for as long, as the limits say."""
+
+    @abstractmethod
+    def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
+        """Return what is known of the paid stamp with this hash, None for a device that isn't known here."""
 
     @abstractmethod
     def has_access(self, device: bytes, access: bytes) -> bool:
@@ -138,7 +156,8 @@ class MailboxStore(ABC):
 
     @abstractmethod
     def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
-        """Keep envelopes, all in one transaction. What is there already is kept once."""
+        """Keep envelopes, all in one transaction. What is there already is kept once. A paid stamp that lets a
+        stranger's envelope in is good for one less."""
 
     @abstractmethod
     def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
@@ -182,26 +201,46 @@ class Recipient:
     strangers_size: int
     reserved: int
     paid_until: int
+    stamp_mib: int
 
     def tray_for(self, access: bytes) -> Tray:
         """Return the tray for an envelope that comes with this access."""
         known = self.access and access_hash(access) == self.access
         return Tray.KNOWN if known else Tray.STRANGERS
 
-    def why_refused(self, deposit: Deposit, limits: MailboxLimits, now: int) -> Outcome | None:
-        """Return why a deposit is refused, or None."""
+    def paid_stamp(self, deposit: Deposit) -> bytes:
+        """Return the hash of the paid stamp that a deposit comes by, b"" for none, or where it needs none."""
+        if len(deposit.stamp) != PAID_BYTES or self.tray_for(deposit.access) is Tray.KNOWN:
+            return b""
+        return paid_hash(deposit.stamp)
+
+    def why_refused(
+        self, deposit: Deposit, limits: MailboxLimits, now: int, *, paid: bool = False
+    ) -> Outcome | None:
+        """Return why a deposit is refused, or None. `paid` says that its stamp is a paid one that is good."""
         added = len(deposit.envelope)
         refused = self.why_no_room(added, limits, now)
         if self.tray_for(deposit.access) is Tray.STRANGERS:
-            worth = stamp_bits(deposit.recipient, deposit.envelope, deposit.stamp)
-            bits = max(self.bits, limits.stamp_bits)
-            if worth < bits:
-                return Outcome(Refusal.STAMP_NEEDED, bits)
+            if not paid and (needed := self._why_no_stamp(deposit, limits)):
+                return needed
             room = limits.room(self.reserved, self.paid_until, now)
             most = min(limits.strangers_bytes, room // 2)  # they leave room for those who are known
             if self.strangers >= limits.strangers or self.strangers_size + added > most:
                 return refused or Outcome(Refusal.FULL)
         return Outcome(Refusal.FULL) if self.count >= limits.envelopes else refused
+
+    def _why_no_stamp(self, deposit: Deposit, limits: MailboxLimits) -> Outcome | None:
+        """Return what stamp a deposit lacks that isn't a paid one."""
+        if self.stamp_mib:
+            return Outcome(Refusal.STAMP_NEEDED, 0, self.stamp_mib)
+        bits = max(self.bits, limits.stamp_bits)
+        worth = stamp_bits(deposit.recipient, deposit.envelope, deposit.stamp)
+        return Outcome(Refusal.STAMP_NEEDED, bits) if worth < bits else None
+
+    def stamp_facts(self, uses: int, stamps: int, limits: MailboxLimits) -> StampFacts:
+        """Return what is known of a stamp that is good for `uses` envelopes, where there are so many `stamps`."""
+        has_place = self.strangers < limits.strangers and stamps < limits.stamps
+        return StampFacts(self.stamp_mib, uses, has_place)
 
     def why_no_room(self, added: int, limits: MailboxLimits, now: int) -> Outcome | None:
         """Return why so many bytes more are refused: what was paid for is used up, or all that there is."""

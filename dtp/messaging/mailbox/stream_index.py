@@ -27,10 +27,11 @@ class Facts:
     reserved: int
     paid_until: int
     one_time_keys: int
+    stamp_mib: int
 
     def encode(self) -> str:
         """Return it as a header."""
-        rest = (self.bits, self.reserved, self.paid_until, self.one_time_keys)
+        rest = (self.bits, self.reserved, self.paid_until, self.one_time_keys, self.stamp_mib)
         return json.dumps([self.sequence, self.access.hex(), *rest])
 
     @classmethod
@@ -150,7 +151,7 @@ class StreamIndex:
         count, strangers = (len(each) for each in known.trays)
         return Recipient(
             known.number, facts.access, facts.bits, count + strangers, known.bytes, strangers,
-            known.strangers_bytes, facts.reserved, facts.paid_until,
+            known.strangers_bytes, facts.reserved, facts.paid_until, facts.stamp_mib,
         )  # fmt: skip
 
     def status(self, device: bytes) -> Status | None:

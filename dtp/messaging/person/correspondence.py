@@ -20,7 +20,7 @@ from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, Kind
 from dtp.messaging.conversation.membership import Act, Membership, Operation, Role
 from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
-from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
@@ -84,6 +84,7 @@ class Correspondence:
         if self.account is not None and self.card.account != self.account.card:
             self.set_profile(self.card.name, self.card.mailboxes, now_ms)
         self.stamp_bits = int.from_bytes(self.store.get("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
+        self.stamp_mib = int.from_bytes(self.store.get("stamp_mib") or b"", "big")
         self._load_lists()
 
     def _load_lists(self) -> None:
@@ -159,6 +160,15 @@ class Correspondence:
         with self.transaction():
             self.store.put("stamp_bits", bytes((bits,)))
         self.stamp_bits = bits
+
+    def set_stamp_mib(self, mib: int) -> None:
+        """Set what a stranger pays for a stamp: so many MiB of our room for a month, 0 for work. Raise `MessageError`
+        for more than can be asked."""
+        if not 0 <= mib <= MAX_STAMP_MIB:
+            raise MessageError(f"a stamp for {mib} MiB: 0 to {MAX_STAMP_MIB} can be asked for")
+        with self.transaction():
+            self.store.put("stamp_mib", mib.to_bytes(2, "big"))
+        self.stamp_mib = mib
 
     @property
     def upload_secret(self) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
-from dtp.messaging.mailbox.protocol import MailboxRefused
+from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, put_pieces
 from dtp.messaging.person.correspondence import Correspondence
@@ -72,6 +72,10 @@ class Delivery:
         self.own: dict[str, MailboxClient] = {}
         #: Looks at each of them now and then: what room costs there, and whether that is paid.
         self.on_kept_up: Callable[[str, MailboxClient], Awaitable[None]] | None = None
+        #: Deposits what takes a stamp that is paid, or raises what it is given.
+        self.on_stamp_needed: Callable[[MailboxClient, Outbound, MailboxRefused], Awaitable[None]] | None = (
+            None
+        )
         #: Set whenever one of its mailboxes was reached.
         self.reached = asyncio.Event()
         #: Set whenever a mailbox was told to forget what has come.
@@ -165,6 +169,8 @@ class Delivery:
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
         try:
             await self._publish(client)
+            if self._mail.stamp_mib and await client.price() is None:
+                self._on_notices([Notice(What.STAMPS_NOT_SOLD, detail=address)])
             await client.watch(Tray.KNOWN)
             await client.watch(Tray.STRANGERS)
             self.own[address] = client
@@ -187,7 +193,7 @@ class Delivery:
         count = _ONE_TIME - left if left < _FEW else 0
         keys, one_time = await self.run(self._mail.desk.keys_to_publish, count, now_ms())
         await client.publish(keys, one_time)
-        await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits)
+        await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits, self._mail.stamp_mib)
         with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
             await client.put_card(self._mail.card)
         await self._upload_states(client)
@@ -336,9 +342,13 @@ class Delivery:
         addresses, access = self._mail.route(outbound.device)
 
         async def deposit(client: MailboxClient) -> bool:
-            await client.deposit_with_work(
-                outbound.device, outbound.envelope, seconds=LIFETIME, access=access
-            )
+            to, envelope = outbound.device, outbound.envelope
+            try:
+                await client.deposit_with_work(to, envelope, seconds=LIFETIME, access=access)
+            except MailboxRefused as refused:
+                if not refused.stamp_mib or self.on_stamp_needed is None:
+                    raise
+                await self.on_stamp_needed(client, outbound, refused)
             return True
 
         if not await self.pool.try_each(addresses, deposit):

@@ -261,6 +261,11 @@ class Desk:
             with self.store.transaction():
                 self.store.set_due(outbound.device, [outbound.number], until_ms, tried=-1)
 
+    def send_now(self, device: bytes) -> None:
+        """Have it sent now what no mailbox has taken yet for a device."""
+        with self.store.transaction():
+            self.store.make_due(device)
+
     def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
         """Return an envelope that says what was received, or carries a payload of the moment; None if there is no
         session, or with neither nothing to say."""

@@ -32,6 +32,7 @@ from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.rent import Rent, Renting
 
@@ -154,8 +155,10 @@ class Messenger:
     what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on.
     `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
     `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
-    first. `rent` is what mailboxes that have a price are paid for room; nothing without. `posts` is where messages
-    through the chain are taken from. `topics` spreads messages of large groups to members who are there.
+    first; with `stamp_mib` above 0 strangers pay for so many MiB of our room instead. `rent` is what mailboxes that
+    have a price are paid for room; nothing without. `postage` pays others' stamps, as far as `allow_stamps` says.
+    `posts` is where messages through the chain are taken from. `topics` spreads messages of large groups to members
+    who are there.
     """
 
     def __init__(
@@ -169,8 +172,10 @@ class Messenger:
         consent: Consent = "tell",
         read_receipts: bool = True,
         stamp_bits: int | None = None,
+        stamp_mib: int | None = None,
         cards: Sequence[CardSource] = (),
         rent: Rent | None = None,
+        postage: Postage | None = None,
         posts: ChainPosts | None = None,
         topics: GroupTopics | None = None,
         connect: ConnectMailbox = connect_plainly,
@@ -179,7 +184,8 @@ class Messenger:
         self._store, self._account, self._consent = store, account, consent
         self._mailboxes, self._name = mailboxes, name
         self._receipts = read_receipts
-        self._bits, self._sources, self._connect, self._rent = stamp_bits, cards, connect, rent
+        self._bits, self._stamp_mib, self._postage = stamp_bits, stamp_mib, postage
+        self._sources, self._connect, self._rent = cards, connect, rent
         #: Where messages through the chain are taken from: set it before `async with`, where it isn't there yet.
         self.chain_posts = posts
         #: By what messages of large groups are spread: set it before `async with`, as well.
@@ -193,6 +199,7 @@ class Messenger:
         self.delivery: Delivery
         self.lookup: LookUp
         self.renting: Renting
+        self.stamping: Stamping
         self.posts: PostCollector
         self.spreader: TopicSpreader
 
@@ -206,6 +213,7 @@ class Messenger:
         self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
         self.renting = Renting(self._rent, self.delivery, self._on_notices)
+        self.stamping = Stamping(self._postage, self.delivery, self._on_notices)
         self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
@@ -214,6 +222,8 @@ class Messenger:
             self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
             if self._bits is not None:
                 await self.delivery.run(self.correspondence.set_stamp_bits, self._bits)
+            if self._stamp_mib is not None:
+                await self.delivery.run(self.correspondence.set_stamp_mib, self._stamp_mib)
             await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())
             for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
                 self._news.put_nowait((conversation, message))
@@ -233,6 +243,7 @@ class Messenger:
         await self.spreader.stop()
         await self.posts.stop()
         await self.lookup.stop()
+        await self.stamping.stop()
         await self.delivery.stop()
         await self._close()
 
@@ -443,6 +454,14 @@ class Messenger:
         if disappear is not None:
             fields["disappear"] = int(disappear.total_seconds())
         return await self.say_text(conversation, fields)
+
+    async def allow_stamps(self, person: Person, up_to: int | str) -> None:
+        """Agree to pay stamps for this person, where their mailboxes ask it of strangers, `up_to` so much from now
+        on: MIST, or text such as "0.01SUI". Without it nothing is paid to anybody. Raise `UnknownContact`."""
+        from dtp.chain.wallet import parse_amount
+
+        most = parse_amount(up_to) if isinstance(up_to, str) else up_to
+        await self.stamping.allow(self.correspondence.get_contact(self.conversation_of(person)).person, most)
 
     def _is_known(self, conversation: bytes) -> bool:
         if conversation == self.card.person or self.find_contact(conversation) is not None:

@@ -43,6 +43,16 @@ class What(Enum):
     ROOM_WITHHELD = "room-withheld"
     #: ... couldn't be paid; `detail` is why.
     ROOM_UNPAID = "room-unpaid"
+    #: A first message takes a stamp that costs more than may be spent for this person; `detail` is how much, MIST.
+    STAMP_NEEDED = "stamp-needed"
+    #: ... was paid; `detail` is how much, MIST.
+    STAMP_PAID = "stamp-paid"
+    #: ... couldn't be paid; `detail` is why.
+    STAMP_UNPAID = "stamp-unpaid"
+    #: A mailbox has taken the price of a stamp, and lets nothing in by it; `detail` is where it was paid.
+    STAMP_WITHHELD = "stamp-withheld"
+    #: Strangers are to pay a stamp, which nobody can at this mailbox of ours: none of them reaches it.
+    STAMPS_NOT_SOLD = "stamps-not-sold"
 
 
 @dataclass(frozen=True, slots=True)

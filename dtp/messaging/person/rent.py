@@ -156,7 +156,7 @@ class Renting:
         there = status.reserved, status.paid_until
         room, until = add_room(there, rent.mib * MIB, rent.months * MONTH, now)
         await self._put(address, Paid(room // MIB, until))
-        purchase = _Purchase(rent, asked)
+        purchase = Purchase(rent, asked)
         try:
             shown = await purchase.reserve(self._mail.identity.id.key)
         except (DtpError, TimeoutError) as fault:
@@ -199,7 +199,7 @@ class Renting:
             self._on_notices([notice])
 
 
-class _Purchase:
+class Purchase:
     """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to."""
 
     def __init__(self, rent: Rent, asked: RoomPrice) -> None:
@@ -214,9 +214,9 @@ class _Purchase:
         self.agreed = True
         return True
 
-    async def reserve(self, device: bytes) -> Status:
-        """Pay for room for a device, and return how that stands then. Raise what `dtp.connect` does, and the client
-        of the mailbox."""
+    async def reserve(self, device: bytes, stamp: bytes = b"") -> Status:
+        """Pay for room for a device, and return how that stands then; a `stamp` is good from then on. Raise what
+        `dtp.connect` does, and the client of the mailbox."""
         from dtp.pay.dial import connect
         from dtp.pay.terms import Spending
 
@@ -234,6 +234,6 @@ class _Purchase:
         )
         client = MailboxClient(await connection.open_stream())
         try:
-            return await client.reserve(device, self._rent.mib, self._rent.months)
+            return await client.reserve(device, self._rent.mib, self._rent.months, stamp)
         finally:
             await client.close()

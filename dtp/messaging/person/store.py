@@ -242,6 +242,10 @@ class MessageStore:
         )
         return int(count)
 
+    def make_due(self, device: bytes) -> None:
+        """Have what was never sent to a device be due at once."""
+        self._db.execute("UPDATE outbox SET due = 0 WHERE device = ? AND tries = 0", (device,))
+
     def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
         """Set when payloads are sent next; they were sent `tried` times more."""
         self._db.executemany(

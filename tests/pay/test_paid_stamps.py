@@ -1,0 +1,189 @@
+"""Stamps that strangers pay: agreed to beforehand, once, as room for who is written to; nobody loses more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.mailbox.limits import MIB
+from dtp.messaging.person.notices import What
+
+from .boxes import ALICE, BOB, LIMITS, PRICE, box, told
+from .conftest import Market, Play
+from .dishonesty import STAMP
+
+MIBS = STAMP // PRICE
+STAMPS = (What.STAMP_NEEDED, What.STAMP_PAID, What.STAMP_UNPAID, What.STAMP_WITHHELD)
+
+
+async def write(made: Any, card: Any, most: Any, *whats: Any, text: Any = "hello") -> Any:
+    """Have Bob write to a card, and spend up to `most` for that; return what he is told of these kinds."""
+    async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+        await bob.wait_reached()
+        await bob.send(card, text)
+        await bob.allow_stamps(card, most)
+        return await told(bob, *whats)
+
+
+async def first(messenger: Any) -> Any:
+    async for message in messenger:
+        await message.mark_read()
+        return message
+    raise AssertionError("messages don't end")
+
+
+@contextmanager
+def answering(store: Any, **answers: Any) -> Iterator[None]:
+    """Have calls of a store answer otherwise meanwhile: each is given the genuine one first."""
+    genuine = {name: getattr(store, name) for name in answers}
+    for name, answer in answers.items():
+        setattr(store, name, lambda *told, answer=answer, name=name: answer(genuine[name], *told))
+    yield
+    for name in answers:
+        delattr(store, name)
+
+
+def test_a_stranger_pays_once_what_the_owner_has_as_room_and_is_known_then(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card = alice.card.public()
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.wait_reached()
+                await bob.send(card, "hello")
+                asked = await told(bob, *STAMPS)
+                assert (asked.what, asked.detail, asked.person) == (
+                    What.STAMP_NEEDED,
+                    str(STAMP),
+                    ALICE.id.key,
+                )
+                assert made.buyer["store"].bought_channels() == []  # nothing unasked
+                await bob.allow_stamps(card, STAMP)
+                message = await first(alice)
+                assert (message.text, message.sender.stranger) == ("hello", True)
+                assert (await made.status()).reserved == MIBS * MIB
+                assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:  # begun again
+                await bob.send(card, "again")
+                assert (await first(alice)).text == "again"
+                await alice.send(BOB.id, "who is it?")
+                assert (await first(bob)).text == "who is it?"
+                await bob.send(card, "bob")
+                assert (await first(alice)).text == "bob"
+            assert made.signed() == STAMP
+            assert made.mailbox.counters["mib_months"] == MIBS
+
+    market(scenario)
+
+
+def test_a_stamp_that_costs_more_than_was_agreed_to_is_not_paid(market: Play, bound: Any) -> None:
+    """By the recipient's price, by the mailbox's word, and where either is raised once it was asked for."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card, store = alice.card.public(), made.mailbox.store
+            assert (await write(made, card, STAMP - 1, *STAMPS)).what is What.STAMP_NEEDED
+            with answering(store, look_up_stamp=lambda look, *of: replace(look(*of), mib=MIBS + 1)):
+                assert (await write(made, card, STAMP, *STAMPS[1:])).what is What.STAMP_UNPAID
+            store.limits = replace(
+                LIMITS, price_mib_month=PRICE // 2
+            )  # the price that counts is the channel's
+            assert (await write(made, card, STAMP, *STAMPS[1:])).what is What.STAMP_UNPAID
+            assert made.signed() == bound
+            store.limits = LIMITS  # what wasn't paid may be paid yet
+            assert (await write(made, card, STAMP, *STAMPS[1:])).what is What.STAMP_PAID
+
+    market(scenario)
+
+
+def test_a_mailbox_that_lets_nothing_in_by_a_stamp_is_paid_once(market: Play, bound: Any) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card = alice.card.public()
+            with answering(made.mailbox.store, reserve=lambda reserve, *of: reserve(*of[:4])):
+                assert (await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)).detail == made.mailbox.door
+                async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                    refused = made.mailbox.counters["refused:stamp_needed"]
+                    await bob.send(card, "once more")
+                    while made.mailbox.counters["refused:stamp_needed"] < refused + 2:
+                        await bob.delivery.run(lambda: None)
+                assert made.signed() == bound
+
+    market(scenario)
+
+
+def test_a_stamp_is_not_paid_twice_where_the_answer_is_lost(market: Play) -> None:
+    def note_and_fail(reserve: Any, *of: Any) -> Any:
+        reserve(*of)
+        raise StoreFailed("the disk is full")
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            with answering(made.mailbox.store, reserve=note_and_fail):
+                await write(made, alice.card.public(), 9 * STAMP, What.STAMP_PAID)
+            async with made.messenger("bob", BOB, postage=await made.postage()):
+                assert (await first(alice)).text == "hello"
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_no_stamp_is_sold_for_a_tray_that_is_full(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        limits = replace(LIMITS, stamps=0)
+        async with box(market, limits) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            notice = await write(made, alice.card.public(), STAMP, *STAMPS[1:])
+            assert notice.what is What.STAMP_UNPAID
+            assert made.signed() == 0
+
+    market(scenario)
+
+
+def test_who_asks_for_stamps_is_told_of_a_mailbox_that_sells_none(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made:
+            made.mailbox.store.limits = replace(LIMITS, price_mib_month=0)
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                assert (await told(alice, What.STAMPS_NOT_SOLD)).detail == made.address
+                await alice.wait_reached()
+                card = alice.card.public()
+                async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                    await bob.wait_reached()
+                    await bob.send(card, "hello")
+                    await bob.allow_stamps(card, STAMP)
+                    while made.mailbox.counters["price"] < 2:
+                        await bob.delivery.run(lambda: None)
+            assert made.buyer["store"].bought_channels() == []
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("most", ["0.04SUI", STAMP])
+def test_what_is_agreed_to_is_of_one_person_and_said_as_an_amount(market: Play, most: Any) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card = alice.card.public()
+            async with made.messenger("carol", type(ALICE).generate(), stamp_mib=MIBS) as carol:
+                await carol.wait_reached()
+                other = carol.card.public()
+                async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                    await bob.wait_reached()
+                    await bob.send(card, "hello")
+                    await bob.send(other, "hello")
+                    await bob.allow_stamps(card, most)
+                    assert (await first(alice)).text == "hello"
+                    told_of = {each.what: each.person for each in bob.stamping.told}
+                    assert told_of == {What.STAMP_PAID: ALICE.id.key, What.STAMP_NEEDED: other.person}
+            assert made.signed() == STAMP
+
+    market(scenario)
