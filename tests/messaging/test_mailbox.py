@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,12 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mailbox_stores import ACCESS, ALICE, BOB, CHECKS, NOW, Registered, envelope, known, local, register_alice
+from mailbox_stores import (
+    ACCESS,
+    ALICE,
+    BOB,
+    CHECKS,
+    NOW,
+    Registered,
+    check_no_quota_is_passed,
+    envelope,
+    known,
+    local,
+    register_alice,
+)
 
 import dtp
 from dtp.identity import Identity
 from dtp.messaging.database import Database
 from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox import (
     MAILBOX_SERVICE,
@@ -30,7 +45,7 @@ from dtp.messaging.mailbox import (
     Tray,
 )
 from dtp.messaging.mailbox.client import RoomPrice
-from dtp.messaging.mailbox.limits import Limiter
+from dtp.messaging.mailbox.limits import DAY, Limiter
 from dtp.messaging.mailbox.protocol import MailboxMalformed, Op, encode, parse_answer, parse_request
 from dtp.messaging.mailbox.stamps import make_stamp
 from dtp.messaging.mailbox.store import access_hash, piece_hash
@@ -432,7 +447,7 @@ def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> N
 
 def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> None:
     async def main() -> None:
-        limits = MailboxLimits(deposits=1, deposit_pause=1000.0)
+        limits = MailboxLimits(new_devices=1, new_device_pause=1000.0)
         async with serving(SqliteMailbox(limits=limits), "new") as (_, client):
             alice, bob = await client(ALICE), await client(BOB)
             await register(alice, ALICE)
@@ -440,12 +455,113 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
             with pytest.raises(MailboxRefused) as refused:
                 await register(bob, BOB)
             assert refused.value.refusal is Refusal.TOO_OFTEN
-            late = local(ALICE, (int(time.time()) + 7200) * 1000)
-            with pytest.raises(MailboxRefused) as refused:
-                await alice.publish(late.keys.encoded, [])
-            assert refused.value.refusal is Refusal.MALFORMED
+            for away in (7200, -61 * DAY):  # seconds that its clock is away from the mailbox's
+                keys = local(ALICE, (int(time.time()) + away) * 1000).keys
+                with pytest.raises(MailboxRefused) as refused:
+                    await alice.publish(keys.encoded, [])
+                assert refused.value.refusal is Refusal.CLOCK_DIFFERS
 
     run(main())
+
+
+def test_one_source_never_has_all_places() -> None:
+    """It had them in half an hour, for two months."""
+    limits = MailboxLimits()
+    places_later = limits.recipients - limits.new_devices
+    assert places_later * limits.new_device_pause > LIFETIME_MS / 1000
+
+
+def test_who_reads_no_answers_is_given_few() -> None:
+    """Answers of a MiB each were put by for as many requests as came."""
+
+    async def main() -> None:
+        async with serving(SqliteMailbox(limits=MailboxLimits(requests=2)), "unread") as (mailbox, client):
+            alice, other = await client(ALICE), await client()
+            await register(alice, ALICE)
+            await asyncio.gather(
+                *(
+                    other.deposit(ALICE.id.key, envelope(each, 65_536), seconds=99, access=ACCESS)
+                    for each in range(20)
+                )
+            )
+            reading = await client(ALICE)
+            for _ in range(10):
+                stream = await alice.connection.open_stream()
+                for number in range(1, 101):
+                    stream.write(encode(number, int(Op.FETCH), 0, 0, 20))
+            for _ in range(200):
+                await reading.status()
+            assert 0 < mailbox.counters["fetch"] < 40
+
+    run(main())
+
+
+def test_what_devices_say_of_themselves_is_limited_by_source() -> None:
+    """Each waits for the disk, in front of others' deposits."""
+
+    async def main() -> None:
+        limits = MailboxLimits(changes=4, change_pause=1000.0)
+        async with serving(SqliteMailbox(limits=limits), "changes") as (_, client):
+            alice = await client(ALICE)
+            await register(alice, ALICE)  # keys and settings
+            await register(alice, ALICE)
+            for ask in (alice.set_access(b"", 0), alice.publish(b"", []), alice.leave()):
+                with pytest.raises(MailboxRefused) as refused:
+                    await ask
+                assert refused.value.refusal is Refusal.TOO_OFTEN
+            await alice.deposit(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
+            assert (await alice.status()).count == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_a_disk_that_gets_full_within_a_write_has_all_that_was_promised(tmp_path: Path, step: int) -> None:
+    """Any deposit may find it full: what was said to be kept is there, and it goes on afterwards."""
+    path, said = tmp_path / "box.sqlite", tmp_path / "said"
+
+    def fill() -> None:
+        store = SqliteMailbox(path)
+        register_alice(store)
+        most = 200_000 + 4096 * step
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        kept = 0
+        with contextlib.suppress(StoreFailed):
+            while kept < 1000:
+                outcomes = store.deposit([known(kept + each, 4096) for each in range(step)], NOW)
+                assert {each.refusal for each in outcomes} == {Refusal.DONE}
+                kept += step
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert 0 < kept < 1000
+        said.write_text(str(kept))
+        assert store.deposit([known(5000)], NOW)[0].refusal is Refusal.DONE  # room again
+
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            fill()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with contextlib.closing(SqliteMailbox(path)) as store:
+        found = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 2000, 1 << 30)
+        kept = int(said.read_text())
+        expected = [known(each, 4096).envelope for each in range(kept)]
+        assert [each.envelope for each in found[:kept]] == expected
+        status = store.status(ALICE.id.key)
+        assert status is not None
+        assert (status.count, status.bytes) == (len(found), sum(len(each.envelope) for each in found))
+
+
+def test_two_processes_with_one_file_pass_no_quota_by_each_other(tmp_path: Path) -> None:
+    limits = MailboxLimits(envelopes=50, recipient_bytes=40 * 512)
+    stores = [SqliteMailbox(tmp_path / "box.sqlite", limits) for _ in range(2)]
+    register_alice(stores[0])
+    check_no_quota_is_passed(stores, 40)
+    for each in stores:
+        each.close()
 
 
 def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
@@ -453,6 +569,8 @@ def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
     register_alice(store)
     assert [each.refusal for each in store.deposit([known(1), known(2)], NOW)] == [Refusal.NOT_STORED] * 2
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.NOT_STORED
+    assert store.put_card(ALICE.id.key, b"card").refusal is Refusal.NOT_STORED
+    assert store.status(ALICE.id.key) is None  # nor a new device
     store.close()
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1))
     register_alice(store)

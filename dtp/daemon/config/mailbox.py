@@ -21,7 +21,10 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     ),
     "stamp_bits": values.number(0, 26),  # dtp.messaging.mailbox.stamps.MAX_BITS
     **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free", "free_bytes"), values.size),
-    **dict.fromkeys(("lifetime", "deposit_pause", "key_pause", "grace"), values.duration),
+    **dict.fromkeys(
+        ("lifetime", "deposit_pause", "new_device_pause", "change_pause", "key_pause", "grace"),
+        values.duration,
+    ),
     "price_mib_month": values.money,
     "months": values.number(1, 120),
 }

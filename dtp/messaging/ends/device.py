@@ -6,7 +6,7 @@ import hashlib
 from typing import Final, Self
 
 from dtp.identity import Identity
-from dtp.messaging.ends.keys import INSTANCE_BYTES, RENEW_MS, DeviceKeys, sign_one_time_key
+from dtp.messaging.ends.keys import INSTANCE_BYTES, RENEW_MS, SKEW_MS, DeviceKeys, sign_one_time_key
 from dtp.messaging.ends.olm import OlmAccount
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
@@ -48,8 +48,9 @@ class LocalDevice:
         return save_key(self.identity)
 
     def renew(self, now_ms: int) -> bool:
-        """Make a new fallback key and sign it where the statement is a week old. Return whether that was so."""
-        if now_ms < self.keys.sequence + RENEW_MS:
+        """Make a new fallback key and sign it where the statement is a week old, or was made by a clock that was
+        ahead: nobody takes it until then. Return whether that was so."""
+        if self.keys.sequence - SKEW_MS <= now_ms < self.keys.sequence + RENEW_MS:
             return False
         self.keys = _statement(self.identity, self.instance, self.account, now_ms)
         return True

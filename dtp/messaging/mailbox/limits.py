@@ -18,7 +18,8 @@ _ROUNDING: Final = 1e-6
 class MailboxLimits:
     """What a mailbox gives; each has its reason."""
 
-    #: Devices that have published keys here; those whose keys have ended, and for whom nothing waits, make room.
+    #: Devices that have published keys here; those whose keys have ended, and for whom nothing waits, make room. Each
+    #: has 32 KiB of keys and card at most: 3 GiB for all of them.
     recipients: int = 100_000
     #: Envelopes and bytes that wait for one device: weeks of a busy person, and pictures.
     envelopes: int = 20_000
@@ -50,10 +51,16 @@ class MailboxLimits:
     one_time_keys: int = 100
     #: Pieces of attachments, and of one at most: it is sealed in pieces of 256 KiB.
     piece: int = 256 * 1024 + 64
-    #: Deposits and new devices of one source at once, and one more for each pause, seconds: several
-    #: people write from one office.
+    #: Deposits of one source at once, and one more for each pause, seconds: several people write from one office.
     deposits: int = 1000
     deposit_pause: float = 0.02
+    #: New devices of one source: in the 60 days until those make room that have left, it doesn't get all places.
+    new_devices: int = 1000
+    new_device_pause: float = 60.0
+    #: Keys, settings and cards of all devices of one source: each waits for the disk, and a device has some in five
+    #: minutes.
+    changes: int = 4000
+    change_pause: float = 0.1
     #: ... and questions for keys: each takes a one-time key away.
     key_questions: int = 100
     key_pause: float = 6.0

@@ -59,6 +59,7 @@ class Refusal(IntEnum):
     AWAY = 8
     NOT_PAID = 9
     OLDER_KEYS = 10
+    CLOCK_DIFFERS = 11
 
 
 REASONS: Final[Mapping[Refusal, str]] = {
@@ -72,6 +73,7 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.AWAY: "the device isn't connected",
     Refusal.NOT_PAID: "its owner has paid for no more room there",
     Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card",
+    Refusal.CLOCK_DIFFERS: "by its clock these keys are from the future or have ended: set the clock of this device",
 }
 
 

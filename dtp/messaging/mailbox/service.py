@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
-from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
+from dtp.messaging.ends.keys import DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.keeper import Keeper
 from dtp.messaging.mailbox.limits import MIB, MONTH, Limiter
@@ -65,8 +66,17 @@ class Mailbox:
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
         limits = store.limits
-        self.deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
-        self.questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
+        self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
+        deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
+        questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
+        changes = Limiter(limits.changes, limits.change_pause, limits.sources)
+        #: What counts for a source, and how: the rest costs a mailbox little, or who asks more.
+        self.limiters = {
+            **dict.fromkeys((Op.DEPOSIT, Op.CARD, Op.PUT_PIECE, Op.HAS_PIECES, Op.SIGNAL), deposits),
+            **dict.fromkeys((Op.PUBLISH, Op.SETTINGS, Op.PUT_CARD, Op.LEAVE), changes),
+            Op.KEYS: questions,
+        }
+        self._rooms: weakref.WeakKeyDictionary[Connection, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self._watchers: dict[bytes, set[_Conversation]] = {}
         self._sweeping = SupervisedTask(self._run_expiry, name="dtp-mailbox-sweep")
         self._keeper: Keeper | None = None
@@ -114,6 +124,10 @@ class Mailbox:
         read the `first` request."""
         await _Conversation(self, connection, stream).run(first)
 
+    def room_of(self, connection: Connection) -> asyncio.Semaphore:
+        """Return what bounds the requests of a connection that are answered at once, on all of its streams."""
+        return self._rooms.setdefault(connection, asyncio.Semaphore(self.store.limits.requests))
+
     # ---- who watches -------------------------------------------------------------------------------------------
 
     def add_watcher(self, device: bytes, conversation: _Conversation) -> None:
@@ -150,7 +164,7 @@ class _Conversation:
         self._stream = stream
         self._device = connection.peer.key
         self._source = source_group(connection.source) or connection.peer.short
-        self._room = asyncio.Semaphore(mailbox.store.limits.requests)
+        self._room = mailbox.room_of(connection)
         self._tasks = TaskSet(self._on_failed)
         #: The trays that are watched, and up to where each was pushed.
         self._after: dict[Tray, int] = {}
@@ -164,7 +178,7 @@ class _Conversation:
                 first = b""
                 number, op, fields = parse_request(body)
                 await self._room.acquire()
-                self._tasks.start(self._handle(number, op, fields), name="dtp-mailbox-request")
+                self._tasks.start(self._handle_request(number, op, fields), name="dtp-mailbox-request")
             if not self._after:
                 await self._tasks.wait()
                 self._stream.close()
@@ -186,11 +200,18 @@ class _Conversation:
             )
         self._stream.reset(Refusal.NOT_STORED)
 
+    async def _handle_request(self, number: int, op: Op, fields: list[Any]) -> None:
+        """Answer a request. Its place is free once the answer is on its way: who reads none is asked no more."""
+        try:
+            await self._handle(number, op, fields)
+        finally:
+            self._room.release()
+
     async def _handle(self, number: int, op: Op, fields: list[Any]) -> None:
         counters = self._mailbox.counters
         counters[op.name.lower()] += 1
         try:
-            answer = await _HANDLERS[op](self, *fields)
+            answer = await self._answer(op, fields)
         except StoreFailed as fault:
             log.error("the mailbox can't keep something: %s", fault)
             answer = (Refusal.NOT_STORED,)
@@ -200,6 +221,12 @@ class _Conversation:
             counters[f"refused:{Refusal(answer[0]).name.lower()}"] += 1
         self._stream.write(encode(number, *answer))
         await self._stream.drain()
+
+    async def _answer(self, op: Op, fields: list[Any]) -> tuple[Any, ...]:
+        limiter = self._mailbox.limiters.get(op)
+        if limiter is not None and not limiter.try_take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        return await _HANDLERS[op](self, *fields)
 
     def _now(self) -> float:
         return self.connection.loop.time()
@@ -211,8 +238,6 @@ class _Conversation:
     ) -> tuple[object, ...]:
         if len(envelope) not in SIZES or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.try_take(self._source, self._now()):
-            return (Refusal.TOO_OFTEN,)
         outcome = await self._mailbox.keeper.deposit(Deposit(recipient, envelope, seconds, access, stamp))
         if not outcome.refusal:
             self._mailbox.notify_watchers(recipient)
@@ -221,14 +246,10 @@ class _Conversation:
         return (outcome.refusal,)
 
     async def _keys(self, device: bytes) -> tuple[object, ...]:
-        if not self._mailbox.questions.try_take(self._source, self._now()):
-            return (Refusal.TOO_OFTEN,)
         found = await self._run(self._mailbox.store.take_keys, device)
         return (Refusal.DONE, *found) if found else (Refusal.UNKNOWN_RECIPIENT,)
 
     async def _get_card(self, device: bytes) -> tuple[object, ...]:
-        if not self._mailbox.deposits.try_take(self._source, self._now()):
-            return (Refusal.TOO_OFTEN,)
         found = await self._run(self._mailbox.store.get_card, device)
         if found is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
@@ -240,8 +261,6 @@ class _Conversation:
         store = self._mailbox.store
         if not 0 < len(piece) <= store.limits.piece or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.try_take(self._source, self._now()):
-            return (Refusal.TOO_OFTEN,)
         outcome = await self._run(store.put_piece, recipient, piece, seconds, access, int(time.time()))
         return (outcome.refusal,)
 
@@ -257,8 +276,6 @@ class _Conversation:
     async def _signal(self, recipient: bytes, envelope: bytes, access: bytes) -> tuple[object, ...]:
         if len(envelope) not in SIZES[:4] or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.try_take(self._source, self._now()):
-            return (Refusal.TOO_OFTEN,)
         if not await self._run(self._mailbox.store.has_access, recipient, access):
             return (Refusal.UNKNOWN_RECIPIENT,)
         return (Refusal.DONE if self._mailbox.signal(recipient, envelope) else Refusal.AWAY,)
@@ -304,11 +321,15 @@ class _Conversation:
             isinstance(each, bytes) and len(each) == _ONE_TIME_BYTES for each in one_time
         ):
             return (Refusal.MALFORMED,)
-        if told.sequence > time.time() * 1000 + SKEW_MS:  # from the future: it could never be forgotten
-            return (Refusal.MALFORMED,)
+        try:
+            told.check_time(int(time.time() * 1000))
+        except (
+            KeysForged
+        ):  # from the future they could never be forgotten, and ended ones are of no use to anybody
+            return (Refusal.CLOCK_DIFFERS,)
         store = self._mailbox.store
         is_new = await self._run(store.status, self._device) is None  # it takes a place
-        if is_new and not self._mailbox.deposits.try_take(self._source, self._now()):
+        if is_new and not self._mailbox.new_devices.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
         outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
         return (outcome.refusal,)

@@ -104,6 +104,8 @@ class SqliteMailbox(MailboxStore):
                 "SELECT id, sequence, keys FROM recipients WHERE device = ?", (device,)
             ).fetchone()
             if found is None:
+                if not self._has_disk():
+                    return Outcome(Refusal.NOT_STORED)
                 if not self._has_room(db) and not self._forget_ended(db, sequence):
                     return Outcome(Refusal.FULL)
                 values = (device, keys, sequence)
@@ -159,6 +161,8 @@ class SqliteMailbox(MailboxStore):
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
+        if not self._has_disk():
+            return Outcome(Refusal.NOT_STORED)
         with self._database.transaction() as db:
             changed = db.execute("UPDATE recipients SET card = ? WHERE device = ?", (card, device)).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)

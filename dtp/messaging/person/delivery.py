@@ -78,6 +78,7 @@ class Delivery:
         )
         #: Set whenever one of its mailboxes was reached.
         self.reached = asyncio.Event()
+        self._clock_told: set[str] = set()
         #: Set whenever a mailbox was told to forget what has come.
         self.took = asyncio.Event()
         #: Told after something has come.
@@ -181,10 +182,18 @@ class Delivery:
                 pass
         except DtpError as fault:
             log.info("the mailbox %s: %s", address, fault)
+            self._tell_clock(address, fault)
         finally:
             self.forget_own(address, client)
             await signals.stop()
             await client.close()
+
+    def _tell_clock(self, address: str, fault: DtpError) -> None:
+        """Tell once of a mailbox by whose clock our keys are of no use: nobody could write to us."""
+        differs = isinstance(fault, MailboxRefused) and fault.refusal is Refusal.CLOCK_DIFFERS
+        if differs and address not in self._clock_told:
+            self._clock_told.add(address)
+            self._on_notices([Notice(What.CLOCK_DIFFERS, detail=address)])
 
     async def _publish(self, client: MailboxClient) -> None:
         left = 0

@@ -35,6 +35,8 @@ class What(Enum):
     MISSED_CALL = "missed-call"
     #: Posts of strangers wait on the chain, since as many as are taken at once haven't been read yet.
     POSTS_WAIT = "posts-wait"
+    #: A mailbox of ours doesn't take our keys, since its clock and ours differ by too much; `detail` is which.
+    CLOCK_DIFFERS = "clock-differs"
     #: Room in a mailbox of ours was paid for; `detail` is in which, and until when.
     ROOM_PAID = "room-paid"
     #: A mailbox of ours asks more for room than we have agreed to pay.

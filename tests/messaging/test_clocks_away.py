@@ -1,0 +1,58 @@
+"""Clocks that are a year off: who has one is told, and reached again once it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, known_identity, post_office, take, wait_notice
+
+from dtp.identity import Identity
+from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.person.notices import What
+from dtp.messaging.person.pool import connect_plainly
+
+YEAR_MS = 365 * 86_400_000
+
+
+@pytest.mark.parametrize("away", [-YEAR_MS, YEAR_MS])
+def test_a_device_whose_clock_was_a_year_off_is_reached_once_it_is_right(tmp_path: Path, away: int) -> None:
+    """With keys from the future it was let into no mailbox for a year."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        Correspondence(tmp_path / "alice.db", known_identity("alice"), now_ms() + away).close()
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box)
+        await bob.send(alice.card, "what year is it?")
+        (message,) = await take(alice, 1)
+        assert message.text == "what year is it?"
+
+    post_office(main, tmp_path, f"clock{away}")
+
+
+def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(tmp_path: Path) -> None:
+    asked = 0
+
+    async def connect(address: str, identity: Identity | None) -> MailboxClient:
+        client = await connect_plainly(address, identity)
+
+        async def refuse(keys: bytes, one_time: list[bytes]) -> None:
+            nonlocal asked
+            asked += 1
+            raise MailboxRefused(Refusal.CLOCK_DIFFERS)
+
+        client.publish = refuse  # type: ignore[method-assign]
+        return client
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with at.messenger("alice", box, connect=connect) as alice:
+            notice = await wait_notice(alice, What.CLOCK_DIFFERS)
+            assert notice.detail == box
+            while asked < 2:
+                await alice.delivery.run(lambda: None)
+            assert not alice.reached
+
+    post_office(main, tmp_path, "untimely")
