@@ -118,37 +118,37 @@ def test_killed_at_any_statement(tmp_path: Path) -> None:
 
 def test_one_program_has_the_store(tmp_path: Path) -> None:
     """Two that went on with the same sessions broke the file for good."""
-    store = MessageStore(tmp_path / "me.db", bytes(32))
+    store = MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     with pytest.raises(StoreFailed, match="another program has"):
-        MessageStore(tmp_path / "me.db", bytes(32))
+        MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     with store.transaction():
         store.put("name", b"value")
     store.close()
-    again = MessageStore(tmp_path / "me.db", bytes(32))
+    again = MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     assert again.get("name") == b"value"
     again.close()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["me.db"]
 
 
 def test_a_store_that_does_not_open_is_let_go(tmp_path: Path) -> None:
-    store = MessageStore(tmp_path / "me.db", bytes(32))
+    store = MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     with store.transaction():
         store.put("file", b"not what was kept")
     store.close()
     for _ in range(2):
         with pytest.raises(StoreFailed) as caught:
-            MessageStore(tmp_path / "me.db", bytes(32))
+            MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
         assert "another program" not in str(caught.value)
 
 
 def test_a_file_from_before_there_were_large_groups_gets_what_they_need(tmp_path: Path) -> None:
     path = tmp_path / "me.db"
-    MessageStore(path, bytes(32)).close()
+    MessageStore(path, bytes(32), bytes(32)).close()
     with contextlib.closing(sqlite3.connect(path)) as database:
         for each in ("spread_lanes", "spread_readers", "spread_waiting"):
             database.execute(f"DROP TABLE {each}")
         database.commit()
-    with contextlib.closing(MessageStore(path, bytes(32))) as store:
+    with contextlib.closing(MessageStore(path, bytes(32), bytes(32))) as store:
         assert store.next_due() is None
         with store.transaction():
             store.put_lane(b"group", b"device", b"state")

@@ -65,13 +65,13 @@ def test_a_line_that_is_killed_anywhere_keeps_each_letter_once(
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
     for statements in itertools.count():
         path, done = tmp_path / f"{statements}.db", []
-        store = LineStore(path)
+        store = LineStore(path, bytes(32))
         left = statements
         with contextlib.suppress(Killed):
             work(store, done)
         survived, left = left >= 0, float("inf")
         store.close()
-        store = LineStore(path)
+        store = LineStore(path, bytes(32))
         kept = [(each.letter.text, each.own) for each in store.list_letters(TIP.sender)]
         assert len(kept) >= len([each for each in done if each != "sent"])
         assert len(store.list_waiting()) <= ("sent" not in done)

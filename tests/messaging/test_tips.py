@@ -410,7 +410,7 @@ def test_messengers_are_told_that_a_line_takes_other_letters(tmp_path):
 
 
 def test_a_stolen_line_opens_no_tip_from_before_its_keys_were_replaced():
-    store, letter = LineStore(":memory:"), TipLetter(WORDS.key.id.key, LINE.id.key, "old")
+    store, letter = LineStore(":memory:", bytes(32)), TipLetter(WORDS.key.id.key, LINE.id.key, "old")
     ((_, first),) = store.sealing_keys(LINE, 0 + RENEW_MS)
     envelope = letter.seal(WORDS.key, first.static_public)
     keys = store.sealing_keys(LINE, 3 * RENEW_MS)

@@ -16,7 +16,7 @@ from typing import Final
 from dtp.errors import PeerError
 from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, Kind
-from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.ends.device import LocalDevice, save_key
 from dtp.messaging.ends.envelope import Sealed, open_envelope
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.ends.order import RENEW_TRIES, Outgoing, resend_after
@@ -71,7 +71,7 @@ class Desk:
 
     def __init__(self, path: str | os.PathLike[str], identity: Identity, now_ms: int) -> None:
         self.identity = identity
-        self.store = MessageStore(path, identity.id.key)
+        self.store = MessageStore(path, identity.id.key, save_key(identity))
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._changed: set[bytes] = set()
         #: Why a new instance was begun when the file was opened; "" when none was.

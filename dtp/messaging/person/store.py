@@ -1,4 +1,8 @@
-"""The file of one device's messages. It isn't shared: each device has its own, and a copy is noticed as one."""
+"""The file of one device's messages. It isn't shared: each device has its own, and a copy is noticed as one.
+
+All that nothing is looked up by is sealed there (`SealedRows`): texts, names and keys. In the open are who wrote in
+which conversation, when, and how much.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Final
 
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
+from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
@@ -106,8 +111,10 @@ class MessageStore:
     One program at a time has the file: two would go on with the same sessions, and seal by the same keys.
     """
 
-    def __init__(self, path: str | os.PathLike[str], owner: bytes) -> None:
-        """Open the file or make it. Raise `StoreFailed`, also while another program has it."""
+    def __init__(self, path: str | os.PathLike[str], owner: bytes, secret: bytes) -> None:
+        """Open the file or make it; `secret` is what only its owner has, 32 bytes. Raise `StoreFailed`, also while
+        another program has it."""
+        self._rows = SealedRows(secret)
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         self.path = self._database.path
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
@@ -188,18 +195,18 @@ class MessageStore:
     def get(self, name: str) -> bytes | None:
         """Return a value by its name, or None."""
         rows = self._database.select_rows("SELECT value FROM state WHERE name = ?", name)
-        return rows[0][0] if rows else None
+        return self._rows.open(rows[0][0]) if rows else None
 
     def put(self, name: str, value: bytes) -> None:
         """Keep a value under a name."""
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value)))
 
     def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
         """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
         rows = self._database.select_rows(
             "SELECT state, person, introduced FROM peers WHERE device = ?", device
         )
-        return (rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
+        return (self._rows.open(rows[0][0]), rows[0][1], bool(rows[0][2])) if rows else None
 
     def list_devices(self) -> list[bytes]:
         """Return the devices that are known."""
@@ -207,7 +214,7 @@ class MessageStore:
 
     def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: bool) -> None:
         """Keep what is known of a device."""
-        values = (device, state, person, introduced)
+        values = (device, self._rows.seal(state), person, introduced)
         self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
 
     # ---- what goes out -----------------------------------------------------------------------------------------
@@ -216,7 +223,7 @@ class MessageStore:
         """Keep a payload for a device until that has it; `message` is the id of what it says."""
         self._db.execute(
             "INSERT INTO outbox (device, number, message, payload, due) VALUES (?, ?, ?, ?, 0)",
-            (device, number, message, payload),
+            (device, number, message, self._rows.seal(payload)),
         )
 
     def due_payloads(self, now_ms: int, most: int) -> list[Waiting]:
@@ -225,7 +232,10 @@ class MessageStore:
             "SELECT device, number, payload, tries FROM outbox WHERE due <= ? ORDER BY due, device, number LIMIT ?",
             *(now_ms, most),
         )
-        return [Waiting(*each) for each in rows]
+        return [
+            Waiting(device, number, self._rows.open(payload), tries)
+            for device, number, payload, tries in rows
+        ]
 
     def next_due(self) -> int | None:
         """Return when the next payload is to be sent, Unix time in ms; None if none waits."""
@@ -276,7 +286,7 @@ class MessageStore:
             "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
         ).fetchall()
         for number, (_, message, payload) in enumerate(sorted(rows)):
-            self.add_outgoing(device, number, message, payload)
+            self.add_outgoing(device, number, message, self._rows.open(payload))
         return len(rows)
 
     def count_waiting(self, device: bytes) -> int:
@@ -288,27 +298,34 @@ class MessageStore:
 
     def load_contacts(self) -> dict[bytes, bytes]:
         """Return the saved contacts, by person."""
-        return dict(self._database.select_rows("SELECT person, saved FROM contacts"))
+        return self._open_all(self._database.select_rows("SELECT person, saved FROM contacts"))
 
     def put_contact(self, person: bytes, saved: bytes) -> None:
         """Keep what is known of a person."""
-        self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, saved))
+        sealed = self._rows.seal(saved)
+        self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, sealed))
 
     def load_groups(self) -> dict[bytes, bytes]:
         """Return the saved groups, by id."""
-        return dict(self._database.select_rows("SELECT id, operations FROM groups"))
+        return self._open_all(self._database.select_rows("SELECT id, operations FROM groups"))
 
     def put_group(self, group: bytes, operations: bytes) -> None:
         """Keep the operations of a group."""
-        self._db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, operations))
+        sealed = self._rows.seal(operations)
+        self._db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, sealed))
+
+    def _open_all(self, rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+        return {of: self._rows.open(saved) for of, saved in rows}
 
     def add_given_state(self, key: bytes, state: bytes, ends_ms: int) -> None:
         """Keep a group's state that others fetch from our mailboxes, and by which key it is sealed there."""
-        self._db.execute("INSERT INTO states_given VALUES (?, ?, ?)", (key, state, ends_ms))
+        sealed = self._rows.seal(key), self._rows.seal(state)
+        self._db.execute("INSERT INTO states_given VALUES (?, ?, ?)", (*sealed, ends_ms))
 
     def list_given_states(self, now_ms: int) -> list[tuple[bytes, bytes]]:
         """Return keys and states that others may fetch still."""
-        return self._database.select_rows("SELECT key, state FROM states_given WHERE ends > ?", now_ms)
+        rows = self._database.select_rows("SELECT key, state FROM states_given WHERE ends > ?", now_ms)
+        return [(self._rows.open(key), self._rows.open(state)) for key, state in rows]
 
     def drop_given_states(self, now_ms: int) -> None:
         """Forget those whose time is over."""
@@ -316,7 +333,8 @@ class MessageStore:
 
     def add_wanted_state(self, group: bytes, device: bytes, file: bytes) -> None:
         """Keep what a device says of a group's state, until that is fetched: of each the newest."""
-        self._db.execute("INSERT OR REPLACE INTO states_wanted VALUES (?, ?, ?, 0, 0)", (group, device, file))
+        values = group, device, self._rows.seal(file)
+        self._db.execute("INSERT OR REPLACE INTO states_wanted VALUES (?, ?, ?, 0, 0)", values)
 
     def count_wanted_states(self, device: bytes) -> int:
         """Return how many are to be fetched that a device has told of."""
@@ -327,9 +345,10 @@ class MessageStore:
 
     def list_wanted_states(self, now_ms: int) -> list[tuple[bytes, bytes, bytes, int]]:
         """Return groups, devices, what those say, and how often it was tried, of states to be fetched now."""
-        return self._database.select_rows(
+        rows = self._database.select_rows(
             "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ?", now_ms
         )
+        return [(group, device, self._rows.open(file), tries) for group, device, file, tries in rows]
 
     def put_off_wanted_state(self, group: bytes, device: bytes, due_ms: int) -> None:
         """Note that it was tried once more to fetch a state, and when the next time is."""
@@ -351,7 +370,13 @@ class MessageStore:
             "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
-                *(event.encode(), event.fields.get("target", event.id), unread, held, vanishes),
+                *(
+                    self._rows.seal(event.encode()),
+                    event.fields.get("target", event.id),
+                    unread,
+                    held,
+                    vanishes,
+                ),
             ),
         )
         return done.rowcount > 0
@@ -365,14 +390,17 @@ class MessageStore:
             if target
             else self._database.select_rows(f"{query} ORDER BY clock", conversation)
         )
-        return [Said(sender, Event.parse(event)) for sender, event in rows]
+        return [Said(sender, self._open_event(event)) for sender, event in rows]
+
+    def _open_event(self, kept: bytes) -> Event:
+        return Event.parse(self._rows.open(kept))
 
     def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
         """Return the conversation, sender and event with this id, or None."""
         rows = self._database.select_rows(
             "SELECT conversation, sender, event FROM said WHERE id = ?", message
         )
-        return (rows[0][0], rows[0][1], Event.parse(rows[0][2])) if rows else None
+        return (rows[0][0], rows[0][1], self._open_event(rows[0][2])) if rows else None
 
     def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
@@ -430,7 +458,7 @@ class MessageStore:
             "WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
             sent_ms,
         )
-        return [(conversation, Said(sender, Event.parse(event))) for conversation, sender, event in rows]
+        return [(conversation, Said(sender, self._open_event(event))) for conversation, sender, event in rows]
 
     def set_vanishing(self, message: bytes, at_ms: int) -> None:
         """Have a message disappear at a time, if none was set."""
@@ -451,11 +479,12 @@ class MessageStore:
         rows = self._database.select_rows(
             "SELECT state FROM spread_lanes WHERE conversation = ? AND device = ?", group, device
         )
-        return rows[0][0] if rows else None
+        return self._rows.open(rows[0][0]) if rows else None
 
     def put_lane(self, group: bytes, device: bytes, state: bytes) -> None:
         """Keep that."""
-        self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", (group, device, state))
+        values = group, device, self._rows.seal(state)
+        self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", values)
 
     def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
         """Return by device up to which number it has what we spread in a group, or was given it by mailbox; and when
@@ -488,7 +517,7 @@ class MessageStore:
 
     def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
         """Keep what is to be spread in a group until all its readers have it."""
-        values = (group, spread.number, spread.message, spread.sealed, spread.key, due_ms)
+        values = (group, spread.number, spread.message, spread.sealed, self._rows.seal(spread.key), due_ms)
         self._db.execute("INSERT INTO spread_waiting VALUES (?, ?, ?, ?, ?, ?, 0)", values)
 
     def list_spread(self, group: bytes) -> list[Spread]:
@@ -497,7 +526,9 @@ class MessageStore:
             "SELECT number, message, sealed, key FROM spread_waiting WHERE conversation = ? ORDER BY number",
             group,
         )
-        return [Spread(*each) for each in rows]
+        return [
+            Spread(number, message, sealed, self._rows.open(key)) for number, message, sealed, key in rows
+        ]
 
     def drop_spread(self, group: bytes) -> None:
         """Forget what is to be spread in a group and none of its readers lacks any more."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from dtp.errors import DtpError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.ends.device import save_key
 from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
 from dtp.messaging.errors import EnvelopeBroken
 from dtp.messaging.mailbox.client import MailboxClient
@@ -72,7 +73,7 @@ class TipLine:
 
     def open(self) -> None:
         """Open the store. Raise `StoreFailed`, and `TipError` for a store of another line."""
-        self.store = LineStore(self._path)
+        self.store = LineStore(self._path, save_key(self.identity))
         try:
             self.card = self._load_card()
         except BaseException:

@@ -1,4 +1,8 @@
-"""What the owner of a line keeps: its card, the keys that tips are sealed to, the tips and what was written."""
+"""What the owner of a line keeps: its card, the keys that tips are sealed to, the tips and what was written.
+
+All that nothing is looked up by is sealed (`SealedRows`): in the open are the card, tips' keys, and when something
+was written.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dtp.identity import Identity
+from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.database import Database
 from dtp.messaging.ends.envelope import KEY_BYTES
 from dtp.messaging.mailbox.protocol import ACCESS_BYTES
@@ -65,7 +70,9 @@ class LineStore:
     Every method raises `StoreFailed` where it can't.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], secret: bytes) -> None:
+        """Open the file or make it; `secret` is what only the line's owner has, 32 bytes."""
+        self._rows = SealedRows(secret)
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         #: Tips that are kept, at most.
         self.most_tips = MAX_TIPS
@@ -78,10 +85,11 @@ class LineStore:
 
     def load_card(self) -> bytes:
         """Return the line's card as it was last signed, b"" for none."""
-        return self._read_fact("card")
+        rows = self._database.select_rows("SELECT value FROM facts WHERE name = 'card'")
+        return bytes(rows[0][0]) if rows else b""
 
     def put_card(self, card: bytes) -> None:
-        """Keep the card."""
+        """Keep the card, in the open, since it is for everybody."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
 
@@ -92,7 +100,8 @@ class LineStore:
     def put_chain_cursor(self, place: str, cursor: str) -> None:
         """Keep up to where they were taken."""
         with self._database.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CURSOR + place, cursor.encode()))
+            values = _CURSOR + place, self._rows.seal(cursor.encode())
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
 
     def load_access(self) -> bytes:
         """Return what mailboxes let the line's own attachments in by; made the first time."""
@@ -104,12 +113,13 @@ class LineStore:
 
     def _made_once(self, name: str, size: int) -> bytes:
         with self._database.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, secrets.token_bytes(size)))
+            made = self._rows.seal(secrets.token_bytes(size))
+            db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, made))
         return self._read_fact(name)
 
     def _read_fact(self, name: str) -> bytes:
         rows = self._database.select_rows("SELECT value FROM facts WHERE name = ?", name)
-        return bytes(rows[0][0]) if rows else b""
+        return self._rows.open(rows[0][0]) if rows else b""
 
     def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
         """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
@@ -121,11 +131,10 @@ class LineStore:
             ((newest,),) = db.execute("SELECT COALESCE(MAX(made_ms), 0) FROM keys")
             if newest <= now_ms - RENEW_MS:
                 made = Identity(identity.seed, secrets.token_bytes(KEY_BYTES))
-                db.execute(
-                    "INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, made.static_private, now_ms)
-                )
+                private = self._rows.seal(made.static_private)
+                db.execute("INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, private, now_ms))
         rows = self._database.select_rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
-        return [(made_ms, Identity(identity.seed, private)) for made_ms, private in rows]
+        return [(made_ms, Identity(identity.seed, self._rows.open(private))) for made_ms, private in rows]
 
     # ---- tips --------------------------------------------------------------------------------------------------
 
@@ -135,7 +144,12 @@ class LineStore:
             "SELECT key, began_ms, reply_to, post, (SELECT COUNT(*) FROM letters WHERE tip = key AND unread) "
             "FROM tips ORDER BY began_ms, key"
         )
-        return [Tip(key, began, _load_reply(reply), post, unread) for key, began, reply, post, unread in rows]
+        return [
+            Tip(key, began, self._load_reply(reply), post, unread) for key, began, reply, post, unread in rows
+        ]
+
+    def _load_reply(self, saved: bytes) -> ReplyTo | None:
+        return ReplyTo.read(unpack_saved(self._rows.open(saved))) if saved else None
 
     def get_tip(self, key: bytes) -> Tip | None:
         """Return a tip by its key, or None if there is none."""
@@ -162,13 +176,12 @@ class LineStore:
             new = db.execute(
                 "INSERT OR IGNORE INTO letters (tip, nonce, own, at_ms, unread, waits, letter) "
                 "VALUES (?, ?, 0, ?, 1, 0, ?)",
-                (letter.sender, letter.nonce, at_ms, letter.save()),
+                (letter.sender, letter.nonce, at_ms, self._rows.seal(letter.save())),
             ).rowcount
             if new and letter.reply_to is not None and not post:
-                reply_to = _with_known(letter.reply_to, _load_reply(known[0]) if known else None)
-                db.execute(
-                    "UPDATE tips SET reply_to = ? WHERE key = ?", (pack(reply_to.to_fields()), letter.sender)
-                )
+                reply_to = _with_known(letter.reply_to, self._load_reply(known[0]) if known else None)
+                sealed = self._rows.seal(pack(reply_to.to_fields()))
+                db.execute("UPDATE tips SET reply_to = ? WHERE key = ?", (sealed, letter.sender))
             if new and post:
                 db.execute("UPDATE tips SET post = ? WHERE key = ?", (post, letter.sender))
         return bool(new)
@@ -188,7 +201,7 @@ class LineStore:
             f"SELECT id, letter, own, at_ms, unread, waits FROM letters WHERE {which} ORDER BY id", *values
         )
         return [
-            KeptLetter(number, load_letter(saved), bool(own), at, bool(unread), bool(waits))
+            KeptLetter(number, load_letter(self._rows.open(saved)), bool(own), at, bool(unread), bool(waits))
             for number, saved, own, at, unread, waits in rows
         ]
 
@@ -202,7 +215,7 @@ class LineStore:
         with self._database.transaction() as db:
             number = db.execute(
                 "INSERT INTO letters (tip, nonce, own, at_ms, unread, waits, letter) VALUES (?, ?, 1, ?, 0, 1, ?)",
-                (letter.recipient, letter.nonce, letter.sent_ms, letter.save()),
+                (letter.recipient, letter.nonce, letter.sent_ms, self._rows.seal(letter.save())),
             ).lastrowid
         assert number is not None
         return number
@@ -211,10 +224,6 @@ class LineStore:
         """Note that a mailbox has an answer."""
         with self._database.transaction() as db:
             db.execute("UPDATE letters SET waits = 0 WHERE id = ?", (number,))
-
-
-def _load_reply(saved: bytes) -> ReplyTo | None:
-    return ReplyTo.read(unpack_saved(saved)) if saved else None
 
 
 def _with_known(new: ReplyTo, known: ReplyTo | None) -> ReplyTo:

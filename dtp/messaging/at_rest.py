@@ -1,0 +1,43 @@
+"""What a device keeps on its disk for its owner alone: sealed, by a key that is made from the owner's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Final
+
+from nacl.bindings import (
+    crypto_aead_xchacha20poly1305_ietf_decrypt,
+    crypto_aead_xchacha20poly1305_ietf_encrypt,
+)
+from nacl.exceptions import CryptoError
+
+from dtp.messaging.errors import StoreFailed
+
+_DOMAIN: Final = b"dtp.messages.rows.v1"
+#: XChaCha20-Poly1305: a nonce of so many random bytes never comes twice.
+_NONCE_BYTES: Final = 24
+
+
+class SealedRows:
+    """Seals values of a database's rows, so that who has the file and not the identity sees whom they are of, when
+    they came and how long they are, and not what they say."""
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret` is 32 bytes that only the owner can make."""
+        self._key = hashlib.blake2b(_DOMAIN, key=secret, digest_size=32).digest()
+
+    def seal(self, value: bytes) -> bytes:
+        """Return a value as it is kept: 40 bytes more."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + crypto_aead_xchacha20poly1305_ietf_encrypt(value, None, nonce, self._key)
+
+    def open(self, kept: bytes) -> bytes:
+        """Return the value. Raise `StoreFailed` if it is another identity's, or was changed."""
+        try:
+            opened: bytes = crypto_aead_xchacha20poly1305_ietf_decrypt(
+                kept[_NONCE_BYTES:], None, kept[:_NONCE_BYTES], self._key
+            )
+        except (CryptoError, ValueError) as fault:
+            raise StoreFailed("what was saved is another identity's, or damaged") from fault
+        return opened
