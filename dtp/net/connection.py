@@ -152,6 +152,11 @@ class Connection:
         return self._error is not None
 
     @property
+    def ended_by(self) -> DtpError | None:
+        """What ended it; None while it goes on."""
+        return None if self._error is None else fresh(self._error)
+
+    @property
     def source(self) -> str:
         """Where the newest carrier that has proven to belong here comes from, such as an IP address; "" before."""
         return self._drivers.source
@@ -160,6 +165,11 @@ class Connection:
     def active_at(self) -> float:
         """When something moved on it last, by the loop's clock; at first, when it began."""
         return self._session.active_at
+
+    @property
+    def at_work(self) -> bool:
+        """True while a stream of it is open."""
+        return bool(self._streams)
 
     @property
     def watch(self) -> Watch | None:
@@ -332,20 +342,7 @@ class Connection:
         Raises as `connect` does.
         """
         self._check_open()
-        added: list[tuple[LinkDriver, Link]] = []
-
-        def take_over(driver: LinkDriver, established: Established) -> None:
-            link = self._session.new_link(established, self._loop.time(), add=True)
-            added.append((driver, link))
-            self._attach_driver(driver, link)
-
-        await self._resumption.dial_carrier(take_over, candidate)
-        driver, link = added[0]
-        while not link.attached:
-            if link.lost or driver.closed:
-                raise CarrierError("the added carrier was lost before the peer accepted it")
-            self._check_open()
-            await self._waiters.wait_for("carrier")
+        await self._resumption.add_carrier(self._attach_driver, self._check_open, candidate)
 
     def drop_carriers(self, unwanted: Callable[[Carrier], bool]) -> int:
         """Do without the carriers that are `unwanted`, as long as another one is left; return how many went.

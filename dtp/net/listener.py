@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import os
@@ -14,10 +15,11 @@ from typing import Any, Final, Protocol, TypeVar
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
+from dtp.carriers.crowd import part_of_reserve
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address, check_service
-from dtp.net.connection import HEARD, Connection
+from dtp.net.connection import HEARD, LINGER, Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
 from dtp.net.held import BudgetHolder, HeldBudget
@@ -26,7 +28,7 @@ from dtp.net.parts.half_open import HalfOpen
 from dtp.net.parts.places import Places
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
-from dtp.session.codes import CloseCode, Refusal
+from dtp.session.codes import CloseCode, CloseDetail, Refusal
 from dtp.session.codes import Refuse as Refuse
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
@@ -39,6 +41,10 @@ log = logging.getLogger("dtp.net")
 #: Connections that one newcomer ends at most: some of those that were idle longest wait to be resumed, and have no
 #: descriptor.
 MOST_ENDED: Final = 32
+
+#: Connections that were ended, or not let in, and whose other side hasn't left yet: one more cuts the first off. Less
+#: where few descriptors are for strangers.
+MOST_LEAVING: Final = 256
 
 L = TypeVar("L", bound=CarrierListener)
 
@@ -127,6 +133,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         #: Who has proven itself, and has a place.
         self._places = Places[Connection](endpoint.limits.connections)
+        self._leaving: dict[Connection, None] = {}
         #: Carriers whose handshake isn't over.
         self.half_open = HalfOpen(endpoint.limits, self._loop)
         self._closed = False
@@ -262,18 +269,56 @@ class Listener:
         self._loop.call_soon(connection.abort, CloseCode.LIMIT, why)
 
     def _take_place(self, carrier: Carrier, connection: Connection) -> None:
-        """Give a connection that has come by `carrier` its place, and end others where places are short."""
+        """Give a connection that has come by `carrier` its place, and end others where places are short. Where all
+        that could go are at work this one ends."""
         places = self._places
         places.note_descriptor(carrier.descriptor, len(self.half_open), self._loop.time())
-        for _ in range(MOST_ENDED):
-            idlest = places.find_idlest(connection.source) if places.are_full else None
+        ended = 0
+        while places.are_full and len(places) and ended < MOST_ENDED:
+            idlest = places.find_idlest(connection.source)
+            if idlest is None and not ended:
+                self._turn_away(connection, CloseCode.BUSY, "all places are at work", CloseDetail.ALL_AT_WORK)
+                return
             if idlest is None:
                 break
+            ended += 1
             places.discard(idlest)
             log.info("%r from %s: others need its place", idlest, idlest.source)
-            idlest.abort(CloseCode.BUSY, "others need its place, and nothing has moved on it for longest")
-            self._start_task(idlest.wait_gone(HEARD))
+            self._start_task(self._end_idlest(idlest))
         places.add(connection)
+
+    async def _end_idlest(self, idlest: Connection) -> None:
+        """End one whose place was given to another. What it is being asked in this moment is answered yet."""
+        if not idlest.at_work:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARD):
+                    await idlest.go_away()
+            if idlest.at_work and not idlest.closed:
+                self._places.add(idlest)
+                return
+        why = "others need its place, and nothing has moved on it for longest"
+        idlest.abort(CloseCode.BUSY, why, detail=CloseDetail.PLACE_GIVEN)
+        await self._wait_gone(idlest, HEARD)
+
+    def _turn_away(
+        self, connection: Connection, code: int, reason: str, detail: int = CloseDetail.NONE
+    ) -> None:
+        """Let somebody not in, and say why."""
+        connection.abort(code, reason, detail=detail)
+        self._start_task(self._wait_gone(connection, LINGER))
+
+    async def _wait_gone(self, connection: Connection, seconds: float) -> None:
+        """Wait for the other side of one that has ended to leave: for so long, and while not too many do."""
+        leaving = self._leaving
+        leaving[connection] = None
+        if len(leaving) > max(1, part_of_reserve(2 * MOST_LEAVING) // 2):
+            first = next(iter(leaving))
+            del leaving[first]
+            self._start_task(first.wait_gone(0.0))
+        try:
+            await connection.wait_gone(seconds)
+        finally:
+            leaving.pop(connection, None)
 
     def _forget_connection(self, connection_id: bytes) -> None:
         connection = self._connections.pop(connection_id)
@@ -308,13 +353,14 @@ class Listener:
             return
         self._take_place(driver.carrier, connection)
         payload = established.payload
+        if connection.closed:
+            return
         if payload.service == PRESENCE and self.presence is not None:
-            self._let_in(
-                connection
-            )  # it never comes to a program's handler, whatever `admit` would say of it
+            # It never comes to a program's handler, whatever `admit` would say of it.
+            self._let_in(connection)
             return
         if payload.service == PRESENCE:
-            connection.abort(CloseCode.UNKNOWN_SERVICE, "nothing is said of presence here")
+            self._turn_away(connection, CloseCode.UNKNOWN_SERVICE, "nothing is said of presence here")
             return
         request = Request(
             established.peer, payload.service, payload.ticket, established.binding, driver.carrier.source
@@ -324,7 +370,7 @@ class Listener:
             log.info(
                 "%s asked for unknown service %r (there are %s)", request.peer.short, request.service, names
             )
-            connection.abort(CloseCode.UNKNOWN_SERVICE, f"no service {payload.service!r} here")
+            self._turn_away(connection, CloseCode.UNKNOWN_SERVICE, f"no service {payload.service!r} here")
             return
         if self._admit is None:
             self._let_in(connection)
@@ -366,12 +412,12 @@ class Listener:
     def _refuse_connection(self, connection: Connection, error: Exception) -> None:
         """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
         if isinstance(error, Refuse):
-            connection.abort(error.code, error.reason, detail=error.detail)
+            self._turn_away(connection, error.code, error.reason, error.detail)
             return
         self._loop.call_exception_handler(
             {"message": f"admission to service {connection.service!r} failed", "exception": error}
         )
-        connection.abort(CloseCode.INTERNAL)
+        self._turn_away(connection, CloseCode.INTERNAL, "")
 
     def _let_in(self, connection: Connection) -> None:
         connection.admit()

@@ -508,7 +508,7 @@ class Node:
             self._reach.on_lost(link)
         if self.links.get(link.peer) is None:
             self._clock.clocks.forget_peer(link.peer.key)
-        self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time())
+        self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time(), unwanted=link.unwanted)
         self._wake.set()
         log.info("lost: %r", link)
 

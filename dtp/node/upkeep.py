@@ -67,11 +67,17 @@ class Upkeep:
         """Note that there is a link to `peer`, whoever dialled."""
         self._linked.add(peer)
 
-    def on_lost(self, peer: PeerId, now: float) -> None:
-        """Note that the link to `peer` is over: it is dialled again soon."""
+    def on_lost(self, peer: PeerId, now: float, *, unwanted: bool = False) -> None:
+        """Note that the link to `peer` is over: it is dialled again soon, or where it was `unwanted` as after a dial
+        that failed: it may be thrown out by others who were thrown out for it."""
         self._linked.discard(peer)
         for target, wish in self._wishes.items():
-            if _peer_of(target) == peer:
+            if _peer_of(target) != peer:
+                continue
+            if unwanted:
+                self._put_off(wish, now)
+            else:
+                wish.pause = self.limits.first_pause
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
     def remove_peer(self, peer: PeerId) -> None:
@@ -95,9 +101,10 @@ class Upkeep:
         wish = self._wishes.get(target)
         if wish is None:
             return
-        if peer is not None:
-            wish.pause = self.limits.first_pause
-            return
+        if peer is None:
+            self._put_off(wish, now)
+
+    def _put_off(self, wish: _Wish, now: float) -> None:
         wish.at, wish.pause = now + wish.pause, min(2 * wish.pause, self.limits.longest_pause)
 
     def next_time(self) -> float:

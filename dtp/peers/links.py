@@ -20,7 +20,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import Resolver
 from dtp.net.stream import Stream
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import TaskSet, start_task
 
@@ -77,6 +77,12 @@ class PeerLink:
     def closed(self) -> bool:
         """True if it is over."""
         return self.connection.closed
+
+    @property
+    def unwanted(self) -> bool:
+        """True if its peer has ended it since others have the place: it isn't to be dialled again soon."""
+        ended_by = self.connection.ended_by
+        return isinstance(ended_by, ConnectionClosed) and ended_by.close_code == CloseCode.BUSY
 
     async def open(self, protocol: str) -> Stream:
         """Return a new stream of this protocol, such as "gossip/1". Raise what ended the connection."""
@@ -238,7 +244,8 @@ class PeerLinks:
         known = self._links.get(link.peer)
         if known is None and not self._make_room(link):
             self.counters["refused-full"] += 1
-            connection.abort(CloseCode.BUSY, "this node has as many links as it takes")
+            why = "this node has as many links as it takes"
+            connection.abort(CloseCode.BUSY, why, detail=CloseDetail.ALL_AT_WORK)
             return
         if self._add_link(link) is link:
             await self._serve(link)
@@ -257,7 +264,7 @@ class PeerLinks:
             return False
         newest = next(each for each in reversed(incoming) if each.source == source)
         self.counters["made-room"] += 1
-        self._end_link(newest, CloseCode.BUSY, "others need the place")
+        self._end_link(newest, CloseCode.BUSY, "others need the place", CloseDetail.PLACE_GIVEN)
         return True
 
     # ---- one for each peer ------------------------------------------------------------------------------
@@ -288,8 +295,10 @@ class PeerLinks:
             return True
         return link.outgoing == (self.identity.id < link.peer)
 
-    def _end_link(self, link: PeerLink, code: CloseCode, reason: str) -> None:
-        link.connection.abort(code, reason)
+    def _end_link(
+        self, link: PeerLink, code: CloseCode, reason: str, detail: CloseDetail = CloseDetail.NONE
+    ) -> None:
+        link.connection.abort(code, reason, detail=detail)
         self._remove_link(link)
 
     def _remove_link(self, link: PeerLink) -> None:

@@ -74,6 +74,9 @@ class CloseDetail(IntEnum):
     PASS_NEEDED = 24
     OVER_RATE = 25
     RULES_UNKNOWN = 26
+    # Of places for connections.
+    PLACE_GIVEN = 30
+    ALL_AT_WORK = 31
 
 
 def check_code(code: int) -> None:

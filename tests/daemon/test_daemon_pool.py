@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.carriers.errors import DialError
-from dtp.daemon.relays.pool import BACKOFF, REFUSED, STEADY, Pool
+from dtp.daemon.relays.pool import BACKOFF, GIVEN, REFUSED, STEADY, Pool
 from dtp.errors import DtpError
 from dtp.net.address import Address
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.testing import clock
 
 from .conftest import FAR, NEAR
@@ -18,7 +18,7 @@ from .conftest import FAR, NEAR
 class Connection:
     """In place of one to a peer, which ends it after `seconds`."""
 
-    source = "192.0.2.7:9000"
+    source, ended_by = "192.0.2.7:9000", None
 
     def __init__(self, seconds=None):
         self.peer, self.seconds, self.closed, self.parted = FAR.id, seconds, False, False
@@ -178,12 +178,19 @@ def test_no_fault_of_a_dial_ends_the_dialling():
     clock.run(scenario())
 
 
-@pytest.mark.parametrize(("code", "pause"), [(CloseCode.DENIED, REFUSED), (CloseCode.BUSY, BACKOFF[-1])])
-def test_a_peer_that_refuses_for_good_is_dialled_less_and_less(code, pause):
+@pytest.mark.parametrize(
+    ("code", "detail", "pause"),
+    [
+        (CloseCode.DENIED, 0, REFUSED),
+        (CloseCode.BUSY, CloseDetail.ALL_AT_WORK, REFUSED),
+        (CloseCode.BUSY, 0, BACKOFF[-1]),
+    ],
+)
+def test_a_peer_that_refuses_for_good_is_dialled_less_and_less(code, detail, pause):
     """Each dial of a caller that is banned was a handshake there and a line in the log, every two seconds."""
 
     async def scenario():
-        pool = Dialled(*[ConnectionRefused(code, "no")] * 12, None)
+        pool = Dialled(*[ConnectionRefused(code, "no", detail)] * 12, None)
         pool.start_connecting()
         await asyncio.sleep(sum(BACKOFF) + 60)
         pauses = [b - a for a, b in zip(pool.at, pool.at[1:], strict=False)]
@@ -207,3 +214,30 @@ def test_a_peer_that_is_away_is_said_once_each_time(caplog):
     clock.run(scenario())
     said = ["nobody there" in one for one in caplog.messages]
     assert said == [True, False, True, False, False]
+
+
+def test_a_place_that_others_have_is_wanted_again_when_a_program_comes(caplog):
+    """Dialled at once it threw out another that nobody used, which did the same: for ever, a handshake each."""
+
+    async def scenario():
+        pool = Dialled(60.0, 60.0, 0.5, 60.0, None)
+        for each in pool.made[:3]:
+            each.ended_by = ConnectionClosed(
+                CloseCode.BUSY, "others need it", by_peer=True, detail=CloseDetail.PLACE_GIVEN
+            )
+        pool.start_connecting()
+        await asyncio.sleep(50_000)
+        assert (len(pool.at), pool.connections, pool.trouble) == (1, [], GIVEN)
+        for dialled in (2, 3, 4):
+            stream = await pool.get_stream()
+            assert (len(pool.at), pool.trouble) == (dialled, "")
+            pool.release_stream(stream)
+            await asyncio.sleep(100)
+        assert pool.connections == [pool.made[4]]  # the fourth was lost as any other: it is missed
+        await pool.close()
+
+    caplog.set_level("INFO", "dtpd")
+    clock.run(scenario())
+    given = [GIVEN in one for one in caplog.messages]
+    assert (given.count(True), given.index(True)) == (1, 1)
+    assert ["connected to" in one for one in caplog.messages] == [True, False, True]

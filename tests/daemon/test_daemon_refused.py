@@ -8,8 +8,9 @@ import pytest
 from hpack import Decoder
 from hyperframe.frame import HeadersFrame
 
+from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.forward import Forwarded
-from dtp.session.codes import CloseCode, ConnectionRefused, StreamRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused, StreamRefused
 from dtp.session.limits import Limits
 
 from .conftest import FAR, config
@@ -82,13 +83,28 @@ class Streams:
         self.released.append(stream)
 
 
-def forwarding(scenario, tmp_path, many):
+class FewPlaces(Streams):
+    """... whose peer has no place for a connection at first."""
+
+    refusals = 2
+
+    def stream_now(self):
+        return None
+
+    async def get_stream(self):
+        if self.refusals:
+            self.refusals -= 1
+            raise ConnectionRefused(CloseCode.BUSY, "", CloseDetail.ALL_AT_WORK)
+        return self._left.pop(0)
+
+
+def forwarding(scenario, tmp_path, many, make=Streams):
     """Run `scenario(streams, forwarded, reader, writer)` with a program at a forward that gets so many streams."""
     text = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
     (settings,) = config(tmp_path, text).forward
 
     async def main():
-        streams = Streams(many)
+        streams = make(many)
         forwarded = Forwarded(settings, streams, lambda _: streams, lambda: None)
         await forwarded.start_listening()
         reader, writer = await asyncio.open_connection(
@@ -172,3 +188,15 @@ def test_what_is_not_whole_any_more_or_was_answered_is_not_sent_twice(tmp_path):
         assert (second.relay, forwarded.ledger.failed) == (None, 1)
 
     forwarding(scenario, tmp_path, 2)
+
+
+def test_a_program_waits_for_a_place_at_its_peer(tmp_path):
+    async def scenario(streams, forwarded, reader, writer):
+        writer.write(POST)
+        await until(lambda: streams.given[0].got == POST)
+        assert not streams.refusals
+        streams.given[0].relay.stream_data(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        streams.given[0].relay.abort(Reason.DRAINING)
+
+    forwarding(scenario, tmp_path, 1, FewPlaces)

@@ -1,19 +1,22 @@
 """Places are given anew where they are short: of descriptors, or of connections that a listener holds."""
 
 import asyncio
+import contextlib
 import random
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from attackers import Attacker
 from echo_service import echo, on_fake_clock, roundtrip
 
 import dtp
 from dtp.carriers.crowd import descriptors_of_process
 from dtp.identity import Identity
-from dtp.net.parts.places import SHORT, Places
-from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.net.parts.places import LOOKED_AT, SHORT, Places
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import DEFAULT
 
 BOB = Identity.generate()
@@ -23,6 +26,7 @@ BOB = Identity.generate()
 class One:
     source: str
     active_at: float = field(default=0.0)
+    at_work: bool = False
 
 
 def test_of_the_source_that_has_most_whoever_was_idle_longest_goes() -> None:
@@ -42,6 +46,37 @@ def test_of_the_source_that_has_most_whoever_was_idle_longest_goes() -> None:
     assert places.find_idlest("192.0.2.1") is crowd[0]
 
 
+def test_one_at_work_goes_last_and_only_for_a_source_that_has_fewer() -> None:
+    """Two sources with as many each would throw out the other's for ever, who come back."""
+    places = Places[One](10)
+    crowd = [One("192.0.2.1", float(at), at_work=True) for at in range(LOOKED_AT // 8)]
+    for one in crowd:
+        places.add(one)
+    assert places.find_idlest("192.0.2.1") is None
+    assert places.find_idlest("192.0.2.2") is crowd[0]
+    crowd[5].at_work = False
+    assert places.find_idlest("192.0.2.1") is crowd[5]
+    assert places.find_idlest("192.0.2.2") is crowd[5]
+    crowd[5].at_work = True
+    others = [One("192.0.2.2", 0.0, at_work=True) for _ in range(len(crowd) - 1)]
+    for one in others[1:]:
+        places.add(one)
+    assert places.find_idlest("192.0.2.2") is crowd[0]
+    places.add(others[0])
+    assert places.find_idlest("192.0.2.2") is None
+
+
+def test_of_many_at_work_not_all_are_looked_at() -> None:
+    places = Places[One](1000)
+    crowd = [One("192.0.2.1", float(at), at_work=True) for at in range(LOOKED_AT)]
+    idle = One("192.0.2.1", 1e6)
+    for one in (*crowd, idle):
+        places.add(one)
+    assert places.find_idlest("192.0.2.1") is None
+    places.discard(crowd[3])
+    assert places.find_idlest("192.0.2.1") is idle
+
+
 def test_it_is_right_for_any_order() -> None:
     seed = 20261126
     print(f"seed {seed}")
@@ -54,7 +89,7 @@ def test_it_is_right_for_any_order() -> None:
         else:
             places.discard(here.pop(rng.randrange(len(here))))
         for one in rng.sample(here, min(3, len(here))):
-            one.active_at = now
+            one.active_at, one.at_work = now, rng.random() < 0.7
         source = f"192.0.2.{rng.randrange(6)}"
         sizes = {each.source: sum(one.source == each.source for one in here) for each in here}
         idlest = places.find_idlest(source)
@@ -62,10 +97,17 @@ def test_it_is_right_for_any_order() -> None:
         if not here:
             assert idlest is None
             continue
-        assert idlest is not None
-        assert sizes[idlest.source] == max(sizes.values())
-        assert idlest.source == source or sizes.get(source, 0) < sizes[idlest.source]
-        assert idlest.active_at == min(one.active_at for one in here if one.source == idlest.source)
+        most, own = max(sizes.values()), sizes.get(source, 0)
+        of_own = [one for one in here if one.source == source and own == most]
+        if idlest is None:
+            assert most <= own + 1
+            assert not of_own or all(one.at_work for one in of_own)
+            continue
+        assert sizes[idlest.source] == most
+        assert idlest.source == source or own < most
+        rank = [(one.at_work, one.active_at) for one in here if one.source == idlest.source]
+        assert (idlest.at_work, idlest.active_at) == min(rank)
+        assert not idlest.at_work or most > own + 1
 
 
 def test_descriptors_that_are_short_are_known_by_their_numbers() -> None:
@@ -104,41 +146,125 @@ async def test_who_comes_last_takes_the_place_of_who_was_idle_longest() -> None:
             await held[1].wait_closed()
             with pytest.raises(ConnectionClosed) as told:
                 await held[1].open_stream()
-            assert told.value.close_code == CloseCode.BUSY
+            assert (told.value.close_code, told.value.detail) == (CloseCode.BUSY, CloseDetail.PLACE_GIVEN)
             assert await roundtrip(held[0], b"still") == b"still"
             assert len(listener.connections) == 3
         for one in held:
             one.abort()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sockets are no descriptors there")
+@on_fake_clock
+async def test_nothing_that_is_asked_is_cut_for_one_of_the_same_source() -> None:
+    """The newcomer took the place of a request that had waited longest for its answer."""
+    limits = replace(DEFAULT, connections=3)
+    async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener:
+        held = [await dtp.connect(listener.address()) for _ in range(3)]
+        streams = [await one.open_stream() for one in held]
+        for stream in streams:
+            stream.write(b"a")
+            assert await stream.read(10) == b"a"
+        await asyncio.sleep(20)
+        for _ in range(3):
+            with pytest.raises(ConnectionRefused) as told:
+                await dtp.connect(listener.address())
+            assert (told.value.close_code, told.value.detail) == (CloseCode.BUSY, CloseDetail.ALL_AT_WORK)
+        for stream in streams:
+            stream.write(b"b")
+            assert await stream.read(10) == b"b"
+        streams[1].close()
+        await asyncio.sleep(1)
+        async with dtp.connect(listener.address()) as newcomer:
+            assert await roundtrip(newcomer, b"hi") == b"hi"
+            assert [one.closed for one in held] == [False, True, False]
+        for one in held:
+            one.abort()
+
+
+@on_fake_clock
+@pytest.mark.parametrize("after", [0.31, 0.35, 0.39, 0.45])
+async def test_what_is_asked_while_the_place_is_given_away_is_answered(after: float) -> None:
+    """The request had been sent, and the end of its connection was on its way to the one who asked."""
+    limits = replace(DEFAULT, connections=1)
+    async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits):
+        address = dtp.Address.direct(BOB.id, "memory://x?delay=0.1")
+        idle = await dtp.connect(address)
+        await asyncio.sleep(5)
+        coming = asyncio.ensure_future(dtp.connect(address).__aenter__())
+        await asyncio.sleep(after)
+        if after < 0.4:
+            assert await roundtrip(idle, b"in this moment") == b"in this moment"
+        else:  # it was told before: whoever asks dials anew
+            with pytest.raises(ConnectionClosed) as told:
+                await roundtrip(idle, b"in this moment")
+            assert told.value.close_code == CloseCode.SHUTDOWN
+        newcomer = await coming
+        assert await roundtrip(newcomer, b"hi") == b"hi"
+        idle.abort()
+        newcomer.abort()
+
+
+@contextlib.asynccontextmanager
+async def listening_side(url: str) -> AsyncIterator[str]:
+    """A listener in a process that may have 100 descriptors; its address."""
+    side = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).with_name("places_side.py")), "100", url),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert side.stdin is not None
+    assert side.stdout is not None
+    try:
+        yield (await side.stdout.readline()).decode().strip()
+    finally:
+        side.stdin.close()
+        await side.wait()
+
+
+needs_descriptors = pytest.mark.skipif(sys.platform == "win32", reason="sockets are no descriptors there")
+
+
+@needs_descriptors
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/x"])
 def test_one_source_that_holds_all_descriptors_keeps_nobody_out(url: str) -> None:
     """Idle connections that were let in kept everybody out for as long as they liked."""
 
     async def main() -> None:
-        side = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(Path(__file__).with_name("places_side.py")), "100", url),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert side.stdin is not None
-        assert side.stdout is not None
         held: list[dtp.Connection] = []
-        try:
-            async with asyncio.timeout(60):
-                address = (await side.stdout.readline()).decode().strip()
+        async with listening_side(url) as address, asyncio.timeout(60):
+            held.append(await dtp.connect(address))
+            for _ in range(130):  # more than it may open
                 held.append(await dtp.connect(address))
-                for _ in range(130):  # more than it may open
-                    held.append(await dtp.connect(address))
-                    if len(held) % 10 == 0:
-                        assert await roundtrip(held[0], b"at work") == b"at work"
+                if len(held) % 10 == 0:
+                    assert await roundtrip(held[0], b"at work") == b"at work"
             assert sum(not one.closed for one in held) <= 90
-        finally:
             for one in held:
                 one.abort()
             await asyncio.gather(*(one.wait_gone() for one in held))
-            side.stdin.close()
-            await side.wait()
+
+    asyncio.run(main())
+
+
+@needs_descriptors
+def test_those_who_are_not_let_in_and_stay_keep_nobody_out() -> None:
+    """They had a descriptor for ten seconds each, and whoever was there gave place for them."""
+
+    async def main() -> None:
+        async with listening_side("tcp://127.0.0.1:0") as address, asyncio.timeout(60):
+            here = await dtp.connect(address)
+            url = dtp.Address.parse(address).carrier_url
+            crowd: list[Attacker] = []
+            for _ in range(150):
+                crowd.append(await Attacker.dial(url, service="nothing"))
+                while not (crowd[-1].ready or crowd[-1].lost):  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0)
+                crowd[-1].say([])
+                crowd[-1].pause()  # so it hears of no end
+            async with dtp.connect(address) as newcomer:
+                assert await roundtrip(newcomer, b"hi") == b"hi"
+            assert await roundtrip(here, b"still") == b"still"
+            here.abort()
+            await here.wait_gone()
+            for one in crowd:
+                one.leave()
 
     asyncio.run(main())

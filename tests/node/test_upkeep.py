@@ -63,6 +63,26 @@ def test_link_that_is_lost_is_dialled_again() -> None:
     assert keep.take_due(keep.next_time()) == [LARGE]
 
 
+def test_peer_that_has_no_place_is_dialled_less_and_less() -> None:
+    """Every two seconds it was dialled, let in and thrown out again."""
+    keep, limits, now, pauses = Upkeep(SMALL), UpkeepLimits(), 0.0, []
+    keep.add_peer(LARGE, now)
+    for _ in range(10):
+        assert keep.take_due(now) == [LARGE]
+        keep.on_link(LARGE)
+        keep.on_dialled(LARGE, LARGE, now)
+        keep.on_lost(LARGE, now, unwanted=True)
+        pauses.append(keep.next_time() - now)
+        now = keep.next_time()
+    assert pauses[:3] == [limits.first_pause, 2 * limits.first_pause, 4 * limits.first_pause]
+    assert pauses[-1] == limits.longest_pause
+    keep.take_due(now)
+    keep.on_link(LARGE)
+    keep.on_dialled(LARGE, LARGE, now)
+    keep.on_lost(LARGE, now)  # for another reason
+    assert keep.next_time() == now + limits.first_pause
+
+
 def test_peer_that_said_goodbye_is_not() -> None:
     keep = Upkeep(SMALL)
     keep.add_peer(LARGE, 0.0)

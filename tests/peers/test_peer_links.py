@@ -203,6 +203,7 @@ def test_links_are_bounded() -> None:
                 refused = await third.connect(where)
                 with pytest.raises(ConnectionClosed):
                     await refused.connection.accept_stream()
+                assert refused.unwanted
                 assert large.counters["refused-full"] == 1
                 assert [each.peer for each in large] == [SMALL.id]
                 await small.connect(where)
@@ -222,7 +223,7 @@ class FromAfar:
         self.closed = False
         self.ended = asyncio.Event()
 
-    def abort(self, *_: object) -> None:
+    def abort(self, *_: object, **__: object) -> None:
         self.closed = True
         self.ended.set()
 

@@ -106,7 +106,16 @@ def of_caller(caller: Caller) -> dict[str, str]:
 #: Records that are kept to be shown, and how many of them may be about one caller.
 RECENT, RECENT_OF_ONE = 50, 10
 #: What records are about that are shown though they are no warnings.
-_SHOWN = {"denied", "ended", "unknown-service", "not-connected", "connected", "reloaded", "upgraded"}
+_SHOWN = {
+    "denied",
+    "ended",
+    "unknown-service",
+    "not-connected",
+    "connected",
+    "place-given",
+    "reloaded",
+    "upgraded",
+}
 
 
 class Recent(logging.Handler):

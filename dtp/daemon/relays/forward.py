@@ -22,7 +22,7 @@ from dtp.daemon.relays import sockets, udp
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.relays.ledger import Ending, SessionLedger
-from dtp.daemon.relays.pool import BACKOFF, Pool
+from dtp.daemon.relays.pool import BACKOFF, Pool, is_at_work, is_given
 from dtp.daemon.relays.relay import Relay
 from dtp.daemon.relays.telling import tell_program
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
@@ -270,7 +270,9 @@ class Forwarded:
             except DtpError as error:
                 if not _may_be_back(error):
                     raise
-                pause = min(BACKOFF[min(attempt, len(BACKOFF) - 1)], EAGER)
+                pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+                if not is_at_work(error):
+                    pause = min(pause, EAGER)
                 if loop.time() + pause > deadline:
                     raise
                 await asyncio.sleep(pause)
@@ -404,9 +406,10 @@ def _read_calls(said: bytes) -> CallReader:
 
 
 def _may_be_back(error: DtpError) -> bool:
-    """True where the peer is away, or its process is about to end, and another may have its place soon."""
+    """True where the peer is away, or its process is about to end, and another may have its place soon; or where it
+    has no place for a connection now."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
-        return error.close_code == CloseCode.SHUTDOWN
+        return error.close_code == CloseCode.SHUTDOWN or is_at_work(error) or is_given(error)
     return isinstance(error, CarrierError)
 
 

@@ -16,7 +16,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import Candidate, NotResolved, ResolveFailed, Resolver
 from dtp.net.stream import Stream
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, ConnectionRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionLost, ConnectionRefused
 from dtp.session.limits import Limits
 from dtp.tasks import SupervisedTask, start_task
 
@@ -29,6 +29,9 @@ BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 #: each dial is a handshake and a line in the log there. A program that connects has the peer dialled at once.
 REFUSED = 30.0
 _LASTING = (CloseCode.DENIED, CloseCode.PAYMENT, CloseCode.UNKNOWN_SERVICE)
+#: What is said of a connection whose place others have. Each dial would throw out another one that nobody uses, which
+#: comes back in the same way.
+GIVEN = "others need the place of its connection there: it is dialled when a program comes"
 #: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
 STEADY = 5.0
 
@@ -83,11 +86,22 @@ def targets(addresses: Sequence[Address]) -> list[Target]:
     return found
 
 
+def is_at_work(error: DtpError) -> bool:
+    """Return True where the peer has no place for one more connection while all that have one are at work."""
+    return isinstance(error, ConnectionRefused) and error.detail == CloseDetail.ALL_AT_WORK
+
+
+def is_given(error: DtpError | None) -> bool:
+    """Return True where the place of a connection that nobody used was given to another."""
+    return isinstance(error, ConnectionClosed) and error.detail == CloseDetail.PLACE_GIVEN
+
+
 def _pause_after(failures: int, error: DtpError) -> float:
     """Return the seconds until the next dial, where `failures` have failed before the last one."""
     if failures < len(BACKOFF):
         return BACKOFF[failures]
-    if isinstance(error, ConnectionRefused) and error.close_code in _LASTING:
+    lasting = isinstance(error, ConnectionRefused) and error.close_code in _LASTING
+    if lasting or is_at_work(error):
         return float(min(REFUSED, BACKOFF[-1] * 2 ** min(16, failures - len(BACKOFF) + 1)))
     return BACKOFF[-1]
 
@@ -132,6 +146,8 @@ class Pool:
         self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: SupervisedTask | None = None
+        #: Set whenever a connection is there.
+        self._dialled = asyncio.Event()
         self._closed = False
         #: Whether peers are told that this end is about to end.
         self._away = False
@@ -221,6 +237,7 @@ class Pool:
         finally:
             self._dialing = None
         connection, self.trouble = self._connection, ""
+        self._dialled.set()
         if self._away:
             start_task(connection.go_away(), name="dtpd-go-away")
         self._leave_if_retired()
@@ -292,7 +309,7 @@ class Pool:
 
     async def _keep_warm(self) -> None:
         loop = asyncio.get_running_loop()
-        failures, told, began = 0, False, loop.time()
+        failures, told, given, began = 0, False, False, loop.time()
         while True:
             try:
                 connection = await self._get_connection()
@@ -301,44 +318,49 @@ class Pool:
                     loop.time() - began >= self._quiet or not isinstance(error, NotResolved | ResolveFailed)
                 )
                 if is_news:
-                    log.warning(
-                        "%s: %s",
-                        self.addresses[0],
-                        error,
-                        extra={
-                            "fields": {
-                                "event": "not-connected",
-                                "to": str(self.addresses[0]),
-                                "why": str(error),
-                            }
-                        },
-                    )
+                    self._tell("not-connected", str(error), log.warning)
                 told = told or is_news
                 await asyncio.sleep(_pause_after(failures, error))
                 failures += 1
                 continue
             told, since = False, loop.time()
-            log.info(
-                "connected to %s for %s",
-                connection.peer.short,
-                self.addresses[0].service or "its default service",
-                extra={
-                    "fields": {
-                        "event": "connected",
-                        "peer": str(connection.peer),
-                        "service": self.addresses[0].service,
-                    }
-                },
-            )
+            if not given:
+                self._tell_connected(connection)
             await connection.wait_closed()
+            was_given = is_given(connection.ended_by)
             if self._connection is connection:
                 self._retire_connection(connection)
             del connection  # nothing of it is kept while this waits
-            if loop.time() - since >= STEADY:
+            if was_given:
+                if not given:
+                    self._tell("place-given", GIVEN, log.info)
+                await self._wait_wanted()
+            elif loop.time() - since >= STEADY:
                 failures = 0
             else:
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
                 failures += 1
+            given = was_given
+
+    async def _wait_wanted(self) -> None:
+        """Wait until a program has had the peer dialled."""
+        self._dialled.clear()
+        while self._connection is None:
+            self.trouble = GIVEN
+            await self._dialled.wait()
+
+    def _tell(self, event: str, why: str, say: Callable[..., None]) -> None:
+        fields = {"event": event, "to": str(self.addresses[0]), "why": why}
+        say("%s: %s", self.addresses[0], why, extra={"fields": fields})
+
+    def _tell_connected(self, connection: Connection) -> None:
+        service = self.addresses[0].service
+        log.info(
+            "connected to %s for %s",
+            connection.peer.short,
+            service or "its default service",
+            extra={"fields": {"event": "connected", "peer": str(connection.peer), "service": service}},
+        )
 
     async def go_away(self) -> None:
         """Tell peers, now and those yet to come, that this end is about to end. They open no streams here in any

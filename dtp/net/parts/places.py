@@ -1,7 +1,8 @@
 """Places of connections where there are fewer than want one: by descriptors of this process, or by `Limits`.
 
 Who comes last takes the place of the connection that has been idle longest, of the source that has most. So one that
-holds all with connections that say nothing keeps nobody out, and throws out its own. See docs/decisions/0459.
+holds all with connections that say nothing keeps nobody out, and throws out its own. One at work goes only for
+somebody of a source that has fewer. See docs/decisions/0459 and 0484.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dtp.carriers.crowd import descriptors_of_process, source_group
 
 #: Seconds for which it is remembered how many there were when descriptors were short.
 SHORT: Final = 10.0
+#: Of those that were idle longest so many are looked at for one that isn't at work.
+LOOKED_AT: Final = 64
 
 
 class Placed(Hashable, Protocol):
@@ -29,6 +32,10 @@ class Placed(Hashable, Protocol):
     @property
     def active_at(self) -> float:
         """When something moved on it last."""
+
+    @property
+    def at_work(self) -> bool:
+        """True while a stream of it is open: what was asked there may be answered yet."""
 
 
 T = TypeVar("T", bound=Placed)
@@ -94,11 +101,15 @@ class Places(Generic[T]):
 
     def find_idlest(self, source: str) -> T | None:
         """Return who has to go for one more of `source`: of it where no source has more, else of the one that has
-        most. None where nobody has a place."""
+        most. None where nobody has a place, or all are at work, and the source would have as many as the other.
+        """
         if not self._largest:
             return None
-        own, largest = source_group(source), self._of_size[self._largest]
-        return self._by_group[own if own in largest else next(iter(largest))].find_idlest()
+        name, largest = source_group(source), self._of_size[self._largest]
+        idlest = self._by_group[name if name in largest else next(iter(largest))].find_idlest()
+        own = len(self._by_group[name].members) if name in self._by_group else 0
+        # Of two sources that have as many each would throw out the other's for ever.
+        return None if idlest.at_work and self._largest <= own + 1 else idlest
 
 
 class _Group(Generic[T]):
@@ -120,10 +131,17 @@ class _Group(Generic[T]):
             heapify(self._by_time)
 
     def find_idlest(self) -> T:
-        while True:
-            at, _, one = self._by_time[0]
+        """Return who was idle longest and isn't at work, of the `LOOKED_AT` first; where all are, the first."""
+        looked_at: list[tuple[float, int, T]] = []
+        idle: T | None = None
+        while self._by_time and idle is None and len(looked_at) < LOOKED_AT:
+            entry = heappop(self._by_time)
+            at, _, one = entry
             if one in self.members and one.active_at <= at:
-                return one
-            heappop(self._by_time)
-            if one in self.members:
+                looked_at.append(entry)
+                idle = None if one.at_work else one
+            elif one in self.members:
                 heappush(self._by_time, (one.active_at, next(self._numbers), one))
+        for entry in looked_at:
+            heappush(self._by_time, entry)
+        return looked_at[0][2] if idle is None else idle

@@ -12,6 +12,7 @@ from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.parts.retries import Retries
 from dtp.net.parts.waiters import Waiters
 from dtp.session.handshake import Established
+from dtp.session.link import Link
 from dtp.session.session import Session
 from dtp.tasks import start_task
 
@@ -54,6 +55,30 @@ class Resumption:
             await self.redial(self._session.connection_id, take_over)
         else:
             await self.redial(self._session.connection_id, take_over, candidate)
+
+    async def add_carrier(
+        self,
+        attach: Callable[[LinkDriver, Link], None],
+        check_open: Callable[[], None],
+        candidate: Candidate | None,
+    ) -> None:
+        """Dial one more carrier, `attach` it with its link, and wait until the peer has accepted it. `check_open`
+        raises what has ended the connection meanwhile."""
+        added: list[tuple[LinkDriver, Link]] = []
+        clock = asyncio.get_running_loop().time
+
+        def take_over(driver: LinkDriver, established: Established) -> None:
+            link = self._session.new_link(established, clock(), add=True)
+            added.append((driver, link))
+            attach(driver, link)
+
+        await self.dial_carrier(take_over, candidate)
+        driver, link = added[0]
+        while not link.attached:
+            if link.lost or driver.closed:
+                raise CarrierError("the added carrier was lost before the peer accepted it")
+            check_open()
+            await self._waiters.wait_for("carrier")
 
     def start_redialing(
         self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
