@@ -140,6 +140,11 @@ class Stream:
         except asyncio.IncompleteReadError as error:
             return error.partial
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that have come and were not read."""
+        return self._size
+
     def at_eof(self) -> bool:
         """True when the peer has finished and all was read."""
         return self._eof and not self._size

@@ -36,7 +36,14 @@ class End:
         self.say, self.read, self.at_eof = self.mouth.feed_data, self.mouth.read, self.mouth.at_eof
         self.heard, self.code = b"", None
         account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account("192.0.2.1")
-        self.connection = SimpleNamespace(account=account, charged=lambda work: work)
+        self.connection = SimpleNamespace(account=account, charged=lambda work: work, ping=self.ping)
+
+    @property
+    def buffered(self):
+        return len(vars(self.mouth)["_buffer"])
+
+    async def ping(self):
+        """What was sent before the answer has come by then."""
 
     def write(self, data):
         self.heard += data

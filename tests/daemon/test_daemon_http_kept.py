@@ -309,3 +309,43 @@ def test_a_backend_is_let_go_while_a_client_asks_nothing(talk):
         assert len(talk.links) == 2
 
     talk(scenario)
+
+
+@pytest.mark.parametrize("given", [Ending(5.0), None], ids=["the daemon ends", "nothing for 75 s"])
+def test_what_is_sent_by_the_end_of_its_time_is_answered(talk, given):
+    """Where a machine stood still the time ran out of who asked all the while, and the request was cut off."""
+
+    async def scenario(talk):
+        async def ping():
+            await asyncio.sleep(0.3)
+            talk.client.connection.ping = None
+            talk.client.say(GET)
+
+        talk.client.connection.ping = ping
+        await asyncio.sleep(1)
+        if given is not None:
+            talk.session.finish(given)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        if given is not None:
+            assert is_last(talk)
+        else:
+            talk.session.abort(Reason.DRAINING)
+
+    talk(scenario)
+
+
+def test_what_comes_in_the_turn_in_which_its_time_ends_is_answered(talk):
+    """Whoever waited for it was woken to hear that the time is over."""
+
+    async def scenario(talk):
+        await asyncio.sleep(1)
+        talk.client.connection.ping = None
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time() + 5.0 - 1e-12, talk.client.say, GET)
+        talk.session.finish(Ending(5.0))
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        assert is_last(talk)
+
+    talk(scenario)

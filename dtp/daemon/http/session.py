@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable
@@ -37,6 +38,8 @@ _T = TypeVar("_T")
 _KEEP = 75.0
 #: Seconds in which a request is read that has come already, and whose task wasn't woken yet.
 _ON_ITS_WAY = 0.001
+#: Seconds for the answer to a ping, before which comes what a client has sent by the end of its time.
+_CAUGHT_UP = 1.0
 #: So often it is looked at whether an exchange still has somebody who wants it, seconds: of backends' connections as
 #: many are held by those who ask and give up as come in that time.
 _LOOK = 1.0
@@ -278,6 +281,21 @@ class HttpSession(Conversation):
 
     async def _wait_for_request(self) -> bytes | None:
         """Return the first bytes of a request; None if nothing comes for too long."""
+        data = await self._read_in_idle_time()
+        if data is None and await self._was_on_its_way():
+            data = await self.stream.read(conversation.READ)
+        return None if data is None else await self._count_read(data)
+
+    async def _was_on_its_way(self) -> bool:
+        """Return whether something was sent by the end of the client's time: a machine that stands still for so long
+        lets the time of who asks all the while run out."""
+        if not self.stream.buffered:
+            with contextlib.suppress(TimeoutError, DtpError):
+                async with asyncio.timeout(_CAUGHT_UP):
+                    await self.stream.connection.ping()
+        return self.stream.buffered > 0
+
+    async def _read_in_idle_time(self) -> bytes | None:
         idle = asyncio.timeout(None)
         # It would not be used any more by then, and whoever asks nothing, or is gone, holds no descriptor by it.
         dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
@@ -286,7 +304,8 @@ class HttpSession(Conversation):
                 self._idle = idle
                 if self._end is not None:
                     self._end_idle(idle)
-                data = await self._read_uncounted(conversation.READ)
+                # What has come is answered, whatever it has to wait for.
+                return await self._read_uncounted(conversation.READ)
         except Ended as end:
             if end.reason is not Reason.IDLE:
                 raise
@@ -298,7 +317,6 @@ class HttpSession(Conversation):
         finally:
             self._idle = None
             dropping.cancel()
-        return await self._count_read(data)  # what has come is answered, whatever it has to wait for
 
     async def _exchange_message(self, request: h11.Request) -> bool:
         """Pass one request on, and its answer back; True when another one may follow."""
