@@ -39,6 +39,9 @@ FLOODS = {
     "handshake pieces with gaps": lambda at: b"".join(
         b"\x06" + number(100 + 2 * ((at * 90 + i) % 4000)) + b"\x01x" for i in range(90)
     ),
+    "identifiers that are retired": lambda at: b"".join(
+        b"\x19" + number(1 + at * 200 + i) for i in range(200)
+    ),
     "identifiers": lambda at: b"".join(
         b"\x18" + 2 * number(8 + at * 30 + i) + b"\x08" + os.urandom(24) for i in range(30)
     ),
@@ -73,10 +76,14 @@ class Flooder(QuicConnection):
         while self.next_event() is not None:
             pass
 
+    def peer_id(self) -> bytes:
+        """The connection id to which its packets go."""
+        return bytes(self._peer_cid.cid)
+
     def send(self, frames: bytes) -> int:
         builder = QuicPacketBuilder(
             host_cid=self.host_cid,
-            peer_cid=self._peer_cid.cid,
+            peer_cid=self.peer_id(),
             version=self._version,
             is_client=True,
             packet_number=self._packet_number,
@@ -145,6 +152,35 @@ def test_a_stranger_of_whom_nothing_is_counted_may_send_less() -> None:
                 await asyncio.sleep(0)
         assert isinstance(end.recorder.lost, PacketFloodError)
         flooder.sock.close()
+        await listener.close()
+
+    on_sockets(main())
+
+
+def test_the_other_side_may_use_each_identifier_that_it_was_given() -> None:
+    """Packets to any but the first were dropped, as if the connection were another's: libraries change them."""
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, endpoint = await listening(accepted)
+        client = Flooder(endpoint)
+        async with asyncio.timeout(30):
+            while accepted.empty():
+                client.turn()
+                await asyncio.sleep(0)
+            end = CarrierEnd(await accepted.get()).start()
+            said, used = b"", set()
+            for number in range(20):
+                client.change_connection_id()
+                used.add(client.peer_id())
+                client.send_stream_data(2, b"%03d" % number)
+                said += b"%03d" % number
+                while end.recorder.received != said:
+                    client.turn()
+                    await asyncio.sleep(0)
+        assert len(used) > 10
+        client.sock.close()
+        end.carrier.abort()
         await listener.close()
 
     on_sockets(main())

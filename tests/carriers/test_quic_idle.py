@@ -11,7 +11,16 @@ from qh3.quic.connection import QuicConnection
 
 from dtp.carriers.quic import endpoint as quic_endpoint
 from dtp.carriers.quic.carrier import MOST_IDLE, QuicCarrier
-from dtp.carriers.quic.idle import ANSWER, DEAR, DEAR_COUNTS, MOST_ANSWERS, RATE, IdlePackets
+from dtp.carriers.quic.idle import (
+    ANSWER,
+    DEAR,
+    DEAR_COUNTS,
+    MOST_ANSWERS,
+    MOST_DEAR,
+    MOST_RETIRED,
+    RATE,
+    IdlePackets,
+)
 from dtp.testing.carrier_ends import CarrierEnd
 from dtp.testing.clock import run
 
@@ -51,6 +60,22 @@ def test_answers_beyond_one_for_each_packet_are_counted() -> None:
     assert idle.is_flood(0)
 
 
+@pytest.mark.parametrize("dear", [False, True])
+def test_what_makes_the_library_slow_is_bounded_for_the_life_of_a_carrier(dear: bool) -> None:
+    """Some a second, each of which time made up for, made each packet after a day take a tenth of a second."""
+    idle, now = IdlePackets(0.0), 0.0
+    for _ in range(MOST_DEAR if dear else MOST_RETIRED):
+        now += 3600.0
+        if dear:
+            idle.note_received(1, 1200, 0, now, 2 * DEAR)
+        else:
+            idle.note_retired()
+        assert not idle.is_flood(DEAR_COUNTS + 1200)
+    idle.note_received(1, 1200, 0, now + 3600.0, 2 * DEAR)
+    idle.note_retired()
+    assert idle.is_flood(1 << 30)
+
+
 class Wire:
     """What is below one of two carriers: packets are lost, late and out of order, as `rng` says."""
 
@@ -69,6 +94,10 @@ class Wire:
                 loop.call_at(self.busy + delay, self.other.receive_packets, [data], self.there)
 
     def forget_carrier(self, carrier: QuicCarrier) -> None: ...
+
+    def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None: ...
+
+    def remove_id(self, carrier: QuicCarrier, connection_id: bytes) -> None: ...
 
 
 async def two_carriers(rng: random.Random, loss: float, late: float) -> tuple[CarrierEnd, CarrierEnd]:

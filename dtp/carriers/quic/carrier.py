@@ -61,6 +61,12 @@ class PacketSender(Protocol):
     def forget_carrier(self, carrier: QuicCarrier) -> None:
         """Forget a carrier that is over: nothing of it comes here any more."""
 
+    def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
+        """Take packets to this connection id for `carrier` as well."""
+
+    def remove_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
+        """Take none to this one any more."""
+
 
 class QuicCarrier(PushedCarrier):
     """A carrier over one QUIC connection. Made by `dtp.carriers.quic.endpoint`."""
@@ -135,7 +141,10 @@ class QuicCarrier(PushedCarrier):
         if self.on_kept is not None:
             self.on_kept()
         if idle.is_flood(MOST_OF_STRANGERS if self.on_kept is None else self.most_idle):
-            self._end_carrier(PacketFloodError(f"{self.remote} sends packets without end that move nothing"))
+            self._end_flood()
+
+    def _end_flood(self) -> None:
+        self._end_carrier(PacketFloodError(f"{self.remote} sends packets without end that move nothing"))
 
     @property
     def account(self) -> Hashable:
@@ -275,6 +284,15 @@ class QuicCarrier(PushedCarrier):
         if self._state is CarrierState.OPEN and self._receiver is not None and event.data:
             self._receiver.carrier_packet(event.data)
 
+    def _on_id_issued(self, event: events.ConnectionIdIssued) -> None:
+        self._below.add_id(self, event.connection_id)
+
+    def _on_id_retired(self, event: events.ConnectionIdRetired) -> None:
+        self._below.remove_id(self, event.connection_id)
+        self._idle.note_retired()
+        if self._idle.is_used_up:
+            self._end_flood()
+
     def _on_terminated(self, event: events.ConnectionTerminated) -> None:
         if event.error_code == CLOSED and event.frame_type is None and self._state is CarrierState.CLOSING:
             self._end_carrier(None)
@@ -382,5 +400,7 @@ _HANDLERS: dict[type, Any] = {
     events.StreamDataReceived: QuicCarrier._on_data,
     events.StreamReset: QuicCarrier._on_reset,
     events.DatagramFrameReceived: QuicCarrier._on_packet,
+    events.ConnectionIdIssued: QuicCarrier._on_id_issued,
+    events.ConnectionIdRetired: QuicCarrier._on_id_retired,
     events.ConnectionTerminated: QuicCarrier._on_terminated,
 }

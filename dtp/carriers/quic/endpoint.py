@@ -253,6 +253,19 @@ class QuicEndpoint:
         self._forget_handshake(carrier)
         self._close_if_unused()
 
+    def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
+        """Take packets to this connection id for `carrier` as well: its other side may use each that it was given."""
+        ids = self._ids.get(carrier)
+        if ids is not None and connection_id not in self._carriers:
+            self._carriers[connection_id] = carrier
+            ids.append(connection_id)
+
+    def remove_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
+        """Take packets to this one no more."""
+        if self._carriers.get(connection_id) is carrier:
+            del self._carriers[connection_id]
+            self._ids[carrier].remove(connection_id)
+
     def _forget_handshake(self, carrier: QuicCarrier) -> None:
         """It is over, one way or another. Idempotent."""
         if self._handshakes.discard(carrier):
