@@ -140,13 +140,14 @@ def _is_no_url(error: BaseException | None) -> bool:
 
 
 def find_wrong_setting(url: str) -> str | None:
-    """Return libpq's words on a setting of `url` that it doesn't take, or on a file of TLS that it can't use; else
-    None.
+    """Return what libpq doesn't take of `url`, or the file of TLS that it can't use, in its words; else None.
 
     No server is asked: libpq connects to a socket of this process, and gets no further than TLS's first message.
-    Raise `psycopg.ProgrammingError` for a URL that can't be read.
     """
-    options = conninfo.conninfo_to_dict(url)
+    try:
+        options = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its words are not quoted: a password may be in them
+        return "it doesn't take this URL: it is as in postgresql://USER@HOST/DATABASE"
     hosts, ports = (str(options.get(each) or "").split(",") for each in ("host", "port"))
     if len(ports) not in (1, len(hosts)):
         return f"{len(ports)} ports of {len(hosts)} hosts"
@@ -173,6 +174,20 @@ def find_wrong_setting(url: str) -> str | None:
                 return _words_of(session) if failed else None
         finally:
             session.finish()
+
+
+def look_at(url: str) -> None:
+    """Connect to the database at `url`, see whether tables may be made there, and leave it as it is.
+
+    Raise `psycopg.Error`, which `what_mends` knows.
+    """
+    may = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+    with psycopg.connect(url, autocommit=True, **ALIVE) as database:
+        schema, makes = database.execute(may).fetchone() or (None, False)
+    if schema is None:
+        raise psycopg.errors.InvalidSchemaName("no schema has been selected to create in")
+    if not makes:
+        raise psycopg.errors.InsufficientPrivilege(f"permission denied for schema {schema}")
 
 
 def _words_of(session: pq.abc.PGconn) -> str:

@@ -170,15 +170,16 @@ def _print_ready(process: Process) -> None:
 
 @main.command()
 @file_option
+@click.option("--connect", is_flag=True, help="Also ask the databases that it names; nothing is made there.")
 @json_option
-def check(path: Path) -> None:
+def check(path: Path, *, connect: bool) -> None:
     """Look at the file, and list every mistake with its line, its column and what was probably meant.
 
-    The keys that it names, and the file of [state], are read as 'run' does. Nothing else is opened, started or
-    resolved.
+    The keys that it names, and the file of [state], are read as 'run' does, and URLs of databases are looked at.
+    Nothing else is opened, started or resolved, and without --connect no server is asked.
     """
     config = load(path)
-    warnings = look_at_places(path, config)
+    warnings = look_at_places(path, config, connect=connect)
     # This process has loaded about what one does that serves.
     _, warning = memory.bound(config.memory, config.workers, memory.resident())
     warnings += [warning] if warning else []

@@ -116,3 +116,62 @@ def test_all_of_them_at_once(place, tmp_path):
     (tmp_path / "me.pem").unlink()
     (tmp_path / "psk").unlink()
     assert [int(line.split(":")[1]) for line in check(path).stderr.splitlines()[:-1]] == [5, 6, 10]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://u:secret@h/d?sslmode=nonsense", "sslmode"),
+        ("postgresql://u:secret@h/d?sslmode=verify-ca&sslrootcert=/nowhere", "/nowhere"),
+        ("postgresql://u:secret@h/d?nonsense=1", "doesn't take this URL"),
+        ("rediss://:secret@h/0?ssl_ca_certs=/nowhere/ca.pem", "settings of TLS"),
+        ("redis://:secret@h/0?socket_timeout=soon", "doesn't take this URL"),
+    ],
+)
+def test_where_vouchers_are_kept(place, url, words):
+    """It was found by `run` alone, which ends with 78."""
+    pytest.importorskip("psycopg")
+    pytest.importorskip("redis")
+    line, said = mistake(place(chain=f'vouchers = "{url}"'))
+    assert line == 10
+    assert said.startswith("vouchers: [chain] ")
+    assert words in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h/d?sslmode=prefer", "redis://h/0"])
+def test_vouchers_whose_server_is_not_asked(place, url):
+    pytest.importorskip("psycopg")
+    pytest.importorskip("redis")
+    assert check(place(chain=f'vouchers = "{url}"')).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres://u:secret@h/d?sslmode=nonsense", "sslmode"),
+        ("nats://u:secret@h:port", "a URL is as in"),
+        ("nats://u:secret@h:4222/my.mailbox", "a URL is as in"),
+        ("nats://u:secret@a:4222,:4223/mailbox", "a URL is as in"),
+        ("nats://u:secret@a:4222,b:4223/mail-box", None),
+        ("nats://h", None),
+        ("postgresql://u@h/d", None),
+        ("mailbox.sqlite", None),
+    ],
+)
+def test_where_a_mailbox_is_kept(place, url, words):
+    pytest.importorskip("psycopg")
+    pytest.importorskip("nats")
+    path = place()
+    mailbox = (
+        f'[[expose]]\nservice = "m"\nkind = "mailbox"\nallow = ["*"]\n[expose.mailbox]\nstore = "{url}"\n'
+    )
+    path.write_text(f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{mailbox}{path.read_text()}')
+    if words is None:
+        assert check(path).exit_code == 0, check(path).output
+        return
+    line, said = mistake(path)
+    assert line == 8
+    assert said.startswith("store: the mailbox in ")
+    assert words in said
+    assert "secret" not in said

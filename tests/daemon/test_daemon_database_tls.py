@@ -220,3 +220,43 @@ def test_a_mailbox_in_nats_of_an_unknown_issuer(certificates: Certificates) -> N
     hello = b'INFO {"server_id": "x", "version": "2.10.0", "tls_required": true, "max_payload": 1048576}\r\n'
     with database(certificates.server, says=hello) as port, pytest.raises(StoreUnusable, match="certificate"):
         NatsMailbox(f"nats://127.0.0.1:{port}/x")
+
+
+@pytest.mark.parametrize(
+    ("chain", "mailbox", "line", "words"),
+    [
+        ("rediss://127.0.0.1:{0}/0?ssl_ca_certs={1.other_ca}", "", 10, "certificate has to be"),
+        ("postgresql://u@127.0.0.1:{0}/d?sslmode=verify-full&sslrootcert={1.other_ca}", "", 10, "certificate"),
+        ("", "postgres://u@127.0.0.1:{0}/d?sslmode=verify-ca&sslrootcert={1.other_ca}", 17, "certificate"),
+        ("rediss://127.0.0.1:{0}/0?ssl_ca_certs={1.ca}", "", 0, "vouchers in Redis"),
+        ("postgresql://u@127.0.0.1:{0}/d?sslmode=verify-full&sslrootcert={1.ca}", "", 0, "[chain] PostgreSQL"),
+        ("", "nats://127.0.0.1:{0}", 0, "mailbox in NATS could not be looked at"),
+    ],
+)  # fmt: skip
+def test_check_asks_the_databases_where_it_is_told_to(
+    certificates: Certificates, tmp_path: Path, chain: str, mailbox: str, line: int, words: str
+) -> None:
+    """What would end `run` with 78 is a mistake with its line; a server that is away a warning."""
+    if mailbox.startswith("nats"):
+        pytest.importorskip("nats")
+    Identity.generate().save(tmp_path / "me.pem")
+    path = tmp_path / "dtpd.toml"
+    with database(certificates.server, asks="postgres" in chain + mailbox) as port:
+        vouchers = f'vouchers = "{chain.format(port, certificates)}"' if chain else ""
+        store = f'store = "{mailbox.format(port, certificates)}"' if mailbox else ""
+        path.write_text(
+            '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://a/b"\n[identity]\nfile = "me.pem"\n'
+            f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n[chain]\nnetwork = "testnet"\n{vouchers}\n'
+            '[[expose]]\nservice = "m"\nkind = "mailbox"\nallow = ["*"]\n\n'
+            f"[expose.mailbox]\n{store}\n"
+        )
+        assert CliRunner().invoke(main, ["check", "-c", str(path), "--json"]).exit_code == 0
+        done = CliRunner().invoke(main, ["check", "--connect", "-c", str(path), "--json"])
+    if line:
+        error = json.loads(done.stderr)["error"]
+        assert (done.exit_code, error["line"]) == (3, line)
+        assert words in error["message"]
+    else:
+        assert done.exit_code == 0, done.output
+        (warning,) = json.loads(done.stdout)["warnings"]
+        assert words in warning

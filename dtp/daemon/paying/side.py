@@ -52,6 +52,16 @@ def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
     return Store(where, make=make)
 
 
+def check_sold(url: str) -> None:
+    """Raise `ConfigError` for what is wrong with the store of vouchers at `url` and can be seen without asking a
+    server."""
+    if url.startswith("redis"):
+        from dtp.daemon.state.redis_vouchers import check_url
+    else:
+        from dtp.daemon.state.vouchers import check_url
+    check_url(url)
+
+
 class ChainSide:
     """For one daemon. Started by `start`; without `[chain]` it does nothing."""
 

@@ -173,10 +173,5 @@ def make(url: str, host: str) -> PostgresCountStore:
 def check_url(url: str) -> None:
     """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
     is asked."""
-    try:
-        wrong = find_wrong_setting(url)
-    except psycopg.ProgrammingError:  # its words are not quoted: a password may be in them
-        example = "postgresql://USER@HOST/DATABASE"
-        raise StateUnusable(f"[state] PostgreSQL doesn't take this URL: it is as in {example}") from None
-    if wrong is not None:
+    if (wrong := find_wrong_setting(url)) is not None:
         raise StateUnusable(f"[state] PostgreSQL: {wrong}")

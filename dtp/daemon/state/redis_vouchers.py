@@ -206,8 +206,7 @@ class RedisVouchers:
         self._safe = False
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        if (wrong := find_wrong_setting(url)) is not None:
-            raise StateUnusable(f"[chain] {wrong}")
+        check_url(url)
         # Nothing is said twice by itself: of a write without an answer nobody knows whether it was done.
         self._redis: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
@@ -430,3 +429,10 @@ class RedisVouchers:
 
 def _end(channel: str, row: list[bytes | None]) -> End:
     return end_of_row(channel, [(each or b"").decode() for each in row])
+
+
+def check_url(url: str) -> None:
+    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; nobody is
+    asked."""
+    if (wrong := find_wrong_setting(url)) is not None:
+        raise StateUnusable(f"[chain] {wrong}")

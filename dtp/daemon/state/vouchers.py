@@ -27,6 +27,7 @@ try:
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
+        find_wrong_setting,
         first_line,
         hang_up,
         limit_there,
@@ -350,3 +351,10 @@ class PostgresVouchers:
             "SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel
         )
         return end_of_row(channel, rows[0]) if rows else None
+
+
+def check_url(url: str) -> None:
+    """Raise `StateUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
+    is asked."""
+    if (wrong := find_wrong_setting(url)) is not None:
+        raise StateUnusable(f"[chain] PostgreSQL: {wrong}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import json
+import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -54,6 +55,9 @@ _WRONG_LAST: Final = 10071
 _NO_STREAM: Final = 10059
 _NO_JETSTREAM: Final = "this server has no JetStream: start it with -js"
 
+#: Names of streams: those that are subjects of one word, and files of the server.
+_STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
+
 _FAULTS: Final = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
 _T = TypeVar("_T")
 
@@ -63,6 +67,7 @@ class Line:
 
     def __init__(self, url: str, most_bytes: int) -> None:
         """Connect, and read the index. Raise `StoreUnusable` where the server refuses for good, else `StoreAway`."""
+        check_url(url)
         self._servers, self.name = parse_servers(url)
         self._most_bytes = most_bytes
         self._index = StreamIndex()
@@ -113,29 +118,15 @@ class Line:
             silent = isinstance(fault, TimeoutError)
             if silent:
                 await self._disconnect()
-            text = _NO_JETSTREAM if _has_none(fault) else str(fault) or type(fault).__name__
-            message = f"the mailbox in NATS could not be {what}: {text}"
-            raise (StoreUnusable if _is_final(fault) else StoreAway)(message) from fault
+            raise _failed(fault, what) from fault
 
     # ---- the connection ----------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         await self._disconnect()
-        client = Client()
-        try:
-            await client.connect(
-                self._servers, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
-                max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
-            )  # fmt: skip
-        except (*_FAULTS, asyncio.CancelledError):
-            await _let_go(client)  # who is refused has a socket still
-            raise
+        client = await _connect_client(self._servers)
         self._client, self._index, self._is_read = client, (index := StreamIndex()), False
-        if client.max_payload < self._most_bytes:
-            what = (
-                f"its max_payload is {client.max_payload:,} bytes, and a mailbox takes {self._most_bytes:,}"
-            )
-            raise StoreUnusable(f"the mailbox in NATS could not be opened: {what}")
+        _check_payload(client, self._most_bytes)
         self._stream = client.jetstream(timeout=_PATIENCE)
         await self._make_stream(self._stream)
         await client.subscribe(f"{self.name}.gone", cb=partial(_on_gone, index))
@@ -321,6 +312,47 @@ async def _on_gone(index: StreamIndex, message: Msg) -> None:
     index.forget(json.loads(message.data))
 
 
+async def _connect_client(servers: list[str]) -> Client:
+    client = Client()
+    try:
+        await client.connect(
+            servers, connect_timeout=int(_PATIENCE), error_cb=_ignore, ping_interval=_PING_SECONDS,
+            max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
+        )  # fmt: skip
+    except (*_FAULTS, asyncio.CancelledError):
+        await _let_go(client)  # who is refused has a socket still
+        raise
+    return client
+
+
+def _check_payload(client: Client, most_bytes: int) -> None:
+    if client.max_payload < most_bytes:
+        what = f"its max_payload is {client.max_payload:,} bytes, and a mailbox takes {most_bytes:,}"
+        raise StoreUnusable(f"the mailbox in NATS could not be opened: {what}")
+
+
+def look_at(url: str, most_bytes: int) -> None:
+    """Connect to the servers of `url`, see whether they have streams and take so many bytes, and leave all as it is.
+
+    Raise `StoreUnusable` where the server refuses for good, else `StoreAway`.
+    """
+    servers, name = parse_servers(url)
+
+    async def look() -> None:
+        client = await _connect_client(servers)
+        try:
+            _check_payload(client, most_bytes)
+            with suppress(nats.js.errors.NotFoundError):
+                await client.jetstream(timeout=_PATIENCE).stream_info(name)
+        finally:
+            await _let_go(client)
+
+    try:
+        asyncio.run(look())
+    except _FAULTS as fault:
+        raise _failed(fault, "looked at") from fault
+
+
 async def _let_go(client: Client) -> None:
     """Close a client, however that ends: behind TLS that began and failed it waits for ever."""
     with suppress(*_FAULTS):
@@ -336,6 +368,21 @@ def parse_servers(url: str) -> tuple[list[str], str]:
     return servers, parts.path.strip("/") or "dtp_mailbox"
 
 
+def check_url(url: str) -> None:
+    """Raise `StoreUnusable` for a URL that names no server, or a stream that can't be; no server is asked."""
+    servers, name = parse_servers(url)
+    try:
+        parts = [urlsplit(each) for each in servers]
+        are_places = all(each.hostname and each.port != 0 for each in parts)
+    except ValueError:  # no port
+        are_places = False
+    if not are_places or not _STREAM.fullmatch(name):
+        example = "nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]"
+        raise StoreUnusable(
+            f"the mailbox in NATS: a URL is as in {example}, and a name of a stream has no dots"
+        )
+
+
 async def _ignore(fault: Exception) -> None:
     """Ignore what the client reports: calls say it, and the line is made anew."""
 
@@ -344,6 +391,12 @@ def _check_stream_is_there(fault: nats.js.errors.APIError) -> None:
     """Raise what a server has refused where it has no such stream: then nothing is known of what is in it."""
     if fault.err_code == _NO_STREAM:
         raise fault
+
+
+def _failed(fault: Exception, what: str) -> StoreFailed:
+    text = _NO_JETSTREAM if _has_none(fault) else str(fault) or type(fault).__name__
+    message = f"the mailbox in NATS could not be {what}: {text}"
+    return StoreUnusable(message) if _is_final(fault) else StoreAway(message)
 
 
 def _has_none(fault: Exception) -> bool:

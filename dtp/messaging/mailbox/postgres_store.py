@@ -41,7 +41,15 @@ from dtp.messaging.mailbox.store import (
 try:
     import psycopg
 
-    from dtp.postgresql import ALIVE, ALIVE_THERE, Guard, first_line, what_mends, while_it_answers
+    from dtp.postgresql import (
+        ALIVE,
+        ALIVE_THERE,
+        Guard,
+        find_wrong_setting,
+        first_line,
+        what_mends,
+        while_it_answers,
+    )
 except ImportError as error:
     raise StoreUnusable(
         "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
@@ -524,3 +532,10 @@ def _count(database: _Database, rows: Iterable[tuple[Any, ...]], sign: int) -> N
         "strangers_bytes = strangers_bytes + %s WHERE id = %s",
         [(*counted, number) for number, counted in sorted(sums.items())],
     )
+
+
+def check_url(url: str) -> None:
+    """Raise `StoreUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
+    is asked."""
+    if (wrong := find_wrong_setting(url)) is not None:
+        raise StoreUnusable(f"the mailbox in PostgreSQL: {wrong}")

@@ -266,6 +266,19 @@ def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = Non
     return SqliteMailbox(where, limits)
 
 
+def check_store(where: str | os.PathLike[str]) -> None:
+    """Raise `StoreUnusable` for what is wrong with `where` and can be seen without asking a server or opening a
+    file: a package that is missing, a URL that can't be meant."""
+    if str(where).startswith("nats://"):
+        from dtp.messaging.mailbox.nats_line import check_url
+
+        check_url(str(where))
+    elif str(where).startswith(("postgresql://", "postgres://")):
+        from dtp.messaging.mailbox.postgres_store import check_url
+
+        check_url(str(where))
+
+
 def add_room(before: tuple[int, int], size: int, seconds: int, now: int) -> tuple[int, int]:
     """Return how many bytes are paid for until when, seconds: `size` bytes for so many seconds more, with what is
     left of `before`, bytes and until when.
