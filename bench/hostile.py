@@ -32,7 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dtp
-from bench import hostile_plain, machine
+from bench import hostile_carriers, hostile_plain, machine
 from bench.hostile_http import ANSWER_END, ASKED
 from bench.hostile_side import CLOCK, FRAMES, GOING, MOVING, PSK
 from bench.runner import ROOT, MeasurementFailed
@@ -40,7 +40,7 @@ from bench.runner import ROOT, MeasurementFailed
 ATTACKS = ("processor only", "honest and busy", *FRAMES, *MOVING, "all in step", "memory holders", *GOING,
            "half-open", "half-open elsewhere", "strangers to a key", "IK, recorded", "IK, fresh", "IK by nobody",
            "resumes of others", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
-           "HTTP given up", "busy HTTP, one caller", "busy HTTP")  # fmt: skip
+           "HTTP given up", "busy HTTP, one caller", "busy HTTP", *hostile_carriers.ATTACKS)  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
 BAR = 20.0
 #: Seconds after the attack in which descriptors are to be given back.
@@ -193,6 +193,12 @@ def _memory(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
+def _carrier(attack: str) -> str:
+    """Return what those come by who are attacked so, and their attackers."""
+    carrier = attack.partition(",")[0].lower()
+    return carrier if carrier in ("quic", "wss") else "tcp"
+
+
 def measure(attack: str, attackers: int, processes: int, seconds: float, nice: int = 0) -> Figures:
     """Return the figures of one attack, against a listener of its own. Attackers give way to it by `nice`."""
     with contextlib.ExitStack() as stack:
@@ -203,7 +209,7 @@ def measure(attack: str, attackers: int, processes: int, seconds: float, nice: i
             assert back.stdout is not None
             backend = [back.stdout.readline().strip()]
         psk = PSK if attack == "strangers to a key" else None
-        server = _side("listen", *(backend if psk is None else ["psk"]))
+        server = _side("listen", *(backend or [_carrier(attack) if psk is None else "psk"]))
         stack.enter_context(_ended(server))
         assert server.stdout is not None
         address = server.stdout.readline().strip()

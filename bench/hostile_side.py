@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import dtp
-from bench import hostile_http, hostile_plain
+from bench import hostile_carriers, hostile_http, hostile_plain
 from dtp.cli.run import serve_for_long
 from dtp.core import Buffer
 from dtp.identity import Identity, PeerId
@@ -137,16 +137,18 @@ class _Watch(selectors.DefaultSelector):
         return {"turn p99": met * 1e3, "turn max": turns[-1] * 1e3, "turns stolen": left_out}
 
 
-async def _listen(watch: _Watch, port: int, *, psk: bool) -> None:
-    """Listen, as `dtpd` in front of a backend at `port`, if there is one; with `psk` for those who have the key."""
-    if port:
-        print(await hostile_http.start_daemon(port), flush=True)
+async def _listen(watch: _Watch, how: str) -> None:
+    """Listen by a carrier, `tcp` with "psk" for those who have the key; or as `dtpd` in front of the backend whose
+    port `how` is."""
+    if how.isdigit():
+        print(await hostile_http.start_daemon(int(how)), flush=True)
     else:
+        url, dialled_with = await hostile_carriers.listen_url("tcp" if how == "psk" else how)
         services = {"": _echo, "pour": _pour, "time": _tell_time}
         listener = await dtp.listen(
-            "tcp://127.0.0.1:0", services, identity=Identity.generate(), psk=PSK if psk else None
+            url, services, identity=Identity.generate(), psk=PSK if how == "psk" else None
         )
-        print(listener.address(), flush=True)
+        print(f"{listener.address()}{dialled_with}", flush=True)
     serve_for_long()
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
@@ -385,7 +387,7 @@ def _burn() -> None:
 
 
 def main() -> None:
-    """`back`, `listen [PORT OF A BACKEND|psk]`, or `attack NAME COUNT ADDRESS HOST PORT`; of the control
+    """`back`, `listen CARRIER|psk|PORT OF A BACKEND`, or `attack NAME COUNT ADDRESS HOST PORT`; of the control
     `plain [PORT OF A BACKEND]` and `plain-attack NAME COUNT PORT`."""
     if sys.argv[1] == "back":
         asyncio.run(hostile_http.back())
@@ -396,8 +398,7 @@ def main() -> None:
     if sys.argv[1] == "listen":
         watch = _Watch()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
-            given = sys.argv[2] if sys.argv[2:] else "0"
-            runner.run(_listen(watch, 0 if given == "psk" else int(given), psk=given == "psk"))
+            runner.run(_listen(watch, sys.argv[2]))
     name, count, address, host, port = (
         sys.argv[2],
         int(sys.argv[3]),
@@ -411,7 +412,7 @@ def main() -> None:
         asyncio.run(_busy(address, count))
     elif name == "all in step":
         _in_step(host, port, count)
-    elif name == "memory holders":
+    elif "memory holders" in name:
         asyncio.run(_hold(address, count))
     elif name in ("half-open", "strangers to a key"):
         _half_open(host, port, 8 * count)
@@ -425,6 +426,8 @@ def main() -> None:
         _resume_others(host, port)
     elif "HTTP" in name:
         asyncio.run(hostile_http.attack(name.partition(",")[0], address, count))
+    elif name in hostile_carriers.ATTACKS:
+        hostile_carriers.attack(name, count, host, port)
     elif name == "slow loris":
         _slow(host, port, 8 * count)
     else:
