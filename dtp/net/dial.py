@@ -19,7 +19,7 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
-from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all
+from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all, resolve_others
 from dtp.net.static_keys import KNOWN, StaticKeys
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.exchange import Exchanges
@@ -109,10 +109,31 @@ class Dialer:
     ) -> None:
         """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
         and there, because records may follow at once. Who hasn't answered after `STAGGER` seconds has the next one
-        dialled beside it. Raises the last candidate's error, or what `take_over` raised.
+        dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last candidate's
+        error, or what `take_over` raised.
         """
         found = [candidate] if candidate is not None else await resolve_all(self.address, self.resolvers)
-        waiting = deque(enumerate(in_order(found, Random(os.urandom(8)), time.time())))
+        try:
+            await self._dial_first(found, resume, take_over)
+        except HandshakeRefused:  # it is there, and has said no
+            raise
+        except (CarrierError, PeerError):
+            others = (
+                [] if candidate is not None else await resolve_others(self.address, self.resolvers, found)
+            )
+            if not others:
+                raise
+            await self._dial_first(others, resume, take_over)
+
+    async def _dial_first(
+        self, candidates: Sequence[Candidate], resume: bytes, take_over: OnEstablished
+    ) -> None:
+        """Dial candidates until one is taken over. Raises the last one's error."""
+        order = in_order(candidates, Random(os.urandom(8)), time.time())
+        if len(order) == 1:  # as most addresses have: whoever dials goes on in the next turn of the loop
+            await self._dial_candidate(order[0], resume, take_over)
+            return None
+        waiting = deque(enumerate(order))
         failures: dict[int, Exception] = {
             -1: NotReached(f"{self.address}: all that is known of it has expired")
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -85,6 +86,11 @@ class Resolver(ABC):
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return the candidates for `address`, which is not direct; empty if this resolver knows none."""
 
+    async def resolve_again(self, address: Address) -> list[Candidate]:
+        """Return the candidates once more, after those of `resolve` have led nowhere: by asking whom that didn't wait
+        for. As `resolve`, and empty where it wouldn't know more than before."""
+        return []
+
     def advice(self, address: Address) -> str:
         """Return how a user makes this resolver know `address`: half a sentence for an error message, or ""."""
         return ""
@@ -106,8 +112,7 @@ async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[C
             reasons.append(f"{resolver.name}: {error}")
             failed = True
             continue
-        # Whoever answers wrongly here would otherwise decide to whom the program talks.
-        right = [one for one in found if address.peer is None or one.address.peer == address.peer]
+        right = _of_the_peer(found, address)
         if right:
             return right
         reasons.append(f"{resolver.name}: {'answers with another identity' if found else 'does not know it'}")
@@ -115,6 +120,26 @@ async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[C
     asked = "; ".join(reasons) or "there is no resolver to ask"
     message = f"can't find {address} ({asked})" + (f". {advice[:1].upper()}{advice[1:]}" if advice else "")
     raise ResolveFailed(message) if failed else NotResolved(message)
+
+
+async def resolve_others(
+    address: Address, resolvers: Sequence[Resolver], tried: Iterable[Candidate]
+) -> list[Candidate]:
+    """Return candidates for `address` that aren't among those `tried`, of the first of `resolvers` that has any when
+    it is asked again; empty where none has, or can be asked."""
+    known = {one.address for one in tried}
+    for resolver in () if address.is_direct else resolvers:
+        with contextlib.suppress(CarrierError, PeerError, ChainError):
+            found = _of_the_peer(await resolver.resolve_again(address), address)
+            if others := [one for one in found if one.address not in known]:
+                return others
+    return []
+
+
+def _of_the_peer(found: Iterable[Candidate], address: Address) -> list[Candidate]:
+    """Return those that lead to whom the address names: whoever answers wrongly doesn't decide to whom the program
+    talks."""
+    return [one for one in found if address.peer is None or one.address.peer == address.peer]
 
 
 def in_order(candidates: Iterable[Candidate], random: Random, now: float) -> list[Candidate]:
@@ -382,6 +407,10 @@ class LateResolver(Resolver):
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return where the peer of `address` is on this network; none if it names no peer."""
         return [] if address.peer is None else await self._load_resolver().resolve(address)
+
+    async def resolve_again(self, address: Address) -> list[Candidate]:
+        """Return where the peer of `address` is by now; none if it names no peer."""
+        return [] if address.peer is None else await self._load_resolver().resolve_again(address)
 
     def advice(self, address: Address) -> str:
         """Return how a peer on this network is found; "" if `address` names none."""

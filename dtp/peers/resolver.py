@@ -61,11 +61,22 @@ class PeerResolver(Resolver):
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return the addresses of the peer's newest record, in the order that it gives them; none without a peer."""
-        peer = address.peer
-        if peer is None:
+        if address.peer is None:
             return []
+        return await self._resolve_within(address, self._patience[self.book.get(address.peer) is not None])
+
+    async def resolve_again(self, address: Address) -> list[Candidate]:
+        """Return the same, and wait for finders as if nothing were known: the DHT needs longer than is waited where
+        something is."""
+        if address.peer is None or self.book.get(address.peer) is None:
+            return []
+        return await self._resolve_within(address, self._patience[False])
+
+    async def _resolve_within(self, address: Address, patience: float) -> list[Candidate]:
+        peer = address.peer
+        assert peer is not None
         known = self.book.get(peer)
-        found = await self.find(peer, self._patience[known is not None])
+        found = await self.find(peer, patience)
         records = [found] if found is not None and (known is None or found.supersedes(known)) else []
         records += [known] if known is not None else []
         urls = dict.fromkeys(url for record in records for url in record.addresses)

@@ -21,6 +21,7 @@ class FakeResolver(Resolver):
 
     def __init__(self, known: Mapping[Address, Sequence[Address]] | None = None) -> None:
         self.known = dict(known or {})
+        self._later: dict[Address, Sequence[Address]] = {}
         #: Raised by `resolve` while it is set.
         self.error: DtpError | None = None
         self.asked: list[Address] = []
@@ -31,7 +32,19 @@ class FakeResolver(Resolver):
         await asyncio.sleep(0)  # as a real one does: whoever calls must bear a switch of tasks here
         if self.error is not None:
             raise self.error
-        places = self.known.get(replace(address, service="", query=()), ())
+        return self._candidates(address, self.known)
+
+    def keep_back(self, address: Address, count: int) -> None:
+        """Say the last `count` places of an address only when asked again."""
+        places = self.known[address]
+        self.known[address], self._later[address] = places[:-count], places[-count:]
+
+    async def resolve_again(self, address: Address) -> list[Candidate]:
+        """Return the candidates that it has kept back."""
+        return self._candidates(address, self._later)
+
+    def _candidates(self, address: Address, known: Mapping[Address, Sequence[Address]]) -> list[Candidate]:
+        places = known.get(replace(address, service="", query=()), ())
         return [
             Candidate(
                 replace(place, service=address.service, query=address.query), priority, source=self.name

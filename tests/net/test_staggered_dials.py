@@ -10,6 +10,7 @@ from dtp.carriers.base import CarrierKind
 from dtp.carriers.errors import DialError
 from dtp.net.dial import STAGGER, connect
 from dtp.net.listener import listen
+from dtp.session.codes import HandshakeRefused, Refusal
 from dtp.testing.clock import run
 from dtp.testing.resolvers import FakeResolver
 
@@ -53,13 +54,16 @@ async def echo(connection: dtp.Connection) -> None:
         stream.write_eof()
 
 
-def dialled(delays: dict[str, float | Exception | None]) -> tuple[Places, float]:
-    """Connect to somebody who is said to be at these places; return them, and how long it took."""
+def dialled(delays: dict[str, float | Exception | None], *, later: int = 0) -> tuple[Places, float]:
+    """Connect to somebody who is said to be at these places, the last `later` of them when asked again; return them,
+    and how long it took."""
 
     async def main() -> tuple[Places, float]:
         loop = asyncio.get_running_loop()
         async with await listen("memory://real", {"echo": echo}, identity=ME) as listener:
             places = Places(listener, delays)
+            if later:
+                places.resolver.keep_back(NAME, later)
             began = loop.time()
             async with connect(
                 NAME.with_service("echo"), resolvers=[places.resolver], dial_carrier=places.dial
@@ -119,6 +123,22 @@ def test_a_carrier_that_costs_for_each_message_waits_for_all_before_it(
     places, took = dialled({"silent": None, "ws:costly": 0.0})
     assert places.began["costly"] == pytest.approx(10.0)
     assert took == pytest.approx(10.0)
+
+
+def test_where_none_leads_anywhere_resolvers_are_asked_for_others() -> None:
+    places, took = dialled({"old": DialError("nobody"), "older": None, "new": 0.5}, later=1)
+    assert took == pytest.approx(10.5)
+    assert places.began["new"] == pytest.approx(10.0)
+
+
+def test_who_says_no_is_not_looked_for_elsewhere() -> None:
+    with pytest.raises(HandshakeRefused):
+        dialled({"full": HandshakeRefused(Refusal.BUSY), "other": 0.0}, later=1)
+
+
+def test_the_error_stays_where_nobody_knows_another_place() -> None:
+    with pytest.raises(DialError, match="nobody"):
+        dialled({"old": DialError("nobody")})
 
 
 def test_all_are_given_up_with_the_dial() -> None:

@@ -7,6 +7,7 @@ import asyncio
 from dtp.errors import CarrierError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
+from dtp.net.resolver import resolve_others
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
 from dtp.peers.resolver import PATIENCE, PATIENCE_KNOWN, PeerResolver
@@ -71,6 +72,27 @@ def test_first_finder_that_knows_counts() -> None:
 
 def test_nobody_is_waited_for_for_long() -> None:
     assert resolved(Found(record("tcp://a:1"), after=99))[:2] == ([], PATIENCE)
+
+
+def test_who_moved_long_ago_is_found_when_asked_again() -> None:
+    """The DHT takes longer than one that is known is waited for, wherever there is a real network."""
+    book = PeerBook(clock=lambda: NOW)
+    book.learn_record(record("tcp://old:1"), "cache")
+    finder = Found(record("tcp://new:1", at=NOW + 1), after=1)
+
+    async def main() -> None:
+        resolver = PeerResolver(book, [finder])
+        old = await resolver.resolve(AT_ALICE)
+        others = await resolve_others(AT_ALICE, [resolver], old)
+        assert [each.address.carrier_url for each in old] == ["tcp://old:1"]
+        assert [each.address.carrier_url for each in others] == ["tcp://new:1"]
+        assert asyncio.get_running_loop().time() == PATIENCE_KNOWN + 1
+        finder.answer = CarrierError("no DHT")
+        assert await resolve_others(AT_ALICE, [resolver], [*old, *others]) == []
+        nobody = Address("dtp", peer=BOB.id, service="echo")
+        assert await resolver.resolve_again(nobody) == []  # it was waited for long enough before
+
+    clock.run(main())
 
 
 def test_peer_that_moved_is_dialled_at_the_new_place_first() -> None:
