@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakKeyDictionary
 
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.gossip.channel import Channel
@@ -19,7 +18,7 @@ from dtp.gossip.core import CutOff, Delivered, MembersChanged, RecordsOffered, V
 from dtp.gossip.errors import TopicError
 from dtp.gossip.frames import PROTOCOL
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits, ScoreWeights
-from dtp.gossip.message import ID_SIZE, Message, SignatureChecks, content_of, hash_content, sign_batch
+from dtp.gossip.message import ID_SIZE, Message, content_of, hash_content, sign_batch
 from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
@@ -44,10 +43,6 @@ _DIALS: Final = 4
 _NAMED: Final = 1024
 #: Seconds until one that couldn't be dialled may be again.
 _DIAL_PAUSE: Final = 60.0
-
-
-#: What all nodes of an event loop have found of signatures: each is checked once, whichever it came to first.
-_CHECKS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, SignatureChecks]] = WeakKeyDictionary()
 
 
 class Link(Protocol):
@@ -120,7 +115,6 @@ class Gossip:
 
     async def __aenter__(self) -> Gossip:
         self._loop = asyncio.get_running_loop()
-        self._router.use_checks(_CHECKS.setdefault(self._loop, SignatureChecks()))
         self._set_wall()
         self._set_timer()
         return self

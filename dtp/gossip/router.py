@@ -116,10 +116,6 @@ class Router:
         """What signatures were checked."""
         return self._core.checks
 
-    def use_checks(self, checks: SignatureChecks) -> None:
-        """Check signatures by `checks` from now on, which others may use as well."""
-        self._core.checks = checks
-
     def list_neighbours(self) -> list[bytes]:
         """Return the neighbours, which have a stream to us."""
         return list(self._core.neighbours)

@@ -90,19 +90,6 @@ def test_a_turns_messages_share_a_signature():
     run(main)
 
 
-def test_a_signature_is_checked_once_by_the_nodes_of_a_loop():
-    async def main(stack):
-        made = await stack.enter_async_context(nodes(5))
-        first, *others = await joined(stack, made)
-        for number in range(3):
-            await first.publish(b"%d" % number)
-            assert [(await each.read()).data for each in others] == [b"%d" % number] * 4
-        (checks,) = {id(each.gossip.router.checks): each.gossip.router.checks for each in made}.values()
-        assert (checks.checked, checks.known) == (3, 9)
-
-    run(main)
-
-
 def test_publishing_waits_for_somebody_and_raises_when_nobody_comes():
     async def main(stack):
         one = await stack.enter_async_context(node("alone"))
