@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import BroadcastError, SegmentError, ShowMessageError
@@ -26,6 +26,8 @@ MOST: Final = 4 * PIECE_SIZE
 _TELL: Final = 15.0
 #: Seconds that a segment has to come in once a later one is here; then it is asked for where the show is served.
 _LATE: Final = 1.0
+#: ... and in which those who are asked may send it: of a feed nobody waits long for one message.
+_REPAIRED: Final = 5.0
 #: Seconds that a broker keeps what it carries: who comes late goes back so far.
 _KEPT_BY_BROKER: Final = 3600.0
 
@@ -96,6 +98,8 @@ def parse_feed(message: Message) -> list[m.Message]:
 class TopicReceiver(Receiver):
     """Fills `held` from a topic. What is missing is asked for at the addresses that it was given."""
 
+    _recovers_within: ClassVar[float] = _REPAIRED
+
     def __init__(self, topic: Callable[..., Topic], *arguments: Any, **options: Any) -> None:
         """`topic` makes the topic, with a `validator`; the others are those of `Receiver`."""
         super().__init__(*arguments, **options)
@@ -116,6 +120,7 @@ class TopicReceiver(Receiver):
             async with self._topic(validator=self.validate_message) as topic:
                 async for message in topic:
                     self._take_all(message.author, parse_feed(message))
+                    self._check_replaced()
                     if self.held is not None and self.held.ended:
                         return
                     self._look_for_missing()
@@ -124,11 +129,13 @@ class TopicReceiver(Receiver):
 
     def _take_all(self, author: PeerId, messages: Iterable[m.Message]) -> None:
         """Take a segment. One that is of another show, or forged, changes nothing."""
+        self._own = author
         with contextlib.suppress(SegmentError):
             for each in messages:
                 match each:
                     case m.Announced(data):
                         self._take_announcement(data)
+                        self._open_held()
                         self._say_alive()
                         self._come_through((author,))
                     case m.Manifest(data):

@@ -246,6 +246,7 @@ class Feeder:
         """Feed one who comes, if it gets a place, for as long as it has it."""
         now = _now()
         if not self._ranking.may_enter(who, now):
+            frames.write(stream, m.Announced(self.held.announcement.encoded))
             self._say_full(stream)
             self._doubt_listeners(now)
             return

@@ -293,19 +293,24 @@ class Lateness:
     """How much later segments come than the soonest of the last hours did: a value.
 
     The producer's clock and the one here may differ by anything, so only what is added to the least difference
-    counts. It is forgotten in the end, since clocks drift: by 0.2 s an hour at most.
+    counts. It is forgotten in the end, since clocks drift: by 0.2 s an hour at most. A clock that was set back stands
+    still in what is signed until it is there again, and tells nothing meanwhile.
     """
 
     def __init__(self) -> None:
         self._since = 0
+        self._time_ms, self._late = -1, 0
         self._least = self._least_before = _NEVER
 
     def note(self, time_ms: int, now_ms: int) -> int:
         """Return how much later than the soonest a segment of `time_ms` comes that is here at `now_ms`."""
+        if time_ms == self._time_ms:
+            return self._late
         if now_ms - self._since >= _REMEMBERED:
             self._since, self._least_before, self._least = now_ms, self._least, _NEVER
         self._least = min(self._least, now_ms - time_ms)
-        return now_ms - time_ms - min(self._least, self._least_before)
+        self._time_ms, self._late = time_ms, now_ms - time_ms - min(self._least, self._least_before)
+        return self._late
 
 
 class Order:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.broadcast.format import Announcement, Segment
+from dtp.broadcast.format import Segment
 
 #: Addresses that are remembered.
 MOST: Final = 64
@@ -48,19 +48,6 @@ class Parents:
         self._own: frozenset[str] = frozenset()
         self._learned = 0
         self._known = {each: _Known(each, True) for each in given}
-        #: When the newest stream of a show was announced, by producer and show.
-        self._newest: dict[tuple[bytes, bytes], int] = {}
-
-    def note_announced(self, announcement: Announcement) -> None:
-        """Note that somebody has a stream of a show."""
-        show = announcement.producer.key, announcement.show
-        if show in self._newest or len(self._newest) < MOST:
-            self._newest[show] = max(announcement.time_ms, self._newest.get(show, 0))
-
-    def has_newer(self, announcement: Announcement) -> bool:
-        """Return whether somebody has a stream of the same show that its producer announced later."""
-        newest = self._newest.get((announcement.producer.key, announcement.show), 0)
-        return newest > announcement.time_ms
 
     def __len__(self) -> int:
         return len(self._known)
@@ -79,6 +66,10 @@ class Parents:
     def all_lied(self) -> bool:
         """True when nobody is left who hasn't sent what the producer didn't sign, or another show."""
         return all(each.lied for each in self._known.values())
+
+    def is_given(self, address: str) -> bool:
+        """Return whether the listener was told this address."""
+        return (known := self._known.get(address)) is not None and known.given
 
     def avoid_addresses(self, own: Iterable[str]) -> None:
         """These are addresses of the listener itself: they are never tried."""
@@ -109,11 +100,14 @@ class Parents:
         Where several are compared, one is of those that were given, if it may be tried: it knows where there is room,
         and was full itself perhaps, when many others that were told of since have gone.
         """
-        due = [each for each in self._rank_known() if each.not_before <= now]
-        chosen = due[:count]
-        if count > 1 and not any(each.given for each in chosen):
-            chosen[count - 1 :] = [each for each in due[count:] if each.given][:1] or chosen[count - 1 :]
-        return [each.address for each in chosen]
+        return _choose([each for each in self._rank_known() if each.not_before <= now], count)
+
+    def list_others(self, address: str, count: int) -> list[str]:
+        """Return up to `count` others than `address` to ask for what it hasn't: they need have no room. One is of
+        those that were given: it began before the others as a rule, and has more."""
+        return _choose(
+            [each for each in self._rank_known() if each.address != address and not each.lied], count
+        )
 
     def next_time(self, now: float) -> float:
         """Return when somebody may be tried; `now` where that is so already."""
@@ -153,6 +147,14 @@ class Parents:
             known.not_before = now + LIED
 
 
+def _choose(ranked: list[_Known], count: int) -> list[str]:
+    """Return the first `count` of these, one of those that were given among them."""
+    chosen = ranked[:count]
+    if count > 1 and not any(each.given for each in chosen):
+        chosen[count - 1 :] = [each for each in ranked[count:] if each.given][:1] or chosen[count - 1 :]
+    return [each.address for each in chosen]
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a listener waits. Seconds."""
@@ -183,6 +185,9 @@ class Pace:
         #: How often others were asked, since a piece came.
         self.looks = 0
         self._least: float | None = None
+        #: When the newest segment was complete, by the producer's clock, ms. One that is set back stands still in
+        #: what is signed until it is there again: of how late those segments are it tells nothing.
+        self._time_ms = -1
         #: True when segments come later than they did.
         self.late = False
         self._duration = 0.0
@@ -218,7 +223,7 @@ class Pace:
     def note_head(self, segment: Segment) -> None:
         """The pieces of a segment come next: one that keeps them back as long as it may would stall a large one."""
         self._due = self.now() + LONGEST * self._factor
-        if self._least is not None:
+        if self._least is not None and segment.time_ms > self._time_ms:
             allowed = self._late_after + self._patience.silence + 2 * segment.duration_ms / 1000
             self._due = min(self._due, segment.time_ms / 1000 + self._least + allowed)
 
@@ -228,6 +233,9 @@ class Pace:
         self.segments += 1
         self._due = math.inf
         self._duration = segment.duration_ms / 1000
+        if segment.time_ms <= self._time_ms:
+            return
+        self._time_ms = segment.time_ms
         offset = self.now() - segment.time_ms / 1000
         self._least = offset if self._least is None else min(self._least, offset)
         self.late = offset > self._least + self._late_after

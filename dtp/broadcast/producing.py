@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from dtp.broadcast.money.air import Air, Hysteresis
     from dtp.broadcast.money.keeping import ShowKeeper
     from dtp.chain import ChainClient
+    from dtp.chain.node.networks import Network
     from dtp.gossip.engines.bridge import Engine
+    from dtp.pay.wallets import Wallet
 
 #: Seconds that a producer or a relay stays for those who don't have the end of a show yet.
 DRAIN: Final = 10.0
@@ -56,7 +58,8 @@ class Broadcast:
         relays: Collection[PeerId] = (),
         store: str | os.PathLike[str] | None = None,
         limit: int = HELD,
-        wallet: ChainClient | None = None,
+        wallet: ChainClient | Wallet | None = None,
+        network: str | Network | None = None,
         hysteresis: Hysteresis | None = None,
         clock_ms: Callable[[], int] = _now_ms,
         admission: Admission | None = None,
@@ -71,8 +74,9 @@ class Broadcast:
         that goes on after a restart needs it, or there would be two chains. `fan_out` is how many listen here
         directly: others are sent on to those; `relays` are those of them that always have a place. `limit` is how
         much is held for who comes late, bytes.
-        `wallet` is a client of the chain with the producer's account: money drives the air then, by `states`, and
-        slots are posted; `hysteresis` keeps it from flapping.
+        `wallet` is the producer's account, on `network` (without it the one that is set), or a client of the chain
+        with it: money drives the air then, by `states`, and slots are posted; `hysteresis` keeps it from flapping. A
+        wallet that is an identity signs the segments, too.
         With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
         there is a new key every `rotate` seconds.
         With a `topic` each segment is a message of that topic, too: for small feeds without init data. It is carried
@@ -81,7 +85,7 @@ class Broadcast:
         Raise `LocalError` for more relays than `fan_out`, `BroadcastError`, `ShowBusy` where another process has the
         show in that store, and `ConfigError` for one that can't be made or read.
         """
-        self.identity = identity or Identity.generate()
+        self.identity = identity or (wallet if isinstance(wallet, Identity) else Identity.generate())
         self._clock_ms = clock_ms
         self._service = service
         id = os.urandom(SHOW_SIZE) if show is None else parse_show(show)
@@ -121,7 +125,7 @@ class Broadcast:
         #: Is told each segment that was sent, and its bytes as they were signed: keys, too.
         self.on_sent: Callable[[Segment, bytes], object] = lambda *_: None
         self._stack = AsyncExitStack()
-        self._wallet, self._hysteresis = wallet, hysteresis
+        self._wallet, self._network, self._hysteresis = wallet, network, hysteresis
         #: Follows the show on the chain; None for one that has none.
         self.keeper: ShowKeeper | None = None
 
@@ -150,7 +154,7 @@ class Broadcast:
             if self._topic is not None and self._links is not None:
                 await self._join_topic(self._topic, self._links, stack)
             if self._wallet is not None:
-                await self._open_keeper(self._wallet, stack)
+                await self._open_keeper(await self._open_chain(self._wallet, stack), stack)
             if self.issuer is not None:
                 await self.issuer.rotate_key()
                 self._rotating.start()
@@ -170,6 +174,15 @@ class Broadcast:
         telling = SupervisedTask(sender.announce_repeatedly, name="dtp-show-topic")
         telling.start()
         stack.push_async_callback(telling.stop)
+
+    async def _open_chain(self, wallet: ChainClient | Wallet, stack: AsyncExitStack) -> ChainClient:
+        """Return the client that a wallet is, or one for its account until `stack` ends."""
+        from dtp.chain import ChainClient
+        from dtp.pay.wallets import signer_of
+
+        if isinstance(wallet, ChainClient):
+            return wallet
+        return await stack.enter_async_context(ChainClient(self._network, signer_of(wallet)))
 
     async def _open_keeper(self, wallet: ChainClient, stack: AsyncExitStack) -> None:
         from dtp.broadcast.money.air import Slots

@@ -8,10 +8,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
+from dtp.broadcast.comparing import Measured, Probe, put_stale_last
 from dtp.broadcast.errors import (
     BroadcastError,
     SegmentError,
@@ -21,8 +22,9 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
-from dtp.broadcast.format import Announcement, Flag, Segment
+from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
+from dtp.broadcast.newest import NewestStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
 from dtp.broadcast.rooms import COMPARED
 from dtp.errors import DtpError, PeerError
@@ -30,7 +32,7 @@ from dtp.identity import PeerId
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.limits import DEFAULT, Limits
-from dtp.tasks import start_task
+from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.broadcast")
 
@@ -38,7 +40,8 @@ log = logging.getLogger("dtp.broadcast")
 #: nothing is left before `dead`, if others do better (see `Receiver`): where all have too little of the processor,
 #: connections that are dialled anew would take the rest of it.
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
-#: Seconds that those which are compared have behind the first one.
+#: Seconds that those which are compared have behind the first one. In the beginning those that were given have more
+#: (`Patience.silence`): who has an older stream of the show isn't heard just because it is faster than the producer.
 _SLOWER: Final = 0.25
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
@@ -78,6 +81,9 @@ class NeighbourSlow(NeighbourUnfit):
 
 class Receiver:
     """Fills `held` from those who have the show. `run` it in a task of its own."""
+
+    #: Seconds in which others may send what one neighbour has lost.
+    _recovers_within: ClassVar[float] = LONGEST
 
     def __init__(
         self,
@@ -125,6 +131,17 @@ class Receiver:
         self._passed = 0
         #: What the neighbour says is lost, until a segment behind it has come.
         self._said_lost: m.Gap | None = None
+        #: Ends connections to neighbours that were measured, and aren't heard.
+        self._closing = TaskSet(on_error=lambda _, fault: log.info("a neighbour went: %s", fault))
+        self._streams = NewestStreams()
+        #: What the neighbour has announced, which is held from its next word on.
+        self._announced: Announcement | None = None
+        #: Who the neighbour is, where its address was given: if that is the producer, what it has is the show.
+        self._own: PeerId | None = None
+        #: The init data that was looked for, since the neighbour left it out.
+        self._init_looked_for = NO_INIT
+        #: The newest segment that the neighbour has sent to be measured; -1 for none.
+        self._shown = -1
         self._opened = asyncio.Event()
         #: Passes when nothing of the producer was heard for too long; not before the announcement.
         self._lost = asyncio.timeout(None)
@@ -151,6 +168,7 @@ class Receiver:
             words = f"nothing of the show's producer was heard for {self._patience.lost:g} s, and the show has no end"
             self.fault = ShowLost(f"{words}: listen again when the producer is back")
         finally:
+            self._closing.cancel()
             self._opened.set()
             if self.held is not None:
                 self.held.notify_change()
@@ -161,12 +179,9 @@ class Receiver:
         useless, refused, not_before = 0, 0, loop.time()
         while self.held is None or not self.held.ended:
             now = loop.time()
+            self._check_replaced()
             if self.held is None:
                 self._check_reachable(now >= given_up)
-            elif self.parents.has_newer(self.held.announcement):
-                raise ShowReplaced(
-                    "what was heard is an older stream: its producer has begun the show anew since"
-                )
             wake = max(self.parents.next_time(now), not_before)
             if wake > now:
                 await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
@@ -220,23 +235,27 @@ class Receiver:
         loop = asyncio.get_running_loop()
         addresses = self.parents.list_due(loop.time(), COMPARED)
         async with AsyncExitStack() as stack:
-            measured: dict[str, Connection] = {}
+            measured: dict[str, Measured] = {}
             if len(addresses) > 1:
-                await self._measure_all(addresses, measured, stack)
+                measured = await self._measure_all(addresses, stack)
                 # Those that have room now, as they say, come before all that weren't asked.
                 due = self.parents.list_due(loop.time(), len(self.parents))
-                addresses = [each for each in due if each in measured] or due
+                addresses = put_stale_last([each for each in due if each in measured], measured) or due
             if not addresses:
                 return None
+            for address, each in measured.items():
+                if address != addresses[0]:
+                    self._closing.start(each.stack.aclose(), name="dtp-show-close")
             return await self._hear_one(addresses[0], measured.get(addresses[0]), stack)
 
-    async def _hear_one(
-        self, best: str, connection: Connection | None, stack: AsyncExitStack
-    ) -> DtpError | None:
+    async def _hear_one(self, best: str, measured: Measured | None, stack: AsyncExitStack) -> DtpError | None:
         """Hear this neighbour, over the connection that measured it where there is one."""
         loop = asyncio.get_running_loop()
+        self._shown = -1 if measured is None else measured.probe.number
         try:
-            if connection is None:
+            if measured is not None:
+                connection = measured.connection
+            else:
                 async with asyncio.timeout(self._patience.answer):
                     connection = await stack.enter_async_context(self._dial(best))
             await self._hear_from(best, connection)
@@ -260,63 +279,70 @@ class Receiver:
             if self.held is None or not self.held.ended:
                 self._come_through(())
 
-    async def _measure_all(
-        self, addresses: list[str], measured: dict[str, Connection], stack: AsyncExitStack
-    ) -> None:
-        """Measure all of these; who answers much later than the first one isn't waited for.
+    async def _measure_all(self, addresses: list[str], stack: AsyncExitStack) -> dict[str, Measured]:
+        """Measure all of these, and return those that can be heard, with connections that last until `stack` ends.
 
-        The connections of those that can be heard are in `measured`, until `stack` ends.
+        Who answers much later than the first one isn't waited for; those that were given say beside what is heard
+        which stream they have.
         """
-        pending = {
-            start_task(self._measure_one(each, measured, stack), name="dtp-show-measure")
-            for each in addresses
+        chosen = asyncio.Event()
+        tasks = {
+            start_task(self._measure_one(each, chosen), name="dtp-show-measure"): each for each in addresses
         }
+        stack.push_async_callback(_end_measuring, list(tasks))
+        stack.callback(chosen.set)
+        pending = set(tasks)
         timeout: float | None = None
-        try:
-            while pending:
-                done, pending = await asyncio.wait(
-                    pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
-                    return
-                if any(each.result() >= 0 for each in done):
-                    timeout = _SLOWER
-        finally:
-            for each in pending:
-                each.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+        while pending:
+            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            given = [each for each in pending if self.parents.is_given(tasks[each])]
+            if not done:
+                break
+            if any(has is not None and has.probe.number >= 0 for has in (each.result() for each in done)):
+                timeout = self._patience.silence if given and self.held is None else _SLOWER
+        chosen.set()
+        for each in pending.difference(given):
+            each.cancel()
+        results = ((address, each.result()) for each, address in tasks.items() if each not in pending)
+        return {address: measured for address, measured in results if measured is not None}
 
-    async def _measure_one(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
-        """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
+    async def _measure_one(self, address: str, chosen: asyncio.Event) -> Measured | None:
+        """Have `address` send its newest segment, and note how fast it came; return what it said, None where it can't
+        be heard.
 
-        Its connection goes to `measured`. Nothing of it is believed but a newer announcement, which is signed: a
-        neighbour that lies here is found out as soon as it is heard.
+        Its connection is left open, unless another one was chosen meanwhile. Nothing of it is believed but a newer
+        announcement, and how new the segment is, which are signed: a neighbour that lies here is found out as soon as
+        it is heard.
         """
         loop = asyncio.get_running_loop()
-        began, probe = loop.time(), _Probe()
-        try:
-            async with asyncio.timeout(self._patience.answer):
-                connection = await stack.enter_async_context(self._dial(address))
-                hello = m.Hello(count=1, addresses=tuple(self.serving()))
-                async with _asked(connection, hello) as stream:
-                    while not probe.done and (message := await frames.read(stream)) is not None:
-                        if isinstance(message, m.Announced):
-                            self._note_announced(message.data)
-                        probe.take_message(message)
-            measured[address] = connection
-        except TimeoutError:
-            if not probe.answered:
+        began, probe = loop.time(), Probe()
+        connection: Connection | None = None
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._patience.answer):
+                    dialled = await stack.enter_async_context(self._dial(address))
+                    hello = m.Hello(count=1, addresses=tuple(self.serving()))
+                    async with _asked(dialled, hello) as stream:
+                        while not probe.done and (message := await frames.read(stream)) is not None:
+                            if isinstance(message, m.Announced):
+                                probe.announcement = self._note_announced(message.data, address, dialled)
+                            probe.take_message(message)
+                connection = dialled
+            except TimeoutError:
+                if not probe.answered:
+                    self._note_failure(address)
+            except (DtpError, OSError) as fault:
+                log.info("%s can't be measured: %s", address, fault)
                 self._note_failure(address)
-        except (DtpError, OSError) as fault:
-            log.info("%s can't be measured: %s", address, fault)
-            self._note_failure(address)
-            return -1
-        self.parents.learn_addresses(probe.others)
-        if not probe.room or self._me in probe.path:
-            self.parents.note_full(address, loop.time())
-        if probe.done:
-            self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
-        return probe.number
+                return None
+            self.parents.learn_addresses(probe.others)
+            if not probe.room or self._me in probe.path:
+                self.parents.note_full(address, loop.time())
+            if probe.done:
+                self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
+            if connection is None or chosen.is_set():
+                return None
+            return Measured(connection, probe, stack.pop_all())
 
     async def _ask_for(self, address: str, number: int) -> tuple[bool, bool]:
         """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
@@ -331,7 +357,7 @@ class Receiver:
                 while (message := await frames.read(stream)) is not None:
                     match message:
                         case m.Announced(data):
-                            self._note_announced(data)
+                            self._note_announced(data, address, connection)
                         case m.ShowState(path, others, _):
                             self.parents.learn_addresses(others)
                             hears = self._is_from_producer(path) and self._me not in path
@@ -350,6 +376,8 @@ class Receiver:
     async def _hear_from(self, address: str, connection: Connection) -> None:
         stream = await connection.open_stream()
         addresses = tuple(self.serving())
+        self._announced, self._own = None, connection.peer if self.parents.is_given(address) else None
+        self._init_looked_for = NO_INIT
         frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
         self._said_lost = None
@@ -379,6 +407,7 @@ class Receiver:
                 raise NeighbourUnfit(f"{address} has ended before the show")
             pace.note_said()
             await self._take_message(address, message, pace)
+            self._check_replaced()
             if self.held is not None and self.held.ended and self._first_wanted() is None:
                 return
             if pace.late:
@@ -420,16 +449,14 @@ class Receiver:
             case m.ShowState(path, others, _):
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
+                if self._announced is not None:
+                    self._open_held()
                 self.parents.learn_addresses(others)
                 self._come_through(path)
                 if self._is_from_producer(path):
                     self._say_alive()
             case m.Manifest(data):
-                segment = self._open_held().add_manifest(data)
-                if self.start is None and not segment.flags & (Flag.INIT | Flag.KEYS):
-                    self.start = segment.number
-                await self._pass_to(address, segment.number)
-                pace.note_head(segment)
+                await self._take_manifest(address, data, pace)
             case m.Piece(number, index, data):
                 held = self._open_held()
                 if held.add_piece(number, index, data):
@@ -453,24 +480,25 @@ class Receiver:
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
 
-    def _note_announced(self, data: bytes) -> None:
-        """Note what somebody has who isn't heard, where it is of this show: only a newer stream matters."""
+    def _note_announced(self, data: bytes, address: str, connection: Connection) -> Announcement | None:
+        """Note what somebody has who isn't heard, and return it where it is of this show."""
+        own = connection.peer if self.parents.is_given(address) else None
         with contextlib.suppress(SegmentError):
-            self._check_announcement(data)
+            return self._check_announcement(data, own)
+        return None
 
     def _take_announcement(self, data: bytes) -> None:
+        """Take what the neighbour that is heard has: what is held, or what will be, once something follows."""
         if self.held is not None and data == self.held.announcement.encoded:
             return
-        announcement = self._check_announcement(data)
-        if self.parents.has_newer(announcement):
+        announcement = self._check_announcement(data, self._own)
+        if self._streams.has_newer(announcement):
             raise SegmentForeign("this neighbour has an older stream of the show than others")
         if self.held is not None:
             raise SegmentForeign("this neighbour has another show")
-        self.held = HeldSegments(announcement, limit=self._limit)
-        self._say_alive()
-        self._opened.set()
+        self._announced = announcement
 
-    def _check_announcement(self, data: bytes) -> Announcement:
+    def _check_announcement(self, data: bytes, said_by: PeerId | None) -> Announcement:
         """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
         announcement = Announcement.decode(data)
         if self._producer is not None and announcement.producer != self._producer:
@@ -482,13 +510,47 @@ class Receiver:
             raise SegmentForeign(
                 f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
             )
-        self.parents.note_announced(announcement)
+        self._streams.note_announced(announcement, own=said_by == announcement.producer)
         return announcement
+
+    def _check_replaced(self) -> None:
+        """Raise `ShowReplaced` where another stream counts than the one that is held."""
+        if self.held is not None and self._streams.has_newer(self.held.announcement):
+            raise ShowReplaced(
+                "what was heard is an older stream: its producer has begun the show anew since. Listen again, at the "
+                "producer's own address"
+            )
 
     def _open_held(self) -> HeldSegments:
         if self.held is None:
-            raise ShowMessageError("the announcement comes before all segments")
+            if self._announced is None:
+                raise ShowMessageError("the announcement comes before all segments")
+            self.held = HeldSegments(self._announced, limit=self._limit)
+            self._say_alive()
+            self._opened.set()
         return self.held
+
+    async def _take_manifest(self, address: str, data: bytes, pace: Pace) -> None:
+        held = self._open_held()
+        is_first = self.start is None and self._may_begin(address, Segment.decode(data))
+        segment = held.add_manifest(data)
+        if is_first:
+            self.start = segment.number
+        if segment.init not in (NO_INIT, segment.number, self._init_looked_for):
+            self._init_looked_for = segment.init
+            if not _whole(held, segment.init):  # it comes before all that need it
+                await self._fetch_from_others(address, segment.init, segment.init)
+        await self._pass_to(address, segment.number)
+        pace.note_head(segment)
+
+    def _may_begin(self, address: str, segment: Segment) -> bool:
+        """Return whether listening begins with this segment, which shows something. Raise `NeighbourUnfit` for an
+        older one than the neighbour has."""
+        if segment.flags & (Flag.INIT | Flag.KEYS):
+            return False
+        if segment.number < self._shown and not self._back_ms:
+            raise NeighbourUnfit(f"{address} sends what is older than what it has")
+        return True
 
     async def _pass_to(self, address: str, number: int) -> None:
         """A neighbour goes on with segment `number`: all before are here, or it has said that they are lost. What it
@@ -511,19 +573,39 @@ class Receiver:
         held.add_gap(first, last)
 
     async def _fetch_from_others(self, address: str, first: int, last: int) -> None:
-        """Have others than a neighbour send these segments, as far as they have them."""
-        held = self._open_held()
-        others = [each for each in self.parents.addresses if each != address]
-        for other in others[:COMPARED]:
-            if last - first >= _MOST_MISSED or all(_whole(held, each) for each in range(first, last + 1)):
-                break
-            try:
-                async with asyncio.timeout(self._patience.silence):
-                    await self._fetch_segments(other, first, last + 1 - first)
-            except SegmentError:
-                self.parents.note_forged(other, asyncio.get_running_loop().time())
-            except (DtpError, OSError, TimeoutError) as fault:
-                log.info("%s hasn't what is missing: %s", other, fault)
+        """Have others than a neighbour send these segments, as far as they have them.
+
+        One more is asked when the one before has no more, or takes long. Who takes long isn't given up for that:
+        where all have too little of the processor, nobody answers soon, and what others have would be lost.
+        """
+        held, pending = self._open_held(), set[asyncio.Task[None]]()
+        others = self.parents.list_others(address, COMPARED)
+        if last - first >= _MOST_MISSED:
+            return
+        try:
+            async with asyncio.timeout(self._recovers_within):
+                while (others or pending) and not all(_whole(held, each) for each in range(first, last + 1)):
+                    if others:
+                        asking = self._fetch_from(others.pop(0), first, last + 1 - first)
+                        pending.add(start_task(asking, name="dtp-show-fetch"))
+                    timeout = self._patience.silence if others else None
+                    _, pending = await asyncio.wait(
+                        pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                    )
+        except TimeoutError:
+            log.info("others don't send segments %d to %d in time", first, last)
+        finally:
+            for each in pending:
+                each.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _fetch_from(self, other: str, first: int, count: int) -> None:
+        try:
+            await self._fetch_segments(other, first, count)
+        except SegmentError:
+            self.parents.note_forged(other, asyncio.get_running_loop().time())
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s hasn't what is missing: %s", other, fault)
 
     async def _fetch_segments(self, address: str, start: int, count: int) -> None:
         held = self._open_held()
@@ -546,8 +628,7 @@ class Receiver:
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
         told = await asyncio.gather(*(self._ask_for(each, edge + pace.ahead) for each in others[:COMPARED]))
-        if self.held is not None and self.parents.has_newer(self.held.announcement):
-            raise NeighbourUnfit(f"{address} has an older stream of the show than others")
+        self._check_replaced()
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
         if silent and pace.silence > ALIVE and any(hears for _, hears in told):
@@ -572,6 +653,15 @@ async def _asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream
         stream.reset()
 
 
+async def _end_measuring(tasks: Sequence[asyncio.Task[Measured | None]]) -> None:
+    """Cancel these, and end the connections of those that have one."""
+    for each in tasks:
+        each.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Measured):
+            await found.stack.aclose()
+
+
 def _pause_after(useless: int, longest: float) -> float:
     """Return the seconds until the next neighbour is chosen, after so many choices in a row that brought nothing."""
     return min(_PAUSE * 2.0 ** min(useless - 1, 32), longest) if useless else 0.0
@@ -580,33 +670,3 @@ def _pause_after(useless: int, longest: float) -> float:
 def _whole(held: HeldSegments, number: int) -> bool:
     each = held.get_segment(number)
     return each is not None and each.whole
-
-
-class _Probe:
-    """What a neighbour that is measured has said."""
-
-    def __init__(self) -> None:
-        self.number, self.size, self._missing = -1, 0, -1
-        self.answered, self.room = False, True
-        self.others: tuple[str, ...] = ()
-        self.path: tuple[PeerId, ...] = ()
-
-    @property
-    def done(self) -> bool:
-        """True when a whole segment has come that isn't init data."""
-        return self._missing == 0
-
-    def take_message(self, message: m.Message) -> None:
-        """Take its next word."""
-        self.answered = True
-        match message:
-            case m.ShowState(path, others, room):
-                self.path, self.others, self.room = path, others, room
-            case m.Manifest(data):
-                segment = Segment.decode(data)
-                if not segment.flags & (Flag.INIT | Flag.KEYS):
-                    self.number, self._missing = segment.number, segment.pieces
-            case m.Piece(number, _, data):
-                self.size += len(data)
-                if number == self.number:
-                    self._missing -= 1

@@ -18,6 +18,10 @@ class Network:
     def __init__(self, delay=lambda: 0.0):
         """`delay` gives the seconds that a connection takes each way, for each new one."""
         self.serving, self.dialled, self._live, self._delay = {}, [], [], delay
+        #: Where those were who measured somebody.
+        self.measured = []
+        #: Whose identity is at an address; and how many seconds more the way there is, each way.
+        self.identities, self.farther = {}, {}
         #: Seconds that everything takes longer now: all share what is short, such as a processor.
         self.slower = 0.0
 
@@ -27,10 +31,11 @@ class Network:
         self.dialled.append((asyncio.get_running_loop().time(), address))
         if address not in self.serving:
             raise CarrierError(f"{address} is down")
-        own = self._delay()
+        own = self._delay() + self.farther.get(address, 0.0)
         delay = lambda: own + self.slower  # noqa: E731
         source = source or str(peer)
-        near, far = Connection(peer, delay, source), Connection(peer, delay, source)
+        there = self.identities.get(address, peer)
+        near, far = Connection(there, delay, source), Connection(peer, delay, source)
         near.other, far.other = far, near
         if delay():
             await asyncio.sleep(4 * delay())  # two round trips of a handshake
@@ -43,6 +48,10 @@ class Network:
             await asyncio.gather(served, return_exceptions=True)
             self._live.remove((address, near))
             near.cut()
+
+    def count_open(self, address=None):
+        """How many connections are open, to an address or in all."""
+        return sum(address in (None, where) for where, _ in self._live)
 
     def down(self, address):
         """Whoever listens there hears nothing more, nor reaches it again."""
@@ -77,6 +86,7 @@ class Network:
         """What measures listeners of one who is at `source`: a stranger comes to them from there."""
 
         async def measure(who, addresses):
+            self.measured.append(source)
             stranger = Identity.generate().id
             dial = lambda to: self.dial(stranger, to, source)  # noqa: E731
             return await is_served_by(dial, stranger, who, addresses, announcement)

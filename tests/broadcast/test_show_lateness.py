@@ -7,6 +7,7 @@ from shows import ME
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.hearing import Lateness, Order
 from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.parents import Pace, Patience
 
 HOUR = 3_600_000
 
@@ -32,6 +33,26 @@ def test_what_differs_between_clocks_is_no_delay(difference, late):
 def test_a_link_at_half_the_rate_falls_behind_by_as_much():
     """Each segment is the newest that the listener knows of, and half a show is on the way."""
     assert behind([2000 * number for number in range(60)]) == [1000 * number for number in range(60)]
+
+
+def test_a_producers_clock_that_is_set_back_makes_nothing_late():
+    """What is signed stands still until the clock is there again: all would go from one neighbour to the other."""
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    lateness, now = Lateness(), [0.0]
+    pace = Pace(Patience(), lambda: now[0])
+    for number in range(600):
+        now[0] = float(number)
+        set_back = 100 <= number < 400
+        at = 1000 * (number - 300 if set_back else number)
+        segment = signer.sign(b"data", time_ms=at, duration_ms=1000)
+        assert segment.time_ms == (99_000 if set_back else at)
+        assert lateness.note(segment.time_ms, 1000 * number) == 0
+        pace.note_head(segment)
+        assert pace.quiet_until > now[0] + 1
+        pace.note_said()
+        pace.note_piece(4)
+        pace.note_whole(segment)
+        assert not pace.late
 
 
 def test_all_that_comes_at_once_is_behind_its_newest():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import run
-from shows import ME, all_of, hear, produce, until
+from shows import HERE, ME, all_of, hear, produce, until
 
 from dtp.broadcast.errors import BroadcastError, OffAir, ShowBusy
 from dtp.broadcast.money import shows
@@ -15,6 +15,8 @@ from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.ending import end_show
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
+from dtp.broadcast.producing import Broadcast
+from dtp.chain import ChainClient, KeySigner
 from dtp.chain.errors import InsufficientFunds, NodeRefused, NodeUnavailable
 from dtp.chain.node._wire import NodeRpc
 from dtp.chain.pipes.posts import MOST_FEE
@@ -88,6 +90,28 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
             assert amount == 300
             assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]
             assert share
+
+    run(work())
+
+
+def test_a_wallet_that_is_an_identity_signs_and_posts(client, net, network, deployments):
+    net.fund(KeySigner.from_identity(ME).address)
+
+    async def work():
+        async with client(KeySigner.from_identity(ME)) as producer, client() as reader:
+            id, _ = await shows.create(
+                producer, ME.id.key, ShowTerms(slot_ms=SLOT, rate=1, start_pot=1, batch=1)
+            )
+            async with ChainClient(network) as fresh:  # what 'dtp move use' keeps
+                for each in deployments.list_all():
+                    fresh.deployments.save(each)
+            await shows.fund(producer, id, 10**6)
+            async with Broadcast(id, wallet=ME, network=network, place=HERE) as on_air:
+                assert on_air.identity is ME
+                await anext(each async for each in on_air.states() if each == Air.ON_AIR)
+                assert (await on_air.write(b"first")).number == 0
+                found = (await shows.read_show(reader, id)).show
+                assert found.hint.decode() == on_air.addresses[0]
 
     run(work())
 

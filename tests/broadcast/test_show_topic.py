@@ -8,7 +8,7 @@ from shows import HERE, ME, chain, hear, on_the_wire, produce, run, until
 
 from dtp.broadcast import messages as m
 from dtp.broadcast.by_topic import MOST, TopicReceiver
-from dtp.broadcast.errors import BroadcastError, ShowLost
+from dtp.broadcast.errors import BroadcastError, ShowLost, ShowReplaced
 from dtp.broadcast.format import Flag
 from dtp.broadcast.hearing import NOWHERE
 from dtp.broadcast.held import HeldSegments
@@ -88,9 +88,9 @@ def message_of(*parts, author=ME):
     return Message(bytes(20), "prices", author.id.key, 1, 0, data, b"")
 
 
-def feed(*bodies, identity=ME):
+def feed(*bodies, **options):
     """The announcement of a feed, and its segments as messages have them."""
-    announcement, made = chain(*bodies, identity=identity)
+    announcement, made = chain(*bodies, **options)
     return m.Announced(announcement.encoded), [on_the_wire(*each) for each in made]
 
 
@@ -223,6 +223,33 @@ def test_forged_segments_change_nothing_and_what_nobody_has_is_a_gap():
         assert receiver.fault is None
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+    clock.run(test())
+
+
+@pytest.mark.parametrize("show", [1, 2], ids=["the-same", "another"])
+def test_a_feed_that_was_begun_anew_ends_by_name_and_what_is_older_changes_nothing(show):
+    """Who goes back by a broker hears of the older stream first."""
+    old, (before, *_) = feed(b"old", show=bytes([1] * 32), announced_ms=1)
+    new, (now, later) = feed(b"new", b"newer", show=bytes([show] * 32), announced_ms=2)
+
+    async def hear_these(*messages):
+        told = Told()
+        receiver = receiver_of(told)
+        task = asyncio.ensure_future(receiver.run())
+        for each in messages:
+            told.waiting.put_nowait(each)
+        await asyncio.sleep(5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return receiver
+
+    async def test():
+        receiver = await hear_these(message_of(old, *before), message_of(new, *now))
+        assert isinstance(receiver.fault, ShowReplaced)
+        receiver = await hear_these(message_of(new, *now), message_of(old, *before), message_of(new, *later))
+        assert receiver.fault is None
+        assert [receiver.held.get_segment(each).data for each in (0, 1)] == [b"new", b"newer"]
 
     clock.run(test())
 

@@ -40,6 +40,7 @@ class Model:
     slots: int
     start_by: int
     batch: int
+    prices: tuple[int, ...]
     state: ShowState = ShowState.OFF
     due: int = 0
     posted: int = 0
@@ -49,6 +50,9 @@ class Model:
     pot: int = 0
     contributed: int = 0
     returned: int = 0
+    tipped: int = 0
+    collected: int = 0
+    asked: int = 0
     parts: dict[str, Part] = field(default_factory=dict)
 
     def contribute(self, now, name, owner, amount):
@@ -141,11 +145,53 @@ class Model:
         self.due, self.state, self.pot, self.posted, self.prepaid = due, state, pot, posted, prepaid
         return ""
 
+    def ask(self, kind, amount):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        if kind >= len(self.prices):
+            return "EBadKind"
+        if amount < max(1, self.prices[kind]):
+            return "ETooLittle"
+        self.asked += 1
+        self.tipped += amount  # it is the producer's at once, and moves no part of the pot
+        self.earned += amount
+        return ""
+
+    def raise_(self, number, amount):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        if number >= self.asked:
+            return "ENothingAsked"
+        if amount < max(1, self.prices[0]):
+            return "ETooLittle"
+        self.tipped += amount
+        self.earned += amount
+        return ""
+
+    def collect(self):
+        self.collected += self.earned
+        self.earned = 0
+        return ""
+
     def end(self):
         if self.state is ShowState.ENDED:
             return "EEnded"
         self.state = ShowState.ENDED
         return ""
+
+    def expire(self, now):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        if not self.price:
+            return "ENotTicketed"
+        if self.state is ShowState.ON_AIR or now <= self.start_by:
+            return "EStillRunning"
+        self.state = ShowState.ENDED
+        return ""
+
+    def edges(self):
+        """When something changes: slots that end, and the last moment to start."""
+        return [self.due + SLOT * at for at in (0, 1, self.batch, 2 * self.batch)] + [self.start_by]
 
     def _pause(self):
         if self.state is ShowState.ON_AIR and self.rate and self.pot + self.prepaid < self.rate:
@@ -169,6 +215,7 @@ class Play:
             slots=0 if funded else random.randint(1, 6),
             start_by=0 if funded else clock[0] + random.randint(1, 8) * SLOT,
             batch=batch,
+            prices=tuple(random.choice([0, 1, 50]) for _ in range(3)),
         )
         self.tolerance = 1
         made = self._send("producer", self._new)
@@ -177,7 +224,7 @@ class Play:
 
     def _new(self, program):
         model = self.model
-        common = {"slot_ms": SLOT, "batch": model.batch}
+        common = {"slot_ms": SLOT, "batch": model.batch, "prices": model.prices}
         if model.rate:
             terms = {"rate": model.rate, "start_pot": model.start_pot}
             made, cap = show.new_funded(program, b"k" * 32, **terms, **common)
@@ -206,12 +253,55 @@ class Play:
 
     def step(self):
         """One random step."""
-        self.clock[0] += self.random.choice([0, 1, SLOT // 2, SLOT, SLOT, 3 * SLOT])
-        steps = [self.pay, self.pay, self.post, self.post, self.take_back]
-        if self.random.random() < 0.05:
-            steps = [self.end]
+        self.clock[0] = self._next_time()
+        steps = [self.pay, self.pay, self.post, self.post, self.take_back, self.take_back]
+        steps += [self.ask, self.raise_, self.collect]
+        if self.random.random() < 0.1:
+            steps = [self.end, self.expire]
         self.random.choice(steps)()
         self.compare()
+
+    def _next_time(self):
+        """A while later, or just before, at or behind a moment at which something changes."""
+        now = self.clock[0]
+        near = [each + by for each in self.model.edges() for by in (-1, 0, 1) if each + by >= now]
+        if near and self.random.random() < 0.4:
+            return self.random.choice(near)
+        return now + self.random.choice([0, 1, SLOT // 2, SLOT, SLOT, 3 * SLOT])
+
+    def ask(self):
+        kind, amount = self.random.choice([0, 0, 1, 2, 3]), self.random.choice([0, 1, 49, 50, 400])
+
+        def asks(program):
+            (money,) = program.split(program.gas, [amount])
+            show.ask(program, self.show, kind, money, b"why?", sealed=self.random.random() < 0.5)
+
+        self._do("carol", asks, self.model.ask(kind, amount))
+
+    def raise_(self):
+        number, amount = self.random.randint(0, self.model.asked), self.random.choice([0, 1, 49, 50, 400])
+
+        def raises(program):
+            (money,) = program.split(program.gas, [amount])
+            show.raise_(program, self.show, number, money)
+
+        self._do("bob", raises, self.model.raise_(number, amount))
+
+    def collect(self):
+        expected = self.model.earned
+
+        def collects(program):
+            program.transfer([show.collect(program, self.show, self.cap)], self.played.who("producer"))
+
+        done = self._do("producer", collects, self.model.collect())
+        (told,) = [each for each in done.events if each.type.name == "Collected"]
+        assert show.SCHEMA.decode(show.Collected, told.contents).amount == expected
+
+    def expire(self):
+        def expires(program):
+            show.expire(program, self.show)
+
+        self._do("carol", expires, self.model.expire(self.clock[0]))
 
     def pay(self):
         owner = self.random.choice(ACCOUNTS[1:])
@@ -292,7 +382,13 @@ class Play:
             model.contributed,
         )
         assert found.contributed == found.released + found.returned + found.pot
-        assert found.returned == model.returned
+        assert found.released + found.tipped == found.collected + found.earned
+        assert (found.returned, found.tipped, found.collected, found.asked) == (
+            model.returned,
+            model.tipped,
+            model.collected,
+            model.asked,
+        )
         if model.state is ShowState.ON_AIR:
             assert found.due_ms == model.due
         for name, part in model.parts.items():
@@ -307,6 +403,16 @@ class Play:
         found = self._read(show.Show, self.show)
         # What no share is worth a MIST of can stay where a pot was spent and begun anew.
         assert found.pot <= self.tolerance
+        self.destroy("ENotEmpty" if found.pot or found.earned else "")
+        if found.earned:
+            self.collect()
+            self.destroy("ENotEmpty" if found.pot else "")
+
+    def destroy(self, expected):
+        def destroys(program):
+            show.destroy(program, self.show, self.cap)
+
+        self._do("producer", destroys, expected)
 
     def _read(self, cls, id):
         record = self.played.node.find_object(bytes.fromhex(id[2:]))

@@ -1,0 +1,188 @@
+"""Listeners, relays or ways that stand still for a while: what others hold is no gap."""
+
+import asyncio
+
+import pytest
+from shows import ME
+from simulated import Network
+
+from dtp.broadcast import messages as m
+from dtp.broadcast.feeding import FAN_OUT, Feeder
+from dtp.broadcast.format import Announcement, Flag, Segment, SegmentSigner
+from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.receiving import Receiver
+from dtp.identity import Identity
+from dtp.testing import clock
+
+PRODUCER, FIRST, SECOND = "dtp+tcp://producer", "dtp+tcp://first", "dtp+tcp://second"
+
+
+class Air:
+    """A show with a segment each half second, and its network."""
+
+    def __init__(self, **options):
+        self.network = Network(**options)
+        self.signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+        self.held = HeldSegments(self.signer.announcement)
+        self.producer = self.network.serving[PRODUCER] = Feeder(self.held, ME.id)
+        self.tasks = []
+
+    def write(self, body=b"body", flags=Flag.START):
+        at = int(1000 * asyncio.get_running_loop().time())
+        self.held.add_own(self.signer.sign(body, time_ms=at, duration_ms=500, flags=flags), body)
+
+    async def produce(self):
+        while True:
+            self.write()
+            await asyncio.sleep(0.5)
+
+    def start(self, work):
+        self.tasks.append(asyncio.ensure_future(work))
+
+    def hear(self, *given):
+        peer = Identity.generate().id
+        receiver = Receiver(peer, lambda to: self.network.dial(peer, to), Parents(given))
+        self.start(receiver.run())
+        return receiver
+
+    def end(self):
+        for each in self.tasks:
+            each.cancel()
+
+
+def gaps_of(receiver):
+    return [each for each in range(receiver.start, receiver.held.edge) if receiver.held.is_lost(each)]
+
+
+def passed_on(held):
+    """One who has the show from its producer, as it says."""
+    feeder = Feeder(held, Identity.generate().id)
+    feeder.come_through((ME.id,))
+    return feeder
+
+
+def test_what_a_neighbour_began_too_late_for_is_fetched_though_all_are_slow():
+    """Where all have too little of the processor nobody answers within a second or two."""
+
+    async def test():
+        air, late = Air(delay=lambda: 0.01), HeldSegments(Announcement.sign(ME, bytes(32), time_ms=0))
+        air.producer.fan_out = 0
+        air.network.serving[FIRST], air.network.serving[SECOND] = passed_on(air.held), passed_on(late)
+        air.start(air.produce())
+        listener = air.hear(FIRST)
+        await asyncio.sleep(10)
+        air.network.down(FIRST)
+        await asyncio.sleep(5)
+
+        async def pass_on():
+            while True:
+                late.add_own(air.held.get_segment(air.held.edge).segment, b"body")
+                await air.held.wait_change()
+
+        air.start(pass_on())
+        air.network.slower = 0.5
+        listener.parents.learn_addresses([SECOND, PRODUCER])
+        await asyncio.sleep(60)
+        assert listener.held.edge >= air.held.edge - 10
+        assert listener.heard >= 2
+        assert late.oldest > listener.start + 20
+        assert gaps_of(listener) == []
+        air.end()
+
+    clock.run(test())
+
+
+def test_of_those_who_are_asked_for_what_is_lost_one_was_given():
+    """It began before all that were told of since."""
+    parents = Parents([PRODUCER])
+    parents.learn_addresses([f"dtp+tcp://{each}" for each in range(9)])
+    for each in range(9):
+        parents.note_rate(f"dtp+tcp://{each}", 1000.0 + each)
+    asked = parents.list_others("dtp+tcp://8", 3)
+    assert asked == ["dtp+tcp://7", "dtp+tcp://6", PRODUCER]
+    parents.note_forged("dtp+tcp://7", 0.0)
+    assert parents.list_others("dtp+tcp://8", 2) == ["dtp+tcp://6", PRODUCER]
+
+
+def test_connections_to_those_that_are_measured_and_not_heard_are_ended():
+    """A producer would have one of each that ever came, and keep it alive."""
+
+    async def test():
+        air = Air(delay=lambda: 0.01)
+        air.start(air.produce())
+        for each in range(12):
+            await air.network.relay(f"dtp+tcp://{{}}@{each}:1/show", PRODUCER)
+        await asyncio.sleep(30)
+        assert air.network.count_open(PRODUCER) == air.producer.listeners == FAN_OUT
+        assert air.network.count_open() == 12
+        air.end()
+
+    clock.run(test())
+
+
+class Withholder:
+    """A relay that sends all but init data."""
+
+    def __init__(self, feeder):
+        self.feeder = feeder
+
+    async def serve_connection(self, connection):
+        serving = []
+        async for stream in connection:
+            write = stream.write
+            stream.write = lambda data, write=write: None if self.is_init(data) else write(data)
+            serving.append(asyncio.ensure_future(self.feeder.serve_stream(connection, stream)))
+
+    def is_init(self, data):
+        kind, _ = m.parse_head(data[: m.HEAD.size])
+        match m.parse(kind, data[m.HEAD.size :]):
+            case m.Manifest(manifest):
+                return Flag.INIT in Segment.decode(manifest).flags
+            case m.Piece(number):
+                return Flag.INIT in self.feeder.held.get_segment(number).segment.flags
+        return False
+
+
+def test_init_data_that_a_neighbour_keeps_back_is_fetched_from_others():
+    """Without it nothing can be decoded until there is other one, and a show may never have that."""
+
+    async def test():
+        air = Air()
+        air.write(b"init", Flag.INIT)
+        for _ in range(5):
+            air.write()
+        air.network.serving[FIRST] = Withholder(passed_on(air.held))
+        listener = air.hear(FIRST)
+        listener.parents.learn_addresses([PRODUCER])
+        listener.parents.note_full(PRODUCER, asyncio.get_running_loop().time() + 600)
+        air.start(air.produce())
+        await asyncio.sleep(5)
+        assert listener.start > 0
+        assert listener.held.get_segment(0).data == b"init"
+        air.end()
+
+    clock.run(test())
+
+
+@pytest.mark.parametrize("seconds", [5, 30, 50])
+def test_a_crowd_that_stands_still_hears_all(seconds):
+    """As on a machine that sleeps, or has no turn for them: nothing is older than what all hold."""
+
+    async def test():
+        air = Air(delay=lambda: 0.02)
+        air.start(air.produce())
+        crowd = []
+        for each in range(20):
+            receiver, task = await air.network.relay(f"dtp+tcp://{{}}@{each}:1/show", PRODUCER)
+            crowd.append(receiver)
+            air.tasks.append(task)
+        await asyncio.sleep(10)
+        asyncio.get_running_loop().advance(seconds)
+        await asyncio.sleep(30)
+        assert all(each.fault is None for each in crowd)
+        assert all(each.held.edge >= air.held.edge - 4 for each in crowd)
+        assert [gaps_of(each) for each in crowd] == [[]] * 20
+        air.end()
+
+    clock.run(test())
