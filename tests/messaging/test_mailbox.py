@@ -475,7 +475,7 @@ def test_who_reads_no_answers_is_given_few() -> None:
     """Answers of a MiB each were put by for as many requests as came."""
 
     async def main() -> None:
-        async with serving(SqliteMailbox(limits=MailboxLimits(requests=2)), "unread") as (mailbox, client):
+        async with serving(SqliteMailbox(limits=MailboxLimits(requests=1)), "unread") as (mailbox, client):
             alice, other = await client(ALICE), await client()
             await register(alice, ALICE)
             await asyncio.gather(
@@ -485,13 +485,13 @@ def test_who_reads_no_answers_is_given_few() -> None:
                 )
             )
             reading = await client(ALICE)
-            for _ in range(10):
+            for _ in range(40):
                 stream = await alice.connection.open_stream()
-                for number in range(1, 101):
+                for number in range(1, 11):
                     stream.write(encode(number, int(Op.FETCH), 0, 0, 20))
             for _ in range(200):
                 await reading.status()
-            assert 0 < mailbox.counters["fetch"] < 40
+            assert 0 < mailbox.counters["fetch"] < 30  # what a client's window takes, and one more
 
     run(main())
 
