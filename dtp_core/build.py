@@ -45,6 +45,7 @@ SOURCES = [
     "dtp_core/crdt_text_index.c",
     "dtp_core/crdt_text_log.c",
     "dtp_core/crdt_text_tree.c",
+    "dtp_core/crdt_text_depth.c",
     "dtp_core/crdt_text_order.c",
     "dtp_core/crdt_text_edit.c",
     "dtp_core/crdt_text_undo.c",

@@ -24,7 +24,7 @@ typedef enum dtp_text_code {
     DTP_TEXT_REFERENCE = -69, /* an operation refers to something that is no character */
     DTP_TEXT_STALE = -70,     /* an operation refers to a character that was compacted away */
     DTP_TEXT_PENDING = -71,   /* too much waits for operations that are missing; the message was not taken */
-    DTP_TEXT_FULL = -72,      /* an author's numbers, the authors, or the characters have come to their end */
+    DTP_TEXT_FULL = -72,      /* an author's numbers, the authors, the characters or the tree's depth have come to their end */
     DTP_TEXT_UNSEEN = -73,    /* a version names operations that this text does not have */
     DTP_TEXT_DIVERGED = -74,  /* a saved text can't replace one that has operations of its own */
     DTP_TEXT_GONE = -75       /* this character was compacted away, or was never here */
@@ -72,6 +72,7 @@ typedef struct dtp_text_state {
     const uint8_t *patch_text; /* ... and the text that it inserted */
     uint64_t taken;    /* number of the first own operation that dtp_text_take gives. May be raised, up to `next` */
     uint64_t refused;  /* operations that had waited, and then referred to no character: thrown away */
+    uint64_t searched; /* by the last dtp_text_merge: nodes looked at to find places among siblings */
 } dtp_text_state;
 
 /* The place of a character for good: its author as an index of this replica, and its number. */

@@ -8,7 +8,7 @@
             return __LINE__;   \
     } while (0)
 
-static int check_node(const dtp_text *t, const node *n, const branch *parent, weight *sum)
+static int check_node(dtp_text *t, const node *n, const branch *parent, weight *sum)
 {
     const branch *b = (const branch *)(const void *)n;
     uint32_t i;
@@ -27,6 +27,8 @@ static int check_node(const dtp_text *t, const node *n, const branch *parent, we
         if (code != DTP_TEXT_OK)
             return code;
         PROMISE(w.chars == b->chars[i] && w.more8 == b->more8[i] && w.more16 == b->more16[i]);
+        PROMISE(parting_slot(t, b->child[i], 0, b->least[i]) < b->child[i]->count);
+        PROMISE(b->least[i] == 0 || parting_slot(t, b->child[i], 0, b->least[i] - 1) == b->child[i]->count);
         sum->chars += w.chars;
         sum->more8 += w.more8;
         sum->more16 += w.more16;
@@ -138,7 +140,30 @@ static int check_logs(dtp_text *t)
 
 int logs_agree(dtp_text *t)
 {
-    return check_logs(t) == DTP_TEXT_OK;
+    int code = levels_reserve(t);
+    if (code == DTP_TEXT_OK)
+        code = levels_tell(t);
+    if (code == DTP_TEXT_OK) {
+        partings_set(t);
+        if (check_logs(t) != DTP_TEXT_OK || !partings_agree(t))
+            code = DTP_TEXT_FORMAT;
+    }
+    levels_free(t);
+    return code;
+}
+
+static int check_partings(dtp_text *t)
+{
+    uint64_t cap = t->state.cap;
+    int code, agree = 0;
+    t->state.cap = 0; /* what is needed here doesn't count */
+    code = levels_reserve(t);
+    t->state.cap = cap;
+    if (code == DTP_TEXT_OK && levels_tell(t) == DTP_TEXT_OK)
+        agree = partings_agree(t);
+    levels_free(t);
+    PROMISE(agree || code != DTP_TEXT_OK);
+    return code;
 }
 
 static int check_all(dtp_text *t)
@@ -154,6 +179,8 @@ static int check_all(dtp_text *t)
     code = check_spans(t);
     if (code == DTP_TEXT_OK)
         code = check_logs(t);
+    if (code == DTP_TEXT_OK)
+        code = check_partings(t);
     if (code == DTP_TEXT_OK)
         code = rich_check(t);
     return code == DTP_TEXT_OK ? marks_check(t) : code;

@@ -359,6 +359,8 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
         code = split_gaps(t);
     for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++)
         code = log_reserve(t, &t->agents[i], 0);
+    if (code == DTP_TEXT_OK)
+        code = levels_reserve(t);
     if (code != DTP_TEXT_OK) {
         clear_flags(t);
         return code;
@@ -368,6 +370,9 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
     move_history(t, &t->undo);
     move_history(t, &t->redo);
     shorten_logs(t);
+    (void)levels_tell(t); /* nothing is deeper than before */
+    partings_set(t);
+    levels_free(t);
     for (i = 0; i < t->agent_count; i++)
         dead_forget(t, &t->agents[i]);
     code = tree_rebuild(t);

@@ -349,7 +349,7 @@ static int add_span(writer *w, bytes *spans, span s, span *open, span *before, u
 static int put_spans(writer *w, bytes *spans, uint32_t *count)
 {
     dtp_text *t = w->t;
-    span open = {0, 0, 0, 0}, before = {0, 0, 0, 0};
+    span open = {0, 0, 0, 0, 0}, before = {0, 0, 0, 0, 0};
     leaf *l;
     uint32_t i, local;
     size_t k;

@@ -24,12 +24,13 @@ enum {
     WIDE = 1 << 23,   /* not all of it is ASCII */
     HIDDEN = 1 << 27, /* DEAD, but not deleted: its bytes are held, and a list's may show again. One element */
     MARKER = 1 << 28, /* one that is no value, or character, but says something of others; not deleted */
+    LEFT_CHILD = 1 << 30, /* the first character is a left child, and not compacted */
     /* Only while compacting: */
     DROP = 1 << 24,
     SETTLED = 1 << 25, /* deleted by a stable operation */
     NEEDED = 1 << 26,  /* an operation that isn't stable refers to it */
     PINNED = 1 << 29,  /* a mark that is held begins or ends there */
-    FLAGS = DEAD | LEFT | RIGHT | WIDE | HIDDEN | MARKER
+    FLAGS = DEAD | LEFT | RIGHT | WIDE | HIDDEN | MARKER | LEFT_CHILD
 };
 
 typedef dtp_text_id id;
@@ -39,6 +40,7 @@ typedef struct span {
     uint32_t seq;  /* number of the first character */
     uint32_t len;
     uint32_t text; /* where the first character is in the pool; 0 when deleted */
+    uint32_t parting; /* between the character before it and its first one: see crdt_text_depth.c */
 } span;
 
 typedef struct branch branch;
@@ -56,13 +58,15 @@ typedef struct leaf {
     span spans[LEAF];
 } leaf;
 
-/* Visible characters below each child, and what they have beyond one byte and beyond one UTF-16 unit each. */
+/* Visible characters below each child, what they have beyond one byte and beyond one UTF-16 unit each, and the least
+ * parting of its spans. */
 struct branch {
     node head;
     node *child[FANOUT];
     uint32_t chars[FANOUT];
     uint32_t more8[FANOUT];
     uint32_t more16[FANOUT];
+    uint32_t least[FANOUT];
 };
 
 /* Sums of visible text. Differences are added modulo 2^32. */
@@ -128,6 +132,14 @@ typedef struct waiting {
     uint8_t text[];
 } waiting;
 
+/* Where the first character of a run is in the tree, while depths are told anew. */
+typedef struct level {
+    uint32_t depth; /* 0: not known yet */
+    uint32_t right; /* depth of the first above it, or of itself, that is no right child */
+    uint32_t left;  /* of the first that is no left child */
+    id at; /* the compacted character above it, if `right` is 1 or `left` 0 */
+} level;
+
 typedef struct dead_range {
     uint32_t first;
     uint32_t end;
@@ -158,6 +170,8 @@ typedef struct agent {
     dead_range *dead; /* its characters that are known to be deleted, in ranges that don't touch, by number */
     size_t dead_count;
     size_t dead_room;
+    level *levels; /* of its runs, while depths are told anew */
+    size_t level_room;
     waiting *waits;    /* operations that need more of its own */
     uint32_t is_ready; /* it is in `waiters` */
 } agent;
@@ -437,6 +451,12 @@ static inline span *at_place(const place *p)
     return &p->leaf->spans[p->i];
 }
 
+/* The least parting before and within a span: within it that of its first two characters. */
+static inline uint32_t span_least(const span *s)
+{
+    return (s->who & LEFT) != 0 && s->len > 1 ? s->parting & ~1u : s->parting;
+}
+
 static inline uint32_t run_end(const agent *a, size_t i)
 {
     return i + 1 < a->run_count ? a->runs[i + 1].seq : a->next;
@@ -487,9 +507,14 @@ int tree_reserve(dtp_text *t, leaf *l, uint32_t who, size_t spans);
 /* Put a span before spans[p->i]; p then leads to it. Its text must be counted by the caller; its index entry is made. */
 void tree_put(dtp_text *t, place *p, span s);
 void tree_count(dtp_text *t, leaf *l, weight w);
+/* A parting in this leaf became so small; or partings became greater. */
+void tree_lower(leaf *l, uint32_t parting);
+void tree_parted(leaf *l);
+/* All partings changed. */
+void tree_parted_all(dtp_text *t);
 /* Make p->off the beginning of a span (spans[p->i + 1], off 0) when it isn't; reserved before. */
 void tree_split(dtp_text *t, place *p);
-/* Whether y, right behind x, may be one span with it, apart from where the text is. */
+/* Whether y, right behind x, may be one span with it, apart from where the text is. What is a left child begins one. */
 int spans_join(const span *x, const span *y);
 /* Bytes and weight of [off, off + len) of a visible span, and where they are. */
 const uint8_t *span_text(const dtp_text *t, const span *s, uint32_t off, uint32_t len, weight *w);
@@ -539,6 +564,28 @@ void log_shorten(agent *a, uint32_t self, uint32_t stable);
 void log_pack(dtp_text *t, agent *a);
 void log_free(dtp_text *t, agent *a);
 
+/* ---- crdt_text_depth.c: how deep characters are in their tree, and where its branches begin and end ------- */
+
+/* How many characters are above this one in the tree; 0 for those that are compacted. */
+uint32_t depth_at(dtp_text *t, const place *p);
+/* The parting between a character and the one before it. */
+uint32_t parting_at(dtp_text *t, const place *p);
+/* The first slot from `from` on of a node whose least parting is at most `most`: the count if there is none. */
+uint32_t parting_slot(dtp_text *t, const node *n, uint32_t from, uint32_t most);
+/* The first character, in this slot of a node, before which the parting is at most `most`; there is one. */
+place parting_first(dtp_text *t, node *n, uint32_t slot, uint32_t most);
+/* Move *p to the first character behind it before which the parting is at most `most`: 0 when there is none. */
+int parting_next(dtp_text *t, place *p, uint32_t most);
+/* The same backwards, from the beginning of a span to that of one. */
+void parting_previous(dtp_text *t, place *p, uint32_t most);
+/* Tell from the logs where all runs are in the tree, for which memory is reserved: DTP_TEXT_FULL, too deep. */
+int levels_reserve(dtp_text *t);
+int levels_tell(dtp_text *t);
+void levels_free(dtp_text *t);
+/* Set all partings by that, or say whether they are right, and the order possible. */
+void partings_set(dtp_text *t);
+int partings_agree(dtp_text *t);
+
 /* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------- */
 
 /* Where this replica puts characters at a visible position, as an operation. The place may need a split. */
@@ -548,7 +595,7 @@ int order_remote(dtp_text *t, uint32_t who, const run *op, place *p);
 /* Put `len` characters of agent `who`, from its next number on, and log it. `p` as order_* gave it. Atomic. */
 int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead,
                  place p);
-/* Append characters without a place in the tree, LEFT and RIGHT as `flags` say. */
+/* Append characters that are in the log, and whose depth is told later. `flags`: DEAD, MARKER, LEFT and RIGHT. */
 int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
                  size_t size);
 /* The first held character in [x, end) of an author and its place: `end` when there is none. */
@@ -675,7 +722,8 @@ int64_t version_write(dtp_text *t, const uint8_t **out);
 
 /* ---- crdt_text_check.c -------------------------------------------------------------------------------------- */
 
-/* Whether the order of the characters is possible by what the logs say, and all of these are there. */
+/* Tell the depths of all characters, from the logs. DTP_TEXT_FORMAT: their order isn't possible by what those say, or some
+ * are missing. */
 int logs_agree(dtp_text *t);
 
 /* ---- crdt_text_compact.c ------------------------------------------------------------------------------------ */

@@ -593,7 +593,7 @@ static int load_state(dtp_text *fresh, const message *m, const uint8_t *start)
     if (code != DTP_TEXT_OK)
         return code;
     fresh->state.at = (uint64_t)(m->groups.at - start);
-    return logs_agree(fresh) ? DTP_TEXT_OK : DTP_TEXT_FORMAT;
+    return logs_agree(fresh);
 }
 
 /* What `fresh` has and `t`, which knows all that is compacted there, lacks. */
@@ -663,7 +663,7 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
     before = (uint32_t)t->state.length;
-    t->state.merged = 0;
+    t->state.merged = t->state.searched = 0;
     t->patching = patches ? PATCHES_WANTED : PATCHES_UNWANTED;
     patches_clear(t);
     rich_clear(t);

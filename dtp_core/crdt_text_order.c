@@ -3,14 +3,8 @@
  * Each character is a node of a tree: a left or a right child of another one. The order is the tree's in-order walk.
  * Left siblings stand by their identity; right siblings by their right origin, the farther one first, then by
  * identity. Whoever has the same nodes has the same order, however they came. A node without siblings on its side
- * stands right beside its parent, which the flags LEFT and RIGHT tell; only concurrent insertions at one place have
- * to walk over each other. */
+ * stands right beside its parent, which the flags LEFT and RIGHT tell; among siblings a place is found by halves. */
 #include "crdt_text_internal.h"
-
-enum {
-    STEPS = 16, /* siblings that are walked over one by one before larger steps are tried */
-    HOPS = 64   /* generations that are looked up then */
-};
 
 /* ---- the tree -------------------------------------------------------------------------------------------- */
 
@@ -54,162 +48,109 @@ static int right_sibling_before(dtp_text *t, id x, id x_origin, id y, id y_origi
     return order != 0 ? order > 0 : id_before(t, x, y);
 }
 
-/* From a character to the next one that isn't of its run, or isn't beside it: 0 at the end. */
-static int skip_run(dtp_text *t, place *p)
+/* ---- among siblings -------------------------------------------------------------------------------------- */
+
+/* For the place of `x` among the children of op->a, of this depth, on its side. */
+typedef struct search {
+    dtp_text *t;
+    id x;
+    const run *op;
+    uint32_t depth;
+    uint32_t most; /* partings beside siblings are no greater, and those within what is below one are */
+} search;
+
+/* Whether what stands from *at on is below a sibling, or is one, that stands before x. */
+static int sibling_before(const search *s, const place *at)
+{
+    place p = *at;
+    id c;
+    run f;
+    if (!parting_next(s->t, &p, 2 * s->depth + 2)) { /* the first place behind its left children, and so right behind it */
+        p.leaf = s->t->last;
+        p.i = p.leaf->head.count - 1u;
+        p.off = at_place(&p)->len - 1;
+    } else if (p.off > 0) {
+        p.off--;
+    } else {
+        (void)tree_previous(&p);
+        p.off = at_place(&p)->len - 1;
+    }
+    c = span_id(at_place(&p), p.off);
+    if (!family(s->t, c, &f) || f.kind != s->op->kind || !same_id(f.a, s->op->a))
+        return 0;
+    return f.kind == INSERT_LEFT ? id_before(s->t, c, s->x) : !right_sibling_before(s->t, s->x, s->op->b, c, f.b);
+}
+
+/* Of the slots of a node behind *slot in which something may begin: move *slot to the last whose first beginning is of a
+ * sibling before x. 1: *behind is the first one that isn't. */
+static int halve(const search *s, node *n, uint32_t *slot, place *behind)
+{
+    uint32_t slots[FANOUT], count = 0, low = 0, high, i = *slot;
+    while ((i = parting_slot(s->t, n, i + 1, s->most)) < n->count)
+        slots[count++] = i;
+    for (high = count; low < high;) {
+        uint32_t middle = (low + high) / 2;
+        place p = parting_first(s->t, n, slots[middle], s->most);
+        if (sibling_before(s, &p)) {
+            low = middle + 1;
+        } else {
+            high = middle;
+            *behind = p;
+        }
+    }
+    if (low > 0)
+        *slot = slots[low - 1];
+    return low < count;
+}
+
+/* Move *p, where the first sibling begins, to what `x` belongs before: 0 when that is the end. */
+static int find_place(const search *s, place *p)
+{
+    node *n = &p->leaf->head, *within = n;
+    uint32_t slot = p->i, last = slot, from;
+    place behind = *p;
+    int found;
+    if (!sibling_before(s, p))
+        return 1;
+    for (;;) { /* up to where something isn't before x */
+        from = slot;
+        found = halve(s, n, &slot, &behind);
+        if (slot != from) {
+            within = n;
+            last = slot;
+        }
+        if (found || n->parent == NULL)
+            break;
+        slot = n->slot;
+        n = &n->parent->head;
+    }
+    while (within->level > 0) { /* and down into the last that is */
+        within = ((branch *)(void *)within)->child[last];
+        last = parting_slot(s->t, within, 0, s->most);
+        found |= halve(s, within, &last, &behind);
+    }
+    *p = behind;
+    return found;
+}
+
+/* Move *p, a character, behind it. 1: it has right children there. */
+static int step_behind(place *p)
 {
     const span *s = at_place(p);
-    agent *a = &t->agents[span_agent(s)];
-    uint32_t seq = s->seq + p->off;
-    uint32_t end = run_end(a, log_find(a, seq));
-    if (end - seq < s->len - p->off) {
-        p->off += end - seq;
+    place q = *p;
+    if (++p->off < s->len)
         return 1;
-    }
-    return tree_next(p);
-}
-
-/* The child of `parent` on this side whose descendant x is, or is itself; 0: it is none's, or too deep to tell. */
-static int child_above(dtp_text *t, id x, id parent, uint32_t side, id *child, run *f)
-{
-    int hops;
-    for (hops = 0; hops < HOPS && family(t, x, f); hops++) {
-        if (f->kind == side && same_id(f->a, parent)) {
-            *child = x;
-            return 1;
-        }
-        if (f->kind == INSERT_RIGHT) { /* to the first of its run, unless that passes the one looked for */
-            agent *a = &t->agents[x.agent];
-            uint32_t first = a->runs[log_find(a, x.seq)].seq;
-            int passes = parent.agent == x.agent && parent.seq >= first && parent.seq < x.seq;
-            if (first < x.seq && !passes) {
-                x.seq = first;
-                continue;
-            }
-        }
-        if (f->a.agent == NOBODY)
-            return 0;
-        x = f->a;
-    }
-    return 0;
-}
-
-/* The leaf that begins (or, backwards, ends) the next node of this level under the same branch: NULL when there is
- * none. */
-static leaf *leap(leaf *l, uint32_t level, int backwards)
-{
-    node *n = &l->head;
-    for (; level > 0; level--)
-        n = &n->parent->head;
-    if (backwards ? n->slot == 0 : n->slot + 1u >= n->parent->head.count)
-        return NULL;
-    n = n->parent->child[backwards ? n->slot - 1 : n->slot + 1];
-    while (n->level > 0) {
-        branch *b = (branch *)(void *)n;
-        n = b->child[backwards ? n->count - 1 : 0];
-    }
-    return (leaf *)(void *)n;
-}
-
-/* Among many siblings: pass those that certainly stand before `x` (backwards: behind it) by whole nodes of the tree of
- * spans. `o` is behind (backwards: at) one that was passed, or where it was. */
-static void leap_siblings(dtp_text *t, id x, const run *op, int backwards, place *o)
-{
-    uint32_t level = t->root->level;
-    while (level-- > 0)
-        for (;;) {
-            leaf *l = leap(o->leaf, level, backwards);
-            place p;
-            id c;
-            run f;
-            if (l == NULL)
-                break;
-            p.leaf = l;
-            p.i = backwards ? l->head.count - 1u : 0;
-            p.off = backwards ? l->spans[p.i].len - 1 : 0;
-            if (!child_above(t, span_id(at_place(&p), p.off), op->a, op->kind, &c, &f))
-                break;
-            if (backwards ? id_before(t, c, x) : right_sibling_before(t, x, op->b, c, f.b))
-                break;
-            if (!locate(t, c, &p) || (backwards ? tree_compare(&p, o) >= 0 : tree_compare(&p, o) <= 0))
-                break; /* a wide family: its top is nearer than this node */
-            if (!backwards && !skip_run(t, &p))
-                break;
-            *o = p;
-        }
-}
-
-/* `o` is the first character behind the parent. Move it to where `x` belongs among the parent's right children; 0: to
- * the end of all. */
-static int scan_right(dtp_text *t, id x, const run *op, place *o)
-{
-    int steps = 0;
-    for (;;) {
-        id c = span_id(at_place(o), o->off);
-        place p = *o;
-        run f;
-        int known = family(t, c, &f);
-        while (known && f.kind == INSERT_LEFT) {
-            c = f.a;
-            known = family(t, c, &f);
-        }
-        if (!known)
-            return 1;
-        if (same_id(f.a, op->a)) {
-            if (right_sibling_before(t, x, op->b, c, f.b))
-                return 1;
-        } else if (op->a.agent != NOBODY && (f.a.agent == NOBODY || id_compare(t, f.a, op->a) < 0)) {
-            return 1; /* the parent's descendants have come to their end */
-        }
-        if (!locate(t, c, &p) || !skip_run(t, &p))
-            return 0;
-        *o = p;
-        if (++steps == STEPS)
-            leap_siblings(t, x, op, 0, o);
-    }
-}
-
-/* `o` is the parent. Move it to the character that `x`, a left child, belongs before. */
-static void scan_left(dtp_text *t, id x, const run *op, place *o)
-{
-    int steps = 0;
-    for (;;) {
-        place p = *o;
-        id c;
-        run f;
-        int known;
-        if (p.off > 0)
-            p.off--;
-        else if (tree_previous(&p))
-            p.off = at_place(&p)->len - 1;
-        else
-            return;
-        c = span_id(at_place(&p), p.off);
-        known = family(t, c, &f);
-        while (known && f.kind == INSERT_RIGHT) {
-            agent *a = &t->agents[c.agent];
-            uint32_t first = a->runs[log_find(a, c.seq)].seq;
-            c = first < c.seq ? make_id(c.agent, first) : f.a;
-            known = c.agent != NOBODY && family(t, c, &f);
-        }
-        if (!known)
-            return;
-        if (same_id(f.a, op->a)) {
-            if (id_before(t, c, x))
-                return;
-        } else if (id_compare(t, f.a, op->a) > 0) {
-            return;
-        }
-        if (!locate(t, c, o))
-            return;
-        if (++steps == STEPS)
-            leap_siblings(t, x, op, 1, o);
-    }
+    p->off = 0;
+    p->i++;
+    if ((s->who & RIGHT) == 0 || !tree_next(&q))
+        return 0;
+    *p = q;
+    return 1;
 }
 
 int order_remote(dtp_text *t, uint32_t who, const run *op, place *p)
 {
-    id x = make_id(who, t->agents[who].next);
-    const span *s;
+    search s = {t, make_id(who, t->agents[who].next), op, 0, 0};
     if (op->b.agent != NOBODY && op->b.seq < t->agents[op->b.agent].base && !locate(t, op->b, p))
         return DTP_TEXT_STALE;
     if (op->a.agent == NOBODY) {
@@ -218,28 +159,20 @@ int order_remote(dtp_text *t, uint32_t who, const run *op, place *p)
         if (t->first->head.count == 0)
             return DTP_TEXT_OK;
     } else {
+        place parent;
         if (!locate(t, op->a, p))
             return DTP_TEXT_STALE;
-        s = at_place(p);
-        if (op->kind == INSERT_LEFT) {
-            if (p->off == 0 && (s->who & LEFT) != 0)
-                scan_left(t, x, op, p);
+        parent = *p;
+        if (op->kind == INSERT_LEFT ? p->off > 0 || (at_place(p)->who & LEFT) == 0 : !step_behind(p))
             return DTP_TEXT_OK;
-        }
-        if (++p->off == s->len) {
-            int alone = (s->who & RIGHT) == 0;
-            p->off = 0;
-            p->i++;
-            if (alone)
-                return DTP_TEXT_OK;
-            p->i--;
-            if (!tree_next(p)) { /* can't be: its child is there */
-                p->i++;
-                return DTP_TEXT_OK;
-            }
-        }
+        s.depth = depth_at(t, &parent);
     }
-    if (!scan_right(t, x, op, p)) {
+    s.most = 2 * s.depth;
+    if (op->kind == INSERT_LEFT) {
+        parting_previous(t, p, s.most); /* to where the first of them begins */
+        s.most++;
+    }
+    if (!find_place(&s, p)) {
         p->leaf = t->last;
         p->i = t->last->head.count;
         p->off = 0;
@@ -327,9 +260,9 @@ static void slab_ready(dtp_text *t, agent *a, size_t size)
     a->slab_end = (uint32_t)t->pool_used;
 }
 
-/* One span's worth of characters into the gap at *p, which then is behind them. `flags`: DEAD, LEFT, MARKER. */
+/* One span's worth of characters into the gap at *p, which then is behind them. `flags`: DEAD, LEFT, MARKER, LEFT_CHILD. */
 static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const uint8_t *text, uint32_t flags,
-                      place *p)
+                      uint32_t parting, place *p)
 {
     int dead = (flags & DEAD) != 0;
     agent *a = &t->agents[who];
@@ -340,6 +273,7 @@ static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const u
     s.seq = seq;
     s.len = w.chars;
     s.text = 0;
+    s.parting = parting;
     if (dead) {
         t->state.deleted += s.len;
     } else {
@@ -354,6 +288,8 @@ static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const u
         before->len += s.len;
         before->who = (before->who & ~(uint32_t)RIGHT) | (s.who & WIDE);
         index_put(t, who, seq, s.len, p->leaf);
+        if ((before->who & LEFT) != 0)
+            tree_lower(p->leaf, span_least(before));
         p->i--;
     } else {
         tree_put(t, p, s);
@@ -378,7 +314,7 @@ static int extends(const dtp_text *t, uint32_t who, const run *op, uint32_t len,
     if (span_agent(s) != who || s->seq + s->len != a->next || ((s->who & DEAD) != 0) != dead
         || (s->who & (HIDDEN | MARKER)) != 0)
         return 0;
-    if ((s->who & RIGHT) == 0 && (op->kind != INSERT_RIGHT || !same_id(op->a, make_id(who, a->next - 1))))
+    if (op->kind != INSERT_RIGHT || !same_id(op->a, make_id(who, a->next - 1)))
         return 0;
     if (dead)
         return 1;
@@ -407,8 +343,9 @@ static int reserve_insert(dtp_text *t, uint32_t who, uint32_t len, size_t size, 
     return code;
 }
 
+/* The first has this depth, and `parting` is before it. */
 static void put_pieces(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
-                       int wide, place *p)
+                       int wide, uint32_t depth, uint32_t parting, place *p)
 {
     while (len > 0) {
         weight w = {0, 0, 0};
@@ -416,15 +353,49 @@ static void put_pieces(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, ui
             units_skip(t, text, len < WIDE_SPAN ? len : WIDE_SPAN, &w);
         else
             w.chars = len;
-        put_piece(t, who, seq, w, text, flags, p);
+        put_piece(t, who, seq, w, text, flags, parting, p);
+        depth += w.chars;
+        parting = 2 * (depth - 1);
         seq += w.chars;
         len -= w.chars;
         if (len == 0)
             break;
         text += w.chars + w.more8;
-        flags &= ~(uint32_t)LEFT;
+        flags &= ~(uint32_t)(LEFT | LEFT_CHILD);
         p->leaf->spans[p->i - 1].who |= RIGHT; /* the next piece is its child */
     }
+}
+
+/* The depth of what is inserted, when `len` characters are. DTP_TEXT_FULL: there is no such depth. */
+static int depth_of(dtp_text *t, const run *op, uint32_t len, uint32_t *depth)
+{
+    place p;
+    *depth = 1 + (op->a.agent == NOBODY || !locate(t, op->a, &p) ? 0 : depth_at(t, &p));
+    return (uint64_t)*depth + len > DTP_TEXT_SEQUENCE ? DTP_TEXT_FULL : DTP_TEXT_OK;
+}
+
+/* Whether no character can be so deep that `len` more below it are too deep. */
+static int is_shallow(const dtp_text *t, uint32_t len)
+{
+    return t->state.length + t->state.deleted + t->pool_used + len < DTP_TEXT_SEQUENCE;
+}
+
+/* The parting before what is put into the gap at *p; that behind it changes with it. */
+static uint32_t part(const run *op, uint32_t depth, const place *p)
+{
+    place q = *p;
+    uint32_t parting = 2 * (depth - 1);
+    if (op->kind == INSERT_LEFT) {
+        if (q.i == q.leaf->head.count) {
+            q.leaf = q.leaf->next;
+            q.i = 0;
+        }
+        parting = at_place(&q)->parting;
+        at_place(&q)->parting = 2 * (depth - 1) + 1;
+        if (q.leaf != p->leaf)
+            tree_parted(q.leaf); /* else what is put there will have the one that went */
+    }
+    return parting;
 }
 
 int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t *text, size_t size, int dead,
@@ -433,18 +404,33 @@ int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t 
     agent *a = &t->agents[who];
     int wide = !dead && size > len;
     size_t pieces = wide ? len / WIDE_SPAN + 1 : !extends(t, who, &op, len, wide, dead, &p);
+    uint32_t flags = (dead ? DEAD : op.marker ? MARKER : 0u) | (op.kind == INSERT_LEFT ? LEFT_CHILD : 0u), depth = 1;
     int code = reserve_insert(t, who, len, size, dead, pieces, p.leaf);
+    if (code == DTP_TEXT_OK && (pieces > 0 || !is_shallow(t, len)))
+        code = depth_of(t, &op, len, &depth);
     if (code != DTP_TEXT_OK)
         return code;
     tree_split(t, &p);
     tell_parent(&op, &p);
-    put_pieces(t, who, a->next, len, dead ? DEAD : op.marker ? MARKER : 0, text, wide, &p);
+    put_pieces(t, who, a->next, len, flags, text, wide, depth, pieces == 0 ? 0 : part(&op, depth, &p), &p);
     log_append(a, who, op, len);
     return DTP_TEXT_OK;
 }
 
-int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
-                 size_t size)
+/* The first left child of an author's characters from `seq` to before `end`; `end` if there is none. */
+static uint32_t next_left_child(agent *a, uint32_t seq, uint32_t end)
+{
+    size_t i;
+    if (end <= a->base)
+        return end;
+    for (i = log_find(a, seq < a->base ? a->base : seq); i < a->run_count && a->runs[i].seq < end; i++)
+        if (a->runs[i].seq >= seq && a->runs[i].what >> RUN_KIND == INSERT_LEFT)
+            return a->runs[i].seq;
+    return end;
+}
+
+static int append_piece(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
+                        size_t size)
 {
     int dead = (flags & DEAD) != 0, wide = !dead && size > len;
     place p;
@@ -456,9 +442,34 @@ int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t
     p.leaf = t->last;
     p.i = t->last->head.count;
     p.off = 0;
-    put_pieces(t, who, seq, len, flags & (DEAD | LEFT | MARKER), text, wide, &p);
+    put_pieces(t, who, seq, len, flags & ~(uint32_t)RIGHT, text, wide, 1, 0, &p);
     p.leaf->spans[p.i - 1].who |= flags & RIGHT;
     return DTP_TEXT_OK;
+}
+
+int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t flags, const uint8_t *text,
+                 size_t size)
+{
+    uint32_t left = next_left_child(&t->agents[who], seq, seq + len);
+    int code = DTP_TEXT_OK;
+    while (len > 0 && code == DTP_TEXT_OK) {
+        uint32_t side = flags | (left == seq ? LEFT_CHILD : 0u), count;
+        size_t part_size = size;
+        left = next_left_child(&t->agents[who], seq + 1, seq + len);
+        count = left - seq;
+        if (count < len) {
+            side |= RIGHT;
+            if (size > 0)
+                part_size = units_skip(t, text, count, NULL);
+        }
+        code = append_piece(t, who, seq, count, side, text, part_size);
+        flags &= ~(uint32_t)LEFT;
+        text += part_size;
+        size -= part_size;
+        seq += count;
+        len -= count;
+    }
+    return code;
 }
 
 /* ---- deleting -------------------------------------------------------------------------------------------- */

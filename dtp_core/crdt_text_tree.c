@@ -107,14 +107,64 @@ static weight negative(weight w)
     return w;
 }
 
+/* ---- partings -------------------------------------------------------------------------------------------- */
+
+static uint32_t node_least(const node *n)
+{
+    uint32_t least = UINT32_MAX, i;
+    if (n->level == 0) {
+        const leaf *l = (const leaf *)(const void *)n;
+        for (i = 0; i < n->count; i++)
+            if (span_least(&l->spans[i]) < least)
+                least = span_least(&l->spans[i]);
+    } else {
+        const branch *b = (const branch *)(const void *)n;
+        for (i = 0; i < n->count; i++)
+            if (b->least[i] < least)
+                least = b->least[i];
+    }
+    return least;
+}
+
+void tree_lower(leaf *l, uint32_t parting)
+{
+    node *n = &l->head;
+    for (; n->parent != NULL && parting < n->parent->least[n->slot]; n = &n->parent->head)
+        n->parent->least[n->slot] = parting;
+}
+
+void tree_parted(leaf *l)
+{
+    node *n = &l->head;
+    for (; n->parent != NULL; n = &n->parent->head)
+        n->parent->least[n->slot] = node_least(n);
+}
+
+static void part_children(branch *b)
+{
+    uint32_t i;
+    for (i = 0; i < b->head.count; i++) {
+        if (b->child[i]->level > 0)
+            part_children((branch *)(void *)b->child[i]); /* as deep as the tree is high */
+        b->least[i] = node_least(b->child[i]);
+    }
+}
+
+void tree_parted_all(dtp_text *t)
+{
+    if (t->root->level > 0)
+        part_children((branch *)(void *)t->root);
+}
+
 /* ---- splitting nodes ------------------------------------------------------------------------------------- */
 
-static void adopt(branch *b, uint32_t slot, node *child, weight w)
+static void adopt(branch *b, uint32_t slot, node *child, weight w, uint32_t least)
 {
     b->child[slot] = child;
     b->chars[slot] = w.chars;
     b->more8[slot] = w.more8;
     b->more16[slot] = w.more16;
+    b->least[slot] = least;
     child->parent = b;
     child->slot = slot;
 }
@@ -137,8 +187,8 @@ static void new_root(dtp_text *t, node *left, node *right, weight moved)
     rest.more16 = (uint32_t)(t->state.utf16 - t->state.length) - moved.more16;
     b->head.level = (uint16_t)(left->level + 1);
     b->head.count = 2;
-    adopt(b, 0, left, rest);
-    adopt(b, 1, right, moved);
+    adopt(b, 0, left, rest, node_least(left));
+    adopt(b, 1, right, moved, node_least(right));
     t->root = &b->head;
 }
 
@@ -157,7 +207,7 @@ static void attach(dtp_text *t, node *left, node *right, weight moved)
         more->head.level = b->head.level;
         for (i = FANOUT / 2; i < FANOUT; i++) {
             w = child_weight(b, i);
-            adopt(more, i - FANOUT / 2, b->child[i], w);
+            adopt(more, i - FANOUT / 2, b->child[i], w, b->least[i]);
             add_weight(&sum, &w);
         }
         b->head.count = more->head.count = FANOUT / 2;
@@ -165,9 +215,10 @@ static void attach(dtp_text *t, node *left, node *right, weight moved)
         b = left->parent;
     }
     for (i = b->head.count; i > left->slot + 1; i--)
-        adopt(b, i, b->child[i - 1], child_weight(b, i - 1));
+        adopt(b, i, b->child[i - 1], child_weight(b, i - 1), b->least[i - 1]);
     b->head.count++;
-    adopt(b, left->slot + 1, right, moved);
+    adopt(b, left->slot + 1, right, moved, node_least(right));
+    b->least[left->slot] = node_least(left);
     b->chars[left->slot] -= moved.chars;
     b->more8[left->slot] -= moved.more8;
     b->more16[left->slot] -= moved.more16;
@@ -197,8 +248,8 @@ static void make_room(dtp_text *t, place *p)
     more = new_leaf_behind(t, l);
     memcpy(more->spans, l->spans + cut, (LEAF - cut) * sizeof(span));
     more->head.count = (uint16_t)(LEAF - cut);
-    attach(t, &l->head, &more->head, spans_weight(t, l, cut, LEAF));
     l->head.count = (uint16_t)cut;
+    attach(t, &l->head, &more->head, spans_weight(t, l, cut, LEAF));
     for (i = 0; i < more->head.count; i++)
         index_put(t, span_agent(&more->spans[i]), more->spans[i].seq, more->spans[i].len, more);
     if (t->hot == l)
@@ -244,6 +295,7 @@ void tree_put(dtp_text *t, place *p, span s)
     make_room(t, p);
     insert_at(p, s);
     index_put(t, span_agent(&s), s.seq, s.len, p->leaf);
+    tree_lower(p->leaf, span_least(&s));
 }
 
 void tree_split(dtp_text *t, place *p)
@@ -255,9 +307,10 @@ void tree_split(dtp_text *t, place *p)
     make_room(t, p);
     s = at_place(p);
     tail = *s;
+    tail.parting = parting_at(t, p);
     tail.seq += p->off;
     tail.len -= p->off;
-    tail.who &= ~(uint32_t)LEFT;
+    tail.who &= ~(uint32_t)(LEFT | LEFT_CHILD);
     if (!is_dead(s)) {
         span_text(t, s, 0, p->off, &w);
         tail.text += w.chars + w.more8;
@@ -379,7 +432,7 @@ int tree_previous(place *p)
 int spans_join(const span *x, const span *y)
 {
     return ((x->who ^ y->who) & (AGENT_MASK | DEAD)) == 0 && ((x->who | y->who) & (HIDDEN | MARKER)) == 0
-        && x->seq + x->len == y->seq && (x->who & RIGHT) != 0 && (y->who & LEFT) == 0;
+        && x->seq + x->len == y->seq && (x->who & RIGHT) != 0 && (y->who & (LEFT | LEFT_CHILD)) == 0;
 }
 
 /* Make two deleted neighbours one where they can be. */
@@ -423,7 +476,9 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
     other = s - 1;
     if (p.off == 0 && p.i > 0 && is_deleted(other)
         && (other->who & AGENT_MASK) == span_agent(s) && other->seq + other->len == s->seq
-        && (other->who & RIGHT) != 0 && (s->who & LEFT) == 0) {
+        && (other->who & RIGHT) != 0 && (s->who & (LEFT | LEFT_CHILD)) == 0) {
+        p.off = len;
+        s->parting = parting_at(t, &p);
         other->len += len;
         s->seq += len;
         s->len -= len;
@@ -434,7 +489,8 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
     other = s + 1;
     if (p.off + len == s->len && p.i + 1 < p.leaf->head.count && is_deleted(other)
         && (other->who & AGENT_MASK) == span_agent(s) && s->seq + s->len == other->seq && (s->who & RIGHT) != 0
-        && (other->who & LEFT) == 0) {
+        && (other->who & (LEFT | LEFT_CHILD)) == 0) {
+        other->parting = parting_at(t, &p);
         other->seq -= len;
         other->len += len;
         s->len -= len;
@@ -508,6 +564,7 @@ static void append_packed(dtp_text *t, span s, const uint8_t *pool)
         && (((last->who | s.who) & WIDE) == 0 || last->len + s.len <= WIDE_SPAN)) {
         last->len += s.len;
         last->who = (last->who & ~(uint32_t)RIGHT) | (s.who & (RIGHT | WIDE));
+        tree_lower(l, span_least(last));
     } else {
         place p;
         if (l->head.count == PACKED) {
@@ -520,6 +577,7 @@ static void append_packed(dtp_text *t, span s, const uint8_t *pool)
         p.i = l->head.count;
         p.off = 0;
         insert_at(&p, s);
+        tree_lower(l, span_least(&s));
     }
     tree_count(t, l, w);
     index_put(t, span_agent(&s), s.seq, s.len, l);

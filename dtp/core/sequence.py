@@ -319,6 +319,11 @@ class SequenceHandle:
         """Operations that the last `merge` or `apply` brought as news; one per character inserted or deleted."""
         return int(self._state.merged)
 
+    @property
+    def searched(self) -> int:
+        """How much the last `merge` or `apply` looked at to find places among siblings."""
+        return int(self._state.searched)
+
     def check_structure(self) -> None:
         """Raise `AssertionError` where the structures in the core don't keep their promises to each other."""
         code = lib.dtp_text_check(self._text)
