@@ -6,6 +6,7 @@ import datetime
 import functools
 import re
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -476,7 +477,10 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
         rows["tickets"] = (
             f"{record['tickets']} sold of {record['fewest']} that it takes, {sums['ticket_price']} each"
         )
-        rows["starts by"] = moment(record["start_by_ms"])
+        too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < 1000 * time.time()
+        rows["starts by"] = moment(record["start_by_ms"]) + (
+            ": too few tickets in time, 'dtp show refund' brings the money back" if too_late else ""
+        )
         rows["length"] = f"{count_of(record['slots'], 'slot')} of {each}"
         rows["in the pot"] = sums["pot"]
     rows["next slot"] = sums["next_slot"]

@@ -352,6 +352,35 @@ def test_who_takes_no_answer_keeps_neither_it_nor_the_connection():
     run(test())
 
 
+def test_many_who_ask_at_once_are_answered_one_in_each_turn_of_the_loop():
+    """Else each turn takes as long as all of them, and what is passed on by the same process takes many turns."""
+    turns, answered = [0], []
+
+    async def count_turns():
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    def money():
+        answered.append(turns[0])
+        return {}
+
+    async def test():
+        async with produce() as on_air, Gateway(on_air.held, money=money) as gateway:
+            host, port = gateway.url.removeprefix("http://").rstrip("/").split(":")
+            clients = [await asyncio.open_connection(host, int(port)) for _ in range(40)]
+            counting = asyncio.ensure_future(count_turns())
+            for _, writer in clients:
+                writer.write(b"GET /state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for reader, writer in clients:
+                await reader.readuntil(b"HTTP/1.1 200")
+                writer.close()
+            counting.cancel()
+        assert len(answered) == len(set(answered)) == 40
+
+    run(test())
+
+
 def test_a_client_that_has_to_go_before_it_is_looked_at_is_closed():
     async def test():
         async with produce() as on_air, Gateway(on_air.held) as gateway, contextlib.AsyncExitStack() as stack:

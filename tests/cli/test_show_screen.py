@@ -47,6 +47,26 @@ def test_tickets_and_nobody_who_has_asked():
     assert lines[-1].strip() == "nobody has asked yet"
 
 
+#: What 'dtp show status --json' prints.
+STATUS = {
+    "id": "0x1", "air": "on air", "hint": "",
+    "key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+    "slot_ms": 30_000, "batch": 10, "rate": 10,
+    "start_pot": 20, "ticket_price": 0, "pot": 0, "next_slot": 10, "posted": 0, "released": 0, "tipped": 0,
+    "earned": 0, "returned": 0, "asked": 0, "prices": [0, 0, 0], "coin": "0x2::sui::SUI",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("start_by_ms", "air", "too_late"),
+    [(1, "funding", True), (1, "off", True), (1, "on air", False), (2**45, "funding", False)],
+)
+def test_a_status_says_when_too_few_tickets_were_sold_in_time(start_by_ms, air, too_late):
+    tickets = {"rate": 0, "tickets": 1, "fewest": 2, "slots": 3, "ticket_price": 10}
+    rows = status_rows({**STATUS, **tickets, "start_by_ms": start_by_ms, "air": air})
+    assert ("dtp show refund" in rows["starts by"]) == too_late
+
+
 @pytest.mark.parametrize(
     ("pot", "told"),
     [
@@ -56,11 +76,4 @@ def test_tickets_and_nobody_who_has_asked():
     ],
 )
 def test_a_status_says_how_long_a_pot_lasts_that_pays_for_a_slot(pot, told):
-    record = {
-        "id": "0x1", "air": "on air", "hint": "",
-        "key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-        "slot_ms": 30_000, "batch": 10, "rate": 10,
-        "start_pot": 20, "ticket_price": 0, "pot": pot, "next_slot": 10, "posted": 0, "released": 0, "tipped": 0,
-        "earned": 0, "returned": 0, "asked": 0, "prices": [0, 0, 0], "coin": "0x2::sui::SUI",
-    }  # fmt: skip
-    assert status_rows(record)["in the pot"] == told
+    assert status_rows({**STATUS, "pot": pot})["in the pot"] == told

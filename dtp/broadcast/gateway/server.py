@@ -89,6 +89,9 @@ class Gateway:
         #: Where each comes from, the first one first.
         self._sources: dict[asyncio.StreamWriter, str] = {}
         self._server: asyncio.Server | None = None
+        #: Who has it answers: one in each turn of the loop. A segment that is passed on takes a dozen turns, which
+        #: would be long where all who ask have theirs at once.
+        self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Gateway:
         """Raise `GatewayError` where the address can't be had."""
@@ -158,18 +161,23 @@ class Gateway:
                     request = await _request(http, reader)
                 if request is None:
                     return
-                status, kind, body = self._make_answer(request)
-                headers = [*_HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))]
-                data = http.send(h11.Response(status_code=status, headers=headers)) or b""
-                if request.method != b"HEAD":
-                    data += http.send(h11.Data(data=body)) or b""
-                writer.write(data + (http.send(h11.EndOfMessage()) or b""))
+                async with self._turn:
+                    self._write_answer(http, request, writer)
+                    await asyncio.sleep(0)
                 async with asyncio.timeout(_PATIENCE):
                     await writer.drain()
                 if http.our_state is h11.DONE and http.their_state is h11.DONE:
                     http.start_next_cycle()
                 else:
                     return
+
+    def _write_answer(self, http: h11.Connection, request: h11.Request, writer: asyncio.StreamWriter) -> None:
+        status, kind, body = self._make_answer(request)
+        headers = [*_HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))]
+        data = http.send(h11.Response(status_code=status, headers=headers)) or b""
+        if request.method != b"HEAD":
+            data += http.send(h11.Data(data=body)) or b""
+        writer.write(data + (http.send(h11.EndOfMessage()) or b""))
 
     def _make_answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         text = "text/plain; charset=utf-8"
