@@ -48,7 +48,12 @@ class Places:
         return await carriers.dial(self._real)
 
 
+#: Who was let in: once for each that dials, whatever is dialled beside it.
+SERVED: list[dtp.Connection] = []
+
+
 async def echo(connection: dtp.Connection) -> None:
+    SERVED.append(connection)
     async for stream in connection:
         stream.write(await stream.read())
         stream.write_eof()
@@ -59,6 +64,7 @@ def dialled(delays: dict[str, float | Exception | None], *, later: int = 0) -> t
     and how long it took."""
 
     async def main() -> tuple[Places, float]:
+        SERVED.clear()
         loop = asyncio.get_running_loop()
         async with await listen("memory://real", {"echo": echo}, identity=ME) as listener:
             places = Places(listener, delays)
@@ -74,6 +80,8 @@ def dialled(delays: dict[str, float | Exception | None], *, later: int = 0) -> t
                 stream.write_eof()
                 assert await stream.read() == b"heard"
                 assert len(connection.stats.carriers) == 1
+            await asyncio.sleep(1)
+            assert len(SERVED) == 1
             places.began = {place: when - began for place, when in places.began.items()}
             return places, took
 
