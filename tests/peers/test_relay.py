@@ -113,6 +113,32 @@ def test_an_address_by_a_relay_is_dialled_like_any_other() -> None:
     run(main())
 
 
+def test_a_relay_that_ends_waits_for_circuits_and_for_no_reservation() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            await reserved(stack)
+            began = loop.time()
+            await listener.close(grace=60)
+            assert loop.time() - began < 2
+            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            await asyncio.sleep(60)  # the place is there again
+            connection = await stack.enter_async_context(dtp.connect(ADDRESS, identity=ALICE))
+            stream = await connection.open_stream()
+            closing = asyncio.ensure_future(listener.close(grace=60))
+            await asyncio.sleep(20)
+            stream.write(b"on the way")
+            stream.write_eof()
+            assert await stream.read() == b"on the way"
+            began = loop.time()
+            await connection.close()
+            await closing
+            assert loop.time() - began < 10
+
+    run(main())
+
+
 def test_a_reservation_comes_back_after_the_relay_was_gone(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:

@@ -235,12 +235,17 @@ class Reservation(CarrierListener):
             connection = self._connection = await self._connect(self._place.address)
             await self._reserve(connection)
         renewing = self._streams.start(self._renew(connection), name="dtp-reservation-renew")
+        connection.on_peer_away = self._leave_relay
         try:
             async for stream in connection:
                 self._streams.start(self._accept_stream(stream), name="dtp-relayed")
         finally:
             renewing.cancel()
         raise DialError(f"relay {self._place.relay.short} has ended the connection")
+
+    def _leave_relay(self, connection: Connection) -> None:
+        """End a connection whose relay is about to end, once no circuit is left: the relay would wait for that."""
+        self._streams.start(_end_when_unused(connection), name="dtp-reservation-leaves")
 
     async def _reserve(self, connection: Connection, wanted: int = 3600) -> int:
         async with asyncio.timeout(PATIENCE):
