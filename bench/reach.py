@@ -66,9 +66,8 @@ def measure(lab: Any, kinds: tuple[str, str], delay: float) -> float:
         said: dict[str, Any] = {}
         for line in client.communicate(timeout=120)[0].splitlines():
             said |= json.loads(line)
-        server.communicate(timeout=60)
-        relay.kill()  # it would wait five seconds for the last word of a server that has just gone
-        relay.communicate()
+        for process in (server, relay):
+            process.communicate(timeout=60)
     if not said.get("direct") or not said.get("whole"):
         raise RuntimeError(f"{kinds}: {said}")
     return float(said["seconds"])

@@ -139,6 +139,22 @@ def test_a_relay_that_ends_waits_for_circuits_and_for_no_reservation() -> None:
     run(main())
 
 
+def test_who_gives_its_place_back_ends_its_connection_to_the_relay() -> None:
+    """A program that ends next says no more: the relay would have a dead connection."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            await stack.enter_async_context(relay)
+            listener = await reserved(stack)
+            assert len(relay.connections) == 1
+            await listener.close()
+            await asyncio.sleep(0.1)
+            assert not relay.connections
+
+    run(main())
+
+
 def test_a_reservation_comes_back_after_the_relay_was_gone(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:

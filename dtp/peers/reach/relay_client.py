@@ -290,9 +290,10 @@ class Reservation(CarrierListener):
             self.on_close()
         connection = self._connection
         if connection is not None and not connection.closed:
+            has_circuits = connection.stats.streams > 0  # asked now: what follows takes a stream of its own
             with contextlib.suppress(DtpError, EOFError, TimeoutError):
                 await self._reserve(connection, 0)
-            if connection.stats.streams:
+            if has_circuits:
                 _LINGERING.setdefault(connection.loop, TaskSet(_ignore)).start(
                     _end_when_unused(connection), name="dtp-relay-lingers"
                 )
