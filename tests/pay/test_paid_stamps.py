@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+import dtp
 from dtp.messaging.errors import StoreFailed
+from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
 from dtp.messaging.mailbox.limits import MIB
 from dtp.messaging.person.notices import What
 
@@ -132,6 +134,35 @@ def test_a_stamp_is_not_paid_twice_where_the_answer_is_lost(market: Play) -> Non
             async with made.messenger("bob", BOB, postage=await made.postage()):
                 assert (await first(alice)).text == "hello"
             assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_a_good_stamp_is_not_charged_again_and_costs_no_less(
+    market: Play,
+) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            options: Any = {"budget": 9 * STAMP, "most_per_mib": 0, "on_charge": lambda *_: True}
+            connection = await dtp.connect(made.mailbox.door, **options, **await market.buyer())
+            client = MailboxClient(await connection.open_stream())
+            for mib, stamp, why in (
+                (MIBS, b"short", Refusal.MALFORMED),
+                (MIBS - 1, b"s" * 16, Refusal.STAMP_NEEDED),
+            ):
+                with pytest.raises(MailboxRefused) as refused:
+                    await client.reserve(ALICE.id.key, mib, 1, stamp)
+                assert refused.value.refusal is why
+            assert (refused.value.stamp_mib, connection.paid) == (MIBS, 0)
+            first_time = await client.reserve(ALICE.id.key, MIBS, 1, b"s" * 16)
+            assert await client.reserve(ALICE.id.key, MIBS, 1, b"s" * 16) == first_time
+            assert connection.paid == STAMP
+            await alice.delivery.own[made.address].set_access(b"", 0)  # and now she takes none
+            with pytest.raises(MailboxRefused) as refused:
+                await client.reserve(ALICE.id.key, MIBS, 1, b"t" * 16)
+            assert (refused.value.refusal, connection.paid) == (Refusal.MISSING, STAMP)
+            await client.close()
 
     market(scenario)
 
