@@ -193,12 +193,6 @@ def _memory(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _carrier(attack: str) -> str:
-    """Return what those come by who are attacked so, and their attackers."""
-    carrier = attack.partition(",")[0].lower()
-    return carrier if carrier in ("quic", "wss") else "tcp"
-
-
 def measure(attack: str, attackers: int, processes: int, seconds: float, nice: int = 0) -> Figures:
     """Return the figures of one attack, against a listener of its own. Attackers give way to it by `nice`."""
     with contextlib.ExitStack() as stack:
@@ -209,11 +203,12 @@ def measure(attack: str, attackers: int, processes: int, seconds: float, nice: i
             assert back.stdout is not None
             backend = [back.stdout.readline().strip()]
         psk = PSK if attack == "strangers to a key" else None
-        server = _side("listen", *(backend or [_carrier(attack) if psk is None else "psk"]))
+        listening = backend or (hostile_carriers.listen_arguments(attack) if psk is None else ["psk"])
+        server = _side("listen", *listening)
         stack.enter_context(_ended(server))
         assert server.stdout is not None
         address = server.stdout.readline().strip()
-        host, _, port = address.rpartition("@")[2].partition("/")[0].rpartition(":")
+        host, _, port = address.rpartition("@")[2].partition("/")[0].partition("?")[0].rpartition(":")
         feel = functools.partial(_phase, address=address, http=http, psk=psk, server=server.pid)
         figures = asyncio.run(feel("before", seconds=seconds / 2))
         if "one caller" in attack:

@@ -5,9 +5,9 @@ QUIC's attackers are aioquic's connections, which seal whatever they are given; 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
+import functools
 import os
 import socket
 import ssl
@@ -56,15 +56,31 @@ HOLDERS: Final = ("QUIC, memory holders", "wss, memory holders")
 ATTACKS: Final = (*QUIC, QUIC_HANDSHAKES, *WSS, *HOLDERS)
 
 
-def make_certificate() -> tuple[Path, Path]:
-    """Return the files of an issuer, and of a key and certificate of 127.0.0.1, in a folder of their own."""
+@functools.cache
+def make_certificate() -> Path:
+    """Return the file of a key and certificate of 127.0.0.1, whose issuer this process and those that it starts trust
+    from now on."""
     import trustme
 
     folder = Path(mkdtemp(prefix="dtp-hostile-"))
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-    return folder / "ca.pem", folder / "server.pem"
+    os.environ["SSL_CERT_FILE"] = str(folder / "ca.pem")
+    return folder / "server.pem"
+
+
+def listen_arguments(attack: str) -> list[str]:
+    """Return what those come by who are attacked so, as `listen` takes it: a carrier, and the file of its key."""
+    carrier = attack.partition(",")[0].lower()
+    if carrier == "wss":
+        return ["wss", str(make_certificate())]
+    return [carrier if carrier == "quic" else "tcp"]
+
+
+def listen_url(carrier: str, key: str = "") -> str:
+    """Return the URL to listen at for these."""
+    return f"wss://127.0.0.1:0/x?cert={key}&key={key}" if carrier == "wss" else f"{carrier}://127.0.0.1:0"
 
 
 def attack(name: str, count: int, host: str, port: int) -> None:
@@ -221,11 +237,3 @@ def _send_frames(start: bytes, count: int, host: str, port: int) -> None:
     while True:
         for each in crowd:
             next(each)
-
-
-async def listen_url(carrier: str) -> tuple[str, str]:
-    """Return the URL to listen at for a carrier, and what is put behind the address by which it is dialled."""
-    if carrier != "wss":
-        return f"{carrier}://127.0.0.1:0", ""
-    ca, server = await asyncio.to_thread(make_certificate)
-    return f"wss://127.0.0.1:0/x?cert={server}&key={server}", f"?ca={ca}"

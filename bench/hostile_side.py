@@ -137,18 +137,18 @@ class _Watch(selectors.DefaultSelector):
         return {"turn p99": met * 1e3, "turn max": turns[-1] * 1e3, "turns stolen": left_out}
 
 
-async def _listen(watch: _Watch, how: str) -> None:
-    """Listen by a carrier, `tcp` with "psk" for those who have the key; or as `dtpd` in front of the backend whose
-    port `how` is."""
+async def _listen(watch: _Watch, how: str, key: str = "") -> None:
+    """Listen by a carrier, `wss` with the file `key`, `tcp` with "psk" for those who have the key; or as `dtpd` in
+    front of the backend whose port `how` is."""
     if how.isdigit():
         print(await hostile_http.start_daemon(int(how)), flush=True)
     else:
-        url, dialled_with = await hostile_carriers.listen_url("tcp" if how == "psk" else how)
+        url = hostile_carriers.listen_url("tcp" if how == "psk" else how, key)
         services = {"": _echo, "pour": _pour, "time": _tell_time}
         listener = await dtp.listen(
             url, services, identity=Identity.generate(), psk=PSK if how == "psk" else None
         )
-        print(f"{listener.address()}{dialled_with}", flush=True)
+        print(listener.address(), flush=True)
     serve_for_long()
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
@@ -387,7 +387,7 @@ def _burn() -> None:
 
 
 def main() -> None:
-    """`back`, `listen CARRIER|psk|PORT OF A BACKEND`, or `attack NAME COUNT ADDRESS HOST PORT`; of the control
+    """`back`, `listen psk|PORT OF A BACKEND|CARRIER [KEY]`, or `attack NAME COUNT ADDRESS HOST PORT`; of the control
     `plain [PORT OF A BACKEND]` and `plain-attack NAME COUNT PORT`."""
     if sys.argv[1] == "back":
         asyncio.run(hostile_http.back())
@@ -398,7 +398,7 @@ def main() -> None:
     if sys.argv[1] == "listen":
         watch = _Watch()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
-            runner.run(_listen(watch, sys.argv[2]))
+            runner.run(_listen(watch, *sys.argv[2:]))
     name, count, address, host, port = (
         sys.argv[2],
         int(sys.argv[3]),

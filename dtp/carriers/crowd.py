@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
@@ -26,6 +27,16 @@ def descriptors_of_process() -> tuple[int, int]:
         return sys.maxsize, RESERVE
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return (sys.maxsize, RESERVE) if most == resource.RLIM_INFINITY else (most, min(most // 4, RESERVE))
+
+
+def lowest_free(descriptor: int) -> int:
+    """Return the number that a new descriptor would have now; `descriptor`, which is open, where there is none."""
+    try:
+        fresh = os.dup(descriptor)
+    except OSError:
+        return descriptor
+    os.close(fresh)
+    return fresh
 
 
 def part_of_reserve(most: int) -> int:

@@ -272,7 +272,8 @@ class Listener:
         """Give a connection that has come by `carrier` its place, and end others where places are short. Where all
         that could go are at work this one ends."""
         places = self._places
-        places.note_descriptor(carrier.descriptor, len(self.half_open), self._loop.time())
+        strangers = len(self.half_open) + len(self._leaving)
+        places.note_descriptor(carrier.descriptor, strangers, self._loop.time())
         ended = 0
         while places.are_full and len(places) and ended < MOST_ENDED:
             idlest = places.find_idlest(connection.source)

@@ -110,26 +110,33 @@ def test_it_is_right_for_any_order() -> None:
         assert not idlest.at_work or most > own + 1
 
 
+def same(number: int) -> int:
+    """Return the number that a new descriptor has: as many are open as when the last one was."""
+    return number
+
+
 def test_descriptors_that_are_short_are_known_by_their_numbers() -> None:
     most, reserve = descriptors_of_process()
     mark = most - reserve
     places = Places[One](1000)
     for _ in range(20):
         places.add(One("192.0.2.1"))
-    places.note_descriptor(mark + 4, 5, 0.0)  # strangers have those
+    places.note_descriptor(mark + 4, 5, 0.0, same)  # strangers have those
     assert not places.are_full
-    places.note_descriptor(mark + 7, 5, 0.0)
+    places.note_descriptor(mark + 7, 5, 0.0, lambda _: mark)  # many have left since it came
+    assert not places.are_full
+    places.note_descriptor(mark + 7, 5, 0.0, same)
     here: list[One | None] = []
     while places.are_full:
         here.append(places.find_idlest("192.0.2.1"))
         places.discard(here[-1])
     assert len(here) == 3  # two beyond, and the place of who comes
     places.add(One("192.0.2.1"))
-    places.note_descriptor(3, 5, SHORT - 0.1)  # the one that was freed
+    places.note_descriptor(3, 5, SHORT - 0.1, same)  # the one that was freed
     assert places.are_full
-    places.note_descriptor(3, 5, SHORT)
+    places.note_descriptor(3, 5, SHORT, same)
     assert not places.are_full
-    places.note_descriptor(mark + 1000, 0, SHORT)
+    places.note_descriptor(mark + 1000, 0, SHORT, same)
     assert places.are_full
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, Generic, Protocol, TypeVar
 
-from dtp.carriers.crowd import descriptors_of_process, source_group
+from dtp.carriers.crowd import descriptors_of_process, lowest_free, source_group
 
 #: Seconds for which it is remembered how many there were when descriptors were short.
 SHORT: Final = 10.0
@@ -60,14 +60,19 @@ class Places(Generic[T]):
         """True if somebody has to go for one more."""
         return len(self) >= min(self._most, self._room)
 
-    def note_descriptor(self, number: int, strangers: int, now: float) -> None:
+    def note_descriptor(
+        self, number: int, strangers: int, now: float, look: Callable[[int], int] = lowest_free
+    ) -> None:
         """One more comes by a descriptor of this number, beside so many strangers, who have their own.
 
-        The system gives the lowest that is free: at least so many are in use, by whatever it is. But it may be one
-        that was freed just now, so how many had room is remembered for a while.
+        The system gives the lowest that is free: at least so many are in use, by whatever it is, or were as it came;
+        `look` says how it is now. But it may be one that was freed just now, so how many had room is remembered for a
+        while.
         """
         most, reserve = descriptors_of_process()
         beyond = number - strangers - (most - reserve)
+        if beyond >= 0:
+            beyond = min(beyond, look(number) - strangers - (most - reserve))
         if beyond >= 0:
             self._room, self._short_until = max(0, len(self) - beyond), now + SHORT
         elif now >= self._short_until:
