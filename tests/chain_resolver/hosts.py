@@ -1,7 +1,10 @@
 """A host on a localnet, as a test wants it: services, endpoints, lists. And running a scenario with its clients."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from dtp.chain import ChainClient, Program, channel, host, pass_
 from dtp.chain.host import Mode, RateLimit, Role, Terms
@@ -13,15 +16,15 @@ PATIENCE = 100
 DAY_MS = 86_400_000
 
 
-def run(work):
-    async def limited():
+def run(work: Any) -> Any:
+    async def limited() -> Any:
         async with asyncio.timeout(PATIENCE):
             return await work
 
     return asyncio.run(limited())
 
 
-async def do(chain, build, *arguments, **options):
+async def do(chain: Any, build: Any, *arguments: Any, **options: Any) -> Any:
     """One Move function as a transaction."""
     program = Program()
     build(program, *arguments, **options)
@@ -38,7 +41,17 @@ class Hosted:
     cap: str
     op: str
 
-    async def service(self, name, *, opened=True, mode=Mode.OPEN, rate=None, window=0, post_fee=0, **terms):
+    async def service(
+        self,
+        name: str,
+        *,
+        opened: Any = True,
+        mode: Any = Mode.OPEN,
+        rate: Any = None,
+        window: Any = 0,
+        post_fee: Any = 0,
+        **terms: Any,
+    ) -> Any:
         """Add a service; its number."""
         number = service_number(name)
         made = Terms(**{"epoch_cap": host.NO_CAP, **terms})
@@ -59,7 +72,17 @@ class Hosted:
         await self.chain.execute(program)
         return number
 
-    async def endpoint(self, key, hint="", *, role=Role.ACTIVE, weight=1, generation=1, beats=True, load=0):
+    async def endpoint(
+        self,
+        key: Any,
+        hint: Any = "",
+        *,
+        role: Any = Role.ACTIVE,
+        weight: Any = 1,
+        generation: Any = 1,
+        beats: Any = True,
+        load: Any = 0,
+    ) -> None:
         """Enroll an endpoint, alive unless `beats` is false."""
         program = Program()
         host.enroll(
@@ -76,22 +99,22 @@ class Hosted:
             host.heartbeat(program, self.beacon, self.op, key, generation, load)
         await self.chain.execute(program)
 
-    async def beat(self, key, generation=1, load=0):
+    async def beat(self, key: Any, generation: Any = 1, load: Any = 0) -> None:
         await do(self.chain, host.heartbeat, self.beacon, self.op, key, generation, load)
 
-    async def allow(self, *accounts):
+    async def allow(self, *accounts: Any) -> None:
         await do(self.chain, host.allow, self.id, self.op, accounts)
 
-    async def deny(self, *accounts):
+    async def deny(self, *accounts: Any) -> None:
         await do(self.chain, host.deny, self.id, self.op, accounts)
 
-    async def undeny(self, *accounts):
+    async def undeny(self, *accounts: Any) -> None:
         await do(self.chain, host.undeny, self.id, self.op, accounts)
 
-    async def set_open(self, number, opened):
+    async def set_open(self, number: Any, opened: Any) -> None:
         await do(self.chain, host.set_open, self.id, self.cap, number, opened)
 
-    async def plan(self, number, price=1000, period_ms=DAY_MS):
+    async def plan(self, number: Any, price: Any = 1000, period_ms: Any = DAY_MS) -> Any:
         """A plan for passes; its id."""
         program = Program()
         made = pass_.new_plan(program, self.id, self.cap, number, price=price, period_ms=period_ms)
@@ -100,7 +123,7 @@ class Hosted:
         return self.chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)[0].plan
 
 
-async def make_host(chain, *, ttl_ms=DAY_MS):
+async def make_host(chain: Any, *, ttl_ms: Any = DAY_MS) -> Any:
     """A new host of the client's account, which is its operator, too."""
     program = Program()
     host.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
@@ -115,7 +138,9 @@ async def make_host(chain, *, ttl_ms=DAY_MS):
     return Hosted(chain, made.host, made.beacon, caps[0].id, ops[0].id)
 
 
-async def open_channel(chain, hosted, number, key, *, revision=1, deposit=0):
+async def open_channel(
+    chain: Any, hosted: Any, number: Any, key: Any, *, revision: Any = 1, deposit: Any = 0
+) -> Any:
     """A channel of the client's account; its id."""
     program = Program()
     channel.open_and_share(program, hosted.id, hosted.beacon, number, revision, deposit, key)

@@ -1,23 +1,38 @@
 """Pairs of daemons with real sockets: everything listens on loopback, at ports of the kernel's choice."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+import io
 import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import pytest
+from rich.console import Console
 
 from dtp.daemon.config.load import load_text
+from dtp.daemon.config.model import Config
+from dtp.daemon.relays.expose import Exposed
+from dtp.daemon.relays.forward import Forwarded
+from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener
 from dtp.testing import clock
+
+if TYPE_CHECKING:
+    from .talk import Talk
 
 NEAR, FAR, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 120
 
 
-def config(tmp_path, text):
+def config(tmp_path: Path, text: str) -> Config:
     """A configuration; the identity file in it is never read."""
     if "[identity]" not in text:
         text = f'[identity]\nfile = "unused.pem"\n{text}'
@@ -25,7 +40,7 @@ def config(tmp_path, text):
 
 
 @contextlib.asynccontextmanager
-async def serving(settings, identity=FAR):
+async def serving(settings: Config, identity: Identity = FAR) -> AsyncIterator[Daemon]:
     """A daemon with these settings, until the block ends."""
     daemon = Daemon(settings, identity)
     await daemon.start()
@@ -35,10 +50,22 @@ async def serving(settings, identity=FAR):
         await daemon.close()
 
 
-def run_scenario(scenario):
+def listener_of(daemon: Daemon) -> Listener:
+    """Where a daemon lets peers in."""
+    assert daemon.listener is not None
+    return daemon.listener
+
+
+def printed(console: Console) -> str:
+    """What was printed into a buffer."""
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def run_scenario(scenario: Callable[[], Awaitable[object]]) -> None:
     """Run a scenario in real time."""
 
-    async def main():
+    async def main() -> None:
         async with asyncio.timeout(2 * PATIENCE):
             await scenario()
 
@@ -46,7 +73,7 @@ def run_scenario(scenario):
 
 
 @pytest.fixture
-def short():
+def short() -> Iterator[Path]:
     """A folder whose path leaves room for a socket's name."""
     with tempfile.TemporaryDirectory(prefix="dtp-", dir="/tmp") as folder:
         yield Path(folder)
@@ -55,14 +82,24 @@ def short():
 class Pair:
     """A far daemon, a near one that leads to it, and where the near one listens."""
 
-    def __init__(self, tmp_path):
-        self.tmp_path = tmp_path
-        self.far = self.near = None
-        self.top = ""
-        #: What makes both.
-        self.make = Daemon
+    far: Daemon
+    near: Daemon
 
-    async def start(self, expose, *, service="api", forward="", identity=NEAR, top=""):
+    def __init__(self, tmp_path: Path) -> None:
+        self.tmp_path = tmp_path
+        self.expose = self.top = ""
+        #: What makes both.
+        self.make: Callable[[Config, Identity], Daemon] = Daemon
+
+    async def start(
+        self,
+        expose: str,
+        *,
+        service: str = "api",
+        forward: str = "",
+        identity: Identity = NEAR,
+        top: str = "",
+    ) -> int:
         self.expose, self.top = expose, top
         self.far = self.make(self.far_config(expose), FAR)
         await self.far.start()
@@ -70,37 +107,59 @@ class Pair:
         await self.near.start()
         return self.port
 
-    def far_config(self, expose, listen="tcp://127.0.0.1:0"):
+    @property
+    def listener(self) -> Listener:
+        """Where the far one lets peers in."""
+        return listener_of(self.far)
+
+    def far_config(self, expose: str, listen: str = "tcp://127.0.0.1:0") -> Config:
         return config(self.tmp_path, f'[daemon]\nlisten = ["{listen}"]\n{self.top}\n{expose}')
 
-    def near_config(self, service="api", forward=""):
-        to = self.far.listener.address(service)
+    def near_config(self, service: str = "api", forward: str = "") -> Config:
+        to = self.listener.address(service)
         return config(self.tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n{forward}')
 
     @property
-    def port(self):
-        (forwarded,) = self.near.forwarded.values()
-        return int(forwarded.places[0].rpartition(":")[2])
+    def port(self) -> int:
+        """Where the near one listens."""
+        return int(self.forwarded.places[0].rpartition(":")[2])
 
     @property
-    def exposed(self):
+    def forwarded(self) -> Forwarded:
+        (forwarded,) = self.near.forwarded.values()
+        return forwarded
+
+    @property
+    def pool(self) -> Pool:
+        """The connections of the near one."""
+        assert self.forwarded.pool is not None
+        return self.forwarded.pool
+
+    @property
+    def exposed(self) -> Exposed:
         (exposed,) = self.far.exposed.values()
         return exposed
 
-    async def close(self):
-        for daemon in (self.near, self.far):
-            if daemon is not None:
+    async def close(self) -> None:
+        for name in ("near", "far"):
+            if (daemon := self.__dict__.pop(name, None)) is not None:
                 await daemon.close()
 
 
+class Run(Protocol):
+    """Runs a scenario with a pair of daemons, which are closed then."""
+
+    def __call__(self, scenario: Callable[[Pair], Awaitable[object]], patience: float = PATIENCE) -> None: ...
+
+
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Run:
     """Run `scenario(pair)` on a loop of its own; what callbacks raise fails the test, too."""
 
-    def run_it(scenario, patience=PATIENCE):
-        stray = []
+    def run_it(scenario: Callable[[Pair], Awaitable[object]], patience: float = PATIENCE) -> None:
+        stray: list[dict[str, Any]] = []
 
-        async def main():
+        async def main() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _, context: stray.append(context))
             pair = Pair(tmp_path)
             async with contextlib.AsyncExitStack() as stack:
@@ -116,15 +175,21 @@ def run(tmp_path):
     return run_it
 
 
-class Backend:
-    """A TCP server for one test; `handler` is as for `asyncio.start_server`."""
+#: What serves a connection, as for `asyncio.start_server`.
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]
 
-    def __init__(self, handler):
+
+class Backend:
+    """A TCP server for one test."""
+
+    port: int
+
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self.connections = 0
 
-    async def __aenter__(self):
-        async def handle(reader, writer):
+    async def __aenter__(self) -> Self:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
             # Of a client that is gone `write_eof` may say ENOTCONN, which is no ConnectionError.
             with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
@@ -136,11 +201,11 @@ class Backend:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
 
 
-def cut(connections):
+def cut(connections: Iterable[Connection]) -> None:
     """Have every carrier of these connections break, as when a network goes."""
     for connection in connections:
         for driver in list(connection.outlet.drivers):
@@ -148,20 +213,26 @@ def cut(connections):
             driver.carrier_lost(None)
 
 
-async def echo(reader, writer):
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
     writer.write_eof()
 
 
+class RunTalk(Protocol):
+    """Runs a scenario with a session by a clock that jumps; `how` is what `Talk` takes."""
+
+    def __call__(self, scenario: Callable[[Talk], Coroutine[Any, Any, object]], **how: Any) -> None: ...
+
+
 @pytest.fixture
-def talk(tmp_path):
+def talk(tmp_path: Path) -> RunTalk:
     """Run `scenario(talk)`, with what `Talk` takes."""
     from .talk import Talk
 
-    def run_it(scenario, **how):
-        async def main():
+    def run_it(scenario: Callable[[Talk], Coroutine[Any, Any, object]], **how: Any) -> None:
+        async def main() -> None:
             talk = Talk(tmp_path, **how)
             async with asyncio.timeout(2000):
                 await scenario(talk)

@@ -1,17 +1,28 @@
 """A daemon that sells and one that buys, on a chain of their own."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import pytest
 
-from dtp.chain import KeySigner, Program, host
+from dtp.chain import ChainClient, KeySigner, Program, host
+from dtp.daemon.config.model import Config
+from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
+from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay.hosting import make_host
 
-from .conftest import FAR, NEAR, config
+from .conftest import FAR, NEAR, Pair, config
+
+#: Makes a client of the chain that signs by a key.
+MakeClient = Callable[..., ChainClient]
 
 HOST = "0x" + "1" * 64
 
@@ -23,18 +34,23 @@ FILE = "far.sqlite"
 
 
 @pytest.fixture(params=["file", "postgresql"])
-def vouchers(request):
-    return FILE if request.param == "file" else request.getfixturevalue("postgresql_url")
+def vouchers(request: pytest.FixtureRequest) -> str:
+    return FILE if request.param == "file" else str(request.getfixturevalue("postgresql_url"))
 
 
 class Market:
     """A host on chain, a far daemon that sells, a near one that buys; both in this process."""
 
-    def __init__(self, pair, client, net):
+    host: str
+    cap: str
+    far_chain: ChainClient
+    near_chain: ChainClient
+
+    def __init__(self, pair: Pair, client: MakeClient, net: LocalnetThread) -> None:
         self.pair, self._client, self._net = pair, client, net
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         for identity in (FAR, NEAR):
             self._net.fund(identity.id.sui_address, 10_000_000_000, 3)
         self.far_chain, self.near_chain = [
@@ -45,20 +61,26 @@ class Market:
         self.host, self.cap = made.host.id, made.cap
         return self
 
-    async def __aexit__(self, *error):
+    async def __aexit__(self, *error: object) -> None:
         await self.pair.close()
-        self.pair.near = self.pair.far = None
         await self._stack.aclose()
 
     vouchers = FILE
 
-    async def keep(self, vouchers):
+    async def keep(self, vouchers: str) -> None:
         """What the far daemon is paid is kept there: in a file, or a database that has to be up first."""
         self.vouchers = vouchers
         if vouchers != FILE:
             await is_up(vouchers)
 
-    def far_config(self, backend, price, more="", listen="tcp://127.0.0.1:0", endpoint=None):
+    def far_config(
+        self,
+        backend: Any,
+        price: str,
+        more: str = "",
+        listen: str = "tcp://127.0.0.1:0",
+        endpoint: str = "",
+    ) -> Config:
         endpoint = endpoint or "tcp://127.0.0.1:9"
         return config(
             self.pair.tmp_path,
@@ -78,24 +100,25 @@ backend = ["127.0.0.1:{backend.port}"]
 """,
         )
 
-    async def sell(self, backend, price, more=""):
+    async def sell(self, backend: Any, price: str, more: str = "") -> None:
         """Start the far daemon, and say where it is."""
         self.pair.far = Daemon(self.far_config(backend, price, more), FAR, client=self.far_chain)
         await self.pair.far.start()
         beacon = (await self.far_chain.read(host.SCHEMA, host.Host, self.host)).beacon
         program = Program()
+        operator = cast(Any, self.pair.far.side.announcer)._beats._operator
         host.configure(
             program,
             beacon,
-            self.pair.far.side.announcer._beats._operator,
+            operator,
             FAR.id.key,
             weight=1,
             role=host.Role.ACTIVE,
-            hint=self.pair.far.listener.urls[0].encode(),
+            hint=self.pair.listener.urls[0].encode(),
         )
         await self.far_chain.execute(program)
 
-    async def buy(self, budget):
+    async def buy(self, budget: str) -> int:
         text = f"""[chain]
 vouchers = "near.sqlite"
 [[forward]]
@@ -107,17 +130,19 @@ budget = {budget}
         await self.pair.near.start()
         return self.pair.port
 
-    async def balance(self, identity):
+    async def balance(self, identity: Identity) -> int:
         return (await self.far_chain.balance(identity.id.sui_address)).total
 
-    def sold(self):
-        return self.pair.far.get_status()["exposed"][0]
+    def sold(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.pair.far.get_status()["exposed"][0]
+        return found
 
-    def bought(self):
-        return self.pair.near.get_status()["forwarded"][0]
+    def bought(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.pair.near.get_status()["forwarded"][0]
+        return found
 
 
-async def is_up(url):
+async def is_up(url: str) -> None:
     """Until the database has begun."""
     for _ in range(100):
         store = make(url, "host")
@@ -129,7 +154,7 @@ async def is_up(url):
     raise AssertionError("it never began")
 
 
-async def until(condition):
+async def until(condition: Callable[[], object]) -> None:
     """Until a condition holds that nothing reports."""
     for _ in range(1000):
         if condition():
@@ -138,16 +163,15 @@ async def until(condition):
     raise AssertionError("it never held")
 
 
-def pool_of(pair):
-    (forwarded,) = pair.near.forwarded.values()
-    return forwarded.pool
+def pool_of(pair: Pair) -> Pool:
+    return pair.pool
 
 
-async def push(streams, size):
+async def push(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], size: int) -> None:
     """Send so much to an echo and read what comes until it ends, however."""
     reader, writer = streams
 
-    async def send():
+    async def send() -> None:
         for _ in range(size // 65536):
             writer.write(bytes(65536))
             await writer.drain()
@@ -162,13 +186,13 @@ async def push(streams, size):
     writer.close()
 
 
-async def web(reader, writer):
+async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A backend that answers each request."""
     while await reader.read(65536):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
-async def get(reader, writer):
+async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Ask, and have an answer; another one may follow."""
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")

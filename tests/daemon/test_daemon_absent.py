@@ -1,19 +1,26 @@
 """Callers that die without a word: what they had open holds nobody up, themselves least of all."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dtp
 from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.server import LIMITS, Daemon
+from dtp.identity.keys import Identity
 from dtp.session.codes import StreamReset
+from dtp.session.limits import Limits
 
-from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo, listener_of
 
 ONE = "concurrency = { identity = 1 }"
 #: Opens a stream at the address that it is told, says that it has an answer, and does nothing more.
@@ -34,7 +41,7 @@ asyncio.run(main())
 """
 
 
-def exposing(backend, more=ONE, daemon=""):
+def exposing(backend: Backend, more: str = ONE, daemon: str = "") -> str:
     return (
         f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{daemon}\n'
         f'[[expose]]\nservice = "api"\nbackend = ["127.0.0.1:{backend.port}"]\nallow = ["*"]\n{more}'
@@ -42,13 +49,14 @@ def exposing(backend, more=ONE, daemon=""):
 
 
 @contextlib.asynccontextmanager
-async def caller(daemon):
+async def caller(daemon: Daemon) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process that has a stream open there."""
-    address = str(daemon.listener.address("api"))
+    address = str(listener_of(daemon).address("api"))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-c", CALLER, address), stdout=asyncio.subprocess.PIPE
     )
     try:
+        assert process.stdout is not None
         assert await process.stdout.readline() == b"there\n"
         yield process
     finally:
@@ -57,8 +65,14 @@ async def caller(daemon):
         await process.wait()
 
 
-def run(tmp_path, text_of, scenario, limits=LIMITS, patience=PATIENCE):
-    async def main():
+def run(
+    tmp_path: Path,
+    text_of: Callable[..., Any],
+    scenario: Callable[..., Coroutine[Any, Any, Any]],
+    limits: Limits = LIMITS,
+    patience: Patience = PATIENCE,
+) -> None:
+    async def main() -> None:
         async with Backend(echo) as backend, asyncio.timeout(120):
             daemon = Daemon(config(tmp_path, text_of(backend)), FAR, limits=limits, patience=patience)
             await daemon.start()
@@ -70,22 +84,22 @@ def run(tmp_path, text_of, scenario, limits=LIMITS, patience=PATIENCE):
     asyncio.run(main())
 
 
-async def without_carriers(daemon):
+async def without_carriers(daemon: Daemon) -> None:
     """Wait until all who are known there are gone."""
-    while any(each.source for each in daemon.listener.connections):  # noqa: ASYNC110 - nobody is told
+    while any(each.source for each in listener_of(daemon).connections):  # noqa: ASYNC110 - nobody is told
         await asyncio.sleep(0.01)
 
 
-async def asks(daemon, identity=NEAR):
+async def asks(daemon: Daemon, identity: Identity = NEAR) -> bytes:
     """What comes back on a stream of a new connection."""
-    async with dtp.connect(daemon.listener.address("api"), identity=identity) as connection:
+    async with dtp.connect(listener_of(daemon).address("api"), identity=identity) as connection:
         stream = await connection.open_stream()
         stream.write(b"again")
         return await stream.readexactly(5)
 
 
-def test_a_caller_that_was_killed_is_let_in_at_once(tmp_path):
-    async def scenario(daemon):
+def test_a_caller_that_was_killed_is_let_in_at_once(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             await without_carriers(daemon)
@@ -98,10 +112,10 @@ def test_a_caller_that_was_killed_is_let_in_at_once(tmp_path):
     run(tmp_path, exposing, scenario)
 
 
-def test_a_caller_that_answers_no_more_is_taken_for_gone(tmp_path):
+def test_a_caller_that_answers_no_more_is_taken_for_gone(tmp_path: Path) -> None:
     """Its carrier is there: a machine that lost its power says nothing."""
 
-    async def scenario(daemon):
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.send_signal(signal.SIGSTOP)
             assert await asks(daemon) == b"again"
@@ -112,8 +126,8 @@ def test_a_caller_that_answers_no_more_is_taken_for_gone(tmp_path):
 
 
 @pytest.mark.parametrize("more", [ONE, "concurrency = { service = 1 }"])
-def test_who_is_there_keeps_its_place(tmp_path, more):
-    async def scenario(daemon):
+def test_who_is_there_keeps_its_place(tmp_path: Path, more: str) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon):
             for identity in (NEAR, OTHER):
                 if identity is NEAR or "service" in more:
@@ -126,8 +140,8 @@ def test_who_is_there_keeps_its_place(tmp_path, more):
     run(tmp_path, lambda backend: exposing(backend, more), scenario)
 
 
-def test_one_identity_makes_no_room_by_anothers_streams(tmp_path):
-    async def scenario(daemon):
+def test_one_identity_makes_no_room_by_anothers_streams(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             await without_carriers(daemon)
@@ -139,8 +153,8 @@ def test_one_identity_makes_no_room_by_anothers_streams(tmp_path):
     run(tmp_path, lambda backend: exposing(backend, "concurrency = { service = 1 }"), scenario)
 
 
-def test_several_that_want_the_room_wait_for_one_answer(tmp_path):
-    async def scenario(daemon):
+def test_several_that_want_the_room_wait_for_one_answer(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             await without_carriers(daemon)
@@ -151,8 +165,8 @@ def test_several_that_want_the_room_wait_for_one_answer(tmp_path):
     run(tmp_path, exposing, scenario)
 
 
-def test_a_drain_does_not_wait_for_who_is_gone(tmp_path):
-    async def scenario(daemon):
+def test_a_drain_does_not_wait_for_who_is_gone(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             await without_carriers(daemon)
@@ -162,10 +176,10 @@ def test_a_drain_does_not_wait_for_who_is_gone(tmp_path):
     run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
-def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path):
+def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path: Path) -> None:
     """Nobody waits for its end, and who comes back is sent on to it by the process that has its place."""
 
-    async def scenario(daemon):
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             await without_carriers(daemon)
@@ -176,9 +190,9 @@ def test_a_process_that_gave_way_keeps_who_is_gone_as_ever(tmp_path):
     run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
-def test_a_drain_waits_for_who_is_there(tmp_path):
-    async def scenario(daemon):
-        async with dtp.connect(daemon.listener.address("api"), identity=NEAR) as connection:
+def test_a_drain_waits_for_who_is_there(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
+        async with dtp.connect(listener_of(daemon).address("api"), identity=NEAR) as connection:
             stream = await connection.open_stream()
             stream.write(b"first")
             assert await stream.readexactly(5) == b"first"
@@ -194,8 +208,8 @@ def test_a_drain_waits_for_who_is_there(tmp_path):
     run(tmp_path, lambda backend: exposing(backend, ""), scenario, patience=Patience(carrier=0.1))
 
 
-def test_a_lost_peer_is_kept_as_long_as_the_file_says(tmp_path):
-    async def scenario(daemon):
+def test_a_lost_peer_is_kept_as_long_as_the_file_says(tmp_path: Path) -> None:
+    async def scenario(daemon: Daemon) -> None:
         async with caller(daemon) as process:
             process.kill()
             (exposed,) = daemon.exposed.values()

@@ -1,12 +1,16 @@
 """Balancing: shares, marks, health and slow start, by transcript."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
 import resource
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 
 from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
-from dtp.daemon.config.model import Health
+from dtp.daemon.config.model import Balance, Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import direct, health, sockets, udp
 from dtp.daemon.relays.backends import PENALTIES, Balancer
@@ -24,21 +28,22 @@ from dtp.daemon.relays.health import check
 from dtp.daemon.relays.sockets import NoDescriptors
 from dtp.daemon.server import Daemon
 
-from .conftest import Backend, echo
+from .conftest import Backend, Pair, Run, echo
 from .test_daemon_relay import exchange, expose, until
 
 PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
 
 
-def chosen(balancer, now=0.0, key="k", count=1):
-    return [balancer.choose_backend(key, now).place.port for _ in range(count)]
+def chosen(balancer: Balancer, now: float = 0.0, key: str = "k", count: int = 1) -> list[int]:
+    several = [balancer.choose_backend(key, now) for _ in range(count)]
+    return [one.place.port for one in several if one is not None]
 
 
-def test_round_robin_takes_turns():
+def test_round_robin_takes_turns() -> None:
     assert chosen(Balancer(PLACES, "round-robin"), count=7) == [1, 2, 3, 1, 2, 3, 1]
 
 
-def test_least_conn_takes_the_idlest():
+def test_least_conn_takes_the_idlest() -> None:
     balancer = Balancer(PLACES, "least-conn")
     one, two, three = balancer.backends
     one.active, two.active, three.active = 5, 2, 2
@@ -47,7 +52,7 @@ def test_least_conn_takes_the_idlest():
     assert chosen(balancer) == [3]
 
 
-def test_hash_keeps_callers_where_they_are():
+def test_hash_keeps_callers_where_they_are() -> None:
     balancer = Balancer(PLACES, "hash")
     before = {key: balancer.choose_backend(key, 0.0) for key in map(str, range(300))}
     assert min(Counter(before.values()).values()) > 60
@@ -60,7 +65,7 @@ def test_hash_keeps_callers_where_they_are():
 
 
 @pytest.mark.parametrize("balance", ["round-robin", "least-conn", "hash"])
-def test_a_failure_keeps_away_for_a_while(balance):
+def test_a_failure_keeps_away_for_a_while(balance: Balance) -> None:
     balancer = Balancer(PLACES, balance)
     one = balancer.backends[0]
     now = 0.0
@@ -75,17 +80,17 @@ def test_a_failure_keeps_away_for_a_while(balance):
     assert one.is_usable(now + PENALTIES[0])
 
 
-def test_none_usable_is_tried_all_the_same():
+def test_none_usable_is_tried_all_the_same() -> None:
     balancer = Balancer(PLACES, "round-robin")
-    for backend in balancer.backends:
-        balancer.note_failed(backend, 0.0)
-    tried = []
+    for each in balancer.backends:
+        balancer.note_failed(each, 0.0)
+    tried: list[Any] = []
     while (backend := balancer.choose_backend("k", 0.0, tried)) is not None:
         tried.append(backend)
-    assert {backend.place.port for backend in tried} == {1, 2, 3}
+    assert {each.place.port for each in tried} == {1, 2, 3}
 
 
-def test_checks_take_out_and_bring_back():
+def test_checks_take_out_and_bring_back() -> None:
     balancer, health = Balancer(PLACES, "round-robin"), Health(fall=2, rise=3)
     one = balancer.backends[0]
     transcript = [False, True, False, False, True, True, False, True, True, True]
@@ -94,7 +99,7 @@ def test_checks_take_out_and_bring_back():
     assert one.healthy
 
 
-def test_who_comes_back_is_forgiven():
+def test_who_comes_back_is_forgiven() -> None:
     """By a connect, or by the checks: no penalty is left, and the next failure is the first one again."""
     balancer = Balancer(PLACES, "round-robin")
     one = balancer.backends[0]
@@ -113,14 +118,14 @@ def test_who_comes_back_is_forgiven():
 
 
 @pytest.mark.parametrize("balance", ["round-robin", "hash"])
-def test_slow_start_after_a_check(balance):
+def test_slow_start_after_a_check(balance: Balance) -> None:
     balancer = Balancer(PLACES[:2], balance, slow_start=10.0)
     health = Health(every=1, timeout=1, http=None, fall=1, rise=1)
     for well in (False, True):
         balancer.note_checked(balancer.backends[0], well, health, 100.0)
     keys = [str(number) for number in range(1000)]
     shares = [
-        sum(balancer.choose_backend(key, now).place.port == 1 for key in keys)
+        sum(balancer.choose_backend(key, now).place.port == 1 for key in keys)  # type: ignore[union-attr]
         for now in (100.0, 105.0, 110.0)
     ]
     assert shares == [pytest.approx(91, abs=25), pytest.approx(333, abs=50), pytest.approx(500, abs=50)]
@@ -142,10 +147,10 @@ def test_slow_start_after_a_check(balance):
         (None, "no answer in 0.05 s"),
     ],
 )
-def test_what_a_check_finds(answer, fault):
+def test_what_a_check_finds(answer: bytes | None, fault: str | None) -> None:
     asked = []
 
-    async def handle(reader, writer):
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readuntil(b"\r\n\r\n"))
         if answer is None or len(answer) > 4096:
             writer.write(answer or b"")
@@ -153,20 +158,20 @@ def test_what_a_check_finds(answer, fault):
         else:
             writer.write(answer)
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(handle) as backend:
             patience = 0.05 if answer is None else 20
             health = Health(every=1, timeout=patience, http="/health", fall=1, rise=1)
             assert await check(Place("127.0.0.1", backend.port), health) == fault
             place = Place("127.0.0.1", backend.port)
-        assert "refused" in await check(place, health)
+        assert "refused" in str(await check(place, health))
 
     asyncio.run(scenario())
     (head,) = asked
     assert head.startswith(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:")
 
 
-def test_slow_start():
+def test_slow_start() -> None:
     balancer = Balancer(PLACES[:2], "round-robin", slow_start=10.0)
     one = balancer.backends[0]
     balancer.note_failed(one, 0.0)
@@ -181,7 +186,7 @@ def test_slow_start():
     st.sampled_from(["round-robin", "least-conn", "hash"]),
     st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.floats(0, 5)), max_size=40),
 )
-def test_a_usable_one_is_always_preferred(balance, events):
+def test_a_usable_one_is_always_preferred(balance: Balance, events: list[tuple[int, bool, float]]) -> None:
     balancer = Balancer(PLACES, balance, slow_start=1.0)
     now = 0.0
     for number, well, after in events:
@@ -274,7 +279,7 @@ def test_backends_elsewhere_are_waited_for() -> None:
 
 
 @contextlib.contextmanager
-def no_descriptors():
+def no_descriptors() -> Iterator[None]:
     """Not one may be opened meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
@@ -290,10 +295,10 @@ def no_descriptors():
     "place",
     [Place("127.0.0.1", 1), Place("192.0.2.1", 1), Place("::1", 1), Place("localhost", 1), Place(path="/x")],
 )
-def test_want_of_descriptors_is_not_the_backend_s_fault(place):
+def test_want_of_descriptors_is_not_the_backend_s_fault(place: Place) -> None:
     """By whichever way it is dialled, also where the name isn't resolved for it."""
 
-    async def main():
+    async def main() -> None:
         await asyncio.to_thread(int)  # the thread that resolves names is there
         with no_descriptors():
             with pytest.raises(NoDescriptors, match=r"Too many open files.*LimitNOFILE"):
@@ -308,21 +313,21 @@ def test_want_of_descriptors_is_not_the_backend_s_fault(place):
     asyncio.run(main())
 
 
-def test_a_name_that_is_not_known_is():
-    async def main():
+def test_a_name_that_is_not_known_is() -> None:
+    async def main() -> None:
         with pytest.raises(DialError):
             await sockets.connect(Place("name.invalid", 1))
 
     asyncio.run(main())
 
 
-def test_a_name_that_could_not_be_asked_for_is_not(monkeypatch):
+def test_a_name_that_could_not_be_asked_for_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its error doesn't say that files could not be opened for it."""
 
-    def ask(*_, **__):
+    def ask(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "try again")
 
-    async def main():
+    async def main() -> None:
         await asyncio.to_thread(int)
         monkeypatch.setattr(socket, "getaddrinfo", ask)
         with no_descriptors(), pytest.raises(NoDescriptors):
@@ -331,8 +336,8 @@ def test_a_name_that_could_not_be_asked_for_is_not(monkeypatch):
     asyncio.run(main())
 
 
-def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog):
-    async def main():
+def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
         balancer = Balancer([Place("127.0.0.1", 1)], "round-robin")
         with no_descriptors():
             watching = asyncio.create_task(
@@ -349,23 +354,26 @@ def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "http"])
-def test_streams_for_which_there_is_no_descriptor(run, kind):
+def test_streams_for_which_there_is_no_descriptor(run: Run, kind: str) -> None:
     """They are refused in the daemon's own name, and the next is served."""
 
     are_short = True
 
-    def short(place):
+    def short(place: Place) -> socket.socket | None:
         if are_short:
             raise NoDescriptors("Too many open files")
         return connect_now(place)
 
-    async def shortly(place):
-        short(place)
+    def udp_short(place: Place) -> socket.socket:
+        raise NoDescriptors("Too many open files")
 
-    async def scenario(pair):
+    async def shortly(place: Place) -> socket.socket:
+        raise NoDescriptors("Too many open files")
+
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             nonlocal are_short
-            pair.make = partial(Daemon, dialer=Dialer(short, shortly, short))
+            pair.make = partial(Daemon, dialer=Dialer(short, shortly, udp_short))
             kind_of_it = 'kind = "udp"' if kind == "udp" else ""
             await pair.start(expose(backend.port, more=f'kind = "{kind}"'), forward=kind_of_it)
             await until(lambda: pair.far.callers)

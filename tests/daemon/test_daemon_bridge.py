@@ -1,12 +1,17 @@
 """A carrier that can't leave its process: its bytes go over a socket pair, and who doesn't read stops the sender."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from dtp.carriers import memory
+from dtp.carriers.memory import MemoryCarrier
 from dtp.daemon.workers.handover import Bridge
 from dtp.net.driver import LinkDriver
 from dtp.net.held import HeldBudget
@@ -21,7 +26,7 @@ DATA = random.Random(6).randbytes(8 << 20)
 STILL = 200
 
 
-def bridged(budget=None):
+def bridged(budget: HeldBudget[Any] | None = None) -> tuple[MemoryCarrier, CarrierEnd, socket.socket]:
     """The far end of a carrier, and the socket to the other process."""
     near, far = memory.pair()
     driver = LinkDriver(asyncio.get_running_loop(), near, None, lambda *_: None, lambda *_: None)
@@ -32,17 +37,18 @@ def bridged(budget=None):
     return near, CarrierEnd(far).start(), there
 
 
-async def stands_still(amount):
+async def stands_still(amount: Callable[..., Any]) -> int:
     """Wait until an amount changes no more; what it is."""
     last, turns = amount(), 0
     while turns < STILL:
         await asyncio.sleep(0)
         last, turns = amount(), turns + 1 if amount() == last else 0
-    return last
+    found: int = last
+    return found
 
 
-def test_a_process_that_reads_nothing_stops_the_peer():
-    async def scenario():
+def test_a_process_that_reads_nothing_stops_the_peer() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         near, far, there = bridged()
         sending = asyncio.ensure_future(far.send_all(DATA))
@@ -63,14 +69,14 @@ def test_a_process_that_reads_nothing_stops_the_peer():
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
-def test_a_peer_that_reads_nothing_stops_the_process():
-    async def scenario():
+def test_a_peer_that_reads_nothing_stops_the_process() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         _, far, there = bridged()
         far.carrier.pause_reading()
         sent = 0
 
-        async def send():
+        async def send() -> None:
             nonlocal sent
             while sent < len(DATA):
                 await loop.sock_sendall(there, DATA[sent : sent + 65536])
@@ -87,10 +93,10 @@ def test_a_peer_that_reads_nothing_stops_the_process():
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
-def test_what_waits_for_the_process_counts_until_it_is_read():
-    async def scenario():
+def test_what_waits_for_the_process_counts_until_it_is_read() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        budget = HeldBudget(1 << 40, lambda *_: None)
+        budget: HeldBudget[Any] = HeldBudget(1 << 40, lambda *_: None)
         near, far, there = bridged(budget)
         sending = asyncio.ensure_future(far.send_all(DATA))
         await until(lambda: near.paused)
@@ -106,9 +112,9 @@ def test_what_waits_for_the_process_counts_until_it_is_read():
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
-def test_who_keeps_too_much_is_cut_off():
-    async def scenario():
-        def end(bridge, size):
+def test_who_keeps_too_much_is_cut_off() -> None:
+    async def scenario() -> None:
+        def end(bridge: Bridge, size: int) -> None:
             asyncio.get_running_loop().call_soon(bridge.abort, 4, f"{size} bytes")
 
         budget = HeldBudget(32 << 10, end)
@@ -123,8 +129,8 @@ def test_who_keeps_too_much_is_cut_off():
 
 
 @pytest.mark.parametrize("which", ["peer", "process"])
-def test_the_end_of_one_is_the_end_of_the_other(which):
-    async def scenario():
+def test_the_end_of_one_is_the_end_of_the_other(which: str) -> None:
+    async def scenario() -> None:
         _, far, there = bridged()
         if which == "peer":
             far.abort()

@@ -1,6 +1,9 @@
 """What a forward takes for a call: whatever its programs send, in pieces of any size."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,16 +22,16 @@ from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, Voucher
 
 
-def http(body=b"", *fields, method="POST"):
+def http(body: bytes = b"", *fields: str, method: str = "POST") -> bytes:
     head = [f"{method} / HTTP/1.1", "Host: a", *fields]
     return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def frame(kind, size, stream):
+def frame(kind: int, size: int, stream: int) -> bytes:
     return size.to_bytes(3) + bytes([kind, 4]) + stream.to_bytes(4) + bytes(size)
 
 
-def batch(count):
+def batch(count: int) -> bytes:
     return json.dumps([{"jsonrpc": "2.0", "method": 'a"]', "id": each} for each in range(count)]).encode()
 
 
@@ -63,7 +66,7 @@ UPGRADE = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
     ],
 )
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
-def test_what_is_a_call_is_counted_once(sent, calls, piece):
+def test_what_is_a_call_is_counted_once(sent: bytes, calls: int, piece: int) -> None:
     counted = Calls(None, lambda: 0.0)
     reader = CallReader(counted)
     for at in range(0, len(sent), piece):
@@ -71,14 +74,14 @@ def test_what_is_a_call_is_counted_once(sent, calls, piece):
     assert counted.sent == calls
 
 
-def test_calls_that_were_sent_are_agreed_to_and_no_more():
+def test_calls_that_were_sent_are_agreed_to_and_no_more() -> None:
     calls = Calls(None, lambda: 0.0)
     CallReader(calls).feed_data(http() * 5)
     assert [calls.agrees_to(each) for each in (3, 3, 2, 1)] == [True, False, True, False]
     assert calls.declined == {"calls": 4, "rate": 0}
 
 
-def test_calls_are_paid_at_the_highest_rate_that_is_said():
+def test_calls_are_paid_at_the_highest_rate_that_is_said() -> None:
     now = [100.0]
     calls = Calls(Rate(10, 2.0), lambda: now[0])
     CallReader(calls).feed_data(http() * 100)
@@ -90,7 +93,7 @@ def test_calls_are_paid_at_the_highest_rate_that_is_said():
     assert calls.declined["rate"] == 3 + 1 + 6 + 1
 
 
-def test_a_budget_is_for_a_time():
+def test_a_budget_is_for_a_time() -> None:
     assert values.money_per("0.5SUI a day") == (500_000_000, 86_400.0)
     assert values.money_per("1 SUI per month") == (10**9, 30 * 86_400.0)
     assert values.money_per("0.25SUI an hour") == (250_000_000, 3600.0)
@@ -109,12 +112,12 @@ TO = (Address.parse(f"dtp://{HOST}/api"),)
 DAY = 86_400.0
 
 
-def buyer(store, most, every, now):
+def buyer(store: Store, most: int, every: float | None, now: list[float]) -> Buyer:
     wallet = SimpleNamespace(store=store, chain=SimpleNamespace(chain_id="c"))
-    return Buyer(wallet, BudgetSettings(most, every), None, None, None, TO, lambda: now[0])
+    return Buyer(wallet, BudgetSettings(most, every), None, None, None, TO, lambda: now[0])  # type: ignore[arg-type]
 
 
-def sign(store, amount, *, host=HOST):
+def sign(store: Store, amount: int, *, host: str = HOST) -> tuple[LaneKey, str]:
     """A channel for the service, of which this much was signed for."""
     key = LaneKey.generate()
     channel = "0x" + key.public.hex()
@@ -124,11 +127,11 @@ def sign(store, amount, *, host=HOST):
     return key, channel
 
 
-def voucher(channel, sequence, amount):
+def voucher(channel: str, sequence: int, amount: int) -> Voucher:
     return Voucher(channel, 0, sequence, amount, 1, 1, None, 2**64 - 1)
 
 
-def test_what_was_paid_is_remembered_over_restarts_until_the_time_is_over(tmp_path):
+def test_what_was_paid_is_remembered_over_restarts_until_the_time_is_over(tmp_path: Path) -> None:
     now = [10 * DAY + 5]
     with Store(tmp_path / "pay.sqlite") as store:
         sign(store, 50)
@@ -144,7 +147,7 @@ def test_what_was_paid_is_remembered_over_restarts_until_the_time_is_over(tmp_pa
         assert buyer(store, 1000, None, now).spent == 370  # for ever
 
 
-def test_a_budget_begins_anew_while_its_program_runs(tmp_path):
+def test_a_budget_begins_anew_while_its_program_runs(tmp_path: Path) -> None:
     now = [10 * DAY]
     with Store(tmp_path / "pay.sqlite") as store:
         one = buyer(store, 1000, DAY, now)
@@ -157,7 +160,7 @@ def test_a_budget_begins_anew_while_its_program_runs(tmp_path):
 
 
 @pytest.mark.parametrize("when", [0, 1])
-def test_a_program_that_is_killed_at_a_write_forgets_nothing_that_was_paid(tmp_path, when):
+def test_a_program_that_is_killed_at_a_write_forgets_nothing_that_was_paid(tmp_path: Path, when: int) -> None:
     """Before the period is noted, and behind it."""
     now = [10 * DAY]
     path = tmp_path / "pay.sqlite"
@@ -170,7 +173,7 @@ def test_a_program_that_is_killed_at_a_write_forgets_nothing_that_was_paid(tmp_p
         assert buyer(store, 1000, None, now).spent == 400
 
 
-def test_a_day_that_begins_behind_a_kill_has_no_larger_budget(tmp_path):
+def test_a_day_that_begins_behind_a_kill_has_no_larger_budget(tmp_path: Path) -> None:
     """All that was reserved counted as signed before the day, and when the server had shown how little was, the day
     had that much more: up to what a channel holds."""
     now = [10 * DAY]

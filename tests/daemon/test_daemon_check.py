@@ -1,24 +1,29 @@
 """`dtpd check` reads the keys that `run` would read, and says of each where it is named and what is wrong with it."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from dtp.cli.daemon import main
 from dtp.identity import Identity
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: Path) -> Callable[..., Any]:
     """A folder with a file and the keys that it names; gives what writes the file, with more settings."""
     Identity.generate().save(tmp_path / "me.pem")
     psk = tmp_path / "psk"
     psk.write_text("ab" * 32)
     psk.chmod(0o600)
 
-    def write(identity="", chain=""):
+    def write(identity: str = "", chain: str = "") -> Path:
         path = tmp_path / "dtpd.toml"
         path.write_text(
             f'[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://a/b"\n'
@@ -29,11 +34,11 @@ def place(tmp_path):
     return write
 
 
-def check(path, *words):
+def check(path: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["check", "-c", str(path), *words])
 
 
-def mistake(path):
+def mistake(path: Path) -> tuple[int, str]:
     """The line and the words of the one mistake."""
     done = check(path, "--json")
     assert done.exit_code == 3, done.output
@@ -42,12 +47,12 @@ def mistake(path):
     return error["line"], error["message"]
 
 
-def test_sound_keys(place):
+def test_sound_keys(place: Callable[..., Path]) -> None:
     done = check(place(), "--json")
     assert (done.exit_code, json.loads(done.stdout)["warnings"]) == (0, [])
 
 
-def test_a_key_that_is_missing_open_to_others_or_damaged(place, tmp_path):
+def test_a_key_that_is_missing_open_to_others_or_damaged(place: Callable[..., Path], tmp_path: Path) -> None:
     path, key = place(), tmp_path / "me.pem"
     key.chmod(0o644)
     line, words = mistake(path)
@@ -64,12 +69,12 @@ def test_a_key_that_is_missing_open_to_others_or_damaged(place, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_key_that_may_not_be_read(place, tmp_path):
+def test_a_key_that_may_not_be_read(place: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "me.pem").chmod(0)
     assert "Permission denied" in mistake(place())[1]
 
 
-def test_a_pre_shared_key(place, tmp_path):
+def test_a_pre_shared_key(place: Callable[..., Path], tmp_path: Path) -> None:
     path, psk = place(), tmp_path / "psk"
     psk.write_text("ab")
     assert mistake(path) == (
@@ -83,7 +88,7 @@ def test_a_pre_shared_key(place, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_passphrase(place, tmp_path):
+def test_the_passphrase(place: Callable[..., Path], tmp_path: Path) -> None:
     """One that fits, one that doesn't, and none: `run` asks for it then, where there is a terminal."""
     Identity.generate().save(tmp_path / "me.pem", "sesame", overwrite=True)
     (warning,) = json.loads(check(place(), "--json").stdout)["warnings"]
@@ -101,7 +106,7 @@ def test_the_passphrase(place, tmp_path):
     assert mistake(path)[0] == 5
 
 
-def test_the_wallet(place, tmp_path):
+def test_the_wallet(place: Callable[..., Path], tmp_path: Path) -> None:
     path = place(chain='wallet = "wallet.pem"')
     line, words = mistake(path)
     assert (line, words.startswith("wallet: ")) == (10, True)
@@ -111,7 +116,7 @@ def test_the_wallet(place, tmp_path):
     assert "is encrypted" in mistake(path)[1]
 
 
-def test_all_of_them_at_once(place, tmp_path):
+def test_all_of_them_at_once(place: Callable[..., Path], tmp_path: Path) -> None:
     path = place(chain='wallet = "wallet.pem"')
     (tmp_path / "me.pem").unlink()
     (tmp_path / "psk").unlink()
@@ -128,7 +133,7 @@ def test_all_of_them_at_once(place, tmp_path):
         ("redis://:secret@h/0?socket_timeout=soon", "doesn't take this URL"),
     ],
 )
-def test_where_vouchers_are_kept(place, url, words):
+def test_where_vouchers_are_kept(place: Callable[..., Path], url: Any, words: Any) -> None:
     """It was found by `run` alone, which ends with 78."""
     pytest.importorskip("psycopg")
     pytest.importorskip("redis")
@@ -140,7 +145,7 @@ def test_where_vouchers_are_kept(place, url, words):
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d?sslmode=prefer", "redis://h/0"])
-def test_vouchers_whose_server_is_not_asked(place, url):
+def test_vouchers_whose_server_is_not_asked(place: Callable[..., Path], url: Any) -> None:
     pytest.importorskip("psycopg")
     pytest.importorskip("redis")
     assert check(place(chain=f'vouchers = "{url}"')).exit_code == 0
@@ -159,7 +164,7 @@ def test_vouchers_whose_server_is_not_asked(place, url):
         ("mailbox.sqlite", None),
     ],
 )
-def test_where_a_mailbox_is_kept(place, url, words):
+def test_where_a_mailbox_is_kept(place: Callable[..., Path], url: Any, words: Any) -> None:
     pytest.importorskip("psycopg")
     pytest.importorskip("nats")
     path = place()

@@ -1,8 +1,12 @@
 """Clocks that jump: what goes by the calendar follows the clock at once, what measures time doesn't notice."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,7 @@ from dtp.daemon.relays.backends import Balancer
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.workers.parent import Workers
 
-from .conftest import NEAR, Backend, echo
+from .conftest import NEAR, Backend, Pair, Run, echo
 from .test_daemon_relay import exchange, expose
 from .test_daemon_state import known
 
@@ -23,17 +27,17 @@ NOON = datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp()
 
 
 @pytest.fixture
-def calendar(monkeypatch):
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Set the calendar's clock, which stands still then; the steady one goes on."""
 
-    def jump(unix):
+    def jump(unix: float) -> None:
         monkeypatch.setattr(time, "time", lambda: unix)
 
     jump(NOON)
     return jump
 
 
-async def passes(port):
+async def passes(port: int) -> bool:
     """Whether a new stream gets through."""
     try:
         return await exchange(port, b"x") == b"x"
@@ -41,8 +45,8 @@ async def passes(port):
         return False
 
 
-def test_a_schedule_follows_the_clock_forward_and_backward(run, calendar):
-    async def scenario(pair):
+def test_a_schedule_follows_the_clock_forward_and_backward(run: Run, calendar: Callable[..., Any]) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             rule = 'schedule = { days = "wed", hours = "08:00-18:00" }'
             port = await pair.start(expose(backend.port, more=rule))
@@ -61,8 +65,8 @@ def test_a_schedule_follows_the_clock_forward_and_backward(run, calendar):
     run(scenario)
 
 
-def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
-    async def scenario(pair):
+def test_a_ban_follows_the_clock_forward_and_backward(run: Run, calendar: Callable[..., Any]) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             caller = str(NEAR.id)
@@ -84,8 +88,8 @@ def test_a_ban_follows_the_clock_forward_and_backward(run, calendar):
     run(scenario)
 
 
-def test_a_clock_that_was_ahead_for_a_while_ends_no_ban():
-    async def main():
+def test_a_clock_that_was_ahead_for_a_while_ends_no_ban() -> None:
+    async def main() -> None:
         store = MemoryCountStore()
         await store.ban("dtp1a", 100.0)
         assert await store.list_bans(50.0) == {"dtp1a": 100.0}
@@ -97,10 +101,10 @@ def test_a_clock_that_was_ahead_for_a_while_ends_no_ban():
     asyncio.run(main())
 
 
-def test_health_checks_do_not_notice(calendar):
+def test_health_checks_do_not_notice(calendar: Callable[..., Any]) -> None:
     """Marks, penalties and slow start, with a backend that goes and comes while the calendar's clock jumps."""
 
-    async def main():
+    async def main() -> None:
         async with Backend(echo) as backend:
             place = Place("127.0.0.1", backend.port)
         balancer = Balancer([place], "round-robin", slow_start=HOUR)
@@ -127,10 +131,10 @@ def test_health_checks_do_not_notice(calendar):
 
 
 @pytest.mark.parametrize("jump", [1000 * HOUR, -1000 * HOUR])
-def test_uptime_does_not_jump(run, calendar, jump):
-    async def scenario(pair):
+def test_uptime_does_not_jump(run: Run, calendar: Callable[..., Any], jump: float) -> None:
+    async def scenario(pair: Pair) -> None:
         await pair.start(expose(1))
-        workers = Workers(pair.far.config, NEAR.id, None, type("Table", (), {"workers": 0}))
+        workers = Workers(pair.far.config, NEAR.id, None, type("Table", (), {"workers": 0}))  # type: ignore[arg-type]
         calendar(NOON + jump)
         for status in (pair.far.get_status(), workers.get_status()):
             assert 0 <= status["uptime"] < HOUR

@@ -1,12 +1,16 @@
 """Configuration files: where everything stands, what is meant by what is wrong, and what a good one becomes."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import re
 import stat
 import tomllib
+from collections.abc import Callable, Iterator
 from datetime import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +21,11 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import SourcePlace, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
+from dtp.daemon.config.values import Rate
 from dtp.daemon.process.control import Control, UntrustedFolder, path_near, path_of
 from dtp.identity import Identity
+
+from .programs import Place
 
 ME = str(Identity(b"m" * 32).id)
 SUI = Identity(b"m" * 32).id.sui_address
@@ -45,7 +52,7 @@ allow = ["{ME}"]
 FORWARD = "[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://alice/a'\n"
 
 
-def mistakes(text):
+def mistakes(text: str) -> list[tuple[int, int, str]]:
     with pytest.raises(ConfigMistakes) as caught:
         load_text(text, HERE)
     return [(one.place.line, one.place.column, one.what) for one in caught.value.mistakes]
@@ -80,7 +87,7 @@ x = 1
 '''
 
 
-def test_places_of_everything():
+def test_places_of_everything() -> None:
     places = find_places(DOCUMENT)
     expected = {
         ("title",): (2, 9),
@@ -105,7 +112,7 @@ def test_places_of_everything():
     assert places.of_key(("table", "sub")) == SourcePlace(14, 11)
 
 
-def every_path(value, path=()):
+def every_path(value: object, path: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
     if isinstance(value, dict):
         for key, below in value.items():
             yield (*path, key)
@@ -148,7 +155,7 @@ _pairs = st.dictionaries(_keys, _values, max_size=3).map(
 
 
 @given(st.lists(st.tuples(st.sampled_from(["[t.{}]", "[[m.{}]]", "[[m]]\n[m.{}]"]), _pairs), max_size=4))
-def test_the_scanner_finds_what_tomllib_finds(tables):
+def test_the_scanner_finds_what_tomllib_finds(tables: list[tuple[str, str]]) -> None:
     text = "".join(f"{header.format(f'k{number}')}\n{pairs}" for number, (header, pairs) in enumerate(tables))
     try:
         values = tomllib.loads(text)
@@ -162,7 +169,7 @@ def test_the_scanner_finds_what_tomllib_finds(tables):
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
 
-def test_every_mistake_in_one_go():
+def test_every_mistake_in_one_go() -> None:
     text = f"""\
 [identity]
 fil = "me.key"
@@ -299,13 +306,13 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL + "[[forward]]\nlisten = '127.0.0.1:1'\nto = []", 12, 6, "one at least"),
     ],
 )
-def test_mistakes(text, line, column, words):
+def test_mistakes(text: str, line: int, column: int, words: str) -> None:
     found = mistakes(text)
     assert any((line, column) == one[:2] and words in one[2] for one in found), found
 
 
 @pytest.mark.parametrize(("allow", "everyone"), [("", True), ("allow = []", False), ("allow = ['*']", True)])
-def test_an_empty_list_of_everywhere_lets_nobody_in(allow, everyone):
+def test_an_empty_list_of_everywhere_lets_nobody_in(allow: str, everyone: bool) -> None:
     """Nobody means everybody by a list of nobody."""
     assert (
         load_text(MINIMAL + f"[everywhere]\n{allow}", Path("x.toml")).everywhere.access.everyone is everyone
@@ -313,44 +320,46 @@ def test_an_empty_list_of_everywhere_lets_nobody_in(allow, everyone):
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:1", "127.8.9.10:1", "localhost:1", "[::1]:1", "unix:/run/x"])
-def test_places_of_this_machine(place):
+def test_places_of_this_machine(place: Place) -> None:
     assert values.place(place).is_local
 
 
 @pytest.mark.parametrize(
     "text", [MINIMAL.replace("[daemon]", "[deamon]"), MINIMAL.replace("[[expose]]", "[[exposes]]")]
 )
-def test_what_is_misspelt_is_not_missing_too(text):
+def test_what_is_misspelt_is_not_missing_too(text: str) -> None:
     assert len(mistakes(text)) == 1
 
 
-def test_a_list_of_backends_without_any():
+def test_a_list_of_backends_without_any() -> None:
     (found,) = mistakes(MINIMAL.replace('["127.0.0.1:8545"]', "[]"))
     assert "one at least" in found[2]
 
 
-def test_a_mark_of_byte_order_in_front(short):
+def test_a_mark_of_byte_order_in_front(short: Path) -> None:
     """Windows' editors put it there; a daemon is asked at the place that such a file names, too."""
     path = short / "dtpd.toml"
     path.write_text(MINIMAL.replace("[daemon]", '[daemon]\ncontrol = "c.sock"'), encoding="utf-8-sig")
     assert path_near(path) == path_of(load(path)) == short / "c.sock"
 
 
-def test_one_mistake_is_said_once():
+def test_one_mistake_is_said_once() -> None:
     """A kind that is none says nothing of what would belong to it."""
     assert mistakes(MINIMAL + "kind = 'grcp'\nmethods = { allow = ['a.B/C'] }\norigins = ['*']") == [
         (10, 8, "kind: there is no 'grcp'; did you mean grpc?")
     ]
 
 
-def test_an_address_that_is_wrong_is_not_missing_too():
+def test_an_address_that_is_wrong_is_not_missing_too() -> None:
     text = MINIMAL.replace("tcp://0.0.0.0:9000", "tcp://0.0.0.0")
     ((line, column, what),) = mistakes(text)
     assert (line, column) == (5, 11)
     assert "no port" in what
 
 
-def test_paths_are_absolute_from_wherever_the_file_was_named(tmp_path, monkeypatch):
+def test_paths_are_absolute_from_wherever_the_file_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A control socket at a relative path could be checked and not be listened at."""
     monkeypatch.chdir(tmp_path)
     text = MINIMAL.replace("[daemon]", '[daemon]\ncontrol = "here.sock"')
@@ -358,7 +367,7 @@ def test_paths_are_absolute_from_wherever_the_file_was_named(tmp_path, monkeypat
     assert config.control == tmp_path / "folder" / "here.sock"
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigMistakes, match=r"No such file"):
         load(tmp_path / "missing.toml")
     (tmp_path / "latin.toml").write_bytes(b"[identity]\nfile = '\xe9'")
@@ -369,7 +378,7 @@ def test_a_file_that_is_none(tmp_path):
 # ---- what a good file becomes ------------------------------------------------------------------------------------
 
 
-def test_a_minimal_file():
+def test_a_minimal_file() -> None:
     config = load_text(MINIMAL, HERE)
     assert config.identity == Path("/etc/dtpd/me.pem")
     (expose,) = config.expose
@@ -378,7 +387,7 @@ def test_a_minimal_file():
     assert (expose.kind, expose.balance, expose.health) == ("tcp", "round-robin", None)
 
 
-def test_every_setting():
+def test_every_setting() -> None:
     text = f"""
 [identity]
 file = "/keys/me.pem"
@@ -464,14 +473,16 @@ to = "dtp://alice/web"
         (values.hours, "08:00-24:00", (time(8), time(0))),
     ],
 )
-def test_values(read, text, value):
+def test_values(
+    read: Callable[..., Any], text: int | str, value: Rate | float | set[int] | tuple[Any, Any]
+) -> None:
     assert read(text) == value
 
 
 @pytest.mark.parametrize(
     "host", ["db", "db-1.example.", "web_server", "b\u00fccher.example", "10.0.0.1", "[::1]"]
 )
-def test_hosts_of_places(host):
+def test_hosts_of_places(host: str) -> None:
     assert values.place(f"{host}:80").host == host.strip("[]")
 
 
@@ -484,7 +495,7 @@ def test_hosts_of_places(host):
         "tcp://[::1]:9000",
     ],
 )
-def test_colons_behind_the_host_make_no_ipv6_address(url):
+def test_colons_behind_the_host_make_no_ipv6_address(url: str) -> None:
     assert values.carrier_url(url) == url
 
 
@@ -528,12 +539,14 @@ def test_colons_behind_the_host_make_no_ipv6_address(url):
         (values.address, "127.0.0.1:80", "an address"),
     ],
 )
-def test_values_that_cant_be_meant(read, text, words):
+def test_values_that_cant_be_meant(read: Callable[..., Any], text: int | str, words: str) -> None:
     with pytest.raises(Wrong, match=re.escape(words)):
         read(text)
 
 
-def test_a_folder_that_somebody_else_made_is_not_trusted(short, tmp_path, monkeypatch):
+def test_a_folder_that_somebody_else_made_is_not_trusted(
+    short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without $XDG_RUNTIME_DIR the control socket's folder is in /tmp, where anybody may make it first."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     folder = short / "runtime-1" / "dtp"
@@ -553,13 +566,15 @@ def test_a_folder_that_somebody_else_made_is_not_trusted(short, tmp_path, monkey
     assert path_near(file).parent == folder
 
 
-async def _serve_and_end(path):
+async def _serve_and_end(path: Path) -> None:
     control = Control(path, {})
     await control.start()
     await control.close()
 
 
-def test_a_folder_that_appears_in_the_last_moment_is_looked_at(tmp_path, monkeypatch):
+def test_a_folder_that_appears_in_the_last_moment_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     genuine = os.lstat(tmp_path)
     foreign = [4711 if name == "st_uid" else getattr(genuine, name) for name in _STAT]
     monkeypatch.setattr(os, "lstat", lambda path: os.stat_result(foreign))
@@ -567,7 +582,7 @@ def test_a_folder_that_appears_in_the_last_moment_is_looked_at(tmp_path, monkeyp
         asyncio.run(_serve_and_end(tmp_path / "new" / "dtpd.sock"))
 
 
-def test_a_folder_for_the_control_socket_that_can_not_be_made(tmp_path):
+def test_a_folder_for_the_control_socket_that_can_not_be_made(tmp_path: Path) -> None:
     """As /run/dtpd where nobody may make it: that is said, and no traceback."""
     folder = tmp_path / ("x" * 300)
     with pytest.raises(
@@ -578,7 +593,7 @@ def test_a_folder_for_the_control_socket_that_can_not_be_made(tmp_path):
 
 @pytest.mark.parametrize("mistake", ["", "bakend = 1\n", "[expose]\n[expose]\n"])
 @pytest.mark.parametrize("control", [None, "here.sock", "/run/x.sock"])
-def test_where_a_daemon_is_asked(tmp_path, mistake, control):
+def test_where_a_daemon_is_asked(tmp_path: Path, mistake: str, control: str | None) -> None:
     """As the file says, also one with mistakes; of one that is no TOML the line that says it holds."""
     path = tmp_path / "dtpd.toml"
     text = MINIMAL if control is None else MINIMAL.replace("[daemon]", f'[daemon]\ncontrol = "{control}"')

@@ -1,5 +1,7 @@
 """A configuration with every mistake: each key misspelt, each value wrong; what is said, and where."""
 
+from __future__ import annotations
+
 import random
 import re
 from pathlib import Path
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from dtp.daemon.config.load import list_settings, load_text
 from dtp.daemon.config.places import find_places
-from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.config.reading import ConfigMistakes, Mistake
 from dtp.pay.terms import Exposure
 
 from .test_daemon_config import ME, SUI
@@ -143,24 +145,24 @@ SETTINGS = [(number, match) for number, line in enumerate(LINES) if (match := SE
 TABLES = [number for number, line in enumerate(LINES) if line.startswith("[")]
 
 
-def table_of(number):
+def table_of(number: int) -> str:
     return next(LINES[one].strip("[]") for one in reversed(TABLES) if one < number)
 
 
 NAMES = [f"{table_of(number)}.{match['key']}.{number + 1}" for number, match in SETTINGS]
 
 
-def changed(number, line):
+def changed(number: int, line: str) -> str:
     return "\n".join([*LINES[:number], line, *LINES[number + 1 :]]) + "\n"
 
 
-def mistakes(text):
+def mistakes(text: str) -> list[tuple[int, int, str]]:
     with pytest.raises(ConfigMistakes) as caught:
         load_text(text, HERE)
     return [(one.place.line, one.place.column, one.what) for one in caught.value.mistakes]
 
 
-def any_mistakes(text):
+def any_mistakes(text: str) -> tuple[Mistake, ...]:
     try:
         load_text(text, HERE)
     except ConfigMistakes as error:
@@ -168,7 +170,7 @@ def any_mistakes(text):
     return ()
 
 
-def misspelt(word, kind, chance):
+def misspelt(word: str, kind: str, chance: random.Random) -> str:
     """Another word: a letter too few, one too many, two that changed places, or upper case."""
     at = chance.randrange(len(word) - 1)
     return {
@@ -179,7 +181,7 @@ def misspelt(word, kind, chance):
     }[kind]
 
 
-def test_everything_is_right_before_it_is_made_wrong():
+def test_everything_is_right_before_it_is_made_wrong() -> None:
     config = load_text(EVERYTHING, HERE)
     assert len(config.expose) == len(config.forward) == 1
     assert config.expose[0].exposure == Exposure(64 * 1024, 1024 * 1024, 1, 100, 10.0, 1_000_000)
@@ -334,7 +336,7 @@ OF_NODE_KEYS, OF_SHOW_KEYS = (
 
 
 @pytest.mark.parametrize("key", sorted(OF_NODE_KEYS | OF_SHOW_KEYS))
-def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key):
+def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key: str) -> None:
     text = OF_NODE if key in OF_NODE_KEYS else OF_SHOW
     wrong = text.replace(f"\n{key} =", f"\n{key}x =", 1)
     assert any(
@@ -343,7 +345,7 @@ def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key):
     assert not any_mistakes(IDENTITY + text)
 
 
-def test_everything_is_all_there_is():
+def test_everything_is_all_there_is() -> None:
     """Whoever adds a setting adds it here."""
     texts = (EVERYTHING, IDENTITY + OF_NODE, IDENTITY + OF_SHOW)
     asked = {key for text in texts for _, key in list_settings(text, HERE)}
@@ -356,7 +358,7 @@ def test_everything_is_all_there_is():
 
 @pytest.mark.parametrize("kind", ["less", "more", "swap", "upper"])
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
-def test_a_key_that_is_misspelt(number, match, kind):
+def test_a_key_that_is_misspelt(number: int, match: re.Match[str], kind: str) -> None:
     key = match["key"]
     wrong = misspelt(key, kind, random.Random(number))
     if wrong == key or wrong in EVERYTHING.split():
@@ -367,7 +369,7 @@ def test_a_key_that_is_misspelt(number, match, kind):
 
 
 @pytest.mark.parametrize("number", TABLES, ids=lambda number: LINES[number])
-def test_a_table_that_is_misspelt(number):
+def test_a_table_that_is_misspelt(number: int) -> None:
     name = LINES[number].strip("[]").rpartition(".")[2]
     wrong = misspelt(name, "more", random.Random(number))
     line = LINES[number].replace(name, wrong)
@@ -380,7 +382,7 @@ def test_a_table_that_is_misspelt(number):
 
 @pytest.mark.parametrize("value", ["1979-05-27", '""', "-1", "{ x = 1 }", "[[]]", '"\\u0000"', "nan"])
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
-def test_a_value_that_is_wrong(number, match, value):
+def test_a_value_that_is_wrong(number: int, match: re.Match[str], value: str) -> None:
     """At the value, or within it; it begins with the name of its setting."""
     key = match["key"]
     found = mistakes(changed(number, f"{key} = {value}"))
@@ -390,7 +392,7 @@ def test_a_value_that_is_wrong(number, match, value):
 
 
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
-def test_a_word_that_is_misspelt(number, match):
+def test_a_word_that_is_misspelt(number: int, match: re.Match[str]) -> None:
     """Of settings that take one of some words: what was meant is said."""
     value = match["value"].strip('"')
     if match["key"] not in ("format", "level", "kind", "balance", "per", "mode", "role"):
@@ -404,7 +406,7 @@ def test_a_word_that_is_misspelt(number, match):
 
 
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
-def test_a_setting_twice(number, match):
+def test_a_setting_twice(number: int, match: re.Match[str]) -> None:
     text = "\n".join([*LINES[: number + 1], match[0], *LINES[number + 1 :]])
     ((line, _, what),) = mistakes(text)
     assert line == number + 2
@@ -412,7 +414,7 @@ def test_a_setting_twice(number, match):
 
 
 @pytest.mark.parametrize(("number", "match"), SETTINGS, ids=NAMES)
-def test_a_setting_that_is_left_out(number, match):
+def test_a_setting_that_is_left_out(number: int, match: re.Match[str]) -> None:
     """It has a default, or is missed by name."""
     said = any_mistakes("\n".join([*LINES[:number], *LINES[number + 1 :]]))
     required = (
@@ -433,7 +435,7 @@ def test_a_setting_that_is_left_out(number, match):
     assert not said or any(match["key"] in one.what for one in said)
 
 
-def test_all_of_them_at_once():
+def test_all_of_them_at_once() -> None:
     """A file in which every key is misspelt has a mistake for every one of them, in order."""
     text = "\n".join(
         line if not (match := SETTING.fullmatch(line)) else f"{match['key']}x = {match['value']}"
@@ -452,7 +454,7 @@ _VALUES = st.recursive(
 )  # fmt: skip
 
 
-def toml(value):
+def toml(value: object) -> str:
     """As TOML spells it."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -472,7 +474,7 @@ def toml(value):
 
 
 @given(st.sampled_from(SETTINGS), _VALUES)
-def test_any_value_is_taken_or_is_a_mistake(setting, value):
+def test_any_value_is_taken_or_is_a_mistake(setting: tuple[int, re.Match[str]], value: object) -> None:
     """Never another exception; and every mistake has a place in the text and says something."""
     number, match = setting
     for one in any_mistakes(changed(number, f"{match['key']} = {toml(value)}")):

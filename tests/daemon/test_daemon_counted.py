@@ -1,10 +1,15 @@
 """What was counted without [state] outlives a reload and an upgrade, and nothing else that a process is handed."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -21,9 +26,9 @@ from dtp.daemon.workers.inherited import Inherited
 from dtp.daemon.workers.parent import Workers
 from dtp.testing import clock
 
-from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, Pair, Run, config, echo
 from .crew import Crew
-from .programs import place
+from .programs import Place, place
 from .test_daemon_programs import ask, connected, echo_server, end
 from .test_daemon_relay import exchange, expose
 
@@ -40,7 +45,7 @@ SOME = Counted(
 )
 
 
-def hand_over(monkeypatch, told):
+def hand_over(monkeypatch: pytest.MonkeyPatch, told: Counted) -> int:
     """As to a process that takes over; the descriptor there."""
     file, name = file_of(told)
     with file:
@@ -49,7 +54,7 @@ def hand_over(monkeypatch, told):
     return descriptor
 
 
-def test_all_of_it_comes_through(monkeypatch):
+def test_all_of_it_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptor = hand_over(monkeypatch, SOME)
     assert inherited() == SOME
     assert COUNTED not in os.environ
@@ -57,7 +62,7 @@ def test_all_of_it_comes_through(monkeypatch):
         os.fstat(descriptor)
 
 
-def test_of_many_those_who_used_most_are_told():
+def test_of_many_those_who_used_most_are_told() -> None:
     many = range(MOST + 5)
     kept = Counted.from_bytes(
         Counted(
@@ -78,9 +83,11 @@ def test_of_many_those_who_used_most_are_told():
     [b"", b"{", b"[]", b'{"version": 2}', b'{"version": 1}', b'{"version": 1, "bans": [["x", "y"]]}',
      SOME.to_bytes().replace(NEAR.id.key.hex().encode(), b"00" * 31)],
 )  # fmt: skip
-def test_what_another_version_tells_is_left(monkeypatch, caplog, said):
+def test_what_another_version_tells_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, said: bytes
+) -> None:
     class Said(Counted):
-        def to_bytes(self):
+        def to_bytes(self) -> bytes:
             return said
 
     hand_over(monkeypatch, Said())
@@ -88,7 +95,7 @@ def test_what_another_version_tells_is_left(monkeypatch, caplog, said):
     assert "are lost" in caplog.text
 
 
-def test_a_number_that_an_older_version_has_left_is_not_touched(monkeypatch):
+def test_a_number_that_an_older_version_has_left_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """It doesn't know the variable, and passes it on with what is no descriptor of ours any more."""
     with file_of(SOME)[0] as file:
         for stale in ("", "x", f"{file.fileno()}", f"{file.fileno()}:1:2", "99999:1:2"):
@@ -97,14 +104,14 @@ def test_a_number_that_an_older_version_has_left_is_not_touched(monkeypatch):
         os.fstat(file.fileno())
 
 
-async def refused(port):
+async def refused(port: int) -> None:
     with pytest.raises(ConnectionResetError):
         await exchange(port, b"x")
 
 
 @pytest.mark.parametrize(("rule", "policy"), [(QUOTA, "quota"), (RATE, "rate")])
-def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
-    async def scenario(pair):
+def test_a_reload_and_an_upgrade_give_nothing_anew(run: Run, rule: str, policy: str) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more=rule))
             for _ in range(2):
@@ -118,7 +125,7 @@ def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
             assert pair.exposed.denials == {policy: 1}
             assert pair.far.get_status()["bans"] == {str(OTHER.id): None}
             before = Counted.from_bytes(pair.far.export_counts().to_bytes())
-            listen = pair.far.listener.urls[0]
+            listen = pair.listener.urls[0]
             await pair.far.close()
             pair.far = Daemon(pair.far_config(pair.expose, listen), FAR)
             await pair.far.start(counted=before)
@@ -130,10 +137,10 @@ def test_a_reload_and_an_upgrade_give_nothing_anew(run, rule, policy):
     run(scenario)
 
 
-def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
+def test_who_has_a_state_hands_over_what_is_not_there(run: Run, tmp_path: Path) -> None:
     """Buckets and bans, which may be kept elsewhere from now on; quotas would be counted twice."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             state = f'[state]\nurl = "sqlite://{tmp_path}/state.db"'
             port = await pair.start(expose(backend.port, more=f"{QUOTA}\n{RATE}"), top=state)
@@ -149,13 +156,13 @@ def test_who_has_a_state_hands_over_what_is_not_there(run, tmp_path):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_workers_go_on_with_what_was_counted(tmp_path, several):
+def test_workers_go_on_with_what_was_counted(tmp_path: Path, several: bool) -> None:
     """By one process before them, and by several."""
     services = expose(1, more=QUOTA + "\n" + RATE)
     settings = config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{services}')
     now, caller = Moment(time.monotonic(), time.time()), Caller(NEAR.id, NEAR.id.sui_address, "")
 
-    async def scenario():
+    async def scenario() -> None:
         table = Table(2) if several else None
         before = Policies(table)
         before.make_all(settings)
@@ -166,7 +173,7 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
             {"dtp1a": FOR_EVER},
             before.collect_used(now.unix),
             {} if several else before.collect_rated(now.steady),
-            table.list_arrivals(now.steady) if several else {},
+            table.list_arrivals(now.steady) if several else {},  # type: ignore[union-attr]
         )
         together = Table(2)
         crew = Crew()
@@ -175,7 +182,7 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
         after = Policies(together)
         after.make_all(settings)
         (quota,), (rate,) = (dict(found) for found in (after.iter_quotas(), after.iter_rates()))
-        assert dict(after.iter_rates())[rate].check_event(Call(caller), now).policy == "rate"
+        assert dict(after.iter_rates())[rate].check_event(Call(caller), now).policy == "rate"  # type: ignore[union-attr]
         (key,) = told.used
         assert key.scope == quota
         again = Counted.from_bytes(parent.export_counts().to_bytes())
@@ -189,16 +196,17 @@ def test_workers_go_on_with_what_was_counted(tmp_path, several):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_bans_go_where_they_are_kept_now(tmp_path, several):
+def test_bans_go_where_they_are_kept_now(tmp_path: Path, several: bool) -> None:
     """A restart or an upgrade may begin or end a [state], give it a name, or a host whose name it has from now on."""
     url = f"sqlite://{tmp_path}/state.db"
     kept = f'[state]\nurl = "{url}"\n'
     hosted = f'[chain]\nhost = "0x{"1" * 64}"\n{kept}'
     key, banned = CountKey("api/0/60", 3, "*"), {"dtp1a": FOR_EVER}
 
-    async def life(top, told=NOTHING):
+    async def life(top: str, told: Counted = NOTHING) -> tuple[Any, ...]:
         """What one process knows of bans, hands over, and leaves in the store."""
         settings = config(tmp_path, f'{top}[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1)}')
+        served: Workers | Daemon
         if several:
             crew = Crew()
             served = Workers(settings, FAR.id, crew, Table(1), make_channel=crew.make_channel)
@@ -210,15 +218,16 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
         await served.close()
         return dict(handed.bans), handed
 
-    async def in_store(name, do):
+    async def in_store(name: str, do: Callable[..., Any]) -> dict[CountKey, Used] | None:
         store = make(url, name)
         await store.open()
         try:
-            return await do(store)
+            found: dict[CountKey, Used] | None = await do(store)
+            return found
         finally:
             await store.close()
 
-    async def scenario():
+    async def scenario() -> None:
         _, told = await life("", Counted(banned))
         told = replace(told, used={key: Used(2, 0)})
         for top in (kept, kept, f'{kept}name = "front"\n', hosted, "", kept):
@@ -239,7 +248,7 @@ def test_bans_go_where_they_are_kept_now(tmp_path, several):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
+def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path: Path, several: bool) -> None:
     """However often it is tried, and whatever of it works: the process that goes on may end a ban meanwhile."""
     url = f"sqlite://{tmp_path}/state.db"
     settings = config(
@@ -247,7 +256,8 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
     )
     key = CountKey("api/0/60", 3, "*")
 
-    async def life(told, gives_way):
+    async def life(told: Counted, gives_way: bool) -> None:
+        served: Workers | Daemon
         if several:
             crew = Crew()
             served = Workers(settings, FAR.id, crew, Table(1), make_channel=crew.make_channel)
@@ -262,14 +272,14 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
             assert served.export_counts().used == {}
         await served.close()
 
-    async def kept():
+    async def kept() -> tuple[Any, ...]:
         store = make(url, str(FAR.id))
         await store.open()
         found = (await store.exchange_counts({key: Used()}))[key], await store.list_bans(0)
         await store.close()
         return found
 
-    async def scenario():
+    async def scenario() -> None:
         told = Counted({"dtp1a": FOR_EVER, "dtp1b": FOR_EVER}, {key: Used(2, 5)})
         for _ in range(2):
             await life(told, gives_way=False)
@@ -281,24 +291,25 @@ def test_an_upgrade_that_fails_tells_nothing_to_others(tmp_path, several):
     asyncio.run(scenario())
 
 
-def test_a_store_that_is_away_is_told_later(caplog):
+def test_a_store_that_is_away_is_told_later(caplog: pytest.LogCaptureFixture) -> None:
     """Once, whatever it takes; a ban that was ended here meanwhile isn't told."""
     key = CountKey("api/0/60", 3, "*")
 
     class Away(MemoryCountStore):
         fails = iter([True, True, True, False, False, True])
 
-        async def exchange_counts(self, deltas):
+        async def exchange_counts(self, deltas: Mapping[CountKey, Used]) -> Mapping[CountKey, Used]:
             if next(self.fails, False):
                 raise StateError("away")
             return await super().exchange_counts(deltas)
 
-        async def ban(self, caller, until):
+        async def ban(self, caller: str, until: float) -> None:
             if next(self.fails, False):
                 raise StateError("away")
             await super().ban(caller, until)
 
-    async def scenario():
+    async def scenario() -> None:
+        known: list[Any]
         store, known = Away(), []
         inherited = Inherited({key: Used(2, 5)}, {"dtp1a": 5.0, "dtp1b": 6.0, "dtp1c": 7.0})
         telling = asyncio.create_task(inherited.tell_store(store, known.append))
@@ -318,7 +329,7 @@ def test_a_store_that_is_away_is_told_later(caplog):
         clock.run(scenario())
 
 
-def test_buckets_that_are_empty_are_not_told():
+def test_buckets_that_are_empty_are_not_told() -> None:
     table = Table(1)
     keys = [key_of(number) for number in range(3)]
     for seconds, key in enumerate(keys):
@@ -329,7 +340,7 @@ def test_buckets_that_are_empty_are_not_told():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_upgrade_gives_nobody_anything_anew(place, workers):
+def test_an_upgrade_gives_nobody_anything_anew(place: Place, workers: int) -> None:
     backend = echo_server(place)
     _, exposed = place.dtpd(
         "far",

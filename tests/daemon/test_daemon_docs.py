@@ -1,7 +1,10 @@
 """What docs/daemon.md says holds: its files have no mistakes, its table has every setting and no other."""
 
+from __future__ import annotations
+
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,7 +20,7 @@ ME = Identity(b"m" * 32).id
 
 
 @pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL))
-def test_its_files_have_no_mistakes(block):
+def test_its_files_have_no_mistakes(block: str) -> None:
     filled = block.replace("dtp1...", str(ME)).replace("0x...", ME.sui_address)
     assert load_text(filled, Path("/x/dtpd.toml")).identity == Path("/x/me.pem")
 
@@ -56,7 +59,7 @@ tips = {mailboxes = "dtp+tcp://MYSELF@x:1/dtp.mailbox"}
 """.replace("MYSELF", str(ME))
 
 
-def test_its_tables_have_every_setting():
+def test_its_tables_have_every_setting() -> None:
     rules = "schedule = {}\nmethods = {deny='x'}\nconcurrency = {}\nquota = {every=1,bytes=1}"
     rules += "\nrate = [{requests='1/s'}]"
     asked = list_settings(NODE, Path("x")) | list_settings(
@@ -95,7 +98,7 @@ to = "dtp://alice/a"
         assert re.search(rf"`{key}`", TEXT), f"[{table}] {key} is not in docs/daemon.md"
 
 
-def commands():
+def commands() -> Iterator[list[str]]:
     for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
         for line in block.splitlines():
             words = shlex.split(line.removeprefix("$ ").removeprefix("sudo "), comments=True)
@@ -105,18 +108,18 @@ def commands():
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
-def test_its_commands_parse(words):
+def test_its_commands_parse(words: list[str]) -> None:
     command = main.get_command(click.Context(main), words[1])
     assert command is not None
     command.make_context(words[1], words[2:], resilient_parsing=True)
 
 
-def test_every_command_is_in_it():
+def test_every_command_is_in_it() -> None:
     for name in main.commands:
         assert f"dtpd {name}" in TEXT
 
 
-def test_its_rules_are_in_the_order_of_the_policies():
+def test_its_rules_are_in_the_order_of_the_policies() -> None:
     rows = re.findall(r"^\| `.*\| (\w+) \|$", TEXT[TEXT.index("| rule |") :], re.MULTILINE)
     assert rows[: len(POLICIES)] == list(POLICIES)
 
@@ -130,7 +133,7 @@ def test_its_rules_are_in_the_order_of_the_policies():
         ("bytes move", Move),
     ],
 )
-def test_who_is_asked_when_is_what_the_policies_say(when, event):
+def test_who_is_asked_when_is_what_the_policies_say(when: str, event: type) -> None:
     rules = load_text(
         """
 [identity]

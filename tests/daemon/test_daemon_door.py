@@ -1,8 +1,12 @@
 """Who isn't let in is found by the operator: in the log by any of their names, in the counts by the reason."""
 
+from __future__ import annotations
+
 import asyncio
 import io
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -26,39 +30,47 @@ from dtp.errors import CarrierError
 from dtp.net.listener import Crowded, Request
 from dtp.session.codes import CloseCode, HandshakeError, Refuse
 
-from .conftest import FAR, NEAR, Backend, echo
+from .conftest import FAR, NEAR, Backend, Pair, Run, echo, printed
 from .test_daemon_onchain import List
 from .test_daemon_onchain import expose as expose_on_chain
 from .test_daemon_relay import expose, reset, until
 
 
-def request(service="api", ticket=b""):
+def request(service: str = "api", ticket: bytes = b"") -> Request:
     return Request(NEAR.id, service, ticket, b"", "192.0.2.7")
 
 
-def door_of(pair, text, *, gate=None, shut=lambda: None, bans=None, clock=moment):
+def door_of(
+    pair: Pair,
+    text: str,
+    *,
+    gate: List | None = None,
+    shut: Callable[..., Any] = lambda: None,
+    bans: Bans | None = None,
+    clock: Callable[..., Any] = moment,
+) -> tuple[Door, Exposed]:
     """The door of a daemon with one service, and the service."""
     settings = pair.far_config(text)
     (expose,) = settings.expose
     exposed = Exposed(expose, Policies().policies_for(expose.service, expose.rules))
-    side = ChainSide(settings, FAR, LIMITS, None, gate=gate)
+    side = ChainSide(settings, FAR, LIMITS, None, gate=gate)  # type: ignore[arg-type]
     return Door({expose.service: exposed}.get, shut, bans or Bans(), side, Member()), exposed
 
 
-async def drain(daemon):
+async def drain(daemon: Daemon) -> None:
     daemon.draining = True
 
 
-async def fill(daemon):
+async def fill(daemon: Daemon) -> None:
     await daemon.governor.close()  # it looks by itself no more
     daemon.governor.check_memory(lambda: daemon.governor.bound + 1)
 
 
-async def ban(daemon):
+async def ban(daemon: Daemon) -> None:
     await daemon.ban(NEAR.id.sui_address, FOR_EVER)
 
 
-async def nothing(daemon):
+async def nothing(daemon: Daemon) -> None:
     """It is refused as it is."""
 
 
@@ -74,15 +86,21 @@ async def nothing(daemon):
     ],
 )
 def test_a_refusal_is_counted_by_its_reason_and_logged_with_all_names(
-    run, caplog, name, code, happens, ticket, allow
-):
-    async def scenario(pair):
+    run: Run,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    code: CloseCode,
+    happens: Callable[..., Any],
+    ticket: Callable[..., Any] | None,
+    allow: str,
+) -> None:
+    async def scenario(pair: Pair) -> None:
         text = expose_on_chain(1) if name == "chain" else expose(1).replace('"*"', f'"{allow}"')
-        pair.far = Daemon(pair.far_config(text), FAR, gate=List())
+        pair.far = Daemon(pair.far_config(text), FAR, gate=List())  # type: ignore[arg-type]
         await pair.far.start()
         await happens(pair.far)
         with pytest.raises(dtp.ConnectionRefused) as refused:
-            await dtp.connect(pair.far.listener.address("api"), identity=NEAR, ticket=ticket)
+            await dtp.connect(pair.listener.address("api"), identity=NEAR, ticket=ticket)
         assert refused.value.close_code == code
         assert pair.exposed.denials == {name: 1}
 
@@ -91,16 +109,16 @@ def test_a_refusal_is_counted_by_its_reason_and_logged_with_all_names(
     (said,) = [each for each in caplog.records if f"refused by {name}" in each.getMessage()]
     for part in (str(NEAR.id), NEAR.id.sui_address, "127.0.0.1", "api: "):
         assert part in said.getMessage()
-    assert said.fields.items() >= {
+    assert vars(said)["fields"].items() >= {
         "event": "denied", "service": "api", "peer": str(NEAR.id), "account": NEAR.id.sui_address,
         "source": "127.0.0.1", "policy": name,
     }.items()  # fmt: skip
 
 
-def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(run):
+def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(run: Run) -> None:
     """What was under way may end; by the chain, and for what it pays, it is looked at while it is here."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         bans, drains = Bans(), Denial("drain", Reason.DRAINING, "it is about to end")
         door, _ = door_of(pair, expose_on_chain(1), gate=List(), shut=lambda: drains, bans=bans)
         again = replace(request(ticket=b"used up"), again=True)
@@ -113,18 +131,18 @@ def test_who_comes_over_another_carrier_is_kept_out_by_a_ban_and_not_by_a_drain(
     run(scenario)
 
 
-def test_the_operator_hears_why_a_ticket_was_not_checked(run, caplog):
+def test_the_operator_hears_why_a_ticket_was_not_checked(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """The caller doesn't: it is none of its affair."""
 
-    async def admit(_):
+    async def admit(_: Request) -> None:
         raise Refuse(CloseCode.BUSY, "try again later") from CarrierError("node 10.0.0.1 is away")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         gate = List()
-        gate.admit_request = admit
+        gate.admit_request = admit  # type: ignore[assignment, method-assign]
         door, _ = door_of(pair, expose_on_chain(1), gate=gate)
         with pytest.raises(Refuse, match=r"^try again later$"):
-            await door.admit_request(request())
+            await door.admit_request(request())  # type: ignore[misc]
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)
@@ -132,10 +150,10 @@ def test_the_operator_hears_why_a_ticket_was_not_checked(run, caplog):
 
 
 @pytest.mark.parametrize(("code", "name"), [(CloseCode.TICKET, "price"), (CloseCode.BUSY, "chain")])
-def test_who_is_refused_after_all_is_counted_too(run, code, name):
+def test_who_is_refused_after_all_is_counted_too(run: Run, code: CloseCode, name: str) -> None:
     """By a channel that another daemon serves, or that was closed meanwhile."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.far = Daemon(pair.far_config(expose(1)), FAR)
         await pair.far.start()
         pair.far.side.shop = Mock(
@@ -149,8 +167,8 @@ def test_who_is_refused_after_all_is_counted_too(run, code, name):
     run(scenario)
 
 
-def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
-    async def scenario(pair):
+def test_who_comes_to_no_service_is_counted_and_shown(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(pair: Pair) -> None:
         await pair.start(expose(1))
         far = pair.far
         door, _ = door_of(pair, expose(1))
@@ -166,7 +184,7 @@ def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
         assert merge([status, ended(status)])["refused"] == dict.fromkeys(counts, 2)
         console = Console(file=io.StringIO(), width=200)
         show(status, console)
-        assert "1 by unknown-service, 1 by half-open, 1 by handshake" in console.file.getvalue()
+        assert "1 by unknown-service, 1 by half-open, 1 by handshake" in printed(console)
         text = metrics.exposition(Mock(get_status=lambda **_: status)).decode()
         for reason in counts:
             assert f'\ndtpd_refused_total{{reason="{reason}"}} 1.0\n' in text
@@ -181,8 +199,8 @@ def test_who_comes_to_no_service_is_counted_and_shown(run, caplog):
     assert "192.0.2.10" not in caplog.text
 
 
-def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog):
-    async def scenario(pair):
+def test_strangers_fill_neither_the_log_nor_what_is_shown(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(pair: Pair) -> None:
         # All in one second, however long it takes.
         door, _ = door_of(pair, expose(1), clock=lambda: Moment(1000.0, 0.0))
         for _ in range(1000):
@@ -193,30 +211,32 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run, caplog):
 
     caplog.set_level("INFO", "dtpd")
     shown = logs.Recent()
-    caplog.handler.addFilter(lambda record: shown.emit(record) or True)
+    caplog.handler.addFilter(lambda record: shown.emit(record) or True)  # type: ignore[func-returns-value]
     run(scenario)
     assert caplog.text.count("refused by handshake") == logs.OF_ONE
     assert "asked for the service 'other'" in caplog.text
     assert not [one for one in shown.kept if "handshake" in one["message"]]
 
 
-def test_carriers_that_come_to_nothing(run):
+def test_carriers_that_come_to_nothing(run: Run) -> None:
     """A bound of half-open ones, and garbage, are refusals; a look at the port is none."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             limits = replace(LIMITS, half_open_per_source=1)
             pair.far = Daemon(pair.far_config(expose(backend.port)), FAR, limits=limits)
             await pair.far.start()
 
-            def half_open():
-                return pair.far.get_status()["half_open"]
+            def half_open() -> int:
+                found: int = pair.far.get_status()["half_open"]
+                return found
 
-            def refused():
-                return pair.far.get_status()["refused"]
+            def refused() -> dict[str, int]:
+                found: dict[str, int] = pair.far.get_status()["refused"]
+                return found
 
             listener = pair.far.listener
-            host, port = listener.urls[0].removeprefix("tcp://").split(":")
+            host, port = listener.urls[0].removeprefix("tcp://").split(":")  # type: ignore[union-attr]
             _, looks = await asyncio.open_connection(host, int(port))
             await until(lambda: half_open() == 1)
             reset(looks)

@@ -1,31 +1,37 @@
 """SOCKS5 and HTTP CONNECT: greetings byte by byte, and real clients through them."""
 
+from __future__ import annotations
+
 import asyncio
 import struct
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.daemon.config.model import Config
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.dynamic import Connect, Rejected, Socks5, address_of
 from dtp.daemon.server import Daemon
 from dtp.net.address import AddressError
 
-from .conftest import FAR, NEAR, Backend, config, echo
+from .conftest import FAR, NEAR, Backend, Pair, Run, config, echo
 from .programs import PATIENCE, need
 from .test_daemon_http import mirror, site
 
 HOST = f"api.{NEAR.id}"
 
 
-def socks(host, command=1, kind=3):
+def socks(host: str, command: int = 1, kind: int = 3) -> bytes:
     return b"\x05\x01\x00\x05" + bytes([command, 0, kind, len(host)]) + host.encode() + struct.pack("!H", 80)
 
 
-def connect(host):
+def connect(host: str) -> bytes:
     return f"CONNECT {host}:80 HTTP/1.1\r\nHost: {host}:80\r\n\r\n".encode()
 
 
@@ -41,21 +47,21 @@ def connect(host):
         ("db%2Freplica.alice.dtp", "dtp://alice/db/replica"),
     ],
 )
-def test_names(host, address):
+def test_names(host: str, address: str) -> None:
     assert str(address_of(host)) == address
 
 
 @pytest.mark.parametrize(
     "host", ["", "alice", "example.com", "api.dtp1nonsense", ".dtp", "api.dtp", str(NEAR.id)]
 )
-def test_names_that_are_none(host):
+def test_names_that_are_none(host: str) -> None:
     with pytest.raises(AddressError):
         address_of(host)
 
 
 @pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_a_greeting_in_pieces(make, request_of, step):
+def test_a_greeting_in_pieces(make: type, request_of: Callable[..., Any], step: int) -> None:
     data = request_of(HOST) + b"rest"
     greeting, found, at = make(), None, 0
     while found is None:
@@ -84,14 +90,14 @@ def test_a_greeting_in_pieces(make, request_of, step):
         (Connect, b"CONNECT " + b"x" * 20_000, b"HTTP/1.1 "),
     ],
 )
-def test_greetings_that_are_rejected(make, data, answer):
+def test_greetings_that_are_rejected(make: type, data: bytes, answer: bytes) -> None:
     with pytest.raises(Rejected) as caught:
         make().receive_data(data)
     assert caught.value.answer.startswith(answer)
 
 
 @given(st.sampled_from([Socks5, Connect]), st.lists(st.binary(max_size=40), max_size=8))
-def test_any_bytes_are_waited_for_or_rejected(make, pieces):
+def test_any_bytes_are_waited_for_or_rejected(make: type, pieces: list[bytes]) -> None:
     greeting = make()
     for piece in pieces:
         try:
@@ -101,7 +107,7 @@ def test_any_bytes_are_waited_for_or_rejected(make, pieces):
             return
 
 
-def test_refusals_are_told():
+def test_refusals_are_told() -> None:
     assert Socks5().failure_reply(Reason.DENIED)[1] == 2
     assert Socks5().failure_reply(Reason.NO_BACKEND)[1] == 4
     assert Socks5().failure_reply(Reason.CLOSED_NOW)[1] == 2
@@ -111,24 +117,26 @@ def test_refusals_are_told():
 
 
 @pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
-def test_a_program_that_does_not_wait_for_the_answer(make, request_of):
+def test_a_program_that_does_not_wait_for_the_answer(make: type, request_of: Callable[..., Any]) -> None:
     """However much it sends behind its greeting."""
     greeting = make()
     assert greeting.receive_data(request_of(HOST) + b"x" * 100_000) is not None
     assert greeting.rest == b"x" * 100_000
 
 
-def near_config(tmp_path, mode):
+def near_config(tmp_path: Path, mode: str) -> Config:
     return config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nmode = "{mode}"\n')
 
 
-async def start(pair, tmp_path, monkeypatch, mode, backend_port):
+async def start(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, backend_port: int
+) -> int:
     """A far daemon that the peer table knows as "far", and a near one in this mode."""
     pair.expose = f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}"]'
     pair.far = Daemon(pair.far_config(pair.expose), FAR)
     await pair.far.start()
     peers = tmp_path / "peers.toml"
-    peers.write_text(f'[peers.far]\nid = "{FAR.id}"\naddresses = ["dtp+{pair.far.listener.urls[0]}"]\n')
+    peers.write_text(f'[peers.far]\nid = "{FAR.id}"\naddresses = ["dtp+{pair.listener.urls[0]}"]\n')
     monkeypatch.setenv("DTP_PEERS", str(peers))
     pair.near = Daemon(near_config(tmp_path, mode), NEAR)
     await pair.near.start()
@@ -138,10 +146,12 @@ async def start(pair, tmp_path, monkeypatch, mode, backend_port):
 @pytest.mark.parametrize(
     ("mode", "option"), [("socks5", "--socks5-hostname"), ("http-connect", "--proxytunnel --proxy")]
 )
-def test_curl_names_the_service(run, tmp_path, monkeypatch, mode, option):
+def test_curl_names_the_service(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, option: str
+) -> None:
     need("curl")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(mirror=mirror) as backend:
             port = await start(pair, tmp_path, monkeypatch, mode, backend)
             for host, code in (
@@ -165,10 +175,12 @@ def test_curl_names_the_service(run, tmp_path, monkeypatch, mode, option):
 
 
 @pytest.mark.parametrize(("mode", "said"), [("socks5", b"\x05\xff"), ("http-connect", b"HTTP/1.1 503 ")])
-def test_who_finds_no_room_is_told_at_once(run, tmp_path, monkeypatch, mode, said):
+def test_who_finds_no_room_is_told_at_once(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, said: bytes
+) -> None:
     """In its own language, and nothing is kept of it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         await start(pair, tmp_path, monkeypatch, mode, 1)
         pair.near.room.most = 0
         reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
@@ -180,8 +192,8 @@ def test_who_finds_no_room_is_told_at_once(run, tmp_path, monkeypatch, mode, sai
     run(scenario)
 
 
-def test_bytes_right_behind_the_greeting(run, tmp_path, monkeypatch):
-    async def scenario(pair):
+def test_bytes_right_behind_the_greeting(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await start(pair, tmp_path, monkeypatch, "socks5", backend.port)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -194,8 +206,10 @@ def test_bytes_right_behind_the_greeting(run, tmp_path, monkeypatch):
     run(scenario)
 
 
-def test_the_place_stays_the_same_over_a_reload(run, tmp_path, monkeypatch):
-    async def scenario(pair):
+def test_the_place_stays_the_same_over_a_reload(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await start(pair, tmp_path, monkeypatch, "socks5", backend.port)
             changed = near_config(tmp_path, "http-connect")

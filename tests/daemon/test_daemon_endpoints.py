@@ -1,63 +1,76 @@
 """Several daemons behind one host on chain: they announce themselves, clients fail over, who is replaced stops."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from chain_resolver.conftest import client, net, wallet
-from chain_resolver.hosts import DAY_MS, make_host
+from chain_resolver.hosts import DAY_MS, Hosted, make_host
 from chain_resolver.hosts import run as play
 
 from dtp.chain import ChainClient, KeySigner, Program, host, packages, publish
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.node.networks import find_network
+from dtp.chain.host import Beacon
+from dtp.chain.node.networks import Network, find_network
+from dtp.chain.packages.deployments import Deployments
 from dtp.chain.pipes.posts import post_key
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.paying.onchain import Announcer, HostGate, NoOperator
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
 
-from .conftest import FAR, NEAR, Backend, config, echo
-from .programs import PATIENCE, place
+from .conftest import FAR, NEAR, Backend, Pair, Run, config, echo
+from .market import MakeClient
+from .programs import PATIENCE, Place, place
 from .test_daemon_relay import exchange
 
 __all__ = ["client", "net", "place", "wallet"]
 
 
 @pytest.fixture(scope="session")
-def package_file(tmp_path_factory):
+def package_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("chain") / "packages.json"
 
 
 @pytest.fixture(scope="session")
-def deployments(net, network, package_file):
+def deployments(net: LocalnetThread, network: Network, package_file: Path) -> Deployments:
     """Published, and remembered where programs look."""
     signer = KeySigner.generate()
     net.fund(signer.address)
 
-    async def publish_all():
+    async def publish_all() -> Deployments:
         async with ChainClient(network, signer, deployments=package_file) as chain:
             for name in packages.available():
                 await publish(chain, name)
             return chain.deployments
 
-    return play(publish_all())
+    found: Deployments = play(publish_all())
+    return found
 
 
 @pytest.fixture(scope="session")
-def network(net):
+def network(net: LocalnetThread) -> Network:
     return find_network(net.url)
 
 
 @pytest.fixture
-def on_chain(net, deployments, package_file, monkeypatch):
+def on_chain(
+    net: LocalnetThread, deployments: Deployments, package_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Programs, and daemons in this process, find the network and its packages."""
     monkeypatch.setenv("DTP_NETWORK", net.url)
     monkeypatch.setenv("DTP_PACKAGES", str(package_file))
 
 
-async def operate(hosted, *accounts):
+async def operate(hosted: Hosted, *accounts: str) -> None:
     """Give operators' caps to accounts."""
     program = Program()
     for account in accounts:
@@ -65,20 +78,20 @@ async def operate(hosted, *accounts):
     await hosted.chain.execute(program)
 
 
-async def beacon_of(hosted):
+async def beacon_of(hosted: Hosted) -> Beacon:
     return await hosted.chain.read(host.SCHEMA, host.Beacon, hosted.beacon)
 
 
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> bool:
     """Until a coroutine function says something true."""
     deadline = time.monotonic() + PATIENCE
     while not (found := await condition()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-    return found
+    return bool(found)
 
 
-def serving(hosted, port, backend, more=""):
+def serving(hosted: Hosted, port: int, backend: Backend, more: str = "") -> str:
     return f"""[daemon]
 listen = ["tcp://127.0.0.1:{port}"]
 [chain]
@@ -92,20 +105,22 @@ backend = ["127.0.0.1:{backend.port}"]
 """
 
 
-def forwarding(hosted):
+def forwarding(hosted: Hosted) -> str:
     return f'[chain]\n[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://{hosted.id}/api"\n'
 
 
-async def streams_of(reader, writer, data):
+async def streams_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> bytes:
     writer.write(data)
     return await reader.readexactly(len(data))
 
 
 @pytest.mark.slow
-def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
+def test_endpoints_come_fail_over_and_go(
+    place: Place, client: MakeClient, wallet: Callable[..., Any], on_chain: None, net: LocalnetThread
+) -> None:
     """Two daemons, programs of their own; one is killed with -9, and its clients are at the other at once."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain, ttl_ms=DAY_MS)
             await hosted.service("api")
@@ -129,35 +144,35 @@ def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
             assert await exchange(port, b"hello") == b"hello"
-            peer = forwarded.pool.connections[0].peer
+            peer = cast(Any, forwarded.pool).connections[0].peer
             first = next(name for name in names if place.identity(name).id == peer)
             (second,) = set(names) - {first}
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             assert await streams_of(reader, writer, b"before") == b"before"
             quiet, quiet_writer = await asyncio.open_connection("127.0.0.1", port)
 
-            async def is_open():
+            async def is_open() -> bool:
                 return len(forwarded.ledger.open) == 2
 
             await until(is_open)
-            lost = forwarded.pool.connections[0]
+            lost = cast(Any, forwarded.pool).connections[0]
             programs[first].process.kill()
 
-            async def is_noticed():
+            async def is_noticed() -> bool:
                 return not lost.source
 
             await until(is_noticed)
             began = time.monotonic()
             assert await exchange(port, b"again") == b"again"
             print(f"traffic again after {time.monotonic() - began:.3f} s")
-            assert forwarded.pool.connections[0].peer == place.identity(second).id
+            assert cast(Any, forwarded.pool).connections[0].peer == place.identity(second).id
             # What was under way with the one that is gone breaks off, rather than hang.
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await streams_of(reader, writer, b"after")
             writer.close()
             # A program that had said nothing doesn't notice.
 
-            async def is_elsewhere():
+            async def is_elsewhere() -> bool:
                 return any(one.stream.connection is not lost for one in forwarded.ledger.open)
 
             await until(is_elsewhere)
@@ -172,10 +187,12 @@ def test_endpoints_come_fail_over_and_go(place, client, wallet, on_chain, net):
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
-def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain, net):
+def test_a_daemon_that_was_replaced_stops_serving(
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any], on_chain: None, net: LocalnetThread
+) -> None:
     """Another process of the same identity takes the endpoint over: the older one takes nothing new."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain)
             await hosted.service("api")
@@ -195,8 +212,11 @@ def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain,
             successor = Daemon(config(pair.tmp_path, text), FAR)
             await successor.start()
             (endpoint,) = (await beacon_of(hosted)).endpoints
-            assert endpoint.generation == successor.side.announcer.generation == 1
-            await pair.far.side.announcer.send_heartbeat()
+            announcers = successor.side.announcer, pair.far.side.announcer
+            assert announcers[0] is not None
+            assert announcers[1] is not None
+            assert endpoint.generation == announcers[0].generation == 1
+            await announcers[1].send_heartbeat()
             assert told == [True]
             assert pair.far.get_status()["fenced"]
             assert pair.far.draining
@@ -215,16 +235,20 @@ def test_a_daemon_that_was_replaced_stops_serving(run, client, wallet, on_chain,
     run(scenario)
 
 
-def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, client, wallet):
+def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any]
+) -> None:
     """Whoever was suspended for longer than its heartbeat is good for, another may have sold in its place."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain)
             settings = config(pair.tmp_path, serving(hosted, 9, backend)).chain
+            assert settings is not None
+            apart: list[Any]
             now, looks, fenced, apart = [1000.0], [], [], []
 
-            async def look():
+            async def look() -> None:
                 looks.append(now[0])
                 if apart:
                     raise EndpointsApart("another store")
@@ -252,26 +276,31 @@ def test_who_was_silent_for_long_looks_who_sells_before_it_is_alive_again(run, c
     run(scenario)
 
 
-def test_an_endpoint_says_what_messages_are_sealed_to(run, client, wallet):
+def test_an_endpoint_says_what_messages_are_sealed_to(
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any]
+) -> None:
     """`dtp post` reaches hosts of daemons: by the key that the identity keeps, none where it is made up each time."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain)
             settings = config(pair.tmp_path, serving(hosted, 9, backend)).chain
+            assert settings is not None
             kept = Identity.generate()
             for identity, key in ((kept, kept.static_public), (kept, kept.static_public), (FAR, None)):
-                announcer = Announcer(settings, chain, identity, lambda: 0.0, lambda: None, lambda: None)
+                announcer = Announcer(settings, chain, identity, lambda: 0.0, lambda: None, AsyncMock())
                 await announcer.start()
-                endpoint = await announcer._beats.read_endpoint()
+                endpoint = await cast(Any, announcer)._beats.read_endpoint()
                 assert (endpoint.url, post_key(endpoint)) == (settings.endpoint, key)
                 await announcer.stop(withdraw=False)
 
     run(scenario)
 
 
-def test_without_an_operators_cap_it_does_not_start(run, client, wallet, on_chain):
-    async def scenario(pair):
+def test_without_an_operators_cap_it_does_not_start(
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any], on_chain: None
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain)
             text = serving(hosted, 0, backend).replace('127.0.0.1:0"\n[[', '127.0.0.1:9"\n[[')
@@ -283,10 +312,12 @@ def test_without_an_operators_cap_it_does_not_start(run, client, wallet, on_chai
     run(scenario)
 
 
-def test_whoever_is_denied_on_chain_is_sent_away(run, client, wallet):
+def test_whoever_is_denied_on_chain_is_sent_away(
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any]
+) -> None:
     """Not only when they come: what is open ends when the lists are read again."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_host(chain)
             await hosted.service("api")
@@ -295,6 +326,7 @@ def test_whoever_is_denied_on_chain_is_sent_away(run, client, wallet):
                 f'on-chain = true\nbackend = ["127.0.0.1:{backend.port}"]\n'
             )
             settings = pair.far_config(text)
+            assert settings.chain is not None
             pair.far = Daemon(settings, FAR, gate=HostGate(settings.chain, chain))
             await pair.far.start()
             pair.near = Daemon(pair.near_config(), NEAR)
@@ -309,9 +341,10 @@ def test_whoever_is_denied_on_chain_is_sent_away(run, client, wallet):
                 await exchange(pair.port, b"anew")
             await hosted.undeny(NEAR.id.sui_address)
 
-            async def is_back():
+            async def is_back() -> bool:
                 with contextlib.suppress(ConnectionError):
                     return await exchange(pair.port, b"back") == b"back"
+                return False
 
             await until(is_back)
 
@@ -329,7 +362,7 @@ def test_whoever_is_denied_on_chain_is_sent_away(run, client, wallet):
         ('refresh = "soon"', "refresh"),
     ],
 )
-def test_mistakes_about_endpoints(tmp_path, text, words):
+def test_mistakes_about_endpoints(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigMistakes, match=words):
         config(
             tmp_path,

@@ -1,5 +1,7 @@
 """examples/firewall does what its README says, also in a browser."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ RUN = Path(__file__).parents[2] / "examples" / "firewall" / "run.py"
 
 
 @pytest.mark.slow
-def test_the_calls():
+def test_the_calls() -> None:
     printed = run_python(RUN, timeout=PATIENCE)
     lines = dict(line.split("  ", 1) for line in printed)
     assert '"0x10"' in lines["allowed"]
@@ -29,10 +31,12 @@ def test_the_calls():
 
 
 @pytest.mark.slow
-def test_the_page():
+def test_the_page() -> None:
     with subprocess.Popen(
         [sys.executable, "-P", RUN, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as serving:
+        assert serving.stdin is not None
+        assert serving.stdout is not None
         serving.stdout.readline()
         page = serving.stdout.readline().removeprefix("open ").strip()
         shown = dump(page, 10_000, PATIENCE)

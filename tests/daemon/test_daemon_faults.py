@@ -1,5 +1,7 @@
 """What may go wrong: floods, garbage, slow clients, limits that are reached, and whether anything is left behind."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import gc
@@ -11,17 +13,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any, cast
 
 import pytest
 
+from dtp.daemon.config.values import Place
 from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import LIMITS, Daemon
 
-from .conftest import Backend, cut, echo
+from . import programs
+from .conftest import Backend, Pair, Run, cut, echo
 from .programs import DTPD, PATIENCE, place
 from .test_daemon_drains import Waiting
 from .test_daemon_programs import ask, connected, echo_server
@@ -30,14 +36,14 @@ from .test_daemon_relay import exchange, expose, reset, until
 __all__ = ["place"]
 
 
-async def flood(pair, count, first=b""):
+async def flood(pair: Pair, count: int, first: bytes = b"") -> list[tuple[Any, ...]]:
     """Connections from another address of loopback that say nothing, or garbage."""
-    host, port = pair.far.listener.urls[0].removeprefix("tcp://").split(":")
+    host, port = pair.listener.urls[0].removeprefix("tcp://").split(":")
     return [await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0)) for _ in range(count)]
 
 
-def test_a_caller_gets_through_a_flood_of_silent_ones(run):
-    async def scenario(pair):
+def test_a_caller_gets_through_a_flood_of_silent_ones(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             silent = await flood(pair, 200)
@@ -46,18 +52,18 @@ def test_a_caller_gets_through_a_flood_of_silent_ones(run):
             pair.near = type(near)(near.config, near.identity)
             await pair.near.start()
             assert await exchange(pair.port, b"hello") == b"hello"
-            assert len(pair.far.listener.half_open) <= LIMITS.half_open_per_source
+            assert len(pair.listener.half_open) <= LIMITS.half_open_per_source
             for _, writer in silent:
                 writer.close()
 
     run(scenario)
 
 
-def test_garbage_is_survived(run):
+def test_garbage_is_survived(run: Run) -> None:
     seed = 20261121
     print(f"seed {seed}")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             noise = random.Random(seed)
@@ -68,13 +74,13 @@ def test_garbage_is_survived(run):
                     await reader.read()
                     writer.close()
             assert await exchange(port, b"hello") == b"hello"
-            assert not pair.far.listener.half_open
+            assert not pair.listener.half_open
 
     run(scenario)
 
 
-def test_a_head_that_trickles_in_is_cut_off(run):
-    async def scenario(pair):
+def test_a_head_that_trickles_in_is_cut_off(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=Patience(head=0.1))
         port = await pair.start(expose(1, more='kind = "http"'))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -97,8 +103,8 @@ def test_a_head_that_trickles_in_is_cut_off(run):
         ('idle = "100ms"', "no bytes for too long"),
     ],
 )
-def test_limits_of_a_stream(run, limits, why, caplog):
-    async def scenario(pair):
+def test_limits_of_a_stream(run: Run, limits: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more=f"limits = {{ {limits} }}"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -109,14 +115,16 @@ def test_limits_of_a_stream(run, limits, why, caplog):
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()
-        assert why in [record.fields.get("why") for record in caplog.records if record.name == "dtpd"]
+        assert why in [
+            vars(record)["fields"].get("why") for record in caplog.records if record.name == "dtpd"
+        ]
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)
 
 
-def test_bandwidth_slows_down_and_loses_nothing(run):
-    async def scenario(pair):
+def test_bandwidth_slows_down_and_loses_nothing(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more='rate = { bandwidth = "8MB/s" }'))
             loop = asyncio.get_running_loop()
@@ -129,16 +137,16 @@ def test_bandwidth_slows_down_and_loses_nothing(run):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_bandwidth_is_not_multiplied_by_streams(run, kind):
+def test_bandwidth_is_not_multiplied_by_streams(run: Run, kind: str) -> None:
     """The first bytes of a stream are there before anybody is asked: another stream has to wait for what is owed."""
 
-    async def swallow(reader, writer):
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         got = 0
         while got < 60_000:
             got += len(await reader.read(65536))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(swallow) as backend:
             rate = 'rate = { bandwidth = "4MB/s" }'
             port = await pair.start(expose(backend.port, more=f'kind = "{kind}"\n{rate}'))
@@ -154,8 +162,8 @@ def test_bandwidth_is_not_multiplied_by_streams(run, kind):
     run(scenario)
 
 
-def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
-    async def scenario(pair):
+def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more='rate = { bandwidth = "1B/h" }'))
             first = await asyncio.open_connection("127.0.0.1", port)
@@ -179,17 +187,17 @@ def test_streams_that_wait_for_bandwidth_end_with_the_daemon(run):
     ("host", "more"),
     [("localhost", ""), ("127.0.0.1", 'kind = "http"'), ("127.0.0.1", 'rate = { bandwidth = "1B/h" }')],
 )
-def test_a_stream_that_is_ended_before_it_has_begun(run, host, more):
+def test_a_stream_that_is_ended_before_it_has_begun(run: Run, host: str, more: str) -> None:
     """In the same turn: a task that has taken no step can't clean up after itself."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more=more).replace("127.0.0.1", host))
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"x")  # is more than the rate allows
             await until(lambda: pair.exposed.active)
             exposed, take = pair.exposed, pair.exposed.take_stream
-            exposed.take_stream = lambda *which: (take(*which), exposed.abort_streams(Reason.DRAINING))
+            exposed.take_stream = lambda *which: (take(*which), exposed.abort_streams(Reason.DRAINING))  # type: ignore[assignment, func-returns-value, method-assign]
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
             await until(lambda: exposed.active == 0)
@@ -198,12 +206,12 @@ def test_a_stream_that_is_ended_before_it_has_begun(run, host, more):
     run(scenario)
 
 
-def test_a_program_that_is_ended_before_it_is_served(run):
-    async def scenario(pair):
+def test_a_program_that_is_ended_before_it_is_served(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             (forwarded,) = pair.near.forwarded.values()
-            forwarded.pool = Waiting(forwarded.pool, forwarded.pool.get_stream)  # so that a task is needed
+            forwarded.pool = cast(Pool, Waiting(pair.pool, pair.pool.get_stream))  # so that a task is needed
             here, there = socket.socketpair()
             with here:
                 there.setblocking(False)
@@ -216,8 +224,8 @@ def test_a_program_that_is_ended_before_it_is_served(run):
     run(scenario)
 
 
-def test_concurrency_is_given_back(run):
-    async def scenario(pair):
+def test_concurrency_is_given_back(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, more="concurrency = { identity = 2 }"))
             kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
@@ -235,10 +243,10 @@ def test_concurrency_is_given_back(run):
     run(scenario)
 
 
-def test_what_was_counted_of_a_service_goes_with_it(run):
+def test_what_was_counted_of_a_service_goes_with_it(run: Run) -> None:
     """Services that come and go must not leave their counts behind; one of that name begins anew."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             rules = expose(backend.port, more='rate = { requests = "1/h" }')
             port = await pair.start(rules)
@@ -253,28 +261,29 @@ def test_what_was_counted_of_a_service_goes_with_it(run):
     run(scenario)
 
 
-def test_a_backend_that_does_not_answer_is_given_up(run, caplog):
+def test_a_backend_that_does_not_answer_is_given_up(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """As one behind a filter that drops all: neither there nor refused."""
 
-    async def connect(place):
+    async def connect(place: Place) -> socket.socket:
         await asyncio.Event().wait()
+        raise AssertionError("unreachable")
 
     caplog.set_level("INFO", "dtpd")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, dialer=Dialer(lambda place: None, connect))
         port = await pair.start(expose(1, more='connect-timeout = "50ms"'))
         with pytest.raises(ConnectionResetError):
             await exchange(port, b"hello")
         (backend,) = pair.exposed.balancer.backends
         assert (backend.failures, backend.active, pair.exposed.active) == (1, 0, 0)
-        assert "no answer in 0.05 s" in [record.fields.get("why") for record in caplog.records]
+        assert "no answer in 0.05 s" in [vars(record)["fields"].get("why") for record in caplog.records]
 
     run(scenario)
 
 
-def test_a_stream_that_a_later_rule_refuses_is_not_one_of_those_at_once(run):
-    async def scenario(pair):
+def test_a_stream_that_a_later_rule_refuses_is_not_one_of_those_at_once(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             rules = 'concurrency = { identity = 1 }\nrate = { requests = "1/h" }'
             port = await pair.start(expose(backend.port, more=rules))
@@ -289,8 +298,8 @@ def test_a_stream_that_a_later_rule_refuses_is_not_one_of_those_at_once(run):
     run(scenario)
 
 
-def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
-    async def scenario(pair):
+def test_callers_who_are_not_on_the_list_never_get_a_connection(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             text = expose(backend.port).replace('"*"', f'"dtp1{"q" * 58}"')
             with pytest.raises(Exception, match="dtp1qqq"):  # the list itself is checked
@@ -305,10 +314,10 @@ def test_callers_who_are_not_on_the_list_never_get_a_connection(run):
     run(scenario)
 
 
-def test_denials_dont_fill_the_log(run, caplog):
+def test_denials_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     second = 0.0
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         nonlocal second
         # All in one second, however long it takes.
         pair.make = partial(Daemon, clock=lambda: Moment(1000 + second, 0.0))
@@ -332,8 +341,8 @@ def test_denials_dont_fill_the_log(run, caplog):
     assert f"{100 - logs.OF_ONE} more denials were not logged" in caplog.text
 
 
-def test_streams_that_peers_reset_dont_fill_the_log(run, caplog):
-    async def scenario(pair):
+def test_streams_that_peers_reset_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             for _ in range(100):
@@ -349,8 +358,10 @@ def test_streams_that_peers_reset_dont_fill_the_log(run, caplog):
     assert 20 <= len(lines) <= 120  # 20 of either side in a second; it takes one, or two
 
 
-def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, caplog):
-    async def scenario(pair):
+def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, limits=replace(LIMITS, streams=1), patience=Patience(stream=0.05))
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
@@ -368,8 +379,8 @@ def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(run, caplog)
     run(scenario)
 
 
-def test_streams_have_a_budget(run):
-    async def scenario(pair):
+def test_streams_have_a_budget(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             pair.far.room.most = 1
@@ -386,16 +397,16 @@ def test_streams_have_a_budget(run):
     run(scenario)
 
 
-async def say_nothing(port):
+async def say_nothing(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with contextlib.closing(writer):
         await reader.read()
 
 
-def test_programs_have_a_budget(run, caplog):
+def test_programs_have_a_budget(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """What a forward has counts as what is exposed does, also of programs that have yet to say whom they want."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             pair.near.room.most = 1
@@ -421,7 +432,7 @@ def test_programs_have_a_budget(run, caplog):
                 await exchange(port, b"no memory")
             governor.check_memory(lambda: governor.bound)
             waiting = asyncio.Event()
-            forwarded._start_serving(waiting.wait(), lambda: None)
+            forwarded._start_serving(waiting.wait(), lambda: None)  # type: ignore[arg-type]
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"too many")
             waiting.set()
@@ -431,23 +442,23 @@ def test_programs_have_a_budget(run, caplog):
     assert "the daemon has used up its memory" in caplog.text
 
 
-def descriptors():
+def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_nothing_is_left_behind(run):
+def test_nothing_is_left_behind(run: Run) -> None:
     """Many streams that end in every way; then tasks, descriptors and books are as before."""
     seed = 7
     print(f"seed {seed}")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port, 1))
             chance = random.Random(seed)
             await exchange(port, b"warm")
             await pair.exposed.ledger.wait_empty()
 
-            async def one():
+            async def one() -> None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(chance.randbytes(chance.randrange(1, 60_000)))
                 way = chance.randrange(4)
@@ -467,7 +478,7 @@ def test_nothing_is_left_behind(run):
             for number in range(12):
                 await asyncio.gather(*(one() for _ in range(25)))
                 if number % 4 == 3:
-                    cut(pair.far.listener.connections)
+                    cut(pair.listener.connections)
             for ledger in (pair.exposed.ledger, *(one.ledger for one in pair.near.forwarded.values())):
                 await ledger.wait_empty()
             # Carriers and connections that were cut are closed when both sides have noticed.
@@ -481,7 +492,7 @@ def test_nothing_is_left_behind(run):
     run(scenario)
 
 
-def test_out_of_descriptors_and_back(place):
+def test_out_of_descriptors_and_back(place: programs.Place) -> None:
     """Half of the clients can't be served; once they are gone, all is well."""
     backend = echo_server(place)
     far, _ = place.dtpd(
@@ -519,13 +530,13 @@ allow = ["*"]
     assert far.process.poll() is None
 
 
-def few_descriptors():
+def few_descriptors() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
 
-def test_a_full_disk_does_not_stop_it(place):
+def test_a_full_disk_does_not_stop_it(place: programs.Place) -> None:
     """Standard error goes nowhere (/dev/full): logging fails, serving doesn't."""
     backend = echo_server(place)
     path = place.file(
@@ -544,10 +555,10 @@ allow = ["*"]
             stdout=subprocess.PIPE,
             stderr=full,
         )
-    place.stack.callback(process.stdout.close)
+    place.stack.callback(process.stdout.close)  # type: ignore[union-attr]
     place.stack.callback(process.wait)
     place.stack.callback(process.kill)
-    to = json.loads(process.stdout.readline())["address"]
+    to = json.loads(process.stdout.readline())["address"]  # type: ignore[union-attr]
     _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"')
     with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
         ask(client, b"hello")

@@ -1,11 +1,14 @@
 """gRPC through a pair of daemons: two implementations as clients and servers, rules, refusals, ends."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import errno
 import gc
 import json
 from functools import partial
+from typing import Any
 
 import grpclib.client
 import grpclib.const
@@ -19,10 +22,11 @@ from hyperframe import frame as h2
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Bounds, Move, moment
+from dtp.daemon.policies.base import Caller
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.server import Daemon
 
-from .conftest import NEAR, Backend
+from .conftest import NEAR, Backend, Pair, Run, RunTalk
 from .grpc_servers import (
     GOING_AWAY,
     HELLO,
@@ -38,7 +42,7 @@ from .grpc_servers import (
     grpc,
     pieces,
 )
-from .talk import seen
+from .talk import Talk, seen
 from .test_daemon_grpc_filter import parsed
 from .test_daemon_http_ends import turns
 
@@ -49,8 +53,8 @@ pytest.importorskip("grpc.aio")
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_all_kinds_of_calls(run, server):
-    async def scenario(pair):
+def test_all_kinds_of_calls(run: Run, server: str) -> None:
+    async def scenario(pair: Pair) -> None:
         async with SERVERS[server]() as backend:
             port = await pair.start(expose(backend))
             async with core_client(port) as channel:
@@ -71,8 +75,8 @@ def test_all_kinds_of_calls(run, server):
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_conversation_that_is_half_closed(run, server):
-    async def scenario(pair):
+def test_a_conversation_that_is_half_closed(run: Run, server: str) -> None:
+    async def scenario(pair: Pair) -> None:
         async with SERVERS[server]() as backend, core_client(await pair.start(expose(backend))) as channel:
             both = channel.stream_stream(f"{PACKAGE}/Both")()
             for size in (1, 70_000, 3):  # each is answered before the next is sent
@@ -85,16 +89,16 @@ def test_a_conversation_that_is_half_closed(run, server):
     run(scenario)
 
 
-def test_the_other_client(run):
-    async def scenario(pair):
+def test_the_other_client(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend:
             port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
             channel = grpclib.client.Channel("127.0.0.1", port, codec=Raw())
-            unary = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Unary", None, None)
+            unary: Any = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Unary", None, None)  # type: ignore[arg-type]
             assert await unary(bytes(2_000_000)) == bytes(2_000_000)
-            both = grpclib.client.StreamStreamMethod(channel, f"{PACKAGE}/Both", None, None)
+            both: Any = grpclib.client.StreamStreamMethod(channel, f"{PACKAGE}/Both", None, None)  # type: ignore[arg-type]
             assert await both([b"a", b"b"]) == [b"a", b"b"]
-            secret = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Secret", None, None)
+            secret: Any = grpclib.client.UnaryUnaryMethod(channel, f"{PACKAGE}/Secret", None, None)  # type: ignore[arg-type]
             for size in (10, 1_000_000):  # the refusal is there before the message is
                 with pytest.raises(GRPCError) as caught:
                     await secret(bytes(size))
@@ -105,13 +109,14 @@ def test_the_other_client(run):
     run(scenario)
 
 
-def calls_of(pair):
+def calls_of(pair: Pair) -> int:
     """How many are under way, as the status says."""
-    return pair.exposed.get_status(0)["calls"]
+    found: int = pair.exposed.get_status(0)["calls"]
+    return found
 
 
-def test_a_call_that_is_cancelled(run):
-    async def scenario(pair):
+def test_a_call_that_is_cancelled(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             waiting = channel.unary_stream(f"{PACKAGE}/Out")(b"0")
             reading = asyncio.ensure_future(waiting.read())
@@ -127,8 +132,8 @@ def test_a_call_that_is_cancelled(run):
     run(scenario)
 
 
-def test_the_backend_learns_who_came(run):
-    async def scenario(pair):
+def test_the_backend_learns_who_came(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             spoofed = [
                 ("dtp-peer", "evil"),
@@ -150,10 +155,10 @@ def test_the_backend_learns_who_came(run):
 # ---- refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run):
+def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run: Run) -> None:
     """Over a connection that is there and over a new one, whatever the backend says there first."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend:
             port = await pair.start(expose(backend, 'quota = { bytes = "1MB", every = "1h" }'))
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
@@ -169,21 +174,22 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run):
                     assert "quota" in await told_to_wait(unary)
             assert pair.exposed.denials == {"quota": 4}
 
-    async def told_to_wait(unary):
+    async def told_to_wait(unary: Any) -> str:
         error = await failure(unary(b"x"))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error.details()
         told = dict(error.trailing_metadata() or error.initial_metadata())
         assert 0 < int(told["grpc-retry-pushback-ms"]) <= 3_600_000
-        return error.details()
+        found: str = error.details()
+        return found
 
     run(scenario)
 
 
-def test_methods_and_rates(run):
+def test_methods_and_rates(run: Run) -> None:
     rules = f"""methods = {{ allow = ["{PACKAGE}/*"], deny = ["*/Secret"] }}
 rate = [{{ requests = "2/h", methods = ["*/In"] }}]"""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend, rules))) as channel:
             for method, size in (
                 (f"{PACKAGE}/Secret", 1),
@@ -210,10 +216,10 @@ rate = [{{ requests = "2/h", methods = ["*/In"] }}]"""
     run(scenario)
 
 
-def test_many_refusals_leave_the_window_as_it_was(run):
+def test_many_refusals_leave_the_window_as_it_was(run: Run) -> None:
     """Messages of refused calls take room in the connection's window until it is given back."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend:
             port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
             async with core_client(port) as channel:
@@ -226,8 +232,8 @@ def test_many_refusals_leave_the_window_as_it_was(run):
     run(scenario)
 
 
-def test_no_backend_is_said(run):
-    async def scenario(pair):
+def test_no_backend_is_said(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with core_client(await pair.start(expose(1))) as channel:
             for _ in range(2):
                 error = await failure(channel.unary_unary(f"{PACKAGE}/Unary")(b"x"))
@@ -240,12 +246,12 @@ def test_no_backend_is_said(run):
 @pytest.mark.parametrize(
     ("answer", "details"), [(b"", "the backend broke off"), (b"HTTP/1.1 400 no\r\n\r\n", None)]
 )
-def test_a_backend_that_breaks_off(run, answer, details):
-    async def serve(reader, writer):
+def test_a_backend_that_breaks_off(run: Run, answer: bytes, details: str | None) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\x00" * 4)
         writer.write(answer)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend, core_client(await pair.start(expose(backend.port))) as channel:
             error = await failure(channel.unary_unary(f"{PACKAGE}/Unary")(b"x"))
             assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -255,14 +261,15 @@ def test_a_backend_that_breaks_off(run, answer, details):
     run(scenario)
 
 
-def test_a_backend_that_ends_within_a_call(run):
-    async def scenario(pair):
+def test_a_backend_that_ends_within_a_call(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with contextlib.AsyncExitStack() as stack:
             backend = await stack.enter_async_context(core_server())
             async with core_client(await pair.start(expose(backend))) as channel:
                 both = channel.stream_stream(f"{PACKAGE}/Both")()
                 await both.write(b"x")
                 assert await both.read() == b"x"
+                session: Any
                 (session,) = pair.exposed.ledger.open
                 session.link.writer.transport.abort()
                 error = await failure(both.read())
@@ -284,8 +291,8 @@ def test_a_backend_that_ends_within_a_call(run):
         (frames.PREFACE + b"\0\0\1\5\4\0\0\0\1\xff", "a client that pushes", h2.SettingsFrame(0).serialize()),
     ],
 )  # fmt: skip
-def test_who_speaks_something_else(run, first, why, answer):
-    async def scenario(pair):
+def test_who_speaks_something_else(run: Run, first: bytes, why: str, answer: bytes) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(silent) as backend:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", await pair.start(expose(backend.port))
@@ -300,22 +307,22 @@ def test_who_speaks_something_else(run, first, why, answer):
             (session,) = seen
             assert why in session.why
 
-    async def silent(reader, writer):
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     seen = []
     ended = conversation.Conversation._drop_link
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversation.Conversation, "_drop_link", lambda self: (seen.append(self), ended(self)))
+        patch.setattr(conversation.Conversation, "_drop_link", lambda self: (seen.append(self), ended(self)))  # type: ignore[func-returns-value]
         run(scenario)
 
 
 @pytest.mark.parametrize("first", [b"PRI * HT", frames.PREFACE + b"\0\1\0\1\4\0\0\0\1half of a head"])
-def test_a_head_that_trickles_in_is_cut_off(run, first):
-    async def silent(reader, writer):
+def test_a_head_that_trickles_in_is_cut_off(run: Run, first: bytes) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=Patience(head=0.1))
         async with Backend(silent) as backend:
             reader, writer = await asyncio.open_connection(
@@ -329,8 +336,8 @@ def test_a_head_that_trickles_in_is_cut_off(run, first):
     run(scenario)
 
 
-def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
-    async def scenario(talk):
+def test_a_quiet_connection_stays_and_each_head_has_10_s(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         (backend,) = talk.links
@@ -351,12 +358,12 @@ def test_a_quiet_connection_stays_and_each_head_has_10_s(talk):
     talk(scenario, kind="grpc")
 
 
-def test_an_answer_that_uses_up_a_quota_is_heard(talk):
+def test_an_answer_that_uses_up_a_quota_is_heard(talk: RunTalk) -> None:
     """The backend has done what was asked; the connection stays, for the calls behind it to be told so."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         encoder, answers = Encoder(), Encoder()
-        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA  # type: ignore[method-assign]
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         (backend,) = talk.links
@@ -367,7 +374,7 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk):
             head = h2.HeadersFrame(stream, data=answers.encode([(b"grpc-status", b"0")]))
             head.flags |= {"END_HEADERS", "END_STREAM"}
             backend.say(answer := head.serialize())
-            await seen(lambda answer=answer: talk.client.heard.endswith(answer))
+            await seen(lambda answer=answer: talk.client.heard.endswith(answer))  # type: ignore[misc]
         talk.client.say(call_head(encoder, 5, "Unary"))
         await seen(lambda: talk.session.calls)
         backend.say(h2.PingFrame(0).serialize())
@@ -378,14 +385,15 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk):
 
 
 @pytest.mark.parametrize(("kind", "in_a_row"), [("frames", 1024), ("heads", 64)])
-def test_tiny_frames_hold_up_nobody(talk, kind, in_a_row):
+def test_tiny_frames_hold_up_nobody(talk: RunTalk, kind: str, in_a_row: int) -> None:
     """What is understood of them goes on meanwhile: a head of a few bytes may be thousands for the backend."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
+        pieces: list[Any]
         (backend,), pieces, encoder = talk.links, [], Encoder()
-        backend.write = pieces.append
+        backend.write = pieces.append  # type: ignore[assignment, method-assign]
         if kind == "heads":
             said = [call_head(encoder, 2 * number + 1, "Both") for number in range(1000)]
             talk.client.say(b"".join(said))
@@ -399,14 +407,14 @@ def test_tiny_frames_hold_up_nobody(talk, kind, in_a_row):
 
 
 @pytest.mark.parametrize("end", ["client", "backend"])
-def test_a_client_is_read_as_fast_as_both_ends_take_it(talk, end):
+def test_a_client_is_read_as_fast_as_both_ends_take_it(talk: RunTalk, end: str) -> None:
     """Among what it says are calls that are answered here, and heads that are longer for the backend."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         slow = talk.client if end == "client" else talk.links[0]
-        slow.drain = asyncio.Event().wait
+        slow.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         said, read = h2.PingFrame(0).serialize() * 60_000, talk.session.counts.received
         talk.client.say(said)
         await asyncio.sleep(1)
@@ -416,14 +424,14 @@ def test_a_client_is_read_as_fast_as_both_ends_take_it(talk, end):
 
 
 @pytest.mark.parametrize(("asks", "seconds"), [(False, 1), (True, 0)])
-def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds):
+def test_without_a_backend_the_client_is_told_to_come_again(talk: RunTalk, asks: bool, seconds: int) -> None:
     """Once a call has heard why, or after a while; then it is listened to for 2 s, as always."""
 
-    async def scenario(talk):
-        async def dial(caller):
+    async def scenario(talk: Talk) -> None:
+        async def dial(caller: Caller) -> Reason:
             return Reason.NO_BACKEND
 
-        talk.exposed.dial_streams = dial
+        talk.exposed.dial_streams = dial  # type: ignore[method-assign]
         loop = asyncio.get_running_loop()
         talk.client.say(HELLO + (call_head(Encoder(), 1, "Unary") if asks else b""))
         await seen(lambda: GOING_AWAY in talk.client.heard)
@@ -436,15 +444,15 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk, asks, seconds)
 
 
 @pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
-def test_a_backend_out_of_reach_is_a_status(talk, code):
-    async def scenario(talk):
+def test_a_backend_out_of_reach_is_a_status(talk: RunTalk, code: int) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
         await seen(lambda: talk.links and talk.session.calls)
 
-        async def drain():
+        async def drain() -> None:
             raise OSError(code, "away")
 
-        talk.links[0].drain = drain
+        talk.links[0].drain = drain  # type: ignore[method-assign]
         talk.links[0].mouth.set_exception(OSError(code, "away"))
         talk.client.say(h2.PingFrame(0).serialize())
         await seen(lambda: talk.client.code is not None)
@@ -454,8 +462,8 @@ def test_a_backend_out_of_reach_is_a_status(talk, code):
     talk(scenario, kind="grpc", bounds=Bounds(idle=1000))
 
 
-def test_a_clients_connection_has_its_time(talk):
-    async def scenario(talk):
+def test_a_clients_connection_has_its_time(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO)
         assert await talk.ended() == 9
         assert (talk.client.code, talk.session.why) == (Reason.TIME, "longer than one request may take")
@@ -464,16 +472,16 @@ def test_a_clients_connection_has_its_time(talk):
 
 
 @pytest.mark.parametrize("stuck", ["backend", "client", "both", "client that has ended"])
-def test_a_rule_about_silence_holds_for_who_takes_nothing(talk, stuck):
+def test_a_rule_about_silence_holds_for_who_takes_nothing(talk: RunTalk, stuck: str) -> None:
     """Then nobody may be reading from either side."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         (backend,) = talk.links
         for one, name in ((backend, "backend"), (talk.client, "client")):
             if stuck.startswith((name, "both")):
-                one.drain = asyncio.Event().wait
+                one.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         await asyncio.sleep(5)
         backend.say(h2.SettingsFrame(0).serialize())
         talk.client.say(h2.PingFrame(0).serialize())
@@ -486,10 +494,10 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk, stuck):
 
 
 @pytest.mark.slow
-def test_nothing_is_left_behind(run):
+def test_nothing_is_left_behind(run: Run) -> None:
     """Calls that end in every way, over connections that end in every way: no session and no filter stays."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend:
             port = await pair.start(expose(backend, 'methods = { deny = ["*/Secret"] }'))
             for number in range(12):
@@ -500,6 +508,7 @@ def test_nothing_is_left_behind(run):
                     if number % 2:
                         # With a call that is open: grpcio would keep the connection for one that was cancelled.
                         call = channel.unary_stream(f"{PACKAGE}/Out")(b"0")
+                        session: Any
                         (session,) = pair.exposed.ledger.open
                         session.link.writer.transport.abort()
                         await failure(call.read())

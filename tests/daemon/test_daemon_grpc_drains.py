@@ -1,5 +1,7 @@
 """What clients of gRPC hear of a daemon, a forward or a service that ends: their last calls, and last words."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest
@@ -9,6 +11,7 @@ from hyperframe import frame as h2
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
 
+from .conftest import Pair, Run, RunTalk
 from .grpc_servers import (
     GOING_AWAY,
     HELLO,
@@ -21,13 +24,13 @@ from .grpc_servers import (
     grpc,
     rest,
 )
-from .talk import seen
+from .talk import Talk, seen
 
 
-def test_last_words_are_heard_by_who_goes_on_talking(run):
+def test_last_words_are_heard_by_who_goes_on_talking(run: Run) -> None:
     """Bytes that nobody reads become a reset, which would take the refusal and the going away with it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HELLO + call_head(Encoder(), 1, "In"))
@@ -45,10 +48,10 @@ def test_last_words_are_heard_by_who_goes_on_talking(run):
 
 
 @pytest.mark.parametrize("calls", [False, True])
-def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
+def test_a_drain_is_heard_by_who_goes_on_talking(run: Run, calls: bool) -> None:
     """Whether a call was open or none."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend:
             rules = 'methods = { deny = ["*/Secret"] }'
             reader, writer = await asyncio.open_connection(
@@ -82,10 +85,10 @@ def test_a_drain_is_heard_by_who_goes_on_talking(run, calls):
     run(scenario)
 
 
-def test_who_broke_off_is_said(run):
+def test_who_broke_off_is_said(run: Run) -> None:
     """A client that is gone while the backend speaks: not the backend's fault."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             out = channel.unary_stream(f"{PACKAGE}/Out")(b"100000")
             await out.read()
@@ -99,10 +102,10 @@ def test_who_broke_off_is_said(run):
     run(scenario)
 
 
-def test_a_drain_passes_over_who_has_just_gone(run):
+def test_a_drain_passes_over_who_has_just_gone(run: Run) -> None:
     """One session whose stream is over must not keep the others from being told."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             both = channel.stream_stream(f"{PACKAGE}/Both")()
             await both.write(b"x")
@@ -116,8 +119,8 @@ def test_a_drain_passes_over_who_has_just_gone(run):
     run(scenario)
 
 
-def test_a_drain_finishes_calls_and_takes_no_more(run):
-    async def scenario(pair):
+def test_a_drain_finishes_calls_and_takes_no_more(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             both = channel.stream_stream(f"{PACKAGE}/Both")()
             await both.write(b"x")
@@ -133,10 +136,10 @@ def test_a_drain_finishes_calls_and_takes_no_more(run):
     run(scenario)
 
 
-def test_a_drain_leaves_last_words_to_be_heard(talk):
+def test_a_drain_leaves_last_words_to_be_heard(talk: RunTalk) -> None:
     """Who was told that the backend broke off is still listened to; a reset would take the status from it."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
         await seen(lambda: talk.links and talk.session.calls)
         talk.links[0].mouth.feed_eof()
@@ -149,8 +152,8 @@ def test_a_drain_leaves_last_words_to_be_heard(talk):
     talk(scenario, kind="grpc")
 
 
-def test_last_words_can_be_cut_short(talk):
-    async def scenario(talk):
+def test_last_words_can_be_cut_short(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(HELLO + call_head(Encoder(), 1, "Both"))
         await seen(lambda: talk.links and talk.session.calls)
         talk.links[0].mouth.feed_eof()
@@ -162,10 +165,10 @@ def test_last_words_can_be_cut_short(talk):
     talk(scenario, kind="grpc")
 
 
-def test_a_forward_that_ends_has_its_channels_told(run):
+def test_a_forward_that_ends_has_its_channels_told(run: Run) -> None:
     """It passes bytes; the end that knows gRPC says GOAWAY, and calls that are open finish."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
             both = channel.stream_stream(f"{PACKAGE}/Both")()
             await both.write(b"x")

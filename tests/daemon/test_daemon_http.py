@@ -1,10 +1,14 @@
 """HTTP, WebSocket and JSON-RPC through a pair of daemons; headers, messages and the PROXY protocol by themselves."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import io
 import socket
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,7 +19,7 @@ from dtp.daemon.policies import Bounds, Caller
 from dtp.daemon.reasons import Reason
 from dtp.testing import clock
 
-from .conftest import NEAR, Backend
+from .conftest import NEAR, Backend, Pair, Run
 from .test_daemon_relay import reset, until
 
 CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
@@ -24,12 +28,12 @@ CALLER = Caller(NEAR.id, NEAR.id.sui_address, "192.0.2.7")
 # ---- HTTP through a pair -----------------------------------------------------------------------------------------
 
 
-def expose(port, kind, more=""):
+def expose(port: int, kind: str, more: str = "") -> str:
     return f'[[expose]]\nservice = "api"\nkind = "{kind}"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
 
 
 @contextlib.asynccontextmanager
-async def site(**handlers):
+async def site(**handlers: Any) -> AsyncIterator[int]:
     """An aiohttp server; gives its port."""
     app = web.Application(client_max_size=1 << 30)
     for name, handler in handlers.items():
@@ -45,13 +49,13 @@ async def site(**handlers):
             await runner.cleanup()
 
 
-async def mirror(request):
+async def mirror(request: web.Request) -> web.Response:
     body = await request.read()
     return web.json_response({"method": request.method, "headers": dict(request.headers), "size": len(body)})
 
 
-def test_requests_and_who_sent_them(run):
-    async def scenario(pair):
+def test_requests_and_who_sent_them(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site(mirror=mirror) as backend:
             port = await pair.start(expose(backend, "http"))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -65,7 +69,7 @@ def test_requests_and_who_sent_them(run):
                 async with client.post("/mirror", data=io.BytesIO(bytes(5_000_000))) as answer:
                     assert (await answer.json())["size"] == 5_000_000
 
-                async def pieces():
+                async def pieces() -> AsyncIterator[bytes]:
                     for _ in range(10):
                         yield bytes(100_000)
 
@@ -80,8 +84,8 @@ def test_requests_and_who_sent_them(run):
     run(scenario)
 
 
-def test_policies_judge_each_request(run):
-    async def scenario(pair):
+def test_policies_judge_each_request(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site(mirror=mirror, secret=mirror) as backend:
             rules = (
                 'methods = { deny = ["* /secret", "DELETE"] }\nrate = { requests = "2/h", per = "service" }'
@@ -107,10 +111,10 @@ def test_policies_judge_each_request(run):
     run(scenario)
 
 
-def test_each_request_may_have_so_many_bytes(run):
+def test_each_request_may_have_so_many_bytes(run: Run) -> None:
     """And its answer with it; the connection may have many of them."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(mirror=mirror) as backend:
             port = await pair.start(expose(backend, "http", 'limits = { bytes = "100KB" }'))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -128,10 +132,10 @@ def test_each_request_may_have_so_many_bytes(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["reset", "end", "malformed"])
 @pytest.mark.parametrize("kind", ["http", "json-rpc"])
-def test_a_client_that_breaks_off_within_its_body(run, way, kind):
+def test_a_client_that_breaks_off_within_its_body(run: Run, way: str, kind: str) -> None:
     """The backend that waits for the rest is let go, and nothing stays."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(swallow) as backend:
             port = await pair.start(expose(backend.port, kind))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -139,6 +143,7 @@ def test_a_client_that_breaks_off_within_its_body(run, way, kind):
             if kind == "http":
                 await came.wait()
             await until(lambda: pair.exposed.ledger.open)
+            open_: Any
             (open_,) = pair.exposed.ledger.open
             if way == "reset":
                 reset(writer)
@@ -155,7 +160,7 @@ def test_a_client_that_breaks_off_within_its_body(run, way, kind):
                 assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
             writer.close()
 
-    async def swallow(reader, writer):
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(65536):
             came.set()
 
@@ -163,8 +168,8 @@ def test_a_client_that_breaks_off_within_its_body(run, way, kind):
     run(scenario)
 
 
-def test_a_backend_that_is_away_is_502(run):
-    async def scenario(pair):
+def test_a_backend_that_is_away_is_502(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, "http"))
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             for _ in range(2):
@@ -178,16 +183,16 @@ def test_a_backend_that_is_away_is_502(run):
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_a_kept_connection_that_the_backend_closes(run):
+def test_a_kept_connection_that_the_backend_closes(run: Run) -> None:
     """It closes when the second request comes: what changes nothing is asked again, anything else is 502."""
 
-    async def once(reader, writer):
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(ANSWER)
         await writer.drain()
         await reader.readuntil(b"\r\n\r\n")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(once) as backend:
             port = await pair.start(expose(backend.port, "http"))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -213,14 +218,14 @@ def test_a_kept_connection_that_the_backend_closes(run):
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbroken", None),
     ],
 )
-def test_a_backend_that_breaks_off(run, answer, status):
+def test_a_backend_that_breaks_off(run: Run, answer: bytes, status: int | None) -> None:
     """Before its answer: 502. In its midst: the client sees that it is not whole."""
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend:
             port = await pair.start(expose(backend.port, "http"))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -236,8 +241,8 @@ def test_a_backend_that_breaks_off(run, answer, status):
     run(scenario)
 
 
-def test_what_is_not_http_is_400(run):
-    async def scenario(pair):
+def test_what_is_not_http_is_400(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, "http"))
         for request in (b"\x16\x03\x01garbage\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
                         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"):  # fmt: skip
@@ -253,8 +258,8 @@ def test_what_is_not_http_is_400(run):
     run(scenario)
 
 
-def test_a_websocket(run):
-    async def echo(request):
+def test_a_websocket(run: Run) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         await socket.send_str(request.headers["DTP-Peer"])
@@ -262,7 +267,7 @@ def test_a_websocket(run):
             await socket.send_bytes(message.data)
         return socket
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(echo=echo) as backend:
             port = await pair.start(expose(backend, "http"))
             async with (
@@ -277,7 +282,7 @@ def test_a_websocket(run):
     run(scenario)
 
 
-async def echo_frames(request):
+async def echo_frames(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse()
     await socket.prepare(request)
     async for message in socket:
@@ -285,10 +290,10 @@ async def echo_frames(request):
     return socket
 
 
-def test_websockets_that_end_in_any_way(run):
+def test_websockets_that_end_in_any_way(run: Run) -> None:
     """By either side's close, by a reset of either side: nothing is left, and nobody hears of an exception."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(echo=echo_frames) as backend:
             port = await pair.start(expose(backend, "http"))
             for way in ("close", "client", "backend"):
@@ -298,11 +303,12 @@ def test_websockets_that_end_in_any_way(run):
                 ):
                     await socket.send_bytes(b"x" * 1000)
                     assert await socket.receive_bytes() == b"x" * 1000
+                    session: Any
                     (session,) = pair.exposed.ledger.open
                     assert session.counts.sent > 1000
                     ends = socket._writer.transport
                     if way == "client":
-                        reset(SimpleNamespace(get_extra_info=ends.get_extra_info, transport=ends))
+                        reset(SimpleNamespace(get_extra_info=ends.get_extra_info, transport=ends))  # type: ignore[arg-type]
                     elif way == "backend":
                         reset(session.link.writer)
                         assert (await socket.receive()).type in (
@@ -314,10 +320,10 @@ def test_websockets_that_end_in_any_way(run):
     run(scenario)
 
 
-def test_a_websocket_may_be_quiet_for_longer_than_a_request(run):
+def test_a_websocket_may_be_quiet_for_longer_than_a_request(run: Run) -> None:
     """Between requests a client has 75 s; who has changed the protocol has what the rules say."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(echo=echo_frames) as backend:
             port = await pair.start(expose(backend, "http"))
             async with (
@@ -326,17 +332,18 @@ def test_a_websocket_may_be_quiet_for_longer_than_a_request(run):
             ):
                 await socket.send_bytes(b"x")
                 assert await socket.receive_bytes() == b"x"
+                open_: Any
                 (open_,) = pair.exposed.ledger.open
                 assert open_._patience is None
 
     run(scenario)
 
 
-def test_idle_means_both_directions():
+def test_idle_means_both_directions() -> None:
     """Who only listens is not idle while the other side speaks: 10 s, looked at after 4, 8 and 12 s."""
 
-    async def scenario():
-        talk = Conversation(None, CALLER, None, Bounds(), keep=None)
+    async def scenario() -> float:
+        talk = Conversation(None, CALLER, None, Bounds(), keep=None)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
         for seconds in (4, 8, 12):
             loop.call_later(seconds, lambda: setattr(talk, "_moved_at", loop.time()))
@@ -358,8 +365,8 @@ def test_idle_means_both_directions():
         (None, 101),
     ],
 )
-def test_a_service_for_websockets_alone(run, headers, status):
-    async def scenario(pair):
+def test_a_service_for_websockets_alone(run: Run, headers: dict[str, str] | None, status: int) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site(echo=echo_frames) as backend:
             port = await pair.start(expose(backend, "websocket", 'origins = ["https://app.example"]'))
             url = f"http://127.0.0.1:{port}/echo"

@@ -1,20 +1,26 @@
 """HTTP through a pair of daemons: answers that come early or not at all, and backends that end in many ways."""
 
+from __future__ import annotations
+
 import asyncio
 import re
 import socket
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dtp.daemon.http.session import HttpSession, retry_after
+from dtp.daemon.http.side import Side
 from dtp.daemon.patience import Patience
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.sockets import BackendLink
 from dtp.daemon.server import Daemon
 
-from .conftest import Backend
+from .conftest import Backend, Pair, Run, RunTalk
+from .talk import Talk
 from .test_daemon_http import expose
 from .test_daemon_http_ends import FLUSH, GET, LAST
 from .test_daemon_http_hostile import END, HEAD, OK, Recorder, post, say
@@ -23,19 +29,19 @@ from .test_daemon_relay import reset, until
 # ---- answers that come early -------------------------------------------------------------------------------------
 
 
-def test_an_early_answer_is_heard_to_its_end(run, monkeypatch):
+def test_an_early_answer_is_heard_to_its_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the backend takes no more meanwhile: a reset behind the answer could take it along."""
 
-    async def refuse(reader, writer):
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
 
-    async def break_off(self, backend):
+    async def break_off(self: object, backend: Side) -> None:
         raise ConnectionResetError("it takes no more")
 
     monkeypatch.setattr(HttpSession, "_pass_body", break_off)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(refuse) as backend:
             port = await pair.start(expose(backend.port, "http"))
             answer = await say(port, b"POST /" + HEAD + b"Content-Length: 9\r\n\r\n", until=END)
@@ -56,10 +62,10 @@ def test_an_early_answer_is_heard_to_its_end(run, monkeypatch):
         ("json-rpc", b"Content-Length: 9000000"),
     ],
 )
-def test_who_is_refused_before_its_body_may_keep_it(run, kind, fields):
+def test_who_is_refused_before_its_body_may_keep_it(run: Run, kind: str, fields: bytes) -> None:
     """Whether the body comes, or the next request, nobody knows: the connection ends, and it is said."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, kind, 'methods = { deny = ["* /secret"] }'))
             asked = b"POST /secret" + HEAD + b"Expect: 100-continue\r\n" + fields + b"\r\n\r\n"
@@ -72,10 +78,10 @@ def test_who_is_refused_before_its_body_may_keep_it(run, kind, fields):
 
 
 @pytest.mark.parametrize("fields", [b"", b"Expect: 100-continue\r\n"])
-def test_the_end_of_a_connection_is_said_once(talk, fields):
+def test_the_end_of_a_connection_is_said_once(talk: RunTalk, fields: bytes) -> None:
     """There are clients that take a field's second mention for another value."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + fields + b"Content-Length: 9000000\r\n\r\n")
         await talk.ended()
         assert talk.client.heard.startswith(b"HTTP/1.1 413 ")
@@ -87,12 +93,14 @@ def test_the_end_of_a_connection_is_said_once(talk, fields):
 @pytest.mark.parametrize(
     ("version", "before", "behind"), [(b"1.0", False, b"ok"), (b"1.1", True, b"x-sum: 1\r\n\r\n")]
 )
-def test_clients_of_http_1_0_get_no_more_than_they_know(run, version, before, behind):
+def test_clients_of_http_1_0_get_no_more_than_they_know(
+    run: Run, version: bytes, before: bool, behind: bytes
+) -> None:
     """Nothing in front of the answer, and no fields behind its body."""
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n"
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder(hints + chunked) as backend:
             port = await pair.start(expose(backend.port, "http"))
             asked = b"GET / HTTP/%s\r\nHost: x\r\nConnection: close\r\n\r\n" % version
@@ -104,21 +112,22 @@ def test_clients_of_http_1_0_get_no_more_than_they_know(run, version, before, be
 
 
 @pytest.mark.parametrize("way", ["client", "backend"])
-def test_who_broke_off_is_said(run, way):
+def test_who_broke_off_is_said(run: Run, way: str) -> None:
     """In the midst of an answer, in words."""
 
-    async def pour(reader, writer):
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + bytes(20_000_000))
         await go_on.wait()
         reset(writer)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(pour) as backend:
             port = await pair.start(expose(backend.port, "http"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET)
             await reader.readuntil(b"\r\n\r\n")
+            open_: Any
             (open_,) = pair.exposed.ledger.open
             if way == "client":
                 reset(writer)
@@ -142,16 +151,16 @@ def test_who_broke_off_is_said(run, way):
 
 
 @pytest.mark.parametrize("fields", [b"", b"Content-Length: 3\r\n"])
-def test_what_comes_with_a_change_of_protocol_is_of_the_new_one(run, fields):
+def test_what_comes_with_a_change_of_protocol_is_of_the_new_one(run: Run, fields: bytes) -> None:
     """From both sides, in one piece with the head; also behind a body, which a backend reads first."""
 
-    async def change(reader, writer):
+    async def change(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(3 if fields else 0)
         writer.write(b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello")
         writer.write(await reader.readexactly(5))
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(change) as backend:
             port = await pair.start(expose(backend.port, "http"))
             asked = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
@@ -162,8 +171,8 @@ def test_what_comes_with_a_change_of_protocol_is_of_the_new_one(run, fields):
     run(scenario)
 
 
-def test_a_call_may_wait_until_its_body_is_wanted(run):
-    async def scenario(pair):
+def test_a_call_may_wait_until_its_body_is_wanted(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc"))
             head, _, body = post(b'{"method":"a","id":1}', b"Expect: 100-continue\r\n").rpartition(
@@ -182,14 +191,14 @@ def test_a_call_may_wait_until_its_body_is_wanted(run):
 @pytest.mark.parametrize(
     ("seconds", "told"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.2, "2"), (3600.0, "3600")]
 )
-def test_nobody_is_told_to_come_again_too_early(seconds, told):
+def test_nobody_is_told_to_come_again_too_early(seconds: float, told: str) -> None:
     assert retry_after(seconds) == {"Retry-After": told}
 
 
-def test_an_orderly_end_is_no_failure_there(run):
+def test_an_orderly_end_is_no_failure_there(run: Run) -> None:
     """The near daemon is told that nothing more is wanted, by a code that means just that."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=Patience(last_words=0.0))
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
@@ -207,10 +216,10 @@ def test_an_orderly_end_is_no_failure_there(run):
 # ---- backends ----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_backend_says_unasked_is_no_answer(run):
+def test_what_a_backend_says_unasked_is_no_answer(run: Run) -> None:
     """Bytes behind an answer would be taken for the next one."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil") as backend:
             port = await pair.start(expose(backend.port, "http"))
             answer = await say(port, GET + GET + LAST, until=END)
@@ -221,10 +230,10 @@ def test_what_a_backend_says_unasked_is_no_answer(run):
     run(scenario)
 
 
-def test_a_client_that_asks_for_http_2_too_is_served(run):
+def test_a_client_that_asks_for_http_2_too_is_served(run: Run) -> None:
     """Java's HttpClient does so with every first request, whatever its method."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc"))
             for protocol in (b"h2c", b"websocket"):
@@ -237,19 +246,20 @@ def test_a_client_that_asks_for_http_2_too_is_served(run):
     run(scenario)
 
 
-def test_a_backend_that_takes_no_more_keeps_no_socket(run):
+def test_a_backend_that_takes_no_more_keeps_no_socket(run: Run) -> None:
     """What it was to get still waits when the stream is over; after a while nobody waits any longer."""
 
-    async def deaf(reader, writer):
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await go_on.wait()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=Patience(flush=0.0))
         async with Backend(deaf) as backend:
             port = await pair.start(expose(backend.port, "http"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST /" + HEAD + b"Content-Length: 99999999\r\n\r\n" + bytes(20_000_000))
-            await until(lambda: any(one.link is not None for one in pair.exposed.ledger.open))
+            await until(lambda: any(cast(Any, one).link is not None for one in pair.exposed.ledger.open))
+            open_: Any
             (open_,) = pair.exposed.ledger.open
             transport = open_.link.writer.transport
             await until(lambda: transport.get_write_buffer_size() > 65536)
@@ -265,23 +275,23 @@ def test_a_backend_that_takes_no_more_keeps_no_socket(run):
     run(scenario)
 
 
-def test_a_backend_that_takes_the_rest_in_time_is_left_alone():
+def test_a_backend_that_takes_the_rest_in_time_is_left_alone() -> None:
     """Its transport has ended by itself then, and can't be aborted any more."""
     told, due = [], []
 
     class Loop(asyncio.SelectorEventLoop):
-        def call_later(self, seconds, give_up, *args, **more):
+        def call_later(self, seconds: float, give_up: Callable[..., Any], *args: Any, **more: Any) -> Any:  # type: ignore[override]
             if seconds != FLUSH:
                 return super().call_later(seconds, give_up, *args, **more)
             due.append(give_up)
             return None
 
-    async def scenario():
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told.append(context))
         ours, theirs = socket.socketpair()
         backend = SimpleNamespace(active=1)
-        link = BackendLink(*await asyncio.open_connection(sock=ours), backend, FLUSH)
+        link = BackendLink(*await asyncio.open_connection(sock=ours), backend, FLUSH)  # type: ignore[arg-type]
         link.writer.write(bytes(2_000_000))
         link.close()
         assert backend.active == 0
@@ -299,14 +309,14 @@ def test_a_backend_that_takes_the_rest_in_time_is_left_alone():
     assert told == []
 
 
-def test_a_conversation_with_a_bug_is_over_all_the_same(run, monkeypatch):
+def test_a_conversation_with_a_bug_is_over_all_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     began = []
 
-    async def broken(self):
+    async def broken(self: HttpSession) -> None:
         began.append(self)
         raise RuntimeError("a bug")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         monkeypatch.setattr(HttpSession, "run", broken)
         port = await pair.start(expose(1, "http"))
@@ -320,12 +330,14 @@ def test_a_conversation_with_a_bug_is_over_all_the_same(run, monkeypatch):
     run(scenario)
 
 
-def test_a_backend_is_not_counted_for_who_leaves_while_it_is_joined(run, monkeypatch):
-    async def never(**_):
+def test_a_backend_is_not_counted_for_who_leaves_while_it_is_joined(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(**_: object) -> None:
         joining.set()
         await asyncio.Event().wait()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -334,6 +346,7 @@ def test_a_backend_is_not_counted_for_who_leaves_while_it_is_joined(run, monkeyp
             monkeypatch.setattr(asyncio, "open_connection", never)
             await joining.wait()
             monkeypatch.setattr(asyncio, "open_connection", before)
+            open_: Any
             (open_,) = pair.exposed.ledger.open
             open_.abort(Reason.DRAINING)
             with pytest.raises(ConnectionResetError):

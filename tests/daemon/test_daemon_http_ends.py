@@ -1,9 +1,13 @@
 """When requests, answers and connections of HTTP end: early, late, by silence, by either side."""
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,9 +17,11 @@ from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.ledger import Ending
+from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.session.codes import StreamReset
 
-from .talk import seen
+from .conftest import RunTalk
+from .talk import Talk, seen
 from .test_daemon_http_hostile import HEAD, OK, post
 from .test_daemon_json_rpc import call
 
@@ -29,10 +35,10 @@ LAST = b"GET /" + HEAD + b"Connection: close\r\n\r\n"
 
 
 @pytest.mark.parametrize("first", [b"", GET])
-def test_a_client_that_asks_nothing_more_is_let_go_after_75_s(talk, first):
+def test_a_client_that_asks_nothing_more_is_let_go_after_75_s(talk: RunTalk, first: bytes) -> None:
     """In order, and it is no failure: browsers and pools of clients keep connections for a while."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(first)
         if first:
             (await talk.asked()).say(OK)
@@ -44,11 +50,11 @@ def test_a_client_that_asks_nothing_more_is_let_go_after_75_s(talk, first):
     talk(scenario)
 
 
-def test_what_was_read_is_answered_though_the_daemon_ends(talk):
+def test_what_was_read_is_answered_though_the_daemon_ends(talk: RunTalk) -> None:
     """Also while a rate of bytes has it wait."""
 
-    async def scenario(talk):
-        talk.exposed.compute_delay = lambda caller, size: 3.0
+    async def scenario(talk: Talk) -> None:
+        talk.exposed.compute_delay = lambda caller, size: 3.0  # type: ignore[method-assign]
         talk.client.say(GET)
         await asyncio.sleep(1)
         talk.session.finish(Ending())
@@ -60,10 +66,10 @@ def test_what_was_read_is_answered_though_the_daemon_ends(talk):
     talk(scenario)
 
 
-def test_what_cannot_be_understood_is_not_logged(talk):
+def test_what_cannot_be_understood_is_not_logged(talk: RunTalk) -> None:
     """There may be a secret in it."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"GET /" + HEAD + b"Bearer s3cret\r\n\r\n")
         await talk.ended()
         assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
@@ -72,8 +78,8 @@ def test_what_cannot_be_understood_is_not_logged(talk):
     talk(scenario)
 
 
-def test_a_head_has_10_s(talk):
-    async def scenario(talk):
+def test_a_head_has_10_s(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET[:10])
         for _ in range(9):
             await asyncio.sleep(1)
@@ -84,19 +90,19 @@ def test_a_head_has_10_s(talk):
     talk(scenario)
 
 
-def test_who_waits_here_does_not_trickle(talk):
+def test_who_waits_here_does_not_trickle(talk: RunTalk) -> None:
     """For others, whose heads are understood first, or for its rate."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         waiting = []
 
-        async def turn(size, who):
+        async def turn(size: int, who: ProcessorAccount) -> None:
             waiting.append(size)
             await asyncio.sleep(60)
 
         await asyncio.sleep(0)
         talk.session._parsing = SimpleNamespace(wait_turn=turn)
-        talk.exposed.compute_delay = lambda caller, size: 30.0 * bool(size)
+        talk.exposed.compute_delay = lambda caller, size: 30.0 * bool(size)  # type: ignore[method-assign]
         talk.client.say(GET[:-1])
         await seen(lambda: waiting)
         await asyncio.sleep(59)
@@ -110,10 +116,10 @@ def test_who_waits_here_does_not_trickle(talk):
 
 
 @pytest.mark.parametrize("way", ["talk", "reset"])
-def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk, way):
+def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk: RunTalk, way: str) -> None:
     """Who has had enough may go at once: all was said."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(LAST)
         (await talk.asked()).say(OK)
         await talk.answered()
@@ -126,10 +132,10 @@ def test_who_goes_on_talking_hears_the_last_words_for_2_s(talk, way):
     talk(scenario)
 
 
-def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk):
+def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk: RunTalk) -> None:
     """As with long polls; who has said its end may yet want the answer."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         await asyncio.sleep(1000)
@@ -147,10 +153,10 @@ def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk):
     talk(scenario)
 
 
-def test_no_backend_is_asked_for_who_has_given_up(talk):
+def test_no_backend_is_asked_for_who_has_given_up(talk: RunTalk) -> None:
     """Requests of a flood wait here, and most are given up by the time it is their turn."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.write_error = ConnectionResetError()
         talk.client.say(GET)
         await talk.ended()
@@ -161,10 +167,10 @@ def test_no_backend_is_asked_for_who_has_given_up(talk):
 
 
 @pytest.mark.parametrize(("way", "seconds"), [("end", 75), ("reset", 0)])
-def test_a_silent_backend_is_left_when_its_client_is_gone(talk, way, seconds):
+def test_a_silent_backend_is_left_when_its_client_is_gone(talk: RunTalk, way: str, seconds: int) -> None:
     """One of which nothing is heard but its end is gone after a while; one that takes nothing more is, at once."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         if way == "end":
@@ -181,8 +187,8 @@ def test_a_silent_backend_is_left_when_its_client_is_gone(talk, way, seconds):
     talk(scenario)
 
 
-def test_a_rule_about_silence_holds_for_backends(talk):
-    async def scenario(talk):
+def test_a_rule_about_silence_holds_for_backends(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         await asyncio.sleep(8)
@@ -195,11 +201,11 @@ def test_a_rule_about_silence_holds_for_backends(talk):
     talk(scenario, bounds=Bounds(idle=9))
 
 
-def test_a_rule_about_silence_holds_for_who_takes_nothing(talk):
+def test_a_rule_about_silence_holds_for_who_takes_nothing(talk: RunTalk) -> None:
     """Then nobody reads from either side; it looks every second."""
 
-    async def scenario(talk):
-        talk.client.drain = asyncio.Event().wait
+    async def scenario(talk: Talk) -> None:
+        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         assert await talk.ended() == 10
@@ -213,9 +219,11 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk):
     ("bounds", "took", "reason"),
     [(Bounds(idle=9), 10, Reason.IDLE), (Bounds(time=7), 7, Reason.TIME)],
 )
-def test_who_is_refused_and_takes_nothing_is_not_waited_for(talk, asked, bounds, took, reason):
-    async def scenario(talk):
-        talk.client.drain = asyncio.Event().wait
+def test_who_is_refused_and_takes_nothing_is_not_waited_for(
+    talk: RunTalk, asked: bytes, bounds: Bounds, took: int, reason: Reason
+) -> None:
+    async def scenario(talk: Talk) -> None:
+        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         talk.client.say(asked)
         assert await talk.ended() == took
         assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
@@ -224,9 +232,9 @@ def test_who_is_refused_and_takes_nothing_is_not_waited_for(talk, asked, bounds,
     talk(scenario, bounds=bounds)
 
 
-def test_who_takes_nothing_of_a_backends_failure_is_not_waited_for(talk):
-    async def scenario(talk):
-        talk.client.drain = asyncio.Event().wait
+def test_who_takes_nothing_of_a_backends_failure_is_not_waited_for(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
+        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
         talk.client.say(GET)
         (await talk.asked()).mouth.feed_eof()
         assert await talk.ended() == 7
@@ -235,11 +243,11 @@ def test_who_takes_nothing_of_a_backends_failure_is_not_waited_for(talk):
     talk(scenario, bounds=Bounds(time=7))
 
 
-def test_bandwidth_pauses_in_both_directions(talk):
+def test_bandwidth_pauses_in_both_directions(talk: RunTalk) -> None:
     """What was read waits here for so long as the rate says, and goes on whole."""
 
-    async def scenario(talk):
-        talk.exposed.count_moved = talk.exposed.compute_delay = lambda caller, size: size * 0.1
+    async def scenario(talk: Talk) -> None:
+        talk.exposed.count_moved = talk.exposed.compute_delay = lambda caller, size: size * 0.1  # type: ignore[method-assign]
         loop = asyncio.get_running_loop()
         talk.client.say(GET)
         backend = await talk.asked()
@@ -252,15 +260,15 @@ def test_bandwidth_pauses_in_both_directions(talk):
 
 
 @pytest.mark.parametrize("way", ["alone", "beside a body"])
-def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
+def test_who_waits_for_its_own_rate_is_not_silent(talk: RunTalk, way: str) -> None:
     """It is the daemon that holds the bytes back, longer than the rule about silence lets anyone be quiet."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         head = b"Content-Length: 2\r\n\r\n"
         talk.client.say(b"POST /" + HEAD + head + b"a" if way == "beside a body" else GET)
         backend = await talk.asked()
         waits = [20.0]
-        talk.exposed.count_moved = lambda caller, size: waits.pop() if waits else None
+        talk.exposed.count_moved = lambda caller, size: waits.pop() if waits else None  # type: ignore[assignment, method-assign, return-value]
         if way == "alone":
             backend.say(OK)
         else:
@@ -276,10 +284,10 @@ def test_who_waits_for_its_own_rate_is_not_silent(talk, way):
 
 
 @pytest.mark.parametrize("kind", ["http", "json-rpc"])
-def test_each_request_has_its_time(talk, kind):
+def test_each_request_has_its_time(talk: RunTalk, kind: str) -> None:
     """A connection that is kept may last longer than one request; the time for a silent client isn't its."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         asked = post(json.dumps(call("a")).encode())
         for number in range(1, 4):
             talk.client.say(asked)
@@ -301,8 +309,8 @@ def test_each_request_has_its_time(talk, kind):
 
 @pytest.mark.parametrize("bounds", [Bounds(time=9), Bounds(idle=9)])
 @pytest.mark.parametrize("asked", [GET, b"POST /" + HEAD + b"Content-Length: 1\r\n\r\na"])
-def test_whose_backend_says_nothing_is_told_so(talk, asked, bounds):
-    async def scenario(talk):
+def test_whose_backend_says_nothing_is_told_so(talk: RunTalk, asked: bytes, bounds: Bounds) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(asked)
         backend = await talk.asked()
         await talk.refused()
@@ -317,10 +325,10 @@ def test_whose_backend_says_nothing_is_told_so(talk, asked, bounds):
 
 
 @pytest.mark.parametrize("answered", [b"", OK[:-1]])
-def test_who_is_too_slow_or_has_heard_a_part_is_cut_off(talk, answered):
+def test_who_is_too_slow_or_has_heard_a_part_is_cut_off(talk: RunTalk, answered: bytes) -> None:
     """A body that trickles in, and an answer that can't become another one."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         length = b"Content-Length: 9\r\n\r\n" if not answered else b"Content-Length: 0\r\n\r\n"
         talk.client.say(b"POST /" + HEAD + length + (b"a" if not answered else b""))
         (await talk.asked()).say(answered)
@@ -333,10 +341,10 @@ def test_who_is_too_slow_or_has_heard_a_part_is_cut_off(talk, answered):
 
 @pytest.mark.parametrize("bounds", [Bounds(), Bounds(time=100, idle=100)])
 @pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.EHOSTUNREACH])
-def test_a_time_out_of_the_system_is_the_backends_fault(talk, code, bounds):
+def test_a_time_out_of_the_system_is_the_backends_fault(talk: RunTalk, code: int, bounds: Bounds) -> None:
     """Python calls both by one name, and it was told as a limit of the rules."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.mouth.set_exception(OSError(code, "away"))
@@ -350,7 +358,7 @@ def test_a_time_out_of_the_system_is_the_backends_fault(talk, code, bounds):
 # ---- others meanwhile --------------------------------------------------------------------------------------------
 
 
-async def turns(true):
+async def turns(true: Callable[..., Any]) -> int:
     """How often others have their turn until it is so."""
     count = 0
     while not true():
@@ -362,10 +370,10 @@ async def turns(true):
 TINY = b"1\r\nx\r\n" * 20_000
 
 
-def test_tiny_chunks_hold_up_nobody(talk):
+def test_tiny_chunks_hold_up_nobody(talk: RunTalk) -> None:
     """Those of one read go on together; 2.4 MB of them were 3 s in which nobody else was heard."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
         await turns(lambda: talk.links)
         (backend,) = talk.links
@@ -377,16 +385,16 @@ def test_tiny_chunks_hold_up_nobody(talk):
     talk(scenario)
 
 
-def test_tiny_chunks_of_a_call_hold_up_nobody(talk):
-    async def scenario(talk):
+def test_tiny_chunks_of_a_call_hold_up_nobody(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
         assert await turns(lambda: b"is not JSON" in talk.client.heard) > 20_000 / 256 - 5
 
     talk(scenario, kind="json-rpc")
 
 
-def test_tiny_chunks_of_a_backend_hold_up_nobody(talk):
-    async def scenario(talk):
+def test_tiny_chunks_of_a_backend_hold_up_nobody(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + TINY + b"0\r\n\r\n")
@@ -396,8 +404,8 @@ def test_tiny_chunks_of_a_backend_hold_up_nobody(talk):
     talk(scenario)
 
 
-def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
-    async def scenario(talk):
+def test_requests_and_bodies_in_a_row_hold_up_nobody(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say((b"PUT /" + HEAD + b"\r\n") * 500)
         assert await turns(lambda: talk.client.heard.count(b"HTTP/1.1 403 ") == 500) >= 499
         talk.client.say(b"POST /" + HEAD + b"Content-Length: 10000000\r\n\r\n" + bytes(10_000_000))
@@ -407,14 +415,14 @@ def test_requests_and_bodies_in_a_row_hold_up_nobody(talk):
     talk(scenario, policies=[MethodsPolicy(model.MethodRule(deny=("PUT",)))])
 
 
-def test_who_is_waited_for_holds_up_nobody(talk):
+def test_who_is_waited_for_holds_up_nobody(talk: RunTalk) -> None:
     """Others had their turn meanwhile: none is left to them beside it."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + b"Content-Length: 10000000\r\n\r\n")
         backend = await talk.asked()
 
-        async def passed():
+        async def passed() -> int:
             length = len(backend.heard) + 48 * 1024
             talk.client.say(bytes(48 * 1024))
             return await turns(lambda: len(backend.heard) >= length)
@@ -424,8 +432,8 @@ def test_who_is_waited_for_holds_up_nobody(talk):
     talk(scenario)
 
 
-def test_a_fault_behind_what_came_in_the_same_read(talk):
-    async def scenario(talk):
+def test_a_fault_behind_what_came_in_the_same_read(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\nno\r\n")
         await talk.ended()
         assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
@@ -434,10 +442,10 @@ def test_a_fault_behind_what_came_in_the_same_read(talk):
     talk(scenario)
 
 
-def test_what_came_in_front_of_a_fault_goes_on(talk):
+def test_what_came_in_front_of_a_fault_goes_on(talk: RunTalk) -> None:
     """In the same read, too."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\nno\r\n")
@@ -452,10 +460,10 @@ def test_what_came_in_front_of_a_fault_goes_on(talk):
 
 
 @pytest.mark.parametrize(("seconds", "links"), [(3.9, 1), (4.1, 2)])
-def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
+def test_a_backends_connection_is_used_again_within_4_s(talk: RunTalk, seconds: float, links: int) -> None:
     """Node's servers close theirs after 5: a request that meets the end could not be asked again."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         await talk.answered()
@@ -469,10 +477,10 @@ def test_a_backends_connection_is_used_again_within_4_s(talk, seconds, links):
 
 
 @pytest.mark.parametrize("way", ["end", "reset"])
-def test_a_backends_connection_that_has_ended_is_not_used_again(talk, way):
+def test_a_backends_connection_that_has_ended_is_not_used_again(talk: RunTalk, way: str) -> None:
     """A POST could not be asked a second time."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(OK)
@@ -480,7 +488,7 @@ def test_a_backends_connection_that_has_ended_is_not_used_again(talk, way):
         if way == "end":
             backend.mouth.feed_eof()
         else:
-            backend.is_closing = lambda: True
+            backend.is_closing = lambda: True  # type: ignore[method-assign]
         talk.client.say(post(b"x"))
         (await talk.asked(2)).say(OK)
         await talk.answered(2)
@@ -491,10 +499,10 @@ def test_a_backends_connection_that_has_ended_is_not_used_again(talk, way):
 
 @pytest.mark.parametrize("way", ["answer", "408", "reset"])
 @pytest.mark.parametrize("asked", [GET, post(b"x")])
-def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk, way, asked):
+def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk: RunTalk, way: str, asked: bytes) -> None:
     """It would be taken for the answer to the next request, and each one after it would get the one before."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(OK)
@@ -517,12 +525,12 @@ def test_what_a_kept_connection_said_meanwhile_answers_nothing(talk, way, asked)
 
 
 @pytest.mark.parametrize(("kind", "asks"), [("http", GET), ("json-rpc", post(b'{"method":"a","id":1}'))])
-def test_a_rule_about_bytes_ends_who_waits(talk, kind, asks):
+def test_a_rule_about_bytes_ends_who_waits(talk: RunTalk, kind: str, asks: bytes) -> None:
     """Of what was let in; requests themselves are answered, and what is there already of an answer goes on: the
     backend has done what was asked."""
 
-    async def scenario(talk):
-        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
+    async def scenario(talk: Talk) -> None:
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA  # type: ignore[method-assign]
         for number in (1, 2):
             talk.client.say(asks)
             (await talk.asked(number)).say(OK)
@@ -534,13 +542,13 @@ def test_a_rule_about_bytes_ends_who_waits(talk, kind, asks):
         assert await talk.ended() == 0
         assert talk.client.heard.endswith(OK[-4:-1])
         talk.client.heard = b""
-        assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))
+        assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))  # type: ignore[comparison-overlap]
 
     talk(scenario, kind=kind)
 
 
-def test_of_an_answer_beyond_what_a_request_may_have_nothing_is_heard(talk):
-    async def scenario(talk):
+def test_of_an_answer_beyond_what_a_request_may_have_nothing_is_heard(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         assert await talk.ended() == 0
@@ -550,8 +558,8 @@ def test_of_an_answer_beyond_what_a_request_may_have_nothing_is_heard(talk):
 
 
 @pytest.mark.parametrize(("size", "stays"), [(256 * 1024, True), (256 * 1024 + 1, False)])
-def test_so_much_is_read_of_a_body_that_nobody_wants(talk, size, stays):
-    async def scenario(talk):
+def test_so_much_is_read_of_a_body_that_nobody_wants(talk: RunTalk, size: int, stays: bool) -> None:
+    async def scenario(talk: Talk) -> None:
         talk.client.say(b"POST /" + HEAD + b"Content-Length: %d\r\n\r\n" % size + bytes(size) + GET)
         if stays:
             (await talk.asked()).say(OK)
@@ -566,10 +574,10 @@ def test_so_much_is_read_of_a_body_that_nobody_wants(talk, size, stays):
 
 
 @pytest.mark.parametrize(("size", "passes"), [(16 << 20, True), ((16 << 20) + 1, False)])
-def test_an_answer_that_has_to_be_kept_whole_has_a_bound(talk, size, passes):
+def test_an_answer_that_has_to_be_kept_whole_has_a_bound(talk: RunTalk, size: int, passes: bool) -> None:
     """Of a batch of which a part was refused."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(post(json.dumps([call("a"), call("b", 2)]).encode()))
         answer = b'{"id":1,"result":"' + b"x" * (size - 20) + b'"}'
         backend = await talk.asked()

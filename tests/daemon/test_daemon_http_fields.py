@@ -1,10 +1,13 @@
 """Fields by which two could take a message for different ones: hosts that are none, lengths where no body is, what
 stands behind one (RFC 9110 and 9112)."""
 
+from __future__ import annotations
+
 import pytest
 
 from dtp.daemon.http.headers import behind_body, is_authority, to_backend, to_client
 
+from .conftest import Pair, Run
 from .test_daemon_grpc_filter import GOOD, Wire
 from .test_daemon_http import CALLER, expose
 from .test_daemon_http_hostile import END, HEAD, Recorder, say
@@ -29,20 +32,20 @@ NO_HOSTS = [
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_hosts(host):
+def test_hosts(host: bytes) -> None:
     assert is_authority(host)
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
-def test_what_is_no_host(host):
+def test_what_is_no_host(host: bytes) -> None:
     assert not is_authority(host)
 
 
 @pytest.mark.parametrize("kind", ["http", "json-rpc", "websocket"])
-def test_a_host_that_is_none_is_400(run, kind):
+def test_a_host_that_is_none_is_400(run: Run, kind: str) -> None:
     """They were passed on, and which of two hosts `a/b@c` names each backend decided for itself."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, kind))
             for host in NO_HOSTS:
@@ -62,8 +65,8 @@ def test_a_host_that_is_none_is_400(run, kind):
     run(scenario)
 
 
-def test_the_host_of_a_url_counts(run):
-    async def scenario(pair):
+def test_the_host_of_a_url_counts(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             await say(port, b"GET http://b:80/c" + HEAD + b"\r\n", until=b"ok")
@@ -74,8 +77,8 @@ def test_the_host_of_a_url_counts(run):
 
 
 @pytest.mark.parametrize("version", [b"2.0", b"3.0", b"9.9"])
-def test_another_version_is_not_taken_for_this_one(run, version):
-    async def scenario(pair):
+def test_another_version_is_not_taken_for_this_one(run: Run, version: bytes) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             answer = await say(port, b"GET / HTTP/%s\r\nHost: x\r\n\r\n" % version, until=END)
@@ -86,8 +89,8 @@ def test_another_version_is_not_taken_for_this_one(run, version):
     run(scenario)
 
 
-def test_http_1_0_changes_to_no_other_protocol(run):
-    async def scenario(pair):
+def test_http_1_0_changes_to_no_other_protocol(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             asked = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -97,7 +100,7 @@ def test_http_1_0_changes_to_no_other_protocol(run):
     run(scenario)
 
 
-def test_a_length_is_spelt_in_one_way():
+def test_a_length_is_spelt_in_one_way() -> None:
     assert (b"content-length", b"10") in to_backend(
         [(b"host", b"x"), (b"content-length", b"010")], CALLER, "api"
     )
@@ -107,27 +110,27 @@ def test_a_length_is_spelt_in_one_way():
 @pytest.mark.parametrize(
     ("status", "kept"), [(103, False), (204, False), (200, True), (205, True), (304, True)]
 )
-def test_an_answer_that_has_no_body_has_no_length(status, kept):
+def test_an_answer_that_has_no_body_has_no_length(status: int, kept: bool) -> None:
     """But 304 and answers to HEAD, which say that of another answer (RFC 9110, 8.6)."""
     found = to_client([(b"content-length", b"5"), (b"link", b"x")], status)
     assert ((b"content-length", b"5") in found) is kept
     assert (b"link", b"x") in found
 
 
-def test_fields_of_a_head_are_none_behind_a_body():
+def test_fields_of_a_head_are_none_behind_a_body() -> None:
     fields = [(b"content-length", b"7"), (b"host", b"x"), (b"transfer-encoding", b"chunked"),
               (b"content_length", b"7"), (b"connection", b"x-sum"), (b"grpc-status", b"0")]  # fmt: skip
     assert behind_body(fields) == [(b"grpc-status", b"0")]
 
 
-def test_through_a_pair(run):
+def test_through_a_pair(run: Run) -> None:
     """What is said behind an answer without a body is no next answer, and a client of 204 waits for nothing."""
     answer = (
         b"HTTP/1.1 103 Early Hints\r\nContent-Length: 3\r\nLink: x\r\n\r\n"
         b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"
     )
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder(answer) as backend:
             port = await pair.start(expose(backend.port, "http"))
             heard = await say(port, b"GET /" + HEAD + b"Connection: close\r\n\r\n", until=END)
@@ -146,11 +149,11 @@ def test_through_a_pair(run):
         b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
     ],
 )
-def test_an_answer_with_two_lengths_is_502(run, kind, fields):
+def test_an_answer_with_two_lengths_is_502(run: Run, kind: str, fields: bytes) -> None:
     """It was a reset, where the client had heard the head already."""
     body = b"2\r\nok\r\n0\r\n\r\n"
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n" + body) as backend:
             port = await pair.start(expose(backend.port, kind))
             call = b'{"jsonrpc":"2.0","method":"a","id":1}'
@@ -173,7 +176,7 @@ def test_an_answer_with_two_lengths_is_502(run, kind, fields):
         [(b"host", b"a b")],
     ],
 )
-def test_hosts_of_grpc(more):
+def test_hosts_of_grpc(more: list[tuple[bytes, bytes]]) -> None:
     fields = [field for field in GOOD if field[0] != b":authority"]
     pseudo = [field for field in more if field[0] == b":authority"]
     wire = Wire()

@@ -1,12 +1,17 @@
 """What a daemon says of callers to backends: headers, and the PROXY protocol."""
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import socket
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
+from dtp.daemon.config.values import Place
 from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Caller
 from dtp.daemon.relays import proxy_protocol, sockets
@@ -14,14 +19,14 @@ from dtp.daemon.relays.dialer import Dialer
 from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.server import Daemon
 
-from .conftest import NEAR, Backend, echo
+from .conftest import NEAR, Backend, Pair, Run, echo
 from .test_daemon_http import CALLER, expose
 from .test_daemon_relay import until
 
 # ---- headers -----------------------------------------------------------------------------------------------------
 
 
-def test_spoofed_headers_are_removed_and_true_ones_set():
+def test_spoofed_headers_are_removed_and_true_ones_set() -> None:
     spoofed = [b"dtp-peer", b"dtp_peer", b"dtp-anything", b"x-forwarded-for", b"x_forwarded_for", b"x-real-ip",
                b"forwarded", b"via"]  # fmt: skip
     headers = [(b"host", b"x"), (b"accept", b"*/*"), *((name, b"evil") for name in spoofed)]
@@ -38,7 +43,7 @@ def test_spoofed_headers_are_removed_and_true_ones_set():
     }
 
 
-def test_headers_of_one_hop_stay_there():
+def test_headers_of_one_hop_stay_there() -> None:
     headers = [
         (b"host", b"x"),
         (b"connection", b"keep-alive, X-Secret"),
@@ -60,13 +65,13 @@ def test_headers_of_one_hop_stay_there():
     [b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
      b"transfer-encoding", b"upgrade"],
 )  # fmt: skip
-def test_fields_of_one_hop_need_not_be_named(name):
+def test_fields_of_one_hop_need_not_be_named(name: bytes) -> None:
     headers = [(b"host", b"x"), (name, b"1")]
     assert name not in dict(to_backend(headers, CALLER, "api"))
     assert name not in dict(to_client(headers))
 
 
-def test_who_says_little_is_told_of_all_the_same():
+def test_who_says_little_is_told_of_all_the_same() -> None:
     """HTTP/1.0 needs no Host, and a caller may have no address."""
     found = to_backend([], Caller(NEAR.id, NEAR.id.sui_address, ""), "\u00fcber")
     assert found[0] == (b"host", b"localhost")
@@ -74,14 +79,14 @@ def test_who_says_little_is_told_of_all_the_same():
     assert (b"x-forwarded-for", b"unknown") in found
 
 
-def test_elements_of_lists():
+def test_elements_of_lists() -> None:
     assert tokens([(b"a", b" X, ,,y\t"), (b"a", b""), (b"b", b"z")], b"a") == {b"x", b"y"}
 
 
 # ---- the PROXY protocol ------------------------------------------------------------------------------------------
 
 
-def tlvs(body):
+def tlvs(body: bytes) -> dict[int, bytes]:
     found = {}
     while body:
         size = int.from_bytes(body[1:3])
@@ -105,7 +110,9 @@ def tlvs(body):
         ("192.0.2.7", ("::1", 80), 0x00, b""),
     ],
 )
-def test_proxy_header(source, destination, family, addresses):
+def test_proxy_header(
+    source: str, destination: tuple[str, int] | None, family: int, addresses: bytes
+) -> None:
     caller = Caller(NEAR.id, NEAR.id.sui_address, source)
     header = proxy_protocol.header(caller, "api", destination)
     assert header[:12] == bytes.fromhex("0d0a0d0a000d0a515549540a")  # section 2.2
@@ -120,14 +127,14 @@ def test_proxy_header(source, destination, family, addresses):
     }
 
 
-def test_a_backend_gets_the_proxy_header_first(run):
-    async def scenario(pair):
-        async def serve(reader, writer):
+def test_a_backend_gets_the_proxy_header_first(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readexactly(16)
             received.append(head + await reader.readexactly(int.from_bytes(head[14:])))
             writer.write(await reader.read(5))
 
-        received = []
+        received: list[Any] = []
         async with Backend(serve) as backend:
             port = await pair.start(expose(backend.port, "tcp", "proxy-protocol = true"))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -146,14 +153,14 @@ def test_a_backend_gets_the_proxy_header_first(run):
 class Lost(socket.socket):
     """A socket whose other end has reset."""
 
-    def getpeername(self):
+    def getpeername(self) -> None:
         raise OSError(errno.ENOTCONN, "not connected")
 
 
-def losing(port, lost=None):
+def losing(port: Callable[..., Any], lost: list[Any] | None = None) -> Dialer:
     """A dialer whose backend at that port breaks off as soon as it is there; `lost` gets the sockets."""
 
-    def lose(sock):
+    def lose(sock: socket.socket) -> Lost | socket.socket:
         if sock is None or sock.getpeername()[1] != port():
             return sock
         sock = Lost(fileno=sock.detach())
@@ -161,23 +168,23 @@ def losing(port, lost=None):
             lost.append(sock)
         return sock
 
-    async def connect(place):
+    async def connect(place: Place) -> Lost | socket.socket:
         return lose(await sockets.connect(place))
 
-    return Dialer(lambda place: lose(connect_now(place)), connect)
+    return Dialer(lambda place: lose(connect_now(place)), connect)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, kind):
+def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run: Run, kind: str) -> None:
     """A socket whose other end has reset has no peer's name: it ended all of the caller's connection."""
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(16)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     gone, there = Backend(serve), Backend(serve)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, dialer=losing(lambda: gone.port))
         async with gone, there:
             both = "proxy-protocol = true\nconcurrency = { service = 1 }"
@@ -198,10 +205,10 @@ def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run, kind):
     run(scenario)
 
 
-def test_backends_that_all_break_off_are_asked_once_each(run):
-    lost = []
+def test_backends_that_all_break_off_are_asked_once_each(run: Run) -> None:
+    lost: list[Any] = []
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             pair.make = partial(Daemon, dialer=losing(lambda: backend.port, lost))
             port = await pair.start(expose(backend.port, "tcp", "proxy-protocol = true"))
@@ -220,15 +227,15 @@ def test_backends_that_all_break_off_are_asked_once_each(run):
     # Section 2.2: version 2, LOCAL, no family, nothing more.
     [("proxy-protocol = true", b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"), ("", b"")],
 )
-def test_a_check_says_that_it_is_the_daemons_own(run, more, first):
+def test_a_check_says_that_it_is_the_daemons_own(run: Run, more: str, first: bytes) -> None:
     """A backend that wants a header would be down for ever."""
     asked = []
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.read(65536))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend:
             await pair.start(expose(backend.port, "tcp", more + '\nhealth = { http = "/health" }'))
             await until(lambda: asked)

@@ -1,9 +1,12 @@
 """Callers who want a request read in two ways: once by the rules, and once by the backend."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
 import re
+from typing import Any
 
 import h11
 import pytest
@@ -17,7 +20,7 @@ from dtp.daemon.policies import Call, Moment, PolicyChain
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.policies.rate import RatePolicy
 
-from .conftest import Backend
+from .conftest import Backend, Pair, Run
 from .test_daemon_http import CALLER, expose, site
 from .test_daemon_json_rpc import call, node
 
@@ -30,11 +33,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Recorder(Backend):
     """A backend that keeps what it gets, and says the same to each head."""
 
-    def __init__(self, answer=OK):
+    def __init__(self, answer: bytes = OK) -> None:
         super().__init__(self._serve)
         self.got, self._answer = b"", answer
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         before = 0
         while data := await reader.read(65536):
             self.got += data
@@ -43,7 +46,7 @@ class Recorder(Backend):
             before = self.got.count(b"\r\n\r\n")
 
 
-async def say(port, data, *, until=rb"\r\n\r\n"):
+async def say(port: int, data: bytes, *, until: bytes = rb"\r\n\r\n") -> bytes:
     """What is answered to `data` until it matches, or ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -73,8 +76,8 @@ async def say(port, data, *, until=rb"\r\n\r\n"):
         (b"GET /a" + HEAD + b"a:\r\n" * 256 + b"\r\n", b"more than 256 fields"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_400(run, kind, request_, words):
-    async def scenario(pair):
+def test_what_could_be_read_in_two_ways_is_400(run: Run, kind: str, request_: bytes, words: bytes) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, kind))
             answer = await say(port, request_, until=END)
@@ -87,8 +90,8 @@ def test_what_could_be_read_in_two_ways_is_400(run, kind, request_, words):
     run(scenario)
 
 
-def test_what_is_no_request_is_not_quoted(run):
-    async def scenario(pair):
+def test_what_is_no_request_is_not_quoted(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             answer = await say(port, b"GE\x01T secret HTTP/1.1\r\n\r\n", until=END)
@@ -99,10 +102,10 @@ def test_what_is_no_request_is_not_quoted(run):
     run(scenario)
 
 
-def test_nobody_takes_away_where_a_body_ends(run):
+def test_nobody_takes_away_where_a_body_ends(run: Run) -> None:
     """`Connection: content-length` would leave a body that is the next request."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             inner = b"GET /inner HTTP/1.1\r\nHost: y\r\n\r\n"
@@ -116,8 +119,8 @@ def test_nobody_takes_away_where_a_body_ends(run):
     run(scenario)
 
 
-def test_fields_behind_a_body_stay_here(run):
-    async def scenario(pair):
+def test_fields_behind_a_body_stay_here(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             fields = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -143,7 +146,7 @@ def test_fields_behind_a_body_stay_here(run):
         b"x-rewrite-url", b"proxy",
     ],
 )  # fmt: skip
-def test_fields_that_backends_believe_are_the_daemons(name):
+def test_fields_that_backends_believe_are_the_daemons(name: bytes) -> None:
     found = to_backend([(b"host", b"x"), (name, b"evil"), (b"x-forward", b"mine")], CALLER, "api")
     assert b"evil" not in [value for _, value in found]
     assert (b"x-forward", b"mine") in found
@@ -152,7 +155,7 @@ def test_fields_that_backends_believe_are_the_daemons(name):
 @pytest.mark.parametrize(
     "name", [b"content_length", b"content.length", b"transfer_encoding", b"transfer.encoding", b"keep_alive"]
 )
-def test_fields_that_backends_take_for_framing_never_pass(name):
+def test_fields_that_backends_take_for_framing_never_pass(name: bytes) -> None:
     """CGI and the like read them as `Content-Length`: the body would end elsewhere than the daemon says."""
     headers = [(b"host", b"x"), (b"content-length", b"5"), (name, b"0")]
     assert dict(to_backend(headers, CALLER, "api")).get(b"content-length") == b"5"
@@ -176,8 +179,8 @@ def test_fields_that_backends_take_for_framing_never_pass(name):
         b"POST /?x", b"OPTIONS *",
     ],
 )  # fmt: skip
-def test_no_spelling_escapes_a_rule(run, line):
-    async def scenario(pair):
+def test_no_spelling_escapes_a_rule(run: Run, line: bytes) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             rules = 'methods = { deny = ["* /secret", "DELETE", "OPTIONS"] }'
             port = await pair.start(expose(backend.port, "http", rules))
@@ -207,13 +210,13 @@ def test_no_spelling_escapes_a_rule(run, line):
         ("", False),
     ],
 )
-def test_what_rules_for_methods_cannot_tell_is_400(run, line, rule, judged):
+def test_what_rules_for_methods_cannot_tell_is_400(run: Run, line: bytes, rule: str, judged: bool) -> None:
     """Which segments `..` leaves, and which of several methods counts, each backend knows for itself."""
     fields = b"X-HTTP-Method: put\r\nX-HTTP-Method_Override: delete\r\n"
     if line == b"POST /":
         fields = b"X-HTTP-Method: put, delete\r\n"
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http", rule))
             answer = await say(port, line + HEAD + (fields if line.startswith(b"POST") else b"") + b"\r\n")
@@ -223,10 +226,10 @@ def test_what_rules_for_methods_cannot_tell_is_400(run, line, rule, judged):
     run(scenario)
 
 
-def test_where_a_call_is_sent_is_no_method(run):
+def test_where_a_call_is_sent_is_no_method(run: Run) -> None:
     """Rules of a service for JSON-RPC go by its calls."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
             asked = post(b'{"method":"a","id":1}').replace(b"POST /", b"POST /a/../b")
@@ -235,9 +238,12 @@ def test_where_a_call_is_sent_is_no_method(run):
     run(scenario)
 
 
-def test_no_head_is_read_in_ever_more_ways():
+def test_no_head_is_read_in_ever_more_ways() -> None:
     """Words of a field times paths were 130 MB of one head, for as long as the backend took."""
-    fields = [("host", "x"), ("x-http-method", b" ".join(b"%d" % number for number in range(3000)))]
+    fields: list[Any] = [
+        ("host", "x"),
+        ("x-http-method", b" ".join(b"%d" % number for number in range(3000))),
+    ]
     head = h11.Request(method="POST", target=b"/" + b"a" * 15_000, headers=fields)
     assert doubt(head) is not None
     fields = [("host", "x"), ("x-http-method", "put"), ("x-method-override", "PUT")]
@@ -280,7 +286,7 @@ def test_no_head_is_read_in_ever_more_ways():
         (b"/%2%35%%41%4", {}, ["GET /%2%35%%41%4", "GET /%25%A%4"]),
     ],
 )
-def test_spellings(target, fields, found):
+def test_spellings(target: bytes, fields: dict[str, str], found: list[str]) -> None:
     request = h11.Request(method=b"GET", target=target, headers=[("host", "x"), *fields.items()])
     assert list(spellings(request)) == found
 
@@ -288,13 +294,13 @@ def test_spellings(target, fields, found):
 @pytest.mark.parametrize(
     "value", [b"delete\x1c", b"\xa0delete", b"delete, x", b"x,delete", b"delete;a", b"a\xffdelete"]
 )
-def test_whatever_a_backend_cuts_off_an_override(value):
+def test_whatever_a_backend_cuts_off_an_override(value: bytes) -> None:
     """What Python strips, what JavaScript trims, and what is cut off at a comma are not the same."""
     fields = [("host", "x"), ("x-http-method-override", value)]
-    assert doubt(h11.Request(method=b"POST", target=b"/a", headers=fields)) is not None
+    assert doubt(h11.Request(method=b"POST", target=b"/a", headers=fields)) is not None  # type: ignore[arg-type]
 
 
-def test_what_is_allowed_is_so_in_all_spellings():
+def test_what_is_allowed_is_so_in_all_spellings() -> None:
     policy = MethodsPolicy(model.MethodRule(allow=("GET /public/*", "GET /a%20b")))
     for method, also, passes in (
         ("GET /public/a", (), True),
@@ -308,7 +314,7 @@ def test_what_is_allowed_is_so_in_all_spellings():
 
 
 @pytest.mark.parametrize("method", ["admin_x", "Admin_x", "ADMIN_X", "\uff41dmin_x", "admin_\u017f"])
-def test_no_case_escapes_a_rule_against_methods(method):
+def test_no_case_escapes_a_rule_against_methods(method: str) -> None:
     policy = MethodsPolicy(model.MethodRule(deny=("admin_x", "admin_s")))
     assert policy.check_event(Call(CALLER, method), Moment(0, 0)) is not None
     assert policy.check_event(Call(CALLER, "admin_y"), Moment(0, 0)) is None
@@ -327,8 +333,8 @@ def test_no_case_escapes_a_rule_against_methods(method):
         (b"OPTIONS http://y:81/", b"OPTIONS /"),
     ],
 )
-def test_a_whole_url_is_a_path_and_a_host(run, line, asked):
-    async def scenario(pair):
+def test_a_whole_url_is_a_path_and_a_host(run: Run, line: bytes, asked: bytes) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             assert (await say(port, line + HEAD + b"\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -338,8 +344,8 @@ def test_a_whole_url_is_a_path_and_a_host(run, line, asked):
     run(scenario)
 
 
-def test_answers_to_head_are_heads(run):
-    async def scenario(pair):
+def test_answers_to_head_are_heads(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http", 'methods = { deny = ["* /secret"] }'))
             answer = await say(port, (b"HEAD /secret" + HEAD + b"\r\n") * 2, until=rb"(?s)403.*403.*\r\n\r\n")
@@ -349,8 +355,8 @@ def test_answers_to_head_are_heads(run):
     run(scenario)
 
 
-def test_a_head_may_have_256_fields(run):
-    async def scenario(pair):
+def test_a_head_may_have_256_fields(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             assert (await say(port, b"GET /" + HEAD + b"a:\r\n" * 255 + b"\r\n")).startswith(b"HTTP/1.1 200 ")
@@ -359,8 +365,8 @@ def test_a_head_may_have_256_fields(run):
     run(scenario)
 
 
-def test_there_are_no_tunnels(run):
-    async def scenario(pair):
+def test_there_are_no_tunnels(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             asked = b"CONNECT x:80" + HEAD + b"\r\nGET /inner" + HEAD + b"\r\n"
@@ -379,10 +385,12 @@ def test_there_are_no_tunnels(run):
         ("http", b"POST /" + HEAD + b"nonsense\r\n\r\n", b"400"),
     ],
 )
-def test_an_answer_is_heard_by_who_goes_on_talking(run, kind, request_, status):
+def test_an_answer_is_heard_by_who_goes_on_talking(
+    run: Run, kind: str, request_: bytes, status: bytes
+) -> None:
     """Bytes that nobody reads become a reset, which would take the answer with it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, kind, 'methods = { deny = ["* /secret"] }'))
         answer = await say(port, request_ + bytes(9_000_000), until=END)
         assert answer.startswith(b"HTTP/1.1 " + status)
@@ -394,10 +402,10 @@ def test_an_answer_is_heard_by_who_goes_on_talking(run, kind, request_, status):
 
 
 @pytest.mark.parametrize("protocol", [b"h2c", b"HTTP/2.0", b"h2c, websocket", b"TLS/1.0"])
-def test_nobody_changes_to_a_protocol_that_no_rule_sees(run, protocol):
+def test_nobody_changes_to_a_protocol_that_no_rule_sees(run: Run, protocol: bytes) -> None:
     """Behind h2c there would be any requests (smuggling by upgrade); of several, WebSocket passes."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "http"))
             fields = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
@@ -425,10 +433,10 @@ def test_nobody_changes_to_a_protocol_that_no_rule_sees(run, protocol):
         (b"GET /a" + HEAD + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n", b"502"),
     ],
 )
-def test_a_service_for_websockets_gives_nothing_else(run, request_, status):
+def test_a_service_for_websockets_gives_nothing_else(run: Run, request_: bytes, status: bytes) -> None:
     """Also where the backend answers as if nobody had asked for a WebSocket."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "websocket"))
             answer = await say(port, request_)
@@ -441,14 +449,14 @@ def test_a_service_for_websockets_gives_nothing_else(run, request_, status):
 # ---- JSON-RPC ----------------------------------------------------------------------------------------------------
 
 
-def post(body, fields=b""):
+def post(body: bytes, fields: bytes = b"") -> bytes:
     return b"POST /" + HEAD + fields + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def test_no_charset_has_a_call_read_anew(run):
+def test_no_charset_has_a_call_read_anew(run: Run) -> None:
     """In UTF-7, which aiohttp's backends would decode, `+ACI-` ends a text: the call would be another one."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc"))
             fields = b"Content-Type: application/json; charset=utf-7\r\nContent-Encoding: identity\r\n"
@@ -460,11 +468,11 @@ def test_no_charset_has_a_call_read_anew(run):
     run(scenario)
 
 
-def test_which_pages_may_read_is_the_daemons_to_say(run):
+def test_which_pages_may_read_is_the_daemons_to_say(run: Run) -> None:
     """What the backend says of it is for those who ask it directly; caches keep answers to different pages apart."""
     own = b"Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\n"
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder(OK.replace(b"\r\n\r\n", b"\r\n" + own + b"\r\n")) as backend:
             port = await pair.start(expose(backend.port, "json-rpc", 'origins = ["https://app.example"]'))
             answer = await say(port, post(b'{"method":"a","id":1}', b"Origin: https://app.example\r\n"))
@@ -474,8 +482,8 @@ def test_which_pages_may_read_is_the_daemons_to_say(run):
     run(scenario)
 
 
-def test_what_is_encoded_is_415(run):
-    async def scenario(pair):
+def test_what_is_encoded_is_415(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc"))
             asked = post(b'{"method":"a","id":1}', b"Content-Encoding: gzip\r\n")
@@ -486,16 +494,16 @@ def test_what_is_encoded_is_415(run):
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
-def test_an_id_that_no_answer_could_have(number):
+def test_an_id_that_no_answer_could_have(number: str) -> None:
     with pytest.raises(jsonrpc.Malformed, match="id"):
         jsonrpc.parse(f'{{"method":"a","id":{number}}}'.encode(), 1)
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_an_answer_that_is_put_together_comes_as_it_is(run, refused):
+def test_an_answer_that_is_put_together_comes_as_it_is(run: Run, refused: bool) -> None:
     """What the backend would compress could not be joined with what was refused."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Recorder() as backend:
             port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
             body = json.dumps([call("a"), call("b", 2)] if refused else [call("a")]).encode()
@@ -505,10 +513,10 @@ def test_an_answer_that_is_put_together_comes_as_it_is(run, refused):
     run(scenario)
 
 
-def test_a_batch_of_which_the_backend_makes_no_json(run):
+def test_a_batch_of_which_the_backend_makes_no_json(run: Run) -> None:
     """What was refused is answered, and the rest has failed: the whole stays JSON."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         page = b"HTTP/1.1 500 Oops\r\nContent-Length: 12\r\n\r\n<p>Oops</p>\n"
         async with Recorder(page) as backend, site(rpc=node):
             port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))

@@ -1,6 +1,10 @@
 """Connections that clients of HTTP keep, where the daemon is reloaded or ends: no request is cut off."""
 
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +16,8 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.relays.ledger import Ending
 
-from .conftest import config
-from .talk import seen
+from .conftest import Pair, Run, RunTalk, config
+from .talk import Talk, seen
 from .test_daemon_http import CALLER, expose, site
 from .test_daemon_http_ends import GET
 from .test_daemon_http_hostile import OK
@@ -23,24 +27,26 @@ REQUEST = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 NOW = Moment(0.0, 0.0)
 
 
-def another(talk, tmp_path, *policies, kind="http"):
+def another(
+    talk: Talk, tmp_path: Path, *policies: AccessPolicy | ConcurrencyPolicy, kind: str = "http"
+) -> tuple[Exposed, Ending]:
     """What stands in the place of `talk.exposed` after a reload, and how sessions are told of it."""
     made = Exposed(
         config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(2, kind)}').expose[0], policies
     )
-    made.dial_streams = talk.exposed.dial_streams
+    made.dial_streams = talk.exposed.dial_streams  # type: ignore[method-assign]
     return made, Ending(5.0, lambda connection: made)
 
 
-def is_last(talk):
+def is_last(talk: Talk) -> bool:
     """Whether the last answer that the client has heard says that it is."""
     return b"connection: close" in talk.client.heard.lower().rpartition(b"http/1.1 200")[2]
 
 
-def test_an_idle_client_goes_over_to_what_a_reload_made(talk, tmp_path):
+def test_an_idle_client_goes_over_to_what_a_reload_made(talk: RunTalk, tmp_path: Path) -> None:
     """Its next request is asked about there, and isn't the last; what was moved before counts where it was."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         before = talk.exposed
         talk.client.say(GET)
         (await talk.asked()).say(OK)
@@ -61,8 +67,8 @@ def test_an_idle_client_goes_over_to_what_a_reload_made(talk, tmp_path):
     talk(scenario)
 
 
-def test_who_is_being_answered_goes_over_with_the_next_request(talk, tmp_path):
-    async def scenario(talk):
+def test_who_is_being_answered_goes_over_with_the_next_request(talk: RunTalk, tmp_path: Path) -> None:
+    async def scenario(talk: Talk) -> None:
         before = talk.exposed
         talk.client.say(GET)
         backend = await talk.asked()
@@ -80,8 +86,8 @@ def test_who_is_being_answered_goes_over_with_the_next_request(talk, tmp_path):
     talk(scenario)
 
 
-def test_who_may_not_come_in_any_more_does_not_go_over(talk, tmp_path):
-    async def scenario(talk):
+def test_who_may_not_come_in_any_more_does_not_go_over(talk: RunTalk, tmp_path: Path) -> None:
+    async def scenario(talk: Talk) -> None:
         await asyncio.sleep(1)
         after, end = another(talk, tmp_path, AccessPolicy(AccessRule(peers=frozenset())))
         talk.session.finish(end)
@@ -92,10 +98,10 @@ def test_who_may_not_come_in_any_more_does_not_go_over(talk, tmp_path):
     talk(scenario)
 
 
-def test_what_is_open_stays_beyond_a_lower_limit(talk, tmp_path):
+def test_what_is_open_stays_beyond_a_lower_limit(talk: RunTalk, tmp_path: Path) -> None:
     """As bytes of a relay do; and each stream is counted once, where both have the same rule."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         rule = ConcurrencyPolicy(ConcurrencyRule(identity=1))
         after, end = another(talk, tmp_path, rule)
         talk.exposed.chain = after.chain
@@ -112,8 +118,8 @@ def test_what_is_open_stays_beyond_a_lower_limit(talk, tmp_path):
     talk(scenario)
 
 
-def test_another_kind_of_service_takes_nothing_over(talk, tmp_path):
-    async def scenario(talk):
+def test_another_kind_of_service_takes_nothing_over(talk: RunTalk, tmp_path: Path) -> None:
+    async def scenario(talk: Talk) -> None:
         await asyncio.sleep(1)
         _, end = another(talk, tmp_path, kind="json-rpc")
         talk.session.finish(end)
@@ -123,8 +129,8 @@ def test_another_kind_of_service_takes_nothing_over(talk, tmp_path):
 
 
 @pytest.mark.parametrize("patience", [0.0, 5.0])
-def test_an_idle_client_has_its_time_for_a_last_request(talk, patience):
-    async def scenario(talk):
+def test_an_idle_client_has_its_time_for_a_last_request(talk: RunTalk, patience: float) -> None:
+    async def scenario(talk: Talk) -> None:
         await asyncio.sleep(1)
         talk.session.finish(Ending(patience))
         if patience:
@@ -140,8 +146,8 @@ def test_an_idle_client_has_its_time_for_a_last_request(talk, patience):
 
 
 @pytest.mark.parametrize("patience", [0.0, 5.0])
-def test_an_idle_client_that_asks_nothing_is_let_go(talk, patience):
-    async def scenario(talk):
+def test_an_idle_client_that_asks_nothing_is_let_go(talk: RunTalk, patience: float) -> None:
+    async def scenario(talk: Talk) -> None:
         await asyncio.sleep(1)
         talk.session.finish(Ending(patience))
         assert await talk.ended() == patience + 2
@@ -150,10 +156,10 @@ def test_an_idle_client_that_asks_nothing_is_let_go(talk, patience):
     talk(scenario)
 
 
-def test_who_was_answered_as_if_more_could_follow_has_one_more(talk):
+def test_who_was_answered_as_if_more_could_follow_has_one_more(talk: RunTalk) -> None:
     """The head of an answer was said before anybody knew that it is the last one."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(OK[:-2])
@@ -175,7 +181,7 @@ def test_who_was_answered_as_if_more_could_follow_has_one_more(talk):
 # ---- daemons -----------------------------------------------------------------------------------------------------
 
 
-async def ask(reader, writer):
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     """The head of an answer, in small letters."""
     writer.write(REQUEST)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -183,10 +189,10 @@ async def ask(reader, writer):
     return head
 
 
-def test_a_kept_connection_survives_reloads(run):
+def test_a_kept_connection_survives_reloads(run: Run) -> None:
     """Twice, so that what took it over is replaced as well."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(text := f"{expose(backend, 'http')}\n")
             kept = await asyncio.open_connection("127.0.0.1", port)
@@ -202,8 +208,8 @@ def test_a_kept_connection_survives_reloads(run):
     run(scenario)
 
 
-def test_a_service_that_a_reload_removes_answers_once_more(run):
-    async def scenario(pair):
+def test_a_service_that_a_reload_removes_answers_once_more(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             kept = await asyncio.open_connection("127.0.0.1", port)
@@ -217,8 +223,8 @@ def test_a_service_that_a_reload_removes_answers_once_more(run):
     run(scenario)
 
 
-def test_a_daemon_that_drains_answers_once_more(run):
-    async def scenario(pair):
+def test_a_daemon_that_drains_answers_once_more(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             kept = await asyncio.open_connection("127.0.0.1", port)
@@ -233,10 +239,10 @@ def test_a_daemon_that_drains_answers_once_more(run):
     run(scenario)
 
 
-def test_an_end_stays_one_whatever_is_reloaded_then(talk, tmp_path):
+def test_an_end_stays_one_whatever_is_reloaded_then(talk: RunTalk, tmp_path: Path) -> None:
     """Where the daemon that forwards ends, no successor here keeps its stream."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         await talk.answered()
@@ -252,10 +258,10 @@ def test_an_end_stays_one_whatever_is_reloaded_then(talk, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["upgrade", "drain"])
-def test_a_forward_that_ends_has_its_programs_told(run, way):
+def test_a_forward_that_ends_has_its_programs_told(run: Run, way: str) -> None:
     """It passes bytes, and cut what programs kept open when `drain` was over, whatever was asked just then."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             kept = await asyncio.open_connection("127.0.0.1", port)
@@ -273,16 +279,15 @@ def test_a_forward_that_ends_has_its_programs_told(run, way):
     run(scenario)
 
 
-def test_who_comes_through_a_forward_that_ends_hears_it_at_once(run):
+def test_who_comes_through_a_forward_that_ends_hears_it_at_once(run: Run) -> None:
     """As a program that was being connected when the end began."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             first = await asyncio.open_connection("127.0.0.1", port)
             await ask(*first)
-            (forwarded,) = pair.near.forwarded.values()
-            await forwarded.pool.go_away()
+            await pair.pool.go_away()
             second = await asyncio.open_connection("127.0.0.1", port)
             assert b"connection: close" in await ask(*second)
             for _, writer in (first, second):
@@ -291,10 +296,10 @@ def test_who_comes_through_a_forward_that_ends_hears_it_at_once(run):
     run(scenario)
 
 
-def test_a_backend_is_let_go_while_a_client_asks_nothing(talk):
+def test_a_backend_is_let_go_while_a_client_asks_nothing(talk: RunTalk) -> None:
     """It held a descriptor for as long as the client was silent, or its connection waited to be resumed."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(GET)
         backend = await talk.asked()
         backend.say(OK)
@@ -312,11 +317,11 @@ def test_a_backend_is_let_go_while_a_client_asks_nothing(talk):
 
 
 @pytest.mark.parametrize("given", [Ending(5.0), None], ids=["the daemon ends", "nothing for 75 s"])
-def test_what_is_sent_by_the_end_of_its_time_is_answered(talk, given):
+def test_what_is_sent_by_the_end_of_its_time_is_answered(talk: Any, given: Any) -> None:
     """Where a machine stood still the time ran out of who asked all the while, and the request was cut off."""
 
-    async def scenario(talk):
-        async def ping():
+    async def scenario(talk: Any) -> None:
+        async def ping() -> None:
             await asyncio.sleep(0.3)
             talk.client.connection.ping = None
             talk.client.say(GET)
@@ -335,10 +340,10 @@ def test_what_is_sent_by_the_end_of_its_time_is_answered(talk, given):
     talk(scenario)
 
 
-def test_what_comes_in_the_turn_in_which_its_time_ends_is_answered(talk):
+def test_what_comes_in_the_turn_in_which_its_time_ends_is_answered(talk: Any) -> None:
     """Whoever waited for it was woken to hear that the time is over."""
 
-    async def scenario(talk):
+    async def scenario(talk: Any) -> None:
         await asyncio.sleep(1)
         talk.client.connection.ping = None
         loop = asyncio.get_running_loop()

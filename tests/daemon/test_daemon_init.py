@@ -3,9 +3,12 @@
 How commands end that find some.
 """
 
+from __future__ import annotations
+
 import errno
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +22,7 @@ from dtp.daemon.paying.onchain import NoOperator
 from dtp.daemon.process.control import UntrustedFolder
 from dtp.daemon.process.systemd import ManagerAway
 from dtp.daemon.state.errors import StateError
-from dtp.errors import ConfigError
+from dtp.errors import ConfigError, DtpError
 from dtp.identity import IdentityFileMissing, PassphraseNeeded
 
 
@@ -31,7 +34,7 @@ from dtp.identity import IdentityFileMissing, PassphraseNeeded
         (["--expose", "web=127.0.0.1:80"], "belong together"),
     ],
 )
-def test_what_is_given_is_whole(tmp_path, given, words):
+def test_what_is_given_is_whole(tmp_path: Path, given: list[str], words: str) -> None:
     path = tmp_path / "dtpd.toml"
     done = CliRunner().invoke(main, ["init", "-c", str(path), *given])
     assert done.exit_code == 2
@@ -40,7 +43,7 @@ def test_what_is_given_is_whole(tmp_path, given, words):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp", "http", "websocket", "json-rpc", "grpc"])
-def test_init_asks(tmp_path, kind):
+def test_init_asks(tmp_path: Path, kind: str) -> None:
     """What can't be meant is asked again, who may come has no default, and what is written has no mistakes, also
     with all of its comments made settings."""
     path = tmp_path / "dtpd.toml"
@@ -71,7 +74,7 @@ def test_init_asks(tmp_path, kind):
 
 
 @pytest.mark.parametrize("answers", ["", "y\napi\n"])
-def test_nobody_answers(tmp_path, answers):
+def test_nobody_answers(tmp_path: Path, answers: str) -> None:
     """As in a script: it was the exit code of Ctrl-C, without a word."""
     path = tmp_path / "dtpd.toml"
     done = CliRunner().invoke(main, ["init", "-c", str(path)], input=answers)
@@ -80,7 +83,7 @@ def test_nobody_answers(tmp_path, answers):
     assert not path.exists()
 
 
-def test_a_file_that_can_not_be_written(tmp_path):
+def test_a_file_that_can_not_be_written(tmp_path: Path) -> None:
     path = tmp_path / f"{'x' * 300}.toml"
     done = CliRunner().invoke(main, ["init", "-c", str(path), "--expose", "web=127.0.0.1:80", "--allow", "*"])
     assert done.exit_code == 3
@@ -96,7 +99,7 @@ def test_a_file_that_can_not_be_written(tmp_path):
         ("upgrade", 3, "dtpd: 1 mistake; nothing was changed"),
     ],
 )
-def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, code, last):
+def test_what_becomes_of_a_file_with_a_mistake(tmp_path: Path, command: str, code: int, last: str) -> None:
     path = tmp_path / "dtpd.toml"
     path.write_text(
         '[identity]\nfile = "me.pem"\ncolour = 1\n[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://a/b"\n'
@@ -105,7 +108,7 @@ def test_what_becomes_of_a_file_with_a_mistake(tmp_path, command, code, last):
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (code, last)
 
 
-def listening(number):
+def listening(number: int) -> ListenError:
     error = ListenError("tcp://0.0.0.0:443")
     error.__cause__ = OSError(number, "")
     return error
@@ -131,10 +134,12 @@ def listening(number):
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_what_is_not_worth_another_start(tmp_path, monkeypatch, command, error, code):
+def test_what_is_not_worth_another_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: DtpError, code: int
+) -> None:
     """The unit starts it again unless it ends with 78: so it does for what only a person mends, and nothing else."""
 
-    def load(path):
+    def load(path: Path) -> None:
         raise error
 
     monkeypatch.setattr(daemon, "load", load)

@@ -1,11 +1,16 @@
 """JSON-RPC: messages, and calls through a pair of daemons."""
 
+from __future__ import annotations
+
+import asyncio
 import contextlib
 import json
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.client import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +18,7 @@ from dtp.daemon.http import jsonrpc
 from dtp.daemon.policies import Denial, Move, moment
 from dtp.daemon.reasons import Reason
 
-from .conftest import Backend
+from .conftest import Backend, Pair, Run
 from .test_daemon_http import expose, site
 
 # ---- JSON-RPC messages -------------------------------------------------------------------------------------------
@@ -27,7 +32,7 @@ from .test_daemon_http import expose, site
         ('{"method":"ü","params":{"Method":"x"}}'.encode(), ["ü"], False),
     ],
 )
-def test_messages(body, methods, batch):
+def test_messages(body: bytes, methods: list[str], batch: bool) -> None:
     message = jsonrpc.parse(body, 10)
     assert ([call.method for call in message.calls], message.batch) == (methods, batch)
     assert json.loads(jsonrpc.forwarded(message, list(message.calls))) == json.loads(body)
@@ -63,18 +68,18 @@ def test_messages(body, methods, batch):
         (b'[{"method":"a"},{"method":"b"},{"method":"c"}]', -32600, "may have 2"),
     ],
 )
-def test_messages_that_are_refused(body, code, words):
+def test_messages_that_are_refused(body: bytes, code: int, words: str) -> None:
     with pytest.raises(jsonrpc.Malformed, match=words) as caught:
         jsonrpc.parse(body, 2)
     assert caught.value.code == code
 
 
-def test_a_method_may_be_as_long_as_it_may():
+def test_a_method_may_be_as_long_as_it_may() -> None:
     (longest,) = jsonrpc.parse(b'{"method":"%s"}' % (b"a" * 256), 1).calls
     assert len(longest.method) == 256
 
 
-def test_what_else_a_call_has_passes_where_no_rule_goes_by_methods():
+def test_what_else_a_call_has_passes_where_no_rule_goes_by_methods() -> None:
     """A backend of GraphQL, too, would take the query of a call whose method may be called."""
     known = b'{"jsonrpc":"2.0","method":"a","params":{"query":1},"id":1}'
     for body, other in (
@@ -90,19 +95,19 @@ def test_what_else_a_call_has_passes_where_no_rule_goes_by_methods():
 
 
 @given(st.binary(max_size=60) | st.text('[]{}",:methodid1 \\u0', max_size=60).map(str.encode))
-def test_any_bytes_are_a_message_or_refused(body):
+def test_any_bytes_are_a_message_or_refused(body: bytes) -> None:
     with contextlib.suppress(jsonrpc.Malformed):
         message = jsonrpc.parse(body, 10)
         assert json.loads(body) is not None
         assert message.calls
 
 
-def test_a_batch_may_be_as_long_as_it_may():
+def test_a_batch_may_be_as_long_as_it_may() -> None:
     one, other = jsonrpc.parse(b'[{"method":"a","id":null},{"method":"b"}]', 2).calls
     assert (one.has_id, other.has_id) == (True, False)  # null is an id, if a poor one
 
 
-def test_answers():
+def test_answers() -> None:
     call = jsonrpc.parse(b'{"method":"a","id":7}', 1).calls[0]
     refusal = jsonrpc.refusal(call, Denial("rate", Reason.RATE, "too many", 0.25004))
     assert refusal == {
@@ -117,7 +122,7 @@ def test_answers():
         (b"", 1),
         (b'{"id":null}', 2),
     ):
-        merged = json.loads(jsonrpc.merged(answer, [refusal]))
+        merged = json.loads(jsonrpc.merged(answer, [refusal]))  # type: ignore[arg-type]
         assert len(merged) == count
         assert merged[-1] == refusal
     for answer in (b'[{"id":1}', b'{"id":1', b"<p>", b"\xff"):
@@ -127,7 +132,7 @@ def test_answers():
 # ---- JSON-RPC through a pair -------------------------------------------------------------------------------------
 
 
-async def node(request):
+async def node(request: web.Request) -> web.Response:
     """Answers each call with its method; notifications not at all."""
     message = json.loads(await request.text())
     calls = message if isinstance(message, list) else [message]
@@ -146,17 +151,17 @@ message = "10KiB"
 """
 
 
-def call(method, number=1):
+def call(method: str, number: int = 1) -> dict[str, int | str]:
     return {"jsonrpc": "2.0", "method": method, "id": number}
 
 
-def test_json_rpc(run):
-    async def scenario(pair):
+def test_json_rpc(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site(rpc=node) as backend:
             port = await pair.start(expose(backend, "json-rpc", RULES))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
 
-                async def ask(message, status=200):
+                async def ask(message: object, status: int = 200) -> Any:
                     async with client.post("/rpc", json=message) as answer:
                         assert answer.status == status, await answer.text()
                         return await answer.json() if answer.status != 204 else None
@@ -196,13 +201,15 @@ def test_json_rpc(run):
     ("rules", "kinds", "status"),
     [(RULES, ["application/json"], 400), ("", ["application/x-www-form-urlencoded"], 200)],
 )
-def test_a_message_is_to_the_backend_what_it_was_to_the_rules(run, rules, kinds, status):
+def test_a_message_is_to_the_backend_what_it_was_to_the_rules(
+    run: Run, rules: str, kinds: list[str], status: int
+) -> None:
     """Not another method by a field, nor a form, nor a query of GraphQL beside the method."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         seen = []
 
-        async def look(request):
+        async def look(request: web.Request) -> web.Response:
             seen.append(request.headers)
             return await node(request)
 
@@ -228,10 +235,10 @@ def test_a_message_is_to_the_backend_what_it_was_to_the_rules(run, rules, kinds,
     run(scenario)
 
 
-def test_only_paths_that_are_named_reach_the_backend(run):
+def test_only_paths_that_are_named_reach_the_backend(run: Run) -> None:
     """Behind others it may speak what no rule about methods judges, and a query may be one of GraphQL."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(rpc=node) as backend:
             port = await pair.start(expose(backend, "json-rpc", 'paths = ["/", "/rpc"]'))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -243,14 +250,14 @@ def test_only_paths_that_are_named_reach_the_backend(run):
 
 
 @pytest.mark.parametrize("kind", ["http", "json-rpc"])
-def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
+def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run: Run, kind: str) -> None:
     """Over a connection that is there and over new ones: one that breaks off would be tried again at once."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(rpc=node) as backend:
             port = await pair.start(expose(backend, kind, 'quota = { bytes = "1MB", every = "1h" }'))
 
-            async def ask(client):
+            async def ask(client: ClientSession) -> tuple[int, str, str]:
                 message = {**call("eth_call"), "params": ["x" * 200_000]}
                 async with client.post("/rpc", json=message) as answer:
                     return answer.status, answer.headers.get("Retry-After", ""), await answer.text()
@@ -286,8 +293,8 @@ def test_who_has_used_up_a_quota_of_bytes_is_told_when_to_come_again(run, kind):
         ('"*"', "https://any.example", 200),
     ],
 )
-def test_pages_that_may_ask(run, origins, origin, status):
-    async def scenario(pair):
+def test_pages_that_may_ask(run: Run, origins: str, origin: str | None, status: int) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site(rpc=node) as backend:
             port = await pair.start(
                 expose(backend, "json-rpc", f'methods = {{ deny = ["b"] }}\norigins = [{origins}]')
@@ -309,14 +316,14 @@ def test_pages_that_may_ask(run, origins, origin, status):
     run(scenario)
 
 
-def test_json_rpc_whose_backend_breaks_off_under_a_call(run):
+def test_json_rpc_whose_backend_breaks_off_under_a_call(run: Run) -> None:
     """It was told in plain text, which who asked by JSON-RPC can't read."""
 
-    async def hang_up(reader, writer):
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
         writer.close()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(hang_up) as backend:
             port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -325,15 +332,15 @@ def test_json_rpc_whose_backend_breaks_off_under_a_call(run):
                     assert (answer.status, found["id"], found["error"]["code"]) == (502, 7, -32603)
                 async with client.post("/", json=[call("a"), call("b", 2)]) as answer:
                     errors = {one["id"]: one["error"]["code"] for one in await answer.json()}
-                    assert (answer.status, errors.keys(), errors[1]) == (200, {1, 2}, -32603)
+                    assert (answer.status, errors.keys(), errors[1]) == (200, {1, 2}, -32603)  # type: ignore[comparison-overlap]
                 async with client.post("/", json={"method": "a"}) as answer:
                     assert (answer.status, await answer.text()) == (502, "the backend broke off\n")
 
     run(scenario)
 
 
-def test_json_rpc_without_a_backend(run):
-    async def scenario(pair):
+def test_json_rpc_without_a_backend(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, "json-rpc"))
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
             async with client.post("/", json=[call("a"), call("b", 2)]) as answer:

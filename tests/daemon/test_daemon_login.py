@@ -1,19 +1,26 @@
 """`kind = "login"` and `login = "opaque"`: only who is logged in comes to the backend, which is told the account."""
 
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
 import pytest
 
 import dtp
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.http.headers import to_backend
 from dtp.daemon.policies import Arrive, Call, Caller, Login, Moment, Move, Open
 from dtp.daemon.policies.logged_in import LoggedInPolicy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import proxy_protocol
+from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.session.codes import ConnectionRefused, StreamReset
 
-from .conftest import NEAR, Backend, config, echo, run_scenario, serving
+from .conftest import NEAR, Backend, config, echo, listener_of, run_scenario, serving
 
 PHONE, THIEF = Identity(bytes([4]) * 32), Identity(bytes([5]) * 32)
 SERVER = (
@@ -23,26 +30,26 @@ SERVER = (
 APP = '[[expose]]\nservice = "app"\nkind = "{}"\nbackend = "127.0.0.1:{}"\nallow = ["*"]\nlogin = "opaque"\n{}\n'
 
 
-def settings(tmp_path, app="", more="", accounts="", top=""):
+def settings(tmp_path: Path, app: str = "", more: str = "", accounts: str = "", top: str = "") -> Config:
     text = f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{top}\n{SERVER.format(more)}{accounts}\n{app}'
     return config(tmp_path, text)
 
 
-async def ask(daemon, identity, data=b"hello"):
-    async with dtp.connect(daemon.listener.address("app"), identity=identity) as connection:
+async def ask(daemon: Daemon, identity: Identity, data: bytes = b"hello") -> bytes:
+    async with dtp.connect(listener_of(daemon).address("app"), identity=identity) as connection:
         stream = await connection.open_stream()
         stream.write(data)
         stream.write_eof()
         return await stream.read(-1)
 
 
-def test_only_who_is_logged_in_comes_through(tmp_path):
-    async def scenario():
+def test_only_who_is_logged_in_comes_through(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with (
             Backend(echo) as backend,
             serving(settings(tmp_path, APP.format("tcp", backend.port, ""))) as far,
         ):
-            at = far.listener.address("dtp.login")
+            at = listener_of(far).address("dtp.login")
             with pytest.raises(ConnectionRefused) as refused:
                 await ask(far, PHONE)
             assert refused.value.detail == Reason.NOT_LOGGED_IN
@@ -54,7 +61,7 @@ def test_only_who_is_logged_in_comes_through(tmp_path):
                 assert await ask(far, session.identity) == b"hello"  # the account's own
                 with pytest.raises(ConnectionRefused):
                     await ask(far, THIEF)
-                async with dtp.connect(far.listener.address("app"), identity=PHONE) as connection:
+                async with dtp.connect(listener_of(far).address("app"), identity=PHONE) as connection:
                     stream = await connection.open_stream()
                     stream.write(b"a")
                     assert await stream.readexactly(1) == b"a"
@@ -73,12 +80,12 @@ def test_only_who_is_logged_in_comes_through(tmp_path):
     run_scenario(scenario)
 
 
-def test_logins_outlive_reloads_and_restarts(tmp_path):
-    async def scenario():
+def test_logins_outlive_reloads_and_restarts(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with Backend(echo) as backend:
             app = APP.format("tcp", backend.port, "")
             async with serving(settings(tmp_path, app)) as far:
-                at = far.listener.address("dtp.login")
+                at = listener_of(far).address("dtp.login")
                 session = await dtp.register_account(
                     at, "alice", "a good password", identity=PHONE, remember=False
                 )
@@ -96,9 +103,9 @@ def test_logins_outlive_reloads_and_restarts(tmp_path):
     run_scenario(scenario)
 
 
-def test_a_backend_is_told_the_account(tmp_path):
-    async def scenario():
-        async def handle(reader, writer):
+def test_a_backend_is_told_the_account(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(head), head))
             await writer.drain()
@@ -107,7 +114,7 @@ def test_a_backend_is_told_the_account(tmp_path):
             Backend(handle) as backend,
             serving(settings(tmp_path, APP.format("http", backend.port, ""))) as far,
         ):
-            at = far.listener.address("dtp.login")
+            at = listener_of(far).address("dtp.login")
             session = await dtp.register_account(
                 at, "j\u00fcrgen", "a good password", identity=PHONE, remember=False
             )
@@ -121,19 +128,19 @@ def test_a_backend_is_told_the_account(tmp_path):
     run_scenario(scenario)
 
 
-def test_the_policy_goes_by_the_time():
+def test_the_policy_goes_by_the_time() -> None:
     policy = LoggedInPolicy("opaque")
     caller = Caller(NEAR.id, "", "")
     for event in (Arrive(caller), Open(caller), Call(caller), Move(caller, 1)):
         assert (
-            policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN
+            policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
         )  # nobody has said who is
     policy.ask_logins(lambda key, now: ("alice", bytes(32)) if key == NEAR.id.key and now < 10 else None)
     assert policy.check_event(Open(caller), Moment(0, 9)) is None
-    assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN
+    assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
 
 
-def test_what_is_told_of_an_account():
+def test_what_is_told_of_an_account() -> None:
     caller = Caller(NEAR.id, "0x1", "", Login("a b%\u00fc", NEAR.id.key))
     fields = dict(to_backend([], caller, "app"))
     assert fields[b"dtp-login"] == b"a%20b%25%C3%BC"
@@ -144,10 +151,10 @@ def test_what_is_told_of_an_account():
     assert b"dtp-login" not in dict(to_backend([], Caller(NEAR.id, "0x1", ""), "app"))
 
 
-def test_a_file_that_keeps_no_accounts_ends_the_start(tmp_path):
+def test_a_file_that_keeps_no_accounts_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "l.sqlite").write_bytes(b"these are notes of something else, not accounts" * 40)
 
-    async def scenario():
+    async def scenario() -> None:
         with pytest.raises(StoreFailed):
             async with serving(settings(tmp_path)):
                 raise AssertionError("it began")
@@ -169,12 +176,12 @@ def test_a_file_that_keeps_no_accounts_ends_the_start(tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_a_mistake(tmp_path, made, why):
+def test_what_is_a_mistake(tmp_path: Path, made: dict[str, str], why: str) -> None:
     with pytest.raises(ConfigMistakes, match=why):
         settings(tmp_path, **made)
 
 
-def test_logins_need_a_server(tmp_path):
+def test_logins_need_a_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigMistakes, match="takes a login server"):
         config(tmp_path, '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n' + APP.format("tcp", 1, ""))
     with pytest.raises(ConfigMistakes, match="login"):

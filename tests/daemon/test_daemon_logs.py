@@ -1,5 +1,7 @@
 """Logs: nobody can fill the disk with them, drive a terminal, end a line, or read a secret in them."""
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import io
@@ -9,6 +11,9 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -16,21 +21,21 @@ from dtp.daemon.config import model
 from dtp.daemon.observing import logs
 from dtp.identity import Identity
 
-from .programs import free_port, place
+from .programs import Place, free_port, place
 from .test_daemon_programs import connected, echo_server
 
 __all__ = ["place"]
 
 
 @pytest.fixture
-def log():
+def log() -> Iterator[Callable[..., Any]]:
     """Set up for a test; the root logger is as before afterwards."""
     names = ("", "dtp", "dtpd", "hpack")
     before = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
     root = logging.getLogger()
     handlers, stream = list(root.handlers), io.StringIO()
 
-    def set_up(format_, level="info", clock=time.monotonic):
+    def set_up(format_: Any, level: Any = "info", clock: Callable[..., Any] = time.monotonic) -> io.StringIO:
         logs.set_up(model.Log(format=format_, level=level), stream, clock)
         return stream
 
@@ -40,11 +45,11 @@ def log():
         logger.setLevel(level)
 
 
-def test_a_flood_of_one_kind_is_counted(log):
+def test_a_flood_of_one_kind_is_counted(log: Callable[..., Any]) -> None:
     now = [100.0]
     stream = log("json", clock=lambda: now[0])
 
-    def refuse(why):
+    def refuse(why: int | str) -> None:
         logging.getLogger("dtp.net.listener").warning("refused a carrier from %s", why)
 
     for number in range(10_000):
@@ -60,7 +65,7 @@ def test_a_flood_of_one_kind_is_counted(log):
     assert "left_out" not in lines[-1]
 
 
-def test_people_are_told_the_number_too(log):
+def test_people_are_told_the_number_too(log: Callable[..., Any]) -> None:
     now = [100.0]
     stream = log("human", clock=lambda: now[0])
     for number in range(logs.LOGGED + 8):
@@ -70,7 +75,7 @@ def test_people_are_told_the_number_too(log):
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_libraries_are_never_asked_for_details(log, level):
+def test_libraries_are_never_asked_for_details(log: Callable[..., Any], level: str) -> None:
     """hpack and others log what they handle, such as tokens in headers."""
     stream = log("json", level)
     for name in ("hpack.hpack", "h2", "asyncio", "psycopg", "redis"):
@@ -81,24 +86,24 @@ def test_libraries_are_never_asked_for_details(log, level):
     assert stream.getvalue().count("trouble") == 5
 
 
-def test_what_peers_say_stays_in_its_line(log):
+def test_what_peers_say_stays_in_its_line(log: Callable[..., Any]) -> None:
     stream = log("human")
     logging.getLogger("dtpd").info("said %s", "a\x1b[31m\rb\nc\u202e\ud800")
     (line,) = stream.getvalue().splitlines()
     assert line.endswith("said a\\x1b[31m\\rb\\nc\\u202e\\ud800")
 
 
-def test_texts_of_their_own_are_one_kind(log):
+def test_texts_of_their_own_are_one_kind(log: Callable[..., Any]) -> None:
     """asyncio puts what went wrong into the text: by that, a flood would be none, and each line take memory."""
     stream = log("human", clock=lambda: 100.0)
     for number in range(1000):
         logging.getLogger("asyncio").error(f"Task {number} was destroyed")
     assert len(stream.getvalue().splitlines()) == logs.LOGGED
     (bounded,) = logging.getLogger().handlers[0].filters
-    assert len(bounded._counts) == 1
+    assert len(cast(logs.Bounded, bounded)._counts) == 1
 
 
-def test_nobody_waits_for_a_log(log):
+def test_nobody_waits_for_a_log(log: Callable[..., Any]) -> None:
     """A pipe whose reader sleeps: lines are left out, and their number is told once there is room."""
     log("json")
     read, write = os.pipe()
@@ -121,7 +126,7 @@ def test_nobody_waits_for_a_log(log):
 
 
 @pytest.mark.parametrize("format_", ["json", "human"])
-def test_a_long_record_waits_for_nobody_either(log, format_):
+def test_a_long_record_waits_for_nobody_either(log: Callable[..., Any], format_: Any) -> None:
     """Room is promised for a page; of what is longer only so much is written, with a mark, and JSON stays JSON."""
     log(format_)
     read, write = os.pipe()
@@ -148,7 +153,7 @@ def test_a_long_record_waits_for_nobody_either(log, format_):
 
 
 @pytest.mark.parametrize("format_", ["json", "human"])
-def test_the_end_of_a_long_traceback_is_kept(log, format_):
+def test_the_end_of_a_long_traceback_is_kept(log: Callable[..., Any], format_: Any) -> None:
     """Its last line says what went wrong, and its first ones where it began."""
 
     log(format_)
@@ -170,7 +175,7 @@ def test_the_end_of_a_long_traceback_is_kept(log, format_):
     assert "a bug" in line
 
 
-def test_a_file_gets_all_of_a_long_record(log, tmp_path):
+def test_a_file_gets_all_of_a_long_record(log: Callable[..., Any], tmp_path: Path) -> None:
     log("human")
     with open(tmp_path / "log", "w+") as stream:
         logs.set_up(model.Log(), stream)
@@ -180,11 +185,13 @@ def test_a_file_gets_all_of_a_long_record(log, tmp_path):
 
 
 @pytest.mark.parametrize("is_journal", [True, False])
-def test_the_journal_gets_levels_and_no_times(log, monkeypatch, tmp_path, is_journal):
+def test_the_journal_gets_levels_and_no_times(
+    log: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_journal: bool
+) -> None:
     """Where it is the journal that reads: its variable is inherited by whatever a desktop's terminal starts."""
     log("human")
     with open(tmp_path / "log", "w+") as stream:
-        found = os.fstat((stream if is_journal else sys.__stdin__).fileno())
+        found = os.fstat((stream if is_journal else sys.__stdin__).fileno())  # type: ignore[union-attr]
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
         logs.set_up(model.Log(level="debug"), stream)
         dtpd = logging.getLogger("dtpd")
@@ -198,7 +205,7 @@ def test_the_journal_gets_levels_and_no_times(log, monkeypatch, tmp_path, is_jou
         assert next(line.split()[2:] for line in lines) == ["ERROR", "words"]
 
 
-def test_a_second_set_up_replaces_the_first(log):
+def test_a_second_set_up_replaces_the_first(log: Callable[..., Any]) -> None:
     """As after a reload: each line once, at the level of the new file."""
     first, second = log("json", "debug"), io.StringIO()
     assert logging.getLogger("dtp").level == logging.DEBUG
@@ -216,7 +223,7 @@ def test_a_second_set_up_replaces_the_first(log):
     assert "OSError: why" in line["traceback"]
 
 
-def test_what_is_worth_seeing_is_kept(log):
+def test_what_is_worth_seeing_is_kept(log: Callable[..., Any]) -> None:
     """Warnings, refusals and what broke off, as people read them; an orderly end is no news. Bounded."""
     log("json", "debug")
     dtpd, shown = logging.getLogger("dtpd"), logs.Recent()
@@ -239,7 +246,7 @@ def test_what_is_worth_seeing_is_kept(log):
 
 
 @pytest.mark.slow
-def test_no_secret_is_ever_written(place):
+def test_no_secret_is_ever_written(place: Place) -> None:
     """At the level that says most, over a whole life: keys, passphrases, pre-shared keys, tokens of those who call.
 
     Looked for in all that leaves the process: its log, what it prints, its status, its metrics.
@@ -302,7 +309,7 @@ allow = ["{place.identity("near").id}"]
         assert one not in left, left[max(0, left.find(one) - 200) : left.find(one) + 100]
 
 
-def fetched(port, path):
+def fetched(port: int, path: str) -> str:
     with connected(port) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         return client.makefile("rb").read().decode()

@@ -1,15 +1,21 @@
 """A service of kind `mailbox`: `dtpd` keeps messages for devices that are away, over reloads and restarts."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from dtp.cli.daemon import main
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.person.messenger import Messenger
 
-from .conftest import config, run_scenario, serving
+from .conftest import config, listener_of, run_scenario, serving
 
 # Always the same: workers of a parallel run have to collect the same tests.
 ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
@@ -17,23 +23,30 @@ EXPOSE = '[[expose]]\nservice = "dtp.mailbox"\nkind = "mailbox"\nallow = {}\n'
 LIMITS = 'lifetime = "7d"\nrecipients = 10\n'
 
 
-def settings(tmp_path, more="", allow='["*"]', listen="tcp://127.0.0.1:0", top="", limits=""):
+def settings(
+    tmp_path: Path,
+    more: str = "",
+    allow: str = '["*"]',
+    listen: str = "tcp://127.0.0.1:0",
+    top: str = "",
+    limits: str = "",
+) -> Config:
     expose = f'{EXPOSE.format(allow)}{more}\n[expose.mailbox]\nstore = "box.sqlite"\n{limits}'
     return config(tmp_path, f'[daemon]\nlisten = ["{listen}"]\n{top}\n{expose}')
 
 
-def messenger(tmp_path, name, identity, daemon=None):
-    at = None if daemon is None else [str(daemon.listener.address("dtp.mailbox"))]
+def messenger(tmp_path: Path, name: str, identity: Identity, daemon: Daemon | None = None) -> Messenger:
+    at = None if daemon is None else [str(listener_of(daemon).address("dtp.mailbox"))]
     return Messenger(identity=identity, store=tmp_path / f"{name}.db", mailboxes=at, name=name)
 
 
-def test_it_keeps_a_message_for_who_is_away(tmp_path):
-    async def scenario():
+def test_it_keeps_a_message_for_who_is_away(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with serving(settings(tmp_path)) as daemon:
             async with messenger(tmp_path, "alice", ALICE, daemon) as alice:
                 await alice.wait_reached()
                 card = alice.card
-            (url,) = daemon.listener.urls
+            (url,) = listener_of(daemon).urls
             async with messenger(tmp_path, "bob", BOB, daemon) as bob:
                 await bob.wait_reached()
                 await daemon.reload(settings(tmp_path, "concurrency = {service = 1000}"))
@@ -55,10 +68,10 @@ def test_it_keeps_a_message_for_who_is_away(tmp_path):
     run_scenario(scenario)
 
 
-def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path):
+def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "box.sqlite").write_bytes(b"these are notes of something else, not messages" * 40)
 
-    async def scenario():
+    async def scenario() -> None:
         with pytest.raises(StoreFailed, match=r"box\.sqlite"):
             async with serving(settings(tmp_path)):
                 raise AssertionError("it has begun")
@@ -75,12 +88,12 @@ def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path):
         ("", f'["{ALICE.id}"]', "key of the moment"),
     ],
 )
-def test_what_a_mailbox_does_not_have_is_a_mistake(tmp_path, more, allow, why):
+def test_what_a_mailbox_does_not_have_is_a_mistake(tmp_path: Path, more: str, allow: str, why: str) -> None:
     with pytest.raises(ConfigMistakes, match=why):
         settings(tmp_path, more, allow)
 
 
-def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path):
+def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigMistakes, match="workers = 1"):
         settings(tmp_path, top="workers = 2")
     second = (
@@ -99,7 +112,9 @@ def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path):
         ("folder", 78),
     ],
 )
-def test_a_store_that_only_a_person_mends_ends_with_78_and_one_that_is_away_with_5(tmp_path, store, code):
+def test_a_store_that_only_a_person_mends_ends_with_78_and_one_that_is_away_with_5(
+    tmp_path: Path, store: str, code: int
+) -> None:
     """Both ended with 3, so a service manager began a daemon anew for ever, or never again."""
     if store.startswith("postgresql"):
         pytest.importorskip("psycopg")

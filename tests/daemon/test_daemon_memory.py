@@ -1,9 +1,14 @@
 """Memory is bounded for each connection by its windows, and in all by closing those that hold most."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import os
 import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -25,13 +30,13 @@ from dtp.daemon.server import LIMITS, Daemon
 from dtp.session.codes import CloseCode
 from dtp.testing import clock
 
-from .conftest import NEAR, OTHER, Backend, echo
+from .conftest import NEAR, OTHER, Backend, Pair, Run, echo
 from .test_daemon_relay import exchange, expose, reset
 
-OVER = []
+OVER: list[Any] = []
 
 
-async def deaf(reader, writer):
+async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Reads the first bytes, and then nothing."""
     await reader.readexactly(1)
     if await reader.read(1) == b"r":  # this one is to be read
@@ -39,19 +44,19 @@ async def deaf(reader, writer):
             writer.write(data)
         writer.write_eof()
     else:
-        reader._transport.pause_reading()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
         over = asyncio.Event()
         OVER.append(over)
         await over.wait()
 
 
-async def page(reader, writer):
+async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A server of HTTP with one answer."""
     while await reader.readuntil(b"\r\n\r\n"):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
 
 
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> None:
     for _ in range(1000):
         if condition():
             return
@@ -59,10 +64,10 @@ async def until(condition):
     raise AssertionError("it never held")
 
 
-def test_who_holds_most_goes_first(run, caplog):
+def test_who_holds_most_goes_first(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Two callers: one whose backend doesn't read, so that a window of it waits here; one who holds nothing."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(deaf) as backend:
             port = await pair.start(expose(backend.port))
             other = Daemon(pair.near_config(), OTHER)
@@ -105,10 +110,10 @@ def test_who_holds_most_goes_first(run, caplog):
     assert "is sent away: it held" in caplog.text
 
 
-def test_what_messages_wait_for_is_held_by_who_sends_them(run):
+def test_what_messages_wait_for_is_held_by_who_sends_them(run: Run) -> None:
     """A message of JSON-RPC is kept until all of it is there: a connection may have many streams with one each."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, more='kind = "json-rpc"'))
         other = Daemon(pair.near_config(), OTHER)
         await other.start()
@@ -134,10 +139,10 @@ def test_what_messages_wait_for_is_held_by_who_sends_them(run):
     run(scenario)
 
 
-def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
+def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run: Run) -> None:
     """Each takes some KiB, though no byte of it waits anywhere."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(1, more='kind = "http"'))
         count = LEAST // STREAM
         clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
@@ -161,10 +166,12 @@ def test_many_streams_that_say_nothing_are_held_by_who_opened_them(run):
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
 @pytest.mark.parametrize("breaks_off", [False, True])
-def test_a_conversation_that_has_ended_is_freed_without_a_collection(run, said, breaks_off):
+def test_a_conversation_that_has_ended_is_freed_without_a_collection(
+    run: Run, said: bytes, breaks_off: bool
+) -> None:
     """In order or not, idle or within a head: what it had was some 10 KB."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(page) as backend:
             port = await pair.start(expose(backend.port, more='kind = "http"'))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -191,13 +198,13 @@ def test_a_conversation_that_has_ended_is_freed_without_a_collection(run, said, 
         gc.enable()
 
 
-def test_what_has_ended_is_freed_before_anybody_goes():
+def test_what_has_ended_is_freed_before_anybody_goes() -> None:
     """Else a daemon that refuses all, and so allocates nothing, would stay full. Not at each look: it takes time."""
 
     class Ended:
         """In a cycle, which only a collection finds."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             self.itself = self
 
     steady = 100.0
@@ -206,7 +213,7 @@ def test_what_has_ended_is_freed_before_anybody_goes():
         10, lambda: {Mock(): LEAST}, lambda one, size: shed.append(size), clock=lambda: steady
     )
 
-    def left():
+    def left() -> bool:
         """Whether one that has ended is there yet, after a look."""
         known = weakref.ref(Ended())
         governor.check_memory(lambda: 10 if known() is None else 11)
@@ -225,7 +232,7 @@ def test_what_has_ended_is_freed_before_anybody_goes():
         gc.enable()
 
 
-def test_sessions_of_a_connection_that_has_just_ended_are_nobodys():
+def test_sessions_of_a_connection_that_has_just_ended_are_nobodys() -> None:
     """Its streams will end in a moment."""
     here, gone = Mock(held=5), Mock(held=7)
     sessions = [
@@ -234,7 +241,7 @@ def test_sessions_of_a_connection_that_has_just_ended_are_nobodys():
     assert measure_held([here], sessions) == {here: CONNECTION + 5 + 2 * STREAM + 4}
 
 
-def test_small_ones_are_not_to_blame():
+def test_small_ones_are_not_to_blame() -> None:
     shed = []
     governor = Governor(10, lambda: {Mock(): LEAST - 1}, lambda one, size: shed.append(one))
     governor.check_memory(lambda: 10**9)
@@ -244,10 +251,10 @@ def test_small_ones_are_not_to_blame():
     assert not governor.full
 
 
-def test_what_a_conversation_holds_is_known_to_its_end(run):
+def test_what_a_conversation_holds_is_known_to_its_end(run: Run) -> None:
     """Also while it waits whether its client says something yet: the governor looks at any time."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(page) as backend:
             port = await pair.start(expose(backend.port, more='kind = "http"'))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -265,7 +272,7 @@ def test_what_a_conversation_holds_is_known_to_its_end(run):
     run(scenario)
 
 
-def test_whoever_has_many_small_ones_is_to_blame():
+def test_whoever_has_many_small_ones_is_to_blame() -> None:
     """As much as another holds by one, and no more of them go than it takes."""
     shed = []
     peer = object()
@@ -280,11 +287,11 @@ def test_whoever_has_many_small_ones_is_to_blame():
     assert modest not in shed
 
 
-def test_who_comes_while_memory_is_full_is_sent_away_and_comes_again(run):
-    async def scenario(pair):
+def test_who_comes_while_memory_is_full_is_sent_away_and_comes_again(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
-            address = pair.far.listener.address("api")
+            address = pair.listener.address("api")
             governor = pair.far.governor
             await governor.close()
             governor.check_memory(lambda: governor.bound + 1)
@@ -299,14 +306,14 @@ def test_who_comes_while_memory_is_full_is_sent_away_and_comes_again(run):
     run(scenario)
 
 
-def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
-    async def scenario(pair):
+def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             await exchange(port, b"x")
             (far,) = pair.far.callers
             (forwarded,) = pair.near.forwarded.values()
-            (near,) = forwarded.pool.connections
+            (near,) = forwarded.pool.connections  # type: ignore[union-attr]
             for _ in range(20):
                 near.send_datagram(bytes(10_000))
             assert pair.near.governor.held()[near] >= CONNECTION + 200_000
@@ -317,12 +324,12 @@ def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
     run(scenario)
 
 
-def test_no_more_go_than_it_takes(caplog):
+def test_no_more_go_than_it_takes(caplog: pytest.LogCaptureFixture) -> None:
     """The largest first, until what they held makes up for it; it is said when it begins."""
     shed = []
     held = [Mock() for _ in range(4)]
     sizes = dict(zip(held, (LEAST, 4 * LEAST, 2 * LEAST, 3 * LEAST), strict=True))
-    governor = Governor(10, lambda: sizes, lambda one, size: shed.append((one, size)))
+    governor = Governor(10, lambda: sizes, lambda one, size: shed.append((one, size)))  # type: ignore[arg-type, return-value]
     governor.check_memory(lambda: 10 + 6 * LEAST)
     assert shed == [(held[1], 4 * LEAST), (held[3], 3 * LEAST)]
     governor.check_memory(lambda: 10 + 4 * LEAST)
@@ -331,8 +338,8 @@ def test_no_more_go_than_it_takes(caplog):
     assert len(caplog.records) == 1
 
 
-def test_it_looks_by_itself(monkeypatch):
-    async def scenario():
+def test_it_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
         governor = Governor(-1, dict, Mock())
         governor.start()
         await asyncio.sleep(1)
@@ -350,7 +357,9 @@ MIB = 1024 * 1024
     ("wanted", "workers", "found"),
     [(256, 1, 256), (256, 2, 128), (142, 2, 71), (64, 1, 71), (512, 16, 71), (16, 1, 71)],
 )
-def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(wanted, workers, found):
+def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(
+    wanted: int, workers: int, found: int
+) -> None:
     """Or it would be full from the beginning, and refuse everybody for ever."""
     own = 39 * MIB
     bounded, why = bound(wanted * MIB, workers, own)
@@ -361,15 +370,15 @@ def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(wanted, work
     assert why == (said if found > share else "")
 
 
-def test_where_nothing_is_wanted_the_default_is_bounded_alike():
+def test_where_nothing_is_wanted_the_default_is_bounded_alike() -> None:
     assert bound(None, 1, 39 * MIB, lambda: 32 * MIB)[0] == 71 * MIB
     assert bound(None, 2, 39 * MIB, lambda: 320 * MIB) == (160 * MIB, "")
 
 
-def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
+def test_a_bound_below_its_own_size_is_raised_and_said(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """At the start and by a reload; what a daemon takes itself is what it took before it served anybody."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             pair.top = 'memory = "1MiB"'
             port = await pair.start(expose(backend.port), top=pair.top)
@@ -389,7 +398,7 @@ def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
             assert governor.bound == 20 * 1024 * MIB
             assert len(said()) == 2
 
-    def said():
+    def said() -> list[str]:
         return [one for one in caplog.messages if "memory: 1 MiB for each process" in one]
 
     run(scenario)
@@ -398,7 +407,7 @@ def test_a_bound_below_its_own_size_is_raised_and_said(run, caplog):
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_what_the_system_says(tmp_path):
+def test_what_the_system_says(tmp_path: Path) -> None:
     assert resident() > 10_000_000
     assert default() > resident()
     assert default() <= MACHINE / 2
@@ -418,7 +427,9 @@ def test_what_the_system_says(tmp_path):
         ("5:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, MACHINE // 2),
     ],
 )
-def test_a_control_group_may_have_less_than_the_machine(tmp_path, groups, limits, found):
+def test_a_control_group_may_have_less_than_the_machine(
+    tmp_path: Path, groups: str, limits: dict[str, str], found: int
+) -> None:
     """As containers and services of systemd do: a daemon with half of the machine's would be killed before it."""
     (tmp_path / "groups").write_text(f"{groups}\n")
     for name, limit in limits.items():

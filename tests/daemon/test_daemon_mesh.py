@@ -1,14 +1,20 @@
 """Daemons that are nodes: linked, found by name, forwards to `dtp://` peers, relays, topics, reload, upgrade."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from rich.console import Console
 
 from dtp.cli.daemon_mesh import node_parts
 from dtp.cli.node import node_screen
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.settled import CantReload
 from dtp.daemon.mesh import member
@@ -16,6 +22,7 @@ from dtp.daemon.patience import Patience
 from dtp.daemon.server import Daemon
 from dtp.daemon.web.metrics import exposition
 from dtp.errors import CarrierError
+from dtp.identity.keys import Identity
 from dtp.net.address import Address
 from dtp.node.node import Node
 from dtp.peers.clocks import ClockDifference
@@ -24,17 +31,17 @@ from dtp.peers.private import PrivateNetwork
 from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.testing import clock
 
-from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo, listener_of, printed
 
 #: A node that knows only whom it is told.
 ALONE = 'discover = []\nstore = "{store}"\n'
 
 
-def on_sockets(main):
+def on_sockets(main: Coroutine[Any, Any, Any]) -> None:
     clock.run(main, loop_factory=asyncio.SelectorEventLoop)
 
 
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -43,19 +50,29 @@ async def until(condition):
 class Far:
     """A daemon that exposes an echo as `api` and is a node, and others that begin with it."""
 
-    def __init__(self, tmp_path, *, listen="tcp://127.0.0.1:0", node="", more="", network=None):
+    def __init__(
+        self,
+        tmp_path: Path,
+        *,
+        listen: str = "tcp://127.0.0.1:0",
+        node: str = "",
+        more: str = "",
+        network: PrivateNetwork | None = None,
+    ) -> None:
         self.tmp_path = tmp_path
         self.network = network
         self.text = (listen, node, more)
-        self.others = []
+        self.others: list[Daemon] = []
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self.backend = await Backend(echo).__aenter__()
-        self.daemon = Daemon(self.config(), FAR, psk=self.network and self.network.psk, network=self.network)
+        self.daemon = Daemon(
+            self.config(), FAR, psk=None if self.network is None else self.network.psk, network=self.network
+        )
         await self.daemon.start()
         return self
 
-    def config(self, *, node=None, more=None):
+    def config(self, *, node: str | None = None, more: None = None) -> Config:
         listen, said, rest = self.text
         store = ALONE.format(store=self.tmp_path / "far")
         return config(
@@ -66,35 +83,36 @@ class Far:
         )
 
     @property
-    def bootstrap(self):
-        return str(self.daemon.listener.addresses[0])
+    def bootstrap(self) -> str:
+        return str(listener_of(self.daemon).addresses[0])
 
-    async def near(self, text="", node="", identity=NEAR, **more):
+    async def near(self, text: str = "", node: str = "", identity: Identity = NEAR, **more: Any) -> Daemon:
         """A daemon that begins with this one."""
         store = ALONE.format(store=self.tmp_path / "near")
         made = config(self.tmp_path, f'[node]\nbootstrap = ["{self.bootstrap}"]\n{store}{node}\n{text}')
-        psk = self.network and self.network.psk
+        psk = None if self.network is None else self.network.psk
         daemon = Daemon(made, identity, psk=psk, network=self.network, **more)
         self.others.append(daemon)
         await daemon.start()
         return daemon
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         for each in (*self.others, self.daemon):
             await each.close()
         await self.backend.__aexit__(None, None, None)
 
 
-def status(daemon):
-    return daemon.get_status()["node"]
+def status(daemon: Daemon) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.get_status()["node"]
+    return found
 
 
-def port_of(daemon):
+def port_of(daemon: Daemon) -> int:
     (forwarded,) = daemon.forwarded.values()
     return int(forwarded.places[0].rpartition(":")[2])
 
 
-async def say(port, words=b"hello"):
+async def say(port: int, words: bytes = b"hello") -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(words)
     writer.write_eof()
@@ -107,8 +125,8 @@ async def say(port, words=b"hello"):
 FORWARD = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://{FAR.id}/api"\n'
 
 
-def test_a_forward_leads_to_an_identity_that_the_node_knows(tmp_path):
-    async def main():
+def test_a_forward_leads_to_an_identity_that_the_node_knows(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path, node='announce = ["api"]') as far:
             near = await far.near(FORWARD)
             await until(lambda: status(near)["links"] == 1 and near.get_status()["forwarded"][0]["connected"])
@@ -123,8 +141,8 @@ def test_a_forward_leads_to_an_identity_that_the_node_knows(tmp_path):
 
 
 @pytest.mark.parametrize("of_it", [True, False])
-def test_a_private_network_is_for_those_who_have_its_key(tmp_path, of_it):
-    async def main():
+def test_a_private_network_is_for_those_who_have_its_key(tmp_path: Path, of_it: bool) -> None:
+    async def main() -> None:
         network = PrivateNetwork.generate()
         async with Far(tmp_path, network=network) as far:
             other = Node(bootstrap=[far.bootstrap], discover=(), private=network if of_it else None)
@@ -140,10 +158,10 @@ def test_a_private_network_is_for_those_who_have_its_key(tmp_path, of_it):
     on_sockets(main())
 
 
-def test_a_topic_is_carried_between_nodes_that_are_not_linked(tmp_path):
-    async def main():
+def test_a_topic_is_carried_between_nodes_that_are_not_linked(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path, node='topics = ["weather"]\nhistory = "1h"') as far:
-            options = {"bootstrap": [far.bootstrap], "discover": (), "listen": None}
+            options: dict[str, Any] = {"bootstrap": [far.bootstrap], "discover": (), "listen": None}
             async with Node(**options) as one, Node(**options) as two:
                 async with one.topic("weather") as here, two.topic("weather") as there:
                     await here.publish(b"21.5")
@@ -169,18 +187,20 @@ def test_a_topic_is_carried_between_nodes_that_are_not_linked(tmp_path):
 
 
 @pytest.mark.parametrize("differs", [False, True])
-def test_a_clock_that_differs_is_said_wherever_a_node_is_shown(tmp_path, monkeypatch, differs):
+def test_a_clock_that_differs_is_said_wherever_a_node_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differs: bool
+) -> None:
     found = ClockDifference(61.0, 4, 6) if differs else None
     monkeypatch.setattr(Node, "clock_difference", property(lambda node: found))
 
-    async def main():
+    async def main() -> None:
         async with Far(tmp_path) as far:
             told = status(far.daemon)
             where = Console(file=io.StringIO(), width=300)
             where.print(*node_parts(told))
             async with Node(listen=None, discover=()) as node:
                 where.print(node_screen(node, 0.0))
-            assert where.file.getvalue().count(str(found)) == 2 * differs
+            assert printed(where).count(str(found)) == 2 * differs
             assert told["clock"] == ({"seconds": 61.0, "message": str(found)} if differs else None)
             value = "61.0" if differs else "0.0"
             assert f"dtpd_node_clock_difference_seconds {value}" in exposition(far.daemon).decode()
@@ -188,15 +208,15 @@ def test_a_clock_that_differs_is_said_wherever_a_node_is_shown(tmp_path, monkeyp
     on_sockets(main())
 
 
-def test_a_private_topic_is_carried_by_who_has_its_key_file(tmp_path):
-    async def main():
+def test_a_private_topic_is_carried_by_who_has_its_key_file(tmp_path: Path) -> None:
+    async def main() -> None:
         key = tmp_path / "family.key"
         key.write_text("a long enough secret\n")
         key.chmod(0o600)
         carried = f'[[node.private-topics]]\nname = "family"\nkey-file = "{key}"\n'
         async with Far(tmp_path) as far:
             await far.daemon.reload(far.config(node=carried))
-            options = {"bootstrap": [far.bootstrap], "discover": (), "listen": None}
+            options: dict[str, Any] = {"bootstrap": [far.bootstrap], "discover": (), "listen": None}
             async with Node(**options) as one, Node(**options) as two:
                 secret = "a long enough secret"
                 async with one.topic("family", key=secret) as here, two.topic("family", key=secret) as there:
@@ -216,16 +236,18 @@ def test_a_private_topic_is_carried_by_who_has_its_key_file(tmp_path):
     ("said", "kept"),
     [('history = "1h"\nhistory-size = "1MiB"', (3600, 1024 * 1024)), ("", (60, 8 * 1024 * 1024))],
 )
-def test_what_is_carried_is_kept_for_who_comes_late(tmp_path, monkeypatch, said, kept):
+def test_what_is_carried_is_kept_for_who_comes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, kept: tuple[int, int]
+) -> None:
     made = []
 
-    def node(**options):
+    def node(**options: Any) -> Node:
         made.append(options["limits"].gossip)
         return Node(**options)
 
     monkeypatch.setattr(member, "Node", node)
 
-    async def main():
+    async def main() -> None:
         async with Far(tmp_path, node=said):
             (limits,) = made
             assert (limits.held_time, limits.held) == kept
@@ -233,8 +255,8 @@ def test_what_is_carried_is_kept_for_who_comes_late(tmp_path, monkeypatch, said,
     on_sockets(main())
 
 
-def test_a_reload_changes_what_is_announced_and_nothing_else_of_the_node(tmp_path):
-    async def main():
+def test_a_reload_changes_what_is_announced_and_nothing_else_of_the_node(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path) as far:
             near = await far.near(FORWARD)
             await until(lambda: near.get_status()["forwarded"][0]["connected"])
@@ -249,8 +271,8 @@ def test_a_reload_changes_what_is_announced_and_nothing_else_of_the_node(tmp_pat
     on_sockets(main())
 
 
-def test_who_is_banned_has_no_link(tmp_path):
-    async def main():
+def test_who_is_banned_has_no_link(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path) as far:
             near = await far.near()
             await until(lambda: status(far.daemon)["links"] == 1)
@@ -262,8 +284,8 @@ def test_who_is_banned_has_no_link(tmp_path):
     on_sockets(main())
 
 
-def test_a_daemon_that_drains_says_so_to_other_nodes(tmp_path):
-    async def main():
+def test_a_daemon_that_drains_says_so_to_other_nodes(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path) as far, Node(identity=OTHER, listen=None, discover=()) as other:
             assert await far.daemon.drain(60)
             with pytest.raises(ConnectionRefused, match="drain: the daemon is about to end") as caught:
@@ -274,13 +296,15 @@ def test_a_daemon_that_drains_says_so_to_other_nodes(tmp_path):
     on_sockets(main())
 
 
-def test_a_node_that_has_yet_to_hear_of_its_peer_says_nothing_of_it(tmp_path, caplog):
-    async def main():
+def test_a_node_that_has_yet_to_hear_of_its_peer_says_nothing_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
         async with Far(tmp_path) as far:
             to_nobody = FORWARD.replace(str(FAR.id), str(OTHER.id))
             near = await far.near(to_nobody, patience=Patience(links=1.0))
             (forwarded,) = near.forwarded.values()
-            await until(lambda: forwarded.pool.trouble)
+            await until(lambda: forwarded.get_status()["trouble"])
             assert "can't find" not in caplog.text
             await until(lambda: "can't find" in caplog.text)
             assert "linked to a node that this one is linked to" in caplog.text
@@ -290,8 +314,8 @@ def test_a_node_that_has_yet_to_hear_of_its_peer_says_nothing_of_it(tmp_path, ca
         on_sockets(main())
 
 
-def test_who_is_denied_everywhere_has_no_link(tmp_path):
-    async def main():
+def test_who_is_denied_everywhere_has_no_link(tmp_path: Path) -> None:
+    async def main() -> None:
         async with Far(tmp_path, more=f'[everywhere]\ndeny = ["{NEAR.id}"]') as far:
             await far.near()
             await far.near(identity=OTHER)
@@ -302,15 +326,15 @@ def test_who_is_denied_everywhere_has_no_link(tmp_path):
     on_sockets(main())
 
 
-def test_a_daemon_relays_for_one_that_nobody_can_dial_and_holes_are_punched_by_it(tmp_path):
+def test_a_daemon_relays_for_one_that_nobody_can_dial_and_holes_are_punched_by_it(tmp_path: Path) -> None:
     pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
     relays = (
         '[[expose]]\nservice = "dtp.relay"\nkind = "relay"\nallow = ["*"]\nrelay = {circuit-bytes = "1MiB"}\n'
     )
 
-    async def main():
+    async def main() -> None:
         async with Far(tmp_path, listen="quic://127.0.0.1:0", more=relays) as far:
-            (quic,) = far.daemon.listener.urls
+            (quic,) = listener_of(far.daemon).urls
             assert "dtp.relay" in status(far.daemon)["announced"]
             place = f"relay{quic.removeprefix('quic')}?relay={FAR.id}&via=quic"
             async with Backend(echo) as backend:
@@ -339,10 +363,10 @@ def test_a_daemon_relays_for_one_that_nobody_can_dial_and_holes_are_punched_by_i
     on_sockets(main())
 
 
-def test_quic_is_listened_at_without_a_node_too(tmp_path):
+def test_quic_is_listened_at_without_a_node_too(tmp_path: Path) -> None:
     pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 
-    async def main():
+    async def main() -> None:
         async with Backend(echo) as backend:
             text = (
                 '[daemon]\nlisten = ["quic://127.0.0.1:0"]\n[[expose]]\nservice = "api"\n'
@@ -350,7 +374,7 @@ def test_quic_is_listened_at_without_a_node_too(tmp_path):
             )
             far = Daemon(config(tmp_path, text), FAR)
             await far.start()
-            to = far.listener.address("api")
+            to = listener_of(far).address("api")
             assert to.carrier_url.startswith("quic://")
             near = Daemon(config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), NEAR)
             await near.start()
@@ -399,18 +423,18 @@ EXPOSE = '[[expose]]\nservice = "api"\nbackend = "127.0.0.1:1"\nallow = ["*"]\n'
         ),
     ],
 )
-def test_what_a_node_can_not_be_is_a_mistake(tmp_path, text, why):
+def test_what_a_node_can_not_be_is_a_mistake(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(ConfigMistakes, match=why):
         config(tmp_path, text)
 
 
-def test_a_node_alone_is_enough_to_do(tmp_path):
+def test_a_node_alone_is_enough_to_do(tmp_path: Path) -> None:
     made = config(tmp_path, '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n[node]\n')
-    assert made.node.discover == ("lan",)
-    assert config(tmp_path, "[node]\ndiscover = []\n").node.discover == ()
+    assert made.node.discover == ("lan",)  # type: ignore[union-attr]
+    assert config(tmp_path, "[node]\ndiscover = []\n").node.discover == ()  # type: ignore[union-attr]
 
 
-def test_limits_of_a_relay_are_those_of_the_file(tmp_path):
+def test_limits_of_a_relay_are_those_of_the_file(tmp_path: Path) -> None:
     text = (
         '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n[[expose]]\nservice = "dtp.relay"\nkind = "relay"\nallow = ["*"]\n'
         '[expose.relay]\nreservations = 7\ncircuit-bytes = "1KiB"\ncircuit-time = "5m"\n'

@@ -1,17 +1,22 @@
 """Daemons that are nodes, as real processes on two machines of one LAN."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dtp.daemon.config.load import load
 
-from .programs import DTPD, PATIENCE, free_port, place  # noqa: F401  # a fixture
+from .programs import DTPD, PATIENCE, Place, free_port, place  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +43,11 @@ with socket.create_connection(("127.0.0.1", 7001), timeout=60) as sock:
 """
 
 
-def on(machine, *command):
+def on(machine: str, *command: object) -> Any:
     return ["ip", "netns", "exec", machine, *command]
 
 
-def start(place, machine, name, text):  # noqa: F811
+def start(place: Place, machine: str, name: str, text: str) -> Any:  # noqa: F811
     """A daemon on a machine; its program and its file."""
     path = place.file(name, text)
     environment = ["env", f"XDG_DATA_HOME={place.folder}/{name}-data"]
@@ -52,7 +57,7 @@ def start(place, machine, name, text):  # noqa: F811
     return program, path
 
 
-def say(machine, *words):
+def say(machine: str, *words: object) -> Any:
     done = subprocess.run(
         on(machine, sys.executable, "-c", CLIENT, *words),
         capture_output=True,
@@ -64,18 +69,18 @@ def say(machine, *words):
     return done.stdout.split()
 
 
-def status(place, path):  # noqa: F811
+def status(place: Place, path: Path) -> Any:  # noqa: F811
     return json.loads(place.command("status", "--json", "-c", path))
 
 
-def until(condition):
+def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def two_daemons(place, machines):  # noqa: F811
+def two_daemons(place: Place, machines: Any) -> Any:  # noqa: F811
     here, there = machines
     backend = place.program(*on(there, sys.executable, "-c", SERVER))
     backend.event("up")
@@ -96,7 +101,7 @@ def two_daemons(place, machines):  # noqa: F811
     return (far, far_file), (near, near_file)
 
 
-def test_two_daemons_find_each_other_and_plain_programs_talk(place, machines):  # noqa: F811
+def test_two_daemons_find_each_other_and_plain_programs_talk(place: Place, machines: Any) -> None:  # noqa: F811
     here, _ = machines
     (_, far_file), (_, near_file) = two_daemons(place, machines)
     assert say(here, "hello", "again") == ["HELLO", "AGAIN"]
@@ -113,7 +118,7 @@ def test_two_daemons_find_each_other_and_plain_programs_talk(place, machines):  
     assert "shout" in said
 
 
-def test_a_reload_and_an_upgrade_keep_the_node_found(place, machines):  # noqa: F811
+def test_a_reload_and_an_upgrade_keep_the_node_found(place: Place, machines: Any) -> None:  # noqa: F811
     here, _ = machines
     (far, far_file), (_, near_file) = two_daemons(place, machines)
     until(lambda: status(place, near_file)["node"]["links"] == 1)
@@ -145,7 +150,7 @@ def test_a_reload_and_an_upgrade_keep_the_node_found(place, machines):  # noqa: 
         until(lambda: not alive(pid))
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -153,7 +158,7 @@ def alive(pid):
         return False
 
 
-def test_init_writes_the_file_of_a_node(place):  # noqa: F811
+def test_init_writes_the_file_of_a_node(place: Place) -> None:  # noqa: F811
     for name, more in (("plain", ()), ("noded", ("--node",))):
         path = place.folder / name / "dtpd.toml"
         path.parent.mkdir()
@@ -162,7 +167,7 @@ def test_init_writes_the_file_of_a_node(place):  # noqa: F811
         assert "0 mistakes" not in place.command("check", "-c", path)
 
 
-def test_an_upgrade_keeps_the_port_of_quic(place):  # noqa: F811
+def test_an_upgrade_keeps_the_port_of_quic(place: Place) -> None:  # noqa: F811
     pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
     backend = place.program(sys.executable, "-c", SERVER.replace("7000", str(port := free_port())))
     backend.event("up")
@@ -179,7 +184,7 @@ def test_an_upgrade_keeps_the_port_of_quic(place):  # noqa: F811
     )
     near = int(forwarded["listen"].rpartition(":")[2])
 
-    def ask(word):
+    def ask(word: bytes) -> Any:
         with socket.create_connection(("127.0.0.1", near), timeout=PATIENCE) as sock:
             sock.sendall(word + b"\n")
             return sock.makefile("rb").readline()
@@ -197,7 +202,7 @@ def test_an_upgrade_keeps_the_port_of_quic(place):  # noqa: F811
         until(lambda: not alive(pid))
 
 
-def tried(ask, word):
+def tried(ask: Any, word: bytes) -> Any:
     """What it answers; None while the peer that was there is not known to be gone."""
     try:
         return ask(word)
@@ -205,7 +210,7 @@ def tried(ask, word):
         return None
 
 
-def test_an_upgrade_of_a_node_with_a_mailbox_loses_no_message(place, tmp_path):  # noqa: F811
+def test_an_upgrade_of_a_node_with_a_mailbox_loses_no_message(place: Place, tmp_path: Path) -> None:  # noqa: F811
     """Both processes have the mailbox's file for a moment, and the node's links move to the new one."""
     pytest.importorskip("vodozemac", reason="vodozemac not installed (the extra messaging)")
     from dtp.messaging.person.messenger import Messenger
@@ -218,7 +223,7 @@ def test_an_upgrade_of_a_node_with_a_mailbox_loses_no_message(place, tmp_path): 
     far, (exposed,) = place.dtpd("far", text)
     file = place.folder / "far.toml"
 
-    def messenger(name):
+    def messenger(name: str) -> Any:
         return Messenger(
             identity=place.identity(name),
             store=tmp_path / f"{name}.db",
@@ -226,7 +231,7 @@ def test_an_upgrade_of_a_node_with_a_mailbox_loses_no_message(place, tmp_path): 
             name=name,
         )
 
-    async def talk():
+    async def talk() -> Any:
         async with asyncio.timeout(PATIENCE), messenger("alice") as alice:
             await alice.wait_reached()
             card = alice.card.text

@@ -1,5 +1,7 @@
 """What people see of a node: the daemon's page in a browser, and the live table of `dtp node` at a terminal."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import fcntl
@@ -12,16 +14,20 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from browsers import dump
 
+from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.values import Place
 from dtp.daemon.server import Daemon
 from dtp.daemon.web.server import WebServer
 from dtp.node.node import Node
 
-from .conftest import FAR, config
+from .conftest import FAR, config, listener_of
 from .programs import PATIENCE
 
 #: A node that others can't dial, until its input ends.
@@ -35,14 +41,14 @@ asyncio.run(main())
 DTP = "from dtp.cli import main; main(prog_name='dtp')"
 
 
-async def until(condition):
+async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path):
+def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path: Path) -> None:
     key = tmp_path / "family.key"
     key.write_text("a long enough secret\n")
     key.chmod(0o600)
@@ -53,17 +59,23 @@ def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path):
         f'[[node.private-topics]]\nname = "family"\nkey-file = "{key}"\n',
     )
 
-    async def main():
+    async def main() -> Any:
         daemon = Daemon(made, FAR)
         await daemon.start()
         web = WebServer(daemon, Place("127.0.0.1", 0))
         await web.start()
         try:
-            options = {"bootstrap": [str(daemon.listener.addresses[0])], "discover": (), "listen": None}
+            options: dict[str, Any] = {
+                "bootstrap": [str(listener_of(daemon).addresses[0])],
+                "discover": (),
+                "listen": None,
+            }
             async with Node(**options) as one, one.topic("weather") as here:
                 await here.publish(b"21.5")
                 await until(lambda: daemon.get_status()["node"]["topics"][0]["messages"] == 1)
-                page = await asyncio.to_thread(dump, f"http://{web.listener.urls[0]}/", 4000)
+                page = await asyncio.to_thread(
+                    dump, f"http://{cast(SocketListener, web.listener).urls[0]}/", 4000
+                )
                 return str(one.identity.id), page
         finally:
             await web.close()
@@ -81,7 +93,7 @@ def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path):
 class Terminal:
     """`dtp` at a terminal of 120 columns. `shown` is what it has printed so far, without colours and moves."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self._near, far = pty.openpty()
         fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
         environment = os.environ | {"DTP_HOME": str(folder), "TERM": "xterm-256color"}
@@ -98,10 +110,10 @@ class Terminal:
         self.raw = ""
 
     @property
-    def shown(self):
+    def shown(self) -> Any:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
 
-    def until(self, pattern):
+    def until(self, pattern: str) -> Any:
         """Read until it has shown this; return the match."""
         deadline = time.monotonic() + PATIENCE
         while (found := re.search(pattern, self.shown)) is None:
@@ -109,12 +121,12 @@ class Terminal:
             self._read()
         return found
 
-    def _read(self):
+    def _read(self) -> None:
         time.sleep(0.02)
         with contextlib.suppress(OSError):  # nothing is there, or nobody is at the other end any more
             self.raw += os.read(self._near, 65536).decode(errors="replace")
 
-    def end(self):
+    def end(self) -> Any:
         """Send what Ctrl-C sends; return how it ended."""
         self.process.send_signal(signal.SIGINT)
         deadline = time.monotonic() + PATIENCE
@@ -127,7 +139,7 @@ class Terminal:
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_who_is_there(tmp_path):
+def test_a_terminal_shows_who_is_there(tmp_path: Path) -> None:
     alone = ("node", "--discover", "none", "--listen", "tcp://127.0.0.1:0")
     first = Terminal(tmp_path / "first", *alone)
     try:

@@ -1,8 +1,12 @@
 """What operators and users of daemons hear of money: limits of a forward, what is left open, gas, why a 402."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
@@ -14,8 +18,9 @@ from dtp.daemon.paying.calls import CallReader, Calls
 from dtp.daemon.paying.spoken import Place
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.telling import tell_program
+from dtp.localnet.grpc.localnet import LocalnetThread
 
-from .conftest import Backend, echo
+from .conftest import Backend, Pair, Run, echo
 from .market import Market, web
 from .programs import place
 from .test_daemon_grpc_filter import parsed
@@ -33,8 +38,10 @@ __all__ = ["client", "deployments", "net", "network", "place", "wallet"]
         ('max-gas = "0.001SUI"', "at most 0.001 SUI is agreed to"),
     ],
 )
-def test_a_forward_has_limits_of_its_own(run, client, net, limit, said):
-    async def scenario(pair):
+def test_a_forward_has_limits_of_its_own(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, limit: str, said: str
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy(f'{{ most = "0.5SUI", deposit = "0.1SUI", {limit} }}')
@@ -45,10 +52,12 @@ def test_a_forward_has_limits_of_its_own(run, client, net, limit, said):
     run(scenario)
 
 
-def test_a_daemon_that_ends_says_what_it_leaves_open_and_what_gas_it_took(run, client, net, caplog):
+def test_a_daemon_that_ends_says_what_it_leaves_open_and_what_gas_it_took(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, caplog: pytest.LogCaptureFixture
+) -> None:
     """The channel stayed open without a word, and no status had the gas."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy('{ most = "0.5SUI", deposit = "0.1SUI" }')
@@ -64,13 +73,15 @@ def test_a_daemon_that_ends_says_what_it_leaves_open_and_what_gas_it_took(run, c
     run(scenario)
 
 
-def test_a_402_says_what_was_asked_for_with_its_code(run, client, net):
-    async def scenario(pair):
+def test_a_402_says_what_was_asked_for_with_its_code(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }", 'kind = "http"')
             port = await market.buy('{ most = "0.5SUI", deposit = "0.1SUI", calls = "1/h" }')
 
-            async def ask():
+            async def ask() -> bytes:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 answer = await reader.read()
@@ -88,7 +99,7 @@ def test_a_402_says_what_was_asked_for_with_its_code(run, client, net):
     run(scenario)
 
 
-async def asked(port, request):
+async def asked(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     try:
@@ -102,10 +113,12 @@ MESSAGE = b"\x82\x84mask" + b"more"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-def test_a_forward_whose_budget_is_spent_says_so_with_402(run, client, net):
+def test_a_forward_whose_budget_is_spent_says_so_with_402(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
     """Its programs had an empty reply, and nobody knew why."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }", 'kind = "http"')
             port = await market.buy("{ most = 3000 }")
@@ -122,10 +135,12 @@ def test_a_forward_whose_budget_is_spent_says_so_with_402(run, client, net):
     run(scenario)
 
 
-def test_what_was_asked_when_the_budget_is_spent_is_answered_with_402(run, client, net):
+def test_what_was_asked_when_the_budget_is_spent_is_answered_with_402(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
     """Bytes are paid as they come: the money ended before the answer began."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ mib = "0.0002SUI" }', 'kind = "http"')
             port = await market.buy("{ most = 3000 }")
@@ -137,14 +152,16 @@ def test_what_was_asked_when_the_budget_is_spent_is_answered_with_402(run, clien
     run(scenario)
 
 
-def test_an_answer_under_way_when_the_budget_ends_breaks_off_and_the_log_says_why(run, client, net, caplog):
-    async def pour(reader, writer):
+def test_an_answer_under_way_when_the_budget_ends_breaks_off_and_the_log_says_why(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
         await writer.drain()
         writer.close()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(pour) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ mib = "0.0002SUI" }', 'kind = "http"')
             port = await market.buy("{ most = 3000 }")
@@ -159,17 +176,19 @@ def test_an_answer_under_way_when_the_budget_ends_breaks_off_and_the_log_says_wh
     run(scenario)
 
 
-def test_a_web_socket_whose_budget_ends_is_closed_with_a_code_and_why(run, client, net):
+def test_a_web_socket_whose_budget_ends_is_closed_with_a_code_and_why(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
     """It was reset, and nobody who had it open knew why."""
 
-    async def talk(reader, writer):
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(SWITCHED)
         while await reader.read(1000):
             writer.write(b"\x82\x7e\x03\xe8" + bytes(1000))
         writer.close()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(talk) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ mib = "0.0002SUI" }')
             port = await market.buy("{ most = 3000 }")
@@ -200,8 +219,8 @@ def test_a_web_socket_whose_budget_ends_is_closed_with_a_code_and_why(run, clien
         ([b""], b""),
     ],
 )
-def test_a_program_is_told_in_what_it_speaks(said, answer):
-    async def scenario():
+def test_a_program_is_told_in_what_it_speaks(said: list[bytes], answer: bytes) -> None:
+    async def scenario() -> None:
         here, there = socket.socketpair()
         here.setblocking(False)
         reader = CallReader(Calls(None, asyncio.get_running_loop().time))
@@ -219,7 +238,7 @@ def test_a_program_is_told_in_what_it_speaks(said, answer):
     asyncio.run(scenario())
 
 
-async def told_behind(asked, answered, unsent=b""):
+async def told_behind(asked: bytes, answered: bytes, unsent: bytes = b"") -> bytes:
     """What a program gets that has asked so much and was answered so much; None for a reset."""
     here, there = socket.socketpair()
     here.setblocking(False)
@@ -254,12 +273,12 @@ UPGRADE = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
         (GET + b"GET / HT", OK),
     ],
 )
-def test_a_request_whose_answer_has_not_begun_is_told_with_402(asked, answered):
+def test_a_request_whose_answer_has_not_begun_is_told_with_402(asked: bytes, answered: bytes) -> None:
     said = asyncio.run(told_behind(asked, answered, b"unsent"))
     assert said.startswith(b"unsentHTTP/1.1 402 ")
 
 
-def test_what_was_held_back_comes_where_the_stream_ends():
+def test_what_was_held_back_comes_where_the_stream_ends() -> None:
     reader = CallReader(Calls(None, lambda: 0.0))
     reader.feed_data(UPGRADE)
     assert reader.answers.take_data(SWITCHED + b"\x82\x05hell") == SWITCHED
@@ -269,7 +288,7 @@ def test_what_was_held_back_comes_where_the_stream_ends():
 
 @pytest.mark.parametrize("asked", [b"", b"x", b"ehlo", b"\x00\x01", b"ping\r\n", PREFACE])
 @pytest.mark.parametrize("answered", [b"x", b"\x00\x00\x20\x00 and more", b"220 mail\r\n", b"+PONG\r\n"])
-def test_nothing_is_held_back_of_what_need_not_be_frames(asked, answered):
+def test_nothing_is_held_back_of_what_need_not_be_frames(asked: bytes, answered: bytes) -> None:
     """A server may speak first, and of a word without an end nobody knows what it is: an echo of one letter hung."""
     reader = CallReader(Calls(None, lambda: 0.0))
     reader.feed_data(asked)
@@ -278,7 +297,7 @@ def test_nothing_is_held_back_of_what_need_not_be_frames(asked, answered):
     assert reader.answers.take_rest() == b""
 
 
-def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back():
+def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back() -> None:
     reader = CallReader(Calls(None, lambda: 0.0))
     frame = SettingsFrame(0, settings={1: 2}).serialize()
     assert reader.answers.take_data(frame[:12]) == frame[:12]
@@ -288,7 +307,7 @@ def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back(
     assert reader.answers.take_data(frame[12:]) == frame
 
 
-def test_calls_are_told_by_their_status_where_the_server_spoke_first():
+def test_calls_are_told_by_their_status_where_the_server_spoke_first() -> None:
     reader = CallReader(Calls(None, lambda: 0.0))
     frame = SettingsFrame(0, settings={1: 2}).serialize()
     assert reader.answers.take_data(frame) == frame
@@ -297,7 +316,7 @@ def test_calls_are_told_by_their_status_where_the_server_spoke_first():
     assert reader.answers.find_place() is Place.FRAME
 
 
-def test_little_is_kept_of_what_comes_before_it_is_known_what_is_spoken():
+def test_little_is_kept_of_what_comes_before_it_is_known_what_is_spoken() -> None:
     reader = CallReader(Calls(None, lambda: 0.0))
     assert all(reader.answers.take_data(bytes(9000)) == bytes(9000) for _ in range(10))
     assert reader.answers.at_rest
@@ -305,7 +324,7 @@ def test_little_is_kept_of_what_comes_before_it_is_known_what_is_spoken():
     assert reader.answers.find_place() is Place.NONE
 
 
-def test_who_has_asked_nothing_more_is_let_go_in_order():
+def test_who_has_asked_nothing_more_is_let_go_in_order() -> None:
     assert asyncio.run(told_behind(GET, OK, OK)) == OK
 
 
@@ -321,19 +340,19 @@ def test_who_has_asked_nothing_more_is_let_go_in_order():
         (b"\x16\x03\x01", b""),
     ],
 )
-def test_nothing_is_said_in_the_middle_of_an_answer(asked, answered):
+def test_nothing_is_said_in_the_middle_of_an_answer(asked: bytes, answered: bytes) -> None:
     assert asyncio.run(told_behind(asked, answered)) == b""
 
 
 @pytest.mark.parametrize(
     "frames", [b"", b"\x82", b"\x82\x05hello\x82\x05hell", b"\x02\x7e\x00\x7e" + bytes(126)]
 )
-def test_a_web_socket_is_told_between_two_frames(frames):
+def test_a_web_socket_is_told_between_two_frames(frames: bytes) -> None:
     said = asyncio.run(told_behind(UPGRADE + MESSAGE, SWITCHED + frames))
     assert said == b"\x88\x25\x03\xf0it is not paid: the budget is spent"
 
 
-def test_calls_of_grpc_are_told_by_their_status_whether_their_answers_have_begun_or_not():
+def test_calls_of_grpc_are_told_by_their_status_whether_their_answers_have_begun_or_not() -> None:
     """The client's table of fields is as the backend's encoder has left it."""
     fields = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
     block = Encoder().encode(fields)
@@ -357,7 +376,7 @@ def test_calls_of_grpc_are_told_by_their_status_whether_their_answers_have_begun
         client.decode(each)
     got = asyncio.run(told_behind(asked, answered))
     heads = [frame for frame in parsed(got) if isinstance(frame, HeadersFrame)]
-    found = {head.stream_id: dict(client.decode(head.data)) for head in heads}
+    found: dict[int, Any] = {head.stream_id: dict(client.decode(head.data)) for head in heads}
     end = {"grpc-status": "8", "grpc-message": "it is not paid: the budget is spent"}
     assert found == {1: end, 5: {":status": "200", "content-type": "application/grpc", **end}}
     assert all("END_STREAM" in head.flags for head in heads)
@@ -369,8 +388,8 @@ def test_calls_of_grpc_are_told_by_their_status_whether_their_answers_have_begun
     assert asyncio.run(told_behind(asked, answered + large[:-1])) == b""
 
 
-def test_a_call_of_grpc_is_told_by_its_status():
-    async def scenario():
+def test_a_call_of_grpc_is_told_by_its_status() -> None:
+    async def scenario() -> None:
         here, there = socket.socketpair()
         here.setblocking(False)
         reader = CallReader(Calls(None, asyncio.get_running_loop().time))
@@ -383,8 +402,9 @@ def test_a_call_of_grpc_is_told_by_its_status():
         with there:
             got = there.recv(4096)
         heads = [frame for frame in parsed(got) if isinstance(frame, HeadersFrame)]
+        status: dict[Any, Any]
         (status,) = [dict(Decoder().decode(head.data)) for head in heads]
         assert heads[0].stream_id == 5
-        assert (status["grpc-status"], status["grpc-message"]) == ("8", "it is not paid: the budget is spent")
+        assert (status["grpc-status"], status["grpc-message"]) == ("8", "it is not paid: the budget is spent")  # type: ignore[comparison-overlap, index]
 
     asyncio.run(scenario())

@@ -1,5 +1,7 @@
 """More of what may go wrong, with real processes where it takes some: kills, stops, floods, a full disk, a clock."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -7,11 +9,14 @@ import random
 import re
 import resource
 import signal
+import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,8 +27,8 @@ from dtp.daemon.server import LIMITS, Daemon
 from dtp.daemon.state import make
 from dtp.net.address import Address
 
-from .conftest import Backend, echo
-from .programs import PATIENCE, free_port, place
+from .conftest import Backend, Pair, Run, echo
+from .programs import PATIENCE, Place, free_port, place
 from .test_daemon_faults import descriptors
 from .test_daemon_http import site
 from .test_daemon_programs import ask, connected, echo_server
@@ -48,7 +53,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
 """
 
 
-def read_to_the_end(sock):
+def read_to_the_end(sock: socket.socket) -> tuple[int, bool]:
     """How many bytes still come, and whether it ended by a reset."""
     size = 0
     try:
@@ -59,7 +64,7 @@ def read_to_the_end(sock):
     return size, False
 
 
-def test_a_backend_that_is_killed(place):
+def test_a_backend_that_is_killed(place: Place) -> None:
     """Who is served by it sees the end, as without daemons; everybody after that is served by the other one."""
     pouring = place.program(sys.executable, "-c", POUR)
     first, second = pouring.event("ready")["port"], echo_server(place)
@@ -75,7 +80,7 @@ def test_a_backend_that_is_killed(place):
                 ask(late, b"served by the one that is left")
 
 
-def test_a_far_daemon_that_is_killed_in_the_midst(place):
+def test_a_far_daemon_that_is_killed_in_the_midst(place: Place) -> None:
     """Once another one answers in its place, what was open breaks off by a reset: it must not look whole."""
     pouring = place.program(sys.executable, "-c", POUR)
     backend, listen = pouring.event("ready")["port"], f"tcp://127.0.0.1:{free_port()}"
@@ -102,7 +107,7 @@ allow = ["{place.identity("near").id}"]
 
 
 @pytest.mark.slow
-def test_a_far_daemon_that_falls_silent(place):
+def test_a_far_daemon_that_falls_silent(place: Place) -> None:
     """Stopped, not ended: no socket says so. It is noticed and shown; when it goes on, so does what was open."""
     far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     near_file = place.folder / "near.toml"
@@ -122,10 +127,10 @@ def test_a_far_daemon_that_falls_silent(place):
 # ---- slow ones -----------------------------------------------------------------------------------------------------
 
 
-def test_slow_ones_hold_up_nobody_else(run):
+def test_slow_ones_hold_up_nobody_else(run: Run) -> None:
     """One that reads nothing, one that writes a byte a turn: the others are served, and both get all in the end."""
 
-    async def pour(reader, writer):
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.read(1) == b"p":
             for _ in range(64):
                 writer.write(bytes(1 << 20))
@@ -134,7 +139,7 @@ def test_slow_ones_hold_up_nobody_else(run):
             writer.write(b"." + await reader.read())
         writer.write_eof()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(pour) as backend:
             port = await pair.start(expose(backend.port))
             deaf, to_deaf = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -158,14 +163,14 @@ def test_slow_ones_hold_up_nobody_else(run):
     run(scenario)
 
 
-def test_a_body_that_trickles_in_is_cut_off(run):
+def test_a_body_that_trickles_in_is_cut_off(run: Run) -> None:
     """Slowloris behind the head: the rule about time ends it, and its backend's connection."""
 
-    async def take(request):
+    async def take(request: web.Request) -> web.Response:
         await request.read()
         return web.Response(text="whole")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site(take=take) as backend:
             rules = 'kind = "http"\nlimits = { time = "300ms" }'
             port = await pair.start(expose(backend, more=rules))
@@ -187,13 +192,13 @@ def test_a_body_that_trickles_in_is_cut_off(run):
 # ---- strangers -----------------------------------------------------------------------------------------------------
 
 
-async def until(true):
+async def until(true: Callable[..., Any]) -> None:
     """What nobody tells of; the test's own patience ends it if it never comes."""
     while not true():  # noqa: ASYNC110 - there is no event
         await asyncio.sleep(0)
 
 
-def first_bytes(chance, good):
+def first_bytes(chance: random.Random, good: bytes) -> bytes:
     """What a stranger may say first: noise, another protocol, or a handshake with something wrong in it."""
     kind = chance.randrange(4)
     if kind == 0:
@@ -214,11 +219,11 @@ def first_bytes(chance, good):
     return bytes(wrong[: chance.randrange(1, len(wrong))])
 
 
-async def overheard(pair):
+async def overheard(pair: Pair) -> bytes:
     """The first bytes of a handshake that the far daemon would take."""
     heard = asyncio.get_running_loop().create_future()
 
-    async def listen(reader, writer):
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.set_result(await reader.read(4096))
 
     async with Backend(listen) as tap:
@@ -229,16 +234,17 @@ async def overheard(pair):
         await near.start()
         data = await heard
         await near.close()
-    return data
+    found: bytes = data
+    return found
 
 
-async def say_wrong_things(pair, count, at_once):
+async def say_wrong_things(pair: Pair, count: int, at_once: int) -> None:
     """`count` strangers with wrong first bytes, `at_once` at a time; a caller has to be served all the while."""
     good = await overheard(pair)
-    host, port = pair.far.listener.urls[0].removeprefix("tcp://").split(":")
+    host, port = pair.listener.urls[0].removeprefix("tcp://").split(":")
     chance = random.Random(20261121)
 
-    async def stranger(data):
+    async def stranger(data: bytes) -> None:
         # From many addresses of loopback: one of them has only so many ports in a minute.
         source = f"127.1.{chance.randrange(256)}.{chance.randrange(1, 255)}"
         reader, writer = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
@@ -256,19 +262,19 @@ async def say_wrong_things(pair, count, at_once):
         )
         if number // at_once % 20 == 0:
             assert await exchange(pair.port, b"hello") == b"hello"
-            await until(lambda: not pair.far.listener.half_open)
+            await until(lambda: not pair.listener.half_open)
             if before is None:
                 before = descriptors(), len(asyncio.all_tasks())
-    await until(lambda: not pair.far.listener.half_open)
+    await until(lambda: not pair.listener.half_open)
     assert await exchange(pair.port, b"hello") == b"hello"
     await pair.exposed.ledger.wait_empty()
-    await until(lambda: descriptors() <= before[0] and len(asyncio.all_tasks()) <= before[1])
-    assert not pair.far.listener.half_open.by_source
+    await until(lambda: descriptors() <= before[0] and len(asyncio.all_tasks()) <= before[1])  # type: ignore[index]
+    assert not pair.listener.half_open.by_source
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(1_000_000, marks=pytest.mark.long)])
-def test_wrong_first_bytes(run, count):
-    async def scenario(pair):
+def test_wrong_first_bytes(run: Run, count: int) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             await say_wrong_things(pair, count, 50)
@@ -276,14 +282,14 @@ def test_wrong_first_bytes(run, count):
     run(scenario, 3600 if count > 10_000 else PATIENCE)
 
 
-def test_a_flood_of_handshakes_that_stop_halfway(run):
+def test_a_flood_of_handshakes_that_stop_halfway(run: Run) -> None:
     """Each says the first half of a true handshake, then nothing. From one source they have their bound."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             await pair.start(expose(backend.port))
             good = await overheard(pair)
-            host, port = pair.far.listener.urls[0].removeprefix("tcp://").split(":")
+            host, port = pair.listener.urls[0].removeprefix("tcp://").split(":")
             flood = []
             for _ in range(300):
                 _, writer = await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0))
@@ -294,7 +300,7 @@ def test_a_flood_of_handshakes_that_stop_halfway(run):
             pair.near = type(near)(near.config, near.identity)
             await pair.near.start()
             assert await exchange(pair.port, b"hello") == b"hello"
-            listener = pair.far.listener
+            listener = pair.listener
             assert len(listener.half_open) <= LIMITS.half_open_per_source
             for writer in flood:
                 writer.close()
@@ -306,19 +312,19 @@ def test_a_flood_of_handshakes_that_stop_halfway(run):
 # ---- the machine ---------------------------------------------------------------------------------------------------
 
 
-def small_files():
+def small_files() -> None:
     """Files of this process end at 50 KB: as on a full disk, what is written beyond fails."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
-async def prepared(url):
+async def prepared(url: str) -> None:
     """The store's tables, made while there was room. Their pages are larger than what may still be written."""
     store = make(url, "host")
     await store.open()
     await store.close()
 
 
-def test_a_disk_that_is_full_of_counts(place):
+def test_a_disk_that_is_full_of_counts(place: Place) -> None:
     """The database can't grow: quotas go on from memory, and it is said once rather than for every request."""
     backend = echo_server(place)
     caller, state = place.identity("near").id, place.folder / "state.db"
@@ -350,11 +356,11 @@ quota = {{ requests = 30, every = "7d" }}
     assert far.process.poll() is None
 
 
-def test_a_clock_that_jumps(run):
+def test_a_clock_that_jumps(run: Run) -> None:
     """A year ahead, ten years back, and to where it was: nothing breaks off, rates and quotas hold."""
     jump = 0.0
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         nonlocal jump
         pair.make = partial(Daemon, clock=lambda: Moment(time.monotonic(), 1_800_000_000 + jump))
         async with Backend(echo) as backend:

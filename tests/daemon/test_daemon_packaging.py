@@ -1,5 +1,7 @@
 """What a package ships: the sample has no mistakes, and fits the unit, the daemon and what is said on installing."""
 
+from __future__ import annotations
+
 import configparser
 import os
 import re
@@ -22,14 +24,14 @@ PACKAGING = ROOT / "packaging"
 INSTALLING = (ROOT / "docs" / "daemon.md").read_text().partition("## Installing")[2].partition("\n## ")[0]
 
 
-def unit(name):
+def unit(name: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str
+    parser.optionxform = str  # type: ignore[method-assign, assignment]
     parser.read(PACKAGING / name)
     return parser
 
 
-def test_the_sample_and_the_unit_fit():
+def test_the_sample_and_the_unit_fit() -> None:
     config = load(PACKAGING / "dtpd.toml")
     unit_file = unit("dtpd.service")
     service = unit_file["Service"]
@@ -50,7 +52,7 @@ def test_the_sample_and_the_unit_fit():
     assert f"%S/{service['StateDirectory']}" == places["XDG_DATA_HOME"]
 
 
-def test_what_is_installed_is_what_the_unit_starts():
+def test_what_is_installed_is_what_the_unit_starts() -> None:
     """The steps of the document name files that are there, and put the program where the unit has it."""
     named = set(re.findall(r"packaging/[\w./]+\w", INSTALLING))
     shipped = {PACKAGING / one.name for one in PACKAGING.iterdir() if one.suffix != ".py"}
@@ -62,7 +64,7 @@ def test_what_is_installed_is_what_the_unit_starts():
         assert service[key].startswith(f"{folder}/bin/dtpd ")
 
 
-def test_init_fits_the_unit(tmp_path, monkeypatch):
+def test_init_fits_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file for the service of the system has the control socket where 'dtpd status' of root asks."""
     path = tmp_path / SYSTEM_FILE.name
     monkeypatch.setattr(daemon_init, "SYSTEM_FILE", path)
@@ -71,13 +73,13 @@ def test_init_fits_the_unit(tmp_path, monkeypatch):
     assert load(path).control == SYSTEM_CONTROL
 
 
-def run(*command):
+def run(*command: Path | str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
-def test_systemd_finds_no_fault(tmp_path):
+def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     """Its user may not be here, nor the program: those are made like it."""
     program = need("systemd-analyze")
     service = (PACKAGING / "dtpd.service").read_text().replace("/opt/dtpd/bin/dtpd", "/bin/true")
@@ -87,13 +89,13 @@ def test_systemd_finds_no_fault(tmp_path):
     assert run(program, "verify", "--man=no", "--recursive-errors=no", *units) == ""
 
 
-def test_systemd_finds_little_exposed():
+def test_systemd_finds_little_exposed() -> None:
     """Of 10: the network, and the system's folders to read, are what it has."""
     program = need("systemd-analyze")
     run(program, "security", "--no-pager", "--offline=yes", "--threshold=15", PACKAGING / "dtpd.service")
 
 
-def test_the_user_and_the_folder_are_made(tmp_path):
+def test_the_user_and_the_folder_are_made(tmp_path: Path) -> None:
     """Its user reads what root has made, also keys, and nobody else does."""
     sysusers, tmpfiles = need("systemd-sysusers"), need("systemd-tmpfiles")
     if os.geteuid():
@@ -107,6 +109,6 @@ def test_the_user_and_the_folder_are_made(tmp_path):
     run(tmpfiles, f"--root={tmp_path}", "--create", PACKAGING / "tmpfiles.d" / "dtpd.conf")
     for path in (folder, *folder.rglob("*")):
         found = path.stat()
-        assert (found.st_uid, found.st_gid) == (0, int(user[2])), path
+        assert (found.st_uid, found.st_gid) == (0, int(user[2])), path  # type: ignore[index]
         assert found.st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
     assert Identity.load(folder / "identity.pem")

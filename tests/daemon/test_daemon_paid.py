@@ -1,9 +1,15 @@
 """Services with a price: a caller's daemon pays by vouchers within its budget, the server's claims; on a localnet."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 from chain_resolver.conftest import client, deployments, net, network, wallet
 
 from dtp.chain import KeySigner, Program, host
@@ -14,17 +20,19 @@ from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.daemon.paying.calls import reader_of
 from dtp.daemon.server import Daemon
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.net.address import Address
 from dtp.pay import dial
 from dtp.pay.errors import ChargeDeclined
+from dtp.pay.metered import Metered
 from dtp.pay.serving import serve
 from dtp.pay.store import Store
 from dtp.session.codes import ConnectionRefused
 from dtp.session.limits import Limits
 
-from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, Pair, Run, config, echo
 from .databases import postgresql_url
-from .market import FILE, MIB, Market, pool_of, push, until, vouchers
+from .market import FILE, MIB, MakeClient, Market, pool_of, push, until, vouchers
 from .programs import place
 from .test_daemon_relay import exchange
 
@@ -32,8 +40,10 @@ __all__ = ["client", "deployments", "net", "network", "place", "postgresql_url",
 
 
 @pytest.mark.slow
-def test_a_service_is_paid_and_claimed(run, client, net, vouchers):
-    async def scenario(pair):
+def test_a_service_is_paid_and_claimed(
+    run: Run, client: MakeClient, net: LocalnetThread, vouchers: str
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.keep(vouchers)
             await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
@@ -56,10 +66,12 @@ def test_a_service_is_paid_and_claimed(run, client, net, vouchers):
 
 
 @pytest.mark.slow
-def test_two_daemons_of_a_host_have_one_store(run, client, net, vouchers):
+def test_two_daemons_of_a_host_have_one_store(
+    run: Run, client: MakeClient, net: LocalnetThread, vouchers: str
+) -> None:
     """With a file for each, every one of them would take a caller's whole deposit for its own: it doesn't start."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.keep(vouchers)
             price = "{ request = 1000, deposit = 1000 }"
@@ -92,11 +104,13 @@ def test_two_daemons_of_a_host_have_one_store(run, client, net, vouchers):
     run(scenario)
 
 
-def test_whoever_does_not_pay_does_not_come_in(run, client, net):
-    async def scenario(pair):
+def test_whoever_does_not_pay_does_not_come_in(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
-            to = pair.far.listener.address("api")
+            to = pair.listener.address("api")
             pair.near = Daemon(
                 config(pair.tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), NEAR
             )
@@ -109,7 +123,7 @@ def test_whoever_does_not_pay_does_not_come_in(run, client, net):
     run(scenario)
 
 
-def keep_out(daemon, how):
+def keep_out(daemon: Any, how: Any) -> Any:
     """Have a daemon take nobody, or not this caller; an awaitable."""
     if how == "draining":
         daemon.draining = True
@@ -119,15 +133,22 @@ def keep_out(daemon, how):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["banned", "draining"])
-def test_who_is_kept_out_may_close(run, client, net, how, tmp_path):
+def test_who_is_kept_out_may_close(
+    run: Run, client: MakeClient, net: LocalnetThread, how: Any, tmp_path: Path
+) -> None:
     """Closing is no service: the rest of the deposit was locked for an hour."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
             with Store(tmp_path / "buyer.sqlite") as store:
                 chain = market.near_chain
-                buyer = {"wallet": chain.signer, "network": chain, "store": store, "identity": OTHER}
+                buyer: dict[str, Any] = {
+                    "wallet": chain.signer,
+                    "network": chain,
+                    "store": store,
+                    "identity": OTHER,
+                }
                 address = f"dtp://{market.host}/api"
                 async with dial.connect(address, budget="0.1SUI", keep=True, **buyer) as connection:
                     stream = await connection.open_stream()
@@ -139,17 +160,17 @@ def test_who_is_kept_out_may_close(run, client, net, how, tmp_path):
                     await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
                 (kept,) = store.bought_channels()
                 deal = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
-                assert deal.closed.to_client == 100_000_000 - connection.paid
+                assert deal.closed.to_client == 100_000_000 - connection.paid  # type: ignore[union-attr]
                 assert not await chain.objects([kept.channel])
                 pair.far.draining = False
 
     run(scenario)
 
 
-def test_a_budget_is_the_end_of_it(run, client, net):
+def test_a_budget_is_the_end_of_it(run: Run, client: Callable[..., Any], net: LocalnetThread) -> None:
     """What is paid stays below the budget, and the program is told, not left waiting."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy("{ most = 5000 }")
@@ -164,15 +185,17 @@ def test_a_budget_is_the_end_of_it(run, client, net):
 
 
 @pytest.mark.slow
-def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet, tmp_path, monkeypatch):
+def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(
+    client: MakeClient, wallet: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another one would be a deposit beside the budget, and a server whose clients bear transport takes none."""
 
-    async def serve_nothing(connection):
+    async def serve_nothing(connection: Any) -> None:
         await connection.wait_closed()
 
     monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
 
-    async def scenario():
+    async def scenario() -> None:
         limits, terms = Limits(handshake=60), Terms(price_mib=1000, bearer=Bearer.CLIENT, credit=1000)
         signer = wallet()
         async with client(signer) as seller, client(wallet()) as payer:
@@ -194,13 +217,15 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
     asyncio.run(scenario())
 
 
-def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wallet):
+def test_a_forward_pays_for_no_more_calls_than_it_has_sent(
+    tmp_path: Path, client: Callable[..., Any], wallet: Callable[..., Any]
+) -> None:
     """Else a server could charge the whole budget before a byte has come, or for each 12 bytes of an upload."""
     declined = []
     three = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n" + bytes(5000)
     three += b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2
 
-    async def take(connection):
+    async def take(connection: Metered) -> None:
         async for request in connection.requests():
             await request.stream.readexactly(len(three))
             for units in (2, 1_000_000, 2, 1):
@@ -210,7 +235,7 @@ def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wal
                     declined.append(units)
             request.stream.write_eof()
 
-    async def scenario():
+    async def scenario() -> None:
         signer = wallet()
         async with client(signer) as seller, client(wallet()) as payer:
             with Store(tmp_path / "sold.sqlite") as sold, Store(tmp_path / "bought.sqlite") as bought:
@@ -224,21 +249,23 @@ def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wal
                     )
                     connection = await buyer.dial_paid(serving.address, None)
                     stream = await connection.open_stream()
-                    reader_of(connection).feed_data(three)
+                    reader_of(connection).feed_data(three)  # type: ignore[union-attr]
                     stream.write(three)
                     assert await stream.read() == b""
                     await connection.close()
-                    assert connection.usage.requests == 1 + 3
+                    assert connection.usage.requests == 1 + 3  # type: ignore[attr-defined]
 
     asyncio.run(scenario())
     assert declined == [1_000_000, 2]
 
 
 @pytest.mark.slow
-def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, client, net):
+def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(
+    run: Run, client: MakeClient, net: LocalnetThread
+) -> None:
     """What both may sign together is never above it, whoever uses it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ mib = "0.002SUI" }')
             port = await market.buy('{ most = "0.02SUI" }')  # 10 MiB
@@ -253,7 +280,7 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, cli
             await other.readexactly(1)
             both = pool_of(pair).connections
             assert len(both) == 2
-            payers = [each.meter.payer for each in both]
+            payers = [each.meter.payer for each in both]  # type: ignore[attr-defined]
             assert sum(each.funds for each in payers) <= 20_000_000
             await asyncio.gather(*(push(each, 10 * MIB) for each in [(reader, writer), (other, more)]))
             assert 5_000_000 < sum(each.signed_amount for each in payers) <= 20_000_000
@@ -264,12 +291,12 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, cli
     run(scenario)
 
 
-def test_each_call_is_paid(run, client, net):
+def test_each_call_is_paid(run: Run, client: Callable[..., Any], net: LocalnetThread) -> None:
     """Of JSON-RPC a stream carries many; a batch costs what its calls do, and what is refused costs nothing."""
     import aiohttp
     from aiohttp import web
 
-    async def answer(request):
+    async def answer(request: web.Request) -> web.Response:
         calls = await request.json()
         found = [
             {"jsonrpc": "2.0", "id": one["id"], "result": 1}
@@ -277,7 +304,7 @@ def test_each_call_is_paid(run, client, net):
         ]
         return web.json_response(found if isinstance(calls, list) else found[0])
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         application = web.Application()
         application.router.add_post("/", answer)
         runner = web.AppRunner(application)
@@ -288,7 +315,7 @@ def test_each_call_is_paid(run, client, net):
         class Node:
             port = runner.addresses[0][1]
 
-        def call(number, method="eth_call"):
+        def call(number: int, method: str = "eth_call") -> dict[str, int | str]:
             return {"jsonrpc": "2.0", "id": number, "method": method}
 
         async with Market(pair, client, net) as market, aiohttp.ClientSession() as session:
@@ -296,7 +323,7 @@ def test_each_call_is_paid(run, client, net):
             await market.sell(Node, "{ request = 1000, deposit = 1000 }", more)
             port = await market.buy("{ most = 6000 }")
 
-            async def ask(message):
+            async def ask(message: dict[str, int | str] | list[dict[str, int | str]]) -> tuple[int, Any]:
                 async with session.post(f"http://127.0.0.1:{port}/", json=message) as answer:
                     return answer.status, await answer.json()
 
@@ -317,13 +344,13 @@ def test_each_call_is_paid(run, client, net):
     run(scenario)
 
 
-def test_each_call_of_grpc_is_paid(run, client, net):
+def test_each_call_of_grpc_is_paid(run: Run, client: Callable[..., Any], net: LocalnetThread) -> None:
     """Before the backend hears of it; when the budget ends, a call is told so by its status and the client stays."""
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     pytest.importorskip("grpc.aio")
     from .grpc_servers import PACKAGE, core_client, core_server, failure, pieces
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         class Node:
             port = 0
 
@@ -348,9 +375,9 @@ def test_each_call_of_grpc_is_paid(run, client, net):
                     except grpc.aio.AioRpcError as caught:
                         refused.append(caught)
                 assert passed == 2
-                for caught in refused:
-                    assert caught.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-                    assert dict(caught.trailing_metadata())["dtp-policy"] == "price"
+                for each in refused:
+                    assert each.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert dict(each.trailing_metadata())["dtp-policy"] == "price"
                 assert market.bought()["spent"] == market.sold()["earned"] == 12_000
                 assert market.sold()["denials"] == {"methods": 1, "price": 4}
                 assert market.sold()["streams"] == 1

@@ -1,11 +1,15 @@
 """Paid services of real programs: by one worker of several, and by two daemons that share vouchers."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from chain_resolver.conftest import client, net, wallet
@@ -16,13 +20,14 @@ from dtp.chain import KeySigner, Program, host
 from dtp.daemon.paying.side import open_sold
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay.hosting import make_host
 from dtp.pay.server.cashier import read_channels
 
 from .conftest import Backend, config, echo
 from .databases import postgresql_url
-from .market import is_up
-from .programs import PATIENCE, free_port, place
+from .market import MakeClient, is_up
+from .programs import PATIENCE, Place, free_port, place
 from .test_daemon_endpoints import (
     deployments,
     forwarding,
@@ -54,7 +59,7 @@ FUNDS = 10_000_000_000
 PRICE = 10_000_000
 
 
-def selling(made, backend, vouchers, *, workers=1):
+def selling(made: Any, backend: Any, vouchers: str, *, workers: int = 1) -> str:
     port = free_port()
     return f"""[daemon]
 listen = ["tcp://127.0.0.1:{port}"]
@@ -74,7 +79,7 @@ price = {{ request = {PRICE}, deposit = {PRICE} }}
 class Buyer:
     """A daemon in this process that pays for the service of a host; its own account, its own file."""
 
-    def __init__(self, place, made, seed):
+    def __init__(self, place: Place, made: Any, seed: Any) -> None:
         self.identity = Identity(bytes([seed]) * 32)
         folder = place.folder / f"buyer{seed}"
         folder.mkdir()
@@ -88,36 +93,38 @@ budget = {{ most = {100 * PRICE}, deposit = {50 * PRICE} }}
         self.daemon = Daemon(config(folder, text), self.identity)
 
     @property
-    def port(self):
+    def port(self) -> Any:
         (forwarded,) = self.daemon.forwarded.values()
         return int(forwarded.places[0].rpartition(":")[2])
 
     @property
-    def channels(self):
-        return [each.channel for each in self.daemon.side._wallet.store.bought_channels()]
+    def channels(self) -> Any:
+        return [each.channel for each in self.daemon.side._wallet.store.bought_channels()]  # type: ignore[union-attr]
 
     @property
-    def spent(self):
+    def spent(self) -> Any:
         return self.daemon.get_status()["forwarded"][0]["spent"]
 
 
-async def end(program):
+async def end(program: Any) -> None:
     program.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(program.wait)
     assert b"Traceback" not in program.errors
 
 
-def end_process(pid):
+def end_process(pid: int) -> None:
     """Have a process end in order that an upgrade started, if it is there yet."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
 
 
 @pytest.mark.slow
-def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
+def test_one_worker_serves_what_is_paid(
+    place: Place, client: MakeClient, on_chain: None, net: LocalnetThread
+) -> None:
     """Whichever worker a caller's carrier comes to: it is served, and all that is paid is claimed once."""
 
-    async def scenario():
+    async def scenario() -> None:
         seller = place.identity("far")
         net.fund(seller.id.sui_address, FUNDS, 3)
         async with client(KeySigner.from_identity(seller)) as chain, Backend(echo) as backend:
@@ -125,7 +132,7 @@ def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
             far, _ = await asyncio.to_thread(
                 place.dtpd, "far", selling(made, backend, "far.sqlite", workers=2)
             )
-            buyers = []
+            buyers: list[Any] = []
             async with contextlib.AsyncExitStack() as stack:
                 # The kernel chooses the worker: callers come until it has given one to the other.
                 while (
@@ -138,7 +145,7 @@ def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
                     for data in (b"one", b"two", b"three"):
                         assert await exchange(buyer.port, data) == data
 
-                async def is_paid():
+                async def is_paid() -> Any:
                     return all(buyer.spent == 3 * PRICE for buyer in buyers)
 
                 await until(is_paid)
@@ -155,10 +162,12 @@ def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
 
 
 @pytest.mark.slow
-def test_an_upgrade_serves_what_is_new_while_a_paid_stream_stays(place, client, on_chain, net):
+def test_an_upgrade_serves_what_is_new_while_a_paid_stream_stays(
+    place: Place, client: MakeClient, on_chain: None, net: LocalnetThread
+) -> None:
     """The old process keeps the channel as long: calls were refused, and are paid from another channel now, once."""
 
-    async def scenario():
+    async def scenario() -> None:
         seller = place.identity("far")
         net.fund(seller.id.sui_address, FUNDS, 3)
         async with client(KeySigner.from_identity(seller)) as chain, Backend(echo) as backend:
@@ -187,7 +196,7 @@ def test_an_upgrade_serves_what_is_new_while_a_paid_stream_stays(place, client, 
             assert buyer.spent == 3 * PRICE
             end_process(pid)
 
-            async def is_claimed():
+            async def is_claimed() -> bool:
                 taken = await read_channels(chain, channels)
                 return sum(each.claimed for each in taken.values()) == 3 * PRICE
 
@@ -198,23 +207,31 @@ def test_an_upgrade_serves_what_is_new_while_a_paid_stream_stays(place, client, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", ["postgresql", "redis"])
-def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept, request):
+def test_another_daemon_takes_over_a_channel(
+    place: Place,
+    client: MakeClient,
+    on_chain: None,
+    net: LocalnetThread,
+    kept: Any,
+    request: pytest.FixtureRequest,
+) -> None:
     """The one that serves is killed with -9: the caller goes on with the same channel, and all is claimed once."""
     url = request.getfixturevalue("postgresql_url") if kept == "postgresql" else Redis(place, *SAFE).url
 
-    def vouched(channel):
+    def vouched(channel: Any) -> Any:
         """What the caller has signed, as the daemons' database has it."""
         with contextlib.closing(open_sold(url)) as store:
             return sum(store.vouched_sums(channel).values())
 
-    async def answers(port, data):
+    async def answers(port: int, data: bytes) -> bool:
         try:
-            return await exchange(port, data) == data
+            found: bool = await exchange(port, data) == data
+            return found
         except ConnectionError:
             assert kept == "redis"  # whose lease has to end first; with PostgreSQL it is at once
             return False
 
-    async def scenario():
+    async def scenario() -> None:
         if kept == "postgresql":
             await is_up(url)
         names = ("one", "two")
@@ -239,33 +256,36 @@ def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept,
                 for data in (b"one", b"two", b"three"):
                     assert await exchange(buyer.port, data) == data
 
-                async def is_paid():
-                    return buyer.spent == 3 * PRICE
+                async def is_paid() -> bool:
+                    found: bool = buyer.spent == 3 * PRICE
+                    return found
 
                 await until(is_paid)
-                peer = forwarded.pool.connections[0].peer
+                peer = forwarded.pool.connections[0].peer  # type: ignore[union-attr]
                 first = next(name for name in names if accounts[name].id == peer)
                 (second,) = set(names) - {first}
                 channels = buyer.channels
 
-                async def is_kept():  # a voucher counts once it is in the database
-                    return await asyncio.to_thread(vouched, channels[0]) == 3 * PRICE
+                async def is_kept() -> bool:  # a voucher counts once it is in the database
+                    found: bool = await asyncio.to_thread(vouched, channels[0]) == 3 * PRICE
+                    return found
 
                 await until(is_kept)
-                lost = forwarded.pool.connections[0]
+                lost = forwarded.pool.connections[0]  # type: ignore[union-attr]
                 programs[first].process.kill()
 
-                async def is_noticed():
+                async def is_noticed() -> bool:
                     return not lost.source
 
                 await until(is_noticed)
                 for data in (b"four", b"five"):
                     await until(partial(answers, buyer.port, data))
-                assert forwarded.pool.connections[0].peer == accounts[second].id
+                assert forwarded.pool.connections[0].peer == accounts[second].id  # type: ignore[union-attr]
                 assert buyer.channels == channels  # no second deposit
 
-                async def is_paid_too():
-                    return buyer.spent == 5 * PRICE
+                async def is_paid_too() -> bool:
+                    found: bool = buyer.spent == 5 * PRICE
+                    return found
 
                 await until(is_paid_too)
             finally:
@@ -279,14 +299,16 @@ def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept,
 
 
 @pytest.mark.slow
-def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, wallet, on_chain, net):
+def test_a_standby_gets_callers_when_no_active_one_is_there(
+    place: Place, client: MakeClient, wallet: Callable[..., Any], on_chain: None, net: LocalnetThread
+) -> None:
     """With an active one alive nobody comes to it; when that is killed with -9, its callers do."""
 
-    async def all_answer(ports):
+    async def all_answer(ports: Any) -> Any:
         with contextlib.suppress(ConnectionError):
             return all([await exchange(port, b"again") == b"again" for port in ports])
 
-    async def scenario():
+    async def scenario() -> None:
         async with client(wallet()) as chain, Backend(echo) as backend:
             hosted = await make_hosted(chain, ttl_ms=DAY_MS)
             await hosted.service("api")
@@ -315,17 +337,17 @@ def test_a_standby_gets_callers_when_no_active_one_is_there(place, client, walle
                 for port in ports:
                     assert await exchange(port, b"hello") == b"hello"
                 # By chance alone, six callers would all come to one of two in 1 of 32 runs.
-                lost = [pool.connections[0] for pool in pools]
+                lost = [pool.connections[0] for pool in pools]  # type: ignore[union-attr]
                 assert {each.peer for each in lost} == {place.identity("busy").id}
                 programs["busy"].process.kill()
 
-                async def is_noticed():
+                async def is_noticed() -> bool:
                     return not any(each.source for each in lost)
 
                 await until(is_noticed)
                 # Its last heartbeat is good for a day: the idle one finds that it answers nobody.
                 await until(lambda: all_answer(ports))
-                assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}
+                assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}  # type: ignore[union-attr]
             await end(programs["idle"])
 
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))

@@ -1,7 +1,11 @@
 """Prices that a reload adds, changes or takes away, for those who are there and those who come."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network
@@ -9,19 +13,21 @@ from chain_resolver.conftest import client, deployments, net, network
 from dtp.carriers.errors import ListenError
 from dtp.chain import Program, host
 from dtp.chain.resolver import service_number
+from dtp.daemon.config.model import Expose
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
+from dtp.localnet.grpc.localnet import LocalnetThread
 
-from .conftest import FAR, NEAR, Backend, config, echo
-from .market import HOST, Market, get, until, web
+from .conftest import FAR, NEAR, Backend, Pair, Run, config, echo
+from .market import HOST, MakeClient, Market, get, until, web
 from .programs import free_port
 from .test_daemon_relay import exchange, expose
 
 __all__ = ["client", "deployments", "net", "network"]
 
 
-def test_prices_that_are_too_high(run, client, net):
-    async def scenario(pair):
+def test_prices_that_are_too_high(run: Run, client: MakeClient, net: LocalnetThread) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy("{ most = 50000, request = 999 }")
@@ -34,10 +40,10 @@ def test_prices_that_are_too_high(run, client, net):
 
 
 @pytest.mark.slow
-def test_a_reload_changes_the_price(run, client, net):
+def test_a_reload_changes_the_price(run: Run, client: MakeClient, net: LocalnetThread) -> None:
     """On chain, too; open channels keep theirs. What the file doesn't say stays as the owner has it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
             port = await market.buy("{ most = 100000, deposit = 50000 }")
@@ -61,15 +67,17 @@ def test_a_reload_changes_the_price(run, client, net):
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_a_price_that_a_reload_adds_holds_for_who_is_there(run, client, net, kind):
+def test_a_price_that_a_reload_adds_holds_for_who_is_there(
+    run: Run, client: MakeClient, net: LocalnetThread, kind: str
+) -> None:
     """A forward keeps its connection for weeks, and would go on for nothing; with a channel it comes again."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "", f'kind = "{kind}"')
             free = config(
                 pair.tmp_path,
-                f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{pair.far.listener.address("api")}"\n',
+                f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{pair.listener.address("api")}"\n',
             )
             pair.near = Daemon(free, NEAR)
             await pair.near.start()
@@ -97,10 +105,12 @@ def test_a_price_that_a_reload_adds_holds_for_who_is_there(run, client, net, kin
     ("before", "after", "cost"),
     [("tcp", "http", 1000), ("http", "tcp", 1000), ("tcp", "free", 0), ("http", "free", 0)],
 )
-def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(run, client, net, before, after, cost):
+def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(
+    run: Run, client: MakeClient, net: LocalnetThread, before: str, after: str, cost: int
+) -> None:
     """What is open goes on as it was sold; for more its caller comes again, with a channel or without."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price, f'kind = "{before}"')
@@ -132,15 +142,17 @@ def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(run, clien
     run(scenario)
 
 
-def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwise(run, client, net):
-    async def scenario(pair):
+def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwise(
+    run: Run, client: MakeClient, net: LocalnetThread
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price, 'kind = "http"')
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
             await until(lambda: pair.far.callers)
             (there,) = pair.far.callers
-            there.go_away = (heard := asyncio.Event()).wait
+            there.go_away = (heard := asyncio.Event()).wait  # type: ignore[assignment, method-assign]
             await pair.far.reload(market.far_config(backend, price))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -153,44 +165,46 @@ def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwi
     run(scenario)
 
 
-def test_a_reload_holds_for_who_is_just_being_metered(run, client, net):
-    async def scenario(pair):
+def test_a_reload_holds_for_who_is_just_being_metered(
+    run: Run, client: MakeClient, net: LocalnetThread
+) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Market(pair, client, net) as market:
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price)
-            ledger = pair.far.side.shop.ledger
+            ledger = cast(Any, pair.far.side.shop).ledger
             enter = ledger.enter
 
-            async def enter_late(*how):
+            async def enter_late(*how: object) -> object:
                 ledger.enter = enter
                 await pair.far.reload(market.far_config(backend, price, 'kind = "http"'))
                 return await enter(*how)
 
             ledger.enter = enter_late
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
-            await until(lambda: any(each.meter is not None for each in pair.far.callers))
+            await until(lambda: any(cast(Any, each).meter is not None for each in pair.far.callers))
             await pair.far.callers.wait_told()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             await get(reader, writer)
             writer.close()
             await until(lambda: market.bought()["spent"] > 0)
-            meters = lambda: [each.meter for each in pair.far.callers]  # noqa: E731 - the first one may still be there
-            await until(lambda: not any(each is None or each.payee.count_streams for each in meters()))
+            meters = lambda: [cast(Any, each).meter for each in pair.far.callers]  # noqa: E731 - the first one may still be there
+            await until(lambda: not any(each is None or each.payee.count_streams for each in meters()))  # type: ignore[no-untyped-call]
 
     run(scenario)
 
 
-def test_prices_are_said_before_anybody_comes(run):
+def test_prices_are_said_before_anybody_comes(run: Run) -> None:
     """Saying them takes a while; who comes meanwhile finds nobody, and tries again, rather than no such service."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.far = Daemon(pair.far_config(expose(1)), FAR)
         listening = []
 
-        async def offer(exposed):
+        async def offer(exposed: tuple[Expose]) -> None:
             listening.append(pair.far.addresses)
 
-        pair.far.side.offer_services = offer
+        pair.far.side.offer_services = offer  # type: ignore[assignment, method-assign]
         await pair.far.start()
         assert listening[0] == []
         assert pair.far.addresses
@@ -199,14 +213,16 @@ def test_prices_are_said_before_anybody_comes(run):
 
 
 @pytest.mark.parametrize("setting", ["forward", "listen"])
-def test_a_reload_that_fails_changes_no_price(run, client, net, setting):
+def test_a_reload_that_fails_changes_no_price(
+    run: Run, client: MakeClient, net: LocalnetThread, setting: str
+) -> None:
     """A port that is taken is found out before the host is told, for that can't be taken back; and nothing is left
     listening of what else was new."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
             await market.sell(backend, "{ request = 1000, deposit = 1000 }")
-            before = pair.far.listener.urls
+            before = pair.listener.urls
             changed = market.far_config(backend, "{ request = 2000, deposit = 1000 }")
             taken, free = f"127.0.0.1:{backend.port}", f"127.0.0.1:{free_port()}"
             if setting == "listen":
@@ -220,7 +236,7 @@ def test_a_reload_that_fails_changes_no_price(run, client, net, setting):
                 await pair.far.reload(changed)
             found = await market.far_chain.read(host.SCHEMA, host.Host, market.host)
             assert found.services[service_number("api")].terms.price_request == 1000
-            assert pair.far.listener.urls == before
+            assert pair.listener.urls == before
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(*free.split(":"))
 
@@ -249,7 +265,7 @@ def test_a_reload_that_fails_changes_no_price(run, client, net, setting):
         ),
     ],
 )
-def test_mistakes_about_money(tmp_path, text, words):
+def test_mistakes_about_money(tmp_path: Path, text: str, words: str) -> None:
     start = '[daemon]\nlisten = "tcp://127.0.0.1:0"\n[[expose]]\nservice = "api"\n'
     start += 'allow = "*"\nbackend = "127.0.0.1:1"\n'
     with pytest.raises(ConfigMistakes, match=words):

@@ -1,5 +1,7 @@
 """A show that is paid for, of a `dtpd` in a process of its own, on the chain of a `dtp localnet`."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -7,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -22,7 +25,10 @@ from dtp.identity import Identity
 from dtp.pay.hosting import make_host
 
 from .conftest import PATIENCE
-from .programs import place  # noqa: F401  # a fixture
+from .programs import (
+    Place,
+    place,  # noqa: F401  # a fixture
+)
 
 pytestmark = pytest.mark.slow
 RATE = 1000
@@ -31,7 +37,7 @@ TERMS = ShowTerms(slot_ms=1000, rate=RATE, start_pot=2 * RATE, batch=2)
 TICKER = "import itertools, time; [(print(n, flush=True), time.sleep(0.02)) for n in itertools.count()]"
 
 
-def toml(show, network):
+def toml(show: Any, network: Any) -> Any:
     command = json.dumps([sys.executable, "-c", TICKER])
     return f"""[daemon]
 listen = ["tcp://127.0.0.1:0"]
@@ -50,7 +56,7 @@ store = "shows"
 
 
 @pytest.fixture
-def paying(place, monkeypatch):  # noqa: F811
+def paying(place: Place, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811
     """A network of this test, and a producer and a payer that have money on it."""
     monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))  # packages are noted there, for both
     producer, payer = place.identity("origin"), Identity.generate()
@@ -62,23 +68,23 @@ def paying(place, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize("hosts", [0, 2])
-def test_a_daemon_sells_the_keys_of_its_show(place, paying, hosts):  # noqa: F811
+def test_a_daemon_sells_the_keys_of_its_show(place: Place, paying: Any, hosts: Any) -> Any:  # noqa: F811
     """Under the host that its file names, where its wallet has several."""
     network, url, producer, payer = paying
     file = toml("", url).replace('show = ""', 'key-price = "0.001SUI"\nkey-listen = "tcp://127.0.0.1:0"')
 
-    def sold_at():
+    def sold_at() -> Any:
         said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
         return said["exposed"][0]["broadcast"].get("keys_sold_at", "")
 
-    async def first(address, **options):
-        async with contextlib.aclosing(aiter(listen_to(address, **options))) as segments:
+    async def first(address: Any, **options: Any) -> Any:
+        async with contextlib.aclosing(aiter(listen_to(address, **options))) as segments:  # type: ignore[type-var]
             async for each in segments:
                 if each.data:
                     return each.data
         raise AssertionError("the show has ended")
 
-    async def scenario():
+    async def scenario() -> Any:
         async with asyncio.timeout(PATIENCE):
             async with ChainClient(network, KeySigner.from_identity(producer)) as own:
                 await publish(own, "transport")
@@ -102,23 +108,23 @@ def test_a_daemon_sells_the_keys_of_its_show(place, paying, hosts):  # noqa: F81
     assert asyncio.run(scenario()).strip().isdigit()
 
 
-def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, paying):  # noqa: F811
+def test_a_daemon_is_on_air_while_its_show_is_paid_for(place: Place, paying: Any) -> Any:  # noqa: F811
     network, url, producer, payer = paying
 
-    def air():
+    def air() -> Any:
         said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
         return said["exposed"][0]["broadcast"].get("air")
 
-    async def wait_air(wanted):
+    async def wait_air(wanted: Any) -> None:
         while await asyncio.to_thread(air) != wanted:
             pass
 
-    async def until(chain, show, is_so):
+    async def until(chain: Any, show: Any, is_so: Any) -> Any:
         while not is_so(found := (await shows.read_show(chain, show)).show):
             pass
         return found
 
-    async def scenario():
+    async def scenario() -> None:
         async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
             signers = [KeySigner.from_identity(each) for each in (producer, payer)]
             own, ours = [await stack.enter_async_context(ChainClient(network, each)) for each in signers]
@@ -127,7 +133,7 @@ def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, paying):  # noqa: 
             _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, url))
             heard = []
 
-            async def listen():
+            async def listen() -> None:
                 async for each in listen_to(exposed["address"], start=0):
                     assert not each.missed
                     heard.append((each.segment.slot, each.data))

@@ -1,8 +1,12 @@
 """Services for holders of a pass: a plan in the daemon's file, passes of the calling end's account; on a localnet."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Self
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
@@ -10,14 +14,16 @@ from chain_resolver.conftest import client, deployments, net, network, wallet
 from dtp.chain import Program, pass_
 from dtp.chain.host import Mode, Terms
 from dtp.chain.resolver import service_number
+from dtp.daemon.config.model import Config
 from dtp.daemon.paying.onchain import QuotaNotCounted
 from dtp.daemon.server import Daemon
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay.hosting import ensure_service, find_host
 from dtp.pay.metered import Metered
 from dtp.pay.passes import buy
-from dtp.pay.server.gate import QUOTA_USED_UP
+from dtp.pay.terms import QUOTA_USED_UP
 
-from .conftest import NEAR, Backend, config, echo
+from .conftest import NEAR, Backend, Pair, Run, config, echo
 from .market import Market, pool_of, until, web
 from .test_daemon_relay import exchange
 
@@ -29,14 +35,21 @@ PRICE = "{ request = 1000, deposit = 1000 }"
 class Club(Market):
     """A market whose service is for subscribers, or with another mode for others as well."""
 
-    def __init__(self, pair, client, net, mode=Mode.PASS, quota=0):
+    def __init__(
+        self,
+        pair: Pair,
+        client: Callable[..., Any],
+        net: LocalnetThread,
+        mode: Mode = Mode.PASS,
+        quota: int = 0,
+    ) -> None:
         super().__init__(pair, client, net)
         self.mode, self.quota = mode, quota
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         await super().__aenter__()
         owned = await find_host(self.far_chain, self.host)
-        await ensure_service(self.far_chain, owned, "api", Terms(), mode=self.mode)
+        await ensure_service(self.far_chain, owned, "api", Terms(), mode=self.mode)  # type: ignore[arg-type]
         program, number = Program(), service_number("api")
         made = pass_.new_plan(
             program, self.host, self.cap, number, price=1000, period_ms=3_600_000,
@@ -48,20 +61,22 @@ class Club(Market):
         self.plans = (created.plan,)
         return self
 
-    def far_config(self, *how, **options):
+    def far_config(self, *how: Any, **options: Any) -> Config:
         made = super().far_config(*how, **options)
-        return replace(made, chain=replace(made.chain, plans=self.plans))
+        assert made.chain is not None
+        found: Config = replace(made, chain=replace(made.chain, plans=self.plans))
+        return found
 
-    async def subscribe(self):
+    async def subscribe(self) -> None:
         await buy(self.near_chain, *self.plans, 1)
 
 
 def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_used_up(
-    run, client, wallet, net
-):
+    run: Run, client: Callable[..., Any], wallet: Callable[..., Any], net: LocalnetThread
+) -> None:
     """The identity holds none, and stays all the same: who pays is who has to pass the firewall."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with (
             Backend(echo) as backend,
             Club(pair, client, net, quota=3) as club,
@@ -89,10 +104,12 @@ def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_use
     run(scenario)
 
 
-def test_a_pass_goes_on_where_a_budget_ends(run, client, net):
+def test_a_pass_goes_on_where_a_budget_ends(
+    run: Run, client: Callable[..., Any], net: LocalnetThread
+) -> None:
     """Others pay, and so does its holder until it has one."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Club(pair, client, net, Mode.OPEN) as club:
             await club.sell(backend, PRICE)
             port = await club.buy("{ most = 2000 }")
@@ -113,16 +130,18 @@ def test_a_pass_goes_on_where_a_budget_ends(run, client, net):
 
 
 @pytest.mark.parametrize(("mode", "price"), [(Mode.PASS, "{ request = 0 }"), (Mode.OPEN, PRICE)])
-def test_calls_count_for_a_quota(run, client, net, mode, price):
+def test_calls_count_for_a_quota(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, mode: Mode, price: str
+) -> None:
     """What is beyond it hears so at once, and is paid where others pay."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Club(pair, client, net, mode, quota=2) as club:
             await club.sell(backend, price, 'kind = "http"')
             await club.subscribe()
             port = await club.buy("{ most = 100000, deposit = 50000 }")
 
-            async def ask():
+            async def ask() -> bytes:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 answer = await reader.read()
@@ -146,17 +165,19 @@ def test_calls_count_for_a_quota(run, client, net, mode, price):
 
 
 @pytest.mark.parametrize("quota", [0, 2])
-def test_calls_are_charged_where_a_quota_counts_them(run, client, net, monkeypatch, quota):
+def test_calls_are_charged_where_a_quota_counts_them(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, monkeypatch: pytest.MonkeyPatch, quota: int
+) -> None:
     """Else each costs a round trip for nothing, and programs that pay for a request a stream decline the second."""
     charged, genuine = [], Metered.charge
 
-    async def charge(self, units):
+    async def charge(self: Metered, units: int) -> None:
         charged.append(units)
         await genuine(self, units)
 
     monkeypatch.setattr(Metered, "charge", charge)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(web) as backend, Club(pair, client, net, quota=quota) as club:
             await club.sell(backend, "{ request = 0 }", 'kind = "http"')
             await club.subscribe()
@@ -169,17 +190,19 @@ def test_calls_are_charged_where_a_quota_counts_them(run, client, net, monkeypat
 
 
 @pytest.mark.parametrize("quota", [0, 3])
-def test_a_pass_of_the_identity_opens_a_service_that_has_no_price(run, client, net, quota):
+def test_a_pass_of_the_identity_opens_a_service_that_has_no_price(
+    run: Run, client: Callable[..., Any], net: LocalnetThread, quota: int
+) -> None:
     """Without a channel nothing is counted, so not under a plan with a quota."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Club(pair, client, net, quota=quota) as club:
             if quota:
                 with pytest.raises(QuotaNotCounted, match=f"{club.plans[0]} has a quota.*'api'"):
                     await club.sell(backend, "", "on-chain = true")
                 return
             await club.sell(backend, "", "on-chain = true")
-            to = pair.far.listener.address("api")
+            to = pair.listener.address("api")
             forward = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
             pair.near = Daemon(config(pair.tmp_path, forward), NEAR)
             await pair.near.start()

@@ -1,10 +1,13 @@
 """A daemon that may open few descriptors, whose places all want: what is asked there is answered all the same."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ import dtp
 from dtp.daemon.relays.pool import GIVEN
 from dtp.identity import Identity
 
-from .programs import DTPD, free_port, place
+from .programs import DTPD, Place, free_port, place
 
 __all__ = ["place"]
 
@@ -23,7 +26,7 @@ ASK = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def far_file(services, caller):
+def far_file(services: Any, caller: Any) -> Any:
     text = '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n'
     for name, (kind, backend) in services.items():
         text += f'[[expose]]\nservice = "{name}"\nkind = "{kind}"\nbackend = "127.0.0.1:{backend}"\n'
@@ -31,7 +34,7 @@ def far_file(services, caller):
     return text
 
 
-def near_file(services, exposed, ports):
+def near_file(services: Any, exposed: Any, ports: Any) -> Any:
     text = ""
     for name in services:
         kind = "udp" if name == "udp" else "tcp"
@@ -40,17 +43,17 @@ def near_file(services, exposed, ports):
 
 
 class EchoUdp(asyncio.DatagramProtocol):
-    def connection_made(self, transport):
+    def connection_made(self, transport: Any) -> None:
         self.transport = transport
 
-    def datagram_received(self, data, address):
+    def datagram_received(self, data: bytes, address: Any) -> None:
         self.transport.sendto(data, address)
 
 
 class Backends:
     """HTTP that answers when it is told to, and echoes by TCP and UDP."""
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Any:
         loop = asyncio.get_running_loop()
         self.asked, self.answer = asyncio.Event(), asyncio.Event()
         self._servers = [
@@ -61,12 +64,12 @@ class Backends:
         self.udp = self._udp.get_extra_info("sockname")[1]
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: Any) -> None:
         self._udp.close()
         for each in self._servers:
             each.close()
 
-    async def _http(self, reader, writer):
+    async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
             await reader.readuntil(b"\r\n\r\n")
             self.asked.set()
@@ -74,13 +77,13 @@ class Backends:
             writer.write(ANSWER)
         writer.close()
 
-    async def _echo(self, reader, writer):
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
             writer.write(data)
         writer.close()
 
 
-async def echo_udp(sock, data):
+async def echo_udp(sock: Any, data: bytes) -> None:
     """Send until an answer is there: a datagram may be lost."""
     loop = asyncio.get_running_loop()
     while True:
@@ -94,10 +97,10 @@ async def echo_udp(sock, data):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets are no descriptors there")
-def test_what_programs_ask_is_answered_while_a_crowd_takes_the_places(place):
+def test_what_programs_ask_is_answered_while_a_crowd_takes_the_places(place: Place) -> None:
     """Requests whose backend thought about them for longest were cut, and forwards dialled again at once for ever."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backends() as back, asyncio.timeout(300):
             services = {
                 "web": ("http", back.http),
@@ -144,6 +147,6 @@ def test_what_programs_ask_is_answered_while_a_crowd_takes_the_places(place):
     asyncio.run(scenario())
 
 
-async def come_all(address, identity: Identity):
+async def come_all(address: Any, identity: Identity) -> Any:
     """More than can stay, one after the other; each asks nothing."""
     return [await dtp.connect(address, identity=identity) for _ in range(CROWD)]

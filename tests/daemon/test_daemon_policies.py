@@ -1,6 +1,10 @@
 """Policies by transcript: what happens when, and what is said of it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from datetime import datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -8,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.daemon.config import model
+from dtp.daemon.config.model import AccessRule, QuotaRule, RateRule
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.policies import (
     POLICIES,
@@ -17,10 +22,12 @@ from dtp.daemon.policies import (
     Caller,
     Close,
     Denial,
+    Event,
     Moment,
     Move,
     Open,
     Policies,
+    Policy,
     PolicyChain,
     quota,
     rate,
@@ -38,11 +45,11 @@ ALICE, BOB = (
 UTC = ZoneInfo("UTC")
 
 
-def make(name, rule):
+def make(name: str, rule: Any) -> Any:
     return POLICIES[name].make(rule)
 
 
-def play(policies, *transcript):
+def play(policies: Iterable[Policy], *transcript: tuple[float, Event, Reason | None]) -> PolicyChain:
     """Each step is a time (both clocks), an event, and the reason of the denial that must come, or None."""
     chain = PolicyChain(policies)
     for now, event, expected in transcript:
@@ -69,7 +76,7 @@ def play(policies, *transcript):
         ),
     ],
 )
-def test_access(rule, alice, bob):
+def test_access(rule: AccessRule, alice: Reason | None, bob: Reason | None) -> None:
     play(
         [make("access", rule)],
         (0, Arrive(ALICE), alice),
@@ -98,7 +105,9 @@ def test_access(rule, alice, bob):
         ({4}, (time(22), time(6)), "UTC", "2026-11-21 06:00", False),
     ],
 )
-def test_schedule(days, hours, zone, moment, is_open):
+def test_schedule(
+    days: set[int], hours: tuple[Any, Any] | None, zone: str, moment: str, is_open: bool
+) -> None:
     rule = model.ScheduleRule(frozenset(days), hours, ZoneInfo(zone))
     unix = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
     play([make("schedule", rule)], (unix, Arrive(ALICE), None if is_open else Reason.CLOSED_NOW))
@@ -124,9 +133,9 @@ def test_schedule(days, hours, zone, moment, is_open):
         (("GE",), (), "GET /x", False),
     ],
 )
-def test_methods(allow, deny, method, passes):
+def test_methods(allow: tuple[object, ...], deny: tuple[Any, ...], method: str, passes: bool) -> None:
     play(
-        [make("methods", model.MethodRule(allow, deny))],
+        [make("methods", model.MethodRule(allow, deny))],  # type: ignore[arg-type]
         (0, Call(ALICE, method), None if passes else Reason.METHOD),
     )
 
@@ -134,7 +143,7 @@ def test_methods(allow, deny, method, passes):
 # ---- concurrency -------------------------------------------------------------------------------------------------
 
 
-def test_long_methods_are_not_remembered():
+def test_long_methods_are_not_remembered() -> None:
     """A caller names them: a thousand of 2 MiB each would be all the memory that there is."""
     policy = make("methods", model.MethodRule(allow=("eth_*",)))
     for also in ((), ("eth_" + "y" * 10_000,)):
@@ -148,7 +157,7 @@ def test_long_methods_are_not_remembered():
 
 
 @pytest.mark.parametrize("method", ["\uff21DMIN_x", "stra\u00dfe", "GET /x//", "Get /X/"])
-def test_what_is_denied_is_so_by_another_spelling(method):
+def test_what_is_denied_is_so_by_another_spelling(method: str) -> None:
     policy = make("methods", model.MethodRule(deny=("admin_*", "STRASSE", "get /x")))
     denial = policy.check_event(Call(ALICE, method), Moment(0, 0))
     assert denial.reason == Reason.METHOD
@@ -157,13 +166,13 @@ def test_what_is_denied_is_so_by_another_spelling(method):
     assert len(policy.check_event(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
 
 
-def test_names_of_ascii_alone_are_not_normalized(monkeypatch):
+def test_names_of_ascii_alone_are_not_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing to do there; what may be long, such as an HTTP request, is of ASCII alone."""
     monkeypatch.setattr("dtp.daemon.policies.methods.unicodedata", None)
     assert folded("GET /Path[~]@") == "get /path[~]@"
 
 
-def test_concurrency():
+def test_concurrency() -> None:
     chain = play(
         [make("concurrency", model.ConcurrencyRule(identity=2, service=3))],
         (0, Open(ALICE), None),
@@ -174,13 +183,13 @@ def test_concurrency():
     )
     chain.commit_event(Close(ALICE), Moment(1, 1))
     assert chain.ask_policies(Open(BOB), Moment(1, 1)) is None
-    assert chain.ask_policies(Open(ALICE), Moment(1, 1)).why == "3 at once is what all callers may have"
+    assert chain.ask_policies(Open(ALICE), Moment(1, 1)).why == "3 at once is what all callers may have"  # type: ignore[union-attr]
 
 
 # ---- rate --------------------------------------------------------------------------------------------------------
 
 
-def test_rate_of_requests():
+def test_rate_of_requests() -> None:
     rule = model.RateRule(requests=Amount(10, 1), burst=3)
     chain = play(
         [make("rate", rule)],
@@ -197,16 +206,16 @@ def test_rate_of_requests():
         (10.0, Call(ALICE), None),
     )
     denial = chain.ask_policies(Call(ALICE), Moment(10.04, 0))
-    assert denial.retry == pytest.approx(0.06)
-    assert denial.why == "10 requests in 1 s is what an identity may make"
+    assert denial.retry == pytest.approx(0.06)  # type: ignore[union-attr]
+    assert denial.why == "10 requests in 1 s is what an identity may make"  # type: ignore[union-attr]
 
 
-def test_rate_for_all_callers_together():
+def test_rate_for_all_callers_together() -> None:
     rule = model.RateRule(requests=Amount(1, 1), per="service")
     play([make("rate", rule)], (0, Call(ALICE), None), (0, Call(BOB), Reason.RATE), (1, Call(BOB), None))
 
 
-def test_rate_of_some_methods():
+def test_rate_of_some_methods() -> None:
     rule = model.RateRule(requests=Amount(1, 1), methods=("eth_getLogs", "debug_*"))
     play(
         [make("rate", rule)],
@@ -217,7 +226,7 @@ def test_rate_of_some_methods():
     )
 
 
-def test_a_clock_that_is_set_back_denies_nobody():
+def test_a_clock_that_is_set_back_denies_nobody() -> None:
     policy = make("rate", model.RateRule(requests=Amount(1, 1)))
     chain = PolicyChain([policy])
     assert chain.ask_policies(Call(ALICE), Moment(0, 1_000_000)) is None
@@ -225,7 +234,7 @@ def test_a_clock_that_is_set_back_denies_nobody():
 
 
 @given(st.integers(1, 20), st.integers(1, 50), st.lists(st.floats(0, 3), max_size=60))
-def test_no_window_has_more_than_rate_and_burst(amount, burst, gaps):
+def test_no_window_has_more_than_rate_and_burst(amount: int, burst: int, gaps: list[float]) -> None:
     """Against the definition: in any stretch of time, at most burst + rate x length pass."""
     chain = PolicyChain([make("rate", model.RateRule(requests=Amount(amount, 1), burst=burst))])
     now, passed = 0.0, []
@@ -238,7 +247,7 @@ def test_no_window_has_more_than_rate_and_burst(amount, burst, gaps):
             assert last - first + 1 <= burst + amount * (passed[last] - passed[first]) + 1e-6
 
 
-def test_rate_of_bytes_slows_down():
+def test_rate_of_bytes_slows_down() -> None:
     chain = PolicyChain([make("rate", model.RateRule(bandwidth=Amount(1000, 1)))])
     assert chain.counts_bytes
     assert chain.count_moved(Move(ALICE, 100), Moment(0, 0)) == 0.0
@@ -248,8 +257,8 @@ def test_rate_of_bytes_slows_down():
     assert chain.count_moved(Move(ALICE, 1000), Moment(5, 0)) == pytest.approx(1.0)
 
 
-def test_callers_are_forgotten():
-    arrivals = rate.Arrivals(most=3)
+def test_callers_are_forgotten() -> None:
+    arrivals: Any = rate.Arrivals(most=3)
     for number in range(5000):
         arrivals.push_arrival(number, 0.5, number)
     assert len(arrivals._times) <= 1025
@@ -260,7 +269,7 @@ def test_callers_are_forgotten():
     assert not arrivals.full_for(1, 10_000)
 
 
-def test_newcomers_wait_while_too_many_callers_are_known():
+def test_newcomers_wait_while_too_many_callers_are_known() -> None:
     chain = play(
         [rate.RatePolicy(model.RateRule(requests=Amount(2, 10)), most=1)],
         (0, Call(ALICE), None),
@@ -268,13 +277,13 @@ def test_newcomers_wait_while_too_many_callers_are_known():
         (0, Call(ALICE), None),
         (10, Call(BOB), None),  # ALICE's times have passed
     )
-    assert chain.ask_policies(Call(ALICE), Moment(10, 10)).why == "too many callers at once"
+    assert chain.ask_policies(Call(ALICE), Moment(10, 10)).why == "too many callers at once"  # type: ignore[union-attr]
 
 
 # ---- quota -------------------------------------------------------------------------------------------------------
 
 
-def test_quota():
+def test_quota() -> None:
     rule = model.QuotaRule(requests=2, data=1000, every=100.0)
     chain = play(
         [make("quota", rule)],
@@ -295,7 +304,7 @@ def test_quota():
     assert denial.why == "the quota of 1000 bytes is used up"
 
 
-def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
+def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew() -> None:
     play(
         [make("quota", model.QuotaRule(requests=1, data=None, every=100.0))],
         (100, Call(ALICE), None),
@@ -305,7 +314,7 @@ def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew():
     )
 
 
-def test_who_only_comes_is_not_counted():
+def test_who_only_comes_is_not_counted() -> None:
     """An identity costs nothing: of those who used nothing, here or elsewhere, nothing is kept for a whole period."""
     rule = quota.QuotaPolicy(model.QuotaRule(requests=1, data=None, every=60), most=1)
     for caller in (ALICE, BOB):
@@ -329,7 +338,7 @@ def test_who_only_comes_is_not_counted():
     assert rule.take_pending(0) == (0, {bob: Used(1, 0)})
 
 
-def test_what_of_a_quota_is_told_to_others():
+def test_what_of_a_quota_is_told_to_others() -> None:
     """What was counted since the last time; who came is asked about for a while, and all together always."""
     quota = make("quota", model.QuotaRule(requests=5, data=100, every=60))
     for event in (Arrive(ALICE), Call(BOB), Move(BOB, 7)):
@@ -357,7 +366,7 @@ def test_what_of_a_quota_is_told_to_others():
     assert taken == {"*": Used()}
 
 
-def test_what_of_a_rate_is_told_to_others():
+def test_what_of_a_rate_is_told_to_others() -> None:
     rule = model.RateRule(requests=Amount(10, 1), bandwidth=Amount(100, 1))
     told = make("rate", rule)
     assert told.take_pending() == {}
@@ -375,13 +384,13 @@ def test_what_of_a_rate_is_told_to_others():
         assert together.take_pending() == {None: (0.0, 0.0)}
 
 
-def test_what_was_asked_for_may_still_move_when_requests_are_used_up():
+def test_what_was_asked_for_may_still_move_when_requests_are_used_up() -> None:
     chain = play([make("quota", model.QuotaRule(requests=1, data=1000, every=100.0))], (1, Call(ALICE), None))
     assert chain.count_moved(Move(ALICE, 900), Moment(0, 1)) == 0.0
     assert isinstance(chain.count_moved(Move(ALICE, 100), Moment(0, 1)), Denial)
 
 
-def test_a_quota_when_the_clock_runs_ahead_for_a_while():
+def test_a_quota_when_the_clock_runs_ahead_for_a_while() -> None:
     """A year ahead and back: who used it up there has used it up here, and the next period begins on time."""
     play(
         [make("quota", model.QuotaRule(requests=2, data=None, every=100.0))],
@@ -396,7 +405,7 @@ def test_a_quota_when_the_clock_runs_ahead_for_a_while():
 # ---- the chain ---------------------------------------------------------------------------------------------------
 
 
-def test_whoever_is_refused_uses_up_nothing():
+def test_whoever_is_refused_uses_up_nothing() -> None:
     """The rate comes behind methods and concurrency, and counts only what all let pass."""
     rules = model.Rules(
         access=model.AccessRule(everyone=True),
@@ -412,7 +421,7 @@ def test_whoever_is_refused_uses_up_nothing():
         (5, Call(ALICE, "x"), Reason.RATE),
         (5, Call(ALICE, "y"), None),
     )
-    assert chain.ask_policies(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"
+    assert chain.ask_policies(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -422,12 +431,12 @@ def test_whoever_is_refused_uses_up_nothing():
         ("rate", model.RateRule(Amount(3, 1000), per="service", methods=("x",))),
     ],
 )
-def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
+def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: QuotaRule | RateRule) -> None:
     """Whoever never pays takes nothing from others, and whoever does gets no more than the rule says."""
     policy, now = make(name, rule), Moment(10, 10)
     chain = PolicyChain([policy])
 
-    def passes(caller, method="x"):
+    def passes(caller: Caller, method: str = "x") -> bool:
         return chain.hold_call(Call(caller, method), now) is None
 
     assert [passes(ALICE) for _ in range(5)] == [True] * 3 + [False] * 2
@@ -447,7 +456,7 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name, rule):
     assert not passes(BOB)
 
 
-def test_a_reload_keeps_the_counts_of_rules_that_stay():
+def test_a_reload_keeps_the_counts_of_rules_that_stay() -> None:
     made = Policies()
     rules = model.Rules(quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),))
     first = made.policies_for("api", rules)
@@ -465,7 +474,7 @@ def test_a_reload_keeps_the_counts_of_rules_that_stay():
     assert made.policies_for("api", changed)[0] is not second["access"]
 
 
-def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them():
+def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them() -> None:
     """And the names by which other daemons know them; rules alike are each a rule."""
     made = Policies()
     one, other = (model.RateRule(requests=Amount(number, 1)) for number in (1, 2))
@@ -480,7 +489,7 @@ def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them():
     assert fresh[2] is second
 
 
-def test_bounds_are_the_tightest():
+def test_bounds_are_the_tightest() -> None:
     chain = PolicyChain(
         [make("limits", model.LimitRule(data=10, time=5.0)), make("limits", model.LimitRule(20, 2.0, 1.0))]
     )
@@ -488,7 +497,7 @@ def test_bounds_are_the_tightest():
     assert PolicyChain([]).stream_bounds(Open(ALICE)) == Bounds()
 
 
-def test_the_order_of_policies_is_the_tables():
+def test_the_order_of_policies_is_the_tables() -> None:
     assert list(POLICIES) == [
         "access",
         "login",
@@ -501,16 +510,16 @@ def test_the_order_of_policies_is_the_tables():
     ]
     for name, row in POLICIES.items():
         assert row.rule in model.Rules.__dataclass_fields__
-        assert row.make.name == name
+        assert row.make.name == name  # type: ignore[attr-defined]
 
 
-def test_every_reason_can_be_told():
+def test_every_reason_can_be_told() -> None:
     assert set(TELLINGS) == set(Reason)
     assert words(Reason.RATE) == "too many requests in a time"
     assert words(7) == "error code 7"
 
 
-def test_summer_time_does_not_confuse_the_schedule():
+def test_summer_time_does_not_confuse_the_schedule() -> None:
     rule = model.ScheduleRule(frozenset(range(7)), (time(8), time(9)), ZoneInfo("Europe/Berlin"))
     policy = make("schedule", rule)
     before = datetime(2026, 3, 28, 8, 30, tzinfo=ZoneInfo("Europe/Berlin"))
@@ -521,7 +530,7 @@ def test_summer_time_does_not_confuse_the_schedule():
 # ---- in words ------------------------------------------------------------------------------------------------------
 
 
-def test_rules_in_words():
+def test_rules_in_words() -> None:
     """As the page and the terminal show them; whoever is meant is counted, not named."""
     rules = model.Rules(
         access=model.AccessRule(peers=frozenset({ALICE.peer, BOB.peer}), accounts=frozenset({"0x1"}),
@@ -553,7 +562,7 @@ def test_rules_in_words():
     assert rules_in_words(model.Rules()) == ["for nobody"]
 
 
-def test_prices_in_words():
+def test_prices_in_words() -> None:
     assert price_words(None) == []
     assert price_words(model.Price(10_000, 2_500_000_000)) == [
         "costs 0.00001 SUI a request and 2.5 SUI a MiB"

@@ -1,10 +1,15 @@
 """Behind an upgrade: what the process before still has open, for how long, and what it cuts off in the end."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
 import os
 import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,14 +19,17 @@ from dtp.cli.daemon_status import render
 from dtp.daemon.process import predecessors
 from dtp.daemon.process import program as process
 from dtp.daemon.process.predecessors import EVERY, MOST, Farewell, Left, Predecessors
+from dtp.daemon.process.program import Process
 
-from .test_daemon_process import Launch, answer, command, serve, until  # noqa: F401 - a fixture
+from .test_daemon_process import Launch, Served, answer, command, serve, until
+
+__all__ = ["serve"]
 
 
 class Heard:
     """A successor and what it hears over a socket pair, told by `tell`."""
 
-    def __init__(self, before=None, every=EVERY):
+    def __init__(self, before: Predecessors | None = None, every: float = EVERY) -> None:
         self.mine, self.theirs = socket.socketpair()
         self.here = Predecessors()
         self.before = before or Predecessors()
@@ -33,8 +41,8 @@ class Heard:
         )
 
 
-def test_it_is_heard_what_is_open_and_what_was_cut_off():
-    async def main():
+def test_it_is_heard_what_is_open_and_what_was_cut_off() -> None:
+    async def main() -> None:
         heard = Heard()
         await until(lambda: heard.here.known == [heard.left])
         assert heard.here.list_status() == [
@@ -49,8 +57,8 @@ def test_it_is_heard_what_is_open_and_what_was_cut_off():
     asyncio.run(main())
 
 
-def test_one_that_was_killed_has_nothing_open():
-    async def main():
+def test_one_that_was_killed_has_nothing_open() -> None:
+    async def main() -> None:
         heard = Heard()
         await until(lambda: heard.here.known)
         heard.telling.cancel()
@@ -60,8 +68,8 @@ def test_one_that_was_killed_has_nothing_open():
     asyncio.run(main())
 
 
-def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
-    async def main():
+def test_those_before_are_passed_on_and_the_oldest_are_forgotten() -> None:
+    async def main() -> None:
         before = Predecessors()
         before.note_told([Left(number, number) for number in range(20, 20 + MOST)])
         heard = Heard(before)
@@ -74,10 +82,10 @@ def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_who_is_replaced_hands_on_who_tells(killed):
+def test_who_is_replaced_hands_on_who_tells(killed: bool) -> None:
     """The one in between had nothing open and ended; of the first one nothing was heard any more."""
 
-    async def main():
+    async def main() -> None:
         heard = Heard()
         await until(lambda: heard.here.known)
         ((descriptor, teller),) = heard.here.ends.items()
@@ -103,8 +111,8 @@ def test_who_is_replaced_hands_on_who_tells(killed):
     asyncio.run(main())
 
 
-def test_an_upgrade_that_fails_goes_on_hearing():
-    async def main():
+def test_an_upgrade_that_fails_goes_on_hearing() -> None:
+    async def main() -> None:
         heard = Heard()
         await until(lambda: heard.here.known)
         heard.here.pause_reading()
@@ -117,10 +125,10 @@ def test_an_upgrade_that_fails_goes_on_hearing():
     asyncio.run(main())
 
 
-def test_nothing_is_told_when_nobody_hears_it(caplog):
+def test_nothing_is_told_when_nobody_hears_it(caplog: pytest.LogCaptureFixture) -> None:
     """It was, once a second, and each time asyncio warned."""
 
-    async def main():
+    async def main() -> None:
         heard = Heard(every=0.001)
         await until(lambda: heard.here.known)
         heard.hearing.cancel()
@@ -137,8 +145,8 @@ def test_nothing_is_told_when_nobody_hears_it(caplog):
         lambda value: json.dumps(value).encode()
     )
 )
-def test_a_process_of_another_version_is_not_understood_and_nothing_breaks(line):
-    async def main():
+def test_a_process_of_another_version_is_not_understood_and_nothing_breaks(line: bytes) -> None:
+    async def main() -> None:
         mine, theirs = socket.socketpair()
         here = Predecessors()
         with mine:
@@ -149,7 +157,7 @@ def test_a_process_of_another_version_is_not_understood_and_nothing_breaks(line)
     asyncio.run(main())
 
 
-def test_no_more_names_are_told_than_fit():
+def test_no_more_names_are_told_than_fit() -> None:
     status = {
         "exposed": [{"service": f"s{number}", "open": number} for number in range(100)],
         "forwarded": [{"listen": ["127.0.0.1:1", "[::1]:1"], "mode": "tcp", "open": 1000}],
@@ -167,7 +175,7 @@ def test_no_more_names_are_told_than_fit():
         (Left(5, 0, {}, 0.0), "has finished all that was open"),
     ],
 )
-def test_the_status_shows_it(one, words):
+def test_the_status_shows_it(one: Left, words: str) -> None:
     here = Predecessors()
     here.note_told([one])
     status = {
@@ -188,13 +196,19 @@ HEARS = "\nwhile data := told.recv(65536):\n    out.write(data); out.flush()"
 
 
 @pytest.mark.parametrize("grace", [None, 3600])
-def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypatch, tmp_path, caplog, grace):  # noqa: F811
+def test_the_successor_hears_and_the_time_is_that_of_the_command(
+    serve: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    grace: int | None,
+) -> None:
     path = tmp_path / "told"
     program = answer("b'1'")
     program[-1] += "; " + TOLD.format(path=str(path)) + HEARS
     caplog.set_level(logging.INFO)
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         daemon.open_streams = 2
         await command(served, "upgrade", drain=grace)
         await until(lambda: hasattr(daemon, "grace"))
@@ -210,14 +224,16 @@ def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypa
     assert "cut off: 2 streams (2 of api)" in caplog.text
 
 
-def _wait_for(path):
+def _wait_for(path: Path) -> None:
     while not path.exists() or not path.stat().st_size:
         os.sched_yield()
 
 
 @pytest.mark.parametrize("grace", ["1h", True, -1, float("nan"), process.LONGEST_GRACE + 1])
-def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # noqa: F811
-    async def scenario(served, daemon):
+def test_a_time_that_is_none_is_refused_and_nothing_changes(
+    serve: Callable[..., Any], grace: float | str
+) -> None:
+    async def scenario(served: Process, daemon: Served) -> None:
         for each in ("upgrade", "drain"):
             with pytest.raises(process.BadGrace):
                 await command(served, each, drain=grace)
@@ -231,7 +247,9 @@ def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # no
 @pytest.mark.parametrize(
     ("told", "ends"), [("17=4321", {17: 4321}), ("17=4321 8=0", {17: 4321, 8: 0}), ("17", {}), ("x=1", {})]
 )
-def test_the_descriptors_are_taken_once(monkeypatch, told, ends):
+def test_the_descriptors_are_taken_once(
+    monkeypatch: pytest.MonkeyPatch, told: str, ends: dict[int, int]
+) -> None:
     monkeypatch.setenv(predecessors.BEFORE, told)
     assert predecessors.inherited_ends() == ends
     assert predecessors.inherited_ends() == {}

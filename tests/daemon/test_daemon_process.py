@@ -1,5 +1,7 @@
 """The daemon as a process: what may change when, what a second request does, whom the service manager watches."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -7,27 +9,29 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Self, cast
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from dtp.carriers.errors import ListenError
+from dtp.daemon.config.model import Config
 from dtp.daemon.observing import logs
-from dtp.daemon.policies.bans import FOR_EVER
-from dtp.daemon.policies.kept_bans import KeptBans
 from dtp.daemon.process import program as process
 from dtp.daemon.process import systemd
 from dtp.daemon.process.adopted import by_setting
 from dtp.daemon.process.control import Control, NotRunning, ask, path_of
+from dtp.daemon.process.program import Process
 from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.process.successor import Launcher, UpgradeFailed
 from dtp.daemon.state.counted import Counted
 from dtp.errors import ConfigError
 
-from .conftest import NEAR, config
+from .conftest import config
 
 #: A program that is run as the successor: reads what it needs from its environment, and tells the pipe that waits.
 SUCCESSOR = "import os; from dtp.daemon.process import systemd; tell = int(os.environ['DTPD_READY']); "
@@ -41,50 +45,51 @@ class Served:
     on_fenced = None
     open_streams = reloads = 0
 
-    def __init__(self, config):
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.asked, self.sockets = [], {}
+        self.asked: list[str] = []
+        self.sockets: dict[str, list[socket.socket]] = {}
         self.replaced = ReplacedProcesses()
         self.may_reload = asyncio.Event()
         self.may_reload.set()
         self.drained, self.may_close = asyncio.Event(), asyncio.Event()
         self.may_close.set()
 
-    async def start(self, adopted, counted):
+    async def start(self, adopted: dict[str, Any], counted: Counted) -> None:
         self.adopted, self.export_counts = adopted, lambda: counted
 
-    async def ban(self, caller, until):
+    async def ban(self, caller: str, until: float) -> None:
         self.export_counts = lambda: Counted({caller: until}, kept_in="here")
 
-    async def take_over(self):
+    async def take_over(self) -> None:
         self.asked.append("take over")
 
-    async def reload(self, config):
+    async def reload(self, config: Config) -> None:
         self.asked.append("reload")
         await self.may_reload.wait()
         self.asked.append("reloaded")
 
-    async def hand_over(self):
+    async def hand_over(self) -> None:
         self.asked.append("hand over")
 
-    async def has_connection(self, connection_id):
+    async def has_connection(self, connection_id: bytes) -> bool:
         return False
 
-    def take_carrier(self, fields, descriptors):
+    def take_carrier(self, fields: object, descriptors: list[int]) -> None:
         self.asked.append("take carrier")
 
-    async def drain(self, grace):
+    async def drain(self, grace: float) -> None:
         self.asked.append("drain")
         self.grace = grace
         await self.drained.wait()
 
-    def get_status(self, *, callers=True):
+    def get_status(self, *, callers: bool = True) -> dict[str, list[dict[str, int | str]]]:
         return {"exposed": [{"service": "api", "open": self.open_streams}]}
 
-    async def refresh_status(self, *, callers=True):
+    async def refresh_status(self, *, callers: bool = True) -> None:
         pass
 
-    async def close(self):
+    async def close(self) -> None:
         self.asked.append("close")
         await self.may_close.wait()
 
@@ -92,28 +97,28 @@ class Served:
 class Launch(Launcher):
     """Runs another program as the successor; what it has started."""
 
-    def __init__(self, command, patience=30.0):
+    def __init__(self, command: list[str], patience: float = 30.0) -> None:
         super().__init__(command, patience)
-        self.started = []
+        self.started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *given):
+    def start(self, *given: Any) -> tuple[subprocess.Popen[bytes], Any]:
         successor, ready = super().start(*given)
         self.started.append(successor)
         return successor, ready
 
 
-def command(served, do, **fields):
+def command(served: Process, do: str, **fields: float | str | None) -> Coroutine[Any, Any, Any]:
     """What the control socket does with it."""
     return served.control.carry_out({"do": do, **fields})
 
 
 @pytest.fixture
-def serve(tmp_path, short, monkeypatch):
+def serve(tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run `scenario(process, daemon)` while a process serves by a file with one forward."""
     monkeypatch.setattr(logs, "set_up", Mock())
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
-    def run_it(scenario, launcher=None):
+    def run_it(scenario: Callable[..., Coroutine[Any, Any, Any]], launcher: Launch | None = None) -> None:
         launcher = launcher or Launch([])
         path = tmp_path / "dtpd.toml"
         path.write_text(
@@ -121,10 +126,10 @@ def serve(tmp_path, short, monkeypatch):
             '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"\n'
         )
 
-        async def main():
+        async def main() -> None:
             async with asyncio.timeout(120):
                 daemon = Served(config(tmp_path, path.read_text()))
-                served, ready = process.Process(daemon.config, daemon, launcher), asyncio.Event()
+                served, ready = process.Process(daemon.config, cast(Any, daemon), launcher), asyncio.Event()
                 running = asyncio.create_task(served.run(lambda _: ready.set()))
                 await asyncio.wait(
                     (running, asyncio.create_task(ready.wait())), return_when="FIRST_COMPLETED"
@@ -143,10 +148,12 @@ def serve(tmp_path, short, monkeypatch):
     return run_it
 
 
-def test_a_second_signal_ends_it_at_once(serve, short, caplog):
+def test_a_second_signal_ends_it_at_once(
+    serve: Callable[..., Any], short: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Also while the end waits for a chain or a database: a database that said nothing kept a daemon for ever."""
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         daemon.may_close.clear()
         os.kill(os.getpid(), signal.SIGTERM)
         while "drain" not in daemon.asked:  # noqa: ASYNC110 - there is no event
@@ -165,14 +172,14 @@ def test_a_second_signal_ends_it_at_once(serve, short, caplog):
 
 
 @pytest.mark.parametrize("name", ["c.sock", "50%41 #1?x.sock"])
-def test_the_control_socket_is_its_user_s_alone(short, name):
+def test_the_control_socket_is_its_user_s_alone(short: Path, name: str) -> None:
     path = short / "run" / name
 
-    async def hello(request):
+    async def hello(request: dict[str, str]) -> dict[str, str]:
         return {"text": "x" * 1_000_000}
 
-    async def scenario():
-        control = Control(path, {"hello": hello})
+    async def scenario() -> None:
+        control = Control(path, {"hello": hello})  # type: ignore[dict-item]
         await control.start()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -184,10 +191,10 @@ def test_the_control_socket_is_its_user_s_alone(short, name):
     asyncio.run(scenario())
 
 
-def test_a_second_daemon_of_one_file_hears_that_the_first_one_runs(short):
+def test_a_second_daemon_of_one_file_hears_that_the_first_one_runs(short: Path) -> None:
     """It heard that somebody listened at a path that it had never named."""
 
-    async def scenario():
+    async def scenario() -> None:
         first, second = Control(short / "c.sock", {}), Control(short / "c.sock", {})
         await first.start()
         with pytest.raises(ListenError, match="a dtpd that runs already has this control socket"):
@@ -209,8 +216,8 @@ def test_a_second_daemon_of_one_file_hears_that_the_first_one_runs(short):
         (b'{"x": 1}\n', "unknown"),
     ],
 )
-def test_what_is_no_command(short, said, code):
-    async def scenario():
+def test_what_is_no_command(short: Path, said: bytes, code: str) -> None:
+    async def scenario() -> None:
         control = Control(short / "c.sock", {})
         await control.start()
         reader, writer = await asyncio.open_unix_connection(short / "c.sock")
@@ -226,7 +233,7 @@ def test_what_is_no_command(short, said, code):
     asyncio.run(scenario())
 
 
-def test_a_runtime_folder_that_is_too_deep(monkeypatch, tmp_path):
+def test_a_runtime_folder_that_is_too_deep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What stays as it is is no `ListenError`, after which systemd would try again."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", f"/tmp/{'x' * 100}")
     parsed = config(tmp_path, '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://a/b"')
@@ -234,7 +241,7 @@ def test_a_runtime_folder_that_is_too_deep(monkeypatch, tmp_path):
         path_of(parsed)
 
 
-def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
+def test_sockets_that_were_opened_for_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They are ours alone: no child inherits them. What is no socket, or doesn't listen, is a mistake."""
     monkeypatch.setenv("LISTEN_FDNAMES", "a")
     with socket.socket() as sock, open(tmp_path / "file", "w") as file:
@@ -259,18 +266,22 @@ def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("said", ["7,8,9", "7", "", "[7]", '[["a"]]', "null", '[["a", 7, 8]]'])
-def test_sockets_of_a_process_that_hands_them_over_otherwise(monkeypatch, said):
+def test_sockets_of_a_process_that_hands_them_over_otherwise(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     """As one of an earlier version may: the one that is replaced goes on, and the log says what to do."""
     monkeypatch.setenv(systemd.SOCKETS, said)
     with pytest.raises(ConfigError, match="another version of dtpd"):
         systemd.listening_sockets()
 
 
-def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch, short, caplog):
+def test_a_watchdog_that_is_away_for_a_moment_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, short: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     place = str(short / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", place)
 
-    async def main():
+    async def main() -> None:
         telling = asyncio.create_task(systemd.tell_alive(0))
         await until(lambda: "can't be told" in caplog.text)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -284,7 +295,7 @@ def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch, short, 
     asyncio.run(main())
 
 
-def test_a_manager_at_an_abstract_socket(monkeypatch):
+def test_a_manager_at_an_abstract_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0dtpd-test-{os.getpid()}")
         manager.settimeout(120)
@@ -294,15 +305,15 @@ def test_a_manager_at_an_abstract_socket(monkeypatch):
 
 
 @pytest.mark.parametrize("heard", [True, False])
-def test_a_daemon_that_ends_before_it_answers(short, heard):
+def test_a_daemon_that_ends_before_it_answers(short: Path, heard: bool) -> None:
     """Its socket is closed, or reset, when it was asked and had not read it yet."""
 
-    async def end(reader, writer):
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if heard:
             await reader.readline()
         writer.transport.abort()
 
-    async def scenario():
+    async def scenario() -> None:
         server = await asyncio.start_unix_server(end, short / "c.sock")
         with pytest.raises(NotRunning, match="ended before it answered"):
             await ask(short / "c.sock", "status")
@@ -311,10 +322,12 @@ def test_a_daemon_that_ends_before_it_answers(short, heard):
     asyncio.run(scenario())
 
 
-def test_a_daemon_that_ends_while_somebody_asks_says_nothing_of_it(short, caplog):
+def test_a_daemon_that_ends_while_somebody_asks_says_nothing_of_it(
+    short: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """As 'dtpd drain' of one with nothing open: the last lines of its log were a traceback."""
 
-    async def main(asking):
+    async def main(asking: socket.socket) -> None:
         control = Control(short / "control", {})
         await control.start()
         loop = asyncio.get_running_loop()
@@ -329,60 +342,27 @@ def test_a_daemon_that_ends_while_somebody_asks_says_nothing_of_it(short, caplog
     assert caplog.messages == []
 
 
-def test_who_can_not_be_banned(serve):
-    async def scenario(served, daemon):
-        for caller, seconds in (("*", None), ("alice", None), (None, 1), ("0x" + "1" * 64, "1h")):
-            with pytest.raises(process.CantBan):
-                await command(served, "ban", caller=caller, seconds=seconds)
-
-    serve(scenario)
-
-
-def test_a_ban_that_the_next_start_will_not_know_is_said(serve, tmp_path):
-    """The data folder can't be written: it holds here until the daemon stops."""
-
-    async def scenario(served, daemon):
-        assert (await command(served, "ban", caller=str(NEAR.id)))["unkept"] is None
-        (file,) = (tmp_path / "data").rglob("*.json")
-        file.unlink()
-        file.mkdir()  # no file can be put in its place
-        assert "Is a directory" in (await command(served, "ban", caller=str(NEAR.id)))["unkept"]
-
-    serve(scenario)
-
-
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> None:
     for _ in range(1_000_000):
         if condition():
             return
         await asyncio.sleep(0)
 
 
-def answer(said):
+def answer(said: str) -> list[str]:
     """The successor says so much to the pipe, then ends."""
     return [sys.executable, "-c", f"{SUCCESSOR}os.write(tell, {said})"]
 
 
-def test_who_is_banned_is_banned_in_the_processes_before_as_well(serve):
-    """Streams that an upgrade left there went on, for a month."""
-
-    async def scenario(served, daemon):
-        daemon.replaced.ban = AsyncMock()
-        await command(served, "ban", caller=str(NEAR.id), seconds=None)
-        daemon.replaced.ban.assert_awaited_once_with(str(NEAR.id), FOR_EVER)
-
-    serve(scenario)
-
-
 @pytest.mark.parametrize("second", ["upgrade", "reload"])
-def test_what_comes_after_an_upgrade_is_refused(serve, second):
+def test_what_comes_after_an_upgrade_is_refused(serve: Callable[..., Any], second: str) -> None:
     """Else two processes would serve in the place of one, each with half of those who come."""
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         place = Path(served.control.place.removeprefix("unix:"))
         asked = [asyncio.create_task(ask(place, each)) for each in ("upgrade", second)]
         first, other = await asyncio.gather(*asked, return_exceptions=True)
-        assert first["pid"]
+        assert first["pid"]  # type: ignore[index]
         assert "changes nothing any more" in str(other)
         assert daemon.asked.count("hand over") == 1
         assert "reload" not in daemon.asked
@@ -390,8 +370,8 @@ def test_what_comes_after_an_upgrade_is_refused(serve, second):
     serve(scenario, Launch(answer("b'1'")))
 
 
-def test_an_upgrade_waits_for_a_reload(serve):
-    async def scenario(served, daemon):
+def test_an_upgrade_waits_for_a_reload(serve: Callable[..., Any]) -> None:
+    async def scenario(served: Process, daemon: Served) -> None:
         daemon.may_reload.clear()
         reload = asyncio.create_task(command(served, "reload"))
         await until(lambda: daemon.asked)
@@ -404,10 +384,10 @@ def test_an_upgrade_waits_for_a_reload(serve):
     serve(scenario, Launch(answer("b'1'")))
 
 
-def test_nothing_changes_while_it_drains(serve, caplog):
+def test_nothing_changes_while_it_drains(serve: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     """SIGHUP in the last minute opens no place, and what is open still has its time, however often it is told."""
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         await command(served, "drain")
         for change in ("reload", "upgrade"):
             with pytest.raises(process.AboutToEnd):
@@ -415,7 +395,7 @@ def test_nothing_changes_while_it_drains(serve, caplog):
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "not reloaded" in caplog.text)
         await command(served, "drain")
-        daemon.on_fenced()
+        daemon.on_fenced()  # type: ignore[misc]
         for _ in range(10):
             await asyncio.sleep(0)
         assert daemon.asked == ["drain"]
@@ -435,11 +415,13 @@ def test_nothing_changes_while_it_drains(serve, caplog):
         ([sys.executable, "-c", f"{SUCCESSOR}{STAYS}"], "told to end meanwhile"),
     ],
 )
-def test_a_successor_that_does_not_serve_is_gone_and_it_is_said_why(serve, script, why):
+def test_a_successor_that_does_not_serve_is_gone_and_it_is_said_why(
+    serve: Callable[..., Any], script: list[str], why: str
+) -> None:
     """Whether it ends, or takes its time and this process is told to end meanwhile."""
     launcher = Launch(script)
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         upgrade = asyncio.create_task(command(served, "upgrade"))
         if script[-1].endswith(STAYS):
             await until(lambda: launcher.started)
@@ -452,27 +434,29 @@ def test_a_successor_that_does_not_serve_is_gone_and_it_is_said_why(serve, scrip
     serve(scenario, launcher)
 
 
-def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, caplog):
+def test_a_successor_that_is_given_up_is_gone_before_its_pipe(
+    serve: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """The end of the pipe tells it that this process gives way: it would take over what stays here."""
     codes = []
 
     class Watched:
-        def __init__(self, successor, ready):
+        def __init__(self, successor: subprocess.Popen[bytes], ready: Any) -> None:
             self.successor, self.ready, self.fileno = successor, ready, ready.fileno
 
-        def __enter__(self):
+        def __enter__(self) -> Self:
             return self
 
-        def __exit__(self, *_):
+        def __exit__(self, *_: object) -> None:
             codes.append(self.successor.returncode)
             self.ready.close()
 
     class Watching(Launch):
-        def start(self, *given):
+        def start(self, *given: Any) -> tuple[subprocess.Popen[bytes], Any]:
             successor, ready = super().start(*given)
             return successor, Watched(successor, ready)
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         with pytest.raises(UpgradeFailed, match=r"not ready within 0.01 s, and was killed"):
             await command(served, "upgrade")
         assert "not upgraded: the new process did not begin to serve: it was not ready" in caplog.text
@@ -481,12 +465,14 @@ def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, caplog):
     serve(scenario, Watching([sys.executable, "-c", STAYS], patience=0.01))
 
 
-def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(serve, monkeypatch):
+def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it may still end this one, the next would take the same over again."""
     read, write = os.pipe()
     monkeypatch.setenv(systemd.READY, str(write))
 
-    async def scenario(served, daemon):
+    async def scenario(served: Process, daemon: Served) -> None:
         assert os.read(read, 2) == b"1"
         for _ in range(100):
             await asyncio.sleep(0)
@@ -497,60 +483,8 @@ def test_what_was_counted_is_taken_over_once_the_process_before_gives_way(serve,
     serve(scenario)
 
 
-def test_bans_outlive_a_stop(serve, monkeypatch, tmp_path):
-    """Also of a process that was killed after one; whoever takes over from another is told by that."""
-    banned = str(NEAR.id)
-
-    async def ban(served, daemon):
-        assert daemon.export_counts() == Counted()
-        await command(served, "ban", caller=banned)
-        assert KeptBans.of_config(daemon.config.path).read_bans() == Counted(
-            {banned: FOR_EVER}, kept_in="here"
-        )
-
-    async def begin(served, daemon):
-        assert daemon.export_counts() == Counted({banned: FOR_EVER}, kept_in="here")
-        await until(lambda: daemon.asked == ["take over"])
-        daemon.export_counts = lambda: Counted({banned: 5.0}, kept_in="there")  # it has ended
-
-    async def begin_without(served, daemon):
-        assert daemon.export_counts() == Counted()
-        assert not list((tmp_path / "data").rglob("*.json"))
-        await command(served, "ban", caller=banned)
-
-    async def take_over(served, daemon):
-        assert daemon.export_counts() == Counted()
-
-    for scenario in (ban, begin, begin_without):
-        serve(scenario)
-    read, write = os.pipe()
-    monkeypatch.setenv(systemd.READY, str(write))
-    serve(take_over)
-    os.close(read)
-
-
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 99}', b"\xff", None])
-def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
-    file = tmp_path / "data" / "bans.json"
-    kept = KeptBans(file)
-    if data is None:
-        (tmp_path / "data").write_bytes(b"no folder")
-    else:
-        kept.write_bans(Counted({"dtp1a": FOR_EVER}))
-        file.write_bytes(data)
-    assert kept.read_bans() == Counted()
-    assert "bans for the next start can't be read" in caplog.text
-    kept.write_bans(Counted({"dtp1a": FOR_EVER}))
-    if data is None:
-        assert "can't be written" in caplog.text
-    else:
-        assert kept.read_bans().bans == {"dtp1a": FOR_EVER}
-        assert os.listdir(tmp_path / "data") == ["bans.json"]
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_a_successor_that_takes_too_long_is_gone(serve):
-    async def scenario(served, daemon):
+def test_a_successor_that_takes_too_long_is_gone(serve: Callable[..., Any]) -> None:
+    async def scenario(served: Process, daemon: Served) -> None:
         with pytest.raises(UpgradeFailed):
             await command(served, "upgrade")
         assert "hand over" not in daemon.asked
@@ -558,7 +492,7 @@ def test_a_successor_that_takes_too_long_is_gone(serve):
     serve(scenario, Launch([sys.executable, "-c", STAYS], patience=0.01))
 
 
-def test_the_watchdog_is_the_successor_s_too(monkeypatch):
+def test_the_watchdog_is_the_successor_s_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd names the process that it started; the one that takes over has to answer in its place."""
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
@@ -572,12 +506,14 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     assert systemd.watchdog_interval() is None
 
 
-def test_a_daemon_is_closed_whatever_becomes_of_its_figures(serve, monkeypatch):
+def test_a_daemon_is_closed_whatever_becomes_of_its_figures(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     exporter = Mock(close=AsyncMock(side_effect=RuntimeError("they are lost")))
     monkeypatch.setattr(process.Process, "_tell_figures", lambda self: Mock(exporter=exporter))
     served = []
 
-    async def scenario(process, daemon):
+    async def scenario(process: Process, daemon: Served) -> None:
         served.append(daemon)
 
     with pytest.raises(RuntimeError, match="they are lost"):
@@ -586,10 +522,12 @@ def test_a_daemon_is_closed_whatever_becomes_of_its_figures(serve, monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["reload", "upgrade", "drain"])
-def test_a_manager_that_is_away_changes_nothing(serve, monkeypatch, caplog, what):
+def test_a_manager_that_is_away_changes_nothing(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
     """What was asked for is done: else a reload would fail, and after an upgrade two processes would serve."""
 
-    async def scenario(process, daemon):
+    async def scenario(process: Process, daemon: Served) -> None:
         monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/notify")
         await command(process, what)
         await asyncio.sleep(0)
@@ -600,7 +538,9 @@ def test_a_manager_that_is_away_changes_nothing(serve, monkeypatch, caplog, what
     assert "$NOTIFY_SOCKET ('/nowhere/notify') can't be told" in caplog.text
 
 
-def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, monkeypatch, caplog):
+def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its file may have changed since; a socket of the service manager that nothing means is a mistake."""
     text = '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"\n'
     for replaces in (True, False):
@@ -617,7 +557,7 @@ def test_a_successor_lets_go_of_places_that_are_no_more_in_the_file(tmp_path, mo
             assert f"{name} is in the file no more" in caplog.text
 
 
-def test_a_successor_finds_sockets_by_their_settings_and_places(tmp_path):
+def test_a_successor_finds_sockets_by_their_settings_and_places(tmp_path: Path) -> None:
     """The kernel chose their ports, or the setting is another and means the same place."""
     with socket.socket() as one, socket.socket() as other, socket.socket() as page, socket.socket() as moved:
         for sock in (one, other, page, moved):
@@ -643,29 +583,3 @@ to = "dtp://alice/api"
             "web 127.0.0.1:0": [page],
             f"tcp://127.0.0.1:{port}?backlog=9": [moved],
         }
-
-
-@pytest.mark.parametrize("state", [None, "sqlite:///tmp/state.db"])
-def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, state):
-    """It holds here at once, and what was handed over is older; the successor's state may be another."""
-    told = []
-    running = []
-
-    class Banning(Launch):
-        def start(self, socks, counted, *rest):
-            told.append(counted)
-            told.append(asyncio.ensure_future(command(running[0], "ban", caller="0x" + "1" * 64)))
-            return super().start(socks, counted, *rest)
-
-    async def scenario(served, daemon):
-        running.append(served)
-        daemon.config = replace(daemon.config, state=state)
-        daemon.ban = AsyncMock()
-        daemon.export_counts = lambda: Counted(bans={"dtp1a": 1e12})
-        await command(served, "upgrade")
-        with pytest.raises(process.AboutToEnd, match="ask again"):
-            await told[1]
-        daemon.ban.assert_awaited_once()
-        assert told[0] == Counted(bans={"dtp1a": 1e12})
-
-    serve(scenario, Banning(answer("b'1'")))

@@ -1,5 +1,7 @@
 """Real programs through a pair of `dtpd` processes, and the commands that talk to a running one."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -8,16 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .programs import DTPD, PATIENCE, free_port, need, place, wait_for_port
+from .programs import DTPD, PATIENCE, Place, Program, free_port, need, place, wait_for_port
 
 __all__ = ["place"]
 
 
 @pytest.fixture
-def nginx(place):
+def nginx(place: Place) -> int:
     """nginx with a large file; gives its port."""
     program = need("nginx")
     port = free_port()
@@ -41,7 +45,7 @@ http {{
     return port
 
 
-def fetch(*arguments):
+def fetch(*arguments: Path | str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *map(str, arguments)],
         capture_output=True,
@@ -50,7 +54,7 @@ def fetch(*arguments):
     )
 
 
-def test_curl_and_nginx(place, nginx):
+def test_curl_and_nginx(place: Place, nginx: int) -> None:
     need("curl")
     _, _, port = place.pair(f"127.0.0.1:{nginx}")
     expected = hashlib.sha256((place.folder / "www" / "large").read_bytes()).digest()
@@ -63,7 +67,7 @@ def test_curl_and_nginx(place, nginx):
     assert fetch("-o", "/dev/null", "-w", "%{http_code}", f"http://127.0.0.1:{port}/none").stdout == b"404"
 
 
-def test_redis(place):
+def test_redis(place: Place) -> None:
     server, benchmark = need("redis-server"), need("redis-benchmark")
     port = free_port()
     running = place.program(server, "--port", port, "--save", "", "--dir", place.folder)
@@ -93,7 +97,7 @@ def test_redis(place):
     assert "rror" not in done.stdout
 
 
-def iperf3(*command):
+def iperf3(*command: str) -> dict[str, Any]:
     """The report of a run; while the server is still busy with the end of the one before, it is asked again. Such a
     server says so and closes with our first bytes unread, so that its reset may overtake the word."""
     for _ in range(50):
@@ -103,10 +107,11 @@ def iperf3(*command):
         if "busy" not in error and not ("reset by peer" in error and not report["start"]["connected"]):
             break
     assert "error" not in report, report["error"]
-    return report
+    found: dict[str, Any] = report
+    return found
 
 
-def test_iperf3_over_tcp_and_udp(place):
+def test_iperf3_over_tcp_and_udp(place: Place) -> None:
     """Its control connection is TCP, its data one or the other, at the same port."""
     program = need("iperf3")
     port, near = free_port(), free_port()
@@ -139,7 +144,7 @@ def test_iperf3_over_tcp_and_udp(place):
             assert report["end"]["sum_received"]["bytes"] > 1 << 20
 
 
-def echo_server(place):
+def echo_server(place: Place) -> int:
     """A TCP echo in a process of its own; gives its port."""
     code = """
 import socketserver, sys
@@ -153,10 +158,11 @@ with Server(("127.0.0.1", 0), Echo) as server:
     print('{"event": "ready", "port": %d}' % server.server_address[1], flush=True)
     server.serve_forever()
 """
-    return place.program(sys.executable, "-c", code).event("ready")["port"]
+    found: int = place.program(sys.executable, "-c", code).event("ready")["port"]
+    return found
 
 
-def ask(sock, data):
+def ask(sock: socket.socket, data: bytes) -> None:
     sock.sendall(data)
     got = b""
     while len(got) < len(data):
@@ -166,12 +172,12 @@ def ask(sock, data):
     assert got == data
 
 
-def connected(port):
+def connected(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 @pytest.mark.slow
-def test_status_reload_and_drain_while_a_client_stays(place):
+def test_status_reload_and_drain_while_a_client_stays(place: Place) -> None:
     far, near, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     far_file = place.folder / "far.toml"
     with connected(port) as client:
@@ -214,7 +220,7 @@ def test_status_reload_and_drain_while_a_client_stays(place):
 
 
 @pytest.mark.slow
-def test_kill_and_restart_of_the_far_daemon(place):
+def test_kill_and_restart_of_the_far_daemon(place: Place) -> None:
     backend = echo_server(place)
     far, _, port = place.pair(f"127.0.0.1:{backend}")
     with connected(port) as client:
@@ -232,7 +238,9 @@ def test_kill_and_restart_of_the_far_daemon(place):
         ask(client, b"after")
 
 
-def activated(place, path, listening, more=None):
+def activated(
+    place: Place, path: Path, listening: socket.socket, more: dict[str, str] | None = None
+) -> Program:
     """Start a daemon as systemd does with a socket unit: descriptor 3 listens already."""
     code = """
 import os, sys
@@ -248,7 +256,7 @@ os.execv(sys.executable, [sys.executable, "-P", "-c", *sys.argv[2:]])
     )
 
 
-def test_readiness_is_told_and_sockets_are_taken_over(place):
+def test_readiness_is_told_and_sockets_are_taken_over(place: Place) -> None:
     """As systemd does it: a datagram socket hears of readiness, descriptor 3 listens already."""
     backend = echo_server(place)
     with socket.socket() as listening, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -280,7 +288,7 @@ allow = ["{place.identity("near").id}"]
 
 
 @pytest.mark.slow
-def test_an_upgrade_while_clients_come_and_stay(place):
+def test_an_upgrade_while_clients_come_and_stay(place: Place) -> None:
     """A new process takes the sockets over: TCP, Unix, UDP, control and web. Old streams finish in the old one."""
     backend, near, web = echo_server(place), free_port(), free_port()
     text = f"""[daemon]
@@ -329,7 +337,7 @@ to = "{to}"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_upgrade_keeps_the_places_that_a_setting_leaves_open(place, workers):
+def test_an_upgrade_keeps_the_places_that_a_setting_leaves_open(place: Place, workers: int) -> None:
     """Ports that the kernel chose, and names: whoever was told of them goes on finding somebody there."""
     text = f"""[daemon]
 listen = ["tcp://127.0.0.1:0", "ws://localhost:{free_port()}/peers"]
@@ -355,7 +363,7 @@ to = "dtp://alice/api"
     file = place.folder / "far.toml"
     web = next(one["listen"] for one in places if one["event"] == "web")
 
-    def listens():
+    def listens() -> Any:
         status = json.loads(place.command("status", "--json", "-c", file))
         return [*status["listen"], *(one["listen"] for one in status["forwarded"])]
 
@@ -369,12 +377,12 @@ to = "dtp://alice/api"
 
 
 @pytest.mark.slow
-def test_what_an_upgrade_cuts_off_is_counted(place):
+def test_what_an_upgrade_cuts_off_is_counted(place: Place) -> None:
     """A stream of `tcp` goes on as long as the command says, the new process shows it, and then how many were cut."""
     far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     file = place.folder / "far.toml"
 
-    def before():
+    def before() -> Any:
         (one,) = json.loads(place.command("status", "--json", "-c", file))["before"]
         return one["pid"], one["open"], one["cut"]
 
@@ -397,15 +405,15 @@ def test_what_an_upgrade_cuts_off_is_counted(place):
 
 
 @pytest.mark.slow
-def test_what_is_open_is_known_over_several_upgrades(place):
+def test_what_is_open_is_known_over_several_upgrades(place: Place) -> None:
     """The process in between had nothing open, and ended: of the first one nothing more was heard."""
     far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     file = place.folder / "far.toml"
 
-    def status():
+    def status() -> Any:
         return json.loads(place.command("status", "--json", "-c", file))
 
-    def of_first():
+    def of_first() -> Any:
         return [(one["open"], one["cut"]) for one in status().get("before", ()) if one["pid"] == first]
 
     with connected(port) as client:
@@ -424,7 +432,7 @@ def test_what_is_open_is_known_over_several_upgrades(place):
 
 
 @pytest.mark.slow
-def test_an_upgrade_cuts_off_nothing_of_tcp(place):
+def test_an_upgrade_cuts_off_nothing_of_tcp(place: Place) -> None:
     """Neither that of the daemon that exposes, nor of the one that forwards, whatever `drain` of the file is."""
     far, exposed = place.dtpd(
         "far",
@@ -464,7 +472,7 @@ to = "{exposed[0]["address"]}"
         old.wait(0)
 
 
-def json_uptime_of(program):
+def json_uptime_of(program: Any) -> Any:
     """Seconds since a process began, by the kernel."""
     with open(f"/proc/{program.process.pid}/stat") as file:
         ticks = int(file.read().rpartition(") ")[2].split()[19])
@@ -472,13 +480,13 @@ def json_uptime_of(program):
         return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def end(pid):
+def end(pid: int) -> None:
     """End a process that isn't our child."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
-def test_an_upgrade_that_fails_changes_nothing(place):
+def test_an_upgrade_that_fails_changes_nothing(place: Place) -> None:
     far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
     file = place.folder / "far.toml"
     good = file.read_text()
@@ -505,7 +513,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 """
 
 
-def test_a_socket_that_nothing_means(place):
+def test_a_socket_that_nothing_means(place: Place) -> None:
     path = place.file("near", '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"')
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -515,7 +523,7 @@ def test_a_socket_that_nothing_means(place):
     assert b"was handed over, and the configuration has 127.0.0.1:1" in program.errors
 
 
-def test_json_logs_and_the_page(place):
+def test_json_logs_and_the_page(place: Place) -> None:
     need("curl")
     path = place.file(
         "near",
@@ -543,16 +551,16 @@ to = "dtp+tcp://{}@127.0.0.1:1/api"
     assert {"time", "level", "message", "event", "to", "why"} <= set(records[0])
 
 
-def test_what_was_loaded_is_left_out_of_collections(place):
+def test_what_was_loaded_is_left_out_of_collections(place: Place) -> None:
     """Each full one went through it, 30 ms in which nobody was served; workers are forked behind it."""
     told = f"import atexit, gc; atexit.register(lambda: print('kept', gc.get_freeze_count())); {DTPD}"
     near, _ = place.dtpd("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n', code=told)
     near.process.send_signal(signal.SIGTERM)
     near.wait(0)
-    assert int(near.process.stdout.read().split()[-1]) > 10_000
+    assert int(near.process.stdout.read().split()[-1]) > 10_000  # type: ignore[union-attr]
 
 
-def test_a_port_that_is_taken(place):
+def test_a_port_that_is_taken(place: Place) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
@@ -563,7 +571,7 @@ def test_a_port_that_is_taken(place):
     assert "in use" in said
 
 
-def test_who_it_is_can_not_be_told(place):
+def test_who_it_is_can_not_be_told(place: Place) -> None:
     """What is said helps whoever has a file to edit, and no options."""
     forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
     path = place.file("near", forward)
@@ -575,13 +583,13 @@ def test_who_it_is_can_not_be_told(place):
     assert "name its passphrase-file in [identity]" in said
 
 
-def test_nobody_to_ask(place):
+def test_nobody_to_ask(place: Place) -> None:
     path = place.file("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"')
     assert "no dtpd answers" in place.command("status", "-c", path, code=5)
 
 
 @pytest.mark.slow
-def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place):
+def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place: Place) -> None:
     """Whoever edits a file may want to look, or to end it all; what reads the file anew says what is wrong."""
     place.identity("near")
     near, _ = place.dtpd("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n')
@@ -596,7 +604,7 @@ def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place):
 
 
 @pytest.mark.slow
-def test_check_and_init(place):
+def test_check_and_init(place: Place) -> None:
     path = place.folder / "made" / "dtpd.toml"
     path.parent.mkdir()
     place.command("init", "-c", path, "--expose", "api=127.0.0.1:80", "--allow", "*",

@@ -3,6 +3,8 @@
 Each is compared with what it says and does when asked directly: bytes, ends, and errors.
 """
 
+from __future__ import annotations
+
 import asyncio
 import getpass
 import hashlib
@@ -16,28 +18,31 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
 
 from .databases import postgresql_url
-from .programs import DTPD, PATIENCE, free_port, need, place, wait_for_port
+from .programs import DTPD, PATIENCE, Place, free_port, need, place, wait_for_port
 from .test_daemon_programs import fetch, nginx
 
 __all__ = ["nginx", "place", "postgresql_url"]
 
 
-def run(*command, code=0, **options):
+def run(*command: int | Path | str, code: int = 0, **options: Any) -> subprocess.CompletedProcess[bytes]:
     """A program to its end; what it wrote."""
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, timeout=PATIENCE, check=False, **options
     )
     assert done.returncode == code, done.stderr.decode("utf-8", "replace")
-    return done
+    found: subprocess.CompletedProcess[bytes] = done
+    return found
 
 
-def udp_pair(place, backend):
+def udp_pair(place: Place, backend: int) -> int:
     """A pair for UDP; gives the near port."""
     _, exposed = place.dtpd(
         "far",
@@ -59,14 +64,14 @@ allow = ["{place.identity("near").id}"]
 
 
 @pytest.mark.slow
-def test_postgresql_and_pgbench(place, postgresql_url):
+def test_postgresql_and_pgbench(place: Place, postgresql_url: Any) -> None:
     """The benchmark's books are right in the end, and an error is word for word what the server says."""
     pgbench, psql = need("pgbench"), need("psql")
     server = urlsplit(postgresql_url)
     direct, name = server.port, server.path[1:]
     _, _, near = place.pair(f"127.0.0.1:{direct}")
 
-    def at(port):
+    def at(port: int) -> Any:
         return ("-h", "127.0.0.1", "-p", port, "-U", server.username)
 
     run(pgbench, "-i", "-s", 1, "-q", *at(near), name)
@@ -96,7 +101,7 @@ def test_postgresql_and_pgbench(place, postgresql_url):
 
 
 @pytest.fixture
-def sshd(place):
+def sshd(place: Place) -> tuple[int, list[Path | str]]:
     """A server for this user alone, by a key of its own; gives its port and the options for clients."""
     program, keygen = need("sshd"), need("ssh-keygen")
     need("ssh")
@@ -124,13 +129,22 @@ Subsystem sftp internal-sftp
     )
     running = place.program(program, "-D", "-e", "-f", folder / "sshd_config")
     wait_for_port(port, running)
-    options = ["-F", "none", "-i", folder / "user", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]
+    options: list[Path | str] = [
+        "-F",
+        "none",
+        "-i",
+        folder / "user",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "LogLevel=ERROR",
+    ]
     options += ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known"]
     return port, options
 
 
 @pytest.mark.slow
-def test_ssh_and_its_files(place, sshd):
+def test_ssh_and_its_files(place: Place, sshd: Any) -> None:
     direct, options = sshd
     _, _, near = place.pair(f"127.0.0.1:{direct}")
     ssh, scp, sftp = need("ssh"), need("scp"), need("sftp")
@@ -152,7 +166,7 @@ def test_ssh_and_its_files(place, sshd):
     assert b"No such file" in said
 
 
-def test_an_interactive_shell(place, sshd):
+def test_an_interactive_shell(place: Place, sshd: tuple[int, list[Path | str]]) -> None:
     """A terminal at both ends: each line is answered before the next one is typed."""
     direct, options = sshd
     _, _, near = place.pair(f"127.0.0.1:{direct}")
@@ -163,7 +177,7 @@ def test_an_interactive_shell(place, sshd):
     ) as shell:
         os.close(theirs)
 
-        def expect(words):
+        def expect(words: bytes) -> None:
             seen = b""
             while words not in seen:
                 readable, _, _ = select.select([own], [], [], PATIENCE)
@@ -186,7 +200,7 @@ def test_an_interactive_shell(place, sshd):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "http"])
-def test_curl_keeps_uploads_and_asks_for_parts(place, nginx, kind):
+def test_curl_keeps_uploads_and_asks_for_parts(place: Place, nginx: Any, kind: str) -> None:
     need("curl")
     _, _, port = place.pair(f"127.0.0.1:{nginx}", f'kind = "{kind}"')
     large = (place.folder / "www" / "large").read_bytes()
@@ -211,19 +225,19 @@ def test_curl_keeps_uploads_and_asks_for_parts(place, nginx, kind):
         assert stored.read_bytes() == upload.read_bytes()
 
 
-def test_a_websocket_client(place):
+def test_a_websocket_client(place: Place) -> None:
     """websockets at both ends: text and bytes, large messages, pings, and the close code with its reason."""
     from websockets.asyncio.client import connect
     from websockets.asyncio.server import serve
     from websockets.exceptions import ConnectionClosedError
 
-    async def answer(socket):
+    async def answer(socket: Any) -> None:
         async for message in socket:
             if message == "end":
                 await socket.close(4242, "as you wish")
             await socket.send(message)
 
-    async def scenario():
+    async def scenario() -> None:
         async with serve(answer, "127.0.0.1", 0, max_size=None) as server:
             backend = server.sockets[0].getsockname()[1]
             more = 'kind = "websocket"'
@@ -236,7 +250,7 @@ def test_a_websocket_client(place):
                 await client.send("end")
                 with pytest.raises(ConnectionClosedError) as caught:
                     await client.recv()
-                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4242, "as you wish")
+                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4242, "as you wish")  # type: ignore[union-attr]
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
@@ -244,7 +258,7 @@ def test_a_websocket_client(place):
 # ---- over UDP ------------------------------------------------------------------------------------------------------
 
 
-def test_quic(place):
+def test_quic(place: Place) -> None:
     """aioquic at both ends: a handshake, several streams at once, each half-closed by itself."""
     pytest.importorskip("aioquic", reason="aioquic is not installed")
     trustme = pytest.importorskip("trustme", reason="trustme is not installed")
@@ -257,8 +271,8 @@ def test_quic(place):
     certificate.private_key_pem.write_to_path(place.folder / "quic.key")
     tasks = set()
 
-    def on_stream(reader, writer):
-        async def echo():
+    def on_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def echo() -> None:
             while data := await reader.read(65536):
                 writer.write(data)
             writer.write_eof()
@@ -267,13 +281,14 @@ def test_quic(place):
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    async def ask(client, data):
+    async def ask(client: Any, data: bytes) -> bytes:
         reader, writer = await client.create_stream()
         writer.write(data)
         writer.write_eof()
-        return await reader.read()
+        found: bytes = await reader.read()
+        return found
 
-    async def scenario():
+    async def scenario() -> None:
         server = QuicConfiguration(is_client=False)
         server.load_cert_chain(place.folder / "quic.pem", place.folder / "quic.key")
         backend = free_port()
@@ -294,7 +309,7 @@ class WireGuard:
     NAME = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s"
     PROLOGUE = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 
-    def __init__(self, own, number, theirs=None):
+    def __init__(self, own: bytes, number: int, theirs: bytes | None = None) -> None:
         self.noise = NoiseConnection.from_name(self.NAME)
         self.noise.set_prologue(self.PROLOGUE)
         self.noise.set_psks(bytes(32))
@@ -305,12 +320,12 @@ class WireGuard:
         self.noise.start_handshake()
         self.number, self.sent = number, 0
 
-    def initiation(self):
+    def initiation(self) -> bytes:
         """148 bytes: type, sender, ephemeral, static, timestamp (TAI64N), two MACs."""
         stamp = struct.pack("!QL", 2**62 + int(time.time()), 0)
         return struct.pack("<LL", 1, self.number) + bytes(self.noise.write_message(stamp)) + bytes(32)
 
-    def respond(self, data):
+    def respond(self, data: bytes) -> bytes:
         """92 bytes in answer to 148."""
         kind, self.other = struct.unpack_from("<LL", data)
         assert (kind, len(data)) == (1, 148)
@@ -318,24 +333,26 @@ class WireGuard:
         head = struct.pack("<LLL", 2, self.number, self.other)
         return head + bytes(self.noise.write_message()) + bytes(32)
 
-    def finish(self, data):
+    def finish(self, data: bytes) -> None:
         kind, self.other, own = struct.unpack_from("<LLL", data)
         assert (kind, own, len(data)) == (2, self.number, 92)
         assert self.noise.read_message(data[12:-32]) == b""
 
-    def seal(self, packet):
+    def seal(self, packet: bytes) -> bytes:
         """A packet, padded to 16 bytes, behind receiver and counter."""
         head = struct.pack("<LLQ", 4, self.other, self.sent)
         self.sent += 1
-        return head + self.noise.encrypt(packet + bytes(-len(packet) % 16))
+        found: bytes = head + self.noise.encrypt(packet + bytes(-len(packet) % 16))
+        return found
 
-    def open(self, data):
+    def open(self, data: bytes) -> bytes:
         kind, own, _ = struct.unpack_from("<LLQ", data)
         assert (kind, own) == (4, self.number)
-        return self.noise.decrypt(data[16:])
+        found: bytes = self.noise.decrypt(data[16:])
+        return found
 
 
-def test_wireguard_by_its_messages(place):
+def test_wireguard_by_its_messages(place: Place) -> None:
     """A handshake of IKpsk2 and packets both ways, up to what a tunnel of 1,420 bytes sends."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -364,7 +381,7 @@ def test_wireguard_by_its_messages(place):
 class Namespace:
     """A network of its own, with nothing but what is put into it; for root."""
 
-    def __init__(self, place):
+    def __init__(self, place: Place) -> None:
         self._holder = place.program(
             "unshare", "-n", "sh", "-c", 'echo \'{"event": "ready"}\'; exec sleep 600'
         )
@@ -373,7 +390,7 @@ class Namespace:
         self.inside = ("nsenter", "-t", self.pid, "-n")
         self("ip", "link", "set", "lo", "up")
 
-    def __call__(self, *command, **options):
+    def __call__(self, *command: int | Path | str, **options: Any) -> subprocess.CompletedProcess[bytes]:
         return run(*self.inside, *command, **options)
 
 
@@ -402,7 +419,7 @@ print("whole")
 """
 
 
-def test_wireguard(place):
+def test_wireguard(place: Place) -> None:
     """wireguard-go at both ends, in networks of their own: TCP through the tunnel, that through the pair."""
     go, wg = need("wireguard-go"), need("wg")
     for program in ("ip", "unshare", "nsenter"):
@@ -442,7 +459,7 @@ allow = ["{place.identity("near").id}"]
     )
     for number, (one, name) in enumerate(zip((near, far), names, strict=True)):
         control = f"/var/run/wireguard/{name}.sock"
-        place.stack.callback(lambda path: os.path.exists(path) and os.unlink(path), control)
+        place.stack.callback(lambda path: os.path.exists(path) and os.unlink(path), control)  # type: ignore[func-returns-value]
         running = place.program(*one.inside, go, "-f", name)
         deadline = time.monotonic() + PATIENCE
         while not os.path.exists(control):
@@ -457,9 +474,9 @@ allow = ["{place.identity("near").id}"]
     assert all(int(size) > 2_000_000 for size in moved[1:])
 
 
-def start(place, name, namespace, text):
+def start(place: Place, name: str, namespace: Namespace, text: str) -> tuple[Any, ...]:
     """A daemon inside of a network; the program, and the first thing that it says it does."""
     path = place.file(name, text)
     command = (*namespace.inside, sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path)
     program = place.program(*command)
-    return program, json.loads(program.process.stdout.readline())
+    return program, json.loads(program.process.stdout.readline())  # type: ignore[union-attr]

@@ -1,8 +1,13 @@
 """Programs whose stream a peer that is about to end took up no more: nobody has read what they said."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hpack import Decoder
@@ -10,6 +15,8 @@ from hyperframe.frame import HeadersFrame
 
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.forward import Forwarded
+from dtp.daemon.relays.pool import Pool
+from dtp.daemon.relays.relay import Relay
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused, StreamRefused
 from dtp.session.limits import Limits
 
@@ -28,7 +35,7 @@ class Connection:
 
     limits = Limits()
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.turns = SimpleNamespace(
             allow_widening=lambda: None, size=65536, note_moved=lambda size, now: False
@@ -40,25 +47,26 @@ class Stream:
 
     write_error, queued = None, 0
 
-    def __init__(self):
-        self.connection, self.got, self.relay, self.finished = Connection(), b"", None, False
+    def __init__(self) -> None:
+        self.connection, self.got, self.finished = Connection(), b"", False
+        self.relay: Any = None
 
-    def tap(self, fd, owner):
+    def tap(self, fd: int, owner: Relay) -> None:
         return None
 
-    def attach(self, sink):
+    def attach(self, sink: Relay) -> None:
         self.relay = sink
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self.got += data
 
-    def write_eof(self):
+    def write_eof(self) -> None:
         self.finished = True
 
-    def consumed(self, size):
+    def consumed(self, size: int) -> None:
         pass
 
-    def reset(self, code):
+    def reset(self, code: Reason) -> None:
         pass
 
 
@@ -67,19 +75,20 @@ class Streams:
 
     connections, trouble = (), ""
 
-    def __init__(self, many):
+    def __init__(self, many: int) -> None:
         self.given = [Stream() for _ in range(many)]
-        self._left, self.released = list(self.given), []
+        self._left = list(self.given)
+        self.released: list[Stream] = []
 
-    def stream_now(self):
+    def stream_now(self) -> Stream | None:
         return self._left.pop(0) if self._left else None
 
-    async def get_stream(self):
+    async def get_stream(self) -> Stream:
         if not self._left:
             raise ConnectionRefused(CloseCode.SHUTDOWN, "")
         return self._left.pop(0)
 
-    def release_stream(self, stream):
+    def release_stream(self, stream: Stream) -> None:
         self.released.append(stream)
 
 
@@ -88,24 +97,30 @@ class FewPlaces(Streams):
 
     refusals = 2
 
-    def stream_now(self):
+    def stream_now(self) -> Stream | None:
         return None
 
-    async def get_stream(self):
+    async def get_stream(self) -> Stream:
         if self.refusals:
             self.refusals -= 1
             raise ConnectionRefused(CloseCode.BUSY, "", CloseDetail.ALL_AT_WORK)
         return self._left.pop(0)
 
 
-def forwarding(scenario, tmp_path, many, make=Streams):
+def forwarding(
+    scenario: Callable[..., Coroutine[Any, Any, Any]],
+    tmp_path: Path,
+    many: int,
+    make: type[Streams] = Streams,
+) -> None:
     """Run `scenario(streams, forwarded, reader, writer)` with a program at a forward that gets so many streams."""
     text = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
     (settings,) = config(tmp_path, text).forward
 
-    async def main():
+    async def main() -> None:
         streams = make(many)
-        forwarded = Forwarded(settings, streams, lambda _: streams, lambda: None)
+        pool = cast(Pool, streams)
+        forwarded = Forwarded(settings, pool, lambda _: pool, lambda: None)
         await forwarded.start_listening()
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", int(forwarded.places[0].rpartition(":")[2])
@@ -122,10 +137,12 @@ def forwarding(scenario, tmp_path, many, make=Streams):
 @pytest.mark.parametrize(
     "said", [POST, GRPC, UPGRADE, b"\0any\xff"], ids=["HTTP", "gRPC", "WebSocket", "tcp"]
 )
-def test_what_was_refused_unread_is_sent_another_way(tmp_path, said):
+def test_what_was_refused_unread_is_sent_another_way(tmp_path: Path, said: bytes) -> None:
     """At a second refusal once more; what the program has ended stays so."""
 
-    async def scenario(streams, forwarded, reader, writer):
+    async def scenario(
+        streams: Streams, forwarded: Forwarded, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         one, two, three = streams.given
         writer.write(said)
         for refused, follows in ((one, two), (two, three)):
@@ -146,7 +163,13 @@ def test_what_was_refused_unread_is_sent_another_way(tmp_path, said):
     forwarding(scenario, tmp_path, 3)
 
 
-async def turned_away(streams, forwarded, reader, writer, said):
+async def turned_away(
+    said: bytes,
+    streams: Streams,
+    forwarded: Forwarded,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> bytes:
     """What a program hears where its stream was refused and nobody else is there."""
     (only,) = streams.given
     writer.write(said)
@@ -159,26 +182,29 @@ async def turned_away(streams, forwarded, reader, writer, said):
 
 
 @pytest.mark.parametrize("said", [POST, UPGRADE], ids=["HTTP", "WebSocket"])
-def test_where_nobody_else_takes_it_the_program_may_come_again(tmp_path, said):
-    async def scenario(*program):
-        head = (await turned_away(*program, said)).partition(b"\r\n\r\n")[0].split(b"\r\n")
+def test_where_nobody_else_takes_it_the_program_may_come_again(tmp_path: Path, said: bytes) -> None:
+    async def scenario(*program: Any) -> None:
+        head = (await turned_away(said, *program)).partition(b"\r\n\r\n")[0].split(b"\r\n")
         assert head[0] == b"HTTP/1.1 503 Service Unavailable"
         assert {b"Retry-After: 1", b"Connection: close"} <= set(head)
 
     forwarding(scenario, tmp_path, 1)
 
 
-def test_where_nobody_else_takes_it_a_call_of_grpc_is_unavailable(tmp_path):
-    async def scenario(*program):
-        frames = parsed(await turned_away(*program, GRPC))
+def test_where_nobody_else_takes_it_a_call_of_grpc_is_unavailable(tmp_path: Path) -> None:
+    async def scenario(*program: Any) -> None:
+        frames = parsed(await turned_away(GRPC, *program))
         (head,) = [frame for frame in frames if isinstance(frame, HeadersFrame)]
-        assert dict(Decoder().decode(head.data))["grpc-status"] == "14"
+        fields: dict[Any, Any] = dict(Decoder().decode(head.data))
+        assert fields["grpc-status"] == "14"
 
     forwarding(scenario, tmp_path, 1)
 
 
-def test_what_is_not_whole_any_more_or_was_answered_is_not_sent_twice(tmp_path):
-    async def scenario(streams, forwarded, reader, writer):
+def test_what_is_not_whole_any_more_or_was_answered_is_not_sent_twice(tmp_path: Path) -> None:
+    async def scenario(
+        streams: Streams, forwarded: Forwarded, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         first, second = streams.given
         writer.write(POST)
         await until(lambda: first.got == POST)
@@ -190,8 +216,10 @@ def test_what_is_not_whole_any_more_or_was_answered_is_not_sent_twice(tmp_path):
     forwarding(scenario, tmp_path, 2)
 
 
-def test_a_program_waits_for_a_place_at_its_peer(tmp_path):
-    async def scenario(streams, forwarded, reader, writer):
+def test_a_program_waits_for_a_place_at_its_peer(tmp_path: Path) -> None:
+    async def scenario(
+        streams: Any, forwarded: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(POST)
         await until(lambda: streams.given[0].got == POST)
         assert not streams.refusals

@@ -1,5 +1,7 @@
 """TCP through a pair of daemons: bytes, ends, errors, a slow reader, failover, what happens when a side goes."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import errno
@@ -8,39 +10,43 @@ import hashlib
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.values import Place
 from dtp.daemon.patience import Patience
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.relay import Counts, Relay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
-from dtp.net.taps import Tap
+from dtp.net.taps import Tap, Taps
 from dtp.net.turns.sizes import BRIEF, WIDE
 from dtp.testing import clock
 
-from .conftest import FAR, Backend, cut, echo
+from .conftest import FAR, Backend, Pair, Run, cut, echo
 from .programs import free_port
 
 
-def expose(*ports, more=""):
+def expose(*ports: int, more: str = "") -> str:
     backends = ", ".join(f'"127.0.0.1:{port}"' for port in ports)
     return f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = [{backends}]\n{more}'
 
 
-def reset(writer):
+def reset(writer: asyncio.StreamWriter) -> None:
     """Close so that the other side gets a reset."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def exchange(port, data):
+async def exchange(port: int, data: bytes) -> bytes:
     """What comes back for `data`. A refusal is a `ConnectionError`, however far the caller was by then."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     with contextlib.closing(writer):
@@ -54,21 +60,21 @@ async def exchange(port, data):
         return await reader.read()
 
 
-def test_what_passes_is_padded_where_the_file_says_so(run):
-    async def scenario(pair):
+def test_what_passes_is_padded_where_the_file_says_so(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port), top="padding = 256")
             assert await exchange(port, b"") == b""
             data = bytes(range(256)) * 20_000
             assert await exchange(port, data) == data
-            [connection] = pair.far.listener.connections
+            [connection] = pair.listener.connections
             assert connection.limits.padding == 256
 
     run(scenario)
 
 
-def test_bytes_and_both_ends(run):
-    async def scenario(pair):
+def test_bytes_and_both_ends(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             data = bytes(range(256)) * 20_000
@@ -82,13 +88,13 @@ def test_bytes_and_both_ends(run):
 
 
 @pytest.mark.slow
-def test_what_has_ended_leaves_nothing_to_the_collector(run):
+def test_what_has_ended_leaves_nothing_to_the_collector(run: Run) -> None:
     """At thousands of connections a second its rounds would be a share of the processor's time."""
 
-    def relays():
+    def relays() -> set[int]:
         return {id(one) for one in gc.get_objects() if isinstance(one, Relay)}
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             gc.collect()
@@ -106,8 +112,8 @@ def test_what_has_ended_leaves_nothing_to_the_collector(run):
     run(scenario)
 
 
-def test_many_at_once_over_one_connection(run):
-    async def scenario(pair):
+def test_many_at_once_over_one_connection(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             data = [bytes([number]) * (number * 1000 + 1) for number in range(100)]
@@ -117,14 +123,14 @@ def test_many_at_once_over_one_connection(run):
     run(scenario)
 
 
-def test_half_close_lets_the_other_direction_go_on(run):
-    async def answer_behind_the_end(reader, writer):
+def test_half_close_lets_the_other_direction_go_on(run: Run) -> None:
+    async def answer_behind_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await reader.read()
         for _ in range(50):
             writer.write(hashlib.sha256(request).digest() * 1000)
             await writer.drain()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(answer_behind_the_end) as backend:
             port = await pair.start(expose(backend.port))
             assert await exchange(port, b"question") == hashlib.sha256(b"question").digest() * 50_000
@@ -132,14 +138,14 @@ def test_half_close_lets_the_other_direction_go_on(run):
     run(scenario)
 
 
-def test_the_backends_end_comes_first(run):
-    async def greet_and_listen(reader, writer):
+def test_the_backends_end_comes_first(run: Run) -> None:
+    async def greet_and_listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello")
         writer.write_eof()
         heard.append(await reader.read())
         done.set()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(greet_and_listen) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -150,16 +156,17 @@ def test_the_backends_end_comes_first(run):
             assert heard == [b"still here"]
             writer.close()
 
+    heard: list[Any]
     heard, done = [], asyncio.Event()
     run(scenario)
 
 
-def test_a_reset_by_the_backend_is_one_for_the_client(run):
-    async def break_off(reader, writer):
+def test_a_reset_by_the_backend_is_one_for_the_client(run: Run) -> None:
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(4)
         reset(writer)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(break_off) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -172,8 +179,8 @@ def test_a_reset_by_the_backend_is_one_for_the_client(run):
     run(scenario)
 
 
-def test_a_reset_by_the_client_is_one_for_the_backend(run):
-    async def until_it_breaks(reader, writer):
+def test_a_reset_by_the_client_is_one_for_the_backend(run: Run) -> None:
+    async def until_it_breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             writer.write(b"x")
             while await reader.read(100):
@@ -181,7 +188,7 @@ def test_a_reset_by_the_client_is_one_for_the_backend(run):
         except ConnectionResetError:
             broken.set()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(until_it_breaks) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -193,8 +200,8 @@ def test_a_reset_by_the_client_is_one_for_the_backend(run):
     run(scenario)
 
 
-def test_a_slow_reader_stops_the_backend(run):
-    async def pour(reader, writer):
+def test_a_slow_reader_stops_the_backend(run: Run) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         piece = bytes(1 << 20)
         try:
             while poured[0] < 400 << 20:
@@ -204,7 +211,7 @@ def test_a_slow_reader_stops_the_backend(run):
         except ConnectionError:
             ended.set()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(pour) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -222,17 +229,17 @@ def test_a_slow_reader_stops_the_backend(run):
     run(scenario)
 
 
-def test_small_messages_keep_their_order_when_a_socket_is_full(run):
+def test_small_messages_keep_their_order_when_a_socket_is_full(run: Run) -> None:
     """What comes behind bytes that a socket did not take waits with them; a reader that comes back gets all."""
 
-    async def pour(reader, writer):
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for number in range(60_000):
             writer.write(number.to_bytes(4) * 25)
             if number % 50 == 0:
                 await writer.drain()
         writer.write_eof()
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(pour) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
@@ -246,10 +253,10 @@ def test_small_messages_keep_their_order_when_a_socket_is_full(run):
     run(scenario)
 
 
-def test_pieces_and_small_messages_take_turns(run):
+def test_pieces_and_small_messages_take_turns(run: Run) -> None:
     """A socket whose reads come back full is read by itself until they are small again: nothing shows of it."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -262,14 +269,14 @@ def test_pieces_and_small_messages_take_turns(run):
     run(scenario)
 
 
-def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run):
+def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run: Run) -> None:
     """One large answer is no exchange; a few small ones in a row are."""
 
-    async def size_asked_for(reader, writer):
+    async def size_asked_for(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             writer.write(b"x" * int(line))
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(size_asked_for) as backend:
             port = await pair.start(expose(backend.port))
             turns = Buffers.of_loop(asyncio.get_running_loop()).turns  # of both daemons: they share the loop
@@ -289,11 +296,13 @@ def test_turns_are_brief_beside_an_exchange_and_long_beside_a_download(run):
     run(scenario)
 
 
-def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(run, monkeypatch):
+def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was read by itself, because it came in large pieces, is an exchange afterwards like any other."""
     monkeypatch.setattr("dtp.net.turns.sizes.HOLD", 3600.0)  # turns stay brief, however slow the machine is
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             turns = Buffers.of_loop(asyncio.get_running_loop()).turns
@@ -310,11 +319,13 @@ def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(run, monke
 
 
 @pytest.mark.parametrize("way", ["at once", "later", "never"])
-def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, way):
+def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     """A PROXY header never came by the stream: the peer may send as much as it had sent, and no more."""
     given = []
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if way == "never":
             reset(writer)
         else:
@@ -322,7 +333,7 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
             writer.write(b"done")
 
     class Slow(Relay):
-        def _on_writable(self):
+        def _on_writable(self) -> None:
             if way == "at once" or self.counts.received:
                 super()._on_writable()
             elif way == "never":
@@ -330,23 +341,24 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
 
     monkeypatch.setattr("dtp.daemon.relays.expose.Relay", Slow)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend:
             port = await pair.start(expose(backend.port, more="proxy-protocol = true"))
             with contextlib.suppress(ConnectionError):
                 await exchange(port, b"hello")
-            (connection,) = pair.far.listener.connections
+            (connection,) = pair.listener.connections
             outlet = connection.outlet
 
             class Counting:
-                def __getattr__(self, name):
-                    return getattr(outlet, name)
+                def __getattr__(self, name: str) -> Callable[..., Any] | Taps | None:
+                    found: Callable[..., Any] | Taps | None = getattr(outlet, name)
+                    return found
 
-                def grant_credit(self, stream, size):
+                def grant_credit(self, stream: int, size: int) -> None:
                     given.append(size)
                     outlet.grant_credit(stream, size)
 
-            connection.outlet = Counting()
+            connection.outlet = Counting()  # type: ignore[assignment]
             for _ in range(3):
                 with contextlib.suppress(ConnectionError):
                     assert await exchange(port, b"hello") == b"done"
@@ -357,21 +369,21 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(run, monkeypatch, wa
 
 
 @pytest.mark.parametrize("way", ["both end", "backend resets"])
-def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run, way):
+def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run: Run, way: str) -> None:
     """The window is of the whole connection: what never came back into it stopped all streams of the caller."""
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(100_000)
         if way == "both end":
             await reader.read()
         else:
             reset(writer)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend:
             port = await pair.start(expose(backend.port, more='rate = { bandwidth = "1B/h" }'))
-            await until(lambda: pair.far.listener.connections)
-            (connection,) = pair.far.listener.connections
+            await until(lambda: pair.listener.connections)
+            (connection,) = pair.listener.connections
             with contextlib.suppress(ConnectionError):
                 await exchange(port, bytes(200_000))
             await pair.exposed.ledger.wait_empty()
@@ -388,20 +400,25 @@ class Watched(Relay):
 
     __slots__ = ("over",)
 
-    def __init__(self, loop, stream=None, meter=None):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        stream: Any = None,
+        meter: Callable[..., Any] | None = None,
+    ) -> None:
         self._loop, self.counts, self._looked, self._timers = loop, Counts(), (0, -1), None
         self._held_until, self._owed = 0.0, 0
         self.stream, self._meter, self._data_left, self.ended = stream, meter, None, False
         self.over = loop.create_future()
 
-    def abort(self, reason):
+    def abort(self, reason: Reason) -> None:
         self.over.set_result(reason)
 
 
-def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first():
+def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first() -> None:
     """Of 10 s a quarter, at most, is lost to looking seldom; a byte begins it anew."""
 
-    async def scenario():
+    async def scenario() -> float:
         loop = asyncio.get_running_loop()
         relay = Watched(loop)
         loop.call_later(6, setattr, relay.counts, "sent", 1)
@@ -412,10 +429,10 @@ def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first():
     assert clock.run(scenario()) == 17.5
 
 
-def test_who_is_held_back_is_not_idle():
+def test_who_is_held_back_is_not_idle() -> None:
     """By its rate, which is the daemon's doing: silence begins when the bytes may go on."""
 
-    async def scenario():
+    async def scenario() -> float:
         loop = asyncio.get_running_loop()
         relay = Watched(loop, SimpleNamespace(consumed=lambda size: None), lambda size: 35.0)
         relay._give_credit(1000)
@@ -426,10 +443,11 @@ def test_who_is_held_back_is_not_idle():
     assert clock.run(scenario()) == 45.0
 
 
-def test_credit_that_a_rate_holds_back_is_given_once():
+def test_credit_that_a_rate_holds_back_is_given_once() -> None:
     """Also where the end comes between: whoever got more could send more than there is room for."""
 
-    async def scenario():
+    async def scenario() -> None:
+        given: list[Any]
         given, waits = [], [1.0, 3.0, 5.0]
         relay = Watched(
             asyncio.get_running_loop(), SimpleNamespace(consumed=given.append), lambda _: waits.pop(0)
@@ -446,8 +464,8 @@ def test_credit_that_a_rate_holds_back_is_given_once():
     clock.run(scenario())
 
 
-def test_a_dead_backend_is_passed_over(run):
-    async def scenario(pair):
+def test_a_dead_backend_is_passed_over(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(free_port(), backend.port, free_port()))
             for number in range(6):
@@ -457,8 +475,8 @@ def test_a_dead_backend_is_passed_over(run):
     run(scenario)
 
 
-def test_without_a_backend_the_client_is_reset(run):
-    async def scenario(pair):
+def test_without_a_backend_the_client_is_reset(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         port = await pair.start(expose(free_port(), more='connect-timeout = "1s"'))
         with pytest.raises(ConnectionResetError):
             await exchange(port, b"anyone?")
@@ -467,9 +485,9 @@ def test_without_a_backend_the_client_is_reset(run):
     run(scenario)
 
 
-def test_unix_sockets_on_both_sides(run, tmp_path):
-    async def scenario(pair):
-        async def handle(reader, writer):
+def test_unix_sockets_on_both_sides(run: Run, tmp_path: Path) -> None:
+    async def scenario(pair: Pair) -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.closing(writer):
                 await echo(reader, writer)
 
@@ -491,18 +509,18 @@ def test_unix_sockets_on_both_sides(run, tmp_path):
     run(scenario)
 
 
-def _at(config, path):
+def _at(config: Config, path: Path) -> Config:
     return replace(config, forward=(replace(config.forward[0], listen=Place(path=str(path))),))
 
 
-def test_the_far_daemon_starts_anew_and_nobody_notices(run):
+def test_the_far_daemon_starts_anew_and_nobody_notices(run: Run) -> None:
     """A connection that is there at the time breaks off; the next client gets through, without a restart here."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             assert await exchange(port, b"one") == b"one"
-            url = pair.far.listener.urls[0]
+            url = pair.listener.urls[0]
             await pair.far.close()
             waiting = asyncio.ensure_future(exchange(port, b"two"))
             pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
@@ -512,16 +530,16 @@ def test_the_far_daemon_starts_anew_and_nobody_notices(run):
     run(scenario)
 
 
-async def until(true):
+async def until(true: Callable[..., Any]) -> None:
     """What nobody tells of; the test's own patience ends it if it never comes."""
     while not true():  # noqa: ASYNC110 - there is no event
         await asyncio.sleep(0)
 
 
-def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run):
+def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run: Run) -> None:
     """It gets another stream, since neither side can tell; one that has said something can't, and is told."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             quiet, quiet_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -531,8 +549,8 @@ def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run):
             (forwarded,) = pair.near.forwarded.values()
             old = {one.stream for one in forwarded.ledger.open}
             assert len(old) == 2
-            url = pair.far.listener.urls[0]
-            for connection in pair.far.listener.connections:
+            url = pair.listener.urls[0]
+            for connection in pair.listener.connections:
                 connection.abort()  # as when it is killed: the one that starts next knows nothing of it
             await pair.far.close()
             pair.far = Daemon(pair.far_config(pair.expose, url), FAR)
@@ -549,8 +567,8 @@ def test_a_program_that_has_said_nothing_outlives_the_far_daemon(run):
     run(scenario)
 
 
-def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run):
-    async def scenario(pair):
+def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=Patience(peer=0.0))
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
@@ -567,8 +585,8 @@ def test_a_program_that_has_said_nothing_is_turned_away_when_there_is_nobody(run
     run(scenario)
 
 
-def test_bytes_in_flight_survive_a_cut_carrier(run):
-    async def scenario(pair):
+def test_bytes_in_flight_survive_a_cut_carrier(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             port = await pair.start(expose(backend.port))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -577,7 +595,7 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
             for start in range(0, len(data), 1 << 20):
                 writer.write(data[start : start + (1 << 20)])
                 got += await reader.readexactly(min(1 << 20, len(data) - start))
-                cut(pair.far.listener.connections)
+                cut(pair.listener.connections)
             assert got == data
             assert pair.near.get_status()["forwarded"][0]["resumes"] >= 5
             writer.close()
@@ -586,16 +604,16 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
 
 
 @pytest.mark.parametrize("towards", ["backend", "program"])
-def test_streams_under_way_do_not_pass_a_quota_that_is_used_up(run, towards):
+def test_streams_under_way_do_not_pass_a_quota_that_is_used_up(run: Run, towards: str) -> None:
     """One read may go beyond it; then nothing passes any more, however many streams have something to say."""
     heard, sides = [], []
 
-    async def backend_side(reader, writer):
+    async def backend_side(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sides.append(writer)
         while data := await reader.read(65536):
             heard.append(data)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(backend_side) as backend:
             port = await pair.start(expose(backend.port, more='quota = { bytes = "1KB", every = "365d" }'))
             programs = []
@@ -605,11 +623,11 @@ def test_streams_under_way_do_not_pass_a_quota_that_is_used_up(run, towards):
                 await until(lambda number=number: len(heard) == number)
             heard.clear()
 
-            def say(number, data):
+            def say(number: int, data: bytes) -> None:
                 side = programs[number][1] if towards == "backend" else sides[number]
                 side.write(data)
 
-            async def hear(number):
+            async def hear(number: int) -> bytes:
                 if towards == "backend":
                     return b""
                 return await programs[number][0].read(10_000)
@@ -634,14 +652,14 @@ def test_streams_under_way_do_not_pass_a_quota_that_is_used_up(run, towards):
     run(scenario)
 
 
-def test_a_stream_s_limit_of_bytes_is_passed_by_none(run):
+def test_a_stream_s_limit_of_bytes_is_passed_by_none(run: Run) -> None:
     heard = []
 
-    async def listen(reader, writer):
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
             heard.append(data)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(listen) as backend:
             port = await pair.start(expose(backend.port, more='limits = { bytes = "1KB" }'))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,9 +1,14 @@
 """Requests of HTTP and JSON-RPC: counted by status and time, told by status and metrics, logged where wanted."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,18 +22,19 @@ from dtp.daemon.observing.telemetry import Figures
 from dtp.daemon.web.metrics import DaemonCollector, exposition
 from dtp.daemon.workers.summing import merge
 
-from .conftest import NEAR, config
+from .conftest import NEAR, Pair, Run, RunTalk, config
+from .talk import Talk
 from .test_daemon_http import CALLER, expose, site
 from .test_daemon_http_ends import GET
 from .test_daemon_http_hostile import OK
 from .test_daemon_relay import until
 
 
-def request(status=200, seconds=0.003, **how):
+def request(status: int = 200, seconds: float = 0.003, **how: Any) -> Answered:
     return Answered("GET", "/", status, 100, seconds, **how)
 
 
-def told(*seconds):
+def told(*seconds: float) -> dict[str, Any]:
     counted = Requests()
     for each in seconds:
         counted.add_request(request(seconds=each))
@@ -38,7 +44,7 @@ def told(*seconds):
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 
-def test_requests_are_counted_by_status_and_time():
+def test_requests_are_counted_by_status_and_time() -> None:
     counted = Requests()
     for status, seconds in ((200, 0.001), (204, 0.0011), (404, 3), (0, 70), (101, 0)):
         counted.add_request(request(status, seconds))
@@ -50,7 +56,7 @@ def test_requests_are_counted_by_status_and_time():
     }  # fmt: skip
 
 
-def exact(seconds, part):
+def exact(seconds: list[float], part: float) -> float:
     """The time of one of them: at most so long took the given part, and no smaller one has that."""
     return next(
         each for each in sorted(seconds) if sum(one <= each for one in seconds) >= part * len(seconds)
@@ -58,35 +64,40 @@ def exact(seconds, part):
 
 
 @given(st.lists(st.floats(0, 20).map(lambda each: round(each, 6)), min_size=1, max_size=FEW), st.floats(0, 1))
-def test_of_few_requests_a_quantile_is_the_time_of_one(seconds, part):
+def test_of_few_requests_a_quantile_is_the_time_of_one(seconds: list[float], part: float) -> None:
     """It was what lay between two bounds: of one request in 1.1 ms "half in 1.8 ms, 99 % in 2.5 ms"."""
     assert quantile(told(*seconds), part) == exact(seconds, part)
 
 
 @given(st.lists(st.floats(0, 20), min_size=1), st.floats(0, 1))
-def test_of_many_a_quantile_lies_between_the_bounds_of_the_request_that_it_is(seconds, part):
+def test_of_many_a_quantile_lies_between_the_bounds_of_the_request_that_it_is(
+    seconds: list[float], part: float
+) -> None:
     found = quantile(told(*seconds) | {"times": []}, part)
+    assert found is not None
     one = exact(seconds, part)
     upper = next((bound for bound in BOUNDS if one <= bound), BOUNDS[-1])
     lower = max((bound for bound in (0.0, *BOUNDS) if bound < upper), default=0.0)
     assert lower <= found <= upper
 
 
-def test_no_more_than_the_first_times_are_kept():
+def test_no_more_than_the_first_times_are_kept() -> None:
     many = told(*[0.003] * (FEW + 1))
     assert len(many["times"]) == FEW
-    assert 0.0025 <= quantile(many, 0.5) < 0.005  # by the bounds again
+    middle = quantile(many, 0.5)
+    assert middle is not None
+    assert 0.0025 <= middle < 0.005  # by the bounds again
     older = told(0.003)
     del older["times"]  # as an older daemon says it
     assert quantile(older, 1) == 0.005
 
 
-def test_without_requests_there_is_no_time():
+def test_without_requests_there_is_no_time() -> None:
     assert quantile(told(), 0.5) is None
 
 
 @given(st.lists(st.floats(0, 20), max_size=20), st.lists(st.floats(0, 20), max_size=20))
-def test_workers_add_up(some, others):
+def test_workers_add_up(some: list[float], others: list[float]) -> None:
     summed = merge([{"requests": told(*some)}, {"requests": told(*others)}])["requests"]
     whole = told(*some, *others)
     assert summed["within"] == whole["within"]
@@ -107,7 +118,7 @@ def test_workers_add_up(some, others):
         (10.0, "over 10 s"),
     ],
 )
-def test_times_are_told_as_people_read_them(seconds, text):
+def test_times_are_told_as_people_read_them(seconds: float, text: str) -> None:
     assert latency_text(seconds) == text
 
 
@@ -115,17 +126,18 @@ def test_times_are_told_as_people_read_them(seconds, text):
 
 
 class Lines(logging.Handler):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.fields, self.texts = [], []
+        self.fields: list[Any] = []
+        self.texts: list[str] = []
 
-    def emit(self, record):
-        self.fields.append(record.fields)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.fields.append(vars(record)["fields"])
         self.texts.append(record.getMessage())
 
 
 @pytest.fixture
-def access():
+def access() -> Iterator[Lines]:
     """What the access log gets."""
     logger, lines = logging.getLogger(logs.ACCESS), Lines()
     level = logger.level
@@ -136,7 +148,7 @@ def access():
     logger.setLevel(level)
 
 
-async def exchange(port, data):
+async def exchange(port: int, data: bytes) -> bytes:
     """All that is answered on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -148,10 +160,10 @@ async def exchange(port, data):
 LAST = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 
 
-def test_each_request_of_http_is_counted_and_logged(run, access):
+def test_each_request_of_http_is_counted_and_logged(run: Run, access: Lines) -> None:
     """Answers of the backend, refusals of our own, and what can't be understood; never what may be a token."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http", 'methods = { deny = ["DELETE *"] }'))
             asked = [
@@ -180,14 +192,14 @@ def test_each_request_of_http_is_counted_and_logged(run, access):
     run(scenario)
 
 
-def test_a_backend_that_breaks_off_is_a_502_or_no_answer(run, access):
-    async def broken(reader, writer):
+def test_a_backend_that_breaks_off_is_a_502_or_no_answer(run: Run, access: Lines) -> None:
+    async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf" if b"/half" in head else b"")
 
     from .conftest import Backend
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(broken) as backend:
             port = await pair.start(expose(backend.port, "http"))
             for path in (b"/at-once", b"/half"):
@@ -201,8 +213,8 @@ def test_a_backend_that_breaks_off_is_a_502_or_no_answer(run, access):
     run(scenario)
 
 
-def test_calls_of_json_rpc_are_named(run, access):
-    async def answer(reader, writer):
+def test_calls_of_json_rpc_are_named(run: Run, access: Lines) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             await reader.readuntil(b"\r\n\r\n")
             await reader.read(65536)
@@ -210,7 +222,7 @@ def test_calls_of_json_rpc_are_named(run, access):
 
     from .conftest import Backend
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(answer) as backend:
             port = await pair.start(expose(backend.port, "json-rpc"))
             calls = [{"jsonrpc": "2.0", "id": number, "method": f"m{number}"} for number in range(22)]
@@ -228,10 +240,10 @@ def test_calls_of_json_rpc_are_named(run, access):
     run(scenario)
 
 
-def test_a_websocket_is_counted_when_it_opens(talk):
+def test_a_websocket_is_counted_when_it_opens(talk: RunTalk) -> None:
     """It may take hours, which would say nothing of how soon requests are answered."""
 
-    async def scenario(talk):
+    async def scenario(talk: Talk) -> None:
         talk.client.say(
             b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -251,8 +263,8 @@ def test_a_websocket_is_counted_when_it_opens(talk):
     talk(scenario, kind="websocket")
 
 
-def test_the_time_is_from_the_head_to_the_end_of_the_answer(talk):
-    async def scenario(talk):
+def test_the_time_is_from_the_head_to_the_end_of_the_answer(talk: RunTalk) -> None:
+    async def scenario(talk: Talk) -> None:
         await asyncio.sleep(10)  # nobody asks
         talk.client.say(GET)
         backend = await talk.asked()
@@ -268,8 +280,8 @@ def test_the_time_is_from_the_head_to_the_end_of_the_answer(talk):
     talk(scenario)
 
 
-def test_metrics_have_requests_as_a_histogram(run):
-    async def scenario(pair):
+def test_metrics_have_requests_as_a_histogram(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with site() as backend:
             port = await pair.start(expose(backend, "http"))
             await exchange(port, b"GET /nothing" + LAST + b"\r\n")
@@ -297,7 +309,7 @@ def test_metrics_have_requests_as_a_histogram(run):
 
 
 @pytest.fixture
-def written(tmp_path):
+def written(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Log into a file, by `how` as in `[log]`; what was set up before is there again afterwards."""
     root, access = logging.getLogger(), logging.getLogger(logs.ACCESS)
     before = (
@@ -307,8 +319,8 @@ def written(tmp_path):
         logging.getLogger("dtp").level,
     )
 
-    def begin(**how):
-        logs.set_up(Log(access=tmp_path / "access.log", **how))
+    def begin(**how: str) -> Path:
+        logs.set_up(Log(access=tmp_path / "access.log", **how))  # type: ignore[arg-type]
         return tmp_path / "access.log"
 
     yield begin
@@ -320,7 +332,7 @@ def written(tmp_path):
     assert not access.handlers
 
 
-def test_lines_for_programs(written):
+def test_lines_for_programs(written: Callable[..., Any]) -> None:
     path = written(format="json")
     log_request("api", CALLER, request(calls=["eth_call"]))
     found = json.loads(path.read_text())
@@ -328,13 +340,13 @@ def test_lines_for_programs(written):
     assert path.stat().st_mode & 0o777 == 0o640 & ~_umask()
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def test_lines_for_people_are_one_line_each(written):
+def test_lines_for_people_are_one_line_each(written: Callable[..., Any]) -> None:
     path = written()
     log_request("api", CALLER, Answered("GET", "/\n\x1b[31m" + "x" * 5000, 0, 0, 0.5))
     (line,) = path.read_text().splitlines()
@@ -343,7 +355,7 @@ def test_lines_for_people_are_one_line_each(written):
     assert len(line) < 1500
 
 
-def test_a_file_that_was_moved_away_is_opened_anew(written):
+def test_a_file_that_was_moved_away_is_opened_anew(written: Callable[..., Any]) -> None:
     path = written()
     log_request("api", CALLER, request())
     path.rename(path.with_suffix(".1"))
@@ -353,7 +365,9 @@ def test_a_file_that_was_moved_away_is_opened_anew(written):
     assert path.read_text().count("\n") == 2
 
 
-def test_a_file_that_cannot_be_written_is_said_once(written, caplog):
+def test_a_file_that_cannot_be_written_is_said_once(
+    written: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """The requests go on; when there is room again the number of lines that are missing is said."""
     path = written()
     path.symlink_to("/dev/full")
@@ -368,7 +382,9 @@ def test_a_file_that_cannot_be_written_is_said_once(written, caplog):
 
 
 @pytest.mark.parametrize(("left", "lines"), [("half a li", 2), ("a line\n", 2), ("", 1)])
-def test_a_line_for_which_there_was_half_the_room_ends_there(written, left, lines):
+def test_a_line_for_which_there_was_half_the_room_ends_there(
+    written: Callable[..., Any], left: str, lines: int
+) -> None:
     """What came once there was room again stood behind it, and neither could be read."""
     path = written()
     path.symlink_to("/dev/full")
@@ -380,12 +396,12 @@ def test_a_line_for_which_there_was_half_the_room_ends_there(written, left, line
     assert [bool(line) for line in path.read_text().splitlines()] == [True] * (lines + 1)
 
 
-def test_nothing_is_written_where_nobody_wants_it(tmp_path):
+def test_nothing_is_written_where_nobody_wants_it(tmp_path: Path) -> None:
     log_request("api", CALLER, request())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_file_is_named_by_the_configuration(tmp_path):
+def test_the_file_is_named_by_the_configuration(tmp_path: Path) -> None:
     found = config(
         tmp_path, '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n[log]\naccess = "a.log"\n' + expose(1, "http")
     )
@@ -395,13 +411,13 @@ def test_the_file_is_named_by_the_configuration(tmp_path):
 # ---- one noisy caller --------------------------------------------------------------------------------------------
 
 
-def record(peer, message):
+def record(peer: str, message: str) -> logging.LogRecord:
     made = logging.LogRecord("dtpd", logging.INFO, "x.py", 1, message, (), None)
     made.fields = {"event": "denied", "peer": peer} if peer else {"event": "reloaded"}
     return made
 
 
-def test_a_noisy_caller_does_not_push_out_what_is_shown_of_others():
+def test_a_noisy_caller_does_not_push_out_what_is_shown_of_others() -> None:
     shown = logs.Recent()
     shown.emit(record("", "reloaded"))
     shown.emit(record("bob", "bob was refused"))
@@ -411,7 +427,7 @@ def test_a_noisy_caller_does_not_push_out_what_is_shown_of_others():
     assert messages == ["reloaded", "bob was refused", *(f"eve {990 + number}" for number in range(10))]
 
 
-def test_a_noisy_caller_does_not_keep_others_out_of_the_log(caplog):
+def test_a_noisy_caller_does_not_keep_others_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     caplog.set_level("INFO", "dtpd")
     limited = logs.RateLimitedLog("api", clock=lambda: now)

@@ -1,7 +1,12 @@
 """What callers of JSON-RPC are told when a backend breaks off or is late: JSON, as of all else that fails."""
 
+from __future__ import annotations
+
 import asyncio
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,32 +15,32 @@ from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.testing import clock
 
-from .talk import Talk, seen
+from .talk import End, Talk, seen
 
 ONE = {"jsonrpc": "2.0", "id": 1, "method": "m"}
 NOTE = {"jsonrpc": "2.0", "method": "n"}
 
 
-def request(message, more=b""):
+def request(message: dict[str, Any] | list[dict[str, Any]], more: bytes = b"") -> bytes:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     head = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
     return head % (len(body), more) + body
 
 
-def heard(talk):
+def heard(talk: Talk) -> tuple[int, bytes, bytes]:
     head, _, body = bytes(talk.client.heard).partition(b"\r\n\r\n")
     return int(head.split()[1]), head.lower(), body
 
 
-def die(backend):
+def die(backend: End) -> None:
     backend.mouth.feed_eof()
 
 
-def say_nonsense(backend):
+def say_nonsense(backend: End) -> None:
     backend.say(b"no HTTP at all\r\n\r\n")
 
 
-def be_reset(backend):
+def be_reset(backend: End) -> None:
     backend.mouth.set_exception(ConnectionResetError(104, "Connection reset by peer"))
 
 
@@ -43,8 +48,14 @@ def be_reset(backend):
 @pytest.mark.parametrize(
     ("message", "status", "ids"), [(ONE, 502, 1), ([ONE, NOTE, ONE | {"id": "b"}], 200, [1, "b"])]
 )
-def test_a_backend_that_breaks_off(tmp_path, how, message, status, ids):
-    async def scenario():
+def test_a_backend_that_breaks_off(
+    tmp_path: Path,
+    how: Callable[..., Any],
+    message: dict[str, int | str] | list[dict[str, Any]],
+    status: int,
+    ids: int | list[int | str],
+) -> None:
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc")
         talk.client.say(request(message))
         how(await talk.asked())
@@ -62,11 +73,13 @@ def test_a_backend_that_breaks_off(tmp_path, how, message, status, ids):
     clock.run(scenario())
 
 
-def test_an_answer_that_is_too_long_to_be_put_together(tmp_path, monkeypatch):
+def test_an_answer_that_is_too_long_to_be_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a batch of which a part was refused: the stream was reset, and nobody knew why."""
     monkeypatch.setattr("dtp.daemon.http.rpc_session._MAX_MERGED", 1000)
 
-    async def scenario():
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc", [MethodsPolicy(MethodRule(deny=("admin",)))])
         talk.client.say(request([ONE, NOTE, {"jsonrpc": "2.0", "id": "no", "method": "admin"}]))
         answer = b'[{"jsonrpc":"2.0","id":1,"result":"%b"}]' % (b"x" * 1000)
@@ -88,8 +101,8 @@ def test_an_answer_that_is_too_long_to_be_put_together(tmp_path, monkeypatch):
     clock.run(scenario())
 
 
-def test_a_backend_that_is_late(tmp_path):
-    async def scenario():
+def test_a_backend_that_is_late(tmp_path: Path) -> None:
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc", bounds=Bounds(time=5.0))
         talk.client.say(request(ONE))
         await talk.asked()
@@ -100,8 +113,8 @@ def test_a_backend_that_is_late(tmp_path):
     clock.run(scenario())
 
 
-def test_notifications_have_no_answer_of_json(tmp_path):
-    async def scenario():
+def test_notifications_have_no_answer_of_json(tmp_path: Path) -> None:
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc")
         talk.client.say(request(NOTE))
         die(await talk.asked())
@@ -111,8 +124,8 @@ def test_notifications_have_no_answer_of_json(tmp_path):
     clock.run(scenario())
 
 
-def test_a_message_that_is_too_long(tmp_path):
-    async def scenario():
+def test_a_message_that_is_too_long(tmp_path: Path) -> None:
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc")
         talk.client.say(request(ONE).replace(b"Content-Length: ", b"Content-Length: 99999999"))
         await talk.ended()
@@ -122,10 +135,10 @@ def test_a_message_that_is_too_long(tmp_path):
     clock.run(scenario())
 
 
-def test_who_was_answered_once_is_told_of_the_next_message_alone(tmp_path):
+def test_who_was_answered_once_is_told_of_the_next_message_alone(tmp_path: Path) -> None:
     """A kept connection: the second message breaks off, the third's length isn't known to be of it."""
 
-    async def scenario():
+    async def scenario() -> None:
         talk = Talk(tmp_path, "json-rpc")
         talk.client.say(request(ONE))
         answer = b'{"jsonrpc":"2.0","id":1,"result":1}'

@@ -1,10 +1,15 @@
 """`dtpd status` and `dtpd top` where nobody reads on, there is no terminal, or its encoding knows few characters."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,21 +32,22 @@ STATUS = {
 
 
 @pytest.fixture
-def screen(short):
+def screen(short: Path) -> Callable[..., Any]:
     """Run a coroutine function with a file whose daemon answers `STATUS`."""
     file = short / "dtpd.toml"
     file.write_text('[daemon]\ncontrol = "c"\n')
 
-    async def answer(request):
+    async def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return STATUS
 
-    def run(scenario):
-        async def main():
+    def run(scenario: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        async def main() -> None:
             control = Control(short / "c", {"status": answer})
             await control.start()
             try:
                 async with asyncio.timeout(2 * PATIENCE):
-                    return await scenario(file)
+                    found: None = await scenario(file)
+                    return found
             finally:
                 await control.close()
 
@@ -50,15 +56,17 @@ def screen(short):
     return run
 
 
-async def dtpd(*arguments, **how):
+async def dtpd(*arguments: Path | str, **how: Any) -> asyncio.subprocess.Process:
     command = (sys.executable, "-P", "-c", "from dtp.cli.daemon import main; main()", *map(str, arguments))
     env = {**os.environ, **how.pop("env", {})}
     return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, env=env, **how)
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("top",), ("top", "--json")])
-def test_a_screen_that_nobody_reads_ends_like_sigpipe(screen, arguments):
-    async def scenario(file):
+def test_a_screen_that_nobody_reads_ends_like_sigpipe(
+    screen: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    async def scenario(file: Path) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         try:
@@ -71,8 +79,8 @@ def test_a_screen_that_nobody_reads_ends_like_sigpipe(screen, arguments):
     screen(scenario)
 
 
-def test_top_without_a_terminal_prints_each_look(screen):
-    async def scenario(file):
+def test_top_without_a_terminal_prints_each_look(screen: Callable[..., Any]) -> None:
+    async def scenario(file: Path) -> None:
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as shown:
             try:
@@ -92,10 +100,10 @@ def test_top_without_a_terminal_prints_each_look(screen):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
-def test_what_an_encoding_does_not_know_is_spelled_out(screen, encoding):
+def test_what_an_encoding_does_not_know_is_spelled_out(screen: Callable[..., Any], encoding: str) -> None:
     env = {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
 
-    async def scenario(file):
+    async def scenario(file: Path) -> None:
         shown = await dtpd("status", "-c", file, stdout=asyncio.subprocess.PIPE, env=env)
         said, _ = await shown.communicate()
         assert shown.returncode == 0
@@ -104,8 +112,8 @@ def test_what_an_encoding_does_not_know_is_spelled_out(screen, encoding):
     screen(scenario)
 
 
-def test_top_gives_the_cursor_back_when_it_is_ended(screen):
-    async def scenario(file):
+def test_top_gives_the_cursor_back_when_it_is_ended(screen: Callable[..., Any]) -> None:
+    async def scenario(file: Path) -> None:
         ours, its = os.openpty()
         with os.fdopen(ours, "rb", buffering=0) as terminal:
             try:

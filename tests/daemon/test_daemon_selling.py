@@ -1,10 +1,15 @@
 """What a daemon does with connections that pay: whose channel they hold until when, and what of them it keeps."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pay.meters import CHANNEL, KEY, PRICES, voucher
@@ -21,62 +26,68 @@ from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
 from dtp.pay.server.cashier import Cashier
 from dtp.pay.server.gate import Admission
+from dtp.pay.server.payee import PayeeLane
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store import Store
-from dtp.pay.terms import Exposure
+from dtp.pay.terms import Exposure, Usage
+from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import Refuse
 
 
 class SharedStore(Store):
     """A file that says it is shared, and notes what is done with it, in order."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.done, self.ours, self.free_there, self.there = [], False, True, set()
+        self.done: list[object] = []
+        self.there: set[str] = set()
+        self.ours, self.free_there = False, True
         self.is_away = False
 
-    def is_claimer(self):
+    def is_claimer(self) -> bool:
         return self.ours
 
-    def hold_channel(self, channel):
+    def hold_channel(self, channel: str) -> bool:
         self.done.append("hold")
         return self.free_there
 
-    def free(self, channel):
+    def free(self, channel: str) -> None:
         self.done.append("free")
 
-    def sold_lane(self, channel, lane):
+    def sold_lane(self, channel: str, lane: int) -> PayeeLane:
         if self.is_away:
             raise StoreError("the database is away")
         return super().sold_lane(channel, lane)
 
-    def held_channels(self, channels):
+    def held_channels(self, channels: Collection[str]) -> set[str]:
         return self.there & set(channels)
 
-    def receive_now(self, received):
+    def receive_now(self, received: object) -> None:
         return None  # as where a database is asked
 
-    def received_all(self, received):
+    def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
         given = list(received)
         self.done += [each.voucher.sequence for each, _ in given]
         return super().received_all(given)
 
-    def save_served(self, channel, lane, used):
+    def save_served(self, channel: str, lane: int, used: Usage) -> None:
         self.done.append("served")
         super().save_served(channel, lane, used)
 
 
-async def is_alive(endpoint, url):
+async def is_alive(endpoint: object, url: str) -> bool:
     raise AssertionError("no other endpoint is asked here")
 
 
-def play(tmp_path, scenario):
-    async def work():
+def play(tmp_path: Path, scenario: Callable[..., Coroutine[Any, Any, Any]]) -> SharedStore:
+    async def work() -> SharedStore:
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, chain_id="c", address="0x5")
         chain.noted_by = lambda notes: chain
         store = SharedStore(tmp_path / "pay.sqlite")
-        shop = Shop(None, chain, SimpleNamespace(rules=None), store, b"", is_alive)
+        shop: Any = Shop(
+            cast(Any, None), cast(Any, chain), cast(Any, SimpleNamespace(rules=None)), store, b"", is_alive
+        )
         shop.made = channel(server=signer.address)
         try:
             await scenario(shop, store)
@@ -87,25 +98,25 @@ def play(tmp_path, scenario):
     return asyncio.run(work())
 
 
-def caller(shop, store):
+def caller(shop: Any, store: SharedStore) -> Any:
     """A connection that was admitted to the service "api"."""
-    made = Connected()
+    made: Any = Connected()
     lane = store.sold_lane(CHANNEL, 0)
     made.admission = Admission(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
     made.service = "api"
     return made
 
 
-def agreed_with(connection):
+def agreed_with(connection: Any) -> tuple[Exposure, bool]:
     """The exposure of a caller, whichever part of its sum is the lane's, and whether streams are counted."""
     payee = connection.meter.payee
     return replace(payee.exposure, first_amount=Exposure().first_amount), payee.count_streams
 
 
-def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path):
+def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path: Path) -> None:
     """Else another daemon reads the lane without its last voucher, and that pays for what it serves as well."""
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         wire = caller(shop, store)
         assert await shop.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
@@ -119,8 +130,8 @@ def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_what_the_last_voucher_brings_is_earned(tmp_path):
-    async def scenario(shop, store):
+def test_what_the_last_voucher_brings_is_earned(tmp_path: Path) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         for number in (1, 2):
             wire = caller(shop, store)
             assert await shop.meter_connection(wire)
@@ -132,10 +143,10 @@ def test_what_the_last_voucher_brings_is_earned(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_what_is_earned_is_told_by_coin(tmp_path):
+def test_what_is_earned_is_told_by_coin(tmp_path: Path) -> None:
     """Units of another coin were added to MIST, and shown as SUI."""
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         wire = caller(shop, store)
         other = replace(shop.made, terms=replace(shop.made.terms, coin="0x2::other::COIN"))
         wire.admission = replace(wire.admission, channel=other)
@@ -151,10 +162,10 @@ def test_what_is_earned_is_told_by_coin(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_connection_that_is_over_is_forgotten(tmp_path):
+def test_a_connection_that_is_over_is_forgotten(tmp_path: Path) -> None:
     """Else a daemon grows with each caller that it ever had."""
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         wire = caller(shop, store)
         assert await shop.meter_connection(wire)
         await pay(wire.meter, KEY.sign(voucher(1, 1)))
@@ -169,15 +180,15 @@ def test_a_connection_that_is_over_is_forgotten(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "by_stream"), [("tcp", True), ("grpc", False)])
-def test_a_caller_owes_what_its_service_says(tmp_path, kind, by_stream):
+def test_a_caller_owes_what_its_service_says(tmp_path: Path, kind: str, by_stream: bool) -> None:
     """Also one that says so only since a reload, at the same price; what isn't sold any more goes by the usual."""
     tight = Exposure(1000, 2000, 3, 4, 5.0)
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         priced = Expose("api", (), price=Price(request=1))
         shop._offered = {"api": priced.price}  # as the host says it already
         await shop.offer_services((priced, Expose("free", (), exposure=tight)))
-        await shop.offer_services((replace(priced, kind=kind, exposure=tight),))
+        await shop.offer_services((replace(priced, kind=kind, exposure=tight),))  # type: ignore[arg-type]
         wire = caller(shop, store)
         assert await shop.meter_connection(wire)
         assert agreed_with(wire) == (tight, by_stream)
@@ -193,13 +204,15 @@ def test_a_caller_owes_what_its_service_says(tmp_path, kind, by_stream):
 
 
 @pytest.mark.parametrize(("request_price", "quota", "asked"), [(0, None, []), (5, None, [3]), (0, 7, [3])])
-def test_calls_are_charged_that_cost_by_the_channel_s_terms(tmp_path, request_price, quota, asked):
+def test_calls_are_charged_that_cost_by_the_channel_s_terms(
+    tmp_path: Path, request_price: int, quota: int | None, asked: list[int]
+) -> None:
     """Not by the file, which may leave the price of a request to the host; those of a pass count for its quota."""
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         wire, charged = caller(shop, store), []
 
-        async def charge(units):
+        async def charge(units: int) -> None:
             charged.append(units)
 
         prices = PRICES._replace(request=request_price)
@@ -214,27 +227,29 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(tmp_path, request_pr
 
 
 @pytest.mark.parametrize(("kind", "by_call"), [("http", True), ("tcp", False)])
-def test_calls_of_a_free_service_count_whenever_its_plans_are_known(tmp_path, kind, by_call):
+def test_calls_of_a_free_service_count_whenever_its_plans_are_known(
+    tmp_path: Path, kind: str, by_call: bool
+) -> None:
     """A node that was behind at the start shows a plan with a quota later, without a reload."""
 
-    async def scenario(shop, store):
-        free = Expose("api", (), price=Price(request=0), kind=kind)
-        charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)
+    async def scenario(shop: Any, store: SharedStore) -> None:
+        free = Expose("api", (), price=Price(request=0), kind=kind)  # type: ignore[arg-type]
+        charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)  # type: ignore[arg-type]
         assert charge == (shop.charge_requests if by_call else None)
 
     play(tmp_path, scenario)
 
 
-def test_who_claims_hears_of_channels_in_use(tmp_path):
-    async def scenario(shop, store):
+def test_who_claims_hears_of_channels_in_use(tmp_path: Path) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         assert await shop.meter_connection(caller(shop, store))
         assert shop.cashier.pause(10**9) == shop.made.terms.claim_ms / 8000
 
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path):
-    async def scenario(shop, store):
+def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path: Path) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         store.free_there = False
         wire = caller(shop, store)
         with pytest.raises(Refuse, match="another daemon of this host serves the channel now"):
@@ -244,8 +259,8 @@ def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_can_not_be_served_is_free_again(tmp_path):
-    async def scenario(shop, store):
+def test_a_channel_that_can_not_be_served_is_free_again(tmp_path: Path) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         gone = caller(shop, store)
         gone.abort(0, "it went")
         assert not await shop.meter_connection(gone)
@@ -264,15 +279,15 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path):
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
-    async def scenario(shop, store):
+def test_one_of_several_daemons_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         looks = []
 
-        async def views(cashier):
+        async def views(cashier: Cashier) -> list[Any]:
             looks.append(1)
             return []
 
-        async def take(cashier, views, closing):
+        async def take(cashier: Cashier, views: list[Any], closing: bool) -> None:
             pass
 
         store.ours = ours
@@ -285,11 +300,11 @@ def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
     play(tmp_path, scenario)
 
 
-def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path):
+def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path: Path) -> None:
     """Else the cashier takes the credits for transport that the other agrees on with the client a moment later, who
     can't close by that then."""
 
-    async def scenario(shop, store):
+    async def scenario(shop: Any, store: SharedStore) -> None:
         store.there = {"0x2", "0x3"}
         assert await shop.meter_connection(caller(shop, store))
         assert await shop.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
@@ -297,8 +312,8 @@ def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path):
     play(tmp_path, scenario)
 
 
-def test_who_ends_waits_until_all_is_written_and_free(tmp_path):
-    async def scenario(shop, store):
+def test_who_ends_waits_until_all_is_written_and_free(tmp_path: Path) -> None:
+    async def scenario(shop: Any, store: SharedStore) -> None:
         wire = caller(shop, store)
         assert await shop.meter_connection(wire)
         wire.abort(0, "")

@@ -1,8 +1,13 @@
 """Clients that use two daemons of a host at once, real programs that share a database: all of it counts once."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,10 +20,12 @@ from dtp.chain.resolver import service_number
 from dtp.daemon.paying.side import open_sold
 from dtp.errors import DtpError
 from dtp.identity import Identity
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.net.address import Address
 from dtp.net.dial import Dialer, suites
 from dtp.pay import dial
-from dtp.pay.client.buying import Budget, purchase
+from dtp.pay.client.budget import Budget
+from dtp.pay.client.buying import purchase
 from dtp.pay.hosting import ensure_service, make_host
 from dtp.pay.metered import Metered
 from dtp.pay.passes import buy
@@ -31,8 +38,8 @@ from dtp.session.limits import DEFAULT
 
 from .conftest import Backend, echo
 from .databases import postgresql_url
-from .market import is_up
-from .programs import PATIENCE, free_port, place
+from .market import MakeClient, is_up
+from .programs import PATIENCE, Place, free_port, place
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
 from .test_daemon_paid_programs import FUNDS, end
 from .test_daemon_vouchers import SAFE, Redis
@@ -60,15 +67,22 @@ QUOTA = 60
 class Two:
     """A host with two daemons, whose owner's client is `chain`; where each of them is dialled."""
 
-    chain: object
+    chain: Any
     host: str
     backend: Backend
-    addresses: list
-    plans: list
+    addresses: list[str]
+    plans: list[Any]
 
 
 @contextlib.asynccontextmanager
-async def two_daemons(place, client, net, vouchers, mode=Mode.OPEN, quota=0):
+async def two_daemons(
+    place: Place,
+    client: MakeClient,
+    net: LocalnetThread,
+    vouchers: str,
+    mode: Any = Mode.OPEN,
+    quota: int = 0,
+) -> Any:
     if vouchers.startswith("postgresql"):
         await is_up(vouchers)
     identities = {name: place.identity(name) for name in ("one", "two")}
@@ -99,7 +113,7 @@ backend = ["127.0.0.1:{backend.port}"]
 price = {{ request = {PRICE}, deposit = {PRICE} }}
 exposure = {{ patience = "500ms" }}
 """
-            program, _ = await asyncio.to_thread(place.dtpd, name, text.replace("'", '"'))
+            program, _ = await asyncio.to_thread(place.dtpd, name, text.replace("'", '"'))  # type: ignore[arg-type]
             programs.append(program)
             addresses.append(f"dtp+tcp://{identity.id}@127.0.0.1:{port}/api")
         yield Two(chain, made.host.id, backend, addresses, plans)
@@ -107,7 +121,7 @@ exposure = {{ patience = "500ms" }}
             await end(program)
 
 
-async def new_plan(chain, made, quota):
+async def new_plan(chain: Any, made: Any, quota: int) -> Any:
     program = Program()
     plan = pass_.new_plan(
         program, made.host.id, made.cap, service_number("api"), price=1000, period_ms=3_600_000,
@@ -119,7 +133,7 @@ async def new_plan(chain, made, quota):
     return created.plan
 
 
-async def ask(connection):
+async def ask(connection: Any) -> None:
     """Ask once; the answer has to be right."""
     stream = await connection.open_stream()
     stream.write(b"x")
@@ -127,7 +141,7 @@ async def ask(connection):
     assert await stream.read() == b"x"
 
 
-async def ask_on(connection):
+async def ask_on(connection: Any) -> Any:
     """Ask until it ends; how many questions were answered, and why no more."""
     answered = 0
     try:
@@ -139,7 +153,7 @@ async def ask_on(connection):
 
 
 @pytest.fixture(params=["postgresql", "redis"])
-def database(request, place):
+def database(request: pytest.FixtureRequest, place: Place) -> Any:
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql_url")
     return Redis(place, *SAFE).url
@@ -147,9 +161,15 @@ def database(request, place):
 
 @pytest.mark.slow
 def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
-    place, client, wallet, on_chain, net, database, tmp_path
-):
-    async def use(two, chain, at, both):
+    place: Place,
+    client: MakeClient,
+    wallet: Callable[..., Any],
+    on_chain: None,
+    net: LocalnetThread,
+    database: Any,
+    tmp_path: Path,
+) -> None:
+    async def use(two: Any, chain: Any, at: Any, both: asyncio.Barrier) -> Any:
         """Connect to one daemon and, when the other has a connection too, ask it until it refuses."""
         with Store(tmp_path / f"{at}.sqlite") as store:
             try:
@@ -173,16 +193,16 @@ def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
                 await connection.close()
             return answered
 
-    async def together(two, chain):
+    async def together(two: Any, chain: Any) -> Any:
         both = asyncio.Barrier(2)
         return await asyncio.gather(*(use(two, chain, at, both) for at in (0, 1)))
 
-    async def scenario():
+    async def scenario() -> None:
         async with (
             two_daemons(place, client, net, database, Mode.PASS, QUOTA) as two,
             client(wallet()) as chain,
         ):
-            await buy(chain, *two.plans, 1)
+            await buy(chain, *two.plans, 1)  # type: ignore[call-arg]
             answered = await together(two, chain)
             assert min(answered) > 0
             # All of it, but what one daemon had leased when the other ended: a lease is 16 requests.
@@ -194,13 +214,13 @@ def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
-async def let_go(sold, channel):
+async def let_go(sold: Any, channel: Any) -> None:
     """Wait until no daemon holds a channel: each does until all that it served there is written."""
     while await asyncio.to_thread(sold.held_channels, [channel]):
         pass
 
 
-async def knock(address, deal):
+async def knock(address: Any, deal: Any) -> Any:
     """Come with a channel's ticket, whoever else uses it."""
     dialer = Dialer(
         Address.parse(address),
@@ -215,11 +235,18 @@ async def knock(address, deal):
 
 @pytest.mark.slow
 def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
-    place, client, wallet, on_chain, net, database, tmp_path, bound
-):
+    place: Place,
+    client: MakeClient,
+    wallet: Callable[..., Any],
+    on_chain: None,
+    net: LocalnetThread,
+    database: Any,
+    tmp_path: Path,
+    bound: Any,
+) -> None:
     """Else each would serve all that is unpaid at first, and take the whole deposit for its own."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with two_daemons(place, client, net, database) as two, client(wallet()) as chain:
             with Store(tmp_path / "buyer.sqlite") as store, contextlib.closing(open_sold(database)) as sold:
                 journal = Journal(store)
@@ -253,7 +280,7 @@ def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
-async def take_over(server, address, deal):
+async def take_over(server: Any, address: Any, deal: Any) -> Any:
     """Come to a daemon once the lease of the one that serves the channel has run out, and be answered there."""
     with redis.Redis.from_url(server.url) as plain:
         while True:  # the holder renews each second, unless it stands still
@@ -270,12 +297,18 @@ async def take_over(server, address, deal):
 
 @pytest.mark.slow
 def test_a_daemon_that_stood_still_beyond_its_lease_serves_an_exposure_more(
-    place, client, wallet, on_chain, net, tmp_path, bound
-):
+    place: Place,
+    client: MakeClient,
+    wallet: Callable[..., Any],
+    on_chain: None,
+    net: LocalnetThread,
+    tmp_path: Path,
+    bound: Any,
+) -> None:
     """It learns that another one has the channel when it is paid, and what it served unpaid isn't known there."""
     server = Redis(place, *SAFE)
 
-    async def scenario():
+    async def scenario() -> None:
         async with two_daemons(place, client, net, server.url) as two, client(wallet()) as chain:
             with Store(tmp_path / "buyer.sqlite") as store, contextlib.closing(open_sold(server.url)) as sold:
                 journal = Journal(store)

@@ -1,5 +1,7 @@
 """A service of kind `broadcast`: `dtpd` makes a show, or passes one on, over reloads, upgrades, and kills."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -8,6 +10,9 @@ import signal
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +21,14 @@ from dtp.broadcast.parents import Patience
 from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
 from dtp.broadcast.recording import Recording
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.server import Daemon
 from dtp.daemon.web.metrics import exposition
 from dtp.identity import Identity
 
-from .conftest import FAR, NEAR, OTHER, PATIENCE, config, run_scenario, serving
+from . import programs
+from .conftest import FAR, NEAR, OTHER, PATIENCE, config, listener_of, run_scenario, serving
 from .programs import free_port, place  # noqa: F401  # a fixture
 
 #: Writes a line each 20 ms, up to as many as it is told; then it stays, or ends.
@@ -30,21 +38,23 @@ ENDS = "print(*range({}), sep=chr(10), flush=True)"
 HASTY = Patience(answer=5.0, silence=1.0, late=30.0, anybody=60.0)
 
 
-def exposing(tmp_path, show, top="", listen="tcp://127.0.0.1:0", rules=""):
+def exposing(
+    tmp_path: Path, show: str, top: str = "", listen: str = "tcp://127.0.0.1:0", rules: str = ""
+) -> Config:
     expose = f'[[expose]]\nservice = "show"\nkind = "broadcast"\nallow = ["*"]\n{rules}\n[expose.broadcast]\n{show}'
     return config(tmp_path, f'[daemon]\nlisten = ["{listen}"]\n{top}\n{expose}')
 
 
-def origin(code, more=""):
+def origin(code: str, more: str = "") -> str:
     words = json.dumps([sys.executable, "-c", code])
     return f'command = {words}\ncut = "lines"\nstore = "shows"\n{more}\n'
 
 
-def edge(address, more=""):
+def edge(address: str, more: str = "") -> str:
     return f'from = ["{address}"]\n{more}\n'
 
 
-async def hear(address, count, *, start=0, **options):
+async def hear(address: str, count: int, *, start: int | None = 0, **options: Any) -> list[str]:
     """The first `count` lines from segment `start` on, each of which has to be there."""
     lines = []
     async for each in listen_to(address, start=start, patience=HASTY, **options):
@@ -55,24 +65,25 @@ async def hear(address, count, *, start=0, **options):
     return lines
 
 
-def told(daemon):
+def told(daemon: Daemon) -> dict[str, Any]:
     (status,) = daemon.get_status()["exposed"]
-    return status["broadcast"]
+    found: dict[str, Any] = status["broadcast"]
+    return found
 
 
-async def until(condition):
+async def until(condition: Callable[..., Any]) -> None:
     while not condition():  # noqa: ASYNC110  # what is looked at tells nobody
         await asyncio.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_an_edge_hears_a_feed_by_its_topic_and_passes_it_on_to_who_has_none(tmp_path):
-    async def scenario():
+def test_an_edge_hears_a_feed_by_its_topic_and_passes_it_on_to_who_has_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
         here = Place(listen=("tcp://127.0.0.1:0",))
         async with Broadcast(identity=FAR, place=here, topic="prices", fan_out=0) as producer:
             (address,) = producer.addresses
             async with serving(exposing(tmp_path, edge(address, 'topic = "prices"')), NEAR) as between:
-                there = str(between.listener.address("show"))
+                there = str(listener_of(between).address("show"))
                 listening = asyncio.ensure_future(hear(there, 3, start=None, producer=FAR.id))
                 made = 0
                 while not listening.done():
@@ -90,13 +101,13 @@ NODE = "[node]\ndiscover = []\nstore = 'peers'"
 
 
 @pytest.mark.slow
-def test_an_origin_is_a_topic_of_the_daemons_node_and_goes_on_after_a_reload(tmp_path):
-    async def scenario():
-        def made(more=""):
+def test_an_origin_is_a_topic_of_the_daemons_node_and_goes_on_after_a_reload(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        def made(more: str = "") -> Any:
             return exposing(tmp_path, origin(COUNTER, f'topic = "prices"\nfan-out = 1\n{more}'), NODE)
 
         async with serving(made()) as daemon:
-            address = str(daemon.listener.address("show"))
+            address = str(listener_of(daemon).address("show"))
             first, *following = map(int, await hear(address, 5, start=None, producer=FAR.id, topic="prices"))
             assert following == list(range(first + 1, first + 5))
             status = told(daemon)
@@ -108,14 +119,14 @@ def test_an_origin_is_a_topic_of_the_daemons_node_and_goes_on_after_a_reload(tmp
     run_scenario(scenario)
 
 
-def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_path):
-    async def scenario():
+def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_path: Path) -> None:
+    async def scenario() -> None:
         settings = exposing(tmp_path, origin(STAYS.format(30), 'title = "numbers"\nrecord = "kept"'))
         async with serving(settings) as producer:
-            address = str(producer.listener.address("show"))
+            address = str(listener_of(producer).address("show"))
             relayed = edge(address, f'producer = "{FAR.id}"\nfan-out = 7')
             async with serving(exposing(tmp_path, relayed), NEAR) as between:
-                there = str(between.listener.address("show"))
+                there = str(listener_of(between).address("show"))
                 lines = await hear(there, 30, producer=FAR.id)
                 assert lines == [str(each) for each in range(30)]
                 seen, relays = told(producer), told(between)
@@ -136,10 +147,10 @@ def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_pat
     run_scenario(scenario)
 
 
-def test_a_restart_and_a_command_that_ends_go_on_with_one_chain(tmp_path):
-    async def scenario():
+def test_a_restart_and_a_command_that_ends_go_on_with_one_chain(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with serving(exposing(tmp_path, origin(ENDS.format(2)))) as daemon:
-            address = str(daemon.listener.address("show"))
+            address = str(listener_of(daemon).address("show"))
             assert await hear(address, 6) == ["0", "1"] * 3  # it was run again
             before = told(daemon)
             assert before["segments"] >= 6
@@ -147,14 +158,14 @@ def test_a_restart_and_a_command_that_ends_go_on_with_one_chain(tmp_path):
             await until(lambda: told(daemon)["segments"] >= before["segments"] + 3)
             after = told(daemon)
             assert (after["show"], after["why"]) == (before["show"], "")
-            address = str(daemon.listener.address("show"))
+            address = str(listener_of(daemon).address("show"))
             assert await hear(address, 3, start=after["segments"] - 3) == ["0", "1", "2"]
 
     run_scenario(scenario)
 
 
-def test_a_command_that_cant_be_run_is_said_and_so_is_a_producer_that_isnt_there(tmp_path):
-    async def scenario():
+def test_a_command_that_cant_be_run_is_said_and_so_is_a_producer_that_isnt_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
         missing = 'command = "/nowhere/encoder"\nstore = "shows"\n'
         async with serving(exposing(tmp_path, missing)) as daemon:
             await until(lambda: "can't run /nowhere/encoder" in told(daemon)["why"])
@@ -166,8 +177,8 @@ def test_a_command_that_cant_be_run_is_said_and_so_is_a_producer_that_isnt_there
     run_scenario(scenario)
 
 
-def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path):
-    async def scenario():
+def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path: Path) -> None:
+    async def scenario() -> None:
         settings = exposing(tmp_path, origin(STAYS.format(3)))
         async with serving(settings) as first, serving(settings) as second:
             await until(lambda: "another process broadcasts the show" in told(second)["why"])
@@ -179,10 +190,10 @@ def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_reload_of_rules_keeps_the_show_and_one_of_the_show_begins_it_anew(tmp_path):
-    async def scenario():
+def test_a_reload_of_rules_keeps_the_show_and_one_of_the_show_begins_it_anew(tmp_path: Path) -> None:
+    async def scenario() -> None:
         async with serving(exposing(tmp_path, origin(COUNTER))) as daemon:
-            address = str(daemon.listener.address("show"))
+            address = str(listener_of(daemon).address("show"))
             heard = asyncio.ensure_future(hear(address, 200))
             await until(lambda: told(daemon)["listeners"] == 1)
             before = told(daemon)["segments"]
@@ -195,11 +206,11 @@ def test_a_reload_of_rules_keeps_the_show_and_one_of_the_show_begins_it_anew(tmp
     run_scenario(scenario)
 
 
-def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp_path):
-    async def scenario():
+def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp_path: Path) -> None:
+    async def scenario() -> None:
         made = origin(STAYS.format(4), f'for = "{NEAR.id}"')
         async with serving(exposing(tmp_path, made)) as producer:
-            address = str(producer.listener.address("show"))
+            address = str(listener_of(producer).address("show"))
             await until(lambda: told(producer)["segments"] >= 5)
             assert told(producer)["sealed"]
             lines = await hear(address, 4, start=1, identity=NEAR)
@@ -208,11 +219,11 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
     run_scenario(scenario)
 
 
-def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_path):
-    async def scenario():
+def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_path: Path) -> None:
+    async def scenario() -> None:
         made = origin(STAYS.format(9), f'fan-out = 1\nrelays = "{NEAR.id}"')
         async with serving(exposing(tmp_path, made)) as producer:
-            address = str(producer.listener.address("show"))
+            address = str(listener_of(producer).address("show"))
             shared = Place(listen=("tcp://127.0.0.1:0",))
             async with listen_to(address, place=shared, patience=HASTY) as stream:
                 await stream.announcement()
@@ -262,17 +273,17 @@ def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_pat
         ("command = []\n", "", "a program at least"),
     ],
 )
-def test_what_a_show_does_not_have_is_a_mistake(tmp_path, show, rules, why):
+def test_what_a_show_does_not_have_is_a_mistake(tmp_path: Path, show: str, rules: str, why: str) -> None:
     with pytest.raises(ConfigMistakes, match=why):
         exposing(tmp_path, show, rules=rules)
 
 
-def test_a_topic_is_in_a_node_once(tmp_path):
+def test_a_topic_is_in_a_node_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigMistakes, match="a node has a topic once"):
         exposing(tmp_path, origin(ENDS, 'topic = "prices"'), '[node]\ntopics = ["prices"]')
 
 
-def test_a_show_is_one_process(tmp_path):
+def test_a_show_is_one_process(tmp_path: Path) -> None:
     with pytest.raises(ConfigMistakes, match="one chain, which one process"):
         exposing(tmp_path, origin(ENDS), top="workers = 2")
 
@@ -280,7 +291,7 @@ def test_a_show_is_one_process(tmp_path):
 # ---- real processes ----------------------------------------------------------------------------------------------
 
 
-def toml(show, port, web=None):
+def toml(show: Any, port: int, web: Any = None) -> str:
     more = "" if web is None else f'[web]\nlisten = "127.0.0.1:{web}"\n'
     return (
         f'[daemon]\nlisten = ["tcp://127.0.0.1:{port}"]\n{more}'
@@ -289,7 +300,7 @@ def toml(show, port, web=None):
 
 
 @pytest.mark.slow
-def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place):  # noqa: F811
+def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place: programs.Place) -> None:  # noqa: F811
     """A listener of two edges hears all, while the origin and one edge are upgraded and the other is killed."""
     ports = [free_port() for _ in range(4)]
     pids = []
@@ -298,11 +309,11 @@ def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place):  # n
     two, (second,) = place.dtpd("two", toml(edge(source["address"]), ports[2]))
     listener = Identity.generate()
 
-    def upgrade(name):
+    def upgrade(name: str) -> None:
         answer = json.loads(place.command("upgrade", "--json", "-c", place.folder / f"{name}.toml"))
         pids.append(answer["pid"])
 
-    async def scenario():
+    async def scenario() -> Any:
         numbers, lines, step = [], [], 0
         steps = [lambda: upgrade("one"), lambda: upgrade("origin"), lambda: two.process.kill(), lambda: None]
         stream = listen_to(
@@ -320,7 +331,7 @@ def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place):  # n
                         break
                     doing = asyncio.ensure_future(asyncio.to_thread(steps[step]))
                     step += 1
-            await doing
+            await doing  # type: ignore[misc]
         return numbers, lines
 
     try:
@@ -338,7 +349,7 @@ def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place):  # n
     one.wait(None)
 
 
-def wait_gone(pid):
+def wait_gone(pid: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while alive(pid):
         if time.monotonic() > deadline:
@@ -347,7 +358,7 @@ def wait_gone(pid):
         time.sleep(0.05)
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"

@@ -1,9 +1,14 @@
 """Counts over restarts and together: the stores by one contract, quotas against a model, daemons that share one."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -25,7 +30,7 @@ from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.workers.sharing import Foreign, Sharing
 from dtp.identity import PeerId
 
-from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+from .conftest import FAR, NEAR, OTHER, Backend, Pair, Run, config, echo, listener_of
 from .databases import kept, postgresql_url, redis_url, url
 from .programs import place
 from .test_daemon_relay import exchange, expose
@@ -33,10 +38,10 @@ from .test_daemon_relay import exchange, expose
 __all__ = ["place", "postgresql_url", "redis_url", "url"]
 
 
-def test_the_contract_of_stores(url):
+def test_the_contract_of_stores(url: str) -> None:
     """Two daemons of one host add up; another host's counts are its own."""
 
-    async def scenario():
+    async def scenario() -> None:
         first, second, other = make(url, "host"), make(url, "host"), make(url, "other")
         for attempt in range(100):
             try:
@@ -85,10 +90,10 @@ def test_the_contract_of_stores(url):
     asyncio.run(scenario())
 
 
-def test_what_is_kept_in_memory_is_bounded():
+def test_what_is_kept_in_memory_is_bounded() -> None:
     """Of each scope, by who used something last; who only came leaves nothing."""
 
-    async def scenario():
+    async def scenario() -> None:
         store = MemoryCountStore(most=2)
         first, second, third, other = (CountKey("api/0/60", 1, one) for one in ("a", "b", "c", "d"))
         elsewhere = other._replace(scope="api/1/60")
@@ -109,7 +114,7 @@ def test_what_is_kept_in_memory_is_bounded():
     asyncio.run(scenario())
 
 
-def test_what_is_known_of_others_is_bounded():
+def test_what_is_known_of_others_is_bounded() -> None:
     """Whoever is forgotten is seen for the first time again; of others the news goes on."""
     foreign = Foreign(most=2)
     first, second, third = (CountKey("api/rate/0/x", 1, one) for one in ("a", "b", "c"))
@@ -124,13 +129,13 @@ def test_what_is_known_of_others_is_bounded():
     assert list(foreign._seen) == [later]
 
 
-def test_names_are_spelled_once_and_not_read(monkeypatch):
+def test_names_are_spelled_once_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of callers that others have counted nothing of: both take long, and there may be thousands each second."""
     spelled = []
-    monkeypatch.setattr(PeerId, "__str__", lambda peer: spelled.append(peer) or peer.key.hex())
+    monkeypatch.setattr(PeerId, "__str__", lambda peer: spelled.append(peer) or peer.key.hex())  # type: ignore[func-returns-value]
     monkeypatch.delattr(PeerId, "parse")
 
-    async def scenario():
+    async def scenario() -> None:
         rate = RatePolicy(model.RateRule(values.Rate(1000.0, 1.0), 1000))
         shared = Sharing(MemoryCountStore(), dict, lambda: [("api/rate/0/x", rate)])
         rate.take_pending()
@@ -147,8 +152,8 @@ def test_names_are_spelled_once_and_not_read(monkeypatch):
     assert spelled == [ALICE.peer, BOB.peer]
 
 
-def test_a_file_is_there_after_a_restart(tmp_path):
-    async def scenario(expected):
+def test_a_file_is_there_after_a_restart(tmp_path: Path) -> None:
+    async def scenario(expected: Used) -> None:
         store = make(f"sqlite://{tmp_path}/a%20file.db", "host")
         await store.open()
         key = CountKey("api/0/60", 1, "dtp1a")
@@ -167,10 +172,10 @@ def test_a_file_is_there_after_a_restart(tmp_path):
         ("postgresql://u:secret@127.0.0.1:1/x", "psycopg"),
     ],
 )
-def test_a_store_that_is_away(url, package):
+def test_a_store_that_is_away(url: str, package: str) -> None:
     pytest.importorskip(package)
 
-    async def scenario():
+    async def scenario() -> None:
         store = make(url, "host")
         with pytest.raises(StateError) as caught:
             await store.open()
@@ -195,7 +200,7 @@ def test_a_store_that_is_away(url, package):
         ("postgresql://u:secret@127.0.0.1:99999/db", "host and port"),
     ],
 )
-def test_urls_that_cant_be_meant(tmp_path, url, words):
+def test_urls_that_cant_be_meant(tmp_path: Path, url: str, words: str) -> None:
     with pytest.raises(ConfigMistakes, match=words) as caught:
         config(tmp_path, f'[state]\nurl = "{url}"')
     assert "secret" not in str(caught.value)
@@ -217,13 +222,14 @@ _ME = str(NEAR.id)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["call", "move", "share", "fail"])), max_size=60)
 )
-def test_daemons_together_count_all_and_nothing_twice(steps):
+def test_daemons_together_count_all_and_nothing_twice(steps: list[tuple[int, str]]) -> None:
     """Against a plain sum: after a last exchange everybody knows of everything, whatever failed before."""
     rule = model.QuotaRule(requests=10**9, data=10**9, every=100.0)
     quotas = [QuotaPolicy(rule) for _ in range(3)]
+    store: dict[Any, Any]
     store, truth = {}, [0, 0]
 
-    def share(quota, fails=False):
+    def share(quota: QuotaPolicy, fails: bool = False) -> None:
         period, pending = quota.take_pending(0)
         for caller, used in pending.items():
             if fails:
@@ -250,7 +256,7 @@ def test_daemons_together_count_all_and_nothing_twice(steps):
         assert ([count.requests, count.data] if count else [0, 0]) == truth
 
 
-def test_what_was_of_another_period_is_dropped():
+def test_what_was_of_another_period_is_dropped() -> None:
     quota = QuotaPolicy(model.QuotaRule(requests=5, data=None, every=100.0))
     quota.commit_event(Call(ALICE), Moment(0, 50))
     period, pending = quota.take_pending(60)
@@ -260,7 +266,7 @@ def test_what_was_of_another_period_is_dropped():
     assert quota.take_pending(160) == (1, {_ME: Used(1, 0)})
 
 
-async def known(condition):
+async def known(condition: Callable[..., Any]) -> None:
     """Until a condition holds that nothing reports."""
     for _ in range(1000):
         if condition():
@@ -269,10 +275,10 @@ async def known(condition):
     raise AssertionError("it never held")
 
 
-def test_a_quota_outlives_the_daemon(run, tmp_path):
+def test_a_quota_outlives_the_daemon(run: Run, tmp_path: Path) -> None:
     """Used up, restarted: the caller is asked about when it comes, and refused."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=SOON)
         async with Backend(echo) as backend:
             rule = 'quota = { requests = 2, every = "365d" }'
@@ -282,7 +288,7 @@ def test_a_quota_outlives_the_daemon(run, tmp_path):
                 assert await exchange(port, b"hello") == b"hello"
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"too much")
-            url = pair.far.listener.urls[0]
+            url = pair.listener.urls[0]
             await pair.far.close()
             pair.far = pair.make(pair.far_config(pair.expose, url), FAR)
             await pair.far.start()
@@ -298,14 +304,15 @@ def test_a_quota_outlives_the_daemon(run, tmp_path):
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["call", "share", "fail", "wait"])), max_size=80)
 )
-def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
+def test_rates_of_several_daemons_know_of_all_fillings_once(steps: list[tuple[int, str]]) -> None:
     """Against one bucket: what a daemon thinks of it is never more, and after a last exchange of all the same."""
     rule = model.RateRule(values.Rate(1000.0, 1.0), 1000)
     rates = [RatePolicy(rule) for _ in range(3)]
+    store: dict[Any, Any]
     foreign, store, truth, now = [Foreign() for _ in rates], {}, 0.0, 100.0
     key = CountKey("api/rate/0/x", 0, _ME)
 
-    def share(number, fails=False):
+    def share(number: int, fails: bool = False) -> None:
         for peer, (requests, data) in rates[number].take_pending().items():
             delta = Used(round(requests * 1e9), round(data * 1e9))
             if fails:
@@ -345,20 +352,20 @@ def test_rates_of_several_daemons_know_of_all_fillings_once(steps):
         ("", 'name = "front"', "front"),
     ],
 )
-def test_who_counts_together(tmp_path, chain, name, counted):
+def test_who_counts_together(tmp_path: Path, chain: str, name: str, counted: str) -> None:
     """Those behind one host object do, each with its own identity; a name goes before."""
     text = f'{chain}\n[state]\nurl = "sqlite:///tmp/state.db"\n{name}\n'
     text += f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
     assert config(tmp_path, text).counted_as(FAR.id) == counted
 
 
-def test_bans_kept_by_the_identity_go_to_the_host_once(url, tmp_path):
+def test_bans_kept_by_the_identity_go_to_the_host_once(url: str, tmp_path: Path) -> None:
     """Ended there they stay so; the old place is as it was, for a process that is being replaced."""
     text = f'[chain]\nhost = "0x{"1" * 64}"\n[state]\nurl = "{url}"\n'
     text += f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp+tcp://{FAR.id}@127.0.0.1:1/api"\n'
     settings, now = config(tmp_path, text), time.time()
 
-    async def scenario():
+    async def scenario() -> None:
         old, new = make(url, str(FAR.id)), make(url, "0x" + "1" * 64)
         for store in (old, new):
             await store.open()
@@ -382,11 +389,11 @@ def test_bans_kept_by_the_identity_go_to_the_host_once(url, tmp_path):
     asyncio.run(scenario())
 
 
-def test_daemons_share_rates_and_bans(run, url, tmp_path):
+def test_daemons_share_rates_and_bans(run: Run, url: str, tmp_path: Path) -> None:
     """Two daemons of one name, each with its identity: what a caller had from one it has not from the other;
     who is banned at one is sent away from both."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         pair.make = partial(Daemon, patience=SOON)
         async with Backend(echo) as backend:
             rule = 'rate = { requests = "6/h", per = "service" }'
@@ -394,14 +401,14 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path):
             first_port = pair.port
             second = pair.make(pair.far_config(pair.expose), OTHER)
             await second.start()
-            to = second.listener.address("api")
+            to = listener_of(second).address("api")
             near = Daemon(
                 config(tmp_path, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'), pair.near.identity
             )
             await near.start()
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
-            await known(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))
+            await known(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))  # type: ignore[union-attr]
             passed = []
             for number in range(12):
                 try:
@@ -412,7 +419,7 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path):
                 (one, other) = [rate for found in rates for rate in found.values()]
                 wanted = sum(passed) * 600.0
 
-                def is_told(one=one, other=other, wanted=wanted):
+                def is_told(one: RatePolicy = one, other: RatePolicy = other, wanted: float = wanted) -> bool:
                     now = time.monotonic()
                     return all(r._requests.get_arrival(None, now) - now > wanted - 300 for r in (one, other))
 
@@ -433,7 +440,7 @@ def test_daemons_share_rates_and_bans(run, url, tmp_path):
     run(scenario)
 
 
-def test_a_ban_is_not_lost_to_what_was_read_before_it():
+def test_a_ban_is_not_lost_to_what_was_read_before_it() -> None:
     bans = Bans()
     alice = str(NEAR.id)
     bans.set_ban(alice, 100.0)
@@ -464,24 +471,29 @@ class Unsure:
 
     tells = False
 
-    def __init__(self):
-        self.shared, self.fault, self.refused = MemoryCountStore(), None, 0
+    def __init__(self) -> None:
+        self.shared, self.refused = MemoryCountStore(), 0
+        self.fault: StateError | None = None
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if self.fault is not None and name in ("ban", "list_bans"):
             return self._refuse
-        return getattr(self.shared, name)
+        found: Callable[..., Any] = getattr(self.shared, name)
+        return found
 
-    async def _refuse(self, *_):
+    async def _refuse(self, *_: object) -> None:
         self.refused += 1
+        assert self.fault is not None
         raise self.fault
 
 
-def test_whether_the_state_can_be_had_is_known(run, tmp_path, caplog):
+def test_whether_the_state_can_be_had_is_known(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """By what is tried, bans at least: also of a daemon that has nothing to tell. Said once when it changes."""
     caplog.set_level("INFO", "dtpd")
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         store = Unsure()
         pair.make = partial(Daemon, patience=SOON, make_store=lambda url, name: store)
         await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"')
@@ -499,11 +511,13 @@ def test_whether_the_state_can_be_had_is_known(run, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("until", [FOR_EVER, 0.0])
-def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(run, tmp_path, until):
+def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(
+    run: Run, tmp_path: Path, until: float
+) -> None:
     """The disk was full: the other daemon never heard of it, nor that it was taken back."""
     alice = str(NEAR.id)
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         store = Unsure()
         pair.make = partial(Daemon, patience=SOON, make_store=lambda url, name: store)
         await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"\nname = "front"')

@@ -1,9 +1,14 @@
 """A database that only a person mends: `dtpd check` says so in front of `dtpd run`, and changes nothing."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
 import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +19,7 @@ from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity import Identity
 
 
-def change(path, statement):
+def change(path: Path, statement: str) -> None:
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(statement)
 
@@ -22,20 +27,20 @@ def change(path, statement):
 ADVICE = ("name another one", "name another file", "name a file", "its folder has to be there")
 
 
-def no_database(path):
+def no_database(path: Path) -> None:
     path.write_bytes(b"no database" * 4096)
 
 
-def of_another_program(path):
+def of_another_program(path: Path) -> None:
     change(path, "CREATE TABLE used (what TEXT)")
 
 
-def a_folder(path):
+def a_folder(path: Path) -> None:
     path.mkdir()
 
 
 @pytest.mark.parametrize("make_it", [no_database, of_another_program, a_folder, None])
-def test_a_broken_state_is_a_mistake_in_the_file(tmp_path, make_it):
+def test_a_broken_state_is_a_mistake_in_the_file(tmp_path: Path, make_it: Callable[..., Any] | None) -> None:
     """`run` ends with 78, so that nobody starts it again; `check` says it with its line, and makes nothing."""
     Identity.generate().save(tmp_path / "me.pem")
     database = tmp_path / "st.sqlite" if make_it else tmp_path / "nowhere" / "st.sqlite"
@@ -58,13 +63,13 @@ def test_a_broken_state_is_a_mistake_in_the_file(tmp_path, make_it):
     assert make_it or not database.parent.exists()
 
 
-def test_looking_changes_nothing(tmp_path):
+def test_looking_changes_nothing(tmp_path: Path) -> None:
     """Also while the daemon has it open, and somebody writes."""
     path = tmp_path / "st.sqlite"
     check_url(f"sqlite://{path}")
     assert not path.exists()
 
-    async def scenario():
+    async def scenario() -> None:
         store = make(f"sqlite://{path}", "host")
         await store.open()
         try:
@@ -79,11 +84,11 @@ def test_looking_changes_nothing(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_database_that_breaks_later_is_away_and_no_mistake(tmp_path):
+def test_a_database_that_breaks_later_is_away_and_no_mistake(tmp_path: Path) -> None:
     """The daemon goes on by itself then; only at its start can somebody be asked to mend it."""
     path = tmp_path / "st.sqlite"
 
-    async def scenario():
+    async def scenario() -> None:
         store = make(f"sqlite://{path}", "host")
         await store.open()
         try:
@@ -97,7 +102,7 @@ def test_a_database_that_breaks_later_is_away_and_no_mistake(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d?nosuch=1", "redis://127.0.0.1/0?socket_timeout=soon"])
-def test_urls_that_clients_do_not_take(url):
+def test_urls_that_clients_do_not_take(url: str) -> None:
     pytest.importorskip("psycopg" if url.startswith("postgresql") else "redis")
     with pytest.raises(StateUnusable, match="this URL"):
         check_url(url)

@@ -1,6 +1,10 @@
 """Databases in which counts are shared: what goes wrong with them, and what a daemon makes of it."""
 
+from __future__ import annotations
+
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import postgres
 import pytest
@@ -19,29 +23,30 @@ from .test_daemon_state import _ME, ALICE
 __all__ = ["place", "postgresql_url", "redis_url", "url"]
 
 
-def test_a_store_that_goes_and_comes(caplog):
+def test_a_store_that_goes_and_comes(caplog: pytest.LogCaptureFixture) -> None:
     class Flaky:
-        def __init__(self):
-            self.away, self.told, self.tells = True, {}, False
+        def __init__(self) -> None:
+            self.away, self.tells = True, False
+            self.told: dict[Any, Any] = {}
 
-        async def open(self):
+        async def open(self) -> None:
             pass
 
-        async def exchange_counts(self, deltas):
+        async def exchange_counts(self, deltas: dict[CountKey, Used]) -> dict[CountKey, Used]:
             if self.away:
                 raise StateError("gone fishing")
             self.told.update(deltas)
             return deltas
 
-        async def forget_periods(self, scope, before):
+        async def forget_periods(self, scope: str, before: int) -> None:
             self.forgotten = scope, before
 
-        async def close(self):
+        async def close(self) -> None:
             pass
 
-    async def scenario():
+    async def scenario() -> None:
         quota, store = QuotaPolicy(model.QuotaRule(None, 100, 1e12)), Flaky()
-        work = Sharing(store, lambda: [("api/0/1e+12", quota)])
+        work = Sharing(store, lambda: [("api/0/1e+12", quota)])  # type: ignore[arg-type]
         quota.commit_event(Move(ALICE, 5), Moment(0, 1))
         for _ in range(3):
             await work.exchange_once()
@@ -55,11 +60,11 @@ def test_a_store_that_goes_and_comes(caplog):
     asyncio.run(scenario())
 
 
-def test_what_somebody_wrote_into_redis_by_hand(redis_url, caplog):
+def test_what_somebody_wrote_into_redis_by_hand(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It is said once for each, and the other bans hold; what else isn't ours is an error of the store's."""
     import redis
 
-    async def scenario():
+    async def scenario() -> None:
         server = redis.from_url(redis_url)
         server.hset("dtpd:host:bans", "0x1", 2e9)
         store = make(redis_url, "host")
@@ -95,18 +100,19 @@ def test_what_somebody_wrote_into_redis_by_hand(redis_url, caplog):
     asyncio.run(scenario())
 
 
-def test_postgresql_keeps_nobody_waiting(postgresql_url):
+def test_postgresql_keeps_nobody_waiting(postgresql_url: str) -> None:
     """Neither one that has lost its network without a word, nor somebody who has locked a table."""
     psycopg = pytest.importorskip("psycopg")
     from dtp.daemon.state.postgresql import PostgresCountStore
 
-    async def scenario():
-        store = make(postgresql_url, "host")
+    async def scenario() -> None:
+        store = PostgresCountStore(postgresql_url, "host")
         await store.open()
+        assert store._database is not None
         said = store._database.info.get_parameters()
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
         shown = await (await store._database.execute("SHOW statement_timeout")).fetchone()
-        assert shown == ("4s",)
+        assert shown == ("4s",)  # type: ignore[comparison-overlap]
         await store.close()
         store = PostgresCountStore(postgresql_url, "host", patience=1.0)
         with psycopg.connect(postgresql_url) as other:
@@ -121,12 +127,12 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url):
     asyncio.run(scenario())
 
 
-def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url):
+def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url: str) -> None:
     """Its processes stopped, or its disk hung: `dtpd ban` and the end of a daemon waited for it for ever."""
     pytest.importorskip("psycopg")
     from dtp.daemon.state.postgresql import PostgresCountStore
 
-    async def scenario():
+    async def scenario() -> None:
         async with postgres.stoppable(postgresql_url) as (url, stop):
             made = make(url, "host")  # the tables
             await made.open()
@@ -141,11 +147,11 @@ def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url):
     asyncio.run(scenario())
 
 
-def test_tables_that_are_gone_are_made_again(postgresql_url):
+def test_tables_that_are_gone_are_made_again(postgresql_url: str) -> None:
     """An empty database was put in the place of the one that was lost: all were counted alone until a restart."""
     psycopg = pytest.importorskip("psycopg")
 
-    async def scenario():
+    async def scenario() -> None:
         store, key = make(postgresql_url, "host"), CountKey("api", 1, "2")
         await store.open()
         with psycopg.connect(postgresql_url) as other:
@@ -159,11 +165,11 @@ def test_tables_that_are_gone_are_made_again(postgresql_url):
     asyncio.run(scenario())
 
 
-def test_a_postgresql_that_takes_no_session_for_good(tmp_path):
+def test_a_postgresql_that_takes_no_session_for_good(tmp_path: Path) -> None:
     """It was 'trying again may help', so that a daemon was begun anew each second for ever."""
     pytest.importorskip("psycopg")
 
-    async def why(url):
+    async def why(url: str) -> None:
         store = make(url, "host")
         try:
             await store.open()
@@ -191,10 +197,10 @@ def test_a_postgresql_that_takes_no_session_for_good(tmp_path):
             asyncio.run(why(url.replace("dtp:s3cret", "guest:g")))
 
 
-def test_a_redis_without_the_database_is_a_mistake(redis_url):
+def test_a_redis_without_the_database_is_a_mistake(redis_url: str) -> None:
     store = make(redis_url.replace("/0", "/99"), "host")
 
-    async def scenario():
+    async def scenario() -> None:
         with pytest.raises(StateUnusable, match="no database of this number"):
             await store.open()
         await store.close()
@@ -203,7 +209,7 @@ def test_a_redis_without_the_database_is_a_mistake(redis_url):
 
 
 @pytest.mark.parametrize("fault", ["no database", "no folder"])
-def test_a_file_that_only_a_person_mends_is_no_reason_to_try_again(tmp_path, fault):
+def test_a_file_that_only_a_person_mends_is_no_reason_to_try_again(tmp_path: Path, fault: str) -> None:
     """The daemon was begun anew each second for ever, and nothing said what to do."""
     path = tmp_path / "state.db"
     if fault == "no database":
@@ -211,7 +217,7 @@ def test_a_file_that_only_a_person_mends_is_no_reason_to_try_again(tmp_path, fau
     else:
         path = tmp_path / "none" / "state.db"
 
-    async def scenario():
+    async def scenario() -> None:
         store = make(f"sqlite:///{path}", "front")  # as SQLAlchemy writes it
         with pytest.raises(StateUnusable, match=r"its folder has to be|move the file away") as unusable:
             await store.open()

@@ -1,5 +1,7 @@
 """How many streams may be open at once, and how seldom they have to be counted for it."""
 
+from __future__ import annotations
+
 from dtp.daemon.stream_room import StreamRoom
 
 

@@ -4,6 +4,8 @@ That systemd has namespaces of its own in which nothing of this machine can be w
 what it and the steps of docs/daemon.md write is in memory. What it starts is dtpd and nothing else.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -11,11 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .programs import DTPD, PATIENCE, free_port, need, place
+from .programs import DTPD, PATIENCE, Place, Program, free_port, need, place
 from .test_daemon_packaging import INSTALLING
 from .test_daemon_programs import ask, connected, echo_server
 
@@ -51,7 +55,7 @@ exec "$0" --system --log-target=console --show-status=no --unit=nothing.target
 class Systemd:
     """A systemd that has nothing to do; `run` runs a line where it is process 1."""
 
-    def __init__(self, outer):
+    def __init__(self, outer: Program) -> None:
         """`outer` is the process in front of the namespaces."""
         self._outer = outer
         children = Path(f"/proc/{outer.process.pid}/task/{outer.process.pid}/children")
@@ -64,19 +68,19 @@ class Systemd:
                 if self._run("systemctl list-units").returncode == 0:
                     return
 
-    def close(self):
+    def close(self) -> None:
         """End it, and with it all that it has started."""
         os.kill(self._inner, signal.SIGKILL)
         self._outer.wait(None)
 
-    def _run(self, line, given=""):
+    def _run(self, line: str, given: str = "") -> subprocess.CompletedProcess[str]:
         inside = ["nsenter", "--target", str(self._inner), "--all", f"--wd={ROOT}", "bash", "-c", line]
         path = {**os.environ, "PATH": f"/opt/dtpd/bin:{os.environ['PATH']}"}
         return subprocess.run(
             inside, input=given, capture_output=True, text=True, timeout=PATIENCE, check=False, env=path
         )
 
-    def run(self, line, code=0, given=""):
+    def run(self, line: str, code: int = 0, given: str = "") -> str:
         """Run a line to its end, with this exit code; what it printed."""
         done = self._run(line, given)
         if done.returncode != code:
@@ -84,11 +88,11 @@ class Systemd:
             pytest.fail(f"{line}: {done.returncode}\n{done.stdout}{done.stderr}{logged}")
         return done.stdout
 
-    def unit(self, *names):
+    def unit(self, *names: str) -> list[str]:
         """Properties of dtpd's unit."""
         return [self.run(f"systemctl show dtpd --property={name} --value").strip() for name in names]
 
-    def started_anew(self, *before):
+    def started_anew(self, *before: object) -> None:
         """Wait until it serves in a process that is none of those before."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -99,7 +103,7 @@ class Systemd:
 
 
 @pytest.fixture
-def systemd(place):
+def systemd(place: Place) -> Iterator[Systemd]:
     if os.geteuid() or not os.path.exists(SYSTEMD):
         pytest.skip("a systemd of its own takes root, and systemd")
     if any(str(path).startswith("/tmp/") for path in (ROOT, sys.prefix, sys.base_prefix)):
@@ -121,7 +125,7 @@ def systemd(place):
         each.rmdir()
 
 
-def install(systemd, backend, port):
+def install(systemd: Systemd, backend: int, port: int) -> None:
     """The steps of the document, but for packages: the program is that of this environment."""
     program = f'#!/bin/sh\nexec {sys.executable} -P -c "{DTPD}" "$@"\n'
     systemd.run("cat > /opt/dtpd/bin/dtpd; chmod 755 /opt/dtpd/bin/dtpd", given=program)
@@ -143,8 +147,9 @@ def install(systemd, backend, port):
             systemd.run(step)
 
 
-def status(systemd):
-    return json.loads(systemd.run(f"dtpd status --json -c {FILE}"))
+def status(systemd: Systemd) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(systemd.run(f"dtpd status --json -c {FILE}"))
+    return found
 
 
 MORE = """[[expose]]
@@ -154,7 +159,7 @@ allow = "*"
 """
 
 
-def test_it_is_installed_as_the_document_says_and_lives(systemd, place):
+def test_it_is_installed_as_the_document_says_and_lives(systemd: Systemd, place: Place) -> None:
     """Each change is told to systemd, which starts it again when it is killed."""
     port = free_port()
     install(systemd, echo_server(place), port)
@@ -186,7 +191,7 @@ def test_it_is_installed_as_the_document_says_and_lives(systemd, place):
     assert systemd.unit("ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
 
 
-def test_what_only_a_person_mends_is_not_tried_again(systemd, place):
+def test_what_only_a_person_mends_is_not_tried_again(systemd: Systemd, place: Place) -> None:
     install(systemd, echo_server(place), free_port())
     systemd.run("systemctl stop dtpd")
     systemd.run(f"cp {FILE} /run/good; echo 'colour = 1' >> {FILE}")
@@ -196,7 +201,9 @@ def test_what_only_a_person_mends_is_not_tried_again(systemd, place):
     assert systemd.unit("ActiveState") == ["active"]
 
 
-def test_one_that_hangs_or_dies_beside_an_old_process_is_started_again(systemd, place):
+def test_one_that_hangs_or_dies_beside_an_old_process_is_started_again(
+    systemd: Systemd, place: Place
+) -> None:
     """It tells its watchdog nothing any more: systemd hears of no end of a process that another one has started."""
     port = free_port()
     install(systemd, echo_server(place), port)

@@ -1,9 +1,13 @@
 """What an OpenTelemetry collector is told, parsed by OpenTelemetry's own definitions; from a pair and a process."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,8 +16,8 @@ from dtp.daemon.config.model import Telemetry
 from dtp.daemon.observing.telemetry import MOST, Exporter, Figures, Spans
 from dtp.daemon.web.metrics import DaemonCollector
 
-from .conftest import FAR, NEAR, Backend, echo
-from .programs import PATIENCE, place
+from .conftest import FAR, NEAR, Backend, Pair, Run, echo
+from .programs import PATIENCE, Place, place
 from .test_daemon_http import site
 from .test_daemon_programs import ask, connected, echo_server
 from .test_daemon_relay import exchange, expose
@@ -24,36 +28,39 @@ __all__ = ["place"]
 class Collector:
     """Receives OTLP over HTTP."""
 
-    def __init__(self, status=200):
+    def __init__(self, status: int | None = 200) -> None:
         self.status = status
-        self.told = asyncio.Queue()
+        self.told: asyncio.Queue[Any] = asyncio.Queue()
 
     @contextlib.asynccontextmanager
-    async def listen(self):
-        async def take(request):
+    async def listen(self) -> AsyncIterator[str]:
+        async def take(request: web.Request) -> web.Response:
             assert request.headers["Content-Type"] == "application/json"
             self.told.put_nowait((request.match_info["what"], await request.json()))
-            return web.json_response({}, status=self.status)
+            return web.json_response({}, status=self.status)  # type: ignore[arg-type]
 
         async with site(**{"v1/{what}": take}) as port:
             yield f"http://127.0.0.1:{port}/"
 
 
-def definitions(what):
+def definitions(what: str) -> type:
     """The message that `what` has to be."""
     package = pytest.importorskip(
         f"opentelemetry.proto.collector.{'trace' if what == 'traces' else what}.v1."
         f"{'trace' if what == 'traces' else what}_service_pb2",
         reason="opentelemetry-proto is not installed",
     )
-    return package.ExportTraceServiceRequest if what == "traces" else package.ExportMetricsServiceRequest
+    found: type = (
+        package.ExportTraceServiceRequest if what == "traces" else package.ExportMetricsServiceRequest
+    )
+    return found
 
 
-def parsed(what, body):
+def parsed(what: str, body: dict[str, Any]) -> Any:
     """By protobuf's JSON, for which ids are base64 rather than hexadecimal."""
     json_format = pytest.importorskip("google.protobuf.json_format")
 
-    def rewritten(value):
+    def rewritten(value: Any) -> Any:
         if isinstance(value, dict):
             return {
                 key: base64.b64encode(bytes.fromhex(one)).decode() if key.endswith("Id") else rewritten(one)
@@ -64,12 +71,12 @@ def parsed(what, body):
     return json_format.ParseDict(rewritten(body), definitions(what)())
 
 
-def plain(attributes):
+def plain(attributes: Any) -> dict[str, Any]:
     return {one.key: one.value.string_value or one.value.int_value for one in attributes}
 
 
-def test_streams_are_spans(run):
-    async def scenario(pair):
+def test_streams_are_spans(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         collector = Collector()
         async with Backend(echo) as backend, collector.listen() as url:
             top = f'[telemetry]\notlp = "{url}"\nevery = "1h"'
@@ -97,8 +104,8 @@ def test_streams_are_spans(run):
     run(scenario)
 
 
-def test_figures_are_those_of_prometheus(run):
-    async def scenario(pair):
+def test_figures_are_those_of_prometheus(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         collector = Collector()
         async with Backend(echo) as backend, collector.listen() as url:
             port = await pair.start(expose(backend.port))
@@ -123,8 +130,8 @@ def test_figures_are_those_of_prometheus(run):
 
 
 @pytest.mark.parametrize("status", [503, None])
-def test_a_collector_that_is_away_is_said_once(status, caplog):
-    async def scenario():
+def test_a_collector_that_is_away_is_said_once(status: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
         collector = Collector(status)
         async with collector.listen() as url:
             settings = Telemetry(url if status else "http://127.0.0.1:1", 3600)
@@ -142,8 +149,8 @@ def test_a_collector_that_is_away_is_said_once(status, caplog):
     asyncio.run(scenario())
 
 
-def test_a_collector_that_does_not_answer_is_given_up(caplog):
-    async def scenario():
+def test_a_collector_that_does_not_answer_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
         async with Backend(lambda reader, writer: reader.read()) as collector:
             settings = Telemetry(f"http://127.0.0.1:{collector.port}", 3600)
             exporter = Exporter(settings, "/v1/traces", dict, patience=0.01)
@@ -153,15 +160,15 @@ def test_a_collector_that_does_not_answer_is_given_up(caplog):
     assert "telemetry is lost: no answer in 0.01 s" in caplog.text
 
 
-def test_figures_that_can_not_be_told_end_nothing(caplog):
+def test_figures_that_can_not_be_told_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever goes wrong with one telling is said, and the next one is tried."""
 
-    async def scenario():
+    async def scenario() -> None:
         collector = Collector()
         async with collector.listen() as url:
             tried = asyncio.Event()
 
-            def make():
+            def make() -> dict[str, list[Any]]:
                 if not tried.is_set():
                     tried.set()
                     raise ValueError("a figure that is none")
@@ -177,12 +184,13 @@ def test_figures_that_can_not_be_told_end_nothing(caplog):
     assert caplog.text.count("telemetry is lost: a figure that is none") == 1
 
 
-def test_what_waits_is_bounded():
-    async def scenario():
+def test_what_waits_is_bounded() -> None:
+    async def scenario() -> None:
         spans = Spans(Telemetry("http://127.0.0.1:1", 3600), "me")
         for number in range(MOST + 5):
             spans.add_span("name", 1.0, {"number": number}, "")
         body = spans._make_body()
+        assert body is not None
         found = body["resourceSpans"][0]["scopeSpans"][0]["spans"]
         assert len(found) == MOST
         assert found[0]["attributes"] == [
@@ -195,10 +203,10 @@ def test_what_waits_is_bounded():
     asyncio.run(scenario())
 
 
-def test_a_process_tells_until_its_end(place):
+def test_a_process_tells_until_its_end(place: Place) -> None:
     """Both kinds come from `dtpd run`, the last ones while it ends."""
 
-    async def scenario():
+    async def scenario() -> None:
         collector = Collector()
         async with collector.listen() as url:
             backend = echo_server(place)
@@ -213,7 +221,7 @@ backend = "127.0.0.1:{backend}"
 allow = ["{place.identity("near").id}"]
 """
 
-            def use():
+            def use() -> None:
                 far, exposed = place.dtpd("far", text)
                 to = exposed[0]["address"]
                 _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n')

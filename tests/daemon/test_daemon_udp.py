@@ -1,9 +1,14 @@
 """UDP through a pair of daemons: sources kept apart, loss instead of delay, rules, silence, broken connections."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from functools import partial, partialmethod
+from pathlib import Path
+from typing import Any
 from unittest.mock import Mock, call
 
 import pytest
@@ -18,30 +23,33 @@ from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays import udp
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.udp import Sources, SourceSocket
 from dtp.errors import PeerError
 from dtp.session.codes import StreamReset
 from dtp.testing import clock
 
-from .conftest import PATIENCE, config
+from .conftest import PATIENCE, Pair, Run, config
 from .test_daemon_http import CALLER
 
 
-def sources_of(on_new=lambda source: None, dropped=None, **limits):
+def sources_of(
+    on_new: Callable[..., Any] = lambda source: None, dropped: Dropped | None = None, **limits: int
+) -> Sources:
     return udp.Sources(on_new, dropped or Dropped("here"), **limits)
 
 
-def reading(sources, dropped=None):
+def reading(sources: Sources, dropped: Dropped | None = None) -> SourceSocket:
     return udp.SourceSocket(udp.bind(values.place("127.0.0.1:0")), sources, dropped or Dropped("here"))
 
 
 class Endpoint(asyncio.DatagramProtocol):
     """A UDP socket with a queue of what came; `answer` makes an answer of a datagram, or None."""
 
-    def __init__(self, answer=None):
-        self.received = asyncio.Queue()
+    def __init__(self, answer: Callable[..., Any] | None = None) -> None:
+        self.received: asyncio.Queue[Any] = asyncio.Queue()
         self._answer = answer
 
-    async def open(self, *, to=None):
+    async def open(self, *, to: tuple[str, int] | None = None) -> Endpoint:
         loop = asyncio.get_running_loop()
         local = None if to else ("127.0.0.1", 0)
         self.transport, _ = await loop.create_datagram_endpoint(
@@ -50,33 +58,34 @@ class Endpoint(asyncio.DatagramProtocol):
         self.port = self.transport.get_extra_info("sockname")[1]
         return self
 
-    def datagram_received(self, data, source):
+    def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
         self.received.put_nowait((data, source))
         answer = None if self._answer is None else self._answer(data)
         if answer is not None:
             self.transport.sendto(answer, source)
 
-    async def ask(self, data):
+    async def ask(self, data: bytes) -> bytes:
         self.transport.sendto(data)
-        return (await self.received.get())[0]
+        found: bytes = (await self.received.get())[0]
+        return found
 
-    def close(self):
+    def close(self) -> None:
         self.transport.close()
 
 
-def expose(port, more=""):
+def expose(port: int, more: str = "") -> str:
     return (
         f'[[expose]]\nservice = "api"\nkind = "udp"\nallow = ["*"]\nbackend = ["127.0.0.1:{port}"]\n{more}\n'
     )
 
 
-async def start(pair, server, more=""):
+async def start(pair: Pair, server: Endpoint | Mock, more: str = "") -> tuple[str, int]:
     await pair.start(expose(server.port, more), forward='kind = "udp"\n')
     return "127.0.0.1", pair.port
 
 
-def test_sources_are_kept_apart(run):
-    async def scenario(pair):
+def test_sources_are_kept_apart(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data.upper()).open()
         place = await start(pair, server)
         clients = [await Endpoint().open(to=place) for _ in range(20)]
@@ -97,10 +106,12 @@ def test_sources_are_kept_apart(run):
     run(scenario)
 
 
-def test_sessions_that_go_on_in_another_process_have_not_failed(run, caplog):
+def test_sessions_that_go_on_in_another_process_have_not_failed(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     """An upgrade was a line and a failure for each source, at both ends."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         clients = [await Endpoint().open(to=place) for _ in range(3)]
@@ -108,9 +119,9 @@ def test_sessions_that_go_on_in_another_process_have_not_failed(run, caplog):
             assert await client.ask(b"one") == b"one"
         (forwarded,) = pair.near.forwarded.values()
         await pair.near.hand_over()
-        for one in (forwarded, pair.exposed):
-            await one.ledger.wait_empty()
-            assert (one.ledger.streams, one.ledger.failed) == (3, 0)
+        for ledger in (forwarded.ledger, pair.exposed.ledger):
+            await ledger.wait_empty()
+            assert (ledger.streams, ledger.failed) == (3, 0)
         for one in (*clients, server):
             one.close()
         assert not [line for line in caplog.messages if "broke off" in line or "ended" in line]
@@ -120,8 +131,8 @@ def test_sessions_that_go_on_in_another_process_have_not_failed(run, caplog):
 
 
 @pytest.mark.parametrize("size", [1, 1400, 60_000])
-def test_sizes(run, size):
-    async def scenario(pair):
+def test_sizes(run: Run, size: int) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         client = await Endpoint().open(to=await start(pair, server))
         assert await client.ask(bytes(size)) == bytes(size)
@@ -131,8 +142,8 @@ def test_sizes(run, size):
     run(scenario)
 
 
-def test_what_is_too_large_is_dropped_and_the_next_passes(run):
-    async def scenario(pair):
+def test_what_is_too_large_is_dropped_and_the_next_passes(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         client = await Endpoint().open(to=await start(pair, server))
         client.transport.sendto(bytes(65_000))
@@ -146,8 +157,8 @@ def test_what_is_too_large_is_dropped_and_the_next_passes(run):
     run(scenario)
 
 
-def test_silence_ends_a_session_and_the_next_datagram_begins_one(run):
-    async def scenario(pair):
+def test_silence_ends_a_session_and_the_next_datagram_begins_one(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         client = await Endpoint().open(to=await start(pair, server, 'limits = { idle = "50ms" }'))
         assert await client.ask(b"one") == b"one"
@@ -163,8 +174,8 @@ def test_silence_ends_a_session_and_the_next_datagram_begins_one(run):
     run(scenario)
 
 
-def test_rules_hold(run):
-    async def scenario(pair):
+def test_rules_hold(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server, 'concurrency = { identity = 1 }\nlimits = { bytes = "1KB" }')
         first, second = await Endpoint().open(to=place), await Endpoint().open(to=place)
@@ -189,36 +200,38 @@ def test_rules_hold(run):
 class Other:
     """The connection and the stream of a session, by hand: what the other end sends, and what it is sent."""
 
-    def __init__(self):
-        self.datagrams = asyncio.Queue()
+    def __init__(self) -> None:
+        self.datagrams: asyncio.Queue[Any] = asyncio.Queue()
         self.dropped = Dropped("api")
         self.connection = Mock(
             loop=asyncio.get_running_loop(), recv_datagram=self._receive, datagrams_dropped=0
         )
 
-    async def _receive(self):
+    async def _receive(self) -> bytes:
         datagram = await self.datagrams.get()
         if isinstance(datagram, Exception):
             raise datagram
-        return datagram
+        found: bytes = datagram
+        return found
 
-    def session(self, number=1, **options):
+    def session(self, number: int = 1, **options: Any) -> tuple[Any, ...]:
         """A session, with what it has delivered and how it ended."""
         stream = Mock(id=number, connection=self.connection)
+        ended: list[Any]
         delivered, ended = [], []
         options.setdefault("dropped", self.dropped)
         session = udp.UdpSession(stream, lambda data: delivered.append(bytes(data)), ended.append, **options)
         return session, delivered, ended
 
 
-def of(number, data):
+def of(number: int, data: bytes) -> bytes:
     return struct.pack("!Q", number) + data
 
 
-def test_datagrams_that_come_before_their_session():
+def test_datagrams_that_come_before_their_session() -> None:
     """Each waits for its own; one without a number is nobody's; nothing is left when the connection is over."""
 
-    async def scenario():
+    async def scenario() -> None:
         other = Other()
         _, first, _ = other.session(1)
         for data in (of(2, b"two"), b"short", of(3, b"three"), of(1, b"one"), of(2, b"more")):
@@ -241,10 +254,10 @@ def test_datagrams_that_come_before_their_session():
     clock.run(scenario())
 
 
-def test_how_a_session_ends():
+def test_how_a_session_ends() -> None:
     """Each way is told once: to who has it, to the other end where that doesn't know it, and to nobody's timers."""
 
-    async def scenario():
+    async def scenario() -> None:
         other = Other()
         ways = {
             "abort": (lambda session: session.abort(Reason.RATE), words(Reason.RATE)),
@@ -266,7 +279,7 @@ def test_how_a_session_ends():
             assert b"".join(delivered) == (b"1234512345" if name == "abort" else b"12345")
             if name == "unpaid":
                 other.connection.send_datagram.side_effect = PeerError(why)
-            end(session)
+            end(session)  # type: ignore[no-untyped-call]
             await asyncio.sleep(udp.LATE)
             for again in (
                 session.stream_eof,
@@ -285,10 +298,10 @@ def test_how_a_session_ends():
 
 
 @pytest.mark.parametrize("way", ["this end", "the other"])
-def test_what_is_under_way_at_the_end_of_a_session_still_passes(way):
+def test_what_is_under_way_at_the_end_of_a_session_still_passes(way: str) -> None:
     """An upgrade cost each source an answer, at either end."""
 
-    async def scenario():
+    async def scenario() -> None:
         other = Other()
         session, delivered, ended = other.session()
         if way == "this end":
@@ -310,9 +323,9 @@ def test_what_is_under_way_at_the_end_of_a_session_still_passes(way):
     clock.run(scenario())
 
 
-def test_a_source_whose_session_is_about_to_end_has_another_one():
+def test_a_source_whose_session_is_about_to_end_has_another_one() -> None:
     """The end of the one before takes nothing from it."""
-    asked = []
+    asked: list[Any] = []
     dropped = Dropped("api")
     sources, source = udp.Sources(asked.append, dropped), ("127.0.0.1", 1)
     old, new = (Mock(ended=False, leaving=False, spec=udp.UdpSession) for _ in range(2))
@@ -328,10 +341,10 @@ def test_a_source_whose_session_is_about_to_end_has_another_one():
     assert not dropped.counts
 
 
-def test_how_long_a_session_lives():
+def test_how_long_a_session_lives() -> None:
     """Silence in both directions is measured from the last datagram of either; a bound of time from the beginning."""
 
-    async def scenario():
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         other = Other()
         quiet, _, ends = other.session(bounds=Bounds(idle=30), idle=5)
@@ -362,10 +375,10 @@ def test_how_long_a_session_lives():
     clock.run(scenario())
 
 
-def test_a_source_whose_session_comes_too_late():
+def test_a_source_whose_session_comes_too_late() -> None:
     """It was evicted, or the place is given up, while its stream was being opened; the first datagrams are kept."""
 
-    async def scenario():
+    async def scenario() -> None:
         sources = sources_of()
         end = reading(sources)
         here, gone = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -394,7 +407,7 @@ def test_a_source_whose_session_comes_too_late():
     asyncio.run(scenario())
 
 
-def test_who_was_silent_longest_makes_room():
+def test_who_was_silent_longest_makes_room() -> None:
     sources = sources_of(most=2)
     sessions = {}
     for port in (1, 2):
@@ -407,7 +420,7 @@ def test_who_was_silent_longest_makes_room():
     sessions[1].abort.assert_not_called()
 
 
-def test_sockets_of_both_families():
+def test_sockets_of_both_families() -> None:
     with udp.bind(values.place("[::1]:0"), share=True) as one:
         port = one.getsockname()[1]
         with udp.bind(values.place(f"[::1]:{port}"), share=True):
@@ -421,16 +434,16 @@ def test_sockets_of_both_families():
         udp.connect(values.Place("255.255.255.255", 1))
 
 
-def tell_readable(watcher):
+def tell_readable(watcher: Mock) -> None:
     """What the loop does when there is something to read."""
     _, callback = watcher.add_reader.call_args.args
     callback()
 
 
-def test_a_backend_s_socket():
+def test_a_backend_s_socket() -> None:
     """What ICMP said of an earlier datagram costs this one nothing; who has ended is neither read for nor watched."""
 
-    async def scenario():
+    async def scenario() -> None:
         sock, watcher = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Mock()
         backend = udp.BackendSocket(sock, Dropped("api"), watcher)
         backend.start_reading(Mock(ended=True))
@@ -448,10 +461,10 @@ def test_a_backend_s_socket():
     asyncio.run(scenario())
 
 
-def test_a_flood_has_its_rate_and_no_less():
+def test_a_flood_has_its_rate_and_no_less() -> None:
     """20 kB/s for 10 s where 10 kB/s may pass: what is dropped isn't counted, or nothing would pass."""
 
-    async def scenario():
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         chain = PolicyChain([RatePolicy(model.RateRule(bandwidth=Amount(10_000, 1)))])
         connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait, datagrams_dropped=0)
@@ -462,7 +475,7 @@ def test_a_flood_has_its_rate_and_no_less():
             lambda data: passed.append(len(data)),
             lambda _: None,
             dropped=dropped,
-            meter=lambda size: chain.count_moved(Move(CALLER, size), Moment(loop.time(), 0)),
+            meter=lambda size: chain.count_moved(Move(CALLER, size), Moment(loop.time(), 0)),  # type: ignore[arg-type, return-value]
         )
         for _ in range(200):
             session.receive_datagram(memoryview(bytes(1000)))
@@ -470,15 +483,16 @@ def test_a_flood_has_its_rate_and_no_less():
         session.abort(Reason.RATE)
         assert dropped.counts == {"rule": 200 - len(passed)}
 
-    passed = []
+    passed: list[Any] = []
     clock.run(scenario())
     assert 95_000 <= sum(passed) <= 105_000
 
 
-def test_a_flood_of_sources_does_not_ask_without_end():
+def test_a_flood_of_sources_does_not_ask_without_end() -> None:
     """While the peer is away each source would wait for it, in a task of its own."""
 
-    async def scenario():
+    async def scenario() -> None:
+        asked: list[Any]
         asked, empty = [], Mock()
         sources = sources_of(asked.append)
         sources.on_empty = empty
@@ -503,10 +517,10 @@ def test_a_flood_of_sources_does_not_ask_without_end():
     asyncio.run(scenario())
 
 
-def test_the_oldest_source_makes_room(run, monkeypatch):
+def test_the_oldest_source_makes_room(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp.Sources, "__init__", partialmethod(udp.Sources.__init__, most=2))
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         clients = [await Endpoint().open(to=place) for _ in range(3)]
@@ -520,8 +534,8 @@ def test_the_oldest_source_makes_room(run, monkeypatch):
     run(scenario)
 
 
-def test_no_new_source_while_memory_is_full(run, caplog):
-    async def scenario(pair):
+def test_no_new_source_while_memory_is_full(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         client, other = [await Endpoint().open(to=place) for _ in range(2)]
@@ -543,8 +557,8 @@ def test_no_new_source_while_memory_is_full(run, caplog):
     assert "the daemon has used up its memory" in caplog.text
 
 
-def test_a_backend_that_is_away_and_comes(run):
-    async def scenario(pair):
+def test_a_backend_that_is_away_and_comes(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         client = await Endpoint().open(to=place)
@@ -564,12 +578,12 @@ def test_a_backend_that_is_away_and_comes(run):
     run(scenario)
 
 
-def test_a_new_connection_carries_on(run):
-    async def scenario(pair):
+def test_a_new_connection_carries_on(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         client = await Endpoint().open(to=await start(pair, server))
         assert await client.ask(b"one") == b"one"
-        for connection in pair.far.listener.connections:
+        for connection in pair.listener.connections:
             connection.abort()
         (forwarded,) = pair.near.forwarded.values()
         await forwarded.ledger.wait_empty()
@@ -580,8 +594,8 @@ def test_a_new_connection_carries_on(run):
     run(scenario)
 
 
-def test_a_stopped_place_serves_those_who_are_there(run):
-    async def scenario(pair):
+def test_a_stopped_place_serves_those_who_are_there(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         client = await Endpoint().open(to=place)
@@ -593,7 +607,7 @@ def test_a_stopped_place_serves_those_who_are_there(run):
         stranger.transport.sendto(b"too late")
         assert await client.ask(b"three") == b"three"
         assert forwarded.ledger.streams == 1
-        forwarded.abort_streams(udp.Reason.DRAINING)
+        forwarded.abort_streams(Reason.DRAINING)
         assert forwarded.sockets[0].fileno() < 0
         for one in (client, stranger, server):
             one.close()
@@ -611,12 +625,12 @@ def test_a_stopped_place_serves_those_who_are_there(run):
         ('[[forward]]\nkind = "udp"\nmode = "socks5"\nlisten = "127.0.0.1:1"', "is for TCP"),
     ],
 )
-def test_what_udp_cant_have(tmp_path, text, words):
+def test_what_udp_cant_have(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigMistakes, match=words):
         config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{text}')
 
 
-def test_tcp_and_udp_at_one_port(tmp_path):
+def test_tcp_and_udp_at_one_port(tmp_path: Path) -> None:
     text = "".join(
         f'[[forward]]\nkind = "{kind}"\nlisten = "127.0.0.1:53"\nto = "dtp://alice/dns"\n'
         for kind in ("tcp", "udp")

@@ -1,5 +1,7 @@
 """Datagrams that go no further are counted, by why; of a burst the log has a line."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import errno
@@ -7,6 +9,8 @@ import io
 import re
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -23,25 +27,27 @@ from dtp.errors import PeerError
 from dtp.session.codes import DatagramTooLarge
 from dtp.testing import clock
 
+from .conftest import Pair, Run, printed
 from .test_daemon_relay import until
 from .test_daemon_udp import Endpoint, Other, of, reading, sources_of, start, tell_readable
 
 # ---- what is dropped is counted ----------------------------------------------------------------------------------
 
 
-def test_sources_count_what_they_drop():
+def test_sources_count_what_they_drop() -> None:
     """Those that wait too long in a row, are evicted, or hear that there is no session; new ones beyond the bound."""
 
-    async def scenario():
+    async def scenario() -> None:
+        refuse: list[Any]
         dropped, refuse = Dropped("here"), []
 
-        def on_new(source):
+        def on_new(source: tuple[str, int]) -> None:
             if refuse:
                 sources.note_refused(source)
 
         sources = sources_of(on_new, dropped, most=3, asking=4)
 
-        def lost(what):
+        def lost(what: Callable[..., Any]) -> int:
             before = dropped.counts["no-session"]
             what()
             return dropped.counts["no-session"] - before
@@ -69,11 +75,11 @@ def test_sources_count_what_they_drop():
     asyncio.run(scenario())
 
 
-def test_sessions_count_what_they_drop():
-    async def scenario():
+def test_sessions_count_what_they_drop() -> None:
+    async def scenario() -> None:
         other = Other()
 
-        def counts():
+        def counts() -> dict[str, int]:
             return dict(other.dropped.counts)
 
         session, _, _ = other.session(1)
@@ -101,10 +107,10 @@ def test_sessions_count_what_they_drop():
     clock.run(scenario())
 
 
-def test_a_hub_counts_what_it_drops():
+def test_a_hub_counts_what_it_drops() -> None:
     """What is nobody's, what came too early beyond the bound, and in the end all that waited in vain."""
 
-    async def scenario():
+    async def scenario() -> None:
         other = Other()
         other.session(1)
         for data in (b"short", *(of(number, b"x") for number in range(2, 2 + udp.EARLY + 3))):
@@ -123,8 +129,8 @@ def test_a_hub_counts_what_it_drops():
     clock.run(scenario())
 
 
-def test_a_backend_s_socket_counts_what_it_drops():
-    async def scenario():
+def test_a_backend_s_socket_counts_what_it_drops() -> None:
+    async def scenario() -> None:
         sock, dropped, watcher = Mock(fileno=lambda: 5, getsockopt=lambda *_: b""), Dropped("api"), Mock()
         backend = udp.BackendSocket(sock, dropped, watcher)
         refused = ConnectionRefusedError()
@@ -148,8 +154,8 @@ def test_a_backend_s_socket_counts_what_it_drops():
     asyncio.run(scenario())
 
 
-def test_answers_that_no_program_can_be_sent_are_counted():
-    async def scenario():
+def test_answers_that_no_program_can_be_sent_are_counted() -> None:
+    async def scenario() -> None:
         dropped = Dropped("here")
         end = reading(sources_of(), dropped)
         end.answer_source(("255.255.255.255", 9), memoryview(b"x"))  # a broadcast, which takes a permission
@@ -160,10 +166,10 @@ def test_answers_that_no_program_can_be_sent_are_counted():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what it drops")
-def test_what_the_kernel_had_no_room_for_is_counted():
+def test_what_the_kernel_had_no_room_for_is_counted() -> None:
     """As while this process was busy or stopped: nobody reads, until all is there or gone."""
 
-    async def scenario():
+    async def scenario() -> None:
         dropped, watcher = Dropped("here"), Mock()
         sock, sources = udp.bind(values.place("127.0.0.1:0")), sources_of(dropped=dropped, asking=0)
         end = udp.SourceSocket(sock, sources, dropped, watcher)
@@ -185,10 +191,10 @@ def test_what_the_kernel_had_no_room_for_is_counted():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what it drops")
-def test_what_nobody_reads_any_more_is_counted():
+def test_what_nobody_reads_any_more_is_counted() -> None:
     """As at an upgrade: what the kernel dropped since the last look, and answers for a session that is over."""
 
-    async def scenario():
+    async def scenario() -> None:
         dropped, here, answers = Dropped("here"), Dropped("there"), 3
         sources = sources_of(dropped=dropped)
         end = reading(sources, dropped)
@@ -213,10 +219,10 @@ def test_what_nobody_reads_any_more_is_counted():
     asyncio.run(scenario())
 
 
-def test_a_process_that_ends_tells_what_it_has_dropped(run, caplog):
+def test_a_process_that_ends_tells_what_it_has_dropped(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Its counts end with it: of an upgrade nobody heard what the old one dropped in its last second."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         place = await start(pair, server)
         client = await Endpoint().open(to=place)
@@ -233,10 +239,10 @@ def test_a_process_that_ends_tells_what_it_has_dropped(run, caplog):
     run(scenario)
 
 
-def test_a_line_for_a_burst(caplog):
+def test_a_line_for_a_burst(caplog: pytest.LogCaptureFixture) -> None:
     """However many are dropped: a line with the sums a second later, and the next after `EVERY`, of what is new."""
 
-    async def scenario():
+    async def scenario() -> None:
         dropped = Dropped("api")
         for _ in range(1000):
             dropped.add_dropped(Drop.TOO_LARGE)
@@ -260,10 +266,10 @@ def test_a_line_for_a_burst(caplog):
         clock.run(scenario())
 
 
-def test_a_frozen_backend_costs_its_datagrams_and_what_the_daemon_drops_is_counted(run):
+def test_a_frozen_backend_costs_its_datagrams_and_what_the_daemon_drops_is_counted(run: Run) -> None:
     """Nobody is told what the kernel drops at another program's socket; what goes on later passes again."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as frozen:
             frozen.bind(("127.0.0.1", 0))
             frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -285,8 +291,8 @@ def test_a_frozen_backend_costs_its_datagrams_and_what_the_daemon_drops_is_count
     run(scenario)
 
 
-def test_counts_are_in_the_metrics_and_the_status(run):
-    async def scenario(pair):
+def test_counts_are_in_the_metrics_and_the_status(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
         client = await Endpoint().open(to=await start(pair, server))
         client.transport.sendto(bytes(65_000))
@@ -298,7 +304,7 @@ def test_counts_are_in_the_metrics_and_the_status(run):
         )
         console = Console(file=io.StringIO(), width=200)
         show(pair.near.get_status(), console)
-        assert re.search(r"datagrams dropped by udp:127\.0\.0\.1:\d+: 1 too-large", console.file.getvalue())
+        assert re.search(r"datagrams dropped by udp:127\.0\.0\.1:\d+: 1 too-large", printed(console))
         client.close()
         server.close()
 

@@ -1,5 +1,7 @@
 """Peers that come back while an old process finishes what it has: their carriers find it behind the new one."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import random
@@ -8,21 +10,24 @@ import signal
 import pytest
 
 from .conftest import Backend
-from .programs import free_port, place
+from .programs import Place, Program, free_port, place
 from .test_daemon_worker_processes import Cutter, expose, is_running, kill, play, slow_echo, status_of, until
 
 __all__ = ["place"]
 
+#: A program's end of a stream.
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-async def upgrade(place):
+
+async def upgrade(place: Place) -> int:
     """Replace the far daemon; gives the new process."""
     path = place.folder / "far.toml"
     pid = json.loads(await asyncio.to_thread(place.command, "upgrade", "--json", "-c", path))["pid"]
     place.stack.callback(kill, pid)
-    return pid
+    return int(pid)
 
 
-async def forward(place, to):
+async def forward(place: Place, to: str) -> tuple[Program, int]:
     """Start the other daemon; return it, and the port from which it forwards `to` an address."""
     near, places = await asyncio.to_thread(
         place.dtpd, "near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"\n'
@@ -30,14 +35,14 @@ async def forward(place, to):
     return near, int(places[0]["listen"].rpartition(":")[2])
 
 
-async def write_halves(streams, data):
+async def write_halves(streams: list[Streams], data: bytes) -> None:
     """Write the data to each stream, and read half of it: the rest is on its way."""
     for reader, writer in streams:
         writer.write(data)
         await reader.readexactly(len(data) // 2)
 
 
-async def read_rests(streams, data):
+async def read_rests(streams: list[Streams], data: bytes) -> None:
     """Write the data once more, and read all that has to come."""
     for reader, writer in streams:
         writer.write(data)
@@ -45,7 +50,7 @@ async def read_rests(streams, data):
         assert rest == data[len(data) // 2 :] + data
 
 
-async def end_all(place, streams, near, far, pids):
+async def end_all(place: Place, streams: list[Streams], near: Program, far: Program, pids: list[int]) -> None:
     """End the streams: both old processes end by themselves then, and the rest when it is told to."""
     for reader, writer in streams:
         writer.write_eof()
@@ -61,13 +66,15 @@ async def end_all(place, streams, near, far, pids):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "workers"), [("tcp", 1), ("tcp", 2), ("ws", 1)])
-def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, workers):
+def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(
+    place: Place, scheme: str, workers: int
+) -> None:
     """Twice replaced, with a stream in each process; each cut carrier comes back at the newest one."""
     seed = 20261126
     print(f"seed {seed}")
     data = random.Random(seed).randbytes(300_000)
 
-    async def scenario():
+    async def scenario() -> None:
         port = free_port()
         async with Backend(slow_echo) as backend, Cutter(port) as cutter:
             text = expose(
@@ -95,14 +102,14 @@ def test_what_an_old_process_has_goes_on_when_its_carrier_is_cut(place, scheme, 
 
 
 @pytest.mark.slow
-def test_what_came_by_quic_goes_on_behind_the_new_process(place):
+def test_what_came_by_quic_goes_on_behind_the_new_process(place: Place) -> None:
     """Two processes can't read from one UDP port: an upgrade ends each carrier, and its peer comes back at once."""
     pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
     seed = 20261126
     print(f"seed {seed}")
     data = random.Random(seed).randbytes(300_000)
 
-    async def scenario():
+    async def scenario() -> None:
         port = free_port()
         async with Backend(slow_echo) as backend:
             text = expose(place, f"127.0.0.1:{backend.port}", workers=1, listen=f"quic://127.0.0.1:{port}")

@@ -1,8 +1,13 @@
 """Vouchers in PostgreSQL and Redis: what `Store` promises of what is sold, by its own tests; two daemons together."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
 import postgres
 import pytest
@@ -22,20 +27,23 @@ from pay.test_store import (
 from dtp.chain import KeySigner, channel
 from dtp.cli import main
 from dtp.cli.output import exit_code
+from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.paying.side import open_sold
 from dtp.daemon.state import redis_vouchers
 from dtp.daemon.state.errors import StateUnusable
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
+from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay.errors import StoreError
+from dtp.pay.server.payee import PayeeLane
 from dtp.pay.settling import request_close
 from dtp.pay.store import End, Store
 from dtp.pay.terms import Usage
 
 from .conftest import config
 from .databases import postgresql_url
-from .programs import free_port, need, place, wait_for_port
+from .programs import Place, free_port, need, place, wait_for_port
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
 
 __all__ = [
@@ -54,6 +62,7 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
 #: What Redis has to be told before it is trusted with money.
 SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
 
@@ -61,22 +70,22 @@ SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", 
 class Redis:
     """A real server on a folder of its own, which can be killed and started again."""
 
-    def __init__(self, place, *options):
+    def __init__(self, place: Place, *options: str) -> None:
         self.place, self.options, self.port = place, options, free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
 
-    def start(self):
+    def start(self) -> None:
         command = [need("redis-server"), "--port", self.port, "--save", "", "--dir", self.place.folder]
         self.process = self.place.program(*command, *self.options)
         wait_for_port(self.port, self.process)
 
-    def kill(self):
+    def kill(self) -> None:
         self.process.process.kill()
         self.process.process.wait(30)
 
 
-def opened(make):
+def opened(make: Callable[[], T]) -> T:
     """A store, as soon as its server takes connections and has read its file."""
     for attempt in range(100):
         try:
@@ -91,16 +100,16 @@ def opened(make):
 
 
 @pytest.fixture(params=["postgresql", "redis"])
-def open_store(request):
+def open_store(request: pytest.FixtureRequest) -> Callable[..., Any]:
     if request.param == "postgresql":
         url = request.getfixturevalue("postgresql_url")
 
-        def make():
+        def make() -> PostgresVouchers | RedisVouchers:
             return PostgresVouchers(url)
     else:
         server = Redis(request.getfixturevalue("place"), *SAFE)
 
-        def make():
+        def make() -> PostgresVouchers | RedisVouchers:
             return RedisVouchers(server.url)
 
     opened(make).close()
@@ -108,18 +117,20 @@ def open_store(request):
 
 
 @pytest.fixture
-def store(open_store, monkeypatch):
+def store(
+    open_store: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RedisVouchers | PostgresVouchers]:
     monkeypatch.setattr(test_store, "again", lambda _: open_store())
     with open_store() as opened:
         yield opened
 
 
-def test_two_daemons_take_vouchers_at_once(open_store):
+def test_two_daemons_take_vouchers_at_once(open_store: Callable[..., Any]) -> None:
     """Each voucher is kept by one of them, the newest stands for both, and passes are added up."""
     vouchers = [KEY.sign(voucher(number, number, lane=number % 2)) for number in range(1, 41)]
-    kept = [[], []]
+    kept: list[Any] = [[], []]
 
-    def take(at):
+    def take(at: int) -> None:
         with open_store() as store:
             for number in range(0, 40, 4):
                 batch = vouchers[number : number + 4]
@@ -142,11 +153,11 @@ def test_two_daemons_take_vouchers_at_once(open_store):
     assert all(len(each) == 40 for each in kept)
 
 
-def test_daemons_lease_one_quota_at_once(open_store):
+def test_daemons_lease_one_quota_at_once(open_store: Callable[..., Any]) -> None:
     """Together they get what it gives and no more, and what is given back is leased again."""
     quota, given = Usage(100, 0), [Usage(), Usage()]
 
-    def lease(at):
+    def lease(at: int) -> None:
         with open_store() as store:
             for _ in range(40):
                 given[at] = given[at].plus(*store.lease_pass("0xpass", 3, Usage(3, 1000), quota))
@@ -167,7 +178,7 @@ def test_daemons_lease_one_quota_at_once(open_store):
 
 
 @pytest.mark.slow
-def test_one_of_them_claims(open_store):
+def test_one_of_them_claims(open_store: Callable[..., Any]) -> None:
     first, second = open_store(), open_store()
     assert [first.is_claimer(), second.is_claimer(), first.is_claimer()] == [True, False, True]
     first.close()
@@ -179,7 +190,7 @@ def test_one_of_them_claims(open_store):
     second.close()
 
 
-def test_a_channel_is_served_by_one_of_them(open_store):
+def test_a_channel_is_served_by_one_of_them(open_store: Callable[..., Any]) -> None:
     first, second = open_store(), open_store()
     held = [first.hold_channel(CHANNEL) for _ in range(2)]
     assert held == [True, True]
@@ -192,7 +203,7 @@ def test_a_channel_is_served_by_one_of_them(open_store):
     second.close()
 
 
-def test_an_agreement_of_before_is_of_no_known_chain(open_store):
+def test_an_agreement_of_before_is_of_no_known_chain(open_store: Callable[..., Any]) -> None:
     with open_store() as store:
         store.save_agreement(CHANNEL, 500, 7, "chain")
         if isinstance(store, PostgresVouchers):
@@ -204,7 +215,7 @@ def test_an_agreement_of_before_is_of_no_known_chain(open_store):
         assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False)
 
 
-def test_each_of_them_knows_what_any_of_them_serves(open_store):
+def test_each_of_them_knows_what_any_of_them_serves(open_store: Callable[..., Any]) -> None:
     """Ids whose locks in PostgreSQL have numbers below and above 0."""
     ids = [f"0x{number:064x}" for number in range(9)]
     with open_store() as first, open_store() as second:
@@ -224,7 +235,7 @@ def test_each_of_them_knows_what_any_of_them_serves(open_store):
         assert second.held_channels(ids) == {ids[4]}
 
 
-def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_url):
+def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_url: str) -> None:
     """Another daemon may have served the channel meanwhile: nothing more is kept for it by who had it before."""
     opened(lambda: PostgresVouchers(postgresql_url)).close()
     with PostgresVouchers(postgresql_url) as first, PostgresVouchers(postgresql_url) as second:
@@ -253,13 +264,15 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
         assert not first.hold_channel("0x2")  # as lost, and not freed yet
 
 
-def test_what_is_freed_while_postgresql_is_away_is_free(postgresql_url, monkeypatch):
+def test_what_is_freed_while_postgresql_is_away_is_free(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the channel would stay as lost until the daemon is started again."""
     opened(lambda: PostgresVouchers(postgresql_url)).close()
     with PostgresVouchers(postgresql_url) as store:
         assert store.hold_channel(CHANNEL)
         assert store.hold_channel("0x2")
-        store._database.close()
+        store._database.close()  # type: ignore[union-attr]
         with monkeypatch.context() as patch:
             patch.setattr(store, "_url", "postgresql://dtpd@127.0.0.1:1/postgres")
             with pytest.raises(StoreError, match="PostgreSQL"):
@@ -270,18 +283,18 @@ def test_what_is_freed_while_postgresql_is_away_is_free(postgresql_url, monkeypa
         assert store.hold_channel("0x2")
 
 
-def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresql_url):
+def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresql_url: str) -> None:
     """The locks of a machine that has lost its network would else stay for hours."""
     with opened(lambda: PostgresVouchers(postgresql_url)) as store:
         assert [store._query_rows(f"SHOW tcp_{name}") for name in ("keepalives_idle", "user_timeout")] == [
             [("5",)],
             [("10000",)],
         ]
-        said = store._database.info.get_parameters()
+        said = store._database.info.get_parameters()  # type: ignore[union-attr]
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
 
 
-def test_a_database_that_is_away():
+def test_a_database_that_is_away() -> None:
     vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
     with pytest.raises(StoreError, match="PostgreSQL") as caught:
         vouchers.PostgresVouchers("postgresql://u:secret@127.0.0.1:1/x")
@@ -289,10 +302,10 @@ def test_a_database_that_is_away():
     assert exit_code(caught.value) == 5
 
 
-def test_a_database_that_says_nothing_any_more(postgresql_url):
+def test_a_database_that_says_nothing_any_more(postgresql_url: str) -> None:
     """Its processes stopped, or its disk hung: calls and the end of a daemon waited for it for ever."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with postgres.stoppable(postgresql_url) as (url, stop):
             await asyncio.to_thread(lambda: opened(lambda: PostgresVouchers(url)).close())
             with await asyncio.to_thread(opened, lambda: PostgresVouchers(url, patience=0.5)) as store:
@@ -303,7 +316,7 @@ def test_a_database_that_says_nothing_any_more(postgresql_url):
     asyncio.run(scenario())
 
 
-def test_a_database_that_refuses_for_good(postgresql_url):
+def test_a_database_that_refuses_for_good(postgresql_url: str) -> None:
     """A wrong name was a fault that might pass, so that a daemon was begun anew each second for ever."""
     vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
     opened(lambda: vouchers.PostgresVouchers(postgresql_url)).close()
@@ -324,13 +337,15 @@ def test_a_database_that_refuses_for_good(postgresql_url):
         ((*SAFE, "--replicaof", "127.0.0.1 1"), "slave in mode standalone: vouchers take a single server"),
     ],
 )
-def test_a_redis_that_may_forget_is_refused_by_name(place, options, named):
+def test_a_redis_that_may_forget_is_refused_by_name(
+    place: Place, options: tuple[Any, ...], named: str
+) -> None:
     server = Redis(place, *options)
     with pytest.raises(StoreError, match=named):
         RedisVouchers(server.url)
 
 
-def test_a_redis_that_is_told_to_forget_later_is_refused_after_the_next_fault(place):
+def test_a_redis_that_is_told_to_forget_later_is_refused_after_the_next_fault(place: Place) -> None:
     server = Redis(place, *SAFE)
     with opened(lambda: RedisVouchers(server.url)) as store:
         assert store.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
@@ -343,14 +358,17 @@ def test_a_redis_that_is_told_to_forget_later_is_refused_after_the_next_fault(pl
             store.received_all([(KEY.sign(voucher(2, 2)), Usage(2, 2))])
 
 
-def test_what_redis_has_answered_for_outlives_its_death(place):
+def test_what_redis_has_answered_for_outlives_its_death(place: Place) -> None:
     """It is killed while one voucher after the other is given to it: the last that was kept is there, or the next."""
     server = Redis(place, *SAFE)
     store = opened(lambda: RedisVouchers(server.url))
     for life in range(3):
+        kept: list[Any]
         kept, many = [], threading.Event()
 
-        def give(first=1 + 100_000 * life, kept=kept, many=many):
+        def give(
+            first: int = 1 + 100_000 * life, kept: list[Any] = kept, many: threading.Event = many
+        ) -> None:
             for number in range(first, first + 100_000):
                 try:
                     assert store.received_all(
@@ -370,16 +388,17 @@ def test_what_redis_has_answered_for_outlives_its_death(place):
         assert not giving.is_alive()
         server.start()
 
-        def read():
-            return store.sold_lane(CHANNEL, 0)
+        def read() -> PayeeLane:
+            found: PayeeLane = store.sold_lane(CHANNEL, 0)
+            return found
 
         lane = opened(read)
-        assert kept[-1] <= lane.newest.voucher.sequence <= kept[-1] + 1
-        assert lane.used.requests == lane.newest.voucher.sequence
+        assert kept[-1] <= lane.newest.voucher.sequence <= kept[-1] + 1  # type: ignore[union-attr]
+        assert lane.used.requests == lane.newest.voucher.sequence  # type: ignore[union-attr]
     store.close()
 
 
-def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place):
+def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place: Place) -> None:
     """Its lease ended, and another daemon took over: not even a voucher that is there already counts for it."""
     server = Redis(place, *SAFE)
     first, second = (opened(lambda: RedisVouchers(server.url, renew=3600.0)) for _ in range(2))
@@ -414,7 +433,7 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place):
     second.close()
 
 
-def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place):
+def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place: Place) -> None:
     """Else a third daemon could serve the channel beside the second, or nobody after it."""
     server = Redis(place, *SAFE)
     first, second = (opened(lambda: RedisVouchers(server.url, renew=3600.0)) for _ in range(2))
@@ -431,13 +450,13 @@ def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place):
     second.close()
 
 
-def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(place):
+def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(place: Place) -> None:
     locked = KEY.sign(voucher(1, 1, hash_lock=bytes(32)))
 
     class Raced(RedisVouchers):
         """A voucher comes after each look at a lane."""
 
-        def sold_lane(self, channel, lane):
+        def sold_lane(self, channel: str, lane: int) -> PayeeLane:
             found = super().sold_lane(channel, lane)
             self.received_all([(locked, Usage())])
             return found
@@ -449,7 +468,7 @@ def test_a_locked_voucher_that_comes_beside_a_new_key_in_redis_keeps_its_own(pla
         assert store.sold_lane(CHANNEL, 0).preimage is None
 
 
-def test_channels_that_are_over_are_not_asked_about_in_redis(place):
+def test_channels_that_are_over_are_not_asked_about_in_redis(place: Place) -> None:
     server = Redis(place, *SAFE)
     with opened(lambda: RedisVouchers(server.url)) as store, redis.Redis.from_url(server.url) as plain:
         store.received_all([(KEY.sign(voucher(1, 1)), Usage())])
@@ -458,7 +477,7 @@ def test_channels_that_are_over_are_not_asked_about_in_redis(place):
         assert plain.smembers("dtp:pay:channels") == set()
 
 
-def test_leases_in_redis_are_renewed(place):
+def test_leases_in_redis_are_renewed(place: Place) -> None:
     server = Redis(place, *SAFE)
     store = opened(lambda: RedisVouchers(server.url, renew=0.01))
     assert store.hold_channel(CHANNEL)
@@ -477,7 +496,7 @@ def test_leases_in_redis_are_renewed(place):
         store.sold_lanes()
 
 
-def test_numbers_in_redis_are_whole_up_to_the_last(place):
+def test_numbers_in_redis_are_whole_up_to_the_last(place: Place) -> None:
     """Lua's numbers are exact up to 2^53 only."""
     server = Redis(place, *SAFE)
     most = 2**64 - 1
@@ -492,8 +511,14 @@ def test_numbers_in_redis_are_whole_up_to_the_last(place):
 
 @pytest.mark.parametrize("kept", ["postgresql", "redis"])
 def test_the_commands_for_channels_work_with_a_database(
-    place, client, net, on_chain, monkeypatch, request, kept
-):
+    place: Place,
+    client: Callable[..., Any],
+    net: LocalnetThread,
+    on_chain: None,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    kept: str,
+) -> None:
     """They leave claims to a daemon that runs, don't say its password, and take no empty database for a store."""
     if kept == "postgresql":
         url = request.getfixturevalue("postgresql_url").replace("dtp@", "dtp:secret@")
@@ -505,24 +530,25 @@ def test_the_commands_for_channels_work_with_a_database(
     monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))
     monkeypatch.setenv("DTP_IDENTITY", str(place.folder / "watcher.pem"))
 
-    def dtp(*words):
+    def dtp(*words: str) -> list[Any]:
         done = CliRunner().invoke(main, ["channel", *words, "--store", url, "--json"])
         assert "secret" not in done.output
         return [json.loads(line) for line in done.output.splitlines()]
 
-    def vouch(sequence):
+    def vouch(sequence: int) -> None:
         signed = KEY.sign(voucher(sequence, sequence * 50_000, channel=id))
-        assert store.received_all([(signed, Usage(sequence * 50_000, 0))]) == [True]
+        assert store.received_all([(signed, Usage(sequence * 50_000, 0))]) == [True]  # type: ignore[attr-defined]
 
-    async def sell():
+    async def sell() -> str:
         accounts = [KeySigner.from_identity(place.identity(name)) for name in ("seller", "buyer")]
         async with client(accounts[0]) as seller, client(accounts[1]) as buyer:
             hosted = await make_host(seller)
             number = await hosted.service("api", price_request=1000, min_deposit=1)
             await hosted.endpoint(KEY.public)
-            return await open_channel(buyer, hosted, number, KEY.public, deposit=10**9)
+            found: str = await open_channel(buyer, hosted, number, KEY.public, deposit=10**9)
+            return found
 
-    async def ask_for_close():
+    async def ask_for_close() -> None:
         async with client(KeySigner.from_identity(place.identity("buyer"))) as buyer:
             await request_close(buyer, await buyer.read(channel.SCHEMA, channel.Channel, id))
 
@@ -530,7 +556,8 @@ def test_the_commands_for_channels_work_with_a_database(
         assert dtp(*command)[0]["error"]["code"] == "no-store"
     id = run(sell())
     copy = place.folder / "copy"
-    with open_sold(url) as store:
+    opened_store: Any = open_sold(url)
+    with opened_store as store:
         assert store.is_claimer()  # as a daemon, when it begins
         vouch(1)
         (listed,) = dtp("list")[0]["channels"]
@@ -550,15 +577,18 @@ def test_the_commands_for_channels_work_with_a_database(
     assert claimed[0]["to_server"] == 50_000_000
 
 
-def test_where_vouchers_can_be(tmp_path):
+def kept_at(settings: Config) -> object:
+    assert settings.chain is not None
+    return settings.chain.vouchers
+
+
+def test_where_vouchers_can_be(tmp_path: Path) -> None:
     forward = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n'
-    found = config(tmp_path, f'[chain]\nvouchers = "postgresql://me@db/money"\n{forward}').chain.vouchers
+    found = kept_at(config(tmp_path, f'[chain]\nvouchers = "postgresql://me@db/money"\n{forward}'))
     assert found == "postgresql://me@db/money"
-    found = config(tmp_path, f'[chain]\nvouchers = "redis://db:6379/1"\n{forward}').chain.vouchers
+    found = kept_at(config(tmp_path, f'[chain]\nvouchers = "redis://db:6379/1"\n{forward}'))
     assert found == "redis://db:6379/1"
-    assert (
-        config(tmp_path, f'[chain]\nvouchers = "x.sqlite"\n{forward}').chain.vouchers == tmp_path / "x.sqlite"
-    )
+    assert kept_at(config(tmp_path, f'[chain]\nvouchers = "x.sqlite"\n{forward}')) == tmp_path / "x.sqlite"
     with pytest.raises(ConfigMistakes, match="a file is meant") as caught:
         config(tmp_path, f'[chain]\nvouchers = "mysql://u:secret@x/y"\n{forward}')
     assert "secret" not in str(caught.value)

@@ -1,11 +1,14 @@
 """The web server of a daemon: page, status, metrics, health; read-only, and for this machine only."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
 import os
 import re
 import socket
+from typing import cast
 from unittest.mock import AsyncMock, Mock, PropertyMock, patch
 
 import aiohttp
@@ -14,17 +17,20 @@ import pytest
 from browsers import dump
 from prometheus_client.parser import text_string_to_metric_families
 
+from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.values import Place
 from dtp.daemon.web import metrics
 from dtp.daemon.web.server import PATHS, Answer, WebServer
 from dtp.daemon.workers.summing import merge
 
-from .conftest import Backend, echo
+from .conftest import Backend, Pair, Run, echo
 from .programs import PATIENCE
 from .test_daemon_relay import reset, until
 
 
-async def serve(pair, backend_port, **options):
+async def serve(
+    pair: Pair, backend_port: int, **options: float
+) -> tuple[WebServer, str, asyncio.StreamWriter]:
     port = await pair.start(
         f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}", "127.0.0.1:1"]\n'
     )
@@ -33,10 +39,10 @@ async def serve(pair, backend_port, **options):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"hello")
     assert await reader.readexactly(5) == b"hello"
-    return web, f"http://{web.listener.urls[0]}", writer
+    return web, f"http://{cast(SocketListener, web.listener).urls[0]}", writer
 
 
-def test_health_names_a_forward_as_the_file_does():
+def test_health_names_a_forward_as_the_file_does() -> None:
     forward = {"listen": ["127.0.0.1:8545", "[::1]:8545"], "connected": False}
     daemon = Mock(get_status=lambda **_: {"draining": False, "exposed": [], "forwarded": [forward]})
     answer = PATHS["/health"](daemon)
@@ -44,8 +50,8 @@ def test_health_names_a_forward_as_the_file_does():
     assert json.loads(answer.body)["faults"] == ["127.0.0.1:8545, [::1]:8545: not connected"]
 
 
-def test_status_metrics_and_health(run):
-    async def scenario(pair):
+def test_status_metrics_and_health(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             async with aiohttp.ClientSession() as client:
@@ -78,10 +84,10 @@ def test_status_metrics_and_health(run):
     run(scenario)
 
 
-def test_metrics_are_as_prometheus_wants_them(run):
+def test_metrics_are_as_prometheus_wants_them(run: Run) -> None:
     """The rules of promtool's linter, and of its naming guide: units, suffixes, help, labels."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, _, writer = await serve(pair, backend.port)
             pair.far.exposed["api"].denials["rate"] += 1
@@ -131,8 +137,8 @@ def test_metrics_are_as_prometheus_wants_them(run):
         ("GET", "/status", "[::1]", 200),
     ],
 )
-def test_what_is_answered(run, method, path, host, status):
-    async def scenario(pair):
+def test_what_is_answered(run: Run, method: str, path: str, host: str | None, status: int) -> None:
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -162,14 +168,14 @@ def test_what_is_answered(run, method, path, host, status):
         (Place(path="/run/page"), "any.example", 200),
     ],
 )
-def test_names_that_lead_to_the_page(place, host, status):
+def test_names_that_lead_to_the_page(place: Place, host: str, status: int) -> None:
     """A socket in a folder has none, and no browser comes to it by itself."""
     request = h11.Request(method="GET", target="/", headers=[("host", host)])
     assert WebServer(Mock(), place)._find_answer(request).status == status
 
 
-def test_health_is_one_backend_of_each_service():
-    def one(service, *up):
+def test_health_is_one_backend_of_each_service() -> None:
+    def one(service: str, *up: bool) -> dict[str, list[dict[str, bool]] | str]:
         return {"service": service, "backends": [{"up": each} for each in up]}
 
     status = {"draining": False, "exposed": [one("a", True, False), one("b", False, False)], "forwarded": []}
@@ -177,7 +183,7 @@ def test_health_is_one_backend_of_each_service():
     assert json.loads(answer.body)["faults"] == ["service b: no backend is up"]
 
 
-def test_metrics_of_several_processes():
+def test_metrics_of_several_processes() -> None:
     workers = [{"up": True, "deaths": 1, "lost": 2, "worker": 0, "pid": os.getpid()},
                {"up": False, "deaths": 3, "lost": 4, "worker": 1, "pid": 0}]  # fmt: skip
     status = {"identity": "dtp1", "uptime": 5, "draining": True, "reloads": 2, "workers": workers,
@@ -204,13 +210,13 @@ def test_metrics_of_several_processes():
 
 
 @pytest.mark.parametrize("path", ["/health", "/metrics"])
-def test_probes_ask_about_no_caller(run, path):
+def test_probes_ask_about_no_caller(run: Run, path: str) -> None:
     """Ten thousand of them held the daemon for 0.4 s."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
-            pair.far.refresh_status = AsyncMock()
+            pair.far.refresh_status = AsyncMock()  # type: ignore[method-assign]
             (connection,) = pair.far.callers
             asked = PropertyMock(return_value=connection.stats)
             with patch.object(type(connection), "stats", asked):
@@ -226,7 +232,7 @@ def test_probes_ask_about_no_caller(run, path):
     run(scenario)
 
 
-def test_what_the_daemon_goes_on_without_is_said_and_no_fault():
+def test_what_the_daemon_goes_on_without_is_said_and_no_fault() -> None:
     status = {"identity": "dtp1", "uptime": 5, "draining": False, "reloads": 0, "state_up": False, "chain_up": True,
               "connections": 0, "half_open": 0, "exposed": [], "forwarded": [], "refused": {}}  # fmt: skip
     answer = PATHS["/health"](Mock(get_status=lambda **_: status))
@@ -238,10 +244,10 @@ def test_what_the_daemon_goes_on_without_is_said_and_no_fault():
     assert [merge([status, status | {"state_up": up}])["state_up"] for up in (True, False)] == [False, False]
 
 
-def test_clients_at_once_have_a_bound(run):
+def test_clients_at_once_have_a_bound(run: Run) -> None:
     """Of those beyond it, each is closed; a place is free again when one of the others has gone."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             port = int(url.rpartition(":")[2])
@@ -262,9 +268,9 @@ def test_clients_at_once_have_a_bound(run):
     run(scenario)
 
 
-def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run):
+def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run: Run) -> None:
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port, patience=0.2)
             reader, asking = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -279,18 +285,22 @@ def test_a_client_may_ask_again_and_is_let_go_when_it_does_not(run):
     run(scenario)
 
 
-def test_who_takes_no_answer_keeps_neither_it_nor_the_connection(run, monkeypatch):
+def test_who_takes_no_answer_keeps_neither_it_nor_the_connection(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = 8 * 1024 * 1024
     monkeypatch.setitem(PATHS, "/large", lambda daemon: Answer(bytes(size), "text/plain"))
 
-    async def scenario(pair):
-        web = WebServer(pair.far, Place("127.0.0.1", 0), patience=0.2)
+    async def scenario(pair: Pair) -> None:
+        web = WebServer(Mock(), Place("127.0.0.1", 0), patience=0.2)
         await web.start()
         loop = asyncio.get_running_loop()
         with socket.socket() as stalled:
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             stalled.setblocking(False)
-            await loop.sock_connect(stalled, ("127.0.0.1", int(web.listener.urls[0].rpartition(":")[2])))
+            await loop.sock_connect(
+                stalled, ("127.0.0.1", int(cast(SocketListener, web.listener).urls[0].rpartition(":")[2]))
+            )
             stalled.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
             taken = len(await loop.sock_recv(stalled, 1))
             await until(lambda: not web.clients)
@@ -303,10 +313,10 @@ def test_who_takes_no_answer_keeps_neither_it_nor_the_connection(run, monkeypatc
     run(scenario)
 
 
-def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
+def test_who_breaks_off_or_speaks_no_http_is_let_go(run: Run) -> None:
     """No callback raises, and whoever comes next is served, by figures of now."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             for said in (b"GET /health HT", b"\xff\r\n\r\n"):
@@ -319,7 +329,7 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
                     assert await reader.read() == b""
                     asking.close()
                 await until(lambda: not web.clients)
-            pair.far.refresh_status = AsyncMock()
+            pair.far.refresh_status = AsyncMock()  # type: ignore[method-assign]
             async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
                 assert answer.status == 200
             pair.far.refresh_status.assert_awaited_once_with(callers=True)
@@ -330,10 +340,10 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run):
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(run):
+def test_the_page_in_a_browser(run: Run) -> None:
     """Headless Chromium runs the page; its script has put in what `/status` says."""
 
-    async def scenario(pair):
+    async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
             shown = await asyncio.to_thread(dump, url, 4000, PATIENCE)
@@ -350,5 +360,5 @@ def test_the_page_in_a_browser(run):
     run(scenario)
 
 
-def test_every_path_is_there():
+def test_every_path_is_there() -> None:
     assert set(PATHS) == {"/", "/page.js", "/page.css", "/status", "/metrics", "/health"}

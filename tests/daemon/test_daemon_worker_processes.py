@@ -1,5 +1,7 @@
 """Workers that are real processes: they die, hang and are replaced; what they count and who is where is common."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json
@@ -9,11 +11,13 @@ import signal
 import socket
 import time
 import urllib.request
+from collections.abc import Callable, Coroutine
+from typing import Any, Self
 
 import pytest
 
 from .conftest import OTHER, Backend
-from .programs import DTPD, PATIENCE, free_port, place
+from .programs import DTPD, PATIENCE, Place, free_port, place
 from .test_daemon_relay import exchange
 
 __all__ = ["place"]
@@ -22,7 +26,15 @@ __all__ = ["place"]
 WORKERS = 4
 
 
-def expose(place, backend, *, workers=WORKERS, listen="tcp://127.0.0.1:0", more="", top=""):
+def expose(
+    place: Place,
+    backend: str,
+    *,
+    workers: int = WORKERS,
+    listen: str = "tcp://127.0.0.1:0",
+    more: str = "",
+    top: str = "",
+) -> str:
     return f"""[daemon]
 workers = {workers}
 listen = ["{listen}"]
@@ -35,7 +47,7 @@ allow = ["*"]
 """
 
 
-def until(condition, what="it never held"):
+def until(condition: Callable[..., Any], what: str = "it never held") -> Any:
     """Until a condition holds that nothing reports."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
@@ -50,24 +62,24 @@ def until(condition, what="it never held"):
 class Cutter:
     """A TCP proxy that passes bytes on, and cuts all it has when told."""
 
-    def __init__(self, port):
+    def __init__(self, port: int) -> None:
         self._to = port
-        self._writers = set()
+        self._writers: set[Any] = set()
         self.carriers = 0
         self.came = asyncio.Event()
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
         self._writers |= {writer, far_writer}
         self.carriers += 1
         self.came.set()
 
-        async def pump(source, sink):
+        async def pump(source: Any, sink: Any) -> None:
             with contextlib.suppress(ConnectionError):
                 while data := await source.read(65536):
                     sink.write(data)
@@ -76,18 +88,18 @@ class Cutter:
 
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
-    def cut(self):
+    def cut(self) -> None:
         """End all carriers that there are."""
         writers, self._writers = self._writers, set()
         for writer in writers:
             writer.transport.abort()
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         self.cut()
         self._server.close()
 
 
-async def slow_echo(reader, writer):
+async def slow_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """In pieces, so that a stream lasts for many cuts."""
     while data := await reader.read(16384):
         writer.write(data)
@@ -95,18 +107,19 @@ async def slow_echo(reader, writer):
     writer.write_eof()
 
 
-def status_of(place, name):
-    return json.loads(place.command("status", "--json", "-c", place.folder / f"{name}.toml"))
+def status_of(place: Place, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(place.command("status", "--json", "-c", place.folder / f"{name}.toml"))
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "cuts"), [("tcp", 60), ("ws", 15)])
-def test_a_connection_finds_its_worker_whenever_it_is_cut(place, scheme, cuts):
+def test_a_connection_finds_its_worker_whenever_it_is_cut(place: Place, scheme: str, cuts: int) -> None:
     """Each new carrier lands on any of the workers; the streams go on where they were, bytes equal."""
     seed = 20261121
     print(f"seed {seed}")
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             far, exposed = await asyncio.to_thread(
                 place.dtpd, "far",
@@ -151,17 +164,17 @@ def test_a_connection_finds_its_worker_whenever_it_is_cut(place, scheme, cuts):
 class Far:
     """A daemon of several workers, and a service of a test behind it."""
 
-    def __init__(self, place, backend, *, code=DTPD, **options):
+    def __init__(self, place: Place, backend: Backend, *, code: str = DTPD, **options: Any) -> None:
         self.place = place
-        self.nears = []
+        self.nears: list[Any] = []
         text = expose(place, f"127.0.0.1:{backend.port}", **options)
         self.program, exposed = place.dtpd("far", text, code=code)
         self.address = exposed[0]["address"]
 
-    def status(self):
+    def status(self) -> dict[str, Any]:
         return status_of(self.place, "far")
 
-    def near(self, name="near"):
+    def near(self, name: str = "near") -> int:
         """A daemon of a caller of its own; gives its port."""
         text = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{self.address}"\n'
         program, places = self.place.dtpd(name, text)
@@ -169,13 +182,13 @@ class Far:
         return int(places[0]["listen"].rpartition(":")[2])
 
 
-def play(scenario):
+def play(scenario: Coroutine[Any, Any, object]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 2 * PATIENCE))
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
-    async def scenario():
+def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place: Place) -> None:
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend)
             ports = [await asyncio.to_thread(far.near, f"near{number}") for number in range(3)]
@@ -214,10 +227,10 @@ def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_killed_and_replaced(place):
+def test_a_worker_that_hangs_is_killed_and_replaced(place: Place) -> None:
     """One that is stopped answers nothing: it is ended after a limit, here of 2 s; others serve all the while."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             code = f"import dtp.daemon.workers.parent; dtp.daemon.workers.parent.HUNG = 2.0; {DTPD}"
             far = await asyncio.to_thread(Far, place, backend, workers=2, code=code)
@@ -230,7 +243,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
             os.kill(victim["pid"], signal.SIGSTOP)
             await asyncio.to_thread(far.program.log, f"(process {victim['pid']}) doesn't answer")
 
-            def replaced():
+            def replaced() -> Any:
                 found = {one["worker"]: one for one in far.status()["workers"]}
                 one = found[victim["worker"]]
                 return found if one["up"] and one["pid"] != victim["pid"] else None
@@ -247,10 +260,10 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
 
 
 @pytest.mark.slow
-def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place):
+def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place: Place) -> None:
     """However often, as long as there is somebody to make another; what is open in the others goes on."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, workers=2)
             port = await asyncio.to_thread(far.near)
@@ -266,7 +279,7 @@ def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place):
                 kill(zygote)
                 kill(victim)
 
-                def replaced(deaths=deaths):
+                def replaced(deaths: Any = deaths) -> Any:
                     found = far.status()["workers"]
                     return found if found[idle]["up"] and found[idle]["deaths"] == deaths else None
 
@@ -281,15 +294,15 @@ def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place):
     play(scenario())
 
 
-def parent_of(pid):
+def parent_of(pid: int) -> Any:
     with open(f"/proc/{pid}/stat") as file:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-def test_workers_whose_parent_dies_finish_what_they_have(place):
+def test_workers_whose_parent_dies_finish_what_they_have(place: Place) -> None:
     """They take nothing new, so that a daemon which is started in its place has all who come; then they end."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, workers=2)
             port = await asyncio.to_thread(far.near)
@@ -311,10 +324,10 @@ def test_workers_whose_parent_dies_finish_what_they_have(place):
 
 
 @pytest.mark.slow
-def test_limits_hold_for_all_workers(place):
+def test_limits_hold_for_all_workers(place: Place) -> None:
     """Callers with connections of their own land on several workers; together they get what one would."""
 
-    async def scenario():
+    async def scenario() -> None:
         more = 'rate = { requests = "5/h", per = "service" }\nconcurrency = { service = 3 }'
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, more=more)
@@ -343,10 +356,10 @@ def test_limits_hold_for_all_workers(place):
 
 
 @pytest.mark.slow
-def test_a_caller_that_was_killed_is_let_in_at_once_by_whichever_worker(place):
+def test_a_caller_that_was_killed_is_let_in_at_once_by_whichever_worker(place: Place) -> None:
     """Its connections come to one of them, which knows that nobody is at the old one any more."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with Backend(slow_echo) as backend:
             more = "concurrency = { identity = 1 }"
             far = await asyncio.to_thread(Far, place, backend, workers=3, more=more)
@@ -368,8 +381,8 @@ def test_a_caller_that_was_killed_is_let_in_at_once_by_whichever_worker(place):
 
 
 @pytest.mark.slow
-def test_a_quota_holds_for_all_workers(place):
-    async def scenario():
+def test_a_quota_holds_for_all_workers(place: Place) -> None:
+    async def scenario() -> None:
         more = 'quota = { requests = 4, every = "365d", per = "service" }'
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, more=more)
@@ -385,10 +398,10 @@ def test_a_quota_holds_for_all_workers(place):
 
 
 @pytest.mark.slow
-def test_reload_drain_page_and_udp_with_workers(place):
+def test_reload_drain_page_and_udp_with_workers(place: Place) -> None:
     """A reload changes all workers at once, and what is open stays; the page and its metrics add up."""
 
-    async def scenario():
+    async def scenario() -> None:
         web = free_port()
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(
@@ -414,7 +427,7 @@ def test_reload_drain_page_and_udp_with_workers(place):
             answers = await asyncio.gather(*(exchange(port, bytes(100_000)) for _ in range(20)))
             assert answers == [bytes(100_000)] * 20
 
-            def get(what):
+            def get(what: str) -> Any:
                 with urllib.request.urlopen(f"http://127.0.0.1:{web}{what}", timeout=PATIENCE) as answer:
                     return answer.read().decode()
 
@@ -441,10 +454,10 @@ def test_reload_drain_page_and_udp_with_workers(place):
 
 
 @pytest.mark.slow
-def test_an_upgrade_of_workers(place):
+def test_an_upgrade_of_workers(place: Place) -> None:
     """Other workers take the places over, also more of them; clients come all the while."""
 
-    async def scenario():
+    async def scenario() -> None:
         port = free_port()
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, listen=f"tcp://127.0.0.1:{port}", workers=2)
@@ -453,7 +466,7 @@ def test_an_upgrade_of_workers(place):
             path.write_text(path.read_text().replace("workers = 2", "workers = 3"))
             over = asyncio.Event()
 
-            async def come():
+            async def come() -> Any:
                 count = 0
                 while not over.is_set():
                     assert await exchange(local, b"hello") == b"hello"
@@ -475,7 +488,7 @@ def test_an_upgrade_of_workers(place):
     play(scenario())
 
 
-def is_running(pid):
+def is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -483,22 +496,22 @@ def is_running(pid):
         return False
 
 
-def answers(address):
+def answers(address: str) -> bool:
     """Whether anybody listens where an address leads."""
     with socket.socket() as sock:
         return not sock.connect_ex(("127.0.0.1", int(address.rpartition(":")[2].partition("/")[0])))
 
 
-def kill(pid):
+def kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_bans_hold_in_all_workers(place):
+def test_bans_hold_in_all_workers(place: Place) -> None:
     """By the command, at once, also for what is open; over a restart with a state."""
 
-    async def scenario():
+    async def scenario() -> None:
         top = f'[state]\nurl = "sqlite://{place.folder}/state.db"\n'
         async with Backend(slow_echo) as backend:
             far = await asyncio.to_thread(Far, place, backend, top=f"\n{top}")
@@ -538,15 +551,15 @@ def test_bans_hold_in_all_workers(place):
 
 
 @pytest.mark.slow
-def test_udp_sources_stay_with_their_worker(place):
+def test_udp_sources_stay_with_their_worker(place: Place) -> None:
     class Echo(asyncio.DatagramProtocol):
-        def connection_made(self, transport):
+        def connection_made(self, transport: Any) -> None:
             self.transport = transport
 
-        def datagram_received(self, data, address):
+        def datagram_received(self, data: bytes, address: Any) -> None:
             self.transport.sendto(data, address)
 
-    async def scenario():
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
         backend = transport.get_extra_info("sockname")[1]

@@ -1,5 +1,7 @@
 """Several processes that serve as one: resuming across them, sums over them, limits for all of them, deaths."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import itertools
@@ -8,13 +10,18 @@ import os
 import random
 import socket
 import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from dtp.daemon.config import model, values
+from dtp.daemon.config.model import ConcurrencyRule, Config, RateRule
 from dtp.daemon.patience import PATIENCE as PATIENCE_OF_DAEMONS
 from dtp.daemon.policies import Call, Caller, Close, Moment, Open, PolicyChain
+from dtp.daemon.policies.base import Denial
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.server import LIMITS
@@ -41,26 +48,26 @@ from .programs import PATIENCE, place
 __all__ = ["place"]
 
 
-def moment(steady):
+def moment(steady: float) -> Moment:
     return Moment(steady, steady)
 
 
 # ---- the parts ---------------------------------------------------------------------------------------------------
 
 
-def test_a_channel_carries_messages_answers_and_sockets():
-    async def scenario():
+def test_a_channel_carries_messages_answers_and_sockets() -> None:
+    async def scenario() -> None:
         one, other = socket.socketpair()
         got, lost = [], asyncio.Event()
 
-        async def slow(fields, descriptors):
+        async def slow(fields: Mapping[str, Any], descriptors: list[int]) -> int:
             await asyncio.sleep(0)
-            return fields["number"] * 2
+            return fields["number"] * 2  # type: ignore[no-any-return]
 
-        def refuse(fields, descriptors):
+        def refuse(fields: Mapping[str, Any], descriptors: list[int]) -> None:
             raise LocalError("not today")
 
-        def take(fields, descriptors):
+        def take(fields: Mapping[str, Any], descriptors: list[int]) -> None:
             got.append((fields["name"], descriptors))
 
         left = WorkerChannel(one, {}, lambda: None)
@@ -91,12 +98,12 @@ def test_a_channel_carries_messages_answers_and_sockets():
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_a_channel_carries_more_sockets_than_the_system_passes_at_once(is_full):
+def test_a_channel_carries_more_sockets_than_the_system_passes_at_once(is_full: bool) -> None:
     """A daemon may listen at hundreds of places: in portions, in order, also when the other side has to read."""
 
-    async def scenario():
+    async def scenario() -> None:
         one, other = socket.socketpair()
-        got = asyncio.Queue()
+        got: asyncio.Queue[Any] = asyncio.Queue()
         left = WorkerChannel(one, {}, lambda: None)
         if is_full:
             left.send_message("take", [], name=bytes(3_000_000))
@@ -127,7 +134,9 @@ ALICE, BOB = (Caller(each.id, each.id.sui_address, "192.0.2.1") for each in (NEA
 class Team:
     """The same rule in several workers that share a table; here they take turns in one process."""
 
-    def __init__(self, make, rule, workers=3, **options):
+    def __init__(
+        self, make: type, rule: ConcurrencyRule | RateRule, workers: int = 3, **options: Any
+    ) -> None:
         self.table = Table(workers, **options)
         self.chains = []
         for _ in range(workers):
@@ -135,18 +144,18 @@ class Team:
             policy.share_table(self.table, ("api", "rule", 0))
             self.chains.append(PolicyChain([policy]))
 
-    def ask(self, worker, event, now):
+    def ask(self, worker: int, event: Call | Open, now: Moment) -> Denial | None:
         self.table.me = worker
         return self.chains[worker].ask_policies(event, now)
 
-    def tell(self, worker, event, now):
+    def tell(self, worker: int, event: Close, now: Moment) -> None:
         self.table.me = worker
         self.chains[worker].commit_event(event, now)
 
 
 @pytest.mark.parametrize("per", ["identity", "service"])
-def test_a_rate_holds_for_all_workers_together(per):
-    team = Team(RatePolicy, model.RateRule(values.Rate(10, 1), 5, per=per))
+def test_a_rate_holds_for_all_workers_together(per: str) -> None:
+    team = Team(RatePolicy, model.RateRule(values.Rate(10, 1), 5, per=per))  # type: ignore[arg-type]
     taken = [team.ask(number % 3, Call(ALICE), moment(1000)) is None for number in range(9)]
     assert taken == [True] * 5 + [False] * 4
     assert (team.ask(0, Call(BOB), moment(1000)) is None) == (per == "identity")
@@ -155,13 +164,13 @@ def test_a_rate_holds_for_all_workers_together(per):
     team.table.close()
 
 
-def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_back():
+def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_back() -> None:
     team = Team(ConcurrencyPolicy, model.ConcurrencyRule(identity=3, service=4))
     now = moment(5)
     assert [team.ask(number, Open(ALICE), now) for number in (0, 1, 1)] == [None] * 3
-    assert "identity" in team.ask(2, Open(ALICE), now).why
+    assert "identity" in team.ask(2, Open(ALICE), now).why  # type: ignore[union-attr]
     assert team.ask(2, Open(BOB), now) is None
-    assert "all callers" in team.ask(0, Open(BOB), now).why
+    assert "all callers" in team.ask(0, Open(BOB), now).why  # type: ignore[union-attr]
     team.tell(2, Close(BOB), now)
     assert team.ask(0, Open(BOB), now) is None
     team.table.clear_worker(1)
@@ -170,11 +179,13 @@ def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_b
     team.table.close()
 
 
-def test_a_table_against_a_model():
+def test_a_table_against_a_model() -> None:
     seed = 20261121
     print(f"seed {seed}")
     dice, table = random.Random(seed), Table(4, rows=64)
     keys = [key_of("key", number) for number in range(24)]
+    times: dict[Any, Any]
+    counts: dict[Any, Any]
     times, counts = {}, {}
     now = 100.0
     for _ in range(5000):
@@ -201,19 +212,19 @@ def test_a_table_against_a_model():
     table.close()
 
 
-def test_a_table_that_is_full_refuses_newcomers():
+def test_a_table_that_is_full_refuses_newcomers() -> None:
     team = Team(RatePolicy, model.RateRule(values.Rate(1, 1000), 1), rows=16)
     now = moment(1000)
     for number in range(16):
         one = Identity(bytes([number + 10]) * 32).id
         assert team.ask(0, Call(Caller(one, one.sui_address, "")), now) is None
-    assert "too many callers" in team.ask(0, Call(ALICE), now).why
+    assert "too many callers" in team.ask(0, Call(ALICE), now).why  # type: ignore[union-attr]
     assert team.ask(0, Call(ALICE), moment(3000)) is None
     team.table.close()
 
 
-def test_statuses_are_added_up():
-    def part(up, connected, sent):
+def test_statuses_are_added_up() -> None:
+    def part(up: bool, connected: bool, sent: int) -> dict[str, Any]:
         return {
             "listen": ["a"],
             "draining": False,
@@ -253,29 +264,29 @@ def test_statuses_are_added_up():
     assert merge([]) == {}
 
 
-def workers_of(crew, settings, count, **more):
+def workers_of(crew: Crew, settings: Config, count: int, **more: Any) -> Workers:
     """A parent of so many workers that are the test."""
     table = Mock(workers=count)
     return Workers(settings, NEAR.id, crew, table, make_channel=crew.make_channel, **more)
 
 
-async def start(parent):
+async def start(parent: Workers) -> None:
     """Have them begin with a socket that is open already: a clock that jumps binds none."""
     await parent.start({"127.0.0.1:0": [socket.socket()]})
 
 
-def test_figures_alone_leave_who_is_there(tmp_path):
+def test_figures_alone_leave_who_is_there(tmp_path: Path) -> None:
     """They are asked for every second, and by probes: a page that asks at that moment showed nobody."""
 
     class Store(MemoryCountStore):
         is_away = False
 
-        async def list_bans(self, now):
+        async def list_bans(self, now: float) -> dict[str, float]:
             if self.is_away:
                 raise StateError("it is away")
-            return await super().list_bans(now)
+            return dict(await super().list_bans(now))
 
-    async def scenario():
+    async def scenario() -> None:
         crew, store = Crew(), Store()
         settings = config(tmp_path, f'{DIRECT}\n[state]\nurl = "sqlite:///x"\n')
         parent = workers_of(crew, settings, 2, make_store=lambda url, name: store)
@@ -303,10 +314,10 @@ def test_figures_alone_leave_who_is_there(tmp_path):
     clock.run(scenario())
 
 
-def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
+def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path: Path) -> None:
     """It would be one for ever: nobody has the service any more whose backend could come up."""
 
-    def part(services, forwards):
+    def part(services: dict[str, list[str]], forwards: list[str]) -> dict[str, Any]:
         return {
             "draining": False,
             "refused": {},
@@ -319,7 +330,7 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
                           for one in forwards],
         }  # fmt: skip
 
-    async def scenario():
+    async def scenario() -> None:
         crew = Crew()
         parent = workers_of(crew, config(tmp_path, DIRECT), 2)
         await start(parent)
@@ -342,11 +353,11 @@ def test_what_a_dead_worker_had_and_a_reload_took_away_is_no_fault(tmp_path):
     clock.run(scenario())
 
 
-def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path):
+def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_path: Path) -> None:
     """Where the system gives no process for minutes, trying takes no processor."""
     crew = Crew()
 
-    async def scenario():
+    async def scenario() -> None:
         parent = workers_of(crew, config(tmp_path, DIRECT), 1)
         await start(parent)
         crew.fails = True
@@ -360,11 +371,11 @@ def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_pat
     assert len(pauses) < 100
 
 
-def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
+def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path: Path) -> None:
     """It is named, all go on by the old file, and the next reload isn't kept waiting."""
     old, new = (config(tmp_path, f"{DIRECT}\n[daemon]\ndrain = {seconds}") for seconds in (1, 2))
 
-    async def scenario():
+    async def scenario() -> None:
         crew = Crew()
         parent = workers_of(crew, old, 2)
         await start(parent)
@@ -384,12 +395,12 @@ def test_a_reload_does_not_wait_for_ever_for_a_worker(tmp_path):
     clock.run(scenario())
 
 
-def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_path):
+def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_path: Path) -> None:
     """It has closed its socket by then, and can't bind another beside those of the others by itself."""
     more = '[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://alice/api"'
     old, new = (config(tmp_path, text) for text in (f"{DIRECT}\n{more}", DIRECT))
 
-    async def scenario():
+    async def scenario() -> None:
         with socket.socket() as kept, socket.socket() as dropped:
             crew = Crew()
             parent = workers_of(crew, old, 2)
@@ -405,11 +416,11 @@ def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_p
     clock.run(scenario())
 
 
-def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
+def test_a_worker_closes_sockets_that_it_has_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the one that has refused the file, and let nothing go."""
     monkeypatch.setattr("dtp.daemon.workers.worker.logs", Mock())
 
-    async def scenario():
+    async def scenario() -> None:
         one, other = socket.socketpair()
         with other, socket.socket() as sock:
             worker = Worker(0, one, NEAR, None, Mock())
@@ -427,10 +438,12 @@ def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
     asyncio.run(scenario())
 
 
-def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, caplog):
+def test_a_worker_that_never_begins_makes_room_for_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nobody looks at one that has yet to begin, and reloads wait for it."""
 
-    async def scenario():
+    async def scenario() -> None:
         crew = Crew()
         parent = workers_of(crew, config(tmp_path, DIRECT), 1)
         await start(parent)
@@ -447,7 +460,7 @@ def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, caplog):
 DIRECT = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"'
 
 
-def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
+def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing stays open of what it was given; when it is gone, and the one in reserve, too, that is said."""
     system = Mock(fork=Mock(side_effect=OSError(11, "no process left")), _exit=Mock(side_effect=SystemExit))
     system.close = os.close
@@ -456,7 +469,7 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
     with monkeypatch.context() as patched, contextlib.suppress(SystemExit):
         for name, fake in (("os", system), ("signal", Mock()), ("_close_others", Mock())):
             patched.setattr(zygote, name, fake)
-        serving = threading.Thread(target=lambda: zygote.serve_forks(theirs, None, []))
+        serving = threading.Thread(target=lambda: zygote.serve_forks(theirs, None, []))  # type: ignore[arg-type]
         monkeypatch.setattr(threading, "excepthook", Mock())  # of SystemExit
         serving.start()
         before = len(os.listdir("/proc/self/fd"))
@@ -482,7 +495,7 @@ def test_who_can_not_fork_says_so_and_is_asked_again(monkeypatch):
         made.spawn_worker(0)
 
 
-def test_half_open_handshakes_are_divided_among_workers():
+def test_half_open_handshakes_are_divided_among_workers() -> None:
     """Rounded up, so that each may have one."""
     assert _share_of(1) == LIMITS
     shared = _share_of(3)
@@ -491,10 +504,10 @@ def test_half_open_handshakes_are_divided_among_workers():
     assert _share_of(10**6).half_open_per_source == 1
 
 
-def test_what_other_daemons_counted_is_told_to_one_worker_once():
+def test_what_other_daemons_counted_is_told_to_one_worker_once() -> None:
     """The parent exchanges for its workers: rates are in their table, so only others' fillings are news."""
 
-    async def scenario():
+    async def scenario() -> None:
         counts, store = CountExchange(), MemoryCountStore()
         for worker in range(2):
             counts.begin(worker)
@@ -512,8 +525,8 @@ def test_what_other_daemons_counted_is_told_to_one_worker_once():
     asyncio.run(scenario())
 
 
-def test_a_worker_that_is_gone_is_told_nothing_and_begins_anew():
-    async def scenario():
+def test_a_worker_that_is_gone_is_told_nothing_and_begins_anew() -> None:
+    async def scenario() -> None:
         counts, store = CountExchange(), MemoryCountStore()
         key = CountKey("api/0/60", 1, "*")
         for worker in range(2):
