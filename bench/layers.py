@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from bench.job import READ
-from dtp.core import Buffer, Opener, Sealer
+from dtp.core import Buffer, LinkOpener, Sealer
 from dtp.identity import Identity
 from dtp.session.events import StreamData
 from dtp.session.frames import Frame
@@ -37,7 +37,7 @@ def memcpy(size: int) -> float:
 def records(size: int, cipher: str) -> tuple[float, float]:
     """Processor seconds to seal `size` bytes into records and to open them."""
     key, piece = os.urandom(32), os.urandom(PIECE)
-    sealer, opener = Sealer(cipher, key), Opener(cipher, key)
+    sealer, opener = Sealer(cipher, key), LinkOpener(cipher, key)
     out, read = Buffer(READ + 4096), Buffer(READ + 4096)
     sealing = opening = 0.0
     clock = time.process_time

@@ -27,7 +27,7 @@ from dtp.pay.client.payer import Payer, said
 from dtp.pay.messages import VOUCHER_HEAD, build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.server.payee import Payee, PayeeLane
-from dtp.pay.server.server_meter import Account, ServerMeter
+from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
 from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Spending, Usage
@@ -72,7 +72,7 @@ CONTENDERS = tuple(
 )
 
 
-class _OneLane(Account):
+class _OneLane(ChannelAccount):
     """A server's account with a single lane and all the money there is."""
 
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:

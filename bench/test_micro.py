@@ -8,7 +8,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench import layers
-from dtp.core import Buffer, Opener, Sealer, providers
+from dtp.core import Buffer, LinkOpener, Sealer, providers
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.session.frames import Frame
@@ -28,7 +28,7 @@ def test_seal(benchmark: BenchmarkFixture, cipher: str, size: int) -> None:
 @pytest.mark.parametrize("cipher", CIPHERS)
 def test_seal_and_open_64_bytes(benchmark: BenchmarkFixture, cipher: str) -> None:
     key, buffer, data = os.urandom(32), Buffer(4096), os.urandom(64)
-    sealer, opener = Sealer(cipher, key), Opener(cipher, key)
+    sealer, opener = Sealer(cipher, key), LinkOpener(cipher, key)
     frames = [(Frame.STREAM, 0, 0, 0, data)]
 
     def once() -> int:

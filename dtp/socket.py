@@ -26,7 +26,7 @@ from dtp.aio.streams import create_connection as _create_connection
 from dtp.aio.streams import create_server as _create_server
 from dtp.aio.transport import Bytes
 from dtp.blocking.loop_thread import LoopGone, LoopThread, TimedOut, shared
-from dtp.blocking.pipe import PIECE, Pipe, SocketClosed, Waiting, WouldBlock, deadline_of
+from dtp.blocking.pipe import PIECE, BlockingPipe, BlockingWait, SocketClosed, WouldBlock, deadline_of
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -124,7 +124,7 @@ class Socket:
     exceptions.
     """
 
-    def __init__(self, pipe: Pipe, timeout: float | None) -> None:
+    def __init__(self, pipe: BlockingPipe, timeout: float | None) -> None:
         self._pipe = pipe
         self._timeout = timeout
         self._files = 0
@@ -318,7 +318,7 @@ def _checked(timeout: float | None) -> float | None:
     return timeout
 
 
-class Server(Waiting):
+class Server(BlockingWait):
     """A listening socket; made by `create_server`. Each stream that a client opens is a socket of its own.
 
     `close` ends the listening; sockets that were accepted live on.
@@ -327,7 +327,7 @@ class Server(Waiting):
     def __init__(self, thread: LoopThread, backlog: int) -> None:
         super().__init__(thread)
         self._backlog = backlog
-        self._waiting: deque[Pipe] = deque()
+        self._waiting: deque[BlockingPipe] = deque()
         self._timeout: float | None = None
         self._closed = False
         self._server: StreamServer
@@ -352,7 +352,7 @@ class Server(Waiting):
     def is_readable(self) -> bool:
         return bool(self._waiting) or self._closed
 
-    def on_stream_opened(self, pipe: Pipe) -> None:
+    def on_stream_opened(self, pipe: BlockingPipe) -> None:
         """Called in the loop's thread when a client has opened a stream."""
         with self.changed:
             if self._closed or len(self._waiting) >= self._backlog:
@@ -409,7 +409,7 @@ class Server(Waiting):
         if self.thread.alive:
             self.thread.call_in_loop(self._close, waiting)
 
-    def _close(self, waiting: deque[Pipe]) -> None:
+    def _close(self, waiting: deque[BlockingPipe]) -> None:
         for pipe in waiting:
             pipe.transport.abort()
         self._server.close()
@@ -430,7 +430,7 @@ def create_connection(
     `options` and errors are those of `dtp.connect`; besides `TimedOut`.
     """
     thread = shared()
-    opening = _create_connection(lambda: Pipe(thread), address, **options)
+    opening = _create_connection(lambda: BlockingPipe(thread), address, **options)
     _, pipe = thread.run_coroutine(opening, _checked(timeout) or None)
     return Socket(pipe, timeout)
 
@@ -453,7 +453,7 @@ def create_server(
 
     async def start() -> None:
         server._server = await _create_server(
-            lambda: Pipe(thread, server), urls, identity=identity, service=service, **options
+            lambda: BlockingPipe(thread, server), urls, identity=identity, service=service, **options
         )
         thread.lasting.add(server)
 

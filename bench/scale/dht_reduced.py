@@ -16,7 +16,7 @@ from random import Random
 
 from bench.job import percentile
 from dtp.peers.dht.addresses import Endpoint
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.ids import BITS, node_id
 from dtp.peers.dht.limits import DEFAULT_LIMITS
 from dtp.peers.dht.lookup import Lookup
@@ -62,17 +62,17 @@ class ReducedNetwork:
         ordered = sorted(keys)
         self.ids = [each for each, _ in ordered]
         self._numbers = [number for _, number in ordered]
-        self._contacts: dict[int, Contact] = {}
+        self._contacts: dict[int, NodeContact] = {}
         self._sybils = [place for place in range(conditions.nodes) if self.is_sybil(place)]
         self._sybil_ids = [self.ids[place] for place in self._sybils]
 
-    def contact(self, place: int) -> Contact:
+    def contact(self, place: int) -> NodeContact:
         """Return the contact of the node at a place in the order."""
         found = self._contacts.get(place)
         if found is None:
             number = self._numbers[place]
             endpoint: Endpoint = (global_host(number), 4000)
-            found = self._contacts[place] = Contact(number.to_bytes(32, "big"), endpoint)
+            found = self._contacts[place] = NodeContact(number.to_bytes(32, "big"), endpoint)
         return found
 
     def is_sybil(self, place: int) -> bool:
@@ -83,7 +83,7 @@ class ReducedNetwork:
         """True for the part that is gone, though tables still have it."""
         return (self._numbers[place] * 2654435761 >> 13) % 1000 < 1000 * self.conditions.dead
 
-    def place_of(self, contact: Contact) -> int:
+    def place_of(self, contact: NodeContact) -> int:
         """Return where a contact is in the order."""
         return bisect_left(self.ids, contact.id)
 
@@ -124,7 +124,7 @@ class ReducedNetwork:
             return list(range(low, high))
         return Random(place * 64 + bucket).sample(range(low, high), _K)
 
-    def answer(self, place: int, target: int) -> list[Contact]:
+    def answer(self, place: int, target: int) -> list[NodeContact]:
         """Return whom the node at `place` tells of: an honest one of its table, a sybil of sybils."""
         if self.is_sybil(place):
             return [self.contact(self._sybils[each]) for each in self.nearest(self._sybil_ids, target, _K)]
@@ -147,7 +147,7 @@ def look_up(network: ReducedNetwork) -> Outcome:
     seeds = [network.contact(each) for each in network.table_towards(asker, target)]
     lookup = Lookup(target, network.ids[asker], seeds, DEFAULT_LIMITS)
     depth = {each.id: 1 for each in seeds}
-    queue: list[tuple[float, int, str, Contact]] = []
+    queue: list[tuple[float, int, str, NodeContact]] = []
     count = hops = 0
     now, told = 0.0, set[int]()
     timeout = 2 * (conditions.latency + conditions.spread) * 1.3

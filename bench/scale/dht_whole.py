@@ -13,9 +13,9 @@ from zlib import crc32
 
 from bench.job import percentile
 from dtp.peers.dht.addresses import Endpoint
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.ids import node_id
-from dtp.peers.dht.messages import Verdict
+from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.node import DhtNode
 from dtp.peers.dht.records import Record, RecordKind
 from dtp.peers.dht.walks import GetWalk
@@ -71,10 +71,10 @@ class Minute:
 class _SybilTable:
     """What a sybil tells of: other sybils, the nearest to whatever is looked for."""
 
-    def __init__(self, sybils: list[Contact]) -> None:
+    def __init__(self, sybils: list[NodeContact]) -> None:
         self._sybils = sybils
 
-    def closest_contacts(self, target: int, count: int) -> list[Contact]:
+    def closest_contacts(self, target: int, count: int) -> list[NodeContact]:
         """Return sybils."""
         return sorted(self._sybils, key=lambda each: each.id ^ target)[:count]
 
@@ -90,9 +90,9 @@ class _SybilStore:
         """Return nothing."""
         return []
 
-    def add(self, *what: Any) -> Verdict:
+    def add(self, *what: Any) -> StoreVerdict:
         """Say that it is stored."""
-        return Verdict.STORED
+        return StoreVerdict.STORED
 
 
 class Simulation:
@@ -103,7 +103,7 @@ class Simulation:
         self.random = Random(conditions.seed)
         self._pairs = Random(conditions.seed + 1).getrandbits(64)
         self.swarm = DhtSwarm(conditions.seed, latency=self._latency, loss=conditions.loss, host=global_host)
-        self.sybils: list[Contact] = []
+        self.sybils: list[NodeContact] = []
         self._liars: set[Endpoint] = set()
         self.minutes: list[Minute] = []
         self._values: list[tuple[Endpoint, Record]] = []
@@ -136,7 +136,7 @@ class Simulation:
         if liar:
             node = self.swarm.nodes[where]
             self._liars.add(where)
-            self.sybils.append(Contact(node.identity.id.key, where))
+            self.sybils.append(NodeContact(node.identity.id.key, where))
             node._server._table = _SybilTable(self.sybils)  # type: ignore[assignment]
             node._server._store = _SybilStore()  # type: ignore[assignment]
         return where

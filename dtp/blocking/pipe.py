@@ -64,7 +64,7 @@ class _Readiness:
         os.close(self._writer)
 
 
-class Waiting:
+class BlockingWait:
     """What threads wait for: a condition over its own lock, deadlines, and the descriptor for `select`."""
 
     def __init__(self, thread: LoopThread) -> None:
@@ -110,11 +110,11 @@ def deadline_of(timeout: float | None) -> float:
 class Acceptor(Protocol):
     """Takes the pipes that a server makes."""
 
-    def on_stream_opened(self, pipe: Pipe) -> None:
+    def on_stream_opened(self, pipe: BlockingPipe) -> None:
         """In the loop's thread: a client has opened a stream."""
 
 
-class Pipe(Waiting, asyncio.Protocol):
+class BlockingPipe(BlockingWait, asyncio.Protocol):
     """A stream between the loop's thread, which calls what asyncio's protocols have, and threads that block.
 
     What is received waits in `_chunks`, what is sent in `_out`, both bounded. Nothing here refers to the `Socket`,

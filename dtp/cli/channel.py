@@ -35,8 +35,8 @@ from dtp.plurals import count_of
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.channel import Channel
-    from dtp.pay.client.ends import Step
-    from dtp.pay.settling import Paid
+    from dtp.pay.client.ends import ClosingStep
+    from dtp.pay.settling import Settlement
     from dtp.pay.store import Store
     from dtp.pay.store.holding import VoucherStore
     from dtp.pay.store.journal import Journal
@@ -339,7 +339,7 @@ async def _close(
         )
 
 
-def _wait(step: Step) -> str:
+def _wait(step: ClosingStep) -> str:
     from dtp.pay.client.budget import span
 
     return span(round(step.seconds * 1000))
@@ -592,7 +592,7 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
     )
 
 
-def print_paid(event: str, paid: Paid, id: str | None = None) -> None:
+def print_paid(event: str, paid: Settlement, id: str | None = None) -> None:
     """Say what a transaction paid to whom, of the channel `id`, or of those that it names."""
     channels = paid.channels if id is None else (id,)
     about = f"{', '.join(channels)}: " if channels else ""

@@ -16,7 +16,7 @@ from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
-    from dtp.pay.passes import Held
+    from dtp.pay.passes import HeldPass
 
 _MS_OF = {"h": 3_600_000, "d": 86_400_000, "m": 60_000, "s": 1000}
 
@@ -80,7 +80,7 @@ def _plan_record(plan: Any, coin: str) -> dict[str, Any]:
     return {**record_of(plan), "coin": coin}
 
 
-def _held_record(held: Held) -> dict[str, Any]:
+def _held_record(held: HeldPass) -> dict[str, Any]:
     return {
         **_plan_record(held.plan, held.coin),
         "pass": held.pass_.id,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
     from dtp.pay.metered import Metered
-    from dtp.pay.settling import Paid
+    from dtp.pay.settling import Settlement
     from dtp.pay.store import Store
     from dtp.pay.store.rows import Bought
     from dtp.pay.terms import Usage
@@ -301,7 +301,7 @@ class _Bill:
     amount: int
     used: Usage
     deposited: int
-    closed: Paid | None
+    closed: Settlement | None
     #: Of all transactions of the connection, MIST.
     gas: int
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dtp.pay.hosting import Replaced
     from dtp.pay.metered import Metered
     from dtp.pay.serving import Serving
-    from dtp.pay.settling import Paid
+    from dtp.pay.settling import Settlement
 
 #: How long the chain is asked about what isn't sold, seconds.
 _LOOK = 5.0
@@ -369,7 +369,7 @@ def _report(connection: Metered) -> None:
     )
 
 
-def print_claim(paid: Paid) -> None:
+def print_claim(paid: Settlement) -> None:
     """Say what a transaction has claimed for the server."""
     from dtp.cli.show import amount, money
 

@@ -313,7 +313,7 @@ class Sealer(_Handle):
         return int(length)
 
 
-class Opener(_Handle):
+class LinkOpener(_Handle):
     """The receiving direction of a link over a carrier that keeps the order. Arguments and errors as `Sealer`'s."""
 
     __slots__ = ("rekeyed", "weight")
@@ -417,7 +417,7 @@ class PacketOpener:
     def open(self, buffer: Buffer, start: int, end: int) -> tuple[list[Frame], DtpError | None]:
         """Open the packet `buffer[start:end]` in place: its frames, or what was wrong, and then nothing changed.
 
-        The errors are those of `Opener.open`, and `PacketReplayed`. None of them ends the link by itself: anyone
+        The errors are those of `LinkOpener.open`, and `PacketReplayed`. None of them ends the link by itself: anyone
         can send packets. Drop it and go on.
         """
         if not 0 <= start <= end <= buffer.size:

@@ -248,7 +248,7 @@ def _layers(formats: Iterable[Format]) -> Iterator[tuple[int, int, Attributes]]:
             del active[number]
 
 
-class Step(NamedTuple):
+class DeltaStep(NamedTuple):
     """One operation of a delta, checked: characters to keep or to delete, or text to insert."""
 
     kind: Literal["retain", "insert", "delete"]
@@ -257,7 +257,7 @@ class Step(NamedTuple):
     attributes: Attributes
 
 
-def read_delta(delta: object, length: int) -> list[Step]:
+def read_delta(delta: object, length: int) -> list[DeltaStep]:
     """Return a delta's operations for a text of `length` characters. Raises `TextDeltaError`, `TextMarkError`."""
     if not isinstance(delta, list | tuple):
         raise TextDeltaError("a delta is a list of operations")
@@ -268,7 +268,7 @@ def read_delta(delta: object, length: int) -> list[Step]:
     return steps
 
 
-def _read_step(operation: object) -> Step:
+def _read_step(operation: object) -> DeltaStep:
     kinds = {"retain", "insert", "delete"}
     if not isinstance(operation, Mapping) or len(kinds & operation.keys()) != 1:
         raise TextDeltaError(f"an operation of a delta has one of insert, retain and delete: {operation!r}")
@@ -281,12 +281,12 @@ def _read_step(operation: object) -> Step:
         text = operation["insert"]
         if not isinstance(text, str):
             raise TextDeltaError("a text holds characters only: an embedded object can't be inserted")
-        return Step("insert", len(text), text, dict(attributes))
+        return DeltaStep("insert", len(text), text, dict(attributes))
     kind: Literal["retain", "delete"] = "retain" if "retain" in operation else "delete"
     count = operation[kind]
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise TextDeltaError(f"{kind} is a number of characters, not {count!r}")
-    return Step(kind, count, "", dict(attributes))
+    return DeltaStep(kind, count, "", dict(attributes))
 
 
 # ---- HTML

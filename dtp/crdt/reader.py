@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 
 
-class Reader(Generic[T]):
+class ChangeReader(Generic[T]):
     """What is told from when it was asked for on: `async for one in reader`. How much of it is kept, subclasses say.
 
     Ends with `close`, after what was told until then, or with what tells it.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dtp.crdt.sequences import GraphList, Name
 
 
-class Recorder(Protocol):
+class EditRecorder(Protocol):
     """Told of everything that is made here, before it is, and whether it was.
 
     What gives a context is left with an error where nothing was made.

@@ -15,14 +15,14 @@ from dtp.crdt import values
 from dtp.crdt.clock import LAST, Clock
 from dtp.crdt.ops import Frame as Frame
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import Access, Ruling
+from dtp.crdt.permission.access import AccessState, Ruling
 from dtp.crdt.permission.grants import GrantError
 from dtp.crdt.permission.owners import may_write as may_write
 from dtp.crdt.permission.owners import owned as owned
 from dtp.crdt.permission.owners import owner_name as owner_name
 from dtp.crdt.permission.permits import Permits
 from dtp.crdt.permission.rules import RuleBroken, RulesError
-from dtp.crdt.recording import Recorder
+from dtp.crdt.recording import EditRecorder
 from dtp.crdt.replicated import Version
 from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
 from dtp.crdt.values import Value, encode, refusal
@@ -85,7 +85,7 @@ class Replica:
         random: Callable[[int], bytes] = os.urandom,
         graph: str = "",
     ) -> None:
-        self._begin(GraphCore(author, random(16)), author, clock, random, Access(graph))
+        self._begin(GraphCore(author, random(16)), author, clock, random, AccessState(graph))
 
     def _begin(
         self,
@@ -93,7 +93,7 @@ class Replica:
         author: bytes,
         clock: Clock | None,
         random: Callable[[int], bytes],
-        access: Access,
+        access: AccessState,
     ) -> None:
         self.author = author
         self.core = state
@@ -125,7 +125,7 @@ class Replica:
         #: Called after a text or a list was written here, which becomes an op later.
         self.on_edited: Callable[[Name], None] | None = None
         #: Told of what is made here, before and after it is.
-        self.recorder: Recorder | None = None
+        self.recorder: EditRecorder | None = None
         self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
@@ -565,7 +565,7 @@ class Replica:
             ]
             for *_, stable in saved:
                 Version.decode(stable)
-            access = Access.load(graph, known)
+            access = AccessState.load(graph, known)
         except (ValueError, TypeError, KeyError, IndexError, GrantError, RulesError, TextFormat) as error:
             raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)

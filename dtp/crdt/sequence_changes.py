@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from dtp.crdt.marks import Format, deltas_of
-from dtp.crdt.reader import Reader
+from dtp.crdt.reader import ChangeReader
 
 
 class SequenceChange(NamedTuple):
@@ -27,7 +27,7 @@ class SequenceChange(NamedTuple):
         return deltas_of(self.patches, self.formats)
 
 
-class SequenceChanges(Reader[SequenceChange]):
+class SequenceChanges(ChangeReader[SequenceChange]):
     """The changes of a text or a list from when this was asked for on: `async for change in text.changes()`.
 
     Who had what it was then, and takes all patches, has what it is now: nothing is left out or put together. So a

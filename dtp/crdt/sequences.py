@@ -15,7 +15,7 @@ from dtp.core.text import CHANGES as TEXT_CHANGES
 from dtp.crdt import values
 from dtp.crdt.list import List, ListPatch
 from dtp.crdt.marks import Expand, Format, formats_of
-from dtp.crdt.recording import Recorder
+from dtp.crdt.recording import EditRecorder
 from dtp.crdt.replicated import Replicated, Version
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges, difference
 from dtp.crdt.text import Patch, Text
@@ -42,7 +42,7 @@ _Edit = Literal["record_insert", "record_delete", "record_assign", "record_move"
 _UNRECORDED: Final = nullcontext()
 
 
-class Owner(Protocol):
+class SequenceOwner(Protocol):
     """What a text or a list asks and tells of edits made here."""
 
     def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Iterable[bytes] = ()) -> None:
@@ -61,14 +61,14 @@ class Owner(Protocol):
         """Return the clock of a move or an assignment made now."""
 
     @property
-    def recorder(self) -> Recorder | None:
+    def recorder(self) -> EditRecorder | None:
         """Who is told of edits of lists, and of a text's own undo, before they are made."""
 
 
 class _InGraph(Replicated):
     """What a text and a list of a replica have in common: who may edit, who hears of edits."""
 
-    def bind(self, name: Name, owner: Owner) -> None:
+    def bind(self, name: Name, owner: SequenceOwner) -> None:
         """Have `owner` asked before each edit made here, and told after it."""
         self.name = name
         self._owner = owner
@@ -221,7 +221,7 @@ class GraphList(_InGraph, List):
     Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
-    def bind(self, name: Name, owner: Owner) -> None:
+    def bind(self, name: Name, owner: SequenceOwner) -> None:
         super().bind(name, owner)
         self._clock = owner.next_stamp
 
@@ -283,7 +283,7 @@ _CLASSES: Final[dict[int, type[GraphText] | type[GraphList]]] = {core.TEXT: Grap
 NONCE: Final = 8
 
 
-class Asked(NamedTuple):
+class AskedVersion(NamedTuple):
     """Who was asked before a text was compacted: what they make knows this version."""
 
     authors: frozenset[bytes]
@@ -297,7 +297,7 @@ class Sequences:
     two copies of a replica never give two characters one name, and what others know of an agent stays true.
     """
 
-    def __init__(self, author: bytes, owner: Owner, nonce: bytes) -> None:
+    def __init__(self, author: bytes, owner: SequenceOwner, nonce: bytes) -> None:
         self._author = author
         self._agent = author + nonce
         self._owner = owner
@@ -305,7 +305,7 @@ class Sequences:
         self._saved: dict[Name, bytes] = {}
         self._waiting: dict[Name, set[bytes]] = {}
         self._touched: dict[Name, None] = {}
-        self._asked: dict[Name, Asked] = {}
+        self._asked: dict[Name, AskedVersion] = {}
         #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
         self.stale = False
 
@@ -427,7 +427,7 @@ class Sequences:
         except TextUnseen:
             return 0
         # also when nothing was forgotten: what the text knows of stable operations may be too little for strangers'
-        self._asked[name] = Asked(frozenset((*reports, self._author)), stable)
+        self._asked[name] = AskedVersion(frozenset((*reports, self._author)), stable)
         return forgotten
 
     def replace_by(self, fresh: Sequences) -> None:
@@ -477,4 +477,4 @@ class Sequences:
             if waiting:
                 self._waiting[name] = set(waiting)
             if asked:
-                self._asked[name] = Asked(frozenset(asked), Version.decode(stable))
+                self._asked[name] = AskedVersion(frozenset(asked), Version.decode(stable))

@@ -229,7 +229,7 @@ class Text(Replicated, TextHandle):
                     self.mark(at, at + step.length, name, value)
                 at += step.length
 
-    def _attributes_to_set(self, at: int, step: marks.Step) -> Attributes:
+    def _attributes_to_set(self, at: int, step: marks.DeltaStep) -> Attributes:
         """Return what is missing of an insertion's attributes, and as None what it got from around it."""
         found = self.spans(at, at + step.length) if step.length else []
         if len(found) == 1 and marks.same_attributes(found[0][1], step.attributes):

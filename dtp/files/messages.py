@@ -85,7 +85,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class FileEnd:
     """All bytes were sent; `digest` is that of the whole file."""
 
     digest: bytes
@@ -97,14 +97,14 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class FileRefusal:
     """A side won't go on; `code` is a key of `REFUSALS`, `message` is for people."""
 
     code: str
     message: str
 
 
-Message = Put | Get | Offer | Accept | Start | End | Done | Refuse
+Message = Put | Get | Offer | Accept | Start | FileEnd | Done | FileRefusal
 
 
 def build(message: Message) -> bytes:
@@ -127,11 +127,11 @@ def _fields(message: Message) -> dict[str, Any]:
             return {"op": "accept", "have": have, "digest": digest}
         case Start(begin):
             return {"op": "start", "from": begin}
-        case End(digest):
+        case FileEnd(digest):
             return {"op": "end", "digest": digest}
         case Done():
             return {"op": "done"}
-        case Refuse(code, reason):
+        case FileRefusal(code, reason):
             return {"op": "refuse", "code": code, "message": reason[:MAX_REASON]}
 
 
@@ -205,7 +205,7 @@ def _want(fields: dict[Any, Any]) -> Get:
     return Get(name)
 
 
-def _refuse(fields: dict[Any, Any]) -> Refuse:
+def _refuse(fields: dict[Any, Any]) -> FileRefusal:
     code = _get(fields, "code", str)
     raise TransferRefused(code if code in REFUSALS else "io", _get(fields, "message", str)[:MAX_REASON])
 
@@ -216,7 +216,7 @@ _PARSERS: Mapping[str, Callable[[dict[Any, Any]], Message]] = {
     "file": lambda fields: Offer(_file(fields)),
     "accept": lambda fields: Accept(_number(fields, "have"), _digest(fields)),
     "start": lambda fields: Start(_number(fields, "from")),
-    "end": lambda fields: End(_digest(fields)),
+    "end": lambda fields: FileEnd(_digest(fields)),
     "done": lambda fields: Done(),
     "refuse": _refuse,
 }

@@ -215,7 +215,7 @@ class _Sending:
             await self._send_bytes(begin)
             file.check_unchanged()
             digest = file.hash.digest()
-            await _say(stream, m.End(digest))
+            await _say(stream, m.FileEnd(digest))
             await _hear(stream, m.Done)
         except FileChanged:
             stream.reset(m.RESET_CHANGED)
@@ -282,7 +282,7 @@ async def _receive(
                 raise FileTransferError(f"the peer begins at {begin}, which is neither 0 nor {have}")
             file.begin_at(begin)
             await _receive_bytes(stream, file, threads, begin, report)
-            digest = (await _hear(stream, m.End)).digest
+            digest = (await _hear(stream, m.FileEnd)).digest
             if digest != file.hash.digest():
                 file.discard()
                 raise NotTheSame(
@@ -386,7 +386,7 @@ async def _ending(stream: Stream) -> AsyncIterator[None]:
         # What the peer did wrong it may read; paths and the state of this machine are none of its business.
         told = str(error) if isinstance(error, PeerError | FileMissing) else m.REFUSALS[error.refusal]
         with contextlib.suppress(ConnectionError):
-            stream.write(m.build(m.Refuse(error.refusal, told)))
+            stream.write(m.build(m.FileRefusal(error.refusal, told)))
         stream.write_eof()
         stream.stop()
         raise

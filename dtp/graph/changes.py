@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from dtp.crdt import Change
-from dtp.crdt.reader import Reader
+from dtp.crdt.reader import ChangeReader
 from dtp.graph.errors import ChangesMissed
 
 log = logging.getLogger("dtp.graph")
@@ -38,7 +38,7 @@ def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
     return re.compile(fnmatch.translate(pattern)).match
 
 
-class Watch(Reader[Change]):
+class Watch(ChangeReader[Change]):
     """Changes at souls that match a pattern (`*` and `?` as in file names), each once it is there to be read.
 
     What changes again before the reader comes to it is told once, with the latest author and clock; so a slow reader
@@ -71,7 +71,7 @@ class Watch(Reader[Change]):
         return self._pending.pop(next(iter(self._pending)))
 
 
-class Changes(Reader[Batch]):
+class Changes(ChangeReader[Batch]):
     """Batches of changes, in the order in which they were stored or came: `async for batch in graph.changes()`.
 
     At most `limit` changes wait to be read, or one batch. What comes beyond is dropped with all that waits, the log

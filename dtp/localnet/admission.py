@@ -36,7 +36,7 @@ from dtp.sui.objects import (
     ConsensusAddressOwner,
     Immutable,
     ObjectOwner,
-    Shared,
+    SharedOwner,
 )
 from dtp.sui.signature import SignatureError, parse_signature, verify_signature
 from dtp.sui.transaction import (
@@ -352,7 +352,7 @@ def _shared(
         admitted.ended.append(DeletedInput(arg.id, gone.version, mutable))
         return None
     match record.owner:
-        case Shared(version):
+        case SharedOwner(version):
             pass
         case ConsensusAddressOwner(version, address):
             if sender is not None and address != sender:

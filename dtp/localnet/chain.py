@@ -47,7 +47,7 @@ from dtp.sui.effects import (
     effects_digest,
 )
 from dtp.sui.names import TypeTag, parse_type
-from dtp.sui.objects import ConsensusAddressOwner, Shared
+from dtp.sui.objects import ConsensusAddressOwner, SharedOwner
 from dtp.sui.transaction import TransactionData
 
 __all__ = ["Chain", "ChainStatus"]
@@ -433,6 +433,6 @@ def _removed(outcome: TransactionOutcome) -> list[tuple[bytes, Removed]]:
     gone = []
     for id, change in effects.changed:
         if isinstance(change.after, OutAbsent) and isinstance(change.before, InExisting):
-            shared = isinstance(change.before.owner, Shared | ConsensusAddressOwner)
+            shared = isinstance(change.before.owner, SharedOwner | ConsensusAddressOwner)
             gone.append((id, Removed(effects.lamport_version, bool(change.id_operation), shared)))
     return gone

@@ -43,7 +43,7 @@ from dtp.localnet.vm import (
     StoredObject,
     TxData,
 )
-from dtp.localnet.vm import Owner as VmOwner
+from dtp.localnet.vm import VmOwner as VmOwner
 from dtp.sui.effects import (
     TRANSACTION_EVENTS,
     ExecutionError,

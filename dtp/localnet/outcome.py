@@ -22,7 +22,7 @@ from dtp.localnet.limits import (
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.places import ValuePlace
 from dtp.localnet.vm import VM, OwnerKind, RuntimeEffects, Type
-from dtp.localnet.vm import Owner as VmOwner
+from dtp.localnet.vm import VmOwner as VmOwner
 from dtp.localnet.vm.tags import make_tag
 from dtp.localnet.vm.types import STORE
 from dtp.sui.effects import (
@@ -56,7 +56,7 @@ from dtp.sui.objects import (
     ObjectOwner,
     ObjectValue,
     Owner,
-    Shared,
+    SharedOwner,
     object_digest,
 )
 
@@ -114,9 +114,9 @@ class _Collector:
             case OwnerKind.IMMUTABLE:
                 return Immutable()
             case OwnerKind.SHARED:
-                if known is not None and isinstance(known.owner, Shared):
+                if known is not None and isinstance(known.owner, SharedOwner):
                     return known.owner
-                return Shared(self.lamport)
+                return SharedOwner(self.lamport)
             case OwnerKind.CONSENSUS_ADDRESS:
                 return ConsensusAddressOwner(self.lamport, found.address)
 
@@ -194,10 +194,10 @@ def collect(
 
 def _check_shared(record: ObjectRecord, writes: Writes, effects: RuntimeEffects) -> None:
     """Raise for a shared object that was taken by value and neither deleted nor shared again."""
-    if not isinstance(record.owner, Shared) or record.id in effects.deleted:
+    if not isinstance(record.owner, SharedOwner) or record.id in effects.deleted:
         return
     written = writes.objects.get(record.id)
-    if written is None or not isinstance(written[1], Shared):
+    if written is None or not isinstance(written[1], SharedOwner):
         raise CommandFailed(
             "SharedObjectOperationNotAllowed",
             f"shared object 0x{record.id.hex()} must be deleted or shared again in the transaction that takes it",
@@ -350,7 +350,7 @@ def unchanged_objects(
     found: dict[bytes, Unchanged] = {}
     for entry in inputs:
         record = entry.record
-        if not entry.mutable and isinstance(record.owner, Shared | ConsensusAddressOwner):
+        if not entry.mutable and isinstance(record.owner, SharedOwner | ConsensusAddressOwner):
             found[record.id] = ReadOnlyRoot(record.version, record.digest)
     for gone in ended:
         found[gone.id] = MutateEnded(gone.version) if gone.mutable else ReadEnded(gone.version)

@@ -19,13 +19,13 @@ from dtp.localnet.vm import (
     ExecutionFailure,
     FunctionInstance,
     ObjectRuntime,
-    Owner,
     OwnerKind,
     Package,
     PackageRejected,
     Type,
     UpgradePolicy,
     Value,
+    VmOwner,
     VmSession,
 )
 from dtp.localnet.vm.signals import MemoryLimit
@@ -276,7 +276,7 @@ class Interpreter:
             taken.append(slot)
         address = self.places.take_value(recipient, len(objects), self._address).data
         for slot in taken:
-            self.runtime.transfer_object(Owner(OwnerKind.ADDRESS, address), slot.type, slot.data)
+            self.runtime.transfer_object(VmOwner(OwnerKind.ADDRESS, address), slot.type, slot.data)
         return []
 
     def _make_vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> ValuePlace:

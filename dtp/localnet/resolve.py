@@ -19,7 +19,7 @@ from dtp.localnet.model import (
 from dtp.localnet.vm import VM, ExecutionFailure, Type
 from dtp.localnet.vm.types import INTEGER_BITS
 from dtp.sui.names import SuiNameError, parse_address
-from dtp.sui.objects import ConsensusAddressOwner, Shared
+from dtp.sui.objects import ConsensusAddressOwner, SharedOwner
 from dtp.sui.transaction import (
     Argument,
     CallArg,
@@ -126,8 +126,8 @@ def _object(given: ObjectInput, uses: Sequence[_Use], store: ObjectReader) -> Ca
     if record.package is not None:
         raise _reject(f"0x{given.id.hex()} is a package", given.id, "MovePackageAsObject")
     owner = record.owner
-    if isinstance(owner, Shared | ConsensusAddressOwner):
-        start = owner.initial_shared_version if isinstance(owner, Shared) else owner.start_version
+    if isinstance(owner, SharedOwner | ConsensusAddressOwner):
+        start = owner.initial_shared_version if isinstance(owner, SharedOwner) else owner.start_version
         _matches(given, record, start)
         mutable = given.mutable
         if mutable is None:

@@ -22,7 +22,7 @@ from dtp.sui.objects import (
     AddressOwner,
     Immutable,
     MoveObject,
-    Shared,
+    SharedOwner,
     fresh_object_id,
 )
 from dtp.sui.transaction import (
@@ -96,7 +96,7 @@ def _first_objects(engine: MoveEngine, run: Run, account: bytes) -> Writes:
     contents = coin + TOTAL_SUPPLY.to_bytes(8, "little")
     writes.objects[coin] = (MoveObject(GAS_COIN_TYPE, True, 1, contents), AddressOwner(account))
     contents = SYSTEM_STATE + (2).to_bytes(8, "little")
-    writes.objects[SYSTEM_STATE] = (MoveObject(_SYSTEM_STATE_TYPE, False, 1, contents), Shared(1))
+    writes.objects[SYSTEM_STATE] = (MoveObject(_SYSTEM_STATE_TYPE, False, 1, contents), SharedOwner(1))
     writes.created |= writes.objects.keys()
     return writes
 
@@ -140,7 +140,7 @@ def randomness(
     engine: MoveEngine, state: ChainState, random: ObjectRecord, round: int, random_bytes: bytes
 ) -> TransactionOutcome:
     """Give 0x8 new bytes, by the framework's own function."""
-    assert isinstance(random.owner, Shared)
+    assert isinstance(random.owner, SharedOwner)
     version = random.owner.initial_shared_version
     kind = RandomnessStateUpdate(state.epoch, round, random_bytes, version)
     data = system_transaction(kind)

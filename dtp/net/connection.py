@@ -27,7 +27,7 @@ from dtp.net.stream import Stream
 from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MUCH, Turns
 from dtp.net.turns.steps import Charged
-from dtp.net.watch import Watch
+from dtp.net.watch import ByteWatch
 from dtp.session import events as ev
 from dtp.session.codes import (
     CloseCode,
@@ -172,12 +172,12 @@ class Connection:
         return bool(self._streams)
 
     @property
-    def watch(self) -> Watch | None:
+    def watch(self) -> ByteWatch | None:
         """Who counts what moves (see `traffic`), if anybody does."""
         return self.outlet.watch
 
     @watch.setter
-    def watch(self, watch: Watch | None) -> None:
+    def watch(self, watch: ByteWatch | None) -> None:
         self.outlet.watch = watch
 
     def keep_within(self, budget: HeldBudget[BudgetHolder]) -> None:
@@ -681,7 +681,9 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
         event.error_code
     ),
     ev.StreamStopped: Connection._on_stream_stopped,
-    ev.StreamRefused: lambda connection, event: connection._streams[event.stream_id]._fail_unread(event.data),
+    ev.StreamDeclined: lambda connection, event: connection._streams[event.stream_id]._fail_unread(
+        event.data
+    ),
     ev.StreamWritable: Connection._on_stream_writable,
     ev.StreamDone: Connection._on_stream_done,
     ev.StreamsAllowed: lambda connection, _: connection._waiters.wake_for("streams"),

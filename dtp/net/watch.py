@@ -14,7 +14,7 @@ NO_COUNT: Final = 2**64
 
 
 @dataclass(slots=True)
-class Watch:
+class ByteWatch:
     """What to call, and the counts (see `Connection.traffic`) from which on; all may be changed at any time.
 
     Calls come within the connection's own work: they may send metering frames and set limits, which go with

@@ -59,7 +59,7 @@ class DhtFinder:
         return await self._dht.find(peer)
 
 
-class Finding:
+class PeerFinding:
     """The ways that are open, and what the node says there. Within the node's `AsyncExitStack`."""
 
     def __init__(self, identity: Identity, book: PeerBook, ways: Collection[str]) -> None:

@@ -127,7 +127,7 @@ def _is_sound(heads: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeNeighbour:
     """Ask a neighbour what it has."""
 
     peer: bytes
@@ -142,13 +142,13 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class Dial:
+class DialAnnouncer:
     """Connect to a peer that announced what no neighbour has."""
 
     peer: bytes
 
 
-Action = Probe | Fetch | Dial
+Action = ProbeNeighbour | Fetch | DialAnnouncer
 
 
 @dataclass(slots=True)
@@ -236,7 +236,8 @@ class HeadsPlan:
     def is_asking(self, now: float) -> bool:
         """Return whether a neighbour is asked what it has, or is to be asked now."""
         return any(
-            isinstance(each.busy, Probe) or (each.busy is None and max(each.poll_at, each.ready_at) <= now)
+            isinstance(each.busy, ProbeNeighbour)
+            or (each.busy is None and max(each.poll_at, each.ready_at) <= now)
             for each in self._neighbours.values()
         )
 
@@ -375,7 +376,7 @@ class HeadsPlan:
         if not actions and not self.is_fetching:
             actions = self._next_searches(now)
         actions += [
-            self._begin(Probe(peer))
+            self._begin(ProbeNeighbour(peer))
             for peer, each in self._neighbours.items()
             if each.busy is None and each.poll_at <= now and each.ready_at <= now
         ]
@@ -466,14 +467,14 @@ class HeadsPlan:
             if claim.rounds >= 2 and not claim.is_dialled and itself is None:
                 claim.is_dialled = True
                 self._dials.add(announcer)
-                return [Dial(announcer)]
+                return [DialAnnouncer(announcer)]
             ready = [
                 peer for peer in self._neighbours if self._is_ready(peer, now) and peer not in claim.asked
             ]
             if ready and len(claim.asked) < self._limits.asked:
                 peer = self._random.choice(ready)
                 claim.asked.add(peer)
-                return [self._begin(Probe(peer))]
+                return [self._begin(ProbeNeighbour(peer))]
             self._end_round(announcer, claim, now)
         return []
 
@@ -484,7 +485,7 @@ class HeadsPlan:
         if claim.rounds >= self._limits.rounds:
             del self._claims[announcer]  # the polls go on, and so does what is announced next
 
-    def _begin(self, action: Probe | Fetch) -> Action:
+    def _begin(self, action: ProbeNeighbour | Fetch) -> Action:
         neighbour, claim = self._neighbours[action.peer], self._claims.get(action.peer, _Claim())
         neighbour.busy = action
         neighbour.promised, neighbour.promised_other = dict(claim.heads), claim.other

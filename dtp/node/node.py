@@ -25,9 +25,9 @@ from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.node.clock import ClockWatch
 from dtp.node.exchange import PROTOCOL as PEER_EXCHANGE
 from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
-from dtp.node.finding import SUCCESSION, WAYS, Finding, dht_host
+from dtp.node.finding import SUCCESSION, WAYS, PeerFinding, dht_host
 from dtp.node.reaching import NodeReach
-from dtp.node.upkeep import Target, Upkeep, UpkeepLimits
+from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
 from dtp.peers.book import BOOK, BookNotKept, PeerBook
 from dtp.peers.clocks import ClockDifference
 from dtp.peers.lan.interfaces import dialled_urls
@@ -182,7 +182,7 @@ class Node:
         self._store = None if store is None else Path(store)
         self._stack = AsyncExitStack()
         self._tasks = TaskSet()
-        self._upkeep = Upkeep(self.identity.id, self.limits.upkeep)
+        self._upkeep = PeerUpkeep(self.identity.id, self.limits.upkeep)
         #: Nodes to begin with of which it was said that they can't be reached.
         self._told: set[Address] = set()
         self._wake = asyncio.Event()
@@ -195,7 +195,7 @@ class Node:
         #: The peers that are known.
         self.book = PeerBook()
         self._links: PeerLinks | None = None
-        self._finding = Finding(self.identity, self.book, discover)
+        self._finding = PeerFinding(self.identity, self.book, discover)
         self._clock = ClockWatch(self.limits.clock_look)
         self._exchange = PeerExchange(self.book, lambda: self.record, self._clock.clocks)
         self._push = RecordPush(self._exchange, lambda: self.links)

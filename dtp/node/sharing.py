@@ -25,12 +25,12 @@ from dtp.graph.sync.replicating import EVERYTHING, Exchanged, Serving, answer_st
 from dtp.identity import Identity, PeerId
 from dtp.node.heads import (
     Action,
-    Dial,
+    DialAnnouncer,
     Fetch,
     Heads,
     HeadsError,
     HeadsPlan,
-    Probe,
+    ProbeNeighbour,
     ShareLimits,
     decode,
     encode,
@@ -80,7 +80,7 @@ class ShareError(LocalError):
     code = "share"
 
 
-class Link(Protocol):
+class NodeLink(Protocol):
     """A live connection to a node, as `dtp.peers.links.PeerLink` is."""
 
     @property
@@ -95,10 +95,10 @@ class Link(Protocol):
         """Open a stream for a protocol."""
 
 
-class Links(Protocol):
+class NodeLinks(Protocol):
     """All of a node's links, as `dtp.peers.links.PeerLinks` has them."""
 
-    def get(self, peer: PeerId) -> Link | None:
+    def get(self, peer: PeerId) -> NodeLink | None:
         """Return the link to a peer, if there is one."""
 
     def __iter__(self) -> Iterator[Any]:
@@ -113,7 +113,7 @@ class Links(Protocol):
         """Have links told that come and go; return what ends that."""
 
 
-class Message(Protocol):
+class TopicMessage(Protocol):
     """What comes out of a topic."""
 
     @property
@@ -125,7 +125,7 @@ class Message(Protocol):
         """What it says."""
 
 
-class Topic(Protocol):
+class JoinedTopic(Protocol):
     """A topic that is joined."""
 
     async def publish(self, data: bytes) -> object:
@@ -151,7 +151,7 @@ class GraphShares:
     def __init__(
         self,
         identity: Identity,
-        links: Links,
+        links: NodeLinks,
         *,
         providers: Providers | None = None,
         limits: ShareLimits = DEFAULT,
@@ -169,7 +169,9 @@ class GraphShares:
     def __iter__(self) -> Iterator[GraphShare]:
         return iter(list(self._shares))
 
-    def share(self, graph: Graph, topic: Topic, *, name: str, key: bytes | str | None = None) -> GraphShare:
+    def share(
+        self, graph: Graph, topic: JoinedTopic, *, name: str, key: bytes | str | None = None
+    ) -> GraphShare:
         """Return a graph as it is shared in a joined topic of this name, to be used by `async with`.
 
         Who hasn't got the topic's `key`, where it has one, is given nothing. Raise `ShareError` when the graph, or
@@ -208,7 +210,7 @@ class GraphShares:
         finally:
             turn.release()
 
-    async def serve(self, link: Link, stream: Stream) -> bool:
+    async def serve(self, link: NodeLink, stream: Stream) -> bool:
         """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone.
 
         Return True for one about presence: the share has it for as long as both share the graph, one for each graph.
@@ -250,7 +252,7 @@ class GraphShare:
     """A graph that is shared in a topic, within `async with`; `GraphShares.share` makes it."""
 
     def __init__(
-        self, shares: GraphShares, graph: Graph, topic: Topic, name: str, key: bytes | str | None
+        self, shares: GraphShares, graph: Graph, topic: JoinedTopic, name: str, key: bytes | str | None
     ) -> None:
         self.graph = graph
         self.topic_name = name
@@ -326,13 +328,13 @@ class GraphShare:
         self._heads = None
         self._wake.set()
 
-    def _on_link(self, link: Link) -> None:
+    def _on_link(self, link: NodeLink) -> None:
         # Of a link that was there before the share, the other side may have asked when nothing was shared here.
         is_joining = not self._forget
         self._plan.on_link_up(link.peer.key, self._now(), outgoing=link.outgoing or is_joining)
         self._wake.set()
 
-    def _on_lost(self, link: Link) -> None:
+    def _on_lost(self, link: NodeLink) -> None:
         if self._shares.links.get(link.peer) in (None, link):
             self._plan.on_link_down(link.peer.key)
             self._wake.set()
@@ -406,7 +408,7 @@ class GraphShare:
         key = hashlib.blake2b(self._key or b"", digest_size=_TOKEN).digest()
         return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
 
-    async def open(self, link: Link, kind: bytes = _SYNC) -> Stream:
+    async def open(self, link: NodeLink, kind: bytes = _SYNC) -> Stream:
         """Open a stream to a peer that shares the graph. Raise `NotShared` if it has to prove that, and can't."""
         own, peer = self._shares.identity.id.key, link.peer.key
         stream = await link.open(PROTOCOL)
@@ -452,7 +454,7 @@ class GraphShare:
         stream.write(len(message).to_bytes(4, "big") + message)
         stream.close()
 
-    async def _ask_heads(self, link: Link) -> Heads:
+    async def _ask_heads(self, link: NodeLink) -> Heads:
         async with self._shares.take_turn(link.peer.key), asyncio.timeout(self.limits.stall):
             stream = await self.open(link, _HEADS)
             async with stream:
@@ -525,9 +527,9 @@ class GraphShare:
         peer = action.peer
         try:
             match action:
-                case Dial():
+                case DialAnnouncer():
                     await self._shares.links.connect(PeerId(peer))
-                case Probe():
+                case ProbeNeighbour():
                     await self._probe_peer(peer)
                 case Fetch():
                     async with self._shares.take_turn(peer):
@@ -557,7 +559,7 @@ class GraphShare:
         log.debug("sharing %r with %s: %s", self.graph.name, PeerId(peer).short, error)
         self._plan.on_failed(peer, self._now(), for_long=for_long)
 
-    def link_to(self, peer: bytes) -> Link:
+    def link_to(self, peer: bytes) -> NodeLink:
         """Return the link to a peer. Raise `NotShared` if it is over."""
         link = self._shares.links.get(PeerId(peer))
         if link is None:
@@ -688,7 +690,7 @@ class SharedPresence:
 class _Opener:
     """Opens streams of a shared graph on a link, as a connection does for a served one."""
 
-    def __init__(self, share: GraphShare, link: Link) -> None:
+    def __init__(self, share: GraphShare, link: NodeLink) -> None:
         self._share = share
         self._link = link
 

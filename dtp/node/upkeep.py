@@ -40,7 +40,7 @@ class _Wish:
     is_bootstrap: bool
 
 
-class Upkeep:
+class PeerUpkeep:
     """Decides which peers to dial. `take_due` returns targets, the driver reports what came of them."""
 
     def __init__(self, me: PeerId, limits: UpkeepLimits | None = None) -> None:

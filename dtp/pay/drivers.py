@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
-from dtp.net.watch import Watch
+from dtp.net.watch import ByteWatch
 from dtp.pay.client.payer import NEVER
 from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, StoreError, VoucherRefused
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -40,7 +40,7 @@ def store_away() -> Refuse:
     return Refuse(CloseCode.BUSY, _STORE_AWAY, detail=CloseDetail.VOUCHERS_NOT_STORED)
 
 
-class Meter(ABC):
+class MeterDriver(ABC):
     """What both ends' drivers share: frames in, counts in, the timer, tasks that end with the connection."""
 
     def __init__(self, connection: Connection) -> None:
@@ -50,7 +50,7 @@ class Meter(ABC):
         self.error: DtpError | None = None
         self._traffic = Traffic(-1, -1, -1)
         #: From which counts on the connection is to tell.
-        self.watch = Watch(self._on_bytes_moved)
+        self.watch = ByteWatch(self._on_bytes_moved)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: list[asyncio.Future[None]] = []

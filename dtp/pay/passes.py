@@ -51,7 +51,7 @@ class PeriodsOutOfRange(LocalError):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldPass:
     """A pass of an account with its plan; `coin` is the type that the plan is paid in."""
 
     pass_: Pass
@@ -82,7 +82,7 @@ async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> PassAccount 
     return (await accounts_of(chain, plan)).get(canonical_id(pass_))
 
 
-async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
+async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[HeldPass]:
     """Return the passes of an account, good or not."""
     for each in await chain.owned(module.SCHEMA, Pass, holder):
         held = await _held(chain, each)
@@ -90,19 +90,19 @@ async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:
             yield held
 
 
-async def _held(chain: ChainClient, each: Pass) -> Held | None:
+async def _held(chain: ChainClient, each: Pass) -> HeldPass | None:
     """Return a pass with its plan; None where that was retired, or knows nothing of it."""
     try:
         plan, coin = await read_plan(chain, each.plan)
     except NotFound:
         return None
     account = await account_of(chain, plan, each.id)
-    return None if account is None else Held(each, plan, account, coin)
+    return None if account is None else HeldPass(each, plan, account, coin)
 
 
 async def find_pass(
     chain: ChainClient, host: str, service: int, now_ms: int, without: Collection[str] = ()
-) -> Held:
+) -> HeldPass:
     """Return the account's pass that is good for the service of the host, and isn't one of `without`. Raises
     `NoPass`."""
     over = None
@@ -182,7 +182,7 @@ def _check_periods(periods: int) -> None:
 
 
 async def renew(
-    chain: ChainClient, held: Held, periods: int, *, most: int | None = None, coin: str = SUI_COIN
+    chain: ChainClient, held: HeldPass, periods: int, *, most: int | None = None, coin: str = SUI_COIN
 ) -> Executed:
     """Add periods to a pass. Cancelled behind the signature it ends when they are paid.
 
@@ -196,7 +196,7 @@ async def renew(
     return await to_its_end(lambda signed: chain.execute(program, signed=signed))
 
 
-async def cancel(chain: ChainClient, held: Held) -> tuple[int, Executed]:
+async def cancel(chain: ChainClient, held: HeldPass) -> tuple[int, Executed]:
     """Give back the periods that haven't started, and the running one too while the host refuses the account.
 
     Return how many; the money comes back to the account. Raise what `ChainClient.execute` raises.
@@ -212,7 +212,7 @@ async def cancel(chain: ChainClient, held: Held) -> tuple[int, Executed]:
     return sum(each.periods for each in back), executed
 
 
-async def _cancel(chain: ChainClient, held: Held, *, refused: bool) -> Executed:
+async def _cancel(chain: ChainClient, held: HeldPass, *, refused: bool) -> Executed:
     program, plan, pass_ = Program(), held.plan, held.pass_.id
     if refused:
         money = module.cancel_refused(program, plan.id, plan.host, pass_, coin=held.coin)

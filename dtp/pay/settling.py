@@ -67,7 +67,7 @@ def log_failed(channel: str, fault: DtpError) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
+class Settlement:
     """What a transaction moved of `coin` (its type): to the server for vouchers, to the client; its gas (MIST); of
     which channels. `unpaid` are those whose deposit paid nothing for vouchers that were accepted."""
 
@@ -81,14 +81,14 @@ class Paid:
     unpaid: tuple[str, ...] = ()
 
 
-def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel]) -> list[Paid]:
+def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel]) -> list[Settlement]:
     """Return what a transaction over these channels did, by its events: for each of their coins, the gas with the
     first."""
     coins: dict[str, set[Id]] = {}
     channels = list(channels)
     for channel in channels:
         coins.setdefault(channel.coin, set()).add(channel.id)
-    found: list[Paid] = []
+    found: list[Settlement] = []
     for coin, ids in coins.items():
         claims = [each for each in chain.events_in(executed, module.SCHEMA, Claimed) if each.channel in ids]
         ends = [each for each in chain.events_in(executed, module.SCHEMA, Settled) if each.channel in ids]
@@ -97,7 +97,7 @@ def result_of(chain: ChainClient, executed: Executed, channels: Iterable[Channel
         gas, state = 0 if found else executed.gas.net, ends[-1].state if ends else None
         moved = tuple(sorted({str(each.channel) for each in claims} | {str(each.channel) for each in ends}))
         unpaid = tuple(each.id for each in channels if each.id in ids and came_to_nothing(each, claims))
-        found.append(Paid(executed.digest, to_server, to_client, gas, state, coin, moved, unpaid))
+        found.append(Settlement(executed.digest, to_server, to_client, gas, state, coin, moved, unpaid))
     return found
 
 
@@ -250,7 +250,7 @@ async def _deposit(
 
 async def close_agreed(
     chain: ChainClient, channel: Channel, agreed: messages.Agreed, pipes: Iterable[Id] = ()
-) -> Paid:
+) -> Settlement:
     """Close with the server's signature, and delete the channel, which is empty then, and `pipes`: one transaction.
 
     Raises `ChannelUnusable` when the signature is no use, before anything is sent.
@@ -276,7 +276,7 @@ async def request_close(chain: ChainClient, channel: Channel) -> Executed:
     return await chain.execute(program)
 
 
-async def finalize(chain: ChainClient, channel: Channel) -> Paid:
+async def finalize(chain: ChainClient, channel: Channel) -> Settlement:
     """Pay both sides after the time for claims, whoever we are; the client's own is deleted once it is empty."""
     program = Program()
     module.finalize(program, channel.id, coin=channel.coin)
@@ -332,7 +332,7 @@ async def settle(
     on_failed: OnFailed = log_failed,
     *,
     policy: Policy | None = None,
-) -> list[tuple[Paid, list[Decision]]]:
+) -> list[tuple[Settlement, list[Decision]]]:
     """Carry decisions out, `batch` claims in a transaction; what each did, by coin. A channel that is refused is left
     out, and `on_failed` hears of it.
 
@@ -343,7 +343,7 @@ async def settle(
     that brings most is tried, and the rest waits for the next look. Raises `InsufficientFunds` when that is nothing,
     and what `ChainClient.execute` raises otherwise.
     """
-    done: list[tuple[Paid, list[Decision]]] = []
+    done: list[tuple[Settlement, list[Decision]]] = []
     parts = _parts([each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)], batch)
     while parts:
         part = parts.popleft()

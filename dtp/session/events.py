@@ -119,7 +119,7 @@ class GoingAway:
 
 
 @dataclass(slots=True)
-class StreamRefused:
+class StreamDeclined:
     """The peer, which goes away, takes no stream with this number: nothing on it was read. It is reset.
 
     `data` is all that was written to it; None where the peer has acknowledged a part, which is no longer kept.
@@ -189,7 +189,7 @@ Event = (
     | MeterReceived
     | Pong
     | GoingAway
-    | StreamRefused
+    | StreamDeclined
     | LinkAttached
     | LinkLost
     | Detached

@@ -11,7 +11,7 @@ from collections import deque
 from typing import NamedTuple
 
 from dtp.core import Frame as Received
-from dtp.core import Opener, Sealer
+from dtp.core import LinkOpener, Sealer
 from dtp.errors import DtpError
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LinkExchange
@@ -84,7 +84,7 @@ class Link:
         self.suite: Suite = established.suite
         self.hash = split.hash
         self.sealer = Sealer(established.suite.cipher, split.send, limits.rekey_bytes, limits.padding)
-        self.opener = Opener(established.suite.cipher, split.receive)
+        self.opener = LinkOpener(established.suite.cipher, split.receive)
         #: True once it carries the session's frames; before, only ATTACH is accepted.
         self.attached = False
         #: It joins the links that are there (flag ADD) instead of taking their place.

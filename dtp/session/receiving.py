@@ -473,7 +473,7 @@ class Receiving(Linking):
         another way."""
         stream = self._streams.get(stream_id)
         if stream is not None and not stream.receive.ended and not stream.receive.next:
-            self._events.append(ev.StreamRefused(stream_id, stream.send.written))
+            self._events.append(ev.StreamDeclined(stream_id, stream.send.written))
             self.reset_stream(stream_id, CloseCode.SHUTDOWN)
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:

@@ -53,7 +53,7 @@ class ObjectOwner:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedOwner:
     """Used by anyone; `initial_shared_version` is the version at which it was shared."""
 
     initial_shared_version: int
@@ -72,14 +72,14 @@ class ConsensusAddressOwner:
     address: bytes
 
 
-Owner: TypeAlias = AddressOwner | ObjectOwner | Shared | Immutable | ConsensusAddressOwner
+Owner: TypeAlias = AddressOwner | ObjectOwner | SharedOwner | Immutable | ConsensusAddressOwner
 
 OWNER: Codec[Owner] = enum(
     "Owner",
     {
         0: (AddressOwner, struct(AddressOwner, address=ADDRESS)),
         1: (ObjectOwner, struct(ObjectOwner, address=ADDRESS)),
-        2: (Shared, struct(Shared, initial_shared_version=U64)),
+        2: (SharedOwner, struct(SharedOwner, initial_shared_version=U64)),
         3: (Immutable, struct(Immutable)),
         4: (ConsensusAddressOwner, struct(ConsensusAddressOwner, start_version=U64, address=ADDRESS)),
     },

@@ -9,7 +9,7 @@ from typing import Any
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
-from dtp.peers.dht.node import DhtNode, Ended
+from dtp.peers.dht.node import DhtNode, OperationEnded
 from dtp.peers.dht.records import Mutable, Record, RecordKind
 from dtp.testing.datagrams import DatagramNetwork
 
@@ -118,7 +118,9 @@ class DhtSwarm:
 
         def ended() -> bool:
             found.extend(
-                e.result for e in node.take_events() if isinstance(e, Ended) and e.operation == operation
+                e.result
+                for e in node.take_events()
+                if isinstance(e, OperationEnded) and e.operation == operation
             )
             return bool(found)
 

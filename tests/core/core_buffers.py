@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dtp.core import (
     Buffer,
-    Opener,
+    LinkOpener,
     Sealer,
 )
 from dtp.core._dtp_core import ffi
@@ -69,7 +69,7 @@ def take(frames: list[tuple[int, int, int, int, int, int]], buffer: Buffer = BUF
     ]
 
 
-def open_all(opener: Opener, data: bytes) -> tuple[bytes, list[Plain], DtpError | None]:
+def open_all(opener: LinkOpener, data: bytes) -> tuple[bytes, list[Plain], DtpError | None]:
     """Open `data`: what is left of it, the frames, the error."""
     end, at = put(data), 0
     frames: list[Plain] = []
@@ -85,7 +85,7 @@ def seal(sealer: Sealer, frames: list[Plain], record: int = 16384, rekey: bool =
     return bytes(BUFFER.view[: sealer.seal(frames, BUFFER, record, rekey)])
 
 
-def state(handle: Sealer | Opener) -> bytes:
+def state(handle: Sealer | LinkOpener) -> bytes:
     """Everything C keeps about a link, but for the provider's context, which holds nothing of its own."""
     cipher = in_c(handle)
     return bytes(ffi.buffer(cipher)[: ffi.offsetof("dtp_cipher", "context")]) + cipher.rekeys.to_bytes(

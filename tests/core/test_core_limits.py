@@ -28,7 +28,7 @@ from dtp.core import (
     Buffer,
     CounterExhausted,
     FrameTooLong,
-    Opener,
+    LinkOpener,
     Sealer,
     SpaceError,
     UnsupportedSuite,
@@ -38,7 +38,7 @@ from dtp.errors import LocalError
 
 
 def test_counter_ends_before_the_rekeys_own(suite: str) -> None:
-    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
     in_c(sealer).counter = in_c(opener).counter = 2**64 - 2
     sealed = seal(sealer, [(1, 0, 0, 0, b"last")])
     assert open_all(opener, sealed + sealed)[1] == [(1, 0, 0, 0, b"last")]
@@ -144,7 +144,7 @@ def test_records_that_list_nothing_have_a_bound_for_each_call(
         if rekeys:
             reference.rekey()
     end = put(b"".join(records))
-    opener, at, calls = Opener(suite, KEY), 0, []
+    opener, at, calls = LinkOpener(suite, KEY), 0, []
     while at < end:
         before = opener.counter
         taken, frames, error = opener.open(BUFFER, at, end, 10)
@@ -159,10 +159,10 @@ def test_records_that_list_nothing_have_a_bound_for_each_call(
 
 
 def test_list_of_frames_too_small_for_the_next_record(suite: str) -> None:
-    """Below C's promise only: `Opener` always has room for two of the fullest records."""
+    """Below C's promise only: `LinkOpener` always has room for two of the fullest records."""
     sealer = ReferenceSealer(suite, KEY)
     end = put(sealer.record(frame(1) * 3) + sealer.record(frame(1) * 3))
-    opener, result, frames = Opener(suite, KEY), ffi.new("dtp_opened *"), ffi.new("dtp_incoming[5]")
+    opener, result, frames = LinkOpener(suite, KEY), ffi.new("dtp_opened *"), ffi.new("dtp_incoming[5]")
     assert lib.dtp_open(in_c(opener), BUFFER.pointer, end, frames, 2, result) == lib.DTP_E_SPACE
     assert (result.consumed, opener.counter) == (0, 0)
     assert lib.dtp_open(in_c(opener), BUFFER.pointer, end, frames, 5, result) == lib.DTP_OK
@@ -172,7 +172,7 @@ def test_list_of_frames_too_small_for_the_next_record(suite: str) -> None:
 def test_wanted_is_what_the_next_record_lacks(suite: str) -> None:
     sealed = seal(Sealer(suite, KEY), [(1, 0, 0, 0, bytes(50))])
     result, frames = ffi.new("dtp_opened *"), ffi.new("dtp_incoming[64]")
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     for have in range(len(sealed)):
         put(sealed)
         assert lib.dtp_open(in_c(opener), BUFFER.pointer, have, frames, 64, result) == lib.DTP_OK
@@ -182,7 +182,7 @@ def test_wanted_is_what_the_next_record_lacks(suite: str) -> None:
 @pytest.mark.parametrize(("start", "end"), [(-1, 5), (5, 4), (0, BUFFER.size + 1)])
 def test_places_outside_the_buffer(suite: str, start: int, end: int) -> None:
     with pytest.raises(LocalError):
-        Opener(suite, KEY).open(BUFFER, start, end)
+        LinkOpener(suite, KEY).open(BUFFER, start, end)
 
 
 @pytest.mark.parametrize("values", [(256, 0, 0, 0), (0, -1, 0, 0), (3, 0, 2**64, 0), (3, 0, 0, -1)])
@@ -201,7 +201,7 @@ def test_buffer_of_nothing() -> None:
 
 
 def test_keys_of_another_length_and_unknown_suites(suite: str) -> None:
-    for cls in (Sealer, Opener):
+    for cls in (Sealer, LinkOpener):
         with pytest.raises(LocalError, match="32 bytes"):
             cls(suite, bytes(31))
         with pytest.raises(UnsupportedSuite, match="AES-CBC"):
@@ -209,7 +209,7 @@ def test_keys_of_another_length_and_unknown_suites(suite: str) -> None:
 
 
 def test_close_wipes_the_key(suite: str) -> None:
-    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
     sealed = seal(sealer, [(1, 0, 0, 0, b"x")])
     assert open_all(opener, sealed)[2] is None
     for handle in (sealer, opener):
@@ -233,7 +233,7 @@ def test_threads_have_their_own_scratch(suite: str) -> None:
     def work(seed: int) -> None:
         data = random.Random(seed).randbytes(50_000)
         key, buffer = bytes([seed]) * 32, Buffer(60_000)
-        sealer, opener = Sealer(suite, key), Opener(suite, key)
+        sealer, opener = Sealer(suite, key), LinkOpener(suite, key)
         try:
             for i in range(100):
                 length = sealer.seal([(STREAM, 0, seed, i, data), (1, 0, 0, 0, b"x")], buffer, 16384)

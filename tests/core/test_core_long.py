@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.core import Buffer, Opener, RecordForged, Sealer, long_records, providers
+from dtp.core import Buffer, LinkOpener, RecordForged, Sealer, long_records, providers
 from dtp.core.providers import install
 
 KEY = bytes(range(32))
@@ -35,7 +35,7 @@ def sealed(sealer: Sealer, *sizes: int, rekey: bool = False) -> bytes:
     return bytes(out.view[:length])
 
 
-def opened(opener: Opener, data: bytes) -> tuple[list[bytes], object]:
+def opened(opener: LinkOpener, data: bytes) -> tuple[list[bytes], object]:
     buffer = Buffer(1 << 20)
     buffer.view[: len(data)] = data
     _, frames, error = opener.open(buffer, 0, len(data))
@@ -51,9 +51,9 @@ def test_long_and_short_records_are_what_the_provider_makes(sizes: list[int], re
     long_records.uninstall()
     alone = Sealer("AESGCM", KEY)
     assert sealed(alone, *sizes, rekey=rekey) + sealed(alone, *sizes) == first
-    by_provider = opened(Opener("AESGCM", KEY), first)
+    by_provider = opened(LinkOpener("AESGCM", KEY), first)
     install()
-    assert opened(Opener("AESGCM", KEY), first) == by_provider
+    assert opened(LinkOpener("AESGCM", KEY), first) == by_provider
     assert [len(body) for body in by_provider[0]] == sizes * 2
     assert by_provider[1] is None
 
@@ -66,7 +66,7 @@ def test_long_record_is_a_noise_transport_message() -> None:
 
 @pytest.mark.parametrize("at", [2, 20_000, -1])
 def test_forged_long_record_is_refused_and_the_genuine_one_still_opens(at: int) -> None:
-    sealer, opener = Sealer("AESGCM", KEY), Opener("AESGCM", KEY)
+    sealer, opener = Sealer("AESGCM", KEY), LinkOpener("AESGCM", KEY)
     record = sealed(sealer, 60_000)
     forged = bytearray(record)
     forged[at] ^= 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dtp.core import Buffer, Opener, RecordForged, Sealer, UnsupportedSuite, errors, providers
+from dtp.core import Buffer, LinkOpener, RecordForged, Sealer, UnsupportedSuite, errors, providers
 from dtp.core._dtp_core import ffi, lib
 from dtp.core.providers import _EVP_FUNCTIONS, SUITES, install, suite_number
 from dtp.errors import ConfigError, DtpError
@@ -189,7 +189,7 @@ def test_a_wrong_cipher_is_refused(encrypt: str | None, decrypt: str | None) -> 
     assert use(lib.DTP_CHACHAPOLY, *pointers) == lib.DTP_E_PROVIDER
     buffer = Buffer(100)
     length = Sealer("ChaChaPoly", bytes(32)).seal([], buffer, 100)  # the table is as it was
-    assert Opener("ChaChaPoly", bytes(32)).open(buffer, 0, length) == (length, [], None)
+    assert LinkOpener("ChaChaPoly", bytes(32)).open(buffer, 0, length) == (length, [], None)
 
 
 def test_a_cipher_that_accepts_forgeries_is_refused() -> None:
@@ -240,7 +240,11 @@ def test_a_provider_that_fails_later_is_named() -> None:
 
     decrypt = sodium_pointer(f"{CHACHA}_decrypt", "dtp_sodium_decrypt")
     assert lib.dtp_use_sodium(lib.DTP_CHACHAPOLY, encrypt, decrypt) == lib.DTP_OK
-    sealer, opener, buffer = Sealer("ChaChaPoly", bytes(32)), Opener("ChaChaPoly", bytes(32)), Buffer(1000)
+    sealer, opener, buffer = (
+        Sealer("ChaChaPoly", bytes(32)),
+        LinkOpener("ChaChaPoly", bytes(32)),
+        Buffer(1000),
+    )
     length = sealer.seal([(8, 0, 0, 0, b"x")], buffer, 100, True)
     failing[0] = True
     with pytest.raises(errors.ProviderError):
@@ -262,7 +266,7 @@ def test_forgeries_leave_no_trace_in_openssls_error_queue() -> None:
         buffer = Buffer(1000)
         length = Sealer(suite, bytes(32)).seal([(8, 0, 0, 0, bytes(100))], buffer, 200)
         buffer.view[length - 1] ^= 1
-        assert isinstance(Opener(suite, bytes(32)).open(buffer, 0, length)[2], RecordForged)
+        assert isinstance(LinkOpener(suite, bytes(32)).open(buffer, 0, length)[2], RecordForged)
         assert peek() == 0
 
 

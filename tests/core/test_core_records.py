@@ -30,7 +30,7 @@ from dtp.core import (
     RECORD_OVERHEAD,
     Buffer,
     FrameError,
-    Opener,
+    LinkOpener,
     RecordForged,
     RecordLengthError,
     Sealer,
@@ -72,9 +72,11 @@ def test_any_split_gives_the_same_frames(
     suite: str, data: st.DataObject, frames: list[Plain], record: int, rekeys: int
 ) -> None:
     frames = [f for f in frames if f[0] == STREAM or len(f[4]) + 4 <= record]
-    sealer, opener = Sealer(suite, KEY, rekeys), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY, rekeys), LinkOpener(suite, KEY)
     sealed = seal(sealer, frames, record, data.draw(st.booleans()))
-    assert joined(ReferenceOpener(suite, KEY).open(sealed)) == joined(open_all(Opener(suite, KEY), sealed)[1])
+    assert joined(ReferenceOpener(suite, KEY).open(sealed)) == joined(
+        open_all(LinkOpener(suite, KEY), sealed)[1]
+    )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sealed)), max_size=6)))
     rest, found = b"", []
     for start, end in pairwise([0, *cuts, len(sealed)]):
@@ -92,7 +94,7 @@ def test_any_split_gives_the_same_frames(
 def test_places_count_from_the_buffers_beginning(suite: str, start: int, frames: list[Plain]) -> None:
     sealed = seal(Sealer(suite, KEY), frames)
     end = put(sealed, start)
-    taken, found, error = Opener(suite, KEY).open(BUFFER, start, end)
+    taken, found, error = LinkOpener(suite, KEY).open(BUFFER, start, end)
     assert (taken, error) == (len(sealed), None)
     assert take(found) == joined(frames)
 
@@ -136,7 +138,7 @@ def test_any_capacity_loses_nothing(
 def test_full_size_records(suite: str) -> None:
     data = random.Random(1).randbytes(700_000)
     for record in (16384, MAX_PLAINTEXT):
-        sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+        sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
         sealed = seal(sealer, [(STREAM, FIN, 4, 7, data)], record)
         assert sealer.counter == -(-len(data) // (record - 20))
         assert open_all(opener, sealed) == (b"", [(STREAM, FIN, 4, 7, data)], None)
@@ -146,7 +148,7 @@ def test_empty_record(suite: str) -> None:
     sealed = seal(Sealer(suite, KEY), [])
     assert len(sealed) == RECORD_OVERHEAD
     assert ReferenceOpener(suite, KEY).open(sealed) == []
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     assert open_all(opener, sealed) == (b"", [], None)
     assert opener.counter == 1
 
@@ -155,7 +157,7 @@ def test_more_frames_than_one_call_lists(suite: str) -> None:
     """A flood of empty frames is listed in bounded portions, and completely."""
     reference = ReferenceSealer(suite, KEY)
     sealed = b"".join(reference.record(frame(1) * RECORD_FRAMES) for _ in range(70))
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     end, at, counts = put(sealed), 0, []
     while at < end:
         taken, frames, error = opener.open(BUFFER, at, end, 300)
@@ -164,7 +166,7 @@ def test_more_frames_than_one_call_lists(suite: str) -> None:
         counts.append(len(frames))
     assert counts == [2 * RECORD_FRAMES] * 35
     assert (
-        len(Opener(suite, KEY).open(BUFFER, 0, put(sealed))[1]) == 63 * RECORD_FRAMES
+        len(LinkOpener(suite, KEY).open(BUFFER, 0, put(sealed))[1]) == 63 * RECORD_FRAMES
     )  # and for records one
 
 
@@ -175,7 +177,7 @@ def test_a_record_of_too_many_frames_is_refused(suite: str) -> None:
     good = reference.record(frame(PADDING) * 1000 + most + frame(REKEY))
     reference.state.rekey()
     bad = reference.record(frame(0xFF) * (RECORD_FRAMES + 1))
-    taken, frames, error = Opener(suite, KEY).open(BUFFER, 0, put(good + bad))
+    taken, frames, error = LinkOpener(suite, KEY).open(BUFFER, 0, put(good + bad))
     assert (taken, len(frames), type(error)) == (len(good), RECORD_FRAMES - 200, TooManyFrames)
 
 
@@ -190,7 +192,7 @@ def test_many_frames_are_sealed_into_several_records(suite: str) -> None:
 def test_more_outgoing_frames_than_kept_room(suite: str) -> None:
     frames: list[Plain] = [(8, 0, 0, 0, i.to_bytes(4, "big")) for i in range(1000)]
     sealed = seal(Sealer(suite, KEY), frames, 1000)
-    assert open_all(Opener(suite, KEY), sealed) == (b"", frames, None)
+    assert open_all(LinkOpener(suite, KEY), sealed) == (b"", frames, None)
 
 
 def test_any_buffer_may_be_sealed(suite: str) -> None:
@@ -207,7 +209,7 @@ def test_any_buffer_may_be_sealed(suite: str) -> None:
 
 
 def test_rekey_on_request_is_last_and_alone_if_it_must(suite: str) -> None:
-    sealer, opener, reference = Sealer(suite, KEY), Opener(suite, KEY), ReferenceOpener(suite, KEY)
+    sealer, opener, reference = Sealer(suite, KEY), LinkOpener(suite, KEY), ReferenceOpener(suite, KEY)
     for size in (0, 10, 96 - 20 - 4, 96 - 20 - 3, 96 - 20, 500):
         before = sealer.rekeys
         data = bytes(size)
@@ -257,7 +259,7 @@ def test_padded_records_have_one_of_few_lengths(
 ) -> None:
     allowed = {record + RECORD_OVERHEAD} | {padding << n for n in range(17)}
     frames = [each for each in frames if each[0] == STREAM or len(each[4]) + 8 <= record]
-    sealer, opener = Sealer(suite, KEY, rekey_bytes, padding), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY, rekey_bytes, padding), LinkOpener(suite, KEY)
     reference = ReferenceOpener(suite, KEY)
     sealed = seal(sealer, frames, record, rekey=rekey)
     assert joined(reference.open(sealed)) == joined(frames)
@@ -279,7 +281,7 @@ def test_a_buffer_too_small_for_the_padding_takes_nothing(suite: str) -> None:
 
 
 def test_the_next_rekey_takes_a_fresh_key_and_says_so(suite: str) -> None:
-    sealer, opener, reference = Sealer(suite, KEY), Opener(suite, KEY), ReferenceOpener(suite, KEY)
+    sealer, opener, reference = Sealer(suite, KEY), LinkOpener(suite, KEY), ReferenceOpener(suite, KEY)
     fresh = bytes(range(100, 132))
 
     def send(data: bytes, rekey: bool) -> Plain:
@@ -305,7 +307,7 @@ def test_the_next_rekey_takes_a_fresh_key_and_says_so(suite: str) -> None:
 
 
 def test_an_opener_that_waits_for_a_fresh_key_takes_others_before(suite: str) -> None:
-    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
     opener.set_fresh(bytes(32))
     for _ in range(2):
         assert open_all(opener, seal(sealer, [], rekey=True)) == (b"", [], None)
@@ -317,7 +319,7 @@ def test_an_opener_that_waits_for_a_fresh_key_takes_others_before(suite: str) ->
 
 
 def test_a_fresh_key_has_its_length_and_nothing_to_do_with_a_closed_one(suite: str) -> None:
-    for side in (Sealer(suite, KEY), Opener(suite, KEY)):
+    for side in (Sealer(suite, KEY), LinkOpener(suite, KEY)):
         with pytest.raises(LocalError, match="32 bytes, not 31"):
             side.set_fresh(bytes(31))
         side.close()
@@ -340,7 +342,7 @@ def test_counter_goes_on_through_rekeys(suite: str) -> None:
 def test_a_changed_bit_opens_nothing_and_harms_nothing(
     suite: str, data: st.DataObject, frames: list[Plain]
 ) -> None:
-    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
     first = seal(sealer, [(1, 0, 0, 0, b"before")])
     second = seal(sealer, frames)
     third = seal(sealer, [(1, 0, 0, 0, b"after")])
@@ -360,7 +362,7 @@ def test_a_changed_bit_opens_nothing_and_harms_nothing(
 @given(end=st.integers(0, 200))
 def test_truncated_waits(suite: str, end: int) -> None:
     sealed = seal(Sealer(suite, KEY), [(8, 0, 0, 0, bytes(200))])
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     before = state(opener)
     assert open_all(opener, sealed[:end]) == (sealed[:end], [], None)
     assert state(opener) == before
@@ -368,7 +370,7 @@ def test_truncated_waits(suite: str, end: int) -> None:
 
 
 def test_replayed_reordered_and_reflected_records_are_refused(suite: str) -> None:
-    sealer, opener = Sealer(suite, KEY), Opener(suite, KEY)
+    sealer, opener = Sealer(suite, KEY), LinkOpener(suite, KEY)
     records = [seal(sealer, [(1, 0, 0, 0, bytes([i]))]) for i in range(3)]
     assert open_all(opener, records[0])[2] is None
     for wrong in (records[0], records[2]):
@@ -386,7 +388,7 @@ def test_replayed_reordered_and_reflected_records_are_refused(suite: str) -> Non
 
 @pytest.mark.parametrize("length", range(16))
 def test_length_below_the_tag(suite: str, length: int) -> None:
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     rest, frames, error = open_all(opener, length.to_bytes(2, "big") + bytes(40))
     assert isinstance(error, RecordLengthError)
     assert (len(rest), frames, opener.counter) == (42, [], 0)
@@ -415,7 +417,7 @@ def test_a_broken_frame_refuses_its_whole_record(suite: str, plaintext: bytes) -
     broken = sealer.record(plaintext)
     sealer.state.n -= 1
     genuine = sealer.record(GOOD)
-    opener = Opener(suite, KEY)
+    opener = LinkOpener(suite, KEY)
     rest, frames, error = open_all(opener, good + broken + genuine)
     assert isinstance(error, FrameError)
     assert frames == [(STREAM, 0, 6, 0, b"0123456789")]  # not lengthened by what was refused
@@ -427,7 +429,7 @@ def test_a_broken_frame_refuses_its_whole_record(suite: str, plaintext: bytes) -
 def test_any_plaintext_is_parsed_as_the_reference_does(suite: str, plaintext: bytes) -> None:
     reference = ReferenceOpener(suite, KEY)
     record = ReferenceSealer(suite, KEY).record(plaintext)
-    _, frames, error = open_all(Opener(suite, KEY), record)
+    _, frames, error = open_all(LinkOpener(suite, KEY), record)
     try:
         expected = joined(reference.open(record))
     except Broken:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from dtp.core import Buffer, Opener, Sealer
+from dtp.core import Buffer, LinkOpener, Sealer
 
 CORE = Path(__file__).parents[2] / "dtp_core"
 ZERO_KEY = bytes(32)
@@ -19,7 +19,7 @@ PADDING = (0, 0, 0, 0, b"")
 def sealed(suite: str, paddings: int) -> str:
     buffer = Buffer(1000)
     length = Sealer(suite, ZERO_KEY).seal([PADDING] * paddings, buffer, 900)
-    assert Opener(suite, ZERO_KEY).open(buffer, 0, length) == (length, [], None)
+    assert LinkOpener(suite, ZERO_KEY).open(buffer, 0, length) == (length, [], None)
     length = Sealer(suite, ZERO_KEY).seal([PADDING] * paddings, buffer, 900)
     return bytes(buffer.view[2:length]).hex()
 

@@ -19,7 +19,7 @@ from dtp.crdt.permission.access import (
     OFFER,
     REVOKE,
     USE,
-    Access,
+    AccessState,
 )
 from dtp.crdt.permission.grants import Grant, GrantError, make_grant, read_grant
 from dtp.crdt.permission.owners import owned, owner_name
@@ -275,7 +275,7 @@ def test_a_state_whose_access_is_none(known: object) -> None:
     merged, texts, _ = values.decode(replica(0).save())
     with pytest.raises(EncodingError):
         Replica.load(KEYS[0], values.encode([merged, texts, known]), clock=Clock(Wall()))
-    assert Access.load("", [[], [], [], []]).save() == [[], [], [], []]
+    assert AccessState.load("", [[], [], [], []]).save() == [[], [], [], []]
 
 
 def test_others_revoke_to_no_effect() -> None:

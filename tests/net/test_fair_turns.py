@@ -21,7 +21,7 @@ from dtp.identity import Identity
 from dtp.net.turns.budget import TURN, StreamBudget, TurnBudget
 from dtp.net.turns.clock import LONG, TurnClock
 from dtp.net.turns.steps import Charged, Steps
-from dtp.net.watch import Watch
+from dtp.net.watch import ByteWatch
 from dtp.session.limits import DEFAULT, MIB
 from dtp.testing.clock import FakeClockLoop
 from dtp.testing.pairs import BOB
@@ -263,7 +263,7 @@ async def test_what_is_sent_of_much_has_its_turns_one_by_one() -> None:
         loop.work(LONG / 4)  # what it costs here to seal
 
     async def pour(connection: dtp.Connection) -> None:
-        connection.watch = Watch(moved=lambda: None, going=going, along=0)
+        connection.watch = ByteWatch(moved=lambda: None, going=going, along=0)
         async for stream in connection:
             stream.write(bytes(4 * MIB))
 

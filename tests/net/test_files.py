@@ -523,7 +523,7 @@ def _refused(name):
         st.builds(m.Offer, INFOS),
         st.builds(m.Accept, st.integers(0, m.MAX_SIZE), st.binary(min_size=32, max_size=32)),
         st.builds(m.Start, st.integers(0, m.MAX_SIZE)),
-        st.builds(m.End, st.binary(min_size=32, max_size=32)),
+        st.builds(m.FileEnd, st.binary(min_size=32, max_size=32)),
         st.just(m.Done()),
     )
 )
@@ -564,7 +564,7 @@ def test_any_bytes_are_a_message_or_a_named_error(body):
 
 def test_the_longest_messages_fit():
     longest = m.FileInfo("\U0001f600" * (MAX_NAME // 4), m.MAX_SIZE, m.MAX_SIZE)
-    for message in (m.Put(longest), m.Get("é" * 512), m.Refuse("protocol", "\U0001f600" * 2000)):
+    for message in (m.Put(longest), m.Get("é" * 512), m.FileRefusal("protocol", "\U0001f600" * 2000)):
         assert len(m.build(message)) <= m.MAX_MESSAGE + 2
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import dtp
-from dtp.net.watch import NO_COUNT, Watch
+from dtp.net.watch import NO_COUNT, ByteWatch
 from dtp.testing.pairs import ALICE, BOB
 
 KIB = 1024
@@ -22,7 +22,7 @@ async def send(connection: dtp.Connection) -> None:
         stream.write_eof()
 
 
-def watched(set_up: Callable[[dtp.Connection, Watch], None]) -> tuple[Watch, list[bytes]]:
+def watched(set_up: Callable[[dtp.Connection, ByteWatch], None]) -> tuple[ByteWatch, list[bytes]]:
     """A client that fetches `SIZE` bytes with a watch; gives it back, and the metering frames that the server got."""
     frames: list[bytes] = []
 
@@ -30,11 +30,11 @@ def watched(set_up: Callable[[dtp.Connection, Watch], None]) -> tuple[Watch, lis
         connection.take_meter(frames.append)
         await send(connection)
 
-    async def work() -> Watch:
+    async def work() -> ByteWatch:
         async with await dtp.listen("tcp://127.0.0.1:0", server, identity=BOB) as listener:
             connection = await dtp.connect(listener.address(), identity=ALICE)
             async with connection:
-                watch = Watch(lambda: None, total=NO_COUNT, received=NO_COUNT, opened=1)
+                watch = ByteWatch(lambda: None, total=NO_COUNT, received=NO_COUNT, opened=1)
                 set_up(connection, watch)
                 stream = await connection.open_stream()
                 connection.watch = watch
@@ -50,7 +50,7 @@ def watched(set_up: Callable[[dtp.Connection, Watch], None]) -> tuple[Watch, lis
 def test_it_is_told_when_so_much_has_moved_and_no_sooner(counts: dict[str, int]) -> None:
     told: list[int] = []
 
-    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+    def set_up(connection: dtp.Connection, watch: ByteWatch) -> None:
         def moved() -> None:
             told.append(connection.moved)
             watch.total = watch.received = NO_COUNT  # once
@@ -67,7 +67,7 @@ def test_it_is_told_when_so_much_has_moved_and_no_sooner(counts: dict[str, int])
 def test_a_stream_that_the_client_opens_is_told() -> None:
     told: list[int] = []
 
-    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+    def set_up(connection: dtp.Connection, watch: ByteWatch) -> None:
         def moved() -> None:
             watch.opened = connection.traffic.opened
             told.append(watch.opened)
@@ -82,7 +82,7 @@ def test_its_frame_goes_with_what_is_sent_once_so_much_has_moved() -> None:
     counts: list[int] = []
     nothing: list[int] = []  # every second time it has nothing to say
 
-    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+    def set_up(connection: dtp.Connection, watch: ByteWatch) -> None:
         def going(moved: int, now: float) -> bytes | None:
             assert moved == connection.moved
             assert now <= connection.loop.time()
@@ -104,7 +104,7 @@ def test_its_frame_goes_with_what_is_sent_once_so_much_has_moved() -> None:
 def test_it_goes_in_the_same_record_and_needs_no_turn_of_the_loop() -> None:
     sizes: list[tuple[int, int]] = []
 
-    def set_up(connection: dtp.Connection, watch: Watch) -> None:
+    def set_up(connection: dtp.Connection, watch: ByteWatch) -> None:
         def going(moved: int, now: float) -> bytes:
             before = connection.outlet.sent
             connection.loop.call_soon(lambda: sizes.append((before, connection.outlet.sent)))
@@ -135,7 +135,7 @@ def test_it_is_told_behind_what_was_sealed_in_the_same_call(how: str) -> None:
             await connection.ping()
             told: list[int] = []
             before = connection.moved
-            connection.watch = Watch(lambda: told.append(connection.moved), 1, NO_COUNT, before + 2000)
+            connection.watch = ByteWatch(lambda: told.append(connection.moved), 1, NO_COUNT, before + 2000)
             if how == "pieces":
                 assert connection.outlet.write_pieces([(stream.id, 0, 2000)], bytes(2000)) == []
             elif how == "a write":

@@ -21,7 +21,7 @@ from dtp.gossip import PROTOCOL, Gossip
 from dtp.identity import Identity
 from dtp.net.connection import Connection
 from dtp.node.exchange import PeerExchange
-from dtp.node.finding import SUCCESSION, Finding
+from dtp.node.finding import SUCCESSION, PeerFinding
 from dtp.node.node import NodeError, NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.book import PeerBook
@@ -410,7 +410,7 @@ async def _be_ahead(stack: AsyncExitStack, node: dtp.Node, by: str) -> None:
 
 def test_a_process_whose_place_is_taken_is_no_second_node() -> None:
     """It may sign a record yet, as the one that takes its place has begun: where it listens is the same."""
-    finding = Finding(SMALL, PeerBook(), ())
+    finding = PeerFinding(SMALL, PeerBook(), ())
     urls = ["tcp://192.0.2.1:9000"]
 
     def signed(behind: float, *addresses: str) -> PeerRecord:

@@ -12,7 +12,7 @@ from shared_worlds import LIMITS, Node, Said, World
 
 import dtp
 from dtp.graph import Graph
-from dtp.node.heads import Heads, HeadsPlan, Probe
+from dtp.node.heads import Heads, HeadsPlan, ProbeNeighbour
 from dtp.node.sharing import GraphShare, ShareError
 from dtp.testing.clock import run
 
@@ -121,7 +121,7 @@ def test_whose_frames_were_not_taken_is_asked_next() -> None:
     plan.on_link_up(b"1" * 32, 0.0, outgoing=False)
     assert plan.next_actions({}, same, (), 1.0) == []  # the side that dialled asks
     plan.on_frames_refused(b"1" * 32, 1.0)
-    assert plan.next_actions({}, same, (), 1.0) == [Probe(b"1" * 32)]
+    assert plan.next_actions({}, same, (), 1.0) == [ProbeNeighbour(b"1" * 32)]
     plan.on_frames_refused(b"2" * 32, 1.0)  # has gone meanwhile
 
 
@@ -136,7 +136,7 @@ def test_it_is_asking_until_all_neighbours_have_answered() -> None:
     for peer in (one, other):
         plan.on_link_up(peer, 0.0, outgoing=True)
     assert plan.is_asking(0.0)
-    assert plan.next_actions({}, same, (), 0.0) == [Probe(one), Probe(other)]
+    assert plan.next_actions({}, same, (), 0.0) == [ProbeNeighbour(one), ProbeNeighbour(other)]
     plan.on_answer(one, Heads(same, {}, True), {}, same, 0.1)
     assert plan.is_asking(0.1)
     plan.on_failed(other, 0.2, for_long=True)

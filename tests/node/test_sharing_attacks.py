@@ -14,7 +14,17 @@ from shared_worlds import LIMITS, Said, World
 
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
-from dtp.node.heads import Dial, Fetch, Heads, HeadsError, HeadsPlan, Probe, ShareLimits, decode, encode
+from dtp.node.heads import (
+    DialAnnouncer,
+    Fetch,
+    Heads,
+    HeadsError,
+    HeadsPlan,
+    ProbeNeighbour,
+    ShareLimits,
+    decode,
+    encode,
+)
 from dtp.node.sharing import PROTOCOL
 from dtp.peers.links import PeerLink
 from dtp.testing.clock import run
@@ -119,7 +129,7 @@ def test_what_is_announced_during_a_sync_is_no_lie_and_is_fetched_next() -> None
 def test_what_is_announced_while_a_peer_is_asked_is_no_lie() -> None:
     made = plan()
     made.on_link_up(PEERS[0], 0.0, outgoing=True)
-    assert made.next_actions({}, DIGEST, (), 0.0) == [Probe(PEERS[0])]
+    assert made.next_actions({}, DIGEST, (), 0.0) == [ProbeNeighbour(PEERS[0])]
     made.on_announcement(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5}, True), {}, DIGEST, 0.1)
     made.on_answer(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.2)  # as of before
     assert made.may_announce(PEERS[0], 0.2)
@@ -182,11 +192,11 @@ def test_an_announcer_that_is_no_neighbour_is_asked_for_by_way_of_others_then_di
     asked, dialled, now = [], [], 0.0
     while made.missing_from({}):
         for action in made.next_actions({}, DIGEST, (), now):
-            if isinstance(action, Dial):
+            if isinstance(action, DialAnnouncer):
                 dialled.append((action.peer, len(asked)))
                 made.on_failed(action.peer, now)
             else:
-                assert isinstance(action, Probe)
+                assert isinstance(action, ProbeNeighbour)
                 asked.append(action.peer)
                 made.on_answer(action.peer, Heads(DIGEST, {}, True), {}, DIGEST, now)
         now += 0.01
@@ -229,7 +239,7 @@ def test_each_author_is_asked_of_one_peer_at_a_time(data: st.DataObject) -> None
             case _:
                 now = max(now, made.next_time(now)) + data.draw(st.floats(0, 100))
         for action in made.next_actions(ours, DIGEST, (), now):
-            if isinstance(action, Probe):
+            if isinstance(action, ProbeNeighbour):
                 made.on_failed(action.peer, now)
             elif isinstance(action, Fetch):
                 running[action.peer] = action

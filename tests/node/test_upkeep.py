@@ -6,7 +6,7 @@ import math
 
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
-from dtp.node.upkeep import Upkeep, UpkeepLimits
+from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
 from dtp.testing.pairs import ALICE, BOB
 
 SMALL, LARGE = sorted([ALICE.id, BOB.id])
@@ -18,7 +18,7 @@ def crowd(count: int) -> list[PeerId]:
 
 
 def test_smaller_identity_dials_and_the_larger_waits() -> None:
-    small, large = Upkeep(SMALL), Upkeep(LARGE)
+    small, large = PeerUpkeep(SMALL), PeerUpkeep(LARGE)
     small.add_peer(LARGE, 10.0)
     large.add_peer(SMALL, 10.0)
     assert small.take_due(10.0) == [LARGE]
@@ -31,7 +31,7 @@ def test_smaller_identity_dials_and_the_larger_waits() -> None:
 
 
 def test_each_is_dialled_once_at_a_time() -> None:
-    keep = Upkeep(SMALL)
+    keep = PeerUpkeep(SMALL)
     keep.add_peer(LARGE, 0.0)
     assert keep.take_due(0.0) == [LARGE]
     assert keep.take_due(0.0) == []
@@ -40,7 +40,7 @@ def test_each_is_dialled_once_at_a_time() -> None:
 
 
 def test_failures_wait_longer_each_time() -> None:
-    keep, limits, now, pauses = Upkeep(SMALL), UpkeepLimits(), 0.0, []
+    keep, limits, now, pauses = PeerUpkeep(SMALL), UpkeepLimits(), 0.0, []
     keep.add_peer(LARGE, now)
     for _ in range(10):
         assert keep.take_due(now) == [LARGE]
@@ -52,7 +52,7 @@ def test_failures_wait_longer_each_time() -> None:
 
 
 def test_link_that_is_lost_is_dialled_again() -> None:
-    keep = Upkeep(SMALL)
+    keep = PeerUpkeep(SMALL)
     keep.add_peer(LARGE, 0.0)
     keep.take_due(0.0)
     keep.on_link(LARGE)
@@ -84,7 +84,7 @@ def test_peer_that_has_no_place_is_dialled_less_and_less() -> None:
 
 
 def test_peer_that_said_goodbye_is_not() -> None:
-    keep = Upkeep(SMALL)
+    keep = PeerUpkeep(SMALL)
     keep.add_peer(LARGE, 0.0)
     keep.remove_peer(LARGE)
     assert keep.take_due(10.0) == []
@@ -92,7 +92,7 @@ def test_peer_that_said_goodbye_is_not() -> None:
 
 def test_bootstrap_is_kept_whatever_else_there_is() -> None:
     limits = UpkeepLimits(wanted=2, remembered=4)
-    keep = Upkeep(ALICE.id, limits)
+    keep = PeerUpkeep(ALICE.id, limits)
     keep.add_bootstrap(SEED, 0.0)
     for each in crowd(10):
         keep.add_peer(each, 0.0)
@@ -104,7 +104,7 @@ def test_bootstrap_is_kept_whatever_else_there_is() -> None:
 
 def test_a_node_dials_for_so_many_links_and_so_many_at_once() -> None:
     limits = UpkeepLimits(wanted=3, at_once=2, courtesy=0.0)
-    keep = Upkeep(ALICE.id, limits)
+    keep = PeerUpkeep(ALICE.id, limits)
     for each in crowd(20):
         keep.add_peer(each, 0.0)
     linked: list[PeerId] = []
@@ -120,13 +120,13 @@ def test_a_node_dials_for_so_many_links_and_so_many_at_once() -> None:
 
 
 def test_who_is_heard_of_is_bounded() -> None:
-    keep = Upkeep(ALICE.id, UpkeepLimits(remembered=8))
+    keep = PeerUpkeep(ALICE.id, UpkeepLimits(remembered=8))
     for each in crowd(100):
         keep.add_peer(each, 0.0)
     assert len(keep._wishes) == 8
 
 
 def test_oneself_is_not_dialled() -> None:
-    keep = Upkeep(SMALL)
+    keep = PeerUpkeep(SMALL)
     keep.add_peer(SMALL, 0.0)
     assert keep.take_due(10.0) == []

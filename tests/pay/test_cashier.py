@@ -28,7 +28,7 @@ from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
 from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.server import cashier as cashier_module
 from dtp.pay.server.cashier import Cashier
-from dtp.pay.settling import Paid, settle
+from dtp.pay.settling import Settlement, settle
 from dtp.pay.store import Sold, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import Usage
@@ -431,7 +431,7 @@ class Till:
         assert batch == POLICY.batch
         self.settled.append([(each.view.channel.id, each.action) for each in decisions])
         done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
-        return [(Paid("x", each.gain, 0, 1, coin=each.view.channel.coin), [each]) for each in done]
+        return [(Settlement("x", each.gain, 0, 1, coin=each.view.channel.coin), [each]) for each in done]
 
     async def _take(self, chain: Any, found: Any, least: Any) -> None:
         if found.id in self.refused:

@@ -98,7 +98,7 @@ def admit(found: Any, *vouchers: Any, ends: Any = None) -> Any:
         store.received_all([(each, Usage(each.voucher.requests, 0)) for each in vouchers])
         if ends is not None:
             ends(store)
-        made = gate.Gate(Book(found), Judge(), journal_of(store), None)
+        made = gate.TicketGate(Book(found), Judge(), journal_of(store), None)
         return asyncio.run(made.admit(REQUEST))
 
 
@@ -210,7 +210,7 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now: Any, comes_in: Any
 
             known = held_by(channel(deposited=10_000, balance=10_000))
             book = Book(known, None if now is None else held_by(now))
-            made = gate.Gate(book, Judge(), journal_of(store), None)
+            made = gate.TicketGate(book, Judge(), journal_of(store), None)
             if comes_in:
                 assert (await made.admit(REQUEST)).affordable == 20_000
             else:
@@ -235,7 +235,7 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken: Any, advice: A
             known.passes.clear()
         book = Book(held_by(OPENED))
         judge = Judge(known=known)
-        made = gate.Gate(book, judge, None, None)
+        made = gate.TicketGate(book, judge, None, None)
         with pytest.raises(Refuse, match=f"the pass of this channel is over.*{advice}"):
             await made.admit(REQUEST)
         assert (judge.refreshed, book.taken) == (1, 1)
@@ -258,7 +258,7 @@ def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
     async def scenario() -> None:
         book, judge = Book(held_by(channel())), Judge(first, then)
         with Store(":memory:") as store:
-            made = gate.Gate(book, judge, journal_of(store), None)
+            made = gate.TicketGate(book, judge, journal_of(store), None)
             if comes_in:
                 await made.admit(REQUEST)
             else:
@@ -274,7 +274,7 @@ def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel(
     async def scenario() -> None:
         judge = Judge()
         judge.rules.deny = ("0xe",)
-        made = gate.Gate(Book(held_by(channel())), judge, None, None)
+        made = gate.TicketGate(Book(held_by(channel())), judge, None, None)
         with pytest.raises(Refuse, match="denied"):
             await made.admit(REQUEST)
 
@@ -289,7 +289,7 @@ def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane: Any, key: Any, com
         made = held_by(channel())
         book = Book(made, made)
         with Store(":memory:") as store:
-            checked = gate.Gate(book, Judge(), journal_of(store), None)
+            checked = gate.TicketGate(book, Judge(), journal_of(store), None)
             if comes_in:
                 admission = await checked.admit(asked_with(lane, key))
                 assert (admission.channel, admission.keys) == (made, (KEY.public,))
@@ -327,7 +327,7 @@ def test_who_can_not_be_checked_is_told_to_come_again_and_no_more(
         async def broken(id: Any, source: Any) -> None:
             raise fault
 
-        made = gate.Gate(SimpleNamespace(find=broken), Judge(), None, None)
+        made = gate.TicketGate(SimpleNamespace(find=broken), Judge(), None, None)
         with pytest.raises(Refuse) as refused:
             await made.admit(REQUEST)
         assert (refused.value.code, refused.value.reason) == (CloseCode.BUSY, said)
@@ -353,7 +353,7 @@ class Admitting:
         firewall, quotas = Judge(), SimpleNamespace(used_up=used_up)
         firewall.refresh = refresh
         clock = lambda: NOW / 1000  # noqa: E731
-        self.gate = gate.Gate(self.book, firewall, journal_of(store), quotas, clock=clock, **options)
+        self.gate = gate.TicketGate(self.book, firewall, journal_of(store), quotas, clock=clock, **options)
 
     async def read_again(self) -> Any:
         """What the chain says of the rules now."""

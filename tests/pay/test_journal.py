@@ -13,7 +13,7 @@ import pytest
 
 from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.store import Store
-from dtp.pay.store.journal import Journal, Verdict
+from dtp.pay.store.journal import Journal, VoucherVerdict
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey
 
@@ -63,7 +63,12 @@ def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play: Any) 
         forged = LaneKey.generate().sign(voucher(4, 4))
         answers = [journal.check(KEYS, each, Usage(each.voucher.requests, 0)) for each in (*signed, forged)]
         verdicts = await asyncio.gather(*answers)
-        assert verdicts == [Verdict.SUPERSEDED, Verdict.SUPERSEDED, Verdict.STORED, Verdict.FORGED]
+        assert verdicts == [
+            VoucherVerdict.SUPERSEDED,
+            VoucherVerdict.SUPERSEDED,
+            VoucherVerdict.STORED,
+            VoucherVerdict.FORGED,
+        ]
         assert journal.store.sold_lane(CHANNEL, 0).newest == signed[2]
 
     play(scenario)
@@ -73,7 +78,7 @@ def test_a_newer_voucher_for_less_covers_nothing(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         more, less = KEY.sign(voucher(1, 9)), KEY.sign(voucher(2, 3))
         verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in (more, less)))
-        assert verdicts == [Verdict.STORED, Verdict.SUPERSEDED]
+        assert verdicts == [VoucherVerdict.STORED, VoucherVerdict.SUPERSEDED]
         assert journal.store.sold_lane(CHANNEL, 0).newest == more
 
     play(scenario)
@@ -83,7 +88,7 @@ def test_lanes_do_not_supersede_each_other(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
         verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))
-        assert verdicts == [Verdict.STORED] * 5
+        assert verdicts == [VoucherVerdict.STORED] * 5
         assert len(journal.store.sold_lanes(CHANNEL)) == 5
 
     play(scenario)
@@ -93,9 +98,10 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         old, new = LaneKey.generate(), LaneKey.generate()
         assert (
-            await journal.check((new.public, old.public), old.sign(voucher(1, 1)), Usage()) is Verdict.STORED
+            await journal.check((new.public, old.public), old.sign(voucher(1, 1)), Usage())
+            is VoucherVerdict.STORED
         )
-        assert await journal.check((new.public,), old.sign(voucher(2, 1)), Usage()) is Verdict.FORGED
+        assert await journal.check((new.public,), old.sign(voucher(2, 1)), Usage()) is VoucherVerdict.FORGED
 
     play(scenario)
 
@@ -108,7 +114,7 @@ def test_what_cannot_be_written_fails_alone(play: Any) -> None:
         )  # the others wait for it together
         answers = [journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (1, 7, 2)]
         found = await asyncio.gather(first, *answers, return_exceptions=True)
-        assert [each for each in found if each is not Verdict.STORED] == [found[2]]
+        assert [each for each in found if each is not VoucherVerdict.STORED] == [found[2]]
         assert isinstance(found[2], StoreError)
         assert sorted(each.lane for each in journal.store.sold_lanes(CHANNEL)) == [1, 2, 3]
 
@@ -121,7 +127,7 @@ def test_a_full_disk_is_told_to_who_waits(play: Any) -> None:
         with pytest.raises(StoreError):
             await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
         alter(journal.store, "DROP TRIGGER no_room")
-        assert await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage()) is Verdict.STORED
+        assert await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage()) is VoucherVerdict.STORED
 
     play(scenario)
 
@@ -155,7 +161,7 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play: Any, ste
             assert other.sold_lane(CHANNEL, 0).newest == signed
         assert not answer.done()
         synced.set()
-        assert await answer is Verdict.STORED
+        assert await answer is VoucherVerdict.STORED
 
     play(scenario, sync_data=sync_data)
     assert steps == [("receive_now", True), ("sync", False)]
@@ -163,7 +169,10 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play: Any, ste
 
 def test_a_forged_one_needs_no_sync(play: Any, steps: Any) -> None:
     async def scenario(journal: Any) -> None:
-        assert await journal.check(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage()) is Verdict.FORGED
+        assert (
+            await journal.check(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage())
+            is VoucherVerdict.FORGED
+        )
 
     play(scenario)
     assert steps == []
@@ -183,7 +192,7 @@ def test_what_comes_while_one_is_written_goes_together_into_the_next(play: Any, 
             answers.append(journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()))
             await asyncio.sleep(0)  # each in a turn of its own
         free.set()
-        assert await asyncio.gather(*answers) == [Verdict.STORED] * 4
+        assert await asyncio.gather(*answers) == [VoucherVerdict.STORED] * 4
 
     play(scenario, sync_data=sync_data)
     assert steps == [("receive_now", True), ("sync", False)] * 2
@@ -205,7 +214,7 @@ def test_it_is_closed_when_everything_is_written(tmp_path: Path, begun: Any) -> 
             assert done == [True]
             await other
             assert answer.done()
-            assert answer.result() is Verdict.STORED
+            assert answer.result() is VoucherVerdict.STORED
 
     done, free = [], threading.Event()
     asyncio.run(scenario())
@@ -225,7 +234,7 @@ def test_who_gives_up_keeps_no_answer_from_others(play: Any, fault: Any) -> None
         gone.cancel()
         async with asyncio.timeout(30):
             found = await asyncio.gather(*others, return_exceptions=True)
-        assert [type(each) for each in found] == [fault or Verdict] * 2
+        assert [type(each) for each in found] == [fault or VoucherVerdict] * 2
 
     play(scenario)
 
@@ -234,7 +243,7 @@ def test_many_do_not_stop_the_loop(play: Any, steps: Any) -> None:
     async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
         assert set(await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))) == {
-            Verdict.STORED
+            VoucherVerdict.STORED
         }
 
     play(scenario)
@@ -259,7 +268,7 @@ def test_the_loop_does_not_wait_for_another_process(play: Any, steps: Any) -> No
             assert not answer.done()
             other.execute("COMMIT")
         other.close()
-        assert await answer is Verdict.STORED
+        assert await answer is VoucherVerdict.STORED
 
     play(scenario)
     assert steps == [("receive_now", True), ("received_all", False)]
@@ -276,8 +285,8 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
         answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):
             await answers[0]
-        assert await answers[1] is Verdict.FORGED  # whatever the disk does
-        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
+        assert await answers[1] is VoucherVerdict.FORGED  # whatever the disk does
+        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
 
     play(scenario, sync_data=broken)
     assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]
@@ -290,7 +299,7 @@ def test_a_row_that_is_broken_harms_only_its_lane(play: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(3)]
         answers = [journal.check(KEYS, each, Usage()) for each in signed]
         verdicts = await asyncio.gather(*answers, return_exceptions=True)
-        assert [verdicts[0], verdicts[2]] == [Verdict.STORED] * 2
+        assert [verdicts[0], verdicts[2]] == [VoucherVerdict.STORED] * 2
         assert isinstance(verdicts[1], MalformedMeter)
 
     play(scenario)
@@ -306,6 +315,6 @@ def test_nobody_waits_for_ever(play: Any, count: Any) -> None:
             answers = [journal.check(KEYS, each, Usage()) for each in signed]
             verdicts = await asyncio.gather(*answers, return_exceptions=True)
             assert {type(each) for each in verdicts} == {ZeroDivisionError}
-        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is Verdict.STORED
+        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
 
     play(scenario)

@@ -29,9 +29,9 @@ from dtp.pay.client import lost
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of, turn
 from dtp.pay.errors import DayLimit, OpeningBusy, OpeningUnknown, StoreError
-from dtp.pay.store import Bought, Sent, Store
+from dtp.pay.store import Bought, SentOpening, Store
 from dtp.pay.store.journal import Journal
-from dtp.pay.store.rows import Moved
+from dtp.pay.store.rows import MovedMoney
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 
@@ -428,7 +428,7 @@ def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path: Path, aw
             for number in range(3):
                 key = LaneKey.generate()
                 store.keep_key(key, round(time.time() * 1000) - 1000 * number)
-                store.key_sent(key.public, Sent(f"digest {number}", "here"))
+                store.key_sent(key.public, SentOpening(f"digest {number}", "here"))
             journal = Journal(store)
             with pytest.raises(OpeningUnknown, match="opened by digest 0, so"):
                 await find_sent(Node(), journal, patience=0.05)
@@ -601,7 +601,7 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two):
             store.keep_key(key, round(time.time() * 1000))
-            store.key_sent(key.public, Sent("d", ""))
+            store.key_sent(key.public, SentOpening("d", ""))
         waiting = lock_of(store, two.public)
         assert waiting.try_acquire()
         asyncio.run(look(store))
@@ -647,8 +647,8 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market: Play,
         chain.node.answers["list_events"] = counted
         moved = await lost.read_moved(chain, [])
         assert moved == {
-            closed: Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),
-            kept: Moved(SUI_COIN, 500_000_000, 0),
+            closed: MovedMoney(SUI_COIN, 500_000_000, 500_000_000 - paid),
+            kept: MovedMoney(SUI_COIN, 500_000_000, 0),
         }
         strangers = [each for each in frames if each is not None and each.sender != chain.address]
         assert (strangers == []) == (settled == "by its client")

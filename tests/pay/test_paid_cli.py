@@ -24,7 +24,7 @@ from dtp.cli.paying import _Bill
 from dtp.cli.selling import Sale
 from dtp.errors import ConfigError
 from dtp.pay.client.lane_start import PayerLane, Reserved
-from dtp.pay.settling import Paid
+from dtp.pay.settling import Settlement
 from dtp.pay.terms import Usage
 
 from .homes import PATIENCE, PRICED, PRICES, site
@@ -199,7 +199,7 @@ def test_a_bill_says_what_gas_came_back(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_bill_is_in_the_coin_that_was_paid(capsys: pytest.CaptureFixture[str]) -> None:
-    closed = Paid("x", 5000, 65_000, 1_000_000)
+    closed = Settlement("x", 5000, 65_000, 1_000_000)
     with click.Context(click.Command("recv")):
         _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).print_bill()
     assert capsys.readouterr().err.splitlines() == [
@@ -229,13 +229,13 @@ def test_sums_of_channels_are_in_their_coin(capsys: pytest.CaptureFixture[str]) 
     )
     with click.Context(click.Command("claim")):
         for each in (coin, SUI_COIN):
-            command.print_paid("claimed", Paid("x", 5000, 0, 1_000_000, coin=each))
+            command.print_paid("claimed", Settlement("x", 5000, 0, 1_000_000, coin=each))
     assert capsys.readouterr().out.splitlines() == [
         f"claimed: 5,000 of {coin} to the server, 0 of {coin} to the client, gas 0.001 SUI",
         "claimed: 0.000005 SUI to the server, 0 SUI to the client, gas 0.001 SUI",
     ]
     with click.Context(click.Command("serve")):
-        selling.print_claim(Paid("x", 5000, 0, 1_000_000, coin=coin))
+        selling.print_claim(Settlement("x", 5000, 0, 1_000_000, coin=coin))
     assert capsys.readouterr().err == f"claimed 5,000 of {coin} for 0.001 SUI of gas\n"
 
 

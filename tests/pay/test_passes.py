@@ -20,7 +20,7 @@ from dtp.chain.pass_ import Pass, PassAccount
 from dtp.chain.values import codec
 from dtp.pay.errors import OtherCoin, PriceTooHigh
 from dtp.pay.passes import (
-    Held,
+    HeldPass,
     NoPass,
     PassHeld,
     PeriodsOutOfRange,
@@ -44,7 +44,7 @@ NOW = 100 * HOUR
 
 def held(id: str = "0x1", host: str = "0xa", service: int = 1, start: Any = NOW, periods: int = 2) -> Any:
     plan = SimpleNamespace(id="0x9", host=host, period_ms=HOUR, price=50)
-    return Held(
+    return HeldPass(
         Pass(id, "0x9", host, service), plan, PassAccount("0xc", start, periods, 0, False), "0x2::sui::SUI"
     )
 

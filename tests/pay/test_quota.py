@@ -18,7 +18,7 @@ import pytest
 from dtp.chain.firewall import HolderOfPass
 from dtp.chain.pass_ import PassAccount
 from dtp.pay.errors import StoreError
-from dtp.pay.server.quota import LEASE_PART, Quotas, period_of
+from dtp.pay.server.quota import LEASE_PART, PassQuotas, period_of
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -97,7 +97,7 @@ class Sale:
         """Forget what isn't in the store."""
         proofs = SimpleNamespace(load_plan=self._know, allow=self._allow)
         rules = SimpleNamespace(rules=self.rules)
-        self.quotas = Quotas(self._chain, self.journal, rules, proofs, part=self._part)
+        self.quotas = PassQuotas(self._chain, self.journal, rules, proofs, part=self._part)
 
     @property
     def running(self) -> Any:

@@ -16,7 +16,7 @@ from dtp.pay.messages import Due, Finish, build
 from dtp.pay.server import payee, server_meter
 from dtp.pay.server.held_vouchers import LINGER, MOST_HELD
 from dtp.pay.server.payee import Payee, PayeeLane
-from dtp.pay.server.server_meter import Account, ServerMeter
+from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import LEAST_INTERVAL, MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
@@ -66,7 +66,7 @@ class Wire:
         self.aborted, self.detail, self.closed = reason, detail, True
 
 
-class Lane(Account):
+class Lane(ChannelAccount):
     """One lane with all the money there is."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
 from dtp.pay.claims import Action, Decision, View
 from dtp.pay.errors import ChannelUnusable
-from dtp.pay.settling import Paid, close_agreed, finalize, opened_in, settle, settle_program
+from dtp.pay.settling import Settlement, close_agreed, finalize, opened_in, settle, settle_program
 from dtp.pay.store import Sold
 
 from .clients import MovingOne, functions
@@ -199,14 +199,14 @@ def test_what_a_transaction_moved_is_what_was_claimed_and_what_was_settled() -> 
     chain = SimpleNamespace(events_in=lambda executed, schema, kind: events[kind])
     executed = SimpleNamespace(digest="x", gas=SimpleNamespace(net=7))
     assert settling.result_of(chain, executed, [made]) == [
-        Paid("x", 4531, 202, 7, ChannelState.CLOSED, channels=(id,))
+        Settlement("x", 4531, 202, 7, ChannelState.CLOSED, channels=(id,))
     ]
     events[Settled].clear()
-    assert settling.result_of(chain, executed, [made]) == [Paid("x", 4500, 0, 7, None, channels=(id,))]
+    assert settling.result_of(chain, executed, [made]) == [Settlement("x", 4500, 0, 7, None, channels=(id,))]
     events[Claimed].append(Claimed(other.id, 0, 1, 9, 9, b"", SUI_COIN))
     assert settling.result_of(chain, executed, [made, other, made]) == [
-        Paid("x", 4500, 0, 7, channels=(id,)),
-        Paid("x", 9, 0, 0, coin=OTHER_COIN, channels=(other.id,)),
+        Settlement("x", 4500, 0, 7, channels=(id,)),
+        Settlement("x", 9, 0, 0, coin=OTHER_COIN, channels=(other.id,)),
     ]
 
 

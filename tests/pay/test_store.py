@@ -23,7 +23,7 @@ from dtp.pay.client.payer import Payer
 from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
 from dtp.pay.server.payee import Payee, PayeeLane, Send
-from dtp.pay.store import DoubtedDeposit, End, Sent, Store
+from dtp.pay.store import DoubtedDeposit, End, SentOpening, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -114,7 +114,7 @@ def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looke
     other, foreign = LaneKey.generate(), LaneKey.generate()
     for number, (key, chain) in enumerate(((KEY, "chain"), (other, "chain"), (foreign, "there"))):
         store.keep_key(key, 7 + number)
-        store.key_sent(key.public, Sent(f"digest {number}", chain, BOUGHT.account, PLACE[2], 700))
+        store.key_sent(key.public, SentOpening(f"digest {number}", chain, BOUGHT.account, PLACE[2], 700))
     store.key_denied(other.public)
     assert [store.deposited_since(*PLACE, each) for each in (7, 8, 9)] == [1400, 700, 0]
     assert store.key_kept(KEY.public) == (7, 700)
@@ -132,7 +132,7 @@ def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looke
 @pytest.mark.parametrize("end", ["disproved", "noted", "believed"])
 def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store: Any, end: Any) -> None:
     store.keep_key(KEY, 7)
-    store.key_sent(KEY.public, Sent("opening", "chain", BOUGHT.account, PLACE[2], 700, b"signed"))
+    store.key_sent(KEY.public, SentOpening("opening", "chain", BOUGHT.account, PLACE[2], 700, b"signed"))
     assert store.unproven_deposits(*PLACE[:2], 7) == [DoubtedDeposit("opening", PLACE[2], 700, b"signed")]
     assert store.unproven_deposits(*PLACE[:2], 8) == store.unproven_deposits("there", PLACE[1], 0) == []
     if end == "disproved":
@@ -174,7 +174,7 @@ def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store: Any) ->
     made, other = LaneKey.generate(), LaneKey.generate()
     for key, chain in ((KEY, "here"), (made, "here"), (other, "there")):
         store.keep_key(key, 1)
-        store.key_sent(key.public, Sent("digest", chain))
+        store.key_sent(key.public, SentOpening("digest", chain))
     for key in (KEY, other):
         store.key_denied(key.public)
     assert set(store.sent_keys("here", 0, doubted=True)) == {KEY.public, made.public}
@@ -256,7 +256,7 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path: P
         modes = []
         store._db.set_trace_callback(lambda statement: modes.append(statement))
         store.keep_key(KEY, 1)
-        store.key_sent(KEY.public, Sent("digest", "here"))
+        store.key_sent(KEY.public, SentOpening("digest", "here"))
         store.add_bought(BOUGHT, 0, KEY.public)
         store.reserve(CHANNEL, 0, Reserved(64, 1))
         store.begin_lane(CHANNEL, 0)

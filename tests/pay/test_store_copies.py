@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dtp.pay.errors import StoreError
-from dtp.pay.store import Moved, Store
+from dtp.pay.store import MovedMoney, Store
 from dtp.pay.terms import Usage
 
 from .meters import CHANNEL, KEY, lock_of, voucher
@@ -160,9 +160,9 @@ def test_a_copy_counts_once_what_its_account_has_moved_since(store: Any, tmp_pat
         copy.go_on_with_copy()  # as server: what its clients put in is unknown all the same
         assert copy.lacks_deposits(*PLACE[:2])
         moved = {
-            CHANNEL: Moved(PLACE[2], 1000, 5000),  # more came back than went in, says the node
-            "0xf1": Moved(PLACE[2], 400, 100),
-            "0xf2": Moved(PLACE[2], 400, 400),
+            CHANNEL: MovedMoney(PLACE[2], 1000, 5000),  # more came back than went in, says the node
+            "0xf1": MovedMoney(PLACE[2], 400, 100),
+            "0xf2": MovedMoney(PLACE[2], 400, 400),
         }
         for _ in range(2):
             copy.count_moved(*PLACE[:2], moved, 50)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp.pay.client.lane_start import Reserved
-from dtp.pay.store import End, Sent, Store
+from dtp.pay.store import End, SentOpening, Store
 from dtp.pay.terms import Usage
 
 from .meters import CHANNEL, KEY, voucher
@@ -54,7 +54,7 @@ def test_deposits_of_the_format_before_can_t_be_disproved(store: Any) -> None:
     drop_transactions(store)
     alter(store, "PRAGMA user_version=10")
     with again(store) as other:
-        other.key_sent(KEY.public, Sent("digest", "chain", BOUGHT.account, PLACE[2], 700))
+        other.key_sent(KEY.public, SentOpening("digest", "chain", BOUGHT.account, PLACE[2], 700))
         assert other.unproven_deposits(*PLACE[:2], 0) == []
         assert other.deposited_since(*PLACE, 0) == 700
 
@@ -115,7 +115,7 @@ def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store: Any) ->
     with again(store) as other:
         assert other.sent_keys("", 0) == {}
         assert list(other.kept_keys()) == [KEY.public]
-        other.key_sent(KEY.public, Sent("digest", "here"))
+        other.key_sent(KEY.public, SentOpening("digest", "here"))
         assert other.sent_keys("here", 7) == {KEY.public: "digest"}
         assert other.sent_keys("here", 8) == {}
 
@@ -188,7 +188,7 @@ def test_agreements_of_the_format_before_are_of_no_known_chain(store: Any) -> No
 def test_a_key_that_was_sent_is_one_chain_s(store: Any) -> None:
     """What is left of a localnet that is gone would count on every other chain."""
     store.keep_key(KEY, 7)
-    store.key_sent(KEY.public, Sent("digest", "gone"))
+    store.key_sent(KEY.public, SentOpening("digest", "gone"))
     assert (store.sent_keys("here", 0), store.sent_keys("gone", 0)) == ({}, {KEY.public: "digest"})
     drop_sent(store)
     alter(store, "ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")

@@ -15,7 +15,7 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.errors import Refusal, RelayRefused
-from dtp.peers.reach.messages import Kind, encode, expect, udp_address
+from dtp.peers.reach.messages import ReachKind, encode, expect, udp_address
 from dtp.peers.reach.punching import Observations, PunchBook, PunchLimits
 from dtp.peers.reach.reach import MOST_CHECKED, REACH_PROTOCOL, Reach, may_dial_back
 from dtp.testing.clock import run
@@ -190,8 +190,8 @@ def test_more_addresses_than_are_dialled_are_left_out() -> None:
             (own,) = link.own_urls  # type: ignore[attr-defined]
             many = [f"tcp://127.0.0.1:{port}" for port in range(1, MOST_CHECKED + 1)]
             stream = await link.open(REACH_PROTOCOL)
-            stream.write(encode(Kind.CHECK, [*many, own]))
-            assert await expect(stream, Kind.CHECKED) == ([],)
+            stream.write(encode(ReachKind.CHECK, [*many, own]))
+            assert await expect(stream, ReachKind.CHECKED) == ([],)
 
     on_sockets(main())
 
@@ -199,11 +199,15 @@ def test_more_addresses_than_are_dialled_are_left_out() -> None:
 def test_packets_are_refused_to_whom_no_relay_knows_and_other_kinds_of_questions() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack, linked(stack) as (link, _, bob):
-            for kind, fields in ((Kind.PUNCH, ()), (Kind.RESERVE, (1,)), (Kind.CONNECT, (b"",))):
+            for kind, fields in (
+                (ReachKind.PUNCH, ()),
+                (ReachKind.RESERVE, (1,)),
+                (ReachKind.CONNECT, (b"",)),
+            ):
                 stream: Stream = await link.open(REACH_PROTOCOL)
                 stream.write(encode(kind, *fields))
                 with pytest.raises(RelayRefused) as refused:
-                    await expect(stream, Kind.PUNCHING)
+                    await expect(stream, ReachKind.PUNCHING)
                 assert refused.value.number == Refusal.NOT_OFFERED
             assert bob.counters["punches-refused"] == 1
 

@@ -21,7 +21,16 @@ from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers.reach.errors import ReachMalformed, Refusal, RelayRefused, RelayUrlError
-from dtp.peers.reach.messages import FIELDS, MAX_MESSAGE, RELAY_SERVICE, Kind, decode, encode, expect, read
+from dtp.peers.reach.messages import (
+    FIELDS,
+    MAX_MESSAGE,
+    RELAY_SERVICE,
+    ReachKind,
+    decode,
+    encode,
+    expect,
+    read,
+)
 from dtp.peers.reach.relay import CIRCUIT_OVER, Relay
 from dtp.peers.reach.relay_book import DAY, RelayBook, RelayLimits
 from dtp.peers.reach.relay_client import RelayClient, RelayPlace, plain_connect, relay_kind
@@ -58,7 +67,7 @@ async def client(stack: AsyncExitStack, identity: Identity = ALICE) -> RelayClie
     return made
 
 
-async def ask(connection: Connection, kind: Kind, *fields: object) -> Stream:
+async def ask(connection: Connection, kind: ReachKind, *fields: object) -> Stream:
     stream = await connection.open_stream()
     stream.write(encode(kind, *fields))
     return stream
@@ -68,13 +77,13 @@ async def raw_circuit(stack: AsyncExitStack) -> tuple[Stream, Stream]:
     """Both ends of a circuit from Alice to Eve, who say whatever they like on it."""
     address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
     there = await stack.enter_async_context(dtp.connect(address, identity=EVE))
-    await expect(await ask(there, Kind.RESERVE, 3600), Kind.RESERVED)
+    await expect(await ask(there, ReachKind.RESERVE, 3600), ReachKind.RESERVED)
     here = await stack.enter_async_context(dtp.connect(address, identity=ALICE))
-    stream = await ask(here, Kind.CONNECT, EVE.id.key)
+    stream = await ask(here, ReachKind.CONNECT, EVE.id.key)
     incoming = await there.accept_stream()
-    await expect(incoming, Kind.INCOMING)
-    incoming.write(encode(Kind.ACCEPTED, ""))
-    await expect(stream, Kind.ACCEPTED)
+    await expect(incoming, ReachKind.INCOMING)
+    incoming.write(encode(ReachKind.ACCEPTED, ""))
+    await expect(stream, ReachKind.ACCEPTED)
     return stream, incoming
 
 
@@ -383,7 +392,7 @@ def test_floods_are_refused_by_number() -> None:
             codes = []
             for _ in range(8):
                 with pytest.raises(RelayRefused) as refused:
-                    await expect(await ask(connection, Kind.CONNECT, ALICE.id.key), Kind.ACCEPTED)
+                    await expect(await ask(connection, ReachKind.CONNECT, ALICE.id.key), ReachKind.ACCEPTED)
                 codes.append(refused.value.number)
             assert set(codes[:4]) == {Refusal.NO_RESERVATION}
             assert codes[-1] == Refusal.TOO_OFTEN
@@ -407,10 +416,10 @@ def test_requests_that_say_nothing_are_bounded_for_a_connection_and_end() -> Non
             silent = [await connection.open_stream() for _ in range(20)]
             for stream in silent[16:]:
                 kind, fields = await read(stream)
-                assert (kind, fields[0]) == (Kind.REFUSED, Refusal.TOO_OFTEN)
+                assert (kind, fields[0]) == (ReachKind.REFUSED, Refusal.TOO_OFTEN)
             for stream in silent[:16]:
                 kind, fields = await read(stream)
-                assert (kind, fields[0]) == (Kind.REFUSED, Refusal.MALFORMED)
+                assert (kind, fields[0]) == (ReachKind.REFUSED, Refusal.MALFORMED)
             assert asyncio.get_running_loop().time() >= relay.book.limits.answer
 
     run(main())
@@ -424,7 +433,7 @@ def test_a_peer_that_takes_nobody_costs_the_dialler_an_error() -> None:
             mute = await stack.enter_async_context(
                 dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
             )
-            await expect(await ask(mute, Kind.RESERVE, 3600), Kind.RESERVED)
+            await expect(await ask(mute, ReachKind.RESERVE, 3600), ReachKind.RESERVED)
             dialling = await client(stack)
             with pytest.raises(DialError, match="did not take"):
                 await dialling.dial(RelayPlace.parse(URL).url_for(EVE.id))
@@ -457,8 +466,11 @@ def test_what_cannot_be_read_has_a_name(body: bytes) -> None:
     assert len(fields) == len(FIELDS[kind])
 
 
-@given(st.sampled_from(list(Kind)), st.lists(st.integers() | st.text() | st.binary() | st.none(), max_size=5))
-def test_fields_of_other_types_have_a_name(kind: Kind, fields: list[object]) -> None:
+@given(
+    st.sampled_from(list(ReachKind)),
+    st.lists(st.integers() | st.text() | st.binary() | st.none(), max_size=5),
+)
+def test_fields_of_other_types_have_a_name(kind: ReachKind, fields: list[object]) -> None:
     try:
         body = encode(kind, *fields)[2:]
     except OverflowError:  # beyond what MessagePack has
@@ -489,14 +501,14 @@ class EvilRelay:
 
     async def _answer(self, connection: Connection, stream: Stream) -> None:
         kind, _ = await read(stream)
-        if kind is Kind.RESERVE:
+        if kind is ReachKind.RESERVE:
             self._reserved.append(connection)
-            stream.write(encode(Kind.RESERVED, 3600, "quic://198.51.100.9:1", 1, 1))
+            stream.write(encode(ReachKind.RESERVED, 3600, "quic://198.51.100.9:1", 1, 1))
             return
         far = await self._reserved[-1].open_stream()
-        far.write(encode(Kind.INCOMING, EVE.id.key, "nonsense"))
-        await expect(far, Kind.ACCEPTED)
-        stream.write(encode(Kind.ACCEPTED, "nonsense"))
+        far.write(encode(ReachKind.INCOMING, EVE.id.key, "nonsense"))
+        await expect(far, ReachKind.ACCEPTED)
+        stream.write(encode(ReachKind.ACCEPTED, "nonsense"))
         with pytest.raises(DtpError):
             await asyncio.gather(self._pump(stream, far), self._pump(far, stream))
 

@@ -417,10 +417,10 @@ def test_what_is_refused_by_who_goes_away_is_given_back_whole(heard: int) -> Non
     if heard > 5:
         pair.client.finish_stream(refused)
     pair.settle()
-    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamRefused)]
+    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamDeclined)]
     assert given == [
-        ev.StreamRefused(refused, b"x" * heard + b"y" * 20_000),
-        ev.StreamRefused(silent, b""),
+        ev.StreamDeclined(refused, b"x" * heard + b"y" * 20_000),
+        ev.StreamDeclined(silent, b""),
     ]
     pair.server.finish_stream(taken)
     pair.client.write_stream(taken, b" too")
@@ -444,5 +444,5 @@ def test_a_refused_stream_is_given_back_also_by_a_list() -> None:
     pair.cut(wire)  # with what the server says of it
     pair.resume()
     pair.settle()
-    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamRefused)]
-    assert given == [ev.StreamRefused(refused, b"nobody read this")]
+    given = [event for event in pair.events[pair.client] if isinstance(event, ev.StreamDeclined)]
+    assert given == [ev.StreamDeclined(refused, b"nobody read this")]

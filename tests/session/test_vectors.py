@@ -13,7 +13,7 @@ import msgpack
 import pytest
 from second.wire import RecordOpener, RecordSealer, Type, decode_frames
 
-from dtp.core import Buffer, Opener, PacketOpener, PacketSealer, Sealer
+from dtp.core import Buffer, LinkOpener, PacketOpener, PacketSealer, Sealer
 from dtp.identity import Identity
 from dtp.session.codes import HandshakeError
 from dtp.session.datagrams import LinkPackets
@@ -154,7 +154,7 @@ def as_listed(buffer: Buffer, found: list[tuple[int, ...]]) -> list[tuple[int, i
 @pytest.mark.parametrize("vector", named(VECTORS["records"], "suite"))
 def test_records_are_sealed_and_opened_across_rekey(vector: dict[str, Any]) -> None:
     cipher, key = SUITES[vector["suite"]].cipher, bytes.fromhex(vector["key"])
-    sealer, opener, buffer = Sealer(cipher, key), Opener(cipher, key), Buffer(4096)
+    sealer, opener, buffer = Sealer(cipher, key), LinkOpener(cipher, key), Buffer(4096)
     for step in vector["records"]:
         if "to a fresh key" in step["name"]:
             for side in (sealer, opener):

@@ -43,7 +43,7 @@ from dtp.sui.objects import (
     MoveObject,
     ObjectOwner,
     ObjectValue,
-    Shared,
+    SharedOwner,
     object_digest,
 )
 from dtp.sui.transaction import (
@@ -287,7 +287,7 @@ def test_object_types_have_short_forms(tag: str, size: int) -> None:
     [
         AddressOwner(b"\1" * 32),
         ObjectOwner(b"\1" * 32),
-        Shared(5),
+        SharedOwner(5),
         Immutable(),
         ConsensusAddressOwner(5, b"\1" * 32),
     ],
@@ -354,7 +354,7 @@ def test_failure_numbers_have_no_gap() -> None:
 
 def test_effects_round_trip() -> None:
     changed = (
-        (b"\1" * 32, ObjectChange(InAbsent(), OutObject(DIGEST, Shared(1)), IdOperation.CREATED)),
+        (b"\1" * 32, ObjectChange(InAbsent(), OutObject(DIGEST, SharedOwner(1)), IdOperation.CREATED)),
         (
             b"\2" * 32,
             ObjectChange(InExisting(1, DIGEST, Immutable()), OutAbsent(), IdOperation.DELETED),

@@ -13,8 +13,8 @@ from textual.widgets import Footer, Header, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from dtp.cli.chat.calls import ChatCalls, MakeMedia
-from dtp.cli.chat.commands import Said, find_command
-from dtp.cli.chat.lines import Room, message_line, room_line
+from dtp.cli.chat.commands import CommandContext, find_command
+from dtp.cli.chat.lines import ChatRoom, message_line, room_line
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.messaging.calls.calling import Calls, Media
@@ -68,7 +68,7 @@ class ChatApp(App[None]):
         super().__init__()
         self.messenger = messenger
         self._calls = ChatCalls(Calls(messenger), make_media, self._show_notification, self.run_worker)
-        self._rooms: list[Room] = []
+        self._rooms: list[ChatRoom] = []
         self._current: bytes | None = None
         self._messages: list[Message] = []
         self._typists: dict[tuple[bytes, bytes], Timer] = {}
@@ -102,10 +102,10 @@ class ChatApp(App[None]):
     async def _show_rooms(self) -> None:
         unread = Counter(each.conversation for each in await self.messenger.unread())
         people = [each for each in self.messenger.contacts if not each.blocked]
-        found = [Room(each.person, each.name, False, unread[each.person]) for each in people]
-        found += [Room(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
+        found = [ChatRoom(each.person, each.name, False, unread[each.person]) for each in people]
+        found += [ChatRoom(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
         accounts = await self.messenger.list_accounts()
-        found += [Room(each, f"0x{each.hex()}", False, unread[each]) for each in accounts]
+        found += [ChatRoom(each, f"0x{each.hex()}", False, unread[each]) for each in accounts]
         self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
         if self._current is None and self._rooms:
             await self._enter_conversation(self._rooms[0].conversation)
@@ -248,7 +248,7 @@ class ChatApp(App[None]):
             self.run_worker(self._run_line(text), name="dtp-chat-said")
 
     async def _run_line(self, text: str) -> None:
-        said = Said(self.messenger, self._current, self._chosen_message(), self._calls)
+        said = CommandContext(self.messenger, self._current, self._chosen_message(), self._calls)
         try:
             done = await find_command(text)(said, text)
         except DtpError as fault:

@@ -32,7 +32,7 @@ HELP: Final = """\
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandContext:
     """Where something was written: the messenger, the room, the message that is marked, and the calls."""
 
     messenger: Messenger
@@ -61,22 +61,22 @@ class Said:
 
 
 #: Does what was written; returns what to say of it, "" for nothing.
-Command = Callable[[Said, str], Awaitable[str]]
+Command = Callable[[CommandContext, str], Awaitable[str]]
 
 
-async def _text(said: Said, text: str) -> str:
+async def _text(said: CommandContext, text: str) -> str:
     await said.messenger.send(said.chosen_room(), text)
     return ""
 
 
-async def _file(said: Said, text: str) -> str:
+async def _file(said: CommandContext, text: str) -> str:
     path, *words = _words(text, "/file PATH [TEXT]", 1)
     file = _path(path)
     await said.messenger.send(said.chosen_room(), " ".join(words), attachments=[file])
     return f"{file.name} is on its way"
 
 
-async def _save(said: Said, text: str) -> str:
+async def _save(said: CommandContext, text: str) -> str:
     folder = _path(next(iter(_words(text, "/save [FOLDER]", 0)), "."))
     files = said.marked_message().attachments
     if not files:
@@ -84,27 +84,27 @@ async def _save(said: Said, text: str) -> str:
     return "saved " + ", ".join([str(await each.save(folder)) for each in files])
 
 
-async def _reply(said: Said, text: str) -> str:
+async def _reply(said: CommandContext, text: str) -> str:
     await said.marked_message().reply(_rest(text, "/reply TEXT"))
     return ""
 
 
-async def _edit(said: Said, text: str) -> str:
+async def _edit(said: CommandContext, text: str) -> str:
     await said.marked_message().edit(_rest(text, "/edit TEXT"))
     return ""
 
 
-async def _delete(said: Said, text: str) -> str:
+async def _delete(said: CommandContext, text: str) -> str:
     await said.marked_message().delete()
     return ""
 
 
-async def _react(said: Said, text: str) -> str:
+async def _react(said: CommandContext, text: str) -> str:
     await said.marked_message().react(text.partition(" ")[2].strip())
     return ""
 
 
-async def _add(said: Said, text: str) -> str:
+async def _add(said: CommandContext, text: str) -> str:
     try:
         card = read_card_text(_rest(text, "/add CARD"))
     except click.UsageError as fault:
@@ -113,23 +113,23 @@ async def _add(said: Said, text: str) -> str:
     return f"{contact.name} is a contact now. Compare: {said.messenger.safety_number(contact)}"
 
 
-async def _group(said: Said, text: str) -> str:
+async def _group(said: CommandContext, text: str) -> str:
     name, *people = _words(text, "/group NAME WHO...", 1)
     await said.messenger.create_group(name, people)
     return f"{name} is a group now"
 
 
-async def _call(said: Said, text: str) -> str:
+async def _call(said: CommandContext, text: str) -> str:
     await said.calls.call_person(said.chosen_room(), _media_file(text, "/call [FILE]"))
     return ""
 
 
-async def _answer(said: Said, text: str) -> str:
+async def _answer(said: CommandContext, text: str) -> str:
     await said.calls.answer_call(_media_file(text, "/answer [FILE]"))
     return ""
 
 
-async def _hang_up(said: Said, text: str) -> str:
+async def _hang_up(said: CommandContext, text: str) -> str:
     await said.calls.hang_up()
     return ""
 
@@ -139,16 +139,16 @@ def _media_file(text: str, form: str) -> str | None:
     return str(_path(words[0])) if words else None
 
 
-async def _accept(said: Said, text: str) -> str:
+async def _accept(said: CommandContext, text: str) -> str:
     await said.messenger.accept_key(said.chosen_room())
     return "the key is accepted"
 
 
-async def _help(said: Said, text: str) -> str:
+async def _help(said: CommandContext, text: str) -> str:
     return HELP
 
 
-async def _unknown(said: Said, text: str) -> str:
+async def _unknown(said: CommandContext, text: str) -> str:
     raise ChatMistake(f"there is no {text.split()[0]}: /help lists what there is")
 
 

@@ -13,7 +13,7 @@ from dtp.messaging.person.messenger import Message
 
 
 @dataclass(frozen=True)
-class Room:
+class ChatRoom:
     """A conversation: with a person, or of a group."""
 
     conversation: bytes
@@ -22,7 +22,7 @@ class Room:
     unread: int = 0
 
 
-def room_line(room: Room) -> Text:
+def room_line(room: ChatRoom) -> Text:
     """Return a room's line in the list: `#` is for groups, and unread messages are counted."""
     line = Text("# " if room.is_group else "  ", style="dim", no_wrap=True, overflow="ellipsis")
     line.append(escape_text(room.name), style="bold" if room.unread else "")

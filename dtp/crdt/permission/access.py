@@ -2,7 +2,7 @@
 
 A verdict depends on the op, on what its author's own frames had before it, which every replica takes in order, and on
 what the owner of a soul revoked. Revoking is the one thing that comes from elsewhere and may come late: then what was
-let in before has to be taken out, and `Access.must_rebuild` says so. docs/graph.md, "Access" and "Rules".
+let in before has to be taken out, and `AccessState.must_rebuild` says so. docs/graph.md, "Access" and "Rules".
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from dtp.crdt.permission.accounts import (
     CARD,
     CUTS,
     MAX_ACCOUNTS,
-    Accounts,
     Cuts,
     CutsError,
+    KnownAccounts,
     Showing,
-    Shown,
+    ShownCards,
     is_of_account,
     load_showing,
     root_of,
@@ -107,7 +107,7 @@ class _Author:
 class Ruling:
     """Verdicts on ops of one author in a row. Nothing is remembered until it `stands`."""
 
-    access: Access
+    access: AccessState
     author: bytes
     verdicts: bytearray = field(default_factory=bytearray)
     #: Why the last op is void; empty when it isn't.
@@ -257,7 +257,7 @@ class Ruling:
         if place in shown:
             self._overlay_shown(place, shown[place]).extend_until(card.expires_ms)
         else:
-            self._showing[place] = Shown(card.expires_ms)
+            self._showing[place] = ShownCards(card.expires_ms)
         return ""
 
     def _shown_of(self, name: str) -> Showing:
@@ -265,7 +265,7 @@ class Ruling:
         shown = self.access.author_state(self.author).showing | self._showing
         return {place: one for place, one in shown.items() if place[0] == name}
 
-    def _overlay_shown(self, place: tuple[str, int], shown: Shown) -> Shown:
+    def _overlay_shown(self, place: tuple[str, int], shown: ShownCards) -> ShownCards:
         return self._showing.setdefault(place, shown.copy())
 
     def _of_account(self, op: Op) -> str:
@@ -388,19 +388,19 @@ class Ruling:
 _OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts", "_told")
 
 
-class Access:
+class AccessState:
     """All that verdicts depend on, for the graph of this name."""
 
     def __init__(
         self,
         graph: str = "",
         cuts: Mapping[tuple[bytes, str], Revocation] | None = None,
-        accounts: Accounts | None = None,
+        accounts: KnownAccounts | None = None,
     ) -> None:
         """`cuts` are revocations that are known beforehand, as those of `revoked` of another."""
         self.graph = graph
         #: What is known of accounts, whose devices may write on their souls.
-        self.accounts = Accounts(graph) if accounts is None else accounts
+        self.accounts = KnownAccounts(graph) if accounts is None else accounts
         #: Revocations that are known, but not from frames that were taken here.
         self.cuts = dict(cuts or {})
         self.authors: dict[bytes, _Author] = {}
@@ -418,21 +418,21 @@ class Access:
         """Have all frames taken again that are there then, and nothing known of those that were."""
         self.must_rebuild = self._is_outdated = True
 
-    def only_revoked(self) -> Access:
+    def only_revoked(self) -> AccessState:
         """Nothing but what was revoked: to take all frames again."""
         if self._is_outdated:
-            return Access(self.graph)
+            return AccessState(self.graph)
         cuts = dict(self.cuts)
         for key, cut in self.revoked.items():
             cuts[key] = cut.merged_with(cuts.get(key, NOT_REVOKED))
-        return Access(self.graph, cuts, Accounts(self.graph, self.accounts.all_standing()))
+        return AccessState(self.graph, cuts, KnownAccounts(self.graph, self.accounts.all_standing()))
 
     @property
     def is_outdated(self) -> bool:
         """Whether nothing that is known of frames that were taken may be kept."""
         return self._is_outdated
 
-    def take_over(self, known: Access) -> bool:
+    def take_over(self, known: AccessState) -> bool:
         """Take over what `again` of another gave; True if all stays that was let in here."""
         for key, cut in known.cuts.items():
             self.cuts[key] = cut.merged_with(self.cuts.get(key, NOT_REVOKED))
@@ -542,7 +542,7 @@ class Access:
         return [documents, authors, revoked, self.accounts.save()]
 
     @classmethod
-    def load(cls, graph: str, saved: list[Any]) -> Access:
+    def load(cls, graph: str, saved: list[Any]) -> AccessState:
         """What `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`, `GrantError`."""
         access = cls(graph)
         documents, authors, revoked, accounts = saved

@@ -115,7 +115,7 @@ def _cut(told: Any) -> tuple[bytes, int]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class AccountStanding:
     """All that the cuts of an account that are known say together: those of its newest key, and of it every one."""
 
     #: Of the account's key that signed them, 0 for none.
@@ -125,19 +125,19 @@ class Standing:
     #: Device -> its lowest cut.
     clocks: Mapping[bytes, int] = field(default_factory=dict)
 
-    def with_cuts(self, cuts: Cuts) -> Standing:
+    def with_cuts(self, cuts: Cuts) -> AccountStanding:
         """Return what stands when these are known, too."""
         named = frozenset(device.key for device in cuts.card.devices)
-        return self.merged_with(Standing(cuts.card.generation, named, cuts.clocks))
+        return self.merged_with(AccountStanding(cuts.card.generation, named, cuts.clocks))
 
-    def merged_with(self, other: Standing) -> Standing:
+    def merged_with(self, other: AccountStanding) -> AccountStanding:
         """Return what both say, whichever was known first."""
         if self.generation != other.generation:
             return max(self, other, key=lambda one: one.generation)
         clocks = dict(self.clocks)
         for device, clock in other.clocks.items():
             clocks[device] = min(clock, clocks.get(device, FOREVER))
-        return Standing(self.generation, self.named | other.named, clocks)
+        return AccountStanding(self.generation, self.named | other.named, clocks)
 
     def last_clock(self, device: bytes, generation: int) -> int:
         """Return the last clock of a device that counts, which showed a card of this generation."""
@@ -150,7 +150,7 @@ class Standing:
 
 
 @dataclass
-class Shown:
+class ShownCards:
     """An author's cards of one account and generation, and what they let in."""
 
     #: When the longest one ends, ms since 1970; 0 for never.
@@ -177,22 +177,22 @@ class Shown:
         """True if what was let in or not would have gone otherwise had it been known that it ends at `last`."""
         return self.used > last or 0 < self.denied <= last
 
-    def copy(self) -> Shown:
+    def copy(self) -> ShownCards:
         """Return another one that says the same."""
-        return Shown(self.expires_ms, self.used, self.denied)
+        return ShownCards(self.expires_ms, self.used, self.denied)
 
 
 #: What an author showed: (account's name, generation) -> its cards.
-Showing = dict[tuple[str, int], Shown]
+Showing = dict[tuple[str, int], ShownCards]
 
 
-class Accounts:
+class KnownAccounts:
     """What is known of all accounts in the graph of this name. `prior` is what is known of them beforehand."""
 
-    def __init__(self, graph: str, prior: Mapping[str, Standing] | None = None) -> None:
+    def __init__(self, graph: str, prior: Mapping[str, AccountStanding] | None = None) -> None:
         self._graph = graph
         #: Account's name -> what stands, from frames that were taken here.
-        self.standings: dict[str, Standing] = {}
+        self.standings: dict[str, AccountStanding] = {}
         #: Rises with each card and each word about devices.
         self.version = 0
         self._prior = dict(prior or {})
@@ -217,21 +217,21 @@ class Accounts:
             _remember(self._cuts, data, cuts)
         return cuts
 
-    def standing_of(self, name: str) -> Standing:
+    def standing_of(self, name: str) -> AccountStanding:
         """What is known of an account, from frames or beforehand."""
-        known, prior = self.standings.get(name, Standing()), self._prior.get(name)
+        known, prior = self.standings.get(name, AccountStanding()), self._prior.get(name)
         return known if prior is None else known.merged_with(prior)
 
     def add_cuts(self, cuts: Cuts) -> None:
         """Take cuts out of a frame."""
         name = account_name(cuts.card.account)
-        self.standings[name] = self.standings.get(name, Standing()).with_cuts(cuts)
+        self.standings[name] = self.standings.get(name, AccountStanding()).with_cuts(cuts)
 
-    def begin_with(self, prior: Mapping[str, Standing]) -> None:
+    def begin_with(self, prior: Mapping[str, AccountStanding]) -> None:
         """Know this of accounts beforehand."""
         self._prior = dict(prior)
 
-    def all_standing(self) -> dict[str, Standing]:
+    def all_standing(self) -> dict[str, AccountStanding]:
         """Return all that stands, to begin again with."""
         return {name: self.standing_of(name) for name in self.standings.keys() | self._prior.keys()}
 
@@ -247,7 +247,7 @@ class Accounts:
     def load(self, saved: Iterable[Any]) -> None:
         """Take what `save` gave."""
         for name, generation, named, clocks in saved:
-            self.standings[name] = Standing(generation, frozenset(named), dict(clocks))
+            self.standings[name] = AccountStanding(generation, frozenset(named), dict(clocks))
 
 
 def save_showing(showing: Showing) -> list[Any]:
@@ -257,7 +257,7 @@ def save_showing(showing: Showing) -> list[Any]:
 
 def load_showing(saved: Iterable[Any]) -> Showing:
     """What `save_showing` gave."""
-    return {(name, generation): Shown(*numbers) for name, generation, *numbers in saved}
+    return {(name, generation): ShownCards(*numbers) for name, generation, *numbers in saved}
 
 
 def _remember(cache: dict[bytes, Any], data: bytes, value: object) -> None:

@@ -15,7 +15,7 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
-from dtp.crdt.permission.access import ACCESS, USE, Access, Ruling, needs_verdict
+from dtp.crdt.permission.access import ACCESS, USE, AccessState, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
 from dtp.crdt.permission.owners import owned, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
@@ -35,7 +35,7 @@ class Maker(Protocol):
         """Return whose ops they are."""
 
     @property
-    def access(self) -> Access:
+    def access(self) -> AccessState:
         """Return what verdicts depend on."""
 
     @property

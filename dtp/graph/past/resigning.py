@@ -16,7 +16,7 @@ from dtp.core.crdt import VOID, GraphCore
 from dtp.core.errors import NotOwner
 from dtp.crdt import Kind, Op, Replica, Value, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import Access, is_internal
+from dtp.crdt.permission.access import AccessState, is_internal
 from dtp.crdt.permission.owners import STATIC_KEY, owned, owner_name
 from dtp.crdt.permission.rules import MARK, RuleBroken
 from dtp.crdt.sequence_changes import difference
@@ -268,7 +268,7 @@ def _stranded(
     """The ops, and in which envelope they are, that count by themselves and don't here: they are behind the `common`
     part, or void by what others said."""
     replica = graph.replica
-    alone, now = Access(graph.name), replica.access.only_revoked()
+    alone, now = AccessState(graph.name), replica.access.only_revoked()
     for place, envelope in enumerate(signed):
         if not envelope.body:
             continue

@@ -16,7 +16,7 @@ from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError
 from dtp.crdt import Change, Op, Replica, clock, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, Access, Offence
+from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, AccessState, Offence
 from dtp.crdt.permission.grants import Grant, Revocation, make_grant, read_revocation
 from dtp.crdt.permission.owners import RINGS, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, RulesError, read, root_of
@@ -69,7 +69,7 @@ def grantee_of(peer: Grantee) -> tuple[bytes, bool]:
 
 
 def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
-    """Publish a grant of one's own, as `Access.grant` does."""
+    """Publish a grant of one's own, as `AccessState.grant` does."""
     if path.partition("/")[0] == RINGS:
         raise GraphError(f"the rings of private nodes (below {RINGS!r}) are written by their owner alone")
     end = 0 if until is None else clock.at(until, 0xFFFF)
@@ -80,7 +80,7 @@ def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
 
 
 def use(graph: Graph, granted: Grant | bytes) -> Grant:
-    """Use a grant that was handed over, as `Access.use` does."""
+    """Use a grant that was handed over, as `AccessState.use` does."""
     made = graph.replica.access.grant(granted.encode() if isinstance(granted, Grant) else granted)
     if not made.to_account and made.grantee != graph.identity.id.key:
         raise GraphError(f"this grant is for {made.grantee_name}, not for this identity")
@@ -89,7 +89,7 @@ def use(graph: Graph, granted: Grant | bytes) -> Grant:
 
 
 def revoke(graph: Graph, granted: Grant, last_clock: Callable[[bytes], int]) -> None:
-    """Take a grant of one's own back, as `Access.revoke` does."""
+    """Take a grant of one's own back, as `AccessState.revoke` does."""
     if granted.owner != graph.identity.id.key:
         raise GraphError("only the owner who granted can revoke")
     if granted.to_account:
@@ -191,7 +191,7 @@ class OffenceProof:
             return False
         if len(ops) != len(self.clocks) or ops[0].soul != root or ops[0].key != DOCUMENT_KEY:
             return False
-        ruling = Access(first.graph).begin_ruling(self.author)
+        ruling = AccessState(first.graph).begin_ruling(self.author)
         verdicts = [ruling.judge_op(op) for op in ops]
         return (
             all(op.soul.partition("/")[0] == root for op in ops)

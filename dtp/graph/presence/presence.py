@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dtp.crdt.reader import Reader
+from dtp.crdt.reader import ChangeReader
 from dtp.crdt.values import Value
 from dtp.graph.contents import CLOSED
 from dtp.graph.errors import GraphError
@@ -233,7 +233,7 @@ class Presence:
             reader.close()
 
 
-class PresenceChanges(Reader[Present]):
+class PresenceChanges(ChangeReader[Present]):
     """Who is there and what changes, as fast as its reader is: see `Presence.changes`."""
 
     def __init__(self, forget: Callable[[PresenceChanges], None]) -> None:

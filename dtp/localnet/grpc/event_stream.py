@@ -15,7 +15,7 @@ from dtp.localnet.grpc import requests
 from dtp.localnet.grpc.errors import BadRequest, Unsupported
 from dtp.localnet.grpc.masks import Mask
 from dtp.localnet.grpc.messages import library
-from dtp.localnet.grpc.transactions import Placed, Transactions
+from dtp.localnet.grpc.transactions import PlacedEvent, Transactions
 from dtp.localnet.model import EventFilter, EventRecord
 from dtp.localnet.node import LocalNode
 from dtp.sui.names import SuiNameError, parse_address, parse_type
@@ -174,7 +174,7 @@ class Events:
             return reasons.CURSOR_BOUND if scan.descending and scan.after else reasons.CHECKPOINT_BOUND
         return reasons.CURSOR_BOUND if scan.before is not None else reasons.LEDGER_TIP
 
-    def _read_events(self, scan: _Scan) -> Iterator[tuple[Placed, Place]]:
+    def _read_events(self, scan: _Scan) -> Iterator[tuple[PlacedEvent, Place]]:
         if scan.first > scan.last:
             return
         cursor: bytes | None = None
@@ -194,7 +194,7 @@ class Events:
                 index = places[event.digest]
                 place = (event.checkpoint or 0, index or 0, event.index)
                 if scan.is_between(place):
-                    yield Placed(event, index), place
+                    yield PlacedEvent(event, index), place
             cursor = page.cursor
             if cursor is None:
                 return
@@ -234,7 +234,7 @@ class Events:
     # ------------------------------------------------------------------------------------------- subscribing
 
     def checkpoint_frames(
-        self, checkpoint: int, events: list[Placed], fits: Predicate, want: Mask
+        self, checkpoint: int, events: list[PlacedEvent], fits: Predicate, want: Mask
     ) -> Iterator[Any]:
         """Give the frames of a new checkpoint for a subscriber: its events, or how far it has come."""
         v2 = library().v2

@@ -17,7 +17,7 @@ from dtp.sui.objects import (
     MovePackageData,
     ObjectOwner,
     Owner,
-    Shared,
+    SharedOwner,
 )
 
 _FRAMEWORK = (2).to_bytes(32, "big")
@@ -34,7 +34,7 @@ def owner_message(owner: Owner) -> Any:
             return v2.Owner(kind=kinds.ADDRESS, address=format_address(address))
         case ObjectOwner(address):
             return v2.Owner(kind=kinds.OBJECT, address=format_address(address))
-        case Shared(version):
+        case SharedOwner(version):
             return v2.Owner(kind=kinds.SHARED, version=version)
         case Immutable():
             return v2.Owner(kind=kinds.IMMUTABLE)

@@ -19,7 +19,7 @@ from dtp.localnet.grpc.errors import BadRequest, GrpcFailure, TooSlow, Unsupport
 from dtp.localnet.grpc.event_stream import predicate
 from dtp.localnet.grpc.messages import library
 from dtp.localnet.grpc.services import UNARY, UNSUPPORTED, Services
-from dtp.localnet.grpc.transactions import Placed
+from dtp.localnet.grpc.transactions import PlacedEvent
 from dtp.localnet.model import BadCursor, CheckpointRecord, Executed, TransactionRejected
 from dtp.localnet.node import LocalNode
 from dtp.sui.grpc import GrpcCodec, GrpcMessageError, joined
@@ -106,7 +106,7 @@ class NodeServer:
         events = self._services.events
 
         def frames(checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> Iterable[Any]:
-            placed = [Placed(event, n) for n, each in enumerate(executed) for event in each.events]
+            placed = [PlacedEvent(event, n) for n, each in enumerate(executed) for event in each.events]
             return events.checkpoint_frames(checkpoint.sequence, placed, fits, want)
 
         return frames

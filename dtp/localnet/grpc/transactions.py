@@ -21,7 +21,7 @@ from dtp.sui.objects import OBJECT_DATA, MovePackageData
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedEvent:
     """An event and the position of its transaction in its checkpoint."""
 
     event: model.EventRecord
@@ -180,10 +180,10 @@ class Transactions:
         if "events" in want:
             inner = want.below("events")
             place = self.find_place(record) if "transaction_index" in inner else None
-            fields["events"] = [self.event_message(Placed(each, place), inner) for each in record.events]
+            fields["events"] = [self.event_message(PlacedEvent(each, place), inner) for each in record.events]
         return library().v2.TransactionEvents(**fields)
 
-    def event_message(self, found: Placed, want: Mask) -> Any:
+    def event_message(self, found: PlacedEvent, want: Mask) -> Any:
         """Return an event with the wanted fields."""
         return build(library().v2.Event, _EVENT_MAKERS, found, want)
 

@@ -11,7 +11,6 @@ from dtp.localnet.vm.contract import (
     ExecutionFailure,
     FunctionInstance,
     MoveLocation,
-    Owner,
     OwnerKind,
     Package,
     PackageRejected,
@@ -22,6 +21,7 @@ from dtp.localnet.vm.contract import (
     TxData,
     UpgradePolicy,
     Value,
+    VmOwner,
 )
 from dtp.localnet.vm.gas import GasMeter
 from dtp.localnet.vm.machine import VM, VmSession
@@ -39,7 +39,6 @@ __all__ = [
     "GasMeter",
     "MoveLocation",
     "ObjectRuntime",
-    "Owner",
     "OwnerKind",
     "Package",
     "PackageRejected",
@@ -51,5 +50,6 @@ __all__ = [
     "Type",
     "UpgradePolicy",
     "Value",
+    "VmOwner",
     "VmSession",
 ]

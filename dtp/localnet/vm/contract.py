@@ -42,7 +42,6 @@ __all__ = [
     "ExecutionFailure",
     "FunctionInstance",
     "MoveLocation",
-    "Owner",
     "OwnerKind",
     "Package",
     "PackageRejected",
@@ -53,6 +52,7 @@ __all__ = [
     "TxData",
     "UpgradePolicy",
     "Value",
+    "VmOwner",
 ]
 
 
@@ -273,7 +273,7 @@ class OwnerKind(Enum):
 
 
 @dataclass(frozen=True)
-class Owner:
+class VmOwner:
     """`address` is the owner's address or the parent object's id; empty for shared and immutable."""
 
     kind: OwnerKind
@@ -310,7 +310,7 @@ class Transfer:
     """An object that got an owner in this transaction; the last one counts."""
 
     id: bytes
-    owner: Owner
+    owner: VmOwner
     value: Value
 
 

@@ -24,12 +24,12 @@ from dtp.localnet.limits import (
 from dtp.localnet.vm.contract import (
     ChildStore,
     EmittedEvent,
-    Owner,
     OwnerKind,
     RuntimeEffects,
     StoredObject,
     Transfer,
     Value,
+    VmOwner,
 )
 from dtp.localnet.vm.signals import (
     CACHED_OBJECTS,
@@ -79,7 +79,7 @@ class ObjectRuntime:
     object that had another owner before).
     """
 
-    def __init__(self, children: ChildStore, inputs: Mapping[bytes, Owner] | None = None) -> None:
+    def __init__(self, children: ChildStore, inputs: Mapping[bytes, VmOwner] | None = None) -> None:
         self._store = children
         self._inputs = dict(inputs or {})
         self._effects = RuntimeEffects()
@@ -107,7 +107,7 @@ class ObjectRuntime:
 
     # ------------------------------------------------------------------------------------------- ownership
 
-    def transfer_object(self, owner: Owner, type: Type, data: Any) -> bool:
+    def transfer_object(self, owner: VmOwner, type: Type, data: Any) -> bool:
         """Give an object an owner. False when the object had another owner before (not new, not the same)."""
         id = object_id(data)
         transfers = self._effects.transfers
@@ -267,7 +267,7 @@ class ObjectRuntime:
                 continue
             changed = stored is None or stored.type_tag != child.type.tag or self._was_moved(child)
             if changed or stored is None or encode(child.type, child.data) != stored.contents:
-                owner = Owner(OwnerKind.OBJECT, child.parent)
+                owner = VmOwner(OwnerKind.OBJECT, child.parent)
                 effects.children[id] = Transfer(id, owner, Value(child.type, child.data))
         return effects
 

@@ -30,7 +30,7 @@ from dtp.sui.bytecode import Instruction, Opcode
 if TYPE_CHECKING:
     from dtp.localnet.vm.linker import LinkedFunction
 
-__all__ = ["MAX_CALL_DEPTH", "Line", "Translated", "Translation", "translate"]
+__all__ = ["MAX_CALL_DEPTH", "CodeLine", "Translated", "Translation", "translate"]
 
 MAX_CALL_DEPTH = 1025
 """Frames that may exist at once: the protocol's machine stacks 1,024 below the running one."""
@@ -38,7 +38,7 @@ _MAX_NESTING = 30
 _MAX_EXPRESSION = 160
 
 
-class Line(NamedTuple):
+class CodeLine(NamedTuple):
     """One line of the Python function: how deep it is nested, its text, the instruction it serves."""
 
     indent: int
@@ -115,7 +115,7 @@ class Translation:
         self.returns = [self.resolve_type(t) for t in function.returns]
         self.names: dict[str, Any] = {"Abort": Abort, "PrimitiveError": PrimitiveError}
         self.stack: list[Operand] = []
-        self.out: list[Line] = []
+        self.out: list[CodeLine] = []
         self.pc = 0
         self.indent = 1
         self._temporaries = 0
@@ -149,7 +149,7 @@ class Translation:
 
     def emit_line(self, text: str) -> None:
         """Append a line at the current nesting, serving the current instruction."""
-        self.out.append(Line(self.indent, text, self.pc))
+        self.out.append(CodeLine(self.indent, text, self.pc))
 
     def new_temporary(self) -> str:
         """Return a fresh Python variable."""
@@ -276,31 +276,31 @@ class Translation:
 
     # ---------------------------------------------------------------------------------------------- blocks
 
-    def translate_lines(self) -> list[Line]:
+    def translate_lines(self) -> list[CodeLine]:
         """Return the whole Python function."""
         order = [start for start in self.blocks if start in self.numbered]
         parameters = len(self.function.parameters)
         arguments = "".join(f", l{i}" for i in range(parameters))
         # Names of callees and constants are globals of the function: the fastest look-up that can be bound late.
-        head = [Line(0, f"def f(c{arguments}):", 0), Line(1, "c.depth += 1", 0)]
-        head.append(Line(1, f"if c.depth > {MAX_CALL_DEPTH}: raise PrimitiveError('call_depth')", 0))
-        head += [Line(1, f"l{i} = [l{i}]", 0) for i in sorted(self.boxed) if i < parameters]
+        head = [CodeLine(0, f"def f(c{arguments}):", 0), CodeLine(1, "c.depth += 1", 0)]
+        head.append(CodeLine(1, f"if c.depth > {MAX_CALL_DEPTH}: raise PrimitiveError('call_depth')", 0))
+        head += [CodeLine(1, f"l{i} = [l{i}]", 0) for i in sorted(self.boxed) if i < parameters]
         loops = any(self.blocks[s].is_loop_head for s in self.blocks)
         if len(order) == 1 and not loops:
             return head + self._emit_segment(0, 1)
-        body: list[Line] = []
+        body: list[CodeLine] = []
         if not self.blocks[0].is_loop_head:
             body += self._emit_segment(0, 1)
             order = order[1:]
         else:
-            head.append(Line(1, "b = 0", 0))
+            head.append(CodeLine(1, "b = 0", 0))
         self.in_loop = loops
         inner = 1
         if loops:
-            body.append(Line(1, "while True:", 0))
+            body.append(CodeLine(1, "while True:", 0))
             inner = 2
         for start in order:
-            body.append(Line(inner, f"if b == {start}:", start))
+            body.append(CodeLine(inner, f"if b == {start}:", start))
             body += self._emit_segment(start, inner + 1)
         return head + body
 
@@ -308,7 +308,7 @@ class Translation:
     _segment_start = 0
     _outside_loop = False
 
-    def _emit_segment(self, start: int, indent: int) -> list[Line]:
+    def _emit_segment(self, start: int, indent: int) -> list[CodeLine]:
         self._segment_start = start
         # The first block's code stands before the loop, so it can't `continue`: it falls into it.
         self._outside_loop = start == 0 and not self.blocks[0].is_loop_head
@@ -382,10 +382,10 @@ class Translation:
             text += f"; c.pushes += {self._pushes}"
         if self._static_size:
             text += f"; c.size += {self._static_size}"
-        gas = [Line(self.indent, text, block.start)]
+        gas = [CodeLine(self.indent, text, block.start)]
         if check:
             condition = "c.instructions > c.mark_instructions or c.size > c.mark_size"
-            gas.append(Line(self.indent, f"if {condition}: c.settle_counters()", block.start))
+            gas.append(CodeLine(self.indent, f"if {condition}: c.settle_counters()", block.start))
         self.out[marker:marker] = gas
 
     def _insert_bound(self, block: Block, marker: int, height: int) -> None:
@@ -395,7 +395,7 @@ class Translation:
         if not block.start:
             self._first_height = height
         text = f"if c.stack > {MAX_STACK - height}: raise PrimitiveError('operand_stack')"
-        self.out.insert(marker, Line(self.indent, text, block.start))
+        self.out.insert(marker, CodeLine(self.indent, text, block.start))
 
     _first_height = 0
 

@@ -13,7 +13,7 @@ from dtp.net.taps import Tap, TapOwner, Taps
 from dtp.net.turns.budget import LITTLE, REQUEST
 from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MUCH
-from dtp.net.watch import Watch
+from dtp.net.watch import ByteWatch
 from dtp.session.session import Session
 
 
@@ -59,7 +59,7 @@ class Outlet:
         #: Bytes of records that were given to carriers.
         self.sent = 0
         #: Who counts what moves, if anybody does.
-        self.watch: Watch | None = None
+        self.watch: ByteWatch | None = None
         #: Called when what is kept for the connection may have changed.
         self.on_sent: Callable[[], object] | None = None
         self._corked = False  # something was written and sent in this turn; more waits for its end

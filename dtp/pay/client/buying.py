@@ -42,7 +42,7 @@ from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.client.lost import count_unknown, find_sent, opening
 from dtp.pay.client.top_up import now_ms, settle_doubted
 from dtp.pay.errors import ChannelUnusable, NotApproved, PriceTooHigh
-from dtp.pay.passes import Held, NoPass, find_pass
+from dtp.pay.passes import HeldPass, NoPass, find_pass
 from dtp.pay.settling import (
     USUAL_CLOSE,
     gas_of_opening,
@@ -150,7 +150,7 @@ async def _open(
     number: int,
     name: str,
     budget: Budget,
-    held: Held | None,
+    held: HeldPass | None,
     signed: Signed,
 ) -> tuple[str, bytes]:
     """Open a channel and note it; return its id, and the BCS of the transaction. The service is dialled by `name`."""
@@ -205,7 +205,7 @@ async def _reusable(
     number: int,
     budget: Budget,
     keep: bool | None,
-    held: Held | None,
+    held: HeldPass | None,
     purse: GasPurse,
     reach: Reach | None,
     without: Collection[str],
@@ -265,7 +265,7 @@ async def _ready(
     now: Terms,
     budget: Budget,
     keep: bool | None,
-    held: Held | None,
+    held: HeldPass | None,
     purse: GasPurse,
     reach: Reach | None = None,
 ) -> Purchase:

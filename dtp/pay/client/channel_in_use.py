@@ -41,7 +41,7 @@ from dtp.pay.settling import (
     USUAL_CLOSE,
     USUAL_OPEN,
     USUAL_TOP_UP,
-    Paid,
+    Settlement,
     close_agreed,
     request_close,
 )
@@ -100,7 +100,7 @@ class Purchase(Deal):
     #: Dials the server once more, which broke off, for its signature under the close.
     redial: Callable[[Purchase], Awaitable[messages.Agreed | None]] | None = field(init=False, default=None)
     #: What the close by agreement paid to whom.
-    closed: Paid | None = field(init=False, default=None)
+    closed: Settlement | None = field(init=False, default=None)
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     #: Asked for so much more than the budget, where several connections share one; gives how much of it may be spent.

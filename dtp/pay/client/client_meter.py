@@ -24,7 +24,7 @@ from dtp.pay import answers, messages
 from dtp.pay.client import payer_events
 from dtp.pay.client.lane_start import UNRESERVED, Reserved
 from dtp.pay.client.payer import Payer
-from dtp.pay.drivers import Meter
+from dtp.pay.drivers import MeterDriver
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, OpeningBusy, PriceTooHigh
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
@@ -79,7 +79,7 @@ OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
 OnLow = Callable[[int], Awaitable[int | None]]
 
 
-class ClientMeter(Meter):
+class ClientMeter(MeterDriver):
     """The client's driver."""
 
     def __init__(

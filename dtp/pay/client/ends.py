@@ -21,7 +21,7 @@ from dtp.pay.client.budget import is_in_use
 from dtp.pay.client.lost import bought_of, turn
 from dtp.pay.errors import OpeningBusy
 from dtp.pay.server.cashier import read_channels
-from dtp.pay.settling import Paid, destroy, finalize, request_close
+from dtp.pay.settling import Settlement, destroy, finalize, request_close
 from dtp.pay.spent import at_once, noted, settle_spent
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
@@ -42,7 +42,7 @@ _ASKED: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ClosingStep:
     """What was done with a channel, or is waited for.
 
     `event` is "closed", "closing" (the server may claim for `seconds`), or "open" (nothing was asked for). `digest`
@@ -51,7 +51,7 @@ class Step:
     """
 
     event: str
-    paid: Paid | None = None
+    paid: Settlement | None = None
     seconds: float = 0.0
     digest: str = ""
     gas: int = 0
@@ -65,7 +65,7 @@ async def close_further(
     *,
     ask: bool,
     clock: Callable[[], float] = time.time,
-) -> Step:
+) -> ClosingStep:
     """Take the next step of closing a channel of ours, at `chain_ms` by the chain's clock and `clock` (Unix time in
     seconds) by the one here; with `ask` one that is open is asked to close. In turn with others of the account.
     Raises `OpeningBusy`, and what the chain and the store raise."""
@@ -76,7 +76,7 @@ async def close_further(
 
 async def _close_further(
     chain: ChainClient, store: Store, found: Channel, chain_ms: int, now_ms: int, *, ask: bool
-) -> Step:
+) -> ClosingStep:
     if claims_are_over(found, chain_ms) or found.state == ChannelState.DRAINING:
         return await _finalize(chain, store, found, now_ms)
     if claims_are_over(found, now_ms):
@@ -91,7 +91,7 @@ async def _close_further(
         destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
         _note_return(store, found, found.refunded, now_ms)
-        return Step("closed", gas=destroyed.gas.net)
+        return ClosingStep("closed", gas=destroyed.gas.net)
     if found.state == ChannelState.OPEN and ask:
         executed = await request_close(chain, found)
         if (
@@ -99,17 +99,17 @@ async def _close_further(
         ):  # also one that the store didn't know: the next run has to finish it
             store.add_closing(bought_of(chain, found, "closing"), now_ms)
         seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
-        return Step("closing", seconds=seconds, digest=executed.digest, gas=gas)
+        return ClosingStep("closing", seconds=seconds, digest=executed.digest, gas=gas)
     if found.claims_until_ms is not None:
-        return Step("closing", seconds=(found.claims_until_ms - chain_ms) / 1000)
-    return Step("open")
+        return ClosingStep("closing", seconds=(found.claims_until_ms - chain_ms) / 1000)
+    return ClosingStep("open")
 
 
-async def _finalize(chain: ChainClient, store: Store, found: Channel, now_ms: int) -> Step:
+async def _finalize(chain: ChainClient, store: Store, found: Channel, now_ms: int) -> ClosingStep:
     paid = await finalize(chain, found)
     store.set_state(found.id, "closed" if paid.state == ChannelState.CLOSED else "closing")
     _note_return(store, found, paid.to_client, now_ms)
-    return Step("closed", paid, gas=paid.gas)
+    return ClosingStep("closed", paid, gas=paid.gas)
 
 
 def _note_return(store: Store, found: Channel, amount: int, now_ms: int) -> None:
@@ -130,7 +130,7 @@ async def close_due(
     on_failed: Callable[[str, DtpError], object] = _log_failed,
     agree: Agree | None = None,
     clock: Callable[[], float] = time.time,
-) -> list[tuple[Channel, Step]]:
+) -> list[tuple[Channel, ClosingStep]]:
     """Bring channels of the account nearer to their end that were refused, or wait for time that is over; each step
     that was made. `on_failed` hears of each that a node or the chain says something against: the next look tries
     again. Those that would be asked to close are closed by agreement where `agree` does that.
@@ -156,7 +156,7 @@ async def close_due(
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
             continue
         if asks and agree is not None and await agree(id):
-            done.append((found, Step("closed")))
+            done.append((found, ClosingStep("closed")))
             log.info("channel %s: closed by agreement with its server", id)
             continue
         try:

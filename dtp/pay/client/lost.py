@@ -26,7 +26,7 @@ from dtp.pay.errors import OpeningBusy, OpeningUnknown
 from dtp.pay.server.cashier import read_channels
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
-from dtp.pay.store.rows import MOST_NOTED, Bought, Moved, Sent
+from dtp.pay.store.rows import MOST_NOTED, Bought, MovedMoney, SentOpening
 from dtp.pay.voucher import LaneKey
 from dtp.plurals import count_of
 
@@ -107,7 +107,7 @@ async def _new_key(
     async def keep(transaction: SignedTransaction) -> None:
         nonlocal is_signed
         digest, data = transaction.digest, transaction.data
-        sent = Sent(digest, chain.chain_id, chain.address, coin, deposit, data)
+        sent = SentOpening(digest, chain.chain_id, chain.address, coin, deposit, data)
         await journal.run(lambda store: store.key_sent(key.public, sent))
         await signed(transaction)
         is_signed = True
@@ -216,7 +216,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store], patience: f
     if not await journal.run(lambda store: store.lacks_deposits(*place)):
         return
     known, is_new = await journal.run(lambda store: (store.bought_channels(), store.is_new()))
-    moved: dict[str, Moved] = {}
+    moved: dict[str, MovedMoney] = {}
     try:
         async with asyncio.timeout(patience if is_new else None):
             moved = await read_moved(chain, known)
@@ -242,7 +242,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store], patience: f
         )
 
 
-async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, Moved]:
+async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, MovedMoney]:
     """Return what the account put into its channels and what came back, by the chain's history as far as the node has
     it: of the `known` ones, and those that it has the openings of. Raises what reading raises.
 
@@ -250,7 +250,9 @@ async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, M
     where a channel is gone that somebody else has settled, what all have settled is read for it.
     """
     place = chain.chain_id, chain.address
-    moved = {each.channel: Moved(each.coin, 0, 0) for each in known if (each.chain, each.account) == place}
+    moved = {
+        each.channel: MovedMoney(each.coin, 0, 0) for each in known if (each.chain, each.account) == place
+    }
     await _read_events(chain, moved, (ChannelOpened, ToppedUp, Settled), chain.address)
     unsettled = [id for id, each in moved.items() if not each.back]
     there = await read_channels(chain, unsettled)
@@ -264,7 +266,7 @@ async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, M
 
 async def _read_events(
     chain: ChainClient,
-    moved: dict[str, Moved],
+    moved: dict[str, MovedMoney],
     kinds: tuple[type[ChannelOpened | ToppedUp | Settled], ...],
     sender: str = "",
 ) -> None:
@@ -274,7 +276,7 @@ async def _read_events(
     async for each in EventFollower(chain, types, sender=sender, start=OLDEST).past_events():
         event = module.SCHEMA.decode(named[each.event.type.rpartition("::")[2]], each.event.contents)
         if isinstance(event, ChannelOpened) and event.client == chain.address:
-            moved[event.channel] = Moved(canonical_type(event.coin), min(event.deposit, MOST_NOTED), 0)
+            moved[event.channel] = MovedMoney(canonical_type(event.coin), min(event.deposit, MOST_NOTED), 0)
         elif isinstance(event, ToppedUp) and (ours := moved.get(event.channel)):
             moved[event.channel] = replace(ours, put=min(ours.put + event.amount, MOST_NOTED))
         elif isinstance(event, Settled) and (ours := moved.get(event.channel)):

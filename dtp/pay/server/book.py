@@ -54,7 +54,7 @@ class BookLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenChannel:
     """A channel as it was at Unix time `at`."""
 
     channel: Channel
@@ -74,13 +74,13 @@ class ChannelBook:
         self.chain = chain
         self.limits = limits or BookLimits()
         self._clock = clock
-        self._known: OrderedDict[str, Seen] = OrderedDict()
+        self._known: OrderedDict[str, SeenChannel] = OrderedDict()
         self._missing: OrderedDict[str, float] = OrderedDict()
         self._sources: OrderedDict[str, Gcra] = OrderedDict()
         self._all = Gcra()
         self._reading: dict[str, asyncio.Task[Channel | None]] = {}
 
-    def get_known(self, id: str) -> Seen | None:
+    def get_known(self, id: str) -> SeenChannel | None:
         """Return what is remembered of a channel, however old."""
         return self._known.get(id)
 
@@ -120,7 +120,7 @@ class ChannelBook:
 
     def add_read(self, channel: Channel) -> None:
         """Remember a channel that was read elsewhere."""
-        self._known[channel.id] = Seen(channel, self._clock())
+        self._known[channel.id] = SeenChannel(channel, self._clock())
         self._known.move_to_end(channel.id)
         self._missing.pop(channel.id, None)
         while len(self._known) > self.limits.channels:

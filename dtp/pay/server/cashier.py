@@ -30,7 +30,7 @@ from dtp.chain.wallet import money
 from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Decision, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
-from dtp.pay.settling import OnFailed, Paid, log_failed, settle
+from dtp.pay.settling import OnFailed, Settlement, log_failed, settle
 from dtp.pay.spent import noted, settle_spent
 from dtp.pay.store.holding import Shared, VoucherStore
 from dtp.pay.store.journal import Journal
@@ -59,7 +59,7 @@ _MOST_DOUBTED: Final = 10_000
 
 
 #: Carries out decisions, as `settle` does.
-Settle: TypeAlias = Callable[..., Awaitable[list[tuple[Paid, list[Decision]]]]]
+Settle: TypeAlias = Callable[..., Awaitable[list[tuple[Settlement, list[Decision]]]]]
 #: Collects what is owed for transport, as `take_credits` does.
 TakeCredits: TypeAlias = Callable[[ChainClient, Channel, float], Awaitable[tuple[int, Executed] | None]]
 
@@ -83,7 +83,7 @@ class Cashier:
         busy: Callable[[], Collection[str]] = tuple,
         on_channel: Callable[[Channel], None] | None = None,
         on_failed: OnFailed | None = None,
-        on_claimed: Callable[[Collection[Paid]], Awaitable[None]] | None = None,
+        on_claimed: Callable[[Collection[Settlement]], Awaitable[None]] | None = None,
         own_ms: Callable[[], int] = lambda: round(time.monotonic() * 1000),
         settle: Settle = settle,
         take_credits: TakeCredits = take_credits,
@@ -116,7 +116,7 @@ class Cashier:
         #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
         self._resting: dict[str, tuple[list[Sold], int]] = {}
         #: What was done last, and what came to servers since the start, by coin.
-        self.done: deque[Paid] = deque(maxlen=_DONE)
+        self.done: deque[Settlement] = deque(maxlen=_DONE)
         self.claimed: Counter[str] = Counter({SUI_COIN: 0})
         #: What claims took, MIST.
         self.gas = 0
@@ -167,7 +167,7 @@ class Cashier:
             except DtpError as error:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
-    async def poll(self, *, closing: bool = False) -> list[Paid]:
+    async def poll(self, *, closing: bool = False) -> list[Settlement]:
         """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`.
 
         Nothing where another claims out of the same store: what comes second costs gas and brings nothing.

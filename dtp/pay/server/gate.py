@@ -30,7 +30,7 @@ from dtp.pay.errors import StoreError, TicketRefused
 from dtp.pay.server.backing import contradiction
 from dtp.pay.server.book import ChannelBook, TooManyQuestions, affordable
 from dtp.pay.server.payee import Floor, PayeeLane
-from dtp.pay.server.quota import Quotas, period_of
+from dtp.pay.server.quota import PassQuotas, period_of
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.sold import SoldStore
@@ -131,7 +131,7 @@ def _has_begun_since(held: HolderOfPass, rules: Rules, now: float) -> bool:
     return held.period_ms > 0 and period_of(held, state.now_ms(now), rules.epoch) > state.chain_ms
 
 
-class Gate:
+class TicketGate:
     """Checks tickets for a listener. For one event loop."""
 
     def __init__(
@@ -139,7 +139,7 @@ class Gate:
         book: ChannelBook,
         firewall: Firewall,
         journal: Journal[VoucherStore],
-        quotas: Quotas,
+        quotas: PassQuotas,
         *,
         least_revision: int = 0,
         clock: Callable[[], float] = time.time,

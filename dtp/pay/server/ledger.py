@@ -30,9 +30,9 @@ from dtp.pay.server.book import ChannelBook, affordable
 from dtp.pay.server.cashier import read_channels
 from dtp.pay.server.gate import AGREEMENT_MS, Admission, floor_of, honoured_keys
 from dtp.pay.server.payee import Payee, PayeeLane
-from dtp.pay.server.quota import Quotas
-from dtp.pay.server.server_meter import Account, ServerMeter
-from dtp.pay.settling import Paid
+from dtp.pay.server.quota import PassQuotas
+from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
+from dtp.pay.settling import Settlement
 from dtp.pay.store.holding import Holds, VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.rows import End
@@ -108,7 +108,7 @@ class _Entry:
         return most is not None and 2 * unclaimed >= most
 
 
-class Ledger(Account):
+class Ledger(ChannelAccount):
     """The channels in use of one listener. For one event loop. `now_ms` is the chain's time."""
 
     def __init__(
@@ -116,7 +116,7 @@ class Ledger(Account):
         book: ChannelBook,
         journal: Journal[VoucherStore],
         chain: ChainClient,
-        quotas: Quotas,
+        quotas: PassQuotas,
         now_ms: Callable[[], int],
         policy: Policy | None = None,
     ) -> None:
@@ -369,7 +369,7 @@ class Ledger(Account):
             meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
         self._spread_deposit(entry)
 
-    async def on_claimed(self, done: Iterable[Paid]) -> None:
+    async def on_claimed(self, done: Iterable[Settlement]) -> None:
         """Read channels again of which something was claimed, and serve none any more whose deposit wasn't there."""
         for paid in done:
             for id in paid.unpaid:

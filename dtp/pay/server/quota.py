@@ -79,7 +79,7 @@ class _Running:
         )
 
 
-class Quotas:
+class PassQuotas:
     """The passes in use of one listener. For one event loop."""
 
     def __init__(

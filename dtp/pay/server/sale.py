@@ -11,10 +11,10 @@ from dtp.chain.node.client import ChainClient
 from dtp.pay.claims import Policy
 from dtp.pay.server.book import BookLimits, ChannelBook
 from dtp.pay.server.cashier import Cashier, claiming
-from dtp.pay.server.gate import Gate
+from dtp.pay.server.gate import TicketGate
 from dtp.pay.server.ledger import Ledger
 from dtp.pay.server.pass_proofs import PassProofs
-from dtp.pay.server.quota import Quotas
+from dtp.pay.server.quota import PassQuotas
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 
@@ -27,7 +27,7 @@ class SaleParts:
     journal: Journal[VoucherStore]
     firewall: Firewall
     book: ChannelBook
-    gate: Gate
+    gate: TicketGate
     ledger: Ledger
     cashier: Cashier
 
@@ -51,8 +51,8 @@ def assemble_sale(
     journal = Journal(store)
     book = ChannelBook(chain, limits=limits or BookLimits(), clock=clock)
     proofs = PassProofs(claiming(chain, journal), unclaimed_in or policy.unclaimed_in)
-    quotas = Quotas(chain, journal, firewall, proofs, clock)
-    gate = Gate(book, firewall, journal, quotas, least_revision=least_revision, clock=clock)
+    quotas = PassQuotas(chain, journal, firewall, proofs, clock)
+    gate = TicketGate(book, firewall, journal, quotas, least_revision=least_revision, clock=clock)
     ledger = Ledger(book, journal, chain, quotas, gate.now_ms, policy)
     cashier = Cashier(
         chain,

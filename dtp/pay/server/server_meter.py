@@ -1,7 +1,7 @@
 """The server's driver of a meter: where a `Payee` meets its connection, the journal and the clock.
 
 Vouchers wait while exposure is left, and only the newest is checked and stored. What concerns more than one
-connection is asked of an `Account`.
+connection is asked of an `ChannelAccount`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Final
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.pay import messages
-from dtp.pay.drivers import REPEATS, Meter
+from dtp.pay.drivers import REPEATS, MeterDriver
 from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, QuotaUsedUp, VoucherRefused
 from dtp.pay.server import payee
 from dtp.pay.server.held_vouchers import LINGER, HeldVouchers
 from dtp.pay.server.payee import Payee
 from dtp.pay.store.holding import VoucherStore
-from dtp.pay.store.journal import Journal, Verdict
+from dtp.pay.store.journal import Journal, VoucherVerdict
 from dtp.pay.terms import LEAST_INTERVAL, QUOTA_USED_UP, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.plurals import count_of
@@ -64,7 +64,7 @@ class _Ask:
     company: int = _MOST_TOGETHER  # most that go into one charge with it
 
 
-class ServerMeter(Meter):
+class ServerMeter(MeterDriver):
     """The server's driver. What concerns more than this connection is asked of `account`."""
 
     def __init__(
@@ -72,7 +72,7 @@ class ServerMeter(Meter):
         connection: Connection,
         journal: Journal[VoucherStore],
         meter: Payee,
-        account: Account,
+        account: ChannelAccount,
         *,
         linger: float = LINGER,
     ) -> None:
@@ -89,7 +89,7 @@ class ServerMeter(Meter):
         self._credit = 0  # units that are paid for nobody: who asked for them was cancelled
         self._told = meter.used
         self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
-        self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
+        self._checks: set[asyncio.Future[VoucherVerdict]] = set()  # that are under way
         #: Vouchers that wait.
         self.held = HeldVouchers(self.loop, self._hear_late, linger)
         self._at_once = (
@@ -263,16 +263,18 @@ class ServerMeter(Meter):
         self._checks.add(answer)
         answer.add_done_callback(functools.partial(self._on_voucher_checked, signed, charge))
 
-    def _on_voucher_checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
+    def _on_voucher_checked(
+        self, signed: SignedVoucher, charge: int, done: asyncio.Future[VoucherVerdict]
+    ) -> None:
         self._checks.discard(done)
         if done.cancelled():
             return
         fault = done.exception()
         if isinstance(fault, DtpError):
             self.fail(fault)
-        elif done.result() is Verdict.FORGED:
+        elif done.result() is VoucherVerdict.FORGED:
             self.fail(VoucherRefused(Flaw.FORGED))
-        elif done.result() is Verdict.STORED:
+        elif done.result() is VoucherVerdict.STORED:
             self._account.voucher_stored(self, signed)
             if not self._over:
                 self._count()
@@ -503,7 +505,7 @@ class ServerMeter(Meter):
                     await self.wait_changed()
 
 
-class Account(ABC):
+class ChannelAccount(ABC):
     """What a server's meter asks of who knows all connections of a channel (`dtp.pay.serving`)."""
 
     @abstractmethod

@@ -21,12 +21,12 @@ from pathlib import Path
 from dtp.pay.client.lane_start import UNRESERVED, PayerLane, Reserved
 from dtp.pay.errors import StoreError
 from dtp.pay.store.file import COPY, DEPOSITS_UNKNOWN, PATIENCE
-from dtp.pay.store.rows import MOST_NOTED, Bought, DoubtedDeposit, End, Moved, Sent, Sold
+from dtp.pay.store.rows import MOST_NOTED, Bought, DoubtedDeposit, End, MovedMoney, SentOpening, Sold
 from dtp.pay.store.sold import SoldStore, signed_of
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, encode_voucher
 
-__all__ = ["MOST_NOTED", "Bought", "DoubtedDeposit", "End", "Moved", "Sent", "Sold", "Store"]
+__all__ = ["MOST_NOTED", "Bought", "DoubtedDeposit", "End", "MovedMoney", "SentOpening", "Sold", "Store"]
 
 
 class Store(SoldStore):
@@ -78,7 +78,7 @@ class Store(SoldStore):
             "SELECT 1 FROM counted WHERE chain = ? AND account = ?", chain, account
         )
 
-    def count_moved(self, chain: str, account: str, moved: Mapping[str, Moved], now_ms: int) -> None:
+    def count_moved(self, chain: str, account: str, moved: Mapping[str, MovedMoney], now_ms: int) -> None:
         """Note what an account's channels got and gave back by the chain's history (by channel), where less is noted.
 
         It is dated now, since when it was is a node's word. Of channels that aren't known here only the sum is noted.
@@ -97,7 +97,7 @@ class Store(SoldStore):
                     self._db.execute("DELETE FROM unnoted WHERE id = ?", (channel,))
             self._db.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (chain, account))
 
-    def _count_known(self, channel: str, moved: Moved, now_ms: int) -> None:
+    def _count_known(self, channel: str, moved: MovedMoney, now_ms: int) -> None:
         noted = self.deposit_sums(channel)
         put, back = sum(each for each in noted if each > 0), -sum(each for each in noted if each < 0)
         if moved.put > put:
@@ -125,7 +125,7 @@ class Store(SoldStore):
                 (key.public, key.seed, now_ms),
             )
 
-    def key_sent(self, public: bytes, sent: Sent) -> None:
+    def key_sent(self, public: bytes, sent: SentOpening) -> None:
         """Keep by which transaction a kept key is used, before it is sent. Synced.
 
         What it deposits counts in `deposited_since` from then on, whatever a node says of it.

@@ -32,7 +32,7 @@ T = TypeVar("T")
 S_co = TypeVar("S_co", bound=VoucherStore, covariant=True)
 
 
-class Verdict(Enum):
+class VoucherVerdict(Enum):
     """What became of a voucher that was to be checked."""
 
     #: Good, newer than all before, and in the store.
@@ -60,7 +60,7 @@ class _Check:
     keys: tuple[bytes, ...]
     signed: SignedVoucher
     used: Usage
-    answer: asyncio.Future[Verdict]
+    answer: asyncio.Future[VoucherVerdict]
 
 
 class Journal(Generic[S_co]):
@@ -79,12 +79,14 @@ class Journal(Generic[S_co]):
         #: Why something could not be written, None once something was.
         self.fault: StoreError | None = None
 
-    def check(self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage) -> asyncio.Future[Verdict]:
+    def check(
+        self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage
+    ) -> asyncio.Future[VoucherVerdict]:
         """Store a voucher if one of `keys` signed it and it is newer; `used` is our count.
 
         The answer comes when it is on the disk. `StoreError`.
         """
-        answer: asyncio.Future[Verdict] = self._loop.create_future()
+        answer: asyncio.Future[VoucherVerdict] = self._loop.create_future()
         self._waiting.append(_Check(tuple(keys), signed, used, answer))
         if self._writing is None and len(self._waiting) == 1:
             self._loop.call_soon(self._write)  # with what else comes in this turn of the loop
@@ -133,7 +135,7 @@ class Journal(Generic[S_co]):
                     job.answer.set_exception(fault)
             return
         for job, answer in zip(jobs, done.result(), strict=True):
-            if answer is Verdict.STORED:
+            if answer is VoucherVerdict.STORED:
                 self.fault = None
             elif isinstance(answer, StoreError):
                 self.fault = answer
@@ -149,7 +151,7 @@ def _pass() -> None:
     """Do nothing: it only has its turn."""
 
 
-_Answer = Verdict | DtpError
+_Answer = VoucherVerdict | DtpError
 _Keep = Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None]
 
 
@@ -178,11 +180,11 @@ def _do_now(store: PromptStore, jobs: list[_Check]) -> list[_Answer] | None:
 
 
 def _synced(store: PromptStore, answers: list[_Answer]) -> list[_Answer]:
-    if Verdict.STORED in answers:
+    if VoucherVerdict.STORED in answers:
         try:
             store.sync()
         except StoreError as fault:
-            return [fault if each is Verdict.STORED else each for each in answers]
+            return [fault if each is VoucherVerdict.STORED else each for each in answers]
     return answers
 
 
@@ -191,31 +193,31 @@ def _kept(
 ) -> list[_Answer] | None:
     """Check, and `keep` what is good; None when that gave None."""
     verdicts = _checked(jobs)
-    good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is Verdict.STORED]
+    good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is VoucherVerdict.STORED]
     if good:
         news = keep([(job.signed, job.used) for job, _ in good])
         if news is None:
             return None
         for (job, key), new in zip(good, news, strict=True):
             if not new:
-                verdicts[key] = (job, Verdict.SUPERSEDED)
+                verdicts[key] = (job, VoucherVerdict.SUPERSEDED)
     return [verdicts[id(job)][1] for job in jobs]
 
 
-def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, Verdict]]:
+def _checked(jobs: list[_Check]) -> dict[int, tuple[_Check, VoucherVerdict]]:
     """Return of each lane the newest voucher that is good; older ones that it covers aren't even looked at."""
-    verdicts: dict[int, tuple[_Check, Verdict]] = {}
+    verdicts: dict[int, tuple[_Check, VoucherVerdict]] = {}
     good: dict[tuple[str, int], Voucher] = {}
     for job in sorted(jobs, key=lambda each: -each.signed.voucher.sequence):
         voucher = job.signed.voucher
         newer = good.get((voucher.channel, voucher.lane))
         if newer is not None and covers(newer, voucher):
-            verdict = Verdict.SUPERSEDED
+            verdict = VoucherVerdict.SUPERSEDED
         elif any(job.signed.is_by(key) for key in job.keys):
-            verdict = Verdict.STORED
+            verdict = VoucherVerdict.STORED
             good.setdefault((voucher.channel, voucher.lane), voucher)
         else:
-            verdict = Verdict.FORGED
+            verdict = VoucherVerdict.FORGED
         verdicts[id(job)] = (job, verdict)
     return dict(reversed(verdicts.items()))  # oldest first: the store takes what rises
 

@@ -65,7 +65,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentOpening:
     """A transaction that was signed and is to open a channel: its digest, the id of its chain, and of what account it
     puts how much of which coin into it; `data` is the BCS of what was signed."""
 
@@ -98,7 +98,7 @@ class Unsettled:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MovedMoney:
     """What the chain's history says of a channel of an account: what went into it, and what came back."""
 
     coin: str

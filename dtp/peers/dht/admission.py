@@ -17,7 +17,7 @@ SIZE: Final = 16
 NONE: Final = bytes(SIZE)
 
 
-class Standing(IntEnum):
+class TokenStanding(IntEnum):
     """What whoever shows a token has proven."""
 
     #: Nothing: the address may be somebody else's.
@@ -47,19 +47,19 @@ class Tokens:
         """Return the token that says that who receives at `where` has proven `key`."""
         return self._make_token(self._current_epoch(now), b"p", where, key)
 
-    def check_token(self, token: bytes, where: bytes, key: bytes, now: float) -> Standing:
+    def check_token(self, token: bytes, where: bytes, key: bytes, now: float) -> TokenStanding:
         """Return what the sender of `token` at endpoint `where` has proven."""
         if token == NONE:
-            return Standing.NOTHING
+            return TokenStanding.NOTHING
         epoch = self._current_epoch(now)
         if compare_digest(token, self._make_token(epoch, b"p", where, key)):
-            return Standing.PEER
+            return TokenStanding.PEER
         if compare_digest(token, self._make_token(epoch - 1, b"p", where, key)):
-            return Standing.PEER_BEFORE
+            return TokenStanding.PEER_BEFORE
         for each in (epoch, epoch - 1):
             if compare_digest(token, self._make_token(each, b"a", where, key)):
-                return Standing.ADDRESS
-        return Standing.NOTHING
+                return TokenStanding.ADDRESS
+        return TokenStanding.NOTHING
 
     def _current_epoch(self, now: float) -> int:
         epoch = int(now / self._lifetime)
@@ -77,7 +77,7 @@ class Tokens:
         return hashlib.blake2b(kind + key + where, key=self._keys[epoch], digest_size=SIZE).digest()
 
 
-class Quotas:
+class QuestionQuotas:
     """A bucket for each key: it holds `burst`, fills by `rate` a second, and each question takes one.
 
     At most `entries` are remembered. One that is forgotten begins anew, full: by then others were seen more recently.

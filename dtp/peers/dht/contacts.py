@@ -43,7 +43,7 @@ class RoundTrips:
         return min(wait, limits.longest_timeout)
 
 
-class Contact:
+class NodeContact:
     """A node at an endpoint. What others say of it is a claim; `proven` is what it has shown itself."""
 
     __slots__ = (
@@ -91,15 +91,15 @@ class KnownContacts:
     `held` returns the contact that the routing table has for an id.
     """
 
-    def __init__(self, most: int, held: Callable[[int], Contact | None]) -> None:
+    def __init__(self, most: int, held: Callable[[int], NodeContact | None]) -> None:
         self._most = most
         self._held = held
-        self._contacts: OrderedDict[bytes, Contact] = OrderedDict()
+        self._contacts: OrderedDict[bytes, NodeContact] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._contacts)
 
-    def get(self, data: bytes, teller: Endpoint) -> Contact | None:
+    def get(self, data: bytes, teller: Endpoint) -> NodeContact | None:
         """Return the contact for an entry of an answer from `teller`, or None if `teller` can't know of it."""
         found = self._contacts.get(data)
         if found is not None:
@@ -108,14 +108,14 @@ class KnownContacts:
         endpoint = unpack_endpoint(data[1 + KEY_SIZE :])
         return self._add_contact(data, data[_KEY], endpoint) if may_tell(endpoint, teller) else None
 
-    def contact_at(self, key: bytes, endpoint: Endpoint) -> Contact:
+    def contact_at(self, key: bytes, endpoint: Endpoint) -> NodeContact:
         """Return the contact with this key at this endpoint."""
         data = entry(key, endpoint)
         return self._contacts.get(data) or self._add_contact(data, key, endpoint)
 
-    def _add_contact(self, data: bytes, key: bytes, endpoint: Endpoint) -> Contact:
+    def _add_contact(self, data: bytes, key: bytes, endpoint: Endpoint) -> NodeContact:
         held = self._held(node_id(key))
-        contact = held if held is not None and held.entry == data else Contact(key, endpoint)
+        contact = held if held is not None and held.entry == data else NodeContact(key, endpoint)
         self._contacts[data] = contact
         if len(self._contacts) > self._most:
             self._contacts.popitem(last=False)

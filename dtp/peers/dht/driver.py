@@ -19,9 +19,9 @@ from dtp.peers.dht.errors import DhtAlone, DhtError, DhtSuperseded
 from dtp.peers.dht.ids import mutable_target, peer_target, provider_target
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
 from dtp.peers.dht.messages import MAX_DATAGRAM
-from dtp.peers.dht.node import DhtNode, Ended
+from dtp.peers.dht.node import DhtNode, OperationEnded
 from dtp.peers.dht.records import DEFAULT_TTL, Mutable, Provider, Record, RecordKind
-from dtp.peers.dht.walks import Stored
+from dtp.peers.dht.walks import StoredCount
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
 from dtp.tasks import SupervisedTask
@@ -238,7 +238,7 @@ class Dht:
             except OSError:  # a full buffer, no route: as if it had been lost on the way
                 node.counts["datagrams that could not be sent"] += 1
         for event in node.take_events():
-            if isinstance(event, Ended):
+            if isinstance(event, OperationEnded):
                 waiting = self._results.pop(event.operation, None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(event.result)
@@ -297,7 +297,7 @@ class Dht:
             raise _superseded(held, record)
         self.node.publish_later(record)  # whoever is alone now may not be later
         await self.wait_joined()
-        stored: Stored = await self._wait_result(self.node.publish(record, self._now()))
+        stored: StoredCount = await self._wait_result(self.node.publish(record, self._now()))
         if stored.newer:
             await self._check_newest(record)
         if not stored.nodes:

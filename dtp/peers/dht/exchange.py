@@ -12,13 +12,13 @@ from typing import TypeAlias
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
-from dtp.peers.dht.contacts import Contact, KnownContacts, RoundTrips
+from dtp.peers.dht.contacts import KnownContacts, NodeContact, RoundTrips
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
     TRANSACTION_SIZE,
-    Answer,
     Arguments,
-    Kind,
+    DatagramKind,
+    DhtAnswer,
     Question,
     answer_to_sign,
     encode,
@@ -27,7 +27,7 @@ from dtp.peers.dht.messages import (
 from dtp.peers.dht.timers import Timer, Timers
 
 
-class Outcome(Enum):
+class QuestionOutcome(Enum):
     """What became of a question."""
 
     #: It was answered.
@@ -39,7 +39,7 @@ class Outcome(Enum):
 
 
 #: Is called with the contact, the outcome, the answer if there is one, and the time.
-OnOutcome: TypeAlias = Callable[[Contact, Outcome, Answer | None, float], object]
+OnOutcome: TypeAlias = Callable[[NodeContact, QuestionOutcome, DhtAnswer | None, float], object]
 #: What is to be sent, and to whom.
 Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
 
@@ -47,7 +47,7 @@ Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
 @dataclass(slots=True)
 class _Pending:
     question: Question
-    contact: Contact
+    contact: NodeContact
     on_outcome: OnOutcome
     asked: float
     timer: Timer
@@ -86,7 +86,7 @@ class Exchange:
         return len(self._pending)
 
     def send_question(
-        self, contact: Contact, kind: Kind, args: Arguments, on_outcome: OnOutcome, now: float
+        self, contact: NodeContact, kind: DatagramKind, args: Arguments, on_outcome: OnOutcome, now: float
     ) -> None:
         """Send a question, and call `on_outcome` with its outcome: perhaps `STALLED`, then one of the others.
 
@@ -95,7 +95,7 @@ class Exchange:
         """
         if len(self._pending) >= self._limits.pending:
             self.counts["too many questions"] += 1
-            self._timers.start(now, lambda when: on_outcome(contact, Outcome.FAILED, None, when))
+            self._timers.start(now, lambda when: on_outcome(contact, QuestionOutcome.FAILED, None, when))
             return
         transaction = self._random.randbytes(TRANSACTION_SIZE)
         question = Question(kind, transaction, self._identity.id.key, args, contact.token, self.client)
@@ -105,11 +105,11 @@ class Exchange:
         self._pending[transaction] = _Pending(question, contact, on_outcome, now, timer, now)
         self._send(encode(question), contact)
 
-    def _send(self, data: bytes, contact: Contact) -> None:
+    def _send(self, data: bytes, contact: NodeContact) -> None:
         self.counts["asked"] += 1
         self._outbox.append((data, contact.endpoint))
 
-    def _timeout_for(self, contact: Contact) -> float:
+    def _timeout_for(self, contact: NodeContact) -> float:
         trips = contact.round_trips if contact.round_trips.mean else self._round_trips
         return trips.current_timeout(self._limits)
 
@@ -126,18 +126,18 @@ class Exchange:
             )
             rest = max(wait * (self._limits.give_up - 1), self._limits.shortest_patience)
             pending.timer = self._timers.start(now + rest, lambda when: self._on_timeout(transaction, when))
-            pending.on_outcome(pending.contact, Outcome.STALLED, None, now)
+            pending.on_outcome(pending.contact, QuestionOutcome.STALLED, None, now)
             return
         self.counts["unanswered"] += 1
-        self._finish_question(transaction, Outcome.FAILED, None, now)
+        self._finish_question(transaction, QuestionOutcome.FAILED, None, now)
 
     def _finish_question(
-        self, transaction: bytes, outcome: Outcome, answer: Answer | None, now: float
+        self, transaction: bytes, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
     ) -> None:
         pending = self._pending.pop(transaction)
         pending.timer.cancel()
         contact = pending.contact
-        if outcome is Outcome.ANSWERED:
+        if outcome is QuestionOutcome.ANSWERED:
             contact.failures, contact.seen = 0, now
         else:
             contact.failures += 1
@@ -145,24 +145,24 @@ class Exchange:
 
     # -------------------------------------------------------------------------------------------------- answers
 
-    def receive(self, answer: Answer, source: Endpoint, now: float) -> None:
+    def receive(self, answer: DhtAnswer, source: Endpoint, now: float) -> None:
         """Process an answer. One that answers no question of ours is only counted."""
         pending = self._pending.get(answer.transaction)
         if pending is None or pending.contact.endpoint != source:
             self.counts["answers to nothing"] += 1
             return
-        if answer.kind is Kind.RETRY:
+        if answer.kind is DatagramKind.RETRY:
             self._retry_with_proof(answer, pending, now)
             return
-        if answer.kind not in (pending.question.kind + 0x80, Kind.REFUSED, Kind.PONG):
+        if answer.kind not in (pending.question.kind + 0x80, DatagramKind.REFUSED, DatagramKind.PONG):
             self.counts["wrong answers"] += 1
-            self._finish_question(answer.transaction, Outcome.FAILED, None, now)
+            self._finish_question(answer.transaction, QuestionOutcome.FAILED, None, now)
             return
         contact = pending.contact
         if not contact.proven or answer.proof:
             if not self._is_proven(answer, pending):
                 self.counts["impostors"] += 1
-                self._finish_question(answer.transaction, Outcome.FAILED, None, now)
+                self._finish_question(answer.transaction, QuestionOutcome.FAILED, None, now)
                 return
             contact.proven = True
             if not contact.key:
@@ -172,15 +172,15 @@ class Exchange:
         if not pending.again:  # else nobody knows which of the two was answered (Karn)
             contact.round_trips.observe(now - pending.sent)
             self._round_trips.observe(now - pending.sent)
-        self._finish_question(answer.transaction, Outcome.ANSWERED, answer, now)
+        self._finish_question(answer.transaction, QuestionOutcome.ANSWERED, answer, now)
 
-    def _identify_contact(self, contact: Contact, key: bytes) -> Contact:
+    def _identify_contact(self, contact: NodeContact, key: bytes) -> NodeContact:
         """Return the contact with its key, now that it is known who is at that endpoint."""
         named = self._known.contact_at(key, contact.endpoint)
         named.token, named.proven = contact.token, True
         return named
 
-    def _retry_with_proof(self, retry: Answer, pending: _Pending, now: float) -> None:
+    def _retry_with_proof(self, retry: DhtAnswer, pending: _Pending, now: float) -> None:
         """Ask again, with the token and a signature. Done once a question, so that nobody can keep us signing."""
         contact = pending.contact
         if (
@@ -190,15 +190,15 @@ class Exchange:
             return
         if pending.proven_to or (contact.key and contact.key != retry.key):
             self.counts["impostors" if contact.key != retry.key else "wrong answers"] += 1
-            self._finish_question(retry.transaction, Outcome.FAILED, None, now)
+            self._finish_question(retry.transaction, QuestionOutcome.FAILED, None, now)
             return
         if contact.token == pending.question.token:  # else another question has brought a newer one meanwhile
             contact.token, contact.proven = NONE, False
         pending.question = replace(pending.question, token=retry.token)
         if (
-            pending.question.kind is Kind.STORE
+            pending.question.kind is DatagramKind.STORE
         ):  # a record and a proof don't fit in one datagram: the record goes next
-            pending.question = replace(pending.question, kind=Kind.PING, args=())
+            pending.question = replace(pending.question, kind=DatagramKind.PING, args=())
         pending.proven_to = retry.key
         if not pending.again:
             self._round_trips.observe(now - pending.sent)
@@ -214,7 +214,7 @@ class Exchange:
         proof = self._identity.sign(question_to_sign(pending.question, pending.proven_to))
         return encode(replace(pending.question, proof=proof))
 
-    def _is_proven(self, answer: Answer, pending: _Pending) -> bool:
+    def _is_proven(self, answer: DhtAnswer, pending: _Pending) -> bool:
         """True if the answer is signed by the node that we asked."""
         contact = pending.contact
         if not answer.proof or answer.key != pending.proven_to or (contact.key and answer.key != contact.key):

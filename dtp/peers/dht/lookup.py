@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.limits import DhtLimits
 
 #: The path of contacts that we knew before; any path that has no more takes from them.
@@ -30,7 +30,7 @@ class _State(Enum):
 class _Candidate:
     __slots__ = ("contact", "distance", "heard_on", "path", "state")
 
-    def __init__(self, contact: Contact, distance: int, path: int) -> None:
+    def __init__(self, contact: NodeContact, distance: int, path: int) -> None:
         self.contact = contact
         self.distance = distance
         self.path = self.heard_on = path
@@ -47,7 +47,7 @@ class Lookup:
         self,
         target: int,
         own: int,
-        seeds: Iterable[Contact],
+        seeds: Iterable[NodeContact],
         limits: DhtLimits,
         *,
         subnets: bool = True,
@@ -70,7 +70,7 @@ class Lookup:
 
     # --------------------------------------------------------------------------------------------- what to do
 
-    def next_contacts(self) -> list[Contact]:
+    def next_contacts(self) -> list[NodeContact]:
         """Return whom to ask now; each has to be followed by `answered`, `stalled` or `failed`."""
         chosen: list[_Candidate] = []
         if not self._together:
@@ -112,7 +112,7 @@ class Lookup:
             return None  # it has asked the nearest that it knows
         return next((each for each in self._nearest if each.path == _SEEDS), None)
 
-    def mark_asked(self, contacts: Iterable[Contact]) -> list[Contact]:
+    def mark_asked(self, contacts: Iterable[NodeContact]) -> list[NodeContact]:
         """Mark those of `contacts` that are candidates as being asked, and return them."""
         chosen = [c for each in contacts if (c := self._candidates.get(each.id)) and c.state is _State.HEARD]
         for number, each in enumerate(chosen):
@@ -132,9 +132,9 @@ class Lookup:
             return True
         return not any(each.state is _State.HEARD for each in self._nearest[: self._limits.k])
 
-    def closest_answered(self, count: int) -> list[Contact]:
+    def closest_answered(self, count: int) -> list[NodeContact]:
         """Return the `count` nearest contacts that have answered, the nearest first, and not too many of a subnet."""
-        found: list[Contact] = []
+        found: list[NodeContact] = []
         of_subnet: Counter[bytes] = Counter()
         for each in self._nearest:
             subnet = each.contact.subnet if self._subnets else b""
@@ -146,7 +146,7 @@ class Lookup:
                 break
         return found
 
-    def path_of(self, contact: Contact) -> int:
+    def path_of(self, contact: NodeContact) -> int:
         """Return the path that a contact belongs to."""
         return self._candidates[contact.id].path
 
@@ -164,7 +164,7 @@ class Lookup:
 
     # ------------------------------------------------------------------------------------------- what happened
 
-    def on_answered(self, contact: Contact, told: Iterable[Contact]) -> None:
+    def on_answered(self, contact: NodeContact, told: Iterable[NodeContact]) -> None:
         """Note that `contact` answered, and add the contacts that it named."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.FAILED:
@@ -176,13 +176,13 @@ class Lookup:
         if len(self._nearest) != before:
             self._sort()
 
-    def on_stalled(self, contact: Contact) -> None:
+    def on_stalled(self, contact: NodeContact) -> None:
         """Note that `contact` takes longer than it should. It may still answer."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.ASKED:
             candidate.state = _State.STALLED
 
-    def on_failed(self, contact: Contact) -> None:
+    def on_failed(self, contact: NodeContact) -> None:
         """Note that `contact` did not answer, or has another identity than it was said to have."""
         candidate = self._candidates[contact.id]
         if candidate.state is not _State.FAILED:
@@ -190,7 +190,7 @@ class Lookup:
             self._nearest.remove(candidate)
             self._of_subnet[candidate.heard_on, contact.subnet] -= 1
 
-    def _add(self, contact: Contact, path: int) -> None:
+    def _add(self, contact: NodeContact, path: int) -> None:
         if contact.id in self._candidates or contact.id in self._left_out:
             return
         if (

@@ -40,7 +40,7 @@ MAX_RECORDS: Final = 16
 _ENTRY_SIZES: Final = {4: 1 + KEY_SIZE + 6, 6: 1 + KEY_SIZE + 18}
 
 
-class Kind(IntEnum):
+class DatagramKind(IntEnum):
     """What a datagram is. Questions are below 0x80; their answers are 0x80 more."""
 
     PING = 0x01
@@ -63,7 +63,7 @@ class Kind(IntEnum):
     REFUSED = 0xF1
 
 
-class Verdict(IntEnum):
+class StoreVerdict(IntEnum):
     """What became of a record that was to be stored, and why a question was refused."""
 
     STORED = 0
@@ -90,7 +90,7 @@ Arguments: TypeAlias = tuple[Any, ...]
 class Question:
     """What one node asks another. `args` are those of its kind (`_ARGUMENTS`)."""
 
-    kind: Kind
+    kind: DatagramKind
     transaction: bytes
     key: bytes
     args: Arguments = ()
@@ -100,10 +100,10 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DhtAnswer:
     """An answer. `token` is empty, or one to ask with from now on; `key` and `proof` come together, or are empty."""
 
-    kind: Kind
+    kind: DatagramKind
     transaction: bytes
     args: Arguments = ()
     token: bytes = b""
@@ -118,7 +118,7 @@ class Probe:
     nonce: bytes
 
 
-Message: TypeAlias = Question | Answer | Probe
+Message: TypeAlias = Question | DhtAnswer | Probe
 
 
 # ---------------------------------------------------------------------------------------------------------- entries
@@ -156,13 +156,13 @@ def encode(message: Message) -> bytes:
 def _encode(message: Message) -> bytes:
     match message:
         case Probe(nonce):
-            return bytes((MAGIC, Kind.PROBE)) + nonce
+            return bytes((MAGIC, DatagramKind.PROBE)) + nonce
         case Question():
             flags = (_PROVEN if message.proof else 0) | (_CLIENT if message.client else 0)
             fixed = bytes((flags,)) + message.key + message.token + message.proof
-        case Answer(kind=Kind.RETRY):
-            return bytes((MAGIC, Kind.RETRY)) + message.transaction + message.token + message.key
-        case Answer():
+        case DhtAnswer(kind=DatagramKind.RETRY):
+            return bytes((MAGIC, DatagramKind.RETRY)) + message.transaction + message.token + message.key
+        case DhtAnswer():
             flags = (_PROVEN if message.proof else 0) | (_TOKEN if message.token else 0)
             fixed = bytes((flags,)) + message.token + message.key + message.proof
     packed: bytes = msgpack.packb(message.args)
@@ -176,9 +176,9 @@ def question_to_sign(question: Question, recipient: bytes) -> bytes:
     return bytes((len(QUESTION_DOMAIN),)) + QUESTION_DOMAIN + recipient + _encode(bare)
 
 
-def answer_to_sign(answer: Answer, asker: bytes) -> bytes:
+def answer_to_sign(answer: DhtAnswer, asker: bytes) -> bytes:
     """Return what the answerer signs: who asked, its own key, and the answer without key and proof."""
-    bare = Answer(answer.kind, answer.transaction, answer.args, answer.token)
+    bare = DhtAnswer(answer.kind, answer.transaction, answer.args, answer.token)
     return bytes((len(ANSWER_DOMAIN),)) + ANSWER_DOMAIN + asker + answer.key + _encode(bare)
 
 
@@ -192,20 +192,20 @@ def decode(data: bytes) -> Message:
     if len(data) < _HEAD or data[0] != MAGIC:
         raise MessageError("a datagram is not of this protocol")
     try:
-        kind = Kind(data[1])
+        kind = DatagramKind(data[1])
     except ValueError:
         raise MessageError(f"a message of unknown kind {data[1]:#04x}") from None
-    if kind is Kind.PROBE:
+    if kind is DatagramKind.PROBE:
         return Probe(_fixed(data, 2, NONCE_SIZE, last=True))
     transaction = data[2:_HEAD]
-    if kind is Kind.RETRY:
+    if kind is DatagramKind.RETRY:
         key = _fixed(data, _HEAD + admission.SIZE, KEY_SIZE, last=True)
-        return Answer(kind, transaction, token=_fixed(data, _HEAD, admission.SIZE), key=key)
+        return DhtAnswer(kind, transaction, token=_fixed(data, _HEAD, admission.SIZE), key=key)
     flags = _fixed(data, _HEAD, 1)[0]
     return (_question if kind < 0x80 else _answer)(kind, transaction, flags, data, _HEAD + 1)
 
 
-def _question(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) -> Question:
+def _question(kind: DatagramKind, transaction: bytes, flags: int, data: bytes, at: int) -> Question:
     key = _fixed(data, at, KEY_SIZE)
     token = _fixed(data, at + KEY_SIZE, admission.SIZE)
     at += KEY_SIZE + admission.SIZE
@@ -214,14 +214,14 @@ def _question(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) 
     return Question(kind, transaction, key, args, token, bool(flags & _CLIENT), proof)
 
 
-def _answer(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) -> Answer:
+def _answer(kind: DatagramKind, transaction: bytes, flags: int, data: bytes, at: int) -> DhtAnswer:
     token = _fixed(data, at, admission.SIZE) if flags & _TOKEN else b""
     at += len(token)
     proven = flags & _PROVEN
     key = _fixed(data, at, KEY_SIZE) if proven else b""
     proof = _fixed(data, at + KEY_SIZE, SIGNATURE_SIZE) if proven else b""
     args = _arguments(kind, data[at + len(key) + len(proof) :])
-    return Answer(kind, transaction, args, token, key, proof)
+    return DhtAnswer(kind, transaction, args, token, key, proof)
 
 
 def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
@@ -231,7 +231,7 @@ def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
     return part
 
 
-def _arguments(kind: Kind, data: bytes) -> Arguments:
+def _arguments(kind: DatagramKind, data: bytes) -> Arguments:
     """Return the arguments, as many as the kind has; a later version may say more behind them."""
     try:
         told = msgpack.unpackb(data, strict_map_key=True)
@@ -275,18 +275,18 @@ def _is_records(value: object) -> bool:
 
 
 #: What the arguments of each kind are.
-_ARGUMENTS: Final[Mapping[Kind, tuple[Callable[[object], bool], ...]]] = {
-    Kind.PING: (),
-    Kind.FIND: (_is_id,),
-    Kind.GET: (_is_id, _is_small),
-    Kind.STORE: (_is_small, _is_record),
-    Kind.CHECK: (_is_nonce,),
-    Kind.DIAL: (_is_endpoint, _is_nonce),
-    Kind.PONG: (_is_endpoint,),
-    Kind.NODES: (_is_bytes,),
-    Kind.FOUND: (_is_bytes, _is_records),
-    Kind.STORED: (_is_small, _is_bytes),
-    Kind.CHECKING: (_is_small,),
-    Kind.DIALLED: (),
-    Kind.REFUSED: (_is_small,),
+_ARGUMENTS: Final[Mapping[DatagramKind, tuple[Callable[[object], bool], ...]]] = {
+    DatagramKind.PING: (),
+    DatagramKind.FIND: (_is_id,),
+    DatagramKind.GET: (_is_id, _is_small),
+    DatagramKind.STORE: (_is_small, _is_record),
+    DatagramKind.CHECK: (_is_nonce,),
+    DatagramKind.DIAL: (_is_endpoint, _is_nonce),
+    DatagramKind.PONG: (_is_endpoint,),
+    DatagramKind.NODES: (_is_bytes,),
+    DatagramKind.FOUND: (_is_bytes, _is_records),
+    DatagramKind.STORED: (_is_small, _is_bytes),
+    DatagramKind.CHECKING: (_is_small,),
+    DatagramKind.DIALLED: (),
+    DatagramKind.REFUSED: (_is_small,),
 }

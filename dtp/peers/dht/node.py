@@ -15,25 +15,25 @@ from typing import Any, TypeAlias
 
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import Endpoint, scope_of
-from dtp.peers.dht.admission import Standing
-from dtp.peers.dht.contacts import Contact, KnownContacts
+from dtp.peers.dht.admission import TokenStanding
+from dtp.peers.dht.contacts import KnownContacts, NodeContact
 from dtp.peers.dht.errors import MessageError
 from dtp.peers.dht.exchange import Exchange, Outbox
 from dtp.peers.dht.ids import node_id
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
-from dtp.peers.dht.messages import Answer, Probe, Question, decode
+from dtp.peers.dht.messages import DhtAnswer, Probe, Question, decode
 from dtp.peers.dht.reachability import Reachability, have_dialled
 from dtp.peers.dht.records import Record, RecordKind
-from dtp.peers.dht.serving import Server
+from dtp.peers.dht.serving import DhtServer
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.table import RoutingTable
 from dtp.peers.dht.timers import Timers
-from dtp.peers.dht.upkeep import Upkeep
-from dtp.peers.dht.walks import GetWalk, Network, PutWalk, Walk
+from dtp.peers.dht.upkeep import TableUpkeep
+from dtp.peers.dht.walks import GetWalk, LookupWalk, PutWalk, WalkNetwork
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class OperationEnded:
     """An operation has come to its result: contacts, records, or how many nodes have stored a record (`Stored`)."""
 
     operation: int
@@ -47,7 +47,7 @@ class ModeChanged:
     client: bool
 
 
-Event: TypeAlias = Ended | ModeChanged
+Event: TypeAlias = OperationEnded | ModeChanged
 
 
 class DhtNode:
@@ -85,14 +85,14 @@ class DhtNode:
         known = KnownContacts(limits.known, self.table.get)
         self._exchange = Exchange(identity, limits, self._timers, self._sends, known, random)
         self._exchange.counts = self.counts
-        self._network = Network(own, limits, self._exchange, self.table, known, subnets, self.counts)
-        self._server = Server(identity, limits, self.table, self.store, random)
+        self._network = WalkNetwork(own, limits, self._exchange, self.table, known, subnets, self.counts)
+        self._server = DhtServer(identity, limits, self.table, self.store, random)
         self._server.counts = self.counts
         self._server.have_dialled = lambda asker, nonce, now: have_dialled(
             self._network, random, asker, nonce, now
         )
         self.reachability = Reachability(self._network, self._timers, random, self._set_reachable)
-        self._upkeep = Upkeep(
+        self._upkeep = TableUpkeep(
             author or identity, self._network, self.store, self._timers, self.reachability, random
         )
         if author is None or author.id == identity.id:  # else nobody is to learn that they are one
@@ -120,7 +120,7 @@ class DhtNode:
         match message:
             case Question():
                 self._serve(message, source, now)
-            case Answer():
+            case DhtAnswer():
                 self._exchange.receive(message, source, now)
             case Probe(nonce):
                 self.reachability.on_probe(nonce, source, now)
@@ -131,7 +131,7 @@ class DhtNode:
             return
         sends, standing = self._server.receive(question, source, now)
         self._sends += sends
-        if standing is Standing.PEER:
+        if standing is TokenStanding.PEER:
             contact = self._network.known.contact_at(question.key, source)
             if question.client:
                 self.table.remove(contact, now)
@@ -168,13 +168,14 @@ class DhtNode:
         self._upkeep.ping_contact(self._network.known.contact_at(key, endpoint), now)
 
     def find_nodes(self, target: bytes, now: float) -> int:
-        """Look up the nodes nearest to `target`; return the operation's number. `Ended` has a list of `Contact`."""
+        """Look up the nodes nearest to `target`; return the operation's number. `OperationEnded` has a list of
+        `NodeContact`."""
         number = self._next_operation()
-        Walk(self._network, target, self._make_callback(number)).start(now)
+        LookupWalk(self._network, target, self._make_callback(number)).start(now)
         return number
 
     def get(self, kind: RecordKind, target: bytes, now: float) -> int:
-        """Look records up; return the operation's number. `Ended` has a list of `Record`."""
+        """Look records up; return the operation's number. `OperationEnded` has a list of `Record`."""
         number = self._next_operation()
         walk = GetWalk(self._network, kind, target, self._make_callback(number))
         unix = now + self._network.unix_offset
@@ -185,7 +186,7 @@ class DhtNode:
         return number
 
     def put(self, record: Record, now: float) -> int:
-        """Give a record to the nodes nearest to it; return the operation's number. `Ended` has `Stored`."""
+        """Give a record to the nodes nearest to it; return the operation's number. `OperationEnded` has `Stored`."""
         number = self._next_operation()
         PutWalk(self._network, record, self._make_callback(number), lambda now: None).start(now)
         return number
@@ -213,7 +214,7 @@ class DhtNode:
         return self._operations
 
     def _make_callback(self, number: int) -> Callable[[Any, float], None]:
-        return lambda result, now: self._events.append(Ended(number, result))
+        return lambda result, now: self._events.append(OperationEnded(number, result))
 
     # ------------------------------------------------------------------------------------------------------ mode
 
@@ -238,6 +239,6 @@ class DhtNode:
         self._exchange.client = self._server.client = client
 
     @property
-    def contacts(self) -> list[Contact]:
+    def contacts(self) -> list[NodeContact]:
         """The contacts in the routing table."""
         return list(self.table)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from random import Random
 
 from dtp.peers.dht.addresses import Endpoint, Scope, pack_endpoint, scope_of, unpack_endpoint
-from dtp.peers.dht.contacts import Contact
-from dtp.peers.dht.exchange import Outcome
-from dtp.peers.dht.messages import NONCE_SIZE, Answer, Kind
+from dtp.peers.dht.contacts import NodeContact
+from dtp.peers.dht.exchange import QuestionOutcome
+from dtp.peers.dht.messages import NONCE_SIZE, DatagramKind, DhtAnswer
 from dtp.peers.dht.timers import Timers
-from dtp.peers.dht.walks import Network
+from dtp.peers.dht.walks import WalkNetwork
 
 #: Nodes that one is asked to have another dialled by.
 _DIALLERS = 2
@@ -25,7 +25,7 @@ class Reachability:
     """The checks of one node. `decided(reachable, now)` is called with what each comes to, unless it says nothing."""
 
     def __init__(
-        self, network: Network, timers: Timers, random: Random, decided: Callable[[bool, float], object]
+        self, network: WalkNetwork, timers: Timers, random: Random, decided: Callable[[bool, float], object]
     ) -> None:
         self._network = network
         self._timers = timers
@@ -45,7 +45,7 @@ class Reachability:
         most = self.observed.most_common(1)
         return most[0][0] if most else None
 
-    def observe(self, answer: Answer, teller: Contact, now: float) -> None:
+    def observe(self, answer: DhtAnswer, teller: NodeContact, now: float) -> None:
         """Note where a PONG says that we are. The first one starts the checks."""
         endpoint = unpack_endpoint(answer.args[0])
         if scope_of(endpoint) != scope_of(teller.endpoint):
@@ -68,11 +68,13 @@ class Reachability:
         self._nonce, self._askers, self._came = self._random.randbytes(NONCE_SIZE), 0, False
         contacts = list(self._network.table)
         for each in self._random.sample(contacts, min(len(contacts), limits.check_askers)):
-            self._network.ask_contact(each, Kind.CHECK, (self._nonce,), self._on_check_answer, now)
+            self._network.ask_contact(each, DatagramKind.CHECK, (self._nonce,), self._on_check_answer, now)
         self._timers.start(now + limits.check_patience, self._finish_check)
 
-    def _on_check_answer(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
-        if answer is not None and answer.kind is Kind.CHECKING and answer.args[0]:
+    def _on_check_answer(
+        self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+    ) -> None:
+        if answer is not None and answer.kind is DatagramKind.CHECKING and answer.args[0]:
             self._askers += 1
 
     def on_probe(self, nonce: bytes, source: Endpoint, now: float) -> None:
@@ -93,10 +95,10 @@ class Reachability:
         self._nonce = b""
 
 
-def have_dialled(network: Network, random: Random, asker: Endpoint, nonce: bytes, now: float) -> int:
+def have_dialled(network: WalkNetwork, random: Random, asker: Endpoint, nonce: bytes, now: float) -> int:
     """Ask some contacts elsewhere to send a packet to `asker`; return how many."""
     elsewhere = [each for each in network.table if each.endpoint[0] != asker[0] and not each.failures]
     chosen = random.sample(elsewhere, min(len(elsewhere), _DIALLERS))
     for each in chosen:
-        network.ask_contact(each, Kind.DIAL, (pack_endpoint(asker), nonce), lambda *what: None, now)
+        network.ask_contact(each, DatagramKind.DIAL, (pack_endpoint(asker), nonce), lambda *what: None, now)
     return len(chosen)

@@ -22,18 +22,18 @@ from dtp.peers.dht.addresses import (
     subnet_of,
     unpack_endpoint,
 )
-from dtp.peers.dht.admission import Quotas, Standing, Tokens
+from dtp.peers.dht.admission import QuestionQuotas, Tokens, TokenStanding
 from dtp.peers.dht.errors import DhtRecordError
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
     MAX_DATAGRAM,
     MAX_RECORDS,
-    Answer,
     Arguments,
-    Kind,
+    DatagramKind,
+    DhtAnswer,
     Probe,
     Question,
-    Verdict,
+    StoreVerdict,
     answer_to_sign,
     encode,
     question_to_sign,
@@ -50,7 +50,7 @@ _RECORD_HEAD: Final = 3
 _PER_MINUTE: Final = 60.0
 
 
-class Server:
+class DhtServer:
     """Answers for one node, out of its table and its store."""
 
     def __init__(
@@ -62,10 +62,10 @@ class Server:
         self._store = store
         self._random = random
         self._tokens = Tokens(random.randbytes(32), limits.token_lifetime)
-        self._peers = Quotas(limits.peer_rate, limits.peer_burst, limits.quota_entries)
-        self._strangers = Quotas(limits.stranger_rate, limits.stranger_burst, limits.quota_entries)
-        self._proofs = Quotas(limits.proof_rate, limits.proof_burst, 1)
-        self._checks = Quotas(
+        self._peers = QuestionQuotas(limits.peer_rate, limits.peer_burst, limits.quota_entries)
+        self._strangers = QuestionQuotas(limits.stranger_rate, limits.stranger_burst, limits.quota_entries)
+        self._proofs = QuestionQuotas(limits.proof_rate, limits.proof_burst, 1)
+        self._checks = QuestionQuotas(
             limits.checks_per_minute / _PER_MINUTE, limits.checks_per_minute, limits.quota_entries
         )
         #: Has a third node dial somebody; set by the node, which has the exchange.
@@ -81,29 +81,29 @@ class Server:
 
     def receive(
         self, question: Question, source: Endpoint, now: float
-    ) -> tuple[list[tuple[bytes, Endpoint]], Standing]:
+    ) -> tuple[list[tuple[bytes, Endpoint]], TokenStanding]:
         """Return what is to be sent for a question from `source`, and what its asker has proven."""
         where = pack_endpoint(source)
         standing = self._tokens.check_token(question.token, where, question.key, now)
         self.counts["questions"] += 1
-        if standing < Standing.PEER_BEFORE and not (standing and question.proof):
-            return self._retry(question, source, where, now), Standing.NOTHING
-        proven = standing >= Standing.PEER_BEFORE
+        if standing < TokenStanding.PEER_BEFORE and not (standing and question.proof):
+            return self._retry(question, source, where, now), TokenStanding.NOTHING
+        proven = standing >= TokenStanding.PEER_BEFORE
         if not proven and not self._is_proven(question, source, now):
-            return [], Standing.NOTHING
+            return [], TokenStanding.NOTHING
         if not self._peers.try_take(question.key, now):
-            return self._refuse(question, source, Verdict.BUSY, proven), Standing.NOTHING
-        if self.client and question.kind is not Kind.PING:
-            return self._refuse(question, source, Verdict.CLIENT, proven), standing
+            return self._refuse(question, source, StoreVerdict.BUSY, proven), TokenStanding.NOTHING
+        if self.client and question.kind is not DatagramKind.PING:
+            return self._refuse(question, source, StoreVerdict.CLIENT, proven), standing
         room = MAX_DATAGRAM - _OVERHEAD - (0 if proven else _PROOF)
         kind, args, extra = self._make_answer(question, source, room, now)
-        token = b"" if standing is Standing.PEER else self._tokens.peer_token(where, question.key, now)
-        answer = Answer(kind, question.transaction, args, token)
+        token = b"" if standing is TokenStanding.PEER else self._tokens.peer_token(where, question.key, now)
+        answer = DhtAnswer(kind, question.transaction, args, token)
         if not proven:
             answer = replace(answer, key=self._identity.id.key)
             answer = replace(answer, proof=self._identity.sign(answer_to_sign(answer, question.key)))
         self.counts["answers"] += 1
-        return [(encode(answer), source), *extra], Standing.PEER
+        return [(encode(answer), source), *extra], TokenStanding.PEER
 
     # ------------------------------------------------------------------------------------------------ strangers
 
@@ -116,7 +116,14 @@ class Server:
         token = self._tokens.address_token(where, question.key, now)
         self.counts["strangers"] += 1
         return [
-            (encode(Answer(Kind.RETRY, question.transaction, token=token, key=self._identity.id.key)), source)
+            (
+                encode(
+                    DhtAnswer(
+                        DatagramKind.RETRY, question.transaction, token=token, key=self._identity.id.key
+                    )
+                ),
+                source,
+            )
         ]
 
     def _is_proven(self, question: Question, source: Endpoint, now: float) -> bool:
@@ -134,19 +141,19 @@ class Server:
         return good
 
     def _refuse(
-        self, question: Question, source: Endpoint, why: Verdict, proven: bool
+        self, question: Question, source: Endpoint, why: StoreVerdict, proven: bool
     ) -> list[tuple[bytes, Endpoint]]:
         """Return a refusal for an asker that has proven itself; nothing for others, as it would need a signature."""
         self.counts[f"refused: {why.name.lower()}"] += 1
         if not proven:
             return []
-        return [(encode(Answer(Kind.REFUSED, question.transaction, (int(why),))), source)]
+        return [(encode(DhtAnswer(DatagramKind.REFUSED, question.transaction, (int(why),))), source)]
 
     # -------------------------------------------------------------------------------------------------- answers
 
     def _make_answer(
         self, question: Question, source: Endpoint, room: int, now: float
-    ) -> tuple[Kind, Arguments, list[tuple[bytes, Endpoint]]]:
+    ) -> tuple[DatagramKind, Arguments, list[tuple[bytes, Endpoint]]]:
         """Return kind and arguments of the answer, of at most `room` bytes, and what else is to be sent.
 
         Where the first record that is there has no room beside the proof, the answer is PONG: ask again, without one.
@@ -154,31 +161,31 @@ class Server:
         args = question.args
         extra: list[tuple[bytes, Endpoint]] = []
         match question.kind:
-            case Kind.PING:
-                return Kind.PONG, (pack_endpoint(source),), extra
-            case Kind.FIND:
-                return Kind.NODES, (self._nearest_entries(args[0], source, room),), extra
-            case Kind.GET:
+            case DatagramKind.PING:
+                return DatagramKind.PONG, (pack_endpoint(source),), extra
+            case DatagramKind.FIND:
+                return DatagramKind.NODES, (self._nearest_entries(args[0], source, room),), extra
+            case DatagramKind.GET:
                 records = self._find_records(args[1], args[0], now)
                 fitting = _fitting(records, room)
                 if records and not fitting:
-                    return Kind.PONG, (pack_endpoint(source),), extra
+                    return DatagramKind.PONG, (pack_endpoint(source),), extra
                 room -= sum(len(each) + _RECORD_HEAD for each in fitting)
-                return Kind.FOUND, (self._nearest_entries(args[0], source, room), fitting), extra
-            case Kind.STORE:
+                return DatagramKind.FOUND, (self._nearest_entries(args[0], source, room), fitting), extra
+            case DatagramKind.STORE:
                 verdict, target = self._store_record(args[0], args[1], source, now)
                 entries = self._nearest_entries(target, source, room) if target else b""
-                return Kind.STORED, (int(verdict), entries), extra
-            case Kind.CHECK:
+                return DatagramKind.STORED, (int(verdict), entries), extra
+            case DatagramKind.CHECK:
                 allowed = self._checks.try_take(question.key, now)
                 asked = self.have_dialled(source, args[0], now) if allowed else 0
-                return Kind.CHECKING, (asked,), extra
+                return DatagramKind.CHECKING, (asked,), extra
             case _:
-                assert question.kind is Kind.DIAL
+                assert question.kind is DatagramKind.DIAL
                 dialled = unpack_endpoint(args[0])
                 if self._may_dial(question, dialled, source, now):
                     extra.append((encode(Probe(args[1])), dialled))
-                return Kind.DIALLED, (), extra
+                return DatagramKind.DIALLED, (), extra
 
     def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:
         """True if one small packet may go to an address that only the asker vouches for."""
@@ -212,16 +219,18 @@ class Server:
             self._random.shuffle(records)
         return records
 
-    def _store_record(self, kind: int, data: bytes, source: Endpoint, now: float) -> tuple[Verdict, bytes]:
+    def _store_record(
+        self, kind: int, data: bytes, source: Endpoint, now: float
+    ) -> tuple[StoreVerdict, bytes]:
         """Store a record if it is valid and its target near us; return the verdict, and the target or b""."""
         try:
             record = decode_record(kind, data, now + self.unix_offset)
         except DhtRecordError as fault:
             self.counts[f"records refused: {fault.code}"] += 1
-            return Verdict.BAD, b""
+            return StoreVerdict.BAD, b""
         target = int.from_bytes(record.target, "big")
         if self._table.closer_than_us(target) >= self._limits.far * self._limits.k:
-            verdict = Verdict.FAR
+            verdict = StoreVerdict.FAR
         else:
             verdict = self._store.add(record, subnet_of(source), now)
         self.counts[f"records: {verdict.name.lower()}"] += 1

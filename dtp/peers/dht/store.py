@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from dtp.peers.dht.limits import DhtLimits
-from dtp.peers.dht.messages import Verdict
+from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.records import Record, RecordKind
 
 
-class Held:
+class HeldRecord:
     """A record that is kept, and since when."""
 
     __slots__ = ("given", "record", "source")
@@ -29,7 +29,7 @@ class RecordStore:
     def __init__(self, own: int, limits: DhtLimits) -> None:
         self._own = own
         self._limits = limits
-        self._held: dict[tuple[int, bytes], dict[bytes, Held]] = {}
+        self._held: dict[tuple[int, bytes], dict[bytes, HeldRecord]] = {}
         self._of_author: Counter[bytes] = Counter()
         self._of_source: Counter[bytes] = Counter()
         self._count = 0
@@ -39,43 +39,43 @@ class RecordStore:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Held]:
+    def __iter__(self) -> Iterator[HeldRecord]:
         return iter([held for each in self._held.values() for held in each.values()])
 
     def get(self, kind: int, target: bytes) -> list[Record]:
         """Return what is kept there: one record at most, but for providers."""
         return [held.record for held in self._held.get((kind, target), {}).values()]
 
-    def add(self, record: Record, source: bytes, now: float) -> Verdict:
+    def add(self, record: Record, source: bytes, now: float) -> StoreVerdict:
         """Keep a record that is genuine and holds, and return what became of it."""
         place = self._held.get((record.kind, record.target), {})
         held = place.get(record.author)
         if held is not None:
             return self._replace(held, record, now)
         if record.kind is not RecordKind.PROVIDER and place:
-            return Verdict.BAD  # a target is its author's alone: nobody else's record is at it
+            return StoreVerdict.BAD  # a target is its author's alone: nobody else's record is at it
         if self._of_author[record.author] >= self._limits.per_author:
-            return Verdict.FULL
+            return StoreVerdict.FULL
         if source and self._of_source[source] >= self._limits.per_source:
-            return Verdict.FULL
+            return StoreVerdict.FULL
         if len(place) >= self._limits.providers and not self._make_room_at(place, source):
-            return Verdict.FULL
+            return StoreVerdict.FULL
         if not self._make_room(record):
-            return Verdict.FULL
-        self._insert(Held(record, source, now))
-        return Verdict.STORED
+            return StoreVerdict.FULL
+        self._insert(HeldRecord(record, source, now))
+        return StoreVerdict.STORED
 
-    def _replace(self, held: Held, record: Record, now: float) -> Verdict:
+    def _replace(self, held: HeldRecord, record: Record, now: float) -> StoreVerdict:
         if record.order < held.record.order:
-            return Verdict.OLDER
+            return StoreVerdict.OLDER
         self.remove(held)
         if not self._make_room(record):  # it is larger than the one before
             self._insert(held)
-            return Verdict.FULL
-        self._insert(Held(record, held.source, now))
-        return Verdict.STORED
+            return StoreVerdict.FULL
+        self._insert(HeldRecord(record, held.source, now))
+        return StoreVerdict.STORED
 
-    def _make_room_at(self, place: dict[bytes, Held], source: bytes) -> bool:
+    def _make_room_at(self, place: dict[bytes, HeldRecord], source: bytes) -> bool:
         """Drop a provider of the source that has most of this content, if the new one's has fewer."""
         of_source = Counter(held.source for held in place.values())
         most, count = of_source.most_common(1)[0]
@@ -99,7 +99,7 @@ class RecordStore:
     def _distance_of(self, record: Record) -> int:
         return int.from_bytes(record.target, "big") ^ self._own
 
-    def _insert(self, held: Held) -> None:
+    def _insert(self, held: HeldRecord) -> None:
         record = held.record
         self._held.setdefault((record.kind, record.target), {})[record.author] = held
         self._of_author[record.author] += 1
@@ -107,7 +107,7 @@ class RecordStore:
         self._count += 1
         self.size += len(record.encoded)
 
-    def remove(self, held: Held) -> None:
+    def remove(self, held: HeldRecord) -> None:
         """Forget a record that is kept."""
         record = held.record
         place = self._held[record.kind, record.target]

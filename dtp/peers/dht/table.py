@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.ids import BITS
 from dtp.peers.dht.limits import DhtLimits
 
@@ -21,9 +21,9 @@ class Bucket:
 
     def __init__(self, now: float) -> None:
         #: By id; the one that was silent longest is first.
-        self.contacts: OrderedDict[int, Contact] = OrderedDict()
+        self.contacts: OrderedDict[int, NodeContact] = OrderedDict()
         #: Proven contacts without a place, the newest last.
-        self.waiting: OrderedDict[int, Contact] = OrderedDict()
+        self.waiting: OrderedDict[int, NodeContact] = OrderedDict()
         #: When something in it was last looked up.
         self.touched = now
 
@@ -36,20 +36,20 @@ class RoutingTable:
         self._limits = limits
         self._subnets = subnets
         self._buckets: dict[int, Bucket] = {}
-        self._contacts: dict[int, Contact] = {}
+        self._contacts: dict[int, NodeContact] = {}
         #: Contacts of each subnet that counts.
         self._of_subnet: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return len(self._contacts)
 
-    def __iter__(self) -> Iterator[Contact]:
+    def __iter__(self) -> Iterator[NodeContact]:
         return iter(list(self._contacts.values()))
 
-    def __contains__(self, contact: Contact) -> bool:
+    def __contains__(self, contact: NodeContact) -> bool:
         return self._contacts.get(contact.id) is contact
 
-    def get(self, node: int) -> Contact | None:
+    def get(self, node: int) -> NodeContact | None:
         """Return the contact with this id, or None."""
         return self._contacts.get(node)
 
@@ -61,7 +61,7 @@ class RoutingTable:
         """Return the buckets there are, by shared bits."""
         return self._buckets
 
-    def closest_contacts(self, target: int, count: int) -> list[Contact]:
+    def closest_contacts(self, target: int, count: int) -> list[NodeContact]:
         """Return the `count` contacts nearest to `target`, the nearest first.
 
         Those that did not answer last are left out, unless nobody did.
@@ -87,7 +87,7 @@ class RoutingTable:
 
     # ------------------------------------------------------------------------------------------------ changes
 
-    def add_contact(self, contact: Contact, now: float) -> Contact | None:
+    def add_contact(self, contact: NodeContact, now: float) -> NodeContact | None:
         """Add a proven contact, or let it wait for a place.
 
         Return the contact that has to be pinged to decide about its place, or None.
@@ -118,10 +118,10 @@ class RoutingTable:
         oldest = next(iter(bucket.contacts.values()))
         return oldest if now - oldest.seen > self._limits.questionable else None
 
-    def _is_limited(self, contact: Contact) -> bool:
+    def _is_limited(self, contact: NodeContact) -> bool:
         return self._subnets and contact.subnet != b""
 
-    def _has_place_for(self, contact: Contact, bucket: Bucket) -> bool:
+    def _has_place_for(self, contact: NodeContact, bucket: Bucket) -> bool:
         if not self._is_limited(contact):
             return True
         if self._of_subnet[contact.subnet] >= self._limits.table_per_subnet:
@@ -129,14 +129,14 @@ class RoutingTable:
         same = sum(each.subnet == contact.subnet for each in bucket.contacts.values())
         return same < self._limits.per_subnet
 
-    def _insert(self, contact: Contact, bucket: Bucket) -> None:
+    def _insert(self, contact: NodeContact, bucket: Bucket) -> None:
         bucket.contacts[contact.id] = contact
         self._contacts[contact.id] = contact
         bucket.waiting.pop(contact.id, None)
         if self._is_limited(contact):
             self._of_subnet[contact.subnet] += 1
 
-    def remove(self, contact: Contact, now: float, *, replace: bool = True) -> None:
+    def remove(self, contact: NodeContact, now: float, *, replace: bool = True) -> None:
         """Take a contact out, if it is in, and give its place to the newest that waits."""
         number = self.shared_bits(contact.id)
         bucket = self._buckets.get(number)
@@ -167,7 +167,7 @@ class RoutingTable:
 
     # ------------------------------------------------------------------------------------------------- upkeep
 
-    def silent_longest(self) -> Contact | None:
+    def silent_longest(self) -> NodeContact | None:
         """Return the contact that was heard of longest ago, or None."""
         firsts = [next(iter(each.contacts.values())) for each in self._buckets.values() if each.contacts]
         return min(firsts, key=lambda contact: contact.seen, default=None)

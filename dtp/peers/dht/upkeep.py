@@ -8,15 +8,15 @@ from typing import Final
 
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import Endpoint
-from dtp.peers.dht.contacts import Contact
-from dtp.peers.dht.exchange import Outcome
+from dtp.peers.dht.contacts import NodeContact
+from dtp.peers.dht.exchange import QuestionOutcome
 from dtp.peers.dht.ids import BITS, SIZE
-from dtp.peers.dht.messages import Answer, Kind
+from dtp.peers.dht.messages import DatagramKind, DhtAnswer
 from dtp.peers.dht.reachability import Reachability
 from dtp.peers.dht.records import Record, renewed
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.timers import Timers
-from dtp.peers.dht.walks import Network, PutWalk, Walk
+from dtp.peers.dht.walks import LookupWalk, PutWalk, WalkNetwork
 
 #: From one look at which records' turn it is to the next, seconds.
 _LOOK: Final = 30.0
@@ -30,13 +30,13 @@ _SOONER: Final = 0.5
 _SPREAD: Final = 0.2
 
 
-class Upkeep:
+class TableUpkeep:
     """The upkeep of one node."""
 
     def __init__(
         self,
         author: Identity,
-        network: Network,
+        network: WalkNetwork,
         store: RecordStore,
         timers: Timers,
         reachability: Reachability,
@@ -74,23 +74,25 @@ class Upkeep:
             self._joining = False
             return
         for each in self._bootstrap:
-            self._network.ask_contact(Contact(b"", each), Kind.PING, (), self._on_pong, now)
+            self._network.ask_contact(NodeContact(b"", each), DatagramKind.PING, (), self._on_pong, now)
         self._timers.start(now + self._pause, self._try_to_join)
         self._pause = min(2 * self._pause, self._network.limits.bootstrap_longest)
 
-    def ping_contact(self, contact: Contact, now: float) -> None:
+    def ping_contact(self, contact: NodeContact, now: float) -> None:
         """Ping a node that was named by somebody else, and add it if it answers."""
-        self._network.ask_contact(contact, Kind.PING, (), self._on_pong, now)
+        self._network.ask_contact(contact, DatagramKind.PING, (), self._on_pong, now)
 
-    def _on_pong(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
-        if answer is None or answer.kind is not Kind.PONG:
+    def _on_pong(
+        self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+    ) -> None:
+        if answer is None or answer.kind is not DatagramKind.PONG:
             return
         self._reachability.observe(answer, contact, now)
         self._pause = self._network.limits.bootstrap_shortest
         own = self._network.own.to_bytes(SIZE, "big")
-        Walk(self._network, own, self._found_neighbours).start(now)
+        LookupWalk(self._network, own, self._found_neighbours).start(now)
 
-    def _found_neighbours(self, nearest: list[Contact], now: float) -> None:
+    def _found_neighbours(self, nearest: list[NodeContact], now: float) -> None:
         """Fill the buckets that are farther away than the nearest neighbour (Kademlia, 2.3)."""
         if not nearest:
             return
@@ -105,7 +107,7 @@ class Upkeep:
         limits = self._network.limits
         contact = self._network.table.silent_longest()
         if contact is not None and now - contact.seen >= min(self._every, limits.questionable):
-            self._network.ask_contact(contact, Kind.PING, (), self._on_probe_answer, now)
+            self._network.ask_contact(contact, DatagramKind.PING, (), self._on_probe_answer, now)
         elif contact is None and self._bootstrap:
             self.join(self._bootstrap, now)
         stale = self._network.table.stalest_bucket(now)
@@ -113,23 +115,25 @@ class Upkeep:
             self._refresh(stale, now)
         self._timers.start(now + self._every, self._probe)
 
-    def _on_probe_answer(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_probe_answer(
+        self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+    ) -> None:
         limits = self._network.limits
-        if outcome is Outcome.ANSWERED:
+        if outcome is QuestionOutcome.ANSWERED:
             self._every = min(_SLOWER * self._every, limits.probe_longest)
-            if answer is not None and answer.kind is Kind.PONG:
+            if answer is not None and answer.kind is DatagramKind.PONG:
                 self._reachability.observe(answer, contact, now)
-        elif outcome is Outcome.FAILED:
+        elif outcome is QuestionOutcome.FAILED:
             self._every = max(self._every * _SOONER, limits.probe_shortest)
             if contact in self._network.table:
-                self._network.ask_contact(contact, Kind.PING, (), self._on_probe_answer, now)
+                self._network.ask_contact(contact, DatagramKind.PING, (), self._on_probe_answer, now)
 
     def _refresh(self, bits: int, now: float) -> None:
         """Look up a random id that shares exactly `bits` leading bits with ours."""
         rest = BITS - bits - 1
         own = self._network.own ^ (1 << rest)
         target = (own >> rest << rest) | self._random.getrandbits(rest) if rest else own
-        Walk(self._network, target.to_bytes(SIZE, "big"), lambda nearest, now: None).start(now)
+        LookupWalk(self._network, target.to_bytes(SIZE, "big"), lambda nearest, now: None).start(now)
 
     # ----------------------------------------------------------------------------------------------- records
 

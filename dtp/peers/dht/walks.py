@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
-from dtp.peers.dht.contacts import Contact, KnownContacts
+from dtp.peers.dht.contacts import KnownContacts, NodeContact
 from dtp.peers.dht.errors import DhtRecordError, DhtRecordExpired, DhtRecordFromFuture, MessageError
-from dtp.peers.dht.exchange import Exchange, OnOutcome, Outcome
+from dtp.peers.dht.exchange import Exchange, OnOutcome, QuestionOutcome
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.lookup import Lookup
-from dtp.peers.dht.messages import Answer, Arguments, Kind, Verdict, split_entries
+from dtp.peers.dht.messages import Arguments, DatagramKind, DhtAnswer, StoreVerdict, split_entries
 from dtp.peers.dht.records import Record, RecordKind, decode_record
 from dtp.peers.dht.table import RoutingTable
 
 #: Which argument of an answer is the list of nodes.
-_NODES = {Kind.NODES: 0, Kind.FOUND: 0, Kind.STORED: 1}
+_NODES = {DatagramKind.NODES: 0, DatagramKind.FOUND: 0, DatagramKind.STORED: 1}
 #: The path of what this node keeps itself.
 _OURSELVES = -1
 #: For so long whoever did not answer is left out when others tell of it, seconds: they may not have noticed.
@@ -30,7 +30,7 @@ class _AnotherRecord(DhtRecordError):
 
 
 @dataclass(slots=True)
-class Network:
+class WalkNetwork:
     """What walks need of a node: whom it knows, and how it asks."""
 
     own: int
@@ -43,40 +43,42 @@ class Network:
     unix_offset: float = 0.0
 
     def ask_contact(
-        self, contact: Contact, kind: Kind, args: Arguments, on_outcome: OnOutcome, now: float
+        self, contact: NodeContact, kind: DatagramKind, args: Arguments, on_outcome: OnOutcome, now: float
     ) -> None:
         """Send a question, and update the routing table by its outcome."""
 
-        def update_table(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
-            if outcome is Outcome.FAILED:
+        def update_table(
+            contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+        ) -> None:
+            if outcome is QuestionOutcome.FAILED:
                 self._on_failed(contact, now)
-            elif outcome is Outcome.ANSWERED:
+            elif outcome is QuestionOutcome.ANSWERED:
                 self._on_answered(contact, answer, now)
             on_outcome(contact, outcome, answer, now)
 
         self.exchange.send_question(contact, kind, args, update_table, now)
 
-    def _on_failed(self, contact: Contact, now: float) -> None:
+    def _on_failed(self, contact: NodeContact, now: float) -> None:
         contact.failed = now
         if contact.failures >= self.limits.failures:
             self.table.remove(contact, now)
 
-    def _on_answered(self, contact: Contact, answer: Answer | None, now: float) -> None:
-        if answer is not None and answer.kind is Kind.REFUSED:
-            if answer.args[0] == Verdict.CLIENT:
+    def _on_answered(self, contact: NodeContact, answer: DhtAnswer | None, now: float) -> None:
+        if answer is not None and answer.kind is DatagramKind.REFUSED:
+            if answer.args[0] == StoreVerdict.CLIENT:
                 self.table.remove(contact, now)
             return
         self.on_contact(contact, now)
 
-    def on_contact(self, contact: Contact, now: float) -> None:
+    def on_contact(self, contact: NodeContact, now: float) -> None:
         """Add a proven contact that serves others to the table, or note that it is alive."""
         contact.seen, contact.failures = now, 0
         doubtful = self.table.add_contact(contact, now)
         if doubtful is not None and not doubtful.failures:
             doubtful.seen = now  # asked once: the answer decides
-            self.ask_contact(doubtful, Kind.PING, (), lambda *what: None, now)
+            self.ask_contact(doubtful, DatagramKind.PING, (), lambda *what: None, now)
 
-    def decode_contacts(self, data: bytes, teller: Endpoint, now: float) -> list[Contact]:
+    def decode_contacts(self, data: bytes, teller: Endpoint, now: float) -> list[NodeContact]:
         """Return the contacts that an answer from `teller` names. Raise `MessageError`."""
         found = []
         for each in split_entries(data):
@@ -88,7 +90,7 @@ class Network:
         return found
 
 
-class Walk:
+class LookupWalk:
     """A lookup of `target` that asks FIND. `done(nearest, now)` is called once, at its end.
 
     The ids in `left_out` are not asked.
@@ -96,9 +98,9 @@ class Walk:
 
     def __init__(
         self,
-        network: Network,
+        network: WalkNetwork,
         target: bytes,
-        done: Callable[[list[Contact], float], object],
+        done: Callable[[list[NodeContact], float], object],
         left_out: frozenset[int] = frozenset(),
     ) -> None:
         self._network = network
@@ -120,7 +122,7 @@ class Walk:
             self._network.ask_contact(each, kind, args, self._on_outcome, now)
         self._ask_next(now)
 
-    def _first_contacts(self) -> list[Contact]:
+    def _first_contacts(self) -> list[NodeContact]:
         """Return contacts to ask at the beginning, in addition to the first on each path."""
         return []
 
@@ -137,18 +139,20 @@ class Walk:
         self._ended = True
         self._done(self.lookup.closest_answered(self._network.limits.k), now)
 
-    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
-        return Kind.FIND, (self._target,)
+    def _make_question(self, contact: NodeContact) -> tuple[DatagramKind, Arguments]:
+        return DatagramKind.FIND, (self._target,)
 
-    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
+    def _on_answer(self, contact: NodeContact, answer: DhtAnswer, now: float) -> None:
         """Process what an answer has in addition to nodes."""
 
-    def _on_outcome(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
-        if outcome is Outcome.STALLED:
+    def _on_outcome(
+        self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+    ) -> None:
+        if outcome is QuestionOutcome.STALLED:
             self.lookup.on_stalled(contact)
-        elif answer is None or answer.kind is Kind.REFUSED:
+        elif answer is None or answer.kind is DatagramKind.REFUSED:
             self.lookup.on_failed(contact)
-        elif answer.kind is Kind.PONG:  # there was no room beside the proof
+        elif answer.kind is DatagramKind.PONG:  # there was no room beside the proof
             self._ask_again(contact, now)
         else:
             try:
@@ -162,17 +166,19 @@ class Walk:
                 self._on_answer(contact, answer, now)
         self._ask_next(now)
 
-    def _ask_again(self, contact: Contact, now: float) -> None:
-        def on_second_outcome(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
-            if answer is not None and answer.kind is Kind.PONG:
-                answer, outcome = None, Outcome.FAILED
+    def _ask_again(self, contact: NodeContact, now: float) -> None:
+        def on_second_outcome(
+            contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
+        ) -> None:
+            if answer is not None and answer.kind is DatagramKind.PONG:
+                answer, outcome = None, QuestionOutcome.FAILED
             self._on_outcome(contact, outcome, answer, now)
 
         kind, args = self._make_question(contact)
         self._network.ask_contact(contact, kind, args, on_second_outcome, now)
 
 
-class GetWalk(Walk):
+class GetWalk(LookupWalk):
     """A lookup of records. `found(records, now)` is called once: with the newest, or with providers, or with none.
 
     It ends as soon as nodes on all paths have told of what is newest; so one liar can neither hide a record nor pass
@@ -182,7 +188,7 @@ class GetWalk(Walk):
 
     def __init__(
         self,
-        network: Network,
+        network: WalkNetwork,
         kind: RecordKind,
         target: bytes,
         found: Callable[[list[Record], float], object],
@@ -199,7 +205,7 @@ class GetWalk(Walk):
         #: Who told of the newest, and on which path; with providers, of any.
         self._tellers: dict[int, int] = {}
         #: Who answered without it, or with an older one.
-        self._lacking: list[Contact] = []
+        self._lacking: list[NodeContact] = []
 
     def begin_with(self, record: Record) -> None:
         """Add a record that this node stores itself: it counts as a path of its own."""
@@ -217,10 +223,10 @@ class GetWalk(Walk):
         second = frozenset() if self._second is None else self._second.lookup.asked_ids
         return self.lookup.asked_ids | second
 
-    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
-        return Kind.GET, (self._target, int(self._kind))
+    def _make_question(self, contact: NodeContact) -> tuple[DatagramKind, Arguments]:
+        return DatagramKind.GET, (self._target, int(self._kind))
 
-    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
+    def _on_answer(self, contact: NodeContact, answer: DhtAnswer, now: float) -> None:
         records = []
         for data in answer.args[1]:
             try:
@@ -248,7 +254,7 @@ class GetWalk(Walk):
             raise _AnotherRecord("a record that was not asked for")
         return record
 
-    def _add(self, record: Record, contact: Contact) -> None:
+    def _add(self, record: Record, contact: NodeContact) -> None:
         held = self._records.get(record.author)
         path = self.lookup.path_of(contact)
         if held is None or record.order > held.order:
@@ -279,18 +285,18 @@ class GetWalk(Walk):
             if each.id in near and each.token != NONE:
                 self._network.counts["repairs"] += 1
                 args = (int(record.kind), record.encoded)
-                self._network.ask_contact(each, Kind.STORE, args, lambda *what: None, now)
+                self._network.ask_contact(each, DatagramKind.STORE, args, lambda *what: None, now)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredCount:
     """How many nodes have stored a record so far, and how many said instead that they keep a newer one."""
 
     nodes: int
     newer: int
 
 
-class PutWalk(Walk):
+class PutWalk(LookupWalk):
     """A lookup that gives a record to the k nearest nodes.
 
     `stored(Stored, now)` is called once, when enough nodes have it, or when it is over; `over(now)` at the end.
@@ -300,9 +306,9 @@ class PutWalk(Walk):
 
     def __init__(
         self,
-        network: Network,
+        network: WalkNetwork,
         record: Record,
-        stored: Callable[[Stored, float], object],
+        stored: Callable[[StoredCount, float], object],
         over: Callable[[float], object],
     ) -> None:
         super().__init__(network, record.target, lambda nearest, now: self._store_at_nearest(nearest, now))
@@ -317,25 +323,25 @@ class PutWalk(Walk):
         self._waiting = 0
         self._told = False
 
-    def _may_keep_it(self, contact: Contact) -> bool:
+    def _may_keep_it(self, contact: NodeContact) -> bool:
         return contact.token != NONE and contact.id ^ self.lookup.target <= self._within
 
-    def _first_contacts(self) -> list[Contact]:
+    def _first_contacts(self) -> list[NodeContact]:
         """Return the nearest contacts that we know, as many as have to store it before the result."""
         return list(filter(self._may_keep_it, self._seeds))[: self._network.limits.enough]
 
-    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
+    def _make_question(self, contact: NodeContact) -> tuple[DatagramKind, Arguments]:
         if self._may_keep_it(contact):
             self._given.add(contact.id)
-            return Kind.STORE, (int(self._record.kind), self._record.encoded)
+            return DatagramKind.STORE, (int(self._record.kind), self._record.encoded)
         return super()._make_question(contact)
 
-    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
-        if answer.kind is not Kind.STORED:
+    def _on_answer(self, contact: NodeContact, answer: DhtAnswer, now: float) -> None:
+        if answer.kind is not DatagramKind.STORED:
             return
-        if answer.args[0] == Verdict.OLDER:
+        if answer.args[0] == StoreVerdict.OLDER:
             self._newer.add(contact.id)
-        elif answer.args[0] == Verdict.STORED:
+        elif answer.args[0] == StoreVerdict.STORED:
             self._have.add(contact.id)
             if len(self._have) >= self._network.limits.enough:
                 self._report_stored(now)
@@ -343,23 +349,23 @@ class PutWalk(Walk):
     def _report_stored(self, now: float) -> None:
         if not self._told:
             self._told = True
-            self._stored(Stored(len(self._have), len(self._newer)), now)
+            self._stored(StoredCount(len(self._have), len(self._newer)), now)
 
-    def _store_at_nearest(self, nearest: list[Contact], now: float) -> None:
+    def _store_at_nearest(self, nearest: list[NodeContact], now: float) -> None:
         """Store the record at those of the nearest nodes that were only asked so far."""
         left = [each for each in nearest if each.id not in self._given]
         self._waiting = len(left)
         for each in left:
             args = (int(self._record.kind), self._record.encoded)
-            self._network.ask_contact(each, Kind.STORE, args, self._on_store_outcome, now)
+            self._network.ask_contact(each, DatagramKind.STORE, args, self._on_store_outcome, now)
         if not left:
             self._report_stored(now)
             self._over(now)
 
     def _on_store_outcome(
-        self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float
+        self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
     ) -> None:
-        if outcome is Outcome.STALLED:
+        if outcome is QuestionOutcome.STALLED:
             return
         self._waiting -= 1
         if answer is not None:

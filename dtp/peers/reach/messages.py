@@ -22,7 +22,7 @@ MAX_MESSAGE: Final = 2048
 MAX_ADDRESS: Final = 256
 
 
-class Kind(IntEnum):
+class ReachKind(IntEnum):
     """What a message is, its first element."""
 
     RESERVE = 1
@@ -40,33 +40,33 @@ class Kind(IntEnum):
 
 
 #: What each kind has behind its number.
-FIELDS: Final[Mapping[Kind, tuple[type, ...]]] = {
-    Kind.RESERVE: (int,),  # seconds that are wanted
-    Kind.RESERVED: (int, str, int, int),  # seconds, observed address, bytes and seconds of a circuit
-    Kind.CONNECT: (bytes,),  # whom, 32 bytes
-    Kind.INCOMING: (bytes, str),  # who asks, and where the relay sees them
-    Kind.ACCEPTED: (str,),  # where the relay sees the one who was asked for
-    Kind.OBSERVE: (),
-    Kind.OBSERVED: (str,),
-    Kind.CHECK: (list,),  # addresses
-    Kind.CHECKED: (list,),  # those that were reached
-    Kind.PUNCH: (),
-    Kind.PUNCHING: (),
-    Kind.REFUSED: (int,),
+FIELDS: Final[Mapping[ReachKind, tuple[type, ...]]] = {
+    ReachKind.RESERVE: (int,),  # seconds that are wanted
+    ReachKind.RESERVED: (int, str, int, int),  # seconds, observed address, bytes and seconds of a circuit
+    ReachKind.CONNECT: (bytes,),  # whom, 32 bytes
+    ReachKind.INCOMING: (bytes, str),  # who asks, and where the relay sees them
+    ReachKind.ACCEPTED: (str,),  # where the relay sees the one who was asked for
+    ReachKind.OBSERVE: (),
+    ReachKind.OBSERVED: (str,),
+    ReachKind.CHECK: (list,),  # addresses
+    ReachKind.CHECKED: (list,),  # those that were reached
+    ReachKind.PUNCH: (),
+    ReachKind.PUNCHING: (),
+    ReachKind.REFUSED: (int,),
 }
 
 
-def encode(kind: Kind, *fields: object) -> bytes:
+def encode(kind: ReachKind, *fields: object) -> bytes:
     """Return a message with its length in front."""
     body: bytes = msgpack.packb([int(kind), *fields])
     return len(body).to_bytes(2) + body
 
 
-def decode(body: bytes) -> tuple[Kind, tuple[Any, ...]]:
+def decode(body: bytes) -> tuple[ReachKind, tuple[Any, ...]]:
     """Return a message's kind and fields. Raise `ReachMalformed`; more fields than are known are left out."""
     try:
         found = msgpack.unpackb(body, strict_map_key=True, max_array_len=64, max_str_len=MAX_MESSAGE)
-        kind = Kind(found[0] if isinstance(found, list) and found else 0)
+        kind = ReachKind(found[0] if isinstance(found, list) and found else 0)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ReachMalformed(f"a message that can't be read ({type(error).__name__})") from None
     fields: list[Any] = found[1:]
@@ -87,7 +87,7 @@ def _fits(field: Any, form: type) -> bool:
     return isinstance(field, (str, bytes)) and type(field) is form and len(field) <= MAX_ADDRESS
 
 
-async def read(stream: Stream) -> tuple[Kind, tuple[Any, ...]]:
+async def read(stream: Stream) -> tuple[ReachKind, tuple[Any, ...]]:
     """Return the next message. Raise `ReachMalformed`, `EOFError` at the end, or what broke the stream off."""
     size = int.from_bytes(await stream.readexactly(2))
     if not 0 < size <= MAX_MESSAGE:
@@ -95,10 +95,10 @@ async def read(stream: Stream) -> tuple[Kind, tuple[Any, ...]]:
     return decode(await stream.readexactly(size))
 
 
-async def expect(stream: Stream, kind: Kind) -> tuple[Any, ...]:
+async def expect(stream: Stream, kind: ReachKind) -> tuple[Any, ...]:
     """Return the fields of the next message, which has to be of this kind. Raise `RelayRefused` for a refusal."""
     found, fields = await read(stream)
-    if found is Kind.REFUSED:
+    if found is ReachKind.REFUSED:
         raise RelayRefused(fields[0], REFUSALS.get(fields[0], "for a reason that isn't known here"))
     if found is not kind:
         raise ReachMalformed(f"{found.name} where {kind.name} was due")
@@ -108,7 +108,7 @@ async def expect(stream: Stream, kind: Kind) -> tuple[Any, ...]:
 def refuse(stream: Stream, code: int) -> None:
     """Say no, and end the stream."""
     try:
-        stream.write(encode(Kind.REFUSED, code))
+        stream.write(encode(ReachKind.REFUSED, code))
         stream.close()
     except DtpError:  # it is gone: nobody is there to be told
         return
@@ -137,8 +137,8 @@ __all__ = [
     "FIELDS",
     "MAX_ADDRESS",
     "MAX_MESSAGE",
-    "Kind",
     "ReachError",
+    "ReachKind",
     "decode",
     "encode",
     "expect",

@@ -30,7 +30,7 @@ from dtp.net.stream import Stream
 from dtp.peers.links import PeerLink
 from dtp.peers.reach.errors import Refusal
 from dtp.peers.reach.hole import Hole
-from dtp.peers.reach.messages import Kind, encode, expect, observed, read, refuse, udp_address
+from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse, udp_address
 from dtp.peers.reach.punching import PACKET, PUNCHES, Observations, PunchBook, PunchLimits
 from dtp.peers.reach.relay_client import ConnectRelay, RelayClient, RelayPlace, Reservation, relay_kind
 from dtp.tasks import TaskSet
@@ -233,8 +233,8 @@ class Reach:
         try:
             async with asyncio.timeout(PATIENCE):
                 stream = await link.open(REACH_PROTOCOL)
-                stream.write(encode(Kind.PUNCH))
-                await expect(stream, Kind.PUNCHING)
+                stream.write(encode(ReachKind.PUNCH))
+                await expect(stream, ReachKind.PUNCHING)
                 stream.close()
         except (TimeoutError, EOFError, DtpError) as error:
             log.info("%r doesn't open its NAT: %s", link, error)
@@ -276,8 +276,8 @@ class Reach:
         """Return where the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a relay."""
         async with asyncio.timeout(PATIENCE):
             stream = await link.open(REACH_PROTOCOL)
-            stream.write(encode(Kind.OBSERVE))
-            (seen,) = await expect(stream, Kind.OBSERVED)
+            stream.write(encode(ReachKind.OBSERVE))
+            (seen,) = await expect(stream, ReachKind.OBSERVED)
             stream.close()
         if seen:
             self.observations.add_observation(link.peer, seen)
@@ -288,8 +288,8 @@ class Reach:
         node anyway: others' addresses are left out. Raise `RelayRefused` if it doesn't."""
         async with asyncio.timeout(PATIENCE + CHECK_TIME):
             stream = await link.open(REACH_PROTOCOL)
-            stream.write(encode(Kind.CHECK, list(urls)[:MOST_CHECKED]))
-            (reached,) = await expect(stream, Kind.CHECKED)
+            stream.write(encode(ReachKind.CHECK, list(urls)[:MOST_CHECKED]))
+            (reached,) = await expect(stream, ReachKind.CHECKED)
             stream.close()
         return [url for url in urls if url in reached]
 
@@ -308,7 +308,7 @@ class Reach:
 
     async def _serve_observe(self, link: PeerLink, stream: Stream) -> None:
         seen = observed(link.connection)
-        stream.write(encode(Kind.OBSERVED, "" if seen.startswith("relay") else seen))
+        stream.write(encode(ReachKind.OBSERVED, "" if seen.startswith("relay") else seen))
         stream.write_eof()
 
     async def _serve_punch(self, link: PeerLink, stream: Stream) -> None:
@@ -322,7 +322,7 @@ class Reach:
         self.counters["punched"] += 1
         endpoint.expect_address(place, sum(ATTEMPTS) + 1)
         endpoint.send_stray(PACKET, place)
-        stream.write(encode(Kind.PUNCHING))
+        stream.write(encode(ReachKind.PUNCHING))
         stream.write_eof()
         for after in PUNCHES[1:]:
             loop.call_later(after, endpoint.send_stray, PACKET, place)
@@ -347,7 +347,7 @@ class Reach:
         finally:
             self._checks -= 1
         stream.write(
-            encode(Kind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
+            encode(ReachKind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
         )
         stream.write_eof()
 
@@ -368,10 +368,10 @@ class Reach:
         await self._client.close()
 
 
-_ANSWERS: Final[dict[Kind, Callable[..., Awaitable[None]]]] = {
-    Kind.OBSERVE: Reach._serve_observe,
-    Kind.CHECK: Reach._serve_check,
-    Kind.PUNCH: Reach._serve_punch,
+_ANSWERS: Final[dict[ReachKind, Callable[..., Awaitable[None]]]] = {
+    ReachKind.OBSERVE: Reach._serve_observe,
+    ReachKind.CHECK: Reach._serve_check,
+    ReachKind.PUNCH: Reach._serve_punch,
 }
 
 

@@ -18,7 +18,7 @@ from dtp.identity import PeerId, PeerIdError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers.reach.errors import ReachError, Refusal
-from dtp.peers.reach.messages import Kind, encode, expect, observed, read, refuse
+from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse
 from dtp.peers.reach.relay_book import RelayBook, RelayLimits
 from dtp.tasks import TaskSet, start_task
 
@@ -81,13 +81,13 @@ class Relay:
         try:
             async with asyncio.timeout(self.book.limits.answer):
                 kind, fields = await read(stream)
-            if kind is Kind.RESERVE and not fields[0]:
+            if kind is ReachKind.RESERVE and not fields[0]:
                 self._release(connection)
-                stream.write(encode(Kind.RESERVED, 0, "", 0, 0))
+                stream.write(encode(ReachKind.RESERVED, 0, "", 0, 0))
                 stream.close()
-            elif kind is Kind.RESERVE:
+            elif kind is ReachKind.RESERVE:
                 self._reserve(connection, stream)
-            elif kind is Kind.CONNECT:
+            elif kind is ReachKind.CONNECT:
                 target = PeerId(fields[0])
                 source = source_group(connection.source)
                 refusal = self.book.open(target, source, connection.loop.time())
@@ -119,7 +119,7 @@ class Relay:
             self._reserved[connection.peer] = connection
             self._tasks.start(self._release_at_end(connection), name="dtp-relay-reserved")
         given = (int(limits.lifetime), observed(connection), limits.circuit_bytes, int(limits.circuit_time))
-        stream.write(encode(Kind.RESERVED, *given))
+        stream.write(encode(ReachKind.RESERVED, *given))
         stream.close()
 
     async def _release_at_end(self, connection: Connection) -> None:
@@ -141,16 +141,16 @@ class Relay:
         try:
             async with asyncio.timeout(limits.answer):
                 far = await there.open_stream()
-                far.write(encode(Kind.INCOMING, connection.peer.key, observed(connection)))
+                far.write(encode(ReachKind.INCOMING, connection.peer.key, observed(connection)))
                 try:
-                    await expect(far, Kind.ACCEPTED)
+                    await expect(far, ReachKind.ACCEPTED)
                 except BaseException:
                     far.reset(CIRCUIT_BROKEN)
                     raise
         except (TimeoutError, DtpError, EOFError):
             refuse(stream, Refusal.NOT_TAKEN)
             return
-        stream.write(encode(Kind.ACCEPTED, observed(there)))
+        stream.write(encode(ReachKind.ACCEPTED, observed(there)))
         assert callable(served)
         served()
         self.counters["circuits"] += 1

@@ -25,7 +25,7 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.net.stream_carrier import StreamCarrier
 from dtp.peers.reach.errors import Refusal, RelayRefused, RelayUrlError
-from dtp.peers.reach.messages import RELAY_SERVICE, Kind, encode, expect, read, refuse
+from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, expect, read, refuse
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
@@ -111,8 +111,8 @@ class RelayClient:
             async with asyncio.timeout(PATIENCE):
                 stream = await connection.open_stream()
                 try:
-                    stream.write(encode(Kind.CONNECT, target.key))
-                    (seen,) = await expect(stream, Kind.ACCEPTED)
+                    stream.write(encode(ReachKind.CONNECT, target.key))
+                    (seen,) = await expect(stream, ReachKind.ACCEPTED)
                 except BaseException:
                     stream.reset()
                     raise
@@ -250,8 +250,8 @@ class Reservation(CarrierListener):
     async def _reserve(self, connection: Connection, wanted: int = 3600) -> int:
         async with asyncio.timeout(PATIENCE):
             stream = await connection.open_stream()
-            stream.write(encode(Kind.RESERVE, wanted))
-            seconds, seen, _, _ = await expect(stream, Kind.RESERVED)
+            stream.write(encode(ReachKind.RESERVE, wanted))
+            seconds, seen, _, _ = await expect(stream, ReachKind.RESERVED)
             stream.close()
         self.observed = seen
         return int(seconds)
@@ -269,11 +269,11 @@ class Reservation(CarrierListener):
         try:
             async with asyncio.timeout(PATIENCE):
                 kind, fields = await read(stream)
-            if kind is not Kind.INCOMING:
+            if kind is not ReachKind.INCOMING:
                 refuse(stream, Refusal.MALFORMED)
                 return
             peer, seen = PeerId(fields[0]), fields[1]
-            stream.write(encode(Kind.ACCEPTED, ""))
+            stream.write(encode(ReachKind.ACCEPTED, ""))
         except (DtpError, EOFError, TimeoutError):
             stream.reset(Refusal.MALFORMED)
             return

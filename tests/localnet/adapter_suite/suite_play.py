@@ -30,7 +30,7 @@ from dtp.sui.objects import (
     ConsensusAddressOwner,
     MoveObject,
     ObjectValue,
-    Shared,
+    SharedOwner,
     fresh_object_id,
 )
 from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
@@ -212,7 +212,7 @@ class Player:
         if value.how == "owned":
             return OwnedInput(record.ref)
         shared = {"mutshared": 1, "immshared": 0, "nonexclusive": 2}.get(value.how)
-        if shared is not None or isinstance(owner, Shared | ConsensusAddressOwner):
+        if shared is not None or isinstance(owner, SharedOwner | ConsensusAddressOwner):
             start = getattr(owner, "initial_shared_version", getattr(owner, "start_version", 0))
             return SharedInput(record.id, start, Mutability(1 if shared is None else shared))
         return OwnedInput(record.ref)

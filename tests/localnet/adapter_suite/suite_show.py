@@ -10,7 +10,7 @@ from dtp.localnet.model import EventRecord
 from dtp.localnet.vm import Type
 from dtp.sui.effects import CodeLocation, ExecutionError
 from dtp.sui.names import TypeTag, parse_type
-from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner, Owner, Shared
+from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner, Owner, SharedOwner
 
 Name = Callable[[bytes], str]
 _HEX = re.compile(r"\b[0-9a-f]{64}\b")
@@ -41,7 +41,7 @@ def show_owner(owner: Owner, name: Name) -> str:
             return f"Account Address ( {name(address)} )"
         case ObjectOwner(address):
             return f"Object ID: ( {name(address)} )"
-        case Shared(version):
+        case SharedOwner(version):
             return f"Shared( {version} )"
         case ConsensusAddressOwner(version, address):
             return f"ConsensusAddressOwner( {version}, {name(address)} )"

@@ -17,7 +17,7 @@ from dtp.localnet.node import LocalNode
 from dtp.sui.bcs import ADDRESS, BOOL, BYTES, U8, U16, U64, Codec, option, vector
 from dtp.sui.effects import IdOperation, OutPackage
 from dtp.sui.names import parse_type
-from dtp.sui.objects import GAS_COIN_TYPE, Shared
+from dtp.sui.objects import GAS_COIN_TYPE, SharedOwner
 from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
 from dtp.sui.transaction import (
     Argument,
@@ -130,7 +130,7 @@ class Tx:
             return Input(at)
         record = self.node.find_object(id)
         assert record is not None, f"no object 0x{id.hex()}"
-        if isinstance(record.owner, Shared):
+        if isinstance(record.owner, SharedOwner):
             mode = Mutability.MUTABLE if mutable else Mutability.IMMUTABLE
             made = self.add(SharedInput(id, record.owner.initial_shared_version, mode))
         else:

@@ -21,7 +21,7 @@ from playground import Play
 
 from dtp.localnet.node import LocalNode
 from dtp.sui.effects import IdOperation, OutObject
-from dtp.sui.objects import AddressOwner, Shared
+from dtp.sui.objects import AddressOwner, SharedOwner
 from dtp.sui.transaction import Argument, GasCoin, OwnedInput, ProgrammableTransaction, SharedInput
 
 sui_sandbox = pytest.importorskip("sui_sandbox", reason="the genuine machine is the wheel sui-sandbox")
@@ -42,7 +42,7 @@ def state_of(play: Play, tx: Tx) -> dict[str, Any]:
         owner: Any = "Immutable"
         if isinstance(record.owner, AddressOwner):
             owner = {"AddressOwner": f"0x{record.owner.address.hex()}"}
-        elif isinstance(record.owner, Shared):
+        elif isinstance(record.owner, SharedOwner):
             owner = {"Shared": {"initial_shared_version": record.owner.initial_shared_version}}
         objects[f"0x{record.id.hex()}"] = {
             "id": f"0x{record.id.hex()}",
@@ -50,7 +50,7 @@ def state_of(play: Play, tx: Tx) -> dict[str, Any]:
             "type_tag": str(record.type),
             "bcs_base64": base64.b64encode(record.contents).decode(),
             "owner": owner,
-            "is_shared": isinstance(record.owner, Shared),
+            "is_shared": isinstance(record.owner, SharedOwner),
         }
     package = play.record(play.package).package
     assert package is not None

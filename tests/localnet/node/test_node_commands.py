@@ -10,7 +10,7 @@ from dtp.localnet.model import TransactionRejected
 from dtp.sui.bcs import ADDRESS, STRING, U64, option, vector
 from dtp.sui.effects import IdOperation
 from dtp.sui.names import TypeTag, parse_type
-from dtp.sui.objects import AddressOwner, Immutable, Shared
+from dtp.sui.objects import AddressOwner, Immutable, SharedOwner
 from dtp.sui.transaction import (
     GasCoin,
     Input,
@@ -515,7 +515,7 @@ def test_an_object_that_had_an_owner_is_not_shared(play: Play) -> None:
     play.call(tx, "share_it", play.call(tx, "new", tx.u64(3)))
     done = play.ok(tx)
     shared = play.record(created(done, "::things::Thing"))
-    assert shared.owner == Shared(done.effects.lamport_version)
+    assert shared.owner == SharedOwner(done.effects.lamport_version)
 
 
 def test_bound_objects_move_by_their_module_only(play: Play) -> None:

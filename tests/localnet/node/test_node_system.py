@@ -11,7 +11,7 @@ from playground import Play
 from dtp.localnet.model import TransactionRejected
 from dtp.localnet.node import DEFAULT_GENESIS_TIME_MS, ClockError, LocalNode
 from dtp.localnet.system import SYSTEM_STATE, TOTAL_SUPPLY
-from dtp.sui.objects import SUI_TYPE, Shared
+from dtp.sui.objects import SUI_TYPE, SharedOwner
 from dtp.sui.transaction import ChangeEpoch, ConsensusCommitPrologue, Genesis, RandomnessStateUpdate
 
 
@@ -30,7 +30,7 @@ def test_genesis(world: World) -> None:
     for number in (5, 6, 8):
         record = node.find_object(number.to_bytes(32, "big"))
         assert record is not None
-        assert record.owner == Shared(1)
+        assert record.owner == SharedOwner(1)
     zero = node.find_checkpoint(0)
     assert zero is not None
     assert node.service_info().chain == zero.digest

@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 from vm_world import CLOCK, World, address, modules
 
-from dtp.localnet.vm import ArgumentSlot, ExecutionFailure, Owner, OwnerKind
+from dtp.localnet.vm import ArgumentSlot, ExecutionFailure, OwnerKind, VmOwner
 from dtp.localnet.vm.gas import GasMeter, round_units
 
 ALICE = address(0xA)
@@ -48,7 +48,7 @@ def failure(world: World, target: str, *arguments: object, **more: object) -> Ex
 
 def test_objects_are_made_given_and_changed(world: World) -> None:
     thing = make(world, 7, BOB)
-    assert world.objects[thing].owner == Owner(OwnerKind.ADDRESS, BOB)
+    assert world.objects[thing].owner == VmOwner(OwnerKind.ADDRESS, BOB)
     run(world, "things::set", thing, 9)
     assert run(world, "things::value", thing) == [9]
     assert world.objects[thing].version == 3  # a reference, mutable or not, counts as use here

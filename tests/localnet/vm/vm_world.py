@@ -15,13 +15,13 @@ from dtp.localnet.vm import (
     EmittedEvent,
     GasMeter,
     ObjectRuntime,
-    Owner,
     OwnerKind,
     Package,
     StoredObject,
     TxData,
     Type,
     Value,
+    VmOwner,
 )
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def modules(name: str) -> list[bytes]:
 class Held:
     """An object of the world."""
 
-    owner: Owner
+    owner: VmOwner
     type: Type
     data: Any
     version: int = 1
@@ -78,7 +78,7 @@ class World:
             self.packages[package.storage_id] = package
         self.vm = VM(self)
         clock = self.vm.parse_type("0x2::clock::Clock")
-        self.objects[CLOCK] = Held(Owner(OwnerKind.SHARED), clock, [[[CLOCK]], 1_000])
+        self.objects[CLOCK] = Held(VmOwner(OwnerKind.SHARED), clock, [[[CLOCK]], 1_000])
 
     # what the machine asks for
 
@@ -89,7 +89,7 @@ class World:
     def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
         """`ChildStore`."""
         held = self.objects.get(child)
-        if held is None or held.owner != Owner(OwnerKind.OBJECT, parent):
+        if held is None or held.owner != VmOwner(OwnerKind.OBJECT, parent):
             return None
         return self._stored(child, held)
 
@@ -100,7 +100,7 @@ class World:
     def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """`ChildStore`."""
         held = self.objects.get(id)
-        if held is None or held.owner != Owner(OwnerKind.ADDRESS, parent) or held.version != version:
+        if held is None or held.owner != VmOwner(OwnerKind.ADDRESS, parent) or held.version != version:
             return None
         return self._stored(id, held)
 
@@ -114,7 +114,7 @@ class World:
         self.transactions += 1
         id = bytes([0xC0]) + self.transactions.to_bytes(31, "big")
         coin = self.vm.parse_type(f"0x2::coin::Coin<{type}>")
-        self.objects[id] = Held(Owner(OwnerKind.ADDRESS, owner or self.sender), coin, [[[id]], [value]])
+        self.objects[id] = Held(VmOwner(OwnerKind.ADDRESS, owner or self.sender), coin, [[[id]], [value]])
         return id
 
     def publish(self, compiled: list[bytes], dependencies: tuple[bytes, ...] = (STD, SUI)) -> bytes:

@@ -13,7 +13,7 @@ from dtp.chain.node.commands import ObjectInput, Program
 from dtp.localnet.model import Executed
 from dtp.localnet.node import LocalNode
 from dtp.sui.effects import ExecutionError, IdOperation, OutPackage
-from dtp.sui.objects import GAS_COIN_TYPE, Shared
+from dtp.sui.objects import GAS_COIN_TYPE, SharedOwner
 from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
 from dtp.sui.transaction import (
     GasData,
@@ -139,7 +139,7 @@ class Played:
                 continue
             record = self.node.find_object(bytes.fromhex(each.id[2:]))
             assert record is not None, each.id
-            if isinstance(record.owner, Shared):
+            if isinstance(record.owner, SharedOwner):
                 how = Mutability.MUTABLE if each.mutable else Mutability.IMMUTABLE
                 inputs.append(SharedInput(record.id, record.owner.initial_shared_version, how))
             else:

@@ -15,17 +15,17 @@ from dtp.peers.dht import ids
 from dtp.peers.dht.addresses import Endpoint, pack_endpoint
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
-    Answer,
-    Kind,
+    DatagramKind,
+    DhtAnswer,
     Question,
-    Verdict,
+    StoreVerdict,
     answer_to_sign,
     decode,
     encode,
     entry,
     question_to_sign,
 )
-from dtp.peers.dht.node import DhtNode, Ended
+from dtp.peers.dht.node import DhtNode, OperationEnded
 from dtp.peers.dht.records import Mutable, Provider, Record, RecordKind
 from dtp.testing.dht import PORT, UNIX, DhtSwarm, global_host
 
@@ -51,7 +51,7 @@ class Stranger:
         self.node.receive(data, self.source, self.now)
         return self.node.take_sends()
 
-    def question(self, kind: Kind, *args: object, proof: bool = False) -> Question:
+    def question(self, kind: DatagramKind, *args: object, proof: bool = False) -> Question:
         self._count += 1
         asked = Question(kind, self._count.to_bytes(8, "big"), self.identity.id.key, args, self.token)
         if proof:
@@ -60,33 +60,33 @@ class Stranger:
             )
         return asked
 
-    def answer_to(self, question: Question) -> Answer | None:
+    def answer_to(self, question: Question) -> DhtAnswer | None:
         """Return what the node answers to it here; None for silence."""
         for data, destination in self.say(encode(question)):
             message = decode(data)
-            if destination == self.source and isinstance(message, Answer):
+            if destination == self.source and isinstance(message, DhtAnswer):
                 return message
         return None
 
-    def ask(self, kind: Kind, *args: object) -> Answer | None:
+    def ask(self, kind: DatagramKind, *args: object) -> DhtAnswer | None:
         return self.answer_to(self.question(kind, *args))
 
     def prove(self) -> None:
         """Do what an honest node does at first contact."""
-        retry = self.ask(Kind.PING)
+        retry = self.ask(DatagramKind.PING)
         assert retry is not None
-        assert retry.kind is Kind.RETRY
+        assert retry.kind is DatagramKind.RETRY
         self.token = retry.token
-        answer = self.answer_to(self.question(Kind.PING, proof=True))
+        answer = self.answer_to(self.question(DatagramKind.PING, proof=True))
         assert answer is not None
-        assert answer.kind is Kind.PONG
+        assert answer.kind is DatagramKind.PONG
         self.token = answer.token
 
-    def store(self, kind: int, encoded: bytes) -> Verdict:
-        answer = self.ask(Kind.STORE, kind, encoded)
+    def store(self, kind: int, encoded: bytes) -> StoreVerdict:
+        answer = self.ask(DatagramKind.STORE, kind, encoded)
         assert answer is not None
-        assert answer.kind is Kind.STORED
-        return Verdict(answer.args[0])
+        assert answer.kind is DatagramKind.STORED
+        return StoreVerdict(answer.args[0])
 
 
 def mutable(author: Identity = MALLORY, now: float = UNIX + 1000, **fields: object) -> Mutable:
@@ -96,20 +96,30 @@ def mutable(author: Identity = MALLORY, now: float = UNIX + 1000, **fields: obje
 # ------------------------------------------------------------------------------------- who has not proven anything
 
 
-@pytest.mark.parametrize("kind", [Kind.PING, Kind.FIND, Kind.GET, Kind.STORE, Kind.CHECK, Kind.DIAL])
-def test_an_unproven_address_gets_less_than_it_sent(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        DatagramKind.PING,
+        DatagramKind.FIND,
+        DatagramKind.GET,
+        DatagramKind.STORE,
+        DatagramKind.CHECK,
+        DatagramKind.DIAL,
+    ],
+)
+def test_an_unproven_address_gets_less_than_it_sent(kind: DatagramKind) -> None:
     """Nobody can have this node send more to somebody else's address than they sent themselves."""
     args = {
-        Kind.FIND: (bytes(32),),
-        Kind.GET: (bytes(32), 2),
-        Kind.STORE: (2, mutable().encoded),
-        Kind.CHECK: (bytes(8),),
-        Kind.DIAL: (pack_endpoint(("60.1.1.1", 53)), bytes(8)),
+        DatagramKind.FIND: (bytes(32),),
+        DatagramKind.GET: (bytes(32), 2),
+        DatagramKind.STORE: (2, mutable().encoded),
+        DatagramKind.CHECK: (bytes(8),),
+        DatagramKind.DIAL: (pack_endpoint(("60.1.1.1", 53)), bytes(8)),
     }.get(kind, ())
     stranger = Stranger(a_node())
     for question in (
         stranger.question(kind, *args),
-        stranger.question(kind, *args, proof=kind is not Kind.STORE),
+        stranger.question(kind, *args, proof=kind is not DatagramKind.STORE),
     ):
         data = encode(question)
         sends = stranger.say(data)
@@ -134,23 +144,23 @@ def test_a_token_of_another_address_or_key_proves_nothing() -> None:
     honest.prove()
     thief = Stranger(node, source=("60.8.8.8", 4000))
     thief.token = honest.token
-    answer = thief.ask(Kind.FIND, bytes(32))
+    answer = thief.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
-    assert answer.kind is Kind.RETRY
+    assert answer.kind is DatagramKind.RETRY
     other = Stranger(node, identity=Identity(bytes(32), bytes(32)), source=honest.source)
     other.token = honest.token
-    answer = other.ask(Kind.FIND, bytes(32))
+    answer = other.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
-    assert answer.kind is Kind.RETRY
+    assert answer.kind is DatagramKind.RETRY
 
 
 def test_a_proof_by_another_key_or_for_another_node_is_counted_and_not_answered() -> None:
     node = a_node()
     stranger = Stranger(node)
-    retry = stranger.ask(Kind.PING)
+    retry = stranger.ask(DatagramKind.PING)
     assert retry is not None
     stranger.token = retry.token
-    question = stranger.question(Kind.PING)
+    question = stranger.question(DatagramKind.PING)
     for identity, recipient in ((ALICE, ALICE), (MALLORY, MALLORY)):
         proof = identity.sign(question_to_sign(question, recipient.id.key))
         assert stranger.answer_to(replace(question, proof=proof)) is None
@@ -160,10 +170,10 @@ def test_a_proof_by_another_key_or_for_another_node_is_counted_and_not_answered(
 
 def test_a_proven_question_changed_on_the_way_is_refused() -> None:
     stranger = Stranger(a_node())
-    retry = stranger.ask(Kind.PING)
+    retry = stranger.ask(DatagramKind.PING)
     assert retry is not None
     stranger.token = retry.token
-    question = stranger.question(Kind.FIND, bytes(32), proof=True)
+    question = stranger.question(DatagramKind.FIND, bytes(32), proof=True)
     assert stranger.answer_to(replace(question, args=(b"x" * 32,))) is None
     assert stranger.answer_to(question) is not None  # the genuine one that follows is answered
 
@@ -174,20 +184,22 @@ def test_floods_of_strangers_end_at_their_quota() -> None:
     answered = 0
     for number in range(300):
         stranger = Stranger(node, source=(f"60.9.9.{1 + number % 200}", 1024 + number))
-        answered += stranger.ask(Kind.PING) is not None
+        answered += stranger.ask(DatagramKind.PING) is not None
     assert answered == 20
     assert node.counts["strangers over their quota"] == 280
     elsewhere = Stranger(node, source=("60.7.7.7", 4000))
-    assert elsewhere.ask(Kind.PING) is not None  # others feel nothing
+    assert elsewhere.ask(DatagramKind.PING) is not None  # others feel nothing
 
 
 def test_floods_of_proofs_end_at_their_quota() -> None:
     node = a_node(DhtLimits(proof_rate=5, proof_burst=10))
     stranger = Stranger(node)
-    retry = stranger.ask(Kind.PING)
+    retry = stranger.ask(DatagramKind.PING)
     assert retry is not None
     stranger.token = retry.token
-    answered = [stranger.answer_to(stranger.question(Kind.PING, proof=True)) is not None for _ in range(50)]
+    answered = [
+        stranger.answer_to(stranger.question(DatagramKind.PING, proof=True)) is not None for _ in range(50)
+    ]
     assert answered == [True] * 10 + [False] * 40
     assert node.counts["proofs over their quota"] == 40
 
@@ -197,12 +209,14 @@ def test_a_proven_peer_that_asks_too_much_is_refused_and_others_are_not() -> Non
     greedy, honest = Stranger(node), Stranger(node, Identity(bytes(32), bytes(32)), ("60.7.7.7", 4000))
     greedy.prove()
     honest.prove()
-    kinds = [answer.kind for _ in range(100) if (answer := greedy.ask(Kind.FIND, bytes(32))) is not None]
-    assert kinds.count(Kind.NODES) == 49
-    assert kinds.count(Kind.REFUSED) == 51
-    answer = honest.ask(Kind.FIND, bytes(32))
+    kinds = [
+        answer.kind for _ in range(100) if (answer := greedy.ask(DatagramKind.FIND, bytes(32))) is not None
+    ]
+    assert kinds.count(DatagramKind.NODES) == 49
+    assert kinds.count(DatagramKind.REFUSED) == 51
+    answer = honest.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
-    assert answer.kind is Kind.NODES
+    assert answer.kind is DatagramKind.NODES
 
 
 def test_memory_is_bounded_whatever_strangers_do() -> None:
@@ -229,8 +243,8 @@ def test_forged_replayed_stale_future_and_oversize_records_are_refused_by_name()
     stranger = Stranger(node)
     stranger.prove()
     good = mutable().encoded
-    assert stranger.store(2, good) is Verdict.STORED
-    assert stranger.store(2, mutable(sequence=4).encoded) is Verdict.OLDER
+    assert stranger.store(2, good) is StoreVerdict.STORED
+    assert stranger.store(2, mutable(sequence=4).encoded) is StoreVerdict.OLDER
     refused = {
         "dht-record-forged": good[:-1] + bytes((good[-1] ^ 1,)),
         "dht-record-expired": mutable(now=UNIX + 1000 - 700).encoded,
@@ -238,9 +252,9 @@ def test_forged_replayed_stale_future_and_oversize_records_are_refused_by_name()
         "dht-record": second.mutable(bytes(32), "n", 5, int(UNIX) + 1000, int(UNIX) + 1600, bytes(801)),
     }
     for code, encoded in refused.items():
-        assert stranger.store(2, encoded) is Verdict.BAD
+        assert stranger.store(2, encoded) is StoreVerdict.BAD
         assert node.counts[f"records refused: {code}"] == 1
-    assert stranger.store(9, good) is Verdict.BAD
+    assert stranger.store(9, good) is StoreVerdict.BAD
     assert [held.record.encoded for held in node.store] == [good]
 
 
@@ -254,8 +268,8 @@ def test_a_record_that_others_are_nearer_to_is_not_kept() -> None:
     stranger.prove()
     for number in range(40):
         verdicts.append(stranger.store(2, mutable(name=f"n{number}").encoded))
-    assert verdicts.count(Verdict.FAR) > 20
-    assert set(verdicts) == {Verdict.FAR, Verdict.STORED}
+    assert verdicts.count(StoreVerdict.FAR) > 20
+    assert set(verdicts) == {StoreVerdict.FAR, StoreVerdict.STORED}
 
 
 def test_poisoned_providers_are_only_those_who_sign_for_themselves() -> None:
@@ -266,9 +280,9 @@ def test_poisoned_providers_are_only_those_who_sign_for_themselves() -> None:
     own = Provider.sign(MALLORY, bytes(32), now=UNIX + 1000)
     other = Provider.sign(ALICE, bytes(32), now=UNIX + 1000)
     poisoned = other.encoded[:-64] + MALLORY.sign(b"anything")
-    assert stranger.store(3, own.encoded) is Verdict.STORED
-    assert stranger.store(3, poisoned) is Verdict.BAD
-    answer = stranger.ask(Kind.GET, own.target, 3)
+    assert stranger.store(3, own.encoded) is StoreVerdict.STORED
+    assert stranger.store(3, poisoned) is StoreVerdict.BAD
+    answer = stranger.ask(DatagramKind.GET, own.target, 3)
     assert answer is not None
     assert answer.args[1] == [own.encoded]
     for number in range(200):
@@ -283,7 +297,7 @@ class Liar:
     """A node whose answers are changed before they leave. `lie` returns what is sent instead; None for nothing."""
 
     def __init__(
-        self, swarm: DhtSwarm, node: DhtNode, lie: Callable[[Answer, Question | None], Answer | None]
+        self, swarm: DhtSwarm, node: DhtNode, lie: Callable[[DhtAnswer, Question | None], DhtAnswer | None]
     ) -> None:
         self._swarm, self._node, self._lie = swarm, node, lie
         self._questions: dict[bytes, Question] = {}
@@ -306,7 +320,7 @@ class Liar:
         changed = []
         for data, destination in self._node.take_sends():
             message = decode(data)
-            if isinstance(message, Answer) and message.kind is not Kind.RETRY:
+            if isinstance(message, DhtAnswer) and message.kind is not DatagramKind.RETRY:
                 question = self._questions.get(message.transaction)
                 said = self._lie(message, question)
                 if said is not None and said.proof and question is not None:
@@ -319,7 +333,7 @@ class Liar:
 
 
 def swarm_with(
-    honest: int, liars: int, lie: Callable[[Answer, Question | None], Answer | None], **options: object
+    honest: int, liars: int, lie: Callable[[DhtAnswer, Question | None], DhtAnswer | None], **options: object
 ) -> tuple[DhtSwarm, list[Endpoint]]:
     """Return a swarm of both; the liars lie once all have met."""
     swarm = DhtSwarm(11, **options)  # type: ignore[arg-type]
@@ -344,7 +358,9 @@ def test_nodes_that_never_answer_cost_time_only() -> None:
 
 def test_nodes_that_answer_something_else_are_counted() -> None:
     swarm, honest = swarm_with(
-        14, 5, lambda answer, question: replace(answer, kind=Kind.CHECKING, args=(1,)) if question else None
+        14,
+        5,
+        lambda answer, question: replace(answer, kind=DatagramKind.CHECKING, args=(1,)) if question else None,
     )
     record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
@@ -352,8 +368,12 @@ def test_nodes_that_answer_something_else_are_counted() -> None:
 
 
 def test_nodes_that_tell_of_malformed_nodes_leave_the_table() -> None:
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        return replace(answer, args=(b"\x04short", *answer.args[1:])) if answer.kind is Kind.NODES else answer
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        return (
+            replace(answer, args=(b"\x04short", *answer.args[1:]))
+            if answer.kind is DatagramKind.NODES
+            else answer
+        )
 
     swarm, honest = swarm_with(15, 5, lie)
     swarm.run_operation(honest[0], lambda node, now: node.find_nodes(bytes(32), now))
@@ -364,8 +384,8 @@ def test_nodes_that_tell_of_malformed_nodes_leave_the_table() -> None:
 
 
 def test_nodes_that_hide_a_record_hide_it_from_nobody() -> None:
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        return replace(answer, args=(answer.args[0], [])) if answer.kind is Kind.FOUND else answer
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        return replace(answer, args=(answer.args[0], [])) if answer.kind is DatagramKind.FOUND else answer
 
     swarm, honest = swarm_with(14, 5, lie)
     record = swarm.put_value(honest[0], b"here")
@@ -373,12 +393,12 @@ def test_nodes_that_hide_a_record_hide_it_from_nobody() -> None:
 
 
 def test_nodes_that_say_that_they_store_and_don_t_are_made_up_for() -> None:
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        return replace(answer, args=(answer.args[0], [])) if answer.kind is Kind.FOUND else answer
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        return replace(answer, args=(answer.args[0], [])) if answer.kind is DatagramKind.FOUND else answer
 
     swarm, honest = swarm_with(14, 5, lie)
     for place in [each for each in swarm.nodes if each not in honest]:
-        swarm.nodes[place].store.add = lambda *what: Verdict.STORED  # type: ignore[method-assign]
+        swarm.nodes[place].store.add = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
     record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
@@ -386,8 +406,12 @@ def test_nodes_that_say_that_they_store_and_don_t_are_made_up_for() -> None:
 def test_an_old_record_told_again_doesn_t_pass_for_the_newest() -> None:
     old: list[bytes] = []
 
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        return replace(answer, args=(answer.args[0], old)) if answer.kind is Kind.FOUND and old else answer
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        return (
+            replace(answer, args=(answer.args[0], old))
+            if answer.kind is DatagramKind.FOUND and old
+            else answer
+        )
 
     swarm, honest = swarm_with(14, 5, lie)
     record = swarm.put_value(honest[0], b"old", sequence=1)
@@ -400,8 +424,12 @@ def test_the_two_nodes_nearest_to_a_value_can_t_pass_an_old_one_for_the_newest()
     """Who asks keeps nothing itself, and asks those two first: the third path tells of the newest."""
     old: list[bytes] = []
 
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        return replace(answer, args=(answer.args[0], old)) if answer.kind is Kind.FOUND and old else answer
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        return (
+            replace(answer, args=(answer.args[0], old))
+            if answer.kind is DatagramKind.FOUND and old
+            else answer
+        )
 
     swarm, (author, *_) = swarm_with(19, 0, lie)
     record = swarm.put_value(author, b"old", sequence=1)
@@ -419,9 +447,9 @@ def test_the_two_nodes_nearest_to_a_value_can_t_pass_an_old_one_for_the_newest()
 def test_forged_records_and_others_records_in_answers_are_refused() -> None:
     forged = mutable(now=UNIX + 1000, ttl=86_400).encoded
 
-    def lie(answer: Answer, question: Question | None) -> Answer:
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
         said = [forged] if swarm.random.random() < 0.5 else [forged[:-1] + b"x"]
-        return replace(answer, args=(b"", said)) if answer.kind is Kind.FOUND else answer
+        return replace(answer, args=(b"", said)) if answer.kind is DatagramKind.FOUND else answer
 
     swarm, honest = swarm_with(14, 5, lie)
     record = swarm.put_value(honest[0], b"here")
@@ -435,8 +463,8 @@ def test_lies_about_distance_lead_to_nobody() -> None:
     """Liars tell of made-up nodes right beside the target, at addresses of others: they can't prove those keys."""
     random = Random(5)
 
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        if answer.kind not in (Kind.NODES, Kind.FOUND) or question is None:
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        if answer.kind not in (DatagramKind.NODES, DatagramKind.FOUND) or question is None:
             return answer
         target = int.from_bytes(question.args[0], "big")
         keys = sorted((random.randbytes(32) for _ in range(300)), key=lambda key: ids.node_id(key) ^ target)
@@ -475,8 +503,8 @@ def surrounded(*, all_lie: bool) -> tuple[DhtSwarm, Endpoint, Record, Counter[En
     asked: Counter[Endpoint] = Counter()
 
     def liar(where: Endpoint) -> Liar:
-        def lie(answer: Answer, question: Question | None) -> Answer:
-            if answer.kind is not Kind.FOUND:
+        def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+            if answer.kind is not DatagramKind.FOUND:
                 return answer
             asked[where] += 1
             return replace(answer, args=(told, []))
@@ -507,7 +535,7 @@ def test_a_lookup_begins_once_more_only_once_and_asks_nobody_twice() -> None:
 def test_who_knows_nobody_does_not_begin_once_more() -> None:
     node = a_node()
     node.get(RecordKind.MUTABLE, bytes(32), 1000.0)
-    assert [event.result for event in node.take_events() if isinstance(event, Ended)] == [[]]
+    assert [event.result for event in node.take_events() if isinstance(event, OperationEnded)] == [[]]
     assert not node.counts["lookups once more"]
 
 
@@ -515,8 +543,8 @@ def test_entries_at_an_honest_node_s_address_under_another_key_are_found_out() -
     """Mallory tells of keys of hers at honest endpoints, to have all ask there for her: it is not her who answers."""
     random = Random(6)
 
-    def lie(answer: Answer, question: Question | None) -> Answer:
-        if answer.kind is not Kind.NODES:
+    def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+        if answer.kind is not DatagramKind.NODES:
             return answer
         hosts = [place[0] for place in list(swarm.nodes)[:10]]
         return replace(answer, args=(b"".join(entry(random.randbytes(32), (host, PORT)) for host in hosts),))
@@ -535,13 +563,13 @@ def test_answers_that_nobody_asked_for_change_nothing() -> None:
     stranger = Stranger(node)
     stranger.prove()
     for kind, args in (
-        (Kind.NODES, (b"",)),
-        (Kind.PONG, (bytes(6),)),
-        (Kind.FOUND, (b"", [])),
-        (Kind.STORED, (0, b"")),
+        (DatagramKind.NODES, (b"",)),
+        (DatagramKind.PONG, (bytes(6),)),
+        (DatagramKind.FOUND, (b"", [])),
+        (DatagramKind.STORED, (0, b"")),
     ):
-        stranger.say(encode(Answer(kind, bytes(8), args)))
-    stranger.say(encode(Answer(Kind.RETRY, bytes(8), token=bytes(16), key=bytes(32))))
+        stranger.say(encode(DhtAnswer(kind, bytes(8), args)))
+    stranger.say(encode(DhtAnswer(DatagramKind.RETRY, bytes(8), token=bytes(16), key=bytes(32))))
     assert node.counts["answers to nothing"] == 5
 
 
@@ -551,7 +579,7 @@ def test_an_answer_from_another_address_is_not_the_answer() -> None:
     ((data, _),) = node.take_sends()
     question = decode(data)
     assert isinstance(question, Question)
-    retry = encode(Answer(Kind.RETRY, question.transaction, token=bytes(16), key=MALLORY.id.key))
+    retry = encode(DhtAnswer(DatagramKind.RETRY, question.transaction, token=bytes(16), key=MALLORY.id.key))
     node.receive(retry, ("60.2.2.2", 4000), 1000.1)
     assert node.take_sends() == []
     assert node.counts["answers to nothing"] == 1
@@ -565,12 +593,12 @@ def test_whoever_names_the_key_that_is_looked_for_has_to_sign_with_it(own_name: 
     node.ping_node(other.id.key, there, 1000.0)
     question = decode(node.take_sends()[0][0])
     assert isinstance(question, Question)
-    retry = Answer(Kind.RETRY, question.transaction, token=b"t" * 16, key=other.id.key)
+    retry = DhtAnswer(DatagramKind.RETRY, question.transaction, token=b"t" * 16, key=other.id.key)
     node.receive(encode(retry), there, 1000.1)
     question = decode(node.take_sends()[0][0])
     assert isinstance(question, Question)
     name = MALLORY if own_name else other
-    answer = Answer(Kind.PONG, question.transaction, (bytes(6),), b"n" * 16, name.id.key)
+    answer = DhtAnswer(DatagramKind.PONG, question.transaction, (bytes(6),), b"n" * 16, name.id.key)
     answer = replace(answer, proof=MALLORY.sign(answer_to_sign(answer, question.key)))
     node.receive(encode(answer), there, 1000.2)
     assert node.counts["impostors"] == 1
@@ -583,7 +611,7 @@ def test_a_node_that_asks_for_proof_again_and_again_gets_one() -> None:
     ((data, there),) = node.take_sends()
     question = decode(data)
     assert isinstance(question, Question)
-    retry = encode(Answer(Kind.RETRY, question.transaction, token=b"t" * 16, key=MALLORY.id.key))
+    retry = encode(DhtAnswer(DatagramKind.RETRY, question.transaction, token=b"t" * 16, key=MALLORY.id.key))
     node.receive(retry, there, 1000.1)
     assert len(node.take_sends()) == 1
     node.receive(retry, there, 1000.2)
@@ -614,7 +642,7 @@ def test_sybils_of_one_subnet_can_neither_fill_a_table_nor_surround_a_record() -
         swarm.network.add_node(
             where,
             Liar(swarm, swarm.nodes[where], lambda answer, question: replace(answer, args=(answer.args[0], []))
-                 if answer.kind is Kind.FOUND else answer),
+                 if answer.kind is DatagramKind.FOUND else answer),
         )  # fmt: skip
         swarm.run_for(0.5)
     sybils = {ids.node_id(identity.id.key) for identity in keys[:14]}

@@ -8,7 +8,7 @@ from dtp.identity import Identity
 from dtp.peers.dht.addresses import pack_endpoint
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
-    Kind,
+    DatagramKind,
     encode,
 )
 from dtp.peers.dht.records import RecordKind
@@ -23,7 +23,7 @@ def test_dialling_sends_one_small_packet_and_seldom() -> None:
     victim = ("60.77.1.1", 53)
     sent = []
     for _ in range(50):
-        question = encode(stranger.question(Kind.DIAL, pack_endpoint(victim), bytes(8)))
+        question = encode(stranger.question(DatagramKind.DIAL, pack_endpoint(victim), bytes(8)))
         sends = stranger.say(question)
         to_victim = [data for data, destination in sends if destination == victim]
         assert all(len(data) < len(question) for data in to_victim)
@@ -36,7 +36,7 @@ def test_one_peer_has_few_dialled_however_many_places_it_names() -> None:
     stranger.prove()
     dialled = 0
     for number in range(50):
-        question = stranger.question(Kind.DIAL, pack_endpoint((f"60.{number}.1.1", 53)), bytes(8))
+        question = stranger.question(DatagramKind.DIAL, pack_endpoint((f"60.{number}.1.1", 53)), bytes(8))
         dialled += sum(to != stranger.source for _, to in stranger.say(encode(question)))
     assert dialled == DhtLimits().checks_per_minute
 
@@ -49,7 +49,7 @@ def test_one_peer_has_few_others_asked_to_dial_it() -> None:
     stranger.prove()
     asked = 0
     for _ in range(50):
-        sends = stranger.say(encode(stranger.question(Kind.CHECK, bytes(8))))
+        sends = stranger.say(encode(stranger.question(DatagramKind.CHECK, bytes(8))))
         asked += sum(to != stranger.source for _, to in sends)
     assert asked == 2 * DhtLimits().checks_per_minute
 
@@ -78,7 +78,7 @@ def test_nobody_far_away_has_us_dial_into_our_own_network() -> None:
     stranger = Stranger(node)
     stranger.prove()
     for inside in (("10.0.0.1", 53), ("127.0.0.1", 53), ("192.168.1.1", 80)):
-        answer = encode(stranger.question(Kind.DIAL, pack_endpoint(inside), bytes(8)))
+        answer = encode(stranger.question(DatagramKind.DIAL, pack_endpoint(inside), bytes(8)))
         assert [destination for _, destination in stranger.say(answer)] == [stranger.source]
 
 
@@ -87,12 +87,12 @@ def test_private_addresses_are_told_to_nobody_far_away() -> None:
     Stranger(node, source=("10.0.0.7", 4000)).prove()
     far = Stranger(node, Identity(bytes(32), bytes(32)), ("60.1.1.1", 4000))
     far.prove()
-    answer = far.ask(Kind.FIND, bytes(32))
+    answer = far.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
     assert pack_endpoint(("10.0.0.7", 4000)) not in answer.args[0]
     near = Stranger(node, Identity(bytes(31) + b"x", bytes(32)), ("10.0.0.9", 4000))
     near.prove()
-    answer = near.ask(Kind.FIND, bytes(32))
+    answer = near.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
     assert pack_endpoint(("10.0.0.7", 4000)) in answer.args[0]
 

@@ -14,7 +14,7 @@ from dtp.carriers.errors import ListenError
 from dtp.identity import Identity
 from dtp.peers.dht import Dht, DhtAlone, DhtError, DhtLimits, DhtSuperseded, driver
 from dtp.peers.dht.driver import Seal, format_endpoint, parse_endpoint
-from dtp.peers.dht.messages import Verdict
+from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.record import PeerRecord
 
 KEY = bytes(range(32))
@@ -97,9 +97,9 @@ def test_a_value_with_a_lower_sequence_is_refused_by_name_wherever_the_newer_one
 def test_who_says_without_proof_that_there_is_a_newer_value_keeps_nobody_from_putting() -> None:
     async def main() -> None:
         async with nodes(3) as (alice, bob, liar):
-            liar.node.store.add = lambda *what: Verdict.OLDER  # type: ignore[method-assign]
+            liar.node.store.add = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
             assert await alice.put(b"x", name="n", sequence=1) == 1
-            bob.node.store.add = lambda *what: Verdict.OLDER  # type: ignore[method-assign]
+            bob.node.store.add = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
             with pytest.raises(DhtAlone):
                 await alice.put(b"x", name="other", sequence=1)
             assert alice.stats().published == 2  # they are given again later

@@ -12,7 +12,7 @@ from test_dht_attackers import Liar
 
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.limits import DhtLimits
-from dtp.peers.dht.messages import Answer, Kind, Question, Verdict, entry
+from dtp.peers.dht.messages import DatagramKind, DhtAnswer, Question, StoreVerdict, entry
 from dtp.testing.dht import DhtSwarm, global_host
 
 K = 8
@@ -22,15 +22,15 @@ def make_liars(swarm: DhtSwarm, places: list[Endpoint], old: dict[bytes, bytes])
     """Have the nodes there lie from now on: they keep nothing that they say they store, tell of nobody or of each
     other alone, the nearest first, and of no record or of an `old` one."""
 
-    def lie_of(me: Endpoint, kind: str) -> Callable[[Answer, Question | None], Answer]:
-        def lie(answer: Answer, question: Question | None) -> Answer:
-            if question is None or answer.kind not in (Kind.NODES, Kind.FOUND):
+    def lie_of(me: Endpoint, kind: str) -> Callable[[DhtAnswer, Question | None], DhtAnswer]:
+        def lie(answer: DhtAnswer, question: Question | None) -> DhtAnswer:
+            if question is None or answer.kind not in (DatagramKind.NODES, DatagramKind.FOUND):
                 return answer
             target = int.from_bytes(question.args[0], "big")
             near = sorted(set(places) - {me}, key=lambda place: swarm.nodes[place].table.own ^ target)[:K]
             told = b"".join(entry(swarm.nodes[place].identity.id.key, place) for place in near)
             nodes = b"" if kind == "empty" else told
-            if answer.kind is Kind.NODES:
+            if answer.kind is DatagramKind.NODES:
                 return replace(answer, args=(nodes,))
             records = [old[question.args[0]]] if kind == "stale" and question.args[0] in old else []
             return replace(answer, args=(nodes, records))
@@ -38,7 +38,7 @@ def make_liars(swarm: DhtSwarm, places: list[Endpoint], old: dict[bytes, bytes])
         return lie
 
     for number, place in enumerate(places):
-        swarm.nodes[place].store.add = lambda *what: Verdict.STORED  # type: ignore[method-assign]
+        swarm.nodes[place].store.add = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
         kind = ("neighbours", "empty", "stale")[number % 3]
         swarm.network.add_node(place, Liar(swarm, swarm.nodes[place], lie_of(place, kind)))
 

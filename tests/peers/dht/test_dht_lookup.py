@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.lookup import Lookup
 
@@ -17,8 +17,8 @@ LIMITS = DhtLimits(k=8)
 OWN = 0
 
 
-def contact(number: int, host: str = "127.0.0.1") -> Contact:
-    return Contact(number.to_bytes(32, "big"), (host, 4000))
+def contact(number: int, host: str = "127.0.0.1") -> NodeContact:
+    return NodeContact(number.to_bytes(32, "big"), (host, 4000))
 
 
 class World:
@@ -28,20 +28,20 @@ class World:
         random = Random(seed)
         self.nodes = [contact(number) for number in range(1, count + 1)]
         self.dead: set[int] = set()
-        self.asked: list[Contact] = []
+        self.asked: list[NodeContact] = []
         ordered = sorted(self.nodes, key=lambda node: node.id)
-        self.knows: dict[int, list[Contact]] = {}
+        self.knows: dict[int, list[NodeContact]] = {}
         for place, node in enumerate(ordered):
             near = ordered[max(0, place - 12) : place + 13]
             self.knows[node.id] = [
                 each for each in {*near, *random.sample(ordered, min(count, 12))} if each is not node
             ]
-        self.answers: Callable[[Contact, int], list[Contact]] = self.honest
+        self.answers: Callable[[NodeContact, int], list[NodeContact]] = self.honest
 
-    def honest(self, node: Contact, target: int) -> list[Contact]:
+    def honest(self, node: NodeContact, target: int) -> list[NodeContact]:
         return sorted(self.knows[node.id], key=lambda each: each.id ^ target)[: LIMITS.k]
 
-    def nearest(self, target: int) -> list[Contact]:
+    def nearest(self, target: int) -> list[NodeContact]:
         alive = [each for each in self.nodes if each.id not in self.dead]
         return sorted(alive, key=lambda each: each.id ^ target)[: LIMITS.k]
 
@@ -101,9 +101,9 @@ def test_a_liar_leads_only_its_own_path_astray() -> None:
     """It tells of made-up nodes that are ever nearer; they don't answer, or answer in the same way."""
     world = World(150, 3)
     target = 2**255 + 12345
-    made_up: dict[int, list[Contact]] = {}
+    made_up: dict[int, list[NodeContact]] = {}
 
-    def lie(node: Contact, target: int) -> list[Contact]:
+    def lie(node: NodeContact, target: int) -> list[NodeContact]:
         if node is liar or node.id in made_up:
             nearer = sorted(
                 (contact(10_000 + 50 * len(made_up) + n) for n in range(50)),

@@ -15,8 +15,8 @@ from dtp.identity import Identity, PeerId
 from dtp.peers.dht.errors import MessageError
 from dtp.peers.dht.messages import (
     MAX_DATAGRAM,
-    Answer,
-    Kind,
+    DatagramKind,
+    DhtAnswer,
     Message,
     Probe,
     Question,
@@ -79,15 +79,15 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
 def as_message(told: dict[str, Any]) -> Message:
     if told["kind"] == "PROBE":
         return Probe(told["nonce"])
-    kind = Kind[told["kind"]]
-    if kind is Kind.RETRY:
-        return Answer(kind, told["transaction"], token=told["token"], key=told["key"])
+    kind = DatagramKind[told["kind"]]
+    if kind is DatagramKind.RETRY:
+        return DhtAnswer(kind, told["transaction"], token=told["token"], key=told["key"])
     args = tuple(told["args"])
     if kind < 0x80:
         return Question(
             kind, told["transaction"], told["key"], args, told["token"], told["client"], told["proof"]
         )
-    return Answer(kind, told["transaction"], args, told["token"], told["key"], told["proof"])
+    return DhtAnswer(kind, told["transaction"], args, told["token"], told["key"], told["proof"])
 
 
 @given(fields())
@@ -128,16 +128,16 @@ def test_a_cut_message_is_refused(told: dict[str, Any], data: st.DataObject) -> 
 
 @given(fields())
 def test_no_question_is_smaller_than_what_a_stranger_gets(told: dict[str, Any]) -> None:
-    retry = encode(Answer(Kind.RETRY, bytes(8), token=bytes(16), key=bytes(32)))
+    retry = encode(DhtAnswer(DatagramKind.RETRY, bytes(8), token=bytes(16), key=bytes(32)))
     if told["kind"] in _QUESTIONS:
         assert len(second.write(told)) >= len(retry)
 
 
 def test_what_is_too_large_is_neither_made_nor_read() -> None:
-    question = Question(Kind.STORE, bytes(8), bytes(32), (2, bytes(1100)))
+    question = Question(DatagramKind.STORE, bytes(8), bytes(32), (2, bytes(1100)))
     assert len(encode(question)) <= MAX_DATAGRAM
     with pytest.raises(MessageError, match="are the most"):
-        encode(Question(Kind.STORE, bytes(8), bytes(32), (2, bytes(1100)), proof=bytes(64)))
+        encode(Question(DatagramKind.STORE, bytes(8), bytes(32), (2, bytes(1100)), proof=bytes(64)))
     with pytest.raises(MessageError, match="are the most"):
         decode(encode(question) + bytes(200))
 
@@ -145,17 +145,17 @@ def test_what_is_too_large_is_neither_made_nor_read() -> None:
 @pytest.mark.parametrize(
     ("kind", "args"),
     [
-        (Kind.FIND, (b"short",)),
-        (Kind.FIND, ()),
-        (Kind.GET, (bytes(32), 256)),
-        (Kind.GET, (bytes(32), True)),
-        (Kind.STORE, (1, b"")),
-        (Kind.STORE, (1, "text")),
-        (Kind.DIAL, (bytes(7), bytes(8))),
-        (Kind.CHECK, (bytes(9),)),
+        (DatagramKind.FIND, (b"short",)),
+        (DatagramKind.FIND, ()),
+        (DatagramKind.GET, (bytes(32), 256)),
+        (DatagramKind.GET, (bytes(32), True)),
+        (DatagramKind.STORE, (1, b"")),
+        (DatagramKind.STORE, (1, "text")),
+        (DatagramKind.DIAL, (bytes(7), bytes(8))),
+        (DatagramKind.CHECK, (bytes(9),)),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(kind: Kind, args: tuple[Any, ...]) -> None:
+def test_arguments_that_cannot_be_are_refused(kind: DatagramKind, args: tuple[Any, ...]) -> None:
     with pytest.raises(MessageError, match=kind.name):
         decode(encode(Question(kind, bytes(8), bytes(32), args)))
 
@@ -182,9 +182,9 @@ def test_proofs_are_those_of_the_second_implementation() -> None:
     assert isinstance(question, Question)
     assert PeerId(question.key).verify(question.proof, question_to_sign(question, other.id.key))
     assert not PeerId(question.key).verify(question.proof, question_to_sign(question, bytes(32)))
-    answer = Answer(Kind.PONG, b"12345678", (bytes(6),), b"n" * 16, other.id.key)
+    answer = DhtAnswer(DatagramKind.PONG, b"12345678", (bytes(6),), b"n" * 16, other.id.key)
     proof = other.sign(answer_to_sign(answer, question.key))
-    data = encode(Answer(Kind.PONG, b"12345678", (bytes(6),), b"n" * 16, other.id.key, proof))
+    data = encode(DhtAnswer(DatagramKind.PONG, b"12345678", (bytes(6),), b"n" * 16, other.id.key, proof))
     second.check_answer(second.read(data), question.key)
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from dtp.identity import Identity
 from dtp.peers.dht import addresses
 from dtp.peers.dht.addresses import Scope, may_tell, pack_endpoint, scope_of, subnet_of, unpack_endpoint
-from dtp.peers.dht.admission import NONE, Quotas, Standing, Tokens
+from dtp.peers.dht.admission import NONE, QuestionQuotas, Tokens, TokenStanding
 from dtp.peers.dht.contacts import RoundTrips
 from dtp.peers.dht.limits import DhtLimits
-from dtp.peers.dht.messages import Verdict
+from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.records import Mutable, Provider, Record, RecordKind
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.timers import Timers
@@ -42,9 +42,9 @@ def test_the_newest_sequence_stays() -> None:
     (alice,) = people(1)
     store = RecordStore(0, DhtLimits())
     new, old = mutable(alice, sequence=2), mutable(alice, sequence=1)
-    assert store.add(old, b"", 1.0) is Verdict.STORED
-    assert store.add(new, b"", 2.0) is Verdict.STORED
-    assert store.add(old, b"", 3.0) is Verdict.OLDER  # a replay
+    assert store.add(old, b"", 1.0) is StoreVerdict.STORED
+    assert store.add(new, b"", 2.0) is StoreVerdict.STORED
+    assert store.add(old, b"", 3.0) is StoreVerdict.OLDER  # a replay
     assert store.get(RecordKind.MUTABLE, new.target) == [new]
     assert len(store) == 1
     assert store.size == len(new.encoded)
@@ -54,12 +54,12 @@ def test_an_author_and_a_sender_use_up_only_their_own_room() -> None:
     alice, bob, *others = people(12)
     store = RecordStore(0, DhtLimits(per_author=3, per_source=5))
     for number in range(3):
-        assert store.add(mutable(alice, f"n{number}"), b"a", 1.0) is Verdict.STORED
-    assert store.add(mutable(alice, "n3"), b"b", 1.0) is Verdict.FULL
-    assert store.add(mutable(bob), b"b", 1.0) is Verdict.STORED
+        assert store.add(mutable(alice, f"n{number}"), b"a", 1.0) is StoreVerdict.STORED
+    assert store.add(mutable(alice, "n3"), b"b", 1.0) is StoreVerdict.FULL
+    assert store.add(mutable(bob), b"b", 1.0) is StoreVerdict.STORED
     verdicts = [store.add(mutable(each), b"c", 1.0) for each in others]
-    assert verdicts == [Verdict.STORED] * 5 + [Verdict.FULL] * 5
-    assert store.add(mutable(others[-1]), b"d", 1.0) is Verdict.STORED
+    assert verdicts == [StoreVerdict.STORED] * 5 + [StoreVerdict.FULL] * 5
+    assert store.add(mutable(others[-1]), b"d", 1.0) is StoreVerdict.STORED
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 400)), max_size=40))
@@ -93,8 +93,8 @@ def test_the_farthest_makes_place_for_what_is_nearer() -> None:
     records = sorted((mutable(each) for each in people(12)), key=lambda each: each.target)  # our id is 0
     for each in records[3:8]:
         store.add(each, b"", 1.0)
-    assert store.add(records[9], b"", 1.0) is Verdict.FULL
-    assert store.add(records[0], b"", 1.0) is Verdict.STORED
+    assert store.add(records[9], b"", 1.0) is StoreVerdict.FULL
+    assert store.add(records[0], b"", 1.0) is StoreVerdict.STORED
     assert store.get(RecordKind.MUTABLE, records[7].target) == []
     assert len(store) == 5
 
@@ -104,10 +104,10 @@ def test_many_providers_of_one_content_push_out_their_own_kind() -> None:
     store = RecordStore(0, DhtLimits(providers=6))
     store.add(provider(honest), b"honest", 1.0)
     verdicts = [store.add(provider(each), b"sybils", 1.0) for each in sybils]
-    assert verdicts[:5] == [Verdict.STORED] * 5
-    assert set(verdicts[5:]) == {Verdict.FULL}
+    assert verdicts[:5] == [StoreVerdict.STORED] * 5
+    assert set(verdicts[5:]) == {StoreVerdict.FULL}
     late = people(1, seed=9)[0]
-    assert store.add(provider(late), b"elsewhere", 1.0) is Verdict.STORED
+    assert store.add(provider(late), b"elsewhere", 1.0) is StoreVerdict.STORED
     authors = {each.author for each in store.get(RecordKind.PROVIDER, provider(honest).target)}
     assert {honest.id.key, late.id.key} < authors
     assert len(authors) == 6
@@ -127,7 +127,7 @@ def test_what_has_ended_is_forgotten() -> None:
 
 
 def test_a_quota_is_a_burst_and_a_rate() -> None:
-    quotas = Quotas(rate=2.0, burst=3.0, entries=10)
+    quotas = QuestionQuotas(rate=2.0, burst=3.0, entries=10)
     assert [quotas.try_take("a", 0.0) for _ in range(4)] == [True, True, True, False]
     assert quotas.try_take("b", 0.0)  # nobody else is harmed
     assert quotas.try_take("a", 0.5)
@@ -136,7 +136,7 @@ def test_a_quota_is_a_burst_and_a_rate() -> None:
 
 
 def test_quotas_remember_so_many_and_no_more() -> None:
-    quotas = Quotas(rate=1.0, burst=1.0, entries=10)
+    quotas = QuestionQuotas(rate=1.0, burst=1.0, entries=10)
     for number in range(1000):
         quotas.try_take(number, 0.0)
     assert len(quotas) == 10
@@ -149,15 +149,15 @@ def test_a_token_is_good_for_its_address_and_key_and_for_two_lifetimes() -> None
     tokens = Tokens(bytes(range(32)), 100.0)
     here, there, key = b"here42", b"there4", bytes(32)
     peer, address = tokens.peer_token(here, key, 10.0), tokens.address_token(here, key, 10.0)
-    assert tokens.check_token(peer, here, key, 50.0) is Standing.PEER
-    assert tokens.check_token(address, here, key, 50.0) is Standing.ADDRESS
-    assert tokens.check_token(peer, here, key, 150.0) is Standing.PEER_BEFORE
-    assert tokens.check_token(address, here, key, 150.0) is Standing.ADDRESS
-    assert tokens.check_token(peer, here, key, 250.0) is Standing.NOTHING
-    assert tokens.check_token(peer, there, key, 50.0) is Standing.NOTHING
-    assert tokens.check_token(peer, here, bytes(31) + b"x", 50.0) is Standing.NOTHING
-    assert tokens.check_token(NONE, here, key, 50.0) is Standing.NOTHING
-    assert Tokens(bytes(32), 100.0).check_token(peer, here, key, 50.0) is Standing.NOTHING
+    assert tokens.check_token(peer, here, key, 50.0) is TokenStanding.PEER
+    assert tokens.check_token(address, here, key, 50.0) is TokenStanding.ADDRESS
+    assert tokens.check_token(peer, here, key, 150.0) is TokenStanding.PEER_BEFORE
+    assert tokens.check_token(address, here, key, 150.0) is TokenStanding.ADDRESS
+    assert tokens.check_token(peer, here, key, 250.0) is TokenStanding.NOTHING
+    assert tokens.check_token(peer, there, key, 50.0) is TokenStanding.NOTHING
+    assert tokens.check_token(peer, here, bytes(31) + b"x", 50.0) is TokenStanding.NOTHING
+    assert tokens.check_token(NONE, here, key, 50.0) is TokenStanding.NOTHING
+    assert Tokens(bytes(32), 100.0).check_token(peer, here, key, 50.0) is TokenStanding.NOTHING
 
 
 # ------------------------------------------------------------------------------------------------------------- timers

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
-from dtp.peers.dht.messages import Kind
+from dtp.peers.dht.messages import DatagramKind
 from dtp.peers.dht.node import DhtNode, ModeChanged
 from dtp.peers.dht.records import Mutable, Provider, Record, RecordKind
 from dtp.peers.record import PeerRecord
@@ -359,6 +359,11 @@ def test_clocks_that_are_set_don_t_hold_anything_up() -> None:
 
 
 def test_kinds_of_questions_and_answers_go_together() -> None:
-    answers = {Kind.PING: Kind.PONG, Kind.FIND: Kind.NODES, Kind.GET: Kind.FOUND, Kind.STORE: Kind.STORED}
-    answers |= {Kind.CHECK: Kind.CHECKING, Kind.DIAL: Kind.DIALLED}
+    answers = {
+        DatagramKind.PING: DatagramKind.PONG,
+        DatagramKind.FIND: DatagramKind.NODES,
+        DatagramKind.GET: DatagramKind.FOUND,
+        DatagramKind.STORE: DatagramKind.STORED,
+    }
+    answers |= {DatagramKind.CHECK: DatagramKind.CHECKING, DatagramKind.DIAL: DatagramKind.DIALLED}
     assert all(answer == question + 0x80 for question, answer in answers.items())

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.ids import BITS, node_id
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.table import RoutingTable
@@ -16,8 +16,8 @@ LIMITS = DhtLimits(k=4, per_subnet=2, table_per_subnet=5, replacements=3)
 OWN = node_id(bytes(32))
 
 
-def contact(number: int, host: str = "127.0.0.1", *, seen: float = 0.0) -> Contact:
-    made = Contact(number.to_bytes(32, "big"), (host, 4000 + number % 1000))
+def contact(number: int, host: str = "127.0.0.1", *, seen: float = 0.0) -> NodeContact:
+    made = NodeContact(number.to_bytes(32, "big"), (host, 4000 + number % 1000))
     made.seen = seen
     return made
 
@@ -30,9 +30,9 @@ class TableMachine(RuleBasedStateMachine):
         self.subnets = subnets
         self.table = RoutingTable(OWN, LIMITS, subnets=subnets)
         self.now = 1000.0
-        self.made: dict[tuple[int, str], Contact] = {}
+        self.made: dict[tuple[int, str], NodeContact] = {}
 
-    def a_contact(self, number: int, subnet: int) -> Contact:
+    def a_contact(self, number: int, subnet: int) -> NodeContact:
         host = f"60.{subnet}.1.{1 + number % 200}"
         return self.made.setdefault((number, host), contact(number, host))
 
@@ -97,7 +97,7 @@ TestTable = TableMachine.TestCase
 TestTable.settings = settings(max_examples=40, stateful_step_count=40)
 
 
-def fill(table: RoutingTable, *, seen: float = 1000.0) -> list[Contact]:
+def fill(table: RoutingTable, *, seen: float = 1000.0) -> list[NodeContact]:
     """Fill the farthest bucket; return those that are in it and those that found no place."""
     number, found = 0, []
     while len(found) < LIMITS.k + 3:
@@ -141,7 +141,7 @@ def test_a_key_at_another_endpoint_does_not_take_the_place_of_one_that_answers()
 
 def test_our_own_id_is_no_contact() -> None:
     table = RoutingTable(OWN, LIMITS)
-    table.add_contact(Contact(bytes(32), ("127.0.0.1", 1)), 1.0)
+    table.add_contact(NodeContact(bytes(32), ("127.0.0.1", 1)), 1.0)
     assert list(table) == []
 
 

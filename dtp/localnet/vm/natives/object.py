@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtp.localnet.limits import MAX_LAYOUT_NODES, READ_COST_PER_BYTE
-from dtp.localnet.vm.contract import Owner, OwnerKind, TxData
+from dtp.localnet.vm.contract import OwnerKind, TxData, VmOwner
 from dtp.localnet.vm.gas import GasMeter
 from dtp.localnet.vm.objects import TypeMismatch
 from dtp.localnet.vm.signals import NativeAbort, VmLimit
@@ -82,17 +82,17 @@ def _record_new(c: GasMeter, _: Types, id: bytes) -> None:
 
 def _transfer(c: GasMeter, types: Types, data: Any, recipient: bytes) -> None:
     c.charge_native(_BASE)
-    c.session.objects.transfer_object(Owner(OwnerKind.ADDRESS, recipient), types[0], data)
+    c.session.objects.transfer_object(VmOwner(OwnerKind.ADDRESS, recipient), types[0], data)
 
 
 def _freeze(c: GasMeter, types: Types, data: Any) -> None:
     c.charge_native(_BASE)
-    c.session.objects.transfer_object(Owner(OwnerKind.IMMUTABLE), types[0], data)
+    c.session.objects.transfer_object(VmOwner(OwnerKind.IMMUTABLE), types[0], data)
 
 
 def _share(c: GasMeter, types: Types, data: Any) -> None:
     c.charge_native(_BASE)
-    if not c.session.objects.transfer_object(Owner(OwnerKind.SHARED), types[0], data):
+    if not c.session.objects.transfer_object(VmOwner(OwnerKind.SHARED), types[0], data):
         raise NativeAbort(_SHARED_NON_NEW_OBJECT)
 
 
@@ -102,7 +102,7 @@ def _party_transfer(
     c.charge_native(_BASE)
     if default != 0 or rights != [_ALL_PERMISSIONS] or len(members) != 1:
         raise VmLimit("VMInvariantViolation", "a party has exactly one member with all permissions")
-    c.session.objects.transfer_object(Owner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
+    c.session.objects.transfer_object(VmOwner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
 
 
 def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: int) -> Any:

@@ -1,0 +1,205 @@
+"""What names and docstrings of `dtp` still have against STYLE.md's rules 16 and 17. These numbers only go down.
+
+A public class name is to mean one thing in the whole house, and what a function returns, raises or does is to be the
+beginning of its docstring ("Return ...", "True if ...", "Raise ..."). Lower a number here when you mend one.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter, defaultdict
+from functools import cache
+from pathlib import Path
+
+DTP = Path(__file__).parent.parent / "dtp"
+
+#: Class names that several files define, and how many do. Some are one thing seen from two sides: the chain client's
+#: and the embedded node's, or one for each package of Move.
+SHARED: dict[str, int] = dict.fromkeys(
+    [
+        "Account",
+        "Act",
+        "Agreement",
+        "Arrivals",
+        "Balance",
+        "BalanceChange",
+        "Bridge",
+        "Call",
+        "Calls",
+        "CardError",
+        "Change",
+        "Channel",
+        "Claim",
+        "CommandFailed",
+        "Connect",
+        "Difference",
+        "DynamicField",
+        "Edit",
+        "Endpoint",
+        "Equivocation",
+        "Executed",
+        "FunctionInfo",
+        "Inside",
+        "Kept",
+        "Left",
+        "Listener",
+        "Malformed",
+        "Members",
+        "Moment",
+        "Node",
+        "ObjectChange",
+        "ObjectInput",
+        "ObjectRef",
+        "Opened",
+        "PackageInfo",
+        "Presence",
+        "Proof",
+        "PureInput",
+        "Rate",
+        "Reader",
+        "Reason",
+        "Received",
+        "Receiver",
+        "Recorder",
+        "Relay",
+        "Role",
+        "Room",
+        "Rotation",
+        "Row",
+        "Schema",
+        "ServiceInfo",
+        "Sharing",
+        "ShowState",
+        "Simulated",
+        "Step",
+        "Store",
+        "StoreAway",
+        "StoreError",
+        "Stream",
+        "Terms",
+        "Tip",
+        "UpgradePolicy",
+        "Usage",
+        "Verdict",
+        "Version",
+        "Waiting",
+    ],
+    2,
+)
+SHARED |= {
+    "Admission": 3,
+    "Found": 4,
+    "Frame": 3,
+    "Kind": 10,
+    "Link": 5,
+    "Login": 3,
+    "Message": 3,
+    "MessageError": 3,
+    "Module": 4,
+    "Op": 3,
+    "Place": 5,
+    "Policy": 3,
+    "Refusal": 5,
+    "Rules": 3,
+    "Send": 3,
+    "Serving": 3,
+    "State": 3,
+}
+
+#: What a docstring begins with that says no verb.
+NOUNS = {
+    "A",
+    "All",
+    "An",
+    "Another",
+    "Every",
+    "How",
+    "Its",
+    "No",
+    "Nothing",
+    "One",
+    "Some",
+    "Something",
+    "That",
+}
+NOUNS |= {
+    "The",
+    "Those",
+    "What",
+    "When",
+    "Where",
+    "Whether",
+    "Which",
+    "Who",
+    "Whoever",
+    "Whom",
+    "Whose",
+    "Why",
+}
+
+#: Docstrings of functions, by room, that begin with one of these.
+NOUNS_FIRST: dict[str, int] = {
+    "aio": 5,
+    "blocking": 1,
+    "broadcast": 10,
+    "carriers": 2,
+    "chain": 2,
+    "cli": 1,
+    "crdt": 105,
+    "daemon": 126,
+    "graph": 320,
+    "localnet": 2,
+    "net": 54,
+    "pay": 11,
+    "session": 1,
+    "sui": 1,
+}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path.relative_to(DTP): ast.parse(path.read_text()) for path in sorted(DTP.rglob("*.py"))}
+
+
+def shared_classes() -> dict[str, int]:
+    """Return the public class names that several files define, and how many do."""
+    found: defaultdict[str, set[Path]] = defaultdict(set)
+    for path, tree in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].add(path)
+    return {name: len(paths) for name, paths in sorted(found.items()) if len(paths) > 1}
+
+
+def is_noun_first(node: ast.AST) -> bool:
+    """Whether it is a function, and no property or command, whose docstring begins with a noun."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return False
+    decorators = [ast.unparse(each) for each in node.decorator_list]
+    if any(each.endswith("property") or ".command" in each or ".group" in each for each in decorators):
+        return False
+    words = (ast.get_docstring(node) or "").split(maxsplit=1)
+    return bool(words) and words[0].rstrip(",.:;") in NOUNS
+
+
+def nouns_first() -> Counter[str]:
+    """Return how many such docstrings there are, by room; "." is `dtp` itself."""
+    found: Counter[str] = Counter()
+    for path, tree in trees().items():
+        found[path.parts[0] if len(path.parts) > 1 else "."] += sum(map(is_noun_first, ast.walk(tree)))
+    return +found
+
+
+def test_no_class_name_gets_another_meaning() -> None:
+    found = shared_classes()
+    assert {name: count for name, count in found.items() if count > SHARED.get(name, 1)} == {}
+
+
+def test_no_more_docstrings_begin_with_a_noun() -> None:
+    found = nouns_first()
+    assert {room: count for room, count in found.items() if count > NOUNS_FIRST.get(room, 0)} == {}
+
+
+def test_what_counts() -> None:
+    text = 'def a():\n "The b."\n@property\ndef b():\n "The c."\ndef c():\n "Return the d."\nclass D:\n "The e."\n'
+    assert [is_noun_first(node) for node in ast.parse(text).body] == [True, False, False, False]
