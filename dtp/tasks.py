@@ -1,6 +1,6 @@
 """Where every task of asyncio begins: nowhere else does anything in dtp create one.
 
-There are three kinds, by who looks at the end of it:
+There are three kinds, by whoever looks at the end of it:
 
 - `start_task`: whoever starts it waits for it, and takes its result or its error;
 - `TaskSet`: its owner waits for none of them by itself; what goes wrong in one is reported;

@@ -107,7 +107,7 @@ static int is_void(const dtp_op *op)
     return dtp_is_old_list(op);
 }
 
-/* Whether both sides have to have this dot. (A summary has no dot of its author's above `after`: one is never equal.) */
+/* Return whether both sides have to have this dot. (A summary has no dot of its author's above `after`: one is never equal.) */
 static int is_common(const side *s, const dtp_op *op, const dtp_dot *dot)
 {
     if (is_void(op) || is_ruled(s, op) || memcmp(dot_author(s, dot), s->author, DTP_AUTHOR) != 0 || dot->clock <= s->common)
@@ -164,7 +164,7 @@ static int is_rest_of(const dtp_op *rest, const dtp_op *addition)
         || (rest->kind == DTP_VALUES_REMOVE && addition->kind == DTP_VALUES_PUT);
 }
 
-/* Whether a later edit of the same text or list may tell what this one of the other side does. */
+/* Return whether a later edit of the same text or list may tell what this one of the other side does. */
 static int has_later_edit(const side *s, const dtp_op *op, const side *other)
 {
     size_t i;

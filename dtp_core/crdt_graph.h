@@ -348,7 +348,7 @@ static inline const uint8_t *dtp_name_text(const dtp_graph *graph, const dtp_nam
 int dtp_name_find(const dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_name_intern(dtp_graph *graph, const uint8_t *text, size_t length, uint32_t hash, uint32_t *number);
 int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number);
-/* Whether the author may write at this soul by itself: it is nobody's, or its own, and under no rules. */
+/* Return whether the author may write at this soul by itself: it is nobody's, or its own, and under no rules. */
 int dtp_may_write(const dtp_author *author, const uint8_t *soul, size_t length);
 int dtp_seen_has(const dtp_author *author, uint64_t clock);
 int dtp_seen_covers(const dtp_author *author, uint64_t from, uint64_t to);
@@ -408,7 +408,7 @@ uint32_t dtp_entry_member(const dtp_graph *graph, uint32_t slot, dtp_bytes value
 void dtp_entry_free(dtp_graph *graph, uint32_t number);
 dtp_container *dtp_container_of(dtp_graph *graph, uint32_t slot);
 int dtp_container_sort(dtp_graph *graph, dtp_container *container);
-/* Whether the op of this dot was applied here already, or never will be. */
+/* Return whether the op of this dot was applied here already, or never will be. */
 int dtp_applied(const dtp_graph *graph, uint32_t author, uint64_t clock);
 
 /* applying (crdt_merge.c): 1, 0 or a negative code, as above; a change is listed. There is room for one more. */
@@ -430,11 +430,11 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
 /* Every edit of a text or a list in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
  * `body`. */
 int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
-/* Whether an op of the author, as it is parsed, counts only if somebody lets it in: its soul is another's, or under rules. */
+/* Return whether an op of the author, as it is parsed, counts only if somebody lets it in: its soul is another's, or under rules. */
 int dtp_needs_verdict(const dtp_author *author, const dtp_parsed *p, const dtp_op *op);
-/* Whether ops of `graph->parsed` need verdicts, which the caller has asked for. */
+/* Return whether ops of `graph->parsed` need verdicts, which the caller has asked for. */
 int dtp_is_ruled(const dtp_graph *graph, uint32_t author);
-/* Whether one of them is of a list before format 4. */
+/* Return whether one of them is of a list before format 4. */
 int dtp_has_ruled_list(const dtp_graph *graph, uint32_t author);
 /* Give them their verdicts; DTP_E_RULED when they need some and there are none. */
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author);

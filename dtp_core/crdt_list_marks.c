@@ -33,7 +33,7 @@ static int is_held(dtp_text *t, id x, place *p)
     return locate(t, x, p) && !is_deleted(at_place(p));
 }
 
-/* Whether it is an element that isn't deleted. (What others say of markers has no effect.) */
+/* Return whether it is an element that isn't deleted. (What others say of markers has no effect.) */
 static int is_element(dtp_text *t, id x, place *p)
 {
     return is_held(t, x, p) && (at_place(p)->who & MARKER) == 0;

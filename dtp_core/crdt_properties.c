@@ -73,7 +73,7 @@ static int pack_entries(dtp_graph *graph, uint32_t slot)
     return DTP_OK;
 }
 
-/* Whether a slot stands for something else than a register. */
+/* Return whether a slot stands for something else than a register. */
 static int is_other(dtp_graph *graph, uint32_t slot)
 {
     const dtp_slot *one = &graph->slots[slot];

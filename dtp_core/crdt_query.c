@@ -134,7 +134,7 @@ static uint32_t scalar_hash(const dtp_graph *graph, const scalar *one)
     return (uint32_t)dtp_mix(graph->seed[0] ^ bits, graph->seed[1]);
 }
 
-/* Whether it may be at least `low` and at most `high`; one of DTP_SCALAR_NONE is no bound. */
+/* Return whether it may be at least `low` and at most `high`; one of DTP_SCALAR_NONE is no bound. */
 static int is_between(const scalar *one, const scalar *low, const scalar *high)
 {
     enum dtp_scalar_kind kind = low->kind != DTP_SCALAR_NONE ? low->kind : high->kind;
@@ -309,7 +309,7 @@ static int is_array(const dtp_value *value)
     return (head >= 0x90 && head < 0xa0) || head == 0xdc || head == 0xdd;
 }
 
-/* Whether a slot has what no column knows. */
+/* Return whether a slot has what no column knows. */
 static int is_opaque(dtp_graph *graph, uint32_t number, int items)
 {
     const dtp_slot *slot = &graph->slots[number];

@@ -209,7 +209,7 @@ int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
 
 /* ---- what there is -------------------------------------------------------------------------------------------------------- */
 
-/* Whether the slot is to be listed for its key: of a counter's totals one alone. */
+/* Return whether the slot is to be listed for its key: of a counter's totals one alone. */
 static int is_listed(dtp_graph *graph, uint32_t slot, uint32_t space)
 {
     const dtp_slot *one = &graph->slots[slot];

@@ -75,9 +75,9 @@ void rich_deleting(dtp_text *t, uint32_t when, const place *p, uint32_t len)
 
 /* ---- carrying it over ------------------------------------------------------------------------------------------- */
 
-/* Whether characters [low, high) have this value of a name all over, and by marks that are undone alike; nil: whether none has
- * another one. `root`: of the mark that gave the value, NOBODY where there was none. Only own marks are ever undone; with `own`
- * it was one, maybe one that gives back a mark of others, and only its like will do. */
+/* Return whether characters [low, high) have this value of a name all over, and by marks that are undone alike; nil: whether none
+ * has another one. `root`: of the mark that gave the value, NOBODY where there was none. Only own marks are ever undone; with
+ * `own` it was one, maybe one that gives back a mark of others, and only its like will do. */
 static int has_value(dtp_text *t, uint32_t low, uint32_t high, uint32_t name, const uint8_t *value, size_t size, id root,
                      int own)
 {
@@ -212,7 +212,7 @@ static int carry_over(dtp_text *t, const carried *one, uint32_t low, uint32_t hi
     return carry_value(t, low, high, one->name, value, size, r->marks[one->mark].root, 0);
 }
 
-/* Whether a mark that is there is later than what was shown. */
+/* Return whether a mark that is there is later than what was shown. */
 static int is_newer(const dtp_text *t, const carried *mark, const carried *shown)
 {
     const rich_mark *m = &t->rich->marks[mark->mark];

@@ -64,7 +64,7 @@ static int tell(dtp_text *t, told *all, uint32_t start, uint32_t end, uint32_t m
     return DTP_TEXT_OK;
 }
 
-/* Whether a mark takes a name away. */
+/* Return whether a mark takes a name away. */
 static int is_nil(dtp_text *t, uint32_t mark)
 {
     const uint8_t *value;

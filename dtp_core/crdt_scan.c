@@ -44,7 +44,7 @@ typedef struct scan {
 
 /* ---- labels --------------------------------------------------------------------------------------------------- */
 
-/* What is before the first slash, "" without one. */
+/* Return what is before the first slash, "" without one. */
 static dtp_bytes before_slash(dtp_bytes text)
 {
     const uint8_t *slash = text.length > 0 ? memchr(text.at, '/', text.length) : NULL;
@@ -52,7 +52,7 @@ static dtp_bytes before_slash(dtp_bytes text)
     return text;
 }
 
-/* A soul's label: `kind_of` of dtp/graph/query/lookup/columns.py. */
+/* Return a soul's label: `kind_of` of dtp/graph/query/lookup/columns.py. */
 static dtp_bytes label_of(dtp_bytes soul)
 {
     int is_owned = soul.length > 0 && soul.at[0] == OWNER;
@@ -79,7 +79,7 @@ static dtp_bytes label_of(dtp_bytes soul)
     return label;
 }
 
-/* Whether a soul is the graph's own book-keeping: `is_internal` of dtp/crdt/permission/access.py. */
+/* Return whether a soul is the graph's own book-keeping: `is_internal` of dtp/crdt/permission/access.py. */
 static int is_book_keeping(dtp_bytes soul)
 {
     static const char access_root[] = "%access";
@@ -92,7 +92,7 @@ static int is_book_keeping(dtp_bytes soul)
         && (soul.length == sizeof access_root - 1 || soul.at[sizeof access_root - 1] == '/');
 }
 
-/* Whether the last so many bytes of a soul name a part of a document: `is_part` of dtp/crdt/parts.py. */
+/* Return whether the last so many bytes of a soul name a part of a document: `is_part` of dtp/crdt/parts.py. */
 static int is_part_of(dtp_bytes soul, size_t letters)
 {
     const uint8_t *at;
@@ -119,7 +119,7 @@ static int is_name(const dtp_scan_name *name, uint32_t node, dtp_bytes text)
         && (text.length == 0 || memcmp(name->text, text.at, text.length) == 0);
 }
 
-/* Whether one of the names is of this node and is the text; of a node without names any is. */
+/* Return whether one of the names is of this node and is the text; of a node without names any is. */
 static int has_name(const dtp_scan_name *names, size_t count, uint32_t node, dtp_bytes text)
 {
     size_t i;
@@ -241,7 +241,7 @@ static int passes(scan *one, size_t at)
     return is_there == UNSURE || is_other_there == UNSURE ? UNSURE : holds(test->comparison, &a, &b);
 }
 
-/* Whether the node that was reached last is one that the pattern has there. */
+/* Return whether the node that was reached last is one that the pattern has there. */
 static int fits(scan *one, uint32_t node)
 {
     const dtp_scan *asked = one->asked;
@@ -330,7 +330,7 @@ static void note(scan *one, uint32_t soul)
     }
 }
 
-/* Whether a node may be among the first. */
+/* Return whether a node may be among the first. */
 static int may_be_first(scan *one, uint32_t soul)
 {
     uint8_t room[DTP_VALUE_NEAR];
@@ -438,7 +438,7 @@ static int follow(scan *one, uint32_t node, dtp_bytes link, int unsure)
     return reach(one, node + 1, unsure);
 }
 
-/* Whether a register's link is in a set at the same key, too: there it is found. */
+/* Return whether a register's link is in a set at the same key, too: there it is found. */
 static int is_in_set(dtp_graph *graph, const dtp_slot *slot, dtp_bytes link)
 {
     size_t at = 0;
@@ -462,7 +462,7 @@ static int walk_set(scan *one, uint32_t node, uint32_t slot, int unsure)
     return DTP_OK;
 }
 
-/* Whether links that the pattern wants from a node on may be in a slot. */
+/* Return whether links that the pattern wants from a node on may be in a slot. */
 static int has_links(const scan *one, uint32_t node, const dtp_slot *slot)
 {
     const dtp_name *key = &one->graph->names[slot->key];
@@ -498,7 +498,7 @@ static int walk(scan *one, uint32_t node, int unsure)
 
 /* ---- ahead ------------------------------------------------------------------------------------------------------ */
 
-/* The hash of the first soul that a node of the pattern's first kind links to; 0: none. */
+/* Return the hash of the first soul that a node of the pattern's first kind links to; 0: none. */
 static uint32_t hash_of_link(scan *one, uint32_t soul)
 {
     dtp_graph *graph = one->graph;

@@ -42,7 +42,7 @@ void dtp_summary_close(dtp_summary *summary)
 
 /* ---- what counts ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the op itself is part of what stands; of removals it is only told by their dots. Names are the graph's. */
+/* Return whether the op itself is part of what stands; of removals it is only told by their dots. Names are the graph's. */
 static int stands(const dtp_graph *graph, const dtp_op *op, uint32_t author)
 {
     uint32_t part = dtp_part_of(op);
@@ -216,7 +216,7 @@ int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view)
 
 /* ---- taking --------------------------------------------------------------------------------------------------------------- */
 
-/* Whether the frame that was just merged, whose clocks rise, has an addition at this clock. */
+/* Return whether the frame that was just merged, whose clocks rise, has an addition at this clock. */
 static int is_listed(const dtp_graph *graph, uint64_t clock)
 {
     const dtp_parsed *p = &graph->parsed;

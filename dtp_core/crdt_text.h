@@ -83,8 +83,8 @@ typedef struct dtp_text_id {
 
 typedef struct dtp_text dtp_text;
 
-/* An empty text of which this replica writes as `agent`; `seed`: 16 random bytes for the table of authors. NULL: no
- * memory, or `size` out of range. */
+/* Return an empty text of which this replica writes as `agent`; `seed`: 16 random bytes for the table of authors. NULL: no memory,
+ * or `size` out of range. */
 dtp_text *dtp_text_new(const uint8_t *agent, size_t size, const uint8_t *seed);
 void dtp_text_free(dtp_text *text); /* NULL is fine */
 dtp_text_state *dtp_text_look(dtp_text *text); /* valid as long as the text */
@@ -106,26 +106,26 @@ int dtp_text_redo(dtp_text *text);
 
 /* ---- reading --------------------------------------------------------------------------------------------- */
 
-/* Bytes of the characters [start, end). */
+/* Return bytes of the characters [start, end). */
 int64_t dtp_text_measure(dtp_text *text, uint64_t start, uint64_t end);
 /* Copy them; `capacity` must be what was measured. */
 int64_t dtp_text_read(dtp_text *text, uint64_t start, uint64_t end, uint8_t *out, size_t capacity);
 
 enum dtp_text_unit { DTP_TEXT_POINTS = 0, DTP_TEXT_UTF8_BYTES = 1, DTP_TEXT_UTF16_UNITS = 2 };
-/* The same place in another unit; one inside a character counts as its beginning. */
+/* Return the same place in another unit; one inside a character counts as its beginning. */
 int64_t dtp_text_convert(dtp_text *text, uint64_t position, int from, int to);
 
 /* ---- places that stay with their text -------------------------------------------------------------------- */
 
-/* The character at `position`. */
+/* Return the character at `position`. */
 int dtp_text_identify(dtp_text *text, uint64_t position, dtp_text_id *id);
-/* Where it was made: characters before it; +2^62 when it is deleted. DTP_TEXT_GONE. */
+/* Return where it was made: characters before it; +2^62 when it is deleted. DTP_TEXT_GONE. */
 int64_t dtp_text_position(dtp_text *text, dtp_text_id id);
-/* The same of where an element of a list was moved to. */
+/* Return the same of where an element of a list was moved to. */
 int64_t dtp_list_position(dtp_text *text, dtp_text_id id);
 /* The name of an author, copied to `out` (DTP_TEXT_AGENT bytes); its length, or DTP_TEXT_GONE. */
 int dtp_text_agent_name(dtp_text *text, uint32_t agent, uint8_t *out);
-/* The index of an author, or DTP_TEXT_GONE. */
+/* Return the index of an author, or DTP_TEXT_GONE. */
 int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
 
 /* ---- replicating ----------------------------------------------------------------------------------------- */
@@ -135,16 +135,16 @@ int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
  * what is behind it is not. */
 int dtp_text_merge(dtp_text *text, const uint8_t *data, size_t size, int patches);
 
-/* Whether all operations of these messages of changes are merged: 1 or 0, or DTP_TEXT_FORMAT, DTP_TEXT_MEMORY. */
+/* Return whether all operations of these messages of changes are merged: 1 or 0, or DTP_TEXT_FORMAT, DTP_TEXT_MEMORY. */
 int dtp_text_has(dtp_text *text, const uint8_t *data, size_t size);
 
 /* Encoders: the length, and `*out` is memory of the text until the next call. */
 int64_t dtp_text_version(dtp_text *text, const uint8_t **out);
-/* What a replica at `version` (encoded; size 0: an empty one) lacks. Empty when it lacks nothing. */
+/* Return what a replica at `version` (encoded; size 0: an empty one) lacks. Empty when it lacks nothing. */
 int64_t dtp_text_changes(dtp_text *text, const uint8_t *version, size_t size, const uint8_t **out);
 /* The own operations from the state's `taken` to before number `stop`. The caller sets `taken` once it has kept them. */
 int64_t dtp_text_take(dtp_text *text, uint64_t stop, const uint8_t **out);
-/* The operations [first, end) of the author of this name, those of characters that are deleted now without their text.
+/* Return the operations [first, end) of the author of this name, those of characters that are deleted now without their text.
  * Empty when they aren't all here, or are compacted. */
 int64_t dtp_text_changes_of(dtp_text *text, const uint8_t *name, size_t size, uint32_t first, uint32_t end,
                             const uint8_t **out);
@@ -173,8 +173,8 @@ enum dtp_text_expand {
 int dtp_text_mark(dtp_text *text, uint64_t start, uint64_t end, const uint8_t *name, size_t name_size,
                   const uint8_t *value, size_t value_size, unsigned expand, uint64_t now);
 
-/* What marks characters [start, end): four numbers of 32 bits (whether what is not told here is not marked any more, pieces,
- * marks, names), for each piece its start, its end and its mark; for each mark the lengths of its name and its value, and
+/* Return what marks characters [start, end): four numbers of 32 bits (whether what is not told here is not marked any more,
+ * pieces, marks, names), for each piece its start, its end and its mark; for each mark the lengths of its name and its value, and
  * these; for each name its length and itself. Pieces are by start. The length; `*out` as of the encoders. */
 int64_t dtp_text_marked(dtp_text *text, uint64_t start, uint64_t end, const uint8_t **out);
 /* In the same form what the last merge with patches, undo or redo changed, in the text as it is after the patches. */
@@ -192,7 +192,7 @@ int dtp_list_delete(dtp_text *list, uint64_t position, uint64_t count);
 /* Move an element so that it is at `to` then. The stamp is `now`, or above all that are here. */
 int dtp_list_move(dtp_text *list, uint64_t from, uint64_t to, uint64_t now);
 int dtp_list_assign(dtp_text *list, uint64_t position, const uint8_t *value, size_t size, uint64_t now);
-/* The element at `position`: who inserted it, under which number. */
+/* Return the element at `position`: who inserted it, under which number. */
 int dtp_list_identify(dtp_text *list, uint64_t position, dtp_text_id *id);
 /* An element that isn't deleted: where it stands, and what says so, a marker or its own insertion; the same of its value. */
 typedef struct dtp_list_standing {
@@ -201,9 +201,9 @@ typedef struct dtp_list_standing {
 } dtp_list_standing;
 /* DTP_TEXT_GONE for one that is deleted, or not here. */
 int dtp_list_look(dtp_text *list, dtp_text_id element, dtp_list_standing *found);
-/* Whether `x` is behind `y` in the order of all that was inserted, also of what is deleted: 1 or 0, or DTP_TEXT_GONE. */
+/* Return whether `x` is behind `y` in the order of all that was inserted, also of what is deleted: 1 or 0, or DTP_TEXT_GONE. */
 int dtp_list_behind(dtp_text *list, dtp_text_id x, dtp_text_id y);
-/* What messages of changes write and touch: cells (a length as a varint, and so many bytes), count[0] of values and then
+/* Return what messages of changes write and touch: cells (a length as a varint, and so many bytes), count[0] of values and then
  * count[1] of names of agents whose elements are moved, assigned or deleted. `out` has room for 2 * size bytes. The length,
  * DTP_TEXT_FORMAT or DTP_TEXT_MEMORY. */
 int64_t dtp_list_facts(const uint8_t *data, size_t size, uint8_t *out, size_t count[2]);

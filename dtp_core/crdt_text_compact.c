@@ -281,7 +281,7 @@ void arrays_pack(dtp_text *t)
 
 /* ---- markers of elements that are gone ------------------------------------------------------------------------ */
 
-/* Whether a stable deletion deleted the element, which may be forgotten already. */
+/* Return whether a stable deletion deleted the element, which may be forgotten already. */
 static int is_gone(dtp_text *t, id element)
 {
     place p;

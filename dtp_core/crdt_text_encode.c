@@ -219,7 +219,7 @@ static int put_run(writer *w, uint32_t who, size_t i, uint32_t seq, uint32_t sto
     return put_operation(w, &op, end - seq, 0);
 }
 
-/* Whether a character is known to whoever has all that was written so far; else its author. */
+/* Return whether a character is known to whoever has all that was written so far; else its author. */
 static int is_written(const dtp_text *t, id x, uint32_t *author)
 {
     *author = x.agent;

@@ -21,7 +21,7 @@ typedef struct list_cell {
 /* As utf8_count and utf8_skip, of elements; *newest becomes the highest stamp if it is above. */
 int64_t cells_count(const uint8_t *cells, size_t size, weight *w, uint64_t *newest);
 size_t cells_skip(const uint8_t *cells, size_t count, weight *w);
-/* Whether the element there, which is valid, is a marker. */
+/* Return whether the element there, which is valid, is a marker. */
 int cell_is_marker(const uint8_t *at);
 /* Read one element: DTP_TEXT_OK or DTP_TEXT_FORMAT. */
 int cell_read(dtp_reader *r, list_cell *c);

@@ -263,8 +263,8 @@ id text_origin(dtp_text *t, id x, uint32_t *count)
     return x;
 }
 
-/* Whether a character stood behind those of an entry, which were at `p`. Of one that is compacted away its number tells,
- * as far as text is typed forwards. */
+/* Return whether a character stood behind those of an entry, which were at `p`. Of one that is compacted away its number tells, as
+ * far as text is typed forwards. */
 static int is_behind(dtp_text *t, id x, const entry *e, const place *p)
 {
     place q;

@@ -38,7 +38,7 @@ int64_t utf8_count(const uint8_t *text, size_t size, weight *w)
     return prose_count(text, size, w, NULL, NULL);
 }
 
-/* Bytes of a valid mark at `text`, or 0. */
+/* Return bytes of a valid mark at `text`, or 0. */
 static size_t mark_there(const uint8_t *text, size_t size, uint64_t *marked, uint64_t *newest)
 {
     dtp_reader r = {text, text, text + size};

@@ -99,8 +99,8 @@ int dtp_use_evp(int suite, const dtp_evp *evp);
 /* libsodium's crypto_sign_open, as its header declares it; the first two may be NULL. */
 typedef int (*dtp_sodium_sign_open)(unsigned char *m, unsigned long long *mlen, const unsigned char *sm,
                                     unsigned long long smlen, const unsigned char *pk);
-/* The place of the first signed message that isn't genuine; `count` when all are. Each is a public key (32 bytes), a signature
- * (64), and then the message: `sizes` bytes in all, above 96. */
+/* Return the place of the first signed message that isn't genuine; `count` when all are. Each is a public key (32 bytes), a
+ * signature (64), and then the message: `sizes` bytes in all, above 96. */
 size_t dtp_first_forged(dtp_sodium_sign_open open, const uint8_t *messages, const uint32_t *sizes, size_t count);
 
 /* libsodium's crypto_sign; the second may be NULL. */
@@ -312,7 +312,7 @@ typedef struct dtp_view {
 int dtp_graph_open(const uint8_t *author, const uint8_t *seed, dtp_graph **graph);
 void dtp_graph_close(dtp_graph *graph);
 
-/* How many authors have numbers: those below it. */
+/* Return how many authors have numbers: those below it. */
 uint32_t dtp_graph_authors(const dtp_graph *graph);
 /* The number of an author, given one if need be, or a negative code. */
 int64_t dtp_graph_author(dtp_graph *graph, const uint8_t *id);
@@ -334,13 +334,13 @@ int64_t dtp_graph_take(dtp_graph *graph, uint32_t author, const uint8_t *body, s
 void dtp_graph_take_until(dtp_graph *graph, uint64_t limit);
 /* Where dtp_graph_take and dtp_graph_write put what they have to tell; it may serve the other calls as well. */
 dtp_merged *dtp_graph_result(dtp_graph *graph);
-/* The last clock of the frame that is due first; 0 when none waits. */
+/* Return the last clock of the frame that is due first; 0 when none waits. */
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
-/* How many frames of an author wait. */
+/* Return how many frames of an author wait. */
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
-/* The clock up to which nothing of an author waits; 0 when nothing of it was seen. */
+/* Return the clock up to which nothing of an author waits; 0 when nothing of it was seen. */
 uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author);
-/* Whether the op that an author made at this clock was seen, and doesn't wait. */
+/* Return whether the op that an author made at this clock was seen, and doesn't wait. */
 int dtp_graph_took(const dtp_graph *graph, uint32_t author, uint64_t clock);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
@@ -449,7 +449,7 @@ int dtp_account_open(const uint8_t *author, const uint8_t *name, size_t name_len
 void dtp_account_close(dtp_account *account);
 int dtp_account_agrees(dtp_account *account, const dtp_told *other, size_t *place);
 
-/* A register's value; 1 when there is one, else 0. */
+/* Return a register's value; 1 when there is one, else 0. */
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);
 /* MessagePack of what lives at (soul, key) in a space: COUNTER [[author, total]...]; SET and VALUES
@@ -472,7 +472,7 @@ int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, int it
 /* Souls (uint32_t each) with what such a column doesn't know at a key: a text, or (`items`) a list or an array. */
 int dtp_graph_opaque(dtp_graph *graph, const uint8_t *key, size_t length, int items, dtp_view *view);
 int dtp_graph_links(dtp_graph *graph, dtp_view *view);
-/* The hash of a value as columns have it, valid MessagePack: 1, or 0 when they have none such. */
+/* Return the hash of a value as columns have it, valid MessagePack: 1, or 0 when they have none such. */
 int dtp_graph_hash(const dtp_graph *graph, const uint8_t *value, size_t length, uint32_t *hash);
 /* Souls (uint32_t each) whose register, counter or multi-value at a key may be between two values of one kind, both included; 0 bytes: no bound. */
 int dtp_graph_between(dtp_graph *graph, const uint8_t *key, size_t length, const uint8_t *low, size_t low_length,
@@ -481,16 +481,16 @@ int dtp_graph_between(dtp_graph *graph, const uint8_t *key, size_t length, const
 int dtp_graph_named(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
 /* and those with links to what begins with `prefix` and has nothing itself. */
 int dtp_graph_unmade(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
-/* How many numbers there are, of souls and keys. */
+/* Return how many numbers there are, of souls and keys. */
 size_t dtp_graph_names(const dtp_graph *graph);
 int dtp_graph_is_soul(dtp_graph *graph, const uint8_t *soul, size_t length); /* 1 when something is there, else 0 */
-/* A soul's number: 1, or 0 when there is none. */
+/* Return a soul's number: 1, or 0 when there is none. */
 int dtp_graph_find(const dtp_graph *graph, const uint8_t *soul, size_t length, uint32_t *number);
 /* MessagePack [soul, {key: value}, [key, link...], others...] of the registers, the links in sets, and all else, of `count` numbers;
  * those that have nothing are left out. DTP_E_LIMIT for a number that there is not. */
 int dtp_graph_rows(dtp_graph *graph, const uint32_t *numbers, size_t count, dtp_view *view);
-/* What is at a soul beside registers, MessagePack [key, space, content...]: of COUNTER [total...], of SET [value...], of VALUES the
- * latest, of TEXT and LIST nil. */
+/* Return what is at a soul beside registers, MessagePack [key, space, content...]: of COUNTER [total...], of SET [value...], of
+ * VALUES the latest, of TEXT and LIST nil. */
 int dtp_graph_others(dtp_graph *graph, const uint8_t *soul, size_t length, dtp_view *view);
 
 /* A pattern: nodes in a row, each linked to the next one. A node of which there are labels has one of them, a link of whose first
@@ -529,9 +529,9 @@ typedef struct dtp_scan {
     const dtp_scan_name *columns; /* properties of the only node */
     size_t column_count;
 } dtp_scan;
-/* How often a pattern is there that begins at one of the `numbers` (NULL: all) from `first` to before `behind`; if it is `shown`,
- * MessagePack texts of each: the souls, the keys of the links. No link is in one twice. Shown are also those of which it can't be
- * told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. With `most`, at most
+/* Return how often a pattern is there that begins at one of the `numbers` (NULL: all) from `first` to before `behind`; if it is
+ * `shown`, MessagePack texts of each: the souls, the keys of the links. No link is in one twice. Shown are also those of which it
+ * can't be told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. With `most`, at most
  * DTP_SCAN_MOST, nodes may be left out that aren't among the first so many by a property, upwards or `down`: absent is last then.
  * With `columns`, at most DTP_SCAN_COLUMNS, and not `shown`, MessagePack bytes of each node: the values of these properties one
  * behind the other, nil for those that it hasn't. One that it can't be told here is DTP_E_LIMIT. */
@@ -544,7 +544,7 @@ int dtp_graph_changes(dtp_graph *graph, dtp_view *view);
 /* MessagePack of the last call's edits of texts and lists, in order: [[space, soul, key, edit]...]. */
 int dtp_graph_edits(dtp_graph *graph, dtp_view *view);
 
-/* What was seen: the version vector, as docs/graph.md writes it. */
+/* Return what was seen: the version vector, as docs/graph.md writes it. */
 int dtp_graph_seen(dtp_graph *graph, dtp_view *view);
 int dtp_graph_has(const dtp_graph *graph, uint32_t author, uint64_t from, uint64_t to); /* 1, 0 */
 

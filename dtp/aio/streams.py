@@ -203,7 +203,7 @@ class StreamServer(asyncio.AbstractServer):
     # ---- asyncio's server -------------------------------------------------------------------------------
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it runs on."""
+        """Return the event loop that it runs on."""
         return self._loop
 
     def is_serving(self) -> bool:
@@ -211,7 +211,7 @@ class StreamServer(asyncio.AbstractServer):
         return self._closing is None
 
     async def start_serving(self) -> None:
-        """Nothing to do: it has been serving since it was made."""
+        """Do nothing: it has been serving since it was made."""
 
     async def serve_forever(self) -> None:
         """Serve until cancelled, or until `close()`; then close and wait for the streams that are open."""

@@ -97,7 +97,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """The protocol that is served."""
+        """Return the protocol that is served."""
         return self._protocol
 
     def _call(self, method: Callable[..., Any], *args: object) -> Any:
@@ -189,7 +189,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._connection.outlet.set_low(self._stream.id, self.get_write_buffer_limits()[0])
 
     def get_write_buffer_size(self) -> int:
-        """Bytes written and not yet sealed for a carrier."""
+        """Return bytes written and not yet sealed for a carrier."""
         return self._stream.queued
 
     def write(self, data: Bytes) -> None:
@@ -249,7 +249,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._connection_lost(None, aborted=True)
 
     def _connection_lost(self, error: BaseException | None, *, aborted: bool = False) -> None:
-        """The end, for whatever reason; the protocol hears of it in the loop's next turn."""
+        """Note the end, for whatever reason; the protocol hears of it in the loop's next turn."""
         if self._lost:
             return
         self._lost = self._closing = True
@@ -281,7 +281,7 @@ class StreamTransport(transports._FlowControlMixin):
         await self._connection.close()
 
     def _on_ended(self, ending: asyncio.Task[None]) -> None:
-        """The connection is over, or `ending` was cancelled, which may be before its first step."""
+        """Note that the connection is over, or `ending` was cancelled, which may be before its first step."""
         if ending.cancelled():
             self._connection.abort()  # where the peer doesn't have everything, `_lose` hears of it
         if self._delivered.is_set():

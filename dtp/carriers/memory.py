@@ -382,7 +382,7 @@ def pair(
     seed: int = 0,
     remote: str = "memory:",
 ) -> tuple[MemoryCarrier, MemoryCarrier]:
-    """Two carriers that lead to each other, not started.
+    """Return two carriers that lead to each other, not started.
 
     `there` says what happens from the first to the second, `back` the other way. With `packets` they have a lossy
     path beside the bytes. All chance comes from `seed`.

@@ -97,7 +97,7 @@ MALFORMED = "MALFORMED"
 class NodeRefused(ChainError):
     """A node answered that it won't: the request was malformed for it, or not allowed.
 
-    `status` is gRPC's name of why, or `MALFORMED` for an answer that is none.
+    `status` is gRPC's name of why, or `MALFORMED` for an answer that can't be read.
     """
 
     code = "node-refused"

@@ -277,7 +277,7 @@ class EventFollower:
                     yield followed
 
     async def _read_past(self, wire: NodeRpc, end: int | None) -> AsyncIterator[Followed]:
-        """Events after the cursor: up to now, or all of the checkpoints before `end`, waiting for them."""
+        """Yield events after the cursor: up to now, or all of the checkpoints before `end`, waiting for them."""
         while end is None or self._cursor_now().place < (end - 1, _WHOLE, _WHOLE):
             last, before = "", self._cursor_now()
             async for frame in self._list_frames(wire, end):

@@ -366,7 +366,7 @@ class AdmissionRequest(Protocol):
 
     @property
     def again(self) -> bool:
-        """True for who was let in before, and comes over another carrier."""
+        """True for whoever was let in before, and comes over another carrier."""
 
 
 class Firewall:

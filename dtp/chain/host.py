@@ -48,7 +48,7 @@ __all__ = [
     "Terms",
 ]
 
-#: An epoch cap, and a voucher's end, that is none.
+#: The epoch cap that caps nothing, and the end of a voucher that has none.
 NO_CAP: Final = 2**64 - 1
 #: How long a heartbeat is good for where nobody says otherwise, ms: one is sent each third of it.
 HEARTBEAT_MS: Final = 12 * 3_600_000
@@ -389,7 +389,7 @@ def migrate(program: Program, host: ObjectLike, beacon: ObjectLike, cap: ObjectL
 
 
 def new_terms(program: Program, terms: Terms) -> Argument:
-    """Terms as a value for `add_service` and `set_terms`."""
+    """Return terms as a value for `add_service` and `set_terms`."""
     numbers = (terms.price_request, terms.price_mib, terms.min_deposit, terms.epoch_cap)
     (made,) = _call(
         program,

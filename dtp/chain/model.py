@@ -179,7 +179,7 @@ class Executed:
     balance_changes: tuple[BalanceChange, ...] = ()
 
     def created_objects(self, type: str = "") -> tuple[ObjectChange, ...]:
-        """Objects that the transaction made, of `type` if given (without type arguments: of any)."""
+        """Return objects that the transaction made, of `type` if given (without type arguments: of any)."""
         return tuple(
             change
             for change in self.changes
@@ -195,7 +195,7 @@ class Executed:
         return any(fresh_object_id(digest, number) == wanted for number in range(_MOST_MADE))
 
     def events_of(self, type: str) -> Iterator[ChainEvent]:
-        """Events of `type` (without type arguments: of any)."""
+        """Return events of `type` (without type arguments: of any)."""
         return (event for event in self.events if is_type(event.type, type))
 
 
@@ -279,7 +279,7 @@ class PackageInfo:
 
 
 def format_amount(mist: int) -> str:
-    """MIST as SUI, exactly: "0.5 SUI"."""
+    """Return MIST as SUI, exactly: "0.5 SUI"."""
     sign, amount = ("-", -mist) if mist < 0 else ("", mist)
     digits = f"{amount // MIST_PER_SUI}.{amount % MIST_PER_SUI:09d}".rstrip("0").rstrip(".")
     return f"{sign}{digits} SUI"

@@ -317,8 +317,8 @@ class HostDirectory:
 
     Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's; over
     `pipe_channel`, an open channel of that account, and no other, where one is given: who pays for the transport has
-    said so there. With `also_closed` services are found that their owner has closed or removed, for who has a channel
-    of one to close.
+    said so there. With `also_closed` services are found that their owner has closed or removed, for whoever has a
+    channel of one to close.
     """
 
     def __init__(

@@ -143,7 +143,7 @@ def codec(move_type: str) -> Codec[Any]:
 
 
 def encode_value(move_type: str, value: Any) -> bytes:
-    """BCS of a pure argument. Raises `ProgramError` for a value that doesn't fit the type."""
+    """Return BCS of a pure argument. Raises `ProgramError` for a value that doesn't fit the type."""
     try:
         return codec(move_type).encode(value)
     except (BcsError, SuiNameError) as fault:
@@ -211,7 +211,7 @@ class Schema:
         return value
 
     def encode(self, value: Any) -> bytes:
-        """BCS of a dataclass, as Move's `bcs::to_bytes` gives it. Raises `ProgramError`."""
+        """Return BCS of a dataclass, as Move's `bcs::to_bytes` gives it. Raises `ProgramError`."""
         try:
             return self._codecs[self._names[type(value)]].encode(value)
         except LocalError as fault:

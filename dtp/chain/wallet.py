@@ -50,7 +50,8 @@ _AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]{1,9}))?\s*(sui|mist)?", re.IGNORECASE
 
 
 def parse_amount(text: str, coin: str = SUI_COIN) -> int:
-    """MIST of "0.5SUI", "500MIST" or "500" (MIST); of another coin only a number of its smallest unit is understood.
+    """Return MIST of "0.5SUI", "500MIST" or "500" (MIST); of another coin only a number of its smallest unit is
+    understood.
 
     Raises `ProgramError`, also for more than a coin can hold, and `SuiNameError`.
     """

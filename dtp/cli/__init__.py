@@ -69,7 +69,7 @@ class DtpCommands(RootGroup):
     exit_codes = output.EXIT_CODES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, sorted; nothing is imported."""
+        """Return names, sorted; nothing is imported."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

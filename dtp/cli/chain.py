@@ -106,7 +106,7 @@ def events(
 
 
 def _filters(client: ChainClient, types: tuple[str, ...]) -> list[str]:
-    """Types as the node wants them: names of our packages become their ids."""
+    """Return types as the node wants them: names of our packages become their ids."""
     from dtp.chain.errors import PackageNotPublished
 
     if not types:

@@ -1,4 +1,4 @@
-"""`dtp channel`: payment channels here - what they hold, claiming, closing, and watching for who sleeps."""
+"""`dtp channel`: payment channels here - what they hold, claiming, closing, and watching for whoever sleeps."""
 
 from __future__ import annotations
 
@@ -515,7 +515,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
 
 
 async def _on_their_way(chain: ChainClient, store: Store, *states: str) -> list[Bought]:
-    """Our channels in one of the states, of this chain: that it doesn't know another one's means nothing."""
+    """Return our channels in one of the states, of this chain: that it doesn't know another one's means nothing."""
     await chain.connect()  # before that the chain's id isn't known
     return [each for each in store.bought_channels() if each.chain == chain.chain_id and each.state in states]
 

@@ -32,12 +32,12 @@ def size_text(size: float) -> str:
 
 
 def sui_text(mist: int) -> str:
-    """MIST as SUI, exactly."""
+    """Return MIST as SUI, exactly."""
     return f"{mist // 10**9:,}.{mist % 10**9:09d}".rstrip("0").rstrip(".")
 
 
 def time_text(seconds: float) -> str:
-    """Seconds as people read them, by their two largest units: "1 d 2 h", "5 min", "3 s"."""
+    """Return seconds as people read them, by their two largest units: "1 d 2 h", "5 min", "3 s"."""
     left = int(seconds)
     parts: list[tuple[int, str]] = []
     for size, name in _TIMES:

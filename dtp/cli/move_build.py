@@ -204,7 +204,7 @@ def write_package(checkout: Checkout, package: MovePackage) -> list[Path]:
 
 
 def compile_tests(checkout: Checkout, name: str) -> dict[str, Any]:
-    """Sources and tests as ordinary modules, for a Move VM to run: the answer of `build.mjs`."""
+    """Return sources and tests as ordinary modules, for a Move VM to run: the answer of `build.mjs`."""
     answer = run_builder(checkout, op="tests", package=name)
     return {key: answer[key] for key in ("compiler", "modules", "dependencies", "tests")}
 
@@ -220,7 +220,7 @@ def run_tests(checkout: Checkout, name: str) -> tuple[bool, str]:
 
 
 def check_package(checkout: Checkout, name: str) -> list[PackageFinding]:
-    """Everything that is wrong with one package. Raises what `run_builder` raises."""
+    """Return everything that is wrong with one package. Raises what `run_builder` raises."""
     package, warnings = compile_package(checkout, name)
     warned = (
         [PackageFinding(f"move/{name}", f"the compiler warns: {warnings}", "mend it")] if warnings else []
@@ -241,7 +241,7 @@ def check_examples(checkout: Checkout) -> None:
 
 
 def check_format(checkout: Checkout) -> list[PackageFinding]:
-    """Files that the formatter would change."""
+    """Return files that the formatter would change."""
     answer = run_builder(checkout, op="format", write=False)
     return [
         PackageFinding(f"move/{file}", "isn't formatted", "run `dtp move format`")
@@ -334,7 +334,7 @@ def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[PackageFindi
 
 
 def _untested(checkout: Checkout, package: MovePackage) -> Iterator[PackageFinding]:
-    """Errors without a failing test that is named after them."""
+    """Yield errors without a failing test that is named after them."""
     tests = "\n".join(
         path.read_text(encoding="utf-8")
         for path in sorted((checkout.move / package.name).glob("tests/*.move"))

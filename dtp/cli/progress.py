@@ -64,7 +64,7 @@ class ProgressMeter:
         return bool(self._phase)
 
     def restart_timing(self) -> None:
-        """Another attempt begins; what is counted and timed is that."""
+        """Note that another attempt begins; what is counted and timed is that."""
         self._phase, self.moved = "", 0
 
     def print_event(self, event: str, words: str, peer: PeerId) -> None:

@@ -67,7 +67,7 @@ def inline(record: Mapping[str, Any]) -> str:
 
 
 def amount(mist: int) -> str:
-    """MIST as SUI, exactly: "0.5 SUI"."""
+    """Return MIST as SUI, exactly: "0.5 SUI"."""
     from dtp.chain.model import format_amount
 
     return format_amount(mist)
@@ -88,7 +88,7 @@ def money(units: int, coin: str) -> str:
 
 
 def moment(ms: int) -> str:
-    """Unix ms as a date and time, UTC."""
+    """Return Unix ms as a date and time, UTC."""
     when = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC)
     return when.isoformat(" ", "milliseconds").removesuffix("+00:00") + " UTC"
 

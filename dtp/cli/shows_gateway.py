@@ -30,7 +30,7 @@ def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) ->
 
 @asynccontextmanager
 async def watching(account: WalletOptions, show: str) -> AsyncIterator[ShowWatcher]:
-    """Follow a show on the chain, for who listens: nothing is signed."""
+    """Follow a show on the chain, for whoever listens: nothing is signed."""
     from dtp.broadcast.money.watching import ShowWatcher
 
     async with account.make_client(signing=False) as chain, ShowWatcher(chain, show) as watcher:

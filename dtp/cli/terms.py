@@ -98,7 +98,7 @@ def service_record(service: Service) -> dict[str, Any]:
 
 
 def terms_record(terms: Terms) -> dict[str, Any]:
-    """Terms as JSON, with the bearer's name."""
+    """Return terms as JSON, with the bearer's name."""
     return {**record_of(terms), "bearer": named(BEARERS, terms.bearer)}
 
 
@@ -126,7 +126,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[st
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a service's record without what they are nested in."""
+    """Return fields of a service's record without what they are nested in."""
     rates = {f"rate_{name}": each for name, each in record.get("rate", {}).items()}
     return {
         **{name: value for name, value in record.items() if name not in ("terms", "rate")},

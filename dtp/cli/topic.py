@@ -67,7 +67,7 @@ async def _publish(node: Node, name: str, key: str | None, data: tuple[str, ...]
 
 
 async def _discard(joined: Topic) -> None:
-    """Read and drop what others publish: it isn't for who only writes, and must not pile up."""
+    """Read and drop what others publish: it isn't for whoever only writes, and must not pile up."""
     async for _ in joined:
         pass
 

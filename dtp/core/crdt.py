@@ -61,7 +61,7 @@ ALLOWED: Final[int] = lib.DTP_ALLOWED
 _merge, _get = lib.dtp_graph_merge, lib.dtp_graph_get
 _buffer = ffi.buffer
 
-#: `GraphCore.merge` and `put` for who calls them for every message and every property: plain functions with plain
+#: `GraphCore.merge` and `put` for whoever calls them for every message and every property: plain functions with plain
 #: numbers, since attributes, keywords and results that are objects cost as much as the merge itself.
 #:
 #: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits. Negative:
@@ -233,8 +233,8 @@ class GraphCore:
         return int(lib.dtp_graph_newest(self._graph))
 
     def read_edits(self) -> bytes:
-        """Edits of texts and lists in what the last call took: MessagePack of `[[space, soul, key, edit]...]`, in
-        order."""
+        """Return edits of texts and lists in what the last call took: MessagePack of `[[space, soul, key, edit]...]`,
+        in order."""
         self.edited = False
         return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
@@ -292,9 +292,9 @@ class GraphCore:
     # ---- making ops ---------------------------------------------------------------------------------------------
 
     def put(self, rows: bytes, now: int) -> None:
-        """Registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
+        """Set or delete registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
 
-        `now` is the wall clock. Raises `EncodingError` for rows that are none, and `StateLimit` when the frame to
+        `now` is the wall clock. Raises `EncodingError` for bytes that are no rows, and `StateLimit` when the frame to
         come would be too large (commit, or take fewer rows).
         """
         self.check_written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
@@ -361,12 +361,12 @@ class GraphCore:
         return None
 
     def read(self, space: int, soul: bytes, key: bytes) -> bytes:
-        """MessagePack of what is at (soul, key): COUNTER `[[author, total]...]`, SET and VALUES
-        `[[author, clock, value]...]`, LIST `[[author, clock, position, value]...]` in the list's order."""
+        """Return MessagePack of what is at (soul, key): COUNTER `[[author, total]...]`, SET and VALUES `[[author,
+        clock, value]...]`, LIST `[[author, clock, position, value]...]` in the list's order."""
         return self._show(lib.dtp_graph_read(self._graph, space, soul, len(soul), key, len(key), self._view))
 
     def keys(self, space: int, soul: bytes) -> bytes:
-        """MessagePack of a soul's keys in a space: `{key: value}` for REGISTER, `[key...]` for the others."""
+        """Return MessagePack of a soul's keys in a space: `{key: value}` for REGISTER, `[key...]` for the others."""
         return self._show(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
 
     def show(self, space: int, soul: bytes, key: bytes, *, has_something: bool) -> None:
@@ -374,14 +374,14 @@ class GraphCore:
         _check(lib.dtp_graph_show(self._graph, space, soul, len(soul), key, len(key), has_something))
 
     def list_souls(self, prefix: bytes = b"") -> bytes:
-        """MessagePack `[soul...]` of those that have something and begin with `prefix`."""
+        """Return MessagePack `[soul...]` of those that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
 
     # ---- for queries --------------------------------------------------------------------------------------------
 
     def read_column(self, key: bytes, *, items: bool) -> bytes:
-        """Cells `hash << 32 | soul's number` (64 bits) of the registers, counters and multi-values at a key, sorted
-        by the value's hash; or of the sets there, by the hashes of their `items`."""
+        """Return cells `hash << 32 | soul's number` (64 bits) of the registers, counters and multi-values at a key,
+        sorted by the value's hash; or of the sets there, by the hashes of their `items`."""
         return self._show(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
 
     def read_opaque(self, key: bytes, *, items: bool) -> bytes:
@@ -389,12 +389,12 @@ class GraphCore:
         return self._show(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
 
     def read_others(self, soul: bytes) -> bytes:
-        """MessagePack `[key, space, content...]` of what is at a soul beside registers: of COUNTER `[total...]`, of
-        SET `[value...]`, of VALUES the latest value, of TEXT and LIST nil."""
+        """Return MessagePack `[key, space, content...]` of what is at a soul beside registers: of COUNTER
+        `[total...]`, of SET `[value...]`, of VALUES the latest value, of TEXT and LIST nil."""
         return self._show(lib.dtp_graph_others(self._graph, soul, len(soul), self._view))
 
     def read_links(self) -> bytes:
-        """Cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
+        """Return cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
         return self._show(lib.dtp_graph_links(self._graph, self._view))
 
     def hash(self, value: bytes) -> int | None:
@@ -431,8 +431,9 @@ class GraphCore:
         return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
 
     def read_rows(self, numbers: array[int]) -> bytes:
-        """MessagePack `[soul, {key: value}, [key, link...], others...]` of the souls with these numbers (32 bits):
-        their registers, the links in their sets, and what `others` gives. Those that have nothing are left out."""
+        """Return MessagePack `[soul, {key: value}, [key, link...], others...]` of the souls with these numbers (32
+        bits): their registers, the links in their sets, and what `others` gives. Those that have nothing are left
+        out."""
         given = ffi.from_buffer("uint32_t[]", numbers)
         return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 

@@ -1,4 +1,4 @@
-"""The C core's codes as exceptions: one table, by who is at fault."""
+"""The C core's codes as exceptions: one table, by whoever is at fault."""
 
 from __future__ import annotations
 

@@ -38,19 +38,19 @@ class Clock:
         return int(wall * 1000) << _COUNT_BITS if 0 <= wall < _END else 0
 
     def highest_clock(self) -> int:
-        """The highest clock that is taken at once."""
+        """Return the highest clock that is taken at once."""
         return self.wall_clock() + self.ahead
 
     def seconds_until(self, clock: int) -> float:
-        """Seconds until `clock` is not above `limit`; 0 or less when it isn't."""
+        """Return seconds until `clock` is not above `limit`; 0 or less when it isn't."""
         return seconds(clock - self.ahead) - self.wall()
 
 
 def seconds(clock: int) -> float:
-    """The wall time in a clock, seconds since 1970."""
+    """Return the wall time in a clock, seconds since 1970."""
     return (clock >> _COUNT_BITS) / 1000
 
 
 def at(wall: float, count: int = 0) -> int:
-    """The clock of a wall time, seconds since 1970, and a count below 65,536."""
+    """Return the clock of a wall time, seconds since 1970, and a count below 65,536."""
     return (int(wall * 1000) << _COUNT_BITS) | count

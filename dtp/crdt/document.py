@@ -170,7 +170,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         return len(self._replica.map(self.soul))
 
     def conflicts(self, key: str) -> _All:
-        """All that was put at the key at the same time, the latest first."""
+        """Return all that was put at the key at the same time, the latest first."""
         found = self._replica.map(self.soul).conflicts(key)
         return [self._view_of(parts.kind_in_map(self.soul, key, one), one) for one in found]
 

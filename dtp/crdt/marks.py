@@ -35,7 +35,7 @@ class TextMarkError(LocalError, ValueError):
 
 
 class TextDeltaError(LocalError, ValueError):
-    """A delta doesn't fit the text, or is none; nothing of it was applied."""
+    """A delta doesn't fit the text, or isn't a delta; nothing of it was applied."""
 
     code = "text-delta"
 
@@ -189,7 +189,7 @@ def deltas_of(patches: Iterable[Patch], formats: Sequence[Format]) -> list[list[
 
 
 def _one_delta(patch: Patch, formats: Iterable[Format]) -> list[dict[str, Any]]:
-    """What comes and how it looks, then what goes: places behind it are those after the patch."""
+    """Return what comes and how it looks, then what goes: places behind it are those after the patch."""
     position, deleted, inserted = patch
     end = position + len(inserted)
     delta: list[dict[str, Any]] = []

@@ -90,7 +90,7 @@ class _Reader:
         return self._data[self.at - size : self.at]
 
     def read_character(self) -> bytes:
-        """A character in UTF-8, or a mark."""
+        """Return a character in UTF-8, or a mark."""
         start, first = self.at, self.read_byte()
         if first == _MARK:
             size = self.read_number()
@@ -100,7 +100,7 @@ class _Reader:
         return self._data[start : self.at]
 
     def read_cell(self) -> bytes:
-        """An element or a marker of a list."""
+        """Return an element or a marker of a list."""
         return self.read_bytes(self.read_number())
 
 

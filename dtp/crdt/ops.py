@@ -73,7 +73,7 @@ class Op(NamedTuple):
 
 
 def ops_of(handle: GraphCore, author: bytes, body: bytes) -> list[Op]:
-    """The ops of a frame of `author`, in order. Nothing is merged. Raises `EncodingError`."""
+    """Return the ops of a frame of `author`, in order. Nothing is merged. Raises `EncodingError`."""
     found = []
     for kind, soul, key, clock, dots, position, value in values.decode(handle.decode_ops(body)):
         known = tuple((author if by is None else by, at) for by, at in dots)

@@ -21,31 +21,31 @@ class EditRecorder(Protocol):
     def record_registers(
         self, rows: Sequence[tuple[str, str, Value] | tuple[str, str]]
     ) -> AbstractContextManager[Any]:
-        """Registers are about to be set, or deleted."""
+        """Note that registers are about to be set, or deleted."""
 
     def record_op(self, kind: int, soul: str, key: str, value: bytes) -> AbstractContextManager[Any]:
-        """An op of another kind is about to be made, as `Replica.do` makes it."""
+        """Note that an op of another kind is about to be made, as `Replica.do` makes it."""
 
     def begin_edit(self, name: Name) -> None:
-        """A text is about to be edited; it may be refused still."""
+        """Note that a text is about to be edited; it may be refused still."""
 
     def record_edit(self, name: Name) -> None:
-        """A text was edited."""
+        """Note that a text was edited."""
 
     def check_undo(self) -> None:
         """Raise why a text can't undo or redo by itself now."""
 
     def record_insert(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
-        """Elements are about to be inserted into a list."""
+        """Note that elements are about to be inserted into a list."""
 
     def record_delete(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
-        """Elements of a list are about to be deleted."""
+        """Note that elements of a list are about to be deleted."""
 
     def record_assign(self, items: GraphList, position: int) -> AbstractContextManager[Any]:
-        """An element of a list is about to get another value."""
+        """Note that an element of a list is about to get another value."""
 
     def record_move(self, items: GraphList, position: int, to: int) -> AbstractContextManager[Any]:
-        """An element of a list is about to be moved."""
+        """Note that an element of a list is about to be moved."""
 
     def on_committed(self) -> None:
-        """All that was made until now goes out."""
+        """Note that all that was made until now goes out."""

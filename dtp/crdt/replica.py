@@ -134,7 +134,7 @@ class Replica:
     # ---- registers ----------------------------------------------------------------------------------------------
 
     def get(self, soul: str, key: str, default: Value = None) -> Value:
-        """A register's value, `default` where there is none."""
+        """Return a register's value, `default` where there is none."""
         found = self.core.get(values.name(soul), values.name(key))
         return default if found is None else values.decode(found)
 
@@ -222,7 +222,7 @@ class Replica:
         *,
         value: bytes = b"",
     ) -> bool:
-        """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
+        """Return one op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
         if self.refusal is not None:
             raise self.refusal
         if self.recorder is None:
@@ -258,43 +258,44 @@ class Replica:
         return done
 
     def node(self, soul: str) -> Node:
-        """The node: a mapping of keys to registers. There whether or not something was put into it."""
+        """Return the node: a mapping of keys to registers. There whether or not something was put into it."""
         from dtp.crdt.types import Node
 
         return Node(self, soul)
 
     def counter(self, soul: str, key: str = "") -> Counter:
-        """The counter at (soul, key)."""
+        """Return the counter at (soul, key)."""
         from dtp.crdt.types import Counter
 
         return Counter(self, soul, key)
 
     def set(self, soul: str, key: str = "") -> Set:
-        """The set at (soul, key)."""
+        """Return the set at (soul, key)."""
         from dtp.crdt.types import Set
 
         return Set(self, soul, key)
 
     def map(self, soul: str) -> Map:
-        """The map at the soul: like a node, but what was written at the same time is all kept."""
+        """Return the map at the soul: like a node, but what was written at the same time is all kept."""
         from dtp.crdt.types import Map
 
         return Map(self, soul)
 
     def multi_value(self, soul: str, key: str = "") -> MultiValue:
-        """The multi-value register at (soul, key)."""
+        """Return the multi-value register at (soul, key)."""
         from dtp.crdt.types import MultiValue
 
         return MultiValue(self, soul, key)
 
     def list(self, soul: str, key: str = "") -> GraphList:
-        """The list at (soul, key): the same object each time. What is written leaves with the next `commit`."""
+        """Return the list at (soul, key): the same object each time. What is written leaves with the next
+        `commit`."""
         found = self.sequences.open((core.LIST, soul, key))
         assert isinstance(found, GraphList)
         return found
 
     def souls(self, prefix: str = "") -> Souls:
-        """All souls that have something and begin with `prefix`, in no order."""
+        """Return all souls that have something and begin with `prefix`, in no order."""
         return values.decode(self.core.list_souls(values.name(prefix)))  # type: ignore[no-any-return]
 
     def check_owner(self, soul: str, key: str = "") -> None:
@@ -305,7 +306,8 @@ class Replica:
             self.permits.may_edit(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
-        """The text at (soul, key): the same object each time. What is written leaves with the next `commit`."""
+        """Return the text at (soul, key): the same object each time. What is written leaves with the next
+        `commit`."""
         found = self.sequences.open((core.TEXT, soul, key))
         assert isinstance(found, GraphText)
         return found
@@ -399,7 +401,7 @@ class Replica:
         return changed >> 1
 
     def _merge_slowly(self, number: int, body: bytes, changed: int) -> int:
-        """What brings edits of texts, comes from the future, or has a fault."""
+        """Return what brings edits of texts, comes from the future, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
             limit = self._clock_limit(number)
             count = self.core.merge(number, body, limit)
@@ -418,7 +420,7 @@ class Replica:
         self.core.take_until(self.clock.highest_clock())
 
     def _clock_limit(self, number: int) -> int:
-        """The highest clock of an author that is taken at once; what this one made itself never waits."""
+        """Return the highest clock of an author that is taken at once; what this one made itself never waits."""
         self.read_clock()
         author = self.author_key(number)
         return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
@@ -503,14 +505,14 @@ class Replica:
             yield len(values.decode(self.core.read_changes()))
 
     def take_changes(self) -> Changes:
-        """What the last `merge`, `put` or `due` changed."""
+        """Return what the last `merge`, `put` or `due` changed."""
         return [
             Change(soul, key, SPACES[space], self.author_key(author), clock)
             for soul, key, space, author, clock in values.decode(self.core.read_changes())
         ]
 
     def author_key(self, number: int) -> bytes:
-        """The public key of the author to whom the core gave this number."""
+        """Return the public key of the author to whom the core gave this number."""
         key = self._keys.get(number)
         if key is None:
             key = self._keys[number] = self.core.author_key(number)
@@ -519,7 +521,7 @@ class Replica:
     # ---- the whole ----------------------------------------------------------------------------------------------
 
     def save(self) -> bytes:
-        """The state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
+        """Return the state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
         if self._ready or self.sequences.unsent:
             raise StateLimit("commit what was made here before the state is saved")
         return values.encode((self.core.save(), self.sequences.save(), self.access.save()))
@@ -531,8 +533,8 @@ class Replica:
         return self.access.must_rebuild or self.sequences.stale
 
     def empty_copy(self) -> Replica:
-        """An empty replica in place of this one, which knows what was revoked: give it all frames, each author's in
-        their order, and then to `become`."""
+        """Return an empty replica in place of this one, which knows what was revoked: give it all frames, each
+        author's in their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
         fresh.access = self.access.only_revoked()
         fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.authors)}
@@ -556,7 +558,7 @@ class Replica:
         random: Callable[[int], bytes] = os.urandom,
         graph: str = "",
     ) -> Replica:
-        """A replica with the state that `save` gave. Raises `EncodingError`."""
+        """Return a replica with the state that `save` gave. Raises `EncodingError`."""
         try:
             merged, texts, known = values.decode(state)
             saved = [

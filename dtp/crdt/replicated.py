@@ -116,7 +116,7 @@ class Version(Mapping[bytes, int]):
 
     @classmethod
     def decode(cls, data: bytes) -> Version:
-        """The opposite of `encode`; no bytes at all are the version of an empty text. Raises `TextFormat`."""
+        """Return the opposite of `encode`; no bytes at all are the version of an empty text. Raises `TextFormat`."""
         if not data:
             return cls()
         reader = _Reader(data)
@@ -172,7 +172,7 @@ class Anchor:
 
     @classmethod
     def decode(cls, data: bytes) -> Anchor:
-        """The opposite of `encode`. Raises `TextFormat`."""
+        """Return the opposite of `encode`. Raises `TextFormat`."""
         reader = _Reader(data)
         if not data or data[0] > 1:
             raise reader.make_error("not an anchor", 0)
@@ -197,7 +197,7 @@ class Replicated(SequenceHandle):
         self._anchors: weakref.WeakSet[Anchor] = weakref.WeakSet()
 
     def save(self) -> bytes:
-        """All of it: the same bytes on every replica that has the same operations and has compacted as far.
+        """Return all of it: the same bytes on every replica that has the same operations and has compacted as far.
 
         What waits for missing operations is not in it; those that sent it will send it again.
         """
@@ -206,7 +206,8 @@ class Replicated(SequenceHandle):
     # ---- places
 
     def anchor(self, position: int, side: Side = "left") -> Anchor:
-        """A place that stays with its text, tied to the character before `position` (`left`) or at it (`right`).
+        """Return a place that stays with its text, tied to the character before `position` (`left`) or at it
+        (`right`).
 
         What is inserted exactly there comes behind a `left` one and before a `right` one. Raises `TextRange`.
         """
@@ -222,7 +223,7 @@ class Replicated(SequenceHandle):
         anchor._agent, anchor._number = self._identify_element(at) if 0 <= at < len(self) else (b"", 0)
 
     def position(self, anchor: Anchor) -> int:
-        """Where an anchor is now: where its character is, or was before it was deleted. Raises `AnchorGone`.
+        """Return where an anchor is now: where its character is, or was before it was deleted. Raises `AnchorGone`.
 
         An anchor that was made here, or was found here before, survives `compact`; one that comes from elsewhere may
         be tied to a character that is gone.
@@ -260,7 +261,7 @@ class Replicated(SequenceHandle):
         return Version.decode(self.encoded_version())
 
     def changes_since(self, version: Version | bytes | None) -> bytes:
-        """What a replica at `version` (None: an empty one) lacks, as a message; empty when it lacks nothing.
+        """Return what a replica at `version` (None: an empty one) lacks, as a message; empty when it lacks nothing.
 
         To one that lacks what is compacted here the whole text goes, without what was deleted. Raises `TextFormat`.
         """

@@ -108,7 +108,7 @@ class _InGraph(Replicated):
         return []
 
     def changes(self) -> SequenceChanges:
-        """The changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.
+        """Return the changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.
 
         Start with what it is at this call, and apply `change.patches`, (position, how much goes, what comes) each,
         also of changes that were made here (`change.is_local`): then it stays what it is here.
@@ -229,7 +229,7 @@ class GraphList(_InGraph, List):
         return f"<list {self.soul!r}{f' {self.key!r}' if self.key else ''} of {len(self)}>"
 
     def contents(self) -> list[bytes]:
-        """The elements as bytes, by which 1 and True are different."""
+        """Return the elements as bytes, by which 1 and True are different."""
         return [values.encode(value) for value in self]
 
     def _difference_from(self, before: Sequence[Any]) -> list[ListPatch]:
@@ -310,7 +310,7 @@ class Sequences:
         self.stale = False
 
     def open(self, name: Name) -> GraphText | GraphList:
-        """The text or list of this name, the same object each time."""
+        """Return the text or list of this name, the same object each time."""
         found = self._open.get(name)
         if found is None:
             found = self._open[name] = self._merged_sequence(name)
@@ -367,7 +367,7 @@ class Sequences:
             del self._touched[name]
 
     def apply(self, name: Name, edit: bytes, author: bytes = b"") -> None:
-        """Take an edit of another author. One that is none is left out, here as everywhere.
+        """Take an edit of another author. Bytes that are no edit are left out, here as everywhere.
 
         One of an author that wasn't asked before the text was compacted makes the text `stale`.
         """
@@ -440,7 +440,7 @@ class Sequences:
         self.stale = False
 
     def save(self) -> list[Saved]:
-        """All texts in which something was written, in the order of their names."""
+        """Return all texts in which something was written, in the order of their names."""
         found = [
             (
                 *name,
@@ -470,7 +470,7 @@ class Sequences:
         return self._saved[name] if text is None else text.save()
 
     def load(self, saved: list[Saved]) -> None:
-        """What `save` gave."""
+        """Take over what `save` gave."""
         for space, soul, key, text, waiting, asked, stable in saved:
             name = space, soul, key
             self._saved[name] = text

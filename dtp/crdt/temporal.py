@@ -207,7 +207,8 @@ def local_to_moment(local: int, zone: str) -> DateTime:
 
 
 def _python_datetime(nanoseconds: int) -> python.datetime:
-    """A time to the second, of a year that Python has: one that is as long, before all rules or behind them."""
+    """Return a time to the second, of a year that Python has: one that is as long, before all rules or behind
+    them."""
     days, time = divmod(nanoseconds, DAY)
     year, month, day = civil_of(days)
     year = year if 2 <= year <= 9998 else (400 if year < 2 else 9200) + year % 400
@@ -277,7 +278,7 @@ def to_python(value: Temporal) -> object:
 
 
 def name_of(value: object) -> str:
-    """Return which of `NAMES` a value is, Python's types too; "" for what is none."""
+    """Return which of `NAMES` a value is, Python's types too; "" for any other value."""
     if isinstance(value, TEMPORAL):
         return _NAMES_OF[type(value)]
     if isinstance(value, python.datetime):
@@ -299,7 +300,7 @@ def as_temporal(value: object) -> Temporal:
 
 
 def _in_zone(value: DateTime, day: python.date, time: int) -> object:
-    """A moment by the clocks of a zone, if they are known here, and say so."""
+    """Return a moment by the clocks of a zone, if they are known here, and say so."""
     try:
         zone = zone_of(value.zone)
     except TemporalError:
@@ -363,7 +364,7 @@ def pack(value: Temporal) -> tuple[int, bytes]:
 
 
 def unpack(code: int, data: bytes) -> Temporal:
-    """Return the value of an extension of MessagePack. Raise `TemporalError` for bytes that are none."""
+    """Return the value of an extension of MessagePack. Raise `TemporalError` for other bytes."""
     form = _FORMS[code]
     zone = data[form.size :] if code == DATETIME else b""
     if len(data) != form.size + len(zone):

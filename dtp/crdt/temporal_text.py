@@ -150,7 +150,7 @@ def read_offset(text: str) -> int:
 
 
 def _split(text: str) -> tuple[int, str, str]:
-    """The time, the offset and the zone of a text, "" for what it doesn't have."""
+    """Return the time, the offset and the zone of a text, "" for what it doesn't have."""
     found = _ZONED.fullmatch(text)
     if found is None:
         raise TemporalError(f"{text[:60]!r} is no time")

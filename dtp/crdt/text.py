@@ -78,7 +78,7 @@ class Text(Replicated, TextHandle):
         memory_limit: int = 0,
         waiting_limit: int = 16 * 1024 * 1024,
     ) -> Text:
-        """What `save` gave. Raises `TextFormat`, `TextReference`, `TextMemory`."""
+        """Return what `save` gave. Raises `TextFormat`, `TextReference`, `TextMemory`."""
         text = cls(agent, undo_depth=undo_depth, memory_limit=memory_limit, waiting_limit=waiting_limit)
         text.merge(data)
         return text
@@ -270,7 +270,7 @@ class Text(Replicated, TextHandle):
     # ---- undo steps
 
     def end_step(self) -> None:
-        """The next edit begins a new undo step.
+        """Begin a new undo step with the next edit.
 
         By itself a step goes on while typing, or deleting, goes on where it stopped, up to the end of a line.
         """
@@ -278,7 +278,7 @@ class Text(Replicated, TextHandle):
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """All edits inside are one undo step."""
+        """Make all edits inside one undo step."""
         self._step(is_open=True)
         try:
             yield

@@ -70,7 +70,7 @@ class Registers(_View, MutableMapping[str, Value]):
         return len(self._all_values())
 
     def to_dict(self) -> dict[str, Value]:
-        """All keys and values, read at once."""
+        """Return all keys and values, read at once."""
         return self._all_values()
 
     def update(  # type: ignore[override]
@@ -80,7 +80,7 @@ class Registers(_View, MutableMapping[str, Value]):
         self._replica.put_many((self.soul, key, value) for key, value in dict(other, **more).items())
 
     def written(self, key: str) -> tuple[bytes, int]:
-        """Who wrote the value (public key), and when (clock). Raises `KeyError`."""
+        """Return who wrote the value (public key), and when (clock). Raises `KeyError`."""
         stamp = self._replica.core.stamp_of(values.name(self.soul), values.name(key))
         if stamp is None:
             raise KeyError(key)
@@ -108,7 +108,7 @@ class Node(Registers):
         self.relationship(key, to).clear()
 
     def links(self, key: str) -> list[str]:
-        """The souls that this node links to by `key`, sorted."""
+        """Return the souls that this node links to by `key`, sorted."""
         return sorted({value.soul for _, _, value in self._read(core.SET, key) if isinstance(value, Link)})
 
     def relationship(self, key: str, to: str | Node) -> Relationship:
@@ -175,7 +175,7 @@ class Counter(_View):
         return self.value
 
     def by_author(self) -> dict[bytes, int]:
-        """What each author (public key) added."""
+        """Return what each author (public key) added."""
         return {self._replica.author_key(author): total for author, total in self._read(core.COUNTER)}
 
 
@@ -238,7 +238,7 @@ class MultiValue(_View):
 
 
 def _siblings(replica: Replica, entries: list[list[Any]]) -> list[Value]:
-    """Values of entries by clock, then author, downwards: the same everywhere."""
+    """Return values of entries by clock, then author, downwards: the same everywhere."""
     entries.sort(key=lambda entry: (entry[1], replica.author_key(entry[0])), reverse=True)
     return [value for _, _, value in entries]
 
@@ -271,7 +271,7 @@ class Map(_View, MutableMapping[str, Value]):
         return len(values.decode(self._replica.core.keys(core.VALUES, values.name(self.soul))))
 
     def conflicts(self, key: str) -> list[Value]:
-        """All values of the key, the latest first; more than one when they were written at the same time."""
+        """Return all values of the key, the latest first; more than one when they were written at the same time."""
         return _siblings(self._replica, self._read(core.VALUES, key))
 
 

@@ -63,7 +63,7 @@ class BlobRef:
 
 
 def _other(value: object) -> msgpack.ExtType:
-    """What MessagePack has no form for."""
+    """Return what MessagePack has no form for."""
     if isinstance(value, Link):
         return msgpack.ExtType(LINK, value.soul.encode())
     if isinstance(value, BlobRef):
@@ -81,7 +81,7 @@ def _other(value: object) -> msgpack.ExtType:
 
 
 def _temporal(value: Any) -> msgpack.ExtType:
-    """A date, a time or a duration."""
+    """Return a date, a time or a duration."""
     try:
         return msgpack.ExtType(*pack(as_temporal(value)))
     except (TemporalError, struct.error) as error:
@@ -109,7 +109,7 @@ _pack = _packer.pack
 
 
 def encode(value: Value) -> bytes:
-    """The bytes of a value, or of rows of values. Raises `GraphValueError`."""
+    """Return the bytes of a value, or of rows of values. Raises `GraphValueError`."""
     try:
         return _pack(value)  # type: ignore[no-any-return]
     except (TypeError, ValueError, OverflowError) as error:
@@ -120,19 +120,19 @@ def encode(value: Value) -> bytes:
 
 
 def decode(data: bytes) -> Value:
-    """The value of bytes that the core gave, which has checked them."""
+    """Return the value of bytes that the core gave, which has checked them."""
     return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False)
 
 
 def decode_all(data: bytes) -> list[Any]:
-    """The values of bytes that stand one behind the other."""
+    """Return the values of bytes that stand one behind the other."""
     unpacker = msgpack.Unpacker(ext_hook=extension, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(data)
     return list(unpacker)
 
 
 def name(text: str) -> bytes:
-    """The bytes of a soul or a key. Raises `GraphValueError`."""
+    """Return the bytes of a soul or a key. Raises `GraphValueError`."""
     try:
         return text.encode()
     except (UnicodeEncodeError, AttributeError) as error:
@@ -189,5 +189,5 @@ def _shown(value: object) -> str:
 
 
 def rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
-    """Rows for `GraphCore.put`. Raises `GraphValueError`."""
+    """Return rows for `GraphCore.put`. Raises `GraphValueError`."""
     return encode(items)

@@ -224,7 +224,7 @@ async def ask_by_words(connection: Connection, code: WordCode) -> list[Address]:
 
 
 def _agree(side: SPAKE2_A | SPAKE2_B, message: bytes) -> bytes | None:
-    """Return the key of SPAKE2, None for a message that is none."""
+    """Return the key of SPAKE2, None for bytes that are no such message."""
     from spake2 import SPAKEError
     from spake2.ed25519_basic import NotOnCurve
 

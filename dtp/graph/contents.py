@@ -93,7 +93,7 @@ class Contents:
         return self._replica
 
     def node(self, soul: str) -> Node:
-        """The node: a mapping of keys to values, with links. There whether or not something was put into it.
+        """Return the node: a mapping of keys to values, with links. There whether or not something was put into it.
 
         Raises `NotSealed` for a private one, whose sealed values are at `graph.replica.node(soul)`.
         """
@@ -101,32 +101,33 @@ class Contents:
         return self._replica.node(soul)
 
     def counter(self, soul: str, key: str = "") -> Counter:
-        """The counter at (soul, key)."""
+        """Return the counter at (soul, key)."""
         self.check_readable(soul)
         return self._replica.counter(soul, key)
 
     def set(self, soul: str, key: str = "") -> Set:
-        """The set at (soul, key)."""
+        """Return the set at (soul, key)."""
         self.check_readable(soul)
         return self._replica.set(soul, key)
 
     def map(self, soul: str) -> Map:
-        """The map at the soul: like a node, but what was written at the same time is all kept."""
+        """Return the map at the soul: like a node, but what was written at the same time is all kept."""
         self.check_readable(soul)
         return self._replica.map(soul)
 
     def multi_value(self, soul: str, key: str = "") -> MultiValue:
-        """The multi-value register at (soul, key)."""
+        """Return the multi-value register at (soul, key)."""
         self.check_readable(soul)
         return self._replica.multi_value(soul, key)
 
     def list(self, soul: str, key: str = "") -> GraphList:
-        """The list at (soul, key)."""
+        """Return the list at (soul, key)."""
         self.check_readable(soul)
         return self._replica.list(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
-        """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
+        """Return the text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`,
+        anchors."""
         self.check_readable(soul)
         return self._replica.text(soul, key)
 
@@ -154,7 +155,7 @@ class Contents:
             raise GraphPartial(f"only a part of the graph is here: {what} takes all of it")
 
     def is_private(self, soul: str) -> bool:
-        """Whether a private node is at the soul, as far as is known here."""
+        """Return whether a private node is at the soul, as far as is known here."""
         return soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul))
 
     def check_readable(self, soul: str) -> None:
@@ -178,7 +179,8 @@ class Contents:
         self._replica.put_many(rows)
 
     def document(self, soul: str) -> NestedMap:
-        """The document at the soul: a map of values, and of maps, lists and texts, each of which merges by its parts.
+        """Return the document at the soul: a map of values, and of maps, lists and texts, each of which merges by its
+        parts.
 
         Raises `NotSealed`, and `GraphError` for the soul of a part, or one that leaves no room for parts.
         """
@@ -190,9 +192,9 @@ class Contents:
         return NestedMap(self._replica, soul)
 
     def everything(self, soul: str, *, parts_too: bool = True) -> dict[str, dict[str, Any]]:
-        """All that is at a soul: key -> kind -> what is there. Kinds are "register", "counter" (an int), "set",
-        "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have several.
-        With a text come its "marks", [start, stop, name, value] each.
+        """Return all that is at a soul: key -> kind -> what is there. Kinds are "register", "counter" (an int),
+        "set", "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have
+        several. With a text come its "marks", [start, stop, name, value] each.
 
         Maps are "values" of each key, links a "set"; where links have properties, "relationships" has a dict of them
         for each target. Of a private node it is what can be read of its registers. Of a
@@ -232,7 +234,7 @@ class Contents:
         return found
 
     def souls(self, prefix: str = "", *, internal: bool = False, parts_too: bool = False) -> _Souls:
-        """The souls that have something and begin with `prefix`, sorted.
+        """Return the souls that have something and begin with `prefix`, sorted.
 
         What is emptied or deleted has nothing: a text or a list without elements, a counter at 0. Souls of the
         graph's own book-keeping (what was granted, seen, and sealed to whom) are among them with `internal`, those of
@@ -249,16 +251,17 @@ class Contents:
         )
 
     def own(self, path: str = "") -> str:
-        """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
+        """Return the soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
         return owned(self.identity.id.key, path)
 
     def watch(self, pattern: str = "*") -> Watch:
-        """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
+        """Return changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in
+        ...`."""
         self.check_open()
         return self._readers.watch(pattern)
 
     def changes(self, pattern: str = "*", *, name: str = "", limit: int = UNREAD) -> Changes:
-        """What each commit changes from now on, made here or elsewhere: `async for batch in graph.changes()`.
+        """Return what each commit changes from now on, made here or elsewhere: `async for batch in graph.changes()`.
 
         A batch has all that one commit made here, once it is stored, or what came from others at one time, at souls
         that match. At most `limit` changes wait for a reader; beyond, the next read raises `ChangesMissed`, and
@@ -268,7 +271,8 @@ class Contents:
         return self._readers.new_reader(pattern, name, limit)
 
     def undo_manager(self, *, depth: int = 100, memory: int = 64 << 20) -> UndoManager:
-        """What this program makes from now on, to be taken back and made again: `with undo.step("rename"): ...`.
+        """Return what this program makes from now on, to be taken back and made again: `with undo.step("rename"):
+        ...`.
 
         At most `depth` steps, which take `memory` bytes: older ones are forgotten, and one that is larger can't be
         taken back. Raises `GraphError` if there is one that isn't closed.
@@ -286,7 +290,7 @@ class Contents:
     # ---- queries ----------------------------------------------------------------------------------------------
 
     def query(self, text: str, **parameters: Value) -> _Rows:
-        """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
+        """Return the rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
 
         A node's label is what is before the first slash of its soul; relationships are links, by their key. The
         nodes that queries are about are kept in an index in memory, and kept up to date. Raises `QueryError`, and
@@ -295,7 +299,7 @@ class Contents:
         return self._queries_now().run(text, parameters, self.query_budget)
 
     async def query_async(self, text: str, **parameters: Value) -> _Rows:
-        """The rows of a query, as `query` gives them, while the event loop goes on.
+        """Return the rows of a query, as `query` gives them, while the event loop goes on.
 
         It runs in a thread, over the graph as it was at one time after the call: what changes meanwhile isn't seen.
         One runs at a time, in the order of the calls. Cancelling it ends the query. Raises as `query`, and
@@ -313,7 +317,8 @@ class Contents:
             raise
 
     def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
-        """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
+        """Return the rows of a query, then how they differ whenever the graph has changed: `async for difference in
+        ...`.
 
         The query is asked anew after changes, however many came together, beside the event loop as `query_async`
         does. It ends with the graph, and when its reader is cancelled. Raises as `query_async`.
@@ -334,7 +339,7 @@ class Contents:
         return name
 
     def explain(self, text: str, **parameters: Value) -> str:
-        """The SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
+        """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
         return self._queries_now().plan(text, parameters)
 
     def _queries_now(self) -> Queries:
@@ -345,7 +350,7 @@ class Contents:
         return self._queries
 
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
-        """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
+        """Return a `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
 
         Nodes are souls with their registers as attributes, all else as "key (kind)"; edges have the link's key, and
         its properties as attributes.
@@ -356,8 +361,8 @@ class Contents:
         return to_networkx(self, prefix)
 
     def to_pandas(self, prefix: str = "") -> DataFrame:
-        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key
-        of registers, and one, "key (kind)", for each of all else that `everything` has.
+        """Return a `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each
+        key of registers, and one, "key (kind)", for each of all else that `everything` has.
 
         For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp-sockets[graph-pandas]'`,
         else `GraphError`.
@@ -367,7 +372,7 @@ class Contents:
         return to_pandas(self, prefix)
 
     def to_svg(self, prefix: str = "") -> str:
-        """A picture of the nodes that begin with `prefix` and the links between them, as an SVG document.
+        """Return a picture of the nodes that begin with `prefix` and the links between them, as an SVG document.
 
         Raises `GraphError` for more than 500 nodes.
         """
@@ -405,7 +410,7 @@ class Contents:
             self._beside.on_changed(changes)
 
     def _read_private(self, soul: str) -> dict[str, Value] | None:
-        """What a private node that was opened here says; nothing when it can't be read."""
+        """Return what a private node that was opened here says; nothing when it can't be read."""
         node = self._private.get(soul)
         if node is None:
             return None

@@ -266,7 +266,7 @@ class Graph(Contents):
         self._flush_later()
 
     def _on_edited(self, name: Name) -> None:
-        """A text or a list was written; who watches hears of it when it becomes an op."""
+        """Note that a text or a list was written; who watches hears of it when it becomes an op."""
         space, soul, key = name
         self._update_indexes([Change(soul, key, SPACES[space], self.identity.id.key, 0)])
         self._flush_later()
@@ -495,7 +495,7 @@ class Graph(Contents):
     # ---- who may write --------------------------------------------------------------------------------------
 
     def _last_taken(self, author: bytes) -> int:
-        """The clock of what is here last of an author. Raises `GraphPartial` where that isn't known."""
+        """Return the clock of what is here last of an author. Raises `GraphPartial` where that isn't known."""
         tip = self.frames.chains.tip(author)
         if tip.sequence and not tip.clock:
             self.check_whole("revoking")
@@ -507,7 +507,7 @@ class Graph(Contents):
         return Accounts(self, self._last_taken)
 
     def private(self, place: str, readers: Iterable[PeerId | str | bytes] | None = None) -> PrivateNode:
-        """A node that only named readers can read: at a path of one's own, or, by its soul, another's.
+        """Return a node that only named readers can read: at a path of one's own, or, by its soul, another's.
 
         Queries see what it says from then on. With `readers` it is made if it isn't there; the owner is always one.
         They publish their static keys in this graph first (`publish_key`). Raises `ReaderUnknown`, and `GraphError`
@@ -671,7 +671,7 @@ class Graph(Contents):
 
     @contextlib.asynccontextmanager
     async def hold_replica(self) -> AsyncIterator[Replica]:
-        """The replica, while nothing else is signed, taken or stored."""
+        """Give the replica, while nothing else is signed, taken or stored."""
         async with self._lock:
             self.check_open()
             yield self._replica

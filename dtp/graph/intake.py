@@ -182,7 +182,7 @@ class Intake:
             await self._keep_proof(proof)
 
     def follow(self) -> None:
-        """Another program may have stored something: told by a thread."""
+        """Note that another program may have stored something: told by a thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._take_news_soon)
 

@@ -50,12 +50,12 @@ def object_size(data: MoveObject | MovePackageData) -> int:
 
 
 def storage_cost(size: int) -> int:
-    """MIST for keeping `size` metered bytes; it is the object's rebate from then on."""
+    """Return MIST for keeping `size` metered bytes; it is the object's rebate from then on."""
     return size * STORAGE_UNITS_PER_BYTE * STORAGE_GAS_PRICE
 
 
 def computation_cost(units: int, price: int) -> int:
-    """MIST for `units` of computation at `price`, rounded up as the protocol does."""
+    """Return MIST for `units` of computation at `price`, rounded up as the protocol does."""
     return round_units(units) * price
 
 

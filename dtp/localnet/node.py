@@ -222,7 +222,8 @@ class LocalNode:
     def objects_owned_by(
         self, address: bytes, type: TypeTag | None = None, cursor: bytes | None = None, limit: int = 50
     ) -> Page[ObjectRecord]:
-        """Objects owned by an address, party objects included; a `type` without arguments fits all its instances.
+        """Return objects owned by an address, party objects included; a `type` without arguments fits all its
+        instances.
 
         Coins of one type come in falling order of balance. Raises `BadCursor`.
         """
@@ -243,7 +244,7 @@ class LocalNode:
         return self._queries.list_balances(address, cursor, limit)
 
     def coin_info(self, coin_type: TypeTag) -> CoinInfo | None:
-        """Metadata and supply of a coin type, None if its type does not exist."""
+        """Return metadata and supply of a coin type, None if its type does not exist."""
         return self._queries.coin_info(coin_type)
 
     def render_json(self, type: TypeTag, contents: bytes) -> Any:
@@ -323,7 +324,7 @@ class LocalNode:
         first_checkpoint: int | None = None,
         last_checkpoint: int | None = None,
     ) -> Page[EventRecord]:
-        """Events in chain order after `cursor` (or from the start), or falling from the end.
+        """Return events in chain order after `cursor` (or from the start), or falling from the end.
 
         `event_cursor(event)` makes a cursor to go on from later. Raises `BadCursor`.
         """
@@ -355,7 +356,7 @@ class LocalNode:
     def fund_address(self, address: bytes, amount: int | Iterable[int] = 10_000_000_000) -> Executed:
         """Send new coins of `amount` MIST each to an address, by a signed transaction of the genesis account.
 
-        Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are none.
+        Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are no positive numbers.
         """
         amounts = (amount,) if isinstance(amount, int) else tuple(amount)
         data = self._faucet_transaction(address, amounts)

@@ -167,7 +167,8 @@ def _literal(index: int, value: Any, uses: Sequence[_Use], vm: VM) -> bytes:
 
 
 def _data(type: Type, value: Any) -> Any:
-    """Data of the Move machine from a plain value. Raises ValueError, TypeError, OverflowError, SuiNameError."""
+    """Return data of the Move machine from a plain value. Raises ValueError, TypeError, OverflowError,
+    SuiNameError."""
     if type.kind in INTEGER_BITS:
         return _integer(value, INTEGER_BITS[type.kind])
     if type.kind == "bool":

@@ -298,7 +298,7 @@ class ChainStore:
         return None if row is None else Removed(row[0], bool(row[1]), bool(row[2]))
 
     def select_rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a SELECT."""
+        """Return rows of a SELECT."""
         return self._db.execute(sql, values).fetchall()
 
     def find_transaction(self, digest: bytes) -> StoredTransaction | None:

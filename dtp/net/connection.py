@@ -361,7 +361,7 @@ class Connection:
         return [each.link.hash for each in self._drivers.attached if each.link is not None]
 
     def join(self, driver: LinkDriver, established: Established) -> None:
-        """A carrier that is to carry this connection on, instead of all others; its session checks the proof."""
+        """Take a carrier that is to carry this connection on, instead of all others; its session checks the proof."""
         self._attach_driver(driver, self._session.new_link(established, self._loop.time()))
 
     def _attach_driver(self, driver: LinkDriver, link: Link) -> None:

@@ -128,13 +128,13 @@ class LinkOwner(Protocol):
         """Take what came over the carrier's lossy path."""
 
     def _flush_writes(self) -> None:
-        """The carrier can take more."""
+        """Note that the carrier can take more."""
 
     def _driver_keeps(self) -> None:
         """What a driver, or its carrier, keeps of what came has grown."""
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
-        """The carrier has ended."""
+        """Note that the carrier has ended."""
 
 
 class LinkDriver:
@@ -262,7 +262,7 @@ class LinkDriver:
         return len(self._tail) + backlog + (0 if unread is None else unread.size) + self.carrier.held
 
     def mark_settled(self) -> None:
-        """The peer has proven itself, or the carrier is gone. Idempotent."""
+        """Note that the peer has proven itself, or the carrier is gone. Idempotent."""
         if self._on_settled is not None:
             on_settled, self._on_settled = self._on_settled, None
             on_settled(self)

@@ -29,7 +29,7 @@ class StaticKeys:
             self._keys.popitem(last=False)
 
     def forget_key(self, peer: PeerId | None) -> None:
-        """The key didn't work: the peer has another one now."""
+        """Forget a key that didn't work: the peer has another one now."""
         if peer is not None:
             self._keys.pop(peer, None)
 

@@ -24,16 +24,16 @@ class Sink(Protocol):
     """Takes a stream's bytes at once instead of its buffer (see `dtp.aio.transport`)."""
 
     def stream_data(self, data: bytes) -> None:
-        """The next bytes; the sink reports to `Stream.consumed` when it has them."""
+        """Take the next bytes; the sink reports to `Stream.consumed` when it has them."""
 
     def stream_eof(self) -> None:
-        """The peer has finished."""
+        """Note that the peer has finished."""
 
     def stream_error(self, error: DtpError) -> None:
-        """The stream or its connection has broken off."""
+        """Note that the stream or its connection has broken off."""
 
     def stream_writable(self) -> None:
-        """What waits to be sent fell below the low mark."""
+        """Note that what waits to be sent fell below the low mark."""
 
 
 def _fixed(data: bytes | bytearray | memoryview) -> bytes | memoryview:
@@ -109,7 +109,7 @@ class Stream:
         return b"".join(parts)
 
     async def readuntil(self, separator: bytes = b"\n", limit: int = 64 * 1024) -> bytes:
-        """Bytes up to and with `separator`.
+        """Return bytes up to and with `separator`.
 
         `asyncio.IncompleteReadError` at the end of the stream, `asyncio.LimitOverrunError` when `limit` bytes
         hold no separator; they stay in the buffer.
@@ -160,7 +160,7 @@ class Stream:
         return data
 
     def stop(self, error_code: int = 0) -> None:
-        """Nothing more will be read: drop what came, ask the peer to stop sending. Idempotent."""
+        """Read nothing more: drop what came, ask the peer to stop sending. Idempotent."""
         if not self._eof and self._read_error is None:
             self._outlet.stop_stream(self.id, error_code)
         self._drop_buffered()
@@ -374,12 +374,12 @@ class Stream:
             self._wake_reader()
 
     def _fail_reset(self, code: int) -> None:
-        """The peer gave up: what it sent and nobody has read yet is void."""
+        """Note that the peer gave up: what it sent and nobody has read yet is void."""
         self._drop_buffered()
         self._fail_read(StreamReset(code))
 
     def _fail_unread(self, unread: bytes | None) -> None:
-        """The peer took nothing of what was written here."""
+        """Note that the peer took nothing of what was written here."""
         error = StreamRefused(unread)
         self._drop_buffered()
         self._fail_read(error)
@@ -410,7 +410,8 @@ class Stream:
             self._wake_writers()
 
     def _finish_stream(self) -> None:
-        """Nothing comes or goes any more. The sink is let go, so that nothing of both is left to the collector."""
+        """Note that nothing comes or goes any more. The sink is let go, so that nothing of both is left to the
+        collector."""
         if self._sink is not None:
             self._sink.stream_writable()
             self._sink = None

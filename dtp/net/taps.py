@@ -41,13 +41,13 @@ class TapOwner(Protocol):
         """A read came back full: there is more."""
 
     def tap_queued(self) -> None:
-        """What was read had to be queued in the stream, which may have enough now."""
+        """Note that what was read had to be queued in the stream, which may have enough now."""
 
     def tap_ended(self, errno: int) -> None:
-        """The socket has ended: orderly (0), or with an error. Its tap reads no more."""
+        """Note that the socket has ended: orderly (0), or with an error. Its tap reads no more."""
 
     def tap_rest(self, data: bytes) -> None:
-        """What the socket did not take of the stream's bytes; the owner reports to `Stream.consumed`."""
+        """Take what the socket did not of the stream's bytes; the owner reports to `Stream.consumed`."""
 
     def tap_broken(self, errno: int) -> None:
         """The socket takes no more; the bytes that were for it are reported as consumed."""
@@ -136,7 +136,7 @@ class Taps:
             self._watcher.remove_reader(self._ready.fileno())
 
     def close(self) -> None:
-        """The connection is over, and its taps have heard of it."""
+        """Note that the connection is over, and its taps have heard of it."""
         if self._reading:
             self._watcher.remove_reader(self._ready.fileno())
             self._reading.clear()

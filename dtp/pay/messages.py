@@ -18,7 +18,7 @@ from dtp.pay.voucher import HASH_SIZE, KEY_SIZE, MAX_COUNT, SIGNATURE_SIZE
 VERSION: Final = 1
 #: The largest frame, bytes (docs/wire.md, METER).
 MAX_FRAME: Final = 4096
-#: Kinds from here on are skipped by who doesn't know them.
+#: Kinds from here on are skipped by whoever doesn't know them.
 IGNORABLE: Final = 0x80
 
 #: How a frame with a voucher begins: a MessagePack array of nine, and the kind. Others are none, or unusual ones.

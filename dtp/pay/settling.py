@@ -298,7 +298,7 @@ async def destroy(chain: ChainClient, channel: Channel) -> Executed:
 
 
 def settle_program(chain: ChainClient, decisions: Sequence[Decision]) -> Program:
-    """One transaction for several decisions. By anyone: what is paid goes to the channels' servers."""
+    """Return one transaction for several decisions. By anyone: what is paid goes to the channels' servers."""
     program = Program()
     for decision in decisions:
         channel = decision.view.channel
@@ -420,7 +420,7 @@ def _better(part: list[Decision]) -> list[list[Decision]]:
 
 
 def _parts(decisions: Sequence[Decision], batch: int) -> deque[list[Decision]]:
-    """One transaction's decisions each, in order, with `batch` claims, or one decision with more."""
+    """Return one transaction's decisions each, in order, with `batch` claims, or one decision with more."""
     parts: deque[list[Decision]] = deque()
     for each in decisions:
         # A channel has up to sixteen lanes, and each is a claim: what a transaction can hold is counted in those.

@@ -58,7 +58,7 @@ def statement(binding: bytes, channel: str, lane: int, *, closes: bool = False) 
 
 
 def make_ticket(key: LaneKey, channel: str, lane: int, binding: bytes, *, closes: bool = False) -> bytes:
-    """Return the ticket for a handshake; `closes` for who comes only to agree on the channel's close."""
+    """Return the ticket for a handshake; `closes` for whoever comes only to agree on the channel's close."""
     signature = key.sign_ticket(statement(binding, channel, lane, closes=closes))
     fields = [VERSION, id_bytes(channel), lane, signature]
     packed: bytes = msgpack.packb([*fields, _CLOSES] if closes else fields)

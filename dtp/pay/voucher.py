@@ -78,7 +78,7 @@ def decode_voucher(data: bytes) -> Voucher:
     lock: bytes | None = None
     if len(data) == _LOCKED_SIZE:
         if data[mark : mark + 2] != _LOCK:
-            raise MalformedMeter("a voucher with a hash lock that is none")
+            raise MalformedMeter("a voucher whose hash lock is malformed")
         lock = data[mark + 2 : mark + 2 + HASH_SIZE]
     elif data[mark : mark + 1] != _NO_LOCK:
         raise MalformedMeter("a voucher whose hash lock is missing")

@@ -125,7 +125,7 @@ class HandshakeRefused(HandshakeError):
 
     def __init__(self, refusal: int) -> None:
         known = {int(key): f"{key.name}: {text}" for key, text in _REFUSALS.items()}
-        unknown = f"code {refusal}, which is none: something else answers there"
+        unknown = f"code {refusal}, which stands for nothing: something else answers there"
         super().__init__(f"handshake refused ({known.get(refusal, unknown)})")
         self.refusal = refusal
 

@@ -38,7 +38,7 @@ class DatagramQueue(deque[bytes]):
         self.dropped = 0
 
     def put_datagram(self, data: bytes) -> None:
-        """Another one, and the oldest are dropped that it leaves no room for."""
+        """Keep another one, and drop the oldest that it leaves no room for."""
         self.append(data)
         self.size += len(data)
         while len(self) > self._most or self.size > self._buffer:

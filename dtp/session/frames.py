@@ -14,7 +14,7 @@ from dtp.session.codes import CloseCode, ProtocolError
 
 
 class Frame(IntEnum):
-    """Frame types. 0x80 to 0xff may be ignored by who doesn't know them; other unknown types are an error."""
+    """Frame types. 0x80 to 0xff may be ignored by whoever doesn't know them; other unknown types are an error."""
 
     PADDING = 0x00
     PING = 0x01

@@ -226,7 +226,7 @@ class Session(Receiving):
 
     def has_passed(self, opened: int, received: int, total: int) -> bool:
         """True if the client opened another number of streams than `opened`, more than `received` bytes have come, or
-        `total` bytes have moved in all: what `traffic` says, for who looks at each read."""
+        `total` bytes have moved in all: what `traffic` says, for whoever looks at each read."""
         arrived = self._received_total - self._never_arrived
         streams = self._next_own if self.client else self._next_peer
         return arrived + self._sent_total >= total or arrived > received or streams >> 1 != opened

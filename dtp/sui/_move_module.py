@@ -262,11 +262,11 @@ class CompiledModule:
         return {self.datatype_name(e.handle): e for e in self.enum_defs}
 
     def parameter_types(self, function: FunctionDef) -> Signature:
-        """Types of the parameters."""
+        """Return types of the parameters."""
         return self.signatures[self.function_handles[function.handle].parameters]
 
     def return_types(self, function: FunctionDef) -> Signature:
-        """Types of the results."""
+        """Return types of the results."""
         return self.signatures[self.function_handles[function.handle].returns]
 
     def type_name(self, token: SignatureToken) -> str:

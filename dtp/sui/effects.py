@@ -485,7 +485,7 @@ TRANSACTION_EFFECTS: Codec[TransactionEffects] = enum(
 
 
 def effects_digest(data: bytes) -> bytes:
-    """Digest of effects from their BCS."""
+    """Return digest of effects from their BCS."""
     return blake2b(b"TransactionEffects::" + data, digest_size=32).digest()
 
 
@@ -509,7 +509,7 @@ TRANSACTION_EVENTS: Codec[tuple[MoveEvent, ...]] = vector(
 
 
 def events_digest(data: bytes) -> bytes:
-    """Digest of a transaction's events from their BCS."""
+    """Return digest of a transaction's events from their BCS."""
     return blake2b(b"TransactionEvents::" + data, digest_size=32).digest()
 
 

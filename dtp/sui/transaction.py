@@ -327,7 +327,7 @@ class IntentScope(IntEnum):
 
 
 def transaction_digest(data: bytes) -> bytes:
-    """Digest of a transaction from its BCS."""
+    """Return digest of a transaction from its BCS."""
     return blake2b(b"TransactionData::" + data, digest_size=32).digest()
 
 

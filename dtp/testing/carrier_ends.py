@@ -215,7 +215,7 @@ def compare_bytes(got: bytes | bytearray, wanted: bytes) -> None:
 
 
 class Bench:
-    """Makes pairs of one kind of carrier, one after another. `listener` is set by who uses it, and accepts
+    """Makes pairs of one kind of carrier, one after another. `listener` is set by whoever uses it, and accepts
     into `accepted`."""
 
     def __init__(self, kind: CarrierKind, dial_url: Callable[[str], str], patience: float) -> None:

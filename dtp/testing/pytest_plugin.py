@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse a network that is none before any test runs."""
+    """Refuse an unknown network before any test runs."""
     name = config.getoption("--dtp-network")
     if name == "localnet":
         return  # nothing of the chain is loaded for runs that don't use it

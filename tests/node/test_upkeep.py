@@ -65,7 +65,7 @@ def test_link_that_is_lost_is_dialled_again() -> None:
 
 def test_peer_that_has_no_place_is_dialled_less_and_less() -> None:
     """Every two seconds it was dialled, let in and thrown out again."""
-    keep, limits, now, pauses = Upkeep(SMALL), UpkeepLimits(), 0.0, []
+    keep, limits, now, pauses = PeerUpkeep(SMALL), UpkeepLimits(), 0.0, []
     keep.add_peer(LARGE, now)
     for _ in range(10):
         assert keep.take_due(now) == [LARGE]

@@ -127,7 +127,7 @@ class QuicCarrier(PushedCarrier):
     # ---- from the socket --------------------------------------------------------------------------------
 
     def receive_packets(self, packets: list[bytes], peer: Address) -> None:
-        """Packets of this connection have come from `peer`."""
+        """Note that packets of this connection have come from `peer`."""
         now = self._loop.time()
         if self._state is CarrierState.ENDED:
             return

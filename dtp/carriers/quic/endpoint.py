@@ -120,7 +120,7 @@ class RetryTokens:
         self._key = key
 
     def make_token(self, address: Address, original: bytes, now: int) -> bytes:
-        """Return a token for who sent a first packet to the connection id `original`, to be shown soon."""
+        """Return a token for whoever sent a first packet to the connection id `original`, to be shown soon."""
         body = (now + TOKEN).to_bytes(8) + original
         return self._make_tag(address, body) + body
 

@@ -61,7 +61,7 @@ class IdlePackets:
         self._answers = max(0, self._answers - packets)
 
     def note_given(self, size: int) -> None:
-        """A piece of so many bytes was given to the library to be sent."""
+        """Note that a piece of so many bytes was given to the library to be sent."""
         self.size = max(0, self.size - ANSWER - size // AGAIN)
         self._answers = max(0, self._answers - _TIMES * (1 + size // _PACKET))
 

@@ -211,11 +211,11 @@ def decode_transaction(transaction: bytes) -> TransactionData:
     try:
         return TransactionData.decode(transaction)
     except BcsError as fault:
-        raise NodeRefused(f"the node filled in a transaction that is none: {fault}", MALFORMED) from fault
+        raise NodeRefused(f"what the node filled in is no transaction: {fault}", MALFORMED) from fault
 
 
 def _resolved(program: Program, data: TransactionData) -> dict[str, KnownObject]:
-    """References of the program's objects out of what a node filled in. Only those: the rest is made here."""
+    """Return references of the program's objects out of what a node filled in. Only those: the rest is made here."""
     if not isinstance(data.kind, sui.ProgrammableTransaction):
         raise NodeRefused("the node filled in a transaction of another kind", MALFORMED)
     found: dict[str, KnownObject] = {}

@@ -321,7 +321,7 @@ class ChainClient:
         return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path_of(cls)}{inner}")
 
     async def owned_objects(self, owner: Id, type: str = "") -> AsyncIterator[ObjectData]:
-        """Objects that an address owns, of `type` if given (without type arguments: of any instance)."""
+        """Yield objects that an address owns, of `type` if given (without type arguments: of any instance)."""
         address, kind = canonical_id(owner), canonical_type(type) if type else None
         token: bytes | None = None
         while True:

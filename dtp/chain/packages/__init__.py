@@ -106,7 +106,7 @@ class MovePackage:
 
 @cache
 def available() -> tuple[str, ...]:
-    """Names of the packages that ship with this dtp, sorted."""
+    """Return names of the packages that ship with this dtp, sorted."""
     files = resources.files(__name__).iterdir()
     return tuple(sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json")))
 

@@ -82,7 +82,7 @@ _Key = tuple[str, str]
 
 
 def _reachable_errors(compiled: Mapping[str, CompiledModule]) -> dict[_Key, tuple[str, ...]]:
-    """Errors by function, over all calls within the package."""
+    """Return errors by function, over all calls within the package."""
     own: dict[_Key, set[str]] = {}
     calls: dict[_Key, set[_Key]] = {}
     for module in compiled.values():

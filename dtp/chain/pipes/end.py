@@ -370,7 +370,7 @@ class ChannelEnd:
         return min(known, key=lambda cursor: cursor.place, default=None)
 
     def history_read(self, until: Cursor) -> None:
-        """History was read up to there."""
+        """Note that history was read up to there."""
         if not self.gap:
             self._since = until
             for index, place in self._places.items():

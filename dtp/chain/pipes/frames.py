@@ -60,7 +60,7 @@ _MAX_U64: Final = 2**64 - 1
 
 
 class PipeFrameError(BrokenError):
-    """The other side sent a frame that is none, or that contradicts what it sent before."""
+    """The other side sent something that is no frame, or that contradicts what it sent before."""
 
     code: ClassVar[str] = "pipe-frame"
 
@@ -118,7 +118,7 @@ def encode(header: Header, flags: int, data: bytes | memoryview = b"") -> bytes:
 
 
 def decode(flags: int, frame: bytes) -> tuple[Header, memoryview]:
-    """Header and bytes of a frame. Raises `PipeFrameError`."""
+    """Return header and bytes of a frame. Raises `PipeFrameError`."""
     try:
         version, link, offset, count = _FIXED.unpack_from(frame)
         if version != _VERSION:

@@ -32,7 +32,7 @@ class GasGuess:
         self.spent = 0
 
     def budget_for(self, size: int) -> int | None:
-        """MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
+        """Return MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
         cost = self._costs.get(size.bit_length())
         return None if cost is None else cost * self.MARGIN + self._STORAGE
 

@@ -330,7 +330,7 @@ class PostReader:
 def read_posts(
     chain: ChainClient, host: Id, identity: Identity, *, cursor: Cursor | None = None, follow: bool = False
 ) -> AsyncIterator[ReceivedPost]:
-    """Messages to a host that are sealed to the static key of `identity`, each once, in the chain's order.
+    """Return messages to a host that are sealed to the static key of `identity`, each once, in the chain's order.
 
     Those there are after `cursor` (or in all of the history that the node has); with `follow` for ever, without a
     cursor from now on. Those that don't open, or have no reply key that can be answered to, are skipped. Raises as
@@ -363,7 +363,7 @@ async def read_post(
 async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -> str:
     """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest.
 
-    Raises `ServiceMissing` when the service is gone by now, `SealError` for a reply key that is none, and what
+    Raises `ServiceMissing` when the service is gone by now, `SealError` for bytes that are no reply key, and what
     executing raises.
     """
     state = await read_host(chain, question.host)
@@ -378,7 +378,7 @@ async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -
 
 
 async def answers(chain: ChainClient, sent: SentPost, *, follow: bool = True) -> AsyncIterator[ReceivedPost]:
-    """Answers of the host's owner to a message: for ever, or those there are. Others' are skipped."""
+    """Yield answers of the host's owner to a message: for ever, or those there are. Others' are skipped."""
     owner = (await read_host(chain, sent.host)).host.owner
     key = sent.reply_key
     async for found in _opened(chain, sent.host, key.private, sent.cursor, follow, key.public):

@@ -136,6 +136,6 @@ class GraphOpener:
         try:
             return run(main())
         except DtpError:
-            if fresh and not made:  # of a source that is none, say
+            if fresh and not made:  # where the source is none of the formats, say
                 Path(self.file).unlink(missing_ok=True)
             raise

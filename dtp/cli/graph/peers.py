@@ -104,7 +104,7 @@ def _form(file: str | None, form: str | None, as_codes: bool) -> str:
 
 
 def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
-    """Chunks as lines or as codes, in the terminal or in files."""
+    """Show chunks as lines or as codes, in the terminal or in files."""
     if not qr:
         lines = "".join(f"{chunk}\n" for chunk in chunks)
         if target is not None:

@@ -29,7 +29,7 @@ def _cell(value: Any) -> str:
 
 
 def as_table(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
-    """Columns side by side, drawn by rich."""
+    """Return columns side by side, drawn by rich."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -77,7 +77,7 @@ def as_svg(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
 
 
 def as_tree(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
-    """Nodes with what they link to below them; each node's links are told once."""
+    """Return nodes with what they link to below them; each node's links are told once."""
     from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
@@ -125,7 +125,7 @@ def _parts(rows: Rows) -> tuple[set[str], list[Edge]]:
 
 
 def _values(value: Any) -> Iterator[str | tuple[str, str, str]]:
-    """Souls of nodes and relationships, however deep."""
+    """Yield souls of nodes and relationships, however deep."""
     from dtp.crdt import Node
     from dtp.graph.query.values.semantics import Path, Relation
 

@@ -125,7 +125,7 @@ class Ruling:
     _told: int = 0
 
     def judge_op(self, op: Op) -> int:
-        """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
+        """Return the verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
         self.reason = ""
         if op.soul.startswith(f"{ACCESS}/") or op.soul == ACCESS:
             self.reason = self._of_access(op)
@@ -142,11 +142,11 @@ class Ruling:
         return self.verdicts[-1]
 
     def has_shipped(self, root: str) -> bool:
-        """Whether the author has shipped this document."""
+        """Return whether the author has shipped this document."""
         return root in self._shipped or root in self.access.author_state(self.author).shipped
 
     def copy(self) -> Ruling:
-        """One that can be tried further while this one stays as it is."""
+        """Return one that can be tried further while this one stays as it is."""
         kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
         kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
         kept["_showing"] = {place: one.copy() for place, one in self._showing.items()}
@@ -190,7 +190,7 @@ class Ruling:
 
     @staticmethod
     def _is_party(grant: Grant, author: bytes, prefix: str) -> bool:
-        """Whether the author may offer or use a grant. Who is of an account it is told when there is an op."""
+        """Return whether the author may offer or use a grant. Who is of an account it is told when there is an op."""
         if prefix == OFFER:
             return author == grant.owner
         return grant.to_account or author == grant.grantee
@@ -200,7 +200,7 @@ class Ruling:
         return grant.id in self._used_of(owner_name(grant.owner))
 
     def _used_of(self, owner: str) -> dict[str, Grant]:
-        """The grants of the owner of this name that the author uses."""
+        """Return the grants of the owner of this name that the author uses."""
         before, now = self.access.author_state(self.author).grants.get(owner, {}), self._grants.get(owner)
         return before | now if now else before
 
@@ -233,7 +233,7 @@ class Ruling:
     # ---- accounts -----------------------------------------------------------------------------------------------
 
     def _judge_card(self, op: Op, name: str, prefix: str) -> str:
-        """A card by which its author writes for an account, or an account's word where its devices end."""
+        """Return a card by which its author writes for an account, or an account's word where its devices end."""
         if not isinstance(op.value, bytes):
             return "no card"
         try:
@@ -261,7 +261,7 @@ class Ruling:
         return ""
 
     def _shown_of(self, name: str) -> Showing:
-        """The cards of an account that the author has shown."""
+        """Return the cards of an account that the author has shown."""
         shown = self.access.author_state(self.author).showing | self._showing
         return {place: one for place, one in shown.items() if place[0] == name}
 
@@ -274,7 +274,8 @@ class Ruling:
         return "an account's soul, without a card that names its author"
 
     def _is_device(self, name: str, op: Op) -> bool:
-        """Whether the op is one of a device of this account: by a card that its author showed, and up to the cuts."""
+        """Return whether the op is one of a device of this account: by a card that its author showed, and up to the
+        cuts."""
         standing, found = self.access.accounts.standing_of(name), False
         for place, shown in self._shown_of(name).items():
             if shown.covers_clock(op.clock):
@@ -319,7 +320,7 @@ class Ruling:
         return ""
 
     def _judge_counted(self, op: Op, root: str, at: int, rule: Rule) -> str:
-        """What depends on what the author did before; remember the op if it is let in."""
+        """Return what depends on what the author did before; remember the op if it is let in."""
         known = self.access.author_state(self.author)
         scope = rule.once_for(op)
         once = None if scope is None else (root, at, *scope)
@@ -349,7 +350,8 @@ class Ruling:
         return reason
 
     def takes_from(self, author: bytes) -> bool:
-        """Whether these ops revoke a grant that this author uses, or end devices of an account that it writes for."""
+        """Return whether these ops revoke a grant that this author uses, or end devices of an account that it writes
+        for."""
         known = self.access.author_state(author)
         used = (name in known.grants.get(owner_name(owner), {}) for owner, name in self._revoked)
         showing = known.showing
@@ -360,7 +362,7 @@ class Ruling:
     # ---- remembering --------------------------------------------------------------------------------------------
 
     def confirm(self) -> None:
-        """The ops were taken: the next verdicts depend on them."""
+        """Note that the ops were taken: the next verdicts depend on them."""
         access, known = self.access, self.access.author_state(self.author, keep=True)
         access.documents.update(self._documents)
         known.shipped = self._shipped | known.shipped
@@ -419,7 +421,7 @@ class AccessState:
         self.must_rebuild = self._is_outdated = True
 
     def only_revoked(self) -> AccessState:
-        """Nothing but what was revoked: to take all frames again."""
+        """Return nothing but what was revoked: to take all frames again."""
         if self._is_outdated:
             return AccessState(self.graph)
         cuts = dict(self.cuts)
@@ -440,7 +442,7 @@ class AccessState:
         return not any(self._is_wrong(author, one) for author, one in self.authors.items())
 
     def _is_wrong(self, author: bytes, one: _Author) -> bool:
-        """Whether something of an author was let in that is void, or the other way round."""
+        """Return whether something of an author was let in that is void, or the other way round."""
         used = (grant for grants in one.grants.values() for grant in grants.values() if grant.id in one.used)
         return any(
             one.used[grant.id] > self.revocation_of(grant, grant.id).last_clock(author) for grant in used
@@ -475,7 +477,7 @@ class AccessState:
         return any(known.used.get(name, 0) > cut.last_clock(author) for author, known in self.authors.items())
 
     def author_state(self, author: bytes, *, keep: bool = False) -> _Author:
-        """What is remembered of an author."""
+        """Return what is remembered of an author."""
         found = self.authors.get(author)
         if found is None:
             found = _Author()
@@ -484,7 +486,7 @@ class AccessState:
         return found
 
     def grant(self, data: bytes) -> Grant:
-        """A genuine grant for this graph; read once. Raises `GrantError`."""
+        """Return a genuine grant for this graph; read once. Raises `GrantError`."""
         grant = self._read.get(data)
         if grant is None:
             grant = read_grant(self.graph, data)
@@ -494,14 +496,14 @@ class AccessState:
         return grant
 
     def begin_ruling(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
-        """Verdicts on ops of an author, in order."""
+        """Return verdicts on ops of an author, in order."""
         ruling = Ruling(self, author)
         for op in ops:
             ruling.judge_op(op)
         return ruling
 
     def offences(self) -> list[Offence]:
-        """The first offence of each author under each document, by author and document."""
+        """Return the first offence of each author under each document, by author and document."""
         return [
             self.authors[author].offences[root]
             for author in sorted(self.authors)
@@ -519,7 +521,7 @@ class AccessState:
                         yield grant
 
     def cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
-        """Cards that were shown or published of the account of this name, of all without one."""
+        """Yield cards that were shown or published of the account of this name, of all without one."""
         for soul in values.decode(core.list_souls(f"{ACCESS}/".encode())):
             for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
                 prefix, _, account = key.partition("/")
@@ -534,7 +536,7 @@ class AccessState:
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
     def save(self) -> list[Any]:
-        """The same on all replicas that saw the same: documents, authors, revocations, accounts."""
+        """Return the same on all replicas that saw the same: documents, authors, revocations, accounts."""
         authors = [[author, *_write(self.authors[author])] for author in sorted(self.authors)]
         authors = [author for author in authors if any(author[1:])]
         documents = [self.documents[root].document for root in sorted(self.documents)]
@@ -543,7 +545,8 @@ class AccessState:
 
     @classmethod
     def load(cls, graph: str, saved: list[Any]) -> AccessState:
-        """What `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`, `GrantError`."""
+        """Return what `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`,
+        `GrantError`."""
         access = cls(graph)
         documents, authors, revoked, accounts = saved
         access.accounts.load(accounts)

@@ -72,11 +72,12 @@ class Cuts:
         return CONTEXT + values.encode(self._parts)
 
     def encode(self) -> bytes:
-        """MessagePack `[version, graph, card, [[device, clock]...], signature]`."""
+        """Return MessagePack `[version, graph, card, [[device, clock]...], signature]`."""
         return values.encode([*self._parts, self.signature])
 
     def is_genuine(self) -> bool:
-        """Whether the account's key, as of its card, signed it. The card itself was checked when it was parsed."""
+        """Return whether the account's key, as of its card, signed it. The card itself was checked when it was
+        parsed."""
         return PeerId(self.card.key).verify(self.signature, self._signed)
 
 
@@ -200,7 +201,7 @@ class KnownAccounts:
         self._cuts: dict[bytes, Cuts] = {}
 
     def decode_card(self, data: bytes) -> Card:
-        """A genuine card, read once. Raises `CardError`."""
+        """Return a genuine card, read once. Raises `CardError`."""
         card = self._cards.get(data)
         if card is None:
             if len(data) > MAX_BYTES:
@@ -218,7 +219,7 @@ class KnownAccounts:
         return cuts
 
     def standing_of(self, name: str) -> AccountStanding:
-        """What is known of an account, from frames or beforehand."""
+        """Return what is known of an account, from frames or beforehand."""
         known, prior = self.standings.get(name, AccountStanding()), self._prior.get(name)
         return known if prior is None else known.merged_with(prior)
 
@@ -238,7 +239,7 @@ class KnownAccounts:
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
     def save(self) -> list[Any]:
-        """The same on all replicas that saw the same."""
+        """Return the same on all replicas that saw the same."""
         return [
             [name, one.generation, sorted(one.named), sorted([*each] for each in one.clocks.items())]
             for name, one in sorted(self.standings.items())
@@ -251,12 +252,12 @@ class KnownAccounts:
 
 
 def save_showing(showing: Showing) -> list[Any]:
-    """What an author showed, as lists."""
+    """Return what an author showed, as lists."""
     return sorted([*place, one.expires_ms, one.used, one.denied] for place, one in showing.items())
 
 
 def load_showing(saved: Iterable[Any]) -> Showing:
-    """What `save_showing` gave."""
+    """Return what `save_showing` gave."""
     return {(name, generation): ShownCards(*numbers) for name, generation, *numbers in saved}
 
 

@@ -10,12 +10,13 @@ from dtp.identity import bech32
 
 @lru_cache(maxsize=8192)
 def owner_name(author: bytes) -> str:
-    """How souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is one."""
+    """Return how souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is
+    one."""
     return bech32.encode("dtp", author)
 
 
 def owned(author: bytes, path: str = "") -> str:
-    """The soul of an author's own at `path`: only that author, and whom it lets, can write there."""
+    """Return the soul of an author's own at `path`: only that author, and whom it lets, can write there."""
     return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
 
 
@@ -30,8 +31,8 @@ STATIC_KEY: Final = "static"
 
 
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
-    """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost,
-    and whom it bans and what it agrees to it says itself."""
+    """Return whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are
+    lost, and whom it bans and what it agrees to it says itself."""
     own = owned(owner)
     return (
         soul.startswith(f"{own}/{RINGS}/")
@@ -41,6 +42,6 @@ def is_reserved(owner: bytes, soul: str, key: str) -> bool:
 
 
 def may_write(author: bytes, soul: str) -> bool:
-    """Whether ops of the author on this soul count by themselves: it is nobody's, or the author's own."""
+    """Return whether ops of the author on this soul count by themselves: it is nobody's, or the author's own."""
     own = owned(author)
     return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")

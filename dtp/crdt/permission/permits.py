@@ -67,11 +67,11 @@ class Permits:
         return self._mine is not None
 
     def needs_permit(self, soul: str) -> bool:
-        """Whether it isn't simply one's own or nobody's."""
+        """Return whether it isn't simply one's own or nobody's."""
         return needs_verdict(self._replica.author, soul)
 
     def permit_rows(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows to be put for these, all of them allowed: with what others need to know in front."""
+        """Return the rows to be put for these, all of them allowed: with what others need to know in front."""
         trial = self._begin_trial()
         made: list[Row] = []
         for soul, key, *value in rows:
@@ -84,7 +84,7 @@ class Permits:
         return made
 
     def permit_op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
-        """The rows to be put before an op of another kind, which is allowed."""
+        """Return the rows to be put before an op of another kind, which is allowed."""
         trial = self._begin_trial()
         decoded = [values.decode(value)] if value else []
         op = self._make_op(
@@ -136,7 +136,7 @@ class Permits:
         return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.copy()
 
     def _next_clock(self) -> int:
-        """What the next op will have."""
+        """Return what the next op will have."""
         return max(self._replica.clock.wall_clock(), self._replica.core.newest + 1)
 
     def _make_op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
@@ -158,7 +158,7 @@ class Permits:
         return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
 
     def _rows_before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
-        """What goes before the op, judged: the document of its rules, a grant, or a card."""
+        """Return what goes before the op, judged: the document of its rules, a grant, or a card."""
         replica = self._replica
         rows: list[Row] = []
         if op.soul.startswith(f"{ACCESS}/"):
@@ -175,8 +175,8 @@ class Permits:
         return rows
 
     def _grant_for(self, trial: Ruling, op: Op) -> list[Row]:
-        """The grant that lets this op in, and the card by which it does if it is to an account; nothing if none is
-        known."""
+        """Return the grant that lets this op in, and the card by which it does if it is to an account; nothing if
+        none is known."""
         replica, found = self._replica, list[Row]()
         for grant in replica.access.offered_grants(replica.core, replica.author):
             if not grant.covers_op(op) or op.clock > replica.access.revocation_of(grant, grant.id).last_clock(
@@ -189,7 +189,7 @@ class Permits:
         return found
 
     def _card_for(self, name: str) -> list[Row]:
-        """The newest card of an account, if one is known that names this author."""
+        """Return the newest card of an account, if one is known that names this author."""
         replica = self._replica
         known = [card for card in replica.access.cards(replica.core, name) if card.names(replica.author)]
         if name in self.cards:
@@ -200,13 +200,13 @@ class Permits:
         return [(f"{ACCESS}/{owner_name(replica.author)}", f"{CARD}{name}", newest.encode())]
 
     def _written_values(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
-        """What the op will say."""
+        """Return what the op will say."""
         if kind is Kind.COUNTER_TOTAL:
             return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
         return [] if kind is Kind.SET_REMOVE else value
 
     def _removed_dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
-        """What the op will remove."""
+        """Return what the op will remove."""
         if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
             found = [
                 (by, at) for by, at, one in self._read(core.SET, soul, key) if values.encode(one) == value

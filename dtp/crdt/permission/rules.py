@@ -100,7 +100,7 @@ class Schema:
     optional: frozenset[str] = frozenset()
 
     def admits_value(self, value: Value) -> bool:
-        """Whether the value is one."""
+        """Return whether the value is one."""
         if self.type and not _TYPES[self.type](value):
             return False
         if (self.min is not None or self.max is not None) and not self._in_range(value):
@@ -173,7 +173,7 @@ class Rule:
     rate: tuple[int, float] | None = None
 
     def matches_op(self, author: str, path: str, key: str, space: str) -> bool:
-        """Whether it is for such an op."""
+        """Return whether it is for such an op."""
         if space != self.space or not (self.key == "*" or key == self.key.replace("{author}", author)):
             return False
         parts = path.split("/", MAX_PARTS) if path else []
@@ -187,7 +187,7 @@ class Rule:
         )
 
     def why_forbidden(self, op: Op, author: str) -> str:
-        """Why the op is refused whatever its author did before; empty when it isn't."""
+        """Return why the op is refused whatever its author did before; empty when it isn't."""
         if self.writers and author not in self.writers:
             return "not a writer"
         if self.removes != "any":
@@ -245,11 +245,11 @@ class Rules:
         return root_of(self.kind, self.document)
 
     def soul(self, path: str = "") -> str:
-        """The soul of the node at `path` under these rules."""
+        """Return the soul of the node at `path` under these rules."""
         return f"{self.root}/{path}" if path else self.root
 
     def first_rule(self, author: str, path: str, op: Op) -> tuple[int, Rule] | None:
-        """The rule that decides about an op, and its place."""
+        """Return the rule that decides about an op, and its place."""
         for at, rule in enumerate(self.rules):
             if rule.matches_op(author, path, op.key, op.space):
                 return at, rule
@@ -308,7 +308,7 @@ def _write_rule(rule: Rule) -> dict[str, Value]:
 
 
 def read(document: bytes) -> Rules:
-    """The rules in a document. Raises `RulesError` for anything that isn't one, whoever made it."""
+    """Return the rules in a document. Raises `RulesError` for anything that isn't one, whoever made it."""
     if len(document) > MAX_DOCUMENT:
         raise RulesError(f"a document has at most {MAX_DOCUMENT} bytes, not {len(document)}")
     try:

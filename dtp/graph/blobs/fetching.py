@@ -63,7 +63,8 @@ class Blob:
         return self._store.has_blob(self.ref)
 
     async def chunks(self, start: int = 0) -> AsyncIterator[bytes]:
-        """Its bytes from `start` on, piece by piece, checked. Raises `BlobAbsent`, `StoreError` when damaged."""
+        """Yield its bytes from `start` on, piece by piece, checked. Raises `BlobAbsent`, `StoreError` when
+        damaged."""
         listing = await self._read_listing()
         first, skip = divmod(start, CHUNK)
         for number in range(first, listing.chunks):
@@ -196,7 +197,7 @@ async def _send(stream: Stream, kind: Kind, *parts: Any) -> None:
 
 
 async def _receive(stream: Stream, kind: Kind, *kinds: type) -> list[Any]:
-    """The parts of the next message, which must be of this kind. Raises `BlobError`, `BlobAbsent`."""
+    """Return the parts of the next message, which must be of this kind. Raises `BlobError`, `BlobAbsent`."""
     try:
         size = int.from_bytes(await stream.readexactly(4), "big")
         if size > _MAX_MESSAGE:

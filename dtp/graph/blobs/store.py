@@ -55,15 +55,15 @@ class Listing(NamedTuple):
         return _hash(_LIST_CONTEXT, self.size.to_bytes(8, "big") + self.hashes)
 
     def is_for(self, ref: BlobRef) -> bool:
-        """Whether it is the list of this blob."""
+        """Return whether it is the list of this blob."""
         return self.size == ref.size and len(self.hashes) == _count(self.size) * _HASH and self.id() == ref.id
 
     def length(self, number: int) -> int:
-        """Bytes of a chunk."""
+        """Return bytes of a chunk."""
         return min(CHUNK, self.size - number * CHUNK)
 
     def matches_chunk(self, number: int, data: bytes) -> bool:
-        """Whether these are the bytes of that chunk."""
+        """Return whether these are the bytes of that chunk."""
         at = number * _HASH
         return (
             len(data) == self.length(number) and _hash(_CHUNK_CONTEXT, data) == self.hashes[at : at + _HASH]
@@ -115,11 +115,11 @@ class BlobStore:
         return self._folder is not None or self._is_scratch
 
     def has_blob(self, ref: BlobRef) -> bool:
-        """Whether all of the blob is here."""
+        """Return whether all of the blob is here."""
         return self._path_of(ref.id.hex()).exists()
 
     def read_listing(self, ref: BlobRef) -> Listing | None:
-        """The blob's list, if it is here: also of one that isn't whole yet."""
+        """Return the blob's list, if it is here: also of one that isn't whole yet."""
         try:
             data = self._path_of(f"{ref.id.hex()}.list").read_bytes()
         except FileNotFoundError:
@@ -130,7 +130,8 @@ class BlobStore:
         return listing if listing.is_for(ref) else None
 
     def read(self, ref: BlobRef, listing: Listing, number: int) -> bytes:
-        """A chunk, checked. `StoreError` when it isn't what it should be: then the blob is to be fetched again."""
+        """Return a chunk, checked. `StoreError` when it isn't what it should be: then the blob is to be fetched
+        again."""
         try:
             with open(self._path_of(ref.id.hex()), "rb") as file:
                 file.seek(number * CHUNK)
@@ -213,7 +214,7 @@ class BlobStore:
         return free
 
     def stored_refs(self) -> Iterator[BlobRef]:
-        """The blobs that are all here."""
+        """Yield the blobs that are all here."""
         for path in sorted(self._path_of("").iterdir()):
             if "." not in path.name:
                 yield BlobRef(bytes.fromhex(path.name), path.stat().st_size)
@@ -309,7 +310,7 @@ def _copy(source: BinaryIO, path: Path) -> tuple[int, bytes]:
 
 
 def _chunk(source: BinaryIO) -> bytes:
-    """The next whole chunk; less only at the end. Pipes give what they have."""
+    """Return the next whole chunk; less only at the end. Pipes give what they have."""
     parts, missing = [], CHUNK
     while missing and (part := source.read(missing)):
         parts.append(part)

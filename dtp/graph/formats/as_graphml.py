@@ -60,7 +60,7 @@ def write(name: str, found: Found) -> str:
 
 
 def _targets(one: Item) -> list[str]:
-    """Where its links lead, if it is links alone."""
+    """Return where its links lead, if it is links alone."""
     if one.kind == "register" and isinstance(one.value, Link):
         return [one.value.soul]
     if one.kind == "set" and is_links(one.value):
@@ -123,7 +123,7 @@ def _no_doctype(*_: object) -> None:
 
 
 def _named(attributes: dict[str, str], name: str) -> str | None:
-    """An attribute, which may be written as JSON."""
+    """Return an attribute, which may be written as JSON."""
     text = attributes.get(name)
     if text is None or name not in attributes.get(f"{OURS} json", "").split():
         return text
@@ -181,7 +181,7 @@ class _Reading:
         }  # fmt: skip
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Begin an element."""
         space, _, local = name.rpartition(" ")
         if len(self._path) >= 64:
             raise ContentsError("elements are more than 64 deep")
@@ -198,11 +198,11 @@ class _Reading:
             self._left[f"<{local}>"] = "nothing here is like it"
 
     def add_text(self, text: str) -> None:
-        """Text between elements."""
+        """Take text between elements."""
         self._text.append(text)
 
     def end_element(self, name: str) -> None:
-        """An element ends."""
+        """End an element."""
         local = self._path.pop()
         if local == "data" and self._data is not None:
             if self._key in self._data:

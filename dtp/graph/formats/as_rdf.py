@@ -271,7 +271,7 @@ def _add_property(properties: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _kind(predicate: str) -> tuple[str | None, str]:
-    """The kind and the key that a predicate names; None for one from elsewhere, whose key it is itself."""
+    """Return the kind and the key that a predicate names; None for one from elsewhere, whose key it is itself."""
     if not predicate.startswith(KEY):
         return None, predicate
     kind, colon, key = predicate.removeprefix(KEY).partition(":")
@@ -325,7 +325,7 @@ def _float(text: str) -> float:
 
 
 def _elements(rdflib: Any, triples: Triples, at: Any) -> Iterator[Any]:
-    """The elements of a list. Raise `ContentsError` where it is none, or has no end."""
+    """Yield the elements of a list. Raise `ContentsError` where it is none, or has no end."""
     seen = set()
     while at != rdflib.RDF.nil:
         first, rest = list(triples.objects(at, rdflib.RDF.first)), list(triples.objects(at, rdflib.RDF.rest))

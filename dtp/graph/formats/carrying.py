@@ -31,12 +31,12 @@ class Files:
     async def import_file(self, path: str | os.PathLike[str]) -> int:
         """Take in what `export` wrote, here or elsewhere; how many envelopes were new.
 
-        Raises `GraphError` for a file that is none or damaged, and nothing was taken; else as `receive`.
+        Raises `GraphError` for a file that is no graph, or damaged, and nothing was taken; else as `receive`.
         """
         return await files.take_in(self._graph, path)
 
     async def export_chunks(self) -> list[str]:
-        """What `export` writes as texts that each fit a QR code. `GraphError` when they would be too many."""
+        """Return what `export` writes as texts that each fit a QR code. `GraphError` when they would be too many."""
         graph = self._graph
         graph.check_whole("an export")
         await graph.commit()

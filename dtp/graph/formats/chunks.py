@@ -40,7 +40,8 @@ def _check(head: str, data: bytes) -> bytes:
 
 
 def split(data: bytes, *, size: int = MAX_CHUNK) -> list[str]:
-    """The chunks of some bytes, each of at most `size` characters (100 to `MAX_CHUNK`) of QR's alphanumeric set.
+    """Return the chunks of some bytes, each of at most `size` characters (100 to `MAX_CHUNK`) of QR's alphanumeric
+    set.
 
     Raises `GraphError` for more than `MAX_BYTES`, or when they are more than `MAX_CHUNKS`.
     """
@@ -92,7 +93,7 @@ class Collector:
         return self._head is not None and len(self._parts) == self._head[1]
 
     def data(self) -> bytes:
-        """What the chunks stand for. Raises `ChunkError` when some are missing, or they don't fit together."""
+        """Return what the chunks stand for. Raises `ChunkError` when some are missing, or they don't fit together."""
         if self._head is None or not self.is_complete:
             missing = ", ".join(map(str, self.missing[:20])) or "all"
             raise ChunkError(f"chunks are missing: {missing}")

@@ -26,7 +26,7 @@ _MARGIN: Final = 70.0
 
 
 def layout(nodes: Sequence[str], edges: Iterable[Edge]) -> dict[str, tuple[float, float]]:
-    """Places from 0 to 1 for all nodes, the same each time: Fruchterman and Reingold's springs (1991)."""
+    """Return places from 0 to 1 for all nodes, the same each time: Fruchterman and Reingold's springs (1991)."""
     rng = random.Random(len(nodes))
     at = {node: [rng.random(), rng.random()] for node in nodes}
     springs = sorted({(a, b) for a, _, b in edges if a != b and a in at and b in at})
@@ -72,7 +72,7 @@ def _fitted(at: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, float]]
 
 
 def svg(nodes: Mapping[str, str], edges: Iterable[Edge]) -> str:
-    """A picture of nodes (name -> what is written on it) and the links between them, as an SVG document.
+    """Return a picture of nodes (name -> what is written on it) and the links between them, as an SVG document.
 
     Nodes have a colour for each kind, links an arrow and their key. Raises `GraphError` for more than `MAX_NODES`.
     """
@@ -103,7 +103,7 @@ def svg(nodes: Mapping[str, str], edges: Iterable[Edge]) -> str:
 
 
 def _text(text: str) -> str:
-    """Text for XML, which has no control characters; what is long is cut."""
+    """Return text for XML, which has no control characters; what is long is cut."""
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return escape(shown if len(shown) <= 40 else f"{shown[:39]}…")
 

@@ -84,7 +84,7 @@ class Imported(NamedTuple):
 
 
 def _is_static(soul: str, key: str) -> bool:
-    """Whether it is the key that private nodes are sealed to."""
+    """Return whether it is the key that private nodes are sealed to."""
     return key == STATIC_KEY and soul.startswith("~") and "/" not in soul
 
 
@@ -122,7 +122,7 @@ def _copied(replica: Replica, state: bytes) -> Replica:
 
 
 def _is_there(kind: str, value: Any) -> bool:
-    """Whether it is more than what was never written."""
+    """Return whether it is more than what was never written."""
     return kind == "register" or value not in ([], "", 0)
 
 
@@ -285,7 +285,7 @@ def _values(replica: Replica, one: Item) -> bool:
 
 
 def _list(replica: Replica, one: Item) -> bool:
-    """What is the same at the front and at the back stays, with who wrote it."""
+    """Replace the items of a list: what is the same at the front and at the back stays, with who wrote it."""
     kept = replica.list(one.soul, one.key)
     patches = difference(kept.contents(), [values.encode(value) for value in one.value])
     for at, deleted, inserted in patches:
@@ -306,7 +306,7 @@ def _marks(replica: Replica, one: Item) -> bool:
 
 
 def _relationships(replica: Replica, one: Item) -> bool:
-    """Other links of the key have no properties afterwards."""
+    """Set the properties of links: other links of the key have none afterwards."""
     node = replica.node(one.soul)
     linked = {*node.links(one.key), *one.value}
     if isinstance(there := node.get(one.key), Link):

@@ -49,7 +49,7 @@ def to_pandas(graph: Contents, prefix: str) -> DataFrame:
 
 
 def _columns(graph: Contents, soul: str) -> dict[str, Any]:
-    """All that is at a soul: registers by their keys, all else as "key (kind)"."""
+    """Return all that is at a soul: registers by their keys, all else as "key (kind)"."""
     return {
         key if kind == "register" else f"{key}{' ' * bool(key)}({kind})": value
         for key, kinds in graph.everything(soul).items()
@@ -58,7 +58,7 @@ def _columns(graph: Contents, soul: str) -> dict[str, Any]:
 
 
 def _attributes(graph: Contents, soul: str) -> dict[str, Any]:
-    """The same without links, which are edges."""
+    """Return the same without links, which are edges."""
     return {
         name: value
         for name, value in _columns(graph, soul).items()
@@ -86,7 +86,7 @@ def to_svg(graph: Contents, prefix: str) -> str:
 
 
 def label(graph: Contents, soul: str) -> str:
-    """What is written on a node: its name or title, else its soul."""
+    """Return what is written on a node: its name or title, else its soul."""
     node = graph.replica.node(soul)
     return next((text for key in ("name", "title") if isinstance(text := node.get(key), str) and text), soul)
 

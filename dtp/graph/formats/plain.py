@@ -147,7 +147,8 @@ def loads(text: str) -> Any:
 
 
 def parse(text: str) -> Any:
-    """Return what a JSON text says, strictly: no name twice, no number that is none or too long, not too deep."""
+    """Return what a JSON text says, strictly: no name twice, no NaN or infinity, no number that is too long, not too
+    deep."""
     _check_depth(text)
     try:
         return json.loads(

@@ -22,7 +22,7 @@ def _code(chunk: str) -> QRCode:
 
 
 def to_terminal(chunk: str) -> str:
-    """The code in block characters, two rows a line."""
+    """Return the code in block characters, two rows a line."""
     out = io.StringIO()
     _code(chunk).terminal(out=out, compact=True)
     return out.getvalue().rstrip("\n")

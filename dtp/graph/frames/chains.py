@@ -52,7 +52,7 @@ class Chains:
         self._tips: dict[bytes, Tip] = {}
         self._held: dict[tuple[bytes, int], Envelope | Summary] = {}  # by the first frame in it
         self._held_bytes = 0
-        #: Proofs of lies in what is not taken: for who keeps them.
+        #: Proofs of lies in what is not taken: for whoever keeps them.
         self.found: list[Proof] = []
         self._only_summed: dict[bytes, tuple[int, Summary | None]] = {}
         self._comparing = Comparing()
@@ -60,7 +60,7 @@ class Chains:
         self._agreed: dict[bytes, None] = {}
 
     def tip(self, author: bytes) -> Tip:
-        """The end of the author's chain."""
+        """Return the end of the author's chain."""
         tip = self._tips.get(author)
         if tip is None:
             head = self.heads.get(author)
@@ -89,7 +89,7 @@ class Chains:
             self._tips[last.author] = Tip(last.sequence, last.hash, self._clock_of(last))
 
     def is_next(self, envelope: Envelope | Summary) -> bool:
-        """Whether this goes on where its author's chain ends here: True, else it is known or was put aside.
+        """Return whether this goes on where its author's chain ends here: True, else it is known or was put aside.
 
         It is genuine. A summary may begin before that end; where chains have to be `whole` it is left, and its frames
         count as missing. Raises `Equivocation`, and `EnvelopeError` for a frame that doesn't begin where its author's
@@ -145,7 +145,7 @@ class Chains:
             self._only_summed[summary.author] = summary.sequence, kept
 
     def _accept_next(self, envelope: Envelope) -> None:
-        """A frame that is next: it is taken, also when a summary says something else."""
+        """Take a frame that is next, also when a summary says something else."""
         last, kept = self._only_summed.get(envelope.author, (0, None))
         if kept is not None and self._comparing.are_contradictory(kept, envelope):
             self.found.append(Proof(envelope, kept))
@@ -224,7 +224,7 @@ class Chains:
         self._near = None, 0
 
     def held_next(self, author: bytes) -> Envelope | Summary | None:
-        """What was put aside and is next now."""
+        """Return what was put aside and is next now."""
         return self._let_go(author, self.tip(author).sequence + 1)
 
     def _let_go(self, author: bytes, sequence: int) -> Envelope | Summary | None:
@@ -234,8 +234,8 @@ class Chains:
         return envelope
 
     def gaps(self) -> list[tuple[bytes, int, int]]:
-        """What is known to be missing, as something behind it was put aside, or only a summary came: (author, first,
-        last)."""
+        """Return what is known to be missing, as something behind it was put aside, or only a summary came: (author,
+        first, last)."""
         waiting: dict[bytes, list[int]] = {}
         for author, sequence in sorted(self._held):
             waiting.setdefault(author, []).append(sequence)

@@ -96,7 +96,7 @@ class Signed(ABC):
         """As it travels and is stored."""
 
     def is_genuine(self) -> bool:
-        """Whether the signature is the author's."""
+        """Return whether the signature is the author's."""
         try:
             return PeerId(self.author).verify(self.signature, self.signed)
         except PeerIdError:
@@ -144,7 +144,7 @@ class Envelope(Signed):
         return core.Told(self.body, self.sequence, self.sequence, None)
 
     def encode(self) -> bytes:
-        """MessagePack `[1, author, sequence, previous, body, signature]`."""
+        """Return MessagePack `[1, author, sequence, previous, body, signature]`."""
         return msgpack.packb(  # type: ignore[no-any-return]
             (VERSION, self.author, self.sequence, self.previous, self.body, self.signature)
         )
@@ -192,7 +192,7 @@ class Summary(Signed):
         return core.Told(self.body, self.start, self.sequence, (self.after, self.last))
 
     def encode(self) -> bytes:
-        """MessagePack `[2, author, start, sequence, after, last, previous, tip, seen, body, signature]`."""
+        """Return MessagePack `[2, author, start, sequence, after, last, previous, tip, seen, body, signature]`."""
         return msgpack.packb(  # type: ignore[no-any-return]
             (
                 SUMMARY_VERSION,
@@ -257,7 +257,7 @@ class Skipped(Summary):
         return {self.sequence: self.tip}  # what was before, its author has not signed here
 
     def encode(self) -> bytes:
-        """MessagePack `[3, author, start, sequence, 0, 0, previous, tip, statement, "", signature]`."""
+        """Return MessagePack `[3, author, start, sequence, 0, 0, previous, tip, statement, "", signature]`."""
         return msgpack.packb(  # type: ignore[no-any-return]
             (
                 SKIPPED_VERSION,
@@ -276,7 +276,7 @@ class Skipped(Summary):
 
 
 def last_clock(handle: core.GraphCore, one: Envelope | Summary) -> int:
-    """The highest clock that it covers."""
+    """Return the highest clock that it covers."""
     return one.last if isinstance(one, Summary) else handle.check(one.body)[1]
 
 
@@ -312,7 +312,8 @@ def sum_up(
 
 
 def decode(graph: str, data: bytes) -> Envelope | Summary:
-    """The envelope or summary in `data`, whose signature and frame have still to be checked. `EnvelopeError`."""
+    """Return the envelope or summary in `data`, whose signature and frame have still to be checked.
+    `EnvelopeError`."""
     limit = core.FRAME_BYTES + OVERHEAD
     if len(data) > limit:
         raise EnvelopeError(f"an envelope has at most {limit} bytes, not {len(data)}")
@@ -330,7 +331,7 @@ def decode(graph: str, data: bytes) -> Envelope | Summary:
         _, author, start, sequence, after, last, previous, tip, seen, body, signature = parts
         _check(author, start, sequence, previous, body, signature)
         if not all(type(clock) is int for clock in (after, last)) or not 0 <= after < last <= _MAX_CLOCK:
-            raise EnvelopeError("a summary's clocks are none")
+            raise EnvelopeError("a summary's clocks are no clocks, or out of order")
         _check_sizes((tip, HASH_SIZE), (seen, _DIGEST))
         return Summary(graph, author, sequence, previous, body, signature, start, tip, after, last, seen)
     if parts[0] == SKIPPED_VERSION and len(parts) == 11 and parts[4:6] == (0, 0) and parts[9] == b"":
@@ -348,7 +349,7 @@ def _check(author: Any, first: Any, sequence: Any, previous: Any, body: Any, sig
     _check_sizes((author, core.AUTHOR_SIZE), (previous, HASH_SIZE), (signature, _SIGNATURE))
     numbers = type(first) is int and type(sequence) is int
     if not numbers or not 1 <= first <= sequence <= _MAX_SEQUENCE or not isinstance(body, bytes):
-        raise EnvelopeError("an envelope's sequence or body is none")
+        raise EnvelopeError("an envelope's sequence is no number of a frame, or its body is no bytes")
     if (first == 1) != (previous == NONE_BEFORE):
         raise EnvelopeError("the first envelope of an author, and only that, has none before it")
 

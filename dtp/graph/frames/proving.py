@@ -37,7 +37,7 @@ class Proof:
         return f"{owner_name(self.author)} signed what can't both be true: {' and '.join(told)}"
 
     def is_valid(self) -> bool:
-        """Whether both are genuine and contradict each other."""
+        """Return whether both are genuine and contradict each other."""
         a, b = self.first, self.second
         if a.author != b.author or a.graph != b.graph or not (a.is_genuine() and b.is_genuine()):
             return False
@@ -55,7 +55,8 @@ class Comparing:
         self._edits: tuple[Signed, dict[Name, Operations]] | None = None
 
     def are_contradictory(self, a: Signed, b: Signed) -> bool:
-        """Whether two of one author can't both be true: another hash for the same place in its chain, or other ops.
+        """Return whether two of one author can't both be true: another hash for the same place in its chain, or other
+        ops.
 
         Raises `EncodingError` when they have to be read for that, and one can't be.
         """
@@ -87,7 +88,7 @@ class Comparing:
         )
 
     def open(self, summary: Summary) -> AccountCore:
-        """What the summary says about ops. Raises `EncodingError`."""
+        """Return what the summary says about ops. Raises `EncodingError`."""
         if self._last is None or self._last[0] != summary:
             account = AccountCore(summary.author, owner_name(summary.author).encode(), summary.told)
             self._last = summary, account

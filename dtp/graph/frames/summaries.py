@@ -56,7 +56,7 @@ def _batches(parts: Iterable[tuple[bytes, int, int]]) -> Iterator[list[tuple[byt
 
 
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
-    """What stands for the own frames with these sequences: them, or summaries where those are smaller."""
+    """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller."""
     run = _Run(graph)
     async for some in stored(graph, [(graph.identity.id.key, first, last)]):
         graph.sign()  # what overwrote some of these is signed before it is looked at, and stored before that is told
@@ -91,7 +91,8 @@ class _Run:
         self._after = 0
 
     def add(self, one: Envelope | Summary) -> bool:
-        """Whether it is part of the run now; else the run must `end` first, or it can't be summed up at all."""
+        """Return whether it is part of the run now; else the run must `end` first, or it can't be summed up at
+        all."""
         if self._last is not None and one.first != self._last.sequence + 1:
             return False
         if self._summary is None:
@@ -112,7 +113,7 @@ class _Run:
         return True
 
     def finish_run(self) -> list[bytes]:
-        """What stands for the run. The next one may begin."""
+        """Return what stands for the run. The next one may begin."""
         summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
         after = self._after
         self._begin()

@@ -72,7 +72,7 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
 
 
 def _versions(found: list[tuple[Op, int]]) -> list[Version]:
-    """Ops, the earliest first, with what was there before each."""
+    """Return ops, the earliest first, with what was there before each."""
     versions = []
     standing: dict[str, Op] = {}
     totals: dict[str, dict[bytes, int]] = {}
@@ -172,7 +172,7 @@ def _counter(graph: Graph, ops: list[Op]) -> tuple[bool, int]:
 
 
 def _dots(ops: list[Op]) -> dict[tuple[bytes, int], Value]:
-    """What stands of a set or of values: the dot of each value that nobody has removed, the earliest first."""
+    """Return what stands of a set or of values: the dot of each value that nobody has removed, the earliest first."""
     standing: dict[tuple[bytes, int], Value] = {}
     for op in ops:
         for dot in op.dots:

@@ -25,8 +25,8 @@ class History:
         return await past.history(self._graph, soul, key)
 
     async def as_of(self, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
-        """All that was at a soul at a time, seconds since 1970, by the clocks of those who wrote it: as `everything`
-        has it. Of a private node it is what is sealed.
+        """Return all that was at a soul at a time, seconds since 1970, by the clocks of those who wrote it: as
+        `everything` has it. Of a private node it is what is sealed.
 
         It is put together from all that is stored here. What was summed up by its author shows what stood then.
         """
@@ -35,7 +35,7 @@ class History:
         return await past.as_of(self._graph, soul, seconds)
 
     async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.Difference]]:
-        """How what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
+        """Return how what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
         await self._graph.commit()
         return await past.diff(self._graph, soul, first, second)
 

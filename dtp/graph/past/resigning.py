@@ -99,7 +99,7 @@ class _Work:
         return self._sign_change(op)
 
     def _edit(self, op: Op) -> bool:
-        """The text or list with it, as all would have merged it, and what that changes."""
+        """Return the text or list with it, as all would have merged it, and what that changes."""
         name = _EDITED[op.kind], op.soul, op.key
         shown = self.copy.sequences.open(name)
         before = shown.contents()
@@ -216,7 +216,7 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
 
 
 def _signed_again(signed: list[Envelope | Summary], mark: Value) -> int:
-    """How many of these envelopes this identity has signed again before, by what it noted then."""
+    """Return how many of these envelopes this identity has signed again before, by what it noted then."""
     for place, one in enumerate(signed):
         if [one.sequence, one.hash] == mark:
             return place + 1
@@ -224,7 +224,7 @@ def _signed_again(signed: list[Envelope | Summary], mark: Value) -> int:
 
 
 def _envelopes(graph: Graph, source: str, author: bytes) -> list[Envelope | Summary]:
-    """All of an author in another store, in order. Raises `GraphError`, `StoreError`."""
+    """Return all of an author in another store, in order. Raises `GraphError`, `StoreError`."""
     if source == MEMORY:
         raise GraphError("stranded work is in a file or in PostgreSQL, not in memory")
     store = loading.opened(source, graph.name, graph.identity.id.key, read_only=True)
@@ -246,7 +246,7 @@ async def _here(graph: Graph, author: bytes) -> list[Envelope | Summary]:
 
 
 def _common(ours: list[Envelope | Summary], theirs: list[Envelope | Summary]) -> int:
-    """How many of theirs are of the history that is here."""
+    """Return how many of theirs are of the history that is here."""
     known = {one.sequence: one.hash for one in ours}
     last = max(known, default=0)
     for place, one in enumerate(theirs):
@@ -265,8 +265,8 @@ def _work(graph: Graph) -> _Work:
 def _stranded(
     graph: Graph, author: bytes, signed: list[Envelope | Summary], common: int, work: _Work
 ) -> Iterator[tuple[int, Op]]:
-    """The ops, and in which envelope they are, that count by themselves and don't here: they are behind the `common`
-    part, or void by what others said."""
+    """Yield the ops, and in which envelope they are, that count by themselves and don't here: they are behind the
+    `common` part, or void by what others said."""
     replica = graph.replica
     alone, now = AccessState(graph.name), replica.access.only_revoked()
     for place, envelope in enumerate(signed):

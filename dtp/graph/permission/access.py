@@ -42,7 +42,7 @@ Grantee = PeerId | str | bytes | Account | Card
 
 
 def key_of(peer: PeerId | str | bytes) -> bytes:
-    """The public key of who is named. Raises `GraphError`."""
+    """Return the public key of who is named. Raises `GraphError`."""
     if isinstance(peer, PeerId):
         return peer.key
     try:
@@ -118,7 +118,7 @@ def _own_access(graph: Graph) -> str:
 
 
 def differences(old: Replica, new: Replica) -> list[Change]:
-    """What is different on owned souls, told as by this replica, now."""
+    """Return what is different on owned souls, told as by this replica, now."""
     found = []
     for soul in sorted({*old.souls("~"), *new.souls("~")}):
         before, after = _contents(old, soul), _contents(new, soul)
@@ -178,7 +178,7 @@ class OffenceProof:
         return clock.seconds(self.clocks[-1])
 
     def is_valid(self) -> bool:
-        """Whether the frames are genuine, of one author and graph, and break the rules as said."""
+        """Return whether the frames are genuine, of one author and graph, and break the rules as said."""
         first = self.frames[0]
         if any((one.author, one.graph) != (first.author, first.graph) for one in self.frames):
             return False
@@ -210,13 +210,13 @@ class OffenceProof:
         return [found[at] for at in sorted(found)]
 
     def encode(self) -> bytes:
-        """MessagePack `[version, reason, document, [clock...], [envelope...]]`."""
+        """Return MessagePack `[version, reason, document, [clock...], [envelope...]]`."""
         frames = [frame.encode() for frame in self.frames]
         return values.encode([_VERSION, self.reason, self.document, list(self.clocks), frames])
 
     @classmethod
     def decode(cls, graph: str, data: bytes) -> OffenceProof:
-        """The proof in `data`, not checked yet (`is_valid`). Raises `OffenceError`, `EnvelopeError`."""
+        """Return the proof in `data`, not checked yet (`is_valid`). Raises `OffenceError`, `EnvelopeError`."""
         try:
             version, reason, document, clocks, frames = values.decode(data)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -255,7 +255,7 @@ async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
 
 
 def describe(proofs: Iterable[OffenceProof]) -> list[dict[str, Any]]:
-    """What a person wants to know of each, as JSON has it."""
+    """Return what a person wants to know of each, as JSON has it."""
     return [
         {
             "author": owner_name(proof.author),

@@ -66,11 +66,11 @@ class Accounts:
         return f"{ACCESS}/{owner_name(self._graph.identity.id.key)}"
 
     def mine(self) -> list[Card]:
-        """The newest cards that name this identity, one of each account."""
+        """Return the newest cards that name this identity, one of each account."""
         return [card for card in self.cards() if card.names(self._graph.identity.id.key)]
 
     def own(self, path: str = "", account: str | None = None) -> str:
-        """The soul of the account's own at `path`, whichever of its devices writes there.
+        """Return the soul of the account's own at `path`, whichever of its devices writes there.
 
         `account` is its name, if this identity is a device of several. Raises `GraphError`.
         """
@@ -85,7 +85,7 @@ class Accounts:
     # ---- who there is -------------------------------------------------------------------------------------------
 
     def cards(self) -> list[Card]:
-        """The newest card of each account that is known in this graph, by name."""
+        """Return the newest card of each account that is known in this graph, by name."""
         replica = self._graph.replica
         newest: dict[str, Card] = {}
         for card in (*replica.access.cards(replica.core), *replica.permits.cards.values()):
@@ -94,14 +94,14 @@ class Accounts:
         return [newest[name] for name in sorted(newest)]
 
     def card(self, account: str) -> Card:
-        """The newest card of an account. Raises `GraphError` for one that isn't known here."""
+        """Return the newest card of an account. Raises `GraphError` for one that isn't known here."""
         for card in self.cards():
             if card.name == account:
                 return card
         raise GraphError(f"no card of {account} has come here")
 
     def devices(self, account: str) -> list[KnownDevice]:
-        """All devices that an account has or had, by their keys. Raises `GraphError`."""
+        """Return all devices that an account has or had, by their keys. Raises `GraphError`."""
         card, standing = self.card(account), self._graph.replica.access.accounts.standing_of(account)
         labels = {device.key: device.label for device in card.devices}
         found = []
@@ -194,7 +194,7 @@ async def revoke_device(graphs: Iterable[Graph], account: Account, device: PeerI
     """Put a device out of an account in all of these graphs, also where it never wrote, and commit each.
 
     A graph that refuses, since it is only read, say, doesn't stop the others: it is in `refused`. Raises `GraphError`
-    for a name that is none, and `AccountError` for what is no device.
+    for what is no name, and `AccountError` for what is no device.
     """
     gone, all_graphs = key_of(device), list(graphs)
     known = any(gone in graph.accounts.showing(account.card.name) for graph in all_graphs)

@@ -48,7 +48,7 @@ class Policy:
 
     #: Banned here.
     bans: set[bytes] = field(default_factory=set)
-    #: Not shown: banned here, or by who has the say, when that was last looked at.
+    #: Not shown: banned here, or by whoever has the say, when that was last looked at.
     hidden: set[bytes] = field(default_factory=set)
     #: Names of owners (of an identity or an account) whose bans count here, beside the graph's.
     followed: set[str] = field(default_factory=set)
@@ -60,14 +60,14 @@ class Policy:
     agreement: Agreement | None = None
 
     def encode(self) -> bytes:
-        """MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil]`."""
+        """Return MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil]`."""
         sets = [sorted(each) for each in (self.bans, self.hidden, self.followed, self.known)]
         agreement = None if self.agreement is None else self.agreement.pack()
         return values.encode([_VERSIONS[-1], *sets, self.quotas.to_map(), self.refused.save(), agreement])
 
     @classmethod
     def decode(cls, data: bytes) -> Policy:
-        """What `encode` gave. Raises `StoreError`."""
+        """Return what `encode` gave. Raises `StoreError`."""
         try:
             version, bans, hidden, followed, known, quotas, refused, *later = values.decode(data)
             if version not in _VERSIONS:
@@ -167,7 +167,7 @@ class Admission:
     # ---- bans -------------------------------------------------------------------------------------------------
 
     def banned(self) -> list[Banned]:
-        """Who is banned, by name."""
+        """Return who is banned, by name."""
         self._read_bans()
         found = [
             Banned(PeerId(author), author in self._policy.bans, self._shared.get(author, ()))
@@ -194,7 +194,7 @@ class Admission:
     async def unban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
         """Take an author in again: what is here of it is shown, and what it made since comes with the next sync.
 
-        Raises `GraphError` for who isn't banned so: what others with the say have banned only they take back.
+        Raises `GraphError` for whoever isn't banned so: what others with the say have banned only they take back.
         """
         author = key_of(peer)
         self._graph.check_writable()
@@ -231,7 +231,7 @@ class Admission:
         return sorted(self._policy.followed | ({self.owner} if self.owner else set()))
 
     def _bans_soul(self) -> str:
-        """Where this identity bans for others. Raises `GraphError`."""
+        """Return where this identity bans for others. Raises `GraphError`."""
         mine = str(self._graph.identity.id)
         accounts = {card.name for card in self._graph.accounts.mine()}
         says = self.owner or next(iter(sorted(accounts)), mine)
@@ -242,7 +242,7 @@ class Admission:
         return f"~{says}/{BANS}"
 
     def _unbannable(self) -> set[bytes]:
-        """Who can't be banned: oneself, and who has the say."""
+        """Return who can't be banned: oneself, and who has the say."""
         peers = {PeerId.parse(name).key for name in self.followed() if not name.startswith(f"{PREFIX}1")}
         return peers | {self._graph.identity.id.key}
 
@@ -298,7 +298,8 @@ class Admission:
         """Remove all that an author signed from the store, for good, and return how many bytes of envelopes that was.
 
         It is banned, and stays so: else it would come again with the next sync. The file is written anew, without
-        it; that takes as much room for a while. Others keep what they have. Raises `GraphError` for who isn't banned.
+        it; that takes as much room for a while. Others keep what they have. Raises `GraphError` for whoever isn't
+        banned.
         """
         author = key_of(peer)
         self._graph.check_writable()
@@ -372,7 +373,7 @@ class Admission:
         await self._on_policy_changed()
 
     def takes_sum(self, summary: Summary) -> bool:
-        """Whether a sum, which is genuine, is taken in place of frames."""
+        """Return whether a sum, which is genuine, is taken in place of frames."""
         asked = self._policy.agreement
         if asked is None or summary.author == self._graph.identity.id.key:
             return True

@@ -61,6 +61,7 @@ class Access:
         publish_key(self._graph)
 
     async def offences(self) -> list[access.OffenceProof]:
-        """Proofs that authors signed what the rules of a kind of node forbid: the first of each, for each kind."""
+        """Return proofs that authors signed what the rules of a kind of node forbid: the first of each, for each
+        kind."""
         await self._graph.commit()
         return await access.offences(self._graph)

@@ -61,7 +61,7 @@ class Reader:
         return (self.key,) if self.devices is None else self.devices
 
     def is_same(self, other: Reader) -> bool:
-        """Whether it is the same identity or account, whatever devices there are."""
+        """Return whether it is the same identity or account, whatever devices there are."""
         return (self.key, self.is_account) == (other.key, other.is_account)
 
     @property
@@ -75,7 +75,7 @@ class Reader:
 
     @classmethod
     def decode(cls, told: Any) -> Reader:
-        """What `encode` gave. Raises `SealBroken`."""
+        """Return what `encode` gave. Raises `SealBroken`."""
         match told:
             case bytes() if _is_key(told):
                 return cls(told)
@@ -85,7 +85,7 @@ class Reader:
 
 
 def _reader(peer: Peer) -> Reader:
-    """Whom a name is of. Raises `GraphError`."""
+    """Return whom a name is of. Raises `GraphError`."""
     if isinstance(peer, str) and peer.startswith(f"{PREFIX}1"):
         try:
             return Reader(parse_account(peer), ())
@@ -103,7 +103,7 @@ class Ring:
     keys: tuple[bytes, ...]
 
     def hidden_key(self, key: str) -> str:
-        """How a key of the node is named for those who can't read."""
+        """Return how a key of the node is named for those who can't read."""
         digest = hashlib.blake2b(key.encode(), digest_size=_NAME, key=self.names).digest()
         return base64.b32encode(digest).decode().rstrip("=").lower()
 
@@ -175,7 +175,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return values.encode([RING_DOMAIN, self._graph.name, self.soul, count, told])
 
     def _open_ring(self) -> Ring:
-        """The ring, opened. Raises `NotReader`, `KeyLost`, `SealBroken`, `GraphError`."""
+        """Return the ring, opened. Raises `NotReader`, `KeyLost`, `SealBroken`, `GraphError`."""
         count, readers, sealed, data = self._read_ring()
         if self._opened is not None and self._opened[0] == data:
             return self._opened[1]
@@ -215,8 +215,8 @@ class PrivateNode(MutableMapping[str, Value]):
         self._graph.replica.node(self.ring_soul)[RING_KEY] = data
 
     def _with_devices(self, reader: Reader) -> Reader:
-        """A reader as it is now: of an account, with the devices whose static keys are known. Raises `ReaderUnknown`,
-        `GraphError`."""
+        """Return a reader as it is now: of an account, with the devices whose static keys are known. Raises
+        `ReaderUnknown`, `GraphError`."""
         if not reader.is_account:
             return reader
         name, accounts = account_name(reader.key), self._graph.accounts
@@ -230,7 +230,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return Reader(reader.key, found)
 
     def _published_key(self, machine: bytes) -> bytes | None:
-        """The static key of an identity, None if it isn't known."""
+        """Return the static key of an identity, None if it isn't known."""
         if machine == self._graph.identity.id.key:
             return kept_static(self._graph)
         data = self._graph.replica.node(owned(machine)).get(STATIC_KEY)
@@ -241,7 +241,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return None
 
     def _static_of(self, machine: bytes) -> bytes:
-        """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""
+        """Return the key to seal to. Raises `ReaderUnknown`, `GraphError`."""
         static = self._published_key(machine)
         if static is None:
             raise ReaderUnknown(
@@ -283,8 +283,8 @@ class PrivateNode(MutableMapping[str, Value]):
     def remove_reader(self, peer: Peer) -> None:
         """From now on write under a new key that this reader doesn't get. What it could read it may have kept.
 
-        Writers that haven't heard of it yet still use the key before. Raises `GraphError` for who is no reader, and
-        for the owner.
+        Writers that haven't heard of it yet still use the key before. Raises `GraphError` for whoever is no reader,
+        and for the owner.
         """
         ring, gone = self._open_ring(), _reader(peer)
         if gone.is_same(self._owner) or not any(one.is_same(gone) for one in ring.readers):
@@ -295,11 +295,11 @@ class PrivateNode(MutableMapping[str, Value]):
     # ---- the mapping --------------------------------------------------------------------------------------------
 
     def _value_context(self, name: str, number: int, author: bytes) -> bytes:
-        """What a sealed value is bound to."""
+        """Return what a sealed value is bound to."""
         return values.encode([VALUE_DOMAIN, self._graph.name, self.soul, name, number, author])
 
     def _open(self, ring: Ring, name: str, data: Value, author: bytes) -> tuple[str, Value]:
-        """Key and value. Raises `SealBroken`."""
+        """Return key and value. Raises `SealBroken`."""
         from nacl.exceptions import CryptoError
         from nacl.secret import Aead
 
@@ -349,7 +349,7 @@ class PrivateNode(MutableMapping[str, Value]):
         del node[name]
 
     def to_dict(self) -> dict[str, Value]:
-        """All keys and values that open."""
+        """Return all keys and values that open."""
         ring, node = self._open_ring(), self._graph.replica.node(self.soul)
         found: dict[str, Value] = {}
         for name, data in node.to_dict().items():
@@ -423,7 +423,7 @@ def publish_key(graph: Graph) -> None:
 
 
 def kept_static(graph: Graph) -> bytes:
-    """The own static key. Raises `GraphError` for one that is gone with this process."""
+    """Return the own static key. Raises `GraphError` for one that is gone with this process."""
     if not graph.identity.static_stored:
         raise GraphError(
             "this identity has no static key that is kept, and what is sealed to one made up now could never be "

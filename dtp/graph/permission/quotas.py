@@ -144,7 +144,7 @@ class Refused:
 
     @classmethod
     def load(cls, saved: list[Any]) -> Refused:
-        """What `save` gave."""
+        """Return what `save` gave."""
         reasons, authors = saved
         return cls(
             {why: (count, size) for why, count, size in reasons},
@@ -170,5 +170,5 @@ class Arrivals:
 
 
 def read_quotas(saved: Mapping[str, Any]) -> Quotas:
-    """What `Quotas.to_map` gave. Raises `GraphError`, `TypeError`."""
+    """Return what `Quotas.to_map` gave. Raises `GraphError`, `TypeError`."""
     return Quotas(**saved)

@@ -11,6 +11,6 @@ RING_KEY: Final = "ring"
 
 
 def ring_soul(soul: str) -> str:
-    """The soul of the ring that a node at this soul, an owned one, has if it is private."""
+    """Return the soul of the ring that a node at this soul, an owned one, has if it is private."""
     owner, _, path = soul.partition("/")
     return f"{owner}/{RINGS}/{path}"

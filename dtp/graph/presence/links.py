@@ -64,7 +64,7 @@ async def open_link(graph: Graph, connection: Connection) -> None:
 
 
 async def run(graph: Graph, stream: Stream, first: bytes | None = None) -> None:
-    """The same over a stream; `first` came already. Raises `PeerError` when the peer breaks the protocol."""
+    """Run over a stream, of which `first` came already. Raises `PeerError` when the peer breaks the protocol."""
     try:
         _send(stream, Kind.PRESENCE, VERSION, graph.name)
         await stream.drain()
@@ -134,7 +134,7 @@ async def _tell(link: Link, stream: Stream, wake: asyncio.Event) -> None:
 
 def _send_pending(link: Link, stream: Stream) -> None:
     states, gone = link.take_pending(MAX_STATES, MESSAGE_BYTES)
-    if gone:  # first, so that there is room for who comes
+    if gone:  # first, so that there is room for whoever comes
         _send(stream, Kind.GONE, gone)
     if states:
         _send(stream, Kind.STATES, [state.encode() for state in states])

@@ -179,7 +179,7 @@ class Presence:
         return link
 
     def detach(self, link: Link) -> None:
-        """A link has ended."""
+        """Note that a link has ended."""
         del self._wakes[link]
         self._roster.detach(link)
         self._wake()
@@ -204,13 +204,13 @@ class Presence:
         self._wake()
 
     def remove_states(self, link: Link, keys: list[Key]) -> None:
-        """A peer says that these are not there any more, as far as it knows."""
+        """Note that a peer says that these are not there any more, as far as it knows."""
         for key in keys:
             self._roster.remove_state(link, key)
         self._wake()
 
     def count_broken(self) -> None:
-        """A peer was given up for what it sent."""
+        """Note that a peer was given up for what it sent."""
         self._roster.counts["broken"] += 1
 
     def _wake(self) -> None:

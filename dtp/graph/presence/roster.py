@@ -116,7 +116,7 @@ class Roster:
         return link
 
     def detach(self, link: Link) -> None:
-        """A link has ended, and who came by it alone is not there any more."""
+        """Note that a link has ended, and who came by it alone is not there any more."""
         del self._links[link]
         for key in [key for key, here in self._here.items() if link in here.links]:
             self.remove_state(link, key)
@@ -152,7 +152,7 @@ class Roster:
         return None
 
     def note_known(self, link: Link, state: State) -> None:
-        """The link says what is known: it is told no more of that, and is one of those who say so."""
+        """Note that the link says what is known: it is told no more of that, and is one of those who say so."""
         here = self._here.get(state.key)
         if here is None or here.state != state:
             return
@@ -202,7 +202,7 @@ class Roster:
         link.brought[key] = None
 
     def _leave(self, link: Link, state: State) -> None:
-        """Its author said that it goes: all links are told that know of it."""
+        """Note that its author said that it goes: all links are told that know of it."""
         self._remove_entry(state.key, state.sequence)
         for other in self._links:
             other.brought.pop(state.key, None)
@@ -212,7 +212,8 @@ class Roster:
         self._on_change(state.key, None)
 
     def remove_state(self, link: Link, key: Key) -> None:
-        """A link says no more that somebody is there. Who else said so isn't asked: a state lives for seconds."""
+        """Note that a link says no more that somebody is there. Who else said so isn't asked: a state lives for
+        seconds."""
         link.has.pop(key, None)
         here = self._here.get(key)
         if here is None or link not in here.links:

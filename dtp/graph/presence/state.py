@@ -92,11 +92,11 @@ def decode(parts: Any) -> State:
     kinds = (bytes, bytes, int, int, bytes, bytes)
     whole = isinstance(parts, list) and len(parts) == len(kinds)
     if not whole or not all(type(part) is kind for part, kind in zip(parts, kinds, strict=True)):
-        raise SyncError("the peer passes on a state that is none")
+        raise SyncError("the peer passes on something that is no state")
     state = State(*parts)
     sizes = len(state.author) == _KEY and len(state.session) == SESSION and len(state.signature) == _SIGNATURE
     if not sizes or not (1 <= state.sequence <= _MOST and 0 <= state.date <= _MOST):
-        raise SyncError("the peer passes on a state that is none")
+        raise SyncError("the peer passes on something that is no state")
     if len(state.value) > MAX_VALUE:
         raise SyncError(
             f"the peer passes on a state of {len(state.value)} bytes; at most {MAX_VALUE} are taken"
@@ -129,7 +129,7 @@ def write(state: Mapping[str, Value]) -> bytes:
 
 
 def _packed(value: Value, depth: int) -> Value:
-    """The value with anchors as MessagePack has them."""
+    """Return the value with anchors as MessagePack has them."""
     if isinstance(value, Anchor):
         return msgpack.ExtType(ANCHOR, value.encode())
     if isinstance(value, list | tuple | dict):

@@ -39,7 +39,8 @@ class Beside:
         budget: QueryBudget,
         declared: Iterable[tuple[str, str, bool]],
     ) -> list[Row]:
-        """The rows of a query, after those that were asked before. Raises `QueryError`; cancelling it ends it."""
+        """Return the rows of a query, after those that were asked before. Raises `QueryError`; cancelling it ends
+        it."""
         given_up = threading.Event()
         self._running.add(given_up)
         try:
@@ -69,7 +70,7 @@ class Beside:
             raise QueryError("this query was given up")
 
     def _call_in_loop(self, function: Callable[..., _T], *given: Any) -> _T:
-        """What a function gives, called by the loop."""
+        """Return what a function gives, called by the loop."""
         self._check()
 
         async def answer() -> _T:

@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
 
 def _key(replica: Replica, row: Row) -> str:
-    """What rows are told apart by: of a node its soul and its properties, as they are now."""
+    """Return what rows are told apart by: of a node its soul and its properties, as they are now."""
     return repr([_told(replica, value) for value in row.values()])
 
 

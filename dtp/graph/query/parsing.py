@@ -58,7 +58,7 @@ class _Marks(PostLex):
 
 
 def _is_projection(last: list[str]) -> bool:
-    """Whether a brace behind these kinds of tokens begins a map projection."""
+    """Return whether a brace behind these kinds of tokens begins a map projection."""
     called, before, name = last
     if name not in _NAMES or before in ("COLON", "VBAR", "DOT", "DOLLAR", "_FROM", "_FROM_LEFT"):
         return False

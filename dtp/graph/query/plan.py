@@ -22,10 +22,10 @@ class PlannedMatch(Protocol):
     """What a plan tells of a MATCH."""
 
     def example_select(self) -> tuple[str, list[Any]]:
-        """A SELECT as it would be for a row that comes in, with null for its values."""
+        """Return a SELECT as it would be for a row that comes in, with null for its values."""
 
     def aliases(self) -> dict[str, str]:
-        """What the tables of the SELECT stand for, as a query writes it."""
+        """Return what the tables of the SELECT stand for, as a query writes it."""
 
     @property
     def shortest_paths(self) -> list[str]:
@@ -59,7 +59,7 @@ class PlanStep:
 
 
 def rows_of_plan(plan: list[PlanStep], index: Index, *, profile: bool) -> list[dict[str, Any]]:
-    """A row for each clause, and for each look into an index that it makes: operator and details.
+    """Return a row for each clause, and for each look into an index that it makes: operator and details.
 
     With `profile` also the rows that came of it, and the steps that it took by itself.
     """

@@ -59,7 +59,7 @@ class Queries:
         *,
         given_up: Callable[[], bool] | None = None,
     ) -> list[Row]:
-        """The rows of a query. Raises `QueryError`."""
+        """Return the rows of a query. Raises `QueryError`."""
         meter = Meter(budget, given_up=given_up)
         query, expressions = self._compile(text, parameters, meter)
         meter.begin()
@@ -89,7 +89,7 @@ class Queries:
         ]
 
     def _group_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> list[Row] | None:
-        """The rows of a query that groups by properties, where the core can give these."""
+        """Return the rows of a query that groups by properties, where the core can give these."""
         asked = None if expressions.mode else query.grouping
         scan = None if asked is None else scan_of(expressions, asked.match)
         if asked is None or scan is None or scan.nodes != 1:
@@ -101,7 +101,7 @@ class Queries:
             return self._results(query, asked.project(expressions, found), meter)
 
     def _count_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
-        """The row of a query that only counts how often a pattern is there, where the core can."""
+        """Return the row of a query that only counts how often a pattern is there, where the core can."""
         asked = None if expressions.mode else query.counts
         scan = None if asked is None else scan_of(expressions, asked)
         if scan is None or (scan.is_known_elsewhere and scan.first is None):
@@ -110,7 +110,8 @@ class Queries:
         return None if total is None else dict.fromkeys(query.columns, total)
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
-        """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""
+        """Return the SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null
+        there."""
         _, expressions = self._compile(text, parameters, Meter(_USUAL))
         self.index.refresh()
         lines: list[str] = []
@@ -123,7 +124,7 @@ class Queries:
         return "\n".join(lines)
 
     def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, Expressions]:
-        """The query, and what compiled it, which has its plan."""
+        """Return the query, and what compiled it, which has its plan."""
         self.index.begin()
         expressions = Expressions(text, parameters, self.index, meter)
 
@@ -144,7 +145,7 @@ class Queries:
         return query, expressions
 
     def _to_result(self, value: Any) -> Any:
-        """A value as a result has it: nodes are `Node`."""
+        """Return a value as a result has it: nodes are `Node`."""
         if type(value) in AS_THEY_ARE:
             return value
         if isinstance(value, NodeRef):

@@ -117,7 +117,7 @@ class KeptFrames:
         return {author: head.sequence for author, head in self.heads().items()}
 
     def last_of(self, author: bytes) -> int:
-        """Return what `vector` has of an author, 0 if nothing: for who asks of one, however many there are."""
+        """Return what `vector` has of an author, 0 if nothing: for whoever asks of one, however many there are."""
         if author in self.store.hidden:
             return 0
         unsaved = next((one for one in self.unsaved.values() if one.author == author), None)

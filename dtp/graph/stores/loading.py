@@ -81,7 +81,7 @@ def _is_usable(author: bytes) -> bool:
 
 
 def stored(store: Store, data: bytes) -> Envelope | Summary:
-    """What a store has kept. Raises `StoreError`."""
+    """Return what a store has kept. Raises `StoreError`."""
     try:
         return envelopes.decode(store.name, data)
     except EnvelopeError as error:
@@ -188,7 +188,7 @@ def _damaged(error: DtpError) -> StoreError:
 
 
 def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
-    """All that a store has kept of an author, in order. Raises `StoreError`."""
+    """Yield all that a store has kept of an author, in order. Raises `StoreError`."""
     at = 1
     while True:
         some = store.read(author, at, at + READ - 1)
@@ -221,8 +221,8 @@ def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
 
 
 def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
-    """The replica that the store's frames give, but for those of hidden authors. They were checked before they were
-    stored."""
+    """Return the replica that the store's frames give, but for those of hidden authors. They were checked before they
+    were stored."""
     state, later = store.load()
     author = identity.id.key
     replica = Replica(author, clock=clock, graph=store.name)
@@ -246,7 +246,7 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
 
 
 def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
-    """What a store's frames give an empty replica that knows what was revoked. Raises `StoreError`.
+    """Return what a store's frames give an empty replica that knows what was revoked. Raises `StoreError`.
 
     Unless `whole`, they are taken from the kept state on, if nothing in that is void now: most of what is revoked
     came after it.

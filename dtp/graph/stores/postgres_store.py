@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS dtp_graph_parts (
 
 
 def _lock_number(*parts: bytes) -> int:
-    """A number of 64 bits for an advisory lock."""
+    """Return a number of 64 bits for an advisory lock."""
     digest = hashlib.blake2b(b"\0".join(parts), digest_size=8, person=b"dtp.graph.lock").digest()
     return int.from_bytes(digest, "big", signed=True)
 
@@ -161,7 +161,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        """One that nobody else has for this graph at the same time."""
+        """Give one that nobody else has for this graph at the same time."""
         with self._use_connection("written") as database, database.transaction():
             if not synced:
                 database.execute("SET LOCAL synchronous_commit = off")
@@ -187,7 +187,7 @@ class PostgresStore(Store):
         return Loaded(state, iter(later))
 
     def _read_after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
-        """What arrived after that; from now on, all up to the last of it counts as known."""
+        """Return what arrived after that; from now on, all up to the last of it counts as known."""
         rows = database.execute(
             "SELECT arrival, envelope FROM dtp_graph_frames WHERE graph = %s AND arrival > %s ORDER BY arrival",
             (self._graph, arrival),

@@ -221,7 +221,7 @@ def _put_aside(new: sqlite3.Connection) -> int:
 
 
 def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, last: int) -> None:
-    """What isn't frames: the state, proofs, and what was aside already."""
+    """Copy what isn't frames: the state, proofs, and what was aside already."""
     (latest,) = new.execute("SELECT COALESCE(MAX(arrival), 0) FROM frames").fetchone()
     for arrival, digest, state in _all(old, "SELECT arrival, digest, state FROM state"):
         is_state = isinstance(arrival, int) and 0 <= arrival <= last and isinstance(state, bytes)

@@ -355,7 +355,7 @@ class SqliteStore(Store):
         return (row[0], row[2]) if row is not None else (0, None)
 
     def _read_later(self, arrival: int) -> Iterator[bytes]:
-        """A part at a time: who stops in between holds nothing."""
+        """Yield a part at a time: who stops in between holds nothing."""
         while rows := self._run_mending("read", partial(self._check_rows, _FRAMES_AFTER, arrival, _AT_ONCE)):
             for _, _, envelope, _, arrived in rows:
                 arrival = arrived
@@ -556,7 +556,7 @@ class SqliteStore(Store):
             self._truncate_log()
 
     def _truncate_log(self) -> None:
-        """Without waiting for who reads."""
+        """Without waiting for whoever reads."""
         self._db.execute("PRAGMA busy_timeout = 0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._db.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")

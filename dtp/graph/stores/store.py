@@ -87,14 +87,14 @@ class Store(ABC):
 
     @abstractmethod
     def load(self) -> Loaded:
-        """What is there. The first call."""
+        """Return what is there. The first call."""
 
     def on_loaded(self) -> None:
-        """All that opening needs was read."""
+        """Note that all that opening needs was read."""
         return
 
     def load_again(self) -> Loaded:
-        """What `load` would give now; no state where that isn't known."""
+        """Return what `load` would give now; no state where that isn't known."""
         return Loaded(None, iter(()))
 
     @abstractmethod
@@ -112,11 +112,11 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        """What an author signed that ends with one of these sequences, in order, as far as it is there."""
+        """Return what an author signed that ends with one of these sequences, in order, as far as it is there."""
 
     @abstractmethod
     def find_covering(self, author: bytes, sequence: int) -> bytes | None:
-        """The first that an author signed and that ends with this sequence or a later one."""
+        """Return the first that an author signed and that ends with this sequence or a later one."""
 
     @abstractmethod
     def replace(self, parts: list[Signed]) -> int:
@@ -137,7 +137,7 @@ class Store(ABC):
         raise GraphError("this store has no parts: keep one in a file, in memory, or in PostgreSQL")
 
     def size_of(self, author: bytes, first: int, last: int) -> int:
-        """Bytes of what `read` would give."""
+        """Return bytes of what `read` would give."""
         step = 256
         starts = range(first, last + 1, step)
         return sum(len(one) for at in starts for one in self.read(author, at, min(last, at + step - 1)))
@@ -148,7 +148,7 @@ class Store(ABC):
 
     @abstractmethod
     def read_policy(self) -> bytes | None:
-        """What `save_policy` was given last, None if that was nothing."""
+        """Return what `save_policy` was given last, None if that was nothing."""
 
     @abstractmethod
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
@@ -168,7 +168,7 @@ class Store(ABC):
 
     @abstractmethod
     def read_proofs(self) -> list[tuple[bytes, bytes]]:
-        """The two envelopes of each proof."""
+        """Return the two envelopes of each proof."""
 
     def follow_damage(self, on_damage: Callable[[], None]) -> None:
         """Have `on_damage` called, from any thread, when damage was found and mended: some frames may be gone."""
@@ -215,7 +215,7 @@ class Store(ABC):
         return
 
     def read_added(self) -> list[bytes]:
-        """What other programs have added since `load` or the last `news`, in the order in which it came."""
+        """Return what other programs have added since `load` or the last `news`, in the order in which it came."""
         return []
 
     def follow(self, on_news: Callable[[], None]) -> None:

@@ -25,7 +25,7 @@ def verify(store: Store) -> int:
 
 
 def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip) -> Tip:
-    """The end of the chain behind this stored one."""
+    """Return the end of the chain behind this stored one."""
     place = f"envelope {tip.sequence + 1} of {author.hex()}"
     if one.author == author and one.first > tip.sequence + 1:
         raise StoreError(f"{place} is missing")
@@ -39,7 +39,7 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip)
                 one.sequence, one.hash, last_clock(core, one)
             )  # the clocks of what is skipped aren't known
     except EncodingError as error:
-        raise StoreError(f"{place} has a frame that is none: {error}") from error
+        raise StoreError(f"{place} has bytes that are no frame: {error}") from error
     if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
     return Tip(one.sequence, one.hash, last_clock(core, one))

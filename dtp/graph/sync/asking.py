@@ -71,7 +71,7 @@ async def _answer_on(stream: Stream) -> bytes:
 
 
 def _part(found: list[Any]) -> Part:
-    """The souls of an answer, none of which is checked: they are names."""
+    """Return the souls of an answer, none of which is checked: they are names."""
     if not all(type(soul) is str for soul in found):
         raise SyncError("the peer answers with what no souls are")
     try:
@@ -95,9 +95,9 @@ async def _answered(graph: Graph, question: bytes, is_served: bool) -> bytes:
     try:
         parameters = values.decode(packed)
     except (ValueError, TypeError) as error:
-        raise SyncError(f"the peer asks with parameters that are none: {error}") from error
+        raise SyncError(f"the peer asks with parameters that can't be read: {error}") from error
     if not isinstance(parameters, dict) or not all(type(key) is str for key in parameters):
-        raise SyncError("the peer asks with parameters that are none")
+        raise SyncError("the peer asks with parameters that are no map by name")
     if not is_served or graph.part is not None:
         return _packed(Kind.REFUSED, "queries aren't served here, or not all of the graph is here")
     try:
@@ -112,7 +112,7 @@ async def _answered(graph: Graph, question: bytes, is_served: bool) -> bytes:
 
 
 def _souls(value: Any) -> Iterator[str]:
-    """The souls of all nodes in a value of a row."""
+    """Yield the souls of all nodes in a value of a row."""
     if isinstance(value, Node):
         yield value.soul
     elif isinstance(value, Path):
@@ -128,7 +128,7 @@ def _packed(*parts: Any) -> bytes:
 
 
 def _read(message: bytes, *kinds: tuple[Any, ...]) -> list[Any]:
-    """The parts of a message of one of these kinds. Raises `SyncError`."""
+    """Return the parts of a message of one of these kinds. Raises `SyncError`."""
     try:
         parts = msgpack.unpackb(message)
     except (ValueError, TypeError) as error:

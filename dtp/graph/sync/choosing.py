@@ -88,7 +88,7 @@ class Choosing:
         return [Skipped.spanning(first, last).encode()] if first is not None and last is not None else []
 
     def _is_in_part(self, one: Signed, part: Part | None) -> bool:
-        """Whether there is anything in it of a part."""
+        """Return whether there is anything in it of a part."""
         if part is None:
             return True
         if not one.body:

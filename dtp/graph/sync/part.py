@@ -76,7 +76,7 @@ class Part:
         )
 
     def _has_label_of(self, prefix: str) -> bool:
-        """Whether all souls that begin so have one of its labels."""
+        """Return whether all souls that begin so have one of its labels."""
         path = prefix.partition("/")[2] if prefix.startswith("~") else prefix
         return "/" in path and kind_of(prefix) in self.labels
 

@@ -59,11 +59,11 @@ class Passed:
             raise StoreError(f"{path} is no summary that was kept: {error}") from error
 
     def last_of(self, author: bytes) -> int:
-        """The last of the author's frames that it stands for; 0 when there is none."""
+        """Return the last of the author's frames that it stands for; 0 when there is none."""
         return self._known.get(author, (0, 0))[0]
 
     def size_of(self, author: bytes) -> int:
-        """Bytes of it."""
+        """Return bytes of it."""
         return self._known.get(author, (0, 0))[1]
 
     def authors(self) -> list[bytes]:
@@ -71,7 +71,7 @@ class Passed:
         return sorted(self._known)
 
     def parts_of(self, author: bytes) -> list[bytes]:
-        """Its envelopes and summaries, in order. Raises `StoreError`."""
+        """Return its envelopes and summaries, in order. Raises `StoreError`."""
         if self._folder is None:
             return self._parts.get(author, [])
         try:
@@ -124,14 +124,14 @@ class Offering:
         self._made: dict[tuple[bytes, bytes], int] = {}
 
     def to_make(self, passed: Passed, peer: bytes) -> Iterator[tuple[bytes, int]]:
-        """What a peer wasn't offered: of which author, up to which frame."""
+        """Yield what a peer wasn't offered: of which author, up to which frame."""
         for author in passed.authors():
             upto = passed.last_of(author)
             if upto > self._made.get((peer, author), 0):
                 yield author, upto
 
     def add_taken(self, peer: bytes, offered: dict[bytes, int]) -> None:
-        """A peer took what it wanted of this: it need not be offered once more."""
+        """Note that a peer took what it wanted of this: it need not be offered once more."""
         self._made |= {(peer, author): upto for author, upto in offered.items()}
         while len(self._made) > _REMEMBERED:
             del self._made[next(iter(self._made))]
@@ -213,7 +213,7 @@ class Taking:
 
 
 def decoded(graph: Graph, data: bytes) -> Signed:
-    """A part, which is genuine. Raises `SyncError`, `EnvelopeError`."""
+    """Return a part, which is genuine. Raises `SyncError`, `EnvelopeError`."""
     one = envelopes.decode(graph.name, data)
     if not one.is_genuine():
         raise SyncError("a part of a summary is not signed by its author")

@@ -133,7 +133,7 @@ class SyncSide:
         return self._greeted and not self._dones
 
     def is_in_sync(self, ours: Vector, without: Collection[bytes] = ()) -> bool:
-        """Whether the peer has what is here, and no more but of authors that it is `without`."""
+        """Return whether the peer has what is here, and no more but of authors that it is `without`."""
         if self._theirs is None or not without:
             return self._theirs == ours
         return {author: head for author, head in self._theirs.items() if author not in without} == ours
@@ -144,8 +144,8 @@ class SyncSide:
         return self._theirs is not None
 
     def start(self, ours: Vector, *, agreed: bytes | None = None) -> bytes:
-        """The first message, from both sides. `agreed`: the digest of what both had when they last met, if they did;
-        when there is more here now, the vector goes along at once, so that one round trip is enough."""
+        """Return the first message, from both sides. `agreed`: the digest of what both had when they last met, if
+        they did; when there is more here now, the vector goes along at once, so that one round trip is enough."""
         self._started = ours
         self._digest = vector.digest(ours)
         is_new = agreed is not None and agreed != self._digest
@@ -331,12 +331,12 @@ class SyncSide:
         return lacking
 
     def peer_has(self, author: bytes, sequence: int) -> bool:
-        """Whether the peer is known to have an author's frames up to this one."""
+        """Return whether the peer is known to have an author's frames up to this one."""
         there = self._theirs.get(author) if self._theirs is not None else None
         return there is not None and there.sequence >= sequence
 
     def encode_want(self, author: bytes, sequence: int) -> bytes:
-        """The message that takes an offer. The peer says once more when it is done."""
+        """Return the message that takes an offer. The peer says once more when it is done."""
         self._dones += 1
         return _pack(Kind.WANT, author, sequence)
 
@@ -347,7 +347,7 @@ class SyncSide:
         return _pack(Kind.LOST, parts)
 
     def done(self) -> bytes:
-        """The message that all was sent, and what was wanted beside."""
+        """Return the message that all was sent, and what was wanted beside."""
         self._said_done = True
         self._unstored += 1
         return _pack(Kind.DONE)
@@ -375,12 +375,12 @@ class SyncSide:
 
 
 def offer(author: bytes, sequence: int, size: int) -> bytes:
-    """The message that there is a summary of all of an author's frames up to this one, of so many bytes."""
+    """Return the message that there is a summary of all of an author's frames up to this one, of so many bytes."""
     return _pack(Kind.OFFER, author, sequence, size)
 
 
 def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
-    """Messages with these envelopes, in order."""
+    """Yield messages with these envelopes, in order."""
     batch: list[bytes] = []
     size = 0
     for one in envelopes:

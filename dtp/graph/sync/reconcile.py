@@ -42,7 +42,7 @@ def _item(salt: bytes, author: bytes, head: Head) -> int:
 
 
 def most_symbols(authors: int) -> int:
-    """How many symbols are worth telling: more have more bytes than a vector of so many authors."""
+    """Return how many symbols are worth telling: more have more bytes than a vector of so many authors."""
     return min(SYMBOLS, max(FIRST, authors * 42 // SYMBOL_BYTES))
 
 
@@ -57,7 +57,7 @@ class Teller:
         self._told = 0
 
     def next_symbols(self, end: int) -> tuple[int, bytes]:
-        """The next symbols, up to `end`: the first one's number, and they. Raises `SyncError`."""
+        """Return the next symbols, up to `end`: the first one's number, and they. Raises `SyncError`."""
         start = self._told
         if not start < end <= min(start + _MORE, most_symbols(len(self.vector))):
             raise SyncError(
@@ -98,7 +98,7 @@ class Reader:
         self._only_here: list[bytes] = []
 
     def add_symbols(self, start: int, symbols: bytes) -> tuple[bytes, bytes] | None:
-        """The next symbols; what to tell the other side when all is read off. Raises `SyncError`."""
+        """Return the next symbols; what to tell the other side when all is read off. Raises `SyncError`."""
         if start != len(self._reading) or start + len(symbols) // SYMBOL_BYTES > self._most:
             raise SyncError("the peer tells other symbols than it was asked for")
         try:
@@ -127,7 +127,7 @@ class Reader:
         return min(max(expected, have + int(have * _STEP)), have + _MORE, self._most)
 
     def learn_vector(self, lasts: bytes) -> Vector:
-        """The other side's vector, by its answer. Raises `SyncError`."""
+        """Return the other side's vector, by its answer. Raises `SyncError`."""
         theirs, at = dict(self.vector), 0
         try:
             for author in self._only_here:

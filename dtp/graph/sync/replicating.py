@@ -151,7 +151,7 @@ class _Session:
         return self.exchanged
 
     def _save_heads(self) -> None:
-        """What both have now, for the next time."""
+        """Keep what both have now, for the next time."""
         ours, agreed = self._graph.frames.heads(), self._graph.agreed
         if self._side.is_in_sync(ours, self._graph.admission.unwanted):
             agreed.pop(self._peer, None)
@@ -429,7 +429,7 @@ def _gives_all(theirs: Terms, part: Part | None) -> bool:
 
 
 async def _message(stream: Stream) -> bytes | None:
-    """The next message; None at the end."""
+    """Return the next message; None at the end."""
     try:
         size = int.from_bytes(await stream.readexactly(4), "big")
     except asyncio.IncompleteReadError as error:
@@ -552,7 +552,7 @@ async def _answer_question(graph: Graph, stream: Stream, question: bytes, *, is_
 
 
 async def _first(stream: Stream) -> bytes | None:
-    """What a stream begins with: it tells what it is for. None when it ends before."""
+    """Return what a stream begins with: it tells what it is for. None when it ends before."""
     try:
         return await _message(stream)
     except (ConnectionClosed, StreamReset):

@@ -76,7 +76,7 @@ class _Step:
         self.texts: dict[Name, TextEdits] = {}
 
     def close(self) -> None:
-        """Nothing is added any more."""
+        """Add nothing any more."""
         self.swaps.clear()
         self.edits = [one for one in self.edits if not isinstance(one, TextEdits) or one.before != one.after]
 
@@ -85,7 +85,7 @@ class _Step:
         return sum(one.size for one in self.edits)
 
     def is_typing(self, name: Name) -> bool:
-        """Whether it is of one text alone, and may go on as typing goes on."""
+        """Return whether it is of one text alone, and may go on as typing goes on."""
         return not self.is_named and len(self.edits) == 1 and name in self.texts
 
 
@@ -135,7 +135,7 @@ class UndoManager:
 
     @contextlib.contextmanager
     def step(self, name: str = "") -> Iterator[None]:
-        """All that is made inside is one step; inside of another one it is part of that."""
+        """Make all that is made inside one step; inside of another one it is part of that."""
         if self._open is not None and self._open.is_named:
             yield
             return
@@ -264,7 +264,7 @@ class UndoManager:
     # ---- told by the replica
 
     def on_committed(self) -> None:
-        """What was made in one go, outside of a step, is one."""
+        """Note that what was made in one go, outside of a step, is one."""
         if self._open is not None and not self._open.is_named:
             self._end_step()
 
@@ -373,7 +373,7 @@ class UndoManager:
         self._open.texts[name].after = now
 
     def _shift_steps(self, name: Name, count: int) -> None:
-        """A text counts its steps from later on."""
+        """Count the steps of a text from later on."""
         for step in (*self._undo, *self._redo, *([] if self._open is None else [self._open])):
             for edit in step.edits:
                 if isinstance(edit, TextEdits) and edit.name == name:

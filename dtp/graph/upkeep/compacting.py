@@ -41,7 +41,8 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
 
 
 def name_of(space: int, soul: str, key: str) -> str:
-    """Where a report on a text or a list is: BLAKE2b-128 of its soul and key, and a list's "list", in base32."""
+    """Return where a report on a text or a list is: BLAKE2b-128 of its soul and key, and a list's "list", in
+    base32."""
     name = [soul, key] if space == core.TEXT else [soul, key, "list"]
     digest = hashlib.blake2b(values.encode(name), digest_size=16).digest()
     return base64.b32encode(digest).decode().rstrip("=").lower()

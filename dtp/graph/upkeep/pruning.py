@@ -126,7 +126,7 @@ class _Parts:
                 self._edits.setdefault(name, Operations()).join(told)
 
     def are_frames(self) -> bool:
-        """Whether all can be read when the store is opened."""
+        """Return whether all can be read when the store is opened."""
         check = self._graph.replica.core.check
         for part in self._parts:
             if isinstance(part, Summary) and part.body:
@@ -136,7 +136,7 @@ class _Parts:
         return True
 
     def has_all_of(self, body: bytes) -> bool:
-        """Whether all that stands of a frame is in it."""
+        """Return whether all that stands of a frame is in it."""
         ops = ops_of(self._graph.replica.core, self._parts[0].author, body)
         return all(
             (op.clock, op.kind) in self._told or self._has_edit(op) for op in ops if op.kind in _STANDING
@@ -152,7 +152,7 @@ class _Parts:
         return known is not None and known.includes(told)
 
     def is_consistent(self, one: Signed) -> bool:
-        """Whether nothing in it contradicts what is stored, which is given in order."""
+        """Return whether nothing in it contradicts what is stored, which is given in order."""
         while self._parts[self._at].sequence < one.first:
             self._at += 1
         for part in self._parts[self._at :]:
@@ -164,7 +164,7 @@ class _Parts:
 
 
 async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
-    """Whether a sum has all that stands here of the frames that it is about."""
+    """Return whether a sum has all that stands here of the frames that it is about."""
     author, upto = parts[0].author, parts[-1].sequence
     sums, standing = _Parts(graph, parts), _Standing(graph, author)
     last: Signed | None = None

@@ -42,5 +42,5 @@ class Upkeep:
         return await pruning.prune(self._graph)
 
     async def prunable(self) -> Prunable:
-        """What `prune` can come to, once all authors have summed up their frames. Reads all that is stored."""
+        """Return what `prune` can come to, once all authors have summed up their frames. Reads all that is stored."""
         return await pruning.look(self._graph)

@@ -83,7 +83,7 @@ def _check(path: str, message: Any) -> None:
 
 @cache
 def _fields(message: Any) -> Mapping[str, type[Any] | None]:
-    """Fields of a message class, with the class of those that are messages themselves."""
+    """Return fields of a message class, with the class of those that are messages themselves."""
     import sys
     import typing
 

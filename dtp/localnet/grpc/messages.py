@@ -25,7 +25,7 @@ def library() -> SimpleNamespace:
 
 
 def timestamp(ms: int) -> datetime.datetime:
-    """Unix ms as messages carry times, which end with the year 9999: later ones become that."""
+    """Return Unix ms as messages carry times, which end with the year 9999: later ones become that."""
     return _EPOCH + datetime.timedelta(milliseconds=min(ms, _LAST_MS))
 
 

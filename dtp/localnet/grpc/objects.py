@@ -43,7 +43,7 @@ def owner_message(owner: Owner) -> Any:
 
 
 def bcs_message(name: str, data: bytes) -> Any:
-    """BCS with the name of its type."""
+    """Return BCS with the name of its type."""
     return library().v2.Bcs(name=name, value=data)
 
 

@@ -1,6 +1,6 @@
 """The gRPC server: carries messages to `Services`, streams to subscribers, and turns every error into a status.
 
-Whatever a caller sends, the node lives on: bytes that are no message, a transaction that is none, a stream that is
+Whatever a caller sends, the node lives on: bytes that are no message, bytes that are no transaction, a stream that is
 cut. All runs on one event loop, the node included, which is used by one caller at a time.
 """
 

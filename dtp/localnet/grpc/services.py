@@ -90,7 +90,7 @@ class Services:
         return self.objects.make_message(found, want)
 
     def batch_get_objects(self, request: Any) -> Any:
-        """Several objects; those that aren't there have an error in their place."""
+        """Return several objects; those that aren't there have an error in their place."""
         found, rpc = library(), library().rpc
         v2 = found.v2
         want = masks.parse(request.read_mask, _DEFAULT_OBJECT, v2.Object)
@@ -117,7 +117,7 @@ class Services:
         return self.transactions.executed_message(found, want)
 
     def batch_get_transactions(self, request: Any) -> Any:
-        """Several transactions; those that aren't known have an error in their place."""
+        """Return several transactions; those that aren't known have an error in their place."""
         v2, rpc = library().v2, library().rpc
         want = masks.parse(request.read_mask, _DEFAULT_TRANSACTION, v2.ExecutedTransaction)
         results = []
@@ -143,7 +143,7 @@ class Services:
         return v2.GetCheckpointResponse(checkpoint=self.transactions.checkpoint_message(found, want))
 
     def list_events(self, request: Any) -> Iterator[Any]:
-        """Events of the past, in either order."""
+        """Return events of the past, in either order."""
         want = masks.parse(request.read_mask, _ALL, library().v2.Event)
         return self.events.list_events(request, want)
 

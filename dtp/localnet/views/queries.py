@@ -85,7 +85,7 @@ class ChainQueries:
     def objects_owned_by(
         self, address: bytes, tag: TypeTag | None, cursor: bytes | None, limit: int
     ) -> Page[ObjectRecord]:
-        """Objects of an address by type, coins by falling balance, then by id."""
+        """Return objects of an address by type, coins by falling balance, then by id."""
         limit = _limit(limit)
         after = _read_cursor("owned", cursor, str, bytes, bytes) or ["", b"", b""]
         sql = (
@@ -127,7 +127,7 @@ class ChainQueries:
     # -------------------------------------------------------------------------------------- dynamic fields
 
     def dynamic_fields(self, parent: bytes, cursor: bytes | None, limit: int) -> Page[DynamicField]:
-        """Fields of an object by the id of the field object."""
+        """Return fields of an object by the id of the field object."""
         limit = _limit(limit)
         after = _read_cursor("fields", cursor, bytes) or [b""]
         rows = self._store.select_rows(
@@ -164,7 +164,7 @@ class ChainQueries:
         return self._get_live(rows[0][0]) if rows else None
 
     def coin_info(self, coin: TypeTag) -> CoinInfo | None:
-        """Metadata and supply, None if there is no such type."""
+        """Return metadata and supply, None if there is no such type."""
         if coin == SUI_TYPE:
             return CoinInfo(coin, None, 9, "Sui", "SUI", "", None, None, TOTAL_SUPPLY)
         vm = self._chain.engine.vm
@@ -203,7 +203,7 @@ class ChainQueries:
         first: int | None,
         last: int | None,
     ) -> Page[EventRecord]:
-        """Events in the order of the chain, or backwards."""
+        """Return events in the order of the chain, or backwards."""
         limit = _limit(limit)
         conditions, values = _event_conditions(wanted or EventFilter())
         after = _read_cursor("events", cursor, int)

@@ -174,7 +174,7 @@ def witness(init: LinkedFunction) -> ArgumentSlot | None:
 
 
 def decode_pure(type: Type, data: bytes) -> Any:
-    """Data of a pure argument. Raises `ExecutionFailure` (`CommandArgumentError`)."""
+    """Return data of a pure argument. Raises `ExecutionFailure` (`CommandArgumentError`)."""
     if not _may_be_pure(type):
         raise ExecutionFailure(
             "CommandArgumentError", f"{type.tag} can't be given as bytes", reason="InvalidUsageOfPureArg"

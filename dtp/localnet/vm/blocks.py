@@ -50,7 +50,7 @@ def block_starts(unit: CodeUnit) -> list[int]:
 
 
 def to_blocks(unit: CodeUnit) -> dict[int, Block]:
-    """Blocks by their first instruction, in order of the code; only those that can be reached."""
+    """Return blocks by their first instruction, in order of the code; only those that can be reached."""
     code = unit.code
     starts = block_starts(unit)
     blocks = {}
@@ -61,7 +61,7 @@ def to_blocks(unit: CodeUnit) -> dict[int, Block]:
 
 
 def _reach(blocks: dict[int, Block]) -> set[int]:
-    """Blocks reachable from the first; fills in `sources` and marks targets of backward jumps."""
+    """Return blocks reachable from the first; fills in `sources` and marks targets of backward jumps."""
     reached, work = {0}, [0]
     while work:
         start = work.pop()

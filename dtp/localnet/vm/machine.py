@@ -66,14 +66,15 @@ class VM:
         return checks.resolve_type(self.linker, tag)
 
     def decode_value(self, type: Type, data: bytes) -> Any:
-        """Data of one value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`)."""
+        """Return data of one value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`)."""
         try:
             return decode(type, data)
         except BadBcs as error:
             raise ExecutionFailure("CommandArgumentError", str(error), reason="InvalidBCSBytes") from None
 
     def decode_pure(self, type: Type, data: bytes) -> Any:
-        """Data of a pure argument: only numbers, booleans, addresses, strings, ids, options and vectors of these.
+        """Return data of a pure argument: only numbers, booleans, addresses, strings, ids, options and vectors of
+        these.
 
         Raises `ExecutionFailure` (`CommandArgumentError`: `InvalidUsageOfPureArg`, `InvalidBCSBytes`); text is
         checked.
@@ -81,7 +82,7 @@ class VM:
         return checks.decode_pure(type, data)
 
     def encode_value(self, type: Type, data: Any) -> bytes:
-        """BCS of a value."""
+        """Return BCS of a value."""
         return encode(type, data)
 
     def copy_value(self, type: Type, data: Any) -> Any:

@@ -21,7 +21,7 @@ def plain_name(type: Type, original: bool = False) -> str:
 
 
 def tag_bcs(type: Type) -> bytes:
-    """BCS of the type as a `TypeTag`."""
+    """Return BCS of the type as a `TypeTag`."""
     found = type.operations.get("tag_bcs")
     if found is None:
         found = type.operations["tag_bcs"] = TYPE_TAG.encode(make_tag(type))

@@ -384,7 +384,7 @@ def _pack_generic(t: Translation, index: int) -> None:
 
 
 def _check_depth(t: Translation, type: Type) -> None:
-    """Values that are made may not nest too deep."""
+    """Raise where values that are made nest too deep."""
     if type.value_depth > MAX_VALUE_DEPTH:
         t.emit_line("raise PrimitiveError('value_depth')")
 

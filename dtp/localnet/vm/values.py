@@ -94,7 +94,7 @@ def encoder(type: Type) -> Encoder:
 
 
 def encode(type: Type, data: Any) -> bytes:
-    """BCS of `data`."""
+    """Return BCS of `data`."""
     out = bytearray()
     encoder(type)(data, out)
     return bytes(out)
@@ -170,7 +170,7 @@ def decoder(type: Type) -> Decoder:
 
 
 def decode(type: Type, data: bytes) -> Any:
-    """Data of exactly one value. Raises `BadBcs`."""
+    """Return data of exactly one value. Raises `BadBcs`."""
     value, end = decoder(type)(data, 0)
     if end != len(data):
         raise BadBcs(f"{len(data) - end} bytes follow the value of type {type.tag}")

@@ -130,7 +130,7 @@ class Deadline:
         # Else it comes up earlier, looks, and is set again.
 
     def cancel(self) -> None:
-        """Nothing is due any more. Idempotent."""
+        """Let nothing be due any more. Idempotent."""
         if self._session is not None:
             self._session = None
             self._due = _do_nothing  # the entries that are left keep no connection
@@ -138,7 +138,7 @@ class Deadline:
             self._times.clear()
 
     def come_up(self) -> None:
-        """The next of its times has come."""
+        """Do what is due at the next of its times, which has come."""
         self._times.pop()
         if self._session is not None:
             self._session.handle_timer(self._loop.time())
@@ -146,4 +146,4 @@ class Deadline:
 
 
 def _do_nothing(now: float) -> None:
-    """What is due when a session is over."""
+    """Do nothing: the session is over."""

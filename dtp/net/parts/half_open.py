@@ -64,6 +64,6 @@ class HalfOpen:
         self._crowd.add(driver, source)
 
     def discard(self, driver: LinkDriver) -> None:
-        """Its handshake is over, or it is gone. Idempotent."""
+        """Forget one whose handshake is over, or that is gone. Idempotent."""
         if self._crowd.discard(driver):
             self._timers.pop(driver).cancel()

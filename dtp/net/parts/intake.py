@@ -96,7 +96,7 @@ class StreamIntake:
         self._waiting = deque(each for each in self._waiting if wanted and not each.broken)
 
     def let_go(self) -> None:
-        """The connection is over: nothing comes any more. What waits for a turn is taken up all the same."""
+        """Take nothing more that comes: the connection is over. What waits for a turn is taken up all the same."""
         self._over = True
         if not self.taking:
             self._on_stream, self._failed = None, _do_nothing
@@ -127,4 +127,4 @@ class StreamIntake:
 
 
 def _do_nothing(error: Exception) -> None:
-    """What is told when a connection is over."""
+    """Do nothing: the connection is over."""

@@ -26,11 +26,11 @@ class MeterInbox:
             on_frame(self._frames.popleft())
 
     def let_go(self) -> None:
-        """The connection is over: none comes any more."""
+        """Take none any more: the connection is over."""
         self._on_frame = None
 
     def put_frame(self, frame: bytes) -> None:
-        """One has come."""
+        """Take a frame that has come."""
         if self._on_frame is not None:
             self._on_frame(frame)
         else:

@@ -169,12 +169,12 @@ class Outlet:
         return tap
 
     def close_taps(self) -> None:
-        """The connection is over."""
+        """End the taps: the connection is over."""
         if self._taps is not None:
             self._taps.close()
 
     def let_go(self) -> None:
-        """The connection is over and has no carrier: nothing is sent any more, nor told."""
+        """Send nothing any more, and tell nobody: the connection is over and has no carrier."""
         self._flush, self._taps, self.watch, self.on_sent = _do_nothing, None, None, None
 
     def write_pieces(self, pieces: Iterable[tuple[int, int, int]], block: bytes) -> list[int]:
@@ -307,4 +307,4 @@ class Outlet:
 
 
 def _do_nothing(now: float) -> None:
-    """What is to be sent when a connection is over."""
+    """Do nothing: the connection is over."""

@@ -29,7 +29,7 @@ class Pings:
             self._waiting.pop(token, None)
 
     def note_pong(self, token: int, seconds: float) -> None:
-        """One has come back."""
+        """Note that a ping has come back."""
         future = self._waiting.get(token)
         if future is not None and not future.done():
             future.set_result(seconds)

@@ -83,23 +83,23 @@ class Resumption:
     def start_redialing(
         self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
     ) -> None:
-        """The last carrier is lost: dial until there is one. Idempotent; `name` is for the log."""
+        """Dial until there is a carrier: the last one is lost. Idempotent; `name` is for the log."""
         if self.redial is not None and self._task is None:
             work = self._dial_until_resumed(self.redial, loop, drivers, name)
             self._task = start_task(work, name="dtp-resume", loop=loop)
 
     def note_resumed(self, now: float) -> None:
-        """The connection goes on."""
+        """Note that the connection goes on."""
         self.count += 1
         self._retries.note_resumed(now)
 
     def cancel(self) -> None:
-        """The connection is over."""
+        """Stop dialling: the connection is over."""
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
     def let_go(self) -> None:
-        """The connection is over and has no carrier: nothing is dialled any more."""
+        """Dial nothing any more: the connection is over and has no carrier."""
         self.redial, self._join, self._give_up = None, _do_nothing, _do_nothing
 
     async def _dial_until_resumed(
@@ -128,4 +128,4 @@ class Resumption:
 
 
 def _do_nothing(*_: object) -> None:
-    """What is done with a carrier when its connection is over."""
+    """Do nothing: the connection is over."""

@@ -21,14 +21,15 @@ class Retries:
         self._stood: tuple[int, int] | None = None
 
     def note_lost(self, now: float, moved: int, kept: int) -> None:
-        """The last carrier is gone: so many bytes have moved in all, and so many are kept for the peer's sake."""
+        """Note that the last carrier is gone: so many bytes have moved in all, and so many are kept for the peer's
+        sake."""
         if self._stood != (moved, kept):
             self._stood, self._since, self._attempts = (moved, kept), now, 0
         elif now - self._resumed_at >= SETTLED:
             self._attempts = 0
 
     def note_resumed(self, now: float) -> None:
-        """The connection goes on."""
+        """Note that the connection goes on."""
         self._resumed_at = now
 
     def next_pause(self, now: float) -> float | None:

@@ -151,7 +151,7 @@ class MoverCount:
         self._tell = tell
 
     def count_mover(self) -> None:
-        """One did."""
+        """Count a stream that moved something."""
         self._count += 1
         if not self._counting:
             self._counting = True

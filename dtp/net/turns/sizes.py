@@ -65,7 +65,7 @@ class Turns:
                 self._set_size(WIDE)
 
     def note_message(self, now: float) -> None:
-        """A message of an exchange has passed: others will follow, and somebody waits for each."""
+        """Note that a message of an exchange has passed: others will follow, and somebody waits for each."""
         self._brief_until = now + HOLD
         if self._set_to != BRIEF:
             self._set_size(BRIEF)

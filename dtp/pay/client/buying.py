@@ -225,7 +225,7 @@ async def _reusable(
                     paying = chain.paying_from(purse)
                     await to_its_end(functools.partial(_add_lane, paying, journal, error.channel))
                     return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)
-                except ChannelUnusable as taken:  # by who came, or closed it, at the same time
+                except ChannelUnusable as taken:  # by whoever came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
                     if refused.error is not module.ChannelError.TOO_MANY_LANES:

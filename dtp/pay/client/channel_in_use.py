@@ -62,7 +62,7 @@ _LEAST_STEP: Final = 5 * USUAL_TOP_UP
 _KEPT_FOR: Final = 10
 #: How long a new channel that is refused is tried again before another one is opened.
 _TRIAL_MS: Final = 600_000
-#: How long to wait for who takes a lane of a channel, or finds out whether others use it: so many pauses, s.
+#: How long to wait for whoever takes a lane of a channel, or finds out whether others use it: so many pauses, s.
 _TURNS: Final = 100
 _TURN: Final = 0.01
 #: Credits for transport that are worth a transaction, MIST.
@@ -299,8 +299,8 @@ class Purchase(Deal):
         self.lane = replace(lane, claimed=self.lane.claimed)
 
     async def forgotten_lanes(self) -> list[Purchase]:
-        """Other lanes of the channel that nobody uses, whose program died: what they have signed only the server
-        knows. Each has its lock, to be released."""
+        """Return other lanes of the channel that nobody uses, whose program died: what they have signed only the
+        server knows. Each has its lock, to be released."""
         found = []
         for key, lane in await self.journal.run(lambda store: store.payer_lanes(self.channel.id)):
             lock = LaneLock(self.journal.store.path, self.channel.id, lane.lane)

@@ -56,7 +56,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class AgreementGiven:
-    """The server's signature for an agreed close; checked by who submits it."""
+    """The server's signature for an agreed close; checked by whoever submits it."""
 
     agreed: messages.Agreed
 

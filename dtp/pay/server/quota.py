@@ -29,7 +29,7 @@ from dtp.session.codes import CloseCode, CloseDetail, Refuse
 if TYPE_CHECKING:
     from dtp.pay.server.server_meter import ServerMeter
 
-#: The part of a quota that one lease is: few enough writes, and what a crash takes from who holds the pass.
+#: The part of a quota that one lease is: few enough writes, and what a crash takes from whoever holds the pass.
 LEASE_PART: Final = 64
 #: The least that a lease is: else a pass that gives little would wait for the store at each request.
 LEAST_LEASE: Final = Usage(16, 64 * 1024)
@@ -164,7 +164,7 @@ class PassQuotas:
             await self._extend_lease(running, Usage(requests + pending, 0))
 
     def pending_beside(self, meter: ServerMeter) -> int:
-        """Requests that the other connections of a meter's pass were asked for and may still pay."""
+        """Return requests that the other connections of a meter's pass were asked for and may still pay."""
         running = self._of.get(meter)
         return 0 if running is None else sum(each.pending for each in running.meters if each is not meter)
 

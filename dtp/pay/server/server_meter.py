@@ -113,7 +113,7 @@ class ServerMeter(MeterDriver):
         self.process_turn()
 
     def _on_carrier_changed(self, _: Connection) -> None:
-        """Another carrier has come: what goes over it may cost us more than the one before."""
+        """Note that another carrier has come: what goes over it may cost us more than the one before."""
         if self._over:
             return
         self.payee.carriage = self._account.carrier_prices(self)
@@ -413,8 +413,9 @@ class ServerMeter(MeterDriver):
             self._begin_charge(asks)
 
     def _requests_left(self) -> float:
-        """Requests that a pass, if there is one, still gives. What is beyond isn't charged: once it were, answers
-        could only be held back, and all that is open with them. Nor is what others of the pass may pay yet."""
+        """Return requests that a pass, if there is one, still gives. What is beyond isn't charged: once it were,
+        answers could only be held back, and all that is open with them. Nor is what others of the pass may pay yet.
+        """
         most = self.payee.quota_requests
         if most is None:
             return math.inf
@@ -473,7 +474,7 @@ class ServerMeter(MeterDriver):
             self.loop.call_soon(self._tell_decided)
 
     async def _wait_outcome(self, ask: _Ask) -> None:
-        """Wait until the client has decided. What is paid for who was cancelled meanwhile is the next one's."""
+        """Wait until the client has decided. What is paid for whoever was cancelled meanwhile is the next one's."""
         try:
             await ask.told
         except asyncio.CancelledError:
@@ -536,7 +537,8 @@ class ChannelAccount(ABC):
 
     @abstractmethod
     def pending_beside(self, meter: ServerMeter) -> int:
-        """Requests that the clients of all other connections under the same pass were asked for and may still pay."""
+        """Return requests that the clients of all other connections under the same pass were asked for and may still
+        pay."""
 
     @abstractmethod
     async def make_room(self, meter: ServerMeter, requests: int) -> None:

@@ -238,7 +238,7 @@ class Store(SoldStore):
         transaction that is about to be sent, and its BCS, it counts, but is doubted until `settle_deposit`. Synced
         then.
 
-        The same transaction, signed again by who died before it was sent, is one deposit.
+        The same transaction, signed again by whoever died before it was sent, is one deposit.
         """
         with self._synced_transaction() if digest else self._write_transaction():
             if not (digest and digest in self.doubted_deposits(channel)):

@@ -77,7 +77,7 @@ class StoreFile:
         ":memory:" is a store that is gone with the object.
 
         Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
-        is reserved. That is enough for who only pays: the server shows the newest voucher at the next connection,
+        is reserved. That is enough for whoever only pays: the server shows the newest voucher at the next connection,
         the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
         `sync_data` has the disk keep what was written to a file, given its descriptor.
         """
@@ -117,8 +117,8 @@ class StoreFile:
         self._unsynced = False  # a sync has failed: what another said after it would be no promise
 
     def _check_ours(self, make: bool) -> None:
-        """Raise `NoStore` for a file that is none, before anything of it is changed; where one may be made an empty
-        one becomes one."""
+        """Raise `NoStore` for a file that is no store, before anything of it is changed; where one may be made an
+        empty one becomes one."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not (tables >= _TABLES or (make and not tables)):
             self._db.close()
@@ -170,7 +170,7 @@ class StoreFile:
 
     @contextmanager
     def _write_transaction(self) -> Iterator[None]:
-        """One transaction: all of it or nothing."""
+        """Give one transaction: all of it or nothing."""
         with self._lock, self._transaction(self._db):
             yield
 

@@ -235,7 +235,7 @@ def end_of_row(channel: str, row: Sequence[Any]) -> End:
 
 
 def sold_of(rows: Iterable[Sequence[Any]]) -> list[Sold]:
-    """Lanes out of rows that have a voucher: channel, lane, message, signature, preimage."""
+    """Return lanes out of rows that have a voucher: channel, lane, message, signature, preimage."""
     found = []
     for channel, lane, message, signature, preimage in rows:
         newest = signed_of(message, signature)

@@ -28,7 +28,7 @@ PORT: Final = 6884
 _TURN: Final = 64
 #: Seconds until an ask that nobody has answered is sent again: Wi-Fi loses some.
 _ASK_AGAIN: Final = 0.25
-#: Seconds that an answer may take, and so what it costs to look for who isn't here.
+#: Seconds that an answer may take, and so what it costs to look for whoever isn't here.
 PATIENCE: Final = 1.0
 
 

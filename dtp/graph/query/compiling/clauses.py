@@ -128,7 +128,7 @@ class _Call:
 
 
 def _imported(tree: Tree[Token], scope: frozenset[str]) -> frozenset[str]:
-    """The names between the parentheses of CALL (a, b) { }."""
+    """Return the names between the parentheses of CALL (a, b) { }."""
     if any(one.data == "star" for one in trees(tree)):
         return scope
     names = [name_of(one) for one in trees(tree)]
@@ -139,7 +139,8 @@ def _imported(tree: Tree[Token], scope: frozenset[str]) -> frozenset[str]:
 
 
 def _first_imports(clause: Tree[Token], scope: frozenset[str]) -> frozenset[str] | None:
-    """What `WITH a, b` at the beginning of CALL { } takes from the query around it; None when it is no such one."""
+    """Return what `WITH a, b` at the beginning of CALL { } takes from the query around it; None when it is no such
+    one."""
     if clause.data != "with_" or len(trees(clause)) != 1:
         return None
     projection = trees(clause)[0]
@@ -257,7 +258,7 @@ class _Line:
 
 
 def _told(expressions: Expressions, clauses: list[Tree[Token]]) -> tuple[str, str]:
-    """What clauses are called, and the rest of them."""
+    """Return what clauses are called, and the rest of them."""
     text = " ".join(expressions.source_of(one) for one in clauses)
     text = text.partition("{")[0].rstrip() if clauses[0].data == "call_in" else text
     words = 2 if clauses[0].data == "optional" else 1
@@ -266,7 +267,7 @@ def _told(expressions: Expressions, clauses: list[Tree[Token]]) -> tuple[str, st
 
 
 def _kind_of_first(clauses: list[Tree[Token]]) -> str:
-    """The kind of the first of them, "" when there is none."""
+    """Return the kind of the first of them, "" when there is none."""
     return str(clauses[0].data) if clauses else ""
 
 

@@ -35,7 +35,7 @@ class Condition:
 
 
 def filled(condition: Condition, row: Bound, values: list[Any]) -> str | None:
-    """Its text, with numbered parameters; None when the values don't suit the index."""
+    """Return its text, with numbered parameters; None when the values don't suit the index."""
     found = [value(row) for value in condition.values]
     if not all(condition.fits(one) for one in found):
         return None
@@ -106,7 +106,7 @@ _PLAIN: Final = frozenset(
 
 
 def is_steady(tree: Tree[Token]) -> bool:
-    """Whether an expression has the same outcome each time for the same row."""
+    """Return whether an expression has the same outcome each time for the same row."""
     return all(
         one.data in _PLAIN or (one.data == "call" and str(one.children[0]).lower() in _STEADY)
         for one in tree.iter_subtrees()
@@ -114,12 +114,12 @@ def is_steady(tree: Tree[Token]) -> bool:
 
 
 def always(value: Any) -> Evaluate:
-    """The same for any row."""
+    """Return the same for any row."""
     return lambda row: value
 
 
 def soul_at(name: str, kind: type[NodeRef]) -> Evaluate:
-    """The soul of the node at a name. Raises `QueryError` if it is none."""
+    """Return the soul of the node at a name. Raises `QueryError` if it is none."""
 
     def soul(row: Bound) -> str:
         value = row[name]
@@ -131,7 +131,7 @@ def soul_at(name: str, kind: type[NodeRef]) -> Evaluate:
 
 
 def part_at(name: str, column: str) -> Evaluate:
-    """A part of the relationship at a name. Raises `QueryError` if it is none."""
+    """Return a part of the relationship at a name. Raises `QueryError` if it is none."""
 
     def read(row: Bound) -> str:
         value = row[name]
@@ -143,7 +143,7 @@ def part_at(name: str, column: str) -> Evaluate:
 
 
 def soul_of(value: Evaluate) -> Evaluate:
-    """A node's soul; of all else the value."""
+    """Return a node's soul; of all else the value."""
 
     def soul(row: Bound) -> Any:
         found = value(row)
@@ -153,7 +153,7 @@ def soul_of(value: Evaluate) -> Evaluate:
 
 
 def text_after(value: Evaluate) -> Evaluate:
-    """The first text behind all that begin with this one; None when there is none."""
+    """Return the first text behind all that begin with this one; None when there is none."""
 
     def after(row: Bound) -> str | None:
         found = value(row)
@@ -167,7 +167,7 @@ def text_after(value: Evaluate) -> Evaluate:
 
 
 def as_phrase(value: Evaluate) -> Evaluate:
-    """Text as FTS5 quotes it; None for what is too short for trigrams."""
+    """Return text as FTS5 quotes it; None for what is too short for trigrams."""
 
     def phrase(row: Bound) -> str | None:
         found = value(row)
@@ -179,7 +179,7 @@ def as_phrase(value: Evaluate) -> Evaluate:
 
 
 def quoted(text: str) -> str:
-    """A name of the query's as a text of SQLite's: partial indexes are found by constants only."""
+    """Return a name of the query's as a text of SQLite's: partial indexes are found by constants only."""
     if "\0" in text:
         raise QueryError("a name can't have a NUL in it")
     return "'" + text.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'"

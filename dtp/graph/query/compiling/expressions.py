@@ -83,7 +83,7 @@ class Matcher(PlannedMatch, Protocol):
     scope: frozenset[str]
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
-        """The rows that come of those that come in."""
+        """Return the rows that come of those that come in."""
 
 
 #: Types whose values queries have as the graph does.
@@ -94,13 +94,13 @@ class Properties(Protocol):
     """What nodes and relationships have."""
 
     def get(self, soul: str, key: str) -> Value:
-        """A property of a node; None if there is none."""
+        """Return a property of a node; None if there is none."""
 
     def properties(self, soul: str) -> dict[str, Value]:
-        """All properties of a node."""
+        """Return all properties of a node."""
 
     def of_link(self, link: Relation) -> dict[str, Value]:
-        """All properties of a relationship."""
+        """Return all properties of a relationship."""
 
 
 def _takes_patterns(tree: Tree[Token]) -> bool:
@@ -133,7 +133,7 @@ class Expressions:
     # ---- what the rest of the query needs to know -----------------------------------------------------------
 
     def source_of(self, tree: Tree[Token]) -> str:
-        """An expression as it was written."""
+        """Return an expression as it was written."""
         if tree.meta.empty:
             return "[]" if tree.data == "list_" else str(tree.data)
         return " ".join(self._text[tree.meta.start_pos : tree.meta.end_pos].split())
@@ -143,13 +143,13 @@ class Expressions:
         return self._text[tree.meta.start_pos : tree.meta.end_pos]
 
     def column_name(self, item: Tree[Token], expr: Tree[Token]) -> str:
-        """The name of a column that has none: what was written."""
+        """Return the name of a column that has none: what was written."""
         if expr.data == "whole" and not self._text[item.meta.start_pos : item.meta.end_pos].startswith("("):
             return name_of(trees(expr)[0])
         return self.text_of(item)
 
     def free(self, tree: Tree[Token]) -> set[str]:
-        """The names that it refers to and doesn't bring in itself."""
+        """Return the names that it refers to and doesn't bring in itself."""
         if tree.data == "whole":
             return {name_of(trees(tree)[0])}
         if tree.data == "variable":
@@ -194,7 +194,7 @@ class Expressions:
             self._depth -= 1
 
     def compile(self, tree: Tree[Token], scope: Iterable[str]) -> Evaluate:
-        """The function of an expression, in which the names of `scope` are known. Raises `QueryError`."""
+        """Return the function of an expression, in which the names of `scope` are known. Raises `QueryError`."""
         return self._compile_on(tree, frozenset(scope))
 
     def _compile_on(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
@@ -221,7 +221,7 @@ class Expressions:
         raise fault(f"{kind} is not supported here", tree, UnsupportedQuery)
 
     def _count_sizes(self, value: Evaluate) -> Evaluate:
-        """The same, and what it makes is counted."""
+        """Return the same, and what it makes is counted."""
         weigh = self.meter.count_size
 
         def evaluate(row: Bound) -> Any:
@@ -243,7 +243,7 @@ class Expressions:
         return lambda row: value
 
     def parameter(self, tree: Tree[Token]) -> Value:
-        """A parameter's value."""
+        """Return a parameter's value."""
         name = name_of(tree.children[0])
         if name not in self._given:
             raise fault(f"${name} has no value; give it as {name}=...", tree)
@@ -271,7 +271,7 @@ class Expressions:
         return lambda row: read(value(row), name)
 
     def property(self, value: Any, key: str) -> Value:
-        """A property of a node, or what a map has at a key."""
+        """Return a property of a node, or what a map has at a key."""
         if value is None:
             return None
         if isinstance(value, NodeRef):
@@ -287,7 +287,7 @@ class Expressions:
         raise QueryError(f"{shown(value)} has no properties: nodes, relationships and maps have")
 
     def properties(self, value: NodeRef | Relation | dict[str, Any]) -> dict[str, Any]:
-        """All properties of a node or a relationship, or a map itself."""
+        """Return all properties of a node or a relationship, or a map itself."""
         if isinstance(value, dict):
             return dict(value)
         known = self._known
@@ -451,7 +451,7 @@ class Expressions:
         return self._count_sizes(several) if name in _GROWING else several
 
     def kind_of(self, tree: Tree[Token]) -> str:
-        """What kind of thing a name stands for, "" when that isn't known."""
+        """Return what kind of thing a name stands for, "" when that isn't known."""
         if tree.data == "list_":
             return "list"
         return self.kinds.get(name_of(trees(tree)[0]), "") if tree.data == "whole" else ""

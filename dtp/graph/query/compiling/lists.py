@@ -145,7 +145,7 @@ def _list(value: Any) -> list[Any] | None:
 
 
 def _projected(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    """A map of what is chosen of a node or a map."""
+    """Return a map of what is chosen of a node or a map."""
     variable, *selectors = trees(tree)
     of = on.compile(Tree("whole", [variable], tree.meta), scope)
     parts: list[Callable[[Bound, Any], dict[str, Any]]] = [_selected(on, one, scope) for one in selectors]
@@ -167,7 +167,7 @@ def _projected(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eva
 def _selected(
     on: Expressions, tree: Tree[Token], scope: frozenset[str]
 ) -> Callable[[Bound, Any], dict[str, Any]]:
-    """What one part of a map projection has, for a row and what is projected."""
+    """Return what one part of a map projection has, for a row and what is projected."""
     if tree.data == "all_properties":
         return lambda row, of: on.properties(of)
     name = name_of(trees(tree)[0])

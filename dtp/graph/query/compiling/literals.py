@@ -45,7 +45,7 @@ _ESCAPES: Final = {
 
 
 def _unquoted(text: str) -> str:
-    """A string literal's text. Raises `QueryError`."""
+    """Return a string literal's text. Raises `QueryError`."""
 
     def meant(found: re.Match[str]) -> str:
         letter = found[1]

@@ -224,14 +224,14 @@ class Match:
             self.compare_property(node, key, "=", always(value), exact=True, steady=True)
 
     def _given_properties(self, tree: Tree[Token]) -> dict[str, Any]:
-        """The properties that a parameter has."""
+        """Return the properties that a parameter has."""
         given = self._expressions.parameter(tree)
         if not isinstance(given, dict):
             raise fault("properties are given as a map", tree)
         return given
 
     def _add_property(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
-        """An inline property."""
+        """Add an inline property."""
         if self._expressions.free(value) <= self._before:
             compiled, steady = self._expressions.compile(value, self._before), is_steady(value)
             self.compare_property(node, key, "=", compiled, exact=True, steady=steady)
@@ -243,7 +243,7 @@ class Match:
         self._equal.append((of, key, self._expressions.compile(value, known)))
 
     def _has_link(self, step: PatternStep, parts: dict[str, Tree[Token]]) -> PatternStep:
-        """The inline properties of a relationship, or of each that is walked."""
+        """Return the inline properties of a relationship, or of each that is walked."""
         if "properties" in parts:
             for key, value in map(trees, trees(parts["properties"])):
                 self._equal_later(step, name_of(key), value)
@@ -286,7 +286,7 @@ class Match:
             self._equal.append((node, key, value))
 
     def _is_led_to(self, node: PatternNode) -> bool:
-        """Whether links lead here from a node that was known before."""
+        """Return whether links lead here from a node that was known before."""
         reached, more = {node.alias}, [node.alias]
         while more:
             here = more.pop()
@@ -334,7 +334,7 @@ class Match:
         right: PatternNode,
         group: int,
     ) -> PatternStep:
-        """A recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
+        """Return a recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
         direction, keys = str(tree.data), ", ".join(quoted(one) for one in names)
         step = PatternStep(
             self._new_alias("w"), name, left, right, group, bounds(hops), direction, names, place=tree
@@ -376,7 +376,7 @@ class Match:
     # ---- running --------------------------------------------------------------------------------------------
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
-        """The rows that come of those that come in."""
+        """Yield the rows that come of those that come in."""
         nothing = dict.fromkeys(self.names)
         for row in rows:
             found = False
@@ -413,7 +413,7 @@ class Match:
                     yield one
 
     def _with_paths(self, bound: Bound, columns: tuple[Any, ...], at: int) -> Iterator[Bound]:
-        """The same with each of the shortest paths, from one of them on."""
+        """Yield the same with each of the shortest paths, from one of them on."""
         if at == len(self._shortest):
             yield bound
             return
@@ -428,7 +428,7 @@ class Match:
             self._scan.keep_first(key, down=down, most=most)
 
     def pattern_for(self, row: Bound | None = None) -> Pattern:
-        """What is looked for, for a row that comes in, or for any at all."""
+        """Return what is looked for, for a row that comes in, or for any at all."""
         places = {node.alias: place for place, node in enumerate(self._all)}
         nodes = [self._sought_node(node, row) for node in self._all]
         if row is None and (first := self._index.may_be_first(self._scan)) is not None:
@@ -471,7 +471,7 @@ class Match:
         return sought
 
     def aliases(self) -> dict[str, str]:
-        """What the tables of the SELECT stand for. See `PlannedMatch`."""
+        """Return what the tables of the SELECT stand for. See `PlannedMatch`."""
         nodes = {node.alias: f"({node.name}{f':{node.label}' if node.label else ''})" for node in self._all}
         links = {step.alias: self._expressions.source_of(step.place) for step in self._steps if step.place}
         names = {node.alias: node.name or nodes[node.alias] for node in self._all}
@@ -484,14 +484,14 @@ class Match:
         return [one.source for one in self._shortest]
 
     def example_select(self) -> tuple[str, list[Any]]:
-        """A SELECT as it would be for a row that comes in, with null for its values."""
+        """Return a SELECT as it would be for a row that comes in, with null for its values."""
         before = dict.fromkeys(self._before)
         names = {one: NodeRef("") for one in before if one in self._nodes}
         links = {step.name: Relation("", "", "") for step in self._steps if step.name in before}
         return self.select({**before, **names, **links})
 
     def select(self, row: Bound) -> tuple[str, list[Any]]:
-        """The SELECT for a row that comes in, and its parameters."""
+        """Return the SELECT for a row that comes in, and its parameters."""
         values: list[Any] = []
         with_ = [
             self._recursive_select(step, branches, alone, row, values)
@@ -529,7 +529,8 @@ class Match:
         return f"{step.alias} (soul, target, hops, path) AS ({seeds} UNION ALL {branches})"
 
     def _bind(self, row: Bound, columns: tuple[Any, ...]) -> Bound | None:
-        """The names for a row of the SELECT; None when a relationship was walked twice, or a property isn't it."""
+        """Return the names for a row of the SELECT; None when a relationship was walked twice, or a property isn't
+        it."""
         if self._is_plain:
             return {**row, **{name: NodeRef(columns[0]) for name in self._nodes}}
         nodes = {node.alias: NodeRef(soul) for node, soul in zip(self._all, columns, strict=False)}

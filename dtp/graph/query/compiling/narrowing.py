@@ -78,7 +78,7 @@ class Narrowing:
             self._narrow_item(parts[0], parts[1])
 
     def _new_node(self, tree: Tree[Token]) -> PatternNode | None:
-        """The node that is brought in here and meant by `n`."""
+        """Return the node that is brought in here and meant by `n`."""
         name = name_of(trees(tree)[0]) if tree.data == "whole" else ""
         return self._nodes.get(name) if name not in self._before else None
 

@@ -45,7 +45,7 @@ class PatternStep:
 
 
 def bounds(hops: Tree[Token], limit: int | None = MAX_HOPS) -> tuple[int, int | None]:
-    """The fewest and most links of a path of variable length, None without an end. Raises `QueryError`."""
+    """Return the fewest and most links of a path of variable length, None without an end. Raises `QueryError`."""
     bounds = next(iter(trees(hops)), None)
     kind = "any_number" if bounds is None else str(bounds.data)
     numbers = [] if bounds is None else [int(token) for token in bounds.children if isinstance(token, Token)]
@@ -59,7 +59,7 @@ def bounds(hops: Tree[Token], limit: int | None = MAX_HOPS) -> tuple[int, int | 
 def path_of(
     parts: list[PatternNode | PatternStep], nodes: dict[str, NodeRef], links: dict[str, list[Relation]]
 ) -> Path:
-    """The path that was found for the parts of a pattern."""
+    """Return the path that was found for the parts of a pattern."""
     found: list[NodeRef] = []
     walked: list[Relation] = []
     for part in parts:

@@ -135,7 +135,7 @@ class Projection:
     def _compile_aggregates(
         self, expr: Tree[Token], scope: frozenset[str]
     ) -> tuple[Evaluate, dict[str, Callable[[], Total]]]:
-        """An expression whose aggregates are names that hold what they came to."""
+        """Return an expression whose aggregates are names that hold what they came to."""
         if not has_aggregate(expr):
             return self._expressions.compile(expr, scope), {}
         found: dict[str, Callable[[], Total]] = {}
@@ -162,7 +162,7 @@ class Projection:
         return self._expressions.compile(inner, scope | found.keys()), found
 
     def _check_grouped(self, tree: Tree[Token], local: frozenset[str] = frozenset()) -> None:
-        """Names and properties beside an aggregate have to be columns by themselves."""
+        """Raise unless names and properties beside an aggregate are columns by themselves."""
         if is_aggregate(tree):
             return
         of = trees(tree)[0] if tree.data == "access" else tree
@@ -209,7 +209,7 @@ class Projection:
         return self._expressions.compile(expr, self.scope | self._before)
 
     def _by_columns(self, expr: Tree[Token]) -> Evaluate:
-        """An expression over columns, or over parts that are columns by themselves."""
+        """Return an expression over columns, or over parts that are columns by themselves."""
         columns = {item.source: item.name for item in self._items}
         totals = has_aggregate(expr)
 
@@ -261,7 +261,7 @@ class Projection:
     # ---- running --------------------------------------------------------------------------------------------
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
-        """The rows that come of those that come in."""
+        """Yield the rows that come of those that come in."""
         found = self._group_rows(rows) if self._grouped else self._project_rows(rows)
         if self._distinct:
             found = self._distinct_rows(found)
@@ -278,7 +278,7 @@ class Projection:
     def _order_rows(
         self, found: Iterator[tuple[Bound, Bound]], most: int | None
     ) -> Iterator[tuple[Bound, Bound]]:
-        """The rows in order; at most so many, which are all that is kept meanwhile if they are few."""
+        """Return the rows in order; at most so many, which are all that is kept meanwhile if they are few."""
         if most is not None and most <= _FEW:
             sorts = self._sorts
 
@@ -315,7 +315,7 @@ class Projection:
             yield {}, self._of_group(group)
 
     def _of_group(self, group: _Group) -> Bound:
-        """The row of a group."""
+        """Return the row of a group."""
         row, columns, totals = {}, iter(group.columns), iter(group.totals)
         for item in self._items:
             if item.aggregates:
@@ -335,7 +335,7 @@ class Projection:
 
 
 def _is_whole(tree: Tree[Token] | None, name: str) -> bool:
-    """Whether a column is what stood for its name before, or there is none; `*` has no tree."""
+    """Return whether a column is what stood for its name before, or there is none; `*` has no tree."""
     return tree is None or (tree.data == "whole" and name_of(trees(tree)[0]) == name)
 
 

@@ -46,7 +46,7 @@ class Scan:
     order: First | None = None
 
     def to_core(self, *, shown: bool = False, columns: Iterable[str] = ()) -> ScanCore:
-        """The same for the core, which shows what it finds, or gives these properties of it."""
+        """Return the same for the core, which shows what it finds, or gives these properties of it."""
         labels = [(node, values.name(one)) for node, one in self.labels]
         keys = [(node, values.name(one)) for node, one in self.keys]
         order = self.order if shown else None
@@ -64,12 +64,12 @@ class Scan:
         return self.nodes == 1 and not self.tests
 
     def fits_label(self, kind: str) -> bool:
-        """Whether the first node may have a label."""
+        """Return whether the first node may have a label."""
         return not self.labels or (0, kind) in self.labels
 
 
 def scan_of(expressions: Expressions, clause: Tree[Token]) -> Scan | None:
-    """The scan of a MATCH, in which no name is known before; None where the core can't look for it."""
+    """Return the scan of a MATCH, in which no name is known before; None where the core can't look for it."""
     try:
         return _Reader(expressions).read(clause)
     except (_OtherwiseError, values.GraphValueError):  # what can't be a name is nowhere
@@ -163,7 +163,7 @@ class _Reader:
             raise _OtherwiseError
 
     def _read_property(self, tree: Tree[Token]) -> tuple[int, str] | None:
-        """The node and the key of `n.key`."""
+        """Return the node and the key of `n.key`."""
         if tree.data != "access" or trees(tree)[0].data != "whole":
             return None
         node = self._names.get(name_of(trees(trees(tree)[0])[0]))
@@ -188,7 +188,7 @@ class _Reader:
 
 
 def counted_match(tree: Tree[Token]) -> Tree[Token] | None:
-    """The MATCH of a query that only counts its rows; else None."""
+    """Return the MATCH of a query that only counts its rows; else None."""
     lines = trees(tree)
     clauses = trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
     if [one.data for one in clauses] != ["match", "returning"]:
@@ -200,7 +200,7 @@ def counted_match(tree: Tree[Token]) -> Tree[Token] | None:
 
 
 def _counts(item: Tree[Token]) -> bool:
-    """Whether a column counts rows: what a pattern brings in is never null."""
+    """Return whether a column counts rows: what a pattern brings in is never null."""
     what = next(iter(trees(item)), item)
     of = trees(what)
     return what.data == "count_all" or (

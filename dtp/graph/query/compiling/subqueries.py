@@ -62,7 +62,7 @@ def _shortest(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eval
 
 
 def _clause(parts: list[Tree[Token]], where: Tree[Token] | None, tree: Tree[Token]) -> Tree[Token]:
-    """A pattern as a MATCH has it."""
+    """Return a pattern as a MATCH has it."""
     patterns = Tree("patterns", [Tree("pattern", list(parts), tree.meta)], tree.meta)
     return Tree("match", [patterns] if where is None else [patterns, where], tree.meta)
 
@@ -87,7 +87,7 @@ def _collect_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Ev
 
 
 def _inner(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Callable[[Bound], Iterator[Bound]]:
-    """The rows of what stands in the braces, for one of the query around it."""
+    """Return the rows of what stands in the braces, for one of the query around it."""
     (inner,) = trees(tree)
     operator = "EXISTS" if tree.data == "exists_in" else "COUNT"
     if inner.data != "match":

@@ -20,44 +20,44 @@ SUBQUERIES: Final = frozenset({"exists_in", "count_in", "collect_in"})
 
 
 def trees(tree: Tree[Token]) -> list[Tree[Token]]:
-    """The children that are trees."""
+    """Return the children that are trees."""
     return [child for child in tree.children if isinstance(child, Tree)]
 
 
 def words(tree: Tree[Token]) -> set[str]:
-    """The kinds of the children that are words."""
+    """Return the kinds of the children that are words."""
     return {child.type for child in tree.children if isinstance(child, Token)}
 
 
 def name_of(tree: Tree[Token] | Token) -> str:
-    """A name as it is meant: without the backticks."""
+    """Return a name as it is meant: without the backticks."""
     text = str(tree if isinstance(tree, Token) else tree.children[0])
     return text[1:-1] if text.startswith("`") else text
 
 
 def label_names(tree: Tree[Token]) -> list[str]:
-    """The names of which `:a|b` wants one."""
+    """Return the names of which `:a|b` wants one."""
     return [name_of(one) for one in trees(tree)]
 
 
 def fault(
     message: str, where: Tree[Token] | Token | None = None, kind: type[QueryError] = QueryError
 ) -> QueryError:
-    """An error that tells its place."""
+    """Return an error that tells its place."""
     meta = getattr(where, "meta", where)
     line, column = getattr(meta, "line", None), getattr(meta, "column", None)
     return kind(f"{message} (line {line}, column {column})" if line else message)
 
 
 def is_aggregate(tree: Tree[Token]) -> bool:
-    """Whether it is a call of an aggregate."""
+    """Return whether it is a call of an aggregate."""
     return tree.data in ("count_all", "count_some") or (
         tree.data == "call" and str(tree.children[0]).lower() in (AGGREGATES.keys() | PERCENTILES)
     )
 
 
 def has_aggregate(tree: Tree[Token]) -> bool:
-    """Whether there is an aggregate in it."""
+    """Return whether there is an aggregate in it."""
     if is_aggregate(tree):
         return True
     return tree.data not in SUBQUERIES and any(has_aggregate(one) for one in trees(tree))

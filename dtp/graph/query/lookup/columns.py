@@ -23,8 +23,8 @@ _MANY: Final = 50_000
 
 
 def kind_of(soul: str) -> str:
-    """A node's label: what is before the first slash, of an owned soul behind its owner; "" without one, and for the
-    graph's own book-keeping. Under rules it is the kind, without the hash."""
+    """Return a node's label: what is before the first slash, of an owned soul behind its owner; "" without one, and
+    for the graph's own book-keeping. Under rules it is the kind, without the hash."""
     path = soul.partition("/")[2] if soul.startswith("~") else soul
     kind = path.partition("/")[0] if "/" in path else ""
     if soul.startswith("~") and kind.startswith("."):
@@ -33,7 +33,7 @@ def kind_of(soul: str) -> str:
 
 
 def prefixes_of(kind: str) -> tuple[bytes, ...]:
-    """What all souls of a label begin with."""
+    """Return what all souls of a label begin with."""
     return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}"), b"~") if kind else (b"",)
 
 
@@ -66,7 +66,7 @@ class Columns:
             self._by_value.clear()
 
     def now_having(self, key: str, value: Value) -> Found:
-        """Souls whose property at a key may be a value, also by what changed since the column was made."""
+        """Return souls whose property at a key may be a value, also by what changed since the column was made."""
         found = self._with_value(key, value, items=False)
         return _once(found._replace(numbers=found.numbers + self.numbers(self._changed).numbers))
 
@@ -79,7 +79,7 @@ class Columns:
             self._by_link = None
 
     def find_having(self, key: str, wanted: Range) -> Found:
-        """Souls whose property at a key may be in a range."""
+        """Return souls whose property at a key may be in a range."""
         if wanted.is_equality:
             return self._with_value(key, wanted.low, items=False)
         self.renew()
@@ -91,7 +91,7 @@ class Columns:
         return _once(self._make_found(self._core.find_between(name, low, high) + of_text))
 
     def find_containing(self, key: str, item: Value) -> Found:
-        """Souls whose property at a key may be a list with an item."""
+        """Return souls whose property at a key may be a list with an item."""
         return self._with_value(key, item, items=True)
 
     def _with_value(self, key: str, value: Value, *, items: bool) -> Found:
@@ -108,7 +108,7 @@ class Columns:
         return _once(Found(self._core, found))
 
     def find_linking(self, souls: Iterable[str]) -> Found:
-        """Souls that may have links to any of these."""
+        """Return souls that may have links to any of these."""
         self.renew()
         if self._by_link is None:
             self._by_link = memoryview(self._core.read_links()).cast("Q")
@@ -118,23 +118,23 @@ class Columns:
         return Found(self._core, array("I", sorted(set(found))))
 
     def of_kind(self, kind: str) -> Found:
-        """Souls with a label ("" is any) that have something."""
+        """Return souls with a label ("" is any) that have something."""
         self.renew()
         return self._make_found(b"".join(self._core.find_named(prefix) for prefix in prefixes_of(kind)))
 
     def find_naming(self, kind: str) -> Found:
-        """Souls with links to what has a label, and nothing else."""
+        """Return souls with links to what has a label, and nothing else."""
         self.renew()
         found = self._make_found(b"".join(self._core.find_unmade(prefix) for prefix in prefixes_of(kind)))
         return found._replace(numbers=array("I", sorted(set(found.numbers))))
 
     def souls(self, kind: str) -> list[str]:
-        """The souls with a label that have something."""
+        """Return the souls with a label that have something."""
         named = (self._replica.souls(prefix.decode()) for prefix in prefixes_of(kind))
         return [soul for some in named for soul in some if kind_of(soul) == kind]
 
     def numbers(self, souls: Iterable[str]) -> Found:
-        """The numbers of souls; those that never had anything are left out."""
+        """Return the numbers of souls; those that never had anything are left out."""
         self.renew()
         found = (self._core.soul_number(values.name(soul)) for soul in souls)
         return Found(self._core, array("I", (one for one in found if one is not None)))
@@ -145,7 +145,7 @@ class Columns:
 
     @staticmethod
     def rows(found: Found, first: int, behind: int) -> bytes:
-        """Some of what was found: see `GraphCore.rows`."""
+        """Return some of what was found: see `GraphCore.rows`."""
         return found.core.read_rows(found.numbers[first:behind])
 
     def _make_found(self, data: bytes) -> Found:
@@ -155,7 +155,7 @@ class Columns:
 
 
 def _once(found: Found) -> Found:
-    """The same without repetitions: a soul may have several types at a key."""
+    """Return the same without repetitions: a soul may have several types at a key."""
     return found._replace(numbers=array("I", dict.fromkeys(found.numbers)))
 
 

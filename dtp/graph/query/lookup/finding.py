@@ -61,7 +61,7 @@ class Finding:
         self._everything = False
         #: How often nodes were added.
         self._adds = 0
-        #: Texts that aren't committed are looked at, too; and souls that were added since, for who looks at them.
+        #: Texts that aren't committed are looked at, too; and souls that were added since, for whoever looks at them.
         self.watches_texts = False
         self.added: set[str] = set()
         #: All that was found; for patterns that begin with it.
@@ -79,7 +79,7 @@ class Finding:
             self._anew = True
 
     def is_current(self) -> bool:
-        """Whether nothing was noted or written since the last `refresh`."""
+        """Return whether nothing was noted or written since the last `refresh`."""
         unwritten = not self._replica.sequences.unsent or self._replica.version == self._version
         return unwritten and not self._stale and not self._anew
 
@@ -111,7 +111,7 @@ class Finding:
 
     @contextmanager
     def _or_anew(self) -> Iterator[None]:
-        """What ends in the middle leaves tables that nothing is known of."""
+        """Forget the tables that the block was filling when it ends in the middle: nothing is known of them."""
         try:
             yield
         except BaseException:
@@ -210,7 +210,7 @@ class Finding:
             self._add(self.ask(self.columns.find_linking, asked))
 
     def _is_new(self, *question: object) -> bool:
-        """Whether a question is asked for the first time; from now on it isn't."""
+        """Return whether a question is asked for the first time; from now on it isn't."""
         if question in self._answered:
             return False
         if len(self._answered) >= _REMEMBERED:
@@ -340,7 +340,7 @@ _KNOWN, _EQUAL, _RANGED, _FOUND, _LABELLED, _UNKNOWN = range(6)
 
 
 def _rank(node: Sought) -> int:
-    """How much is known of a node: the lower, the fewer there will be."""
+    """Return how much is known of a node: the lower, the fewer there will be."""
     if node.souls is not None:
         return _KNOWN
     if node.items or any(one.is_equality for one in node.ranges.values()):

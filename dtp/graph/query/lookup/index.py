@@ -88,11 +88,11 @@ class Index:
         return f"{kind}.{key}"
 
     def has_range_index(self, kind: str, key: str) -> bool:
-        """Whether an index of ranges was declared."""
+        """Return whether an index of ranges was declared."""
         return (kind, key) in self._ranges
 
     def text_table(self, kind: str, key: str, *, trigrams: bool = False) -> str | None:
-        """The table of a full-text index that was declared."""
+        """Return the table of a full-text index that was declared."""
         number = self._texts.get((kind, key))
         return None if number is None else f"{'trigrams' if trigrams else 'words'}_{number}"
 
@@ -130,7 +130,8 @@ class Index:
             raise self._translate_error(error) from error
 
     def scan_rows(self, scan: Scan | None) -> Iterator[tuple[Any, ...]] | None:
-        """The rows of a SELECT about a pattern, and maybe some more, from the core; None where tables are better."""
+        """Return the rows of a SELECT about a pattern, and maybe some more, from the core; None where tables are
+        better."""
         if scan is None or self._beside or self._meter is None or scan.nodes > 2:
             return None
         if scan.first is not None or scan.is_known_elsewhere or not self.scanner.may_scan():
@@ -145,7 +146,7 @@ class Index:
         return self.scanner.may_be_first(scan, self._finding.ask)
 
     def _translate_error(self, error: Exception) -> QueryError:
-        """What an error of SQLite's means."""
+        """Return what an error of SQLite's means."""
         if self._meter is not None and self._meter.limit is not None:
             return self._meter.limit
         return QueryError(f"this can't be worked out: {error}")
@@ -166,7 +167,7 @@ class Index:
             self.db.set_progress_handler(None, 0)
 
     def link(self, number: int) -> tuple[str, str, str]:
-        """Soul, key and target of a link."""
+        """Return soul, key and target of a link."""
         try:
             found = self.db.execute("SELECT soul, key, target FROM links WHERE id = ?", (number,)).fetchone()
         except sqlite3.Error as error:
@@ -175,7 +176,7 @@ class Index:
         return soul, key, target
 
     def get(self, soul: str, key: str) -> Value:
-        """A property of a node; None if there is none."""
+        """Return a property of a node; None if there is none."""
         if not self._beside and not soul.startswith("~"):
             found = self._replica.get(soul, key)
             if found is not None and type(found) is not Link:
@@ -183,7 +184,7 @@ class Index:
         return self.properties(soul).get(key)
 
     def properties(self, soul: str) -> dict[str, Value]:
-        """All properties of a node."""
+        """Return all properties of a node."""
         if self._last[0] != soul:
             try:
                 known = self._tables.properties(soul) if self._beside else properties_of(self._replica, soul)
@@ -193,7 +194,7 @@ class Index:
         return self._last[1]
 
     def of_link(self, link: tuple[str, str, str]) -> dict[str, Value]:
-        """All properties of a relationship (soul, key, target)."""
+        """Return all properties of a relationship (soul, key, target)."""
         part = parts.relationship(*link)
         if not self._beside:
             return read_relationship(self._replica, part)
@@ -218,11 +219,11 @@ class Index:
         self._finding.on_changed(changes)
 
     def expect_pattern(self, place: int | None, about: Callable[[], Pattern]) -> None:
-        """A query will look for a pattern, which is at a place in its text, if that is known."""
+        """Note that a query will look for a pattern, which is at a place in its text, if that is known."""
         self._expected.append((place, about))
 
     def searched_pattern(self) -> Pattern:
-        """All that full-text indexes can find."""
+        """Return all that full-text indexes can find."""
         return Pattern([Sought(kind) for kind, _ in self._texts])
 
     def refresh(self) -> None:
@@ -238,7 +239,7 @@ class Index:
             self._refresh_texts(stale)
 
     def begin(self) -> None:
-        """Another query is compiled from now on."""
+        """Note that another query is compiled from now on."""
         self._expected.clear()
 
     def prepare(self) -> None:
@@ -276,7 +277,7 @@ class Index:
             self._finding.ask = ask
 
     def _refresh_texts(self, stale: set[str]) -> None:
-        """What full-text indexes have of these souls."""
+        """Bring what full-text indexes have of these souls up to now."""
         for (kind, key), number in self._texts.items():
             souls = sorted(soul for soul in stale if kind_of(soul) == kind)
             texts = self._finding.ask(self._read_documents, souls, key)

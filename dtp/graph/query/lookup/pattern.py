@@ -14,7 +14,7 @@ class Range(NamedTuple):
     high: Any
 
     def narrowed_by(self, operator: str, value: Any) -> Range:
-        """The same with one more condition."""
+        """Return the same with one more condition."""
         low = value if operator in ("=", ">", ">=") and self.low is None else self.low
         high = value if operator in ("=", "<", "<=") and self.high is None else self.high
         return Range(low, high)

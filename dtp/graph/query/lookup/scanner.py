@@ -17,7 +17,7 @@ from dtp.graph.query.lookup.columns import Columns, Found, kind_of, rows_of
 _T = TypeVar("_T")
 #: Names that are looked at in one call: some milliseconds.
 _SLICE: Final = 32_768
-#: And the first time, for who wants few rows; each call looks at more.
+#: And the first time, for whoever wants few rows; each call looks at more.
 _FIRST: Final = 256
 #: Names that count as a step.
 _LIGHT: Final = 16
@@ -42,13 +42,13 @@ class Scanner:
         self._ask = ask
 
     def may_scan(self) -> bool:
-        """Whether the core knows all that there is: nothing is sealed, or written and not committed."""
+        """Return whether the core knows all that there is: nothing is sealed, or written and not committed."""
         return not self._replica.sequences.unsent and not any(True for _ in self._revealed())
 
     # ---- counting -------------------------------------------------------------------------------------------
 
     def count(self, scan: Scan, meter: Meter) -> int | None:
-        """How often a pattern is there, at one time; None where the core can't tell. Raises `QueryLimit`."""
+        """Return how often a pattern is there, at one time; None where the core can't tell. Raises `QueryLimit`."""
         return self._at_one_time(partial(self._count, scan, meter))
 
     def group(self, scan: Scan, keys: Collection[str], meter: Meter) -> Counter[bytes] | None:
@@ -113,7 +113,7 @@ class Scanner:
         return self._columns.now_having(key, value)
 
     def _linked_names(self, scan: Scan, ask: Callable[..., Any]) -> set[str]:
-        """The nodes that are only linked to."""
+        """Return the nodes that are only linked to."""
         found: set[str] = set()
         for kind in {kind for _, kind in scan.labels} or {""}:
             linking: Found = ask(self._columns.find_naming, kind)

@@ -46,14 +46,14 @@ SoulRow = tuple[str, dict[str, Value], list[tuple[str, str]]]
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it can be looked up: text, a number, a bool, bytes, a date, a time, a duration."""
+    """Return whether it can be looked up: text, a number, a bool, bytes, a date, a time, a duration."""
     if isinstance(value, (str, bytes, bool, int, *TEMPORAL, *PYTHON)):
         return True
     return isinstance(value, float) and not math.isnan(value)
 
 
 def scalar(value: Any) -> Any:
-    """A value as the tables have it, None for what can't be looked up.
+    """Return a value as the tables have it, None for what can't be looked up.
 
     Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
     bits are floats, and of texts and bytes there is the beginning.
@@ -73,7 +73,7 @@ def scalar(value: Any) -> Any:
 
 
 def _temporal(value: Temporal) -> bytes:
-    """Bytes in the order of values of one kind: see `sort_parts`. Moments that are the same are the same."""
+    """Return bytes in the order of values of one kind: see `sort_parts`. Moments that are the same are the same."""
     first: int = sort_parts(value)[0]
     return name_of(value).encode() + (first + _MIDDLE).to_bytes(_WIDTH, "big")
 
@@ -166,12 +166,12 @@ class Tables:
     # ---- reading --------------------------------------------------------------------------------------------
 
     def is_whole(self, soul: str) -> bool:
-        """Whether all of a node is here."""
+        """Return whether all of a node is here."""
         found = self.db.execute("SELECT whole FROM nodes WHERE soul = ?", (soul,)).fetchone()
         return found is not None and bool(found[0])
 
     def linked_by_name(self, souls: Iterable[str]) -> set[str]:
-        """What these link to and is here by name only."""
+        """Return what these link to and is here by name only."""
         return {
             target
             for soul in souls
@@ -189,11 +189,11 @@ class Tables:
             yield other
 
     def of_kind(self, kind: str) -> set[str]:
-        """The nodes with a label."""
+        """Return the nodes with a label."""
         return {soul for (soul,) in self.db.execute("SELECT soul FROM nodes WHERE kind = ?", (kind,))}
 
     def find_having(self, kind: str, key: str, wanted: Range) -> set[str]:
-        """The nodes with a label ("" is any) whose property may be in a range."""
+        """Return the nodes with a label ("" is any) whose property may be in a range."""
         said, given = ["key = ?"], [key]
         for column, value in (
             ("kind = ?", kind or None),
@@ -207,11 +207,11 @@ class Tables:
         return {soul for (soul,) in self.db.execute(sql, given)}
 
     def find_containing(self, kind: str, key: str, item: Value) -> set[str]:
-        """The nodes with a label ("" is any) whose property may be a list with an item."""
+        """Return the nodes with a label ("" is any) whose property may be a list with an item."""
         found = self.db.execute("SELECT soul FROM items WHERE key = ? AND value = ?", (key, scalar(item)))
         return {soul for (soul,) in found if not kind or kind_of(soul) == kind}
 
     def properties(self, soul: str) -> dict[str, Value]:
-        """The properties of a node, or of a relationship by its soul, where they are kept."""
+        """Return the properties of a node, or of a relationship by its soul, where they are kept."""
         found = self.db.execute("SELECT properties FROM encoded WHERE soul = ?", (soul,)).fetchone()
         return values.decode(found[0]) if found else {}

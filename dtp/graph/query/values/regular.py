@@ -43,7 +43,7 @@ class _Letters(NamedTuple):
     folded: bool = False
 
     def matches_letter(self, letter: str) -> bool:
-        """Whether a letter is one of them."""
+        """Return whether a letter is one of them."""
         forms = {letter, letter.lower(), letter.upper()} if self.folded else (letter,)
         return self.negated != any(self._matches_any(form) for form in forms)
 
@@ -237,7 +237,7 @@ class _Parser:
 
 
 class Regular:
-    """A regular expression that whole texts are held against. Raises `QueryError` for what is none."""
+    """A regular expression that whole texts are held against. Raises `QueryError` for any other text."""
 
     def __init__(self, text: str, step: Callable[[], None]) -> None:
         """`step` counts what it takes."""
@@ -253,7 +253,7 @@ class Regular:
         self._kept = 0
 
     def matches_text(self, text: str) -> bool:
-        """Whether it is about the whole text. Raises `QueryLimit`."""
+        """Return whether it is about the whole text. Raises `QueryLimit`."""
         states, known = self._first, self._steps
         for at in range(0, len(text), _LETTERS):
             self._step()
@@ -272,7 +272,7 @@ class Regular:
         return len(self._letters) - 1
 
     def _build(self, part: _Part, then: int) -> int:
-        """The state before a part, behind which comes another."""
+        """Return the state before a part, behind which comes another."""
         self._pieces += 1
         if self._pieces > _STATES:
             raise QueryError(f"this regular expression is too large: it has more than {_STATES:,} parts")
@@ -305,7 +305,8 @@ class Regular:
         return state
 
     def _closure_of(self, states: set[int] | frozenset[int], ends: str) -> frozenset[int]:
-        """The same with all states that no letter is needed for, where the text begins or ends, as `ends` says."""
+        """Return the same with all states that no letter is needed for, where the text begins or ends, as `ends`
+        says."""
         found, more = set(states), list(states)
         while more:
             for to, end in self._empty[more.pop()]:

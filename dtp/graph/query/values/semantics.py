@@ -67,7 +67,7 @@ _DURATION: Final = _TEMPORAL + len(_TIMES)
 
 
 def kind_of(value: Any) -> int:
-    """What kind of value it is, as ORDER BY sorts kinds."""
+    """Return what kind of value it is, as ORDER BY sorts kinds."""
     known = _PLAIN_KINDS.get(type(value))
     if known is not None:
         return known
@@ -110,7 +110,7 @@ def _soul(value: Any) -> str:
 
 
 def equals(a: Any, b: Any) -> bool | None:
-    """Whether they are equal; None when that can't be known."""
+    """Return whether they are equal; None when that can't be known."""
     if a is None or b is None:
         return None
     kind = kind_of(a)
@@ -181,7 +181,7 @@ _HOLDS: Final[dict[str, Callable[[int], bool]]] = {
 
 
 def holds(a: Any, operator: str, b: Any) -> bool | None:
-    """The outcome of a comparison: `=`, `<>`, `<`, `<=`, `>`, `>=`."""
+    """Return the outcome of a comparison: `=`, `<>`, `<`, `<=`, `>`, `>=`."""
     if operator == "=":
         return equals(a, b)
     if operator == "<>":
@@ -194,7 +194,7 @@ def holds(a: Any, operator: str, b: Any) -> bool | None:
 
 
 def sort_key(value: Any) -> tuple[Any, ...]:
-    """What ORDER BY sorts by: total, over all kinds."""
+    """Return what ORDER BY sorts by: total, over all kinds."""
     if type(value) is str:  # mostly
         return (_TEXT, value)
     kind = kind_of(value)
@@ -221,14 +221,14 @@ def same_key(value: Any) -> tuple[Any, ...]:
 
 
 def truth(value: Any) -> bool | None:
-    """A condition's outcome. Raises `QueryError` for what is none."""
+    """Return a condition's outcome. Raises `QueryError` for any other value."""
     if value is None or isinstance(value, bool):
         return value
     raise QueryError(f"a condition is true, false or null, not {shown(value)}")
 
 
 def shown(value: Any) -> str:
-    """A value in messages."""
+    """Return a value in messages."""
     text = _repr.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -237,7 +237,7 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """An int or a float, and no bool."""
+    """Return an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -263,7 +263,7 @@ def add(a: Any, b: Any) -> Any:
 
 
 def _moved(a: Any, b: Any, operator: str) -> Any:
-    """A date, a time or a duration and a duration, added or subtracted."""
+    """Return a date, a time or a duration and a duration, added or subtracted."""
     try:
         found = add_duration(a, b, 1 if operator == "+" else -1)
     except TemporalError as error:
@@ -274,7 +274,7 @@ def _moved(a: Any, b: Any, operator: str) -> Any:
 
 
 def _times(a: Any, b: Any, operator: str) -> Any:
-    """A duration so many times, or parts of one."""
+    """Return a duration so many times, or parts of one."""
     if operator == "*" and isinstance(b, Duration):
         a, b = b, a
     if not isinstance(a, Duration) or not is_number(b) or not math.isfinite(b):
@@ -328,7 +328,7 @@ def divide(a: Any, b: Any) -> Any:
 
 
 def modulo(a: Any, b: Any) -> Any:
-    """The rest of a / b, with the sign of a."""
+    """Return the rest of a / b, with the sign of a."""
     if a is None or b is None:
         return None
     _numbers(a, b, "%")
@@ -354,7 +354,7 @@ def power(a: Any, b: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """A scalar as text, as openCypher writes it."""
+    """Return a scalar as text, as openCypher writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

@@ -73,7 +73,7 @@ def _base(given: dict[str, Any], name: str, kinds: tuple[type, ...]) -> Any:
 
 
 def _day(given: dict[str, Any], base: int | None) -> int:
-    """The days of what a map says, on what a day says that it is taken from."""
+    """Return the days of what a map says, on what a day says that it is taken from."""
     parts = day_parts(base) if base is not None else {}
     if "week" in given or ("dayOfWeek" in given and base is not None):
         year, week = week_of(base) if base is not None else (0, 1)
@@ -91,7 +91,7 @@ def _day(given: dict[str, Any], base: int | None) -> int:
 
 
 def _time(given: dict[str, Any], base: int) -> int:
-    """The nanoseconds of the day that a map says, on those that they are taken from."""
+    """Return the nanoseconds of the day that a map says, on those that they are taken from."""
     seconds, rest = divmod(base, SECOND)
     names = ("millisecond", "microsecond", "nanosecond")
     if any(name in given for name in names):
@@ -131,7 +131,7 @@ def _check_order(given: dict[str, Any], names: tuple[str, ...]) -> None:
 
 
 def _made(kind: type[Temporal], given: dict[str, Any]) -> Temporal:
-    """The value of a kind that a map says."""
+    """Return the value of a kind that a map says."""
     allowed = set(_BASES)
     allowed |= _DAY_NAMES if kind in _HAS_DAY else set()
     allowed |= _TIME_NAMES if kind in _HAS_TIME else set()
@@ -161,7 +161,7 @@ def _made(kind: type[Temporal], given: dict[str, Any]) -> Temporal:
 
 
 def _placed(kind: type[Temporal], days: int, time: int, zone: Any, base: Any) -> Temporal:
-    """A day and a time in a time zone: that of the base, from which it is converted to one that is given."""
+    """Return a day and a time in a time zone: that of the base, from which it is converted to one that is given."""
     if kind is Date:
         return Date(days)
     if kind is LocalTime:
@@ -188,7 +188,7 @@ def _offset_at(zone: str, local: int) -> int:
 
 
 def _in_zone(local: int, zone: str) -> DateTime:
-    """The moment at which clocks in a zone say so."""
+    """Return the moment at which clocks in a zone say so."""
     if zone[:1] not in "+-Zz" or zone.startswith("Zulu"):
         return local_to_moment(local, zone)
     offset = read_offset(zone)
@@ -196,14 +196,14 @@ def _in_zone(local: int, zone: str) -> DateTime:
 
 
 def in_zone(nanoseconds: int, zone: str) -> DateTime:
-    """A moment by the clocks of a zone: a name, or an offset."""
+    """Return a moment by the clocks of a zone: a name, or an offset."""
     if zone[:1] not in "+-Zz" or zone.startswith("Zulu"):
         return moment_in_zone(nanoseconds, zone)
     return DateTime(nanoseconds, read_offset(zone))
 
 
 def _converted(kind: type[Temporal], value: Temporal) -> Temporal:
-    """A value as another kind: what it has of it."""
+    """Return a value as another kind: what it has of it."""
     if isinstance(value, kind):
         return value
     if kind in _HAS_DAY and not isinstance(value, _HAS_DAY):
@@ -259,7 +259,7 @@ def _duration(now: int, given: Any) -> Any:
 
 
 def fraction(value: Any) -> Fraction:
-    """A number exactly as it is written. Raise `TemporalError`."""
+    """Return a number exactly as it is written. Raise `TemporalError`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e30:
         raise TemporalError(f"{shown(value)} is no number for a duration")
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
@@ -327,7 +327,7 @@ def _truncate(name: str) -> Callable[..., Any]:
 def _with_fields(
     kind: type[Temporal], days: int, time: int, given: dict[str, Any], value: Temporal
 ) -> Temporal:
-    """A day and a time with some parts as a map says: a time zone is put there, not converted to."""
+    """Return a day and a time with some parts as a map says: a time zone is put there, not converted to."""
     rest = {key: one for key, one in given.items() if key != "timezone"}
     if kind in _HAS_DAY and rest.keys() & _DAY_NAMES:
         days = _day(rest, days)

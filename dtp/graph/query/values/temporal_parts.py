@@ -27,26 +27,26 @@ from dtp.crdt.temporal_text import date_of, week_of
 
 
 def local_of(value: Temporal) -> int:
-    """What clocks and calendars say, as nanoseconds after 1970-01-01T00:00; of a time after midnight."""
+    """Return what clocks and calendars say, as nanoseconds after 1970-01-01T00:00; of a time after midnight."""
     if isinstance(value, Date):
         return value.days * DAY
     return value.local if isinstance(value, DateTime) else value.nanoseconds
 
 
 def offset_of(value: Any) -> int | None:
-    """Its offset from UTC, seconds; None if it has none."""
+    """Return its offset from UTC, seconds; None if it has none."""
     return value.offset if isinstance(value, Time | DateTime) else None
 
 
 def zone_of_value(value: Any) -> str:
-    """The name of its time zone, or its offset; "" if it has none."""
+    """Return the name of its time zone, or its offset; "" if it has none."""
     if isinstance(value, DateTime) and value.zone:
         return value.zone
     return offset_text(value.offset) if isinstance(value, Time | DateTime) else ""
 
 
 def day_parts(days: int) -> dict[str, int]:
-    """What is said of a day."""
+    """Return what is said of a day."""
     year, month, day = civil_of(days)
     week_year, week = week_of(days)
     quarter = (month + 2) // 3
@@ -115,7 +115,7 @@ def _duration_parts(value: Duration) -> dict[str, int]:
 
 
 def part_of(value: Temporal, name: str) -> Any:
-    """What `value.name` is; None where it has none such."""
+    """Return what `value.name` is; None where it has none such."""
     if isinstance(value, Duration):
         return _duration_parts(value).get(name)
     found: dict[str, Any] = {}
@@ -140,7 +140,7 @@ def part_of(value: Temporal, name: str) -> Any:
 
 
 def sort_parts(value: Temporal) -> tuple[Any, ...]:
-    """What values of one kind are sorted by: moments by when they are, then by where."""
+    """Return what values of one kind are sorted by: moments by when they are, then by where."""
     if isinstance(value, DateTime):
         return (value.nanoseconds, value.offset, value.zone)
     if isinstance(value, Time):
@@ -184,7 +184,7 @@ def _moved(a: DateTime, local: int, time: int) -> DateTime:
 
 
 def add_months(days: int, months: int) -> int:
-    """A day some months later; where the month is too short, its last day. Raise `TemporalError`."""
+    """Return a day some months later; where the month is too short, its last day. Raise `TemporalError`."""
     year, month, day = civil_of(days)
     year, month = year + (month - 1 + months) // 12, (month - 1 + months) % 12 + 1
     last = civil_of(days_of(year + (month == 12), month % 12 + 1, 1) - 1)[2]
@@ -197,7 +197,7 @@ def _checked(value: Temporal) -> Temporal:
 
 
 def scaled(value: Duration, by: Fraction) -> Duration:
-    """A duration so many times; what is no whole month or day goes into what is below it."""
+    """Return a duration so many times; what is no whole month or day goes into what is below it."""
     months = value.months * by
     days = value.days * by + (months - int(months)) * Fraction(2_629_746, 86_400)
     time = value.nanoseconds * by + (days - int(days)) * DAY
