@@ -282,8 +282,8 @@ class Receiver:
     async def _measure_all(self, addresses: list[str], stack: AsyncExitStack) -> dict[str, Measured]:
         """Measure all of these, and return those that can be heard, with connections that last until `stack` ends.
 
-        Who answers much later than the first one isn't waited for; those that were given say beside what is heard
-        which stream they have.
+        Who answers much later than the first one isn't waited for; in the beginning those that were given say beside
+        what is heard which stream they have, and send no more.
         """
         chosen = asyncio.Event()
         tasks = {
@@ -295,11 +295,11 @@ class Receiver:
         timeout: float | None = None
         while pending:
             done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            given = [each for each in pending if self.parents.is_given(tasks[each])]
+            given = [each for each in pending if self.held is None and self.parents.is_given(tasks[each])]
             if not done:
                 break
             if any(has is not None and has.probe.number >= 0 for has in (each.result() for each in done)):
-                timeout = self._patience.silence if given and self.held is None else _SLOWER
+                timeout = self._patience.silence if given else _SLOWER
         chosen.set()
         for each in pending.difference(given):
             each.cancel()
@@ -323,7 +323,11 @@ class Receiver:
                     dialled = await stack.enter_async_context(self._dial(address))
                     hello = m.Hello(count=1, addresses=tuple(self.serving()))
                     async with _asked(dialled, hello) as stream:
-                        while not probe.done and (message := await frames.read(stream)) is not None:
+                        while (
+                            not probe.done
+                            and not (chosen.is_set() and probe.announcement)
+                            and (message := await frames.read(stream)) is not None
+                        ):
                             if isinstance(message, m.Announced):
                                 probe.announcement = self._note_announced(message.data, address, dialled)
                             probe.take_message(message)
