@@ -179,6 +179,8 @@ def commands_of_the_readme(newcomer: Newcomer) -> None:
     assert me is not None
     echo = address(newcomer.start(line("dtp serve --echo")))
     assert newcomer.run(line("dtp cat ADDRESS"), ADDRESS=echo, given=b"hello\n") == "hello\n"
+    everywhere = _here(address(newcomer.start(line("dtp serve --echo --listen"))))
+    assert newcomer.run("dtp cat ADDRESS", ADDRESS=everywhere, given=b"hello\n") == "hello\n"
     ping = line("dtp ping ADDRESS")
     assert "round trip" in newcomer.run(ping.replace("ping", "ping -c 2", 1), ADDRESS=echo)
     (newcomer.work / "holiday.mp4").write_bytes(os.urandom(3_000_000))
