@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -105,11 +105,16 @@ class FileRefusal:
 
 
 Message = Put | Get | Offer | Accept | Start | FileEnd | Done | FileRefusal
+#: What each is called in a message.
+OPS: Final[dict[type, str]] = {
+    Put: "put", Get: "get", Offer: "file", Accept: "accept", Start: "start", FileEnd: "end", Done: "done",
+    FileRefusal: "refuse",
+}  # fmt: skip
 
 
 def build(message: Message) -> bytes:
     """Return a message with its length in front."""
-    body: bytes = msgpack.packb(_fields(message))
+    body: bytes = msgpack.packb({"op": OPS[type(message)], **_fields(message)})
     if len(body) > MAX_MESSAGE:
         raise AssertionError("checked names and cut reasons fit a message")
     return len(body).to_bytes(2) + body
@@ -118,21 +123,21 @@ def build(message: Message) -> bytes:
 def _fields(message: Message) -> dict[str, Any]:
     match message:
         case Put(file):
-            return {"op": "put", "version": VERSION, **_file_fields(file)}
+            return {"version": VERSION, **_file_fields(file)}
         case Offer(file):
-            return {"op": "file", **_file_fields(file)}
+            return _file_fields(file)
         case Get(name):
-            return {"op": "get", "version": VERSION, "name": name}
+            return {"version": VERSION, "name": name}
         case Accept(have, digest):
-            return {"op": "accept", "have": have, "digest": digest}
+            return {"have": have, "digest": digest}
         case Start(begin):
-            return {"op": "start", "from": begin}
+            return {"from": begin}
         case FileEnd(digest):
-            return {"op": "end", "digest": digest}
+            return {"digest": digest}
         case Done():
-            return {"op": "done"}
+            return {}
         case FileRefusal(code, reason):
-            return {"op": "refuse", "code": code, "message": reason[:MAX_REASON]}
+            return {"code": code, "message": reason[:MAX_REASON]}
 
 
 def _file_fields(file: FileInfo) -> dict[str, Any]:

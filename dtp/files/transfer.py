@@ -364,11 +364,9 @@ async def _hear(stream: Stream, kind: type[_T]) -> _T:
             raise FileTransferError(f"a message of {size} bytes, the most is {m.MAX_MESSAGE}")
         message = m.parse(await stream.readexactly(size))
     except asyncio.IncompleteReadError:
-        raise FileTransferError(f"the peer ended where {kind.__name__.lower()!r} was due") from None
+        raise FileTransferError(f"the peer ended where {m.OPS[kind]!r} was due") from None
     if not isinstance(message, kind):
-        raise FileTransferError(
-            f"{type(message).__name__.lower()!r} came where {kind.__name__.lower()!r} was due"
-        )
+        raise FileTransferError(f"{m.OPS[type(message)]!r} came where {m.OPS[kind]!r} was due")
     return message
 
 

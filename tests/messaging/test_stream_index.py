@@ -7,7 +7,7 @@ ALICE = b"a" * 32
 
 
 def record(sequence: int) -> Row:
-    return Row(ALICE, facts=Facts(sequence, b"", 0, 0, 0, 0))
+    return Row(ALICE, facts=Facts(sequence, b"", 0, 0, 0, 0, 0))
 
 
 def letter(number: int) -> Row:

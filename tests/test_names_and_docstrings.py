@@ -42,7 +42,7 @@ NOUNS_FIRST: dict[str, int] = {
     "carriers": 2,
     "chain": 2,
     "crdt": 3,
-    "daemon": 126,
+    "daemon": 9,
     "graph": 13,
     "localnet": 2,
     "net": 19,
