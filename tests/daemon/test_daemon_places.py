@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -15,6 +16,7 @@ import dtp
 from dtp.daemon.relays.pool import GIVEN
 from dtp.identity import Identity
 
+from .conftest import Backend
 from .programs import DTPD, Place, free_port, place
 
 __all__ = ["place"]
@@ -56,18 +58,17 @@ class Backends:
     async def __aenter__(self) -> Any:
         loop = asyncio.get_running_loop()
         self.asked, self.answer = asyncio.Event(), asyncio.Event()
-        self._servers = [
-            await asyncio.start_server(each, "127.0.0.1", 0) for each in (self._http, self._echo)
+        self._servers = contextlib.AsyncExitStack()
+        self.http, self.tcp = [
+            (await self._servers.enter_async_context(Backend(each))).port for each in (self._http, self._echo)
         ]
         self._udp, _ = await loop.create_datagram_endpoint(EchoUdp, local_addr=("127.0.0.1", 0))
-        self.http, self.tcp = (each.sockets[0].getsockname()[1] for each in self._servers)
         self.udp = self._udp.get_extra_info("sockname")[1]
         return self
 
     async def __aexit__(self, *_: Any) -> None:
         self._udp.close()
-        for each in self._servers:
-            each.close()
+        await self._servers.aclose()
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
@@ -75,12 +76,10 @@ class Backends:
             self.asked.set()
             await self.answer.wait()
             writer.write(ANSWER)
-        writer.close()
 
     async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
             writer.write(data)
-        writer.close()
 
 
 async def echo_udp(sock: Any, data: bytes) -> None:
