@@ -101,6 +101,47 @@ async def hear_beside_a_miser(body, sends, pause=lambda number: 0.0):
         each.cancel()
 
 
+class Slow:
+    """One that has the show, and takes half a second for each piece."""
+
+    def __init__(self, held):
+        self.held, self.sent = held, 0
+
+    async def serve_connection(self, connection):
+        async for stream in connection:
+            await frames.read(stream)
+            frames.write(stream, m.Announced(self.held.announcement.encoded))
+            frames.write(stream, m.ShowState((ME.id,), (), room=True))
+            each = self.held.get_segment(self.held.edge)
+            frames.write(stream, m.Manifest(each.segment.encoded))
+            for index in range(each.segment.pieces):
+                await asyncio.sleep(0.5)
+                frames.write(stream, m.Piece(each.segment.number, index, each.get_piece(index)))
+                self.sent += 1
+
+
+def test_one_that_is_measured_sends_no_more_once_another_is_heard():
+    """Under load each listener that chose anew had the producer send it a whole segment beside."""
+
+    async def main():
+        announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+        signer, held, body = SegmentSigner(ME, announcement), HeldSegments(announcement), bytes(800_000)
+        held.add_own(signer.sign(body, time_ms=0, duration_ms=1000), body)
+        network, peer = Network(), Identity.generate().id
+        network.serving[PRODUCER], network.serving[MISER] = Feeder(held, ME.id), (slow := Slow(held))
+        receiver = Receiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, MISER]))
+        task = asyncio.ensure_future(receiver.run())
+        for at in range(1, 10):
+            await asyncio.sleep(1)
+            held.add_own(signer.sign(body, time_ms=1000 * at, duration_ms=1000), body)
+        await asyncio.sleep(0)
+        assert all(receiver.held.get_segment(number).whole for number in range(1, 9))
+        assert 0 < slow.sent < 6  # of 49
+        task.cancel()
+
+    clock.run(main())
+
+
 def test_what_was_given_up_stays_so_and_its_pieces_are_no_lie():
     """Else a neighbour that sends the head again has all wait for what is behind it."""
     announcement, (first, second) = chain(b"one", b"two")
