@@ -100,6 +100,7 @@ def test_who_serves_others_hears_the_show_however_many_came_first_that_only_take
     assert listeners in (FAN_OUT, FAN_OUT + 1)  # one that says that it shares may be on trial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["one place", ""])
 def test_dust_of_identities_takes_no_place_of_who_only_listens_and_keeps_nobody_out(source):
     """Each comes under a new identity, says that it serves others, and leaves for the next one when it is refused."""
