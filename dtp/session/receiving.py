@@ -68,7 +68,7 @@ class Receiving(Linking):
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
         Return the index behind the last record that was opened, and what all that was taken cost, in frames:
-        `Opener.weight`, and `STREAM_COST` for each stream that was opened, since one frame opens all up to its own.
+        `LinkOpener.weight`, and `STREAM_COST` for each stream that was opened: one frame opens all up to its own.
         No more than `most` frames are taken, and streams opened for as much again. The other frames of a record stay
         in `link.unread`: call again, if need be without bytes. Where it cost `most` or more whole records may be left
         as well; else what follows is the start of one and belongs in front of what comes next. An error ends the link

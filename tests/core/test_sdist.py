@@ -17,10 +17,10 @@ pytest.importorskip("setuptools", reason="building needs setuptools, as pip brin
 
 TRY = """
 import json, dtp.core
-from dtp.core import Buffer, Opener, Sealer
+from dtp.core import Buffer, LinkOpener, Sealer
 buffer = Buffer(100)
 length = Sealer("ChaChaPoly", bytes(32)).seal([(8, 0, 0, 0, b"it works")], buffer, 90)
-taken, frames, error = Opener("ChaChaPoly", bytes(32)).open(buffer, 0, length)
+taken, frames, error = LinkOpener("ChaChaPoly", bytes(32)).open(buffer, 0, length)
 print(json.dumps([dtp.core.__file__, bytes(buffer.view[frames[0][4]:][:8]).decode(), error is None]))
 """
 

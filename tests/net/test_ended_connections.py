@@ -17,9 +17,10 @@ from dtp.testing.pairs import ALICE, BOB
 
 #: Kinds of objects of which each connection has some.
 KINDS = (
-    "Connection", "Stream", "Session", "SessionStream", "Link", "LinkDriver", "Sealer", "Opener", "ServerHandshake",
-    "ClientHandshake", "NoiseHandshake", "NoiseProtocol", "HandshakeState", "CipherState", "TcpCarrier",
-    "WebSocketCarrier", "MemoryCarrier", "_Direction", "QuicCarrier", "Task", "Future", "frame", "traceback",
+    "Connection", "Stream", "Session", "SessionStream", "Link", "LinkDriver", "Sealer", "LinkOpener",
+    "ServerHandshake", "ClientHandshake", "NoiseHandshake", "NoiseProtocol", "HandshakeState", "CipherState",
+    "TcpCarrier", "WebSocketCarrier", "MemoryCarrier", "_Direction", "QuicCarrier", "Task", "Future", "frame",
+    "traceback",
 )  # fmt: skip
 
 
