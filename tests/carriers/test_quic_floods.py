@@ -76,6 +76,14 @@ class Flooder(QuicConnection):
         while self.next_event() is not None:
             pass
 
+    async def come_in(self, accepted: asyncio.Queue[Carrier]) -> Carrier:
+        """Finish the handshake, and return the other end."""
+        async with asyncio.timeout(30):
+            while accepted.empty():
+                self.turn()
+                await asyncio.sleep(0)
+        return accepted.get_nowait()
+
     def peer_id(self) -> bytes:
         """The connection id to which its packets go."""
         return bytes(self._peer_cid.cid)
@@ -105,11 +113,7 @@ def test_a_flood_that_moves_nothing_ends_after_a_bounded_amount_and_a_visitor_is
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener, endpoint = await listening(accepted)
         flooder = Flooder(endpoint)
-        async with asyncio.timeout(30):
-            while accepted.empty():
-                flooder.turn()
-                await asyncio.sleep(0)
-        carrier = await accepted.get()
+        carrier = await flooder.come_in(accepted)
         kept: list[int] = []
         carrier.on_kept = lambda: kept.append(carrier.held)
         end = CarrierEnd(carrier).start()
@@ -141,12 +145,8 @@ def test_a_stranger_of_whom_nothing_is_counted_may_send_less() -> None:
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener, endpoint = await listening(accepted)
         flooder = Flooder(endpoint)
-        sent = 0
+        end, sent = CarrierEnd(await flooder.come_in(accepted)).start(), 0
         async with asyncio.timeout(30):
-            while accepted.empty():
-                flooder.turn()
-                await asyncio.sleep(0)
-            end = CarrierEnd(await accepted.get()).start()
             while not end.recorder.ended and sent < 2 * MOST_OF_STRANGERS:
                 sent += flooder.send(b"\x01" * 1100)
                 await asyncio.sleep(0)
@@ -164,12 +164,9 @@ def test_the_other_side_may_use_each_identifier_that_it_was_given() -> None:
         accepted: asyncio.Queue[Carrier] = asyncio.Queue()
         listener, endpoint = await listening(accepted)
         client = Flooder(endpoint)
+        end = CarrierEnd(await client.come_in(accepted)).start()
+        said, used = b"", set()
         async with asyncio.timeout(30):
-            while accepted.empty():
-                client.turn()
-                await asyncio.sleep(0)
-            end = CarrierEnd(await accepted.get()).start()
-            said, used = b"", set()
             for number in range(20):
                 client.change_connection_id()
                 used.add(client.peer_id())

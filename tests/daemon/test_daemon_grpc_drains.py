@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hpack import Encoder
@@ -10,6 +11,7 @@ from hyperframe import frame as h2
 
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.server import Daemon
 
 from .conftest import Pair, Run, RunTalk
 from .grpc_servers import (
@@ -119,19 +121,24 @@ def test_a_drain_passes_over_who_has_just_gone(run: Run) -> None:
     run(scenario)
 
 
+async def finish_a_call_during(channel: Any, draining: Daemon) -> None:
+    """A call goes on while an end of the pair is drained, and finishes; then so does the drain."""
+    both = channel.stream_stream(f"{PACKAGE}/Both")()
+    await both.write(b"x")
+    assert await both.read() == b"x"
+    drained = asyncio.ensure_future(draining.drain(20))
+    await both.write(b"still")
+    assert await both.read() == b"still"
+    assert not drained.done()
+    await both.done_writing()
+    assert await both.read() == grpc.aio.EOF
+    assert await drained
+
+
 def test_a_drain_finishes_calls_and_takes_no_more(run: Run) -> None:
     async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            both = channel.stream_stream(f"{PACKAGE}/Both")()
-            await both.write(b"x")
-            assert await both.read() == b"x"
-            draining = asyncio.ensure_future(pair.far.drain(20))
-            await both.write(b"still")
-            assert await both.read() == b"still"
-            assert not draining.done()
-            await both.done_writing()
-            assert await both.read() == grpc.aio.EOF
-            assert await draining
+            await finish_a_call_during(channel, pair.far)
 
     run(scenario)
 
@@ -170,16 +177,7 @@ def test_a_forward_that_ends_has_its_channels_told(run: Run) -> None:
 
     async def scenario(pair: Pair) -> None:
         async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
-            both = channel.stream_stream(f"{PACKAGE}/Both")()
-            await both.write(b"x")
-            assert await both.read() == b"x"
-            draining = asyncio.ensure_future(pair.near.drain(20))
-            await both.write(b"still")
-            assert await both.read() == b"still"
-            assert not draining.done()
-            await both.done_writing()
-            assert await both.read() == grpc.aio.EOF
-            assert await draining
+            await finish_a_call_during(channel, pair.near)
             assert pair.exposed.ledger.failed == 0
 
     run(scenario)
