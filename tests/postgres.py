@@ -133,4 +133,6 @@ async def stoppable(url: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         mine = server.sockets[0].getsockname()[1]
         yield url.replace(f":{port}/", f":{mine}/"), stopped.set
-        await asyncio.gather(*tasks)
+        for each in tasks:  # a server that heard nothing of a session waits for it for a minute
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,6 +41,7 @@ def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market: Play) -
     market(scenario)
 
 
+@pytest.mark.slow  # what was refused goes out again after half a minute
 def test_who_never_pays_has_the_free_room_and_senders_are_told_by_name(market: Play, bound: Any) -> None:
     """What waits already stays, and what was refused comes once the recipient has paid."""
 
