@@ -27,6 +27,7 @@ from dtp.cli.messenger import (
     save_option,
     show_qr,
     with_messenger,
+    with_warnings,
 )
 from dtp.cli.output import print_line, print_note, print_result
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
@@ -285,7 +286,7 @@ async def _watch(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if until_eof:
         when_stdin_ends(stop.set)
-    async with opened as messenger:
+    async with with_warnings(opened) as messenger:
         printing = start_task(_print_messages(messenger, count, save), name="dtp-message-watch")
         stopping = start_task(stop.wait(), name="dtp-stop")
         try:

@@ -13,15 +13,25 @@ import click
 
 from dtp.cli.account import load_account
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
-from dtp.cli.output import json_option
+from dtp.cli.output import json_option, print_note
 from dtp.config import data_dir
+from dtp.escaping import escape_text
 from dtp.identity import Identity
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+from dtp.tasks import start_task
 
 #: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
 WAIT: Final = 10.0
+
+#: What is wrong at one's own mailbox: unless that is said, nobody can write, and nobody knows.
+MAILBOX_WARNINGS: Final = {
+    What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you: set yours",
+    What.STAMPS_NOT_SOLD: "{name} sells no room, so no stranger can pay the stamp that you ask: name a mailbox with "
+    "a price, or say 'dtp message card --stamp-mib 0'",
+}
 
 
 save_option = click.option(
@@ -150,8 +160,29 @@ async def with_messenger(
     opened: AbstractAsyncContextManager[Messenger], work: Callable[[Messenger], Awaitable[Any]]
 ) -> Any:
     """Return what `work` does with a messenger that is begun for it."""
-    async with opened as messenger:
+    async with with_warnings(opened) as messenger:
         return await work(messenger)
+
+
+@asynccontextmanager
+async def with_warnings(opened: AbstractAsyncContextManager[Messenger]) -> AsyncIterator[Messenger]:
+    """Begin and end a messenger, and print what is wrong at its own mailboxes meanwhile."""
+    async with opened as messenger:
+        telling = start_task(_tell_warnings(messenger), name="dtp-message-warnings")
+        try:
+            yield messenger
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+
+async def _tell_warnings(messenger: Messenger) -> None:
+    told = set()
+    async for notice in messenger.notices():
+        if notice.what in MAILBOX_WARNINGS and notice not in told:  # it comes again with each connection
+            told.add(notice)
+            text = MAILBOX_WARNINGS[notice.what].format(name=escape_text(notice.detail))
+            print_note({"event": notice.what.value, "mailbox": notice.detail}, text)
 
 
 async def reach(messenger: Messenger, wait: float) -> bool:

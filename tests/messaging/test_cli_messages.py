@@ -179,6 +179,27 @@ def test_what_is_wrong_is_said(person: Callable[[str], Path]) -> None:
     call(alice, "message", "accept", "nobody", code=3)
 
 
+@pytest.mark.parametrize(
+    "command", [["message", "read"], ["message", "card", "--stamp-mib", "4"]], ids=" ".join
+)
+def test_stamps_that_nobody_can_pay_are_told_of(
+    person: Callable[[str], Path], mailbox: str, command: list[str]
+) -> None:
+    """No stranger could write to somebody who asks for stamps at a mailbox that sells none."""
+    alice = person("alice")
+    call(alice, "message", "card", "--stamp-mib", "4")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dtp", *command, "--json"],
+        env=environment(alice),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert told == [{"event": "stamps-not-sold", "mailbox": mailbox}]
+    call(alice, "message", "card", "--stamp-mib", "0")
+    assert call(alice, "message", "read") == []
+
+
 def test_reading_says_that_no_mailbox_answered(tmp_path: Path) -> None:
     """Else it looks as if there were no messages."""
     home = tmp_path / "alone"

@@ -15,6 +15,7 @@ from textual.widgets.option_list import Option
 from dtp.cli.chat.calls import ChatCalls, MakeMedia
 from dtp.cli.chat.commands import CommandContext, find_command
 from dtp.cli.chat.lines import ChatRoom, message_line, room_line
+from dtp.cli.messenger import MAILBOX_WARNINGS
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.messaging.calls.calling import Calls, Media
@@ -36,7 +37,7 @@ _WARNINGS: Final = {
     What.CONTACT_ADDED: "{name} has written for the first time",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.STAMP_NEEDED: "they ask {name} MIST of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
-    What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you: set yours",
+    **MAILBOX_WARNINGS,
 }
 
 
