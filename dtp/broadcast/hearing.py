@@ -27,7 +27,7 @@ from dtp.errors import LocalError
 from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.topics import Topic, Validator
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.connection import Connection
 from dtp.node.node import ANYWHERE, Node
 from dtp.tasks import start_task
@@ -166,8 +166,10 @@ class ShowStream:
         return addresses_of(self.node, self._service) if self._serves else ()
 
     def learn(self, *addresses: str) -> None:
-        """Hear the show at these as well, where those that are known have it no more. Raise `AddressError`."""
-        self.receiver.parents.learn_addresses(str(_with_service(Address.parse(each))) for each in addresses)
+        """Hear the show at these as well, where those that are known have it no more; but not at places of this
+        machine or through the chain, since somebody else tells of them. Raise `AddressError`."""
+        told = [str(_with_service(Address.parse(each))) for each in addresses if is_dialled_as_told(each)]
+        self.receiver.parents.learn_addresses(told)
 
     @property
     def is_heard(self) -> bool:
@@ -244,8 +246,7 @@ class ShowStream:
 
     def _key_places(self, producer: PeerId) -> list[str]:
         """Return where the producer's keys are asked for: where it is known to be, else where it is found."""
-        known = self.receiver.parents.addresses
-        here = [each for each in known if Address.parse(each).peer == producer]
+        here = [each for each in self.receiver.parents.addresses if _is_of(each, producer)]
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
     async def _open_heard(self, heard: HeardSegment) -> HeardSegment:
@@ -262,6 +263,13 @@ class ShowStream:
     def open(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key hasn't come."""
         return self._opener.open(segment, data)
+
+
+def _is_of(text: str, peer: PeerId) -> bool:
+    """Return whether an address is `peer`'s; others tell of some that are none."""
+    with contextlib.suppress(AddressError):
+        return Address.parse(text).peer == peer
+    return False
 
 
 def _with_service(address: Address) -> Address:

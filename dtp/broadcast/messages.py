@@ -18,6 +18,7 @@ from dtp.broadcast.format.merkle import HASH_SIZE
 from dtp.broadcast.format.segment import MAX_SIZE, PIECE_SIZE, SIGNED_SIZE
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.identity import PeerId, PeerIdError
+from dtp.net.address import is_dialled_as_told
 
 VERSION: Final = 1
 MAX_ADDRESSES: Final = 16
@@ -327,7 +328,8 @@ def _key_refused(body: bytes) -> Message:
         why = Refusal(str(fields.get("why")))
     except ValueError:
         raise ShowMessageError("there is no key, for a reason that isn't known") from None
-    return KeyRefused(why, _address(fields.get("at"), "at"))
+    at = _address(fields.get("at"), "at")
+    return KeyRefused(why, at if is_dialled_as_told(at) else "")
 
 
 def _room(body: bytes) -> Message:
@@ -335,7 +337,8 @@ def _room(body: bytes) -> Message:
     for each in _rows(_map(body), "places", MAX_ADDRESSES):
         match each:
             case [str(address), int(free), int(depth)] if 0 < free < 2**16 and 0 <= depth <= MAX_PATH:
-                places.append(FreePlace(_address(address, "places"), free, depth))
+                if is_dialled_as_told(_address(address, "places")):
+                    places.append(FreePlace(address, free, depth))
             case _:
                 raise ShowMessageError("a place is an address, how many it takes, and how deep it is")
     return Room(tuple(places))
@@ -369,7 +372,7 @@ def _addresses(fields: dict[Any, Any], name: str) -> tuple[str, ...]:
     value = fields.get(name)
     if not isinstance(value, list) or len(value) > MAX_ADDRESSES:
         raise ShowMessageError(f"{name!r} is no list of at most {MAX_ADDRESSES} addresses")
-    return tuple(_address(each, name) for each in value)
+    return tuple(each for each in (_address(one, name) for one in value) if is_dialled_as_told(each))
 
 
 def _address(value: Any, name: str) -> str:

@@ -58,7 +58,7 @@ from dtp.cli.shows_sealing import (
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, check_told
 from dtp.node.finding import WAYS
 from dtp.node.node import ANYWHERE
 from dtp.plurals import count_of
@@ -427,7 +427,9 @@ def _of_the_chain(account: WalletOptions, id: str, patience: float) -> tuple[str
                 raise ShowUnreachable(words)
             await asyncio.sleep(_LOOK)
             found = (await read_show(chain, id)).show
-        return found.id, PeerId(found.key), (found.hint.decode(errors="replace"),)
+        where = found.hint.decode(errors="replace")
+        check_told(where)
+        return found.id, PeerId(found.key), (where,)
 
     return account.run_connected(work, signing=False)
 

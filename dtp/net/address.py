@@ -42,6 +42,8 @@ class Form:
     on_chain: bool = False
     #: Whether the carrier has to know whom it leads to: its URL has the identity as `target`.
     names_peer: bool = False
+    #: Whether it is dialled because somebody else tells of it. If not, it is of this machine, or costs money.
+    told: bool = True
 
 
 #: The schemes. A carrier that is new adds a line.
@@ -49,11 +51,11 @@ FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "dtp": Form(carrier=None, place="none"),
         "dtp+memory": Form(carrier="memory", place="host"),
-        "dtp+pipe": Form(carrier="pipe", place="host", on_chain=True),
+        "dtp+pipe": Form(carrier="pipe", place="host", on_chain=True, told=False),
         "dtp+quic": Form(carrier="quic", place="host", needs_port=True),
         "dtp+relay": Form(carrier="relay", place="host", names_peer=True),
         "dtp+tcp": Form(carrier="tcp", place="host", needs_port=True),
-        "dtp+unix": Form(carrier="unix", place="path"),
+        "dtp+unix": Form(carrier="unix", place="path", told=False),
         "dtp+ws": Form(carrier="ws", place="host", has_path=True),
         "dtp+wss": Form(carrier="wss", place="host", has_path=True),
     }
@@ -223,6 +225,27 @@ class Address:
             if self.path:
                 pairs.insert(0, ("path", self.path))
         return f"{self.scheme}://{where}{quote(path, safe=_SAFE_IN_PATH)}{_join_query(pairs)}"
+
+
+def is_dialled_as_told(text: str) -> bool:
+    """Return whether an address is dialled because somebody else tells of it, such as a neighbour or a card.
+
+    False for one of this machine, and for one through the chain, which would cost whoever dials it money.
+    """
+    try:
+        address = Address.parse(text)
+    except AddressError:  # it leads nowhere: who dials it is told why
+        return True
+    return FORMS[address.scheme].told and address.options.get("via", "direct") == "direct"
+
+
+def check_told(text: str) -> None:
+    """Raise `AddressError` for an address that `is_dialled_as_told` is false for."""
+    if not is_dialled_as_told(text):
+        raise AddressError(
+            f"{text} was told by somebody else, and is of this machine or costs money to dial: dial it yourself if "
+            "that is meant"
+        )
 
 
 def check_service(name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.address import Address, AddressError
+from dtp.net.address import FORMS, Address, AddressError
 from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
@@ -18,7 +18,7 @@ from dtp.tasks import start_task
 log = logging.getLogger("dtp.peers")
 
 #: Carriers that are not dialled because a record says so: they are of this machine, or cost money.
-NOT_DIALLED: Final = frozenset({"unix", "pipe"})
+NOT_DIALLED: Final = frozenset(form.carrier for form in FORMS.values() if not form.told)
 #: What the candidates of a node's resolver are called, which asks the nodes that it knows.
 NODE: Final = "peers"
 #: Ways to find a peer -> what it has to be for that.

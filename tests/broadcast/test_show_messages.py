@@ -84,6 +84,29 @@ def test_addresses_past_the_bounds_are_left_out():
     assert message == m.Full(tuple(map(str, range(m.MAX_ADDRESSES))))
 
 
+def test_addresses_of_this_machine_and_those_that_cost_money_are_left_out():
+    """A neighbour says whom to dial: it would have a listener's wallet pay for pipes."""
+    host = "0x" + "5a" * 32
+    good, *bad = (
+        f"dtp+tcp://{PEERS[0]}@h:9/show",
+        f"dtp+pipe://{PEERS[0]}@{host}/show",
+        f"dtp+unix://{PEERS[0]}@/run/dtp.sock?service=show",
+        f"dtp://{host}/show?via=pipe",
+    )
+    told = (*bad, good)
+    for said, kept in (
+        (m.Hello(addresses=told), m.Hello(addresses=(good,))),
+        (m.ShowState((PEERS[0],), told, room=True), m.ShowState((PEERS[0],), (good,), room=True)),
+        (m.Full(told), m.Full((good,))),
+        (m.Room(tuple(m.FreePlace(each, 1) for each in told)), m.Room((m.FreePlace(good, 1),))),
+        (m.KeyRefused(Refusal.FOR_SALE, bad[0]), m.KeyRefused(Refusal.FOR_SALE)),
+        (m.KeyRefused(Refusal.FOR_SALE, good), m.KeyRefused(Refusal.FOR_SALE, good)),
+    ):
+        frame = m.build(said)
+        kind, _ = m.parse_head(frame[: m.HEAD.size])
+        assert m.parse(kind, frame[m.HEAD.size :]) == kept
+
+
 # ---- whom to hear ------------------------------------------------------------------------------------------------
 
 

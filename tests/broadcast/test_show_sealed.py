@@ -189,6 +189,17 @@ class List(Admission):
         return {each: Refusal.NO_TICKET for each in asking if each not in self.those}
 
 
+def test_a_neighbour_that_tells_of_what_is_no_address_keeps_nobody_from_asking_for_keys():
+    async def test():
+        async with produce(admission=List(ALICE.id)) as on_air:
+            on_air.feeder.know_others(lambda: ["that is none"])
+            await on_air.write(b"one")
+            await on_air.end()
+            assert words(await all_of(hear(*on_air.addresses, identity=ALICE))) == [b"one"]
+
+    run(test())
+
+
 def test_a_node_of_another_identity_hears_what_is_sealed_to_who_listens():
     async def test():
         node = Identity.generate()

@@ -13,12 +13,16 @@ import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 
 from dtp.identity import Account, Device, Identity, PeerId
+from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError, UnknownContact
 from dtp.messaging.person.card_sources import DHT_NAME, CardRolledBack, CardSource, DhtCards, account_content
 from dtp.messaging.person.notices import What
+from dtp.messaging.person.pool import connect_plainly
+from dtp.net.address import AddressError
 from dtp.peers.dht import Dht
 from dtp.peers.record import PeerRecord
+from dtp.testing import clock
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
 
@@ -173,3 +177,17 @@ def test_our_card_is_published_again_when_it_changes_and_a_revoked_device_hears_
         assert (await wait_notice(other, What.REVOKED)).person == card.person
 
     office(main)
+
+
+@pytest.mark.parametrize("place", ["dtp+pipe://{}@0x" + "5a" * 32, "dtp+unix://{}@/run/dtp.sock"])
+def test_places_of_this_machine_and_those_that_cost_money_arent_dialled_for_a_card_or_a_call(
+    place: str,
+) -> None:
+    async def main() -> None:
+        address = place.format(known_identity("there").id)
+        with pytest.raises(AddressError, match="told by somebody else"):
+            await connect_plainly(address, None)
+        with pytest.raises(AddressError, match="told by somebody else"):
+            await PacketTunnel().dial(address)
+
+    clock.run(main())

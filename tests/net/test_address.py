@@ -1,5 +1,6 @@
 """Addresses: text and value are inverse, and a mistake is told where it is and what was meant."""
 
+import contextlib
 import pickle
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from dtp.net.address import (
     AddressError,
     check_petname,
     check_service,
+    check_told,
 )
 from dtp.testing.strategies import addresses
 
@@ -367,3 +369,29 @@ def test_every_form_is_in_the_examples():
         isinstance(PeerId.parse(row[0][len("dtp+") :].partition("//")[2].partition("@")[0]), PeerId)
         for row in EXAMPLES
     )
+
+
+# --- What others tell.
+
+
+@pytest.mark.parametrize(
+    ("text", "is_dialled"),
+    [
+        (f"dtp+tcp://{PEER}@h:9/x", True),
+        (f"dtp+relay://{PEER}@h:9/x?carrier.relay={PEER}", True),
+        (f"dtp://{PEER}/x", True),
+        (f"dtp://{HOST_OBJECT}/x", True),
+        (f"dtp://{HOST_OBJECT}/x?via=direct", True),
+        ("that is none", True),  # it leads nowhere, and dialling it says so
+        (f"dtp+unix://{PEER}@/run/dtp.sock", False),
+        (f"dtp+pipe://{PEER}@{HOST_OBJECT}/x", False),
+        (f"DTP+PIPE://{PEER}@{HOST_OBJECT}/x", False),
+        (f"dtp://{HOST_OBJECT}/x?via=pipe", False),
+        (f"dtp://{HOST_OBJECT}/x?network=mainnet&via=%61ny", False),
+    ],
+)
+def test_nobody_dials_this_machine_or_pays_because_somebody_else_says_so(text, is_dialled):
+    with (
+        contextlib.nullcontext() if is_dialled else pytest.raises(AddressError, match="told by somebody else")
+    ):
+        check_told(text)

@@ -14,7 +14,7 @@ from typing import Final
 
 from dtp.errors import DtpError
 from dtp.identity import Identity
-from dtp.net.address import Address
+from dtp.net.address import Address, check_told
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.listener import Listener, listen
@@ -77,7 +77,8 @@ class PacketTunnel(asyncio.DatagramProtocol):
             await self._pass_on(connection)
 
     async def dial(self, address: str) -> None:
-        """Connect to who listens. Raise as `connect`, and `TimeoutError`."""
+        """Connect to who listens, as the other end says. Raise as `connect`, and `TimeoutError`."""
+        check_told(address)
         async with asyncio.timeout(_PATIENCE):
             connection = await connect(Address.parse(address))
         self._connections.append(connection)

@@ -10,6 +10,7 @@ from typing import Final
 from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
+from dtp.net.address import check_told
 
 #: Mailboxes to which a connection is kept.
 _MOST: Final = 64
@@ -21,7 +22,10 @@ ConnectMailbox = Callable[[str, Identity | None], Awaitable[MailboxClient]]
 
 
 async def connect_plainly(address: str, identity: Identity | None) -> MailboxClient:
-    """Return a conversation with the mailbox at an address."""
+    """Return a conversation with the mailbox at an address. Raise `AddressError` for another one's that is of this
+    machine or costs money to dial."""
+    if identity is None:
+        check_told(address)
     return await MailboxClient.connect(address, identity=identity)
 
 
