@@ -157,7 +157,5 @@ class TopicReceiver(Receiver):
         held = self._open_held()
         if self._first_wanted() != wanted:
             return
-        last = wanted
-        while last < held.edge and held.get_segment(last) is None:
-            last += 1
-        await self._recover_lost("", wanted, max(wanted, last - 1))
+        behind = min(held.find_held(wanted), held.edge)
+        await self._recover_lost("", wanted, max(wanted, behind - 1))

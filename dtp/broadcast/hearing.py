@@ -13,6 +13,7 @@ from typing import Final
 
 from dtp.broadcast.by_topic import TopicReceiver
 from dtp.broadcast.feeding import FAN_OUT, Feeder
+from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.measuring import measure_from
@@ -20,7 +21,7 @@ from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents, Patience
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.ranking import check_relays
-from dtp.broadcast.receiving import Dial, Receiver
+from dtp.broadcast.receiving import Receiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
@@ -341,16 +342,19 @@ class Order:
         held = self._held
         if self._next is None:
             self._next = self._start()
-        while self._next is not None:
-            number = self._next
+        while (number := self._next) is not None:
             each = held.get_segment(number)
             if each is not None and each.whole:
                 yield from self._give_ready(each.segment, each.data)
-            elif held.is_lost(number) or (held.ended and number <= held.edge):
-                self._missed_from = number if self._missed_from is None else self._missed_from
+                self._next = number + 1
+                continue
+            if held.is_lost(number):
+                self._next = held.find_next(number)
+            elif held.ended and number <= held.edge:
+                self._next = held.find_held(number + 1)
             else:
                 return
-            self._next = number + 1
+            self._missed_from = number if self._missed_from is None else self._missed_from
 
     def _give_ready(self, segment: Segment, data: bytes) -> Iterable[HeardSegment]:
         held = self._held

@@ -82,6 +82,11 @@ class HeldSegments:
         """Return a segment, None where it isn't here."""
         return self._segments.get(number)
 
+    def has_whole(self, number: int) -> bool:
+        """True when the segment is here, with all its pieces."""
+        each = self._segments.get(number)
+        return each is not None and each.whole
+
     def is_lost(self, number: int) -> bool:
         """True when nobody has the segment any more, or it was forgotten here."""
         return number in self._gaps or (number < self.oldest and number not in self._segments)
@@ -94,6 +99,10 @@ class HeldSegments:
             kept = (each for each in self._segments if following < each < self.oldest)
             following = following + 1 if following >= self.oldest else min(kept, default=self.oldest)
         return following
+
+    def find_held(self, number: int) -> int:
+        """Return the first number from `number` on of which something is here; `edge + 1` where nothing is."""
+        return min((each for each in self._segments if each >= number), default=self.edge + 1)
 
     @property
     def oldest(self) -> int:
@@ -169,14 +178,20 @@ class HeldSegments:
             self.add_piece(segment.number, index, bytes(piece))
 
     def add_gap(self, first: int, last: int) -> None:
-        """Segments from `first` to `last` are lost. The edge stays: nobody signs what is lost."""
-        for number in range(max(first, last - _GAPS), last + 1):
+        """Segments from `first` to `last` are lost. The edge stays: nobody signs what is lost.
+
+        Of more than a few thousand, those that aren't here count as forgotten, like all before them.
+        """
+        if last - first >= _GAPS:
+            self._floor = max(self._floor or 0, last + 1 - _GAPS)
+        for number in range(max(first, last + 1 - _GAPS), last + 1):
             if (held := self._segments.get(number)) is None or not held.whole:
                 if held is not None:
                     self._size -= self._segments.pop(number).segment.size
                 self._gaps[number] = None
         while len(self._gaps) > _GAPS:
-            self._gaps.popitem(last=False)
+            dropped, _ = self._gaps.popitem(last=False)
+            self._floor = max(self._floor or 0, dropped + 1)
         self._wake_waiting()
 
     def accept_proof(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, ClassVar, Final
 
-from dtp.broadcast.receiving import Dial
+from dtp.broadcast.fetching import Dial
 from dtp.broadcast.recording import Recording, RecordingError
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.net.address import Address

@@ -11,10 +11,10 @@ from typing import Final
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import Measure
+from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.places import Place, ShowPlace
-from dtp.broadcast.receiving import Dial
 from dtp.broadcast.rooms import COMPARED
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
@@ -22,6 +22,7 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
+from dtp.broadcast.fetching import Dial, Fetcher, asked
 from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
@@ -51,14 +52,6 @@ _PAUSE: Final = 0.01
 #: have told within a second where there is room. Where some don't answer, all may have too much to do: to dial sooner
 #: makes that worse.
 _ROOM_TOLD: Final = 1.0
-#: Segments that are asked of others where one neighbour has lost them.
-_MOST_MISSED: Final = 64
-
-
-class Dial(Protocol):
-    """How a listener reaches an address."""
-
-    def __call__(self, address: str) -> contextlib.AbstractAsyncContextManager[Connection]: ...
 
 
 class NeighbourUnfit(PeerError):
@@ -122,6 +115,7 @@ class Receiver:
         self._me, self._dial, self._producer, self._show = me, dial, producer, show
         self._back_ms, self._limit = back_ms, limit
         self._patience = patience or Patience()
+        self._fetcher = Fetcher(dial, parents, self._recovers_within, self._patience.silence)
         #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
         #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
         self._restless = 0
@@ -322,7 +316,7 @@ class Receiver:
                 async with asyncio.timeout(self._patience.answer):
                     dialled = await stack.enter_async_context(self._dial(address))
                     hello = m.Hello(count=1, addresses=tuple(self.serving()))
-                    async with _asked(dialled, hello) as stream:
+                    async with asked(dialled, hello) as stream:
                         while (
                             not probe.done
                             and not (chosen.is_set() and probe.announcement)
@@ -356,7 +350,7 @@ class Receiver:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                _asked(connection, m.Hello(number, count=1)) as stream,
+                asked(connection, m.Hello(number, count=1)) as stream,
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
@@ -436,10 +430,10 @@ class Receiver:
         if held is None or number is None:
             return number
         number = max(number, self._passed)
-        while ((each := held.get_segment(number)) is not None and each.whole) or held.is_lost(number):
+        while (whole := held.has_whole(number)) or held.is_lost(number):
             if held.last is not None and number >= held.last:
                 return None
-            number += 1
+            number = number + 1 if whole else held.find_next(number)
         self._passed = number
         return number
 
@@ -542,8 +536,8 @@ class Receiver:
             self.start = segment.number
         if segment.init not in (NO_INIT, segment.number, self._init_looked_for):
             self._init_looked_for = segment.init
-            if not _whole(held, segment.init):  # it comes before all that need it
-                await self._fetch_from_others(address, segment.init, segment.init)
+            if not held.has_whole(segment.init):  # it comes before all that need it
+                await self._fetcher.fetch_from_others(held, address, segment.init, segment.init)
         await self._pass_to(address, segment.number)
         pace.note_head(segment)
 
@@ -573,56 +567,8 @@ class Receiver:
         first = max(first, self.start or 0)
         if last < first:
             return
-        await self._fetch_from_others(address, first, last)
+        await self._fetcher.fetch_from_others(held, address, first, last)
         held.add_gap(first, last)
-
-    async def _fetch_from_others(self, address: str, first: int, last: int) -> None:
-        """Have others than a neighbour send these segments, as far as they have them.
-
-        One more is asked when the one before has no more, or takes long. Who takes long isn't given up for that:
-        where all have too little of the processor, nobody answers soon, and what others have would be lost.
-        """
-        held, pending = self._open_held(), set[asyncio.Task[None]]()
-        others = self.parents.list_others(address, COMPARED)
-        if last - first >= _MOST_MISSED:
-            return
-        try:
-            async with asyncio.timeout(self._recovers_within):
-                while (others or pending) and not all(_whole(held, each) for each in range(first, last + 1)):
-                    if others:
-                        asking = self._fetch_from(others.pop(0), first, last + 1 - first)
-                        pending.add(start_task(asking, name="dtp-show-fetch"))
-                    timeout = self._patience.silence if others else None
-                    _, pending = await asyncio.wait(
-                        pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-                    )
-        except TimeoutError:
-            log.info("others don't send segments %d to %d in time", first, last)
-        finally:
-            for each in pending:
-                each.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-
-    async def _fetch_from(self, other: str, first: int, count: int) -> None:
-        try:
-            await self._fetch_segments(other, first, count)
-        except SegmentError:
-            self.parents.note_forged(other, asyncio.get_running_loop().time())
-        except (DtpError, OSError, TimeoutError) as fault:
-            log.info("%s hasn't what is missing: %s", other, fault)
-
-    async def _fetch_segments(self, address: str, start: int, count: int) -> None:
-        held = self._open_held()
-        async with (
-            self._dial(address) as connection,
-            _asked(connection, m.Hello(start, count=count)) as stream,
-        ):
-            while (message := await frames.read(stream)) is not None:
-                match message:
-                    case m.Manifest(data):
-                        held.add_manifest(data)
-                    case m.Piece(number, index, data):
-                        held.add_piece(number, index, data)
 
     async def _look_elsewhere(self, address: str, pace: Pace) -> None:
         """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
@@ -639,22 +585,11 @@ class Receiver:
             raise NeighbourSlow(f"{address} is silent")
         wanted = self._first_wanted()
         if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes
-            await self._fetch_from_others(address, wanted, wanted)
+            await self._fetcher.fetch_from_others(self._open_held(), address, wanted, wanted)
             if self._first_wanted() != wanted:
                 raise NeighbourSlow(f"{address} leaves out a part of segment {wanted}")
         if self.path and not self._is_from_producer(self.path):
             raise NeighbourUnfit(f"{address} doesn't hear the producer any more")
-
-
-@asynccontextmanager
-async def _asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
-    """A stream on which so much is asked for."""
-    stream = await connection.open_stream()
-    frames.write(stream, hello)
-    try:
-        yield stream
-    finally:
-        stream.reset()
 
 
 async def _end_measuring(tasks: Sequence[asyncio.Task[Measured | None]]) -> None:
@@ -669,8 +604,3 @@ async def _end_measuring(tasks: Sequence[asyncio.Task[Measured | None]]) -> None
 def _pause_after(useless: int, longest: float) -> float:
     """Return the seconds until the next neighbour is chosen, after so many choices in a row that brought nothing."""
     return min(_PAUSE * 2.0 ** min(useless - 1, 32), longest) if useless else 0.0
-
-
-def _whole(held: HeldSegments, number: int) -> bool:
-    each = held.get_segment(number)
-    return each is not None and each.whole

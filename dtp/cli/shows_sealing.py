@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.broadcast.receiving import Dial
+from dtp.broadcast.fetching import Dial
 from dtp.broadcast.sealed.admission import Admission, Guests, SeatClaim
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims

@@ -13,8 +13,8 @@ from typing import Final
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import KeysTooFast, ShowMessageError, ShowSealed
+from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement, Flag, Segment
-from dtp.broadcast.receiving import Dial
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.sealed.issuing import GIVEN, ROTATE
 from dtp.broadcast.sealed.keys import open_key, open_segment

@@ -1,0 +1,107 @@
+"""What one neighbour of a show has left out or lost, asked of others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import SegmentError
+from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.rooms import COMPARED
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.tasks import start_task
+
+log = logging.getLogger("dtp.broadcast")
+
+#: Segments that are asked for at once: who has them sends no more for one question (see `feeding`).
+_AT_ONCE: Final = 64
+
+
+class Dial(Protocol):
+    """How a listener reaches an address."""
+
+    def __call__(self, address: str) -> AbstractAsyncContextManager[Connection]: ...
+
+
+@asynccontextmanager
+async def asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
+    """A stream on which so much is asked for."""
+    stream = await connection.open_stream()
+    frames.write(stream, hello)
+    try:
+        yield stream
+    finally:
+        stream.reset()
+
+
+class Fetcher:
+    """Asks others for segments."""
+
+    def __init__(self, dial: Dial, parents: Parents, within: float, next_after: float) -> None:
+        """Others have `within` seconds in all; one more is asked after `next_after`."""
+        self._dial, self._parents = dial, parents
+        self._within, self._next_after = within, next_after
+
+    async def fetch_from_others(self, held: HeldSegments, address: str, first: int, last: int) -> None:
+        """Have others than the neighbour at `address` send these segments, as far as they have them.
+
+        One more is asked when the one before has no more, or takes long. Who takes long isn't given up for that:
+        where all have too little of the processor, nobody answers soon, and what others have would be lost.
+        """
+        pending = set[asyncio.Task[None]]()
+        others = self._parents.list_others(address, COMPARED)
+        try:
+            async with asyncio.timeout(self._within):
+                while (others or pending) and not all(
+                    held.has_whole(each) for each in range(first, last + 1)
+                ):
+                    if others:
+                        asking = self._fetch_from(held, others.pop(0), first, last)
+                        pending.add(start_task(asking, name="dtp-show-fetch"))
+                    timeout = self._next_after if others else None
+                    _, pending = await asyncio.wait(
+                        pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                    )
+        except TimeoutError:
+            log.info("others don't send segments %d to %d in time", first, last)
+        finally:
+            for each in pending:
+                each.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _fetch_from(self, held: HeldSegments, other: str, first: int, last: int) -> None:
+        try:
+            async with self._dial(other) as connection:
+                following = first
+                while following <= last:
+                    before, following = following, await _fetch_some(held, connection, following, last)
+                    if following == before:
+                        return
+        except SegmentError:
+            self._parents.note_forged(other, asyncio.get_running_loop().time())
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s hasn't what is missing: %s", other, fault)
+
+
+async def _fetch_some(held: HeldSegments, connection: Connection, first: int, last: int) -> int:
+    """Take what is sent of these; return the first number of which nothing was said, to be asked for next."""
+    following = first
+    async with asked(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
+        while (message := await frames.read(stream)) is not None:
+            match message:
+                case m.Manifest(data):
+                    number = held.add_manifest(data).number
+                    following = max(following, number + 1) if number <= last else following
+                case m.Piece(number, index, data):
+                    held.add_piece(number, index, data)
+                case m.Gap(begin, end) if begin <= following:
+                    following = max(following, end + 1)
+    return following
