@@ -157,6 +157,53 @@ def test_a_stranger_of_whom_nothing_is_counted_may_send_less() -> None:
     on_sockets(main())
 
 
+def test_what_comes_behind_a_flood_is_read_in_the_same_turn() -> None:
+    """It waited in the kernel for a turn for each 64 packets before it, and was lost where those had no room."""
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, endpoint = await listening(accepted)
+        flooder = Flooder(endpoint)
+        (await flooder.come_in(accepted)).on_kept = lambda: None
+        visitor = CarrierEnd(await dial(listener.urls[0])).start()
+        visited = CarrierEnd(await accepted.get()).start()
+        await visitor.deliver_message(b"hello", visited)
+        for _ in range(200):
+            flooder.send(b"\x01" * 3)
+        visitor.write(b"behind them")
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert visited.recorder.received == b"hellobehind them"
+        flooder.sock.close()
+        visitor.close()
+        await visited.until_lost()
+        await visitor.until_lost()
+        await listener.close()
+
+    on_sockets(main())
+
+
+def test_strangers_of_one_source_have_one_account_until_somebody_counts_what_is_kept() -> None:
+    """Each that came anew had one of its own, with nothing on it: all of a flood came before a visitor."""
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, endpoint = await listening(accepted)
+        clients = [Flooder(endpoint) for _ in range(2)]
+        first, second = [await each.come_in(accepted) for each in clients]
+        assert first.account == second.account
+        assert first.account != first
+        first.on_kept = lambda: None
+        assert first.account is first
+        for each in (first, second):
+            each.abort()
+        for each in clients:
+            each.sock.close()
+        await listener.close()
+
+    on_sockets(main())
+
+
 def test_the_other_side_may_use_each_identifier_that_it_was_given() -> None:
     """Packets to any but the first were dropped, as if the connection were another's: libraries change them."""
 

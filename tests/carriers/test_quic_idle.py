@@ -1,6 +1,7 @@
 """What of QUIC's packets is held against what they moved: loss and reordering never end a carrier."""
 
 import asyncio
+import gc
 import random
 
 import pytest
@@ -10,7 +11,7 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 from qh3.quic.connection import QuicConnection
 
 from dtp.carriers.quic import endpoint as quic_endpoint
-from dtp.carriers.quic.carrier import MOST_IDLE, QuicCarrier
+from dtp.carriers.quic.carrier import AT_ONCE, MOST_IDLE, QuicCarrier
 from dtp.carriers.quic.idle import (
     ANSWER,
     DEAR,
@@ -93,7 +94,8 @@ class Wire:
                 delay = 0.02 + (self.rng.random() * self.late if self.rng.random() < 0.2 else 0.0)
                 loop.call_at(self.busy + delay, self.other.receive_packets, [data], self.there)
 
-    def forget_carrier(self, carrier: QuicCarrier) -> None: ...
+    def forget_carrier(self, carrier: QuicCarrier) -> None:
+        self.other = None  # nothing more is sent
 
     def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None: ...
 
@@ -140,3 +142,66 @@ def test_a_transfer_with_loss_and_reordering_is_never_ended(seed: int, both: boo
         far.abort()
 
     run(main())
+
+
+class Slow:
+    """A connection of the library whose packets take processor time: so many seconds for each that it is given."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.had = seconds, list[int]()
+
+    def receive_many_datagrams(self, packets: list[bytes], peer: object, now: float) -> None:
+        self.had.append(len(packets))
+        asyncio.get_running_loop().work(self.seconds * len(packets))
+
+    def next_event(self) -> None: ...
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, object]]:
+        return []
+
+    def get_timer(self) -> None: ...
+
+    def close(self, code: int, frame_type: int | None = None) -> None: ...
+
+    _tls = None
+
+
+@pytest.mark.parametrize(("seconds", "had"), [(0.0, [2, 2, 2, 2, 1]), (DEAR / 3, [2, 2]), (2 * DEAR, [2])])
+def test_the_library_has_few_packets_at_a_time_and_no_more_once_they_took_long(
+    seconds: float, had: list[int]
+) -> None:
+    """It can't be interrupted: eight packets full of identifiers that are retired were one turn of 13 ms."""
+    assert AT_ONCE == 2
+
+    async def main() -> None:
+        wire, slow = Wire(random.Random(0), 0.0, 0.0), Slow(seconds)
+        carrier = QuicCarrier(wire, slow, wire.there, "quic://192.0.2.1:1", dialled=False)
+        assert carrier.receive_packets(9 * [bytes(100)], wire.there) == sum(had)
+        assert slow.had == had
+        carrier.abort()
+
+    run(main())
+
+
+def test_carriers_that_have_ended_wait_for_no_collection_of_garbage() -> None:
+    """Each took up to a MiB outside of Python, which no collection counts: a flood 280 MiB, and 70 ms once."""
+
+    async def main() -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            before = count_connections()
+            for _ in range(3):
+                for end in await two_carriers(random.Random(0), 0.0, 0.0):
+                    end.carrier.abort()
+                end = None
+                await asyncio.sleep(1)
+            assert count_connections() == before
+        finally:
+            gc.enable()
+
+    run(main())
+
+
+def count_connections() -> int:
+    return sum(isinstance(each, QuicConnection) for each in gc.get_objects())

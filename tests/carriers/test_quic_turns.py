@@ -24,6 +24,7 @@ class Taker:
 
     is_behind = False
     peer = PEER
+    most = STEP
 
     def __init__(self, loop, turns, cost=0.0):
         self.loop, self.turns, self.cost = loop, turns, cost
@@ -32,10 +33,12 @@ class Taker:
         self.steps = []
 
     def receive_packets(self, packets, peer):
+        packets = packets[: self.most]
         self.got += packets
         self.steps.append((len(packets), peer))
         self.after = self.loop.processor_time()
         self.loop.work(self.cost * len(packets))
+        return len(packets)
 
     def have(self, count, peer=PEER):
         for number in range(count):
@@ -63,8 +66,25 @@ def test_packets_of_one_come_in_order_and_from_where_they_came(loop):
     taker.have(STEP + 3)
     taker.have(2, ELSEWHERE)
     turns.give_packets()
-    assert taker.steps == [(1, PEER), (1, ELSEWHERE), (STEP, PEER), (1, ELSEWHERE), (2, PEER)]
-    assert taker.got == [b"%d" % each for each in (0, 0, *range(1, STEP + 1), 1, *range(STEP + 1, STEP + 3))]
+    assert [each for each in taker.steps if each[1] == PEER] == [(1, PEER), (2, PEER), (4, PEER), (4, PEER)]
+    assert [each for each in taker.steps if each[1] == ELSEWHERE] == [(1, ELSEWHERE), (1, ELSEWHERE)]
+    assert taker.steps[:2] == [(1, PEER), (1, ELSEWHERE)]
+
+
+def test_what_a_taker_leaves_comes_first_in_its_next_turn(loop):
+    """One of its packets took long: the rest is looked at anew, behind others who have had less."""
+    turns = PacketTurns(loop)
+    taker = Taker(loop, turns)
+    taker.have(3)
+    turns.give_packets()
+    assert taker.steps == [(1, PEER), (2, PEER)]
+    taker.most = 1
+    taker.have(3)
+    turns.give_packets()
+    assert taker.steps[2:] == 3 * [(1, PEER)]
+    assert taker.got == 2 * [b"0", b"1", b"2"]
+    taker.have(MOST_WAITING)
+    assert (turns.lost, turns.has_room) == (0, False)  # nothing is left of those before
 
 
 def test_packets_that_somebody_forges_take_no_room_and_little_time_of_the_others(loop):
@@ -134,6 +154,53 @@ def test_strangers_of_one_source_are_charged_together(loop):
     assert len(visitor.got) == 1
     pass_turns(loop, 64)
     assert [len(each.got) for each in crowd] == [1] * 32
+
+
+def test_of_those_who_share_an_account_whoever_has_had_least_comes_next(loop):
+    """Each of a crowd that sent much came before a newcomer's packet, who shares its source's account."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, TURN) for _ in range(32)]
+    for each in crowd:
+        each.account = "192.0.2.1"
+        each.have(4)
+    turns.give_packets()
+    pass_turns(loop, 64)
+    newcomer = Taker(loop, turns, TURN / 1000)
+    newcomer.account = "192.0.2.1"
+    newcomer.have(1)
+    pass_turns(loop, 2)
+    assert len(newcomer.got) == 1
+
+
+def test_an_account_that_several_share_is_not_forgotten_with_one_of_them(loop):
+    """Whoever was thrown out left its source with a clean slate: so those who came anew were before everybody."""
+    turns = PacketTurns(loop)
+    first, second, visitor = (Taker(loop, turns, TURN) for _ in range(3))
+    first.account = second.account = "192.0.2.1"
+    first.have(3)
+    turns.give_packets()
+    pass_turns(loop, 8)
+    turns.forget_taker(first)
+    visitor.have(1)
+    turns.give_packets()
+    second.have(1)
+    visitor.have(1)
+    turns.give_packets()
+    assert (len(visitor.got), len(second.got)) == (2, 0)
+
+
+def test_a_turn_that_was_waited_for_is_the_only_one(loop):
+    """A flood had two: the one that was due, and one more as its packets were read."""
+    turns = PacketTurns(loop)
+    dear = Taker(loop, turns, TURN)
+    dear.have(5)
+    turns.give_soon()
+    turns.give_soon()
+    assert len(dear.got) == 1
+    pass_turns(loop, 8)
+    dear.have(1)
+    turns.give_soon()
+    assert len(dear.got) == 6
 
 
 def test_who_is_behind_has_none_and_holds_up_nobody(loop):

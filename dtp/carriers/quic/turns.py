@@ -2,7 +2,8 @@
 
 One packet costs the library 30 to 50 us; one that is full of tiny frames, or begins a connection, a hundred times as
 much. All carriers of a socket share its reader, so each has a line of its own, and whoever has had least processor
-time of late comes next: 32 who send the dearest packets there are delay a visitor by one of them.
+time of late comes next: 32 who send the dearest packets there are delay a visitor by one of them. Strangers of one
+source have one account; of those who share it, too, whoever has had least comes next.
 What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
 has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
 """
@@ -14,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from typing import Any, Final, Protocol
 
 Address = tuple[Any, ...]
@@ -40,18 +41,37 @@ class Taker(Hashable, Protocol):
     def account(self) -> Hashable:
         """Who is charged for the time that its packets take."""
 
-    def receive_packets(self, packets: list[bytes], peer: Address) -> None:
-        """Take these, which came from `peer`."""
+    def receive_packets(self, packets: list[bytes], peer: Address) -> int:
+        """Take these, which came from `peer`, or the first of them where they take long; return how many."""
 
 
-#: Whose line it is, and whether its packets come from that one's other side.
-_Key = tuple[Taker, bool]
 #: Seconds of processor time that are forgotten.
 _NOTHING: Final = 1e-6
 
 
-def _account(key: _Key) -> tuple[Hashable, bool]:
-    return key[0].account, key[1]
+class _Line:
+    """Packets of a taker, from its other side or from elsewhere."""
+
+    __slots__ = ("had", "own", "packets", "step", "taker")
+
+    def __init__(self, taker: Taker, *, own: bool) -> None:
+        self.taker, self.own = taker, own
+        self.packets: deque[tuple[bytes, Address]] = deque()
+        #: How many it may have at once: one at first, and after some that took long.
+        self.step = 1
+        #: Seconds of processor time that it has had of late: half of it is forgotten each second.
+        self.had = 0.0
+
+
+class _Account:
+    """Who is charged: what it has had of late, and those of its lines that wait, whichever has had least first."""
+
+    __slots__ = ("had", "is_waiting", "lines")
+
+    def __init__(self) -> None:
+        self.had = 0.0
+        self.lines: list[tuple[float, int, _Line]] = []
+        self.is_waiting = False
 
 
 class PacketTurns:
@@ -60,61 +80,75 @@ class PacketTurns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._clock: Callable[[], float] = getattr(loop, "processor_time", time.thread_time)
-        self._lines: dict[_Key, deque[tuple[bytes, Address]]] = {}
-        #: How many packets each may have at once: one at first, and after some that took long.
-        self._steps: dict[_Key, int] = {}
-        #: Lines that have packets, by what their accounts had had when they were put here.
-        self._waiting: list[tuple[float, int, _Key]] = []
+        #: By taker, and whether the packets come from its other side.
+        self._lines: dict[tuple[Taker, bool], _Line] = {}
+        self._accounts: dict[tuple[Hashable, bool], _Account] = {}
+        #: Accounts that have lines which wait, by what they have had.
+        self._waiting: list[tuple[float, int, _Account]] = []
         self._numbers = count()
-        #: Seconds of processor time that each account has had of late: half of it is forgotten each second.
-        self._spent: dict[Hashable, float] = {}
         self._halved = loop.time()
         self._scheduled = False
+        self._occupied = self._packets = 0  # lines that have packets, and how many those are
         #: Packets that had no room.
         self.lost = 0
 
     @property
     def has_room(self) -> bool:
         """True unless the only one that has packets here has many: then they can wait in the kernel as well."""
-        return len(self._lines) != 1 or len(next(iter(self._lines.values()))) < MOST_WAITING
+        return self._occupied != 1 or self._packets < MOST_WAITING
 
     def put_packet(self, taker: Taker, packet: bytes, peer: Address) -> None:
         """Put one behind those of the same taker, from its other side or from elsewhere."""
-        key = taker, peer[:2] == taker.peer[:2]
-        line = self._lines.get(key)
+        own = peer[:2] == taker.peer[:2]
+        line = self._lines.get((taker, own))
         if line is None:
-            line = self._lines[key] = deque()
-            self._put_waiting(key)
-        if len(line) < MOST_WAITING:
-            line.append((packet, peer))
-        else:
+            line = self._lines[taker, own] = _Line(taker, own=own)
+        packets = line.packets
+        if len(packets) >= MOST_WAITING:
             self.lost += 1
+            return
+        packets.append((packet, peer))
+        self._packets += 1
+        if len(packets) == 1:
+            self._occupied += 1
+            self._put_waiting(line)
 
     def forget_taker(self, taker: Taker) -> None:
         """Drop what waits for one that has ended."""
-        for key in ((taker, True), (taker, False)):
-            self._lines.pop(key, None)
-            self._steps.pop(key, None)
-            self._spent.pop(_account(key), None)
+        for own in (True, False):
+            self._accounts.pop((taker, own), None)
+            line = self._lines.pop((taker, own), None)
+            if line is not None and line.packets:
+                self._occupied -= 1
+                self._packets -= len(line.packets)
+                line.packets.clear()
+
+    def give_soon(self) -> None:
+        """Give packets away now, unless some wait for a turn to come anyway: all that have come since are among them
+        by then, and a turn isn't twice as long."""
+        if not self._scheduled:
+            self.give_packets()
 
     def give_packets(self) -> None:
         """Give packets away for as long as this turn has time, and go on in the next."""
         began = self._clock()
         self._forget_spent()
-        behind: list[_Key] = []
+        behind: list[_Line] = []
         while self._waiting:
-            had, _, key = heappop(self._waiting)
-            if key not in self._lines:
-                continue
-            if key[0].is_behind:
-                behind.append(key)
-            elif had < self._spent.get(_account(key), 0.0):  # others of its account have had more meanwhile
-                self._put_waiting(key)
-            elif self._serve_line(key) - began >= TURN:
+            _, _, account = heappop(self._waiting)
+            _, _, line = heappop(account.lines)
+            account.is_waiting = False
+            until = 0.0
+            if line.taker.is_behind:
+                behind.append(line)
+            elif line.packets:  # else its taker has ended
+                until = self._serve_line(line, account)
+            self._put_account(account)
+            if until >= began + TURN:
                 break
-        for key in behind:
-            self._put_waiting(key)
-        if self._lines and not self._scheduled:
+        for line in behind:
+            self._put_waiting(line)
+        if self._packets and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._go_on)
 
@@ -122,40 +156,56 @@ class PacketTurns:
         self._scheduled = False
         self.give_packets()
 
-    def _put_waiting(self, key: _Key) -> None:
-        heappush(self._waiting, (self._spent.get(_account(key), 0.0), next(self._numbers), key))
+    def _put_waiting(self, line: _Line) -> None:
+        account = self._accounts.setdefault((line.taker.account, line.own), _Account())
+        heappush(account.lines, (line.had, next(self._numbers), line))
+        self._put_account(account)
+
+    def _put_account(self, account: _Account) -> None:
+        if account.lines and not account.is_waiting:
+            account.is_waiting = True
+            heappush(self._waiting, (account.had, next(self._numbers), account))
 
     def _forget_spent(self) -> None:
+        """Halve what all have had, once a second: that changes no order."""
         now = self._loop.time()
-        if now - self._halved >= 1.0:
-            self._halved = now
-            self._spent = {account: had / 2 for account, had in self._spent.items() if had > _NOTHING}
-            waiting, self._waiting = self._waiting, []
-            for _, _, key in sorted(waiting):
-                self._put_waiting(key)
+        if now - self._halved < 1.0:
+            return
+        self._halved = now
+        for line in self._lines.values():
+            line.had /= 2
+        for key, account in list(self._accounts.items()):
+            account.had /= 2
+            account.lines = [(had / 2, number, line) for had, number, line in account.lines]
+            if account.had < _NOTHING and not account.lines:
+                del self._accounts[key]
+        self._waiting = [(had / 2, number, account) for had, number, account in self._waiting]
 
-    def _serve_line(self, key: _Key) -> float:
-        """Give a line what it may have at once, and charge its account; return the time."""
-        account = _account(key)
+    def _serve_line(self, line: _Line, account: _Account) -> float:
+        """Give a line what it may have at once, and charge it; return the time."""
         before = self._clock()
-        given = self._give_some(key, self._lines[key])
+        given = self._give_some(line)
         now = self._clock()
-        if key in self._steps:  # it hasn't ended: as many as take half a turn, by what these took
-            self._steps[key] = max(1, min(STEP, int(given * TURN / 2 / max(now - before, 1e-9))))
-        if key in self._steps or account[0] != key[0]:
-            self._spent[account] = self._spent.get(account, 0.0) + now - before
-        if key in self._lines:
-            self._put_waiting(key)
+        took = now - before
+        # As many as take half a turn, by what these took; and twice as many at most, since the next may take more.
+        line.step = max(1, min(STEP, 2 * given, int(given * TURN / 2 / max(took, 1e-9))))
+        line.had += took
+        account.had += took
+        if line.packets:
+            self._put_waiting(line)
         return now
 
-    def _give_some(self, key: _Key, line: deque[tuple[bytes, Address]]) -> int:
-        """Give it what it may have at once; return how many that was."""
-        packets: list[bytes] = []
-        peer = line[0][1]
-        most = self._steps.setdefault(key, 1)
-        while line and len(packets) < most and line[0][1] == peer:
-            packets.append(line.popleft()[0])
-        if not line:
-            del self._lines[key]
-        key[0].receive_packets(packets, peer)
-        return len(packets)
+    def _give_some(self, line: _Line) -> int:
+        """Give it what it may have at once; return how many it has taken."""
+        packets, waiting, peer = list[bytes](), line.packets, line.packets[0][1]
+        for packet, where in islice(waiting, line.step):
+            if where != peer:
+                break
+            packets.append(packet)
+        taken = line.taker.receive_packets(packets, peer)
+        if waiting:  # it hasn't ended
+            for _ in range(taken):
+                waiting.popleft()
+            self._packets -= taken
+            self._occupied -= not waiting
+        return taken
