@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 from urllib.parse import quote, unquote
 
@@ -63,12 +63,13 @@ def _parse(url: str, options: set[str]) -> tuple[CarrierUrl, str]:
     return parts, path
 
 
-async def dial(url: str) -> UnixCarrier:
-    """Dial `unix:///path`. Raises `DialError` and `CarrierUrlError`."""
+async def dial(url: str, delays: Sequence[float] = QUEUE_FULL_DELAYS) -> UnixCarrier:
+    """Dial `unix:///path`; where the queue of new connections is full, again after each of these delays (seconds).
+    Raises `DialError` and `CarrierUrlError`."""
     _, path = _parse(url, set())
     socket_watcher(asyncio.get_running_loop())
     # Not `loop.sock_connect`: it takes the EAGAIN of a full queue for "in progress", and then for connected.
-    for delay in (*QUEUE_FULL_DELAYS, None):
+    for delay in (*delays, None):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:

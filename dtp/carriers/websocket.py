@@ -73,11 +73,11 @@ _DIAL_OPTIONS = {"ca", "proxy"}
 _LISTEN_OPTIONS = {"reuse_port", "backlog", "trust_forwarded", "origins"}
 
 
-async def dial(url: str) -> WebSocketCarrier:
+async def dial(url: str, patience: float = UPGRADE_TIMEOUT) -> WebSocketCarrier:
     """Dial `ws://host:port/path` or `wss://`. Raises `DialError` (`UpgradeError`, `TlsError`),
     `CarrierUrlError`.
 
-    Names, addresses and the connection have no time limit of their own, what follows has `UPGRADE_TIMEOUT`.
+    Names, addresses and the connection have no time limit of their own, what follows has `patience` seconds.
     """
     parts = parse_url(url, None)
     sent = _without_options(url)  # also for messages: an option may hold a proxy's password
@@ -91,7 +91,7 @@ async def dial(url: str) -> WebSocketCarrier:
     proxy = find_proxy(sent, parts.host, port, secure, parts.options.get("proxy"))
     sock, source = await connect_socket(*((proxy.host, proxy.port) if proxy else (parts.host, port)))
     try:
-        async with asyncio.timeout(UPGRADE_TIMEOUT):
+        async with asyncio.timeout(patience):
             if proxy is not None:
                 await connect_through(SocketIO(sock), proxy, parts.host, port)
             if context is not None:
@@ -100,17 +100,17 @@ async def dial(url: str) -> WebSocketCarrier:
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):  # CarrierError, TimeoutError and ssl.SSLError are
-            raise _dial_error(sent, error) from error
+            raise _dial_error(sent, error, patience) from error
         raise
     return _carrier(sock, protocol, early, source=source, remote=sent)
 
 
-def _dial_error(url: str, error: OSError) -> DialError:
+def _dial_error(url: str, error: OSError, patience: float) -> DialError:
     """Return what went wrong in an opening handshake, with the URL."""
     if isinstance(error, UpgradeError):
         return type(error)(f"{url}: {error}")
     if isinstance(error, TimeoutError):
-        return UpgradeTimeoutError(f"{url}: the opening handshake took over {UPGRADE_TIMEOUT} s")
+        return UpgradeTimeoutError(f"{url}: the opening handshake took over {patience:g} s")
     if isinstance(error, ssl.SSLError):
         return TlsError(f"{url}: {error}")
     return UpgradeError(f"{url}: {reason(error)}")

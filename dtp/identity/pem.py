@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_FILE_SIZE = 64 * 1024
 #: scrypt of OWASP's password storage cheat sheet: 16 MiB, 0.15 s. A larger N exceeds the 32 MiB that OpenSSL
 #: allows scrypt in files, and `openssl pkey` has to go on reading ours; so p = 5 makes up for it.
-SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 5
+SCRYPT_COST = (2**14, 8, 5)
 _AES_KEY_SIZE, _BLOCK_SIZE, _SALT_SIZE = 32, 16, 16
 
 # RFC 8410, 7: PrivateKeyInfo version 0 of an Ed25519 or X25519 key, up to the 32 bytes of the key.
@@ -104,9 +104,15 @@ def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identit
 
 
 def write(
-    identity: Identity, path: str | os.PathLike[str], passphrase: str | bytes | None, *, overwrite: bool
+    identity: Identity,
+    path: str | os.PathLike[str],
+    passphrase: str | bytes | None,
+    *,
+    overwrite: bool,
+    cost: tuple[int, int, int] = SCRYPT_COST,
 ) -> Path:
-    """Write `identity` to `path`; see `Identity.save` for what it promises and raises."""
+    """Write `identity` to `path`; see `Identity.save` for what it promises and raises. `cost` is scrypt's N, r and p,
+    which the file says."""
     where = Path(path)
     if passphrase is not None and not passphrase:
         raise IdentityFileError("an empty passphrase protects nothing; give one, or None for a file without")
@@ -114,7 +120,7 @@ def write(
     if passphrase is None:
         blocks = [_armor("PRIVATE KEY", key) for key in keys]
     else:
-        blocks = [_armor("ENCRYPTED PRIVATE KEY", _encrypt(key, _as_bytes(passphrase))) for key in keys]
+        blocks = [_armor("ENCRYPTED PRIVATE KEY", _encrypt(key, _as_bytes(passphrase), cost)) for key in keys]
     # Text outside the blocks is ignored by PEM readers (RFC 7468, 2). The name lets people see whose file it
     # is and lets `read` notice an exchanged block: AES-CBC alone would not.
     text = f"# DTP identity. Keep secret, keep a copy: who has this file is\n# {identity.id}\n" + "".join(
@@ -237,21 +243,21 @@ def _armor(label: str, der: bytes) -> str:
 
 def encrypted_pem(private_key_info: bytes, passphrase: str | bytes) -> str:
     """Return a PEM block of a private key of any kind (DER of PrivateKeyInfo), encrypted as identity files are."""
-    return _armor("ENCRYPTED PRIVATE KEY", _encrypt(private_key_info, _as_bytes(passphrase)))
+    return _armor("ENCRYPTED PRIVATE KEY", _encrypt(private_key_info, _as_bytes(passphrase), SCRYPT_COST))
 
 
-def _encrypt(private_key_info: bytes, passphrase: bytes) -> bytes:
+def _encrypt(private_key_info: bytes, passphrase: bytes, cost: tuple[int, int, int]) -> bytes:
     """EncryptedPrivateKeyInfo (RFC 5958) of PBES2: scrypt, then AES-256-CBC with PKCS#7 padding."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
     from cryptography.hazmat.primitives.padding import PKCS7
 
     salt, iv = os.urandom(_SALT_SIZE), os.urandom(_BLOCK_SIZE)
-    key = Scrypt(salt=salt, length=_AES_KEY_SIZE, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(passphrase)
+    key = Scrypt(salt=salt, length=_AES_KEY_SIZE, n=cost[0], r=cost[1], p=cost[2]).derive(passphrase)
     padder = PKCS7(_BLOCK_SIZE * 8).padder()
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
     sealed = encryptor.update(padder.update(private_key_info) + padder.finalize()) + encryptor.finalize()
-    kdf_parameters = _sequence(_octets(salt), _integer(SCRYPT_N), _integer(SCRYPT_R), _integer(SCRYPT_P))
+    kdf_parameters = _sequence(_octets(salt), *map(_integer, cost))
     scheme = _sequence(_sequence(_OID_SCRYPT, kdf_parameters), _sequence(_OID_AES256_CBC, _octets(iv)))
     return _sequence(_sequence(_OID_PBES2, scheme), _octets(sealed))
 

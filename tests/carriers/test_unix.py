@@ -168,17 +168,15 @@ def test_an_open_socket_is_taken_over_and_its_file_stays(url: str, path: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a full queue refuses at once only on Linux")
-def test_a_full_queue_is_tried_again_and_named(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_tried_again_and_named(url: str, path: Path) -> None:
     async def main() -> None:
-        monkeypatch.setattr(unix, "QUEUE_FULL_DELAYS", (0.001,))
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(str(path))
             listening.listen(0)
             first = await dial(url)  # fills the queue
             with pytest.raises(DialError, match="stays full"):
-                await dial(url)
-            monkeypatch.setattr(unix, "QUEUE_FULL_DELAYS", (0.0,) * 1000)
-            waiting = asyncio.create_task(dial(url))
+                await unix.dial(url, delays=[0.001])
+            waiting = asyncio.create_task(unix.dial(url, delays=[0.0] * 1000))
             for _ in range(3):
                 await asyncio.sleep(0)
             assert not waiting.done()

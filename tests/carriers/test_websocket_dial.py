@@ -62,15 +62,14 @@ def test_servers_that_are_no_websocket_are_refused(
     on_sockets(main())
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_given_up() -> None:
     async def silence(_head: bytes, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     async def main() -> None:
-        monkeypatch.setattr(websocket, "UPGRADE_TIMEOUT", 0.02)
         async with server_that(silence) as url:
-            with pytest.raises(UpgradeTimeoutError):
-                await dial(url)
+            with pytest.raises(UpgradeTimeoutError, match=r"over 0\.02 s"):
+                await websocket.dial(url, patience=0.02)
 
     on_sockets(main())
 

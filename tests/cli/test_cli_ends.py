@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from dtp import programs
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown
+from dtp.chain.packages.deployments import Deployments
 from dtp.cli import main, output, selling
 from dtp.cli import serve as serving
 from dtp.cli.listening import Listening
@@ -119,38 +120,47 @@ def test_a_node_that_does_not_answer_is_the_network_s_failure():
     assert output.exit_code(OutcomeUnknown("sent", digest="d", transaction=b"", signatures=())) == 6
 
 
-def test_serving_waits_for_no_chain(monkeypatch):
+def test_serving_waits_for_no_chain(monkeypatch, tmp_path, capsys):
     """The address is printed while the chain is asked whether a host sells what is given away."""
-    printed, asked = [], asyncio.Event()
+    me, asked = Identity.generate(), asyncio.Event()
+    packages = tmp_path / "packages.json"
+    monkeypatch.setenv("DTP_PACKAGES", str(packages))
+    Deployments("chain", packages).remember_host(me.id.sui_address, "0x5")  # which may sell it
 
-    async def ask(services, account, sale):
-        assert account == "0x5"
-        asked.set()
-        await asyncio.Event().wait()
+    class Chain:
+        async def __aenter__(self):
+            asked.set()
+            await asyncio.Event().wait()
 
-    monkeypatch.setattr(serving, "maker_of_hosts", lambda listening, sale: "0x5")
-    monkeypatch.setattr(serving, "tell_if_sold", ask)
-    monkeypatch.setattr(serving, "print_line", lambda record, text, **more: printed.append(record["event"]))
-    monkeypatch.setattr(serving, "print_notes", lambda listening: None)
+        async def __aexit__(self, *_):
+            pass
+
+    class Account:
+        wallet = None
+
+        def make_client(self, *, signing):
+            assert not signing
+            return Chain()
 
     class Given:
-        wanted = False
+        wanted, account = False, Account()
 
     async def scenario():
         services = [make("echo", "echo=")]
         listening = Listening((), frozenset(), None, IdentitySource(Path("none")), until_eof=False)
-        listening.__dict__["identity"] = Identity.generate()
+        listening.__dict__["identity"] = me
         task = asyncio.create_task(
             serving.serve_services(ServiceDirectory(services), services, Given(), listening, None)
         )
         await asked.wait()
-        assert printed == ["listening"]
+        assert str(me.id) in capsys.readouterr().out
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
-    asyncio.run(scenario())
+    with click.Context(click.Command("serve")):
+        asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("command", ["list", "watch", "claim"])

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import dtp
-from dtp.cli import COMMANDS, main, output
+from dtp.cli import COMMANDS, DtpCommands, main, output
 from dtp.errors import CarrierError, ChainError, DtpError, LimitError, PeerError
 from dtp.identity import Identity, PeerId
 
@@ -30,8 +30,24 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def run(*arguments, code=0, stdin=None):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+class Failing(DtpCommands):
+    """`dtp` whose commands all end with this error."""
+
+    def __init__(self, error):
+        super().__init__("dtp")
+        self.error = error
+
+    def get_command(self, ctx, cmd_name):
+        @click.command(cmd_name)
+        @output.json_option
+        def command():
+            raise self.error
+
+        return command
+
+
+def run(*arguments, code=0, stdin=None, program=main):
+    result = CliRunner().invoke(program, [str(argument) for argument in arguments], input=stdin)
     assert result.exit_code == code, result.output
     return result
 
@@ -80,33 +96,21 @@ def test_wrong_command_lines(home):
         (DtpError("x"), 1),
     ],
 )
-def test_the_exit_code_says_whose_fault_it_is(home, monkeypatch, error, code):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(Identity, "load", fail)
-    assert run("id", code=code).stderr == "dtp: x\n"
-    report = json.loads(run("id", "--json", code=code).stderr)
+def test_the_exit_code_says_whose_fault_it_is(error, code):
+    assert run("id", code=code, program=Failing(error)).stderr == "dtp: x\n"
+    report = json.loads(run("id", "--json", code=code, program=Failing(error)).stderr)
     assert report == {"error": {"code": error.code, "message": "x", "exit_code": code}}
     assert code in output.EXIT_CODES
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, click.Abort])
-def test_an_interrupt_ends_with_130(home, monkeypatch, interruption):
-    def stop(*_, **__):
-        raise interruption
-
-    monkeypatch.setattr(Identity, "load", stop)
-    run("id", code=130)
+def test_an_interrupt_ends_with_130(interruption):
+    run("id", code=130, program=Failing(interruption))
 
 
-def test_a_bug_is_not_hidden(home, monkeypatch):
-    def fail(*_, **__):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(Identity, "load", fail)
+def test_a_bug_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
-        CliRunner().invoke(main, ["id"], catch_exceptions=False)
+        CliRunner().invoke(Failing(ZeroDivisionError()), ["id"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

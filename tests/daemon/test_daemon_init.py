@@ -10,13 +10,14 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from dtp.carriers.errors import ListenError
 from dtp.chain.errors import KeystoreError, NodeUnavailable
-from dtp.cli import daemon
-from dtp.cli.daemon import main
+from dtp.cli.daemon import DtpdCommands, main
+from dtp.cli.output import json_option
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.paying.onchain import NoOperator
 from dtp.daemon.process.control import UntrustedFolder
@@ -108,6 +109,22 @@ def test_what_becomes_of_a_file_with_a_mistake(tmp_path: Path, command: str, cod
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (code, last)
 
 
+class Failing(DtpdCommands):
+    """`dtpd` whose commands all end with this error."""
+
+    def __init__(self, error: DtpError) -> None:
+        super().__init__("dtpd")
+        self.error = error
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        @click.command(cmd_name)
+        @json_option
+        def command() -> None:
+            raise self.error
+
+        return command
+
+
 def listening(number: int) -> ListenError:
     error = ListenError("tcp://0.0.0.0:443")
     error.__cause__ = OSError(number, "")
@@ -134,15 +151,8 @@ def listening(number: int) -> ListenError:
     ids=lambda value: str(value)[:30],
 )
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_what_is_not_worth_another_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, error: DtpError, code: int
-) -> None:
+def test_what_is_not_worth_another_start(command: str, error: DtpError, code: int) -> None:
     """The unit starts it again unless it ends with 78: so it does for what only a person mends, and nothing else."""
-
-    def load(path: Path) -> None:
-        raise error
-
-    monkeypatch.setattr(daemon, "load", load)
-    done = CliRunner().invoke(main, [command, "--json", "-c", str(tmp_path / "dtpd.toml")])
+    done = CliRunner().invoke(Failing(error), [command, "--json"])
     code = {78: 3}.get(code, code) if command == "check" else code
     assert done.exit_code == json.loads(done.stderr)["error"]["exit_code"] == code

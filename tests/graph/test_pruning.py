@@ -26,7 +26,6 @@ from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Summary
 from dtp.graph.stores import loading
 from dtp.graph.stores.sqlite_store import SqliteStore
-from dtp.graph.upkeep import pruning
 from dtp.graph.upkeep.pruning import Pruned
 from dtp.identity import Identity
 
@@ -319,9 +318,8 @@ async def following(author: Graph, follower: Graph, name: str) -> AsyncIterator[
         task.cancel()
 
 
-def test_a_store_stays_small_as_positions_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_stays_small_as_positions_come(tmp_path: Path) -> None:
     """By the policy alone: the author's store, and that of a replica which only receives; then the author is away."""
-    monkeypatch.setattr(pruning, "LEAST", 8 * 1024)
 
     async def main() -> None:
         mine, theirs = str(tmp_path / "mine.db"), str(tmp_path / "theirs.db")
@@ -331,6 +329,7 @@ def test_a_store_stays_small_as_positions_come(tmp_path: Path, monkeypatch: pyte
                 following(alice, bob, "positions"),
             ):
                 alice.offering.least = bob.offering.least = 8 * 1024
+                alice.upkeep.least = bob.upkeep.least = 8 * 1024
                 watch = bob.watch("thing/3")
                 most = [0, 0]
                 for number in range(0, 1000, 4):

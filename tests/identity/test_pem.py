@@ -38,11 +38,9 @@ def path(tmp_path):
     return tmp_path / "identity.pem"
 
 
-@pytest.fixture
-def cheap_kdf(monkeypatch):
-    """For tests that are not about how dear a guess is."""
-    monkeypatch.setattr(pem, "SCRYPT_N", 2**4)
-    monkeypatch.setattr(pem, "SCRYPT_P", 1)
+def save_cheaply(path, passphrase, *, overwrite=False):
+    """Save encrypted, in tests that are not about how dear a guess is."""
+    pem.write(IDENTITY, path, passphrase, overwrite=overwrite, cost=(2**4, 8, 1))
 
 
 def put(path, content, mode=0o600):
@@ -77,8 +75,8 @@ def test_there_and_back(path):
 
 
 @pytest.mark.parametrize("passphrase", ["correct horse", b"\xff\x00 not utf-8", "ünïcode ☃"])
-def test_there_and_back_encrypted(path, cheap_kdf, passphrase):
-    IDENTITY.save(path, passphrase)
+def test_there_and_back_encrypted(path, passphrase):
+    save_cheaply(path, passphrase)
     assert same(Identity.load(path, passphrase), IDENTITY)
     text = path.read_bytes()
     assert IDENTITY.seed not in text
@@ -88,7 +86,7 @@ def test_there_and_back_encrypted(path, cheap_kdf, passphrase):
         Identity.load(path)
 
 
-def test_the_passphrase_is_asked_for_once_and_only_if_needed(path, cheap_kdf):
+def test_the_passphrase_is_asked_for_once_and_only_if_needed(path):
     asked = []
 
     def ask():
@@ -98,15 +96,15 @@ def test_the_passphrase_is_asked_for_once_and_only_if_needed(path, cheap_kdf):
     IDENTITY.save(path)
     Identity.load(path, ask)
     assert asked == []
-    IDENTITY.save(path, "secret", overwrite=True)
+    save_cheaply(path, "secret", overwrite=True)
     assert same(Identity.load(path, ask), IDENTITY)
     assert asked == [1]
 
 
-def test_every_encryption_has_its_own_salt(path, cheap_kdf):
+def test_every_encryption_has_its_own_salt(path):
     bodies = set()
     for _ in range(3):
-        IDENTITY.save(path, "secret", overwrite=True)
+        save_cheaply(path, "secret", overwrite=True)
         bodies.update(blocks_of(path))
     assert len(bodies) == 6
 
@@ -337,8 +335,8 @@ def test_exchanged_blocks_are_noticed(path, tmp_path):
         Identity.load(path)
 
 
-def test_a_static_key_can_not_be_planted_beside_an_encrypted_identity(path, tmp_path, cheap_kdf):
-    IDENTITY.save(path, "secret")
+def test_a_static_key_can_not_be_planted_beside_an_encrypted_identity(path, tmp_path):
+    save_cheaply(path, "secret")
     OTHER.save(tmp_path / "other.pem")
     put(path, blocks_of(path)[0] + blocks_of(tmp_path / "other.pem")[1])
     with pytest.raises(IdentityFileError, match="an encrypted and an unencrypted block"):
@@ -353,9 +351,9 @@ def test_encryption_with_another_kdf_is_read(path):
     assert Identity.load(path, b"x").id == IDENTITY.id
 
 
-def test_every_damaged_byte_of_an_encrypted_file_is_refused_or_harmless(path, cheap_kdf):
+def test_every_damaged_byte_of_an_encrypted_file_is_refused_or_harmless(path):
     """No byte leads to another identity, another error than ours, or a crash."""
-    IDENTITY.save(path, "secret")
+    save_cheaply(path, "secret")
     text = path.read_bytes()
     for place in range(len(text)):
         put(path, text[:place] + bytes([text[place] ^ 1 << place % 6]) + text[place + 1 :])

@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from dtp import config
 from dtp.config import ConfigFileError
 from dtp.errors import CarrierError, ChainError, LocalError, PeerError
 from dtp.identity import Identity
@@ -145,11 +144,18 @@ def test_a_file_that_replaces_another_of_the_same_size_and_time_is_seen(tmp_path
     assert resolve(resolver, "dtp://alice") == []
 
 
-def test_it_is_read_only_when_it_changed(tmp_path, monkeypatch):
-    resolver = StaticResolver(table(tmp_path))
-    resolve(resolver, "dtp://alice")
-    monkeypatch.setattr(config, "read_toml", lambda path: pytest.fail(f"read {path} again"))
+def test_it_is_read_only_when_it_changed(tmp_path):
+    path = table(tmp_path)
+    resolver = StaticResolver(path)
     assert len(resolve(resolver, "dtp://alice")) == 2
+    before = path.stat()
+    path.write_text(
+        TABLE.replace("alice", "alicf")
+    )  # the same file, and as long: it says that it didn't change
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(resolve(resolver, "dtp://alice")) == 2
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert resolve(resolver, "dtp://alice") == []
 
 
 def test_a_broken_table_is_told_until_it_is_repaired(tmp_path):

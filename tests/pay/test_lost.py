@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dtp.chain import OLDEST, Program
+from dtp.chain import Program
 from dtp.chain.channel import SCHEMA, Channel, ChannelOpened, ChannelState
 from dtp.chain.errors import (
     InsufficientFunds,
@@ -24,7 +24,8 @@ from dtp.chain.errors import (
     StaleObject,
     TransactionFailed,
 )
-from dtp.chain.model import SUI_COIN
+from dtp.chain.model import SUI_COIN, ChainEvent
+from dtp.chain.node._answers import EventFrame
 from dtp.pay.client import lost
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of, turn
@@ -473,57 +474,68 @@ def refused_by_its_node() -> Any:
 # ---- what history has
 
 
-class History:
-    """A chain whose history has these channels, in order; what is asked of it is noted."""
+#: The account whose channels are looked for.
+CLIENT = f"0x{12:064x}"
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *channels: Any) -> None:
-        self.chain_id, self.address, self.asked = "", "0xc", []
+
+class History:
+    """A client of a node whose history has these channels, in order; what is asked of it is noted."""
+
+    def __init__(self, *channels: Any) -> None:
+        self.chain_id, self.address, self.url, self.asked = "", CLIENT, "", []
+        self.endpoints = SimpleNamespace(checked_wire=self._give)
         self.transaction: Any = None
         self.events_in: Any = None
         self.channels = {each.id: each for each in channels}
-        schema = SimpleNamespace(decode=lambda cls, contents: contents)
-        monkeypatch.setattr(lost, "module", SimpleNamespace(SCHEMA=schema))
-        monkeypatch.setattr(lost, "event_types", lambda *_: ("0x1::channel::ChannelOpened",))
-        monkeypatch.setattr(lost, "EventFollower", self._follow)
-        monkeypatch.setattr(lost, "read_channels", self._read)
+
+    async def _give(self) -> Any:
+        return self  # the node speaks for itself
 
     async def connect(self) -> None:
         self.chain_id = "here"
 
-    def _follow(self, chain: Any, types: Any, sender: Any, start: Any) -> Any:
-        assert (sender, start) == (self.address, OLDEST)
-        return self
+    def type_of(self, schema: Any, cls: Any) -> str:
+        return f"0x{1:064x}::{schema.path_of(cls)}"
 
-    async def past_events(self) -> AsyncIterator[Any]:
-        for each in self.channels.values():
+    async def service_info(self) -> Any:
+        return SimpleNamespace(checkpoint=9, lowest_checkpoint=0)
+
+    async def list_events(self, types: Any, *, sender: str, start: int, end: Any) -> AsyncIterator[Any]:
+        assert (sender, start, end) == (self.address, 0, None)
+        for number, each in enumerate(self.channels.values()):
             opened = ChannelOpened(
                 each.id, each.host, each.service, each.client, each.server, each.deposited, 1, None, each.coin
             )
-            yield SimpleNamespace(event=SimpleNamespace(type="0x1::channel::ChannelOpened", contents=opened))
+            place = ("digest", number, 1, number)
+            event = ChainEvent(types[0], SCHEMA.encode(opened), "0x1", "channel", each.client, *place)
+            yield EventFrame(event, b"cursor", None)
 
-    async def _read(self, chain: Any, ids: Any) -> Any:
+    async def objects(self, ids: Any) -> Any:
         self.asked.append(list(ids))
         return {id: self.channels[id] for id in ids if id in self.channels}
+
+    def decode(self, schema: Any, cls: Any, found: Any) -> Any:
+        return found
 
 
 def keyed(number: Any, *keys: Any, **changes: Any) -> Any:
     lanes = tuple(replace(lane(), key=key.public) for key in keys)
-    return channel(**{"id": f"0x{number:064x}", "lanes": lanes, **changes})
+    return channel(**{"id": f"0x{number:064x}", "lanes": lanes, "client": CLIENT, **changes})
 
 
-def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path: Path) -> None:
     one, two, three, other = (LaneKey.generate() for _ in range(4))
     both = keyed(1, other, one, two, opened_ms=77)
     closing = keyed(2, three, state=ChannelState.CLOSING)
-    history = History(monkeypatch, keyed(3, other), both, closing, keyed(4, one, client="0xd"))
+    history = History(keyed(3, other), both, closing, keyed(4, one, client="0xd"))
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two, three):
             store.keep_key(key, 1)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([both, closing], [keyed(3, other)])
         rest = {"coin": SUI_COIN, "claim_ms": both.terms.claim_ms, "deposited": both.deposited}
         assert store.bought_channels() == [
-            Bought(both.id, "here", "0xa", 1, "0xc", "open", 1, **rest),  # by the clock here, not the node's
-            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", 1, **rest),
+            Bought(both.id, "here", "0xa", 1, CLIENT, "open", 1, **rest),  # by the clock here, not the node's
+            Bought(closing.id, "here", "0xa", 1, CLIENT, "closing", 1, **rest),
         ]
         assert [(key.public, each.lane) for key, each in store.payer_lanes(both.id)] == [
             (one.public, 1),
@@ -534,29 +546,25 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: Any
-) -> None:
+def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(tmp_path: Path, known: Any) -> None:
     """A number above 2**63, by a node's word, ended the command with a traceback."""
     keys = [LaneKey.generate() for _ in range(3)]
     lies = [keyed(number, key, deposited=2**64 - 1) for number, key in enumerate(keys)]
-    history = History(monkeypatch, *lies)
+    history = History(*lies)
     with Store(tmp_path / "pay.sqlite") as store:
         for key in keys if known else ():
             store.keep_key(key, 1)
         found = asyncio.run(find_channels(history, store))
         assert (len(found.noted), len(found.keyless)) == ((3, 0) if known else (0, 3))
-        assert store.deposited_since("here", "0xc", SUI_COIN, 0) >= 3 * 2**59
+        assert store.deposited_since("here", CLIENT, SUI_COIN, 0) >= 3 * 2**59
         assert len(store.bought_channels()) == 3 * known
 
 
-def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    history = History(monkeypatch, keyed(1, KEY))
+def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path: Path) -> None:
+    history = History(keyed(1, KEY))
     with Store(tmp_path / "pay.sqlite") as store:
         known = Bought(
-            f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5, SUI_COIN, refused=1, deposited=10**9
+            f"0x{1:064x}", "here", "0xa", 1, CLIENT, "refused", 5, SUI_COIN, refused=1, deposited=10**9
         )
         store.add_closing(replace(known, state="closing"), 5)
         store.set_state(known.channel, "refused")
@@ -565,8 +573,8 @@ def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(
         assert store.bought_channels() == [known]
 
 
-def test_a_channel_that_is_closed_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    history = History(monkeypatch, keyed(1, KEY, state=ChannelState.CLOSED))
+def test_a_channel_that_is_closed_is_not_noted(tmp_path: Path) -> None:
+    history = History(keyed(1, KEY, state=ChannelState.CLOSED))
     with Store(tmp_path / "pay.sqlite") as store:
         store.keep_key(KEY, 1)
         closed = keyed(1, KEY, state=ChannelState.CLOSED)
@@ -577,12 +585,10 @@ def test_a_channel_that_is_closed_is_not_noted(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("way", ["find", "connect"])
-def test_a_lane_that_somebody_waits_for_is_left_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Any
-) -> None:
+def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path: Path, way: Any) -> None:
     """Of the same channel another one is lost: the key of the first was moved, and its own note of it failed."""
     one, two = (LaneKey.generate() for _ in range(2))
-    history = History(monkeypatch, keyed(1, one, two))
+    history = History(keyed(1, one, two))
 
     async def transaction(digest: Any) -> Any:
         return SimpleNamespace(digest=digest, gas=SimpleNamespace(net=0))
@@ -610,12 +616,12 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(
         waiting.release()
 
 
-def test_channels_of_a_lost_store_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_of_a_lost_store_are_found(tmp_path: Path) -> None:
     """Nothing but the account's key is left: each channel is shown, and none is taken for one that can be used."""
     ours, known, foreign = keyed(1, KEY), keyed(2, LaneKey.generate()), keyed(3, KEY, client="0xd")
-    history = History(monkeypatch, ours, known, foreign)
+    history = History(ours, known, foreign)
     with Store(tmp_path / "pay.sqlite") as store:
-        store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5), 5)
+        store.add_closing(Bought(known.id, "here", "0xa", 1, CLIENT, "closing", 5), 5)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [ours])
         assert [each.channel for each in store.bought_channels()] == [known.id]
 

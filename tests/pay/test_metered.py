@@ -6,8 +6,6 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from dtp.net.connection import Connection
 from dtp.net.parts.intake import StreamIntake
 from dtp.net.turns.budget import StreamBudget
@@ -28,7 +26,16 @@ class Driver(ServerMeter):
         self.done.append("written")
 
 
-class Served(Metered):
+class Closing(Connection):
+    """A connection that notes when it is closed."""
+
+    done: list[str]
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        self.done.append("closed")
+
+
+class Served(Metered, Closing):
     """A connection without a carrier."""
 
     closed = False
@@ -43,14 +50,9 @@ class Served(Metered):
         pass
 
 
-def test_a_server_ends_when_all_is_delivered_and_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_ends_when_all_is_delivered_and_paid() -> None:
     """What is still on its way the client hasn't counted, and signs for nothing of it."""
-    done = []
-
-    async def close(self: Any, code: int = 0, reason: str = "") -> None:
-        done.append("closed")
-
-    monkeypatch.setattr(Connection, "close", close)
+    done: list[str] = []
     asyncio.run(Served(done).close())
     assert done[:4] == ["delivered", "paid", "closed", "written"]
 

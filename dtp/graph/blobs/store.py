@@ -81,11 +81,12 @@ class BlobStore:
     A blob is a file named by its id in hex, with its list in `.list` beside it; what has come of one that isn't whole
     yet is in `.part`. A file gets its name when all of it is on the disk, so whoever is killed leaves nothing that
     looks whole and isn't. Methods may be called from several threads, but one blob is written by one at a time.
-    Failures of the disk are `StoreError`.
+    Failures of the disk are `StoreError`. A blob that is added has at most `most` bytes.
     """
 
-    def __init__(self, folder: Path | None, *, scratch: bool = False) -> None:
+    def __init__(self, folder: Path | None, *, scratch: bool = False, most: int = MAX_BYTES) -> None:
         self._folder = folder
+        self._most = most
         self._is_scratch = scratch
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._writing: set[str] = set()  # names of files that don't have their own yet
@@ -151,7 +152,7 @@ class BlobStore:
         path = self._path_of(f"{os.urandom(8).hex()}.new")
         self._writing.add(path.name)
         try:
-            size, hashes = _copy(source, path)
+            size, hashes = _copy(source, path, self._most)
             listing = Listing(size, hashes)
             ref = BlobRef(listing.id(), size)
             self._write_list(ref, listing)
@@ -295,14 +296,14 @@ def _write(handle: int, data: bytes) -> None:
         view = view[os.write(handle, view) :]
 
 
-def _copy(source: BinaryIO, path: Path) -> tuple[int, bytes]:
+def _copy(source: BinaryIO, path: Path, most: int) -> tuple[int, bytes]:
     """Copy what `source` has still to give; the size and the hashes of the chunks."""
     size, hashes = 0, bytearray()
     with _created(path) as handle:
         while chunk := _chunk(source):
             size += len(chunk)
-            if size > MAX_BYTES:
-                raise GraphError(f"a blob has at most {MAX_BYTES} bytes")
+            if size > most:
+                raise GraphError(f"a blob has at most {most} bytes")
             hashes += _hash(_CHUNK_CONTEXT, chunk)
             _write(handle, chunk)
         os.fsync(handle)

@@ -154,7 +154,7 @@ class Chains:
 
     def _compare_known(self, theirs: Envelope | Summary, last: int) -> None:
         """Compare with all that is here of the same frames, up to `last`."""
-        if theirs.signature in self._agreed:
+        if self.has_agreed(theirs):
             return
         place = theirs.first
         while place <= last:
@@ -165,6 +165,10 @@ class Chains:
             self._agreed[theirs.signature] = None
             if len(self._agreed) > _REMEMBERED:
                 del self._agreed[next(iter(self._agreed))]
+
+    def has_agreed(self, theirs: Envelope | Summary) -> bool:
+        """Return whether it was compared with what is here not long ago, and agreed."""
+        return theirs.signature in self._agreed
 
     def _find_standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         near, asked = self._near

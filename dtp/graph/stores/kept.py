@@ -80,7 +80,9 @@ class KeptFrames:
         known = [
             (one.author, one.first, min(one.sequence, heads[one.author].sequence))
             for one in batch
-            if one.author in heads and one.first <= heads[one.author].sequence
+            if one.author in heads
+            and one.first <= heads[one.author].sequence
+            and not self.chains.has_agreed(one)
         ]
         if known:
             self._known = await self.run(self._read_known, known)

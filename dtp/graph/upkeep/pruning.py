@@ -227,13 +227,17 @@ class Pruner:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._grown = 0
-        self._wait = LEAST
+        self._wait = 0  # bytes, where that is more than the least
         self._task: asyncio.Task[None] | None = None
 
     def on_stored_bytes(self, bytes: int) -> None:
         """Note that so much was stored."""
         self._grown += bytes
-        if self._grown >= self._wait and self._task is None and not self._graph.closed:
+        if (
+            self._grown >= max(self._graph.upkeep.least, self._wait)
+            and self._task is None
+            and not self._graph.closed
+        ):
             self._grown = 0
             self._task = start_task(self._prune(), name="dtp-graph-prune")
 
@@ -244,7 +248,7 @@ class Pruner:
             sizes = [
                 await self._graph.frames.stored_bytes(author, 1, last) for author, last in vector.items()
             ]
-            self._wait = max(LEAST, sum(sizes) // 2)
+            self._wait = sum(sizes) // 2
         except DtpError as error:
             if not self._graph.closed:
                 context = {"message": "a graph could not be pruned", "exception": error}

@@ -20,6 +20,8 @@ class Upkeep:
     def __init__(self, graph: Graph) -> None:
         """Keep a graph small."""
         self._graph = graph
+        #: Bytes of frames that are stored before a graph that was opened with `prune` looks for what it can drop.
+        self.least = pruning.LEAST
 
     async def compact(self, *, gone: Iterable[PeerId | str | bytes] = ()) -> int:
         """Forget deleted text that everybody has seen; how many characters. Memory and the state shrink, frames stay.

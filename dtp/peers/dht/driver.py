@@ -32,10 +32,6 @@ log = logging.getLogger("dtp.peers")
 _PER_TURN: Final = 64
 #: Asked of the kernel: room for a burst while the loop is busy.
 _BUFFER: Final = 1024 * 1024
-#: How long an operation waits for the first node to answer, seconds.
-_PATIENCE: Final = 5.0
-#: From one look whether there are others to the next, seconds; names of hosts are looked up anew.
-_LOOK: Final = 60.0
 #: Providers whose records are looked up.
 _PROVIDERS: Final = 20
 _MAPPED: Final = "::ffff:"
@@ -168,7 +164,7 @@ class Dht:
                 self.node.join(found, self._now())
                 self._flush()
                 await self._tell_if_alone()
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(self._limits.join_every)
 
     async def _tell_if_alone(self) -> None:
         """Log once that no bootstrap node answers: nothing else shows it."""
@@ -265,12 +261,13 @@ class Dht:
     # ----------------------------------------------------------------------------------------------- operations
 
     async def wait_joined(self, patience: float | None = None) -> None:
-        """Wait until another node has answered. Raise `DhtAlone` if none does within `patience` seconds (5).
+        """Wait until another node has answered. Raise `DhtAlone` if none does within `patience` seconds, by default
+        `DhtLimits.join_patience`.
 
         Whoever has lost all that it knew waits again: it goes on asking those that it began with.
         """
         node = self.node
-        patience = _PATIENCE if patience is None else patience
+        patience = self._limits.join_patience if patience is None else patience
         if not len(node.table):
             self._met.clear()
         try:

@@ -60,6 +60,10 @@ class DhtLimits:
     #: From one attempt to find others to the next, while there are none: doubled up to the longest.
     bootstrap_shortest: float = 1.0
     bootstrap_longest: float = 60.0
+    #: How long an operation waits for the first node to answer, before it says that there is none.
+    join_patience: float = 5.0
+    #: From one look whether any other is known to the next; names of hosts are looked up anew.
+    join_every: float = 60.0
 
     # ------------------------------------------------------------------------------------- records
     #: From one time that a record is given to the nodes now nearest to it to the next. Of 20 nodes that live ten

@@ -12,7 +12,7 @@ import pytest
 
 from dtp.carriers.errors import ListenError
 from dtp.identity import Identity
-from dtp.peers.dht import Dht, DhtAlone, DhtError, DhtLimits, DhtSuperseded, driver
+from dtp.peers.dht import Dht, DhtAlone, DhtError, DhtLimits, DhtSuperseded
 from dtp.peers.dht.driver import Seal, format_endpoint, parse_endpoint
 from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.record import PeerRecord
@@ -107,17 +107,14 @@ def test_who_says_without_proof_that_there_is_a_newer_value_keeps_nobody_from_pu
     asyncio.run(main())
 
 
-def test_nodes_to_begin_with_that_do_not_answer_are_named_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "_PATIENCE", 0.05)
-    monkeypatch.setattr(driver, "_LOOK", 0.01)
+def test_nodes_to_begin_with_that_do_not_answer_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    quick = DhtLimits(join_patience=0.05, join_every=0.01)
 
     async def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
             mute.bind(("127.0.0.1", 0))
             where = f"127.0.0.1:{mute.getsockname()[1]}"
-            async with Dht(Identity.generate(), bind=("127.0.0.1", 0), bootstrap=[where]):
+            async with Dht(Identity.generate(), bind=("127.0.0.1", 0), bootstrap=[where], limits=quick):
                 async with asyncio.timeout(60):
                     while not caplog.records:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
