@@ -135,7 +135,7 @@ def _mixed(history: History) -> History:
         kept = [rng.choice((kind, "postgres")) for kind in history.stores]
         kept[rng.randrange(len(kept))] = "postgres"
         history = history._replace(stores=tuple(kept))
-    return _agreed(history)
+    return _compacted(_agreed(history))
 
 
 def _agreed(history: History) -> History:
@@ -152,6 +152,29 @@ def _agreed(history: History) -> History:
     steps += [_step(rng, what) for what in [*ends, "join"]]
     steps += [_step(rng, what)._replace(at=rng.choice((few, rng.randrange(few)))) for what in last]
     return history._replace(steps=tuple(steps), need=rng.randint(1, min(few, 2)))
+
+
+#: What is written before all forget what is deleted, and what happens behind that, how often beside the others.
+_WRITTEN = {"type": 5, "erase": 5, "push": 4, "pull": 4, "move": 2, "assign": 2}
+_BEHIND = {**_WRITTEN, "undo": 1, "compact": 3, "commit": 2, "pass": 4, "reorder": 3, "sync": 2}
+
+
+def _compacted(history: History) -> History:
+    """In every fourth history that is of no part, and asks for no agreement, all forget twice what all have seen
+    deleted of a text and a list. Behind that they edit these on, and get what others made late, and in any order: so
+    it is concurrent with what is newer, and stands beside what is forgotten. Sometimes one comes who wasn't asked."""
+    rng = random.Random(f"compacted {history.seed}")
+    if history.has_part or history.need or rng.random() >= 1 / 4:
+        return history
+    names = ["type", "push"]
+    for _ in range(2):
+        names += rng.choices(["sync", *_WRITTEN], [6, *_WRITTEN.values()], k=rng.randint(6, 14))
+        names += ["settle", *["join"] * (rng.random() < 1 / 8)]
+        names += rng.choices(list(_BEHIND), list(_BEHIND.values()), k=rng.randint(8, 20))
+    steps = [_step(rng, what) for what in names]
+    steps = [step._replace(a=0) if step.what in _WRITTEN else step for step in steps]
+    at = rng.randint(0, len(history.steps))
+    return history._replace(steps=(*history.steps[:at], *steps, *history.steps[at:]))
 
 
 def _step(rng: random.Random, what: str) -> Step:

@@ -93,6 +93,7 @@ def test_the_mix() -> None:
     assert {one.stores[-1] for one in some if one.has_part} == {"memory", "sqlite", "postgres"}
     assert any(len(set(one.stores)) == 3 for one in some)
     assert {one.need for one in some} == {0, 1, 2}
+    assert sum(any(step.what == "settle" for step in one.steps) for one in some) > FIRST / 10
 
 
 def test_the_smallest_history_is_found() -> None:

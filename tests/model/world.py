@@ -139,6 +139,7 @@ class World:
             "restore": self.restore,
             "fork": self.fork,
             "compact": self.compact,
+            "settle": self.settle,
             "prune": self.prune,
             "swell": self.swell,
             "join": self.join,
@@ -435,12 +436,22 @@ class World:
     async def everyone(self, _: Replica, __: Step) -> None:
         """All meet all: then all that saw the same hold the same, byte for byte."""
         for _ in range(2):
-            for one in self.replicas:
-                for other in self.replicas[: one.number]:
-                    await self.meet(one, other)
+            await self.meet_all()
         if self.compacted or self.forked:
             return
         self.compare_states()
+
+    async def meet_all(self) -> None:
+        for one in self.replicas:
+            for other in self.replicas[: one.number]:
+                await self.meet(one, other)
+
+    async def settle(self, _: Replica, step: Step) -> None:
+        """All say what they have seen, and forget what all others have seen deleted."""
+        for _ in range(2):
+            await self.meet_all()
+            for one in self.replicas:
+                await self.compact(one, step)
 
     def compare_states(self) -> None:
         states: dict[tuple[object, ...], tuple[int, bytes]] = {}
