@@ -94,7 +94,7 @@ def _word(notice: Notice, name: str) -> str:
             return f"a stamp for {name} was paid: {format_amount(int(notice.detail))}"
         case What.STAMP_WITHHELD:
             return (
-                f"a mailbox of {name} was paid for a stamp at {notice.detail}, and lets nothing in by it; it is paid "
+                f"a mailbox of {name}, {notice.detail}, was paid for a stamp, and lets nothing in by it; it is paid "
                 "no more, unless you say --stamp-up-to again"
             )
         case _:

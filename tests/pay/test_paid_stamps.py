@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +15,8 @@ import dtp
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
 from dtp.messaging.mailbox.limits import MIB
+from dtp.messaging.mailbox.protocol import Op
+from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
 
 from .boxes import ALICE, BOB, LIMITS, PRICE, box, told
@@ -110,10 +114,15 @@ def test_a_mailbox_that_lets_nothing_in_by_a_stamp_is_paid_once(market: Play, bo
             await alice.wait_reached()
             card = alice.card.public()
             with answering(made.mailbox.store, reserve=lambda reserve, *of: reserve(*of[:4])):
-                assert (await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)).detail == made.mailbox.door
+                mailbox = str(dtp.Address.parse(made.address).peer)
+                assert (await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)).detail == mailbox
+                made.mailbox.door += "?via=tcp"  # another door is the same mailbox
                 async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                     refused = made.mailbox.counters["refused:stamp_needed"]
                     await bob.send(card, "once more")
+                    assert (
+                        await told(bob, *STAMPS)
+                    ).what is What.STAMP_WITHHELD  # begun again, it is said again
                     while made.mailbox.counters["refused:stamp_needed"] < refused + 2:
                         await bob.delivery.run(lambda: None)
                 assert made.signed() == bound
@@ -187,12 +196,8 @@ def test_who_asks_for_stamps_is_told_of_a_mailbox_that_sells_none(market: Play) 
                 assert (await told(alice, What.STAMPS_NOT_SOLD)).detail == made.address
                 await alice.wait_reached()
                 card = alice.card.public()
-                async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
-                    await bob.wait_reached()
-                    await bob.send(card, "hello")
-                    await bob.allow_stamps(card, STAMP)
-                    while made.mailbox.counters["price"] < 2:
-                        await bob.delivery.run(lambda: None)
+                unpaid = await write(made, card, STAMP, *STAMPS)
+                assert (unpaid.what, unpaid.person) == (What.STAMP_UNPAID, ALICE.id.key)
             assert made.buyer["store"].bought_channels() == []
 
     market(scenario)
@@ -216,5 +221,143 @@ def test_what_is_agreed_to_is_of_one_person_and_said_as_an_amount(market: Play, 
                     told_of = {each.what: each.person for each in bob.stamping.told}
                     assert told_of == {What.STAMP_PAID: ALICE.id.key, What.STAMP_NEEDED: other.person}
             assert made.signed() == STAMP
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("price", [0, -PRICE, True, "1"])
+def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> None:
+    """At a price of 0 a channel was opened, for its gas, with whoever asked; one below 0 raised what may be spent."""
+
+    class Liar(MailboxClient):
+        asked = 0
+
+        async def send_request(self, op: Any, *fields: Any) -> Any:
+            told = await super().send_request(op, *fields)
+            if op is Op.PRICE:
+                Liar.asked += 1
+                told[0] = price
+            return told
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+
+            async def connect(address: str, identity: Any) -> MailboxClient:
+                return await Liar.connect(address, identity=identity)
+
+            async with made.messenger("bob", BOB, postage=await made.postage(), connect=connect) as bob:
+                await bob.wait_reached()
+                await bob.send(alice.card.public(), "hello")
+                while Liar.asked < 3:
+                    await bob.delivery.run(lambda: None)
+                assert bob.stamping.told == []
+            assert made.buyer["store"].bought_channels() == []
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                assert (await told(bob, *STAMPS)).what is What.STAMP_NEEDED
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_who_is_killed_while_paying_pays_once_and_is_let_in(market: Play, agreed: bool) -> None:
+    """Before the charge is agreed to, and once it was: a copy of the file is what a kill leaves."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card, charge = alice.card.public(), made.mailbox.charge
+
+            async def copy_and_charge(connection: Any, units: Any) -> bool:
+                paid = agreed and await charge(connection, units)
+                files = (market.tmp_path / f"{name}.db" for name in ("bob", "killed"))
+                kept, copy = map(sqlite3.connect, files)
+                kept.backup(copy)
+                kept.close()
+                copy.close()
+                return paid
+
+            made.mailbox.charge = copy_and_charge
+            await write(made, card, STAMP, What.STAMP_PAID if agreed else What.STAMP_UNPAID)
+            made.mailbox.charge = charge
+            async with made.messenger("killed", BOB, postage=await made.postage()) as bob:
+                assert (await first(alice)).text == "hello"
+                assert What.STAMP_WITHHELD not in {each.what for each in bob.stamping.told}
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_what_comes_in_by_a_stamp_that_is_used_up_blames_nobody(market: Play) -> None:
+    """More at once than a stamp is good for: the mailbox was said to have taken the price and to let nothing in."""
+
+    async def scenario(market: Market) -> None:
+        limits = replace(LIMITS, stamp_uses=3)
+        async with box(market, limits) as made:
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                await alice.wait_reached()
+                card = alice.card.public()
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.wait_reached()
+                await bob.allow_stamps(await bob.add_contact(card), STAMP)
+                for number in range(7):  # and his card goes first
+                    await bob.send(card, str(number))
+                assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
+                needed = await told(bob, *STAMPS)
+                assert (needed.what, needed.detail) == (What.STAMP_NEEDED, str(STAMP))
+                assert made.signed() == STAMP
+                await bob.allow_stamps(card, 2 * STAMP)  # for as many stamps as it takes
+                await bob.wait_delivered()
+                assert made.signed() == 3 * STAMP
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                assert [(await first(alice)).text for _ in range(7)] == [str(number) for number in range(7)]
+
+    market(scenario)
+
+
+def test_for_what_was_let_in_no_other_stamp_is_paid(market: Play) -> None:
+    """What nobody acknowledges goes out again, for a month: by the stamp that is there, and by no other."""
+
+    async def scenario(market: Market) -> None:
+        limits = replace(LIMITS, stamp_uses=2)
+        async with box(market, limits) as made:
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                await alice.wait_reached()
+                card = alice.card.public()
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.send(card, "hello")
+                await bob.allow_stamps(card, 9 * STAMP)
+                await bob.wait_delivered()
+                desk = bob.correspondence.desk
+                again = await bob.delivery.run(desk.seal_due, now_ms() + 6 * 60_000)
+                assert [each.first for each in again] == [False, False]
+                client = await MailboxClient.connect(made.address)
+                needed = MailboxRefused(Refusal.STAMP_NEEDED, 0, MIBS)
+                for each in again:
+                    with pytest.raises(MailboxRefused):
+                        await bob.stamping.deposit(client, each, needed)
+                await client.close()
+                assert [each.what for each in bob.stamping.told] == [What.STAMP_PAID]
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_a_mailbox_that_never_answers_is_given_up(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+
+            async def think(connection: Any, units: Any) -> bool:
+                await asyncio.Event().wait()
+                return False
+
+            made.mailbox.charge = think
+            postage = replace(await made.postage(), patience=1.0)
+            async with made.messenger("bob", BOB, postage=postage) as bob:
+                await bob.send(alice.card.public(), "hello")
+                await bob.allow_stamps(ALICE.id, STAMP)
+                assert (await told(bob, *STAMPS[1:])).what is What.STAMP_UNPAID
+            assert made.signed() == 0
 
     market(scenario)

@@ -37,6 +37,7 @@ _WARNINGS: Final = {
     What.CONTACT_ADDED: "{name} has written for the first time",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.STAMP_NEEDED: "they ask {name} MIST of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
+    What.STAMP_UNPAID: "what you wrote waits for a stamp: {name}",
     **MAILBOX_WARNINGS,
 }
 

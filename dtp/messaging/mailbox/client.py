@@ -215,7 +215,7 @@ class MailboxClient:
                 return None
             raise
         match told:
-            case [int(price), str(door), int(free), int(grace), *_]:
+            case [price, str(door), free, grace, *_] if all(map(is_number, (price, free, grace))) and price:
                 return RoomPrice(price, door, free, grace)
         raise MailboxMalformed("an answer without a price")
 
@@ -247,7 +247,7 @@ class MailboxClient:
 
 def _status(told: list[Any]) -> Status:
     fields = told[:6]
-    if len(fields) == 6 and all(type(each) is int for each in fields):
+    if len(fields) == 6 and all(map(is_number, fields)):
         return Status(*fields)
     raise MailboxMalformed("an answer without a status")
 

@@ -41,11 +41,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged."""
+    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged, and `first` says that
+    no mailbox has taken yet what is in it."""
 
     device: bytes
     number: int | None
     envelope: bytes
+    first: bool = False
 
 
 @dataclass
@@ -239,7 +241,7 @@ class Desk:
                 if not remote.has_session:
                     continue
                 envelope = remote.seal(self.local, each.number, each.payload)
-                sealed.append(Outbound(each.device, each.number, envelope))
+                sealed.append(Outbound(each.device, each.number, envelope, first=not each.tries))
                 due = now_ms + resend_after(each.tries + 1)
                 self.store.set_due(each.device, [each.number], due, tried=1)
             self._store_sealed({each.device for each in sealed})

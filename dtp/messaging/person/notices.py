@@ -51,7 +51,7 @@ class What(Enum):
     STAMP_PAID = "stamp-paid"
     #: ... couldn't be paid; `detail` is why.
     STAMP_UNPAID = "stamp-unpaid"
-    #: A mailbox has taken the price of a stamp, and lets nothing in by it; `detail` is where it was paid.
+    #: A mailbox has taken the price of a stamp, and lets nothing in by it; `detail` is its identity.
     STAMP_WITHHELD = "stamp-withheld"
     #: Strangers are to pay a stamp, which nobody can at this mailbox of ours: none of them reaches it.
     STAMPS_NOT_SOLD = "stamps-not-sold"

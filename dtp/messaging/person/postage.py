@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import DtpError
+from dtp.identity import PeerId
 from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
 from dtp.messaging.mailbox.limits import MONTH
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
@@ -20,7 +21,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.desk import Outbound
 from dtp.messaging.person.notices import Notice, What
-from dtp.messaging.person.rent import Purchase, Rent
+from dtp.messaging.person.rent import PATIENCE, Purchase, Rent
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -34,17 +35,18 @@ _KEPT: Final = "postage"
 #: Seconds after which a mailbox is tried again that couldn't be paid: others of its owner are tried meanwhile.
 _AGAIN: Final = 600
 #: Seconds for a payment that is under way when a program ends.
-_PATIENCE: Final = 30.0
+_AT_END: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Postage:
-    """What pays stamps: a wallet; `network` and `store` are those of `dtp.connect`. How much of it may go to whom is
-    agreed to by `Messenger.allow_stamps`, and by nothing else."""
+    """What pays stamps: a wallet; `network` and `store` are those of `dtp.connect`, `patience` is that of `Rent`. How
+    much of it may go to whom is agreed to by `Messenger.allow_stamps`, and by nothing else."""
 
     wallet: Wallet
     network: str | Network | ChainClient | None = None
     store: Store | str | os.PathLike[str] | None = None
+    patience: float = PATIENCE
 
 
 class State(IntEnum):
@@ -53,16 +55,17 @@ class State(IntEnum):
     PAID = 0
     #: It has let an envelope in.
     USED = 1
-    #: It lets nothing in any more: it is used up, or never was good.
-    SPENT = 2
+    #: It never let anything in, and no other one is paid there.
+    WITHHELD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A stamp for a device at the mailbox that has this door, until when, Unix time in seconds."""
+    """A stamp for a device at the mailbox of this identity, whatever its door is now; until when, Unix time in
+    seconds."""
 
     device: bytes
-    door: str
+    mailbox: bytes
     secret: bytes
     until: int
     state: State = State.PAID
@@ -82,22 +85,23 @@ class Ledger:
             return cls()
         left, stamps = unpack_saved(saved)
         found = [
-            Stamp(device, door, secret, until, State(state)) for device, door, secret, until, state in stamps
+            Stamp(device, mailbox, secret, until, State(state))
+            for device, mailbox, secret, until, state in stamps
         ]
         return cls(left, found)
 
     def encode(self, now: int) -> bytes:
         """Return it without what is over by then."""
         stamps = [
-            [each.device, each.door, each.secret, each.until, int(each.state)]
+            [each.device, each.mailbox, each.secret, each.until, int(each.state)]
             for each in self.stamps
             if each.until > now
         ]
         return pack([{person: left for person, left in self.left.items() if left}, stamps])
 
-    def find(self, device: bytes, door: str, now: int) -> Stamp | None:
+    def find(self, device: bytes, mailbox: bytes, now: int) -> Stamp | None:
         """Return the stamp for a device at a mailbox, None for none."""
-        found = (each for each in self.stamps if (each.device, each.door) == (device, door))
+        found = (each for each in self.stamps if (each.device, each.mailbox) == (device, mailbox))
         return next((each for each in found if each.until > now), None)
 
     def put(self, stamp: Stamp) -> None:
@@ -107,13 +111,14 @@ class Ledger:
 
     def drop(self, stamp: Stamp) -> None:
         """Forget a stamp."""
-        of = stamp.device, stamp.door
-        self.stamps = [each for each in self.stamps if (each.device, each.door) != of]
+        of = stamp.device, stamp.mailbox
+        self.stamps = [each for each in self.stamps if (each.device, each.mailbox) != of]
 
 
 class Stamping:
-    """Deposits what takes a paid stamp, and pays it where that was agreed to. What is paid is noted before: a program
-    that dies in between pays nothing twice."""
+    """Deposits what takes a paid stamp, and pays it where that was agreed to. What is paid is noted at the moment of
+    agreeing to the charge, before anything is signed: a program that dies pays nothing twice, and before that nothing
+    at all."""
 
     def __init__(
         self,
@@ -127,11 +132,12 @@ class Stamping:
             delivery,
             on_notices,
         )
-        #: What was told last of each person: the same isn't told again.
-        self._told: dict[bytes, Notice] = {}
-        #: Devices for which a stamp is being paid, and mailboxes that couldn't be paid, with when.
-        self._paying: set[bytes] = set()
-        self._failed: dict[tuple[bytes, str], int] = {}
+        #: What was told last of each person and mailbox: the same isn't told again.
+        self._told: dict[tuple[bytes, bytes], Notice] = {}
+        #: Devices for which a stamp is being paid: whose they are, and the price until that is noted.
+        self._paying: dict[bytes, tuple[bytes, int]] = {}
+        #: Mailboxes that couldn't be paid, with when.
+        self._failed: dict[tuple[bytes, bytes], int] = {}
         #: One change of the ledger at a time, or two would spend the same.
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
@@ -140,13 +146,13 @@ class Stamping:
     async def stop(self) -> None:
         """Finish what is being paid, where that doesn't take for ever: what was signed is then known to be good."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_AT_END):
                 await self._tasks.wait()
         await self._tasks.stop()
 
     @property
     def told(self) -> list[Notice]:
-        """What was told last of each person."""
+        """What was told last of each person, and each of their mailboxes."""
         return list(self._told.values())
 
     async def allow(self, person: bytes, most: int) -> None:
@@ -156,13 +162,13 @@ class Stamping:
 
         def agree(ledger: Ledger) -> None:
             ledger.left[person] = most
-            kept = (
-                each for each in ledger.stamps if each.state is not State.SPENT or each.device not in devices
-            )
-            ledger.stamps = list(kept)
+            for each in list(ledger.stamps):
+                if each.state is State.WITHHELD and each.device in devices:
+                    ledger.drop(each)
 
         await self._change(agree)
-        self._told.pop(person, None)
+        for of in [each for each in self._told if each[0] == person]:
+            del self._told[of]
         self._failed.clear()
         for device in devices:
             await self._send_soon(device)
@@ -173,69 +179,123 @@ class Stamping:
 
     async def deposit(self, client: MailboxClient, outbound: Outbound, refused: MailboxRefused) -> None:
         """Deposit by the stamp that was paid for this device here. Where there is none, have it paid, and raise
-        `refused`: it is tried again then."""
-        asked = await client.price()
-        now = now_ms() // 1000
-        if asked is None or not asked.door or outbound.device in self._paying:
+        `refused`: it is tried again then. For what a mailbox has taken before no other stamp is paid."""
+        place = outbound.device, client.connection.peer.key
+        if outbound.device in self._paying:
             raise refused
-        stamp = self._ledger().find(outbound.device, asked.door, now)
-        if stamp is None:
-            self._pay_soon(outbound.device, asked, refused.stamp_mib, now)
-            raise refused
-        if stamp.state is State.SPENT:
+        stamp = self._ledger().find(*place, now_ms() // 1000)
+        if stamp is None or stamp.state is State.WITHHELD:
+            if outbound.first:
+                asked = await client.price()
+                self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
             raise refused
         try:
             await client.deposit(outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret)
         except MailboxRefused as again:
-            if again.refusal is Refusal.STAMP_NEEDED:
-                await self._change(lambda ledger: ledger.put(replace(stamp, state=State.SPENT)))
-                if stamp.state is State.PAID:
-                    self._tell(What.STAMP_WITHHELD, outbound.device, asked.door)
+            if again.refusal is Refusal.STAMP_NEEDED and again.stamp_mib and await self._note_over(stamp):
+                self._tell(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
         if stamp.state is State.PAID:
-            await self._change(lambda ledger: ledger.put(replace(stamp, state=State.USED)))
+            await self._note_used(stamp)
 
-    def _pay_soon(self, device: bytes, asked: RoomPrice, mib: int, now: int) -> None:
-        if now - self._failed.get((device, asked.door), 0) >= _AGAIN:
-            self._paying.add(device)
-            self._tasks.start(self._pay(device, asked, mib), name="dtp-messages-stamp")
+    async def _note_used(self, stamp: Stamp) -> None:
+        """Note that a stamp has let something in."""
 
-    async def _pay(self, device: bytes, asked: RoomPrice, mib: int) -> None:
-        """Pay a stamp where that was agreed to, and send what waits for it."""
-        try:
-            if await self._try_pay(device, asked, mib):
-                await self._send_soon(device)
-        finally:
-            self._paying.discard(device)
+        def note(ledger: Ledger) -> None:
+            kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
+            if kept is not None and kept.secret == stamp.secret:  # another one may have been paid meanwhile
+                ledger.put(replace(kept, state=State.USED))
 
-    async def _try_pay(self, device: bytes, asked: RoomPrice, mib: int) -> bool:
+        await self._change(note)
+
+    async def _note_over(self, stamp: Stamp) -> bool:
+        """Note that a stamp lets nothing in any more. Return whether it never did; others may have come in by it
+        meanwhile."""
+        withheld = False
+
+        def note(ledger: Ledger) -> None:
+            nonlocal withheld
+            kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
+            if kept is None or kept.secret != stamp.secret:
+                return
+            if kept.state is State.USED:
+                ledger.drop(kept)
+            else:
+                withheld = True
+                ledger.put(replace(kept, state=State.WITHHELD))
+
+        await self._change(note)
+        return withheld
+
+    def _pay_soon(
+        self, place: tuple[bytes, bytes], asked: RoomPrice | None, mib: int, *, withheld: bool
+    ) -> None:
+        """Have a stamp paid for a device at a mailbox, or say why not."""
+        device, mailbox = place
         contact = self._mail.contacts.owner_of(device)
-        if contact is None:
-            return False
-        person, price = contact.person, mib * asked.mib_month
-        stamp = Stamp(device, asked.door, secrets.token_bytes(PAID_BYTES), now_ms() // 1000 + MONTH)
-        postage = self._postage
-        if postage is None or not await self._reserve(person, price, stamp):
-            self._tell(What.STAMP_NEEDED, device, str(price))
-            return False
-        rent = Rent(postage.wallet, mib, asked.mib_month, network=postage.network, store=postage.store)
-        purchase = Purchase(rent, asked)
+        if contact is None or device in self._paying:
+            return
+        if withheld:
+            self._tell(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
+            return
+        if asked is None or not asked.door:
+            self._tell(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
+            return
+        if now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:
+            return
+        price = mib * asked.mib_month
+        under_way = sum(each for person, each in self._paying.values() if person == contact.person)
+        if self._postage is None or price > self._ledger().left.get(contact.person, 0) - under_way:
+            self._tell(What.STAMP_NEEDED, place, str(price))
+            return
+        self._paying[device] = contact.person, price
+        rent = Rent(
+            *(self._postage.wallet, mib, asked.mib_month),
+            network=self._postage.network,
+            store=self._postage.store,
+            patience=self._postage.patience,
+        )
+        self._tasks.start(self._pay(place, rent, asked), name="dtp-messages-stamp")
+
+    async def _pay(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> None:
+        """Pay a stamp, and send what waits for it."""
+        device, _ = place
+        try:
+            paid = await self._try_pay(place, rent, asked)
+        finally:
+            del self._paying[device]
+        if paid:
+            await self._send_soon(device)
+
+    async def _try_pay(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> bool:
+        device, _ = place
+        person, price = self._paying[device]
+        stamp = Stamp(*place, secrets.token_bytes(PAID_BYTES), now_ms() // 1000 + MONTH)
+
+        async def note(cost: int = price) -> bool:
+            noted = await self._note_paid(person, cost, stamp)
+            self._paying[device] = person, 0
+            return noted
+
+        purchase = Purchase(rent, asked, note)
         try:
             await purchase.reserve(device, stamp.secret)
         except (DtpError, TimeoutError) as fault:
             if not purchase.agreed:  # nothing was signed
-                await self._give_back(person, price, stamp)
-                self._failed[device, asked.door] = now_ms() // 1000
-                self._tell(What.STAMP_UNPAID, device, str(fault))
+                self._failed[place] = now_ms() // 1000
+                self._tell(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
                 return False
-        self._tell(What.STAMP_PAID, device, str(price))
+        if not purchase.agreed:  # it was given
+            price = 0
+            await note(0)
+        self._tell(What.STAMP_PAID, place, str(price))
         return True
 
-    async def _reserve(self, person: bytes, price: int, stamp: Stamp) -> bool:
+    async def _note_paid(self, person: bytes, price: int, stamp: Stamp) -> bool:
         """Note what is about to be paid; False where that is more than was agreed to."""
         enough = False
 
-        def reserve(ledger: Ledger) -> None:
+        def note(ledger: Ledger) -> None:
             nonlocal enough
             left = ledger.left.get(person, 0)
             enough = price <= left
@@ -243,15 +303,8 @@ class Stamping:
                 ledger.left[person] = left - price
                 ledger.put(stamp)
 
-        await self._change(reserve)
+        await self._change(note)
         return enough
-
-    async def _give_back(self, person: bytes, price: int, stamp: Stamp) -> None:
-        def give_back(ledger: Ledger) -> None:
-            ledger.left[person] = ledger.left.get(person, 0) + price
-            ledger.drop(stamp)
-
-        await self._change(give_back)
 
     async def _send_soon(self, device: bytes) -> None:
         await self._delivery.run(self._mail.desk.send_now, device)
@@ -270,10 +323,11 @@ class Stamping:
         async with self._changing:
             await self._delivery.run(put)
 
-    def _tell(self, what: What, device: bytes, detail: str) -> None:
+    def _tell(self, what: What, place: tuple[bytes, bytes], detail: str) -> None:
+        device, mailbox = place
         contact = self._mail.contacts.owner_of(device)
         person = b"" if contact is None else contact.person
         notice = Notice(what, person, person, detail=detail)
-        if self._told.get(person) != notice:
-            self._told[person] = notice
+        if self._told.get((person, mailbox)) != notice:
+            self._told[person, mailbox] = notice
             self._on_notices([notice])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import DtpError
+from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
 from dtp.messaging.mailbox.protocol import MailboxRefused
@@ -32,6 +33,10 @@ log = logging.getLogger("dtp.messaging")
 _AHEAD: Final = 10 * DAY
 #: What clocks of mailboxes may differ by from ours, seconds.
 _SKEW: Final = DAY
+#: Seconds for a payment: a channel is opened on the chain first. Who takes longer would keep others from being paid.
+PATIENCE: Final = 120.0
+#: ... and for a mailbox to say what it asks.
+_ANSWER: Final = 30.0
 #: Where what was paid is kept in the store.
 _KEPT: Final = "rent"
 
@@ -40,7 +45,8 @@ _KEPT: Final = "rent"
 class Rent:
     """What a person agrees to: each of their mailboxes that has a price is paid by `wallet` for `mib` MiB and
     `months` at once, at most `most` for each MiB and month (MIST, or text such as "0.01SUI"), so that all of it is
-    `mib * most` a month and mailbox. `network` and `store` are those of `dtp.connect`."""
+    `mib * most` a month and mailbox. `network` and `store` are those of `dtp.connect`; a payment that takes longer
+    than `patience` seconds is given up."""
 
     wallet: Wallet
     mib: int
@@ -48,6 +54,7 @@ class Rent:
     months: int = 1
     network: str | Network | ChainClient | None = None
     store: Store | str | os.PathLike[str] | None = None
+    patience: float = PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,8 @@ def judge(
 
 
 class Renting:
-    """Pays the mailboxes of a messenger for room, if it is to. What was paid is noted before: a program that dies in
-    between pays nothing twice."""
+    """Pays the mailboxes of a messenger for room, if it is to. What is paid is noted at the moment of agreeing to the
+    charge, before anything is signed: a program that dies pays nothing twice, and before that nothing at all."""
 
     def __init__(
         self,
@@ -126,9 +133,10 @@ class Renting:
         from dtp.chain.wallet import parse_amount
 
         try:
-            asked, status = await client.price(), await client.status()
-        except MailboxRefused as refused:
-            log.info("what room costs at %s isn't known: %s", address, refused)
+            async with asyncio.timeout(_ANSWER):
+                asked, status = await client.price(), await client.status()
+        except (MailboxRefused, TimeoutError) as fault:
+            log.info("what room costs at %s isn't known: %s", address, fault)
             return
         now = now_ms() // 1000
         paid = None if again else await self._note_shown(address, status, now)
@@ -152,17 +160,17 @@ class Renting:
         return noted
 
     async def _pay(self, rent: Rent, address: str, asked: RoomPrice, status: Status, now: int) -> None:
-        before = self.list_paid().get(address)
         there = status.reserved, status.paid_until
         room, until = add_room(there, rent.mib * MIB, rent.months * MONTH, now)
-        await self._put(address, Paid(room // MIB, until))
-        purchase = Purchase(rent, asked)
+
+        async def note() -> bool:
+            await self._put(address, Paid(room // MIB, until))
+            return True
+
         try:
-            shown = await purchase.reserve(self._mail.identity.id.key)
+            shown = await Purchase(rent, asked, note).reserve(self._mail.identity.id.key)
         except (DtpError, TimeoutError) as fault:
-            if not purchase.agreed:  # nothing was signed
-                await self._put(address, before)
-            self._tell(What.ROOM_UNPAID, address, str(fault))
+            self._tell(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
             return
         await self._note_shown(address, shown, now)
         day = f"{datetime.fromtimestamp(shown.paid_until, UTC):%Y-%m-%d}"
@@ -175,12 +183,9 @@ class Renting:
             {} if saved is None else {address: Paid(*told) for address, told in unpack_saved(saved).items()}
         )
 
-    async def _put(self, address: str, paid: Paid | None) -> None:
+    async def _put(self, address: str, paid: Paid) -> None:
         def put() -> None:
-            kept = self.list_paid()
-            kept.pop(address, None)
-            if paid is not None:
-                kept[address] = paid
+            kept = {**self.list_paid(), address: paid}
             rows = {each: [one.mib, one.until, one.shown] for each, one in kept.items()}
             with self._mail.store.transaction():
                 self._mail.store.put(_KEPT, pack(rows))
@@ -200,23 +205,35 @@ class Renting:
 
 
 class Purchase:
-    """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to."""
+    """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to.
 
-    def __init__(self, rent: Rent, asked: RoomPrice) -> None:
-        self._rent, self._asked = rent, asked
+    `note` keeps what is paid, before anything is signed; where it returns False, or raises, nothing is.
+    """
+
+    def __init__(self, rent: Rent, asked: RoomPrice, note: Callable[[], Awaitable[bool]]) -> None:
+        self._rent, self._asked, self._note = rent, asked, note
         self._units = rent.mib * rent.months
+        self._charged = False
         self.agreed = False
 
-    def _agree(self, units: int, amount: int, locked: bool) -> bool:
+    async def _agree(self, units: int, amount: int, locked: bool) -> bool:
         """Agree to what was ordered, and to nothing beside it: the price is fixed by the channel."""
-        if self.agreed or locked or units != self._units or amount > self._units * self._asked.mib_month:
+        if self._charged or locked or units != self._units or amount > self._units * self._asked.mib_month:
             return False
-        self.agreed = True
-        return True
+        self._charged = True  # another charge meanwhile is declined
+        try:
+            self.agreed = await self._note()
+        except StoreFailed as fault:
+            log.warning("nothing is paid, since it can't be noted: %s", fault)
+        return self.agreed
 
     async def reserve(self, device: bytes, stamp: bytes = b"") -> Status:
         """Pay for room for a device, and return how that stands then; a `stamp` is good from then on. Raise what
-        `dtp.connect` does, and the client of the mailbox."""
+        `dtp.connect` does, and the client of the mailbox; `TimeoutError` for one that doesn't answer."""
+        async with asyncio.timeout(self._rent.patience):
+            return await self._reserve(device, stamp)
+
+    async def _reserve(self, device: bytes, stamp: bytes) -> Status:
         from dtp.pay.dial import connect
         from dtp.pay.terms import Spending
 
