@@ -21,6 +21,7 @@ from dtp.net.parts.meter_inbox import MeterInbox
 from dtp.net.parts.outlet import Outlet
 from dtp.net.parts.pings import Pings
 from dtp.net.parts.resumption import Redial, Resumption
+from dtp.net.parts.silence import Silence
 from dtp.net.parts.stats import Stats
 from dtp.net.parts.waiters import Waiters
 from dtp.net.stream import Stream
@@ -80,6 +81,8 @@ class Connection:
         self.account: ProcessorAccount = driver.account
         self._intake = StreamIntake(self._buffers.streams, self._waiters, self.account, self._not_taken)
         self._resumption = Resumption(session, redial, self._waiters, self.join, self._give_up)
+        dial = None if redial is None else self.add_carrier
+        self.silence = Silence(session, loop, self._drivers, dial, self.drop_carriers, self._after_change)
         self._deadline = Deadline(session, loop, self._after_change)
         self._datagrams = DatagramQueue(session.limits)
         self._pings = Pings(session, loop)
@@ -544,7 +547,7 @@ class Connection:
     def _let_go(self) -> None:
         """After the end, and without a carrier: let nothing that this has refer back to it, so that it is freed with
         whoever uses it last. What ends in great numbers would wait for a collection otherwise."""
-        for part in (self.outlet, self._intake, self._resumption, self._meter_inbox):
+        for part in (self.outlet, self._intake, self._resumption, self.silence, self._meter_inbox):
             part.let_go()
         self.on_confirmed = self.on_carrier = self.on_further_carrier = self.on_peer_away = None
         self._budget = self._receiving = None
@@ -642,9 +645,6 @@ class Connection:
         self._refusal = error
         self._loop.call_soon(self.abort)
 
-    def _on_detached(self, event: ev.Detached) -> None:
-        self._resumption.start_redialing(self._loop, self._drivers, self)
-
     def _explain_end(self, closed: ConnectionClosed) -> DtpError:
         """Return what all that waits here is told of the end: another error where its cause is known here."""
         return closed
@@ -692,8 +692,9 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.Pong: lambda connection, event: connection._pings.note_pong(event.token, event.rtt),
     ev.GoingAway: Connection._on_going_away,
     ev.LinkAttached: Connection._on_link_attached,
+    ev.LinkSilent: lambda connection, _: connection.silence.note_silent(),
     ev.LinkLost: Connection._on_link_lost,
-    ev.Detached: Connection._on_detached,
+    ev.Detached: lambda own, _: own._resumption.start_redialing(own._loop, own._drivers, own),
     ev.Resumed: lambda connection, _: connection._resumption.note_resumed(connection._loop.time()),
     ev.SessionEnded: Connection._on_ended,
 }

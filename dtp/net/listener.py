@@ -137,6 +137,8 @@ class Listener:
         #: Carriers whose handshake isn't over.
         self.half_open = HalfOpen(endpoint.limits, self._loop)
         self._closed = False
+        #: Called with a connection on whose carriers nothing answers any more.
+        self.on_silent: Callable[[Connection], object] | None = None
         #: What it says of itself to whoever asks for `dtp.net.presence.SERVICE`; None where it says nothing.
         self.presence: Announcing | None = Announcing(endpoint.identity)
 
@@ -257,11 +259,16 @@ class Listener:
         self._connections[session.connection_id] = connection
         connection.keep_within(self.held)
         connection.on_end = lambda _: self._forget_connection(session.connection_id)
+        connection.silence.on_silent = lambda: self._tell_silent(connection)
         if self._neighbours is not None:
             self._neighbours.note_opened(session.connection_id)
         # The first message of IK may be a recorded one that is sent again. So until a record has come, which only the
         # holder of the keys can seal, nobody is asked about it, and no answer depends on what it says.
         connection.on_confirmed = lambda _: self._decide_admission(driver, connection, established)
+
+    def _tell_silent(self, connection: Connection) -> None:
+        if self.on_silent is not None:
+            self.on_silent(connection)
 
     def _end_greedy(self, connection: BudgetHolder, size: int) -> None:
         why = f"{size >> 10} KiB were kept for it, unread or not acknowledged, and others need room"

@@ -27,7 +27,7 @@ from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
-from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace
+from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
 from dtp.peers.record import PeerRecord
 from dtp.tasks import TaskSet
 
@@ -95,6 +95,7 @@ class NodeReach:
         Where the listener has a UDP port already, that one is used for dialling, too.
         """
         self._listener = listener
+        listener.on_silent = self._on_silent
         self.reach.use_listener(listener)
         for url in urls:
             if url.startswith("quic:"):
@@ -118,6 +119,17 @@ class NodeReach:
             return False
         self._on_change()
         return True
+
+    def _on_silent(self, connection: Connection) -> None:
+        """Find out what else has lost its way with this connection: the others to the same peer, and places at
+        relays. Where the NAT here has another address, the next packet tells a relay of it, which sends to where
+        nobody is until then."""
+        for other in self._upgrades:
+            if other.peer == connection.peer:
+                other.silence.ask_for_life()
+        if self._listener is not None:
+            for reservation in self._listener.listeners_of(Reservation):
+                reservation.ask_for_life()
 
     # ---- connections that are relayed -----------------------------------------------------------------------
 
@@ -149,6 +161,7 @@ class NodeReach:
                 )
 
         self._upgrades[connection] = None
+        connection.silence.on_silent = lambda: self._on_silent(connection)
         connection.on_carrier = on_carrier
         on_carrier(connection)
 

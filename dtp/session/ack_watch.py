@@ -14,6 +14,8 @@ from dtp.session.limits import Limits
 #: Seconds for acknowledgements at least, also where carriers are given up sooner (a daemon's after 2.5 s): a peer
 #: that has no processor for so long is honest, and its session would be ended, not resumed.
 _GRACE = 10.0
+#: Seconds between two looks. Some acknowledgements come a second late (`LATE_ACK`).
+_EVERY = 1.5
 _NEVER = float("inf")
 
 
@@ -34,7 +36,7 @@ class AckWatch:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._grace = max(limits.dead, _GRACE)
-        self._every = self._grace / 4
+        self._every = _EVERY
         self.reset_watch(now)
 
     def reset_watch(self, now: float) -> None:

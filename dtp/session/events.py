@@ -137,6 +137,13 @@ class LinkAttached:
 
 
 @dataclass(slots=True)
+class LinkSilent:
+    """This carrier leaves a PING unanswered for longer than an answer should take: it is dead, or its peer busy."""
+
+    link: Link
+
+
+@dataclass(slots=True)
 class LinkLost:
     """This carrier is of no use any more: send what is sealed for it, then close it.
 
@@ -191,6 +198,7 @@ Event = (
     | GoingAway
     | StreamDeclined
     | LinkAttached
+    | LinkSilent
     | LinkLost
     | Detached
     | Resumed

@@ -23,8 +23,17 @@ STREAMS_AHEAD = 512
 
 #: What comes on a stream for whose acknowledgements nobody waits (`Session.delay_acks`) is acknowledged after so many
 #: seconds, unless so many bytes have come by then: a message by itself costs as much to acknowledge as to receive.
-#: `ack_watch` asks after 2.5 s at the soonest.
+#: `ack_watch` asks after 1.5 s at the soonest.
 LATE_ACK, LATE_BYTES = 1.0, 16 * KIB
+
+#: A carrier is silent when nothing has come for so many seconds since a PING, or for four round trips: its client
+#: dials another one beside it. Less would be met by peers that have no processor for a moment.
+SILENT = 1.0
+
+#: Where streams are open, and so many bytes have moved since the last PING, one is sent after so many seconds of
+#: silence, and not only after `keepalive`: who waits for more learns soon that its way is gone. A PING and its answer
+#: are a hundredth of what has moved.
+WORK_PAUSE, WORK_BYTES = 2.0, 8 * KIB
 
 
 @dataclass(frozen=True, slots=True)

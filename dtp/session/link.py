@@ -75,6 +75,7 @@ class Link:
         "rekey_at",
         "sealer",
         "suite",
+        "told_silent",
         "unread",
     )
 
@@ -109,9 +110,15 @@ class Link:
         self.unread: Unread | None = None
         self.last_received = now
         self.ping_sent: float | None = None
+        self.told_silent: float | None = None  # the `ping_sent` that nothing has answered
         #: Fresh keys for this link, from time to time.
         self.exchange = LinkExchange(split.root, split.hash, now)
         self.rekey_at = now + limits.rekey_time if limits.rekey_time else float("inf")
+
+    @property
+    def is_silent(self) -> bool:
+        """True while nothing answers a PING: see `SILENT` in `limits`."""
+        return self.ping_sent is not None and self.ping_sent == self.told_silent
 
     def close(self) -> None:
         """Forget the keys. Idempotent."""

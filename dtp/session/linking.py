@@ -90,6 +90,8 @@ class Linking(Sealing):
     def _attach_link(self, link: Link, now: float) -> None:
         link.attached = True
         self._links[link.number] = link
+        for other in [each for each in self._links.values() if each.is_silent] if self.client else ():
+            self.link_lost(other, now, "silent while another carrier answers")
         self._idle.count = 0  # a list repeats much, and a handshake was paid for it
         self._acks.reset_watch(now)
         self._attached_at = now

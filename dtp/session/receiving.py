@@ -318,6 +318,7 @@ class Receiving(Linking):
         if len(link.control) >= self.limits.control:
             raise ProtocolError("too many pings", CloseCode.LIMIT)
         self._idle.count += 1
+        self._moved_at_ping = self.moved  # one question is enough
         link.control.append(control(Frame.PONG, PING.pack(token)))
 
     def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:

@@ -20,7 +20,7 @@ from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.exchange import Exchanges
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
 from dtp.session.handshake import Established
-from dtp.session.limits import LATE_BYTES, Limits
+from dtp.session.limits import LATE_BYTES, SILENT, WORK_BYTES, WORK_PAUSE, Limits
 from dtp.session.link import Link
 from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
@@ -333,9 +333,11 @@ class Session(Receiving):
             times.append(self._active_at + limits.idle)
         for link in self._links.values():
             if link.ping_sent is not None:
-                times.append(link.ping_sent + max(limits.dead, link.patience))
+                dead = max(limits.dead, link.patience)
+                wait = dead if link.is_silent else min(dead, self._patience_for_life(link))
+                times.append(link.ping_sent + wait)
             elif self._keeps_alive:
-                times.append(link.last_received + max(limits.keepalive, link.patience))
+                times.append(link.last_received + self._pause_before_ping(link))
             if link.exchange.asked_at is not None:
                 times.append(link.exchange.asked_at + self._patience_for_exchange(link))
         return min(times)
@@ -376,9 +378,41 @@ class Session(Receiving):
                 dead = max(limits.dead, link.patience)
                 if now >= link.ping_sent + dead:
                     self.link_lost(link, now, f"no answer for {dead:g} s")
-            elif self._keeps_alive and now >= link.last_received + max(limits.keepalive, link.patience):
-                link.ping_sent = now
-                link.control.append(control(Frame.PING, self._new_ping(now)))
+                elif not link.is_silent and now >= link.ping_sent + self._patience_for_life(link):
+                    link.told_silent = link.ping_sent
+                    self._events.append(ev.LinkSilent(link))
+            elif self._keeps_alive and now >= link.last_received + self._pause_before_ping(link):
+                self._ask_for_life(link, now)
+
+    def _patience_for_life(self, link: Link) -> float:
+        """Return the seconds from a PING to when its link is silent."""
+        return max(SILENT, 4 * (self.rtt or 0.0), link.patience)
+
+    def _pause_before_ping(self, link: Link) -> float:
+        """Return the seconds of silence after which a PING asks for life: few while something is going on."""
+        pause = self.limits.keepalive
+        if self._streams and self.moved - self._moved_at_ping >= WORK_BYTES:
+            pause = min(pause, WORK_PAUSE)
+        return max(pause, link.patience)
+
+    def _ask_for_life(self, link: Link, now: float) -> None:
+        link.ping_sent = now
+        self._moved_at_ping = self.moved
+        link.control.append(control(Frame.PING, self._new_ping(now)))
+
+    def ask_for_life(self, now: float) -> None:
+        """Have each link asked whether its peer is still there, unless one has spoken within `SILENT` or is asked
+        already: something has happened to others that may have happened to them."""
+        for link in self._links.values():
+            if link.ping_sent is None and self._keeps_alive and now >= link.last_received + SILENT:
+                self._ask_for_life(link, now)
+
+    @property
+    def is_silent(self) -> bool:
+        """True while there are links and none of them answers: see `LinkSilent`."""
+        return (
+            self.ended is None and bool(self._links) and all(link.is_silent for link in self._links.values())
+        )
 
     def _patience_for_exchange(self, link: Link) -> float:
         """Return the seconds from asking for fresh keys to their use: half of what is between two exchanges."""

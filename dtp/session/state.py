@@ -129,6 +129,7 @@ class SessionState:
         self._ack_at = NEVER
         self._late_until = LATE_BYTES  # what comes beyond this sum is acknowledged as soon as of any stream
         self._active_at = now
+        self._moved_at_ping = 0
         self._ping_token = 0
         self._pings: dict[int, float] = {}
         self.rtt: float | None = None

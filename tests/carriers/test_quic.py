@@ -262,7 +262,9 @@ def test_one_that_moves_to_another_address_has_the_line_of_its_own_there(
         stranger.move()
         stranger.quic.send_ping(1)
         await stranger.until(events.PingAcknowledged)
-        assert carrier.peer[:2] == stranger.sock.getsockname()
+        host, port = stranger.sock.getsockname()
+        assert carrier.peer[:2] == (host, port)
+        assert carrier.remote == f"quic://{host}:{port}"  # which relays tell others, who dial it
         carrier.abort()
         stranger.sock.close()
         await listener.close()

@@ -8,7 +8,10 @@ import dtp
 from dtp.net.connection import Connection
 from dtp.net.relay import copy
 from dtp.node.node import Node
+from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.peers.reach.relay_client import Reservation
+from dtp.session.limits import SILENT, WORK_BYTES, WORK_PAUSE
 from dtp.testing.clock import run
 
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
@@ -109,6 +112,44 @@ def test_a_connection_that_has_lost_its_direct_carrier_is_relayed_and_becomes_di
                     assert connection.stats.resumes == 1
 
     on_sockets(main())
+
+
+def test_who_hears_nothing_any_more_asks_its_relay_and_the_peer_s_link() -> None:
+    """A NAT that has got another address ends all ways at once. A relay learns of it by the next packet from here."""
+
+    async def main() -> None:
+        quiet = {"discover": (), "map_ports": False}
+        async with Node(listen=["memory://relay"], relay=True, **quiet) as relay:
+            place = f"relay://relay?relay={relay.identity.id}&via=memory"
+            hidden = Node(listen=["memory://hidden", place], services={"echo": echo}, **quiet)
+            async with hidden, Node(listen=["memory://asking"], **quiet) as asking:
+                await until(lambda: any(url.startswith("relay:") for url in hidden.record.addresses))
+                link = await asking.links.connect(
+                    dtp.Address.direct(hidden.identity.id, "memory://hidden", NODE_SERVICE)
+                )
+                there = dtp.Address.direct(hidden.identity.id, "memory://hidden", "echo")
+                async with asking.connect(there) as connection:
+                    stream = await connection.open_stream()
+                    await asyncio.sleep(12)  # nodes that have just met tell each other of others
+                    stream.write(bytes(WORK_BYTES))
+                    await stream.readexactly(WORK_BYTES)
+                    (reservation,) = hidden.listener.listeners_of(Reservation)
+                    (served,) = [each for each in hidden.listener.connections if each.service == "echo"]
+                    await asyncio.sleep(1.5)
+                    told = (
+                        reservation.connection.stats.bytes_received,
+                        link.connection.stats.bytes_received,
+                    )
+                    for end in (connection, served):
+                        for driver in end.outlet.drivers:
+                            driver.carrier.write = lambda data: True
+                    await asyncio.sleep(WORK_PAUSE + SILENT)
+                    assert reservation.connection.stats.bytes_received > told[0]
+                    assert link.connection.stats.bytes_received > told[1]
+                    stream.write(b"heard")
+                    assert await stream.readexactly(5) == b"heard"
+
+    run(main())
 
 
 def test_a_place_is_asked_for_until_the_relay_is_there() -> None:

@@ -19,7 +19,7 @@ from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import BrokenError, CreditError, DialError, PacketFloodError
 from dtp.carriers.pushed import PushedCarrier, ReceiveBuffer
 from dtp.carriers.quic.idle import DEAR, TAKES, IdlePackets
-from dtp.carriers.url import plain_ip
+from dtp.carriers.url import format_host, plain_ip
 from dtp.errors import CarrierError
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ _CREDIT = 8
 Address = tuple[Any, ...]
 
 
+def url_of(address: Address) -> str:
+    """Return the URL of a host and port."""
+    return f"quic://{format_host(str(address[0]), int(address[1]))}"
+
+
 class PacketSender(Protocol):
     """What a carrier has below it: the UDP socket that it shares."""
 
@@ -78,6 +83,7 @@ class QuicCarrier(PushedCarrier):
     def __init__(
         self, below: PacketSender, quic: QuicConnection, peer: Address, remote: str, *, dialled: bool
     ) -> None:
+        self._dialled = dialled
         self._takes = _Incoming(3 if dialled else 2)
         super().__init__(plain_ip(peer), remote, self._takes)
         self.packet_size = PACKET
@@ -211,8 +217,8 @@ class QuicCarrier(PushedCarrier):
         if self.ended:
             return
         packets = self._call_library(self._quic.datagrams_to_send, self._loop.time()) or ()
-        if packets:  # the library sends to where the newest packet came from that proves itself
-            self.peer = packets[-1][1]
+        if packets and packets[-1][1] != self.peer:
+            self._note_moved(packets[-1][1])
         if self._packets_wait:
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
         self._idle.note_sent(len(packets))
@@ -226,6 +232,13 @@ class QuicCarrier(PushedCarrier):
                 self._timer.cancel()
             self._timer_at = due
             self._timer = None if at is None else self._loop.call_at(at, self._handle_timer)
+
+    def _note_moved(self, peer: Address) -> None:
+        """Note where the library sends to now: whence the newest packet came that proves itself. Who came in is seen
+        there from now on, as behind a NAT with another address; who was dialled stays what was dialled."""
+        self.peer = peer
+        if not self._dialled:
+            self.remote = url_of(peer)
 
     def _feed_library(self) -> None:
         sends = self._sends

@@ -38,10 +38,10 @@ from qh3.quic.packet import (
 from dtp.carriers.base import Accept
 from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
-from dtp.carriers.quic.carrier import Address, QuicCarrier
+from dtp.carriers.quic.carrier import Address, QuicCarrier, url_of
 from dtp.carriers.quic.turns import PacketTurns
 from dtp.carriers.stream_socket import hand_over
-from dtp.carriers.url import format_host, plain_ip
+from dtp.carriers.url import plain_ip
 from dtp.carriers.watch import socket_watcher
 
 #: What QUIC's handshake says is spoken on it.
@@ -381,8 +381,7 @@ class QuicEndpoint:
             original_destination_connection_id=original,
             retry_source_connection_id=retried,
         )
-        host, port = str(address[0]), int(address[1])
-        carrier = QuicCarrier(self, quic, address, f"quic://{format_host(host, port)}", dialled=False)
+        carrier = QuicCarrier(self, quic, address, url_of(address), dialled=False)
         self._add_carrier(carrier, destination, quic.host_cid)
         self._handshakes.add(carrier, carrier.source)
         self._expiry[carrier] = self._loop.call_later(HANDSHAKE, carrier.abort)

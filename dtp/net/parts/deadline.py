@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from weakref import WeakValueDictionary
 
+from dtp.session.limits import SILENT
 from dtp.session.session import Session
 from dtp.session.state import NEVER
 
@@ -106,7 +107,8 @@ class Deadline:
         self._loop, self._due = loop, due
         limits = session.limits
         # What happens now can have something due so much later, at the soonest.
-        self._soonest = min(filter(None, (limits.ack_delay, limits.keepalive, limits.dead, limits.idle)))
+        times = (limits.ack_delay, limits.keepalive, limits.dead, limits.idle, SILENT)
+        self._soonest = min(filter(None, times))
         self._deadlines = Deadlines.of_loop(loop)
         #: When it comes up, the next time last. Each was set before the one behind it, which is due earlier: few.
         self._times: list[float] = []

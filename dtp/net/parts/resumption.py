@@ -74,11 +74,15 @@ class Resumption:
 
         await self.dial_carrier(take_over, candidate)
         driver, link = added[0]
-        while not link.attached:
-            if link.lost or driver.closed:
-                raise CarrierError("the added carrier was lost before the peer accepted it")
-            check_open()
-            await self._waiters.wait_for("carrier")
+        try:
+            while not link.attached:
+                if link.lost or driver.closed:
+                    raise CarrierError("the added carrier was lost before the peer accepted it")
+                check_open()
+                await self._waiters.wait_for("carrier")
+        finally:
+            if not link.attached:  # whoever asked has given up, and would not know of it
+                driver.close()
 
     def start_redialing(
         self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object

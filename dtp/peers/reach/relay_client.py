@@ -209,7 +209,8 @@ class Reservation(CarrierListener):
         self._place = place
         self._accept = accept
         self._connect = connect_relay
-        self._connection: Connection | None = None
+        #: To the relay; None before there is one.
+        self.connection: Connection | None = None
         self._streams = TaskSet()
         #: Called when it is closed.
         self.on_close: Callable[[], object] | None = None
@@ -218,21 +219,26 @@ class Reservation(CarrierListener):
     async def start(self) -> None:
         """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
         try:
-            self._connection = await self._connect(self._place.address)
-            await self._reserve(self._connection)
+            self.connection = await self._connect(self._place.address)
+            await self._reserve(self.connection)
         except _GONE as error:
-            if self._connection is not None:
-                self._connection.abort()
+            if self.connection is not None:
+                self.connection.abort()
             if isinstance(error, RelayRefused):
                 raise
             raise ListenError(f"relay {self._place.relay}: {error}") from error
         self._keeping.start()
 
+    def ask_for_life(self) -> None:
+        """Have the relay asked whether it is still there: `Silence.ask_for_life` of the connection to it."""
+        if self.connection is not None:
+            self.connection.silence.ask_for_life()
+
     async def _keep_reserved(self) -> None:
         """Serve the connection to the relay, and ask for more time now and then, until it breaks off."""
-        connection = self._connection
+        connection = self.connection
         if connection is None or connection.closed:
-            connection = self._connection = await self._connect(self._place.address)
+            connection = self.connection = await self._connect(self._place.address)
             await self._reserve(connection)
         renewing = self._streams.start(self._renew(connection), name="dtp-reservation-renew")
         connection.on_peer_away = self._leave_relay
@@ -288,7 +294,7 @@ class Reservation(CarrierListener):
         await self._streams.stop()
         if self.on_close is not None:
             self.on_close()
-        connection = self._connection
+        connection = self.connection
         if connection is not None and not connection.closed:
             has_circuits = connection.stats.streams > 0  # asked now: what follows takes a stream of its own
             with contextlib.suppress(DtpError, EOFError, TimeoutError):
