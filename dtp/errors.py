@@ -63,7 +63,8 @@ E = TypeVar("E", bound=DtpError)
 
 def fresh(error: E) -> E:
     """Return a copy of an error that is kept, to be raised. One that was raised itself would keep, by its traceback,
-    what was at work, which mostly has what keeps the error: only a collection frees that."""
+    what was at work, which mostly has what keeps the error: only a collection frees that. What has ended is freed by
+    counting references alone, or a flood of those that come and go fills memory until the next full collection."""
     copy = type(error).__new__(type(error))
     copy.args = error.args
     copy.__dict__.update(error.__dict__)

@@ -4,7 +4,12 @@ one that takes no session would take one later.
 libpq keeps the code of a refusal to itself while it connects, and servers say the words in languages of their own. It
 is in libpq's trace of the messages, so the server is asked once more with one. Nor does it give codes for what is
 wrong with the URL's settings, or with the server's certificate: the first is tried on a socket of this process, the
-second on the server, without a name or a password.
+second on the server, without a name or a password. A certificate that has expired is for nobody: servers renew
+theirs.
+
+Not by libpq's words, which are translated, nor by a try with a weaker `sslmode`, which sends a password to who is not
+proven. A server that is busy is told from one that is stopped by asking it for another session: nobody knows a limit
+in time for each statement (a graph is read whole), and `PQping` holds Python's lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* crdt_memory.c - the one file of the core that knows an allocator. docs/decisions/0090. */
+/* crdt_memory.c - the one file of the core that knows an allocator. docs/decisions/0091. */
 #include <stdlib.h>
 
 #include "crdt.h"

@@ -2,7 +2,7 @@
  *
  * Read by the C compiler, by cffi (lines that start with '#' are dropped for it) and by you: each fact stands
  * here once. Bytes in, bytes out: nothing here knows a socket, a clock or Python (sockets.h is beside it). All memory is the caller's, but
- * for the replicated data's own state, which grows (docs/decisions/0090). Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
+ * for the replicated data's own state, which grows (docs/decisions/0091). Sizes are in bytes. Integers on the wire are big-endian. docs/wire.md is the specification;
  * the names are its names.
  *
  * Every function that can fail returns a `dtp_code`: 0 or above is success. A failure leaves keys, counters and

@@ -81,7 +81,7 @@ size_t dtp_frames_pack(dtp_queue *queue, uint8_t *out, size_t room)
 /* ---- parsing -------------------------------------------------------------------------------------------- */
 
 /* Of whatever length: moving what was just opened costs less than a piece more costs the reader
- * (docs/decisions/0010). */
+ * (docs/decisions/0011). */
 static int continues(const dtp_incoming *last, const dtp_incoming *frame)
 {
     return last->type == DTP_STREAM && last->stream == frame->stream

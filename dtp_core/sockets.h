@@ -1,4 +1,4 @@
-/* sockets.h - many sockets in one call: what relays spend most of their time on (docs/decisions/0146).
+/* sockets.h - many sockets in one call: what relays spend most of their time on (docs/decisions/0081).
  *
  * Beside dtp.h and not part of it: the protocol knows no socket. Read by the C compiler, by cffi and by you. All
  * memory is the caller's. Where the system has no epoll, DTP_SOCKETS is 0 and nothing here does anything.

@@ -172,6 +172,41 @@ def test_the_index_of_decisions_has_each_page():
     assert links == {path.name for path in folder.glob("[0-9]*.md")}
 
 
+#: How code and documents name a record: by its file, or by its number.
+NAMED = re.compile(r"decisions/(\d{4})(-[a-z0-9-]+\.md)?|[Dd]ecisions?[\s#*]+0?(\d{1,3})\b")
+
+
+def named_decisions():
+    """Each record that a file of the checkout names: the file, the number, the rest of the name if it is there."""
+    folders = ["bench", "docs", "dtp", "dtp_core", "examples", "move", "packaging", "tests"]
+    kinds = {".md", ".py", ".c", ".h", ".move", ".json", ".toml", ".yml"}
+    files = [
+        path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.suffix in kinds
+    ]
+    for path in [*files, *ROOT.glob("*.md"), *ROOT.glob("*.toml")]:
+        for found in NAMED.finditer(path.read_text()):
+            yield path, found[1] or found[3].zfill(4), found[2]
+
+
+def test_each_decision_that_is_named_is_there():
+    """Only figures may name a record of then, by its number: one that another record, or the index, says it has."""
+    folder = ROOT / "docs" / "decisions"
+    records = {path.name[:4]: path for path in folder.glob("[0-9]*.md")}
+    ends = [path.read_text().rpartition("*Includes ")[2] for path in records.values()]
+    gone = {
+        each for end in [*ends, (folder / "README.md").read_text()] for each in re.findall(r"\b\d{4}\b", end)
+    }
+    for path, number, name in named_decisions():
+        of_then = name is None and "results" in path.parts and number in gone
+        assert number in records or of_then, (path, number)
+        assert name is None or records[number].name == number + name, (path, number + name)
+
+
+def test_a_decision_is_a_page_at_most():
+    for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"):
+        assert len(path.read_text().split()) <= 450, path
+
+
 def test_the_table_of_limits_is_that_of_the_code():
     assert [row[:2] for row in rows("| limit | default |")] == [
         [field.name, number(getattr(DEFAULT, field.name))] for field in fields(DEFAULT)

@@ -1,6 +1,6 @@
 """Carriers over stream sockets, and the accept loop: what TCP, Unix and WebSocket carriers have in common.
 
-Plain non-blocking sockets, watched by the event loop; docs/decisions/0020 says why
+Plain non-blocking sockets, watched by the event loop; docs/decisions/0002 says why
 not asyncio's transports.
 """
 
@@ -312,7 +312,7 @@ class SocketListener(CarrierListener):
     """Accepts on listening sockets, which it owns from here on, until closed.
 
     `on_socket(sock)` gets each new connection, non-blocking, and owns it; with `answers`, where whoever comes has to
-    say something more when it was answered, not those that have ended before it is their turn (docs/decisions/0434).
+    say something more when it was answered, not those that have ended before it is their turn (docs/decisions/0198).
     `on_close` runs once, at the end of `close`, to clear away what was made for the listener.
     """
 

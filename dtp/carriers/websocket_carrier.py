@@ -1,6 +1,6 @@
 """The WebSocket carrier itself: binary messages over another carrier, once the opening handshake is done.
 
-The frames are those of the library `websockets` in its form without IO (docs/decisions/0022). Message borders
+The frames are those of the library `websockets` in its form without IO (docs/decisions/0002). Message borders
 mean nothing: the payload of all messages is one stream of bytes.
 """
 

@@ -2,7 +2,7 @@
 
 Its wheel carries an OpenSSL with code for VAES, 2.5 times as fast as libsodium where the processor has it, but hides
 the functions from C. So C calls back for long records, for which the call costs less than is gained. See
-docs/decisions/0015.
+docs/decisions/0011.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Many sockets in one call: reading all that are ready, and sending a piece to each. For relays.
 
 Only where the system has epoll (`supported()`); everywhere else a relay watches its socket by itself. See
-docs/decisions/0146.
+docs/decisions/0081.
 """
 
 from __future__ import annotations

@@ -30,5 +30,6 @@ class Patience:
     links: float = 10.0
 
 
-#: What a daemon goes by unless it is told otherwise. No setting of the file: docs/decisions/0488.
+#: What a daemon goes by unless it is told otherwise: an argument for tests and for programs with a daemon in them. No
+#: setting of the file, since nobody has asked for one and most do harm when they are wrong.
 PATIENCE: Final = Patience()

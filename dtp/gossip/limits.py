@@ -111,7 +111,7 @@ DEFAULT: Final = GossipLimits()
 class ScoreWeights:
     """Weights and bounds of a neighbour's score (GossipSub v1.1, "Peer Scoring"), the same for each topic.
 
-    Where a weight is 0 by default, the reason is beside it (docs/decisions/0294).
+    Where a weight is 0 by default, the reason is beside it (docs/decisions/0293).
     """
 
     #: P1: seconds in the mesh, up to a bound.

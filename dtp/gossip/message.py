@@ -1,7 +1,7 @@
 """Messages of topics: who wrote what, when, signed; the same bytes whatever carries them. docs/gossip.md has them.
 
 Messages that an author publishes in one turn share a signature: it is over the root of a tree of their hashes, and
-each message brings the path from its own hash to that root (docs/decisions/0292).
+each message brings the path from its own hash to that root (docs/decisions/0293).
 """
 
 from __future__ import annotations

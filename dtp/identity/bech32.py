@@ -1,7 +1,7 @@
 """Bech32 and Bech32m text (BIP-173, BIP-350): the checked, case-blind spelling of identities and of Sui keys.
 
 Own code because there is little of it and no library on PyPI both says where a mistake is and is kept up
-(see `docs/decisions/0030-bech32m.md`). Tested with the vectors of both BIPs.
+(see `docs/decisions/0030-libraries-weighed.md`). Tested with the vectors of both BIPs.
 """
 
 from __future__ import annotations

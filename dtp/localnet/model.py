@@ -24,7 +24,8 @@ class TransactionRejected(ChainError):
     """The node did not take a transaction: nothing happened and nothing was paid.
 
     `kind` is the protocol's name of the reason (`GasBalanceTooLow`, `ObjectVersionUnavailableForConsumption`,
-    `InvalidSignature`, ...; the table is in `docs/decisions/0131`). `object_id` names the object it is about.
+    `InvalidSignature`, ...; `docs/chain.md` says which are this node's own). `object_id` names the object that it is
+    about.
     """
 
     code = "transaction-rejected"

@@ -1,7 +1,7 @@
 """One budget for what all connections of a listener keep: bytes that nobody has read, or acknowledged.
 
 A connection may keep 128 MiB and more for a good reason, a thousand of them may not. Whoever keeps most goes first,
-of the source that keeps most, so a flood throws out its own. See docs/decisions/0197.
+of the source that keeps most, so a flood throws out its own. See docs/decisions/0198.
 """
 
 from __future__ import annotations

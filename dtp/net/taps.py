@@ -2,7 +2,7 @@
 
 All sockets that are ready are read in one call and sealed in one; what one read of the carrier brought for many
 sockets is sent in one call, from where it was opened. A message has no callback, future or buffer of its own. The
-unusual - an end, an error, a socket that takes no more - is left to the tap's owner. See docs/decisions/0146.
+unusual - an end, an error, a socket that takes no more - is left to the tap's owner. See docs/decisions/0081.
 """
 
 from __future__ import annotations

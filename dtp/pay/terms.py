@@ -23,7 +23,7 @@ MIB: Final = 1024 * KIB
 LEAST_INTERVAL: Final = 16 * KIB
 #: What a server loses at most to a client that never pays, MIST: less than what Sui keeps of the storage of a channel
 #: (53,352) and of the coin that brings its deposit back (9,880). Computation is not counted: who opens many channels
-#: in one transaction shares it (docs/decisions/0189).
+#: in one transaction shares it (docs/decisions/0061).
 FIRST_AMOUNT: Final = 63_000
 #: Bytes that are paid ahead at a server that moves none unpaid, where the program chose nothing.
 LEAST_AHEAD: Final = 4096

@@ -1,7 +1,7 @@
 """Does the peer acknowledge what it has? Who answers PING but acknowledges nothing makes this side keep all it sends.
 
 docs/wire.md promises an acknowledgement 0.1 s after data arrived. A PONG tells what has arrived: all that was sealed
-on its link before the PING. So nobody is judged by time alone, and a slow carrier is no fault (docs/decisions/0197).
+on its link before the PING. So nobody is judged by time alone, and a slow carrier is no fault (docs/decisions/0198).
 """
 
 from __future__ import annotations

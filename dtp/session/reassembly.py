@@ -1,7 +1,7 @@
 """What came of a stream ahead of its turn: over several links, some of which are slower than others.
 
 Source: docs/wire.md, "Streams". A piece takes a search in a bounded list, the copying of its own bytes, and a block
-for each that it touches first, whatever came before it and wherever it lies; see docs/decisions/0172.
+for each that it touches first, whatever came before it and wherever it lies; see docs/decisions/0260.
 """
 
 from __future__ import annotations

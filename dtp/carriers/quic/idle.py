@@ -1,7 +1,7 @@
 """Packets of QUIC that move nothing: repetitions, questions, pieces behind gaps. All may send some, nobody a flood.
 
 The library keeps 12 bytes for each byte of pieces that wait for what is before them, and of answers that wait, where
-nobody sees them. So what comes is held against what it moved. See docs/decisions/0448.
+nobody sees them. So what comes is held against what it moved. See docs/decisions/0299.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where everything in a TOML document stands: the line and column of each key and value.
 
 `tomllib` says what a document means and no more. This scanner runs over text that `tomllib` has accepted, so it
-has nothing to refuse and knows of the grammar only what it takes to find ends (docs/decisions/0080).
+has nothing to refuse and knows of the grammar only what it takes to find ends (docs/decisions/0030).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Only the heads of calls are understood: header blocks of the client are decoded, judged, told who came and encoded
 anew; a refused call is answered here by its status, and the backend never hears of it. All other frames pass as they
-are, so flow control, order and cancelling are those of the two ends (docs/decisions/0088).
+are, so flow control, order and cancelling are those of the two ends (docs/decisions/0082).
 
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.md), gRFC A6 (when to try again).
 """

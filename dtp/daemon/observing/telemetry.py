@@ -1,7 +1,7 @@
 """OpenTelemetry: figures and ended streams, told to a collector by OTLP over HTTP as JSON. Loaded when configured.
 
 The specification (opentelemetry.io, OTLP 1.x) maps its messages to JSON with ids in hexadecimal and 64-bit numbers as
-texts; collectors have to take it. So it needs no library but h11 (docs/decisions/0089).
+texts; collectors have to take it. So it needs no library but h11 (docs/decisions/0030).
 """
 
 from __future__ import annotations

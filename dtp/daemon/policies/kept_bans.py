@@ -1,5 +1,5 @@
 """Bans over a stop and a start: a file in the data folder, for a daemon that keeps them nowhere, or elsewhere from
-now on (docs/decisions/0219)."""
+now on (docs/decisions/0086)."""
 
 from __future__ import annotations
 

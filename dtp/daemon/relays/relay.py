@@ -2,7 +2,7 @@
 
 Plain non-blocking sockets and the stream's sink, without asyncio's transports and readers between: a message costs
 one `recv`, one write into the session and one `send` (docs/decisions/0081), and where nothing has to be measured all
-small messages of a turn share those steps (docs/decisions/0146).
+small messages of a turn share those steps (docs/decisions/0081).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def local_congestion() -> bytes | None:
     """Return the congestion control for TCP between programs of this machine; None for the system's own choice.
 
     BBR measures a network and paces what is sent, by a timer for each few packets. Over loopback there is nothing to
-    measure, and the timers cost a tenth of the processor time of a bulk transfer (docs/decisions/0168). Asked once.
+    measure, and the timers cost a tenth of the processor time of a bulk transfer (docs/decisions/0081). Asked once.
     """
     if sys.platform != "linux":
         return None

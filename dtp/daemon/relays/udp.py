@@ -1,7 +1,7 @@
 """UDP: each source that sends is a session; its datagrams go as datagrams of the connection, never kept for long.
 
 A session is a stream that carries no bytes: by opening it the near end asks, by resetting it the far end refuses, and
-either ends it after silence. Datagrams name it by the stream's number, in front, 8 bytes (docs/decisions/0083).
+either ends it after silence. Datagrams name it by the stream's number, in front, 8 bytes (docs/decisions/0081).
 """
 
 from __future__ import annotations

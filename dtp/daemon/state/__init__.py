@@ -1,7 +1,7 @@
 """Where is counted over restarts, and by several daemons together: a store for each kind of database.
 
 Daemons decide by themselves and tell each other what they have counted, once a second: no request waits for a
-database, and a quota may be overrun by what comes within that second (docs/decisions/0084).
+database, and a quota may be overrun by what comes within that second (docs/decisions/0086).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The kernel spreads carriers over the workers, and a carrier that is to resume a 
 doesn't have it. That one finishes the handshake, asks the parent where the connection lives, and gives away the
 socket with what the handshake has left. A carrier that is more than a socket (TLS, WebSocket) stays, and its bytes go
 on over a socket pair. Behind an upgrade it is the same with connections that the process before still has
-(docs/decisions/0416).
+(docs/decisions/0085).
 """
 
 from __future__ import annotations

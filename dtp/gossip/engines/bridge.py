@@ -1,7 +1,7 @@
 """A broker as a neighbour of the router: it has the topics that it carries, gets their messages, and brings others'.
 
 Messages stay as they were signed. Several nodes of a mesh may use the same broker: who relays a message to it waits
-for a moment, and doesn't when the broker has brought that message meanwhile (docs/decisions/0296).
+for a moment, and doesn't when the broker has brought that message meanwhile (docs/decisions/0293).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The stream is the mailbox: each envelope, piece and device's record is one message of it, which is kept or isn't, and
 envelopes have the stream's numbers. Each process follows it (`StreamIndex`), and what it says is there, it has been
-told by the stream: so nothing is overlooked that another process kept. Decision 0458.
+told by the stream: so nothing is overlooked that another process kept. Decision 0383.
 """
 
 from __future__ import annotations

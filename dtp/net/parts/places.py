@@ -2,7 +2,7 @@
 
 Who comes last takes the place of the connection that has been idle longest, of the source that has most. So one that
 holds all with connections that say nothing keeps nobody out, and throws out its own. One at work goes only for
-somebody of a source that has fewer. See docs/decisions/0459 and 0484.
+somebody of a source that has fewer. See docs/decisions/0198.
 """
 
 from __future__ import annotations

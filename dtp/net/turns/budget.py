@@ -1,10 +1,10 @@
 """What the connections of one event loop do in one turn of it, so that nobody waits long behind anybody.
 
 A frame costs 1 to 5 us, so a flood of tiny ones holds up the loop: whoever reads more than its share keeps the rest
-for turns to come, in which it reads nothing more from its carrier (docs/decisions/0188). One frame may open all the
+for turns to come, in which it reads nothing more from its carrier (docs/decisions/0260). One frame may open all the
 streams that a peer is allowed, and each asks rules, connects to a backend and begins what it is for: 0.1 to 1 ms.
-What is above the number waits for the next turns, connection by connection (docs/decisions/0172). Those who wait come
-last in each turn, behind whoever says little (docs/decisions/0191); among them whoever has had least of the processor
+What is above the number waits for the next turns, connection by connection (docs/decisions/0260). Those who wait come
+last in each turn, behind whoever says little (docs/decisions/0260); among them whoever has had least of the processor
 comes first, and once a turn has taken long they have one step of it (docs/decisions/0260).
 """
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from dtp.net.turns.fair_queue import FairShares, ProcessorAccount
 
 #: Seconds of processor time that a turn may take before those who have had more than others wait. A visitor waits for
-#: two or three turns, with HTTP for five, and 20 ms are the bar (docs/decisions/0471).
+#: two or three turns, with HTTP for five, and 20 ms are the bar (docs/decisions/0260).
 LONG: Final = 0.001
 #: From here on it is measured who takes how much.
 BUSY: Final = LONG / 2

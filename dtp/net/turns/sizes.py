@@ -1,7 +1,7 @@
 """How many bytes one turn of the event loop may move: many while only bulk passes, few while somebody waits.
 
 A policy without IO: it is told of messages and of turns, and says the size of the next turn and whether the
-processor should be given to others in between. See docs/decisions/0149.
+processor should be given to others in between. See docs/decisions/0081.
 """
 
 from __future__ import annotations

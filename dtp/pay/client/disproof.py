@@ -1,6 +1,6 @@
 """Proof that a deposit was never made, from hashes alone, where a node's word for it isn't enough.
 
-A node that denies an opening may hide what was deposited, so that stays counted (docs/decisions/0212). But an honest
+A node that denies an opening may hide what was deposited, so that stays counted (docs/decisions/0184). But an honest
 node denies one as well, when another program of the wallet has used its coin. What tells them apart: a transaction
 names its coins by version and hash; an object's hash covers which transaction wrote it; and that one's digest is the
 hash of its own inputs. From a transaction that is surely on the chain, since a server has taken the channel that it

@@ -81,7 +81,7 @@ async def _close_further(
         return await _finalize(chain, store, found, now_ms)
     if claims_are_over(found, now_ms):
         # By the clock here. That of a node that nobody uses stands still until it is asked to simulate, as the next
-        # does before anything is signed (docs/decisions/0135).
+        # does before anything is signed (docs/decisions/0120).
         try:
             return await _finalize(chain, store, found, now_ms)
         except MoveAborted as refused:

@@ -206,7 +206,7 @@ ALL = ["type", "delete", "mark"]
 
 
 def check_beside(seed: int) -> None:
-    """Decision 352: the text always; marks but of what others typed, and of that, too, where nobody typed beside what
+    """Decision 230: the text always; marks but of what others typed, and of that, too, where nobody typed beside what
     was deleted."""
     before, mine, after, mine_after = undone_beside(seed, ALL, ALL)
     assert [char for char, _ in after] == [char for char, _ in before]

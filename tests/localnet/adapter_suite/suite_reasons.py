@@ -12,7 +12,7 @@ REASONS: dict[str, str] = {
     "compiler": "the project's compiler does not take the source: an older edition, or a test of the compiler itself",
     "coin rules": "registries (objects 0xc, 0xd, 0xacc) are absent from the node",
     "pinned": "the test asks for another protocol version than the one that the node models",
-    "natives": "the framework function is absent from the node: decision 0122 and the list in docs/chain.md",
+    "natives": "the framework function is absent from the node: the list in docs/chain.md",
     "own framework": "the node has a framework of its own: functions and instructions have other numbers there",
     "old versions": "the node simulates on the present objects only, the test inspects old versions",
     "hot arguments": "what private entry functions take was changed after the protocol version that is modelled",

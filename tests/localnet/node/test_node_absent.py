@@ -1,4 +1,4 @@
-"""What the node has not (docs/chain.md, decision 0122): a program that needs it hears the name of what is missing."""
+"""What the node has not (docs/chain.md): a program that needs it hears the name of what is missing."""
 
 from __future__ import annotations
 
