@@ -58,3 +58,16 @@ def test_what_a_walk_names_is_there(walk: str) -> None:
 def test_there_are_three_walks() -> None:
     assert len(WALKS) == 3
     assert all(text.count("`") > 20 for text in WALKS.values())
+
+
+ROWS = PAGE.partition("## Where new things go")[2].partition("\n## ")[0]
+
+
+def test_where_new_things_go_is_there() -> None:
+    """Each file and folder in the table exists, and what is said to be in a file is defined in it."""
+    quoted = re.findall(r"`((?:dtp|tests|docs|move)/[^` ]+)`", ROWS)
+    assert len(quoted) > 30
+    assert [each for each in quoted if "PACKAGE" not in each and not (ROOT / each).exists()] == []
+    within = re.findall(r"`(\w+)` in `dtp/([^` ]+\.py)`", ROWS)
+    assert len(within) > 10
+    assert [(name, path) for name, path in within if name not in NAMES[path]] == []

@@ -16,9 +16,9 @@ from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
 from dtp.broadcast.held import HeldSegment, HeldSegments
-from dtp.broadcast.ranking import Listener, Ranking, Standing
-from dtp.broadcast.rooms import Rooms
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
+from dtp.broadcast.tree.ranking import Listener, Ranking, Standing
+from dtp.broadcast.tree.rooms import Rooms
 from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId

@@ -13,7 +13,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import SegmentError
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.rooms import COMPARED
+from dtp.broadcast.tree.rooms import COMPARED
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream

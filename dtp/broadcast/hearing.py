@@ -16,14 +16,14 @@ from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
-from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents, Patience
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
-from dtp.broadcast.ranking import check_relays
 from dtp.broadcast.receiving import Receiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
+from dtp.broadcast.tree.measuring import measure_from
+from dtp.broadcast.tree.ranking import check_relays
 from dtp.errors import LocalError
 from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.topics import Topic, Validator

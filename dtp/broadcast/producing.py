@@ -17,11 +17,11 @@ from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentS
 from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.kept_position import KeptPosition
-from dtp.broadcast.measuring import measure_from
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of, is_heard_at
 from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
+from dtp.broadcast.tree.measuring import measure_from
 from dtp.identity import Identity, PeerId
 from dtp.node.node import Node
 from dtp.tasks import SupervisedTask

@@ -12,7 +12,6 @@ from typing import ClassVar, Final
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.comparing import Measured, Probe, put_stale_last
 from dtp.broadcast.errors import (
     BroadcastError,
     SegmentError,
@@ -27,7 +26,8 @@ from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
-from dtp.broadcast.rooms import COMPARED
+from dtp.broadcast.tree.comparing import Measured, Probe, put_stale_last
+from dtp.broadcast.tree.rooms import COMPARED
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId
 from dtp.net.connection import Connection

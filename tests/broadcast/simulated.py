@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 from dtp.broadcast.feeding import Feeder
-from dtp.broadcast.measuring import is_served_by
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.tree.measuring import is_served_by
 from dtp.errors import CarrierError
 from dtp.identity import Identity
 from dtp.session.codes import StreamReset

@@ -12,7 +12,7 @@ from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
-from dtp.broadcast.rooms import COMPARED, Rooms
+from dtp.broadcast.tree.rooms import COMPARED, Rooms
 from dtp.testing import clock
 
 PRODUCER = f"dtp+tcp://{ME.id}@producer:1/show"

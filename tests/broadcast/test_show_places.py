@@ -12,7 +12,7 @@ from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.messages import FreePlace
-from dtp.broadcast.ranking import MEASURED, Listener, Ranking, Standing
+from dtp.broadcast.tree.ranking import MEASURED, Listener, Ranking, Standing
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock

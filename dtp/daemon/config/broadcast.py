@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from dtp.broadcast.ranking import check_relays
+from dtp.broadcast.tree.ranking import check_relays
 from dtp.daemon.config import model, values
 from dtp.daemon.config.mailbox import BACKENDS
 from dtp.daemon.config.reading import Section, Wrong

@@ -15,7 +15,7 @@ from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.places import Place, ShowPlace
-from dtp.broadcast.rooms import COMPARED
+from dtp.broadcast.tree.rooms import COMPARED
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address

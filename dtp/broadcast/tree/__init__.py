@@ -1,0 +1,1 @@
+"""Who hears whom in a show: who has a place, where there is room, and whether a listener serves others."""
