@@ -37,8 +37,6 @@ LIST_EDIT: Final[int] = lib.DTP_LIST_EDIT
 
 #: An author's public key, bytes.
 AUTHOR_SIZE: Final[int] = lib.DTP_AUTHOR
-#: Ops in one frame, at most.
-FRAME_OPS: Final[int] = lib.DTP_FRAME_OPS
 #: Bytes of one frame, at most.
 FRAME_BYTES: Final[int] = lib.DTP_FRAME_BYTES
 #: UTF-8 bytes of a soul or a key, at most.

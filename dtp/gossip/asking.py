@@ -58,13 +58,6 @@ class Asking:
         """Return how many messages there are that may still come from whom they were asked of."""
         return len(self._late)
 
-    @property
-    def next_promise(self) -> float | None:
-        """When the oldest promise has to be kept; None without any."""
-        for asked in self._asked.values():
-            return asked.until
-        return None
-
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
     def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:

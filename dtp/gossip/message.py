@@ -38,8 +38,6 @@ _HEAD: Final = Struct(">B32sQQB")
 _TRAIL: Final = 2 + SIGNATURE_SIZE
 #: A message is at least so long: a name of one byte, no data, no path.
 MIN_SIZE: Final = _HEAD.size + 1 + _TRAIL
-#: What a message adds to its topic's name and its data, bytes, with the longest path.
-MOST_OVERHEAD: Final = _HEAD.size + MAX_DEPTH * HASH_SIZE + _TRAIL
 _SIGNED: Final = bytes((len(DOMAIN),)) + DOMAIN
 _MAX_NUMBER: Final = 2**63 - 1
 

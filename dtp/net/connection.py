@@ -358,11 +358,6 @@ class Connection:
             self._carrier_lost(driver, None)
         return len(dropped)
 
-    @property
-    def link_hashes(self) -> list[bytes]:
-        """The handshake hash (32 bytes) of each carrier that is attached; the peer's are the same."""
-        return [each.link.hash for each in self._drivers.attached if each.link is not None]
-
     def join(self, driver: LinkDriver, established: Established) -> None:
         """Take a carrier that is to carry this connection on, instead of all others; its session checks the proof."""
         self._attach_driver(driver, self._session.new_link(established, self._loop.time()))

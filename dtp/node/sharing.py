@@ -113,18 +113,6 @@ class NodeLinks(Protocol):
         """Have links told that come and go; return what ends that."""
 
 
-class TopicMessage(Protocol):
-    """What comes out of a topic."""
-
-    @property
-    def author(self) -> PeerId:
-        """Who signed it."""
-
-    @property
-    def data(self) -> bytes:
-        """What it says."""
-
-
 class JoinedTopic(Protocol):
     """A topic that is joined."""
 

@@ -238,11 +238,6 @@ class Announcer:
         """Whether another process is there in this one's place."""
         return self._beats is not None and self._beats.lost
 
-    async def check_beacon(self) -> None:
-        """Do what the beacon asks for, as it does every few seconds. Raises `ChainError`."""
-        assert self._beats is not None, "it was started"
-        await self._beats.poll()
-
     async def send_heartbeat(self) -> None:
         """Send one heartbeat now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not
         raised."""

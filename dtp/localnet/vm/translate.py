@@ -25,7 +25,7 @@ from dtp.localnet.vm.operand import Operand
 from dtp.localnet.vm.signals import Abort, PrimitiveError
 from dtp.localnet.vm.sizes import STRUCT_SIZE, packed_element_size, sizer, static_size
 from dtp.localnet.vm.types import Type
-from dtp.sui.bytecode import Instruction, Opcode
+from dtp.sui.bytecode import Opcode
 
 if TYPE_CHECKING:
     from dtp.localnet.vm.linker import LinkedFunction
@@ -451,10 +451,6 @@ class Translation:
         elif target == self._segment_start:
             self.emit_line("pass")
         return backward
-
-    def instruction_at(self, at: int) -> Instruction:
-        """Return the instruction at `at`."""
-        return self.unit.code[at]
 
 
 def _negated(condition: str) -> str:

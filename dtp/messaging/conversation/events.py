@@ -19,7 +19,6 @@ ID_BYTES: Final = 16
 PERSON_BYTES: Final = 32
 #: Bytes of one text, at most: longer ones are attachments.
 MAX_TEXT_BYTES: Final = 65_536
-MAX_EMOJI_BYTES: Final = 64
 MAX_ATTACHMENTS: Final = 64
 #: Seconds after which a message may be made to disappear, at most: a year.
 MAX_DISAPPEAR: Final = 366 * 86_400

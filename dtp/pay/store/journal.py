@@ -152,7 +152,6 @@ def _pass() -> None:
 
 
 _Answer = VoucherVerdict | DtpError
-_Keep = Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None]
 
 
 def _do(store: VoucherStore, jobs: list[_Check]) -> list[_Answer]:

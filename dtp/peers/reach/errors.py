@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import ClassVar, Final
 
-from dtp.errors import CarrierError, LocalError, PeerError
+from dtp.errors import LocalError, PeerError
 
 
 class Refusal(IntEnum):
@@ -54,12 +54,6 @@ class RelayRefused(ReachError):
     def __init__(self, number: int, why: str) -> None:
         super().__init__(why)
         self.number = number
-
-
-class RelayLost(CarrierError):
-    """A relay can't be reached, or went while it was asked."""
-
-    code: ClassVar[str] = "relay-lost"
 
 
 class RelayUrlError(LocalError):

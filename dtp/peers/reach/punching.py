@@ -93,9 +93,3 @@ class Observations:
         for url in self._said.values():
             counts[url] = counts.get(url, 0) + 1
         return sorted((url for url, count in counts.items() if count >= least), key=lambda url: -counts[url])
-
-    @property
-    def maps_alike(self) -> bool | None:
-        """True if a NAT shows one UDP address to everybody, so that holes can be punched; None before two say."""
-        places = [url for url in self._said.values() if url.startswith("quic://")]
-        return None if len(places) < 2 else len(set(places)) == 1
