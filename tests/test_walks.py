@@ -71,3 +71,13 @@ def test_where_new_things_go_is_there() -> None:
     within = re.findall(r"`(\w+)` in `dtp/([^` ]+\.py)`", ROWS)
     assert len(within) > 10
     assert [(name, path) for name, path in within if name not in NAMES[path]] == []
+
+
+def test_each_room_has_a_row() -> None:
+    rooms = PAGE.partition("## Rooms")[2].partition("\n## ")[0]
+    named = {
+        each.partition("/")[0]
+        for row in re.findall(r"^\| (.*?) \|", rooms, re.MULTILINE)
+        for each in re.findall(r"`([\w/]+)`", row)
+    }
+    assert {path.name for path in (ROOT / "dtp").iterdir() if (path / "__init__.py").exists()} <= named
