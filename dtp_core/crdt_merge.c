@@ -122,11 +122,8 @@ int dtp_map_names(dtp_graph *graph, const uint8_t *base)
         dtp_spelled *name = &p->names[i];
         if (i + 2 * AHEAD < p->name_count)
             dtp_index_prefetch(&graph->by_name, p->names[i + 2 * AHEAD].hash);
-        if (i + AHEAD < p->name_count) {
-            uint64_t cell = graph->by_name.cells[p->names[i + AHEAD].hash & graph->by_name.mask];
-            if (cell != 0)
-                dtp_prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
-        }
+        if (i + AHEAD < p->name_count)
+            dtp_name_prefetch(graph, p->names[i + AHEAD].hash);
         if (i + AHEAD / 2 < p->name_count && p->names[i + AHEAD / 2].length > DTP_NAME_NEAR) {
             uint64_t cell = graph->by_name.cells[p->names[i + AHEAD / 2].hash & graph->by_name.mask];
             if (cell != 0)

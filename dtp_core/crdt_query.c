@@ -394,8 +394,8 @@ int dtp_graph_links(dtp_graph *graph, dtp_view *view)
     return end_column(graph, view);
 }
 
-/* Links whose cells of the index are fetched before they are looked at. */
-enum { AHEAD = 16 };
+/* Links of which what they lead to is fetched before it is looked at. */
+enum { AHEAD = 64 };
 typedef struct waiting_link {
     uint32_t soul;
     uint32_t hash;
@@ -407,6 +407,10 @@ typedef struct waiting_link {
 static int put_unmade(dtp_graph *graph, const waiting_link *links, size_t count)
 {
     size_t i;
+    for (i = 0; i < count; i++)
+        dtp_name_prefetch(graph, links[i].hash);
+    for (i = 0; i < count; i++)
+        dtp_first_slot_prefetch(graph, links[i].hash);
     for (i = 0; i < count; i++) {
         const waiting_link *one = &links[i];
         const uint8_t *at = one->at == NULL ? one->near : one->at;

@@ -524,25 +524,22 @@ static uint32_t hash_of_link(scan *one, uint32_t soul)
     return 0;
 }
 
-/* What nodes link to is all over memory: fetch it, in three steps, while those before them are looked at. What is guessed
- * wrong costs a little time, nothing else. */
+/* Fetch what nodes link to while those before them are looked at. */
 static void look_ahead(scan *one, const uint32_t *numbers, size_t i, size_t behind)
 {
     const dtp_graph *graph = one->graph;
     size_t next = i + 2 * AHEAD;
     uint32_t soul = next >= behind ? DTP_NONE : numbers != NULL ? numbers[next] : (uint32_t)next;
     uint32_t *hash = &one->ahead[next % (2 * AHEAD)];
-    uint64_t cell;
     *hash = soul < graph->name_count ? hash_of_link(one, soul) : 0;
     if (*hash != 0)
         dtp_index_prefetch(&graph->by_name, *hash);
     hash = &one->ahead[(i + AHEAD) % (2 * AHEAD)];
-    if (*hash != 0 && (cell = graph->by_name.cells[*hash & graph->by_name.mask]) != 0)
-        dtp_prefetch_whole(&graph->names[dtp_cell_number(cell)], sizeof *graph->names);
+    if (*hash != 0)
+        dtp_name_prefetch(graph, *hash);
     hash = &one->ahead[(i + AHEAD / 2) % (2 * AHEAD)];
-    if (*hash != 0 && (cell = graph->by_name.cells[*hash & graph->by_name.mask]) != 0
-        && (soul = graph->names[dtp_cell_number(cell)].first) != DTP_NONE)
-        dtp_prefetch_whole(&graph->slots[soul], sizeof *graph->slots);
+    if (*hash != 0)
+        dtp_first_slot_prefetch(graph, *hash);
 }
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dtp.crdt import Replica
 from dtp.graph import QueryBudget, QueryError, QueryLimit
+from dtp.graph.query.grammar import WORDS
 from dtp.graph.query.run import Queries
 
 
@@ -201,3 +202,12 @@ def test_random_graphs(seed: int) -> None:
     called = f"MATCH (n) CALL {{ WITH n OPTIONAL MATCH {inner} RETURN sum(m.v) AS s }} RETURN id(n), s"
     sums = {name: sum(value[m] for m in after[name] if value[m] >= value[name]) for name in names}
     assert dict(rows(queries, called)) == sums
+
+
+def test_words_of_the_language_name_things(queries: Queries) -> None:
+    for word in WORDS:
+        text = (
+            f"MATCH (n:{word}|{word} {{{word}: 1}})-[:{word}]->(:user) "
+            f"RETURN n.{word}, n {{.{word}, {word}: 1}}, {{{word}: 2}}.{word}, ${word}, n:{word}"
+        )
+        assert rows(queries, text, **{word: 1}) == []

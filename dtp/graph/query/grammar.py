@@ -2,8 +2,8 @@
 
 from typing import Final
 
-#: Words of the grammar; the ones that may name things as well are in `name`.
-_WORDS: Final = (
+#: Words of the grammar. They may name things as well: where a name is expected, no other terminal is looked for.
+WORDS: Final = (
     "MATCH", "OPTIONAL", "WHERE", "RETURN", "DISTINCT", "AS", "ORDER", "BY", "ASCENDING", "ASC",
     "DESCENDING", "DESC", "SKIP", "LIMIT", "OR", "XOR", "AND", "NOT", "IN", "STARTS", "ENDS", "CONTAINS",
     "WITH", "IS", "NULL", "TRUE", "FALSE", "CASE", "WHEN", "THEN", "ELSE", "END", "UNION", "UNWIND",
@@ -30,7 +30,7 @@ single: clause* [returning]
        | OPTIONAL MATCH patterns where?                        -> optional
        | UNWIND expr AS variable                               -> unwind
        | WITH projection where?                                -> with_
-       | CALL procedure "(" [expr ("," expr)*] ")" yield_?     -> call_
+       | CALL procedure "(" [_exprs] ")" yield_?     -> call_
        | CALL [imports] "{" query "}"                          -> call_in
 imports: "(" ([variable ("," variable)*] | star) ")"
 procedure: NAME ("." NAME)*
@@ -78,6 +78,7 @@ sort: expr [ASC | ASCENDING | DESC | DESCENDING]
 skip: SKIP expr
 limit: LIMIT expr
 
+_exprs: expr ("," expr)*
 ?expr: xor | expr OR xor                  -> or_
 ?xor: conjunction | xor XOR conjunction   -> xor_
 ?conjunction: negation | conjunction AND negation -> and_
@@ -108,9 +109,9 @@ limit: LIMIT expr
     | variable                            -> whole
     | COUNT "(" "*" ")"                   -> count_all
     | COUNT "(" [DISTINCT] expr ")"       -> count_some
-    | NAME "(" [DISTINCT] [expr ("," expr)*] ")" -> call
-    | DOTTED "(" [expr ("," expr)*] ")"   -> call
-    | "[" [expr ("," expr)*] "]"          -> list_
+    | NAME "(" [DISTINCT] [_exprs] ")" -> call
+    | DOTTED "(" [_exprs] ")"   -> call
+    | "[" [_exprs] "]"          -> list_
     | "[" variable IN expr [where] [BAR expr] "]" -> comprehension
     | (ALL | ANY | NONE | SINGLE) "(" variable IN expr where ")" -> quantifier
     | REDUCE "(" variable ("=" | EQUALS) expr "," variable IN expr BAR expr ")" -> reduce
@@ -139,10 +140,10 @@ else_: ELSE expr
 literal: INT -> integer | FLOAT -> real | STRING -> text | TRUE -> true | FALSE -> false | NULL -> null
 
 variable: NAME | QUOTED
-name: NAME | QUOTED | """
-    + " | ".join(_WORDS)
-    + "\n\n"
-    + "\n".join(f"{word}.3: /{word}\\b/i" for word in _WORDS)
+name: NAME | QUOTED
+
+"""
+    + "\n".join(f"{word}.3: /{word}\\b/i" for word in WORDS)
     + "\n"
     + "\n".join(rf"{word}.4: /{word}(?=\s*\()/i" for word in _CALLED)
     + "\n"
