@@ -59,16 +59,20 @@ def opened(place: str | Store, name: str | None, writer: bytes, *, read_only: bo
 
 
 async def first_forged(batch: list[Envelope | Summary]) -> int | None:
-    """Return the place of the first that isn't genuine, None if all are. Other threads check the signatures."""
-    parts = [batch[at : at + _CHECKED_AT_ONCE] for at in range(0, len(batch), _CHECKED_AT_ONCE)]
+    """Return the place of the first that isn't genuine, None if all are. Other threads check the signatures.
+
+    What is signed is hashed here, where it was just read: another core would have to fetch all of it.
+    """
+    signed = [SignedMessage(one.author, one.signature, one.signed) for one in batch]
+    parts = [signed[at : at + _CHECKED_AT_ONCE] for at in range(0, len(signed), _CHECKED_AT_ONCE)]
     forged = await asyncio.gather(*(asyncio.to_thread(_first_forged, part) for part in parts))
     return next((at * _CHECKED_AT_ONCE + one for at, one in enumerate(forged) if one is not None), None)
 
 
-def _first_forged(batch: list[Envelope | Summary]) -> int | None:
-    unusable = {author for author in {one.author for one in batch} if not _is_usable(author)}
-    end = next((at for at, one in enumerate(batch) if one.author in unusable), None)
-    forged = signatures.first_forged([SignedMessage(o.author, o.signature, o.signed) for o in batch[:end]])
+def _first_forged(signed: list[SignedMessage]) -> int | None:
+    unusable = {key for key in {one.key for one in signed} if not _is_usable(key)}
+    end = next((at for at, one in enumerate(signed) if one.key in unusable), None)
+    forged = signatures.first_forged(signed[:end])
     return end if forged is None else forged
 
 
