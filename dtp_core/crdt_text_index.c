@@ -165,7 +165,10 @@ int agents_sorted(dtp_text *t)
 
 int index_reserve(dtp_text *t, agent *a, size_t puts)
 {
-    return text_grow(t, &a->chunks, &a->chunk_room, 2 * a->chunk_count + 2 + puts / 4, sizeof *a->chunks);
+    size_t new = a->chunk_count + 2 + puts / 4; /* a full one becomes two: all may be full, and eight entries fill one again */
+    if (new > 2 * puts + 1)
+        new = 2 * puts + 1; /* no put makes more than two entries */
+    return text_grow(t, &a->chunks, &a->chunk_room, a->chunk_count + new, sizeof *a->chunks);
 }
 
 void index_free(dtp_text *t, agent *a)
@@ -303,8 +306,8 @@ void index_put(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, leaf *l)
             return;
         }
     }
-    behind = index_get(a, end);
     found = index_seek(a, end, &c, &e);
+    behind = found ? a->chunks[c].chunk->where[e] : NULL;
     while (found && a->chunks[c].chunk->seq[e] >= seq) {
         chunk_remove(t, a, c, e);
         found = index_seek(a, end, &c, &e);

@@ -24,6 +24,7 @@ void text_give(dtp_text *t, void *memory, size_t size)
 
 enum {
     MANY = 4096, /* items, from which on an array grows by an eighth: half would be megabytes that nothing is in */
+    MEGABYTE = 1 << 20, /* of an array, from which on it grows by a sixteenth */
     LARGE = 128  /* bytes of an item, such as an author, of which most texts have one or two */
 };
 
@@ -33,7 +34,7 @@ int text_grow(dtp_text *t, void *array, size_t *room, size_t needed, size_t item
     size_t now = *room, least = item < LARGE ? 8 : 2, next;
     if (needed <= now)
         return DTP_TEXT_OK;
-    next = now < least ? least : now + (now < MANY ? now / 2 : now / 8);
+    next = now < least ? least : now + (now < MANY ? now / 2 : now < MEGABYTE / item ? now / 8 : now / 16);
     if (next < needed)
         next = needed;
     if (next > SIZE_MAX / 2 / item || !allowed(t, (next - now) * item))

@@ -163,6 +163,8 @@ int order_remote(dtp_text *t, uint32_t who, const run *op, place *p)
         if (!locate(t, op->a, p))
             return DTP_TEXT_STALE;
         parent = *p;
+        t->hint = p->leaf; /* its depth is asked for soon */
+        t->hint_i = p->i;
         if (op->kind == INSERT_LEFT ? p->off > 0 || (at_place(p)->who & LEFT) == 0 : !step_behind(p))
             return DTP_TEXT_OK;
         s.depth = depth_at(t, &parent);
@@ -204,6 +206,8 @@ void order_local(dtp_text *t, uint32_t position, run *op, place *p)
     }
     *p = tree_find(t, position - 1);
     s = at_place(p);
+    t->hint = p->leaf; /* of its parent the depth is asked for soon */
+    t->hint_i = p->i;
     if (p->off + 1 < s->len) {
         p->off++;
         op->a = op->b = span_id(s, p->off);

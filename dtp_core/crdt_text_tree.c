@@ -192,7 +192,7 @@ static void new_root(dtp_text *t, node *left, node *right, weight moved)
     t->root = &b->head;
 }
 
-/* `right` is new, right behind `left`, and has got `moved` of its weight. */
+/* `right` is new, right behind `left`, and has got `moved` of its weight. Full branches are split as leaves are. */
 static void attach(dtp_text *t, node *left, node *right, weight moved)
 {
     branch *b = left->parent;
@@ -203,14 +203,16 @@ static void attach(dtp_text *t, node *left, node *right, weight moved)
     }
     if (b->head.count == FANOUT) {
         branch *more = spare_branch(t);
+        uint32_t cut = left->slot + 1 == FANOUT ? FANOUT - 1 : FANOUT / 2;
         weight sum = {0, 0, 0}, w;
         more->head.level = b->head.level;
-        for (i = FANOUT / 2; i < FANOUT; i++) {
+        for (i = cut; i < FANOUT; i++) {
             w = child_weight(b, i);
-            adopt(more, i - FANOUT / 2, b->child[i], w, b->least[i]);
+            adopt(more, i - cut, b->child[i], w, b->least[i]);
             add_weight(&sum, &w);
         }
-        b->head.count = more->head.count = FANOUT / 2;
+        b->head.count = (uint16_t)cut;
+        more->head.count = (uint16_t)(FANOUT - cut);
         attach(t, &b->head, &more->head, sum);
         b = left->parent;
     }
