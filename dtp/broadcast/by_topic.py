@@ -127,14 +127,18 @@ class TopicReceiver(Receiver):
         finally:
             await self._repairs.stop()
 
+    def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
+        """Note what was published: its author is the producer, and anybody sends it again."""
+        self._streams.note_announced(announcement)
+        self._streams.note_published(announcement)
+
     def _take_all(self, author: PeerId, messages: Iterable[m.Message]) -> None:
         """Take a segment. One that is of another show, or forged, changes nothing."""
-        self._own = author
         with contextlib.suppress(SegmentError):
             for each in messages:
                 match each:
                     case m.Announced(data):
-                        self._take_announcement(data)
+                        self._take_announcement(data, "", author)
                         self._open_held()
                         self._say_alive()
                         self._come_through((author,))

@@ -67,6 +67,11 @@ class Parents:
         """True when nobody is left who hasn't sent what the producer didn't sign, or another show."""
         return all(each.lied for each in self._known.values())
 
+    @property
+    def given(self) -> list[str]:
+        """The addresses that the listener was told."""
+        return [each.address for each in self._known.values() if each.given]
+
     def is_given(self, address: str) -> bool:
         """Return whether the listener was told this address."""
         return (known := self._known.get(address)) is not None and known.given
@@ -101,6 +106,14 @@ class Parents:
         and was full itself perhaps, when many others that were told of since have gone.
         """
         return _choose([each for each in self._rank_known() if each.not_before <= now], count)
+
+    def list_first(self, now: float, count: int) -> list[str]:
+        """Return whom to try in the beginning: all that were given, if they may be tried now, and others up to
+        `count`, but one at least. Which of those that were given has an older stream isn't known before."""
+        due = [each for each in self._rank_known() if each.not_before <= now]
+        given = [each.address for each in due if each.given]
+        others = [each.address for each in due if not each.given]
+        return given + others[: max(count - len(given), 1)]
 
     def list_others(self, address: str, count: int) -> list[str]:
         """Return up to `count` others than `address` to ask for what it hasn't: they need have no room. One is of

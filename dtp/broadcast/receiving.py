@@ -52,6 +52,10 @@ _PAUSE: Final = 0.01
 #: have told within a second where there is room. Where some don't answer, all may have too much to do: to dial sooner
 #: makes that worse.
 _ROOM_TOLD: Final = 1.0
+#: Seconds until those that were given and didn't answer in the beginning are asked again which stream they have;
+#: doubled each time, up to ten minutes. Each is asked until it has said so once.
+_ASK_AGAIN: Final = 1.0
+_ASK_SELDOM: Final = 600.0
 
 
 class NeighbourUnfit(PeerError):
@@ -130,8 +134,14 @@ class Receiver:
         self._streams = NewestStreams()
         #: What the neighbour has announced, which is held from its next word on.
         self._announced: Announcement | None = None
-        #: Who the neighbour is, where its address was given: if that is the producer, what it has is the show.
-        self._own: PeerId | None = None
+        #: Who the neighbour is that is heard.
+        self._peer: PeerId | None = None
+        #: Those that have said which stream they have, as far as they were given.
+        self._said = set[str]()
+        #: Set when the neighbour is to be looked at: segments come too late, or others are far ahead.
+        self._look = asyncio.Event()
+        #: One that was given has segments that are much newer than those that are heard.
+        self._is_kept_back = False
         #: The init data that was looked for, since the neighbour left it out.
         self._init_looked_for = NO_INIT
         #: The newest segment that the neighbour has sent to be measured; -1 for none.
@@ -168,6 +178,15 @@ class Receiver:
                 self.held.notify_change()
 
     async def _run_receiver(self) -> None:
+        """Choose neighbours until the show has ended."""
+        asking = start_task(self._ask_given(), name="dtp-show-given")
+        try:
+            await self._hear_all()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _hear_all(self) -> None:
         loop = asyncio.get_running_loop()
         given_up = loop.time() + self._patience.anybody
         useless, refused, not_before = 0, 0, loop.time()
@@ -227,7 +246,8 @@ class Receiver:
     async def _hear_best(self) -> DtpError | None:
         """Hear the best neighbour for as long as it does well; return what ended that."""
         loop = asyncio.get_running_loop()
-        addresses = self.parents.list_due(loop.time(), COMPARED)
+        choose = self.parents.list_first if self.held is None else self.parents.list_due
+        addresses = choose(loop.time(), COMPARED)
         async with AsyncExitStack() as stack:
             measured: dict[str, Measured] = {}
             if len(addresses) > 1:
@@ -323,7 +343,7 @@ class Receiver:
                             and (message := await frames.read(stream)) is not None
                         ):
                             if isinstance(message, m.Announced):
-                                probe.announcement = self._note_announced(message.data, address, dialled)
+                                probe.announcement = self._note_announced(message.data, address, dialled.peer)
                             probe.take_message(message)
                 connection = dialled
             except TimeoutError:
@@ -355,7 +375,7 @@ class Receiver:
                 while (message := await frames.read(stream)) is not None:
                     match message:
                         case m.Announced(data):
-                            self._note_announced(data, address, connection)
+                            self._note_announced(data, address, connection.peer)
                         case m.ShowState(path, others, _):
                             self.parents.learn_addresses(others)
                             hears = self._is_from_producer(path) and self._me not in path
@@ -369,20 +389,51 @@ class Receiver:
             self._note_failure(address)
         return False, hears
 
+    async def _ask_given(self) -> None:
+        """Ask those that were given and haven't answered yet which stream they have, again and again: who sends an
+        older one again, or keeps this one back, isn't heard for good because they were away in the beginning."""
+        pause = _ASK_AGAIN
+        while self.held is None or not self._said.issuperset(self.parents.given):
+            await asyncio.sleep(pause)
+            if self.held is not None:
+                unasked = [each for each in self.parents.given if each not in self._said]
+                await asyncio.gather(*(self._ask_newest(self.held, each) for each in unasked))
+                pause = min(2 * pause, _ASK_SELDOM)
+
+    async def _ask_newest(self, held: HeldSegments, address: str) -> None:
+        """Ask which stream somebody has, and how new its newest segment is."""
+        probe = Probe()
+        try:
+            async with (
+                asyncio.timeout(self._patience.answer),
+                self._dial(address) as connection,
+                asked(connection, m.Hello(count=1)) as stream,
+            ):
+                while not probe.time_ms and (message := await frames.read(stream)) is not None:
+                    if isinstance(message, m.Announced):
+                        probe.announcement = self._note_announced(message.data, address, connection.peer)
+                    probe.take_message(message)
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s doesn't say which stream it has: %s", address, fault or "no answer")
+        newest = held.get_segment(held.edge)
+        if newest is not None and probe.is_far_ahead(newest.segment):
+            self._is_kept_back = True
+            self._look.set()
+
     # ---- hearing ----------------------------------------------------------------------------------------
 
     async def _hear_from(self, address: str, connection: Connection) -> None:
         stream = await connection.open_stream()
         addresses = tuple(self.serving())
-        self._announced, self._own = None, connection.peer if self.parents.is_given(address) else None
+        self._announced, self._peer = None, connection.peer
         self._init_looked_for = NO_INIT
         frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
         self._said_lost = None
+        self._is_kept_back = False
         pace = Pace(self._patience, asyncio.get_running_loop().time, self._restless)
-        late = asyncio.Event()
-        hearing = start_task(self._hear_messages(address, stream, pace, late), name="dtp-show-hear")
-        watching = start_task(self._watch_pace(address, pace, late), name="dtp-show-watch")
+        hearing = start_task(self._hear_messages(address, stream, pace), name="dtp-show-hear")
+        watching = start_task(self._watch_pace(address, pace), name="dtp-show-watch")
         try:
             done, _ = await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
             await (hearing if hearing in done else watching)
@@ -391,8 +442,8 @@ class Receiver:
                 each.cancel()
             await asyncio.gather(hearing, watching, return_exceptions=True)
 
-    async def _hear_messages(self, address: str, stream: Stream, pace: Pace, late: asyncio.Event) -> None:
-        """Take what a neighbour says, until nothing is wanted of it. `late` is set when segments come too late."""
+    async def _hear_messages(self, address: str, stream: Stream, pace: Pace) -> None:
+        """Take what a neighbour says, until nothing is wanted of it."""
         told: tuple[m.FreePlace, ...] = ()
         while True:
             if (room := self.room()) != told and pace.segments:
@@ -409,16 +460,18 @@ class Receiver:
             if self.held is not None and self.held.ended and self._first_wanted() is None:
                 return
             if pace.late:
-                late.set()
+                self._look.set()
 
-    async def _watch_pace(self, address: str, pace: Pace, late: asyncio.Event) -> None:
+    async def _watch_pace(self, address: str, pace: Pace) -> None:
         """Ask others while a neighbour is silent or late. Raise `NeighbourSlow` when one does better, and for one
         that is silent for good."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(_TICK, pace.quiet_until - pace.now())):
-                    await late.wait()
-            late.clear()
+                    await self._look.wait()
+            self._look.clear()
+            if self._is_kept_back:
+                raise NeighbourSlow(f"{address} is far behind others")
             if pace.silence >= (LONGEST if pace.segments else self._patience.answer):
                 raise NeighbourSlow(f"{address} is silent")
             if pace.late or pace.now() >= pace.quiet_until:
@@ -440,7 +493,8 @@ class Receiver:
     async def _take_message(self, address: str, message: m.Message, pace: Pace) -> None:
         match message:
             case m.Announced(data):
-                self._take_announcement(data)
+                assert self._peer is not None
+                self._take_announcement(data, address, self._peer)
             case m.Full(others):
                 self.parents.learn_addresses(others)
                 raise NeighbourFull(f"{address} takes no more listeners")
@@ -478,25 +532,24 @@ class Receiver:
             case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
 
-    def _note_announced(self, data: bytes, address: str, connection: Connection) -> Announcement | None:
+    def _note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
         """Note what somebody has who isn't heard, and return it where it is of this show."""
-        own = connection.peer if self.parents.is_given(address) else None
         with contextlib.suppress(SegmentError):
-            return self._check_announcement(data, own)
+            return self._check_announcement(data, address, peer)
         return None
 
-    def _take_announcement(self, data: bytes) -> None:
+    def _take_announcement(self, data: bytes, address: str, peer: PeerId) -> None:
         """Take what the neighbour that is heard has: what is held, or what will be, once something follows."""
+        announcement = self._check_announcement(data, address, peer)
         if self.held is not None and data == self.held.announcement.encoded:
             return
-        announcement = self._check_announcement(data, self._own)
         if self._streams.has_newer(announcement):
-            raise SegmentForeign("this neighbour has an older stream of the show than others")
+            raise SegmentForeign("this neighbour has a stream of the show that counts no more")
         if self.held is not None:
             raise SegmentForeign("this neighbour has another show")
         self._announced = announcement
 
-    def _check_announcement(self, data: bytes, said_by: PeerId | None) -> Announcement:
+    def _check_announcement(self, data: bytes, address: str, peer: PeerId) -> Announcement:
         """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
         announcement = Announcement.decode(data)
         if self._producer is not None and announcement.producer != self._producer:
@@ -508,8 +561,16 @@ class Receiver:
             raise SegmentForeign(
                 f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
             )
-        self._streams.note_announced(announcement, own=said_by == announcement.producer)
+        self._note_stream(announcement, address, peer)
         return announcement
+
+    def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
+        """Note that `peer` has this stream. If it is the producer, at an address that was given, that is the show."""
+        self._streams.note_announced(announcement)
+        if self.parents.is_given(address):
+            self._said.add(address)
+            if peer == announcement.producer:
+                self._streams.note_own(announcement, address)
 
     def _check_replaced(self) -> None:
         """Raise `ShowReplaced` where another stream counts than the one that is held."""

@@ -39,6 +39,8 @@ class Network:
         near.other, far.other = far, near
         if delay():
             await asyncio.sleep(4 * delay())  # two round trips of a handshake
+        if address not in self.serving:
+            raise CarrierError(f"{address} went down")
         served = asyncio.ensure_future(self.serving[address].serve_connection(far))
         self._live.append((address, near))
         try:

@@ -104,8 +104,8 @@ def test_of_two_devices_of_a_producer_the_one_counts_that_began_last():
     """Whatever comes again, and from whom: nobody goes from one to the other and back."""
     streams = NewestStreams()
     first, second = (chain(b"one", show=bytes([at] * 32), announced_ms=at)[0] for at in (1, 2))
-    for each in (first, second, first, second):
-        streams.note_announced(each, own=True)
+    for each, address in 2 * ((first, PRODUCER), (second, RELAY)):
+        streams.note_own(each, address)
     assert streams.has_newer(first)
     assert not streams.has_newer(second)
     streams.note_announced(chain(b"one", show=bytes([3] * 32), announced_ms=3)[0])  # only somebody says so
@@ -233,6 +233,63 @@ def test_a_show_that_was_begun_anew_at_the_same_address_ends_by_name():
     clock.run(test())
 
 
+@SHOWS
+def test_of_many_that_were_given_the_producer_is_asked_too(show):
+    async def test():
+        air = Air(show, far=0.2)
+        others = [f"{REPLAYER}{at}" for at in range(5)]
+        air.network.serving |= dict.fromkeys(others, air.network.serving[REPLAYER])
+        receiver = await air.hear(*others, PRODUCER)
+        assert receiver.held.announcement == air.new[0].announcement
+
+    clock.run(test())
+
+
+@SHOWS
+@pytest.mark.parametrize("away", [3, 100])
+def test_a_producer_that_was_away_in_the_beginning_is_asked_until_it_says_what_it_has(show, away):
+    async def test():
+        air = Air(show)
+        producer = air.network.serving.pop(PRODUCER)
+        come = lambda: air.network.serving.__setitem__(PRODUCER, producer)  # noqa: E731
+        asyncio.get_running_loop().call_later(away, come)
+        receiver = await air.hear(PRODUCER, REPLAYER, seconds=3 * away + 10)
+        assert isinstance(receiver.fault, ShowReplaced)
+        assert len(air.network.dialled) < 20
+
+    clock.run(test())
+
+
+def test_a_producer_that_went_back_to_an_earlier_stream_is_heard_with_that_one():
+    """Such as with the store of another machine: what it has now counts, and not what somebody sends again."""
+
+    async def test():
+        air = Air(bytes([1] * 32))
+        air.network.serving = {PRODUCER: Feeder(air.old[1], ME.id), REPLAYER: passed_on(air.new[1])}
+        receiver = await air.hear(REPLAYER, PRODUCER, show=bytes([1] * 32))
+        assert receiver.fault is None
+        assert receiver.held.announcement == air.old[0].announcement
+
+    clock.run(test())
+
+
+@SHOWS
+def test_a_show_that_was_begun_anew_by_a_clock_that_was_set_back_ends_by_name(show):
+    async def test():
+        air = Air(show)
+        listening = asyncio.ensure_future(air.hear(PRODUCER, REPLAYER, seconds=60))
+        await asyncio.sleep(10)
+        air.network.down(PRODUCER)
+        await asyncio.sleep(5)
+        air.network.serving[PRODUCER] = Feeder(air.old[1], ME.id)
+        receiver = await listening
+        assert isinstance(receiver.fault, ShowReplaced)
+        receiver = await air.hear(PRODUCER, RELAY)
+        assert receiver.held.announcement == air.old[0].announcement
+
+    clock.run(test())
+
+
 # ---- the same stream, from before --------------------------------------------------------------------------------
 
 
@@ -283,6 +340,38 @@ def test_who_sends_a_show_later_than_others_isnt_chosen(deceives):
         await asyncio.sleep(5)
         assert receiver.held.edge >= held.edge - 1
         assert receiver.start > 90
+        for each in (producing, listening):
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_who_keeps_a_show_back_is_left_when_the_producer_is_there_again():
+    async def test():
+        network = Network()
+        signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+        held, late = (HeldSegments(signer.announcement) for _ in range(2))
+        network.serving[REPLAYER] = passed_on(late)
+
+        async def produce():
+            made = []
+            while True:
+                made.append(signer.sign(b"body", time_ms=1000 * len(made), duration_ms=1000))
+                held.add_own(made[-1], b"body")
+                if len(made) > 60:
+                    late.add_own(made[-60], b"body")
+                await asyncio.sleep(1)
+
+        producing = asyncio.ensure_future(produce())
+        await asyncio.sleep(100)
+        peer = Identity.generate().id
+        receiver = Receiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
+        listening = asyncio.ensure_future(receiver.run())
+        await asyncio.sleep(20)
+        assert receiver.held.edge < held.edge - 50
+        network.serving[PRODUCER] = Feeder(held, ME.id)
+        await asyncio.sleep(30)
+        assert receiver.held.edge >= held.edge - 1
         for each in (producing, listening):
             each.cancel()
 

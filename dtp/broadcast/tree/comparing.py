@@ -39,6 +39,15 @@ class Probe:
         """True when a whole segment has come that isn't init data."""
         return self._missing == 0
 
+    def is_far_ahead(self, segment: Segment) -> bool:
+        """Return whether its newest segment is much newer than this one of the same stream."""
+        announced = self.announcement
+        return (
+            announced is not None
+            and announced.stream == segment.stream
+            and segment.time_ms < self.time_ms - self.allowed_ms
+        )
+
     def take_message(self, message: m.Message) -> None:
         """Take its next word. Raise `SegmentError` for a head that the producer didn't sign: its pieces may be any,
         which is found out as soon as they are heard."""
