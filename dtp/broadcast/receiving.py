@@ -26,6 +26,7 @@ from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
+from dtp.broadcast.standing import StandingStill
 from dtp.broadcast.tree.comparing import Measured, Probe, put_stale_last
 from dtp.broadcast.tree.rooms import COMPARED
 from dtp.errors import DtpError, PeerError
@@ -160,7 +161,7 @@ class Receiver:
     async def run(self) -> None:
         """Hear the show to its end. What goes wrong for good is in `fault`, and wakes whoever waits."""
         try:
-            async with self._lost:
+            async with self._lost, StandingStill(self._give_more_time):
                 await self._run_receiver()
         except ShowReplaced as fault:
             self._give_up_rest()
@@ -225,6 +226,11 @@ class Receiver:
     def _say_alive(self) -> None:
         """The producer was heard, or somebody hears it."""
         self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.lost)
+
+    def _give_more_time(self, seconds: float) -> None:
+        """This program stood still, and heard nobody: the show isn't lost for that."""
+        if (lost_at := self._lost.when()) is not None and not self._lost.expired():
+            self._lost.reschedule(lost_at + seconds)
 
     def _is_from_producer(self, path: tuple[PeerId, ...]) -> bool:
         """True where who has this path hears the producer, as it says."""

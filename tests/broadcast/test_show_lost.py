@@ -210,6 +210,31 @@ def test_a_producer_that_comes_back_in_time_is_heard_again():
     clock.run(test())
 
 
+@pytest.mark.parametrize("seconds", [61, HOUR])
+def test_a_listener_that_stood_still_goes_on(seconds):
+    """Such as one that was stopped by a key in a terminal. Who stops isn't to blame the producer."""
+    announcement, ours = chain(b"one", b"two")
+
+    async def test():
+        network = Network()
+        held = on_air(network, announcement)
+        held.add_own(*ours[0])
+        receiver, task = await network.relay("dtp+tcp://1", PRODUCER)
+        await asyncio.sleep(5.5)
+        asyncio.get_running_loop().advance(seconds)
+        await asyncio.sleep(5)
+        held.add_own(*ours[1])
+        await asyncio.sleep(5)
+        assert receiver.fault is None
+        assert receiver.held.edge == 1
+        network.down(PRODUCER)
+        await asyncio.sleep(70)
+        assert isinstance(receiver.fault, ShowLost)
+        await task
+
+    clock.run(test())
+
+
 def test_what_was_heard_is_delivered_before_the_show_is_lost():
     async def test():
         heard = []

@@ -1,0 +1,44 @@
+"""Whether this program stood still for a while, such as one that was stopped, or on a machine that slept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+#: Seconds between two looks; one that comes by as much too late tells that all stood still.
+_LOOK: Final = 2.0
+
+
+class StandingStill:
+    """Tells how long the program stood still. `async with` opens it.
+
+    What others are given to answer doesn't count meanwhile: nothing that they sent was read. It is told before timers
+    run that were due since, if they weren't about to pass already.
+    """
+
+    def __init__(self, tell: Callable[[float], object]) -> None:
+        """`tell` is called with the seconds."""
+        self._tell = tell
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> StandingStill:
+        self._begin_look()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin_look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(due := loop.time() + _LOOK, self._look, due)
+
+    def _look(self, due: float) -> None:
+        late = asyncio.get_running_loop().time() - due
+        if late >= _LOOK:
+            self._tell(late)
+        self._begin_look()
