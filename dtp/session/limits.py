@@ -35,6 +35,10 @@ SILENT = 1.0
 #: are a hundredth of what has moved.
 WORK_PAUSE, WORK_BYTES = 2.0, 8 * KIB
 
+#: What a gateway of a show has answered and browsers haven't taken, all together: four segments of the largest size,
+#: or two minutes of 4 Mbit/s. Past it the one that has most of it is closed, of the place where most of it is.
+GATEWAY_UNTAKEN = 64 * MIB
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -18,6 +18,7 @@ from dtp.broadcast.format import Flag
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.gateway.server import Gateway, GatewayError
 from dtp.errors import LocalError
+from dtp.session.limits import GATEWAY_UNTAKEN
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browsers import dump, dump_when
@@ -320,25 +321,68 @@ def test_who_holds_all_connections_of_a_gateway_keeps_nobody_out():
     run(test())
 
 
-def test_who_takes_no_answer_keeps_neither_it_nor_the_connection():
+async def ask(url, source="127.0.0.1"):
+    """Ask for the first segment, and take nothing of it yet."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    sock.bind((source, 0))
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    sock.send(b"GET /segments/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return sock
+
+
+async def take(sock):
+    taken = 0
+    with contextlib.suppress(ConnectionResetError):
+        while data := await asyncio.get_running_loop().sock_recv(sock, 65536):
+            taken += len(data)
+    return taken
+
+
+def test_all_who_take_slowly_what_they_asked_for_keep_a_bounded_part_of_memory():
     size = 8 * 1024 * 1024
 
-    async def ask(url):
-        """Ask for the segment, and take nothing of it yet."""
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.setblocking(False)
-        host, port = url.removeprefix("http://").rstrip("/").split(":")
-        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-        sock.send(b"GET /segments/0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return sock
+    async def test():
+        async with produce(limit=4 * size) as on_air, Gateway(on_air.held) as gateway:
+            await on_air.write(bytes(size))
+            with contextlib.ExitStack() as stack:
+                viewer = stack.enter_context(contextlib.closing(await ask(gateway.url, "127.0.0.2")))
+                await asyncio.get_running_loop().sock_recv(viewer, 1)
+                for _ in range(20):
+                    sock = stack.enter_context(contextlib.closing(await ask(gateway.url)))
+                    await asyncio.get_running_loop().sock_recv(sock, 1)  # it is answered
+                    assert gateway.untaken <= GATEWAY_UNTAKEN
+                assert gateway.untaken > GATEWAY_UNTAKEN - 2 * size
+                assert await take(viewer) >= size  # who has less than others is none of those that go
+                await until(lambda: gateway.untaken <= GATEWAY_UNTAKEN - size)
 
-    async def take(sock):
-        taken = 0
-        with contextlib.suppress(ConnectionResetError):
-            while data := await asyncio.get_running_loop().sock_recv(sock, 65536):
-                taken += len(data)
-        return taken
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("media", "told"),
+    [
+        ('video/mp4; codecs="avc1"', 'video/mp4; codecs="avc1"'),
+        ("text/html", "application/octet-stream"),
+        ("image/svg+xml", "application/octet-stream"),
+        ("video/mp4\r\nX: y", "application/octet-stream"),
+    ],
+)
+def test_a_producer_says_no_media_type_that_a_browser_runs(media, told):
+    async def test():
+        async with produce(media=media) as on_air, Gateway(on_air.held) as gateway:
+            await on_air.write(b"<script>")
+            answer = await asyncio.to_thread(urllib.request.urlopen, gateway.url + "segments/0", timeout=20)
+            with answer:
+                return answer.headers["Content-Type"]
+
+    assert run(test()) == told
+
+
+def test_who_takes_no_answer_keeps_neither_it_nor_the_connection():
+    size = 8 * 1024 * 1024
 
     async def test():
         async with produce(limit=4 * size) as on_air, Gateway(on_air.held) as gateway:

@@ -22,6 +22,7 @@ from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import reason
 from dtp.carriers.stream_socket import answering_through
 from dtp.errors import LocalError
+from dtp.session.limits import GATEWAY_UNTAKEN
 from dtp.tasks import TaskSet
 
 #: Seconds that a client has for a request, and may stay without one.
@@ -47,6 +48,8 @@ _FILES: Final = {
 }
 _DISMISS: Final = re.compile(r"/line/([0-9]{1,18})/dismiss")
 _SEGMENT: Final = re.compile(r"/segments/([0-9]{1,18})(?:\.(?:mp4|m4s))?")
+#: Media types that a player takes; without control characters, which no header may have.
+_PLAYED: Final = re.compile(r"(?:audio|video)/[!-~][ -~]*")
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
 
 
@@ -146,9 +149,7 @@ class Gateway:
         """Serve one more; where that is too many, one of the place that has most goes, the one that came first."""
         if len(self._sources) >= _MOST:
             ((most, _),) = Counter(self._sources.values()).most_common(1)
-            first = next(each for each, source in self._sources.items() if source == most)
-            del self._sources[first]
-            first.transport.abort()  # a task that is cancelled before it has begun would close nothing
+            self._drop_client(next(each for each, source in self._sources.items() if source == most))
         task = self._clients.start(self._serve_client(reader, writer), name="dtp-show-gateway")
         self._sources[writer] = source_group((writer.get_extra_info("peername") or ("",))[0])
         task.add_done_callback(lambda _: self._sources.pop(writer, None))
@@ -174,10 +175,37 @@ class Gateway:
     def _write_answer(self, http: h11.Connection, request: h11.Request, writer: asyncio.StreamWriter) -> None:
         status, kind, body = self._make_answer(request)
         headers = [*_HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))]
-        data = http.send(h11.Response(status_code=status, headers=headers)) or b""
+        answer: list[h11.Event] = [h11.Response(status_code=status, headers=headers)]
         if request.method != b"HEAD":
-            data += http.send(h11.Data(data=body)) or b""
-        writer.write(data + (http.send(h11.EndOfMessage()) or b""))
+            self._make_room(len(body), writer)
+            answer.append(h11.Data(data=body))
+        for each in (*answer, h11.EndOfMessage()):
+            writer.write(http.send(each) or b"")
+
+    @property
+    def untaken(self) -> int:
+        """Bytes that were answered, and clients haven't taken."""
+        return sum(each.transport.get_write_buffer_size() for each in self._sources)
+
+    def _make_room(self, size: int, writer: asyncio.StreamWriter) -> None:
+        """Close clients that take slowly what they have asked for, until there is room for so much more."""
+        while self.untaken + size > GATEWAY_UNTAKEN:
+            slow = {
+                each: each.transport.get_write_buffer_size() for each in self._sources if each is not writer
+            }
+            by_source = Counter[str]()
+            for each, kept in slow.items():
+                by_source[self._sources[each]] += kept
+            if not by_source.total():
+                return
+            ((most, _),) = by_source.most_common(1)
+            self._drop_client(
+                max((each for each in slow if self._sources[each] == most), key=slow.__getitem__)
+            )
+
+    def _drop_client(self, writer: asyncio.StreamWriter) -> None:
+        del self._sources[writer]
+        writer.transport.abort()  # a task that is cancelled before it has begun would close nothing
 
     def _make_answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         text = "text/plain; charset=utf-8"
@@ -199,7 +227,7 @@ class Gateway:
         if (match := _SEGMENT.fullmatch(path)) is not None:
             data = self._segment_data(int(match[1]))
             if data is not None:
-                return 200, self.held.announcement.media or "application/octet-stream", data
+                return 200, self._media_type(), data
         return 404, text, b"not found\n"
 
     def _dismiss_entry(self, target: bytes, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
@@ -215,6 +243,12 @@ class Gateway:
         except LocalError as fault:
             return 500, text, f"{fault}\n".encode()
         return 200, text, b"dismissed\n"
+
+    def _media_type(self) -> str:
+        """Return what a browser is told of segments: the producer's word as far as that is sound or pictures that
+        move, so that a stranger's page or script is none here."""
+        media = self.held.announcement.media
+        return media if _PLAYED.fullmatch(media) else "application/octet-stream"
 
     def _segment_data(self, number: int) -> bytes | None:
         held = self.held.get_segment(number)
