@@ -260,8 +260,7 @@ def history(person: str, last: int | None, save: Path | None, **who: Any) -> Non
     """
 
     async def work(messenger: Messenger) -> None:
-        shown = await messenger.history(person)
-        for each in shown[-last:] if last else shown:
+        for each in await messenger.history(person, last=last):
             await _print_message(each, save)
 
     run(with_messenger(open_messenger(**who), work))

@@ -35,6 +35,10 @@ _FOR_GOOD_HERE: Final = {
 }
 
 
+#: What reading raises; the last where the text of a damaged file is no UTF-8, by sqlite3 itself.
+_FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+
+
 class Database:
     """The file at `path`, ":memory:" for one that is gone with the object. It may be used from several threads.
 
@@ -56,7 +60,7 @@ class Database:
             raise _not_opened(self.path, fault) from fault
         try:
             self._prepare(application, schema)
-        except sqlite3.Error as fault:
+        except _FAULTS as fault:
             self._db.close()
             raise _not_opened(self.path, fault) from fault
         except BaseException:
@@ -104,11 +108,12 @@ class Database:
                 raise StoreFailed(f"can't write {self.path}: {fault}") from fault
 
     def select_rows(self, query: str, *values: Any) -> list[Any]:
-        """Return the rows of a query."""
+        """Return the rows of a query; its values are in order, or one mapping of their names."""
         with self._lock:
             try:
-                return self._db.execute(query, values).fetchall()
-            except sqlite3.Error as fault:
+                given = values[0] if values and isinstance(values[0], dict) else values
+                return self._db.execute(query, given).fetchall()
+            except _FAULTS as fault:
                 raise StoreFailed(f"can't read {self.path}: {fault}") from fault
 
     def close(self) -> None:
@@ -117,10 +122,12 @@ class Database:
             self._db.close()
 
 
-def _not_opened(path: str, fault: OSError | sqlite3.Error) -> StoreFailed:
+def _not_opened(path: str, fault: OSError | sqlite3.Error | UnicodeDecodeError) -> StoreFailed:
     """Return what a file that can't be opened raises: `StoreUnusable` where only a person mends it."""
     if isinstance(fault, OSError):
         stays = fault.errno in _FOR_GOOD_HERE
+    elif isinstance(fault, UnicodeDecodeError):
+        stays = True
     else:
         stays = getattr(fault, "sqlite_errorcode", 0) & _PRIMARY in _FOR_GOOD
     return (StoreUnusable if stays else StoreFailed)(f"can't open {path}: {fault}")

@@ -29,8 +29,9 @@ class Village:
             for other in [each for each in self.people.values() if each.person != self.people[name].person]:
                 mail.add_contact(other.card, NOW)
 
-    def open(self, name: str) -> Correspondence:
-        mail = Correspondence(self.folder / f"{name}.db", known_identity(name), self.now)
+    def open(self, name: str, *, of: str = "") -> Correspondence:
+        """Open somebody's file, or one of this name that is another's."""
+        mail = Correspondence(self.folder / f"{name}.db", known_identity(of or name), self.now)
         mail.spreading.least = self.least
         return mail
 

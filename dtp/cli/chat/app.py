@@ -148,7 +148,7 @@ class ChatApp(App[None]):
         listed = self.query_one("#messages", OptionList)
         before, self._messages = (
             self._chosen_message(),
-            (await self.messenger.history(self._current))[-_SHOWN:],
+            await self.messenger.history(self._current, last=_SHOWN),
         )
         texts = {each.id: each.text for each in self._messages}
         group = self.messenger.find_group(self._current)

@@ -421,11 +421,13 @@ class Correspondence:
             return (), b""
         return contact.card.mailboxes, contact.card.access
 
-    def read_history(self, conversation: bytes, message: bytes = b"") -> list[Shown]:
-        """Return the messages of a conversation, or one of them, as they are now, in their order."""
+    def read_history(
+        self, conversation: bytes, message: bytes = b"", *, last: int | None = None
+    ) -> list[Shown]:
+        """Return the messages of a conversation, or one of them, or the `last`, as they are now, in their order."""
         group = self.group_of(conversation)
         moderators = group.members.moderators if group else ()
-        return show(self.store.read_events(conversation, target=message), moderators)
+        return show(self.store.read_events(conversation, target=message, last=last), moderators)
 
     # ---- groups ------------------------------------------------------------------------------------------------
 

@@ -542,10 +542,11 @@ class Messenger:
         if await self.delivery.run(self.correspondence.mark_read, message, now_ms(), tell=tell):
             self.delivery.wake()
 
-    async def history(self, conversation: Person | Group | Room) -> list[Message]:
-        """Return the messages of a conversation as they are now, in the order that all its members see."""
+    async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
+        """Return the messages of a conversation as they are now, in the order that all its members see: all, or the
+        `last` so many, which takes no longer where there are more."""
         named = self.conversation_of(conversation)
-        shown = await self.delivery.run(self.correspondence.read_history, named)
+        shown = await self.delivery.run(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self) -> None:

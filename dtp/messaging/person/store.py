@@ -16,7 +16,7 @@ from typing import Final
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
 from dtp.messaging.at_rest import SealedRows
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import MESSAGES, Event, Kind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
@@ -61,6 +61,10 @@ CREATE TABLE receipts (
 CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE)
 """
 
+
+#: A message by its id, which is its own target: that has an index.
+IS_MESSAGE: Final = "target = :id AND id = :id"
+_MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
 
 #: For large groups: files that were made before there were any get them when they are opened.
 _SPREAD_SCHEMA: Final = (
@@ -195,18 +199,23 @@ class MessageStore:
     def get(self, name: str) -> bytes | None:
         """Return a value by its name, or None."""
         rows = self._database.select_rows("SELECT value FROM state WHERE name = ?", name)
-        return self._rows.open(rows[0][0]) if rows else None
+        return self._rows.open(rows[0][0], "state", name) if rows else None
 
     def put(self, name: str, value: bytes) -> None:
         """Keep a value under a name."""
-        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value)))
+        self._db.execute(
+            "INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value, "state", name))
+        )
 
     def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
         """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
         rows = self._database.select_rows(
             "SELECT state, person, introduced FROM peers WHERE device = ?", device
         )
-        return (self._rows.open(rows[0][0]), rows[0][1], bool(rows[0][2])) if rows else None
+        if not rows:
+            return None
+        state, person, introduced = rows[0]
+        return self._rows.open(state, "peers", device, person), person, bool(introduced)
 
     def list_devices(self) -> list[bytes]:
         """Return the devices that are known."""
@@ -214,7 +223,7 @@ class MessageStore:
 
     def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: bool) -> None:
         """Keep what is known of a device."""
-        values = (device, self._rows.seal(state), person, introduced)
+        values = (device, self._rows.seal(state, "peers", device, person), person, introduced)
         self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
 
     # ---- what goes out -----------------------------------------------------------------------------------------
@@ -223,7 +232,7 @@ class MessageStore:
         """Keep a payload for a device until that has it; `message` is the id of what it says."""
         self._db.execute(
             "INSERT INTO outbox (device, number, message, payload, due) VALUES (?, ?, ?, ?, 0)",
-            (device, number, message, self._rows.seal(payload)),
+            (device, number, message, self._rows.seal(payload, "outbox", device, number)),
         )
 
     def due_payloads(self, now_ms: int, most: int) -> list[Waiting]:
@@ -233,7 +242,7 @@ class MessageStore:
             *(now_ms, most),
         )
         return [
-            Waiting(device, number, self._rows.open(payload), tries)
+            Waiting(device, number, self._rows.open(payload, "outbox", device, number), tries)
             for device, number, payload, tries in rows
         ]
 
@@ -285,8 +294,8 @@ class MessageStore:
         rows = self._db.execute(
             "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
         ).fetchall()
-        for number, (_, message, payload) in enumerate(sorted(rows)):
-            self.add_outgoing(device, number, message, self._rows.open(payload))
+        for number, (before, message, payload) in enumerate(sorted(rows)):
+            self.add_outgoing(device, number, message, self._rows.open(payload, "outbox", device, before))
         return len(rows)
 
     def count_waiting(self, device: bytes) -> int:
@@ -298,34 +307,35 @@ class MessageStore:
 
     def load_contacts(self) -> dict[bytes, bytes]:
         """Return the saved contacts, by person."""
-        return self._open_all(self._database.select_rows("SELECT person, saved FROM contacts"))
+        return self._open_all("contacts", self._database.select_rows("SELECT person, saved FROM contacts"))
 
     def put_contact(self, person: bytes, saved: bytes) -> None:
         """Keep what is known of a person."""
-        sealed = self._rows.seal(saved)
+        sealed = self._rows.seal(saved, "contacts", person)
         self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, sealed))
 
     def load_groups(self) -> dict[bytes, bytes]:
         """Return the saved groups, by id."""
-        return self._open_all(self._database.select_rows("SELECT id, operations FROM groups"))
+        return self._open_all("groups", self._database.select_rows("SELECT id, operations FROM groups"))
 
     def put_group(self, group: bytes, operations: bytes) -> None:
         """Keep the operations of a group."""
-        sealed = self._rows.seal(operations)
+        sealed = self._rows.seal(operations, "groups", group)
         self._db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, sealed))
 
-    def _open_all(self, rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-        return {of: self._rows.open(saved) for of, saved in rows}
+    def _open_all(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+        return {of: self._rows.open(saved, table, of) for of, saved in rows}
 
     def add_given_state(self, key: bytes, state: bytes, ends_ms: int) -> None:
         """Keep a group's state that others fetch from our mailboxes, and by which key it is sealed there."""
-        sealed = self._rows.seal(key), self._rows.seal(state)
+        sealed = self._rows.seal(key, "given", "key", ends_ms), self._rows.seal(state, "given", "state", key)
         self._db.execute("INSERT INTO states_given VALUES (?, ?, ?)", (*sealed, ends_ms))
 
     def list_given_states(self, now_ms: int) -> list[tuple[bytes, bytes]]:
         """Return keys and states that others may fetch still."""
-        rows = self._database.select_rows("SELECT key, state FROM states_given WHERE ends > ?", now_ms)
-        return [(self._rows.open(key), self._rows.open(state)) for key, state in rows]
+        rows = self._database.select_rows("SELECT key, state, ends FROM states_given WHERE ends > ?", now_ms)
+        keys = [(self._rows.open(key, "given", "key", ends), state) for key, state, ends in rows]
+        return [(key, self._rows.open(state, "given", "state", key)) for key, state in keys]
 
     def drop_given_states(self, now_ms: int) -> None:
         """Forget those whose time is over."""
@@ -333,7 +343,7 @@ class MessageStore:
 
     def add_wanted_state(self, group: bytes, device: bytes, file: bytes) -> None:
         """Keep what a device says of a group's state, until that is fetched: of each the newest."""
-        values = group, device, self._rows.seal(file)
+        values = group, device, self._rows.seal(file, "wanted", group, device)
         self._db.execute("INSERT OR REPLACE INTO states_wanted VALUES (?, ?, ?, 0, 0)", values)
 
     def count_wanted_states(self, device: bytes) -> int:
@@ -348,7 +358,10 @@ class MessageStore:
         rows = self._database.select_rows(
             "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ?", now_ms
         )
-        return [(group, device, self._rows.open(file), tries) for group, device, file, tries in rows]
+        return [
+            (group, device, self._rows.open(file, "wanted", group, device), tries)
+            for group, device, file, tries in rows
+        ]
 
     def put_off_wanted_state(self, group: bytes, device: bytes, due_ms: int) -> None:
         """Note that it was tried once more to fetch a state, and when the next time is."""
@@ -371,7 +384,7 @@ class MessageStore:
             (
                 *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
                 *(
-                    self._rows.seal(event.encode()),
+                    self._rows.seal(event.encode(), "said", said.sender, event.id, conversation),
                     event.fields.get("target", event.id),
                     unread,
                     held,
@@ -381,26 +394,36 @@ class MessageStore:
         )
         return done.rowcount > 0
 
-    def read_events(self, conversation: bytes, *, target: bytes = b"") -> list[Said]:
-        """Return the events of a conversation, or those about one message of it; what is held back isn't among
-        them."""
-        query = "SELECT sender, event FROM said WHERE conversation = ? AND NOT held"
-        rows = (
-            self._database.select_rows(f"{query} AND target = ?", conversation, target)
-            if target
-            else self._database.select_rows(f"{query} ORDER BY clock", conversation)
-        )
-        return [Said(sender, self._open_event(event)) for sender, event in rows]
+    def read_events(self, conversation: bytes, *, target: bytes = b"", last: int | None = None) -> list[Said]:
+        """Return the events of a conversation, or those about one message of it, or about its `last` ones; what is
+        held back isn't among them."""
+        query = "SELECT event, sender, id, conversation FROM said WHERE conversation = ? AND NOT held"
+        if target:
+            rows = self._database.select_rows(f"{query} AND target = ?", conversation, target)
+        elif last is not None:
+            rows = self._database.select_rows(
+                f"{query} AND target IN (SELECT id FROM said WHERE conversation = ? AND NOT held "
+                f"AND kind IN ({_MESSAGES}) ORDER BY clock DESC, sender DESC, id DESC LIMIT ?)",
+                *(conversation, conversation, last),
+            )
+        else:
+            rows = self._database.select_rows(f"{query} ORDER BY clock", conversation)
+        return [self._open_said(row) for row in rows]
 
-    def _open_event(self, kept: bytes) -> Event:
-        return Event.parse(self._rows.open(kept))
+    def _open_said(self, row: tuple[bytes, bytes, bytes, bytes]) -> Said:
+        """Return what is kept as event, sender, id and conversation."""
+        event, *place = row
+        return Said(row[1], Event.parse(self._rows.open(event, "said", *place)))
 
     def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
         """Return the conversation, sender and event with this id, or None."""
         rows = self._database.select_rows(
-            "SELECT conversation, sender, event FROM said WHERE id = ?", message
+            f"SELECT event, sender, id, conversation FROM said WHERE {IS_MESSAGE}", {"id": message}
         )
-        return (rows[0][0], rows[0][1], self._open_event(rows[0][2])) if rows else None
+        if not rows:
+            return None
+        said = self._open_said(rows[0])
+        return rows[0][3], said.sender, said.event
 
     def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
@@ -420,7 +443,7 @@ class MessageStore:
 
     def mark_read(self, message: bytes) -> bool:
         """Note that a message was read here. Return whether that is new."""
-        done = self._db.execute("UPDATE said SET unread = 0 WHERE id = ? AND unread", (message,))
+        done = self._db.execute(f"UPDATE said SET unread = 0 WHERE {IS_MESSAGE} AND unread", {"id": message})
         return done.rowcount > 0
 
     def release_held(self, sender: bytes) -> None:
@@ -454,15 +477,16 @@ class MessageStore:
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
         rows = self._database.select_rows(
-            "SELECT conversation, sender, event FROM said "
+            "SELECT event, sender, id, conversation FROM said "
             "WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
             sent_ms,
         )
-        return [(conversation, Said(sender, self._open_event(event))) for conversation, sender, event in rows]
+        return [(row[3], self._open_said(row)) for row in rows]
 
     def set_vanishing(self, message: bytes, at_ms: int) -> None:
         """Have a message disappear at a time, if none was set."""
-        self._db.execute("UPDATE said SET vanishes = ? WHERE id = ? AND NOT vanishes", (at_ms, message))
+        values = {"id": message, "at": at_ms}
+        self._db.execute(f"UPDATE said SET vanishes = :at WHERE {IS_MESSAGE} AND NOT vanishes", values)
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now, and events about them. Return their number."""
@@ -479,11 +503,11 @@ class MessageStore:
         rows = self._database.select_rows(
             "SELECT state FROM spread_lanes WHERE conversation = ? AND device = ?", group, device
         )
-        return self._rows.open(rows[0][0]) if rows else None
+        return self._rows.open(rows[0][0], "lanes", group, device) if rows else None
 
     def put_lane(self, group: bytes, device: bytes, state: bytes) -> None:
         """Keep that."""
-        values = group, device, self._rows.seal(state)
+        values = group, device, self._rows.seal(state, "lanes", group, device)
         self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", values)
 
     def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
@@ -517,7 +541,8 @@ class MessageStore:
 
     def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
         """Keep what is to be spread in a group until all its readers have it."""
-        values = (group, spread.number, spread.message, spread.sealed, self._rows.seal(spread.key), due_ms)
+        key = self._rows.seal(spread.key, "spread", group, spread.number)
+        values = (group, spread.number, spread.message, spread.sealed, key, due_ms)
         self._db.execute("INSERT INTO spread_waiting VALUES (?, ?, ?, ?, ?, ?, 0)", values)
 
     def list_spread(self, group: bytes) -> list[Spread]:
@@ -527,7 +552,8 @@ class MessageStore:
             group,
         )
         return [
-            Spread(number, message, sealed, self._rows.open(key)) for number, message, sealed, key in rows
+            Spread(number, message, sealed, self._rows.open(key, "spread", group, number))
+            for number, message, sealed, key in rows
         ]
 
     def drop_spread(self, group: bytes) -> None:

@@ -24,7 +24,7 @@ _APPLICATION: Final = 0x64747054
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE keys (public BLOB PRIMARY KEY, private BLOB NOT NULL, made_ms INTEGER NOT NULL);
-CREATE TABLE tips (key BLOB PRIMARY KEY, began_ms INTEGER NOT NULL, reply_to BLOB NOT NULL, post TEXT NOT NULL);
+CREATE TABLE tips (key BLOB PRIMARY KEY, began_ms INTEGER NOT NULL, reply_to BLOB NOT NULL, post BLOB NOT NULL);
 CREATE TABLE letters (
     id INTEGER PRIMARY KEY, tip BLOB NOT NULL, nonce BLOB NOT NULL, own INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     unread INTEGER NOT NULL, waits INTEGER NOT NULL, letter BLOB NOT NULL, UNIQUE (tip, own, nonce)
@@ -100,7 +100,8 @@ class LineStore:
     def put_chain_cursor(self, place: str, cursor: str) -> None:
         """Keep up to where they were taken."""
         with self._database.transaction() as db:
-            values = _CURSOR + place, self._rows.seal(cursor.encode())
+            name = _CURSOR + place
+            values = name, self._rows.seal(cursor.encode(), "facts", name)
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
 
     def load_access(self) -> bytes:
@@ -113,13 +114,13 @@ class LineStore:
 
     def _made_once(self, name: str, size: int) -> bytes:
         with self._database.transaction() as db:
-            made = self._rows.seal(secrets.token_bytes(size))
+            made = self._rows.seal(secrets.token_bytes(size), "facts", name)
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, made))
         return self._read_fact(name)
 
     def _read_fact(self, name: str) -> bytes:
         rows = self._database.select_rows("SELECT value FROM facts WHERE name = ?", name)
-        return self._rows.open(rows[0][0]) if rows else b""
+        return self._rows.open(rows[0][0], "facts", name) if rows else b""
 
     def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
         """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
@@ -131,10 +132,13 @@ class LineStore:
             ((newest,),) = db.execute("SELECT COALESCE(MAX(made_ms), 0) FROM keys")
             if newest <= now_ms - RENEW_MS:
                 made = Identity(identity.seed, secrets.token_bytes(KEY_BYTES))
-                private = self._rows.seal(made.static_private)
+                private = self._rows.seal(made.static_private, "keys", now_ms)
                 db.execute("INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, private, now_ms))
         rows = self._database.select_rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
-        return [(made_ms, Identity(identity.seed, self._rows.open(private))) for made_ms, private in rows]
+        return [
+            (made_ms, Identity(identity.seed, self._rows.open(private, "keys", made_ms)))
+            for made_ms, private in rows
+        ]
 
     # ---- tips --------------------------------------------------------------------------------------------------
 
@@ -145,11 +149,15 @@ class LineStore:
             "FROM tips ORDER BY began_ms, key"
         )
         return [
-            Tip(key, began, self._load_reply(reply), post, unread) for key, began, reply, post, unread in rows
+            Tip(key, began, self._load_reply(key, reply), self._load_post(key, post), unread)
+            for key, began, reply, post, unread in rows
         ]
 
-    def _load_reply(self, saved: bytes) -> ReplyTo | None:
-        return ReplyTo.read(unpack_saved(self._rows.open(saved))) if saved else None
+    def _load_reply(self, key: bytes, saved: bytes) -> ReplyTo | None:
+        return ReplyTo.read(unpack_saved(self._rows.open(saved, "reply", key))) if saved else None
+
+    def _load_post(self, key: bytes, saved: bytes) -> str:
+        return self._rows.open(saved, "post", key).decode() if saved else ""
 
     def get_tip(self, key: bytes) -> Tip | None:
         """Return a tip by its key, or None if there is none."""
@@ -169,21 +177,24 @@ class LineStore:
                 ((count,),) = db.execute("SELECT COUNT(*) FROM tips")
                 if count >= self.most_tips:
                     return None
-                db.execute("INSERT INTO tips VALUES (?, ?, x'', '')", (letter.sender, at_ms))
+                db.execute("INSERT INTO tips VALUES (?, ?, x'', x'')", (letter.sender, at_ms))
             ((count,),) = db.execute("SELECT COUNT(*) FROM letters WHERE tip = ?", (letter.sender,))
             if count >= MAX_LETTERS:
                 return False
             new = db.execute(
                 "INSERT OR IGNORE INTO letters (tip, nonce, own, at_ms, unread, waits, letter) "
                 "VALUES (?, ?, 0, ?, 1, 0, ?)",
-                (letter.sender, letter.nonce, at_ms, self._rows.seal(letter.save())),
+                (letter.sender, letter.nonce, at_ms, self._seal_letter(letter, own=False)),
             ).rowcount
             if new and letter.reply_to is not None and not post:
-                reply_to = _with_known(letter.reply_to, self._load_reply(known[0]) if known else None)
-                sealed = self._rows.seal(pack(reply_to.to_fields()))
+                reply_to = _with_known(
+                    letter.reply_to, self._load_reply(letter.sender, known[0]) if known else None
+                )
+                sealed = self._rows.seal(pack(reply_to.to_fields()), "reply", letter.sender)
                 db.execute("UPDATE tips SET reply_to = ? WHERE key = ?", (sealed, letter.sender))
             if new and post:
-                db.execute("UPDATE tips SET post = ? WHERE key = ?", (post, letter.sender))
+                sealed = self._rows.seal(post.encode(), "post", letter.sender)
+                db.execute("UPDATE tips SET post = ? WHERE key = ?", (sealed, letter.sender))
         return bool(new)
 
     # ---- letters -----------------------------------------------------------------------------------------------
@@ -198,12 +209,18 @@ class LineStore:
 
     def _select_letters(self, which: str, *values: bytes) -> list[KeptLetter]:
         rows = self._database.select_rows(
-            f"SELECT id, letter, own, at_ms, unread, waits FROM letters WHERE {which} ORDER BY id", *values
+            f"SELECT id, letter, tip, nonce, own, at_ms, unread, waits FROM letters WHERE {which} ORDER BY id",
+            *values,
         )
-        return [
-            KeptLetter(number, load_letter(self._rows.open(saved)), bool(own), at, bool(unread), bool(waits))
-            for number, saved, own, at, unread, waits in rows
-        ]
+        found = []
+        for number, saved, *place, at, unread, waits in rows:
+            letter = load_letter(self._rows.open(saved, "letters", *place))
+            found.append(KeptLetter(number, letter, bool(place[-1]), at, bool(unread), bool(waits)))
+        return found
+
+    def _seal_letter(self, letter: TipLetter, *, own: bool) -> bytes:
+        tip = letter.recipient if own else letter.sender
+        return self._rows.seal(letter.save(), "letters", tip, letter.nonce, int(own))
 
     def mark_read(self, key: bytes) -> None:
         """Note that all was read that was written under a tip."""
@@ -215,7 +232,7 @@ class LineStore:
         with self._database.transaction() as db:
             number = db.execute(
                 "INSERT INTO letters (tip, nonce, own, at_ms, unread, waits, letter) VALUES (?, ?, 1, ?, 0, 1, ?)",
-                (letter.recipient, letter.nonce, letter.sent_ms, self._rows.seal(letter.save())),
+                (letter.recipient, letter.nonce, letter.sent_ms, self._seal_letter(letter, own=True)),
             ).lastrowid
         assert number is not None
         return number
