@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Hashable
 from enum import Enum, auto
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import SEND_EOF, Protocol
 
 from dtp.carriers.base import Carrier, Receiver
+from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import (
     ControlFloodError,
     MessageSizeError,
@@ -25,6 +27,7 @@ from dtp.carriers.errors import (
     WebSocketError,
 )
 from dtp.carriers.stream_socket import LINGER
+from dtp.carriers.turns import MOST_WAITING, SharedTurns
 from dtp.errors import CarrierError
 
 #: Seconds for somebody who broke the protocol to read why. The carrier is lost for its owner at once, who counts it
@@ -51,9 +54,11 @@ MAX_UNSENT_CONTROL = 16 * 1024
 #: says anything is shorter. What comes beyond is taken so often at once, and so often a second.
 WORTH, LITTLE, LITTLE_RATE = 16, 4096, 1024.0
 
-#: Bytes per read from the carrier below: few at first, and more as large frames come. A frame takes 3 us to parse,
-#: whatever is in it, and all that has been read is parsed before anybody else has a turn.
+#: Bytes per read from the carrier below: few at first, and more as large frames come.
 READ_SIZE, LEAST_READ = 256 * 1024, 4096
+#: Most bytes, and those while many tiny frames come, that are parsed before it is looked at what that took: a frame
+#: takes 3 to 10 us, whatever is in it.
+LARGEST_PIECE, PIECE = 8192, 512
 #: More than so many frames in a read, of fewer bytes than this on average, make the next one small.
 _FEW, _LARGE = 16, 1024
 
@@ -108,6 +113,8 @@ class WebSocketCarrier(Carrier):
         self._unsent_control = 0
         self._little, self._little_since = 0.0, self._loop.time()  # frames that weren't worth their time
         self._room = LEAST_READ
+        self._turns = SharedTurns.of_loop(self._loop)
+        self._waiting = 0  # bytes that wait their turn to be parsed
         self._silent = 0.0
         self._ping: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -144,7 +151,7 @@ class WebSocketCarrier(Carrier):
             return
         if self._paused:
             self._paused = False
-            self._below.resume_reading()
+            self._read_on()
         leaving = self._state is _State.LEAVING
         self._state = _State.CLOSING
         if not leaving:
@@ -172,7 +179,7 @@ class WebSocketCarrier(Carrier):
     @property
     def held(self) -> int:
         """Bytes received and not read yet, with those of a message that hasn't come whole."""
-        return self._below.held + self._unparsed + sum(map(len, self._held))
+        return self._below.held + self._waiting + self._unparsed + sum(map(len, self._held))
 
     # What the carrier below reports.
 
@@ -180,8 +187,16 @@ class WebSocketCarrier(Carrier):
         return _read_buffer()[: self._room]
 
     def carrier_received(self, size: int) -> None:
-        if self._state is not _State.ENDED:
-            self._feed_protocol(bytes(_read_buffer()[:size]))
+        if self._state is _State.ENDED:
+            return
+        data, at, frames = bytes(_read_buffer()[:size]), 0, 0
+        piece = min(self._room * PIECE // LEAST_READ, LARGEST_PIECE)
+        while at < size and not self._turns.is_full and self._has_not_ended():
+            frames += self._feed_protocol(data[at : at + piece])
+            at += piece
+        self._note_read(size, frames)
+        if at < size and self._has_not_ended():
+            self._wait_turn(data[at:])
 
     def carrier_packet(self, data: bytes) -> None:
         """Ignore a packet: a WebSocket has no lossy path, whatever is below it."""
@@ -196,7 +211,32 @@ class WebSocketCarrier(Carrier):
     def carrier_lost(self, error: CarrierError | None) -> None:
         self._end_carrier(self._judge_end(error))
 
+    # Its turn, while many tiny frames come.
+
+    #: All that waits comes from the other side.
+    peer: tuple[Any, ...] = ()
+    is_behind = False
+
+    @property
+    def account(self) -> Hashable:
+        """Who is charged for the time that parsing takes: its source until somebody counts what is kept here. Whoever
+        comes again and again would have had nothing each time."""
+        return source_group(self.source) if self.on_kept is None else self
+
+    def receive_packets(self, packets: list[bytes], peer: tuple[Any, ...]) -> int:
+        """Parse what was read."""
+        data = b"".join(packets)
+        self._waiting -= len(data)
+        self._feed_protocol(data)
+        self._read_on()
+        return len(packets)
+
     # Inside.
+
+    def _read_on(self) -> None:
+        """Have the carrier below report again, unless something here isn't done with what it has reported."""
+        if not self._paused and not self._waiting and self._state is not _State.ENDED:
+            self._below.resume_reading()
 
     def _begin_reading(self) -> None:
         """Start to read: what came with the handshake, then what comes."""
@@ -209,27 +249,48 @@ class WebSocketCarrier(Carrier):
             self._feed_protocol(early)
         self._below.start(self)
 
-    def _feed_protocol(self, data: bytes) -> None:
+    def _has_not_ended(self) -> bool:
+        return self._state is not _State.ENDED
+
+    def _note_read(self, size: int, frames: int) -> None:
+        """Choose the size of the next read by what was in one of so many bytes."""
+        if self._state is not _State.OPEN or (frames > _FEW and frames * _LARGE > size):
+            self._room = LEAST_READ
+        elif frames and size >= self._room:  # a message that never ends says nothing of what follows
+            self._room = min(2 * self._room, READ_SIZE)
+
+    def _wait_turn(self, data: bytes) -> None:
+        """Parse this piece by piece in turns to come, and read nothing more meanwhile."""
+        self._waiting, self._room = len(data), LEAST_READ
+        self._below.pause_reading()
+        piece = max(PIECE, len(data) * 2 // MOST_WAITING)
+        for at in range(0, len(data), piece):
+            self._turns.put_packet(self, data[at : at + piece], self.peer)
+        self._turns.give_soon()
+
+    def _feed_protocol(self, data: bytes) -> int:
+        """Parse this, and hand on what was in it; return how many frames ended."""
         self._silent = 0.0
+        if self._text:
+            return 0
         self._protocol.receive_data(data)
         frames = [frame for frame in self._protocol.events_received() if isinstance(frame, Frame)]
         self._unparsed = 0 if frames else self._unparsed + len(data)
-        if self._state is not _State.OPEN or (len(frames) > _FEW and len(frames) * _LARGE > len(data)):
-            self._room = LEAST_READ
-        elif frames and len(data) >= self._room:  # a message that never ends says nothing of what follows
-            self._room = min(2 * self._room, READ_SIZE)
         text = any(frame.opcode is Opcode.TEXT for frame in frames)
         if text:
             frames = frames[: next(i for i, frame in enumerate(frames) if frame.opcode is Opcode.TEXT)]
-        self._text = self._text or text
+        self._text = text
         self._held.extend(
             memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
         )
-        self._little += len(frames) - sum(len(frame.data) for frame in frames) // WORTH
-        self._little = max(0.0, self._little)
+        little = len(frames) - sum(len(frame.data) for frame in frames) // WORTH
+        self._little = max(0.0, self._little + little)
+        if little > _FEW:
+            self._turns.count_tiny(little)
         if self._unparsed and self.on_kept is not None:
             self.on_kept()
         self._hand_on()
+        return len(frames)
 
     def _is_flooded(self) -> bool:
         """True if more frames that carry little have come than time has made up for."""
@@ -268,8 +329,7 @@ class WebSocketCarrier(Carrier):
     def _go_on(self) -> None:
         """Report what was held while reading was paused, then read again."""
         self._hand_on()
-        if not self._paused and self._state is not _State.ENDED:
-            self._below.resume_reading()
+        self._read_on()
 
     def _deliver_pending(self) -> None:
         """Hand on what is held, as much in one report as the receiver's buffer takes, until reading is paused."""
@@ -355,6 +415,7 @@ class WebSocketCarrier(Carrier):
 
     def _stop_timers(self) -> None:
         self._state = _State.ENDED
+        self._turns.forget_taker(self)
         for timer in (self._ping, self._linger):
             if timer is not None:
                 timer.cancel()

@@ -13,7 +13,7 @@ from test_quic import Stranger, listening, on_sockets, turns
 from dtp.carriers import Carrier
 from dtp.carriers.quic.carrier import EVENTS_PER_TURN
 from dtp.carriers.quic.endpoint import LARGEST_PACKET
-from dtp.carriers.quic.turns import MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.carriers.turns import MOST_WAITING, STEP, TURN, PacketTurns
 from dtp.testing.clock import FakeClockLoop
 
 PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)

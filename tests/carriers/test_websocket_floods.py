@@ -6,13 +6,25 @@ import asyncio
 import pytest
 from strangers import frame
 from test_websocket import server_carrier
+from websockets.frames import Frame
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from dtp.carriers import memory
 from dtp.carriers.errors import ControlFloodError
 from dtp.carriers.memory import MemoryLink
-from dtp.carriers.websocket_carrier import LITTLE, LITTLE_RATE, WORTH
+from dtp.carriers.turns import TURN
+from dtp.carriers.websocket_carrier import (
+    LARGEST_PIECE,
+    LITTLE,
+    LITTLE_RATE,
+    MAX_MESSAGE,
+    PIECE,
+    WORTH,
+    WebSocketCarrier,
+)
 from dtp.testing.carrier_ends import CarrierEnd
-from dtp.testing.clock import run
+from dtp.testing.clock import FakeClockLoop, run
 
 FLOODS = {
     "pings": (b"", frame(9, b"")),
@@ -64,5 +76,66 @@ def test_small_messages_and_pings_now_and_then_go_on(data: bytes, pause: float) 
         await end.until_received(data * (3 * LITTLE // 100 * 100))
         assert not end.recorder.ended
         end.abort()
+
+    run(main())
+
+
+#: Seconds of processor time that a frame takes.
+EACH = 1e-5
+
+
+class Parser(ServerProtocol):
+    """What parses frames, and takes its time."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        super().recv_frame(frame)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeClockLoop)
+        loop.work(EACH)
+
+
+@pytest.mark.parametrize("kind", ["pings", "messages of a byte"])
+@pytest.mark.parametrize("before", [0, 8], ids=["at once", "behind large ones"])
+def test_a_crowd_that_floods_has_short_turns_of_the_loop_and_no_visitor_waits(kind: str, before: int) -> None:
+    """All that was read was parsed at once: 32 had 100 ms of each turn, and 300 whoever had sent large frames."""
+    tiny = FLOODS[kind][1]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeClockLoop)
+        ends, peers = [], []
+        for _ in range(33):
+            below, far = memory.pair()
+            protocol = Parser(state=State.OPEN, max_size=MAX_MESSAGE)
+            carrier = WebSocketCarrier(below, protocol, early=b"", source="memory", remote="memory:")
+            ends.append(CarrierEnd(carrier).start())
+            peers.append(CarrierEnd(far).start())
+        *crowd, visitor = peers
+        ends[-1].carrier.on_kept = lambda: None  # it has proven who it is
+        for each in crowd:
+            each.write(frame(2, bytes(65536)) * before)
+        await asyncio.sleep(10)
+        for each in crowd:
+            each.write(tiny * (LITTLE - 100))
+        longest, turns, began, sent = 0.0, 0, loop.processor_time(), loop.processor_time()
+        heard, waits = 0, []
+        while turns < 100 or any(end.carrier.held for end in ends):
+            if len(ends[-1].recorder.received) > heard:
+                heard = len(ends[-1].recorder.received)
+                waits.append(loop.processor_time() - sent)
+            if not turns % 20:
+                sent = loop.processor_time()
+                visitor.write(frame(2, bytes(64)))
+            await asyncio.sleep(0)
+            longest = max(longest, loop.processor_time() - began)
+            began, turns = loop.processor_time(), turns + 1
+        at_once = LARGEST_PIECE if before else PIECE
+        bound = TURN + EACH * (at_once + PIECE) / len(tiny)
+        assert longest <= bound
+        assert len(waits) > 4
+        assert max(waits) <= 2 * bound
+        assert not any(end.recorder.ended for end in ends)
+        for end in (*ends, *peers):
+            end.abort()
 
     run(main())

@@ -39,8 +39,8 @@ from dtp.carriers.base import Accept
 from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
 from dtp.carriers.quic.carrier import Address, QuicCarrier, url_of
-from dtp.carriers.quic.turns import PacketTurns
 from dtp.carriers.stream_socket import hand_over
+from dtp.carriers.turns import PacketTurns
 from dtp.carriers.url import plain_ip
 from dtp.carriers.watch import socket_watcher
 

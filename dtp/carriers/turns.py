@@ -1,9 +1,10 @@
-"""Packets of QUIC that have come and wait to be understood: of whom, how many at a time, and for how long in a turn.
+"""What has come and waits to be understood: of whom, how much at a time, and for how long in a turn.
 
-One packet costs the library 30 to 50 us; one that is full of tiny frames, or begins a connection, a hundred times as
-much. All carriers of a socket share its reader, so each has a line of its own, and whoever has had least processor
-time of late comes next: 32 who send the dearest packets there are delay a visitor by one of them. Strangers of one
-source have one account; of those who share it, too, whoever has had least comes next.
+Packets of QUIC, and what was read of WebSockets while many tiny frames come. One packet costs the library 30 to 50
+us; one that is full of tiny frames, or begins a connection, a hundred times as much. All carriers of a socket share
+its reader, so each has a line of its own, and whoever has had least processor time of late comes next: 32 who send
+the dearest packets there are delay a visitor by one of them. Strangers of one source have one account; of those who
+share it, too, whoever has had least comes next.
 What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
 has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
 from itertools import count, islice
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 Address = tuple[Any, ...]
 
@@ -26,6 +28,8 @@ MOST_WAITING: Final = 256
 STEP: Final = 8
 #: Seconds of processor time in which packets are understood in a turn.
 TURN: Final = 0.002
+#: Tiny frames of WebSockets that a turn takes at once: 0.5 ms. Behind them what is read waits its turn.
+AT_ONCE: Final = 64
 
 
 class Taker(Hashable, Protocol):
@@ -148,7 +152,11 @@ class PacketTurns:
                 break
         for line in behind:
             self._put_waiting(line)
-        if self._packets and not self._scheduled:
+        if self._packets:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._go_on)
 
@@ -209,3 +217,43 @@ class PacketTurns:
             self._packets -= taken
             self._occupied -= not waiting
         return taken
+
+
+class SharedTurns(PacketTurns):
+    """Turns of carriers that have no socket in common. What they read is taken at once, outside of these turns, until
+    a turn of the loop has had many tiny frames."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._left = AT_ONCE
+        self._renewing = False
+
+    @classmethod
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> SharedTurns:
+        """Return those of `loop`."""
+        turns = _SHARED.get(loop)
+        if turns is None:
+            turns = _SHARED[loop] = cls(loop)
+        return turns
+
+    def give_soon(self) -> None:
+        """Give packets away in the next turn: each carrier reads by itself, and each of them would have begun one."""
+        self._schedule()
+
+    @property
+    def is_full(self) -> bool:
+        """True if this turn of the loop has had as many tiny frames at once as it may, or some wait for it."""
+        return self._left <= 0 or self._scheduled
+
+    def count_tiny(self, frames: int) -> None:
+        """Note that so many were taken."""
+        self._left -= frames
+        if not self._renewing:
+            self._renewing = True
+            self._loop.call_soon(self._renew)
+
+    def _renew(self) -> None:
+        self._left, self._renewing = AT_ONCE, False
+
+
+_SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedTurns] = WeakKeyDictionary()
