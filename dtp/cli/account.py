@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp import config
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_note, print_result
@@ -223,7 +224,7 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
 
 @account.command()
 @account_file
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
 @json_option
 def renew(file: str, days: float | None) -> None:
     """Sign the card anew, to hold for some days: devices write for as long as a card that they show does."""

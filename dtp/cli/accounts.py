@@ -70,12 +70,25 @@ class WalletOptions:
     passphrase_file: str | None
     #: The highest price of a unit of gas to sign for, MIST; None for the usual one.
     max_gas_price: int | None = None
+    #: Whose account is the wallet where none was named; None for the default identity.
+    identity: IdentitySource | None = None
+
+    @classmethod
+    def of_command(
+        cls, network: str | None, wallet: str | None, max_gas_price: int | None = None
+    ) -> WalletOptions:
+        """Return those of the command that runs: where no wallet is named it is that of its `--identity`, with its
+        `--passphrase-file`."""
+        said = click.get_current_context().params
+        named, passphrase_file = said.get("identity"), said.get("passphrase_file")
+        identity = IdentitySource(named, passphrase_file) if named is not None else None
+        return cls(network, wallet, None, max_gas_price, identity)
 
     def wallet_path(self) -> Path | None:
         """Return the wallet's file, None when it is in the Sui keystore or another program signs."""
         text = self.wallet
         if text is None:
-            return config.identity_path()
+            return self.identity.path if self.identity is not None else config.identity_path()
         if text == "sui" or text.startswith(("sui:", _EXEC)) or is_secret_key(text):
             return None
         if "/" in text or text.endswith(".pem"):
@@ -98,7 +111,8 @@ class WalletOptions:
             _, _, address = text.partition(":")
             return sui_signer(address or None)
         self._check_wallet(path)
-        return load_key(path, IdentitySource(path, self.passphrase_file).ask_passphrase)
+        source = self.identity if self.wallet is None else None
+        return load_key(path, (source or IdentitySource(path, self.passphrase_file)).ask_passphrase)
 
     def read_address(self) -> str:
         """Return the wallet's account, without asking for a passphrase where the file says it."""

@@ -10,6 +10,7 @@ import click
 
 from dtp.cli.account import account_file, card_path, load_account, read_card
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import print_record
 from dtp.cli.options import IdentitySource
@@ -46,7 +47,7 @@ def card() -> None:
 @click.option(
     "--mailbox", "mailboxes", multiple=True, metavar="ADDRESS", help="Where you get messages; repeatable."
 )
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
 @account_options
 def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: WalletOptions) -> None:
     """Publish your account's devices and mailboxes, for the first time or anew.

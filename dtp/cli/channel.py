@@ -24,6 +24,7 @@ from dtp.cli.channel_records import (
     summary_of,
     voucher_record,
 )
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import verbose_option
 from dtp.cli.output import NODE_AWAY, json_option, print_line, print_result
@@ -418,8 +419,8 @@ def find(vouchers: Vouchers, account: WalletOptions) -> None:
 
 
 @channel.command()
-@click.option("--every", type=click.FloatRange(min=1), default=_WATCH_EVERY, show_default=True,
-              metavar="SECONDS", help="How often to look; more often where channels leave less time.")  # fmt: skip
+@click.option("--every", type=duration(1), default=f"{_WATCH_EVERY:g}s", show_default=True,
+              help="How often to look; more often where channels leave less time.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once and end.")
 @store_option
 @verbose_option

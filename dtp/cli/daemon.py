@@ -19,6 +19,7 @@ from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
 from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_places
+from dtp.cli.durations import duration
 from dtp.cli.groups import RootGroup
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon.config import values
@@ -335,9 +336,7 @@ def status(path: Path) -> None:
 
 @main.command()
 @file_option
-@click.option(
-    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between looks."
-)
+@click.option("--interval", type=duration(0.1), default="1s", show_default=True, help="Time between looks.")
 @click.option(
     "-n", "--count", type=click.IntRange(1), help="Look so often, then end. [default: until Ctrl-C]"
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
+from dtp.cli.durations import duration
 from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ RIGHTS = ("heartbeat", "endpoints", "firewall", "passes")
 
 
 @click.command()
-@click.option("--ttl", type=click.IntRange(10, 86400), metavar="SECONDS",
+@click.option("--ttl", type=duration(10, 86_400, whole=True),
               help="How long a heartbeat keeps an endpoint alive. [default: as it is]")  # fmt: skip
 @click.option("--paid-to", metavar="ADDRESS",
               help="Who is paid by channels that are opened from now on. [default: as it is]")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
+from dtp.cli.durations import duration
 from dtp.cli.host_caps import ServiceNumber, host_option, owned_host, print_record, service_argument
 from dtp.cli.output import print_result
 from dtp.cli.show import table
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
               help="Most that may be claimed in one epoch, or none. [default: none]")  # fmt: skip
 @click.option("--bearer", type=click.Choice(BEARERS), help="Who bears transport cost. [default: split]")
 @click.option("--credit", metavar="AMOUNT", help="What a frame of 16 KiB is credited with. [default: 0]")
-@click.option("--idle", type=click.IntRange(0), metavar="SECONDS",
-              help="After this time unused, anyone may ask for a channel's close. [default: 86400]")  # fmt: skip
-@click.option("--claim", type=click.IntRange(0), metavar="SECONDS",
-              help="How long claims count after a close was asked for. [default: 3600]")  # fmt: skip
+@click.option("--idle", type=duration(whole=True),
+              help="After this time unused, anyone may ask for a channel's close. [default: 1d]")  # fmt: skip
+@click.option("--claim", type=duration(whole=True),
+              help="How long claims count after a close was asked for. [default: 1h]")  # fmt: skip
 @click.option("--coin", metavar="TYPE", help="The coin that all amounts are of. [default: SUI]")
 @click.option("--rate-requests", metavar="RATE",
               help="Connections of an account, and frames of a pipe: 100/s, 10/m, none. [default: none]")  # fmt: skip

@@ -10,6 +10,7 @@ import click
 
 from dtp.cli import host_owner, host_plans, host_services
 from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
@@ -33,7 +34,7 @@ def host() -> None:
 
 
 @host.command()
-@click.option("--ttl", default=43_200, show_default=True, type=click.IntRange(10, 86400), metavar="SECONDS",
+@click.option("--ttl", default="12h", show_default=True, type=duration(10, 86_400, whole=True),
               help="How long a heartbeat keeps an endpoint alive.")  # fmt: skip
 @click.option("--operator", metavar="ADDRESS",
               help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip
@@ -222,7 +223,7 @@ host.add_command(
     is_flag=True,
     help="Publish the static key of the wallet's identity, which 'dtp post' seals to.",
 )
-@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on until interrupted.")
+@click.option("--every", type=duration(1), help="Go on until interrupted.")
 @host_option
 @account_options
 def heartbeat(

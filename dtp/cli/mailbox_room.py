@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
+from dtp.cli.durations import duration
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.messenger import WAIT, messenger_options, open_messenger, reach, with_messenger
 from dtp.cli.output import print_line, print_note
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 wallet_option = click.option(
     "--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
-    help="Whose money it is. [default: $DTP_WALLET, else your identity]",
+    help="Whose money it is. [default: $DTP_WALLET, else the --identity]",
 )  # fmt: skip
 network_option = click.option(
     "--network", envvar="DTP_NETWORK", metavar="NETWORK",
@@ -122,7 +123,7 @@ def room_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = WalletOptions(network, wallet, None, max_gas_price)
+        account = WalletOptions.of_command(network, wallet, max_gas_price)
         room = RoomOffer(price_mib_month, free_mib, grace_days, pay_listen, hint, host_id, account)
         return command(*args, room=room, **options)
 
@@ -157,7 +158,7 @@ def room_options(command: _Function) -> _Function:
 @click.option(
     "--months", type=click.IntRange(1, 12), default=1, show_default=True, help="... for so long at once."
 )
-@click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
+@click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
               help="How long to wait for your mailboxes.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Pay a mailbox that doesn't show what it was paid before.")
 @wallet_option
@@ -189,7 +190,11 @@ def rent(
         raise click.UsageError("say both: --mib, how much room, and --most, what a MiB may cost for a month")
     if again and mib is None:
         raise click.UsageError("--again pays: say --mib and --most")
-    run(_rent(WalletOptions(network, wallet, None, max_gas_price), (mib, most, months), (wait, again), who))
+    run(
+        _rent(
+            WalletOptions.of_command(network, wallet, max_gas_price), (mib, most, months), (wait, again), who
+        )
+    )
 
 
 async def _rent(

@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from dtp.cli.account import save_account
+from dtp.cli.durations import duration
 from dtp.cli.messenger import (
     WAIT,
     deliver,
@@ -67,7 +68,7 @@ def device(qr: bool, **who: Any) -> None:
 @click.command()
 @click.argument("peer")
 @click.option("--label", default="", metavar="NAME", help="What you call the device.")
-@click.option("--history", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="DAYS",
+@click.option("--history", type=duration(unit="d"), default="0d", show_default=True,
               help="Give it what was said in the last days, and your contacts and groups.")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card for it into a file.")
 @click.option("--qr", is_flag=True, help="Show the card for it as a QR code.")

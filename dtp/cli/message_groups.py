@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.messenger import WAIT, deliver, messenger_options, open_messenger
 from dtp.cli.output import print_line, print_result
@@ -140,7 +141,7 @@ def room(name: str, room: str, close: bool, **who: Any) -> None:
 
 @group.command()
 @click.argument("name")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=7.0, show_default=True,
+@click.option("--days", type=duration(0.0001, unit="d"), default="7d", show_default=True,
               help="How long the link is good for.")  # fmt: skip
 @click.option(
     "--uses", type=click.IntRange(1), default=1, show_default=True, help="How many people join by it."

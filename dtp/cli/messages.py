@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.mailbox_room import rent
 from dtp.cli.message_devices import COMMANDS
@@ -175,9 +176,9 @@ def accept(person: str, **who: Any) -> None:
 @click.argument("text", nargs=-1)
 @click.option("--attach", "-a", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Attach a file; repeatable.")  # fmt: skip
-@click.option("--disappear", type=click.IntRange(min=1), metavar="SECONDS",
+@click.option("--disappear", type=duration(1, whole=True),
               help="Have it disappear so long after it was read.")  # fmt: skip
-@click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
+@click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
               help="How long to wait until a mailbox has it. It isn't lost otherwise.")  # fmt: skip
 @stamp_options
 @messenger_options
@@ -220,7 +221,7 @@ def send(
 
 
 @message.command()
-@click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
+@click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
               help="How long to wait for your mailboxes.")  # fmt: skip
 @save_option
 @click.option(

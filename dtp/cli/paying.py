@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import click
 
 from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
+from dtp.cli.durations import duration
 from dtp.cli.output import print_line
 from dtp.errors import LocalError
 from dtp.net.dial import connect
@@ -56,16 +57,6 @@ class NeedsYes(LocalError):
     """Something has to be agreed to, and nobody is there to be asked."""
 
     code = "needs-yes"
-
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(text: str) -> float:
-    """Return the seconds of "90s", "15m", "12h", "7d"."""
-    if text[-1:] not in _SECONDS or not text[:-1].isdecimal():
-        raise click.BadParameter(f"{text!r} is no time: write 90s, 15m, 12h or 7d")
-    return float(text[:-1]) * _SECONDS[text[-1]]
 
 
 def _is_sui(coin: str) -> bool:
@@ -386,7 +377,7 @@ def payment_options(command: _Function) -> _Function:
             raise click.UsageError(
                 "--deposit, --coin, --keep-channel, --slack, --when-answered, --yes and limits are about a --budget"
             )
-        account = WalletOptions(network, wallet, None)
+        account = WalletOptions.of_command(network, wallet)
         payment = PaymentOptions(
             budget, deposit, coin, keep_channel, account, slack, when_answered, limits, yes
         )
@@ -396,7 +387,7 @@ def payment_options(command: _Function) -> _Function:
     for option in (
         click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
                      help="Who pays: a name of 'dtp wallet new', a key file, or sui[:ADDRESS]. "
-                     "[default: $DTP_WALLET, else your identity]"),
+                     "[default: $DTP_WALLET, else the --identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid: localnet, testnet, mainnet or the URL of a node. "
                      "[default: $DTP_NETWORK, else localnet]"),
@@ -410,7 +401,7 @@ def payment_options(command: _Function) -> _Function:
         click.option("--max-gas", metavar="AMOUNT",
                      help="Gas that opening, topping up and closing may take. [default: a quarter of the budget, or "
                      "0.1SUI if that is more]"),
-        click.option("--longest-lock", type=_seconds, metavar="TIME",
+        click.option("--longest-lock", type=duration(),
                      help="How long a server may keep a deposit at most that it doesn't give back. [default: 1d]"),
         click.option("--most-per-day", metavar="AMOUNT",
                      help="What may go into channels in 24 hours, less what comes back. [default: 10 budgets, or "

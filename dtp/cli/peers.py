@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.cli.run import run
@@ -48,7 +49,7 @@ def _parse(network: str | None) -> PrivateNetwork | None:
 
 
 @click.command()
-@click.option("--wait", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("--wait", type=duration(0.1, 60), default="1s", show_default=True,
               help="How long to listen for answers.")  # fmt: skip
 @network_option
 @verbose_option

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.options import (
     IdentitySource,
     address_argument,
@@ -37,10 +38,10 @@ class NoAnswer(CarrierError):
 @address_argument
 @click.option("-c", "--count", type=click.IntRange(min=0), default=4, show_default=True,
               help="Pings to send; 0: until interrupted.")  # fmt: skip
-@click.option("--interval", type=click.FloatRange(min=0), default=1.0, show_default=True, metavar="SECONDS",
+@click.option("--interval", type=duration(), default="1s", show_default=True,
               help="From one ping to the next.")  # fmt: skip
-@click.option("-t", "--timeout", "patience", type=click.FloatRange(min=0, min_open=True), default=10.0,
-              show_default=True, metavar="SECONDS", help="How long to wait for an answer.")  # fmt: skip
+@click.option("-t", "--timeout", "patience", type=duration(0.001), default="10s",
+              show_default=True, help="How long to wait for an answer.")  # fmt: skip
 @identity_options("--identity", "-i")
 @psk_file_option
 @verbose_option

@@ -139,7 +139,7 @@ def selling_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = WalletOptions(network, wallet, None, max_gas_price)
+        account = WalletOptions.of_command(network, wallet, max_gas_price)
         sale = Sale(
             price_mib, price_request, min_deposit, host_id, plans, hint, pipe, bearer, credit, account
         )
@@ -149,7 +149,7 @@ def selling_options(command: _Function) -> _Function:
     for option in (
         gas_price_option,
         click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
-                     help="Who is paid. [default: $DTP_WALLET, else your identity]"),
+                     help="Who is paid. [default: $DTP_WALLET, else the --identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="Where it is paid. [default: $DTP_NETWORK, else localnet]"),
         click.option("--credit", metavar="AMOUNT",

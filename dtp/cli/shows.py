@@ -30,6 +30,7 @@ from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
 from dtp.cli.accounts import WalletOptions
+from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import (
@@ -156,7 +157,7 @@ for _command in COMMANDS:
 )
 @click.option("--cut", type=click.Choice(list(CUTTERS)), default="auto", show_default=True,
               help="Where segments end: at fragments of MP4, clusters of Matroska, lines, or by time.")  # fmt: skip
-@click.option("--every", type=click.FloatRange(0.05, 60), default=EVERY, show_default=True, metavar="SECONDS",
+@click.option("--every", type=duration(0.05, 60), default=f"{EVERY:g}s", show_default=True,
               help="How long segments last that are cut by time.")  # fmt: skip
 @click.option("--command", "program", metavar="COMMAND",
               help="Run this when the show goes on air, send what it writes, and end it when the show goes off air. "
@@ -315,9 +316,9 @@ def _tell_recording_fault(fault: RecordingError) -> None:
               help="Who must have signed the show. [default: whose the first address is]")  # fmt: skip
 @click.option("--show", "show_id", metavar="ID", help="Which show it must be. [default: whichever is there]")
 @click.option("--from", "start", type=click.IntRange(0), metavar="NUMBER", help="Begin with this segment.")
-@click.option("--back", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+@click.option("--back", type=duration(), default="0s",
               help="Begin so long before what is live.")  # fmt: skip
-@click.option("--give-up", type=click.FloatRange(0.1), default=Patience().lost, show_default=True, metavar="SECONDS",
+@click.option("--give-up", type=duration(0.1), default=f"{Patience().lost:g}s", show_default=True,
               help="End with exit code 5 when nothing of the producer was heard for so long.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep in FILE what is heard.")  # fmt: skip

@@ -34,12 +34,12 @@ def chain_options(command: _Function) -> _Function:
 
     @functools.wraps(command)
     def with_account(*args: Any, chain_network: str | None, wallet: str | None, **options: Any) -> Any:
-        return command(*args, account=WalletOptions(chain_network, wallet, None), **options)
+        return command(*args, account=WalletOptions.of_command(chain_network, wallet), **options)
 
     decorated: Any = with_account
     for option in (
         click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
-                     help="Who pays and is paid on the chain. [default: $DTP_WALLET, else your identity]"),
+                     help="Who pays and is paid on the chain. [default: $DTP_WALLET, else the --identity]"),
         click.option("--network", "chain_network", envvar="DTP_NETWORK", metavar="NETWORK",
                      help="The chain: localnet, testnet, mainnet or the URL of a node. [default: $DTP_NETWORK, else "
                      "localnet]"),

@@ -17,6 +17,7 @@ from dtp.broadcast.sealed.admission import Admission, Guests, SeatClaim
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims
 from dtp.cli.accounts import WalletOptions
+from dtp.cli.durations import duration
 from dtp.cli.output import print_line
 from dtp.cli.paying import PaymentOptions
 from dtp.identity import Identity, PeerId, PeerIdError
@@ -120,8 +121,8 @@ def buying_options(command: _Function) -> _Function:
 
     decorated: Any = with_payment
     for option in (
-        click.option("--key-lasts", type=click.FloatRange(0, 86_400), default=ROTATE, show_default=True,
-                     metavar="SECONDS", help="How long a key that is bought has to last, in the mean: where they are "
+        click.option("--key-lasts", type=duration(0, 86_400), default=f"{ROTATE:g}s", show_default=True,
+                     help="How long a key that is bought has to last, in the mean: where they are "
                      "changed faster, no more are bought."),
         click.option("--most-per-key", metavar="AMOUNT", help="The highest price of a key to agree to."),
         click.option("--budget", metavar="AMOUNT",
@@ -171,8 +172,8 @@ def sealing_options(command: _Function) -> _Function:
         click.option("--key-price", callback=_amount, metavar="AMOUNT",
                      help="Seal it, and sell each key to whoever hears it by nothing else: 'dtp show listen "
                      "--budget'. --wallet is paid."),
-        click.option("--rotate", type=click.FloatRange(1, 86_400), default=ROTATE, show_default=True,
-                     metavar="SECONDS", help="How long a key of a sealed show is used."),
+        click.option("--rotate", type=duration(1, 86_400), default=f"{ROTATE:g}s", show_default=True,
+                     help="How long a key of a sealed show is used."),
         click.option("--pass", "plan", metavar="PLAN",
                      help="Seal it: only who holds a pass of this plan hears it (see 'dtp pass')."),
         click.option("--sealed/--open", default=None,

@@ -54,7 +54,7 @@ def stamp_options(command: _Function) -> _Function:
         max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = WalletOptions(network, wallet, None, max_gas_price)
+        account = WalletOptions.of_command(network, wallet, max_gas_price)
         return command(*args, stamp=StampOffer(stamp_up_to, account), **options)
 
     decorated: Any = with_stamp

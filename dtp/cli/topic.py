@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.joining import joining_options
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
@@ -33,7 +34,7 @@ def topic() -> None:
 @topic.command()
 @click.argument("name")
 @click.argument("data", nargs=-1)
-@click.option("--wait", type=click.FloatRange(min=0), default=_WAIT, show_default=True, metavar="SECONDS",
+@click.option("--wait", type=duration(), default=f"{_WAIT:g}s", show_default=True,
               help="How long to wait for somebody who has the topic.")  # fmt: skip
 @joining_options
 @verbose_option
@@ -89,8 +90,8 @@ async def _messages(data: tuple[str, ...]) -> AsyncIterator[bytes]:
 @topic.command()
 @click.argument("name")
 @click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
-@click.option("--history", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
-              help="Ask others for what they hold of so many seconds.")  # fmt: skip
+@click.option("--history", type=duration(), default="0s",
+              help="Ask others for what they hold of so long.")  # fmt: skip
 @click.option("--overflow", type=click.Choice(["wait", "drop-oldest", "raise"]), default="wait",
               show_default=True, help="What happens when messages come faster than they are printed.")  # fmt: skip
 @click.option("--until-eof", is_flag=True, help="End when standard input ends.")

@@ -1,6 +1,9 @@
 """Command lines that are wrong, and the pieces that commands are made of."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -8,11 +11,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.cli import COMMANDS, main, output
+from dtp.cli import COMMANDS, daemon, main, output
 from dtp.cli.demo import parse_size
-from dtp.cli.options import read_psk_file
+from dtp.cli.durations import duration
+from dtp.cli.mailbox_room import room_options
+from dtp.cli.options import identity_options, read_psk_file
+from dtp.cli.paying import payment_options
 from dtp.cli.progress import ProgressMeter, size_text, speed_text
+from dtp.cli.selling import selling_options
 from dtp.cli.services import EchoService, ExecService, FileService, ForwardService, ServiceDirectory, make
+from dtp.cli.shows_money import chain_options
+from dtp.cli.stamps import stamp_options
 from dtp.errors import ConfigError
 from dtp.files import FileInfo, Progress
 from dtp.identity import Identity
@@ -237,3 +246,82 @@ def test_nothing_of_a_peer_drives_the_terminal_in_json(capsys):
     with context:
         output.print_line({"event": "x", "name": "\x1b[2J"}, None)
     assert capsys.readouterr().out == '{"event": "x", "name": "\\u001b[2J"}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("8", 8),
+        ("8s", 8),
+        ("0.5", 0.5),
+        (".5s", 0.5),
+        ("500ms", 0.5),
+        ("5m", 300),
+        ("2h", 7200),
+        ("7d", 604_800),
+    ],
+)
+def test_times_have_a_unit_or_are_seconds(text: str, seconds: float) -> None:
+    assert duration()(text) == pytest.approx(seconds)
+    assert duration(unit="d")(text) == pytest.approx(seconds / 86_400 if text[-1] in "smhd" else float(text))
+
+
+@pytest.mark.parametrize("text", ["", "s", "8x", "8 s", "-1", "-1s", "1e3", "inf", "nan", "8S", "8s9"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time"):
+        duration()(text)
+
+
+def test_times_are_within_bounds_and_whole_where_they_have_to_be() -> None:
+    whole = duration(10, 60, whole=True)
+    assert (whole("10"), whole("1m"), type(whole("12s"))) == (10, 60, int)
+    for wrong in ("9", "61s", "2m", "10.5"):
+        with pytest.raises(click.BadParameter):
+            whole(wrong)
+
+
+def test_all_commands_take_times_alike() -> None:
+    """'--wait 8s' was refused by some, and '--longest-lock 8' by another."""
+
+    def options(command: click.Command) -> Iterator[click.Parameter]:
+        yield from command.params
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None
+                yield from options(found)
+
+    found = [each for top in (main, daemon.main) for each in options(top)]
+    assert len(found) > 500
+    assert [
+        each.name for each in found if isinstance(each.type, click.FloatRange | click.types.FloatParamType)
+    ] == []
+    assert [each.name for each in found if each.metavar in ("SECONDS", "DAYS", "MINUTES")] == []
+    times = {each.name for each in found if each.type.name == "time"}
+    assert times >= {"wait", "patience", "interval", "ttl", "disappear", "longest_lock", "every", "give_up"}
+
+
+@pytest.mark.parametrize(
+    "decorate", [chain_options, payment_options, room_options, selling_options, stamp_options]
+)
+def test_the_wallet_is_that_of_the_identity_where_none_is_named(tmp_path: Path, decorate: Any) -> None:
+    """With -i it was that of the default identity, which may not be there."""
+    me, other = Identity.generate(), Identity.generate()
+    me.save(tmp_path / "me.pem", b"secret")
+    other.save(tmp_path / "other.pem")
+    (tmp_path / "passphrase").write_text("secret\n")
+    who = ["-i", str(tmp_path / "me.pem"), "--passphrase-file", str(tmp_path / "passphrase")]
+    signers = []
+
+    def command(identity: Any, **options: Any) -> None:
+        (told,) = (
+            each for each in options.values() if hasattr(each, "account") or hasattr(each, "load_signer")
+        )
+        signers.append(getattr(told, "account", told).load_signer().address)
+
+    made = click.command()(decorate(identity_options("--identity", "-i")(command)))
+    for words in (who, [*who, "--wallet", str(tmp_path / "other.pem")]):
+        done = CliRunner().invoke(made, words, env={"DTP_HOME": str(tmp_path)}, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert signers == [me.id.sui_address, other.id.sui_address]

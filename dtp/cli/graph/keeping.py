@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.output import print_line, print_result, printable, wants_json
 from dtp.errors import DtpError
 from dtp.plurals import count_of
@@ -178,7 +179,7 @@ def status(opened: GraphOpener) -> None:
 @file_argument
 @click.argument("peer", required=False)
 @click.argument("path", default="")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
 @click.option("--revoke", is_flag=True, help="Take back what PEER was granted at PATH.")
 @click.option("--use", "handed", metavar="GRANT", help="Use a grant that was handed over as text.")
 @graph_options

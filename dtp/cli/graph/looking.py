@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.cli.durations import duration
 from dtp.cli.graph.tables import FORMATS
 from dtp.cli.output import print_line, print_result, wants_json
 from dtp.plurals import count_of
@@ -230,8 +231,8 @@ def _format(at: int, length: int, attributes: dict[str, Any]) -> str:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
-    default=10,
+    type=duration(),
+    default="10s",
     show_default=True,
     help="How long the query may take; 0 for as long as it likes.",
 )
