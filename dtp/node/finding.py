@@ -46,6 +46,14 @@ def dht_host(urls: Iterable[str]) -> str:
     return hosts.pop() if len(hosts) == 1 else ANY
 
 
+def _choose_addresses(urls: Sequence[str]) -> list[str]:
+    """Return what a record has room for: of a machine with many networks those of its own are left out first, since
+    places at relays are reached from everywhere."""
+    relayed = [url for url in urls if url.startswith("relay:")][:MAX_ADDRESSES]
+    own = [url for url in urls if not url.startswith("relay:")]
+    return [*own[: MAX_ADDRESSES - len(relayed)], *relayed]
+
+
 class DhtFinder:
     """Looks peers up in the DHT."""
 
@@ -115,7 +123,7 @@ class PeerFinding:
             self.identity,
             now=self._next_moment(),
             ttl=ttl,
-            addresses=dialled_urls(urls)[:MAX_ADDRESSES],
+            addresses=_choose_addresses(dialled_urls(urls)),
             services=services,
             dht=self._dht_endpoint(),
         )

@@ -26,6 +26,7 @@ from dtp.node.clock import ClockWatch
 from dtp.node.exchange import PROTOCOL as PEER_EXCHANGE
 from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
 from dtp.node.finding import SUCCESSION, WAYS, PeerFinding, dht_host
+from dtp.node.places import LinkedRelays
 from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
 from dtp.peers.book import BOOK, BookNotKept, PeerBook
@@ -241,7 +242,7 @@ class Node:
         self._mesh = stack = await stack.enter_async_context(AsyncExitStack())
         self._links = links = PeerLinks(
             self.identity,
-            resolvers=(StaticResolver(), resolver, HostResolver()),
+            resolvers=(StaticResolver(), resolver, HostResolver(), LinkedRelays(reach.list_relays)),
             limits=self.limits.links,
             dial=self._dial_link,
         )

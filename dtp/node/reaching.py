@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,10 +21,10 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener
+from dtp.node.places import PROTOCOLS, list_other_ways, list_ways, take_first
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
-from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
@@ -45,8 +45,6 @@ RECHECK: Final = 1800.0
 RETRY: Final = 30.0
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
-#: What a router calls what a carrier goes by.
-_PROTOCOLS: Final = {"tcp": "TCP", "ws": "TCP", "quic": "UDP"}
 
 
 class NodeReach:
@@ -189,9 +187,12 @@ class NodeReach:
 
     @property
     def urls(self) -> list[str]:
-        """Where it is dialled besides where it listens: ports of the router, and what others have reached."""
+        """Where it is dialled besides where it listens: ports of the router, what others have reached, and its places
+        at relays by their other carriers."""
         own = dialled_urls(() if self._listener is None else self._listener.urls)
-        return [url for url in dict.fromkeys((*self._mapped, *self.dialability.urls)) if url not in own]
+        ways = list_other_ways(self._places, self._record_of, self.reach.identity.id)
+        found = dict.fromkeys((*self._mapped, *self.dialability.urls, *ways))
+        return [url for url in found if url not in own]
 
     @property
     def hidden(self) -> bool:
@@ -201,7 +202,7 @@ class NodeReach:
     def _listening_urls(self) -> list[str]:
         """Return the URLs at which the node itself listens."""
         urls = [] if self._listener is None else self._listener.urls
-        return [url for url in urls if urlsplit(url).scheme in _PROTOCOLS]
+        return [url for url in urls if urlsplit(url).scheme in PROTOCOLS]
 
     async def _check_dialability(self, link: PeerLink) -> None:
         """Ask a peer to dial this node, and act on the result."""
@@ -235,25 +236,29 @@ class NodeReach:
         if not self._mapped:
             await self._map_ports()
         pause = FIRST_PAUSE
-        while self.dialability.verdict is not True and not self._places:
-            for url in self._relay_urls():
-                assert self._listener is not None
-                if await self._try_place(self._listener, url, chosen=True):
-                    break
-            else:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+        while self.dialability.verdict is not True and not await self._find_place():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
         while self.dialability.verdict is not True:
             await asyncio.sleep(RECHECK)
             await self._check_again()
         await self._release_places(lambda url: self._places[url])
+
+    async def _find_place(self) -> bool:
+        """Take a place at a linked node that relays; return whether there is one."""
+        assert self._listener is not None
+        listener = self._listener
+        urls = [place.own_url for place in self.list_relays()]
+        return bool(self._places) or await take_first(
+            urls, lambda url: self._try_place(listener, url, chosen=True)
+        )
 
     async def _map_ports(self) -> None:
         for url in self._listening_urls() if self._map_port is not None else ():
             parts = urlsplit(url)
             try:
                 assert self._map_port is not None
-                mapping = self._map_port(parts.port or 0, _PROTOCOLS[parts.scheme])
+                mapping = self._map_port(parts.port or 0, PROTOCOLS[parts.scheme])
                 await self._stack.enter_async_context(mapping)
             except MissingLibraryError as error:
                 log.info("the router isn't asked for ports: %s", error)
@@ -271,15 +276,11 @@ class NodeReach:
         links = [] if self._links is None else list(self._links)[:MOST_ASKED]
         await asyncio.gather(*(self._check_dialability(link) for link in links))
 
-    def _relay_urls(self) -> Iterable[str]:
-        """Yield the URLs of places at linked nodes that relay; QUIC comes first, since holes can be punched then."""
+    def list_relays(self) -> Iterator[RelayPlace]:
+        """Yield the linked nodes that relay, each by the ways that lead to it."""
         for link in self._links or ():
-            record = self._record_of(link.peer)
-            if record is None or RELAY_SERVICE not in record.services or link.closed:
-                continue
-            direct = [url for url in record.addresses if urlsplit(url).scheme in _PROTOCOLS]
-            for url in sorted(direct, key=lambda url: not url.startswith("quic:")):
-                yield RelayPlace(link.peer, Address.direct(link.peer, url, RELAY_SERVICE), None).own_url
+            for way in () if link.closed else list_ways(self._record_of(link.peer)):
+                yield RelayPlace(link.peer, way, None)
 
     async def _release_places(self, chosen: Callable[[str], bool]) -> None:
         for url in [url for url in self._places if chosen(url)]:

@@ -1,6 +1,7 @@
 """Nodes that can't be dialled, a node that relays for them, and connections that become direct by themselves."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from dtp.node.node import Node
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.relay_client import Reservation
+from dtp.peers.record import PeerRecord
 from dtp.session.limits import SILENT, WORK_BYTES, WORK_PAUSE
 from dtp.testing.clock import run
 
@@ -150,6 +152,30 @@ def test_who_hears_nothing_any_more_asks_its_relay_and_the_peer_s_link() -> None
                     assert await stream.readexactly(5) == b"heard"
 
     run(main())
+
+
+def test_whose_record_is_from_before_its_place_is_found_at_the_relay() -> None:
+    """As one without UDP, which the DHT doesn't know: nobody has told of its place yet."""
+
+    async def main() -> None:
+        quiet = {"discover": (), "map_ports": False}
+        async with Node(listen=["tcp://127.0.0.1:0"], relay=True, **quiet) as relay:
+            place = f"relay{relay.listener.urls[0].removeprefix('tcp')}?relay={relay.identity.id}"
+            hidden = Node(listen=[place], services={"echo": echo}, **quiet)
+            async with hidden, Node(listen=None, bootstrap=[relay.address], **quiet) as asking:
+                await until(lambda: any(url.startswith("relay:") for url in hidden.record.addresses))
+                await until(lambda: len(asking.links) == 1)
+                before = PeerRecord.sign(
+                    hidden.identity,
+                    now=time.time() - 60,
+                    addresses=["tcp://127.0.0.1:1"],
+                    services=[NODE_SERVICE],
+                )
+                asking.book.learn_record(before, "told")
+                async with asking.connect(f"dtp://{hidden.identity.id}/echo") as connection:
+                    assert connection.stats.carriers[0].startswith("relay:")
+
+    on_sockets(main())
 
 
 def test_a_place_is_asked_for_until_the_relay_is_there() -> None:

@@ -91,6 +91,17 @@ class Lab:
         rule = f"add rule ip lab pre iifname wan meta l4proto tcp dnat to {host}"
         _run(*self.command(nat, "nft", *rule.split()))
 
+    def swallow_udp(self, nat: str, *, to: str = "") -> None:
+        """Have a NAT drop what goes out by UDP without a word: all of it, or what goes `to` an address."""
+        where = f"ip daddr {to} " if to else ""
+        rule = f"insert rule ip lab forward iifname lan {where}meta l4proto udp drop"
+        _run(*self.command(nat, "nft", *rule.split()))
+
+    def move_nat(self, nat: str, before: str, now: str) -> None:
+        """Have a NAT get another address outside. What it knew of connections goes with the one before."""
+        self.ip(nat, "addr", "del", f"{before}/24", "dev", "wan")
+        self.ip(nat, "addr", "add", f"{now}/24", "dev", "wan")
+
     def rules(self, host: str, text: str) -> None:
         """Have `nft` read rules on a host."""
         _run(*self.command(host, "nft", "-f", "-"), text=text)

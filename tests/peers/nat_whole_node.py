@@ -1,7 +1,7 @@
 """A `dtp.Node` of the NAT lab, as a program. What it knows of itself are lines of JSON on standard output.
 
-`public [TOPIC] [HOST]`; `hidden PUBLIC`; `mapped PUBLIC`; `asking PUBLIC PEER`; `member PUBLIC`, where PUBLIC is what
-`public` says.
+`public [TOPIC] [HOST]`; `hidden PUBLIC`; `mapped PUBLIC`; `asking PUBLIC PEER`; `talking PUBLIC PEER`;
+`member PUBLIC`, where PUBLIC is what `public` says.
 """
 
 from __future__ import annotations
@@ -104,6 +104,29 @@ async def asking(bootstrap: str, peer: str) -> None:
         await until_told()
 
 
+async def talking(bootstrap: str, peer: str) -> None:
+    """Says when its carriers change while it talks, and how many were made direct by then; at last, once all that was
+    said has come back, how much that was."""
+    async with behind_nat(bootstrap) as node:
+        await until(lambda: len(node.links) > 0)
+        async with await connected(node, f"dtp://{peer}/echo") as connection:
+            stream = await connection.open_stream()
+            told = asyncio.create_task(until_told())
+            said: dict[str, Any] = {}
+            pieces = 0
+            while not told.done():
+                now = {"carriers": list(connection.stats.carriers), "made": node.reach.counters["direct"]}
+                if said != now:
+                    said = now
+                    say(**said)
+                piece = pieces.to_bytes(4) * 500
+                stream.write(piece)
+                assert await stream.readexactly(len(piece)) == piece
+                pieces += 1
+                await asyncio.sleep(0.02)
+            say(pieces=pieces, resumes=connection.stats.resumes)
+
+
 async def member(bootstrap: str) -> None:
     """Has a topic with another one that nobody can dial either, and is linked to it directly at last."""
     seed = json.loads(bootstrap)[:1]  # without the DHT, which knows where everybody is
@@ -125,7 +148,7 @@ if __name__ == "__main__":
 
     async def main() -> None:
         async with asyncio.timeout(120):
-            roles = {"public": public, "hidden": hidden, "mapped": mapped, "asking": asking, "member": member}
-            await roles[role](*arguments)
+            roles = (public, hidden, mapped, asking, talking, member)
+            await {each.__name__: each for each in roles}[role](*arguments)
 
     asyncio.run(main())

@@ -1,10 +1,12 @@
 """Whole nodes behind NATs: they find out that nobody can dial them, take a place at a relay and are found there."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from nat_lab import lab, missing
+from nat_lab import Lab, lab, missing
 from test_nat import Node
 
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
@@ -58,3 +60,60 @@ def test_a_node_that_others_reach_takes_no_place() -> None:
         assert not any(url.startswith("relay:") for url in said["addresses"])
         hidden.end()
         public.end()
+
+
+def await_carriers(talking: Node, wanted: Callable[[list[str]], bool], made: int = 0) -> list[str]:
+    """Return the carriers of a node that talks as soon as they are so, and so many have been made direct."""
+    while not wanted((said := talking.line())["carriers"]) or said["made"] < made:
+        pass
+    return said["carriers"]
+
+
+def is_direct(carriers: list[str]) -> bool:
+    return [url.partition(":")[0] for url in carriers] == ["quic"]
+
+
+def is_relayed(carriers: list[str]) -> bool:
+    return [url.partition(":")[0] for url in carriers] == ["relay"]
+
+
+@contextmanager
+def talking_through(place: Lab) -> Iterator[Node]:
+    """A node on `a` that talks to one on `b`; at the end all has to have come back, by one connection that was never
+    lost."""
+    public = Node(place, "pub", "public", program=PROGRAM)
+    bootstrap = json.dumps(public.line()["bootstrap"])
+    hidden = Node(place, "b", "hidden", bootstrap, program=PROGRAM)
+    peer = hidden.line()["peer"]
+    talking = Node(place, "a", "talking", bootstrap, peer, program=PROGRAM)
+    yield talking
+    (*_, last) = talking.end()
+    assert last["resumes"] == 0
+    assert last["pieces"] > 0
+    hidden.end()
+    public.end()
+
+
+@pytest.mark.parametrize("nat", ["nata", "natb"])
+def test_where_a_nat_gets_another_address_the_connection_goes_on_and_is_direct_again(nat: str) -> None:
+    with lab("port-restricted", "port-restricted") as place, talking_through(place) as talking:
+        await_carriers(talking, is_direct, made=2)  # its connection, and its link
+        place.move_nat(nat, {"nata": "203.0.113.11", "natb": "203.0.113.12"}[nat], "203.0.113.77")
+        (direct,) = await_carriers(talking, is_direct, made=4)
+        assert direct.startswith("quic://203.0.113.77:" if nat == "natb" else "quic://203.0.113.12:")
+
+
+def test_where_the_direct_way_swallows_all_the_relay_goes_on() -> None:
+    with lab("port-restricted", "port-restricted") as place, talking_through(place) as talking:
+        await_carriers(talking, is_direct)
+        place.swallow_udp("nata", to="203.0.113.12")
+        await_carriers(talking, is_relayed)
+
+
+@pytest.mark.parametrize("nats", [("nata",), ("natb",), ("nata", "natb")])
+def test_who_has_no_udp_reaches_and_is_reached_at_a_relay(nats: tuple[str, ...]) -> None:
+    with lab("port-restricted", "port-restricted") as place:
+        for nat in nats:
+            place.swallow_udp(nat)
+        with talking_through(place) as talking:
+            await_carriers(talking, is_relayed)

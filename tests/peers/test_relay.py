@@ -122,6 +122,43 @@ def test_an_address_by_a_relay_is_dialled_like_any_other() -> None:
     run(main())
 
 
+def test_a_program_that_ends_says_goodbye_to_the_relay_by_which_it_has_dialled() -> None:
+    """A relay that ends waits ten seconds for one that is left without a word."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            await stack.enter_async_context(listener)
+            await reserved(stack)
+            async with dtp.connect(ADDRESS, identity=ALICE):
+                assert len(listener.connections) == 2
+            own = asyncio.current_task()
+            for task in asyncio.all_tasks():  # as `asyncio.run` does at the end
+                if task.get_name() == "dtp-relay-unused" and task is not own:
+                    task.cancel()
+            await asyncio.sleep(0.1)
+            assert len(listener.connections) == 1
+
+    run(main())
+
+
+def test_a_place_that_nobody_waits_for_any_more_leaves_no_connection() -> None:
+    async def main() -> None:
+        async def silent(connection: Connection) -> None:
+            await connection.wait_closed()
+
+        async with AsyncExitStack() as stack:
+            relay = await dtp.listen("memory://relay", {RELAY_SERVICE: silent}, identity=RELAY)
+            await stack.enter_async_context(relay)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(3):
+                    await reserved(stack)
+            await asyncio.sleep(0.1)
+            assert not relay.connections
+
+    run(main())
+
+
 def test_a_relay_that_ends_waits_for_circuits_and_for_no_reservation() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -122,12 +122,17 @@ class RelayClient:
             words = f"no answer in {PATIENCE:g} s" if isinstance(error, TimeoutError) else error
             raise DialError(f"relay {place.relay.short}: {words}") from error
         carrier = StreamCarrier(stream, source=source_of(place.relay), remote=place.url_for(target))
-        carrier.on_end = lambda: connection.loop.call_later(
-            _IDLE, self._end_if_unused, place.address, connection
-        )
+        carrier.on_end = lambda: self._end_soon(place.address, connection)
         return carrier, seen
 
-    def _end_if_unused(self, address: Address, connection: Connection) -> None:
+    def _end_soon(self, address: Address, connection: Connection) -> None:
+        """End a connection to a relay that has no stream for a while; at once where the program ends before, since a
+        relay would wait for one that is left without a goodbye."""
+        task = self._tasks.start(self._end_if_unused(address, connection), name="dtp-relay-unused")
+        task.add_done_callback(lambda task: connection.abort() if task.cancelled() else None)
+
+    async def _end_if_unused(self, address: Address, connection: Connection) -> None:
+        await asyncio.sleep(_IDLE)
         task = self._connections.get(address)
         kept = task is not None and task.done() and not _is_over(task) and task.result() is connection
         if kept and not connection.stats.streams:
@@ -221,10 +226,10 @@ class Reservation(CarrierListener):
         try:
             self.connection = await self._connect(self._place.address)
             await self._reserve(self.connection)
-        except _GONE as error:
+        except (*_GONE, asyncio.CancelledError) as error:
             if self.connection is not None:
                 self.connection.abort()
-            if isinstance(error, RelayRefused):
+            if isinstance(error, RelayRefused | asyncio.CancelledError):
                 raise
             raise ListenError(f"relay {self._place.relay}: {error}") from error
         self._keeping.start()
