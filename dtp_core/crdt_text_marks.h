@@ -1,5 +1,5 @@
 /* crdt_text_marks.h - elements of lists and marks of texts, as the files of the text type know of each other.
- * Included by crdt_text_internal.h alone, behind its types. */
+ * Included by crdt_text_internal.h alone, behind the types. */
 #ifndef DTP_CRDT_TEXT_MARKS_H
 #define DTP_CRDT_TEXT_MARKS_H
 

@@ -68,7 +68,7 @@ ONE_PLACE = {
 
 #: All that the C core may include: it knows no clock and no Python.
 C_HEADERS = {"dtp.h", "internal.h", "crdt.h", "crdt_graph.h", "crdt_text.h"}
-C_HEADERS |= {"crdt_text_internal.h", "crdt_text_marks.h"}
+C_HEADERS |= {"crdt_text_internal.h", "crdt_text_marks.h", "crdt_text_types.h"}
 C_HEADERS |= {"stddef.h", "stdint.h", "string.h"}
 #: One file has the allocator, for the state of replicated data alone.
 C_ALLOCATOR = {"dtp_core/crdt_memory.c": {"stdlib.h"}}
