@@ -1,6 +1,7 @@
 """The format of shows: vectors, a second implementation, and attackers who forge, splice, replay and withhold."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -363,3 +364,19 @@ def test_heads_out_of_range_are_refused():
         head[at] = value
         with pytest.raises(SegmentError):
             Segment.decode_signed(bytes(head))
+
+
+def test_what_is_kept_to_compare_heads_with_doesnt_grow_with_what_they_announce():
+    """A producer, or a relay, sends heads of the largest segments and no piece of them."""
+    announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+    signer, verifier = SegmentSigner(ME, announcement), Verifier(announcement)
+    large = [signer.sign(bytes(4 * 1024 * 1024), time_ms=0).encoded for _ in range(8)]
+    tracemalloc.start()
+    try:
+        for each in large:
+            verifier.check(each)
+            verifier.check(each)
+        assert tracemalloc.get_traced_memory()[0] < 32 * 1024
+    finally:
+        tracemalloc.stop()
+    assert len(verifier.check(large[-1]).hashes) == 256
