@@ -498,6 +498,7 @@ class Node:
             self._reach.on_link(link)
         self.book.mark_useful(link.peer)
         if link.outgoing:
+            link.connection.keep_within(self.listener.held)
             asking = self._exchange.keep_asking(link, lambda: len(self.links))
             self._tasks.start(asking, name="dtp-node-exchange")
         self._changed.set()
@@ -507,6 +508,8 @@ class Node:
     def _on_lost(self, link: PeerLink) -> None:
         if self._reach is not None:
             self._reach.on_lost(link)
+        if link.outgoing:
+            self.listener.held.forget_key(link.connection)
         if self.links.get(link.peer) is None:
             self._clock.clocks.forget_peer(link.peer.key)
         self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time(), unwanted=link.unwanted)

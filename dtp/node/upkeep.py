@@ -27,6 +27,9 @@ class UpkeepLimits:
     #: After a failed dial the next one waits so long, each time twice as long, up to the longest.
     first_pause: float = 2.0
     longest_pause: float = 300.0
+    #: ... and up to this one of peers that there has never been a link to. Anybody may tell of peers that are not, at
+    #: an address that is somebody else's: a thousand of them come to one dial in 3.5 s there, not to three a second.
+    longest_unmet: float = 3600.0
     #: Dials at once: each is a handshake of about a millisecond here.
     at_once: int = 8
     #: Peers that are remembered to be dialled; the one that was heard of longest ago goes first.
@@ -38,6 +41,8 @@ class _Wish:
     at: float
     pause: float
     is_bootstrap: bool
+    #: There was a link to it.
+    is_met: bool = False
 
 
 class PeerUpkeep:
@@ -66,6 +71,8 @@ class PeerUpkeep:
     def on_link(self, peer: PeerId) -> None:
         """Note that there is a link to `peer`, whoever dialled."""
         self._linked.add(peer)
+        for target, wish in self._wishes.items():
+            wish.is_met = wish.is_met or _peer_of(target) == peer
 
     def on_lost(self, peer: PeerId, now: float, *, unwanted: bool = False) -> None:
         """Note that the link to `peer` is over: it is dialled again soon, or where it was `unwanted` as after a dial
@@ -105,7 +112,9 @@ class PeerUpkeep:
             self._put_off(wish, now)
 
     def _put_off(self, wish: _Wish, now: float) -> None:
-        wish.at, wish.pause = now + wish.pause, min(2 * wish.pause, self.limits.longest_pause)
+        limits = self.limits
+        longest = limits.longest_pause if wish.is_met or wish.is_bootstrap else limits.longest_unmet
+        wish.at, wish.pause = now + wish.pause, min(2 * wish.pause, longest)
 
     def next_time(self) -> float:
         """Return when `take_due` has something; infinity for never."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
@@ -39,16 +41,22 @@ def test_each_is_dialled_once_at_a_time() -> None:
     assert keep.take_due(0.0) == []
 
 
-def test_failures_wait_longer_each_time() -> None:
+@pytest.mark.parametrize("met", [True, False])
+def test_failures_wait_longer_each_time(*, met: bool) -> None:
+    """Above all with peers that nobody here has met: they may not be, and their address another's."""
     keep, limits, now, pauses = PeerUpkeep(SMALL), UpkeepLimits(), 0.0, []
     keep.add_peer(LARGE, now)
-    for _ in range(10):
+    if met:
+        keep.on_link(LARGE)
+        keep.on_lost(LARGE, now)
+        now = keep.next_time()
+    for _ in range(14):
         assert keep.take_due(now) == [LARGE]
         keep.on_dialled(LARGE, None, now)
         pauses.append(keep.next_time() - now)
         now = keep.next_time()
     assert pauses[:3] == [limits.first_pause, 2 * limits.first_pause, 4 * limits.first_pause]
-    assert pauses[-1] == limits.longest_pause
+    assert pauses[-1] == (limits.longest_pause if met else limits.longest_unmet)
 
 
 def test_link_that_is_lost_is_dialled_again() -> None:
