@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,9 @@ def test_a_shorter_sum_is_taken_beside_a_longer_one_that_waits() -> None:
             await see_all(alice, [bob, carol])
             agreed = [await stored(bob, ALICE), await stored(bob, BOB), await stored(carol, CAROL)]
             await pruned(alice)
-            longer = sum_of(await stored(alice, ALICE))
-            assert await erin.receive(await stored(alice, ALICE)) == 0
+            offered = alice.passed.parts_of(ALICE.id.key)
+            longer = sum_of(offered)
+            assert await erin.receive(offered) == 0
             assert [(one.first, one.last) for one in erin.admission.unagreed()] == [(1, longer.sequence)]
             assert await erin.receive([data for one in agreed for data in one]) == 3
             assert erin.frames.chains.heads[ALICE.id.key].sequence == 100
@@ -140,7 +142,7 @@ async def shown(*graphs: Graph) -> bytes:
 
 
 def test_by_connections_and_what_is_stored_stays(tmp_path: Path) -> None:
-    """Who meets the author alone lacks its frames, until it meets those who agree, or somebody who has them."""
+    """Who meets one that agrees lacks the author's frames, until it meets another, or somebody who has them."""
     path = str(tmp_path / "erin.db")
 
     async def main() -> None:
@@ -153,9 +155,8 @@ def test_by_connections_and_what_is_stored_stays(tmp_path: Path) -> None:
             await churn(alice, 100)
             await see_all(alice, [bob, carol])
             await told(alice, ALICE, dave)  # who has never pruned
-            await alice.upkeep.prune()
             async with await opened(ERIN, path) as erin:
-                for other, left in ((alice, 1), (bob, 1), (carol, 0)):
+                for other, left in ((bob, 1), (carol, 0)):
                     async with served(other, erin) as client:
                         await erin.sync(client)
                     assert len(erin.admission.unagreed()) == left
@@ -167,6 +168,29 @@ def test_by_connections_and_what_is_stored_stays(tmp_path: Path) -> None:
             async with await opened(ERIN) as erin, served(dave, erin) as client:
                 assert (await erin.sync(client)).received == 100  # each frame, which needs nobody's word
                 assert erin.admission.unagreed() == []
+
+    run(main())
+
+
+def test_an_author_keeps_its_frames_until_enough_agree_to_their_sum() -> None:
+    """Whom it gave the sum alone, it would tell nothing: nobody could agree who has never seen the frames."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as alice, await opened(BOB) as bob, await opened(CAROL) as carol:
+            await churn(alice, 100)
+            assert (await alice.upkeep.prune()).frames == 0
+            async with await opened(ERIN) as erin, served(alice, erin) as client:
+                assert (await erin.sync(client)).received == 100
+            await see_all(alice, [bob, carol])
+            for witness in (bob, carol):
+                assert (await alice.upkeep.prune()).frames == 0
+                await told(witness, witness.identity, alice)
+            await churn(alice, 10)  # of which they don't know
+            assert (await alice.upkeep.prune()).frames == 99
+            assert [one.first for one in map(partial(envelopes.decode, ""), await stored(alice, ALICE))] == [
+                1,
+                *range(101, 111),
+            ]
 
     run(main())
 
@@ -185,16 +209,17 @@ def test_witnesses_sums_need_the_others(order: int) -> None:
             for one, other in ((bob, carol), (carol, bob)):
                 await churn(one, 100)
                 await see_all(one, [other])
+            await told(bob, BOB, carol)  # what it agrees to
             for one in (bob, carol):
                 await one.upkeep.prune()
-            told = [await stored(one, one.identity) for one in (bob, carol)]
-            assert [type(envelopes.decode("", one[0])) for one in told] == [Summary, Summary]
+            sums = [await stored(one, one.identity) for one in (bob, carol)]
+            assert [type(envelopes.decode("", one[0])) for one in sums] == [Summary, Summary]
             if order == 2:  # by connections
                 for one in (bob, carol):
                     async with served(one, erin) as client:
                         await erin.sync(client)
             else:
-                for one in told[:: 1 - 2 * order]:
+                for one in sums[:: 1 - 2 * order]:
                     await erin.receive(one)
             assert erin.admission.unagreed() == erin.frames.gaps() == []
             assert erin.replica.save() == await shown(bob, carol)

@@ -21,7 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.chains import Chains
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.permission.access import key_of
-from dtp.graph.permission.agreement import Agreement, Unagreed, agreeing, read_agreement, waiting_sums
+from dtp.graph.permission.agreement import Agreement, Unagreed, is_agreed, read_agreement, waiting_sums
 from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, Usage, ops_in, read_quotas, usage_of
 from dtp.graph.stores.store import Store
 from dtp.identity import CardError, PeerId
@@ -374,10 +374,7 @@ class Admission:
 
     def takes_sum(self, summary: Summary) -> bool:
         """Return whether a sum, which is genuine, is taken in place of frames."""
-        asked = self._policy.agreement
-        if asked is None or summary.author == self._graph.identity.id.key:
-            return True
-        return len(agreeing(self._graph, summary)) >= asked.need
+        return summary.author == self._graph.identity.id.key or is_agreed(self._graph, summary)
 
     def unagreed(self) -> list[Unagreed]:
         """Return the sums that came and aren't taken, since too few agree to them."""

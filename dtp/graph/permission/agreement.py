@@ -89,6 +89,12 @@ def agree(graph: Graph, parts: Iterable[Signed]) -> None:
     graph.replica.put(owned(own, AGREED), owner_name(sums[0].author), [name_of(one) for one in sums])
 
 
+def is_agreed(graph: Graph, summary: Summary) -> bool:
+    """Return whether as many agree to a sum as have to."""
+    asked = graph.admission.agreement
+    return asked is None or len(agreeing(graph, summary)) >= asked.need
+
+
 def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
     """Return who of those that are asked agrees to a sum; its author always does."""
     asked, name, author = graph.admission.agreement, name_of(summary), summary.author

@@ -21,7 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
-from dtp.graph.permission.agreement import agree
+from dtp.graph.permission.agreement import agree, is_agreed
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -178,6 +178,12 @@ async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
     return is_same and all(map(sums.has_all_of, standing.finish_frames()))
 
 
+def _is_taken_by_others(graph: Graph, parts: list[Signed]) -> bool:
+    """Return whether others take these parts as well: whom an author gives only sums, to which nobody can agree, it
+    tells nothing."""
+    return all(is_agreed(graph, one) for one in parts if isinstance(one, Summary))
+
+
 async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     """Put what was kept as the sum of an author's frames in their place, if it may be."""
     upto = graph.passed.last_of(author)
@@ -190,6 +196,8 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     parts = [
         envelopes.decode(graph.name, one) for one in await graph.frames.run(graph.passed.parts_of, author)
     ]
+    if author == graph.identity.id.key and not _is_taken_by_others(graph, parts):
+        return Pruned(0, 0)
     try:
         if not parts or not await _may_replace(graph, parts):
             return Pruned(0, 0)
@@ -211,9 +219,12 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     if graph.keeps_history:
         raise GraphError("this graph keeps its history; open it without history to prune it")
     await graph.commit()
+    own, found = graph.identity.id.key, list[Pruned]()
+    if graph.admission.agreement is not None and graph.passed.last_of(own):
+        found.append(await _prune_author(graph, own))  # to the next sum nobody agrees yet
     if graph.behind is None and graph.own_fork() is None and graph.clock_ahead < _AHEAD:
         await graph.offering.refresh(graph, at_once=at_once)
-    found = [await _prune_author(graph, author) for author in graph.passed.authors()]
+    found += [await _prune_author(graph, author) for author in graph.passed.authors()]
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
     if pruned.frames:
         await graph.commit()  # what was agreed to
