@@ -56,7 +56,8 @@ class NewestStreams:
         """Return whether another stream counts, and not this one."""
         own = [each for each in self._own.values() if each.producer == announcement.producer]
         if own:
-            return max(own, key=lambda each: self._rank(each.time_ms)).stream != announcement.stream
+            counts = max(own, key=lambda each: self._rank(each.time_ms))
+            return counts.encoded != announcement.encoded and counts.stream != announcement.stream
         newest = self._newest.get((announcement.producer.key, announcement.show), announcement.time_ms)
         return self._rank(newest) > self._rank(announcement.time_ms)
 
