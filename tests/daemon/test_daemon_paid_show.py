@@ -115,14 +115,13 @@ def test_a_daemon_is_on_air_while_its_show_is_paid_for(place: Place, paying: Any
         said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
         return said["exposed"][0]["broadcast"].get("air")
 
-    async def wait_air(wanted: Any) -> None:
-        while await asyncio.to_thread(air) != wanted:
-            pass
-
     async def until(chain: Any, show: Any, is_so: Any) -> Any:
-        while not is_so(found := (await shows.read_show(chain, show)).show):
-            pass
-        return found
+        """Look at the show each time that the chain says that something has happened to it."""
+        async with contextlib.aclosing(shows.events_of(chain, show, start=0)) as news:  # type: ignore[type-var]
+            async for _ in news:
+                if is_so(found := (await shows.read_show(chain, show)).show):
+                    return found
+        raise AssertionError("the events have ended")
 
     async def scenario() -> None:
         async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
@@ -130,7 +129,7 @@ def test_a_daemon_is_on_air_while_its_show_is_paid_for(place: Place, paying: Any
             own, ours = [await stack.enter_async_context(ChainClient(network, each)) for each in signers]
             await publish(own, "broadcast")
             show, _ = await shows.create(own, producer.id.key, TERMS)
-            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, url))
+            daemon, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, url))
             heard = []
 
             async def listen() -> None:
@@ -139,12 +138,14 @@ def test_a_daemon_is_on_air_while_its_show_is_paid_for(place: Place, paying: Any
                     heard.append((each.segment.slot, each.data))
 
             listening = asyncio.create_task(listen())
-            await wait_air("off")
+            await asyncio.to_thread(daemon.log, "show: off")
+            assert await asyncio.to_thread(air) == "off"
             await shows.fund(ours, show, 3 * RATE)
             # The pot is empty: three slots were posted, and nothing is sent that nobody pays.
             paused = await until(ours, show, lambda it: it.posted == 3)
             assert (paused.state, paused.pot, paused.earned) == (ShowState.OFF, 0, 3 * RATE)
-            await wait_air("paused")
+            await asyncio.to_thread(daemon.log, "show: paused")
+            assert await asyncio.to_thread(air) == "paused"
             await shows.fund(ours, show, 100 * RATE)
             await until(ours, show, lambda it: it.posted >= 5)
             await shows.end(own, show)
