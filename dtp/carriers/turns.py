@@ -22,7 +22,9 @@ from weakref import WeakKeyDictionary
 
 Address = tuple[Any, ...]
 
-#: Packets of one carrier that wait while others have some, too; more are lost, as on the way.
+#: Packets that wait here in all, as many as the kernel's buffer has; and of one line in any case. More are lost as on
+#: the way: those of a flood, since a window of 2 MiB is less than half of it.
+MOST_IN_ALL: Final = 4096
 MOST_WAITING: Final = 256
 #: Packets of one carrier at a time, if they take no longer than usual.
 STEP: Final = 8
@@ -99,7 +101,7 @@ class PacketTurns:
     @property
     def has_room(self) -> bool:
         """True unless the only one that has packets here has many: then they can wait in the kernel as well."""
-        return self._occupied != 1 or self._packets < MOST_WAITING
+        return self._occupied != 1 or self._packets < MOST_IN_ALL // 2
 
     def put_packet(self, taker: Taker, packet: bytes, peer: Address) -> None:
         """Put one behind those of the same taker, from its other side or from elsewhere."""
@@ -108,7 +110,7 @@ class PacketTurns:
         if line is None:
             line = self._lines[taker, own] = _Line(taker, own=own)
         packets = line.packets
-        if len(packets) >= MOST_WAITING:
+        if len(packets) >= MOST_WAITING and self._packets >= MOST_IN_ALL:
             self.lost += 1
             return
         packets.append((packet, peer))

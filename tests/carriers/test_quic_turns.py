@@ -11,9 +11,9 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 from test_quic import Stranger, listening, on_sockets, turns
 
 from dtp.carriers import Carrier
-from dtp.carriers.quic.carrier import EVENTS_PER_TURN
+from dtp.carriers.quic.carrier import EVENTS_PER_TURN, WINDOW
 from dtp.carriers.quic.endpoint import LARGEST_PACKET
-from dtp.carriers.turns import MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.carriers.turns import MOST_IN_ALL, MOST_WAITING, STEP, TURN, PacketTurns
 from dtp.testing.clock import FakeClockLoop
 
 PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)
@@ -83,7 +83,7 @@ def test_what_a_taker_leaves_comes_first_in_its_next_turn(loop):
     turns.give_packets()
     assert taker.steps[2:] == 3 * [(1, PEER)]
     assert taker.got == 2 * [b"0", b"1", b"2"]
-    taker.have(MOST_WAITING)
+    taker.have(MOST_IN_ALL)
     assert (turns.lost, turns.has_room) == (0, False)  # nothing is left of those before
 
 
@@ -91,7 +91,7 @@ def test_packets_that_somebody_forges_take_no_room_and_little_time_of_the_others
     """Whoever has seen the id of a carrier on its way can send packets for it; each costs as much as a true one."""
     turns = PacketTurns(loop)
     visitor = Taker(loop, turns, TURN / 4)
-    visitor.have(MOST_WAITING + 10, ELSEWHERE)
+    visitor.have(MOST_IN_ALL + 10, ELSEWHERE)
     assert turns.lost == 10
     visitor.have(5)
     assert turns.lost == 10
@@ -219,15 +219,30 @@ def test_who_is_behind_has_none_and_holds_up_nobody(loop):
 def test_what_has_no_room_is_lost_for_who_sent_it(loop):
     turns = PacketTurns(loop)
     flood, visitor = Taker(loop, turns), Taker(loop, turns)
-    flood.have(MOST_WAITING)
+    flood.have(MOST_IN_ALL // 2)
     assert not turns.has_room  # alone it waits in the kernel
     visitor.have(1)
     assert turns.has_room
+    flood.have(MOST_IN_ALL // 2 - 1)
+    assert turns.lost == 0
     flood.have(10)
     assert turns.lost == 10
+    visitor.have(MOST_WAITING - 1)
+    assert turns.lost == 10
+    visitor.have(1)
+    assert turns.lost == 11
     turns.forget_taker(flood)
     turns.give_packets()
-    assert (flood.got, visitor.got) == ([], [b"0"])
+    assert (len(flood.got), len(visitor.got)) == (0, MOST_WAITING)
+
+
+def test_a_window_that_comes_at_once_beside_others_has_room(loop):
+    """All that came in a turn was read, and had room for 256: a bulk transfer lost the rest, and stood still."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns) for _ in range(2)]
+    for each in crowd:
+        each.have(WINDOW // 1200)
+    assert turns.lost == 0
 
 
 class Counting:
