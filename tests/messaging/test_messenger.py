@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
 
-from dtp.identity import Account, Device
+from dtp.identity import Account, Device, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
+from dtp.messaging.mailbox import MailboxClient
 from dtp.messaging.mailbox.store import Tray
 from dtp.messaging.person.attachments import PIECE, AttachmentGone, AttachmentTooLarge
 from dtp.messaging.person.delivery import now_ms
@@ -59,6 +60,36 @@ def test_two_people_who_are_never_there_at_once(office: Test) -> None:
             assert answer.text == "I'll be there"
             assert answer.reply_to == message.id
             assert await texts(bob, alices_card) == ["see you at eight", "I'll be there"]
+
+    office(main)
+
+
+def test_what_was_on_its_way_when_a_program_ended_goes_out_the_next_time(office: Test) -> None:
+    """It counted as sent, though no mailbox had it, and waited for five minutes of a program that ran for seconds."""
+    started = asyncio.Event()
+
+    class Waiting(MailboxClient):
+        async def deposit(self, *told: Any, **options: Any) -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+    async def connect(address: str, identity: Identity | None) -> MailboxClient:
+        return await Waiting.connect(address, identity=identity)
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            card = alice.card
+        async with at.messenger("bob", box, connect=connect) as bob:
+            await bob.send(card, "on its way")
+            await started.wait()
+        async with at.messenger("bob", box) as bob:
+            assert await bob.delivery.run(bob.correspondence.store.count_unsent) == 2  # and his card
+            await bob.wait_delivered()
+        async with at.messenger("alice", box) as alice:
+            (got,) = await take(alice, 1)
+            assert got.text == "on its way"
 
     office(main)
 

@@ -85,6 +85,8 @@ class Delivery:
         self.on_received: Callable[[], None] | None = None
         #: Set by `wake`, for who spreads messages.
         self.woken = asyncio.Event()
+        #: What was sealed and is being handed to a mailbox.
+        self._under_way: set[Outbound] = set()
         self._tasks = TaskSet()
         self._fetching = asyncio.Lock()  # one at a time: others say how large they are
 
@@ -122,8 +124,9 @@ class Delivery:
             task.start()
 
     async def stop(self) -> None:
-        """End all of it. What isn't delivered is kept."""
+        """End all of it. What isn't delivered is kept, and goes out the next time."""
         await self._delivering.stop()
+        await self.run(self._put_back)
         for task in self._collecting.values():
             await task.stop()
         if self._answer_timer is not None:
@@ -298,7 +301,7 @@ class Delivery:
                 await self.run(desk.put_off, device, self._retry_at(device))
             else:
                 self._failures.pop(device, None)
-        while sealed := await self.run(desk.seal_due, now_ms()):
+        while sealed := await self.run(self._seal_due):
             await asyncio.gather(*(self._send(each) for each in sealed))
         if self._answer_timer is None:
             answers, self._answers = self._answers, set()
@@ -348,6 +351,20 @@ class Delivery:
             await self._send(outbound)
 
     async def _send(self, outbound: Outbound) -> None:
+        await self._send_anywhere(outbound)
+        self._under_way.discard(outbound)
+
+    def _seal_due(self) -> list[Outbound]:
+        sealed = self._mail.desk.seal_due(now_ms())
+        self._under_way.update(sealed)  # here: who waits for it may be cancelled
+        return sealed
+
+    def _put_back(self) -> None:
+        """Have what was being sent at the end be sent anew: it counts as tried, and no mailbox may have it."""
+        for each in self._under_way:
+            self._mail.desk.not_sent(each, now_ms())
+
+    async def _send_anywhere(self, outbound: Outbound) -> None:
         addresses, access = self._mail.route(outbound.device)
 
         async def deposit(client: MailboxClient) -> bool:

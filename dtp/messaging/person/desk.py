@@ -41,13 +41,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged, and `first` says that
-    no mailbox has taken yet what is in it."""
+    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged, and `tries` how often
+    mailboxes have taken what is in it: one too many, where a program was killed meanwhile."""
 
     device: bytes
     number: int | None
     envelope: bytes
-    first: bool = False
+    tries: int = 0
 
 
 @dataclass
@@ -241,7 +241,7 @@ class Desk:
                 if not remote.has_session:
                     continue
                 envelope = remote.seal(self.local, each.number, each.payload)
-                sealed.append(Outbound(each.device, each.number, envelope, first=not each.tries))
+                sealed.append(Outbound(each.device, each.number, envelope, each.tries))
                 due = now_ms + resend_after(each.tries + 1)
                 self.store.set_due(each.device, [each.number], due, tried=1)
             self._store_sealed({each.device for each in sealed})
@@ -261,7 +261,7 @@ class Desk:
         """Send it again then: no mailbox has taken it."""
         if outbound.number is not None:
             with self.store.transaction():
-                self.store.set_due(outbound.device, [outbound.number], until_ms, tried=-1)
+                self.store.put_back(outbound.device, outbound.number, until_ms, outbound.tries)
 
     def send_now(self, device: bytes) -> None:
         """Have it sent now what no mailbox has taken yet for a device."""

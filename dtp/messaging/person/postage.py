@@ -138,6 +138,8 @@ class Stamping:
         self._paying: dict[bytes, tuple[bytes, int]] = {}
         #: Mailboxes that couldn't be paid, with when.
         self._failed: dict[tuple[bytes, bytes], int] = {}
+        #: Devices and numbers of what has come in by stamps since the program began.
+        self._let_in: set[tuple[bytes, int | None]] = set()
         #: One change of the ledger at a time, or two would spend the same.
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
@@ -185,7 +187,7 @@ class Stamping:
             raise refused
         stamp = self._ledger().find(*place, now_ms() // 1000)
         if stamp is None or stamp.state is State.WITHHELD:
-            if outbound.first:
+            if self._is_first(outbound):
                 asked = await client.price()
                 self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
             raise refused
@@ -195,8 +197,15 @@ class Stamping:
             if again.refusal is Refusal.STAMP_NEEDED and again.stamp_mib and await self._note_over(stamp):
                 self._tell(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
+        self._let_in.add((outbound.device, outbound.number))
         if stamp.state is State.PAID:
             await self._note_used(stamp)
+
+    def _is_first(self, outbound: Outbound) -> bool:
+        """Return True for what no mailbox has taken yet, as far as that is known."""
+        if outbound.number is None or outbound.tries > 1:
+            return False
+        return not outbound.tries or (outbound.device, outbound.number) not in self._let_in
 
     async def _note_used(self, stamp: Stamp) -> None:
         """Note that a stamp has let something in."""

@@ -272,6 +272,11 @@ class MessageStore:
             [(due_ms, tried, device, each) for each in numbers],
         )
 
+    def put_back(self, device: bytes, number: int, due_ms: int, tries: int) -> None:
+        """Have a payload be as it was before it was last sent, and due at a time. Idempotent."""
+        values = (due_ms, tries, device, number)
+        self._db.execute("UPDATE outbox SET due = ?, tries = ? WHERE device = ? AND number = ?", values)
+
     def put_off(self, device: bytes, until_ms: int) -> None:
         """Send nothing to a device before a time."""
         self._db.execute(
