@@ -11,11 +11,12 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
-from dtp.carriers.crowd import part_of_reserve
+from dtp.carriers.crowd import descriptors_of_process
 from dtp.errors import CarrierError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address, check_service
@@ -28,7 +29,7 @@ from dtp.net.parts.half_open import HalfOpen
 from dtp.net.parts.places import Places
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
-from dtp.session.codes import CloseCode, CloseDetail, Refusal
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, Refusal
 from dtp.session.codes import Refuse as Refuse
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import Endpoint, Established, ServerHandshake
@@ -41,10 +42,6 @@ log = logging.getLogger("dtp.net")
 #: Connections that one newcomer ends at most: some of those that were idle longest wait to be resumed, and have no
 #: descriptor.
 MOST_ENDED: Final = 32
-
-#: Connections that were ended, or not let in, and whose other side hasn't left yet: one more cuts the first off. Less
-#: where few descriptors are for strangers.
-MOST_LEAVING: Final = 256
 
 L = TypeVar("L", bound=CarrierListener)
 
@@ -133,6 +130,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         #: Who has proven itself, and has a place.
         self._places = Places[Connection](endpoint.limits.connections)
+        #: Connections that have ended and whose other side hasn't left yet: each has a descriptor.
         self._leaving: dict[Connection, None] = {}
         #: Carriers whose handshake isn't over.
         self.half_open = HalfOpen(endpoint.limits, self._loop)
@@ -215,6 +213,7 @@ class Listener:
     # ---- carriers come in -------------------------------------------------------------------------------
 
     def _on_carrier(self, carrier: Carrier) -> None:
+        self._make_leave(carrier.descriptor)
         handshake = ServerHandshake(self._endpoint, os.urandom)
         driver = LinkDriver(
             self._loop, carrier, handshake, self._on_established, self._on_failed, self.half_open.discard
@@ -306,30 +305,43 @@ class Listener:
                 return
         why = "others need its place, and nothing has moved on it for longest"
         idlest.abort(CloseCode.BUSY, why, detail=CloseDetail.PLACE_GIVEN)
-        await self._wait_gone(idlest, HEARD)
+        await idlest.wait_gone(HEARD)
 
     def _turn_away(
         self, connection: Connection, code: int, reason: str, detail: int = CloseDetail.NONE
     ) -> None:
         """Let somebody not in, and say why."""
         connection.abort(code, reason, detail=detail)
-        self._start_task(self._wait_gone(connection, LINGER))
+
+    def _let_leave(self, connection: Connection) -> None:
+        """Wait for the other side of one that has ended to leave: a second where it has said CLOSE, and needs to hear
+        nothing more."""
+        if self._closed:  # `close` does
+            return
+        ended = connection.ended_by
+        by_peer = isinstance(ended, ConnectionClosed) and ended.by_peer
+        self._leaving[connection] = None
+        self._start_task(self._wait_gone(connection, HEARD if by_peer else LINGER))
 
     async def _wait_gone(self, connection: Connection, seconds: float) -> None:
-        """Wait for the other side of one that has ended to leave: for so long, and while not too many do."""
-        leaving = self._leaving
-        leaving[connection] = None
-        if len(leaving) > max(1, part_of_reserve(2 * MOST_LEAVING) // 2):
-            first = next(iter(leaving))
-            del leaving[first]
-            self._start_task(first.wait_gone(0.0))
         try:
             await connection.wait_gone(seconds)
         finally:
-            leaving.pop(connection, None)
+            self._leaving.pop(connection, None)
+
+    def _make_leave(self, descriptor: int) -> None:
+        """Where a carrier that comes by this descriptor finds few left, cut off those that have ended and whose other
+        side stays, the first first: who closes connections and stays on would keep everybody out, or take the places
+        of those that are open."""
+        most, reserve = descriptors_of_process()
+        beyond = descriptor - len(self.half_open) - (most - reserve)
+        for connection in list(islice(self._leaving, max(0, beyond + 1))):
+            del self._leaving[connection]
+            self._start_task(connection.wait_gone(0.0))
 
     def _forget_connection(self, connection_id: bytes) -> None:
         connection = self._connections.pop(connection_id)
+        self._let_leave(connection)
         self.held.forget_key(connection)
         self._places.discard(connection)
         if self._neighbours is not None:
@@ -350,6 +362,7 @@ class Listener:
         if connection is None or connection.peer != established.peer:
             session = Session(established, self._limits, now, client=False)
             unknown = Connection(session, driver, self._loop, None)
+            unknown.on_end = self._let_leave
             unknown.refuse_once_confirmed(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
             return
         connection.join(driver, established)

@@ -70,6 +70,11 @@ class Attacker:
         """True once it may say anything."""
         return self._session is not None
 
+    @property
+    def is_cut_off(self) -> bool:
+        """True once the listener has broken off, also where nothing is read."""
+        return self.lost or self._carrier.broken_off()
+
     def say(self, *records: list[Outgoing]) -> int:
         """Send records of these frames at once; how many bytes."""
         assert self._session is not None

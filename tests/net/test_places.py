@@ -13,10 +13,14 @@ from attackers import Attacker
 from echo_service import echo, on_fake_clock, roundtrip
 
 import dtp
+from dtp import carriers
+from dtp.carriers.base import Accept, Carrier, CarrierListener
 from dtp.carriers.crowd import descriptors_of_process
+from dtp.errors import CarrierError
 from dtp.identity import Identity
 from dtp.net.parts.places import LOOKED_AT, SHORT, Places
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
+from dtp.session.frames import CloseFrame, Outgoing, build_close, control
 from dtp.session.limits import DEFAULT
 
 BOB = Identity.generate()
@@ -208,6 +212,117 @@ async def test_what_is_asked_while_the_place_is_given_away_is_answered(after: fl
         assert await roundtrip(newcomer, b"hi") == b"hi"
         idle.abort()
         newcomer.abort()
+
+
+#: How connections end whose other side stays: the service they ask for, the connection they resume, what they say.
+LEAVING: dict[str, tuple[str, bytes, list[Outgoing]]] = {
+    "not let in": ("nothing", b"", []),
+    "closed by its client": ("", b"", [build_close(CloseFrame(0, ""))]),
+    "resumed and not known": ("", bytes(16), []),
+    "ended by a broken rule": ("", b"", [control(0x7F)]),
+}
+
+
+@on_fake_clock
+@pytest.mark.parametrize("how", LEAVING)
+async def test_whoever_stays_when_its_connection_has_ended_goes_first_where_descriptors_are_short(
+    how: str,
+) -> None:
+    """Those had a descriptor for ten seconds each, and were counted nowhere: others gave place for them."""
+    most, reserve = descriptors_of_process()
+    numbers = [3]  # of the descriptor that the next one has
+    came: list[Carrier] = []
+
+    async def listen(url: str, accept: Accept) -> CarrierListener:
+        def take(carrier: Carrier) -> None:
+            carrier.descriptor = numbers[-1]
+            came.append(carrier)
+            accept(carrier)
+
+        return await carriers.CARRIERS["memory"].listen(url, take)
+
+    async with await dtp.listen([], {"": echo}, identity=BOB) as listener:
+        await listener.add("memory://x", replace(carriers.CARRIERS["memory"], listen=listen))
+        here = await dtp.connect(dtp.Address.direct(BOB.id, "memory://x"))
+        crowd = [await stay_behind(*LEAVING[how]) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        assert [one.is_cut_off for one in crowd] == [False] * 4
+        numbers.append(most - reserve + 1)
+        async with dtp.connect(dtp.Address.direct(BOB.id, "memory://x")) as newcomer:
+            assert await roundtrip(newcomer, b"hi") == b"hi"
+            assert [one.is_cut_off for one in crowd] == [True, True, False, False]
+        assert await roundtrip(here, b"still") == b"still"
+        await asyncio.sleep(5.1)
+        assert all(one.is_cut_off for one in crowd)
+        here.abort()
+
+
+@on_fake_clock
+async def test_who_says_close_and_stays_is_left_after_a_second() -> None:
+    async with await dtp.listen("memory://x", {"": echo}, identity=BOB):
+        one = await stay_behind(*LEAVING["closed by its client"])
+        await asyncio.sleep(0.9)
+        assert not one.is_cut_off
+        await asyncio.sleep(0.2)
+        assert one.is_cut_off
+
+
+async def stay_behind(service: str, resume: bytes, said: list[Outgoing]) -> Attacker:
+    """Have a connection that ends, and hear of no end that is an orderly one."""
+    one = await Attacker.dial("memory://x", service, resume)
+    while not one.ready:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0)
+    one.say(said)
+    one.pause()
+    return one
+
+
+class End:
+    """An end of a carrier on the way to a listener: it passes on what comes, but for its end."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self.carrier, self.other, self.cut_off = carrier, self, False
+        self._buffer = bytearray(65536)
+
+    def carrier_buffer(self) -> memoryview:
+        return memoryview(self._buffer)
+
+    def carrier_received(self, size: int) -> None:
+        self.other.carrier.write(memoryview(self._buffer)[:size])
+
+    def carrier_packet(self, data: bytes) -> None: ...
+
+    def carrier_writable(self) -> None: ...
+
+    def carrier_lost(self, error: CarrierError | None) -> None:
+        self.cut_off = error is not None
+
+
+@on_fake_clock
+async def test_whoever_resumes_and_leaves_the_carrier_before_open_has_one_descriptor() -> None:
+    """Each that another had taken the place of stayed for ten seconds, and was counted nowhere."""
+    ways: list[tuple[End, End]] = []
+
+    def take(carrier: Carrier) -> None:
+        group.create_task(lead(End(carrier)))
+
+    async def lead(near: End) -> None:
+        far = End(await carriers.dial("memory://x"))
+        near.other, far.other = far, near
+        ways.append((near, far))
+        near.carrier.start(near)
+        far.carrier.start(far)
+
+    async with await dtp.listen("memory://x", {"": echo}, identity=BOB), asyncio.TaskGroup() as group:
+        way = await carriers.listen("memory://way", take)
+        connection = await dtp.connect(dtp.Address.direct(BOB.id, "memory://way"))
+        for _ in range(5):
+            ways[-1][0].carrier.abort()
+            assert await roundtrip(connection, b"again") == b"again"
+        await asyncio.sleep(0.1)
+        assert [far.cut_off for _, far in ways] == 5 * [True] + [False]
+        connection.abort()
+        await way.close()
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
+from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
 from dtp.session.link import Link
 
@@ -46,11 +47,15 @@ class LinkDrivers(list[LinkDriver]):
         return [each for each in self if judge(each.carrier)]
 
     def close_lost(self, link: Link) -> None:
-        """Close what carried `link`, and have it no more."""
+        """Close what carried `link`, and have it no more. Who was refused is told so. Another has taken the place of
+        one that was attached, or it is broken: whoever stays there would hold a descriptor."""
         for driver in list(self):
             if driver.link is link:
                 self.remove(driver)
-                driver.close()
+                if link.attached:
+                    driver.abort(CarrierError("another carrier has taken its place"))
+                else:
+                    driver.close()
 
     def close_all(self) -> None:
         """Have all send what was written, and end. Each goes when it has."""
