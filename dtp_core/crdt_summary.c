@@ -13,6 +13,7 @@ enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame b
 
 struct dtp_summary {
     uint32_t author;
+    uint64_t covered; /* clock up to which ops were added: what is stored may be frames, and a sum that begins with these */
     size_t size; /* bytes that the frame will not be above */
     dtp_parsed kept;
 };
@@ -128,6 +129,8 @@ static int keep_all(dtp_graph *graph, dtp_summary *summary)
         dtp_op *op = &p->ops[i];
         const dtp_name *soul;
         int much;
+        if (op->clock <= summary->covered)
+            continue;
         op->soul = p->names[op->soul].number;
         op->key = p->names[op->key].number;
         op->author = summary->author;
@@ -167,6 +170,8 @@ int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body,
         kept->dot_count = dots;
         kept->byte_count = bytes;
         summary->size = size;
+    } else if (p->count > 0 && p->last > summary->covered) {
+        summary->covered = p->last;
     }
     return code;
 }

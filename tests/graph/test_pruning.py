@@ -23,7 +23,7 @@ from dtp.crdt.permission.rules import Rule, Rules
 from dtp.graph import Graph, GraphError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
-from dtp.graph.frames.envelope import Summary
+from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.stores import loading
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.graph.upkeep.pruning import Pruned
@@ -426,6 +426,41 @@ def test_a_summary_that_lies_drops_nothing(lie: str) -> None:
             assert done.frames == (99 if lie == "honest" else 0)
             await check(bob)
             assert bob.replica.save() == alice.replica.save()
+
+    asyncio.run(main())
+
+
+def test_frames_behind_which_a_sum_of_them_came_are_dropped() -> None:
+    """A replica has some frames, and gets a sum that begins with these: what it has of them twice counts once."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            alice.node("n/1")["stays"] = 1
+            alice.text("t").insert(0, "stays")
+            for part in range(2):
+                for number in range(100):
+                    alice.node("n/1")["k"] = bytes(500) + bytes((part, number))
+                    await alice.commit()
+                if part == 0:
+                    await told(alice, ALICE, bob)
+                    alice.node("n/1")["k"] = 0
+                    await alice.commit()
+                    await alice.upkeep.prune()
+                    await bob.receive(await alice.frames.read(ALICE.id.key, 1, 1 << 30))
+                    kinds = {
+                        type(envelopes.decode("", one))
+                        for one in await bob.frames.read(ALICE.id.key, 1, 1 << 30)
+                    }
+                    assert kinds == {Envelope, Summary}
+            for _ in range(2):
+                async with served(alice, "alice") as client:
+                    await bob.sync(client)
+            assert (await bob.upkeep.prune()).frames > 100
+            assert bob.replica.save() == alice.replica.save()
+            await check(bob)
 
     asyncio.run(main())
 
