@@ -183,7 +183,7 @@ def check(path: Path, *, connect: bool) -> None:
     warnings = look_at_places(path, config, connect=connect)
     # This process has loaded about what one does that serves.
     _, warning = memory.bound(config.memory, config.workers, memory.resident())
-    warnings += [warning] if warning else []
+    warnings += [each for each in (warning, config.unannounced) if each]
     record = {
         "file": str(path),
         "exposed": len(config.expose),

@@ -52,6 +52,26 @@ def test_sound_keys(place: Callable[..., Path]) -> None:
     assert (done.exit_code, json.loads(done.stdout)["warnings"]) == (0, [])
 
 
+def test_a_price_without_an_endpoint_is_doubtful(place: Callable[..., Path]) -> None:
+    """Nobody could open a channel, and nothing said so but a caller's log."""
+    sold = """
+host = "0x%s"
+%s
+[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[[expose]]
+service = "api"
+kind = "http"
+backend = "127.0.0.1:1"
+allow = ["*"]
+price = { request = 1 }
+"""
+    (warning,) = json.loads(check(place(chain=sold % ("7" * 64, "")), "--json").stdout)["warnings"]
+    assert warning.startswith("api has a price, and [chain] has no endpoint")
+    told = check(place(chain=sold % ("7" * 64, 'endpoint = "tcp://127.0.0.1:1"')), "--json")
+    assert json.loads(told.stdout)["warnings"] == []
+
+
 def test_a_key_that_is_missing_open_to_others_or_damaged(place: Callable[..., Path], tmp_path: Path) -> None:
     path, key = place(), tmp_path / "me.pem"
     key.chmod(0o644)

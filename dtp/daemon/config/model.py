@@ -452,6 +452,18 @@ class Config:
         host = None if self.chain is None else self.chain.host
         return self.state_name or host or str(identity)
 
+    @property
+    def unannounced(self) -> str:
+        """What to say where something is sold and the daemon announces no endpoint; "" otherwise."""
+        sold = [one.service for one in self.expose if one.price is not None]
+        if not sold or self.chain is None or self.chain.endpoint is not None:
+            return ""
+        return (
+            f"{', '.join(sold)} has a price, and [chain] has no endpoint: nobody finds it by its host, or opens a "
+            "channel, unless another daemon of the host announces one. Say where others dial this one: "
+            'endpoint = "tcp://HOST:PORT"'
+        )
+
     def kept_in(self, identity: object) -> str:
         """Return where its bans are kept, as a hash, since the URL may hold a password; "": in memory."""
         if self.state is None:

@@ -79,6 +79,7 @@ class ChainSide:
         """`gate` and `client` take the places of those of `[chain]`; a client stays its owner's. `alone`: this is the
         process that announces the endpoint and sells, of several."""
         self._config: ChainSettings | None = config.chain
+        self._unannounced = config.unannounced
         self._identity, self._limits, self._psk = identity, limits, psk
         self._client, self._owns_client = client, False
         self.gate = gate
@@ -114,6 +115,8 @@ class ChainSide:
 
         Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
         """
+        if self._unannounced and self._alone:
+            log.warning("%s", self._unannounced, extra={"fields": {"event": "unannounced"}})
         if self._config is None or self._config.endpoint is None or not self._alone or self._client is None:
             return
         self.announcer = Announcer(
