@@ -26,7 +26,18 @@ from dtp.cli.run import serve_for_long
 from dtp.core import Buffer
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
-from dtp.session.frames import AWAY, CONNECTION, PING, RESET, STOP, STREAMS, WINDOW, Frame, Outgoing, control
+from dtp.session.frames import (
+    AWAY,
+    CONNECTION,
+    PING,
+    RESET,
+    STOP,
+    STREAMS,
+    WINDOW,
+    FrameType,
+    Outgoing,
+    control,
+)
 from dtp.session.handshake import ClientHandshake, Endpoint, Established
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
@@ -36,24 +47,24 @@ from dtp.session.session import Session
 PSK = bytes(range(32))
 #: Frames of a record: what docs/wire.md allows.
 _FRAMES = 256
-_STREAM: Outgoing = (int(Frame.STREAM), 0, 0, 0, b"")
+_STREAM: Outgoing = (int(FrameType.STREAM), 0, 0, 0, b"")
 #: What each attack repeats, once stream 0 is open.
 FRAMES: dict[str, Outgoing] = {
-    "empty DATAGRAM": control(Frame.DATAGRAM),
-    "unpaid METER": control(Frame.METER, b"\x91\x01"),
+    "empty DATAGRAM": control(FrameType.DATAGRAM),
+    "unpaid METER": control(FrameType.METER, b"\x91\x01"),
     "unknown 0x80": control(0x80),
-    "unasked PONG": control(Frame.PONG, PING.pack(2**40)),
-    "repeated RESET": control(Frame.RESET, RESET.pack(0, 1, 0)),
-    "WINDOW": control(Frame.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
-    "AWAY": control(Frame.AWAY, AWAY.pack(2**62)),
-    "STREAMS": control(Frame.STREAMS, STREAMS.pack(0)),
-    "STOP": control(Frame.STOP, STOP.pack(0, 1)),
+    "unasked PONG": control(FrameType.PONG, PING.pack(2**40)),
+    "repeated RESET": control(FrameType.RESET, RESET.pack(0, 1, 0)),
+    "WINDOW": control(FrameType.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
+    "AWAY": control(FrameType.AWAY, AWAY.pack(2**62)),
+    "STREAMS": control(FrameType.STREAMS, STREAMS.pack(0)),
+    "STOP": control(FrameType.STOP, STOP.pack(0, 1)),
 }
 #: The same of frames that all say something new, by their number: what moves nothing has a bound of its own.
 MOVING: dict[str, Callable[[int], Outgoing]] = {
-    "one byte each": lambda n: (int(Frame.STREAM), 0, 0, n, b"x"),
-    "credit by one": lambda n: control(Frame.WINDOW, WINDOW.pack(0, 0, 2**30 + n)),
-    "streams that are reset": lambda n: control(Frame.RESET, RESET.pack(4 * n, 1, 0)),
+    "one byte each": lambda n: (int(FrameType.STREAM), 0, 0, n, b"x"),
+    "credit by one": lambda n: control(FrameType.WINDOW, WINDOW.pack(0, 0, 2**30 + n)),
+    "streams that are reset": lambda n: control(FrameType.RESET, RESET.pack(4 * n, 1, 0)),
 }
 #: How many bytes those say who come and go.
 GOING = {"come and go": 0, "come, say a part and go": 20}

@@ -14,7 +14,7 @@ from bench.job import READ
 from dtp.core import Buffer, LinkOpener, Sealer
 from dtp.identity import Identity
 from dtp.session.events import StreamData
-from dtp.session.frames import Frame
+from dtp.session.frames import FrameType
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import HandshakePattern, Suite
@@ -43,7 +43,7 @@ def records(size: int, cipher: str) -> tuple[float, float]:
     clock = time.process_time
     for index in range(size // PIECE):
         before = clock()
-        length = sealer.seal([(Frame.STREAM, 0, 0, index * PIECE, piece)], out, DEFAULT.record)
+        length = sealer.seal([(FrameType.STREAM, 0, 0, index * PIECE, piece)], out, DEFAULT.record)
         sealed = clock()
         read.view[:length] = out.view[:length]  # the network's part
         copied = clock()

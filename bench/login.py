@@ -21,8 +21,8 @@ from bench import machine
 from dtp.identity import Identity
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.opaque import Login, Registration, prove
-from dtp.messaging.login.protocol import Credential, Op, Slot, credential_id, registration_statement
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
+from dtp.messaging.login.protocol import Credential, LoginOp, Slot, credential_id, registration_statement
 from dtp.messaging.login.store import LoginStore
 from dtp.messaging.login.vault import Vault, make_key, unwrap_key, wrap_key
 
@@ -89,12 +89,12 @@ class Ours:
             credentials.append(Credential(slot, record, wrap_key(key, export_key, NAME, slot)))
         signature = account.sign(registration_statement(SERVER.id.key, NAME, credentials, sealed))
         rows = [each.to_row() for each in credentials]
-        self._ask(self._conversation(), Op.REGISTER, NAME, b"", account.id.key, signature, rows, sealed)
+        self._ask(self._conversation(), LoginOp.REGISTER, NAME, b"", account.id.key, signature, rows, sealed)
 
     def _conversation(self) -> LoginConversation:
         return LoginConversation(self.server, CLIENT.id, "here")
 
-    def _ask(self, conversation: LoginConversation, op: Op, *fields: Any) -> list[Any]:
+    def _ask(self, conversation: LoginConversation, op: LoginOp, *fields: Any) -> list[Any]:
         code, *rest = self.server.answer_request(
             conversation, op, list(fields), Moment(time.monotonic(), time.time())
         )
@@ -102,18 +102,18 @@ class Ours:
         return rest
 
     def ask(self) -> Any:
-        return Login(PASSWORD)
+        return OpaqueLogin(PASSWORD)
 
     def begin(self, asked: Any) -> Any:
         conversation = self._conversation()
-        return conversation, self._ask(conversation, Op.LOGIN_START, NAME, 0, asked.request)[0]
+        return conversation, self._ask(conversation, LoginOp.LOGIN_START, NAME, 0, asked.request)[0]
 
     def answer(self, asked: Any, begun: Any) -> Any:
         finalization, session_key, export_key = asked.finish(begun[1])
         return finalization, prove(session_key, b"client", *ENDS), export_key
 
     def finish(self, begun: Any, answered: Any) -> Any:
-        return self._ask(begun[0], Op.LOGIN_FINISH, *answered[:2], 0)
+        return self._ask(begun[0], LoginOp.LOGIN_FINISH, *answered[:2], 0)
 
     def open(self, answered: Any, finished: Any) -> None:
         _, _, wrapped, _, sealed, _ = finished
@@ -167,11 +167,11 @@ def measure(folder: str, turns: int) -> dict[str, float]:
 def oracle(folder: str, turns: int) -> float:
     """Return how much longer a login takes to begin for a name that there isn't than for one that there is."""
     way, taken = Ours(str(Path(folder) / "oracle")), {NAME: 0.0, "nobody": 0.0}
-    request = Login("a guess").request
+    request = OpaqueLogin("a guess").request
     for name in [NAME, "nobody"] * (200 * turns):
         conversation = LoginConversation(way.server, CLIENT.id, "here")
         began = time.process_time()
-        way.server.answer_request(conversation, Op.LOGIN_START, [name, 0, request], Moment(0.0, 0.0))
+        way.server.answer_request(conversation, LoginOp.LOGIN_START, [name, 0, request], Moment(0.0, 0.0))
         taken[name] += time.process_time() - began
     return taken["nobody"] / taken[NAME]
 

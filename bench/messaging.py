@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import dtp
 from bench import machine
 from dtp.identity import Identity
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.envelope import Sealed, open_envelope
 from dtp.messaging.ends.keys import KeyBundle
@@ -93,7 +93,7 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
         for start in range(0, count, together):
             with alice.transaction():
                 for _ in range(min(together, count - start)):
-                    event = Event(Kind.TEXT, device, 1, now_ms(), {"text": TEXT})
+                    event = Event(EventKind.TEXT, device, 1, now_ms(), {"text": TEXT})
                     alice.enqueue_event([device], event, b"")
             while sealed := alice.seal_due(now_ms()):
                 with bob.store.transaction():
@@ -224,7 +224,7 @@ def group(folder: str, members: int) -> tuple[float, float]:
         local = LocalDevice.begin(identity, os.urandom(16), now_ms())
         desk.begin_session(identity.id.key, KeyBundle(local.keys))
         others.append(local)
-    event = Event(Kind.TEXT, bytes(32), 1, now_ms(), {"text": TEXT})
+    event = Event(EventKind.TEXT, bytes(32), 1, now_ms(), {"text": TEXT})
     began = time.process_time()
     with desk.transaction():
         desk.enqueue_event([each.key for each in others], event, b"")

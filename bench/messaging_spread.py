@@ -20,7 +20,7 @@ import dtp
 from bench import machine
 from dtp.gossip import PROTOCOL, Gossip, Topic
 from dtp.identity import Identity
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import Act, Membership, Operation
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
@@ -74,9 +74,9 @@ def introduce(sender: Correspondence, others: list[Correspondence]) -> bytes:
         each.groups[created.id] = Membership(created.id)
         each.groups[created.id].add(created, lambda device, person: True)
     sender.spreading.least = 1
-    sender.send_event(created.id, Kind.TEXT, {"text": TEXT}, now_ms())
+    sender.send_event(created.id, EventKind.TEXT, {"text": TEXT}, now_ms())
     payloads = [Event.parse(each.payload) for each in sender.store.due_payloads(now_ms(), 2)]
-    (told,) = [each for each in payloads if each.kind is Kind.SEALED]
+    (told,) = [each for each in payloads if each.kind is EventKind.SEALED]
     for each in others:
         with each.transaction():
             each.spreading.take_sealed(sender.identity.id.key, sender.person, told, now_ms())
@@ -119,7 +119,7 @@ async def measure(folder: str, members: int) -> tuple[float, float, float]:
         for _ in range(MESSAGES):
             began, used = time.perf_counter(), time.process_time()
             hearing = [asyncio.ensure_future(hear(each, group, 1)) for each in made[1:]]
-            people[0].send_event(group, Kind.TEXT, {"text": TEXT}, now_ms())
+            people[0].send_event(group, EventKind.TEXT, {"text": TEXT}, now_ms())
             for _, _, sealed in people[0].spreading.take_unpublished():
                 await made[0].topic.publish(sealed)
             await asyncio.gather(*hearing)

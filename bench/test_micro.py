@@ -11,7 +11,7 @@ from bench import layers
 from dtp.core import Buffer, LinkOpener, Sealer, providers
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
-from dtp.session.frames import Frame
+from dtp.session.frames import FrameType
 from dtp.session.limits import DEFAULT
 
 CIPHERS = sorted(providers())
@@ -21,7 +21,7 @@ CIPHERS = sorted(providers())
 @pytest.mark.parametrize("size", [64, 64 * 1024])
 def test_seal(benchmark: BenchmarkFixture, cipher: str, size: int) -> None:
     sealer, out, data = Sealer(cipher, os.urandom(32)), Buffer(256 * 1024), os.urandom(size)
-    frames = [(Frame.STREAM, 0, 0, 0, data)]
+    frames = [(FrameType.STREAM, 0, 0, 0, data)]
     assert benchmark(sealer.seal, frames, out, DEFAULT.record) > size
 
 
@@ -29,7 +29,7 @@ def test_seal(benchmark: BenchmarkFixture, cipher: str, size: int) -> None:
 def test_seal_and_open_64_bytes(benchmark: BenchmarkFixture, cipher: str) -> None:
     key, buffer, data = os.urandom(32), Buffer(4096), os.urandom(64)
     sealer, opener = Sealer(cipher, key), LinkOpener(cipher, key)
-    frames = [(Frame.STREAM, 0, 0, 0, data)]
+    frames = [(FrameType.STREAM, 0, 0, 0, data)]
 
     def once() -> int:
         _, found, error = opener.open(buffer, 0, sealer.seal(frames, buffer, DEFAULT.record))

@@ -16,17 +16,12 @@ DTP = Path(__file__).parent.parent / "dtp"
 #: Class names that several files define, and how many do. Some are one thing seen from two sides: the chain client's
 #: and the embedded node's, or one for each package of Move.
 SHARED_NAMES = """
-2: Account Act Agreement Arrivals Balance BalanceChange Bridge Call Calls CardError Change Channel Claim
-CommandFailed Connect Dialer Difference DynamicField Edit Endpoint Equivocation Executed FunctionInfo Inside Kept
-Ledger Left Listener Malformed Members Moment Node ObjectChange ObjectInput ObjectRef Opened PackageInfo Patience
-Presence Probe Proof Purchase PureInput Rate Reader Reason Received Receiver Recorder Relay Role Room Rotation Row
-Schema
-ServiceInfo Sharing ShowState Simulated Step Store StoreAway StoreError Stream Terms Tip UpgradePolicy Usage Verdict
-Version Waiting
-3: Admission Frame Login Message MessageError Op Policy Rules Send Serving
-4: Found Module State
-5: Link Place Refusal
-10: Kind
+2: Admission Agreement Balance BalanceChange Call CardError Difference DynamicField Endpoint Equivocation
+Executed FunctionInfo Inside Link Listener Login Message Moment Node ObjectChange ObjectInput ObjectRef
+PackageInfo Patience Policy Presence Proof PureInput Rate Reason Receiver Recorder Role Room Rotation Rules
+Schema Send ServiceInfo ShowState Simulated Store StoreAway StoreError UpgradePolicy Version
+3: Kind MessageError Place
+4: Module Refusal
 """
 
 #: What a docstring begins with that says no verb.
@@ -37,17 +32,7 @@ Whom Whose Why
 
 #: Docstrings of functions, by room, that begin with one of these.
 NOUNS_FIRST: dict[str, int] = {
-    "blocking": 1,
-    "broadcast": 12,
-    "carriers": 2,
-    "chain": 2,
-    "crdt": 3,
-    "daemon": 9,
-    "graph": 13,
-    "localnet": 2,
-    "net": 19,
-    "pay": 7,
-    "sui": 1,
+    "broadcast": 10,
 }
 
 

@@ -13,7 +13,7 @@ import dtp
 from dtp.core import MAX_PLAINTEXT
 from dtp.crdt import Replica
 from dtp.crdt.values import decode, encode
-from dtp.session.frames import FIXED, Frame, parse_close, parse_fixed
+from dtp.session.frames import FIXED, FrameType, parse_close, parse_fixed
 from dtp.testing import strategies as drawn
 from dtp.testing.pairs import SessionPair
 from dtp.testing.strategies import Step
@@ -33,7 +33,7 @@ def test_frames_are_well_formed(frame: tuple[int, int, int, int, bytes]) -> None
     assert len(body) < MAX_PLAINTEXT
     if kind in FIXED:
         parse_fixed(kind, bytes(body))
-    if kind == Frame.CLOSE:
+    if kind == FrameType.CLOSE:
         parse_close(flags, bytes(body))
 
 

@@ -85,7 +85,7 @@ class BlockingWait:
             raise TimedOut(f"timed out after {timeout:g} s")
 
     def notify(self) -> None:
-        """Something has changed; with the lock held."""
+        """Wake who waits, since something has changed; with the lock held."""
         self.changed.notify_all()
         if self._readiness is not None:
             self._readiness.set_ready(self.is_readable())

@@ -97,7 +97,7 @@ class Crowd(Generic[T]):
         return next(islice(them, self._draw(len(them)), None)) if them else None
 
     def add(self, one: T, source: str) -> None:
-        """One more has come."""
+        """Count one more that has come."""
         group = self._groups[one] = source_group(source)
         self._by_group.setdefault(group, {})[one] = None
 

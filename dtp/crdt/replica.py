@@ -25,7 +25,7 @@ from dtp.crdt.permission.rules import RuleBroken, RulesError
 from dtp.crdt.recording import EditRecorder
 from dtp.crdt.replicated import Version
 from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
-from dtp.crdt.values import Value, encode, refusal
+from dtp.crdt.values import Value, refusal
 from dtp.errors import DtpError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Change(NamedTuple):
 
 
 def _nothing_sealed(_: str) -> None:
-    """No soul's registers are sealed, as far as is known."""
+    """Return None: no soul's registers are sealed, as far as is known."""
 
 
 # `Replica` has methods of these names.
@@ -140,18 +140,7 @@ class Replica:
 
     def put(self, soul: str, key: str, value: Value) -> None:
         """Set a register."""
-        if self.refusal is not None:
-            raise self.refusal
-        if self.recorder is not None:
-            self._put_rows([(soul, key, value)])
-            return
-        rows, clock = encode(((soul, key, value),)), self.clock
-        code = write(self._handle, rows, len(rows), clock.wall())
-        if code:
-            self._put_slowly(rows, code)
-        self.version += 1
-        if self.on_made is not None:
-            self.on_made()
+        self._put_rows([(soul, key, value)])
 
     def delete(self, soul: str, key: str) -> None:
         """Delete a register. That it was deleted is kept, so that older values of others don't bring it back."""

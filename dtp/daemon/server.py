@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
 from dtp.daemon.callers import Callers, caller_of
-from dtp.daemon.config.model import AccessRule, Config, Rules
+from dtp.daemon.config.model import AccessRule, Config, ServiceRules
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.mesh import member_of
 from dtp.daemon.observing import logs
@@ -27,7 +27,7 @@ from dtp.daemon.process import memory
 from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
-from dtp.daemon.relays.dialer import DIALER, Dialer
+from dtp.daemon.relays.dialer import DIALER, BackendDialer
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed
@@ -40,7 +40,7 @@ from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.stream_room import StreamRoom
 from dtp.daemon.workers.handover import Handover
 from dtp.daemon.workers.inherited import Inherited
-from dtp.daemon.workers.sharing import AMONG_WORKERS, Sharing
+from dtp.daemon.workers.sharing import AMONG_WORKERS, CountSharing
 from dtp.daemon.workers.team import Team
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -64,7 +64,7 @@ log = logging.getLogger("dtpd")
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
 #: What `[everywhere]` is where it isn't in the file.
-_NO_RULES = Rules(access=AccessRule(everyone=True))
+_NO_RULES = ServiceRules(access=AccessRule(everyone=True))
 _NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
 _PRICED = Denial("price", Reason.UNPAID, "the service has a price now")
 _SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwise since a reload")
@@ -85,7 +85,7 @@ class Daemon:
         team: Team | None = None,
         network: PrivateNetwork | None = None,
         clock: Clock = moment,
-        dialer: Dialer = DIALER,
+        dialer: BackendDialer = DIALER,
         make_store: state.MakeStore = state.make,
         patience: Patience = PATIENCE,
     ) -> None:
@@ -118,7 +118,7 @@ class Daemon:
         #: Those before this one that still have connections, and how carriers find them, and other workers.
         self.replaced = ReplacedProcesses()
         self._handover = Handover(self.replaced) if team is None else team.handover
-        self._sharing: Sharing | None = None
+        self._sharing: CountSharing | None = None
         #: What those who share the state are to be told yet.
         self._inherited = Inherited({}, {}, patience.again)
         self._spans: Spans | None = None
@@ -211,11 +211,11 @@ class Daemon:
             kept_in=self.config.kept_in(self.identity.id),
         )
 
-    def _make_sharing(self) -> Sharing | None:
+    def _make_sharing(self) -> CountSharing | None:
         """Return what tells others of what is counted here."""
         shared, every = self.config.state is not None, self._patience.exchange
         rates = self._policies.iter_rates if shared else tuple
-        make = partial(Sharing, quotas=self._policies.iter_quotas, rates=rates, clock=self._clock)
+        make = partial(CountSharing, quotas=self._policies.iter_quotas, rates=rates, clock=self._clock)
         if self._team is not None:
             return make(self._team.store, every=every if shared else AMONG_WORKERS)
         if self.config.state is None:
@@ -494,7 +494,7 @@ class Daemon:
             self._absent.remove_connection(connection)
 
     def _on_peer_away(self, connection: Connection) -> None:
-        """The daemon there ends, which passes bytes and can't tell its programs: they hear it from what is spoken."""
+        """Let sessions finish whose peer, a daemon, is about to end: it can't tell its programs."""
         for exposed in self._list_parts():
             for session in list(exposed.ledger.open):
                 if session.stream.connection is connection:

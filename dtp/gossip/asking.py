@@ -9,7 +9,7 @@ from typing import Final
 
 from dtp.gossip import frames
 from dtp.gossip.core import SETTLED_BEATS, Core, Neighbour, TopicState
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 
 #: Neighbours that a topic's past is asked of.
 HISTORY_PEERS: Final = 3
@@ -68,7 +68,7 @@ class Asking:
         if state is None or not state.joined:
             core.counts["ihave-unknown-topic"] += 1
             return
-        if neighbour.beat.count_frame(Kind.IHAVE, topic) > limits.ihaves:
+        if neighbour.beat.count_frame(GossipFrameType.IHAVE, topic) > limits.ihaves:
             core.counts["ihave-flood"] += 1  # blamed on nobody: behind a stall much comes at once
             return
         ids = frames.read_ids(rest)
@@ -94,7 +94,7 @@ class Asking:
             if neighbour.silent_since is None:
                 neighbour.silent_since = now
             core.counts["asked"] += len(wanted)
-            core.send_control(neighbour, frames.frame(Kind.IWANT, *wanted), now)
+            core.send_control(neighbour, frames.frame(GossipFrameType.IWANT, *wanted), now)
 
     def note_refused(self, message_id: bytes, time_ms: int, now: float) -> None:
         """Note that a message was refused for its time: it isn't asked for while that would be refused still."""
@@ -127,7 +127,9 @@ class Asking:
             if len(neighbour.served) > _SERVED:
                 neighbour.served.popitem(last=False)
             neighbour.outbox.dont_want.pop(message_id, None)
-            if neighbour.outbox.try_put_message(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
+            if neighbour.outbox.try_put_message(
+                message_id, frames.frame(GossipFrameType.MESSAGE, held.encoded), now
+            ):
                 core.counts["answered"] += 1
                 core.mark_ready(neighbour)
             else:
@@ -197,7 +199,7 @@ class Asking:
         for peer, ids in again.items():
             if core.neighbours[peer].silent_since is None:
                 core.neighbours[peer].silent_since = now
-            core.send_control(core.neighbours[peer], frames.frame(Kind.IWANT, *ids), now)
+            core.send_control(core.neighbours[peer], frames.frame(GossipFrameType.IWANT, *ids), now)
         for state in core.topics.values():
             if state.joined:
                 self._announce_held(state, now)
@@ -308,7 +310,7 @@ class Asking:
                     neighbour.past[topic] = number, end, since_ms
                     return
                 if held.time_ms >= since_ms and outbox.try_put_message(
-                    held.id, frames.frame(Kind.PAST, held.encoded), now
+                    held.id, frames.frame(GossipFrameType.PAST, held.encoded), now
                 ):
                     self._core.counts["answered"] += 1
                     self._core.mark_ready(neighbour)

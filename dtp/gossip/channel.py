@@ -21,7 +21,7 @@ _QUEUED: Final = 128 * 1024
 CUT_OFF: Final = 1
 
 
-class Channel:
+class NeighbourSink:
     """The sink of one neighbour's stream."""
 
     def __init__(self, gossip: Gossip, peer: bytes, stream: Stream) -> None:

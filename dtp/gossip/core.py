@@ -9,7 +9,7 @@ from enum import Enum
 from random import Random
 from typing import Final, NamedTuple
 
-from dtp.gossip.frames import SHORT_NAME, Kind
+from dtp.gossip.frames import SHORT_NAME, GossipFrameType
 from dtp.gossip.held import HeldMessages
 from dtp.gossip.limits import GossipLimits, ScoreWeights
 from dtp.gossip.message import Message, Parsed, SignatureChecks
@@ -92,11 +92,11 @@ class Beat:
     #: Ids that it was asked for.
     asked: int = 0
     #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
-    frames: dict[tuple[Kind, bytes], int] = field(default_factory=dict)
+    frames: dict[tuple[GossipFrameType, bytes], int] = field(default_factory=dict)
     #: Whose records it was sent as a newcomer: once is enough, however many topics it has in common with them.
     introduced_to: set[bytes] = field(default_factory=set)
 
-    def count_frame(self, kind: Kind, topic: bytes) -> int:
+    def count_frame(self, kind: GossipFrameType, topic: bytes) -> int:
         """Return how many frames of a kind and a topic have come, with this one."""
         count = self.frames[kind, topic] = self.frames.get((kind, topic), 0) + 1
         return count

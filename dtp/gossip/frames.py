@@ -32,7 +32,7 @@ _PRUNE: Final = Struct(">H")
 _HISTORY: Final = Struct(">QH")
 
 
-class Kind(IntEnum):
+class GossipFrameType(IntEnum):
     """Types of frames."""
 
     SUBSCRIBE = 1
@@ -50,7 +50,7 @@ class Kind(IntEnum):
 
 
 #: Frames whose body is a message.
-CARRYING: Final = frozenset((Kind.MESSAGE, Kind.PAST))
+CARRYING: Final = frozenset((GossipFrameType.MESSAGE, GossipFrameType.PAST))
 
 
 def frame(kind: int, *parts: bytes) -> bytes:
@@ -117,17 +117,17 @@ def read_ids(body: bytes) -> list[bytes]:
 
 def ihave(topic: bytes, ids: Iterable[bytes]) -> bytes:
     """Return a frame that tells which messages are here."""
-    return frame(Kind.IHAVE, named(topic), *ids)
+    return frame(GossipFrameType.IHAVE, named(topic), *ids)
 
 
 def graft(topic: bytes) -> bytes:
     """Return a frame that asks to be sent a topic's messages at once."""
-    return frame(Kind.GRAFT, named(topic))
+    return frame(GossipFrameType.GRAFT, named(topic))
 
 
 def prune(topic: bytes, backoff: int, records: Sequence[bytes] = ()) -> bytes:
     """Return a frame that ends that, with seconds to wait and records of others to go to."""
-    return frame(Kind.PRUNE, named(topic), _PRUNE.pack(backoff), _packed_records(records))
+    return frame(GossipFrameType.PRUNE, named(topic), _PRUNE.pack(backoff), _packed_records(records))
 
 
 def read_prune(body: bytes) -> tuple[bytes, int, list[bytes]]:
@@ -140,7 +140,7 @@ def read_prune(body: bytes) -> tuple[bytes, int, list[bytes]]:
 
 def peers(topic: bytes, records: Sequence[bytes]) -> bytes:
     """Return a frame with records of who has a topic."""
-    return frame(Kind.PEERS, named(topic), _packed_records(records))
+    return frame(GossipFrameType.PEERS, named(topic), _packed_records(records))
 
 
 def read_peers(body: bytes) -> tuple[bytes, list[bytes]]:
@@ -166,7 +166,7 @@ def _records(body: bytes) -> Iterator[bytes]:
 
 def neighbours(topic: bytes, short_names: Iterable[bytes]) -> bytes:
     """Return a frame that tells to whom this side sends a topic's messages at once."""
-    return frame(Kind.NEIGHBOURS, named(topic), *sorted(short_names))
+    return frame(GossipFrameType.NEIGHBOURS, named(topic), *sorted(short_names))
 
 
 def read_neighbours(body: bytes) -> tuple[bytes, list[bytes]]:
@@ -177,7 +177,7 @@ def read_neighbours(body: bytes) -> tuple[bytes, list[bytes]]:
 
 def history(topic: bytes, since_ms: int, most: int) -> bytes:
     """Return a frame that asks for what is still held since a time, the newest first to count."""
-    return frame(Kind.HISTORY, named(topic), _HISTORY.pack(since_ms, most))
+    return frame(GossipFrameType.HISTORY, named(topic), _HISTORY.pack(since_ms, most))
 
 
 def read_history(body: bytes) -> tuple[bytes, int, int]:

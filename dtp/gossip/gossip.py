@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from dtp.errors import CarrierError, DtpError, PeerError
-from dtp.gossip.channel import Channel
+from dtp.gossip.channel import NeighbourSink
 from dtp.gossip.core import CutOff, Delivered, MembersChanged, RecordsOffered, Verdict
 from dtp.gossip.errors import TopicError
 from dtp.gossip.frames import PROTOCOL
@@ -45,7 +45,7 @@ _NAMED: Final = 1024
 _DIAL_PAUSE: Final = 60.0
 
 
-class Link(Protocol):
+class GossipLink(Protocol):
     """A live connection to a node, as `dtp.peers.links.PeerLink` is."""
 
     @property
@@ -91,7 +91,7 @@ class Gossip:
         self._router = Router(
             identity.id.key, random=random.Random(seed), limits=limits, weights=weights, clocks=clocks
         )
-        self._channels: dict[bytes, Channel] = {}
+        self._channels: dict[bytes, NeighbourSink] = {}
         self._topics: dict[bytes, Topic] = {}
         self._bridges: list[Bridge] = []
         self._unsigned: dict[bytes, list[bytes]] = {}
@@ -191,13 +191,13 @@ class Gossip:
 
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
-    async def serve(self, link: Link, stream: Stream) -> None:
+    async def serve(self, link: GossipLink, stream: Stream) -> None:
         """Take a stream that a neighbour opened for `gossip/1`, until it ends. For `PeerLinks.protocols`."""
         channel = self.add_stream(stream, outgoing=link.outgoing)
         if channel is not None:
             await channel.wait_ended()
 
-    def add_link(self, link: Link) -> None:
+    def add_link(self, link: GossipLink) -> None:
         """Gossip over a link that this side dialled, for as long as it is there.
 
         Nothing for one that the peer dialled: it opens the stream. May be given as it is to `PeerLinks.listen`.
@@ -205,7 +205,7 @@ class Gossip:
         if link.outgoing:
             self._tasks.start(self._keep_open(link), name="dtp-gossip-link")
 
-    async def _keep_open(self, link: Link) -> None:
+    async def _keep_open(self, link: GossipLink) -> None:
         pause = _REOPEN
         while self._loop is not None:
             try:
@@ -225,7 +225,7 @@ class Gossip:
             )
             await asyncio.sleep(pause)
 
-    def add_stream(self, stream: Stream, *, outgoing: bool) -> Channel | None:
+    def add_stream(self, stream: Stream, *, outgoing: bool) -> NeighbourSink | None:
         """Gossip over a stream of a connection, whose other end does, too. None if there are too many neighbours.
 
         A second stream with the same neighbour takes the place of the first.
@@ -238,12 +238,12 @@ class Gossip:
         ):
             stream.reset()
             return None
-        channel = self._channels[peer] = Channel(self, peer, stream)
+        channel = self._channels[peer] = NeighbourSink(self, peer, stream)
         channel.attach()
         self._schedule_flush()
         return channel
 
-    def _on_channel_over(self, channel: Channel) -> None:
+    def _on_channel_over(self, channel: NeighbourSink) -> None:
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
             if self._loop is not None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from dtp.gossip import frames
 from dtp.gossip.core import Core, Neighbour, RecordsOffered, TopicState
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.score import is_shared_freely, median
 
 #: A full mesh is given up above `full_mesh`, and begun again below this part of it.
@@ -147,7 +147,7 @@ class Meshes:
         if state is None or not state.joined:
             core.counts["graft-unknown-topic"] += 1  # unanswered: answers would help who looks for topics
             return
-        if neighbour.beat.count_frame(Kind.GRAFT, topic) > limits.grafts:
+        if neighbour.beat.count_frame(GossipFrameType.GRAFT, topic) > limits.grafts:
             core.count_offence(neighbour.key, "graft-flood")
             return
         self.add_member_by_graft(state, neighbour, now)
@@ -185,7 +185,7 @@ class Meshes:
         if state is None or not state.joined:
             core.counts["prune-unknown-topic"] += 1
             return
-        if neighbour.beat.count_frame(Kind.PRUNE, topic) > limits.grafts:
+        if neighbour.beat.count_frame(GossipFrameType.PRUNE, topic) > limits.grafts:
             core.count_offence(neighbour.key, "prune-flood")
             return
         self._remove_from_mesh(state, neighbour.key, now)

@@ -27,7 +27,7 @@ from dtp.gossip.core import (
     Verdict,
 )
 from dtp.gossip.errors import GossipFrameError, MessageError
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.held import Held
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits, ScoreWeights
 from dtp.gossip.meshes import Meshes
@@ -37,7 +37,9 @@ from dtp.gossip.score import median
 from dtp.peers.clocks import PeerClocks
 
 #: Frames after which a mesh may have to be brought to its size, and others be told of it.
-_CHANGING: Final = frozenset((Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.GRAFT, Kind.PRUNE))
+_CHANGING: Final = frozenset(
+    (GossipFrameType.SUBSCRIBE, GossipFrameType.UNSUBSCRIBE, GossipFrameType.GRAFT, GossipFrameType.PRUNE)
+)
 #: The part of the others' pace at which a neighbour is waited for.
 _COMPARABLE: Final = 0.5
 #: The part of a heartbeat's time after which another one may follow.
@@ -85,18 +87,18 @@ class Router:
         self._last_beat = -limits.heartbeat
         self._next_beat = 0.0
         self._handlers: dict[int, Callable[[Neighbour, bytes, float], None]] = {
-            Kind.SUBSCRIBE: self._receive_subscribe,
-            Kind.UNSUBSCRIBE: self._receive_unsubscribe,
-            Kind.IHAVE: self._asking.receive_ihave,
-            Kind.IWANT: self._asking.receive_iwant,
-            Kind.IDONTWANT: lambda peer, body, now: self._asking.receive_idontwant(peer, body),
-            Kind.GRAFT: lambda peer, body, now: self._meshes.receive_graft(
+            GossipFrameType.SUBSCRIBE: self._receive_subscribe,
+            GossipFrameType.UNSUBSCRIBE: self._receive_unsubscribe,
+            GossipFrameType.IHAVE: self._asking.receive_ihave,
+            GossipFrameType.IWANT: self._asking.receive_iwant,
+            GossipFrameType.IDONTWANT: lambda peer, body, now: self._asking.receive_idontwant(peer, body),
+            GossipFrameType.GRAFT: lambda peer, body, now: self._meshes.receive_graft(
                 peer, frames.read_topic(body)[0], now
             ),
-            Kind.PRUNE: self._meshes.receive_prune,
-            Kind.NEIGHBOURS: lambda peer, body, now: self._meshes.receive_neighbours(peer, body),
-            Kind.PEERS: self._receive_peers,
-            Kind.HISTORY: self._asking.receive_history,
+            GossipFrameType.PRUNE: self._meshes.receive_prune,
+            GossipFrameType.NEIGHBOURS: lambda peer, body, now: self._meshes.receive_neighbours(peer, body),
+            GossipFrameType.PEERS: self._receive_peers,
+            GossipFrameType.HISTORY: self._asking.receive_history,
         }
 
     # ---- what can be asked --------------------------------------------------------------------------------------
@@ -208,7 +210,9 @@ class Router:
         core.scores.add(peer, source, now, is_judged=not is_bridge)
         topics = [state.name for state in core.topics.values() if state.joined]
         if topics:
-            core.send_control(neighbour, frames.frame(Kind.SUBSCRIBE, *map(frames.named, topics)), now)
+            core.send_control(
+                neighbour, frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, topics)), now
+            )
         self._schedule_heartbeat(now)
         return True
 
@@ -261,7 +265,7 @@ class Router:
         if history > 0:
             state.history_left = HISTORY_PEERS
             state.history_since = max(0, int((now + core.wall_offset - history) * 1000))
-        told = frames.frame(Kind.SUBSCRIBE, frames.named(topic))
+        told = frames.frame(GossipFrameType.SUBSCRIBE, frames.named(topic))
         for neighbour in core.neighbours.values():
             core.send_control(neighbour, told, now)
         members, state.members = state.members, set()
@@ -280,7 +284,7 @@ class Router:
         state.validate = state.open = None
         state.history_left = 0
         core.held.drop_topic(topic)
-        told = frames.frame(Kind.UNSUBSCRIBE, frames.named(topic))
+        told = frames.frame(GossipFrameType.UNSUBSCRIBE, frames.named(topic))
         for neighbour in core.neighbours.values():
             neighbour.past_wanted.pop(topic, None)
             neighbour.past.pop(topic, None)
@@ -338,7 +342,7 @@ class Router:
         if state is None:
             return 0
         self._hold_message(state, parsed, now)
-        packed = frames.frame(Kind.MESSAGE, encoded)
+        packed = frames.frame(GossipFrameType.MESSAGE, encoded)
         count = 0
         least = core.scores.weights.publish
         for peer in sorted(state.members):
@@ -450,7 +454,7 @@ class Router:
                 self._asking.on_given(parsed.id, neighbour)
                 continue
             state = core.topics.get(parsed.topic)
-            is_past = kind == Kind.PAST
+            is_past = kind == GossipFrameType.PAST
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
@@ -552,7 +556,7 @@ class Router:
         targets = self._forward_targets(state, sender, parsed.key)
         if not targets:
             return
-        packed = frames.frame(Kind.MESSAGE, parsed.encoded)
+        packed = frames.frame(GossipFrameType.MESSAGE, parsed.encoded)
         for neighbour in targets:
             self._core.send_message(state, neighbour, parsed.id, packed, now)
 
@@ -572,7 +576,7 @@ class Router:
 
     def _send_idontwant(self, state: TopicState, parsed: Parsed, sender: Neighbour, now: float) -> None:
         """Send IDONTWANT for a large message, after its signature was checked: a forged copy can't keep it away."""
-        told = frames.frame(Kind.IDONTWANT, parsed.id)
+        told = frames.frame(GossipFrameType.IDONTWANT, parsed.id)
         for neighbour in self._forward_targets(state, sender.key, parsed.key):
             self._core.send_control(neighbour, told, now)
 

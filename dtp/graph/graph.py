@@ -587,9 +587,9 @@ class Graph(Contents):
         With `queries` it may `ask`, within `query_budget`; not with `part`, since answers tell of all.
         """
         self.check_writable()
-        from dtp.graph.sync.replicating import Serving, serve
+        from dtp.graph.sync.replicating import PeerServing, serve
 
-        await serve(self, connection, Serving(part, not read_only, queries))
+        await serve(self, connection, PeerServing(part, not read_only, queries))
 
     async def ask(self, connection: Connection, text: str, **parameters: Value) -> Part:
         """Return the nodes that a query finds at a peer, which serves `queries`, as a part to `grow` by.

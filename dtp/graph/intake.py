@@ -187,7 +187,7 @@ class Intake:
             self._loop.call_soon_threadsafe(self._take_news_soon)
 
     def follow_damage(self) -> None:
-        """Something stored was found damaged, and mended: told by a thread."""
+        """Note that something stored was found damaged, and mended: told by a thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._look_soon)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from dtp.localnet.failures import CommandFailed
+from dtp.localnet.failures import ExecutionStopped
 from dtp.localnet.model import ObjectRecord, TransactionRejected
 from dtp.localnet.outcome import coin_type
 from dtp.localnet.vm import VM
@@ -61,13 +61,13 @@ class DenyList:
                 raise TransactionRejected("CoinTypeGlobalPause", f"coins of {name} are paused")
 
     def check_receivers(self, found: Iterable[tuple[TypeTag, bytes]], epoch: int) -> None:
-        """Refuse coins to those who are denied in an epoch. Raises `CommandFailed`."""
+        """Refuse coins to those who are denied in an epoch. Raises `ExecutionStopped`."""
         for name, address in sorted((self._coin_name(coin), address) for coin, address in found):
             config = self._find_config(name)
             if self._read_setting(config, _PAUSE_KEY, _PAUSE, epoch):
-                raise CommandFailed("CoinTypeGlobalPause", f"coins of {name} are paused", coin_type=name)
+                raise ExecutionStopped("CoinTypeGlobalPause", f"coins of {name} are paused", coin_type=name)
             if self._read_setting(config, _ADDRESS_KEY, [address], epoch):
-                raise CommandFailed(
+                raise ExecutionStopped(
                     "AddressDeniedForCoin",
                     f"0x{address.hex()} is denied the use of coins of {name}",
                     address=address,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dtp.localnet.denials import DENY_LIST, DenyList, receivers
-from dtp.localnet.failures import CommandFailed
+from dtp.localnet.failures import ExecutionStopped
 from dtp.localnet.gas import computation_cost, object_size
 from dtp.localnet.limits import READ_COST_PER_BYTE, RECEIVER_COST
 from dtp.localnet.model import BalanceChange, ObjectRecord
@@ -282,9 +282,9 @@ class Run:
         """Run the commands of a programmable transaction: what it writes, or why it failed."""
         try:
             if self.admitted.ended:
-                raise CommandFailed("InputObjectDeleted", "a shared input object was deleted before")
+                raise ExecutionStopped("InputObjectDeleted", "a shared input object was deleted before")
             return self._run_programmable(lamport), None
-        except CommandFailed as failed:
+        except ExecutionStopped as failed:
             return None, failed.error
         except ExecutionFailure:
             # Only reading inputs is charged outside of a command.

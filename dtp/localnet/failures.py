@@ -14,10 +14,10 @@ from dtp.sui.effects import (
     UpgradeProblem,
 )
 
-__all__ = ["CommandFailed", "argument_failed", "from_machine", "from_package"]
+__all__ = ["ExecutionStopped", "argument_failed", "from_machine", "from_package"]
 
 
-class CommandFailed(Exception):
+class ExecutionStopped(Exception):
     """A transaction can't go on. Never leaves the node: it becomes the effects' status."""
 
     def __init__(self, kind: str, description: str, **content: Any) -> None:
@@ -25,16 +25,16 @@ class CommandFailed(Exception):
         self.error = ExecutionError(kind, content, None, description)
 
     @classmethod
-    def from_error(cls, error: ExecutionError) -> CommandFailed:
+    def from_error(cls, error: ExecutionError) -> ExecutionStopped:
         """Return the exception for an error that is made already."""
         made = cls(error.kind, error.description)
         made.error = error
         return made
 
 
-def argument_failed(argument: int, problem: str, description: str, *numbers: int) -> CommandFailed:
+def argument_failed(argument: int, problem: str, description: str, *numbers: int) -> ExecutionStopped:
     """Return a command's argument is not right; `problem` is the protocol's name."""
-    return CommandFailed(
+    return ExecutionStopped(
         "CommandArgumentError",
         f"argument {argument}: {description}",
         argument=argument,

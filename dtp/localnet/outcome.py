@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dtp.localnet.failures import CommandFailed
+from dtp.localnet.failures import ExecutionStopped
 from dtp.localnet.gas import StorageChange, object_size, storage_cost, total_cost
 from dtp.localnet.limits import (
     MAX_EFFECTS_SIZE,
@@ -122,18 +122,18 @@ class _Collector:
 
     def write_object(self, id: bytes, type: Type, data: object, owner: Owner) -> None:
         if type.layout_nodes > MAX_LAYOUT_NODES:
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "VMVerificationOrDeserializationError",
                 f"{type.tag} has a layout of {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most: no object can",
             )
         if type.nodes > MAX_INSTANCE_NODES:
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "VMVerificationOrDeserializationError",
                 f"object of a type of {type.nodes} parts, {MAX_INSTANCE_NODES} at most",
             )
         contents = self.vm.encode_value(type, data)
         if len(contents) > MAX_OBJECT_SIZE:
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "MoveObjectTooBig",
                 f"object 0x{id.hex()} of {len(contents)} bytes, {MAX_OBJECT_SIZE} at most",
                 object_size=len(contents),
@@ -160,7 +160,7 @@ def collect(
 ) -> Writes:
     """Return what a run that succeeded writes. `before` has every object that existed and was touched.
 
-    Raises `CommandFailed` (an object is too large, a shared object went where it may not).
+    Raises `ExecutionStopped` (an object is too large, a shared object went where it may not).
     """
     collector = _Collector(vm, effects, lamport, before)
     writes = collector.writes
@@ -183,7 +183,7 @@ def collect(
     writes.deleted.update(effects.deleted)
     total = sum(len(data.contents) for data, _ in writes.objects.values())
     if total > MAX_WRITTEN_SIZE:
-        raise CommandFailed(
+        raise ExecutionStopped(
             "WrittenObjectsTooLarge",
             f"{total} bytes of objects written, {MAX_WRITTEN_SIZE} at most",
             current_size=total,
@@ -198,7 +198,7 @@ def _check_shared(record: ObjectRecord, writes: Writes, effects: RuntimeEffects)
         return
     written = writes.objects.get(record.id)
     if written is None or not isinstance(written[1], SharedOwner):
-        raise CommandFailed(
+        raise ExecutionStopped(
             "SharedObjectOperationNotAllowed",
             f"shared object 0x{record.id.hex()} must be deleted or shared again in the transaction that takes it",
         )
@@ -321,7 +321,7 @@ def outputs_of(writes: Writes, digest: bytes, *, rebates: bool) -> dict[bytes, O
 def changed_objects(
     writes: Writes, outputs: Mapping[bytes, ObjectRecord], before: Mapping[bytes, ObjectRecord]
 ) -> tuple[tuple[bytes, ObjectChange], ...]:
-    """Every object that was written or went, sorted by id."""
+    """Return every object that was written or went, sorted by id."""
     changes: dict[bytes, ObjectChange] = {}
     for id, record in outputs.items():
         old = before.get(id)
@@ -389,11 +389,11 @@ def make_effects(
 
 
 def check_effects_size(writes: Writes) -> None:
-    """Refuse more changes than effects may name. Raises `CommandFailed`."""
+    """Refuse more changes than effects may name. Raises `ExecutionStopped`."""
     # Changes are what effects consist of: 32 bytes of id, and at most two owners and digests each.
     size = 200 * (len(writes.objects) + len(writes.packages) + len(writes.deleted) + len(writes.wrapped))
     if size > MAX_EFFECTS_SIZE:
-        raise CommandFailed(
+        raise ExecutionStopped(
             "EffectsTooLarge",
             f"about {size} bytes of effects, {MAX_EFFECTS_SIZE} at most",
             current_size=size,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dtp.localnet.failures import CommandFailed, argument_failed
+from dtp.localnet.failures import ExecutionStopped, argument_failed
 from dtp.localnet.vm import VM, ArgumentSlot, ExecutionFailure, GasMeter, Type
 from dtp.localnet.vm.sizes import sizer
 from dtp.localnet.vm.types import COPY, DROP, KEY
@@ -274,7 +274,7 @@ class ArgumentPlaces:
                 # A value with copy whose last use took it counts as taken then.
                 if place.moved or abilities & DROP or (abilities & COPY and place.last_taken):
                     continue
-                raise CommandFailed(
+                raise ExecutionStopped(
                     "UnusedValueWithoutDrop",
                     f"result {index} of command {command}, {place.type.tag}, is not used and can't be dropped",
                     result=command,

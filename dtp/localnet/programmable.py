@@ -1,7 +1,8 @@
 """Runs the commands of a programmable transaction on the Move machine.
 
 `run_commands` leaves the places of inputs and results as the commands left them and the objects' fate in the
-`ObjectRuntime`; `dtp.localnet.outcome` reads both. What goes wrong is one `CommandFailed` with the command's number.
+`ObjectRuntime`; `dtp.localnet.outcome` reads both. What goes wrong is an `ExecutionStopped` with the number of the
+command.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from dtp.localnet.failures import CommandFailed, argument_failed, from_machine, from_package
+from dtp.localnet.failures import ExecutionStopped, argument_failed, from_machine, from_package
 from dtp.localnet.limits import MAX_PACKAGE_SIZE, PUBLISH_COST_PER_BYTE
 from dtp.localnet.places import ArgumentPlaces, ValuePlace
 from dtp.localnet.vm import (
@@ -99,19 +100,19 @@ class Interpreter:
         self._address = vm.parse_type("address")
 
     def run_commands(self, commands: Sequence[Command]) -> None:
-        """Run all commands. Raises `CommandFailed`."""
+        """Run all commands. Raises `ExecutionStopped`."""
         for index, command in enumerate(commands):
             self.places.begin_command()
             trace = Trace()
             try:
                 results = self._run_command(command, trace)
-            except CommandFailed as failed:
-                raise CommandFailed.from_error(replace(failed.error, command=index)) from None
+            except ExecutionStopped as failed:
+                raise ExecutionStopped.from_error(replace(failed.error, command=index)) from None
             except ExecutionFailure as failure:
-                raise CommandFailed.from_error(replace(from_machine(failure), command=index)) from None
+                raise ExecutionStopped.from_error(replace(from_machine(failure), command=index)) from None
             except MemoryLimit as limit:  # of ids that commands themselves make, delete or send
                 stopped = from_machine(ExecutionFailure("MovePrimitiveRuntimeError", limit.message))
-                raise CommandFailed.from_error(replace(stopped, command=index)) from None
+                raise ExecutionStopped.from_error(replace(stopped, command=index)) from None
             self.places.results.append(results)
             if self.traces is not None:
                 trace.returned = [Value(p.type, self.vm.copy_value(p.type, p.data)) for p in results]
@@ -181,25 +182,25 @@ class Interpreter:
         """Refuse what a transaction may not call, in the protocol's order."""
         name = f"{function.module}::{function.name}"
         if len(call.arguments) != len(function.parameters):
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "ArityMismatch",
                 f"{name} takes {len(function.parameters)} arguments, got {len(call.arguments)}",
             )
         if self.checked:
             for index, type in enumerate(function.returns):
                 if type.is_reference:
-                    raise CommandFailed(
+                    raise ExecutionStopped(
                         "InvalidPublicFunctionReturnType", f"{name} returns a reference", index=index
                     )
         if internal_parameters(call.package, call.module, call.function):
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "NonEntryFunctionInvoked",
                 f"only the module that declares a type may call {name} for it, no transaction",
             )
         if not self.checked or function.visibility == "public":
             return
         if not function.is_entry:
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "NonEntryFunctionInvoked",
                 f"{name} is neither public nor entry: a transaction can't call it",
             )
@@ -228,7 +229,7 @@ class Interpreter:
         wanted = [self.places.take_value(a, at, self._u64).data for at, a in enumerate(amounts, 1)]
         balance = place.data[1]
         if sum(wanted) > balance[0]:
-            raise CommandFailed(
+            raise ExecutionStopped(
                 "InsufficientCoinBalance", f"the coin has {balance[0]}, {sum(wanted)} were to be split off"
             )
         made = []
@@ -246,7 +247,7 @@ class Interpreter:
         for at, source in enumerate(sources, 1):
             taken = self.places.take_value(source, at, place.type)
             if balance[0] + taken.data[1][0] > _MAX_U64:
-                raise CommandFailed("CoinBalanceOverflow", "the merged coin would exceed 64 bits")
+                raise ExecutionStopped("CoinBalanceOverflow", "the merged coin would exceed 64 bits")
             balance[0] += taken.data[1][0]
             self.runtime.delete_id(taken.data[0][0][0])
         self._note_mutated(target, place, trace)
@@ -306,7 +307,7 @@ class Interpreter:
         try:
             return self.vm.build_package(modules, self._fresh_id(), dependencies, previous)
         except PackageRejected as rejected:
-            raise CommandFailed.from_error(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
+            raise ExecutionStopped.from_error(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
 
     def _publish_package(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> ValuePlace:
         package = self._build_package(modules, dependencies, None)
@@ -320,7 +321,7 @@ class Interpreter:
         linked = self.vm.linker.link_package(package)
         for name in package.modules:
             if name not in previous.modules and "init" in linked.get_module(name).functions:
-                raise CommandFailed(
+                raise ExecutionStopped(
                     "FeatureNotYetSupported",
                     f"the new module {name} has an `init` function, which no upgrade runs: remove it",
                 )
@@ -345,12 +346,12 @@ class Interpreter:
         try:
             self.vm.check_upgrade(previous, package, UpgradePolicy(policy))
         except PackageRejected as rejected:
-            raise CommandFailed.from_error(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
+            raise ExecutionStopped.from_error(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
         self._refuse_new_init(previous, package)
         self.packages.add_package(package)
         receipt = self.vm.parse_type("0x2::package::UpgradeReceipt")
         return ValuePlace(receipt, [cap, [package.storage_id]], self._result_name())
 
 
-def _upgrade_failed(name: str, description: str, *content: Any) -> CommandFailed:
-    return CommandFailed("PackageUpgradeError", description, problem=UpgradeProblem(name, content))
+def _upgrade_failed(name: str, description: str, *content: Any) -> ExecutionStopped:
+    return ExecutionStopped("PackageUpgradeError", description, problem=UpgradeProblem(name, content))

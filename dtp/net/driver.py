@@ -131,7 +131,7 @@ class LinkOwner(Protocol):
         """Note that the carrier can take more."""
 
     def _driver_keeps(self) -> None:
-        """What a driver, or its carrier, keeps of what came has grown."""
+        """Note that what a driver, or its carrier, keeps of what came has grown."""
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         """Note that the carrier has ended."""

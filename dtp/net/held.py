@@ -32,7 +32,7 @@ class HeldBudget(Generic[K]):
     """What each connection keeps, by source. `end` is told of one that has to go, and how many bytes it kept."""
 
     def __init__(self, most: int, end: Callable[[K, int], object]) -> None:
-        """All may keep `most` bytes, those of one source half of that."""
+        """Let all keep `most` bytes together, and those of one source half of that."""
         self._most, self._end = most, end
         self._sizes: dict[K, int] = {}
         self._groups: dict[K, str] = {}

@@ -83,7 +83,7 @@ class Neighbours(Protocol):
     """
 
     def note_opened(self, connection_id: bytes) -> None:
-        """A connection of this id lives here."""
+        """Note that a connection of this id lives here."""
 
     def note_closed(self, connection_id: bytes) -> None:
         """It is over."""
@@ -242,7 +242,7 @@ class Listener:
         return self._neighbours is not None and not here and self._neighbours.takes_over(driver, established)
 
     def give_back(self, driver: LinkDriver, established: Established) -> None:
-        """Whoever has finished this handshake is for this listener, and no other: a neighbour was asked meanwhile."""
+        """Take up whoever has finished this handshake here, and nowhere else: a neighbour was asked meanwhile."""
         self._take_established(driver, established)
         driver.take_waiting()
 
@@ -400,7 +400,7 @@ class Listener:
         self._ask_admit(self._admit, connection, request)
 
     def _ask_again(self, connection: Connection, request: Request, source: str) -> None:
-        """Another carrier has proven that it belongs to the connection: is its peer still welcome, from there?"""
+        """Ask again whether the peer is welcome: a carrier from there has proven to belong to its connection."""
         if self._admit is not None and connection.admitted:
             self._ask_admit(self._admit, connection, replace(request, source=source, again=True))
 

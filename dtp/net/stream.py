@@ -386,7 +386,7 @@ class Stream:
         self._fail_write(error)
 
     def _fail_read(self, error: DtpError) -> None:
-        """No more bytes will come; what is buffered may still be read."""
+        """End reading by this error: no more bytes will come; what is buffered may still be read."""
         if self._eof or self._read_error is not None:
             return
         self._read_error = error
@@ -395,7 +395,7 @@ class Stream:
         self._wake_reader()
 
     def _fail_write(self, error: DtpError, *, delivered: bool = False) -> None:
-        """No more can be written; `delivered` says that the peer has all that was."""
+        """End writing by this error; `delivered` says that the peer has all that was written."""
         if self._write_error is None:
             self._write_error = error
             self._delivered = delivered

@@ -38,7 +38,7 @@ class TapOwner(Protocol):
         """The taps add to it what they move."""
 
     def tap_full(self) -> None:
-        """A read came back full: there is more."""
+        """Note that a read came back full: there is more."""
 
     def tap_queued(self) -> None:
         """Note that what was read had to be queued in the stream, which may have enough now."""
@@ -50,7 +50,7 @@ class TapOwner(Protocol):
         """Take what the socket did not of the stream's bytes; the owner reports to `Stream.consumed`."""
 
     def tap_broken(self, errno: int) -> None:
-        """The socket takes no more; the bytes that were for it are reported as consumed."""
+        """Note that the socket takes no more; the bytes that were for it are reported as consumed."""
 
 
 class Tap:
@@ -86,7 +86,7 @@ class Tap:
             self._taps.unwatch_tap(self)
 
     def set_held(self, held: bool) -> None:
-        """Whether the stream's bytes are to go to the owner and not to the socket."""
+        """Have the stream's bytes go to the owner, and not to the socket, or to the socket again."""
         self.out = -1 if held else self.fd
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.graph.errors import BlobAbsent, GraphError
 from dtp.graph.frames import vector
 from dtp.graph.presence import links
-from dtp.graph.sync.replicating import EVERYTHING, Exchanged, Serving, answer_stream, sync_stream
+from dtp.graph.sync.replicating import EVERYTHING, Exchanged, PeerServing, answer_stream, sync_stream
 from dtp.identity import Identity, PeerId
 from dtp.node.heads import (
     Action,
@@ -422,7 +422,7 @@ class GraphShare:
         elif kind == _SYNC:
             takes = not self._plan.is_fetching
             try:
-                await answer_stream(self.graph, stream, EVERYTHING if takes else Serving(takes=False))
+                await answer_stream(self.graph, stream, EVERYTHING if takes else PeerServing(takes=False))
             except GraphError:
                 if not self.graph.closed:
                     raise

@@ -143,7 +143,7 @@ class MeterDriver(ABC):
             self._poll()
 
     def _poll(self) -> None:
-        """Something moved that the meter has to know of."""
+        """Tell the meter what has moved."""
         self.update_counts()
 
     def update_counts(self) -> None:
@@ -170,7 +170,7 @@ class MeterDriver(ABC):
         self.process_turn()
 
     def fail(self, error: DtpError) -> None:
-        """Something of metering is wrong: the connection ends with PAYMENT and the reason."""
+        """End the connection with PAYMENT and the reason: something of metering is wrong."""
         if self.error is None:
             self.error = error
             log.log(

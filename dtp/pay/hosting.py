@@ -321,8 +321,8 @@ class Heart:
         self.replaced.set_result(Replaced(what))
 
     async def stop(self, *, withdraw: bool = False) -> None:
-        """No further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: where the
-        beacon can't be told, others find that nobody answers."""
+        """Send no further heartbeat; with `withdraw` say that nobody is to be sent here any more. Idempotent. Raises
+        nothing: where the beacon can't be told, others find that nobody answers."""
         await self._beats.stop()
         if withdraw and self._beats.started:
             try:

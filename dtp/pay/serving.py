@@ -47,7 +47,7 @@ from dtp.pay.hosting import (
 )
 from dtp.pay.metered import Metered
 from dtp.pay.server.book import BookLimits
-from dtp.pay.server.gate import Admission
+from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.sale import SaleParts, assemble_sale
 from dtp.pay.store import Store
 from dtp.pay.terms import ASKING, Exposure
@@ -152,7 +152,7 @@ class Serving:
         self._rechecking.start()
         self.cashier.start(self._selling.claim_every)
 
-    async def admit(self, request: Request) -> Admission | None:
+    async def admit(self, request: Request) -> AdmittedClient | None:
         """Return what the ticket of a request proves, for the listener; None where nothing is to be paid. Raises
         `Refuse`."""
         if request.again:
@@ -177,7 +177,7 @@ class Serving:
                 async with asyncio.timeout(_ASKED):
                     await self._on_asked(connection, connection.service.removeprefix(ASKING))
             return
-        assert isinstance(connection.admission, Admission)
+        assert isinstance(connection.admission, AdmittedClient)
         try:
             meter = await self.ledger.enter(
                 connection, connection.admission, self._selling.exposure, self._selling.count_streams

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from dtp.core import PACKET_OVERHEAD, Buffer, PacketOpener, PacketSealer
-from dtp.session.frames import Frame, control
+from dtp.session.frames import FrameType, control
 from dtp.session.limits import Limits
 
 #: What a packet has beside its datagrams: the number of the exchange, counter and tag, and a frame's header.
@@ -129,7 +129,7 @@ class LinkPackets:
     def seal_packet(self, datagram: bytes, out: Buffer, *, rekey: bool = False) -> int:
         """Seal a datagram into a packet in `out`; return its size. With `rekey` under the next key."""
         body = self._buffer
-        length, _, _ = self._sealer.seal([control(Frame.DATAGRAM, datagram)], body, self.size - 1, rekey)
+        length, _, _ = self._sealer.seal([control(FrameType.DATAGRAM, datagram)], body, self.size - 1, rekey)
         out.view[0] = self._number & 0xFF
         out.view[1 : 1 + length] = body.view[:length]
         return 1 + length
@@ -149,7 +149,7 @@ class LinkPackets:
             return []
         found = []
         for frame, _, _, _, start, length in frames:
-            if frame == Frame.DATAGRAM:
+            if frame == FrameType.DATAGRAM:
                 found.append(bytes(view[start : start + length]))
         return found
 

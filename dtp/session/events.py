@@ -41,7 +41,7 @@ class StreamData:
 class TapData:
     """The next bytes of streams that are tapped (`Session.tap_stream`), in order and where they were opened: of
     `taps[i]`, the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for
-    other things. Report them with `Session.consume_data` or `consume_all_data`."""
+    other things. Report them with `Session.consume_data`."""
 
     taps: list[object]
     starts: list[int]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from dtp.identity import Identity, PeerId
 from dtp.session.codes import ProtocolError
-from dtp.session.frames import EXCHANGE, Frame, Outgoing, control
+from dtp.session.frames import EXCHANGE, FrameType, Outgoing, control
 
 CLIENT_CONTEXT: Final = b"dtp.exchange.client.v1"
 SERVER_CONTEXT: Final = b"dtp.exchange.server.v1"
@@ -89,7 +89,7 @@ class LinkExchange:
         self._private = X25519PrivateKey.from_private_bytes(own.entropy(32))
         self.asked_at = now
         key = self._private.public_key().public_bytes_raw()
-        return control(Frame.EXCHANGE, EXCHANGE.pack(key, own.identity.sign(self._client_signs(key))))
+        return control(FrameType.EXCHANGE, EXCHANGE.pack(key, own.identity.sign(self._client_signs(key))))
 
     def answer_exchange(
         self, own: Exchanges, peer: PeerId, key: bytes, signature: bytes
@@ -101,7 +101,7 @@ class LinkExchange:
         public = private.public_key().public_bytes_raw()
         fresh = self._derive_keys(private, key, key, public)
         frame = control(
-            Frame.EXCHANGE, EXCHANGE.pack(public, own.identity.sign(self._server_signs(key, public)))
+            FrameType.EXCHANGE, EXCHANGE.pack(public, own.identity.sign(self._server_signs(key, public)))
         )
         self._take_keys(fresh)
         self._own_key = fresh.server

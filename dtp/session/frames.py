@@ -13,7 +13,7 @@ from dtp.escaping import escape_text
 from dtp.session.codes import CloseCode, ProtocolError
 
 
-class Frame(IntEnum):
+class FrameType(IntEnum):
     """Frame types. 0x80 to 0xff may be ignored by whoever doesn't know them; other unknown types are an error."""
 
     PADDING = 0x00
@@ -69,17 +69,17 @@ EXCHANGE = Struct(">32s64s")
 
 #: Exact body length of each fixed frame; the others have their own rule.
 FIXED: dict[int, Struct] = {
-    Frame.PING: PING,
-    Frame.PONG: PING,
-    Frame.RESET: RESET,
-    Frame.STOP: STOP,
-    Frame.WINDOW: WINDOW,
-    Frame.STREAMS: STREAMS,
-    Frame.AWAY: AWAY,
-    Frame.READY: Struct(""),
-    Frame.ATTACH: ATTACH,
-    Frame.STATE: STATE,
-    Frame.EXCHANGE: EXCHANGE,
+    FrameType.PING: PING,
+    FrameType.PONG: PING,
+    FrameType.RESET: RESET,
+    FrameType.STOP: STOP,
+    FrameType.WINDOW: WINDOW,
+    FrameType.STREAMS: STREAMS,
+    FrameType.AWAY: AWAY,
+    FrameType.READY: Struct(""),
+    FrameType.ATTACH: ATTACH,
+    FrameType.STATE: STATE,
+    FrameType.EXCHANGE: EXCHANGE,
 }
 
 #: A frame to seal: type, flags, stream, offset, body (STREAM: data without header).
@@ -106,7 +106,7 @@ def build_close(close: CloseFrame) -> Outgoing:
     # Cut between characters: what is not UTF-8 may be refused.
     reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
     return control(
-        Frame.CLOSE,
+        FrameType.CLOSE,
         CLOSE.pack(close.close_code, close.detail) + reason,
         APPLICATION if close.application else 0,
     )
@@ -125,7 +125,7 @@ def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:
     """Return the fields of a frame of `FIXED`; `ProtocolError` when its length is off."""
     shape = FIXED[frame]
     if len(body) != shape.size:
-        raise ProtocolError(f"{Frame(frame).name} frame of {len(body)} bytes, must be {shape.size}")
+        raise ProtocolError(f"{FrameType(frame).name} frame of {len(body)} bytes, must be {shape.size}")
     return shape.unpack(body)
 
 

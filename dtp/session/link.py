@@ -15,7 +15,7 @@ from dtp.core import LinkOpener, Sealer
 from dtp.errors import DtpError
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LinkExchange
-from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
+from dtp.session.frames import ADD, ATTACH, FrameType, Outgoing, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.noise import Suite
@@ -142,4 +142,4 @@ def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:
 def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool) -> Outgoing:
     """Return an ATTACH frame for `link`."""
     proof = attach_proof(secret, link.hash, client=client)
-    return control(Frame.ATTACH, ATTACH.pack(connection, link.number, proof), ADD if link.adding else 0)
+    return control(FrameType.ATTACH, ATTACH.pack(connection, link.number, proof), ADD if link.adding else 0)

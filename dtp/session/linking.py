@@ -13,7 +13,7 @@ from dtp.session.frames import (
     ADD,
     IGNORABLE,
     CloseFrame,
-    Frame,
+    FrameType,
     parse_close,
     parse_fixed,
 )
@@ -123,12 +123,12 @@ class Linking(Sealing):
         """Take the first frame of a link that wants to carry this session: it must prove that it may."""
         if link.lost:  # by a CLOSE before, in the same batch
             return
-        if frame == Frame.CLOSE:
+        if frame == FrameType.CLOSE:
             self._on_fresh_close(link, parse_close(flags, body))
             return
         if frame >= IGNORABLE:
             return
-        if frame != Frame.ATTACH:
+        if frame != FrameType.ATTACH:
             raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)
         connection, number, proof = parse_fixed(frame, body)
         add = bool(flags & ADD)

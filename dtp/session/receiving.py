@@ -20,8 +20,7 @@ from dtp.session.frames import (
     MAX_METER,
     MAX_OFFSET,
     PING,
-    WINDOW,
-    Frame,
+    FrameType,
     check_unknown,
     control,
     parse_close,
@@ -32,8 +31,7 @@ from dtp.session.link import Link, Unread
 from dtp.session.linking import Linking
 from dtp.session.streams import SessionStream, most_runs
 
-_STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
-_WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
+_STREAM = int(FrameType.STREAM)
 #: Frames of one call of `receive_records` at most: they cost 1 to 5 us each, and others wait for their turn.
 MOST_FRAMES = 64 * RECORD_FRAMES
 #: A stream that is opened costs as much as so many frames: it is told to whoever takes it up.
@@ -190,31 +188,6 @@ class Receiving(Linking):
                     if now + self.limits.ack_delay < self._ack_at:
                         self._plan_ack(stream, now)
                     continue
-            elif frame == _STREAM and flags == FIN and not length and link.attached and self.ended is None:
-                stream = streams.get(stream_id)
-                if stream is not None and stream.receive.takes_end(offset):  # how most streams end
-                    self._windows[stream_id] = None
-                    events.append(ev.StreamFinished(stream_id))
-                    if stream.send.done:
-                        self._forget_stream(stream)
-                    continue
-            elif (
-                frame == _WINDOW
-                and length == _WINDOW_SIZE
-                and not flags
-                and link.attached
-                and self.ended is None
-            ):
-                stream_id, acked, _ = _unpack_window(view, start)
-                stream = streams.get(stream_id)
-                if stream is not None and (released := stream.send.takes_last(acked)) >= 0:  # of most streams
-                    self._active_at = now
-                    self._release_bytes(released)
-                    if stream.receive.ended:
-                        self._forget_stream(stream)
-                    else:
-                        events.append(ev.StreamWritable(stream_id))
-                    continue
             elif length > PIECE and frame == _STREAM:
                 self._handle_frames(
                     link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept
@@ -319,7 +292,7 @@ class Receiving(Linking):
             raise ProtocolError("too many pings", CloseCode.LIMIT)
         self._idle.count += 1
         self._moved_at_ping = self.moved  # one question is enough
-        link.control.append(control(Frame.PONG, PING.pack(token)))
+        link.control.append(control(FrameType.PONG, PING.pack(token)))
 
     def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:
         sent = self._pings.pop(token, None)
@@ -541,18 +514,18 @@ def _over_credit() -> ProtocolError:
 
 
 _HANDLERS: dict[int, Callable[..., None]] = {
-    Frame.PING: Receiving._on_ping,
-    Frame.PONG: Receiving._on_pong,
-    Frame.RESET: Receiving._on_reset,
-    Frame.STOP: Receiving._on_stop,
-    Frame.WINDOW: Receiving._on_window,
-    Frame.STREAMS: Receiving._on_streams,
-    Frame.DATAGRAM: Receiving._on_datagram,
-    Frame.CLOSE: Receiving._on_close,
-    Frame.AWAY: Receiving._on_away,
-    Frame.READY: Receiving._on_ready,
-    Frame.ATTACH: Receiving._on_attach,
-    Frame.STATE: Receiving._on_state,
-    Frame.EXCHANGE: Receiving._on_exchange,
-    Frame.METER: Receiving._on_meter,
+    FrameType.PING: Receiving._on_ping,
+    FrameType.PONG: Receiving._on_pong,
+    FrameType.RESET: Receiving._on_reset,
+    FrameType.STOP: Receiving._on_stop,
+    FrameType.WINDOW: Receiving._on_window,
+    FrameType.STREAMS: Receiving._on_streams,
+    FrameType.DATAGRAM: Receiving._on_datagram,
+    FrameType.CLOSE: Receiving._on_close,
+    FrameType.AWAY: Receiving._on_away,
+    FrameType.READY: Receiving._on_ready,
+    FrameType.ATTACH: Receiving._on_attach,
+    FrameType.STATE: Receiving._on_state,
+    FrameType.EXCHANGE: Receiving._on_exchange,
+    FrameType.METER: Receiving._on_meter,
 }

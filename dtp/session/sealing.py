@@ -21,14 +21,14 @@ from dtp.session.frames import (
     STATE,
     STOP,
     STREAMS,
-    Frame,
+    FrameType,
     Outgoing,
     control,
 )
 from dtp.session.link import Link
 from dtp.session.state import NEVER, SessionState
 
-_STREAM = int(Frame.STREAM)
+_STREAM = int(FrameType.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
 
@@ -237,20 +237,20 @@ class Sealing(SessionState):
         """Return all that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
         if self._away is not None:  # before anything of what it refuses is acknowledged
-            frames.append(control(Frame.AWAY, AWAY.pack(self._away)))
+            frames.append(control(FrameType.AWAY, AWAY.pack(self._away)))
         for stream_id, stream in self._streams.items():
             frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
             if stream.send.reset_code is not None and not stream.send.done:
                 body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
-                frames.append(control(Frame.RESET, body))
+                frames.append(control(FrameType.RESET, body))
             if stream.receive.stop_code is not None and not stream.receive.ended:
-                frames.append(control(Frame.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
+                frames.append(control(FrameType.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
         frames.append(self._window_frame(CONNECTION, self._received_total, self._receive_limit))
-        frames.append(control(Frame.STREAMS, STREAMS.pack(self._peer_allowed)))
+        frames.append(control(FrameType.STREAMS, STREAMS.pack(self._peer_allowed)))
         if not self.client and self.ready:
-            frames.append(control(Frame.READY))
-        frames += [control(Frame.PING, PING.pack(token)) for token in self._pings]
-        frames.append(control(Frame.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
+            frames.append(control(FrameType.READY))
+        frames += [control(FrameType.PING, PING.pack(token)) for token in self._pings]
+        frames.append(control(FrameType.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
         return frames
 
     def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
@@ -280,7 +280,7 @@ class Sealing(SessionState):
             and room >= len(datagrams[0]) + _FRAME_COST
         ):
             data = datagrams.take_datagram()
-            frames.append(control(Frame.DATAGRAM, data))
+            frames.append(control(FrameType.DATAGRAM, data))
             room -= len(data) + _FRAME_COST
         return room
 

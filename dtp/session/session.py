@@ -10,7 +10,6 @@ docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from dtp.errors import LimitError
@@ -18,7 +17,7 @@ from dtp.session import events as ev
 from dtp.session.ack_watch import AckAction
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.exchange import Exchanges
-from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, Frame, control
+from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, FrameType, control
 from dtp.session.handshake import Established
 from dtp.session.limits import LATE_BYTES, SILENT, WORK_BYTES, WORK_PAUSE, Limits
 from dtp.session.link import Link
@@ -176,23 +175,6 @@ class Session(Receiving):
         if stream is not None:
             stream.tap = tap
 
-    def consume_all_data(self, stream_ids: Iterable[int], sizes: Iterable[int]) -> bool:
-        """Do what `consume_data` does for many streams."""
-        streams, windows = self._streams, self._windows
-        total = 0
-        for stream_id, size in zip(stream_ids, sizes, strict=True):
-            stream = streams.get(stream_id)
-            if stream is None or stream.receive.stop_code is not None:
-                self.consume_data(stream_id, size)
-                continue
-            receive = stream.receive
-            receive.consumed += size
-            total += size
-            if receive.consumed >= receive.grant_at and receive.grant_credit():
-                windows[stream_id] = None
-        self._give_connection_credit(total)
-        return bool(windows)
-
     def send_datagram(self, data: bytes) -> None:
         """Queue a datagram; beyond `limits.datagrams`, `datagram_buffer` the oldest go. `DatagramTooLarge`."""
         self._check_open()
@@ -207,7 +189,7 @@ class Session(Receiving):
             raise LimitError(f"metering frame of {len(data)} bytes, the most is {MAX_METER}")
         # It may answer one that came in one read with the end, which is told behind it.
         if self.ended is None:
-            self._queue_control(Frame.METER, data)
+            self._queue_control(FrameType.METER, data)
 
     @property
     def traffic(self) -> Traffic:
@@ -283,7 +265,7 @@ class Session(Receiving):
     def send_ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""
         self._check_open()
-        self._queue_control(Frame.PING, self._new_ping(now))
+        self._queue_control(FrameType.PING, self._new_ping(now))
         return self._ping_token
 
     def refuse_once_confirmed(self, code: int, reason: str) -> None:
@@ -293,14 +275,14 @@ class Session(Receiving):
     def admit_client(self) -> None:
         """Server: tell the client that it may go on."""
         self.ready = True
-        self._queue_control(Frame.READY)
+        self._queue_control(FrameType.READY)
 
     def warn_away(self) -> None:
         """Ask the peer to open no new streams. Those that it opened before it hears of this are taken as long as
         `go_away` was not called: best when the PING that follows is answered, since it tells of them before.
         """
         if self._away is None:
-            self._queue_control(Frame.AWAY, AWAY.pack(MAX_OFFSET))
+            self._queue_control(FrameType.AWAY, AWAY.pack(MAX_OFFSET))
 
     def delay_acks(self, stream_id: int) -> None:
         """Acknowledge what comes on this stream as late as `LATE_ACK` while it is little: its peer waits for none.
@@ -315,7 +297,7 @@ class Session(Receiving):
         """Take no new streams from the peer; those it has opened go on. Idempotent."""
         if self._away is None:
             self._away = self._next_peer
-            self._queue_control(Frame.AWAY, AWAY.pack(self._away))
+            self._queue_control(FrameType.AWAY, AWAY.pack(self._away))
 
     # ---- time -------------------------------------------------------------------------------------------
 
@@ -398,7 +380,7 @@ class Session(Receiving):
     def _ask_for_life(self, link: Link, now: float) -> None:
         link.ping_sent = now
         self._moved_at_ping = self.moved
-        link.control.append(control(Frame.PING, self._new_ping(now)))
+        link.control.append(control(FrameType.PING, self._new_ping(now)))
 
     def ask_for_life(self, now: float) -> None:
         """Have each link asked whether its peer is still there, unless one has spoken within `SILENT` or is asked
@@ -434,7 +416,7 @@ class Session(Receiving):
                 return
             tokens = []
             for link in self._links.values():
-                link.control.append(control(Frame.PING, self._new_ping(now)))
+                link.control.append(control(FrameType.PING, self._new_ping(now)))
                 tokens.append(self._ping_token)
                 if link.ping_sent is None and self._keeps_alive:  # it may be the carrier that has lost them
                     link.ping_sent = now

@@ -22,7 +22,7 @@ from dtp.session.frames import (
     STREAMS,
     WINDOW,
     CloseFrame,
-    Frame,
+    FrameType,
     Outgoing,
     build_close,
     control,
@@ -36,7 +36,7 @@ from dtp.session.payload import CONNECTION_ID
 from dtp.session.streams import SMALL, SessionStream
 
 NEVER = float("inf")
-_WINDOW, _pack_window = int(Frame.WINDOW), WINDOW.pack  # one for each stream: looked up once
+_WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
 #: Pings that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
 
@@ -149,7 +149,7 @@ class SessionState:
         if stream is not None and stream.send.reset_code is None and not stream.send.done:
             self._release_bytes(stream.send.kept)
             stream.send.reset_sending(error_code)
-            self._queue_control(Frame.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
+            self._queue_control(FrameType.RESET, RESET.pack(stream_id, error_code, stream.send.highest))
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
         """End reading: the peer is asked to stop sending. Idempotent."""
@@ -160,7 +160,7 @@ class SessionState:
             receive.stop_code = error_code
             self._give_credit(stream, receive.next - receive.consumed)
             self._control.extend(self._acks_due(stream_id))
-            self._queue_control(Frame.STOP, STOP.pack(stream_id, error_code))
+            self._queue_control(FrameType.STOP, STOP.pack(stream_id, error_code))
 
     def close(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
@@ -300,7 +300,7 @@ class SessionState:
         ahead = (self._next_peer >> 1) + STREAMS_AHEAD
         self._peer_allowed = min(self._peer_closed + self.limits.streams, ahead)
         self._bound_streams()
-        self._queue_control(Frame.STREAMS, STREAMS.pack(self._peer_allowed))
+        self._queue_control(FrameType.STREAMS, STREAMS.pack(self._peer_allowed))
 
     def _bound_streams(self) -> None:
         """Compute how many have to be closed, and which opened, until it is worth telling that more are allowed."""

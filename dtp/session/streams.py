@@ -170,19 +170,9 @@ class SendHalf:
             self.sent += size
         if acked > self.highest:
             self.fin_sent = True
-
-    def takes_last(self, acked: int) -> int:
-        """Take the acknowledgement of all bytes and the end: how many bytes it releases.
-
-        -1 without any effect when it is another one, and `mark_acknowledged` has to look at it.
-        """
-        if acked != self.end + 1 or acked == self.acked or not self.fin_sent or self.reset_code is not None:
-            return -1
-        released = self.end - self.acked
-        self.acked = acked
-        self._base = self.end
-        self._unacked = _NOTHING
-        return released
+            self._unacked = (
+                _NOTHING  # an empty deque of its own takes 600 bytes for as long as the peer sends
+            )
 
     def rewind_unacked(self) -> None:
         """Send again all that isn't acknowledged, for a carrier was lost."""
@@ -256,19 +246,6 @@ class ReceiveHalf:
         ):
             return False
         self.next = self.highest = end
-        return True
-
-    def takes_end(self, offset: int) -> bool:
-        """Take an end without data that is the next in order, as `receive_next` does a piece."""
-        if (
-            offset != self.next
-            or offset != self.highest
-            or self.final is not None
-            or self.stop_code is not None
-        ):
-            return False
-        self.final = offset
-        self.ended = True
         return True
 
     @property

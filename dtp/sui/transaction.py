@@ -552,7 +552,7 @@ TRANSACTION_DATA: Codec[TransactionData] = enum(
 
 
 def arguments_of(command: Command) -> Sequence[Argument]:
-    """Every argument of a command, in the order of the format."""
+    """Return every argument of a command, in the order of the format."""
     match command:
         case MoveCall(arguments=arguments) | MakeMoveVec(elements=arguments):
             return arguments

@@ -39,7 +39,7 @@ from dtp.net.address import Address, AddressError, check_service
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.events import StreamData
-from dtp.session.frames import CONNECTION, FIXED, MAX_OFFSET, CloseFrame, Frame, build_close, control
+from dtp.session.frames import CONNECTION, FIXED, MAX_OFFSET, CloseFrame, FrameType, build_close, control
 from dtp.testing.pairs import SessionPair, Wire
 
 try:
@@ -175,13 +175,13 @@ def frames() -> SearchStrategy[tuple[int, int, int, int, bytes]]:
         ),
     )
     data = st.tuples(
-        st.just(int(Frame.STREAM)),
+        st.just(int(FrameType.STREAM)),
         st.integers(0, 1),
         st.integers(0, CONNECTION - 1),
         st.integers(0, MAX_OFFSET - 4096),
         st.binary(max_size=200),
     )
-    free = st.builds(control, st.sampled_from([Frame.DATAGRAM, Frame.METER]), st.binary(max_size=200))
+    free = st.builds(control, st.sampled_from([FrameType.DATAGRAM, FrameType.METER]), st.binary(max_size=200))
     return st.one_of(data, closes, free, *bodies)
 
 

@@ -16,7 +16,7 @@ from dtp.chain.pipes.posts import hint_with_key, send_post
 from dtp.cli import main
 from dtp.identity import Account, Identity
 from dtp.identity.card import Device
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.errors import NoPostPlace, UnknownContact
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
@@ -174,7 +174,7 @@ def test_nobody_makes_up_a_post_by_a_message(tmp_path):
         async with Messenger(identity=ME, store=tmp_path / "me.db") as me:
             await me.add_contact(cards)
             told = {"text": "pay me", "wallet": bytes(32), "transaction": "x"}
-            event = Event(Kind.POST, me.card.person, 1, 1, told)
+            event = Event(EventKind.POST, me.card.person, 1, 1, told)
             mail = me.correspondence
             with mail.transaction():
                 mail.desk.claim(FRIEND.id.key, FRIEND.id.key)

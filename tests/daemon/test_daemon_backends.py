@@ -22,7 +22,7 @@ from dtp.daemon.config.model import Balance, Health
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import direct, health, sockets, udp
 from dtp.daemon.relays.backends import PENALTIES, Balancer
-from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.dialer import BackendDialer
 from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.relays.health import check
 from dtp.daemon.relays.sockets import NoDescriptors
@@ -373,7 +373,7 @@ def test_streams_for_which_there_is_no_descriptor(run: Run, kind: str) -> None:
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             nonlocal are_short
-            pair.make = partial(Daemon, dialer=Dialer(short, shortly, udp_short))
+            pair.make = partial(Daemon, dialer=BackendDialer(short, shortly, udp_short))
             kind_of_it = 'kind = "udp"' if kind == "udp" else ""
             await pair.start(expose(backend.port, more=f'kind = "{kind}"'), forward=kind_of_it)
             await until(lambda: pair.far.callers)

@@ -12,7 +12,7 @@ import pytest
 
 from dtp.carriers import memory
 from dtp.carriers.memory import MemoryCarrier
-from dtp.daemon.workers.handover import Bridge
+from dtp.daemon.workers.handover import CarrierBridge
 from dtp.net.driver import LinkDriver
 from dtp.net.held import HeldBudget
 from dtp.testing.carrier_ends import CarrierEnd
@@ -31,7 +31,7 @@ def bridged(budget: HeldBudget[Any] | None = None) -> tuple[MemoryCarrier, Carri
     near, far = memory.pair()
     driver = LinkDriver(asyncio.get_running_loop(), near, None, lambda *_: None, lambda *_: None)
     sock, there = socket.socketpair()
-    Bridge(driver, sock, budget)
+    CarrierBridge(driver, sock, budget)
     near.start(driver)
     there.setblocking(False)
     return near, CarrierEnd(far).start(), there
@@ -114,7 +114,7 @@ def test_what_waits_for_the_process_counts_until_it_is_read() -> None:
 
 def test_who_keeps_too_much_is_cut_off() -> None:
     async def scenario() -> None:
-        def end(bridge: Bridge, size: int) -> None:
+        def end(bridge: CarrierBridge, size: int) -> None:
             asyncio.get_running_loop().call_soon(bridge.abort, 4, f"{size} bytes")
 
         budget = HeldBudget(32 << 10, end)

@@ -14,7 +14,7 @@ from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import Rate
 from dtp.daemon.paying.buying import Buyer
-from dtp.daemon.paying.calls import CallReader, Calls
+from dtp.daemon.paying.calls import CallReader, ChargedCalls
 from dtp.net.address import Address
 from dtp.pay.client.lane_start import Reserved
 from dtp.pay.store import Bought, Store
@@ -67,7 +67,7 @@ UPGRADE = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
 )
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 def test_what_is_a_call_is_counted_once(sent: bytes, calls: int, piece: int) -> None:
-    counted = Calls(None, lambda: 0.0)
+    counted = ChargedCalls(None, lambda: 0.0)
     reader = CallReader(counted)
     for at in range(0, len(sent), piece):
         reader.feed_data(sent[at : at + piece])
@@ -75,7 +75,7 @@ def test_what_is_a_call_is_counted_once(sent: bytes, calls: int, piece: int) -> 
 
 
 def test_calls_that_were_sent_are_agreed_to_and_no_more() -> None:
-    calls = Calls(None, lambda: 0.0)
+    calls = ChargedCalls(None, lambda: 0.0)
     CallReader(calls).feed_data(http() * 5)
     assert [calls.agrees_to(each) for each in (3, 3, 2, 1)] == [True, False, True, False]
     assert calls.declined == {"calls": 4, "rate": 0}
@@ -83,7 +83,7 @@ def test_calls_that_were_sent_are_agreed_to_and_no_more() -> None:
 
 def test_calls_are_paid_at_the_highest_rate_that_is_said() -> None:
     now = [100.0]
-    calls = Calls(Rate(10, 2.0), lambda: now[0])
+    calls = ChargedCalls(Rate(10, 2.0), lambda: now[0])
     CallReader(calls).feed_data(http() * 100)
     assert [calls.agrees_to(each) for each in (8, 3, 2, 1)] == [True, False, True, False]
     now[0] += 1.0

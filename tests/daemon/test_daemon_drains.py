@@ -14,7 +14,7 @@ from aiohttp import web
 
 from dtp.daemon.config.values import Place
 from dtp.daemon.policies.base import Caller, Open
-from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.relays.sockets import connect
 from dtp.daemon.server import Daemon
@@ -98,7 +98,7 @@ def test_a_drain_waits_for_who_is_being_connected(run: Run, end: str) -> None:
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             if end == "far":
-                pair.make = partial(Daemon, dialer=Dialer(lambda place: None, slow.call(connect)))
+                pair.make = partial(Daemon, dialer=BackendDialer(lambda place: None, slow.call(connect)))
             port = await pair.start(expose(backend.port))
             if end == "near":
                 (forwarded,) = pair.near.forwarded.values()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dtp.daemon.config.model import Config
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.dynamic import Connect, Rejected, Socks5, address_of
+from dtp.daemon.relays.dynamic import HttpConnect, Rejected, Socks5, address_of
 from dtp.daemon.server import Daemon
 from dtp.net.address import AddressError
 
@@ -59,7 +59,7 @@ def test_names_that_are_none(host: str) -> None:
         address_of(host)
 
 
-@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
+@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (HttpConnect, connect)])
 @pytest.mark.parametrize("step", [1, 7, 1000])
 def test_a_greeting_in_pieces(make: type, request_of: Callable[..., Any], step: int) -> None:
     data = request_of(HOST) + b"rest"
@@ -84,10 +84,10 @@ def test_a_greeting_in_pieces(make: type, request_of: Callable[..., Any], step: 
         (Socks5, socks(HOST, command=2), b"\x05\x07\x00\x01"),
         (Socks5, b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50", b"\x05\x08\x00\x01"),
         (Socks5, socks("example.com"), b"\x05\x04\x00\x01"),
-        (Connect, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405 "),
-        (Connect, connect("example.com"), b"HTTP/1.1 502 "),
-        (Connect, b"\x05\x01\x00 \r\n\r\n", b"HTTP/1.1 400 "),
-        (Connect, b"CONNECT " + b"x" * 20_000, b"HTTP/1.1 "),
+        (HttpConnect, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405 "),
+        (HttpConnect, connect("example.com"), b"HTTP/1.1 502 "),
+        (HttpConnect, b"\x05\x01\x00 \r\n\r\n", b"HTTP/1.1 400 "),
+        (HttpConnect, b"CONNECT " + b"x" * 20_000, b"HTTP/1.1 "),
     ],
 )
 def test_greetings_that_are_rejected(make: type, data: bytes, answer: bytes) -> None:
@@ -96,7 +96,7 @@ def test_greetings_that_are_rejected(make: type, data: bytes, answer: bytes) -> 
     assert caught.value.answer.startswith(answer)
 
 
-@given(st.sampled_from([Socks5, Connect]), st.lists(st.binary(max_size=40), max_size=8))
+@given(st.sampled_from([Socks5, HttpConnect]), st.lists(st.binary(max_size=40), max_size=8))
 def test_any_bytes_are_waited_for_or_rejected(make: type, pieces: list[bytes]) -> None:
     greeting = make()
     for piece in pieces:
@@ -111,12 +111,12 @@ def test_refusals_are_told() -> None:
     assert Socks5().failure_reply(Reason.DENIED)[1] == 2
     assert Socks5().failure_reply(Reason.NO_BACKEND)[1] == 4
     assert Socks5().failure_reply(Reason.CLOSED_NOW)[1] == 2
-    assert Connect().failure_reply(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
-    assert Connect().failure_reply(Reason.CLOSED_NOW).startswith(b"HTTP/1.1 403 ")
-    assert Connect().failure_reply(Reason.NO_BACKEND).startswith(b"HTTP/1.1 502 ")
+    assert HttpConnect().failure_reply(Reason.DENIED).startswith(b"HTTP/1.1 403 ")
+    assert HttpConnect().failure_reply(Reason.CLOSED_NOW).startswith(b"HTTP/1.1 403 ")
+    assert HttpConnect().failure_reply(Reason.NO_BACKEND).startswith(b"HTTP/1.1 502 ")
 
 
-@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (Connect, connect)])
+@pytest.mark.parametrize(("make", "request_of"), [(Socks5, socks), (HttpConnect, connect)])
 def test_a_program_that_does_not_wait_for_the_answer(make: type, request_of: Callable[..., Any]) -> None:
     """However much it sends behind its greeting."""
     greeting = make()

@@ -22,7 +22,7 @@ from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import LIMITS, Daemon
 
@@ -271,7 +271,7 @@ def test_a_backend_that_does_not_answer_is_given_up(run: Run, caplog: pytest.Log
     caplog.set_level("INFO", "dtpd")
 
     async def scenario(pair: Pair) -> None:
-        pair.make = partial(Daemon, dialer=Dialer(lambda place: None, connect))
+        pair.make = partial(Daemon, dialer=BackendDialer(lambda place: None, connect))
         port = await pair.start(expose(1, more='connect-timeout = "50ms"'))
         with pytest.raises(ConnectionResetError):
             await exchange(port, b"hello")

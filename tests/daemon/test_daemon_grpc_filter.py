@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.daemon.http import frames, grpc
-from dtp.daemon.http.frames import Malformed
+from dtp.daemon.http.frames import MalformedHttp2
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import MOST_FIELDS, to_grpc_backend
 from dtp.daemon.policies import Caller, Denial
@@ -182,7 +182,7 @@ def test_a_head_has_so_many_fields() -> None:
     fields = decoded(wire.answers, status.data, raw=True)
     assert (b"grpc-status", b"8") in fields
     assert (b"grpc-message", b"more than 256 fields") in fields
-    with pytest.raises(Malformed, match="256 fields"):
+    with pytest.raises(MalformedHttp2, match="256 fields"):
         wire.call(1, [(b"a", b"b")] * (MOST_FIELDS + 1))
 
 
@@ -357,10 +357,10 @@ def test_settings_are_answered_without_a_backend_too(acknowledged: int) -> None:
 @pytest.mark.parametrize("way", ["message", "head"])
 def test_nothing_is_said_in_the_midst_of_something_else(way: str) -> None:
     wire = Wire()
-    assert isinstance(parsed(wire.filter.last_words(Malformed("no")))[0], h2.GoAwayFrame)
+    assert isinstance(parsed(wire.filter.last_words(MalformedHttp2("no")))[0], h2.GoAwayFrame)
     begun = h2.DataFrame(1, data=bytes(10)) if way == "message" else h2.HeadersFrame(1, data=b"\x88")
     wire.filter.from_backend(begun.serialize()[: 12 if way == "message" else None])
-    assert wire.filter.last_words(Malformed("no")) == b""
+    assert wire.filter.last_words(MalformedHttp2("no")) == b""
     assert not wire.filter.lose_backend(Reason.BACKEND_BROKE)
 
 
@@ -436,7 +436,7 @@ def test_refusals_that_the_backend_lets_nobody_say_have_a_bound() -> None:
     most = 16 * 1024
     for stream in range(1, 2 * most, 2):
         wire.call(stream)
-    with pytest.raises(Malformed, match="lets be refused"):
+    with pytest.raises(MalformedHttp2, match="lets be refused"):
         wire.call(2 * most + 1)
 
 
@@ -566,7 +566,7 @@ def test_a_smaller_table_of_the_backend_is_kept_to() -> None:
     ],
 )  # fmt: skip
 def test_what_is_malformed(data: bytes, why: str) -> None:
-    with pytest.raises(Malformed, match=why):
+    with pytest.raises(MalformedHttp2, match=why):
         Wire().filter.from_client(data)
 
 
@@ -574,7 +574,7 @@ def test_a_bomb_of_indexed_fields_is_refused() -> None:
     """One entry of 4 KB, said over and over: 32 KiB of fields are enough."""
     wire = Wire()
     data = wire.encoder.encode([(b"x", b"y" * 3000)]) + b"\xbe" * 1000
-    with pytest.raises(Malformed, match="can't be decoded"):
+    with pytest.raises(MalformedHttp2, match="can't be decoded"):
         wire.filter.from_client(h2.HeadersFrame(1, data=data, flags={"END_HEADERS"}).serialize())
 
 
@@ -588,7 +588,7 @@ def test_any_bytes_pass_or_are_malformed(several: list[bytes], begun: bool) -> N
     found = []
     for cut in (several, [b"".join(several)]):
         filter_ = Filter(lambda _, method: None, lambda fields: fields)
-        with contextlib.suppress(Malformed):
+        with contextlib.suppress(MalformedHttp2):
             if begun:
                 filter_.from_client(frames.PREFACE)
             for data in cut:

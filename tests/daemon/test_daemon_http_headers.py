@@ -15,7 +15,7 @@ from dtp.daemon.config.values import Place
 from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Caller
 from dtp.daemon.relays import proxy_protocol, sockets
-from dtp.daemon.relays.dialer import Dialer
+from dtp.daemon.relays.dialer import BackendDialer
 from dtp.daemon.relays.direct import connect_now
 from dtp.daemon.server import Daemon
 
@@ -157,7 +157,7 @@ class Lost(socket.socket):
         raise OSError(errno.ENOTCONN, "not connected")
 
 
-def losing(port: Callable[..., Any], lost: list[Any] | None = None) -> Dialer:
+def losing(port: Callable[..., Any], lost: list[Any] | None = None) -> BackendDialer:
     """A dialer whose backend at that port breaks off as soon as it is there; `lost` gets the sockets."""
 
     def lose(sock: socket.socket) -> Lost | socket.socket:
@@ -171,7 +171,7 @@ def losing(port: Callable[..., Any], lost: list[Any] | None = None) -> Dialer:
     async def connect(place: Place) -> Lost | socket.socket:
         return lose(await sockets.connect(place))
 
-    return Dialer(lambda place: lose(connect_now(place)), connect)  # type: ignore[arg-type]
+    return BackendDialer(lambda place: lose(connect_now(place)), connect)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "http"])

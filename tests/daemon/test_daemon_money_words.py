@@ -14,8 +14,8 @@ from hpack import Decoder, Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from dtp.daemon.http.frames import PREFACE
-from dtp.daemon.paying.calls import CallReader, Calls
-from dtp.daemon.paying.spoken import Place
+from dtp.daemon.paying.calls import CallReader, ChargedCalls
+from dtp.daemon.paying.spoken import AnswerPlace
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.telling import tell_program
 from dtp.localnet.grpc.localnet import LocalnetThread
@@ -223,7 +223,7 @@ def test_a_program_is_told_in_what_it_speaks(said: list[bytes], answer: bytes) -
     async def scenario() -> None:
         here, there = socket.socketpair()
         here.setblocking(False)
-        reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+        reader = CallReader(ChargedCalls(None, asyncio.get_running_loop().time))
         telling = asyncio.create_task(tell_program(here, reader, Reason.UNPAID, "the budget is spent"))
         with there:
             for piece in said:
@@ -242,7 +242,7 @@ async def told_behind(asked: bytes, answered: bytes, unsent: bytes = b"") -> byt
     """What a program gets that has asked so much and was answered so much; None for a reset."""
     here, there = socket.socketpair()
     here.setblocking(False)
-    reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+    reader = CallReader(ChargedCalls(None, asyncio.get_running_loop().time))
     for each in asked:
         reader.feed_data(bytes([each]))
     got = b"".join(reader.answers.take_data(bytes([each])) for each in answered)
@@ -279,7 +279,7 @@ def test_a_request_whose_answer_has_not_begun_is_told_with_402(asked: bytes, ans
 
 
 def test_what_was_held_back_comes_where_the_stream_ends() -> None:
-    reader = CallReader(Calls(None, lambda: 0.0))
+    reader = CallReader(ChargedCalls(None, lambda: 0.0))
     reader.feed_data(UPGRADE)
     assert reader.answers.take_data(SWITCHED + b"\x82\x05hell") == SWITCHED
     assert reader.answers.take_rest() == b"\x82\x05hell"
@@ -290,7 +290,7 @@ def test_what_was_held_back_comes_where_the_stream_ends() -> None:
 @pytest.mark.parametrize("answered", [b"x", b"\x00\x00\x20\x00 and more", b"220 mail\r\n", b"+PONG\r\n"])
 def test_nothing_is_held_back_of_what_need_not_be_frames(asked: bytes, answered: bytes) -> None:
     """A server may speak first, and of a word without an end nobody knows what it is: an echo of one letter hung."""
-    reader = CallReader(Calls(None, lambda: 0.0))
+    reader = CallReader(ChargedCalls(None, lambda: 0.0))
     reader.feed_data(asked)
     got = [reader.answers.take_data(bytes([each])) for each in answered]
     assert got == [bytes([each]) for each in answered]
@@ -298,7 +298,7 @@ def test_nothing_is_held_back_of_what_need_not_be_frames(asked: bytes, answered:
 
 
 def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back() -> None:
-    reader = CallReader(Calls(None, lambda: 0.0))
+    reader = CallReader(ChargedCalls(None, lambda: 0.0))
     frame = SettingsFrame(0, settings={1: 2}).serialize()
     assert reader.answers.take_data(frame[:12]) == frame[:12]
     reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
@@ -308,20 +308,20 @@ def test_a_frame_that_began_before_it_was_known_what_is_spoken_is_not_held_back(
 
 
 def test_calls_are_told_by_their_status_where_the_server_spoke_first() -> None:
-    reader = CallReader(Calls(None, lambda: 0.0))
+    reader = CallReader(ChargedCalls(None, lambda: 0.0))
     frame = SettingsFrame(0, settings={1: 2}).serialize()
     assert reader.answers.take_data(frame) == frame
-    assert reader.answers.find_place() is Place.NONE
+    assert reader.answers.find_place() is AnswerPlace.NONE
     reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
-    assert reader.answers.find_place() is Place.FRAME
+    assert reader.answers.find_place() is AnswerPlace.FRAME
 
 
 def test_little_is_kept_of_what_comes_before_it_is_known_what_is_spoken() -> None:
-    reader = CallReader(Calls(None, lambda: 0.0))
+    reader = CallReader(ChargedCalls(None, lambda: 0.0))
     assert all(reader.answers.take_data(bytes(9000)) == bytes(9000) for _ in range(10))
     assert reader.answers.at_rest
     reader.feed_data(PREFACE + HeadersFrame(1, b"", flags=["END_HEADERS"]).serialize())
-    assert reader.answers.find_place() is Place.NONE
+    assert reader.answers.find_place() is AnswerPlace.NONE
 
 
 def test_who_has_asked_nothing_more_is_let_go_in_order() -> None:
@@ -392,7 +392,7 @@ def test_a_call_of_grpc_is_told_by_its_status() -> None:
     async def scenario() -> None:
         here, there = socket.socketpair()
         here.setblocking(False)
-        reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+        reader = CallReader(ChargedCalls(None, asyncio.get_running_loop().time))
         telling = asyncio.create_task(tell_program(here, reader, Reason.UNPAID, "the budget is spent"))
         fields = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
         opening = [SettingsFrame(0), HeadersFrame(5, Encoder().encode(fields), flags=["END_HEADERS"])]

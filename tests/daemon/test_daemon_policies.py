@@ -258,7 +258,7 @@ def test_rate_of_bytes_slows_down() -> None:
 
 
 def test_callers_are_forgotten() -> None:
-    arrivals: Any = rate.Arrivals(most=3)
+    arrivals: Any = rate.ArrivalTimes(most=3)
     for number in range(5000):
         arrivals.push_arrival(number, 0.5, number)
     assert len(arrivals._times) <= 1025
@@ -407,7 +407,7 @@ def test_a_quota_when_the_clock_runs_ahead_for_a_while() -> None:
 
 def test_whoever_is_refused_uses_up_nothing() -> None:
     """The rate comes behind methods and concurrency, and counts only what all let pass."""
-    rules = model.Rules(
+    rules = model.ServiceRules(
         access=model.AccessRule(everyone=True),
         methods=model.MethodRule(deny=("bad",)),
         rate=(model.RateRule(requests=Amount(1, 1)), model.RateRule(requests=Amount(1, 10), methods=("x",))),
@@ -458,9 +458,11 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: Qu
 
 def test_a_reload_keeps_the_counts_of_rules_that_stay() -> None:
     made = Policies()
-    rules = model.Rules(quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),))
+    rules = model.ServiceRules(
+        quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),)
+    )
     first = made.policies_for("api", rules)
-    changed = model.Rules(
+    changed = model.ServiceRules(
         quota=rules.quota,
         rate=(model.RateRule(requests=Amount(2, 1)),),
         schedule=model.ScheduleRule(frozenset({1}), None, UTC),
@@ -478,13 +480,13 @@ def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them() -> No
     """And the names by which other daemons know them; rules alike are each a rule."""
     made = Policies()
     one, other = (model.RateRule(requests=Amount(number, 1)) for number in (1, 2))
-    access, first, second, third = made.policies_for("api", model.Rules(rate=(one, other, one)))
+    access, first, second, third = made.policies_for("api", model.ServiceRules(rate=(one, other, one)))
     assert len({first, second, third}) == 3
     (name,) = [name for name, rate in made.iter_rates() if rate is second]
-    assert made.policies_for("api", model.Rules(rate=(other,))) == (access, second)
+    assert made.policies_for("api", model.ServiceRules(rate=(other,))) == (access, second)
     assert list(made.iter_rates()) == [(name, second)]
-    assert made.policies_for("other", model.Rules(rate=(other,)))[1] is not second
-    fresh = made.policies_for("api", model.Rules(rate=(one, other)))
+    assert made.policies_for("other", model.ServiceRules(rate=(other,)))[1] is not second
+    fresh = made.policies_for("api", model.ServiceRules(rate=(one, other)))
     assert fresh[1] is not first
     assert fresh[2] is second
 
@@ -509,7 +511,7 @@ def test_the_order_of_policies_is_the_tables() -> None:
         "limits",
     ]
     for name, row in POLICIES.items():
-        assert row.rule in model.Rules.__dataclass_fields__
+        assert row.rule in model.ServiceRules.__dataclass_fields__
         assert row.make.name == name  # type: ignore[attr-defined]
 
 
@@ -532,7 +534,7 @@ def test_summer_time_does_not_confuse_the_schedule() -> None:
 
 def test_rules_in_words() -> None:
     """As the page and the terminal show them; whoever is meant is counted, not named."""
-    rules = model.Rules(
+    rules = model.ServiceRules(
         access=model.AccessRule(peers=frozenset({ALICE.peer, BOB.peer}), accounts=frozenset({"0x1"}),
                                 denied_accounts=frozenset({"0x2"})),
         schedule=model.ScheduleRule(frozenset({0, 1}), (time(8), time(18, 30)), ZoneInfo("Europe/Berlin")),
@@ -554,12 +556,12 @@ def test_rules_in_words() -> None:
         "a stream up to 1.5 KiB, 1 h, 90 s of silence",
     ]
     assert rules_in_words(
-        model.Rules(access=model.AccessRule(everyone=True), methods=model.MethodRule((), ("a",)))
+        model.ServiceRules(access=model.AccessRule(everyone=True), methods=model.MethodRule((), ("a",)))
     ) == [
         "for everyone",
         "all methods but a",
     ]
-    assert rules_in_words(model.Rules()) == ["for nobody"]
+    assert rules_in_words(model.ServiceRules()) == ["for nobody"]
 
 
 def test_prices_in_words() -> None:

@@ -16,7 +16,7 @@ from hyperframe.frame import HeadersFrame
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.forward import Forwarded
 from dtp.daemon.relays.pool import Pool
-from dtp.daemon.relays.relay import Relay
+from dtp.daemon.relays.relay import StreamRelay
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused, StreamRefused
 from dtp.session.limits import Limits
 
@@ -51,10 +51,10 @@ class Stream:
         self.connection, self.got, self.finished = Connection(), b"", False
         self.relay: Any = None
 
-    def tap(self, fd: int, owner: Relay) -> None:
+    def tap(self, fd: int, owner: StreamRelay) -> None:
         return None
 
-    def attach(self, sink: Relay) -> None:
+    def attach(self, sink: StreamRelay) -> None:
         self.relay = sink
 
     def write(self, data: bytes) -> None:

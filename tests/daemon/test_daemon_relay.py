@@ -23,7 +23,7 @@ from dtp.daemon.config.model import Config
 from dtp.daemon.config.values import Place
 from dtp.daemon.patience import Patience
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.relay import Counts, Relay
+from dtp.daemon.relays.relay import Counts, StreamRelay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
 from dtp.net.taps import Tap, Taps
@@ -92,7 +92,7 @@ def test_what_has_ended_leaves_nothing_to_the_collector(run: Run) -> None:
     """At thousands of connections a second its rounds would be a share of the processor's time."""
 
     def relays() -> set[int]:
-        return {id(one) for one in gc.get_objects() if isinstance(one, Relay)}
+        return {id(one) for one in gc.get_objects() if isinstance(one, StreamRelay)}
 
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
@@ -332,14 +332,14 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(
             await reader.readuntil(b"hello")
             writer.write(b"done")
 
-    class Slow(Relay):
+    class Slow(StreamRelay):
         def _on_writable(self) -> None:
             if way == "at once" or self.counts.received:
                 super()._on_writable()
             elif way == "never":
                 self._socket_takes_no_more()
 
-    monkeypatch.setattr("dtp.daemon.relays.expose.Relay", Slow)
+    monkeypatch.setattr("dtp.daemon.relays.expose.StreamRelay", Slow)
 
     async def scenario(pair: Pair) -> None:
         async with Backend(serve) as backend:
@@ -395,7 +395,7 @@ def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run: Run, way
     run(scenario)
 
 
-class Watched(Relay):
+class Watched(StreamRelay):
     """As much of a relay as is needed to see when it is idle, or gives credit."""
 
     __slots__ = ("over",)

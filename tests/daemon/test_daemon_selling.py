@@ -25,7 +25,7 @@ from dtp.daemon.paying.side import ChainSide
 from dtp.pay.client.payer import said
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
-from dtp.pay.server.gate import Admission
+from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store import Sold, Store
@@ -109,7 +109,7 @@ def caller(shop: Any, store: SharedStore) -> Any:
     """A connection that was admitted to the service "api"."""
     made: Any = Connected()
     lane = store.sold_lane(CHANNEL, 0)
-    made.admission = Admission(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
+    made.admission = AdmittedClient(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
     made.service = "api"
     return made
 

@@ -27,7 +27,7 @@ from dtp.daemon.state import STORES, CountKey, Used, make
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
-from dtp.daemon.workers.sharing import Foreign, Sharing
+from dtp.daemon.workers.sharing import CountSharing, Foreign
 from dtp.identity import PeerId
 
 from .conftest import FAR, NEAR, OTHER, Backend, Pair, Run, config, echo, listener_of
@@ -137,7 +137,7 @@ def test_names_are_spelled_once_and_not_read(monkeypatch: pytest.MonkeyPatch) ->
 
     async def scenario() -> None:
         rate = RatePolicy(model.RateRule(values.Rate(1000.0, 1.0), 1000))
-        shared = Sharing(MemoryCountStore(), dict, lambda: [("api/rate/0/x", rate)])
+        shared = CountSharing(MemoryCountStore(), dict, lambda: [("api/rate/0/x", rate)])
         rate.take_pending()
         for caller in (ALICE, BOB):
             rate.commit_event(Call(caller), Moment(1.0, 1.0))

@@ -14,7 +14,7 @@ from dtp.daemon.policies import Moment, Move
 from dtp.daemon.policies.quota import QuotaPolicy
 from dtp.daemon.state import CountKey, Used, make
 from dtp.daemon.state.errors import StateError, StateUnusable
-from dtp.daemon.workers.sharing import Sharing
+from dtp.daemon.workers.sharing import CountSharing
 
 from .databases import postgresql_url, redis_url, url
 from .programs import place
@@ -46,7 +46,7 @@ def test_a_store_that_goes_and_comes(caplog: pytest.LogCaptureFixture) -> None:
 
     async def scenario() -> None:
         quota, store = QuotaPolicy(model.QuotaRule(None, 100, 1e12)), Flaky()
-        work = Sharing(store, lambda: [("api/0/1e+12", quota)])  # type: ignore[arg-type]
+        work = CountSharing(store, lambda: [("api/0/1e+12", quota)])  # type: ignore[arg-type]
         quota.commit_event(Move(ALICE, 5), Moment(0, 1))
         for _ in range(3):
             await work.exchange_once()

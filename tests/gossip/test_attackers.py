@@ -6,7 +6,7 @@ import pytest
 
 from dtp.gossip import frames
 from dtp.gossip.core import KNOWN_TOPICS, Verdict
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS
 from dtp.gossip.message import MIN_SIZE, Parsed, SignatureChecks, content_of, sign_batch
 from dtp.gossip.outbox import Outbox
@@ -14,7 +14,7 @@ from dtp.testing.swarm import WALL, GossipSwarm
 
 T = "weather"
 W = T.encode()
-SUBSCRIBE = frames.frame(Kind.SUBSCRIBE, frames.named(W))
+SUBSCRIBE = frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def scene(swarm):
 
 
 def message(encoded):
-    return frames.frame(Kind.MESSAGE, encoded)
+    return frames.frame(GossipFrameType.MESSAGE, encoded)
 
 
 def still_works(swarm, node, honest):
@@ -139,7 +139,7 @@ def test_messages_that_are_too_large_are_refused(swarm, scene):
     huge = honest.sign_message(T, bytes(DEFAULT.message - MIN_SIZE))
     assert len(huge) > DEFAULT.message
     # The frame itself is refused where frames are read (test_codec); this is what would come past it.
-    node.router.receive(attacker.key, [(Kind.MESSAGE, huge)], swarm.now)
+    node.router.receive(attacker.key, [(GossipFrameType.MESSAGE, huge)], swarm.now)
     assert node.router.counts["message-oversize"] == 1
     assert node.router.score_of(attacker.key) < 0
     still_works(swarm, node, honest)
@@ -158,9 +158,9 @@ def test_what_is_no_message_costs_its_bringer(swarm, scene, body):
     "packed",
     [
         frames.frame(99),
-        frames.frame(Kind.IWANT, b"half an id"),
-        frames.frame(Kind.GRAFT),
-        frames.frame(Kind.PRUNE, b"\x01a"),
+        frames.frame(GossipFrameType.IWANT, b"half an id"),
+        frames.frame(GossipFrameType.GRAFT),
+        frames.frame(GossipFrameType.PRUNE, b"\x01a"),
     ],
 )
 def test_what_is_no_frame_ends_the_stream(swarm, scene, packed):
@@ -224,9 +224,9 @@ def test_ids_that_an_attacker_promised_are_asked_of_others(swarm, scene):
     attacker.send_frames(node, frames.ihave(W, [Parsed(encoded).id]))
     helper.send_frames(node, frames.ihave(W, [Parsed(encoded).id]))
     swarm.run_for(0.1)
-    assert helper.list_bodies(Kind.IWANT) == []
+    assert helper.list_bodies(GossipFrameType.IWANT) == []
     swarm.run_for(4)
-    assert helper.list_bodies(Kind.IWANT) == [Parsed(encoded).id]
+    assert helper.list_bodies(GossipFrameType.IWANT) == [Parsed(encoded).id]
     helper.send_frames(node, message(encoded))
     swarm.run_for(0.1)
     assert node.data == [b"kept back"]
@@ -241,8 +241,8 @@ def test_what_many_promise_and_do_not_give_is_asked_of_one_that_does(swarm, scen
     for puppet in (*liars, helper):
         puppet.send_frames(node, SUBSCRIBE, told)
     swarm.run_for(30)
-    assert [liar.list_bodies(Kind.IWANT) for liar in liars] == [[Parsed(encoded).id]] * 6
-    assert helper.list_bodies(Kind.IWANT) == [Parsed(encoded).id]
+    assert [liar.list_bodies(GossipFrameType.IWANT) for liar in liars] == [[Parsed(encoded).id]] * 6
+    assert helper.list_bodies(GossipFrameType.IWANT) == [Parsed(encoded).id]
     helper.send_frames(node, message(encoded))
     swarm.run_for(0.1)
     assert node.data == [b"kept back by six"]
@@ -252,11 +252,11 @@ def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
     node, honest, attacker = scene
     ids = [honest.publish(T, b"%d" % number) for number in range(20)]
     swarm.run_for(0.1)
-    before = len(attacker.list_bodies(Kind.MESSAGE))
+    before = len(attacker.list_bodies(GossipFrameType.MESSAGE))
     for _ in range(100):
-        attacker.send_frames(node, frames.frame(Kind.IWANT, *ids, *fake_ids(100)))
+        attacker.send_frames(node, frames.frame(GossipFrameType.IWANT, *ids, *fake_ids(100)))
     swarm.run_for(0.1)
-    assert len(attacker.list_bodies(Kind.MESSAGE)) - before == 20 * DEFAULT.iwants
+    assert len(attacker.list_bodies(GossipFrameType.MESSAGE)) - before == 20 * DEFAULT.iwants
     assert node.router.counts["iwant-flood"] == 20 * (100 - DEFAULT.iwants)
     assert node.router.count_kept_of(attacker.key)["served"] <= 20
     still_works(swarm, node, honest)
@@ -268,7 +268,7 @@ def test_a_flood_of_graft_and_prune_is_not_answered_for_ever(swarm, scene):
     for _ in range(500):
         attacker.send_frames(node, frames.graft(W))
     swarm.run_for(0.1)
-    assert len(attacker.list_bodies(Kind.PRUNE)) <= DEFAULT.grafts
+    assert len(attacker.list_bodies(GossipFrameType.PRUNE)) <= DEFAULT.grafts
     assert node.router.counts["graft-in-backoff"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
     still_works(swarm, node, honest)
@@ -296,9 +296,11 @@ def test_who_is_worth_little_is_neither_asked_nor_answered(swarm, scene):
     swarm.run_for(0.1)
     node.router.set_application_score(attacker.key, DEFAULT_WEIGHTS.gossip - 10)
     had = len(attacker.frames)
-    attacker.send_frames(node, frames.ihave(W, fake_ids(1)), frames.frame(Kind.IWANT, held))
+    attacker.send_frames(node, frames.ihave(W, fake_ids(1)), frames.frame(GossipFrameType.IWANT, held))
     swarm.run_for(0.1)
-    assert [kind for kind, _ in attacker.frames[had:] if kind in (Kind.IWANT, Kind.MESSAGE)] == []
+    assert [
+        kind for kind, _ in attacker.frames[had:] if kind in (GossipFrameType.IWANT, GossipFrameType.MESSAGE)
+    ] == []
     assert (node.router.counts["ihave-low-score"], node.router.counts["iwant-low-score"]) == (1, 1)
     still_works(swarm, node, honest)
 
@@ -351,7 +353,7 @@ def test_nothing_is_kept_for_long_of_what_and_who_has_gone(swarm):
         told = Parsed(encoded := visitor_message(swarm, visitor, number))
         never_given = frames.ihave(W, fake_ids(10, 10 * number))
         visitor.send_frames(node, SUBSCRIBE, message(encoded), never_given)
-        guest.send_frames(node, frames.frame(Kind.IWANT, told.id))
+        guest.send_frames(node, frames.frame(GossipFrameType.IWANT, told.id))
         swarm.run_for(1)
         node.router.remove_peer(visitor.key, swarm.now)
     assert len(node.data) == 30
@@ -406,7 +408,7 @@ def test_grafts_for_topics_that_are_not_here_are_not_answered(swarm, scene):
     for number in range(60):
         attacker.send_frames(node, frames.graft(b"%d" % number))
     swarm.run_for(1)
-    assert [kind for kind, _ in attacker.frames[had:] if kind == Kind.PRUNE] == []
+    assert [kind for kind, _ in attacker.frames[had:] if kind == GossipFrameType.PRUNE] == []
     assert node.router.count_kept()["topics"] == 1
 
 
@@ -429,13 +431,15 @@ def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
     node, honest, attacker = scene
     names = [b"%d" % number for number in range(3000)]
     for at in range(0, 3000, 500):
-        attacker.send_frames(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names[at : at + 500])))
+        attacker.send_frames(
+            node, frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, names[at : at + 500]))
+        )
     assert node.router.count_kept_of(attacker.key)["topics"] == DEFAULT.topics
     assert node.router.counts["topics-too-many"] > 0
     sybils = [swarm.add_puppet(node) for _ in range(30)]
     for at, sybil in enumerate(sybils):
         names = [b"%d %d" % (at, number) for number in range(1000)]
-        sybil.send_frames(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names)))
+        sybil.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, names)))
     assert node.router.count_kept()["topics"] == KNOWN_TOPICS
     for each in [attacker, *sybils]:
         node.router.remove_peer(each.key, swarm.now)
@@ -446,10 +450,10 @@ def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
 def test_a_flood_of_idontwant_is_bounded_and_keeps_nothing_from_others(swarm, scene):
     node, honest, attacker = scene
     for at in range(20):
-        attacker.send_frames(node, frames.frame(Kind.IDONTWANT, *fake_ids(5000, at * 5000)))
+        attacker.send_frames(node, frames.frame(GossipFrameType.IDONTWANT, *fake_ids(5000, at * 5000)))
     assert node.router.count_kept_of(attacker.key)["not-wanted"] == DEFAULT.dont_wants
     encoded = swarm.add_node().sign_message(T, b"wanted")
-    attacker.send_frames(node, frames.frame(Kind.IDONTWANT, Parsed(encoded).id))
+    attacker.send_frames(node, frames.frame(GossipFrameType.IDONTWANT, Parsed(encoded).id))
     other = swarm.add_puppet(node)
     other.send_frames(node, message(encoded))
     swarm.run_for(0.1)
@@ -464,10 +468,12 @@ def test_the_past_is_given_now_and_then_only_and_taken_only_when_asked_for(swarm
     for _ in range(50):
         attacker.send_frames(node, frames.history(W, 0, 65535))
     swarm.run_for(0.1)
-    assert len(attacker.list_bodies(Kind.PAST)) == 10
+    assert len(attacker.list_bodies(GossipFrameType.PAST)) == 10
     assert node.router.counts["history-flood"] + node.router.counts["graylisted"] == 49
     other = swarm.add_puppet(node)
-    other.send_frames(node, SUBSCRIBE, frames.frame(Kind.PAST, honest.sign_message(T, b"old", age=50)))
+    other.send_frames(
+        node, SUBSCRIBE, frames.frame(GossipFrameType.PAST, honest.sign_message(T, b"old", age=50))
+    )
     assert node.router.counts["past-unasked"] == 1
     assert b"old" not in node.data
 
@@ -487,7 +493,7 @@ def test_more_neighbours_than_there_is_room_for_are_refused():
 def test_records_beyond_what_a_frame_may_have_end_the_stream(swarm, scene):
     node, _, attacker = scene
     body = frames.named(W) + b"\x00\x01x" * 51
-    attacker.send_frames(node, frames.frame(Kind.PEERS, body))
+    attacker.send_frames(node, frames.frame(GossipFrameType.PEERS, body))
     swarm.run_for(0.1)
     assert node.router.counts["frame-broken"] == 1
 

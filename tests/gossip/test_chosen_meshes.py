@@ -5,7 +5,7 @@ from dataclasses import replace
 from test_must_hold import T, W, mesh_limits
 
 from dtp.gossip import frames
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits
 from dtp.gossip.message import Parsed
 from dtp.testing.swarm import GossipSwarm
@@ -57,7 +57,7 @@ def between_puppets():
     author, node = swarm.add_node(T), swarm.add_node(T)
     puppets = swarm.add_puppet(node), swarm.add_puppet(node)
     for puppet in puppets:
-        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
+        puppet.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W)), frames.graft(W))
     swarm.run_for(1)
     return swarm, author, node, *puppets
 
@@ -65,24 +65,28 @@ def between_puppets():
 def test_large_messages_are_told_not_to_be_sent_again():
     swarm, author, node, bringer, other = between_puppets()
     small, large = author.sign_message(T, bytes(100)), author.sign_message(T, bytes(50_000))
-    bringer.send_frames(node, frames.frame(Kind.MESSAGE, small), frames.frame(Kind.MESSAGE, large))
+    bringer.send_frames(
+        node, frames.frame(GossipFrameType.MESSAGE, small), frames.frame(GossipFrameType.MESSAGE, large)
+    )
     swarm.run_for(1)
-    assert other.list_bodies(Kind.IDONTWANT) == [Parsed(large).id]
-    assert bringer.list_bodies(Kind.IDONTWANT) == []
-    assert set(other.list_bodies(Kind.MESSAGE)) == {small, large}
+    assert other.list_bodies(GossipFrameType.IDONTWANT) == [Parsed(large).id]
+    assert bringer.list_bodies(GossipFrameType.IDONTWANT) == []
+    assert set(other.list_bodies(GossipFrameType.MESSAGE)) == {small, large}
 
 
 def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits_already():
     swarm, author, node, bringer, other = between_puppets()
     before, waiting = author.sign_message(T, b"before"), author.sign_message(T, b"waiting")
-    other.send_frames(node, frames.frame(Kind.IDONTWANT, Parsed(before).id))
-    bringer.send_frames(node, frames.frame(Kind.MESSAGE, before), frames.frame(Kind.MESSAGE, waiting))
+    other.send_frames(node, frames.frame(GossipFrameType.IDONTWANT, Parsed(before).id))
+    bringer.send_frames(
+        node, frames.frame(GossipFrameType.MESSAGE, before), frames.frame(GossipFrameType.MESSAGE, waiting)
+    )
     other.send_frames(
-        node, frames.frame(Kind.IDONTWANT, Parsed(waiting).id)
+        node, frames.frame(GossipFrameType.IDONTWANT, Parsed(waiting).id)
     )  # the turn isn't over: it hasn't gone
     swarm.run_for(1)
     assert node.data == [b"before", b"waiting"]
-    assert other.list_bodies(Kind.MESSAGE) == []
+    assert other.list_bodies(GossipFrameType.MESSAGE) == []
     assert node.router.counts["not-wanted"] == 1
 
 
@@ -161,7 +165,7 @@ def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
     node = swarm.add_node(T)
     puppets = [swarm.add_puppet(node) for _ in range(10)]
     for puppet in puppets:
-        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)))
+        puppet.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W)))
     swarm.run_for(100)
     poor = node.router.mesh_of(W)
     good = {puppet.key for puppet in puppets} - poor
@@ -179,7 +183,9 @@ def test_records_of_those_that_are_worth_nothing_are_not_believed():
     node = swarm.add_node(T)
     puppet = swarm.add_puppet(node)
     node.router.set_application_score(puppet.key, -1.0)
-    puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.peers(W, [b"record"]))
+    puppet.send_frames(
+        node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W)), frames.peers(W, [b"record"])
+    )
     swarm.run_for(1)
     assert node.offered == []
     assert node.router.counts["records-refused"] == 1

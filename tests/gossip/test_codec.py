@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dtp.gossip import frames
 from dtp.gossip.errors import GossipFrameError, MessageError, TopicError
-from dtp.gossip.frames import Kind, split_frames
+from dtp.gossip.frames import GossipFrameType, split_frames
 from dtp.gossip.message import BATCH, MAX_DEPTH, Parsed, SignatureChecks, content_of, parse, sign_batch
 from dtp.gossip.sealing import TopicKey
 from dtp.identity import Identity
@@ -73,8 +73,8 @@ def test_frames_are_those_of_the_vectors():
     assert frames.peers(*frames.read_peers(bodies["peers"][1])) == told["peers"]
     assert frames.history(*frames.read_history(bodies["history"][1])) == told["history"]
     names = frames.read_topics(bodies["subscribe"][1])
-    assert frames.frame(Kind.SUBSCRIBE, *map(frames.named, names)) == told["subscribe"]
-    assert {frames.Kind(kind).name.lower() for kind, _ in bodies.values()} == set(told)
+    assert frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, names)) == told["subscribe"]
+    assert {frames.GossipFrameType(kind).name.lower() for kind, _ in bodies.values()} == set(told)
 
 
 # ---- both implementations ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from dtp.gossip import frames
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT_WEIGHTS, GossipLimits
 from dtp.gossip.message import content_of, sign_batch
 from dtp.gossip.router import Router
@@ -54,12 +54,12 @@ class Model:
                 assert used == len(data)
                 sent += [(peer, kind, body) for kind, body in found]
         for peer, kind, body in sent:
-            if kind == Kind.GRAFT:
+            if kind == GossipFrameType.GRAFT:
                 assert peer in self.members, "GRAFT to who hasn't the topic"
                 assert self.backoff.get(peer, 0.0) <= self.now, "GRAFT within a back-off"
                 assert self.router.score_of(peer) >= 0, "GRAFT to a negative score"
                 self.mesh.add(peer)
-            elif kind == Kind.PRUNE:
+            elif kind == GossipFrameType.PRUNE:
                 _, seconds, _ = frames.read_prune(body)
                 assert seconds >= LIMITS.backoff
                 self.mesh.discard(peer)
@@ -86,7 +86,7 @@ class Model:
             self.outgoing.add(peer)
         self.take_sent()
         self.members.add(peer)
-        self.receive(peer, frames.frame(Kind.SUBSCRIBE, frames.named(T)))
+        self.receive(peer, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(T)))
 
     def dial(self) -> None:
         self.dialling = self.random.choice((0.0, 0.5))
@@ -104,7 +104,7 @@ class Model:
             peer = self.random.choice(heard)
             self.members.discard(peer)
             self.mesh.discard(peer)
-            self.receive(peer, frames.frame(Kind.UNSUBSCRIBE, frames.named(T)))
+            self.receive(peer, frames.frame(GossipFrameType.UNSUBSCRIBE, frames.named(T)))
 
     def graft(self) -> None:
         """Handling GRAFT: PRUNE in back-off (with a penalty), with a negative score, and with a full mesh."""
@@ -116,7 +116,9 @@ class Model:
         dialled = peer in self.outgoing and len(self.mesh & self.outgoing) < LIMITS.degree_out
         in_backoff = self.backoff.get(peer, 0.0) > self.now + SLACK
         offences = self.router.counts["graft-in-backoff"]
-        pruned = peer in {to for to, kind, _ in self.receive(peer, frames.graft(T)) if kind == Kind.PRUNE}
+        pruned = peer in {
+            to for to, kind, _ in self.receive(peer, frames.graft(T)) if kind == GossipFrameType.PRUNE
+        }
         assert pruned == (in_backoff or score < 0 or (size >= LIMITS.degree_high and not dialled))
         assert self.router.counts["graft-in-backoff"] - offences == in_backoff
         if not pruned:
@@ -147,9 +149,9 @@ class Model:
         if not heard:
             return
         author = self.puppets[self.random.choice(heard)]
-        sent = self.receive(author.key, frames.frame(Kind.MESSAGE, self._sign_message(author)))
+        sent = self.receive(author.key, frames.frame(GossipFrameType.MESSAGE, self._sign_message(author)))
         self.router.take_events()
-        to = {peer for peer, kind, _ in sent if kind == Kind.MESSAGE}
+        to = {peer for peer, kind, _ in sent if kind == GossipFrameType.MESSAGE}
         assert to == self.mesh - {author.key}
 
     def _sign_message(self, author: Puppet) -> bytes:
@@ -182,7 +184,7 @@ class Model:
             best = sorted((scores[peer] for peer in stayed), reverse=True)[: LIMITS.degree_score]
             assert sorted((scores[peer] for peer in kept), reverse=True)[: LIMITS.degree_score] == best
             assert len(kept & self.outgoing) >= min(LIMITS.degree_out, len(stayed & self.outgoing))
-        told = {peer for peer, kind, _ in sent if kind == Kind.IHAVE}
+        told = {peer for peer, kind, _ in sent if kind == GossipFrameType.IHAVE}
         assert all(scores[peer] >= DEFAULT_WEIGHTS.gossip for peer in told)
         assert held or not told
 

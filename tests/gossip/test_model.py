@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from dtp.gossip import frames
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT, GossipLimits
 from dtp.testing.swarm import GossipSwarm
 
@@ -65,7 +65,7 @@ class Network(RuleBasedStateMachine):
     @rule(node=nodes, topic=st.sampled_from(TOPICS), kind=st.integers(1, 12), body=st.binary(max_size=60))
     def misbehave(self, node, topic, kind, body):
         puppet = self.swarm.add_puppet(node)
-        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(topic.encode())))
+        puppet.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(topic.encode())))
         puppet.send_frames(node, frames.frame(kind, frames.named(topic.encode()) + body))
         self.puppets.append((node, puppet))
 

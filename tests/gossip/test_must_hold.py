@@ -11,7 +11,7 @@ import pytest
 from dtp.errors import LocalError
 from dtp.gossip import frames
 from dtp.gossip.core import Verdict
-from dtp.gossip.frames import Kind
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits
 from dtp.gossip.message import Parsed
 from dtp.testing.swarm import WALL, GossipSwarm
@@ -151,7 +151,7 @@ def test_lost_messages_are_asked_for():
 
     def carry(sender, receiver, data, now):
         kinds = {kind for kind, _ in frames.split_frames(data, DEFAULT.message)[0]}
-        return () if kinds == {Kind.MESSAGE} and lossy.random() < 0.33 else (0.01,)
+        return () if kinds == {GossipFrameType.MESSAGE} and lossy.random() < 0.33 else (0.01,)
 
     swarm.carry = carry
     nodes = [swarm.add_node(T) for _ in range(20)]
@@ -184,13 +184,13 @@ def test_each_signature_is_checked_once_and_known_messages_never():
     swarm.run_for(1)
     message = author.sign_message(T, b"once")
     for puppet in puppets * 3:
-        puppet.send_frames(node, frames.frame(Kind.MESSAGE, message))
+        puppet.send_frames(node, frames.frame(GossipFrameType.MESSAGE, message))
     assert node.router.checks.checked == 1
     assert node.router.counts["duplicate"] == 14
     forged = bytearray(author.sign_message(T, b"never"))
     forged[-1] ^= 1
     for puppet in puppets:
-        puppet.send_frames(node, frames.frame(Kind.MESSAGE, bytes(forged)))
+        puppet.send_frames(node, frames.frame(GossipFrameType.MESSAGE, bytes(forged)))
     assert node.router.checks.checked == 2  # the forged one once, too
     swarm.run_for(1)
     assert node.data == [b"once"]
@@ -202,8 +202,8 @@ def test_a_forged_copy_does_not_keep_the_genuine_message_away():
     liar, honest = swarm.add_puppet(node), swarm.add_puppet(node)
     swarm.run_for(1)
     message = author.sign_message(T, bytes(2000))
-    liar.send_frames(node, frames.frame(Kind.MESSAGE, message[:-1] + bytes([message[-1] ^ 1])))
-    honest.send_frames(node, frames.frame(Kind.MESSAGE, message))
+    liar.send_frames(node, frames.frame(GossipFrameType.MESSAGE, message[:-1] + bytes([message[-1] ^ 1])))
+    honest.send_frames(node, frames.frame(GossipFrameType.MESSAGE, message))
     swarm.run_for(1)
     assert node.data == [bytes(2000)]
 
@@ -448,8 +448,8 @@ def test_a_slow_link_breaks_no_promise_for_good():
     swarm.link_nodes(leaf, hub)
     swarm.link_nodes(author, hub)
     swarm.run_for(10)
-    hub.router.receive(leaf.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
-    leaf.router.receive(hub.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    hub.router.receive(leaf.key, [(GossipFrameType.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    leaf.router.receive(hub.key, [(GossipFrameType.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
     for number in range(120):
         author.publish(T, b"%d" % number)
         swarm.run_for(0.5)
@@ -466,8 +466,8 @@ def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
     swarm.link_nodes(leaf, hub)
     swarm.link_nodes(author, hub)
     swarm.run_for(1)
-    hub.router.receive(leaf.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
-    leaf.router.receive(hub.key, [(Kind.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    hub.router.receive(leaf.key, [(GossipFrameType.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
+    leaf.router.receive(hub.key, [(GossipFrameType.PRUNE, frames.prune(W, 3600)[4:])], swarm.now)
     for _ in range(20):
         for _ in range(500):
             author.publish(T, b"x")

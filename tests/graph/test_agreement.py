@@ -20,7 +20,7 @@ from dtp.crdt.permission.owners import owned
 from dtp.graph import Graph, GraphError, Part
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
-from dtp.graph.permission.admission import Policy
+from dtp.graph.permission.admission import AdmissionPolicy
 from dtp.graph.permission.agreement import name_of
 from dtp.identity import Identity
 
@@ -382,6 +382,6 @@ def test_what_cannot_be_asked_for(tmp_path: Path) -> None:
 def test_a_policy_of_before_is_read() -> None:
     import msgpack
 
-    kept = msgpack.unpackb(Policy().encode(), strict_map_key=False)
+    kept = msgpack.unpackb(AdmissionPolicy().encode(), strict_map_key=False)
     assert kept[0] == 2
-    assert Policy.decode(msgpack.packb([1, *kept[1:-1]])).agreement is None
+    assert AdmissionPolicy.decode(msgpack.packb([1, *kept[1:-1]])).agreement is None

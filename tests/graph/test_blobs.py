@@ -375,7 +375,7 @@ def test_requests_that_are_none(request_parts: tuple[Any, ...]) -> None:
         ):
             serving = asyncio.create_task(other.serve(server))
             stream = await client.open_stream()
-            stream.write(packed(fetching.Kind.BLOB, *request_parts))
+            stream.write(packed(fetching.BlobMessage.BLOB, *request_parts))
             with pytest.raises(dtp.StreamReset):
                 await stream.read()
             await client.close()

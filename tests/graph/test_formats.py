@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from dtp.crdt import BlobRef, Duration, Link, LocalTime, values
 from dtp.graph import ContentsError, Graph, GraphError, GraphReadOnly, NotSealed, StoreError
 from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, files
-from dtp.graph.formats.items import Found, Item
+from dtp.graph.formats.items import FoundItems, Item
 from dtp.graph.stores import sqlite_format
 from dtp.testing.strategies import graph_values
 
@@ -151,7 +151,7 @@ def test_what_is_written_is_read(format: str, found: list[Item]) -> None:
         else one
         for one in found
     ]
-    written = MODULES[format].write("a graph", Found(distinct, []))
+    written = MODULES[format].write("a graph", FoundItems(distinct, []))
     read = MODULES[format].read(written.encode() if format == "graphml" else written)
     assert read.left == []
     assert comparable(read.items) == comparable(distinct)
@@ -160,7 +160,7 @@ def test_what_is_written_is_read(format: str, found: list[Item]) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 @given(data=st.data())
 def test_a_file_that_is_cut_or_changed_is_read_or_refused_by_name(format: str, data: st.DataObject) -> None:
-    whole = MODULES[format].write("g", Found([
+    whole = MODULES[format].write("g", FoundItems([
         Item("user/a", "name", "register", "A"), Item("user/a", "age", "register", 33),
         Item("user/a", "knows", "set", [Link("user/b")]), Item("user/a", "todo", "list", [1, "x"]),
         Item("user/a", "bio", "text", "hello"), Item("user/a", "seen", "counter", 3),

@@ -183,7 +183,7 @@ class _Peer:
             self._stream.write(len(message).to_bytes(4, "big") + message)
         await self._stream.drain()
 
-    async def until(self, *kinds: protocol.Kind) -> list[Any]:
+    async def until(self, *kinds: protocol.SyncMessage) -> list[Any]:
         """Read on until there is a message of these kinds; return it."""
         while True:
             size = int.from_bytes(await self._stream.readexactly(4), "big")
@@ -212,14 +212,14 @@ def test_tiny_messages_are_not_answered_by_looking_at_all_authors(
         ):
             peer = _Peer("", client)
             await peer.greet({})
-            await peer.until(protocol.Kind.DONE)
+            await peer.until(protocol.SyncMessage.DONE)
             monkeypatch.setattr(KeptFrames, "heads", counted)
             some = [identity(str(number)).id.key for number in range(300)]
             if kind == "offer":
                 await peer.send(*(protocol.offer(author, 5, 100) for author in some), peer.side.done())
             else:
                 await peer.send(*(peer.side.encode_lost([(one, 1, 9)]) for one in some), peer.side.done())
-            await peer.until(protocol.Kind.STORED)
+            await peer.until(protocol.SyncMessage.STORED)
             assert len(asked) < 20
 
     run(main())
@@ -259,14 +259,14 @@ def test_an_offer_is_wanted_when_there_is_a_newer_one() -> None:
             await bob.receive(await alice.frames.read(ALICE.id.key, 1, 40))
             peer = _Peer("", client)
             await peer.greet(bob.frames.heads())
-            first = await peer.until(protocol.Kind.OFFER)
+            first = await peer.until(protocol.SyncMessage.OFFER)
             await churn(alice, 80, 20)
-            second = await peer.until(protocol.Kind.OFFER)
+            second = await peer.until(protocol.SyncMessage.OFFER)
             assert first[2] < second[2]
             await peer.send(*(peer.side.encode_want(ALICE.id.key, offer[2]) for offer in (first, second)))
             while True:
-                kind, *told = await peer.until(protocol.Kind.OFFER, protocol.Kind.FRAMES)
-                if kind == protocol.Kind.OFFER:
+                kind, *told = await peer.until(protocol.SyncMessage.OFFER, protocol.SyncMessage.FRAMES)
+                if kind == protocol.SyncMessage.OFFER:
                     await peer.send(peer.side.encode_want(ALICE.id.key, told[1]))
                 elif envelopes.decode("", told[0][0]).first == 1:  # what was made meanwhile goes, too
                     break
@@ -295,17 +295,17 @@ def test_a_newer_offer_comes_before_what_was_wanted(parts_before: int) -> None:
             peer = _Peer("", client)
             await peer.greet(alice.frames.heads())
             await peer.send(protocol.offer(key, 60, sum(map(len, older)) + 12))
-            assert (await peer.until(protocol.Kind.WANT))[2] == 60
+            assert (await peer.until(protocol.SyncMessage.WANT))[2] == 60
             offer = protocol.offer(key, 120, sum(map(len, newer)) + 4 * len(newer))
             if parts_before:
                 await peer.send(*protocol.frames(older[:parts_before]), offer)
                 await peer.send(*protocol.frames(older[parts_before:]))
             else:  # what is wanted isn't there any more
                 await peer.send(offer)
-            assert (await peer.until(protocol.Kind.WANT))[2] == 120
+            assert (await peer.until(protocol.SyncMessage.WANT))[2] == 120
             await peer.send(*protocol.frames(newer))
             await peer.send(peer.side.done())
-            await peer.until(protocol.Kind.STORED)
+            await peer.until(protocol.SyncMessage.STORED)
             assert bob.passed.last_of(key) == 120
             assert bob.passed.parts_of(key) == newer
 

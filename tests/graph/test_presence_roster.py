@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp.graph import SyncError
-from dtp.graph.presence.roster import LIFE, MAX_HERE, MAX_PAST, MAX_SESSIONS, Link, Roster
-from dtp.graph.presence.state import Key, State, check_genuine, decode, read, write
+from dtp.graph.presence.roster import LIFE, MAX_HERE, MAX_PAST, MAX_SESSIONS, PresencePeer, Roster
+from dtp.graph.presence.state import Key, PresenceState, check_genuine, decode, read, write
 
 WALL = 1_800_000_000_000
 OWN = Key(bytes(32), bytes(16))
 
 
-def state(author: int, session: int, sequence: int, *, date: int = WALL, gone: bool = False) -> State:
+def state(author: int, session: int, sequence: int, *, date: int = WALL, gone: bool = False) -> PresenceState:
     value = b"" if gone else write({"at": sequence})
-    return State(author.to_bytes(32, "big"), bytes([session]) * 16, sequence, date, value, bytes(64))
+    return PresenceState(author.to_bytes(32, "big"), bytes([session]) * 16, sequence, date, value, bytes(64))
 
 
 def roster(own: Key = OWN, admits: Any = lambda author: True) -> tuple[Roster, list[tuple[Key, int | None]]]:
@@ -47,7 +47,7 @@ def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
     ours, told = roster()
     model, now, wall = second.Model(tuple(OWN)), 0.0, WALL
     links = [ours.attach(bytes([50 + at]) * 32) for at in range(3)]
-    came: list[State] = []
+    came: list[PresenceState] = []
     for what, *rest in steps:
         if what == "state":
             by, (author, session, sequence, leaves), off = rest
@@ -90,7 +90,7 @@ class Net:
         self.names = [Key((100 + at).to_bytes(32, "big"), bytes(16)) for at in range(count)]
         self.rosters = [roster(name)[0] for name in self.names]
         self.sequences = [0] * count
-        self.ends: dict[tuple[int, int], Link] = {}
+        self.ends: dict[tuple[int, int], PresencePeer] = {}
         self.now = 0.0
 
     def wall(self) -> int:
@@ -110,7 +110,7 @@ class Net:
         self.sequences[at] += 1
         value = b"" if gone else write({"n": self.sequences[at]})
         name = self.names[at]
-        self.rosters[at].publish(State(*name, self.sequences[at], self.wall(), value, bytes(64)))
+        self.rosters[at].publish(PresenceState(*name, self.sequences[at], self.wall(), value, bytes(64)))
 
     def settle(self) -> None:
         for _ in range(3 * len(self.rosters)):
@@ -209,7 +209,7 @@ def test_thousands_of_made_up_authors_push_out_each_other() -> None:
     assert {key for key in ours.states if key.author[-1] in range(10, 110) and not any(key.author[:-1])} == {
         state(10 + number, 0, 1).key for number in range(100)
     }
-    own = State(bad.peer, bytes(16), 1, WALL, write({"a": 1}), bytes(64))
+    own = PresenceState(bad.peer, bytes(16), 1, WALL, write({"a": 1}), bytes(64))
     assert ours.add_state(bad, own, 0, WALL), (
         "what a peer says of itself finds room at the cost of what it passes on"
     )

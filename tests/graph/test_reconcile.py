@@ -20,7 +20,7 @@ from dtp.errors import LocalError
 from dtp.graph import Graph, SyncError
 from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.graph.sync import protocol
-from dtp.graph.sync.reconcile import FROM_AUTHORS, Reader, Teller, most_symbols
+from dtp.graph.sync.reconcile import FROM_AUTHORS, SymbolReader, Teller, most_symbols
 
 Sequences = dict[bytes, int]
 Side = protocol.SyncSide
@@ -220,7 +220,7 @@ def test_symbols_without_an_end() -> None:
         (reply,) = side.receive(msgpack.packb(message), lambda: ours).replies
         kinds.append(msgpack.unpackb(reply)[0])
         start = min(end, most_symbols(600))
-    assert kinds == [protocol.Kind.MORE, protocol.Kind.MORE, protocol.Kind.VECTOR]
+    assert kinds == [protocol.SyncMessage.MORE, protocol.SyncMessage.MORE, protocol.SyncMessage.VECTOR]
     with pytest.raises(SyncError, match="asked"):
         side.receive(msgpack.packb([5, bytes(16), start, bytes(13)]), lambda: ours)
 
@@ -237,7 +237,7 @@ def test_what_no_honest_side_says() -> None:
     for lacking, having in ((b"x", b""), (bytes(8), b""), (b"", b"x" * 8), (b"", b"x" * 8 + b"\x80")):
         with pytest.raises(SyncError):
             teller.answer_reader(lacking, having)
-    reader = Reader(ours, bytes(16), 700)
+    reader = SymbolReader(ours, bytes(16), 700)
     with pytest.raises(SyncError, match="other symbols"):
         reader.add_symbols(1, bytes(13))
     with pytest.raises(SyncError, match="not symbols"):

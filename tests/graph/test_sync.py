@@ -394,7 +394,7 @@ def test_many_authors_are_told_only_when_something_differs(monkeypatch: pytest.M
             messages: list[int] = []
             receive = Side.receive
 
-            def counted(self: Side, message: bytes, ours: Callable[[], Vector]) -> protocol.Step:
+            def counted(self: Side, message: bytes, ours: Callable[[], Vector]) -> protocol.SyncStep:
                 messages.append(message[1])
                 return receive(self, message, ours)
 
@@ -495,9 +495,9 @@ def test_that_all_is_sent_or_stored_is_said_as_often_as_it_was_asked() -> None:
     side.encode_want(ALICE.id.key, 1)
     side.receive(peer.done(), dict)
     with pytest.raises(SyncError, match="not sent"):
-        side.receive(msgpack.packb([protocol.Kind.STORED]), dict)
+        side.receive(msgpack.packb([protocol.SyncMessage.STORED]), dict)
     side.done()
-    side.receive(msgpack.packb([protocol.Kind.STORED]), dict)
+    side.receive(msgpack.packb([protocol.SyncMessage.STORED]), dict)
     assert side.is_done
 
 

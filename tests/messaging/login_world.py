@@ -14,11 +14,11 @@ import dtp
 from dtp.identity import Identity
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.opaque import Login, Registration, prove
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
 from dtp.messaging.login.protocol import (
     LOGIN_SERVICE,
     Credential,
-    Op,
+    LoginOp,
     Slot,
     registration_statement,
 )
@@ -107,12 +107,12 @@ class Caller:
     identity: Identity
     conversation: LoginConversation
 
-    def ask(self, op: Op, *fields: Any) -> tuple[Any, ...]:
+    def ask(self, op: LoginOp, *fields: Any) -> tuple[Any, ...]:
         return self.desk.server.answer_request(self.conversation, op, list(fields), self.desk.now)
 
     def credential(self, name: str, slot: Slot, password: str, key: bytes) -> Credential:
         registration = Registration(password)
-        _, response = self.ask(Op.REGISTER_START, name, int(slot), registration.request)
+        _, response = self.ask(LoginOp.REGISTER_START, name, int(slot), registration.request)
         record, export = registration.finish(response)
         return Credential(slot, record, wrap_key(key, export, name, slot))
 
@@ -124,11 +124,11 @@ class Caller:
         credentials = [self.credential(name, slot, password, key) for slot in Slot]
         signature = vault.identity.sign(registration_statement(SERVER.id.key, name, credentials, sealed))
         rows = [each.to_row() for each in credentials]
-        return self.ask(Op.REGISTER, name, invitation, vault.identity.id.key, signature, rows, sealed)
+        return self.ask(LoginOp.REGISTER, name, invitation, vault.identity.id.key, signature, rows, sealed)
 
-    def begin(self, name: str, password: str = PASSWORD) -> tuple[Login, tuple[Any, ...]]:
-        login = Login(password)
-        return login, self.ask(Op.LOGIN_START, name, int(Slot.PASSWORD), login.request)
+    def begin(self, name: str, password: str = PASSWORD) -> tuple[OpaqueLogin, tuple[Any, ...]]:
+        login = OpaqueLogin(password)
+        return login, self.ask(LoginOp.LOGIN_START, name, int(Slot.PASSWORD), login.request)
 
     def proof(self, key: bytes, name: str) -> bytes:
         return prove(key, b"client", SERVER.id.key, self.identity.id.key, name.encode())
@@ -136,4 +136,4 @@ class Caller:
     def login(self, name: str, password: str = PASSWORD) -> tuple[Any, ...]:
         login, (_, response) = self.begin(name, password)
         finalization, key, _ = login.finish(response)
-        return self.ask(Op.LOGIN_FINISH, finalization, self.proof(key, name), 0)
+        return self.ask(LoginOp.LOGIN_FINISH, finalization, self.proof(key, name), 0)

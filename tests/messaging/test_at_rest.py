@@ -11,7 +11,7 @@ import pytest
 from village import NOW, villages
 
 from dtp.messaging.at_rest import SealedRows
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.errors import StoreFailed, StoreUnusable
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.store import IS_MESSAGE, MessageStore
@@ -103,9 +103,9 @@ def test_the_last_messages_are_as_they_are_now(tmp_path: Path) -> None:
             village.say("alice", bob, str(number))
         shown = alice.read_history(bob)
         for target, kind, fields in (
-            (shown[3], Kind.EDIT, {"text": "three"}),
-            (shown[0], Kind.EDIT, {"text": "none"}),
-            (shown[4], Kind.REACT, {"emoji": "+"}),
+            (shown[3], EventKind.EDIT, {"text": "three"}),
+            (shown[0], EventKind.EDIT, {"text": "none"}),
+            (shown[4], EventKind.REACT, {"emoji": "+"}),
         ):
             alice.send_event(bob, kind, {"target": target.id, **fields}, NOW)
         assert alice.read_history(bob, last=2) == alice.read_history(bob)[-2:]

@@ -20,16 +20,16 @@ from dtp.messaging.calls.book import (
     Connect,
     Missed,
     Phase,
-    Send,
+    SendSignal,
     Tell,
 )
 from dtp.messaging.calls.signals import (
     MAX_CANDIDATES,
     MAX_DESCRIPTION_BYTES,
-    Act,
     CallMalformed,
     Reason,
     Signal,
+    SignalAct,
 )
 from dtp.messaging.errors import CallError
 
@@ -80,7 +80,7 @@ class World:
 
     def do(self, device: bytes, commands: list[Command]) -> None:
         for each in commands:
-            if isinstance(each, Send):
+            if isinstance(each, SendSignal):
                 others = [one for one in self.of_person(device[:1] * 32) if one != device] if each.own else []
                 for to in (*each.devices, *others):
                     self.queues.setdefault((device, to), deque()).append((each.signal, self.now))
@@ -215,7 +215,7 @@ def test_a_refusal_on_one_device_ends_it_on_all() -> None:
 def test_a_busy_device_leaves_the_others_ringing_and_all_busy_is_busy() -> None:
     book = CallBook(name(ALICE, 0))
     book.begin(call_id(1), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
-    busy = Signal(call_id(1), Act.END, reason=Reason.BUSY)
+    busy = Signal(call_id(1), SignalAct.END, reason=Reason.BUSY)
     assert receive(book, BOB, 0, busy) == []
     assert reasons(receive(book, BOB, 1, busy)) == [Reason.BUSY]
 
@@ -226,7 +226,7 @@ def test_no_answer_in_time_is_told_to_all() -> None:
     assert book.deadline == 1000 + RING_MS
     assert book.tick(1000 + RING_MS - 1) == []
     end, told = book.tick(1000 + RING_MS)
-    assert end == Send((name(BOB, 0),), Signal(call_id(1), Act.END, reason=Reason.NO_ANSWER))
+    assert end == SendSignal((name(BOB, 0),), Signal(call_id(1), SignalAct.END, reason=Reason.NO_ANSWER))
     assert told == Tell(call_id(1), Phase.OVER, Reason.NO_ANSWER)
     assert book.deadline is None
 
@@ -235,11 +235,11 @@ def test_media_that_ends_waits_for_the_reason() -> None:
     for heard in (True, False):
         book = CallBook(name(ALICE, 0))
         book.begin(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
-        receive(book, BOB, 0, Signal(call_id(1), Act.ANSWER, ANSWER))
+        receive(book, BOB, 0, Signal(call_id(1), SignalAct.ANSWER, ANSWER))
         book.media_is_up(call_id(1))
         assert book.media_broke_off(call_id(1), 100) == []
         if heard:
-            end = Signal(call_id(1), Act.END, reason=Reason.HUNG_UP)
+            end = Signal(call_id(1), SignalAct.END, reason=Reason.HUNG_UP)
             assert reasons(receive(book, BOB, 0, end)) == [Reason.HUNG_UP]
         else:
             assert reasons(book.tick(100 + HEAR_MS)) == [Reason.FAILED]
@@ -265,34 +265,34 @@ def test_both_call_each_other_at_once_and_one_call_is_left() -> None:
 def test_forged_answers_change_nothing() -> None:
     book = CallBook(name(ALICE, 0))
     book.begin(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
-    answer = Signal(call_id(1), Act.ANSWER, ANSWER)
+    answer = Signal(call_id(1), SignalAct.ANSWER, ANSWER)
     assert receive(book, MALLORY, 0, answer) == []  # somebody else who has got to know the call's id
     assert receive(book, BOB, 7, answer) == []  # a device that wasn't called
-    assert receive(book, BOB, 0, Signal(call_id(2), Act.ANSWER, ANSWER)) == []  # another call
+    assert receive(book, BOB, 0, Signal(call_id(2), SignalAct.ANSWER, ANSWER)) == []  # another call
     assert receive(book, ALICE, 1, answer) == []  # our own other device
-    assert receive(book, MALLORY, 0, Signal(call_id(1), Act.END, reason=Reason.REFUSED)) == []
+    assert receive(book, MALLORY, 0, Signal(call_id(1), SignalAct.END, reason=Reason.REFUSED)) == []
     commands = receive(book, BOB, 0, answer)
     assert Connect(call_id(1), ANSWER) in commands
 
 
 def test_only_the_caller_says_who_got_it_and_only_the_other_end_hangs_up() -> None:
     book = CallBook(name(BOB, 0))
-    receive(book, ALICE, 0, Signal(call_id(1), Act.OFFER, OFFER))
+    receive(book, ALICE, 0, Signal(call_id(1), SignalAct.OFFER, OFFER))
     book.answer(call_id(1), ANSWER, 0)
-    taken = Signal(call_id(1), Act.TAKEN, device=name(BOB, 9))
+    taken = Signal(call_id(1), SignalAct.TAKEN, device=name(BOB, 9))
     assert receive(book, MALLORY, 0, taken) == []
     assert receive(book, ALICE, 5, taken) == []
     assert receive(book, BOB, 1, taken) == []  # another device of ours thinks so: the caller says otherwise
-    (told,) = receive(book, ALICE, 0, Signal(call_id(1), Act.TAKEN, device=name(BOB, 0)))
+    (told,) = receive(book, ALICE, 0, Signal(call_id(1), SignalAct.TAKEN, device=name(BOB, 0)))
     assert told == Tell(call_id(1), Phase.CONNECTING)
-    end = Signal(call_id(1), Act.END, reason=Reason.HUNG_UP)
+    end = Signal(call_id(1), SignalAct.END, reason=Reason.HUNG_UP)
     assert receive(book, MALLORY, 0, end) == []
     assert reasons(receive(book, ALICE, 0, end)) == [Reason.HUNG_UP]
 
 
 def test_replays_ring_no_second_time_and_answer_nothing_again() -> None:
     book = CallBook(name(BOB, 0))
-    offer = Signal(call_id(1), Act.OFFER, OFFER)
+    offer = Signal(call_id(1), SignalAct.OFFER, OFFER)
     assert Tell(call_id(1), Phase.RINGING) in receive(book, ALICE, 0, offer)
     assert receive(book, ALICE, 0, offer) == []
     book.refuse(call_id(1))
@@ -301,7 +301,7 @@ def test_replays_ring_no_second_time_and_answer_nothing_again() -> None:
         book.answer(call_id(1), ANSWER, 0)
     caller = CallBook(name(ALICE, 0))
     caller.begin(call_id(2), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
-    answer = Signal(call_id(2), Act.ANSWER, ANSWER)
+    answer = Signal(call_id(2), SignalAct.ANSWER, ANSWER)
     assert receive(caller, BOB, 0, answer) != []
     assert receive(caller, BOB, 0, answer) == []
     assert receive(caller, BOB, 1, answer) == []
@@ -309,26 +309,28 @@ def test_replays_ring_no_second_time_and_answer_nothing_again() -> None:
 
 def test_an_end_that_comes_before_its_offer_counts() -> None:
     book = CallBook(name(BOB, 0))
-    assert receive(book, BOB, 1, Signal(call_id(1), Act.TAKEN, device=name(BOB, 1))) == []
-    assert receive(book, ALICE, 0, Signal(call_id(1), Act.OFFER, OFFER)) == []
+    assert receive(book, BOB, 1, Signal(call_id(1), SignalAct.TAKEN, device=name(BOB, 1))) == []
+    assert receive(book, ALICE, 0, Signal(call_id(1), SignalAct.OFFER, OFFER)) == []
 
 
 def test_an_offer_that_has_waited_in_a_mailbox_is_a_missed_call() -> None:
     book = CallBook(name(BOB, 0))
     late = RING_MS + SKEW_MS + 1
-    offer = Signal(call_id(1), Act.OFFER, OFFER)
+    offer = Signal(call_id(1), SignalAct.OFFER, OFFER)
     assert receive(book, ALICE, 0, offer, now=late) == [Missed(ALICE, Reason.NO_ANSWER)]
     assert book.current is None
 
 
 def test_a_flood_of_offers_costs_a_count_and_leaves_a_call_as_it_is() -> None:
     book = CallBook(name(BOB, 0))
-    receive(book, ALICE, 0, Signal(call_id(255), Act.OFFER, OFFER))
+    receive(book, ALICE, 0, Signal(call_id(255), SignalAct.OFFER, OFFER))
     before = book.current
-    answered = [receive(book, MALLORY, 0, Signal(call_id(each), Act.OFFER, OFFER)) for each in range(100)]
+    answered = [
+        receive(book, MALLORY, 0, Signal(call_id(each), SignalAct.OFFER, OFFER)) for each in range(100)
+    ]
     assert sum(map(bool, answered)) == OFFERS_A_MINUTE
     assert book.current is before
-    again = receive(book, MALLORY, 0, Signal(call_id(101), Act.OFFER, OFFER), sent=60_000, now=60_000)
+    again = receive(book, MALLORY, 0, Signal(call_id(101), SignalAct.OFFER, OFFER), sent=60_000, now=60_000)
     assert Missed(MALLORY, Reason.BUSY) in again
 
 
@@ -336,7 +338,7 @@ def test_what_is_remembered_of_many_people_is_bounded() -> None:
     book = CallBook(name(BOB, 0))
     for each in range(3000):
         person = each.to_bytes(32, "big")
-        offer = Signal(each.to_bytes(16, "big"), Act.OFFER, OFFER)
+        offer = Signal(each.to_bytes(16, "big"), SignalAct.OFFER, OFFER)
         book.receive(person, person, offer, own=False, sent=0, now=0)
     assert book.remembered <= 2048
 
@@ -368,15 +370,15 @@ def test_malformed_signals_have_a_name(fields: dict[str, object]) -> None:
 
 
 @given(
-    st.sampled_from(list(Act)),
+    st.sampled_from(list(SignalAct)),
     st.sampled_from(list(Reason)),
 )
-def test_signals_come_back_as_they_were(act: Act, reason: Reason) -> None:
+def test_signals_come_back_as_they_were(act: SignalAct, reason: Reason) -> None:
     signal = Signal(
         call_id(1),
         act,
-        OFFER if act in (Act.OFFER, Act.ANSWER) else "",
-        name(BOB, 1) if act is Act.TAKEN else b"",
-        reason if act is Act.END else None,
+        OFFER if act in (SignalAct.OFFER, SignalAct.ANSWER) else "",
+        name(BOB, 1) if act is SignalAct.TAKEN else b"",
+        reason if act is SignalAct.END else None,
     )
     assert Signal.parse(signal.to_fields()) == signal

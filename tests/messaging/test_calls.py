@@ -19,9 +19,9 @@ from dtp.identity import Account, Device
 from dtp.messaging.calls.book import CallBook, Phase
 from dtp.messaging.calls.calling import CallEnded, Calls, Media
 from dtp.messaging.calls.media import MediaEnd
-from dtp.messaging.calls.signals import Act, CallMalformed, Reason, Signal
+from dtp.messaging.calls.signals import CallMalformed, Reason, Signal, SignalAct
 from dtp.messaging.calls.tunnel import PacketTunnel
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.errors import CallError, MediaUnusable
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
@@ -214,7 +214,7 @@ def test_a_forged_answer_of_another_contact_is_not_talked_to(office: Test) -> No
             media = NoMedia("alice")
             call = await alices.call("bob", media)
             ringing = await anext(aiter(bobs))
-            forged = Signal(call.id, Act.ANSWER, "mallory\r\n" + FINGERPRINT)
+            forged = Signal(call.id, SignalAct.ANSWER, "mallory\r\n" + FINGERPRINT)
             await mallory.signal_call([alice.identity.id.key], forged)
             await mallory.send("alice", "did you hear me?")
             await wait_notice(alice, What.MESSAGE)  # comes after the answer
@@ -245,7 +245,7 @@ def test_strangers_do_not_ring_and_what_comes_while_nobody_takes_calls_is_missed
 
 
 def test_signals_of_calls_are_events() -> None:
-    event = Event(Kind.CALL, b"p" * 32, 0, 0, Signal(b"c" * 16, Act.RINGING).to_fields())
+    event = Event(EventKind.CALL, b"p" * 32, 0, 0, Signal(b"c" * 16, SignalAct.RINGING).to_fields())
     assert Event.parse(event.encode()) == event
 
 

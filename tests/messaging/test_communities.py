@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from post_office import PostOffice, acquainted, post_office, take, wait_notice
 
 from dtp.errors import PeerError
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import Role
 from dtp.messaging.errors import MessageError
-from dtp.messaging.person.communities import Link, LinkMalformed, prove_join
+from dtp.messaging.person.communities import InviteLink, LinkMalformed, prove_join
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.group import Group
 from dtp.messaging.person.messenger import Messenger
@@ -98,9 +98,9 @@ def test_who_is_not_let_in(office: Test, why: str) -> None:
             if why == "removed":
                 await choir.remove("bob")
             if why == "forged":
-                link = replace(Link.parse(link), secret=bytes(32)).text
+                link = replace(InviteLink.parse(link), secret=bytes(32)).text
             if why == "unknown":
-                link = replace(Link.parse(link), invitation=bytes(32)).text
+                link = replace(InviteLink.parse(link), invitation=bytes(32)).text
             await bob.join_group(link)
             refused = await wait_notice(alice, What.JOIN_REFUSED)
             assert (refused.person, refused.detail) == (bob.card.person, why)
@@ -116,9 +116,9 @@ def test_a_link_is_of_who_has_it_and_not_of_who_saw_it_used(office: Test) -> Non
         box = await at.open()
         async with acquainted(at, box) as (alice, bob):
             choir = await alice.create_group("choir", [])
-            link = Link.parse(await choir.invite(uses=5))
+            link = InviteLink.parse(await choir.invite(uses=5))
             stolen = {"invitation": link.invitation, "proof": prove_join(link, alice.card.person)}
-            event = Event(Kind.JOIN, choir.id, 0, now_ms(), stolen)
+            event = Event(EventKind.JOIN, choir.id, 0, now_ms(), stolen)
             await bob.delivery.run(
                 bob.correspondence.say_to_devices, [alice.identity.id.key], event, now_ms()
             )
@@ -187,9 +187,9 @@ def test_an_invitation_for_nobody_or_too_many_is_none(office: Test, uses: int) -
 @given(st.text(max_size=60) | st.binary(max_size=80).map(lambda each: each.hex()))
 def test_links_of_anything_have_a_name(text: str) -> None:
     with pytest.raises(PeerError):
-        Link.parse(text)
+        InviteLink.parse(text)
 
 
 def test_a_link_that_is_too_long_has_a_name() -> None:
     with pytest.raises(LinkMalformed):
-        Link.parse("dtp-join:" + "A" * 10_000)
+        InviteLink.parse("dtp-join:" + "A" * 10_000)

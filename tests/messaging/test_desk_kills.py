@@ -11,7 +11,7 @@ import pytest
 from post_office import known_identity
 
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.person.correspondence import Correspondence
@@ -44,7 +44,7 @@ def exchange(here: Correspondence, there: Correspondence, now_ms: int) -> None:
 
 def say(here: Correspondence, to: ContactCard, text: str, said: int) -> None:
     here.add_contact(to, NOW)
-    here.send_event(to.person, Kind.TEXT, {"text": text}, NOW)
+    here.send_event(to.person, EventKind.TEXT, {"text": text}, NOW)
     os.write(said, text.encode() + b"\n")
 
 

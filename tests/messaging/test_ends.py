@@ -15,7 +15,7 @@ from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.envelope import MAX_BYTES, SIZES, Sealed, open_envelope, seal_envelope
 from dtp.messaging.ends.keys import LIFETIME_MS, DeviceKeys, KeyBundle
 from dtp.messaging.ends.letter import Letter
-from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED, WINDOW, Outgoing, Stream
+from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED, WINDOW, DeviceStream, Outgoing
 from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import (
     EnvelopeBroken,
@@ -322,7 +322,7 @@ def test_letters_of_anything(data: bytes) -> None:
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=12))
 def test_a_stream_passes_on_each_number_once_and_in_order(order: list[int], doubled: list[int]) -> None:
-    stream, passed = Stream(), []
+    stream, passed = DeviceStream(), []
     for number in [*doubled, *order]:
         passed += stream.add_payload(number, b"%d" % number)
     assert passed == [b"%d" % each for each in range(12)]
@@ -331,7 +331,7 @@ def test_a_stream_passes_on_each_number_once_and_in_order(order: list[int], doub
 
 
 def test_a_stream_holds_no_more_than_its_window() -> None:
-    stream = Stream()
+    stream = DeviceStream()
     assert stream.add_payload(WINDOW, b"x") == []
     assert stream.held == {}
     stream.add_payload(3, b"three")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from village import Village, villages
 
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.conversation.membership import Act
 from dtp.messaging.person.group_topics import GroupTopics
 from dtp.messaging.person.spreading import PRESENT_MS
@@ -35,7 +35,7 @@ def at() -> Iterator[Village]:
         yield make(*names, least=LEAST, acquainted=False)
 
 
-def kinds(at: Village) -> Counter[Kind]:
+def kinds(at: Village) -> Counter[EventKind]:
     """Return what waits to be given by alice by mailbox."""
     return Counter(each.kind for each in at.waiting("alice"))
 
@@ -48,7 +48,7 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     assert len(members) + 1 == LEAST - 1
 
     at.say("alice", group, "small")  # to each by itself
-    assert kinds(at) == {Kind.TEXT: len(members)}
+    assert kinds(at) == {EventKind.TEXT: len(members)}
     assert at.published("alice") == []
     at.deliver()
 
@@ -58,13 +58,13 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     at.deliver()
     members += ["joiner", "last"]
     at.say("alice", group, "key")  # nobody has the key yet
-    assert kinds(at) == {Kind.SEALED: len(members)}
+    assert kinds(at) == {EventKind.SEALED: len(members)}
     at.published("alice")
     at.deliver()
 
     at.say("alice", group, "topic")  # the rest is there, and has said so
     (spread,) = at.published("alice")
-    assert kinds(at) == {Kind.SEALED: 1}  # for who is away
+    assert kinds(at) == {EventKind.SEALED: 1}  # for who is away
     for name in members:
         if name not in ("away", "deaf"):
             at.hear(name, "alice", group, spread)
@@ -72,7 +72,7 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     assert at.texts("deaf", group) == ["small", "key"]
     at.now += alice.spreading.patience_ms  # its topic has lost it, and it hasn't said that it has it
     alice.spreading.hand_over_due(at.now)
-    assert kinds(at) == {Kind.SEALED: 1}
+    assert kinds(at) == {EventKind.SEALED: 1}
     at.deliver()
 
     removed = at.people["removed"]
@@ -80,7 +80,7 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     at.deliver()
     members.remove("removed")
     at.say("alice", group, "without")  # by a new key, which all get
-    assert kinds(at) == {Kind.SEALED: len(members)}
+    assert kinds(at) == {EventKind.SEALED: len(members)}
     after = at.published("alice")
     at.deliver()
     for name in (*members, "removed"):
@@ -90,7 +90,7 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     at.deliver()
     members.remove("last")
     at.say("alice", group, "small again")
-    assert kinds(at) == {Kind.TEXT: len(members)}
+    assert kinds(at) == {EventKind.TEXT: len(members)}
     assert at.published("alice") == []
     at.now += PRESENT_MS
     at.deliver()

@@ -11,7 +11,7 @@ from village import NOW, Village, villages
 
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import Act
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack
@@ -114,7 +114,7 @@ def test_who_is_no_member_is_answered_nothing_and_members_once_at_a_time(
     for name, answers in (("carol", 0), ("bob", 3)):
         mail = at.people[name]
         for _ in range(5):
-            ask = Event(Kind.MEMBERSHIP, group, 0, at.now, {"operations": [], "ask": True})
+            ask = Event(EventKind.MEMBERSHIP, group, 0, at.now, {"operations": [], "ask": True})
             with mail.transaction():
                 mail.enqueue_event([alice.identity.id.key], ask, at.now)
         mail.desk.begin_session(alice.identity.id.key, at.bundle("alice")) if answers == 0 else None

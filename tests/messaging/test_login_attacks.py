@@ -23,13 +23,13 @@ from dtp.messaging.login.opaque import (
     LOGIN_RESPONSE,
     RECORD,
     REGISTRATION_REQUEST,
-    Login,
+    OpaqueLogin,
     Registration,
     ServerSecrets,
 )
 from dtp.messaging.login.protocol import (
     FIELDS,
-    Op,
+    LoginOp,
     Refusal,
     Slot,
     parse_answer,
@@ -54,12 +54,12 @@ def test_a_wrong_password_ten_thousand_times() -> None:
     desk = registered()
     owner = desk.caller(source="home")
     assert owner.login("alice")[0] is Refusal.DONE
-    request, guesser = Login("a wrong password").request, Identity.generate()
+    request, guesser = OpaqueLogin("a wrong password").request, Identity.generate()
     answered = 0
     for number in range(10_000):
         desk.steady += 1
         code, *_ = desk.caller(guesser, f"s{number}").ask(
-            Op.LOGIN_START, "alice", int(Slot.PASSWORD), request
+            LoginOp.LOGIN_START, "alice", int(Slot.PASSWORD), request
         )
         assert code in (Refusal.DONE, Refusal.TOO_OFTEN)
         answered += code is Refusal.DONE
@@ -127,9 +127,9 @@ def test_a_flood_of_names_leaves_as_many_tries_as_are_remembered(tmp_path: Path)
 
 def test_one_source_guesses_one_password_for_many_names() -> None:
     desk, limits = registered(), LoginLimits()
-    request = Login("password1").request
+    request = OpaqueLogin("password1").request
     caller = desk.caller(source="there")
-    codes = [caller.ask(Op.LOGIN_START, f"n{number}", 0, request)[0] for number in range(1000)]
+    codes = [caller.ask(LoginOp.LOGIN_START, f"n{number}", 0, request)[0] for number in range(1000)]
     assert codes.count(Refusal.DONE) == limits.source_tries
     assert desk.caller(source="elsewhere").login("alice")[0] is Refusal.DONE
 
@@ -154,33 +154,33 @@ def test_no_answer_tells_which_accounts_there_are() -> None:
     for name in ("alice", "nobody"):
         desk = registered()
         found = said[name] = []
-        request = Login("guess").request
+        request = OpaqueLogin("guess").request
         for number in range(LoginLimits().account_tries + 2):
             caller = desk.caller(source=f"s{number}")
             for op, fields in (
-                (Op.REGISTER_START, (name, 1, Registration("x").request)),
-                (Op.LOGIN_START, (name, 0, request)),
-                (Op.LOGIN_FINISH, (bytes(FINALIZATION), bytes(32), 0)),
-                (Op.GET_VAULT, ()),
+                (LoginOp.REGISTER_START, (name, 1, Registration("x").request)),
+                (LoginOp.LOGIN_START, (name, 0, request)),
+                (LoginOp.LOGIN_FINISH, (bytes(FINALIZATION), bytes(32), 0)),
+                (LoginOp.GET_VAULT, ()),
             ):
                 code, *rest = caller.ask(op, *fields)
                 found.append((op, code, [len(one) if isinstance(one, bytes) else one for one in rest]))
         codes = {(op, code) for op, code, _ in found}
-        assert (Op.LOGIN_FINISH, Refusal.FAILED) in codes
-        assert (Op.LOGIN_START, Refusal.TOO_OFTEN) in codes
+        assert (LoginOp.LOGIN_FINISH, Refusal.FAILED) in codes
+        assert (LoginOp.LOGIN_START, Refusal.TOO_OFTEN) in codes
     assert said["alice"] == said["nobody"]
 
 
 def test_an_account_that_comes_changes_nothing_of_what_was_answered() -> None:
-    desk, request = Desk.make(), Login("guess").request
+    desk, request = Desk.make(), OpaqueLogin("guess").request
 
     def evaluated() -> bytes:
-        return desk.caller().ask(Op.LOGIN_START, "alice", 0, request)[1][:32]
+        return desk.caller().ask(LoginOp.LOGIN_START, "alice", 0, request)[1][:32]
 
     before = evaluated()
     assert desk.caller().register("alice") == (Refusal.DONE,)
     assert evaluated() == before
-    assert desk.caller().ask(Op.LOGIN_START, "bob", 0, request)[1][:32] != before
+    assert desk.caller().ask(LoginOp.LOGIN_START, "bob", 0, request)[1][:32] != before
 
 
 def test_work_is_the_same_for_accounts_that_there_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ def test_work_is_the_same_for_accounts_that_there_are_not(monkeypatch: pytest.Mo
         done.clear()
         caller = desk.caller()
         caller.begin(name)
-        caller.ask(Op.LOGIN_FINISH, bytes(FINALIZATION), bytes(32), 0)
+        caller.ask(LoginOp.LOGIN_FINISH, bytes(FINALIZATION), bytes(32), 0)
         counts[name] = list(done)
     assert counts["alice"] == counts["nobody"]
     assert len(counts["alice"]) == 9
@@ -230,9 +230,13 @@ def test_what_is_changed_anywhere_logs_nobody_in() -> None:
         changed[at] ^= 1
         other = desk.caller(caller.identity)
         _login, _ = other.begin("alice")
-        assert other.ask(Op.LOGIN_FINISH, bytes(changed), proof, 0) == (Refusal.FAILED,)
-    assert caller.ask(Op.LOGIN_FINISH, finalization, bytes(32), 0) == (Refusal.FAILED,)  # without the proof
-    assert caller.ask(Op.LOGIN_FINISH, finalization, proof, 0) == (Refusal.NOT_LOGGED_IN,)  # it ends once
+        assert other.ask(LoginOp.LOGIN_FINISH, bytes(changed), proof, 0) == (Refusal.FAILED,)
+    assert caller.ask(LoginOp.LOGIN_FINISH, finalization, bytes(32), 0) == (
+        Refusal.FAILED,
+    )  # without the proof
+    assert caller.ask(LoginOp.LOGIN_FINISH, finalization, proof, 0) == (
+        Refusal.NOT_LOGGED_IN,
+    )  # it ends once
     assert caller.login("alice")[0] is Refusal.DONE
 
 
@@ -253,12 +257,12 @@ def test_what_was_recorded_is_worth_nothing_again() -> None:
     login, (_, response) = caller.begin("alice")
     finalization, key, _ = login.finish(response)
     sent = (finalization, caller.proof(key, "alice"), 0)
-    assert caller.ask(Op.LOGIN_FINISH, *sent)[0] is Refusal.DONE
+    assert caller.ask(LoginOp.LOGIN_FINISH, *sent)[0] is Refusal.DONE
     replay = desk.caller(caller.identity)
-    assert replay.ask(Op.LOGIN_FINISH, *sent) == (Refusal.NOT_LOGGED_IN,)
-    replay.ask(Op.LOGIN_START, "alice", 0, login.request)
-    assert replay.ask(Op.LOGIN_FINISH, *sent) == (Refusal.FAILED,)
-    assert replay.ask(Op.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+    assert replay.ask(LoginOp.LOGIN_FINISH, *sent) == (Refusal.NOT_LOGGED_IN,)
+    replay.ask(LoginOp.LOGIN_START, "alice", 0, login.request)
+    assert replay.ask(LoginOp.LOGIN_FINISH, *sent) == (Refusal.FAILED,)
+    assert replay.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
 
 
 def test_a_server_in_the_middle_is_not_logged_in() -> None:
@@ -272,7 +276,7 @@ def test_a_server_in_the_middle_is_not_logged_in() -> None:
 
     for server, client in ((middle.id.key, user.id.key), (SERVER.id.key, user.id.key)):
         proof = prove(key, b"client", server, client, b"alice")
-        assert caller.ask(Op.LOGIN_FINISH, finalization, proof, 0) == (Refusal.FAILED,)
+        assert caller.ask(LoginOp.LOGIN_FINISH, finalization, proof, 0) == (Refusal.FAILED,)
         login, (_, response) = caller.begin("alice")
         finalization, key, _ = login.finish(response)
 
@@ -290,19 +294,19 @@ def test_nobody_registers_the_identity_of_another() -> None:
     elsewhere = registration_statement(victim.id.key, "alice", credentials, sealed)
     for signature in (thief.sign(statement), victim.sign(elsewhere), bytes(64), b""):
         told = ("alice", b"", victim.id.key, signature, rows, sealed)
-        assert caller.ask(Op.REGISTER, *told) == (Refusal.MALFORMED,)
-    assert caller.ask(Op.REGISTER, "alice", b"", victim.id.key, victim.sign(statement), rows[:1], sealed) == (
-        Refusal.MALFORMED,
-    )
+        assert caller.ask(LoginOp.REGISTER, *told) == (Refusal.MALFORMED,)
+    assert caller.ask(
+        LoginOp.REGISTER, "alice", b"", victim.id.key, victim.sign(statement), rows[:1], sealed
+    ) == (Refusal.MALFORMED,)
     for bad in (bytes(32), b"\xff" * 32):
         told = ("alice", b"", bad, victim.sign(statement), rows, sealed)
-        assert caller.ask(Op.REGISTER, *told) == (Refusal.MALFORMED,)
+        assert caller.ask(LoginOp.REGISTER, *told) == (Refusal.MALFORMED,)
     told = ("alice", b"", victim.id.key, victim.sign(statement), rows, sealed)
-    assert caller.ask(Op.REGISTER, *told) == (Refusal.DONE,)
+    assert caller.ask(LoginOp.REGISTER, *told) == (Refusal.DONE,)
 
 
-@pytest.mark.parametrize("op", [op for op in Op if op > Op.LOGIN_FINISH])
-def test_nothing_is_done_for_who_is_not_logged_in(op: Op) -> None:
+@pytest.mark.parametrize("op", [op for op in LoginOp if op > LoginOp.LOGIN_FINISH])
+def test_nothing_is_done_for_who_is_not_logged_in(op: LoginOp) -> None:
     fields = {"bytes": b"x", "number": 1, "list": [], "key": bytes(32), "name": "alice"}
     told = [fields[form] for form in FIELDS[op]]
     assert registered().caller().ask(op, *told) == (Refusal.NOT_LOGGED_IN,)
@@ -313,7 +317,7 @@ def test_a_login_that_fails_ends_the_one_before() -> None:
     caller = desk.caller()
     assert caller.login("alice")[0] is Refusal.DONE
     caller.begin("bob")
-    assert caller.ask(Op.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+    assert caller.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
 
 
 # ---- a server that lies --------------------------------------------------------------------------------------------
@@ -326,9 +330,9 @@ def test_a_server_that_lies_is_named(what: str, tmp_path: Path, monkeypatch: pyt
     other = registered().caller().login("alice")  # of another account that is called the same
     at = {"proof": 1, "identity": 2, "wrapped": 3, "version": 4, "vault": 5, "other vault": 5}[what]
 
-    def answer(self: LoginServer, conversation: Any, op: Op, *rest: Any) -> tuple[Any, ...]:
+    def answer(self: LoginServer, conversation: Any, op: LoginOp, *rest: Any) -> tuple[Any, ...]:
         told = list(genuine(self, conversation, op, *rest))
-        if op is Op.LOGIN_FINISH:
+        if op is LoginOp.LOGIN_FINISH:
             changed = {"version": 9, "identity": other[2], "other vault": other[5]}
             told[at] = changed.get(what) or told[at][:-1] + bytes((told[at][-1] ^ 1,))
         return tuple(told)
@@ -384,10 +388,10 @@ def test_a_record_is_of_one_name_and_one_server() -> None:
     response = secrets.respond_to_registration(registration.request, "0:alice")
     record = secrets.check_record(registration.finish(response)[0])
     for server, name in ((secrets, "0:bob"), (secrets, "1:alice"), (ServerSecrets.generate(), "0:alice")):
-        login = Login(PASSWORD)
+        login = OpaqueLogin(PASSWORD)
         with pytest.raises(LoginFailed):
             login.finish(server.begin_login(login.request, name, record).response)
-    login = Login(PASSWORD)
+    login = OpaqueLogin(PASSWORD)
     began = secrets.begin_login(login.request, "0:alice", record)
     finalization, key, _ = login.finish(began.response)
     assert began.finish(finalization) == key
@@ -418,7 +422,7 @@ def test_points_that_are_none_are_refused(fill: int) -> None:
         (REGISTRATION_REQUEST, lambda data: SECRETS.respond_to_registration(data, "0:a")),
         (RECORD, SECRETS.check_record),
         (LOGIN_REQUEST, lambda data: SECRETS.begin_login(data, "0:a", SECRETS.nobody)),
-        (LOGIN_RESPONSE, lambda data: Login("x").finish(data)),
+        (LOGIN_RESPONSE, lambda data: OpaqueLogin("x").finish(data)),
     ):
         with pytest.raises(LoginMalformed):
             work(bytes([fill]) * size)
@@ -446,7 +450,7 @@ SERVER_DESK = Desk.make(LoginLimits(source_tries=10**6, registrations=10**6))
 @settings(deadline=None)
 def test_fields_are_of_any_kind(data: st.DataObject) -> None:
     caller: Caller = SERVER_DESK.caller()
-    op = data.draw(st.sampled_from(Op))
+    op = data.draw(st.sampled_from(LoginOp))
     forms = {
         "bytes": st.binary(max_size=400),
         "number": st.integers(0, 2**63 - 1),
@@ -473,7 +477,7 @@ def test_the_other_library_speaks_the_same() -> None:
     assert finished.get_export_key() == export_key
     assert began.finish(finished.get_message()) == finished.get_session_key()
     server = other.ServerSetupData.from_bytes(secrets.encoded[:128])
-    login = Login(PASSWORD)
+    login = OpaqueLogin(PASSWORD)
     answered = other.server_login_start(server, record, login.request, b"0:alice")
     finalization, key, _ = login.finish(answered.get_message())
     assert other.server_login_finish(answered.get_state(), finalization).get_session_key() == key

@@ -8,7 +8,7 @@ from pathlib import Path
 from example_runs import run_python
 
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.protocol import MAX_MESSAGE, Op, Refusal
+from dtp.messaging.login.protocol import MAX_MESSAGE, LoginOp, Refusal
 from dtp.messaging.login.vault import MAX_VAULT
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_the_program_of_the_page_runs(tmp_path: Path) -> None:
 
 def test_the_tables_are_those_of_the_code() -> None:
     found = {int(number): name for number, name in re.findall(r"^\| (\d+) ([A-Z_]+) \|", PAGE, re.MULTILINE)}
-    assert found == {each.value: each.name for each in Op}
+    assert found == {each.value: each.name for each in LoginOp}
     codes = re.search(r"^Codes: (.*?)\.$", PAGE, re.MULTILINE | re.DOTALL)
     assert codes is not None
     assert [int(each) for each in re.findall(r"(\d+) [a-z]", codes[1])] == [each.value for each in Refusal]

@@ -12,7 +12,7 @@ from login_world import NOW, PASSWORD, SERVER, Desk
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.protocol import Op, Refusal, Slot
+from dtp.messaging.login.protocol import LoginOp, Refusal, Slot
 from dtp.messaging.login.sessions import LoginRow, Sessions
 from dtp.messaging.login.store import LoginStore, invitation_hash
 from dtp.messaging.login.vault import Vault
@@ -60,9 +60,9 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         credentials = [caller.credential("alice", slot, NEW, key) for slot in Slot]
         vault = Vault(ACCOUNT, version=2).seal(key, "alice")
         rows = [each.to_row() for each in credentials]
-        assert caller.ask(Op.SET_CREDENTIALS, rows, 2, vault)[0] is Refusal.DONE
+        assert caller.ask(LoginOp.SET_CREDENTIALS, rows, 2, vault)[0] is Refusal.DONE
         os.write(said, b"c")
-        assert caller.ask(Op.LEAVE)[0] is Refusal.DONE
+        assert caller.ask(LoginOp.LEAVE)[0] is Refusal.DONE
         os.write(said, b"d")
         os._exit(0)
 
@@ -133,7 +133,7 @@ def test_accounts_and_keys_are_bounded() -> None:
     for each in callers:
         desk.steady += 1
         assert each.login("alice")[0] is Refusal.DONE
-    logged_in = [each.ask(Op.GET_VAULT)[0] for each in callers]
+    logged_in = [each.ask(LoginOp.GET_VAULT)[0] for each in callers]
     assert logged_in == [Refusal.NOT_LOGGED_IN] * 2 + [Refusal.DONE] * 2
     assert len(desk.server.sessions) == 2
 

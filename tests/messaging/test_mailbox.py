@@ -46,7 +46,7 @@ from dtp.messaging.mailbox import (
 )
 from dtp.messaging.mailbox.client import RoomPrice
 from dtp.messaging.mailbox.limits import DAY, Limiter
-from dtp.messaging.mailbox.protocol import MailboxMalformed, Op, encode, parse_answer, parse_request
+from dtp.messaging.mailbox.protocol import MailboxMalformed, MailboxOp, encode, parse_answer, parse_request
 from dtp.messaging.mailbox.stamps import make_stamp
 from dtp.messaging.mailbox.store import access_hash, piece_hash
 from dtp.net.connection import Connection
@@ -381,7 +381,7 @@ def test_malformed_requests_end_their_stream_alone() -> None:
                 b"\xc1",
                 b"\x01",
                 encode(1, 99)[4:],
-                encode(1, int(Op.KEYS), b"short")[4:],
+                encode(1, int(MailboxOp.KEYS), b"short")[4:],
                 b"\x92\x01\x01",
             ]
             for body in [*bad, None]:
@@ -488,7 +488,7 @@ def test_who_reads_no_answers_is_given_few() -> None:
             for _ in range(40):
                 stream = await alice.connection.open_stream()
                 for number in range(1, 11):
-                    stream.write(encode(number, int(Op.FETCH), 0, 0, 20))
+                    stream.write(encode(number, int(MailboxOp.FETCH), 0, 0, 20))
             for _ in range(200):
                 await reading.status()
             assert 0 < mailbox.counters["fetch"] < 30  # what a client's window takes, and one more

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dtp.messaging.conversation.membership import (
     Act,
+    GroupMembers,
     Invitation,
-    Members,
     Membership,
     MembershipError,
     Operation,
@@ -268,4 +268,4 @@ def test_what_was_allowed_is_judged_once_however_large_a_group_grows() -> None:
             made.add(make(0, Act.ADD, made.heads, each), yes)
             assert each in made.members.roles
     calls = {each.code: each.callcount for each in profile.getstats()}
-    assert calls[Members.may_do.__code__] == len(people)
+    assert calls[GroupMembers.may_do.__code__] == len(people)

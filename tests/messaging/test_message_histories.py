@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import pytest
 from post_office import known_identity
 
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
 from dtp.messaging.errors import KeysForged
 from dtp.messaging.mailbox import SqliteMailbox, Tray
@@ -216,7 +216,7 @@ class History:
         self.number += 1
         text = f"{person.name}{self.number}"
         person.do(
-            *(person.mail.send_event, conversation, Kind.TEXT, {"text": text}, self.now),
+            *(person.mail.send_event, conversation, EventKind.TEXT, {"text": text}, self.now),
             kill=self.maybe_kill(),
         )
         person.said.setdefault(conversation, []).append(text)

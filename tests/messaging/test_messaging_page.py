@@ -15,11 +15,11 @@ import pytest
 from nacl.bindings import crypto_box_seal_open, crypto_scalarmult_base, crypto_sign_open
 
 from dtp.messaging.cards import ContactCard, safety_code, safety_number
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.conversation.membership import Act, Operation
 from dtp.messaging.ends.envelope import open_envelope
 from dtp.messaging.ends.keys import DeviceKeys
-from dtp.messaging.mailbox.protocol import Op, Refusal, encode, parse_answer, parse_request
+from dtp.messaging.mailbox.protocol import MailboxOp, Refusal, encode, parse_answer, parse_request
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "messaging.md").read_text()
@@ -41,11 +41,11 @@ def test_the_tables_are_those_of_the_code() -> None:
     found = {
         int(number): name for number, name in re.findall(r"^\| (\d+) ([A-Z_]+) \|", section, re.MULTILINE)
     }
-    assert found == {each.value: each.name for each in Op}
+    assert found == {each.value: each.name for each in MailboxOp}
     codes = re.search(r"^Codes: (.*?)\. \*The device", PAGE, re.MULTILINE | re.DOTALL)
     assert codes is not None
     assert [int(each) for each in re.findall(r"(\d+) [a-z]", codes[1])] == [each.value for each in Refusal]
-    for each in Kind:
+    for each in EventKind:
         assert f"{each.value} {each.name}" in PAGE
     for act in Act:
         assert f"{act.value} {act.name}" in PAGE
@@ -138,7 +138,7 @@ def test_requests_of_stamps_by_a_second_reader() -> None:
     assert needed == [9, 5, 0, 4]
     for told in (settings, reserve):
         assert encode(*told).hex() in (VECTORS["settings"], VECTORS["reserve"])
-        assert parse_request(msgpack.packb(told)) == (told[0], Op(told[1]), told[2:])
+        assert parse_request(msgpack.packb(told)) == (told[0], MailboxOp(told[1]), told[2:])
     assert parse_answer(bytes.fromhex(VECTORS["stamp_needed"])[4:]) == (9, [Refusal.STAMP_NEEDED, 0, 4])
 
 

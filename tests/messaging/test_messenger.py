@@ -16,7 +16,7 @@ from post_office import PostOffice, acquainted, known_identity, post_office, tak
 
 from dtp.identity import Account, Device, Identity
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox import MailboxClient
 from dtp.messaging.mailbox.store import Tray
@@ -623,7 +623,7 @@ def test_groups_in_which_members_come_and_go(office: Test) -> None:
 def speak_anyway(messenger: Messenger, group: bytes, text: str) -> None:
     """What a program would do that somebody has changed."""
     mail = messenger.correspondence
-    event = Event(Kind.TEXT, group, 99, now_ms(), {"text": text})
+    event = Event(EventKind.TEXT, group, 99, now_ms(), {"text": text})
     with mail.desk.transaction():
         mail.desk.enqueue_event(mail.devices_of(group), event, b"")
 

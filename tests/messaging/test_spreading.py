@@ -14,7 +14,7 @@ from post_office import PostOffice, known_identity, post_office, take
 from village import Village, villages
 
 import dtp
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import Act
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
 from dtp.messaging.ends.spread import SpreadSender
@@ -37,7 +37,7 @@ def test_a_message_is_sealed_once_and_by_mailbox_to_those_alone_who_are_not_ther
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob", "carol")
     at.say("alice", group, "first")  # nobody has the key yet
-    assert [each.kind for each in at.waiting("alice")] == [Kind.SEALED] * 2
+    assert [each.kind for each in at.waiting("alice")] == [EventKind.SEALED] * 2
     at.people["carol"].spreading.joined.clear()  # she doesn't say that she reads along
     at.deliver()
     at.say("alice", group, "second")
@@ -133,7 +133,7 @@ def test_a_restored_backup_seals_by_no_key_twice(village: Callable[..., Village]
     at.people["alice"] = at.open("alice")
     assert at.people["alice"].desk.renewed
     at.say("alice", group, "2")
-    (told, _) = [each for each in at.waiting("alice") if each.kind is Kind.SEALED]
+    (told, _) = [each for each in at.waiting("alice") if each.kind is EventKind.SEALED]
     assert told.fields["key"][:64] != before.key[:64]
     at.deliver()
     assert sorted(at.texts("bob", group)) == ["0", "1", "2"]  # the backup gave "2" the place that "1" had
@@ -151,14 +151,14 @@ def test_who_was_restored_from_a_backup_goes_on(village: Callable[..., Village],
     at.people["bob"].spreading.joined.add(group)
     at.say("alice", group, "1")
     at.hear("bob", "alice", group, *at.published("alice"))
-    at.people["bob"].send_event(at.people["alice"].person, Kind.TEXT, {"text": "read"}, at.now)
+    at.people["bob"].send_event(at.people["alice"].person, EventKind.TEXT, {"text": "read"}, at.now)
     at.deliver()
     at.people["bob"].close()
     shutil.copy(tmp_path / "backup", tmp_path / "bob.db")
     at.people["bob"] = at.open("bob")
     at.say("alice", group, "2")
     at.hear("bob", "alice", group, *at.published("alice"))
-    at.people["bob"].send_event(at.people["alice"].person, Kind.TEXT, {"text": "again"}, at.now)
+    at.people["bob"].send_event(at.people["alice"].person, EventKind.TEXT, {"text": "again"}, at.now)
     at.deliver()  # alice hears that bob has begun anew
     at.now += HOUR
     at.deliver()
@@ -185,11 +185,11 @@ def test_what_is_spread_in_one_group_is_not_of_another(village: Callable[..., Vi
     group, other = at.group("alice", "bob", "carol"), at.group("alice", "bob", "carol")
     alice, bob = at.people["alice"], at.people["bob"]
     for conversation in (other, bob.person):
-        event = Event(Kind.TEXT, conversation, 1, at.now, {"text": "elsewhere"})
+        event = Event(EventKind.TEXT, conversation, 1, at.now, {"text": "elsewhere"})
         with alice.transaction():
             sender = SpreadSender(alice.desk.local.instance)
             _, key, sealed = sender.seal(group, event.encode())
-            told = Event(Kind.SEALED, group, 0, at.now, {"sealed": sealed, "key": key, "oldest": 0})
+            told = Event(EventKind.SEALED, group, 0, at.now, {"sealed": sealed, "key": key, "oldest": 0})
             alice.enqueue_event([bob.identity.id.key], told, at.now)
         at.deliver()
     assert at.texts("bob", other) == at.texts("bob", alice.person) == []

@@ -13,7 +13,7 @@ import pytest
 from post_office import known_identity
 
 from dtp.identity import Identity
-from dtp.messaging.mailbox.store import Kept, Status, Tray
+from dtp.messaging.mailbox.store import KeptEnvelope, Status, Tray
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.tips.letter import ReplyTo, TipLetter
 from dtp.messaging.tips.line import TipLine
@@ -96,10 +96,10 @@ class Endless:
     def __init__(self, envelope: bytes) -> None:
         self._envelope, self.asked = envelope, 0
 
-    async def fetch(self, tray: Tray, *, after: int, most: int) -> list[Kept]:
+    async def fetch(self, tray: Tray, *, after: int, most: int) -> list[KeptEnvelope]:
         self.asked += 1
         assert self.asked < 100
-        return [Kept(7, NOW // 1000, self._envelope)] * most
+        return [KeptEnvelope(7, NOW // 1000, self._envelope)] * most
 
     async def status(self) -> Status:
         return Status(1, 1, 1, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from village import NOW, Village
 
-from dtp.messaging.conversation.events import Kind
+from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.person.correspondence import Correspondence
@@ -30,14 +30,14 @@ def test_what_is_sealed_by_a_used_key_comes_a_little_later(tmp_path: Path) -> No
     twice = bundle_of(alice)
     for sender, text in ((bob, "one"), (carol, "two")):
         sender.desk.begin_session(alice.desk.local.key, twice)
-        sender.send_event(alice.person, Kind.TEXT, {"text": text}, village.now)
+        sender.send_event(alice.person, EventKind.TEXT, {"text": text}, village.now)
         village.deliver()
     assert (texts(alice, bob), texts(alice, carol)) == (["one"], [])
     for pause in RESEND_MS[:2]:
         village.now += pause
         village.deliver()
     assert (texts(alice, bob), texts(alice, carol)) == (["one"], ["two"])
-    alice.send_event(carol.person, Kind.TEXT, {"text": "three"}, village.now)
+    alice.send_event(carol.person, EventKind.TEXT, {"text": "three"}, village.now)
     village.deliver()
     assert texts(carol, alice) == texts(alice, carol) == ["two", "three"]
     assert [each.store.count_unsent() for each in (alice, bob, carol)] == [0, 0, 0]
@@ -50,9 +50,9 @@ def test_a_session_is_begun_anew_only_where_nothing_came_back(tmp_path: Path, an
     device = alice.desk.local.key
     bob.desk.begin_session(device, bundle_of(alice))
     if answered:
-        bob.send_event(alice.person, Kind.TEXT, {"text": "one"}, village.now)
+        bob.send_event(alice.person, EventKind.TEXT, {"text": "one"}, village.now)
         village.deliver()
-    bob.send_event(alice.person, Kind.TEXT, {"text": "away"}, village.now)
+    bob.send_event(alice.person, EventKind.TEXT, {"text": "away"}, village.now)
     began = []
     for pause in (0, *RESEND_MS, RESEND_MS[-1]):
         village.now += pause
@@ -66,6 +66,6 @@ def test_keys_that_cannot_be_had_again_hold_nothing_back(tmp_path: Path) -> None
     alice, bob = village.people.values()
     device = alice.desk.local.key
     bob.desk.begin_session(device, bundle_of(alice))
-    bob.send_event(alice.person, Kind.TEXT, {"text": "one"}, village.now)
+    bob.send_event(alice.person, EventKind.TEXT, {"text": "one"}, village.now)
     bob.desk.put_off(device, village.now + RESEND_MS[0])
     assert bob.desk.seal_due(village.now)

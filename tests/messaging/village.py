@@ -8,7 +8,7 @@ from pathlib import Path
 
 from post_office import known_identity
 
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.person.correspondence import Correspondence
 
@@ -46,7 +46,7 @@ class Village:
         return made
 
     def say(self, name: str, group: bytes, text: str) -> None:
-        self.people[name].send_event(group, Kind.TEXT, {"text": text}, self.now)
+        self.people[name].send_event(group, EventKind.TEXT, {"text": text}, self.now)
 
     def deliver(self) -> None:
         """Carry all letters to whom they are for, until nobody has more to say."""

@@ -19,7 +19,7 @@ from dtp.session.frames import (
     STREAMS,
     WINDOW,
     CloseFrame,
-    Frame,
+    FrameType,
     Outgoing,
     control,
     parse_close,
@@ -29,18 +29,18 @@ from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
 
 #: What opens stream 0, which the frames below may name.
-OPEN: Outgoing = (int(Frame.STREAM), 0, 0, 0, b"")
+OPEN: Outgoing = (int(FrameType.STREAM), 0, 0, 0, b"")
 #: Tiny frames that move nothing, however often they are said.
 TINY: dict[str, Outgoing] = {
-    "empty DATAGRAM": control(Frame.DATAGRAM),
-    "unpaid METER": control(Frame.METER, b"\x91\x01"),
+    "empty DATAGRAM": control(FrameType.DATAGRAM),
+    "unpaid METER": control(FrameType.METER, b"\x91\x01"),
     "unknown 0x80": control(0x80),
-    "unasked PONG": control(Frame.PONG, PING.pack(2**40)),
-    "repeated RESET": control(Frame.RESET, RESET.pack(0, 1, 0)),
-    "WINDOW": control(Frame.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
-    "AWAY": control(Frame.AWAY, AWAY.pack(2**62)),
-    "STREAMS": control(Frame.STREAMS, STREAMS.pack(0)),
-    "STOP": control(Frame.STOP, STOP.pack(0, 1)),
+    "unasked PONG": control(FrameType.PONG, PING.pack(2**40)),
+    "repeated RESET": control(FrameType.RESET, RESET.pack(0, 1, 0)),
+    "WINDOW": control(FrameType.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
+    "AWAY": control(FrameType.AWAY, AWAY.pack(2**62)),
+    "STREAMS": control(FrameType.STREAMS, STREAMS.pack(0)),
+    "STOP": control(FrameType.STOP, STOP.pack(0, 1)),
 }
 
 
@@ -113,7 +113,7 @@ class Attacker:
             assert error is None, error
             used += taken
             for kind, flags, _, _, start, length in frames:
-                if kind == Frame.CLOSE:
+                if kind == FrameType.CLOSE:
                     self.ended = parse_close(flags, bytes(self._buffer.view[start : start + length]))
         self._buffer.view[: total - used] = self._buffer.view[used:total]
         self._kept = total - used

@@ -14,7 +14,7 @@ from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.dial import suites
 from dtp.session.codes import CloseCode
-from dtp.session.frames import ATTACH, Frame, Outgoing, control
+from dtp.session.frames import ATTACH, FrameType, Outgoing, control
 from dtp.session.handshake import Endpoint, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
@@ -56,8 +56,8 @@ class Server:
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
-        (control(Frame.CLOSE, bytes(8) + b"x" * 300), CloseCode.PROTOCOL),
-        (control(Frame.ATTACH, ATTACH.pack(bytes(16), 1, bytes(32))), CloseCode.PROTOCOL),
+        (control(FrameType.CLOSE, bytes(8) + b"x" * 300), CloseCode.PROTOCOL),
+        (control(FrameType.ATTACH, ATTACH.pack(bytes(16), 1, bytes(32))), CloseCode.PROTOCOL),
         (control(0x33), CloseCode.UNKNOWN_FRAME),
     ],
 )

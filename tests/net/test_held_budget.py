@@ -24,7 +24,7 @@ from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
 from dtp.net.held import STEP, BudgetHolder, HeldBudget
 from dtp.session.codes import CloseCode, ConnectionClosed
-from dtp.session.frames import PING, Frame, control
+from dtp.session.frames import PING, FrameType, control
 from dtp.session.limits import DEFAULT, MIB
 from dtp.testing.pairs import ALICE, BOB
 
@@ -285,7 +285,7 @@ async def test_answers_that_wait_count() -> None:
         connection.keep_within(budget)
         for driver in connection.outlet.drivers:
             driver.writable = False
-        attacker.say([control(Frame.PING, PING.pack(number)) for number in range(250)])
+        attacker.say([control(FrameType.PING, PING.pack(number)) for number in range(250)])
         await asyncio.sleep(0.01)
         assert budget.total >= 250 * 100
         attacker.leave()

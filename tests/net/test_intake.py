@@ -15,7 +15,7 @@ import dtp
 from dtp.core.records import RECORD_FRAMES
 from dtp.net.turns.budget import LOW, SHARE, STREAMS, StreamBudget
 from dtp.session.codes import CloseCode, ProtocolError
-from dtp.session.frames import Frame, control
+from dtp.session.frames import FrameType, control
 from dtp.session.limits import STREAMS_AHEAD
 from dtp.session.receiving import STREAM_COST
 from dtp.testing import clock
@@ -246,7 +246,7 @@ def test_streams_that_one_record_opens_are_opened_over_turns(frame: str) -> None
             far = await listener.accept()
             step = STREAMS_AHEAD // RECORD_FRAMES if frame == "one for each two" else STREAMS_AHEAD
             last = [2 * number - 2 for number in range(step, STREAMS_AHEAD + 1, step)]
-            attacker.say([(int(Frame.STREAM), 0, each, 0, b"") for each in last])
+            attacker.say([(int(FrameType.STREAM), 0, each, 0, b"") for each in last])
             turns, opened = Turns(), Counter[int]()
             before = 0
             while before < STREAMS_AHEAD:

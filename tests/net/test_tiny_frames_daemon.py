@@ -14,7 +14,7 @@ from dtp.core.records import RECORD_FRAMES
 from dtp.daemon.config.load import load_text
 from dtp.daemon.server import Daemon
 from dtp.net.turns.budget import TURN
-from dtp.session.frames import Frame, Outgoing
+from dtp.session.frames import FrameType, Outgoing
 from dtp.testing.pairs import ALICE, BOB
 
 #: Of so many records each byte is a frame: of two streams in turn, so that none continues the one before it.
@@ -25,7 +25,11 @@ PATIENCE = 60
 def records() -> list[list[Outgoing]]:
     half = RECORD_FRAMES // 2
     return [
-        [(int(Frame.STREAM), 0, stream, number * half + at, b"x") for at in range(half) for stream in (0, 2)]
+        [
+            (int(FrameType.STREAM), 0, stream, number * half + at, b"x")
+            for at in range(half)
+            for stream in (0, 2)
+        ]
         for number in range(RECORDS)
     ]
 

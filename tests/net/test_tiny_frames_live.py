@@ -18,7 +18,7 @@ import dtp
 from dtp.core.records import RECORD_FRAMES
 from dtp.net.turns.budget import REQUESTS, TURN
 from dtp.session.codes import CloseCode
-from dtp.session.frames import RESET, Frame, control
+from dtp.session.frames import RESET, FrameType, control
 from dtp.session.limits import DEFAULT, STREAMS_AHEAD
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
@@ -134,7 +134,7 @@ def test_streams_that_one_frame_opens_count_as_frames_of_the_turn() -> None:
             await guarded.attacked()
             top = 2 * (STREAMS_AHEAD - 1)
             for each in guarded.attackers:
-                each.say([control(Frame.RESET, RESET.pack(top, 1, 0))])
+                each.say([control(FrameType.RESET, RESET.pack(top, 1, 0))])
             opened = [0]
             while opened[-1] < ATTACKERS * STREAMS_AHEAD:
                 opened.append(

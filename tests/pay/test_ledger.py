@@ -20,7 +20,7 @@ from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
 from dtp.pay.messages import build
 from dtp.pay.server.book import ChannelBook
-from dtp.pay.server.gate import AGREEMENT_MS, Admission, floor_of
+from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of
 from dtp.pay.server.ledger import Ledger
 from dtp.pay.server.payee import PayeeLane
 from dtp.pay.store.holding import Holds
@@ -147,7 +147,7 @@ class Served:
         """A connection by a carrier, and what the gate says of it."""
         found = self.channel.lanes[lane]
         known = replace(self.store.sold_lane(CHANNEL, lane), floor=floor_of(found))
-        admission = Admission(self.channel, known, (found.key,), PRICES, self.channel.deposited, None)
+        admission = AdmittedClient(self.channel, known, (found.key,), PRICES, self.channel.deposited, None)
         wire = Connected()
         wire.stats.carriers = [carrier]
         return wire, admission

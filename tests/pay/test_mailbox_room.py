@@ -14,7 +14,7 @@ from dtp.messaging.mailbox.client import RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB
 from dtp.messaging.mailbox.store import Status
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.rent import Paid, Verdict, judge
+from dtp.messaging.person.rent import Paid, RoomVerdict, judge
 
 from .boxes import ALICE, BOB, LIMITS, MIBS, PRICE, box, told
 from .conftest import Market, Play
@@ -209,30 +209,54 @@ def shown(mib: Any, days: Any) -> Any:
 @pytest.mark.parametrize(
     ("asked", "status", "paid", "most", "verdict"),
     [
-        (None, shown(0, 0), None, PRICE, Verdict.ENOUGH),
-        (RoomPrice(PRICE, "", 0, 0), shown(0, 0), None, PRICE, Verdict.ENOUGH),  # nobody can pay there now
-        (ASKED, shown(0, 0), None, PRICE, Verdict.PAY),
-        (ASKED, shown(0, 0), None, PRICE - 1, Verdict.TOO_DEAR),
-        (ASKED, shown(4, 11), Paid(4, NOW + 11 * DAY, True), 0, Verdict.ENOUGH),
-        (ASKED, shown(4, 10), Paid(4, NOW + 10 * DAY, True), PRICE, Verdict.PAY),
-        (ASKED, shown(2, 30), None, PRICE, Verdict.PAY),  # more is wanted than before
+        (None, shown(0, 0), None, PRICE, RoomVerdict.ENOUGH),
+        (
+            RoomPrice(PRICE, "", 0, 0),
+            shown(0, 0),
+            None,
+            PRICE,
+            RoomVerdict.ENOUGH,
+        ),  # nobody can pay there now
+        (ASKED, shown(0, 0), None, PRICE, RoomVerdict.PAY),
+        (ASKED, shown(0, 0), None, PRICE - 1, RoomVerdict.TOO_DEAR),
+        (ASKED, shown(4, 11), Paid(4, NOW + 11 * DAY, True), 0, RoomVerdict.ENOUGH),
+        (ASKED, shown(4, 10), Paid(4, NOW + 10 * DAY, True), PRICE, RoomVerdict.PAY),
+        (ASKED, shown(2, 30), None, PRICE, RoomVerdict.PAY),  # more is wanted than before
         (
             ASKED,
             shown(8, 15),
             Paid(4, NOW + 30 * DAY, True),
             PRICE,
-            Verdict.ENOUGH,
+            RoomVerdict.ENOUGH,
         ),  # another has paid for more
-        (ASKED, shown(64, 2), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.ENOUGH),  # ... which is over soon
-        (ASKED, shown(64, -1), Paid(4, NOW + 20 * DAY, True), PRICE, Verdict.WITHHELD),  # ... or they said so
-        (ASKED, shown(3, 60), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
-        (ASKED, shown(8, 1), Paid(8, NOW + DAY, True), PRICE, Verdict.ENOUGH),  # less is wanted than before
-        (ASKED, shown(8, -1), Paid(8, NOW - DAY, True), PRICE, Verdict.PAY),
-        (ASKED, shown(4, 29), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.ENOUGH),  # clocks differ
-        (ASKED, shown(4, 28), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
-        (ASKED, shown(0, 0), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
-        (ASKED, shown(0, 0), Paid(4, NOW - 1, True), PRICE, Verdict.PAY),  # the month is over
-        (ASKED, shown(0, 0), Paid(4, NOW - 99 * DAY, False), PRICE, Verdict.WITHHELD),  # however long ago
+        (
+            ASKED,
+            shown(64, 2),
+            Paid(4, NOW + 30 * DAY, True),
+            PRICE,
+            RoomVerdict.ENOUGH,
+        ),  # ... which is over soon
+        (
+            ASKED,
+            shown(64, -1),
+            Paid(4, NOW + 20 * DAY, True),
+            PRICE,
+            RoomVerdict.WITHHELD,
+        ),  # ... or they said so
+        (ASKED, shown(3, 60), Paid(4, NOW + 30 * DAY, True), PRICE, RoomVerdict.WITHHELD),
+        (
+            ASKED,
+            shown(8, 1),
+            Paid(8, NOW + DAY, True),
+            PRICE,
+            RoomVerdict.ENOUGH,
+        ),  # less is wanted than before
+        (ASKED, shown(8, -1), Paid(8, NOW - DAY, True), PRICE, RoomVerdict.PAY),
+        (ASKED, shown(4, 29), Paid(4, NOW + 30 * DAY, True), PRICE, RoomVerdict.ENOUGH),  # clocks differ
+        (ASKED, shown(4, 28), Paid(4, NOW + 30 * DAY, True), PRICE, RoomVerdict.WITHHELD),
+        (ASKED, shown(0, 0), Paid(4, NOW + 30 * DAY, True), PRICE, RoomVerdict.WITHHELD),
+        (ASKED, shown(0, 0), Paid(4, NOW - 1, True), PRICE, RoomVerdict.PAY),  # the month is over
+        (ASKED, shown(0, 0), Paid(4, NOW - 99 * DAY, False), PRICE, RoomVerdict.WITHHELD),  # however long ago
     ],
 )
 def test_what_is_paid_and_what_is_not(asked: Any, status: Any, paid: Any, most: Any, verdict: Any) -> None:

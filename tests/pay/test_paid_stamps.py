@@ -15,7 +15,7 @@ import dtp
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
 from dtp.messaging.mailbox.limits import MIB
-from dtp.messaging.mailbox.protocol import Op
+from dtp.messaging.mailbox.protocol import MailboxOp
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
 
@@ -234,7 +234,7 @@ def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> Non
 
         async def send_request(self, op: Any, *fields: Any) -> Any:
             told = await super().send_request(op, *fields)
-            if op is Op.PRICE:
+            if op is MailboxOp.PRICE:
                 Liar.asked += 1
                 told[0] = price
             return told

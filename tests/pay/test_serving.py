@@ -30,7 +30,7 @@ from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, Store
 from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
 from dtp.pay.server.cashier import Cashier
-from dtp.pay.server.gate import Admission
+from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.sale import assemble_sale
 from dtp.pay.serving import Selling, Serving, serve
 from dtp.pay.store import Store
@@ -143,7 +143,7 @@ def caller(made: Any, **changes: Any) -> Any:
     """A connection that was admitted."""
     connection = Connected()
     found, lane = replace(made.channel, **changes), made.store.sold_lane(CHANNEL, 0)
-    connection.admission = Admission(found, lane, (KEY.public,), PRICES, found.deposited, None)
+    connection.admission = AdmittedClient(found, lane, (KEY.public,), PRICES, found.deposited, None)
     return connection
 
 

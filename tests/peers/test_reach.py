@@ -14,7 +14,7 @@ from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
-from dtp.peers.reach.errors import Refusal, RelayRefused
+from dtp.peers.reach.errors import ReachRefusal, RelayRefused
 from dtp.peers.reach.messages import ReachKind, encode, expect, udp_address
 from dtp.peers.reach.punching import Observations, PunchBook, PunchLimits
 from dtp.peers.reach.reach import MOST_CHECKED, REACH_PROTOCOL, Reach, may_dial_back
@@ -161,7 +161,7 @@ def test_a_peer_dials_back_what_is_ours_and_nothing_else_and_not_too_often() -> 
             assert await alice.check(link, [elsewhere, nobody, own]) == [own]
             with pytest.raises(RelayRefused) as refused:
                 await alice.check(link, [own])
-            assert refused.value.number == Refusal.TOO_OFTEN
+            assert refused.value.number == ReachRefusal.TOO_OFTEN
             assert bob.counters["checks-refused"] == 1
             victim.close()
             await victim.wait_closed()
@@ -204,7 +204,7 @@ def test_packets_are_refused_to_whom_no_relay_knows_and_other_kinds_of_questions
                 stream.write(encode(kind, *fields))
                 with pytest.raises(RelayRefused) as refused:
                     await expect(stream, ReachKind.PUNCHING)
-                assert refused.value.number == Refusal.NOT_OFFERED
+                assert refused.value.number == ReachRefusal.NOT_OFFERED
             assert bob.counters["punches-refused"] == 1
 
     on_sockets(main())

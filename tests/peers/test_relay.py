@@ -20,7 +20,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
-from dtp.peers.reach.errors import ReachMalformed, Refusal, RelayRefused, RelayUrlError
+from dtp.peers.reach.errors import ReachMalformed, ReachRefusal, RelayRefused, RelayUrlError
 from dtp.peers.reach.messages import (
     FIELDS,
     MAX_MESSAGE,
@@ -262,10 +262,10 @@ def test_no_relay_there() -> None:
 def test_the_book_bounds_reservations_in_all_and_for_a_source_and_forgets_old_ones() -> None:
     book = RelayBook(replace(RelayLimits(), reservations=3, reservations_per_source=2, lifetime=100))
     peers = [Identity.generate().id for _ in range(5)]
-    assert [book.reserve(peer, "s", 0) for peer in peers[:3]] == [None, None, Refusal.TOO_MANY]
+    assert [book.reserve(peer, "s", 0) for peer in peers[:3]] == [None, None, ReachRefusal.TOO_MANY]
     assert book.reserve(peers[0], "s", 50) is None  # once more, not another
     assert book.reserve(peers[2], "t", 0) is None
-    assert book.reserve(peers[3], "u", 0) is Refusal.FULL
+    assert book.reserve(peers[3], "u", 0) is ReachRefusal.FULL
     assert book.reserve(peers[3], "s", 101) is None  # two of them are over
     assert book.reservations == 2
     book.release(peers[3])
@@ -287,21 +287,24 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     one, two, other = (Identity.generate().id for _ in range(3))
     book.reserve(one, "x", 0)
     book.reserve(two, "y", 0)
-    assert book.open(other, "a", 0) is Refusal.NO_RESERVATION
-    assert [book.open(one, "a", 0) for _ in range(3)] == [None, None, Refusal.TOO_MANY]
-    assert book.open(two, "a", 0) is Refusal.TOO_MANY  # of its source
+    assert book.open(other, "a", 0) is ReachRefusal.NO_RESERVATION
+    assert [book.open(one, "a", 0) for _ in range(3)] == [None, None, ReachRefusal.TOO_MANY]
+    assert book.open(two, "a", 0) is ReachRefusal.TOO_MANY  # of its source
     assert book.open(two, "b", 0) is None
-    assert book.open(two, "c", 0) is Refusal.FULL
+    assert book.open(two, "c", 0) is ReachRefusal.FULL
     book.close(one, "a")
     assert book.count_bytes(two, 99, 0)
     assert not book.count_bytes(two, 2, 0)
-    assert book.open(two, "c", 0) is Refusal.USED_UP
-    assert book.open(two, "c", DAY + 1) is Refusal.NO_RESERVATION
+    assert book.open(two, "c", 0) is ReachRefusal.USED_UP
+    assert book.open(two, "c", DAY + 1) is ReachRefusal.NO_RESERVATION
     book.reserve(two, "y", DAY)
     assert book.open(two, "c", DAY + 1) is None
-    assert [book.open(other, "d", 0) for _ in range(7)][-2:] == [Refusal.NO_RESERVATION, Refusal.TOO_OFTEN]
-    assert book.open(other, "d", 10) is Refusal.NO_RESERVATION
-    assert book.open(other, "d", 10) is Refusal.TOO_OFTEN
+    assert [book.open(other, "d", 0) for _ in range(7)][-2:] == [
+        ReachRefusal.NO_RESERVATION,
+        ReachRefusal.TOO_OFTEN,
+    ]
+    assert book.open(other, "d", 10) is ReachRefusal.NO_RESERVATION
+    assert book.open(other, "d", 10) is ReachRefusal.TOO_OFTEN
 
 
 def test_the_book_forgets_who_was_long_ago() -> None:
@@ -431,12 +434,12 @@ def test_floods_are_refused_by_number() -> None:
                 with pytest.raises(RelayRefused) as refused:
                     await expect(await ask(connection, ReachKind.CONNECT, ALICE.id.key), ReachKind.ACCEPTED)
                 codes.append(refused.value.number)
-            assert set(codes[:4]) == {Refusal.NO_RESERVATION}
-            assert codes[-1] == Refusal.TOO_OFTEN
+            assert set(codes[:4]) == {ReachRefusal.NO_RESERVATION}
+            assert codes[-1] == ReachRefusal.TOO_OFTEN
             await reserved(stack, ALICE)
             with pytest.raises(RelayRefused) as refused:
                 await reserved(stack, EVE)
-            assert refused.value.number == Refusal.FULL
+            assert refused.value.number == ReachRefusal.FULL
             assert relay.book.reservations == 2
 
     run(main())
@@ -453,10 +456,10 @@ def test_requests_that_say_nothing_are_bounded_for_a_connection_and_end() -> Non
             silent = [await connection.open_stream() for _ in range(20)]
             for stream in silent[16:]:
                 kind, fields = await read(stream)
-                assert (kind, fields[0]) == (ReachKind.REFUSED, Refusal.TOO_OFTEN)
+                assert (kind, fields[0]) == (ReachKind.REFUSED, ReachRefusal.TOO_OFTEN)
             for stream in silent[:16]:
                 kind, fields = await read(stream)
-                assert (kind, fields[0]) == (ReachKind.REFUSED, Refusal.MALFORMED)
+                assert (kind, fields[0]) == (ReachKind.REFUSED, ReachRefusal.MALFORMED)
             assert asyncio.get_running_loop().time() >= relay.book.limits.answer
 
     run(main())

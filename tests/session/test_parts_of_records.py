@@ -17,7 +17,7 @@ from dtp.session.events import (
     StreamOpened,
     TapData,
 )
-from dtp.session.frames import FIN, PING, RESET, STOP, WINDOW, Frame, Outgoing, control
+from dtp.session.frames import FIN, PING, RESET, STOP, WINDOW, FrameType, Outgoing, control
 from dtp.session.limits import STREAMS_AHEAD
 from dtp.session.receiving import MOST_FRAMES, STREAM_COST
 from dtp.session.session import Session
@@ -28,16 +28,18 @@ _DATA = st.binary(max_size=40)
 
 
 def _stream(stream: int, data: bytes, fin: int) -> Outgoing:
-    return (int(Frame.STREAM), fin, stream, 0, data)
+    return (int(FrameType.STREAM), fin, stream, 0, data)
 
 
 _FRAMES = st.one_of(
     st.builds(_stream, _IDS, _DATA, st.sampled_from((0, FIN))),
-    st.builds(lambda key: control(Frame.RESET, RESET.pack(key, 3, 40)), _IDS),
-    st.builds(lambda key: control(Frame.STOP, STOP.pack(key, 4)), _IDS),
-    st.builds(lambda key, limit: control(Frame.WINDOW, WINDOW.pack(key, 0, limit)), _IDS, st.integers(0, 9)),
-    st.builds(lambda data: control(Frame.DATAGRAM, data), _DATA),
-    st.builds(lambda token: control(Frame.PING, PING.pack(token)), st.integers(0, 9)),
+    st.builds(lambda key: control(FrameType.RESET, RESET.pack(key, 3, 40)), _IDS),
+    st.builds(lambda key: control(FrameType.STOP, STOP.pack(key, 4)), _IDS),
+    st.builds(
+        lambda key, limit: control(FrameType.WINDOW, WINDOW.pack(key, 0, limit)), _IDS, st.integers(0, 9)
+    ),
+    st.builds(lambda data: control(FrameType.DATAGRAM, data), _DATA),
+    st.builds(lambda token: control(FrameType.PING, PING.pack(token)), st.integers(0, 9)),
     st.just(control(0x90)),
     st.just(control(0x7F)),  # ends the session
 )
@@ -117,7 +119,7 @@ def test_a_frame_that_opens_all_streams_opens_them_by_and_by() -> None:
 
 def test_a_full_record_is_taken_by_so_many_frames() -> None:
     server = Server()
-    frames = [control(Frame.DATAGRAM, b"%d" % each) for each in range(RECORD_FRAMES)]
+    frames = [control(FrameType.DATAGRAM, b"%d" % each) for each in range(RECORD_FRAMES)]
     calls = server.read(server.seal(frames, frames), 32)
     assert {len(each) for each in calls[1:]} == {32}  # the first has the proof of the keys, too
     assert len(calls) == 2 * RECORD_FRAMES // 32
@@ -130,7 +132,7 @@ def test_what_is_kept_goes_to_no_tap_as_it_stands() -> None:
     for stream in (0, 2):
         server.session.tap_stream(stream, object())
     frames = [
-        (int(Frame.STREAM), 0, stream, offset, b"%d" % offset) for offset in (1, 2) for stream in (0, 2)
+        (int(FrameType.STREAM), 0, stream, offset, b"%d" % offset) for offset in (1, 2) for stream in (0, 2)
     ]
     first, second = server.read(server.seal(frames), 2)
     assert [type(each) for each in first] == [TapData]
@@ -140,7 +142,7 @@ def test_what_is_kept_goes_to_no_tap_as_it_stands() -> None:
 def test_what_is_wrong_is_told_behind_the_frames_before_it() -> None:
     for most, ends in ((8, [1]), (5, [0, 1])):
         server = Server()
-        end = server.append(server.seal([control(Frame.DATAGRAM, b"x")] * 8), b"\0\x20" + bytes(32))
+        end = server.append(server.seal([control(FrameType.DATAGRAM, b"x")] * 8), b"\0\x20" + bytes(32))
         calls = server.read(end, most + 1)
         assert [[type(each) for each in events].count(LinkLost) for events in calls] == ends
         assert [type(each) for each in calls[-1]][-2:] == [LinkLost, Detached]
@@ -149,6 +151,6 @@ def test_what_is_wrong_is_told_behind_the_frames_before_it() -> None:
 def test_the_end_of_a_session_drops_what_is_kept() -> None:
     server = Server()
     server.session.refuse_once_confirmed(8, "no")
-    calls = server.read(server.seal([control(Frame.DATAGRAM, b"x")] * 8), 2)
+    calls = server.read(server.seal([control(FrameType.DATAGRAM, b"x")] * 8), 2)
     assert isinstance(calls[0][-1], SessionEnded)
     assert server.link.unread is None

@@ -18,7 +18,7 @@ from dtp.identity import Identity
 from dtp.session.codes import HandshakeError
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import Exchanges, LinkExchange
-from dtp.session.frames import Frame, parse_fixed
+from dtp.session.frames import FrameType, parse_fixed
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.link import attach_proof
@@ -136,10 +136,10 @@ def frames_of(frames: list[str]) -> list[tuple[int, int, int, int, bytes]]:
     """The frames of a vector as what is given to be sealed; REKEY is asked for otherwise."""
     out = []
     for frame in map(bytes.fromhex, frames):
-        if frame[0] == Frame.STREAM:
+        if frame[0] == FrameType.STREAM:
             numbers = (int.from_bytes(frame[4:12]), int.from_bytes(frame[12:20]))
             out.append((frame[0], frame[1], *numbers, frame[20:]))
-        elif frame[0] != Frame.REKEY:
+        elif frame[0] != FrameType.REKEY:
             out.append((frame[0], frame[1], 0, 0, frame[4:]))
     return out
 
@@ -164,7 +164,7 @@ def test_records_are_sealed_and_opened_across_rekey(vector: dict[str, Any]) -> N
         assert bytes(buffer.view[:length]).hex() == step["record"], step["name"]
         taken, found, error = opener.open(buffer, 0, length)
         assert (taken, error) == (length, None), step["name"]
-        listed = [frame for frame in frames if frame[0] != Frame.PADDING]
+        listed = [frame for frame in frames if frame[0] != FrameType.PADDING]
         assert as_listed(buffer, found) == listed, step["name"]
 
 
@@ -197,8 +197,8 @@ def test_attach_proofs(vector: dict[str, Any]) -> None:
         proof = attach_proof(secret, h, client=side == "client")
         assert proof.hex() == vector[f"{side}_proof"]
         frame = bytes.fromhex(vector[f"{side}_frame"])
-        assert (frame[0], frame[1]) == (Frame.ATTACH, int(vector["add"]))
-        connection, number, proven = parse_fixed(Frame.ATTACH, frame[4:])
+        assert (frame[0], frame[1]) == (FrameType.ATTACH, int(vector["add"]))
+        connection, number, proven = parse_fixed(FrameType.ATTACH, frame[4:])
         assert (bytes(connection).hex(), number, proven) == (vector["connection_id"], vector["link"], proof)  # type: ignore[arg-type]
 
 

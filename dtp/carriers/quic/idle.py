@@ -66,7 +66,7 @@ class IdlePackets:
         self._answers = max(0, self._answers - _TIMES * (1 + size // _PACKET))
 
     def note_retired(self) -> None:
-        """The other side has done with an identifier: another one was made, told and acknowledged in its place."""
+        """Note that the other side is done with an identifier: another one was acknowledged in its place."""
         self._retired += 1
 
     def note_sent(self, packets: int) -> None:

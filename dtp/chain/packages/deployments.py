@@ -89,7 +89,7 @@ class Deployments:
         return next((each for each in self._known.values() if id in (each.id, each.original_id)), None)
 
     def list_all(self) -> tuple[Deployment, ...]:
-        """Every known package."""
+        """Return every known package."""
         return tuple(self._known.values())
 
     def save(self, deployment: Deployment) -> None:

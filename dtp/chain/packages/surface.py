@@ -166,7 +166,7 @@ def _errors(module: CompiledModule) -> tuple[Error, ...]:
 
 
 def _loaded_errors(module: CompiledModule, definition: FunctionDef) -> Iterator[Error]:
-    """Every abort with an `#[error]` constant loads a u64 that names it: those of one function."""
+    """Yield the errors of one function: every abort with an `#[error]` constant loads a u64 that names it."""
     for instruction in definition.body.code if definition.body else ():
         if instruction.op is not Opcode.LD_U64 or not isinstance(instruction.arg, int):
             continue

@@ -11,7 +11,7 @@ from dtp.cli.output import print_result, printable
 if TYPE_CHECKING:
     from dtp.crdt.types import Node
     from dtp.graph import Graph, PrivateNode
-    from dtp.graph.formats.items import Left
+    from dtp.graph.formats.items import LeftOut
 
 
 def registers_of(graph: Graph, soul: str) -> Node | PrivateNode:
@@ -65,7 +65,7 @@ def shown_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(plain_value(value), ensure_ascii=False)
 
 
-def print_done(text: str, record: dict[str, Any], left: list[Left]) -> None:
+def print_done(text: str, record: dict[str, Any], left: list[LeftOut]) -> None:
     """Say how much there was, and what was left out."""
     lines = [text, *(f"left out: {one}" for one in left)]
     print_result(record | {"left": [str(one) for one in left]}, "\n".join(map(printable, lines)))

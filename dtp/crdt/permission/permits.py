@@ -101,11 +101,11 @@ class Permits:
         return made
 
     def may_edit(self, soul: str, key: str = "") -> None:
-        """Whether a text may be edited at all; the edit itself is judged when it is committed."""
+        """Raise unless a text may be edited at all; the edit itself is judged when it is committed."""
         self._check_op(self._make_op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT]))
 
     def may_edit_list(self, soul: str, key: str, written: Sequence[Value], agents: Iterable[bytes]) -> None:
-        """Whether these values may be written into a list, and elements of these agents be touched."""
+        """Raise unless these values may be written into a list, and elements of these agents be touched."""
         op = self._make_op(Kind.LIST_EDIT, soul, key, 0, value=[list(written)])
         self._check_op(op._replace(dots=dots_of(agents)))
 

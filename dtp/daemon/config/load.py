@@ -359,7 +359,7 @@ def _check_kind(section: Section, kind: str, expose: model.Expose) -> None:
     _check_methods(section, kind, expose.rules)
 
 
-def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
+def _check_methods(section: Section, kind: str, rules: model.ServiceRules) -> None:
     """Note as mistakes patterns that no method of this kind can match."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for key in ("allow", "deny"):
@@ -477,22 +477,22 @@ def _http_path(value: Any) -> str:
 # ---- the rules of policies -----------------------------------------------------------------------------------
 
 
-def _everywhere(section: Section | None) -> model.Rules:
+def _everywhere(section: Section | None) -> model.ServiceRules:
     if section is None:
-        return model.Rules(access=model.AccessRule(everyone=True))
+        return model.ServiceRules(access=model.AccessRule(everyone=True))
     rules = _rules(section, everyone=True)
     section.check_unread()
     return rules
 
 
-def _rules(section: Section, *, everyone: bool = False) -> model.Rules:
+def _rules(section: Section, *, everyone: bool = False) -> model.ServiceRules:
     schedule, concurrency = section.get_section("schedule"), section.get_section("concurrency")
     quota, limits, methods = (
         section.get_section("quota"),
         section.get_section("limits"),
         section.get_section("methods"),
     )
-    return model.Rules(
+    return model.ServiceRules(
         access=_access(section, everyone),
         login=None if everyone else section.read_setting("login", values.choice(model.LOGINS), None),
         schedule=None if schedule is None else _schedule(schedule),

@@ -113,7 +113,7 @@ class ScheduleRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ServiceRules:
     """What the policies of a service go by; None and () are no rule."""
 
     access: AccessRule = AccessRule()
@@ -347,7 +347,7 @@ class Expose:
     broadcast: BroadcastSettings | None = None
     #: What a line for tips is; None of a service of another kind.
     tips: TipSettings | None = None
-    rules: Rules = Rules()
+    rules: ServiceRules = ServiceRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +443,7 @@ class Config:
     #: Those who share it by one name count together; None: those behind one host object, else of one identity.
     state_name: str | None = None
     #: Rules that hold for all services together.
-    everywhere: Rules = Rules(access=AccessRule(everyone=True))
+    everywhere: ServiceRules = ServiceRules(access=AccessRule(everyone=True))
     expose: tuple[Expose, ...] = field(default=())
     forward: tuple[Forward, ...] = field(default=())
 

@@ -16,11 +16,11 @@ END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 _HEAD = struct.Struct("!BHBBL")
 
 
-class Malformed(Exception):
+class MalformedHttp2(Exception):
     """Bytes that are no HTTP/2, or more of them than anybody needs."""
 
 
-class Frame(NamedTuple):
+class Http2Frame(NamedTuple):
     """The head of a frame; `size` is of its payload."""
 
     kind: int
@@ -36,7 +36,7 @@ class Splitter:
         """Frames of the types `whole` come whole, of at most `most` bytes; others in pieces, as they arrive."""
         self._whole, self._most = frozenset(whole), most
         self._kept = b""
-        self._frame: Frame | None = None
+        self._frame: Http2Frame | None = None
         self._left = 0
         #: Frames that were given out to their ends.
         self.count = 0
@@ -51,8 +51,8 @@ class Splitter:
         """Whether all that was given out so far are whole frames."""
         return self._frame is None
 
-    def split_frames(self, data: bytes) -> Iterator[tuple[Frame, memoryview, bool]]:
-        """Each piece with the frame it is of, head included, and whether it ends the frame. Raises `Malformed`."""
+    def split_frames(self, data: bytes) -> Iterator[tuple[Http2Frame, memoryview, bool]]:
+        """Yield pieces, each with its frame, head included, and whether it ends it. Raises `MalformedHttp2`."""
         view = memoryview(self._kept + data if self._kept else data)
         self._kept = b""
         at, end = 0, len(view)
@@ -61,10 +61,10 @@ class Splitter:
                 if end - at < _HEAD.size:
                     break
                 high, low, kind, flags, stream = _HEAD.unpack_from(view, at)
-                frame = Frame(kind, flags, stream & 0x7FFFFFFF, high << 16 | low)
+                frame = Http2Frame(kind, flags, stream & 0x7FFFFFFF, high << 16 | low)
                 if kind in self._whole:
                     if frame.size > self._most:
-                        raise Malformed(f"a frame of type {kind} with {frame.size} bytes")
+                        raise MalformedHttp2(f"a frame of type {kind} with {frame.size} bytes")
                     if end - at < _HEAD.size + frame.size:
                         break
                 self._frame, self._left = frame, _HEAD.size + frame.size

@@ -32,7 +32,7 @@ from hyperframe.frame import (
 
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
-from dtp.daemon.http.frames import Frame, Malformed, Splitter
+from dtp.daemon.http.frames import Http2Frame, MalformedHttp2, Splitter
 from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
@@ -103,7 +103,7 @@ class _Held:
 class _Behind:
     """A piece of a frame behind a call that waits."""
 
-    frame: Frame
+    frame: Http2Frame
     piece: bytes
     last: bool
     size: int
@@ -112,7 +112,7 @@ class _Behind:
 class Filter:
     """Bytes of one side in, bytes for both sides out: take them from `for_backend` and `for_client`.
 
-    Everything raises `Malformed` when the client (or the backend) speaks no HTTP/2; then nothing more may be given.
+    Everything raises `MalformedHttp2` when the client or the backend speaks no HTTP/2; then give it nothing more.
     """
 
     def __init__(self, judge: Judge, rewrite: Callable[[Headers], Headers]) -> None:
@@ -197,7 +197,7 @@ class Filter:
     # ---- from the client ----------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
-        """Bytes have come. Raises `Malformed`."""
+        """Bytes have come. Raises `MalformedHttp2`."""
         for _ in self.in_turns(data):
             pass
 
@@ -210,7 +210,7 @@ class Filter:
             try:
                 self._take_frame(frame, piece, last)
             except HyperframeError as error:
-                raise Malformed(f"a frame of type {frame.kind} that is none: {error}") from None
+                raise MalformedHttp2(f"a frame of type {frame.kind} that is none: {error}") from None
             taken += max(_OF_A_HEAD if frame.kind == frames.HEADERS else 1, self._fields)
             self._fields = 0
             if taken >= _PER_TURN:
@@ -218,21 +218,21 @@ class Filter:
                 yield
         self._release_own_frames()
         if len(self._own) > _MOST_OWN:
-            raise Malformed("more is asked for than the backend lets be refused")
+            raise MalformedHttp2("more is asked for than the backend lets be refused")
 
     def _take_preface(self, data: bytes) -> bytes:
         """Return the preface, which may come in pieces; what is behind it."""
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
         if not frames.PREFACE.startswith(self._preface):
-            raise Malformed(_instead(self._preface))
+            raise MalformedHttp2(_instead(self._preface))
         if self.begun:
             self._there.append(self._preface)
         return data[missing:]
 
-    def _take_frame(self, frame: Frame, piece: memoryview, last: bool) -> None:
+    def _take_frame(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
         if self._block is not None and frame.kind != frames.CONTINUATION:
-            raise Malformed("a head that another frame interrupts")
+            raise MalformedHttp2("a head that another frame interrupts")
         if frame.kind == frames.HEADERS:
             head = HeadersFrame(frame.stream)
             head.parse_flags(frame.flags)
@@ -241,10 +241,10 @@ class Filter:
             self._add_header_piece(head.data, frame)
         elif frame.kind == frames.CONTINUATION:
             if self._block is None or self._block.stream != frame.stream:
-                raise Malformed("the rest of a head that never began")
+                raise MalformedHttp2("the rest of a head that never began")
             self._add_header_piece(bytes(frames.payload(piece)), frame)
         elif frame.kind == frames.PUSH_PROMISE:
-            raise Malformed("a client that pushes")
+            raise MalformedHttp2("a client that pushes")
         elif self.lost is not None:
             self._stand_in(frame, piece, last)
         elif frame.stream in self._refused:
@@ -256,7 +256,7 @@ class Filter:
                 self._calls.pop(frame.stream, None)
             self._pass_frame(frame, piece, last)
 
-    def _pass_frame(self, frame: Frame, piece: memoryview, last: bool) -> None:
+    def _pass_frame(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
         """Send a frame to the backend, behind what waits."""
         if self._queue:  # as a copy: the piece keeps all that was read with it
             self._queue_behind(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
@@ -267,7 +267,7 @@ class Filter:
         self._queue.append(one)
         self.kept += one.size
 
-    def _take_client_settings(self, frame: Frame, piece: memoryview) -> None:
+    def _take_client_settings(self, frame: Http2Frame, piece: memoryview) -> None:
         """Take settings of the client, or its word that it goes by the backend's: so does our encoder then."""
         if not frame.flags & frames.ACK:
             self._unanswered.append(_table_size(frames.payload(piece)))
@@ -282,12 +282,12 @@ class Filter:
             self._shrunk = size if self._shrunk is None else min(size, self._shrunk)
         self._table = size
 
-    def _drop_frame(self, frame: Frame, last: bool) -> None:
+    def _drop_frame(self, frame: Http2Frame, last: bool) -> None:
         """Drop a frame of a call that was refused: its room in the connection is given back."""
         if frame.kind == frames.DATA and last and frame.size:
             self._own.append(WindowUpdateFrame(0, window_increment=frame.size).serialize())
 
-    def _stand_in(self, frame: Frame, piece: memoryview, last: bool) -> None:
+    def _stand_in(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
         """Answer what a server has to, while there is none."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
@@ -300,28 +300,28 @@ class Filter:
 
     # ---- calls --------------------------------------------------------------------------------------------
 
-    def _add_header_piece(self, data: bytes, frame: Frame) -> None:
+    def _add_header_piece(self, data: bytes, frame: Http2Frame) -> None:
         """Take a piece of a header block; its last one makes it a call, or the end of one."""
         block = self._block
         assert block is not None
         block.data += data
         block.frames += 1
         if len(block.data) > HEAD_SIZE or block.frames > _MOST_FRAMES:
-            raise Malformed("a head of more than 32 KiB")
+            raise MalformedHttp2("a head of more than 32 KiB")
         if not frame.flags & frames.END_HEADERS:
             return
         self._block = None
         try:
             fields: Headers = [*self._decoder.decode(bytes(block.data), raw=True)]
         except HPACKError as error:
-            raise Malformed(f"a head that can't be decoded: {error}") from None
+            raise MalformedHttp2(f"a head that can't be decoded: {error}") from None
         block.data.clear()  # what waits keeps its fields
         self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
             self._last = block.stream
             self._take_call(block, fields)
         elif not block.stream % 2:
-            raise Malformed(f"a call with the number {block.stream}")
+            raise MalformedHttp2(f"a call with the number {block.stream}")
         elif block.stream not in self._refused and self.lost is None:
             self._take_trailers(block, fields)
 
@@ -386,12 +386,12 @@ class Filter:
     def _take_trailers(self, block: _Block, fields: Headers) -> None:
         """Take fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
         if len(fields) > MOST_FIELDS:
-            raise Malformed(f"trailers of more than {MOST_FIELDS} fields")
+            raise MalformedHttp2(f"trailers of more than {MOST_FIELDS} fields")
         if any(
             not _NAME.fullmatch(name) or name[:1] == b":" or _BAD_VALUE.search(value)
             for name, value in fields
         ):
-            raise Malformed("trailers that are none")
+            raise MalformedHttp2("trailers that are none")
         passing = [(name, value) for name, value in fields if name not in _OF_ONE_HOP and not spoofs(name)]
         self._send_headers(block, passing)
 
@@ -450,7 +450,7 @@ class Filter:
     # ---- from the backend ---------------------------------------------------------------------------------
 
     def from_backend(self, data: bytes) -> None:
-        """Bytes have come. Raises `Malformed`."""
+        """Bytes have come. Raises `MalformedHttp2`."""
         for frame, piece, last in self._backend.split_frames(data):
             self._back.append(piece)
             if not last:
@@ -518,7 +518,7 @@ class Filter:
             self._own.append(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
             self._release_own_frames()
 
-    def last_words(self, error: Malformed) -> bytes:
+    def last_words(self, error: MalformedHttp2) -> bytes:
         """Return what a client can be told that broke the protocol; nothing in the midst of something else."""
         if not self.begun:
             return _HTTP_1 % f"{error}\n".encode() if re.match(rb"[A-Z]+ ", self._preface) else b""
@@ -530,12 +530,12 @@ class Filter:
 
 
 def _table_size(data: memoryview) -> int | None:
-    """Return the size of HPACK's table, if settings say one. Raises `Malformed`."""
+    """Return the size of HPACK's table, if settings say one. Raises `MalformedHttp2`."""
     settings = SettingsFrame(0)
     try:
         settings.parse_body(data)
     except HyperframeError as error:
-        raise Malformed(f"settings that are none: {error}") from None
+        raise MalformedHttp2(f"settings that are none: {error}") from None
     return settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
 
 

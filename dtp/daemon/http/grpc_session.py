@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from dtp.daemon.http.conversation import READ, Conversation, Ended
-from dtp.daemon.http.frames import Malformed
+from dtp.daemon.http.frames import MalformedHttp2
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
 from dtp.daemon.http.parsing import PER_TURN
@@ -99,7 +99,7 @@ class GrpcSession(Conversation):
     async def _serve_stream(self) -> None:
         try:
             await self._in_time(self._serve_calls())
-        except Malformed as error:
+        except MalformedHttp2 as error:
             await self._in_time(self._answer_late())
             self._tell_malformed(error)
             return
@@ -114,7 +114,7 @@ class GrpcSession(Conversation):
         await self._read_rest()
         self.stream.close()
 
-    def _tell_malformed(self, error: Malformed) -> None:
+    def _tell_malformed(self, error: MalformedHttp2) -> None:
         self.why = str(error)
         if not (last := self._filter.last_words(error)):
             raise Ended(Reason.MALFORMED, self.why)
@@ -212,7 +212,7 @@ class GrpcSession(Conversation):
                 await self._run_in_time(self.stream.drain, self._bounds.idle)  # perhaps nobody takes anything
                 if self._finishing and not self._filter.calls:
                     return None
-        except Malformed:
+        except MalformedHttp2:
             raise Ended(Reason.BACKEND_BROKE) from None
         except DtpError:  # the client's stream
             raise

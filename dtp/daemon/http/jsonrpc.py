@@ -46,7 +46,7 @@ class RpcCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class RpcMessage:
     """A call, or a batch of them."""
 
     calls: tuple[RpcCall, ...]
@@ -67,7 +67,7 @@ def _constant(name: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 
-def parse(body: bytes, most: int, *, alone: bool = False) -> Message:
+def parse(body: bytes, most: int, *, alone: bool = False) -> RpcMessage:
     """Return the calls in `body`, a batch of at most `most`. Raises `Malformed`.
 
     `alone`: members that JSON-RPC doesn't know are refused, too. A backend that speaks more, such as GraphQL, would
@@ -76,8 +76,8 @@ def parse(body: bytes, most: int, *, alone: bool = False) -> Message:
     try:
         text = body.decode("utf-8").strip(_BLANKS)
         if not text.startswith("["):
-            return Message((_checked(_DECODER.decode(text), text, alone=alone),), batch=False)
-        return Message(tuple(_batch(text, most, alone=alone)), batch=True)
+            return RpcMessage((_checked(_DECODER.decode(text), text, alone=alone),), batch=False)
+        return RpcMessage(tuple(_batch(text, most, alone=alone)), batch=True)
     except UnicodeDecodeError:
         raise Malformed("the message is not UTF-8", PARSE_ERROR) from None
     except RecursionError:
@@ -154,7 +154,7 @@ def failure(call: RpcCall, reason: Reason) -> dict[str, Any]:
     return error(call.id, telling.json_rpc, telling.words, data)
 
 
-def forwarded(message: Message, passed: list[RpcCall]) -> bytes:
+def forwarded(message: RpcMessage, passed: list[RpcCall]) -> bytes:
     """Return what the backend gets: the calls that passed, as they came."""
     texts = [call.text for call in passed]
     return (f"[{','.join(texts)}]" if message.batch else texts[0]).encode()

@@ -29,7 +29,7 @@ class RpcSession(HttpSession):
     """Serves a stream until its client has ended it or something breaks off."""
 
     #: What a backend has been given and has not answered: the message, the calls of it, and refusals of the others.
-    _passed_on: tuple[jsonrpc.Message, list[jsonrpc.RpcCall], list[dict[str, Any]]] | None = None
+    _passed_on: tuple[jsonrpc.RpcMessage, list[jsonrpc.RpcCall], list[dict[str, Any]]] | None = None
 
     @property
     def _by_method(self) -> bool:
@@ -99,13 +99,13 @@ class RpcSession(HttpSession):
             passed_on, self._passed_on = self._passed_on, None
             await self._answer_no_backend(*passed_on, reason, headers)
 
-    async def _parse_message(self, body: bytes) -> jsonrpc.Message:
+    async def _parse_message(self, body: bytes) -> jsonrpc.RpcMessage:
         """Return the calls in it. Raises `jsonrpc.Malformed`."""
         await self._wait_to_parse(len(body))
         return jsonrpc.parse(body, self.exposed.config.batch, alone=self._by_call)
 
     def _judge_calls(
-        self, message: jsonrpc.Message
+        self, message: jsonrpc.RpcMessage
     ) -> tuple[list[jsonrpc.RpcCall], list[dict[str, Any]], Denial | None]:
         """Return the calls that pass, what is answered to the others, and the first denial."""
         passed, refusals, first = [], [], None
@@ -120,7 +120,7 @@ class RpcSession(HttpSession):
         return passed, refusals, first
 
     async def _answer_refused(
-        self, message: jsonrpc.Message, refusals: list[dict[str, Any]], first: Denial
+        self, message: jsonrpc.RpcMessage, refusals: list[dict[str, Any]], first: Denial
     ) -> None:
         if not refusals:  # notifications are not answered
             await self._send_answer(204, b"", None, {})
@@ -133,7 +133,7 @@ class RpcSession(HttpSession):
 
     async def _answer_no_backend(
         self,
-        message: jsonrpc.Message,
+        message: jsonrpc.RpcMessage,
         passed: list[jsonrpc.RpcCall],
         refusals: list[dict[str, Any]],
         why: Reason,
@@ -153,7 +153,7 @@ class RpcSession(HttpSession):
         self,
         backend: Side,
         request: h11.Request,
-        message: jsonrpc.Message,
+        message: jsonrpc.RpcMessage,
         passed: list[jsonrpc.RpcCall],
         refusals: list[dict[str, Any]],
     ) -> None:

@@ -12,7 +12,7 @@ from dtp.chain.model import SUI_COIN, canonical_id
 from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import BudgetSettings
-from dtp.daemon.paying.calls import Calls, count_on
+from dtp.daemon.paying.calls import ChargedCalls, count_on
 from dtp.errors import LimitError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -228,7 +228,7 @@ class Buyer:
     async def _connect_metered(self, address: Address, amount: int) -> Metered:
         signer = self._wallet.chain.signer
         assert signer is not None, "the client was made with one"
-        calls = Calls(self._budget.calls, asyncio.get_running_loop().time)
+        calls = ChargedCalls(self._budget.calls, asyncio.get_running_loop().time)
         connection = await dial.connect(
             address,
             wallet=signer,

@@ -25,7 +25,7 @@ _BATCH: Final = re.compile(rb"\s*(\[|$)")
 _HEADERS: Final = 1  # the type of an HTTP/2 frame that opens a stream
 
 
-class Calls:
+class ChargedCalls:
     """Agrees to explicit charges of one connection: for as many calls as were sent on it, and at most at a rate."""
 
     def __init__(self, rate: Rate | None, clock: Callable[[], float]) -> None:
@@ -56,10 +56,10 @@ class Calls:
 
 
 #: Of connections that pay by calls.
-_CALLS: Final[WeakKeyDictionary[Connection, Calls]] = WeakKeyDictionary()
+_CALLS: Final[WeakKeyDictionary[Connection, ChargedCalls]] = WeakKeyDictionary()
 
 
-def count_on(connection: Connection, calls: Calls) -> None:
+def count_on(connection: Connection, calls: ChargedCalls) -> None:
     """Have calls of this connection's streams counted."""
     _CALLS[connection] = calls
 
@@ -73,7 +73,7 @@ def reader_of(connection: Connection) -> CallReader | None:
 class CallReader(SpokenReader):
     """Counts the calls in what one program sends. A head or a batch that is too long is one."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: ChargedCalls) -> None:
         super().__init__()
         self._calls = calls
         self.asked = Asked()

@@ -23,7 +23,7 @@ from dtp.net.listener import Request
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
-from dtp.pay.server.gate import Admission
+from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.sale import assemble_sale
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store.holding import Shared, VoucherStore
@@ -57,7 +57,7 @@ class _Sale:
     def coin(self) -> str:
         """The type of what it pays with."""
         admission = self.meter.connection.admission
-        assert isinstance(admission, Admission)
+        assert isinstance(admission, AdmittedClient)
         return canonical_type(admission.channel.coin)
 
     @property
@@ -170,14 +170,14 @@ class Shop:
 
     # ---- callers --------------------------------------------------------------------------------------------
 
-    async def admit_request(self, request: Request) -> Admission:
+    async def admit_request(self, request: Request) -> AdmittedClient:
         """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
         return await self.gate.admit(request)
 
     async def meter_connection(self, connection: Connection) -> bool:
         """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
         admission = connection.admission
-        assert isinstance(admission, Admission)
+        assert isinstance(admission, AdmittedClient)
         if not await self._hold_channel(admission.channel.id):
             raise Refuse(
                 CloseCode.PAYMENT,
@@ -213,12 +213,12 @@ class Shop:
     def find_payer(self, connection: Connection) -> str | None:
         """Return the account whose channel pays for a connection; None where none does."""
         admission = connection.admission
-        return admission.channel.client if isinstance(admission, Admission) else None
+        return admission.channel.client if isinstance(admission, AdmittedClient) else None
 
     def is_closing(self, connection: Connection) -> bool:
         """True for a connection of who has come only to agree on a close."""
         admission = connection.admission
-        return isinstance(admission, Admission) and admission.closes
+        return isinstance(admission, AdmittedClient) and admission.closes
 
     async def _hold_channel(self, channel: str) -> bool:
         if not isinstance(self._store, Shared):
@@ -267,7 +267,7 @@ class Shop:
         """Have so many requests paid, and wait until they are; else why not."""
         metered = cast("Metered", connection)
         admission, meter = metered.admission, metered.meter
-        assert isinstance(admission, Admission)
+        assert isinstance(admission, AdmittedClient)
         counted = isinstance(meter, ServerMeter) and meter.payee.quota_requests is not None
         if not admission.prices.request and not counted:
             return ""  # the host says that requests are free, and no quota counts them

@@ -183,7 +183,7 @@ class SpokenReader(ABC):
         return True
 
 
-class Place(Enum):
+class AnswerPlace(Enum):
     """Where an answer stands: what can be put behind it."""
 
     ANSWER = "another answer of HTTP/1"
@@ -222,19 +222,19 @@ class AnswerReader(SpokenReader):
         rest, self._held = bytes(self._held), bytearray()
         return rest
 
-    def find_place(self) -> Place:
+    def find_place(self) -> AnswerPlace:
         """Return where what the program has got stands now."""
         self.feed_data(b"")  # of what came before it was known what is spoken
         if self._in_block or not (self.at_rest or self._held):
-            return Place.NONE
+            return AnswerPlace.NONE
         if self._read == self._read_start:
-            spoken = {Protocol.HTTP: Place.ANSWER, Protocol.HTTP2: Place.FRAME}
-            return spoken.get(self._asked.protocol or Protocol.OTHER, Place.NONE)
+            spoken = {Protocol.HTTP: AnswerPlace.ANSWER, Protocol.HTTP2: AnswerPlace.FRAME}
+            return spoken.get(self._asked.protocol or Protocol.OTHER, AnswerPlace.NONE)
         if self._read == self._read_head:
-            return Place.ANSWER
+            return AnswerPlace.ANSWER
         if self._read == self._read_message:
-            return Place.MESSAGE
-        return Place.FRAME if self._read == self._read_frame else Place.NONE
+            return AnswerPlace.MESSAGE
+        return AnswerPlace.FRAME if self._read == self._read_frame else AnswerPlace.NONE
 
     def _read_start(self) -> bool:
         if not self._kept:

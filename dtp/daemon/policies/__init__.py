@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dtp.daemon.config.model import Config, Rules
+from dtp.daemon.config.model import Config, ServiceRules
 from dtp.daemon.policies.access import AccessPolicy
 from dtp.daemon.policies.base import (
     Arrive,
@@ -55,15 +55,15 @@ __all__ = [
     "Move",
     "Open",
     "Policy",
-    "Row",
+    "PolicyRow",
     "find_nobody",
     "moment",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of `POLICIES`: the field of `Rules` it goes by, and what makes the policy of a rule."""
+class PolicyRow:
+    """A row of `POLICIES`: the field of `ServiceRules` it goes by, and what makes the policy of a rule."""
 
     rule: str
     make: Callable[[Any], Policy]
@@ -71,15 +71,15 @@ class Row:
 
 #: Who is asked when: first what depends on the caller and the request alone, then what counts, so that whoever is
 #: refused anyway uses up nothing. A rule that is None or () makes no policy; of several, each makes one.
-POLICIES: dict[str, Row] = {
-    "access": Row("access", AccessPolicy),
-    "login": Row("login", LoggedInPolicy),
-    "schedule": Row("schedule", SchedulePolicy),
-    "methods": Row("methods", MethodsPolicy),
-    "concurrency": Row("concurrency", ConcurrencyPolicy),
-    "quota": Row("quota", QuotaPolicy),
-    "rate": Row("rate", RatePolicy),
-    "limits": Row("limits", LimitsPolicy),
+POLICIES: dict[str, PolicyRow] = {
+    "access": PolicyRow("access", AccessPolicy),
+    "login": PolicyRow("login", LoggedInPolicy),
+    "schedule": PolicyRow("schedule", SchedulePolicy),
+    "methods": PolicyRow("methods", MethodsPolicy),
+    "concurrency": PolicyRow("concurrency", ConcurrencyPolicy),
+    "quota": PolicyRow("quota", QuotaPolicy),
+    "rate": PolicyRow("rate", RatePolicy),
+    "limits": PolicyRow("limits", LimitsPolicy),
 }
 
 
@@ -177,7 +177,7 @@ class Policies:
         #: By scope, name in `POLICIES`, rule, and how many rules alike come before it.
         self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
-    def policies_for(self, scope: str, rules: Rules) -> tuple[Policy, ...]:
+    def policies_for(self, scope: str, rules: ServiceRules) -> tuple[Policy, ...]:
         """Return the policies for `rules`, in order; `scope` is the service's name, "" for the whole daemon."""
         made: dict[tuple[str, str, Any, int], Policy] = {}
         for name, row in POLICIES.items():
@@ -244,7 +244,7 @@ class Policies:
             if name in rates:
                 rates[name].advance_buckets(peer, requests - now.steady, data - now.steady, now.steady)
 
-    def _make_policy(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
+    def _make_policy(self, key: tuple[str, str, Any, int], row: PolicyRow) -> Policy:
         policy = row.make(key[2])
         policy.ask_logins(self._find_login)
         if self._table is not None:
@@ -252,7 +252,7 @@ class Policies:
         return policy
 
 
-def _rules_of(rules: Rules, row: Row) -> tuple[Any, ...]:
+def _rules_of(rules: ServiceRules, row: PolicyRow) -> tuple[Any, ...]:
     rule = getattr(rules, row.rule)
     if rule is None:
         return ()

@@ -24,7 +24,7 @@ _LOOKS = 10
 _KEYS = 4096
 
 
-class Arrivals:
+class ArrivalTimes:
     """Theoretical arrival times by caller, in seconds of the steady clock. A time that has passed is no time."""
 
     def __init__(self, most: int = MAX_CALLERS) -> None:
@@ -57,7 +57,7 @@ class Arrivals:
         return len(self._times) >= self._most
 
 
-class SharedArrivals(Arrivals):
+class SharedArrivals(ArrivalTimes):
     """The same in a table that other processes have, too."""
 
     def __init__(self, table: Table, scope: tuple[object, ...]) -> None:
@@ -101,7 +101,7 @@ class RatePolicy(Policy):
         # Whoever counts bytes is told of each read: only where there is something to count.
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
-        self._requests, self._bytes = Arrivals(most), Arrivals(most)
+        self._requests, self._bytes = ArrivalTimes(most), ArrivalTimes(most)
         self.held = HeldCalls()
         self._pending: dict[PeerId | None, tuple[float, float, int]] | None = None
         self._interval = self._tolerance = 0.0

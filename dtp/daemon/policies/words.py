@@ -14,7 +14,7 @@ _TIMES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 _WHOSE = {"identity": "an identity", "service": "all together"}
 
 
-def words(rules: model.Rules) -> list[str]:
+def words(rules: model.ServiceRules) -> list[str]:
     """Return one text for each rule, in the order of the policies."""
     found = [_access(rules.access)]
     if rules.login is not None:

@@ -66,7 +66,7 @@ def bound(wanted: int | None, workers: int, own: int, most: Callable[[], int] = 
 
 
 def _limits(groups: Path, root: Path) -> Iterator[int]:
-    """What those groups may have, and the ones that they are in: by version 2, or 1."""
+    """Yield what those groups may have, and the ones that they are in: by version 2, or 1."""
     try:
         lines = groups.read_text().splitlines()
     except OSError:  # not Linux

@@ -76,7 +76,7 @@ class CantBan(LocalError):
     code = "cant-ban"
 
 
-class Serving(Protocol):
+class ServingDaemon(Protocol):
     """A daemon as its process sees it: a `Daemon`, or several of them."""
 
     config: Config
@@ -111,7 +111,7 @@ class Serving(Protocol):
 
 def serving(
     config: Config, identity: Identity, psk: bytes | None, network: PrivateNetwork | None = None
-) -> Callable[[], Serving]:
+) -> Callable[[], ServingDaemon]:
     """Return what makes the daemon of `config`, in the loop; `network` is the private one of its node.
 
     Where it takes several processes, they are forked from now on: called while this one has no loop and one thread.
@@ -130,7 +130,7 @@ class Process:
     SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
     """
 
-    def __init__(self, config: Config, daemon: Serving, launcher: Launcher | None = None) -> None:
+    def __init__(self, config: Config, daemon: ServingDaemon, launcher: Launcher | None = None) -> None:
         """`daemon` is what `serving` made; `launcher` starts the process that takes over."""
         self._path: Path = config.path
         self.daemon = daemon
@@ -481,6 +481,6 @@ def _grace_of(request: Mapping[str, Any]) -> float | None:
 
 
 def _raise_descriptors() -> None:
-    """A relay takes one descriptor: use all that the system lets us have without asking."""
+    """Allow as many descriptors as the system lets us have without asking: a relay takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -12,7 +12,7 @@ from dtp.daemon.relays import direct, sockets, udp
 
 
 @dataclass(frozen=True)
-class Dialer:
+class BackendDialer:
     """Functions that return a non-blocking socket connected to a place.
 
     Each raises `DialError` where nobody is there, and `NoDescriptors` where this process may open no more.
@@ -27,4 +27,4 @@ class Dialer:
 
 
 #: By the sockets of this machine.
-DIALER: Final = Dialer()
+DIALER: Final = BackendDialer()

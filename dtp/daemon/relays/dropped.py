@@ -90,7 +90,7 @@ class KernelDrops:
     """What the kernel dropped since a socket's buffer was full. Linux counts that, others don't say."""
 
     def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
-        """What was dropped before is not counted: a process that was replaced has counted it, as it closed its copy.
+        """Count from now on: the process that was replaced has counted what was dropped before it closed its copy.
 
         Of the moment in which both have the socket both count.
         """

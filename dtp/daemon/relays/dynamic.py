@@ -135,7 +135,7 @@ class Socks5(Greeting):
         return bytes([_SOCKS_VERSION, _NONE_ACCEPTABLE])  # there is no other word so early
 
 
-class Connect(Greeting):
+class HttpConnect(Greeting):
     """HTTP/1.1 CONNECT."""
 
     def __init__(self) -> None:
@@ -178,5 +178,5 @@ class Connect(Greeting):
 GREETINGS: dict[str, Callable[[], Greeting] | None] = {
     "direct": None,
     "socks5": Socks5,
-    "http-connect": Connect,
+    "http-connect": HttpConnect,
 }

@@ -42,10 +42,10 @@ from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relays import health, proxy_protocol, udp
 from dtp.daemon.relays.backends import Backend, Balancer
-from dtp.daemon.relays.dialer import DIALER, Dialer
+from dtp.daemon.relays.dialer import DIALER, BackendDialer
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
-from dtp.daemon.relays.relay import Counts, Relay
+from dtp.daemon.relays.relay import Counts, StreamRelay
 from dtp.daemon.relays.sockets import BackendLink, NoDescriptors
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -107,7 +107,7 @@ class Exposed:
         policies: Iterable[Policy],
         *,
         clock: Clock = moment,
-        dialer: Dialer = DIALER,
+        dialer: BackendDialer = DIALER,
         patience: Patience = PATIENCE,
     ) -> None:
         self.config = config
@@ -482,12 +482,12 @@ class Exposed:
     ) -> None:
         backend, sock, first = dialled
 
-        def ended(relay: Relay) -> None:
+        def ended(relay: StreamRelay) -> None:
             backend.active -= 1
             self._end_session(caller, backend, began, relay)
 
         self.ledger.add_session(
-            Relay(
+            StreamRelay(
                 stream,
                 sock,
                 broken=Reason.BACKEND_BROKE,

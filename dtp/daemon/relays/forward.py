@@ -15,7 +15,7 @@ from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.model import BudgetSettings, Forward
 from dtp.daemon.observing import logs
 from dtp.daemon.patience import PATIENCE, Patience
-from dtp.daemon.paying.calls import CallReader, Calls, reader_of
+from dtp.daemon.paying.calls import CallReader, ChargedCalls, reader_of
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import sockets, udp
@@ -23,7 +23,7 @@ from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.relays.ledger import Ending, SessionLedger
 from dtp.daemon.relays.pool import BACKOFF, Pool, is_at_work, is_given
-from dtp.daemon.relays.relay import Relay
+from dtp.daemon.relays.relay import StreamRelay
 from dtp.daemon.relays.telling import tell_program
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.net.address import Address
@@ -177,7 +177,7 @@ class Forwarded:
         if reader is not None and rest:
             reader.feed_data(rest)
         watch, follow = (None, None) if reader is None else (reader.feed_data, reader.answers)
-        relay = Relay(
+        relay = StreamRelay(
             stream,
             sock,
             broken=Reason.CLIENT_GONE,
@@ -279,15 +279,15 @@ class Forwarded:
                 attempt += 1
 
     def _end_session(
-        self, pool: Pool, relay: Relay | udp.UdpSession, *, reader: CallReader | None = None
+        self, pool: Pool, relay: StreamRelay | udp.UdpSession, *, reader: CallReader | None = None
     ) -> None:
         self.ledger.end_session(relay)
         pool.release_stream(relay.stream)
-        if isinstance(relay, Relay) and relay.left is not None and relay.unpaid is not None:
+        if isinstance(relay, StreamRelay) and relay.left is not None and relay.unpaid is not None:
             assert reader is not None
             telling = tell_program(relay.left, reader, Reason.UNPAID, str(relay.unpaid), relay.unsent)
             self._start_serving(telling, partial(sockets.reset, relay.left))
-        elif isinstance(relay, Relay) and relay.left is not None:
+        elif isinstance(relay, StreamRelay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.
             again = self._serve_again(self.pool or pool, relay.left, relay.said)
             self._start_serving(again, partial(sockets.reset, relay.left))
@@ -400,7 +400,7 @@ class ForwardedUdp(Forwarded):
 
 def _read_calls(said: bytes) -> CallReader:
     """Return what knows the language of what a program has said; nobody pays by it."""
-    reader = CallReader(Calls(None, asyncio.get_running_loop().time))
+    reader = CallReader(ChargedCalls(None, asyncio.get_running_loop().time))
     reader.feed_data(said)
     return reader
 

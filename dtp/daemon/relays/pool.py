@@ -271,7 +271,7 @@ class Pool:
             self._close_if_done(connection)
 
     def _leave_if_retired(self) -> None:
-        """What was dialled for nobody would be kept for ever; who waited for it gets a stream first."""
+        """Retire what was dialled for nobody, or it would be kept for ever; who waited for it gets a stream first."""
         if self._closed and not self._waiting and self._connection is not None:
             self._retire_connection(self._connection)
 

@@ -65,7 +65,7 @@ def told(error: DtpError) -> str:
     return f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
 
 
-class Relay:
+class StreamRelay:
     """Joins `sock` and `stream` until both directions have ended, or one broke off. Owns both from here on.
 
     - Each direction ends by itself: the end of one side's bytes is passed on, the other direction goes on.
@@ -120,7 +120,7 @@ class Relay:
         sock: socket.socket,
         *,
         broken: Reason,
-        on_end: Callable[[Relay], object],
+        on_end: Callable[[StreamRelay], object],
         first: bytes = b"",
         meter: Meter | None = None,
         bounds: Bounds | None = None,
@@ -270,7 +270,7 @@ class Relay:
             self._read_on()
 
     def tap_queued(self) -> None:
-        """The stream has no credit now, or the carrier no room."""
+        """Pause reading where much is queued: the stream has no credit now, or the carrier no room."""
         if self.stream.queued > self._high:
             self._pause_reading()
 
@@ -399,7 +399,7 @@ class Relay:
             self._shut_down()
 
     def _socket_takes_no_more(self) -> None:
-        """Its last words may still be there to read, so only this direction ends; a reset is found by reading."""
+        """End this direction alone: last words of the socket may be there to read; a reset is found by reading."""
         self._shut = True
         self._drop_held()
         self._drop_waiting()
@@ -505,7 +505,7 @@ class Relay:
         return verdict
 
     def _check_idle(self, idle: float | None) -> None:
-        """Whether a byte has moved since an idle stream was looked at first."""
+        """End an idle stream unless a byte has moved since it was looked at first."""
         assert idle is not None
         moved = self.counts.sent + self.counts.received
         looks = self._looked[0] + 1 if self._looked[1] == moved else 0

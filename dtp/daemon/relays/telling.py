@@ -18,7 +18,7 @@ from hyperframe.frame import Frame, GoAwayFrame, HeadersFrame, SettingsFrame
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.daemon.paying.calls import CallReader
-from dtp.daemon.paying.spoken import Place
+from dtp.daemon.paying.spoken import AnswerPlace
 from dtp.daemon.reasons import TELLINGS, Reason, Telling
 from dtp.daemon.relays.sockets import reset
 
@@ -58,18 +58,18 @@ def _answer_in(reader: CallReader, telling: Telling, why: str) -> bytes | None:
     for it, or it is in the middle of an answer."""
     words = f"{telling.words}: {why}"
     match reader.answers.find_place():
-        case Place.ANSWER if reader.at_rest and not reader.asked.methods:
+        case AnswerPlace.ANSWER if reader.at_rest and not reader.asked.methods:
             return b""
-        case Place.ANSWER:
+        case AnswerPlace.ANSWER:
             body = words.encode() + b"\n"
             status = f"{telling.http} {HTTPStatus(telling.http).phrase}"
             again = "" if telling.retry is None else f"Retry-After: {telling.retry}\r\n"
             head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n{again}"
             return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
-        case Place.MESSAGE:
+        case AnswerPlace.MESSAGE:
             said = _POLICY.to_bytes(2) + words.encode()[:_LONGEST_REASON].decode(errors="ignore").encode()
             return bytes([0x88, len(said)]) + said
-        case Place.FRAME:
+        case AnswerPlace.FRAME:
             return _grpc_end(reader, telling.grpc, words)
     return None
 

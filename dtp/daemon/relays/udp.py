@@ -393,7 +393,7 @@ def _unsent(error: OSError) -> Drop:
 _Source = tuple[str, int]
 
 
-class Waiting:
+class WaitingSource:
     """A source whose stream is not there yet."""
 
     def __init__(self) -> None:
@@ -418,7 +418,7 @@ class Sources:
         self._on_new, self._dropped = on_new, dropped
         self._most, self._most_asking = most, asking
         self.on_empty: Callable[[], object] = _nothing
-        self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
+        self._known: OrderedDict[_Source, UdpSession | WaitingSource] = OrderedDict()
         self._stopping = False
         self._asking = 0
 
@@ -445,7 +445,7 @@ class Sources:
                 self._dropped.add_dropped(Drop.NO_SESSION)
             return
         self._asking += 1
-        waiting = self._known[source] = Waiting()
+        waiting = self._known[source] = WaitingSource()
         waiting.datagrams.append(data)
         if len(self._known) > self._most:
             self._evict_oldest()
@@ -462,7 +462,7 @@ class Sources:
         """Send on what waits for a session that is there now."""
         self._asking -= 1
         waiting = self._known.get(source)
-        if session.ended or not isinstance(waiting, Waiting):
+        if session.ended or not isinstance(waiting, WaitingSource):
             session.abort(Reason.CLIENT_GONE)
             return
         self._known[source] = session
@@ -481,7 +481,7 @@ class Sources:
         if session is not None and gone is not session:
             return
         self._known.pop(source, None)
-        if isinstance(gone, Waiting):
+        if isinstance(gone, WaitingSource):
             self._dropped.add_dropped(Drop.NO_SESSION, len(gone.datagrams))
         if self._stopping and not self._known:
             self.on_empty()

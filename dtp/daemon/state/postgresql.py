@@ -77,7 +77,7 @@ class PostgresCountStore:
         """Connect and make the table. Raises `StateError`, and `StateUnusable` where the server refuses for good."""
 
         async def nothing(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
-            """The tables are made where there is a new connection."""
+            """Do nothing: the tables are made where there is a new connection."""
 
         try:
             await self._run_transaction(nothing)

@@ -135,7 +135,7 @@ class Handover:
         if found is None:
             sock, there = socket.socketpair()
             received = driver.take_tail()
-            Bridge(driver, sock, None if self.listener is None else self.listener.held)
+            CarrierBridge(driver, sock, None if self.listener is None else self.listener.held)
             about |= {"scheme": UnixCarrier.scheme, "unsent": b"", "received": received}
         else:
             there, unsent, received = found
@@ -170,7 +170,7 @@ class Handover:
         await self._tasks.stop()
 
 
-class Bridge:
+class CarrierBridge:
     """The owner of a driver whose carrier can't leave this process: its bytes go over `sock`, and come from there.
 
     What the connection at the other end has not read of one read waits here, and nothing more is read meanwhile.

@@ -24,7 +24,7 @@ _PORTS, _PATHS = ("tcp", "ws", "wss"), ("unix",)
 
 
 @dataclass
-class Opened:
+class OpenedPlace:
     """The sockets of one place, by worker. `remove` clears the place away."""
 
     by_worker: list[list[socket.socket]]
@@ -48,13 +48,13 @@ class Opened:
 
 
 async def open_places(
-    config: Config, known: dict[str, Opened], adopted: dict[str, Sequence[socket.socket]], workers: int
-) -> dict[str, Opened]:
+    config: Config, known: dict[str, OpenedPlace], adopted: dict[str, Sequence[socket.socket]], workers: int
+) -> dict[str, OpenedPlace]:
     """Return the places of `config` that aren't known, by URL and by `Forward.name`; `adopted` are open already.
 
     Raises `ListenError` with nothing left open.
     """
-    made: dict[str, Opened] = {}
+    made: dict[str, OpenedPlace] = {}
     try:
         for url in config.listen:
             if url in known or urlsplit(url).scheme not in (*_PORTS, *_PATHS):
@@ -102,10 +102,10 @@ def _url_of(forward: Forward) -> str:
     return f"tcp://{format_host(place.host, place.port)}?backlog={BACKLOG}"
 
 
-async def _open(url: str, workers: int) -> Opened:
+async def _open(url: str, workers: int) -> OpenedPlace:
     if url.startswith("unix:"):
         sock, remove = unix.listening_socket(url)
-        return Opened([[sock]] * workers, remove)
+        return OpenedPlace([[sock]] * workers, remove)
     found: list[list[socket.socket]] = []
     with contextlib.ExitStack() as undo:
         for _ in range(workers):
@@ -117,10 +117,10 @@ async def _open(url: str, workers: int) -> Opened:
             port = socks[0].getsockname()[1]  # the kernel's choice, if it was 0, holds for all
             url = f"tcp://{format_host(parts.host or '', port)}?backlog={parts.options['backlog']}"
         undo.pop_all()
-    return Opened(found)
+    return OpenedPlace(found)
 
 
-def _open_udp(forward: Forward, workers: int) -> Opened:
+def _open_udp(forward: Forward, workers: int) -> OpenedPlace:
     found: list[list[socket.socket]] = []
     place = forward.listen
     with contextlib.ExitStack() as undo:
@@ -130,10 +130,10 @@ def _open_udp(forward: Forward, workers: int) -> Opened:
             found.append([sock])
             place = type(place)(place.host, sock.getsockname()[1])
         undo.pop_all()
-    return Opened(found)
+    return OpenedPlace(found)
 
 
-def _spread(socks: Sequence[socket.socket], workers: int) -> Opened:
+def _spread(socks: Sequence[socket.socket], workers: int) -> OpenedPlace:
     """Spread sockets that are open already over so many workers. More are bound beside those that may be shared
     so."""
     by_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
@@ -149,7 +149,7 @@ def _spread(socks: Sequence[socket.socket], workers: int) -> Opened:
             same.append(_another(same[0]))
         for number, sock in enumerate(same):
             by_worker[number % workers].append(sock)
-    return Opened(by_worker)
+    return OpenedPlace(by_worker)
 
 
 def _another(like: socket.socket) -> socket.socket:

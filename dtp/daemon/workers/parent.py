@@ -33,7 +33,7 @@ from dtp.daemon.state.table import Table
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.exchanging import CountExchange
 from dtp.daemon.workers.inherited import Inherited
-from dtp.daemon.workers.listening import Opened, open_places, wanted_by
+from dtp.daemon.workers.listening import OpenedPlace, open_places, wanted_by
 from dtp.daemon.workers.summing import ended, merge, still
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import PeerId
@@ -121,7 +121,7 @@ class Workers:
         self.replaced = ReplacedProcesses()
         self._zygote, self._table = zygote, table
         self._seats = [Seat(number) for number in range(table.workers)]
-        self._places: dict[str, Opened] = {}
+        self._places: dict[str, OpenedPlace] = {}
         self._where: dict[bytes, int] = {}
         self._store: state.CountStore = MemoryCountStore()
         self._counts = CountExchange()
@@ -245,7 +245,7 @@ class Workers:
         return replace(config, listen=shared)
 
     @staticmethod
-    def _sockets_of(seat: Seat, opened: Mapping[str, Opened]) -> tuple[list[tuple[str, int]], list[int]]:
+    def _sockets_of(seat: Seat, opened: Mapping[str, OpenedPlace]) -> tuple[list[tuple[str, int]], list[int]]:
         socks = {place: one.by_worker[seat.number] for place, one in opened.items()}
         places = [(place, len(found)) for place, found in socks.items()]
         return places, [sock.fileno() for found in socks.values() for sock in found]
@@ -382,7 +382,9 @@ class Workers:
             self.config = config
         self.reloads += 1
 
-    async def _tell_all(self, config: Config, made: Mapping[str, Opened], *, quiet: bool = False) -> None:
+    async def _tell_all(
+        self, config: Config, made: Mapping[str, OpenedPlace], *, quiet: bool = False
+    ) -> None:
         async def tell(seat: Seat, channel: WorkerChannel) -> None:
             places, descriptors = self._sockets_of(seat, made)
             config_of_it = self._config_of(seat, config)

@@ -77,7 +77,7 @@ def _sum(one: Used, more: Used) -> Used:
     return Used(one.requests + more.requests, one.data + more.data) if any(more) else one
 
 
-class Sharing:
+class CountSharing:
     """Exchanges for quotas and rates, until closed. While the store is away, they count on alone."""
 
     def __init__(

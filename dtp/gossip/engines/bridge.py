@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.gossip import frames
 from dtp.gossip.errors import EngineError, MessageError
-from dtp.gossip.frames import Kind, split_frames
+from dtp.gossip.frames import GossipFrameType, split_frames
 from dtp.gossip.message import Parsed
 from dtp.tasks import SupervisedTask, TaskSet
 
@@ -133,13 +133,15 @@ class Bridge:
             log.warning("%s does not carry a topic: %s", self.engine.name, error)
             return
         self._topics.add(topic)
-        self._gossip._receive_frames(self.peer, [(Kind.SUBSCRIBE, frames.named(topic))])
+        self._gossip._receive_frames(self.peer, [(GossipFrameType.SUBSCRIBE, frames.named(topic))])
 
     def leave(self, topic: Topic) -> None:
         """Carry it no longer."""
         if topic.wire_name in self._topics:
             self._topics.discard(topic.wire_name)
-            self._gossip._receive_frames(self.peer, [(Kind.UNSUBSCRIBE, frames.named(topic.wire_name))])
+            self._gossip._receive_frames(
+                self.peer, [(GossipFrameType.UNSUBSCRIBE, frames.named(topic.wire_name))]
+            )
             self._tasks.start(self.engine.unsubscribe(topic.wire_name), name="dtp-gossip-engine-leave")
 
     # ---- what the broker brings ---------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ class Bridge:
             while len(self._came) > _CAME:
                 self._came.popitem(last=False)
         most = gossip.limits.message
-        gossip._receive_frames(self.peer, [(Kind.MESSAGE, each) for each in messages if len(each) <= most])
+        gossip._receive_frames(
+            self.peer, [(GossipFrameType.MESSAGE, each) for each in messages if len(each) <= most]
+        )
 
     def _on_return(self, since_ms: int) -> None:
         """Fetch what the broker kept while it was away, now that it is back."""
@@ -173,7 +177,7 @@ class Bridge:
             self._gossip.counts["engine-failed"] += 1
             log.warning("%s does not give what it kept: %s", self.engine.name, error)
             return
-        self._gossip._receive_frames(self.peer, [(Kind.PAST, each) for each in messages])
+        self._gossip._receive_frames(self.peer, [(GossipFrameType.PAST, each) for each in messages])
 
     # ---- what it gets -------------------------------------------------------------------------------------------
 
@@ -206,9 +210,9 @@ class Bridge:
         router = self._gossip.router
         data = router.take_frames(self.peer, _AT_ONCE, now)
         for kind, body in split_frames(data, self._gossip.limits.message)[0]:
-            if kind == Kind.MESSAGE:
+            if kind == GossipFrameType.MESSAGE:
                 self._queue_message(Parsed(body), now)
-            elif kind == Kind.HISTORY:
+            elif kind == GossipFrameType.HISTORY:
                 topic, since_ms, most = frames.read_history(body)
                 self._tasks.start(self._fetch(topic, since_ms, most), name="dtp-gossip-engine-past")
         if data:

@@ -26,7 +26,7 @@ _MAX_MESSAGE: Final = MAX_BYTES // CHUNK * 32 + 64
 _BROKEN: Final = 1
 
 
-class Kind(IntEnum):
+class BlobMessage(IntEnum):
     """What a message is: its first element. A stream that begins with BLOB is about one, not a sync."""
 
     BLOB = 16
@@ -101,9 +101,9 @@ async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOp
         incoming = None if listing is None else await asyncio.to_thread(store.begin, ref, listing)
         try:
             have = incoming.have if incoming is not None else 0
-            await _send(stream, Kind.BLOB, graph, ref.id, ref.size, listing is not None, have)
+            await _send(stream, BlobMessage.BLOB, graph, ref.id, ref.size, listing is not None, have)
             if incoming is None:
-                size, hashes = await _receive(stream, Kind.LIST, int, bytes)
+                size, hashes = await _receive(stream, BlobMessage.LIST, int, bytes)
                 incoming = await asyncio.to_thread(store.begin, ref, Listing(size, hashes))
             await _take(stream, incoming)
         finally:
@@ -117,14 +117,14 @@ async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOp
 
 async def _take(stream: Stream, incoming: Incoming) -> None:
     while not incoming.is_whole:
-        number, data = await _receive(stream, Kind.CHUNK, int, bytes)
+        number, data = await _receive(stream, BlobMessage.CHUNK, int, bytes)
         await asyncio.to_thread(incoming.add, number, data)
     await asyncio.to_thread(incoming.finish)
 
 
 def is_request(message: bytes) -> bool:
     """Return whether a stream's first message asks for a blob, or which are here."""
-    return message[1:2] in (bytes((Kind.BLOB,)), bytes((Kind.HAS,)))
+    return message[1:2] in (bytes((BlobMessage.BLOB,)), bytes((BlobMessage.HAS,)))
 
 
 async def ask_available(graph: str, refs: Iterable[BlobRef], connection: StreamOpener) -> set[BlobRef]:
@@ -134,8 +134,8 @@ async def ask_available(graph: str, refs: Iterable[BlobRef], connection: StreamO
     for some in (every[at : at + MAX_ASKED] for at in range(0, len(every), MAX_ASKED)):
         stream = await connection.open_stream()
         try:
-            await _send(stream, Kind.HAS, graph, b"".join(ref.id for ref in some))
-            (here,) = await _receive(stream, Kind.HERE, bytes)
+            await _send(stream, BlobMessage.HAS, graph, b"".join(ref.id for ref in some))
+            (here,) = await _receive(stream, BlobMessage.HERE, bytes)
             if len(here) != -(-len(some) // 8):
                 raise BlobError("the peer answers for another number of blobs than it was asked of")
         except BaseException as error:
@@ -147,7 +147,7 @@ async def ask_available(graph: str, refs: Iterable[BlobRef], connection: StreamO
 
 
 async def _tell_available(graph: Graph, stream: Stream, request: bytes) -> None:
-    name, asked = _parts(request, Kind.HAS, str, bytes)
+    name, asked = _parts(request, BlobMessage.HAS, str, bytes)
     if name != graph.name:
         raise BlobError(f"the peer asks for blobs of graph {name!r}, not {graph.name!r}")
     count, rest = divmod(len(asked), ID)
@@ -157,16 +157,16 @@ async def _tell_available(graph: Graph, stream: Stream, request: bytes) -> None:
     store = graph.blobs.store
     whole = await asyncio.to_thread(lambda: [store.can_have and store.has_blob(ref) for ref in refs])
     bits = sum(1 << at for at, is_here in enumerate(whole) if is_here)
-    await _send(stream, Kind.HERE, bits.to_bytes(-(-count // 8), "little"))
+    await _send(stream, BlobMessage.HERE, bits.to_bytes(-(-count // 8), "little"))
     stream.close()
 
 
 async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     """Send the blob that is asked for, from the chunk on that is; or which of those that are asked for are here."""
-    if request[1:2] == bytes((Kind.HAS,)):
+    if request[1:2] == bytes((BlobMessage.HAS,)):
         await _tell_available(graph, stream, request)
         return
-    name, key, size, has_list, first = _parts(request, Kind.BLOB, str, bytes, int, bool, int)
+    name, key, size, has_list, first = _parts(request, BlobMessage.BLOB, str, bytes, int, bool, int)
     if name != graph.name:
         raise BlobError(f"the peer wants a blob of graph {name!r}, not {graph.name!r}")
     if len(key) != 32 or not 0 <= size <= MAX_BYTES or first < 0:
@@ -176,27 +176,27 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     store = graph.blobs.store
     listing = await asyncio.to_thread(store.read_listing, ref)
     if listing is None or not await asyncio.to_thread(store.has_blob, ref):
-        await _send(stream, Kind.ABSENT)
+        await _send(stream, BlobMessage.ABSENT)
     else:
         if not has_list:
-            await _send(stream, Kind.LIST, listing.size, listing.hashes)
+            await _send(stream, BlobMessage.LIST, listing.size, listing.hashes)
         for number in range(first, listing.chunks):
             try:
                 data = await asyncio.to_thread(store.read, ref, listing, number)
             except StoreError:
-                await _send(stream, Kind.ABSENT)  # damaged here, or taken away meanwhile
+                await _send(stream, BlobMessage.ABSENT)  # damaged here, or taken away meanwhile
                 break
-            await _send(stream, Kind.CHUNK, number, data)
+            await _send(stream, BlobMessage.CHUNK, number, data)
     stream.close()
 
 
-async def _send(stream: Stream, kind: Kind, *parts: Any) -> None:
+async def _send(stream: Stream, kind: BlobMessage, *parts: Any) -> None:
     message = msgpack.packb((kind, *parts))
     stream.write(len(message).to_bytes(4, "big") + message)
     await stream.drain()
 
 
-async def _receive(stream: Stream, kind: Kind, *kinds: type) -> list[Any]:
+async def _receive(stream: Stream, kind: BlobMessage, *kinds: type) -> list[Any]:
     """Return the parts of the next message, which must be of this kind. Raises `BlobError`, `BlobAbsent`."""
     try:
         size = int.from_bytes(await stream.readexactly(4), "big")
@@ -205,12 +205,12 @@ async def _receive(stream: Stream, kind: Kind, *kinds: type) -> list[Any]:
         message = await stream.readexactly(size)
     except asyncio.IncompleteReadError as error:
         raise BlobError("the peer ended the stream before the blob was whole") from error
-    if message[1:2] == bytes((Kind.ABSENT,)):
+    if message[1:2] == bytes((BlobMessage.ABSENT,)):
         raise BlobAbsent("the peer doesn't have the blob; ask another one")
     return _parts(message, kind, *kinds)
 
 
-def _parts(message: bytes, kind: Kind, *kinds: type) -> list[Any]:
+def _parts(message: bytes, kind: BlobMessage, *kinds: type) -> list[Any]:
     try:
         parts = msgpack.unpackb(message)
     except ValueError as error:

@@ -245,7 +245,7 @@ class Incoming:
         return self.have == self._listing.chunks
 
     def add(self, number: int, data: bytes) -> None:
-        """The next chunk. Raises `BlobError` when it is another, or isn't what its hash says; nothing was written."""
+        """Keep the next chunk. Raise `BlobError`, with nothing written, for another one, or other bytes."""
         if number != self.have or self.is_whole or not self._listing.matches_chunk(number, data):
             raise BlobError(
                 f"chunk {number} of a blob is not what its hash says: the peer sends something else"

@@ -12,12 +12,12 @@ from dtp.crdt import Link
 from dtp.crdt.temporal import NAMES, as_temporal, name_of
 from dtp.graph.errors import ContentsError
 from dtp.graph.formats import plain
-from dtp.graph.formats.items import KINDS, SEVERAL, Found, Item
+from dtp.graph.formats.items import KINDS, SEVERAL, FoundItems, Item
 
 HEAD: Final = ["soul", "key", "kind", "type", "value"]
 
 
-def write(name: str, found: Found) -> str:
+def write(name: str, found: FoundItems) -> str:
     """Return rows of RFC 4180; of a set, a list and values each value has one."""
     out = io.StringIO()
     writer = csv.writer(out)
@@ -70,7 +70,7 @@ def value_of(kind: str, text: str) -> Any:
     )
 
 
-def read(text: str) -> Found:
+def read(text: str) -> FoundItems:
     """Return what rows say. Raise `ContentsError`, also where the last row has no end."""
     if not text.endswith("\n"):
         raise ContentsError("the last row has no end of line: the file was cut off")
@@ -92,7 +92,7 @@ def read(text: str) -> Found:
             there.value.append(value)
         else:
             raise ContentsError(f"row {number}: {kind} {key!r} of {soul!r} is there twice")
-    return Found(list(items.values()), [])
+    return FoundItems(list(items.values()), [])
 
 
 def _rows(text: str) -> Iterator[tuple[int, list[str]]]:

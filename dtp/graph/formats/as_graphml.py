@@ -12,7 +12,7 @@ from dtp.crdt import Link
 from dtp.graph.errors import ContentsError
 from dtp.graph.formats import plain
 from dtp.graph.formats.as_csv import cell, value_of
-from dtp.graph.formats.items import KINDS, Found, Item, Left, is_links
+from dtp.graph.formats.items import KINDS, FoundItems, Item, LeftOut, is_links
 
 NAMESPACE: Final = "http://graphml.graphdrawing.org/xmlns"
 OURS: Final = "urn:dtp:graphml"
@@ -34,7 +34,7 @@ _Items = dict[tuple[str, str, str], Item]
 # ---- writing --------------------------------------------------------------------------------------------------
 
 
-def write(name: str, found: Found) -> str:
+def write(name: str, found: FoundItems) -> str:
     """Return the document: links are edges with their properties, all else is data of nodes."""
     keys: dict[tuple[str, ...], str] = {}
     data: dict[str, list[str]] = {}
@@ -98,7 +98,7 @@ def _attributes(**given: str) -> str:
 # ---- reading --------------------------------------------------------------------------------------------------
 
 
-def read(data: bytes) -> Found:
+def read(data: bytes) -> FoundItems:
     """Return what a document says. Raise `ContentsError`, also for one with a DOCTYPE, which could blow it up."""
     reading = _Reading()
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -254,7 +254,7 @@ class _Reading:
 
     # ---- what it is -----------------------------------------------------------------------------------------
 
-    def get_found(self) -> Found:
+    def get_found(self) -> FoundItems:
         """Return all of it."""
         defaults = {key.id: key.default for key in self._keys.values() if key.default is not None}
         items: _Items = {}
@@ -268,7 +268,7 @@ class _Reading:
         for attributes, data, directed in self._edges:
             given = {id: t for id, t in defaults.items() if self._keys[id].domain in ("edge", "all")} | data
             self._link(items, attributes, given, directed=directed)
-        return Found(list(items.values()), [Left(what, why) for what, why in self._left.items()])
+        return FoundItems(list(items.values()), [LeftOut(what, why) for what, why in self._left.items()])
 
     def _put(self, items: _Items, one: Item) -> None:
         if one[:3] in items:

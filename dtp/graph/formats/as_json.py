@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dtp.graph.errors import ContentsError
 from dtp.graph.formats import plain
-from dtp.graph.formats.items import KINDS, Found, Item
+from dtp.graph.formats.items import KINDS, FoundItems, Item
 
 FORMAT: Final = "dtp-graph-contents"
 VERSION: Final = 1
@@ -18,7 +18,7 @@ _PLURAL: Final = {
 _KIND: Final = {plural: kind for kind, plural in _PLURAL.items()}
 
 
-def write(name: str, found: Found) -> str:
+def write(name: str, found: FoundItems) -> str:
     """Return the document of a graph of this name."""
     nodes: dict[str, dict[str, dict[str, Any]]] = {}
     for one in found.items:
@@ -29,7 +29,7 @@ def write(name: str, found: Found) -> str:
     return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
 
-def read(text: str) -> Found:
+def read(text: str) -> FoundItems:
     """Return what a document says. Raise `ContentsError`."""
     document = plain.parse(text)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -47,7 +47,7 @@ def read(text: str) -> Found:
                 raise ContentsError(f"{plural!r} of {soul!r} is no kind; there are {', '.join(_KIND)}")
             for key, value in _object(keys, f"{plural!r} of {soul!r}").items():
                 items.append(Item(soul, key, _KIND[plural], plain.from_plain(value)))
-    return Found(items, [])
+    return FoundItems(items, [])
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:

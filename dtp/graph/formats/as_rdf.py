@@ -13,7 +13,7 @@ from dtp.crdt import Link, parts, values
 from dtp.crdt.temporal import SECOND, Date, Duration, as_temporal, name_of
 from dtp.graph.errors import ContentsError, GraphError
 from dtp.graph.formats import plain
-from dtp.graph.formats.items import KINDS, Found, Item, is_links
+from dtp.graph.formats.items import KINDS, FoundItems, Item, is_links
 
 if TYPE_CHECKING:
     from rdflib import Graph as Triples
@@ -58,7 +58,7 @@ def _loaded() -> Any:
 # ---- writing --------------------------------------------------------------------------------------------------
 
 
-def write(name: str, found: Found) -> str:
+def write(name: str, found: FoundItems) -> str:
     """Return lines of N-Triples."""
     at: dict[tuple[str, str], int] = {}
     for one in found.items:
@@ -100,7 +100,7 @@ def _iri(soul: str) -> str:
 
 
 def _predicate(one: Item, *, alone: bool) -> str:
-    """A key that is an IRI is itself where what it has is read as the same kind again."""
+    """Return the IRI of a key: the key itself, if it is one, where what it has is read as the same kind again."""
     is_literal = isinstance(one.value, str | bool | int | float) or _dated(one.value) is not None
     as_read = (one.kind == "register" and is_literal) or (one.kind == "set" and is_links(one.value))
     if alone and as_read and _IRI.fullmatch(one.key):
@@ -184,7 +184,7 @@ def _foreign(value: dict[str, Any]) -> str | None:
 # ---- reading --------------------------------------------------------------------------------------------------
 
 
-def read(text: str) -> Found:
+def read(text: str) -> FoundItems:
     """Return what Turtle says. Raise `ContentsError`; `GraphError` without rdflib."""
     rdflib = _loaded()
     if text and not text.endswith("\n"):
@@ -202,7 +202,7 @@ def read(text: str) -> Found:
         raise ContentsError(f"not Turtle: {str(error)[:200]}") from error
     finally:
         rdflib.NORMALIZE_LITERALS = normalized
-    return Found(_items(rdflib, triples), [])
+    return FoundItems(_items(rdflib, triples), [])
 
 
 def _items(rdflib: Any, triples: Triples) -> list[Item]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.graph.errors import ContentsError, GraphError, StoreError
 from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, plain
-from dtp.graph.formats.items import Found, Imported, Left, apply, collect_beside
+from dtp.graph.formats.items import FoundItems, Imported, LeftOut, apply, collect_beside
 from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ class Exported(NamedTuple):
     #: How many (soul, key, kind) the file has.
     items: int
     #: What of the graph isn't in it.
-    left: list[Left]
+    left: list[LeftOut]
 
 
-def _of_text(read: Callable[[str], Found]) -> Callable[[bytes], Found]:
-    def decoded(data: bytes) -> Found:
+def _of_text(read: Callable[[str], FoundItems]) -> Callable[[bytes], FoundItems]:
+    def decoded(data: bytes) -> FoundItems:
         try:
             return read(data.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
@@ -37,7 +37,9 @@ def _of_text(read: Callable[[str], Found]) -> Callable[[bytes], Found]:
 
 
 #: Name of a format -> the endings of its files, what writes it, what reads it.
-FORMATS: Final[dict[str, tuple[tuple[str, ...], Callable[[str, Found], str], Callable[[bytes], Found]]]] = {
+FORMATS: Final[
+    dict[str, tuple[tuple[str, ...], Callable[[str, FoundItems], str], Callable[[bytes], FoundItems]]]
+] = {
     "json": ((".json",), as_json.write, _of_text(as_json.read)),
     "csv": ((".csv",), as_csv.write, _of_text(as_csv.read)),
     "graphml": ((".graphml", ".xml"), as_graphml.write, as_graphml.read),

@@ -55,7 +55,7 @@ class Item(NamedTuple):
     value: Any
 
 
-class Left(NamedTuple):
+class LeftOut(NamedTuple):
     """Something that a file doesn't have of a graph, or a graph of a file, and why."""
 
     what: str
@@ -65,11 +65,11 @@ class Left(NamedTuple):
         return f"{self.what}: {self.why}"
 
 
-class Found(NamedTuple):
+class FoundItems(NamedTuple):
     """What a file or a graph has, and what is left out of that."""
 
     items: list[Item]
-    left: list[Left]
+    left: list[LeftOut]
 
 
 class Imported(NamedTuple):
@@ -80,7 +80,7 @@ class Imported(NamedTuple):
     #: Of how many of them the graph said something else before.
     changed: int
     #: What of the file isn't in the graph.
-    left: list[Left]
+    left: list[LeftOut]
 
 
 def _is_static(soul: str, key: str) -> bool:
@@ -88,15 +88,15 @@ def _is_static(soul: str, key: str) -> bool:
     return key == STATIC_KEY and soul.startswith("~") and "/" not in soul
 
 
-def collect(graph: Contents, prefix: str = "") -> Found:
+def collect(graph: Contents, prefix: str = "") -> FoundItems:
     """Return all that is at souls which begin with `prefix`, but for private nodes and book-keeping."""
     items: list[Item] = []
-    left: list[Left] = []
+    left: list[LeftOut] = []
     for soul in graph.souls(prefix, parts_too=True):
         if parts.is_relationship(soul):  # they are with the links
             continue
         if graph.is_private(soul):
-            left.append(Left(soul, "it is private, and a file isn't sealed"))
+            left.append(LeftOut(soul, "it is private, and a file isn't sealed"))
             continue
         for key, kinds in sorted(graph.everything(soul, parts_too=False).items()):
             items += [
@@ -104,10 +104,10 @@ def collect(graph: Contents, prefix: str = "") -> Found:
                 for kind in KINDS
                 if kind in kinds and not _is_static(soul, key) and _is_there(kind, kinds[kind])
             ]
-    return Found(items, left)
+    return FoundItems(items, left)
 
 
-async def collect_beside(graph: Graph, prefix: str) -> Found:
+async def collect_beside(graph: Graph, prefix: str) -> FoundItems:
     """Return what `collect` does, of the graph as it is now, while the event loop goes on."""
     graph.sign()
     copied = partial(_copied, graph.replica, graph.replica.save())
@@ -175,7 +175,7 @@ def _short(value: object) -> str:
     return type(value).__name__
 
 
-async def apply(graph: Graph, found: Found) -> Imported:
+async def apply(graph: Graph, found: FoundItems) -> Imported:
     """Make a graph say what items do, at their souls, keys and kinds. All else stays.
 
     Raise `ContentsError` where one can't be, and the graph is as it was.
@@ -191,7 +191,7 @@ async def apply(graph: Graph, found: Found) -> Imported:
         raise ContentsError(f"it can't be written here: {error}") from error
     left = list(found.left)
     left += [
-        Left(
+        LeftOut(
             f"values {one.key!r} of {one.soul!r}", "of several written at the same time, the latest was taken"
         )
         for one in items

@@ -18,7 +18,7 @@ MAX_HELD_BYTES: Final = 64 << 20
 _REMEMBERED: Final = 1024
 
 
-class Tip(NamedTuple):
+class ChainTip(NamedTuple):
     """The end of an author's chain."""
 
     sequence: int
@@ -26,7 +26,7 @@ class Tip(NamedTuple):
     clock: int
 
 
-START: Final = Tip(0, NONE_BEFORE, 0)
+START: Final = ChainTip(0, NONE_BEFORE, 0)
 
 
 class Chains:
@@ -49,7 +49,7 @@ class Chains:
         self._whole = whole
         self._read = read
         self._clock_of = clock_of
-        self._tips: dict[bytes, Tip] = {}
+        self._tips: dict[bytes, ChainTip] = {}
         self._held: dict[tuple[bytes, int], Envelope | Summary] = {}  # by the first frame in it
         self._held_bytes = 0
         #: Proofs of lies in what is not taken: for whoever keeps them.
@@ -59,7 +59,7 @@ class Chains:
         self._near: tuple[Envelope | Summary | None, int] = None, 0  # what was read last, for which sequence
         self._agreed: dict[bytes, None] = {}
 
-    def tip(self, author: bytes) -> Tip:
+    def tip(self, author: bytes) -> ChainTip:
         """Return the end of the author's chain."""
         tip = self._tips.get(author)
         if tip is None:
@@ -72,7 +72,7 @@ class Chains:
                     raise StoreError(
                         f"envelope {last} of {author.hex()} is not in the store, which is damaged"
                     )
-                tip = Tip(last, envelope.hash, self._clock_of(envelope))
+                tip = ChainTip(last, envelope.hash, self._clock_of(envelope))
             self._tips[author] = tip
         return tip
 
@@ -86,7 +86,7 @@ class Chains:
         """Take what was read for the end of its author's chain, if it still is."""
         head = self.heads.get(last.author)
         if last.author not in self._tips and head is not None and head.sequence == last.sequence:
-            self._tips[last.author] = Tip(last.sequence, last.hash, self._clock_of(last))
+            self._tips[last.author] = ChainTip(last.sequence, last.hash, self._clock_of(last))
 
     def is_next(self, envelope: Envelope | Summary) -> bool:
         """Return whether this goes on where its author's chain ends here: True, else it is known or was put aside.
@@ -196,7 +196,7 @@ class Chains:
 
     def advance(self, envelope: Envelope | Summary, clock: int) -> None:
         """It was taken; its last clock is `clock`."""
-        self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
+        self._tips[envelope.author] = ChainTip(envelope.sequence, envelope.hash, clock)
         self.heads[envelope.author] = envelope.head
         last, kept = self._only_summed.get(envelope.author, (0, None))
         if 0 < last <= envelope.sequence:

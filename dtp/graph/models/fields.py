@@ -10,7 +10,7 @@ from dtp.crdt import Counter, GraphValueError, Value, values
 from dtp.crdt.permission.rules import Schema
 from dtp.crdt.sequences import GraphText
 from dtp.graph.models.filling import Container, FilledCounter
-from dtp.graph.models.kinds import Kind, ModelError, ModelMismatch, Unfit
+from dtp.graph.models.kinds import FieldKind, ModelError, ModelMismatch, Unfit
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -138,7 +138,7 @@ class Register(Declared):
         super().__init__(key)
         self._schema = schema
         self._check = check
-        self._kind: Kind | None = None
+        self._kind: FieldKind | None = None
         #: Of the dataclass.
         self.default: Callable[[], Any] | None = None
 
@@ -201,7 +201,7 @@ class Register(Declared):
             raise Unfit(f"is {value!r:.60}, which its declaration doesn't allow")
 
 
-def bound_kind(name: str, annotation: Any) -> Kind:
+def bound_kind(name: str, annotation: Any) -> FieldKind:
     """Return how a field's type is kept. Raises `ModelError`, which names the field."""
     from dtp.graph.models.kinds import kind_of
 

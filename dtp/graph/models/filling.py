@@ -14,7 +14,7 @@ from dtp.crdt import Counter, Link, Replica, Value, values
 
 #: What a field that isn't a register is.
 Container = Literal["text", "list", "set", "map", "counter", "links"]
-#: The set of who filled what: [author, clock, key, ...] each, see `Claim`.
+#: The set of who filled what: [author, clock, key, ...] each, see `FieldClaim`.
 FILLED: Final = ".filled"
 
 #: Elements of a text or a list have numbers below; amounts of counters have 64 bits.
@@ -75,7 +75,7 @@ class Old(Mapping[str, Value]):
         return sorted({*self._filled.get(key, ()), *there})
 
 
-class Claim(NamedTuple):
+class FieldClaim(NamedTuple):
     """Who filled a field, and how what it wrote is told apart from all else."""
 
     clock: int
@@ -92,15 +92,15 @@ class Claim(NamedTuple):
         return [self.author, self.clock, self.key, self.agent, self.first, self.amount]
 
 
-def claims_of(replica: Replica, soul: str) -> dict[str, list[Claim]]:
+def claims_of(replica: Replica, soul: str) -> dict[str, list[FieldClaim]]:
     """Return for each key who filled it, the first one first. What is no claim is left out."""
-    found: dict[str, list[Claim]] = {}
+    found: dict[str, list[FieldClaim]] = {}
     for one in replica.set(soul, FILLED):
         match one:
             case [bytes(author), int(clock), str(key), bytes(agent), int(first), int(amount)] if (
                 0 <= first < _NUMBERS and -_INT64 <= amount < _INT64
             ):
-                found.setdefault(key, []).append(Claim(clock, author, key, agent, first, amount))
+                found.setdefault(key, []).append(FieldClaim(clock, author, key, agent, first, amount))
     return {key: sorted(some) for key, some in found.items()}
 
 
@@ -118,7 +118,7 @@ def check_content(container: Container, content: Any) -> None:
 def fill(replica: Replica, soul: str, key: str, container: Container, content: Any) -> None:
     """Put what a migration gives in front of what is there, and tell of it. Raises `NotOwner`, `RuleBroken`."""
     agent, first, amount = _FILL[container](replica, soul, key, content)
-    claim = Claim(replica.clock.wall_clock(), replica.author, key, agent, first, amount)
+    claim = FieldClaim(replica.clock.wall_clock(), replica.author, key, agent, first, amount)
     replica.set(soul, FILLED).add(claim.to_value())
 
 
@@ -172,7 +172,7 @@ _FILL: Final[dict[str, Callable[[Replica, str, str, Any], tuple[bytes, int, int]
 }
 
 
-def take_out(replica: Replica, soul: str, container: Container, claims: list[Claim]) -> bool:
+def take_out(replica: Replica, soul: str, container: Container, claims: list[FieldClaim]) -> bool:
     """Take out again what all but the first wrote, as far as it is there; return whether something was."""
     done = False
     for claim in claims[1:]:

@@ -38,7 +38,7 @@ class Unfit(Exception):
     """A value doesn't fit; the text says why."""
 
 
-class Kind(NamedTuple):
+class FieldKind(NamedTuple):
     """How a type is kept: `write` gives what is kept of a value, `read` the value; both raise `Unfit`."""
 
     name: str
@@ -55,13 +55,13 @@ def _unfit(value: object, name: str) -> Unfit:
     return Unfit(f"is {_shown(value)}, and has to be {name}")
 
 
-def _exactly(kind: type, name: str) -> Kind:
+def _exactly(kind: type, name: str) -> FieldKind:
     def same(value: Any) -> Any:
         if type(value) is not kind:  # True is no int, and a datetime no date
             raise _unfit(value, name)
         return value
 
-    return Kind(name, same, same)
+    return FieldKind(name, same, same)
 
 
 def _float(value: Any) -> float:
@@ -73,10 +73,10 @@ def _float(value: Any) -> float:
         raise _unfit(value, "a number within a float's range") from error
 
 
-_PLAIN: Final[dict[Any, Kind]] = {
+_PLAIN: Final[dict[Any, FieldKind]] = {
     bool: _exactly(bool, "True or False"),
     int: _exactly(int, "an int"),
-    float: Kind("a number", _float, _float),
+    float: FieldKind("a number", _float, _float),
     str: _exactly(str, "text"),
     bytes: _exactly(bytes, "bytes"),
     BlobRef: _exactly(BlobRef, "a blob"),
@@ -85,11 +85,11 @@ _PLAIN: Final[dict[Any, Kind]] = {
     datetime.time: _exactly(datetime.time, "a time"),
     Duration: _exactly(Duration, "a duration"),
     types.NoneType: _exactly(types.NoneType, "None"),
-    Any: Kind("anything", lambda value: value, lambda value: value),
+    Any: FieldKind("anything", lambda value: value, lambda value: value),
 }
 
 
-def _enum(kind: type[enum.Enum]) -> Kind:
+def _enum(kind: type[enum.Enum]) -> FieldKind:
     name = "one of " + ", ".join(_shown(one.value) for one in kind)
 
     def write(value: Any) -> Value:
@@ -103,10 +103,10 @@ def _enum(kind: type[enum.Enum]) -> Kind:
             raise _unfit(value, name)
         return found
 
-    return Kind(name, write, read)
+    return FieldKind(name, write, read)
 
 
-def _literal(allowed: tuple[Any, ...]) -> Kind:
+def _literal(allowed: tuple[Any, ...]) -> FieldKind:
     name = "one of " + ", ".join(map(_shown, allowed))
 
     def same(value: Any) -> Any:
@@ -114,10 +114,10 @@ def _literal(allowed: tuple[Any, ...]) -> Kind:
             raise _unfit(value, name)
         return value
 
-    return Kind(name, same, same)
+    return FieldKind(name, same, same)
 
 
-def _union(kinds: list[Kind]) -> Kind:
+def _union(kinds: list[FieldKind]) -> FieldKind:
     name = " or ".join(one.name for one in kinds)
 
     def first(which: Literal["write", "read"]) -> Callable[[Any], Any]:
@@ -131,10 +131,10 @@ def _union(kinds: list[Kind]) -> Kind:
 
         return convert
 
-    return Kind(name, first("write"), first("read"))
+    return FieldKind(name, first("write"), first("read"))
 
 
-def _list(kind: Kind) -> Kind:
+def _list(kind: FieldKind) -> FieldKind:
     name = f"a list, each {kind.name}"
 
     def each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -145,10 +145,10 @@ def _list(kind: Kind) -> Kind:
 
         return convert_all
 
-    return Kind(name, each(kind.write), each(kind.read))
+    return FieldKind(name, each(kind.write), each(kind.read))
 
 
-def _dict(kind: Kind) -> Kind:
+def _dict(kind: FieldKind) -> FieldKind:
     name = f"a dict of text to values, each {kind.name}"
 
     def each(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -159,10 +159,10 @@ def _dict(kind: Kind) -> Kind:
 
         return convert_all
 
-    return Kind(name, each(kind.write), each(kind.read))
+    return FieldKind(name, each(kind.write), each(kind.read))
 
 
-def kind_of(annotation: Any) -> Kind:
+def kind_of(annotation: Any) -> FieldKind:
     """Return how a type is kept. Raise `ModelError` for one that can't be."""
     try:
         if annotation in _PLAIN:

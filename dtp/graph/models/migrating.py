@@ -26,7 +26,7 @@ WRITTEN: Final = ".migrated"
 _RAISED: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
-class State(NamedTuple):
+class ModelState(NamedTuple):
     """What a node says in the present version."""
 
     #: All of it, key to value.
@@ -53,12 +53,12 @@ def state_of(
     version: int,
     migrations: Mapping[int, Migration],
     containers: Mapping[str, Container],
-) -> State:
+) -> ModelState:
     """Return what a node says in this version. `containers` are the keys of fields that are no registers."""
     raw = node.to_dict()
     made = version_of(raw)
     if made >= version or not migrations:
-        return State(raw, {}, {}, frozenset(), None)
+        return ModelState(raw, {}, {}, frozenset(), None)
     claimed = claims_of(replica, node.soul)
     filled: dict[str, Any] = {}
     written = _written(node, replica, raw)
@@ -72,12 +72,12 @@ def state_of(
             found, contents = _checked(migrations[to](old), containers)
         except _RAISED as error:
             why = f"can't be brought from version {made} to {version}: {type(error).__name__}: {error}"
-            return State(raw, {}, {}, written, ModelMismatch(node.soul, VERSION, made, why))
+            return ModelState(raw, {}, {}, written, ModelMismatch(node.soul, VERSION, made, why))
         filled.update((key, one) for key, one in contents.items() if key not in claimed)
         new = {key: value for key, value in found.items() if key not in base}
         given.update(new)
         kept.update(new)
-    return State(kept, given, filled, written, None)
+    return ModelState(kept, given, filled, written, None)
 
 
 def _checked(found: Any, containers: Mapping[str, Container]) -> tuple[dict[str, Value], dict[str, Any]]:
@@ -133,7 +133,7 @@ def migrate(
     return is_new or bool(state.filled) or any(gone)
 
 
-def _write_registers(replica: Replica, node: Node, state: State) -> bool:
+def _write_registers(replica: Replica, node: Node, state: ModelState) -> bool:
     soul, raw = node.soul, node.to_dict()
     new = {
         key: value

@@ -26,7 +26,7 @@ from dtp.graph.models import fields, migrating
 from dtp.graph.models.fields import DECLARED, Declared, Register, exists
 from dtp.graph.models.filling import Container, Old
 from dtp.graph.models.kinds import ModelError, ModelMismatch
-from dtp.graph.models.migrating import VERSION, Migration, State
+from dtp.graph.models.migrating import VERSION, Migration, ModelState
 
 if TYPE_CHECKING:
     from dtp.graph.changes import Changes
@@ -167,7 +167,7 @@ class Model:
 
     def _bind(self, graph: Graph, soul: str) -> Self:
         self._graph, self._soul = graph, soul
-        self._state: tuple[int, State] | None = None
+        self._state: tuple[int, ModelState] | None = None
         return self
 
     @classmethod
@@ -188,7 +188,7 @@ class Model:
             raise state.fault
         return state.kept
 
-    def _state_now(self) -> State:
+    def _state_now(self) -> ModelState:
         replica = self.graph.replica
         if self._state is None or self._state[0] != replica.version:
             found = migrating.state_of(self.raw, replica, self.version, self._migrations, self._containers)

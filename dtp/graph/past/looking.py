@@ -18,8 +18,8 @@ class History:
         self._graph = graph
 
     async def versions(self, soul: str, key: str | None = None) -> list[past.Version]:
-        """Every op about a node (or one key of it) that is stored here, the earliest first: who, when, what, and of
-        registers what was before. Reads all stored frames."""
+        """Return every op about a node (or one key of it) that is stored here, the earliest first: who, when, what,
+        and of registers what was before. Reads all stored frames."""
         self._graph.check_here(soul)
         await self._graph.commit()
         return await past.history(self._graph, soul, key)

@@ -21,7 +21,7 @@ from dtp.crdt.permission.owners import STATIC_KEY, owned, owner_name
 from dtp.crdt.permission.rules import MARK, RuleBroken
 from dtp.crdt.sequence_changes import difference
 from dtp.graph.errors import GraphError
-from dtp.graph.formats.items import Left
+from dtp.graph.formats.items import LeftOut
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.stores import loading
@@ -52,7 +52,7 @@ class Resigned(NamedTuple):
     #: Ops that were signed again, by this identity.
     ops: int
     #: What couldn't be, and why.
-    left: list[Left]
+    left: list[LeftOut]
 
 
 @dataclass
@@ -212,7 +212,7 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
     if work.done:
         marks[owner_name(author)] = [signed[-1].sequence, signed[-1].hash]
     await graph.commit()
-    return Resigned(received, work.done, [Left(*one) for one in work.left])
+    return Resigned(received, work.done, [LeftOut(*one) for one in work.left])
 
 
 def _signed_again(signed: list[Envelope | Summary], mark: Value) -> int:

@@ -22,7 +22,7 @@ from dtp.graph.frames.chains import Chains
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.permission.access import key_of
 from dtp.graph.permission.agreement import Agreement, Unagreed, is_agreed, read_agreement, waiting_sums
-from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, Usage, ops_in, read_quotas, usage_of
+from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, StoredUsage, ops_in, read_quotas, usage_of
 from dtp.graph.stores.store import Store
 from dtp.identity import CardError, PeerId
 from dtp.identity.card import PREFIX, parse_account
@@ -43,7 +43,7 @@ _MOST: Final = 65_536
 
 
 @dataclass
-class Policy:
+class AdmissionPolicy:
     """What is kept beside the frames about whom to take in."""
 
     #: Banned here.
@@ -66,7 +66,7 @@ class Policy:
         return values.encode([_VERSIONS[-1], *sets, self.quotas.to_map(), self.refused.save(), agreement])
 
     @classmethod
-    def decode(cls, data: bytes) -> Policy:
+    def decode(cls, data: bytes) -> AdmissionPolicy:
         """Return what `encode` gave. Raises `StoreError`."""
         try:
             version, bans, hidden, followed, known, quotas, refused, *later = values.decode(data)
@@ -81,10 +81,10 @@ class Policy:
             raise StoreError(f"what is kept of whom this graph takes in is damaged: {error}") from error
 
 
-def read_policy(store: Store) -> Policy:
+def read_policy(store: Store) -> AdmissionPolicy:
     """Return what a store has of whom to take in. Raises `StoreError`."""
     data = store.read_policy()
-    return Policy() if data is None else Policy.decode(data)
+    return AdmissionPolicy() if data is None else AdmissionPolicy.decode(data)
 
 
 def owner_of(graph: str) -> str | None:
@@ -122,7 +122,7 @@ class Inside(NamedTuple):
     lock: asyncio.Lock
 
 
-class _Pending(dict[bytes, Usage]):
+class _Pending(dict[bytes, StoredUsage]):
     """What is to be taken of whom, and bytes of all strangers in it."""
 
     strangers_bytes = 0
@@ -144,7 +144,7 @@ class Admission:
         self._is_kept = True
         self._last_kept = b""
         self._kept_at = self._policy.refused.envelopes
-        self._usage: dict[bytes, Usage] = {}
+        self._usage: dict[bytes, StoredUsage] = {}
         self._has_looked = False
         self._acquainted: set[bytes] = set()  # who is no stranger, as it was worked out last
         self._strangers_bytes: int | None = None
@@ -227,7 +227,7 @@ class Admission:
         await self._on_policy_changed()
 
     def followed(self) -> list[str]:
-        """Whose bans count here, the graph's owner among them."""
+        """Return whose bans count here, the graph's owner among them."""
         return sorted(self._policy.followed | ({self.owner} if self.owner else set()))
 
     def _bans_soul(self) -> str:
@@ -282,7 +282,7 @@ class Admission:
         """Take over what another program that shares the store has changed."""
         data = await self._inside.run(self._store.read_policy)
         if data is not None and data != self._last_kept:
-            self._policy, self._last_kept = Policy.decode(data), data
+            self._policy, self._last_kept = AdmissionPolicy.decode(data), data
 
     async def _save_policy(self, *, forget_state: bool = False) -> None:
         self._last_kept = self._policy.encode()
@@ -457,7 +457,7 @@ class Admission:
             pending[author] = so_far
         return reason
 
-    async def _why_not_a_stranger(self, usage: Usage, more: Usage, others: int) -> str:
+    async def _why_not_a_stranger(self, usage: StoredUsage, more: StoredUsage, others: int) -> str:
         quotas = self.quotas
         if quotas.strangers_bytes is not None:
             if self._strangers_bytes is None:
@@ -469,9 +469,9 @@ class Admission:
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
 
-    async def _count_usage(self, author: bytes) -> Usage:
+    async def _count_usage(self, author: bytes) -> StoredUsage:
         """Count what an author's envelopes that are here take, and remember it."""
-        usage, graph = Usage(), self._graph
+        usage, graph = StoredUsage(), self._graph
         head = self._inside.chains().heads.get(author)
         if head is not None:
             usage.frames = head.sequence

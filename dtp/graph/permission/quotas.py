@@ -50,12 +50,12 @@ class Quotas:
                 raise GraphError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
 
     @cached_property
-    def limits_of_known(self) -> Usage:
+    def limits_of_known(self) -> StoredUsage:
         """The limits of one author who is known."""
         return _limits(self.author_bytes, self.author_ops, self.author_frames)
 
     @cached_property
-    def limits_of_stranger(self) -> Usage:
+    def limits_of_stranger(self) -> StoredUsage:
         """The limits of one author who isn't."""
         return _limits(self.stranger_bytes, self.stranger_ops, self.stranger_frames)
 
@@ -68,20 +68,20 @@ _UNLIMITED: Final = 1 << 63
 
 
 @dataclass
-class Usage:
+class StoredUsage:
     """What an author's envelopes take."""
 
     bytes: int = 0
     ops: int = 0
     frames: int = 0
 
-    def add(self, other: Usage) -> None:
+    def add(self, other: StoredUsage) -> None:
         """Count this, too."""
         self.bytes += other.bytes
         self.ops += other.ops
         self.frames += other.frames
 
-    def exceeded_limit(self, more: Usage, limits: Usage) -> str:
+    def exceeded_limit(self, more: StoredUsage, limits: StoredUsage) -> str:
         """Return which of the limits is passed with this more, in words; "" if none is."""
         if self.bytes + more.bytes > limits.bytes:
             return f"more than {limits.bytes} bytes"
@@ -92,14 +92,14 @@ class Usage:
         return ""
 
 
-def _limits(*most: int | None) -> Usage:
-    return Usage(*(_UNLIMITED if each is None else each for each in most))
+def _limits(*most: int | None) -> StoredUsage:
+    return StoredUsage(*(_UNLIMITED if each is None else each for each in most))
 
 
-def usage_of(envelope: Envelope | Summary) -> Usage:
+def usage_of(envelope: Envelope | Summary) -> StoredUsage:
     """Return what an envelope takes; its bytes to within some 20."""
     size = len(envelope.body) + _AROUND
-    return Usage(size, ops_in(envelope.body), envelope.sequence - envelope.first + 1)
+    return StoredUsage(size, ops_in(envelope.body), envelope.sequence - envelope.first + 1)
 
 
 def ops_in(body: bytes) -> int:

@@ -13,7 +13,7 @@ import msgpack
 from dtp.errors import PeerError
 from dtp.graph.errors import SyncError
 from dtp.graph.presence.presence import INTERVAL, Presence
-from dtp.graph.presence.roster import MAX_HERE, Link
+from dtp.graph.presence.roster import MAX_HERE, PresencePeer
 from dtp.graph.presence.state import SESSION, Key, check_genuine, decode
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
@@ -40,7 +40,7 @@ _FEW: Final = 8
 _AUTHOR: Final = 32
 
 
-class Kind(IntEnum):
+class PresenceMessage(IntEnum):
     """What a message is: its first element. A stream that begins with PRESENCE is about it, not a sync."""
 
     PRESENCE = 32
@@ -50,7 +50,7 @@ class Kind(IntEnum):
 
 def is_hello(message: bytes) -> bool:
     """Return whether a stream's first message is about presence."""
-    return message[1:2] == bytes((Kind.PRESENCE,))
+    return message[1:2] == bytes((PresenceMessage.PRESENCE,))
 
 
 async def open_link(graph: Graph, connection: Connection) -> None:
@@ -66,7 +66,7 @@ async def open_link(graph: Graph, connection: Connection) -> None:
 async def run(graph: Graph, stream: Stream, first: bytes | None = None) -> None:
     """Run over a stream, of which `first` came already. Raises `PeerError` when the peer breaks the protocol."""
     try:
-        _send(stream, Kind.PRESENCE, VERSION, graph.name)
+        _send(stream, PresenceMessage.PRESENCE, VERSION, graph.name)
         await stream.drain()
         _check_hello(graph, first if first is not None else await anext(_messages(stream), None))
         await _run_link(graph, stream)
@@ -107,7 +107,7 @@ def _check_hello(graph: Graph, message: bytes | None) -> None:
     if message is None:
         raise SyncError("the peer ended the stream of presence before it began")
     kind, parts = _unpacked(message)
-    if kind != Kind.PRESENCE or len(parts) != 2 or parts[0] != VERSION or type(parts[0]) is bool:
+    if kind != PresenceMessage.PRESENCE or len(parts) != 2 or parts[0] != VERSION or type(parts[0]) is bool:
         raise SyncError(f"the peer tells presence otherwise than by version {VERSION}")
     if parts[1] != graph.name:
         raise SyncError(f"the peer tells presence of graph {parts[1]!r}, not {graph.name!r}")
@@ -121,7 +121,7 @@ def _send(stream: Stream, *parts: Any) -> None:
     stream.write(len(message).to_bytes(4, "big") + message)
 
 
-async def _tell(link: Link, stream: Stream, wake: asyncio.Event) -> None:
+async def _tell(link: PresencePeer, stream: Stream, wake: asyncio.Event) -> None:
     """Tell the link what it is to be told, some of it every `INTERVAL`."""
     while True:
         await wake.wait()
@@ -132,12 +132,12 @@ async def _tell(link: Link, stream: Stream, wake: asyncio.Event) -> None:
             await asyncio.sleep(INTERVAL)
 
 
-def _send_pending(link: Link, stream: Stream) -> None:
+def _send_pending(link: PresencePeer, stream: Stream) -> None:
     states, gone = link.take_pending(MAX_STATES, MESSAGE_BYTES)
     if gone:  # first, so that there is room for whoever comes
-        _send(stream, Kind.GONE, gone)
+        _send(stream, PresenceMessage.GONE, gone)
     if states:
-        _send(stream, Kind.STATES, [state.encode() for state in states])
+        _send(stream, PresenceMessage.STATES, [state.encode() for state in states])
 
 
 # ---- receiving ----------------------------------------------------------------------------------------------------
@@ -170,14 +170,14 @@ def _unpacked(message: bytes) -> tuple[Any, list[Any]]:
     return parts[0], parts[1:]
 
 
-async def _receive(graph: str, presence: Presence, link: Link, stream: Stream) -> None:
+async def _receive(graph: str, presence: Presence, link: PresencePeer, stream: Stream) -> None:
     loop = asyncio.get_running_loop()
     free = loop.time()  # when what has come so far is worked off at `MAX_RATE`
     async for message in _messages(stream):
         kind, parts = _unpacked(message)
         if len(parts) != 1 or not isinstance(parts[0], list) or len(parts[0]) > _most(kind):
             raise SyncError("the peer sends what is no message about presence, or one that says too much")
-        if kind == Kind.GONE:
+        if kind == PresenceMessage.GONE:
             presence.remove_states(link, [_key(one) for one in parts[0]])
         else:
             states = presence.filter_wanted(link, [decode(one) for one in parts[0]])
@@ -193,9 +193,9 @@ async def _receive(graph: str, presence: Presence, link: Link, stream: Stream) -
 
 
 def _most(kind: Any) -> int:
-    if type(kind) is not int or kind not in (Kind.STATES, Kind.GONE):
+    if type(kind) is not int or kind not in (PresenceMessage.STATES, PresenceMessage.GONE):
         raise SyncError(f"the peer sends a message of kind {kind!r} where presence is told")
-    return MAX_STATES if kind == Kind.STATES else MAX_HERE
+    return MAX_STATES if kind == PresenceMessage.STATES else MAX_HERE
 
 
 def _key(parts: Any) -> Key:

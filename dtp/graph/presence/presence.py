@@ -12,8 +12,8 @@ from dtp.crdt.reader import ChangeReader
 from dtp.crdt.values import Value
 from dtp.graph.contents import CLOSED
 from dtp.graph.errors import GraphError
-from dtp.graph.presence.roster import LIFE, Link, Roster
-from dtp.graph.presence.state import SESSION, Key, State, read, sign, write
+from dtp.graph.presence.roster import LIFE, PresencePeer, Roster
+from dtp.graph.presence.state import SESSION, Key, PresenceState, read, sign, write
 from dtp.identity import PeerId
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Presence:
         self._timer: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._readers: set[PresenceChanges] = set()
-        self._wakes: dict[Link, asyncio.Event] = {}
+        self._wakes: dict[PresencePeer, asyncio.Event] = {}
         #: Set when the graph is closed.
         self.ended = asyncio.Event()
         #: Whose states are taken and passed on: all that are signed, but of who is banned. Set another to keep
@@ -153,7 +153,7 @@ class Presence:
         for forged states or other nonsense: "broken"."""
         return Counter(self._roster.counts)
 
-    def _on_changed(self, key: Key, state: State | None) -> None:
+    def _on_changed(self, key: Key, state: PresenceState | None) -> None:
         for reader in self._readers:
             reader.notify(key, state)
         if state is not None and self._sweep is None:
@@ -169,7 +169,7 @@ class Presence:
 
     # ---- links --------------------------------------------------------------------------------------------------
 
-    def attach(self, peer: bytes, wake: asyncio.Event) -> Link:
+    def attach(self, peer: bytes, wake: asyncio.Event) -> PresencePeer:
         """Return a link to a peer; `wake` is set whenever there is something to tell it."""
         link = self._roster.attach(peer)
         self._wakes[link] = wake
@@ -178,13 +178,13 @@ class Presence:
             self._publish_at(self._published + INTERVAL)
         return link
 
-    def detach(self, link: Link) -> None:
+    def detach(self, link: PresencePeer) -> None:
         """Note that a link has ended."""
         del self._wakes[link]
         self._roster.detach(link)
         self._wake()
 
-    def filter_wanted(self, link: Link, states: list[State]) -> list[State]:
+    def filter_wanted(self, link: PresencePeer, states: list[PresenceState]) -> list[PresenceState]:
         """Return those states that are worth checking; what becomes of the others is counted."""
         wall, wanted = self._wall_ms(), []
         for state in states:
@@ -196,14 +196,14 @@ class Presence:
                 self._roster.note_known(link, state)
         return wanted
 
-    def add_states(self, link: Link, states: list[State]) -> None:
+    def add_states(self, link: PresencePeer, states: list[PresenceState]) -> None:
         """Take states that are genuine."""
         now, wall = self._loop.time(), self._wall_ms()
         for state in states:
             self._roster.add_state(link, state, now, wall)
         self._wake()
 
-    def remove_states(self, link: Link, keys: list[Key]) -> None:
+    def remove_states(self, link: PresencePeer, keys: list[Key]) -> None:
         """Note that a peer says that these are not there any more, as far as it knows."""
         for key in keys:
             self._roster.remove_state(link, key)
@@ -238,10 +238,10 @@ class PresenceChanges(ChangeReader[Present]):
 
     def __init__(self, forget: Callable[[PresenceChanges], None]) -> None:
         super().__init__(forget)
-        self._pending: dict[Key, State | None] = {}
+        self._pending: dict[Key, PresenceState | None] = {}
         self._told: set[Key] = set()
 
-    def notify(self, key: Key, state: State | None) -> None:
+    def notify(self, key: Key, state: PresenceState | None) -> None:
         """Tell of a state, or that somebody is gone; who came and went before it was read isn't told."""
         if state is None and key not in self._told:
             self._pending.pop(key, None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dtp.crdt.clock import DRIFT
-from dtp.graph.presence.state import Key, State
+from dtp.graph.presence.state import Key, PresenceState
 
 #: Seconds for which a state is believed.
 LIFE: Final = 30.0
@@ -28,19 +28,19 @@ NEWEST: Final = int(DRIFT * 1000)
 
 
 @dataclass(eq=False)
-class Link:
+class PresencePeer:
     """A connection's other end: what it is known to have, and what it is to be told."""
 
     peer: bytes
     has: dict[Key, int] = field(default_factory=dict)
     #: What it is to be told, the newest of each; None: that as far as is known here its author is gone.
-    pending: dict[Key, State | None] = field(default_factory=dict)
+    pending: dict[Key, PresenceState | None] = field(default_factory=dict)
     #: Whose states are here because of it, in the order in which they came.
     brought: dict[Key, None] = field(default_factory=dict)
 
-    def take_pending(self, most_states: int, most_bytes: int) -> tuple[list[State], list[Key]]:
+    def take_pending(self, most_states: int, most_bytes: int) -> tuple[list[PresenceState], list[Key]]:
         """Return what it is to be told next: states, and who is not there any more. It knows of them from now on."""
-        states: list[State] = []
+        states: list[PresenceState] = []
         gone: list[Key] = []
         size = 0
         for key, state in list(self.pending.items())[:most_states]:
@@ -56,7 +56,7 @@ class Link:
                 self.has[key] = state.sequence
         return states, gone
 
-    def send_state(self, state: State) -> None:
+    def send_state(self, state: PresenceState) -> None:
         """Have it told, unless it knows."""
         if self.has.get(state.key, 0) < state.sequence:
             self.pending.pop(state.key, None)
@@ -71,10 +71,10 @@ class Link:
 
 @dataclass
 class _Here:
-    state: State
+    state: PresenceState
     expires: float
     #: Who says that he is there. Without any it is forgotten.
-    links: list[Link]
+    links: list[PresencePeer]
 
 
 class Roster:
@@ -85,7 +85,10 @@ class Roster:
     """
 
     def __init__(
-        self, own: Key, on_change: Callable[[Key, State | None], None], admits: Callable[[bytes], bool]
+        self,
+        own: Key,
+        on_change: Callable[[Key, PresenceState | None], None],
+        admits: Callable[[bytes], bool],
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._own = own
@@ -93,35 +96,35 @@ class Roster:
         self._admits = admits
         self._here: dict[Key, _Here] = {}
         self._sessions: Counter[bytes] = Counter()
-        self._mine: State | None = None
+        self._mine: PresenceState | None = None
         self._past: dict[Key, int] = {}  # the sequence up to which it went
-        self._links: dict[Link, None] = {}
+        self._links: dict[PresencePeer, None] = {}
 
     @property
-    def states(self) -> dict[Key, State]:
+    def states(self) -> dict[Key, PresenceState]:
         """The states of others."""
         return {key: one.state for key, one in self._here.items()}
 
     @property
-    def links(self) -> list[Link]:
+    def links(self) -> list[PresencePeer]:
         """The links that there are."""
         return list(self._links)
 
-    def attach(self, peer: bytes) -> Link:
+    def attach(self, peer: bytes) -> PresencePeer:
         """Return a link to a peer (public key), which is to be told of all that are there."""
-        link = Link(peer)
+        link = PresencePeer(peer)
         self._links[link] = None
         for one in [*([self._mine] if self._mine else []), *(here.state for here in self._here.values())]:
             link.send_state(one)
         return link
 
-    def detach(self, link: Link) -> None:
+    def detach(self, link: PresencePeer) -> None:
         """Note that a link has ended, and who came by it alone is not there any more."""
         del self._links[link]
         for key in [key for key, here in self._here.items() if link in here.links]:
             self.remove_state(link, key)
 
-    def publish(self, state: State) -> None:
+    def publish(self, state: PresenceState) -> None:
         """Tell all links the state of one's own."""
         self._mine = state if state.value else None
         for link in self._links:
@@ -134,7 +137,7 @@ class Roster:
 
     # ---- what comes ---------------------------------------------------------------------------------------------
 
-    def find_fault(self, state: State, wall: int) -> str | None:
+    def find_fault(self, state: PresenceState, wall: int) -> str | None:
         """Return why a state isn't taken, before its signature is worth checking; None if it is. `wall` is in ms."""
         key = state.key
         if key == self._own:
@@ -151,7 +154,7 @@ class Roster:
             return "unwanted"
         return None
 
-    def note_known(self, link: Link, state: State) -> None:
+    def note_known(self, link: PresencePeer, state: PresenceState) -> None:
         """Note that the link says what is known: it is told no more of that, and is one of those who say so."""
         here = self._here.get(state.key)
         if here is None or here.state != state:
@@ -162,7 +165,7 @@ class Roster:
         if link not in here.links:
             here.links.append(link)
 
-    def add_state(self, link: Link, state: State, now: float, wall: int) -> bool:
+    def add_state(self, link: PresencePeer, state: PresenceState, now: float, wall: int) -> bool:
         """Take a genuine state by a link that is attached; False, and counted, when it isn't for anything."""
         if link not in self._links:
             return False
@@ -195,13 +198,13 @@ class Roster:
         self._on_change(state.key, state)
         return True
 
-    def _charge_link(self, link: Link, key: Key) -> None:
+    def _charge_link(self, link: PresencePeer, key: Key) -> None:
         """It is this link, of all, on whose account it is here."""
         for other in self._links:
             other.brought.pop(key, None)
         link.brought[key] = None
 
-    def _leave(self, link: Link, state: State) -> None:
+    def _leave(self, link: PresencePeer, state: PresenceState) -> None:
         """Note that its author said that it goes: all links are told that know of it."""
         self._remove_entry(state.key, state.sequence)
         for other in self._links:
@@ -211,7 +214,7 @@ class Roster:
                 other.pending[state.key] = state
         self._on_change(state.key, None)
 
-    def remove_state(self, link: Link, key: Key) -> None:
+    def remove_state(self, link: PresencePeer, key: Key) -> None:
         """Note that a link says no more that somebody is there. Who else said so isn't asked: a state lives for
         seconds."""
         link.has.pop(key, None)
@@ -255,7 +258,7 @@ class Roster:
         while len(self._past) > MAX_PAST:
             del self._past[next(iter(self._past))]
 
-    def _make_room(self, link: Link, state: State) -> bool:
+    def _make_room(self, link: PresencePeer, state: PresenceState) -> bool:
         """True if there is room for one more of this author, by this link; perhaps another was dropped for it."""
         if self._sessions[state.author] >= MAX_SESSIONS:
             mine = (key for key in self._here if key.author == state.author)

@@ -42,7 +42,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PresenceState:
     """What an author says of itself in one session, and that it said so."""
 
     author: bytes
@@ -80,20 +80,22 @@ class State:
         return self.author, self.session, self.sequence, self.date, self.value, self.signature
 
 
-def sign(identity: Identity, graph: str, session: bytes, sequence: int, date: int, value: bytes) -> State:
+def sign(
+    identity: Identity, graph: str, session: bytes, sequence: int, date: int, value: bytes
+) -> PresenceState:
     """Return a state of one's own."""
-    unsigned = State(identity.id.key, session, sequence, date, value, b"")
+    unsigned = PresenceState(identity.id.key, session, sequence, date, value, b"")
     signature = identity.sign(unsigned.signed(graph))
-    return State(identity.id.key, session, sequence, date, value, signature)
+    return PresenceState(identity.id.key, session, sequence, date, value, signature)
 
 
-def decode(parts: Any) -> State:
+def decode(parts: Any) -> PresenceState:
     """Return the state that a message has, not checked yet (`check_genuine`). Raises `SyncError`."""
     kinds = (bytes, bytes, int, int, bytes, bytes)
     whole = isinstance(parts, list) and len(parts) == len(kinds)
     if not whole or not all(type(part) is kind for part, kind in zip(parts, kinds, strict=True)):
         raise SyncError("the peer passes on something that is no state")
-    state = State(*parts)
+    state = PresenceState(*parts)
     sizes = len(state.author) == _KEY and len(state.session) == SESSION and len(state.signature) == _SIGNATURE
     if not sizes or not (1 <= state.sequence <= _MOST and 0 <= state.date <= _MOST):
         raise SyncError("the peer passes on something that is no state")
@@ -108,7 +110,7 @@ def decode(parts: Any) -> State:
     return state
 
 
-def check_genuine(states: Iterable[State], graph: str) -> None:
+def check_genuine(states: Iterable[PresenceState], graph: str) -> None:
     """Raise `SyncError` unless all are signed by their authors, for the graph of this name, and can be read."""
     batch = list(states)
     for state in batch:

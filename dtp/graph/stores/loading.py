@@ -15,7 +15,7 @@ from dtp.crdt import Clock, Replica
 from dtp.errors import DtpError
 from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
 from dtp.graph.frames import envelope as envelopes
-from dtp.graph.frames.chains import Tip
+from dtp.graph.frames.chains import ChainTip
 from dtp.graph.frames.envelope import Envelope, Skipped, Summary
 from dtp.graph.frames.proving import Proof
 from dtp.graph.frames.summaries import READ
@@ -155,13 +155,13 @@ def behind(store: Store, identity: Identity) -> GraphBehind | None:
     )
 
 
-def adopt(store: Store, identity: Identity, tip: Tip) -> None:
+def adopt(store: Store, identity: Identity, tip: ChainTip) -> None:
     """Take a store for the one that goes on for an identity, whose chain ends at `tip`; what it signed behind lost
     frames is signed again. Raises `GraphBehind` where that can't be."""
     store.adopt_author(identity.id.key, list(_signed_again(store, identity, tip)))
 
 
-def _signed_again(store: Store, identity: Identity, tip: Tip) -> Iterator[Envelope]:
+def _signed_again(store: Store, identity: Identity, tip: ChainTip) -> Iterator[Envelope]:
     """Yield what the identity signed behind frames that are lost, as the frames that come behind `tip` now."""
     clock, previous, sequence = tip.clock, tip.hash, tip.sequence
     for one in (stored(store, data) for data in store.read_aside()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import EncodingError
 from dtp.graph.errors import StoreError
-from dtp.graph.frames.chains import START, Tip
+from dtp.graph.frames.chains import START, ChainTip
 from dtp.graph.frames.envelope import Envelope, Skipped, Summary, last_clock
 from dtp.graph.stores.loading import kept
 from dtp.graph.stores.store import Store
@@ -24,7 +24,7 @@ def verify(store: Store) -> int:
     return count
 
 
-def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip) -> Tip:
+def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: ChainTip) -> ChainTip:
     """Return the end of the chain behind this stored one."""
     place = f"envelope {tip.sequence + 1} of {author.hex()}"
     if one.author == author and one.first > tip.sequence + 1:
@@ -35,11 +35,11 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Tip)
     try:
         before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
         if isinstance(one, Skipped) or (tip.sequence and not tip.clock):
-            return Tip(
+            return ChainTip(
                 one.sequence, one.hash, last_clock(core, one)
             )  # the clocks of what is skipped aren't known
     except EncodingError as error:
         raise StoreError(f"{place} has bytes that are no frame: {error}") from error
     if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
-    return Tip(one.sequence, one.hash, last_clock(core, one))
+    return ChainTip(one.sequence, one.hash, last_clock(core, one))

@@ -27,7 +27,7 @@ MAX_QUESTION: Final = 64 * 1024
 MAX_ANSWER: Final = 4 << 20
 
 
-class Kind(IntEnum):
+class QueryMessage(IntEnum):
     """What a message is: its first element. A stream that begins with ASK is about a query, not a sync."""
 
     ASK = 48
@@ -37,20 +37,20 @@ class Kind(IntEnum):
 
 def is_question(message: bytes) -> bool:
     """Return whether a stream's first message asks a query."""
-    return message[1:2] == bytes((Kind.ASK,))
+    return message[1:2] == bytes((QueryMessage.ASK,))
 
 
 async def ask(graph: Graph, connection: Connection, text: str, parameters: Mapping[str, Value]) -> Part:
     """Return the part that a query finds at a peer, as `Graph.ask` does."""
-    question = _packed(Kind.ASK, VERSION, graph.name, text, values.encode(dict(parameters)))
+    question = _packed(QueryMessage.ASK, VERSION, graph.name, text, values.encode(dict(parameters)))
     if len(question) > MAX_QUESTION:
         raise GraphError(f"a query and its parameters have at most {MAX_QUESTION} bytes for a peer")
     stream = await connection.open_stream()
     try:
         stream.write(question)
         stream.write_eof()
-        kind, found = _read(await _answer_on(stream), (Kind.FOUND, list), (Kind.REFUSED, str))
-        if kind == Kind.REFUSED:
+        kind, found = _read(await _answer_on(stream), (QueryMessage.FOUND, list), (QueryMessage.REFUSED, str))
+        if kind == QueryMessage.REFUSED:
             raise QueryError(f"the peer doesn't answer this query: {found}")
         part = _part(found)
     except BaseException:
@@ -89,7 +89,7 @@ async def answer(graph: Graph, stream: Stream, question: bytes, *, is_served: bo
 
 
 async def _answered(graph: Graph, question: bytes, is_served: bool) -> bytes:
-    _, version, name, text, packed = _read(question, (Kind.ASK, int, str, str, bytes))
+    _, version, name, text, packed = _read(question, (QueryMessage.ASK, int, str, str, bytes))
     if version != VERSION or name != graph.name:
         raise SyncError(f"the peer asks about graph {name!r} by version {version}")
     try:
@@ -99,15 +99,15 @@ async def _answered(graph: Graph, question: bytes, is_served: bool) -> bytes:
     if not isinstance(parameters, dict) or not all(type(key) is str for key in parameters):
         raise SyncError("the peer asks with parameters that are no map by name")
     if not is_served or graph.part is not None:
-        return _packed(Kind.REFUSED, "queries aren't served here, or not all of the graph is here")
+        return _packed(QueryMessage.REFUSED, "queries aren't served here, or not all of the graph is here")
     try:
         rows = await graph.query_async(text, **parameters)
     except QueryError as error:
-        return _packed(Kind.REFUSED, str(error)[:1000])
+        return _packed(QueryMessage.REFUSED, str(error)[:1000])
     found = sorted({soul for row in rows for soul in _souls(list(row.values()))})
-    message = _packed(Kind.FOUND, found)
+    message = _packed(QueryMessage.FOUND, found)
     if len(found) > MAX_SOULS or len(message) > MAX_ANSWER:
-        return _packed(Kind.REFUSED, f"it finds {len(found)} nodes, which are too many for a part")
+        return _packed(QueryMessage.REFUSED, f"it finds {len(found)} nodes, which are too many for a part")
     return message
 
 

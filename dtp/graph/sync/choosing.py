@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Terms:
+class SyncTerms:
     """What a side of a sync asks for and gives: of parts, None is all."""
 
     #: What it asks for.
@@ -37,7 +37,7 @@ class Terms:
 
 
 #: All, both ways.
-ALL: Final = Terms()
+ALL: Final = SyncTerms()
 
 
 class Choosing:
@@ -47,7 +47,7 @@ class Choosing:
     nothing goes out that has none of what is given; else what is stored beside it does.
     """
 
-    def __init__(self, ours: Terms, theirs: Terms, whole: bytes, *, is_limit: bool) -> None:
+    def __init__(self, ours: SyncTerms, theirs: SyncTerms, whole: bytes, *, is_limit: bool) -> None:
         wanted, gives = theirs.part, ours.gives
         self._wanted = wanted
         self._whole = whole

@@ -21,9 +21,9 @@ from dtp.graph.errors import SyncError
 from dtp.graph.frames import vector
 from dtp.graph.frames.envelope import OVERHEAD
 from dtp.graph.frames.vector import Head, Vector
-from dtp.graph.sync.choosing import ALL, Terms
+from dtp.graph.sync.choosing import ALL, SyncTerms
 from dtp.graph.sync.part import Part
-from dtp.graph.sync.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
+from dtp.graph.sync.reconcile import FIRST, FROM_AUTHORS, SALT, SymbolReader, Teller
 
 VERSION: Final = 7
 #: Bytes of envelopes in one message, unless a single one is larger.
@@ -41,7 +41,7 @@ _SHORT_VECTOR: Final = 256
 _LONG_VECTOR: Final = 16 * 1024
 
 
-class Kind(IntEnum):
+class SyncMessage(IntEnum):
     """What a message is: its first element."""
 
     HELLO = 0
@@ -62,7 +62,7 @@ class Kind(IntEnum):
 
 
 @dataclass
-class Step:
+class SyncStep:
     """What a message asks of its receiver."""
 
     #: To be taken (`Graph.receive`).
@@ -95,7 +95,7 @@ class SyncSide:
         graph: str,
         *,
         history: bool = False,
-        terms: Terms = ALL,
+        terms: SyncTerms = ALL,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._graph = graph
@@ -117,7 +117,7 @@ class SyncSide:
         self._unstored = 0  # what was said to be done, and isn't stored there yet
         self._authors = 0
         self._teller: Teller | None = None
-        self._reader: Reader | None = None
+        self._reader: SymbolReader | None = None
         self._contested: set[bytes] = set()
         #: Authors of whom the peer wants nothing.
         self.refused: set[bytes] = set()
@@ -154,7 +154,7 @@ class SyncSide:
         encoded = vector.encode(ours, self._digest) if may_fit else b""
         self._sent_vector = may_fit and len(encoded) <= most
         return _pack(
-            Kind.HELLO,
+            SyncMessage.HELLO,
             VERSION,
             self._graph,
             self._digest,
@@ -164,66 +164,66 @@ class SyncSide:
             *_packed_terms(self._terms),
         )
 
-    def receive(self, message: bytes, our_vector: Callable[[], Vector]) -> Step:
+    def receive(self, message: bytes, our_vector: Callable[[], Vector]) -> SyncStep:
         """Take a message, and return what to do then. `our_vector` returns what is stored here."""
         kind, parts = _unpack(message)
-        if (kind == Kind.HELLO) == self._greeted:
+        if (kind == SyncMessage.HELLO) == self._greeted:
             raise SyncError("a sync begins with one HELLO")
-        step = Step()
-        if kind == Kind.HELLO:
+        step = SyncStep()
+        if kind == SyncMessage.HELLO:
             self._on_hello(parts, self._started, step)
-        elif kind == Kind.VECTOR:
+        elif kind == SyncMessage.VECTOR:
             (encoded,) = _parts(parts, bytes)
             if self._theirs is not None:
                 raise SyncError("the peer goes on telling what is known")
             ours = our_vector()
             self._send_difference(encoded, ours, step)
             self._send_vector(ours, step)
-        elif kind == Kind.FRAMES:
+        elif kind == SyncMessage.FRAMES:
             (step.envelopes,) = _parts(parts, list)
             if step.envelopes and not self._terms.takes:
                 raise SyncError("the peer sends frames where it was told that they aren't taken")
             if not all(isinstance(one, bytes) for one in step.envelopes):
                 raise SyncError("FRAMES has bytes that are no envelopes")
-        elif kind == Kind.DONE:
+        elif kind == SyncMessage.DONE:
             _parts(parts)
             if not self._dones:
                 raise SyncError("the peer says that it has sent all more often than it was asked")
             self._dones -= 1
-            step.replies.append(_pack(Kind.STORED))
-        elif kind == Kind.STORED:
+            step.replies.append(_pack(SyncMessage.STORED))
+        elif kind == SyncMessage.STORED:
             _parts(parts)
             if not self._unstored:
                 raise SyncError("the peer has stored what was not sent")
             self._unstored -= 1
-        elif kind == Kind.OFFER:
+        elif kind == SyncMessage.OFFER:
             author, sequence, size = _parts(parts, bytes, int, int)
             step.offered = author, sequence, size
-        elif kind == Kind.WANT:
+        elif kind == SyncMessage.WANT:
             author, sequence = _parts(parts, bytes, int)
             step.wanted = author, sequence
-        elif kind == Kind.AGAIN:
+        elif kind == SyncMessage.AGAIN:
             author, sequence = _parts(parts, bytes, int)
             self._ask_again(author, sequence, step)
-        elif kind == Kind.LOST:
+        elif kind == SyncMessage.LOST:
             (told,) = _parts(parts, list)
             step.lost = [_part(one) for one in told]
             if any(one[0] == other[0] and one[2] >= other[1] for one, other in pairwise(step.lost)):
                 raise SyncError("the peer asks twice for what it has lost")
             if step.lost != sorted(step.lost) or len(step.lost) > MAX_LOST:
                 raise SyncError("the peer has lost more than it may ask for, or asks in no order")
-        elif kind == Kind.REFUSED:
+        elif kind == SyncMessage.REFUSED:
             (told,) = _parts(parts, list)
             self._refuse(told)
-        elif kind == Kind.FORKED:
+        elif kind == SyncMessage.FORKED:
             first, second = _parts(parts, bytes, bytes)
             step.forked = first, second
-            step.replies.append(_pack(Kind.STORED))
+            step.replies.append(_pack(SyncMessage.STORED))
         else:
             self._on_reconcile(kind, parts, self._started, step)
         return step
 
-    def _on_hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
+    def _on_hello(self, parts: list[Any], ours: Vector, step: SyncStep) -> None:
         version = parts[0] if parts else None
         if version != VERSION:
             raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
@@ -258,7 +258,7 @@ class SyncSide:
         if len(self.refused) > MAX_REFUSED:
             raise SyncError(f"the peer refuses more than {MAX_REFUSED} authors")
 
-    def _ask_again(self, author: bytes, sequence: int, step: Step) -> None:
+    def _ask_again(self, author: bytes, sequence: int, step: SyncStep) -> None:
         if self._theirs is None or sequence < 0:
             raise SyncError("the peer asks again for what it was not told of")
         self.refused.discard(author)
@@ -267,12 +267,12 @@ class SyncSide:
             self._theirs[author] = Head(sequence, vector.OTHER)
         step.told = True
 
-    def _send_vector(self, ours: Vector, step: Step) -> None:
+    def _send_vector(self, ours: Vector, step: SyncStep) -> None:
         if not self._sent_vector:
             self._sent_vector = True
-            step.replies.append(_pack(Kind.VECTOR, vector.encode(ours, self._digest)))
+            step.replies.append(_pack(SyncMessage.VECTOR, vector.encode(ours, self._digest)))
 
-    def _send_difference(self, encoded: bytes, ours: Vector, step: Step) -> None:
+    def _send_difference(self, encoded: bytes, ours: Vector, step: SyncStep) -> None:
         try:
             self._theirs = vector.decode(encoded, self._their_digest, ours)
         except ValueError as error:
@@ -281,19 +281,19 @@ class SyncSide:
 
     # ---- vectors of many authors: set reconciliation ------------------------------------------------------------
 
-    def _on_reconcile(self, kind: Kind, parts: list[Any], ours: Vector, step: Step) -> None:
+    def _on_reconcile(self, kind: SyncMessage, parts: list[Any], ours: Vector, step: SyncStep) -> None:
         if self._theirs is not None:
             raise SyncError("the peer goes on telling what is known")
-        if kind == Kind.SYMBOLS and self._teller is None:
+        if kind == SyncMessage.SYMBOLS and self._teller is None:
             self._read(parts, ours, step)
-        elif kind == Kind.MORE and self._teller is not None:
+        elif kind == SyncMessage.MORE and self._teller is not None:
             (end,) = _parts(parts, int)
             step.replies.append(self._encode_symbols(end))
-        elif kind == Kind.DIFFERENCE and self._teller is not None:
+        elif kind == SyncMessage.DIFFERENCE and self._teller is not None:
             lasts, self._theirs = self._teller.answer_reader(*_parts(parts, bytes, bytes))
-            step.replies.append(_pack(Kind.LASTS, lasts))
+            step.replies.append(_pack(SyncMessage.LASTS, lasts))
             step.told = True
-        elif kind == Kind.LASTS and self._reader is not None:
+        elif kind == SyncMessage.LASTS and self._reader is not None:
             self._theirs = self._reader.learn_vector(*_parts(parts, bytes))
             step.told = True
         else:
@@ -301,20 +301,20 @@ class SyncSide:
 
     def _encode_symbols(self, end: int) -> bytes:
         assert self._teller is not None
-        return _pack(Kind.SYMBOLS, self._teller.salt, *self._teller.next_symbols(end))
+        return _pack(SyncMessage.SYMBOLS, self._teller.salt, *self._teller.next_symbols(end))
 
-    def _read(self, parts: list[Any], ours: Vector, step: Step) -> None:
+    def _read(self, parts: list[Any], ours: Vector, step: SyncStep) -> None:
         salt, start, symbols = _parts(parts, bytes, int, bytes)
         if self._reader is None:
             if len(salt) != SALT or min(self._authors, len(ours)) < FROM_AUTHORS or self._sent_vector:
                 raise SyncError("the peer tells symbols where vectors are told")
-            self._reader = Reader(ours, salt, self._authors)
+            self._reader = SymbolReader(ours, salt, self._authors)
         difference = self._reader.add_symbols(start, symbols)
         wanted = self._reader.wanted_symbols() if difference is None else 0
         if difference is not None:
-            step.replies.append(_pack(Kind.DIFFERENCE, *difference))
+            step.replies.append(_pack(SyncMessage.DIFFERENCE, *difference))
         elif wanted:
-            step.replies.append(_pack(Kind.MORE, wanted))
+            step.replies.append(_pack(SyncMessage.MORE, wanted))
         else:
             self._send_vector(ours, step)
 
@@ -338,32 +338,32 @@ class SyncSide:
     def encode_want(self, author: bytes, sequence: int) -> bytes:
         """Return the message that takes an offer. The peer says once more when it is done."""
         self._dones += 1
-        return _pack(Kind.WANT, author, sequence)
+        return _pack(SyncMessage.WANT, author, sequence)
 
     def encode_lost(self, parts: list[tuple[bytes, int, int]]) -> bytes:
         """Return the message that these frames were lost here: (author, first, last). The peer says once more when it
         is done."""
         self._dones += 1
-        return _pack(Kind.LOST, parts)
+        return _pack(SyncMessage.LOST, parts)
 
     def done(self) -> bytes:
         """Return the message that all was sent, and what was wanted beside."""
         self._said_done = True
         self._unstored += 1
-        return _pack(Kind.DONE)
+        return _pack(SyncMessage.DONE)
 
     def encode_again(self, author: bytes, sequence: int) -> bytes:
         """Return the message that asks for the frames of an author behind this one, sent before or not."""
-        return _pack(Kind.AGAIN, author, sequence)
+        return _pack(SyncMessage.AGAIN, author, sequence)
 
     def refuse(self, authors: list[bytes]) -> bytes:
         """Return the message that nothing is wanted of these authors, `REFUSED_AT_ONCE` at most."""
-        return _pack(Kind.REFUSED, authors)
+        return _pack(SyncMessage.REFUSED, authors)
 
     def encode_forked(self, first: bytes, second: bytes) -> bytes:
         """Return the message that one author signed both, which contradict each other. It is answered by STORED."""
         self._unstored += 1
-        return _pack(Kind.FORKED, first, second)
+        return _pack(SyncMessage.FORKED, first, second)
 
     def set_peer_head(self, author: bytes, head: Head) -> None:
         """Note that the peer has this of the author: it was sent, or came from it."""
@@ -376,7 +376,7 @@ class SyncSide:
 
 def offer(author: bytes, sequence: int, size: int) -> bytes:
     """Return the message that there is a summary of all of an author's frames up to this one, of so many bytes."""
-    return _pack(Kind.OFFER, author, sequence, size)
+    return _pack(SyncMessage.OFFER, author, sequence, size)
 
 
 def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
@@ -385,36 +385,36 @@ def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
     size = 0
     for one in envelopes:
         if batch and size + len(one) > MESSAGE_BYTES:
-            yield _pack(Kind.FRAMES, batch)
+            yield _pack(SyncMessage.FRAMES, batch)
             batch, size = [], 0
         batch.append(one)
         size += len(one)
     if batch:
-        yield _pack(Kind.FRAMES, batch)
+        yield _pack(SyncMessage.FRAMES, batch)
 
 
 def _pack(*parts: Any) -> bytes:
     return msgpack.packb(parts)  # type: ignore[no-any-return]
 
 
-def _unpack(message: bytes) -> tuple[Kind, list[Any]]:
+def _unpack(message: bytes) -> tuple[SyncMessage, list[Any]]:
     if len(message) > MAX_MESSAGE:
         raise SyncError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE} are taken")
     try:
         parts = msgpack.unpackb(message)
-        return Kind(parts[0]), parts[1:]
+        return SyncMessage(parts[0]), parts[1:]
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise SyncError(f"not a message of sync: {error}") from error
 
 
-def _packed_terms(terms: Terms) -> tuple[bytes, bytes, bool]:
+def _packed_terms(terms: SyncTerms) -> tuple[bytes, bytes, bool]:
     part, gives = (b"" if one is None else one.encode() for one in (terms.part, terms.gives))
     return part, gives, terms.takes
 
 
-def _read_terms(part: bytes, gives: bytes, takes: bool) -> Terms:
+def _read_terms(part: bytes, gives: bytes, takes: bool) -> SyncTerms:
     read = [Part.decode(one) if one else None for one in (part, gives)]
-    return Terms(read[0], read[1], takes)
+    return SyncTerms(read[0], read[1], takes)
 
 
 def _part(told: Any) -> tuple[bytes, int, int]:

@@ -86,7 +86,7 @@ class Teller:
         return bytes(lasts), theirs
 
 
-class Reader:
+class SymbolReader:
     """The side that reads symbols of `authors` authors. `vector` as for `Teller`."""
 
     def __init__(self, vector: Vector, salt: bytes, authors: int) -> None:

@@ -18,7 +18,7 @@ from dtp.graph.frames import summaries, vector
 from dtp.graph.frames.proving import Proof
 from dtp.graph.presence import links
 from dtp.graph.sync import asking, passing, protocol
-from dtp.graph.sync.choosing import Choosing, Terms, chosen
+from dtp.graph.sync.choosing import Choosing, SyncTerms, chosen
 from dtp.graph.sync.passing import Taking
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
@@ -53,7 +53,7 @@ class Exchanged:
     is_whole: bool = True
 
 
-class Serving(NamedTuple):
+class PeerServing(NamedTuple):
     """What a side does for a peer."""
 
     #: The part that it gives; None: all that is here.
@@ -65,7 +65,7 @@ class Serving(NamedTuple):
 
 
 #: What a side does that wasn't told otherwise.
-EVERYTHING: Final = Serving()
+EVERYTHING: Final = PeerServing()
 
 
 class _Session:
@@ -78,7 +78,7 @@ class _Session:
         *,
         live: bool,
         first: bytes | None = None,
-        serving: Serving = EVERYTHING,
+        serving: PeerServing = EVERYTHING,
         without: frozenset[bytes] = frozenset(),
         exchanged: Exchanged | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class _Session:
         self._graph = graph
         self._stream = stream
         self._live = live
-        self._terms = terms = Terms(
+        self._terms = terms = SyncTerms(
             graph.part, graph.part if serving.gives is None else serving.gives, serving.takes
         )
         self._is_limit = serving.gives is not None
@@ -424,7 +424,7 @@ class _Session:
         await self._send(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
 
 
-def _gives_all(theirs: Terms, part: Part | None) -> bool:
+def _gives_all(theirs: SyncTerms, part: Part | None) -> bool:
     return theirs.gives is None or (part is not None and theirs.gives.covers_part(part))
 
 
@@ -470,7 +470,7 @@ async def sync_stream(
         raise fork
 
 
-async def answer_stream(graph: Graph, stream: Stream, serving: Serving = EVERYTHING) -> None:
+async def answer_stream(graph: Graph, stream: Stream, serving: PeerServing = EVERYTHING) -> None:
     """Serve what a peer opened a stream for, as `Graph.serve` does: a sync, a blob, a query, presence.
 
     What the peer does wrong ends the stream, and is logged.
@@ -494,7 +494,7 @@ async def replicate(graph: Graph, connection: Connection, *, blobs: bool) -> Non
         await asyncio.gather(presence, return_exceptions=True)
 
 
-async def serve(graph: Graph, connection: Connection, serving: Serving) -> None:
+async def serve(graph: Graph, connection: Connection, serving: PeerServing) -> None:
     """Answer the streams that a peer opens until the connection or the graph is closed, as `Graph.serve` does."""
     gives = serving.gives
     if gives is not None and serving.queries:
@@ -516,13 +516,15 @@ async def serve(graph: Graph, connection: Connection, serving: Serving) -> None:
         forget()
 
 
-async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup, serving: Serving) -> None:
+async def _accept(
+    graph: Graph, connection: Connection, group: asyncio.TaskGroup, serving: PeerServing
+) -> None:
     async for stream in connection:
         group.create_task(_answer(graph, stream, serving))
 
 
-async def _answer(graph: Graph, stream: Stream, serving: Serving) -> None:
-    """What the peer does wrong ends this stream alone."""
+async def _answer(graph: Graph, stream: Stream, serving: PeerServing) -> None:
+    """Answer a stream; what the peer does wrong on it ends it alone."""
     try:
         first = await _first(stream)
         if first is not None and fetching.is_request(first):
@@ -573,7 +575,7 @@ async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
 
 
 async def _live(
-    graph: Graph, stream: Stream, first: bytes | None = None, serving: Serving = EVERYTHING
+    graph: Graph, stream: Stream, first: bytes | None = None, serving: PeerServing = EVERYTHING
 ) -> None:
     """Until the stream, the connection or the graph ends."""
     try:

@@ -22,7 +22,7 @@ class Where(NamedTuple):
     space: str
 
 
-class State:
+class PlaceState:
     """What stands, or stood, at a place: its value as bytes, and by what it is told apart from an equal one."""
 
     __slots__ = ("__weakref__", "mark", "value")
@@ -41,12 +41,12 @@ class Taken(NamedTuple):
     """What came of taking back an edit: edits that bring it again, none where others changed it; whether any of it
     shows; whether some of it stays, since others changed that."""
 
-    opposite: list[Edit]
+    opposite: list[TrackedEdit]
     is_seen: bool
     is_partial: bool = False
 
 
-class Edit(ABC):
+class TrackedEdit(ABC):
     """Something made here. `where` is what it is about, `size` what it takes in memory, bytes, roughly."""
 
     where: Where
@@ -69,7 +69,7 @@ def is_filled(replica: Replica, part: str) -> bool:
 # ---- places with one state -------------------------------------------------------------------------------------
 
 
-class Place(ABC):
+class EditPlace(ABC):
     """Somewhere in a graph where one thing stands at a time."""
 
     where: Where
@@ -88,18 +88,18 @@ class Place(ABC):
         """Return the value that stands here, None if there is none."""
 
     @abstractmethod
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         """Make the value of a state stand here again. Raises `AnchorGone` where that can't be."""
 
-    def note_state(self, state: State) -> None:  # noqa: B027
+    def note_state(self, state: PlaceState) -> None:  # noqa: B027
         """Note that a state stands here now, if that matters."""
 
-    def parts_in(self, state: State) -> list[str]:
+    def parts_in(self, state: PlaceState) -> list[str]:
         """Return the soul of the part of a document that a state shows, if it is one."""
         return []
 
 
-class RegisterPlace(Place):
+class RegisterPlace(EditPlace):
     """A register. What stands is told apart by its author and clock."""
 
     def __init__(self, soul: str, key: str) -> None:
@@ -113,14 +113,14 @@ class RegisterPlace(Place):
     def read(self, replica: Replica) -> bytes | None:
         return replica.core.get(*self._names)
 
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         if state.value is None:
             replica.delete(self.where.soul, self.where.key)
         else:
             replica.put(self.where.soul, self.where.key, values.decode(state.value))
 
 
-class _Dotted(Place):
+class _Dotted(EditPlace):
     """A place of entries with dots: those which stand tell its states apart."""
 
     _space: int
@@ -153,7 +153,7 @@ class MemberPlace(_Dotted):
     def read(self, replica: Replica) -> bytes | None:
         return self.member if self._read_entries(replica) else None
 
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         kind = core.SET_REMOVE if state.value is None else core.SET_ADD
         replica.write_op(kind, self.where.soul, self.where.key, value=self.member)
 
@@ -172,22 +172,22 @@ class ValuesPlace(_Dotted):
             return None
         return values.encode(max(entries, key=lambda one: (one[1], one[0]))[2])
 
-    def parts_in(self, state: State) -> list[str]:
+    def parts_in(self, state: PlaceState) -> list[str]:
         soul, key, _ = self.where
         value = values.decode(state.value) if state.value else None
         if isinstance(value, Link) and parts.kind_in_map(soul, key, value) is not None:
             return [value.soul]
         return []
 
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         kind = core.VALUES_REMOVE if state.value is None else core.VALUES_PUT
         replica.write_op(kind, self.where.soul, self.where.key, value=state.value or b"")
 
 
-class Swap(Edit):
+class Swap(TrackedEdit):
     """Something stands at a place instead of what stood there."""
 
-    def __init__(self, place: Place, old: State, new: State) -> None:
+    def __init__(self, place: EditPlace, old: PlaceState, new: PlaceState) -> None:
         self.place = place
         self.where = place.where
         self.old = old
@@ -211,7 +211,7 @@ class Swap(Edit):
         return Taken([Swap(self.place, self.new, self.old)], is_seen=True)
 
 
-class Added(Edit):
+class Added(TrackedEdit):
     """An amount was added to a counter."""
 
     def __init__(self, where: Where, amount: int) -> None:
@@ -228,7 +228,7 @@ class Added(Edit):
 # ---- texts -----------------------------------------------------------------------------------------------------
 
 
-class TextEdits(Edit):
+class TextEdits(TrackedEdit):
     """Steps of a text's own undo, which knows its characters: those from number `before` to `after`."""
 
     def __init__(self, name: Name, before: int, after: int, *, is_undone: bool = False) -> None:

@@ -12,7 +12,7 @@ from dtp.core.sequence import AnchorGone
 from dtp.crdt import Replica, parts, values
 from dtp.crdt.sequences import GraphList
 from dtp.crdt.values import Link
-from dtp.graph.undo.edits import EDIT_BYTES, Edit, Place, State, Taken, Where, is_filled
+from dtp.graph.undo.edits import EDIT_BYTES, EditPlace, PlaceState, Taken, TrackedEdit, Where, is_filled
 
 #: How often it is remembered that an element was put back at a place.
 _RETURNS: Final = 64
@@ -21,7 +21,7 @@ _RETURNS: Final = 64
 _ticks = itertools.count(1)
 
 
-class Spot(State):
+class Spot(PlaceState):
     """Where an element stands, or stood. The mark is what says so; the value nothing."""
 
     __slots__ = ("left", "marks")
@@ -48,7 +48,7 @@ class Tracked:
 
     __slots__ = ("__weakref__", "element", "place", "value")
 
-    def __init__(self, element: Element, value: State, place: Spot) -> None:
+    def __init__(self, element: Element, value: PlaceState, place: Spot) -> None:
         self.element = element
         self.value = value
         self.place = place
@@ -73,7 +73,7 @@ class Elements:
         assert standing is not None  # it was found at a position
         found = self._known.get((where_of(items), element))
         if found is None:
-            value = State(standing.value, encoded_at(items, position))
+            value = PlaceState(standing.value, encoded_at(items, position))
             found = self._known[where_of(items), element] = Tracked(element, value, Spot(standing.place))
         else:
             refresh(found, standing, items)
@@ -116,7 +116,7 @@ def encoded_at(items: GraphList, position: int) -> bytes:
     return items.read_encoded(position, position + 1)
 
 
-def part_in(where: Where, state: State) -> list[str]:
+def part_in(where: Where, state: PlaceState) -> list[str]:
     """Return the soul of the part of a document that an element is, if it is one."""
     value = values.decode(state.value) if state.value else None
     if isinstance(value, Link) and parts.kind_in_list(where.soul, value) is not None:
@@ -127,12 +127,12 @@ def part_in(where: Where, state: State) -> list[str]:
 def refresh(tracked: Tracked, standing: ElementState, items: GraphList) -> None:
     """Note what an element is now, and where."""
     if tracked.value.mark != standing.value:
-        tracked.value = State(standing.value, encoded_at(items, standing.position))
+        tracked.value = PlaceState(standing.value, encoded_at(items, standing.position))
     if tracked.place.mark != standing.place:
         tracked.place = Spot(standing.place)
 
 
-class _ElementPlace(Place):
+class _ElementPlace(EditPlace):
     def __init__(self, where: Where, tracked: Tracked) -> None:
         self.where = where
         self._tracked = tracked
@@ -152,19 +152,19 @@ class ElementValue(_ElementPlace):
         standing = self._find_standing(replica)
         return standing and encoded_at(list_of(replica, self.where), standing.position)
 
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         standing = self._find_standing(replica)
         if standing is not None:
             list_of(replica, self.where)[standing.position] = values.decode(state.value or b"")
 
-    def note_state(self, state: State) -> None:
+    def note_state(self, state: PlaceState) -> None:
         self._tracked.value = state
 
-    def parts_in(self, state: State) -> list[str]:
+    def parts_in(self, state: PlaceState) -> list[str]:
         return part_in(self.where, state)
 
 
-class Moved(Edit):
+class Moved(TrackedEdit):
     """An element was moved."""
 
     def __init__(self, where: Where, elements: Elements, tracked: Tracked, old: Spot, new: Spot) -> None:
@@ -190,7 +190,7 @@ class Moved(Edit):
         return Taken([back], is_seen=True)
 
 
-class Inserted(Edit):
+class Inserted(TrackedEdit):
     """Elements were inserted, one behind the other."""
 
     def __init__(self, where: Where, elements: Elements, inserted: list[Tracked]) -> None:
@@ -218,7 +218,7 @@ class Inserted(Edit):
                 runs[-1] = (position, [tracked, *runs[-1][1]])
             else:
                 runs.append((position, [tracked]))
-        back: list[Edit] = [Deleted(self.where, self._elements, *run) for run in runs]
+        back: list[TrackedEdit] = [Deleted(self.where, self._elements, *run) for run in runs]
         return Taken(back, is_seen=bool(runs), is_partial=len(alone) < len(standing))
 
     def _standing_elements(self, items: GraphList) -> list[tuple[int, Tracked]]:
@@ -232,7 +232,7 @@ class Inserted(Edit):
         return found
 
 
-class Deleted(Edit):
+class Deleted(TrackedEdit):
     """Elements were deleted that stood one behind the other, the first at `position`."""
 
     def __init__(self, where: Where, elements: Elements, position: int, deleted: list[Tracked]) -> None:

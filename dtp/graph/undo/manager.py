@@ -19,13 +19,13 @@ from dtp.graph.errors import GraphError, KeyLost, NotReader, ReaderUnknown
 from dtp.graph.permission.private import PrivateNode
 from dtp.graph.undo.edits import (
     Added,
-    Edit,
+    EditPlace,
     MemberPlace,
-    Place,
+    PlaceState,
     RegisterPlace,
-    State,
     Swap,
     TextEdits,
+    TrackedEdit,
     ValuesPlace,
     Where,
     is_filled,
@@ -71,7 +71,7 @@ class _Step:
         self.name = name
         #: Whether the program began it; else it is what was made between two commits.
         self.is_named = is_named
-        self.edits: list[Edit] = []
+        self.edits: list[TrackedEdit] = []
         self.swaps: dict[object, Swap] = {}
         self.texts: dict[Name, TextEdits] = {}
 
@@ -114,7 +114,7 @@ class UndoManager:
         self._redo: deque[_Step] = deque()
         self._open: _Step | None = None
         self._texts = contextlib.ExitStack()
-        self._states: weakref.WeakValueDictionary[object, State] = weakref.WeakValueDictionary()
+        self._states: weakref.WeakValueDictionary[object, PlaceState] = weakref.WeakValueDictionary()
         self._elements = Elements()
         self._counts: dict[Name, int] = {}
         self._is_back = False
@@ -217,9 +217,9 @@ class UndoManager:
                 kept.append(edit.where)
         return back, Undone(step.name, count, tuple(dict.fromkeys(kept)))
 
-    def _in_order(self, step: _Step) -> Iterator[Edit]:
+    def _in_order(self, step: _Step) -> Iterator[TrackedEdit]:
         """Yield a step's edits, the last first, but those that hide parts of a document once these are empty."""
-        hiding: list[Edit] = []
+        hiding: list[TrackedEdit] = []
         for edit in reversed(step.edits):
             if edit.hidden_parts():
                 hiding.append(edit)
@@ -254,7 +254,7 @@ class UndoManager:
             self._open = _Step("", is_named=False)
         return self._open
 
-    def _add(self, edit: Edit) -> None:
+    def _add(self, edit: TrackedEdit) -> None:
         self._redo.clear()
         self._step_now().edits.append(edit)
 
@@ -275,7 +275,7 @@ class UndoManager:
         with self._record_swap(list(places.values())):
             yield
 
-    def _register(self, soul: str, key: str) -> Place:
+    def _register(self, soul: str, key: str) -> EditPlace:
         node = self._private(soul)
         return RegisterPlace(soul, key) if node is None else PrivatePlace(node, key)
 
@@ -293,7 +293,7 @@ class UndoManager:
                 yield
 
     @contextlib.contextmanager
-    def _record_swap(self, places: Sequence[Place]) -> Iterator[None]:
+    def _record_swap(self, places: Sequence[EditPlace]) -> Iterator[None]:
         before = [self._state_of(place) for place in places]
         yield
         for place, old in zip(places, before, strict=True):
@@ -304,11 +304,11 @@ class UndoManager:
             if isinstance(place, MemberPlace) and value == old.value:
                 old.mark = mark  # added once more: it outlives others' removals, and nothing shows of that
                 continue
-            new = State(mark, value)
+            new = PlaceState(mark, value)
             self._note_state(place, new)
             self._on_swapped(place, old, new)
 
-    def _on_swapped(self, place: Place, old: State, new: State) -> None:
+    def _on_swapped(self, place: EditPlace, old: PlaceState, new: PlaceState) -> None:
         step, name = self._step_now(), place.name
         last = step.swaps.get(name)
         if last is not None and last.new is old:  # nobody else wrote between
@@ -317,15 +317,15 @@ class UndoManager:
         step.swaps[name] = swap = Swap(place, old, new)
         self._add(swap)
 
-    def _state_of(self, place: Place) -> State:
+    def _state_of(self, place: EditPlace) -> PlaceState:
         """Return what stands at a place: the same object as long as it does."""
         mark, name = place.mark(self._replica), place.name
         known = self._states.get(name)
         if known is None or known.mark != mark:
-            known = self._states[name] = State(mark, place.read(self._replica))
+            known = self._states[name] = PlaceState(mark, place.read(self._replica))
         return known
 
-    def _note_state(self, place: Place, state: State) -> None:
+    def _note_state(self, place: EditPlace, state: PlaceState) -> None:
         if not isinstance(place, ElementValue):  # which has its own
             self._states[place.name] = state
 

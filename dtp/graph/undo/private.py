@@ -7,7 +7,7 @@ from typing import Final
 from dtp.crdt import Replica, values
 from dtp.graph.errors import KeyLost, NotReader
 from dtp.graph.permission.private import PrivateNode
-from dtp.graph.undo.edits import RegisterPlace, State, Where
+from dtp.graph.undo.edits import PlaceState, RegisterPlace, Where
 from dtp.identity.sealing import SealBroken
 
 #: The value of a state that can't be opened here.
@@ -32,7 +32,7 @@ class PrivatePlace(RegisterPlace):
         self.where = Where(self._node.soul, key, "register")
         return values.encode([key, value])
 
-    def write(self, replica: Replica, state: State) -> None:
+    def write(self, replica: Replica, state: PlaceState) -> None:
         if state.value == _SEALED:
             raise SealBroken("what was there before can't be opened here, so it can't be put back")
         if state.value is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from dtp.messaging.calls.signals import Act, Reason, Signal
+from dtp.messaging.calls.signals import Reason, Signal, SignalAct
 from dtp.messaging.errors import CallError
 
 #: How long it rings.
@@ -62,7 +62,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendSignal:
     """Send a signal to these devices, and to the person's own others where `own` says so."""
 
     devices: tuple[bytes, ...]
@@ -95,7 +95,7 @@ class Missed:
     reason: Reason
 
 
-Command = Send | Tell | Connect | Missed
+Command = SendSignal | Tell | Connect | Missed
 
 
 @dataclass
@@ -139,21 +139,28 @@ class CallBook:
             raise CallError("there is no device to call")
         until = now + self.ring_ms
         self.current = Call(call, person, Phase.CALLING, until, set(called), outgoing=True)
-        return [Send(called, Signal(call, Act.OFFER, description, relay=relay)), Tell(call, Phase.CALLING)]
+        return [
+            SendSignal(called, Signal(call, SignalAct.OFFER, description, relay=relay)),
+            Tell(call, Phase.CALLING),
+        ]
 
     def answer(self, call: bytes, description: str, now: int) -> list[Command]:
         """Answer a call that rings. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
-        answered = Signal(call, Act.ANSWER, description)
-        taken = Signal(call, Act.TAKEN, device=self.device)
-        return [Send((ringing.device,), answered), Send((), taken, own=True), Tell(call, Phase.ANSWERED)]
+        answered = Signal(call, SignalAct.ANSWER, description)
+        taken = Signal(call, SignalAct.TAKEN, device=self.device)
+        return [
+            SendSignal((ringing.device,), answered),
+            SendSignal((), taken, own=True),
+            Tell(call, Phase.ANSWERED),
+        ]
 
     def refuse(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
         """Refuse a call that rings, on all devices. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         return [
-            Send((ringing.device,), Signal(call, Act.END, reason=reason), own=True),
+            SendSignal((ringing.device,), Signal(call, SignalAct.END, reason=reason), own=True),
             *self._end_call(reason),
         ]
 
@@ -163,7 +170,7 @@ class CallBook:
         if held is None:
             return []
         others = (held.device,) if held.device else tuple(sorted(held.devices))
-        return [Send(others, Signal(call, Act.END, reason=reason)), *self._end_call(reason)]
+        return [SendSignal(others, Signal(call, SignalAct.END, reason=reason)), *self._end_call(reason)]
 
     def media_is_up(self, call: bytes) -> list[Command]:
         """Note that media goes both ways."""
@@ -202,11 +209,13 @@ class CallBook:
         """Take a signal of a person's device, which the caller has made sure of; `own` is one of our others."""
         if own:
             return self._of_own_device(signal)
-        if signal.act is Act.OFFER:
+        if signal.act is SignalAct.OFFER:
             return self._on_offer(device, person, signal, sent, now)
         held = self._current_call(signal.call)
         if held is None or held.person != person or device not in held.devices:
-            if signal.act is Act.END:  # it may come before its offer, where we were told by another device
+            if (
+                signal.act is SignalAct.END
+            ):  # it may come before its offer, where we were told by another device
                 self._mark_over(signal.call)
             return []
         if held.outgoing:
@@ -217,9 +226,9 @@ class CallBook:
         held = self._current_call(signal.call)
         if held is None:
             self._mark_over(signal.call)
-        elif held.phase is Phase.RINGING and signal.act is Act.TAKEN:
+        elif held.phase is Phase.RINGING and signal.act is SignalAct.TAKEN:
             return self._end_call(Reason.TAKEN)
-        elif held.phase is Phase.RINGING and signal.act is Act.END:
+        elif held.phase is Phase.RINGING and signal.act is SignalAct.END:
             return self._end_call(signal.reason or Reason.REFUSED)
         return []
 
@@ -237,26 +246,26 @@ class CallBook:
                 return []
             if not crossed:
                 self._mark_over(signal.call)
-                busy = Send((device,), Signal(signal.call, Act.END, reason=Reason.BUSY))
+                busy = SendSignal((device,), Signal(signal.call, SignalAct.END, reason=Reason.BUSY))
                 return [busy, Missed(person, Reason.BUSY)]
             commands = self.hang_up(held.id, Reason.CROSSED)
         self.current = Call(
             *(signal.call, person, Phase.RINGING, now + self.ring_ms, {device}, device),
             offer=signal.description,
         )
-        rings = Send((device,), Signal(signal.call, Act.RINGING))
+        rings = SendSignal((device,), Signal(signal.call, SignalAct.RINGING))
         return [*commands, rings, Tell(signal.call, Phase.RINGING)]
 
     def _of_called(self, held: Call, device: bytes, signal: Signal, now: int) -> list[Command]:
         waits = held.phase in (Phase.CALLING, Phase.RINGS_THERE)
-        if signal.act is Act.RINGING and held.phase is Phase.CALLING:
+        if signal.act is SignalAct.RINGING and held.phase is Phase.CALLING:
             held.phase = Phase.RINGS_THERE
             return [Tell(held.id, Phase.RINGS_THERE)]
-        if signal.act is Act.ANSWER and waits:
+        if signal.act is SignalAct.ANSWER and waits:
             held.phase, held.device, held.deadline = Phase.CONNECTING, device, now + self.connect_ms
-            taken = Send(tuple(sorted(held.devices)), Signal(held.id, Act.TAKEN, device=device))
+            taken = SendSignal(tuple(sorted(held.devices)), Signal(held.id, SignalAct.TAKEN, device=device))
             return [taken, Tell(held.id, Phase.CONNECTING), Connect(held.id, signal.description)]
-        if signal.act is not Act.END or signal.reason is None:
+        if signal.act is not SignalAct.END or signal.reason is None:
             return []
         if not waits:
             return self._end_call(signal.reason) if device == held.device else []
@@ -265,16 +274,19 @@ class CallBook:
             held.busy |= signal.reason is Reason.BUSY
             return [] if held.devices else self._end_call(signal.reason)
         others = tuple(sorted(held.devices - {device}))
-        return [Send(others, Signal(held.id, Act.END, reason=signal.reason)), *self._end_call(signal.reason)]
+        return [
+            SendSignal(others, Signal(held.id, SignalAct.END, reason=signal.reason)),
+            *self._end_call(signal.reason),
+        ]
 
     def _of_caller(self, held: Call, signal: Signal, now: int) -> list[Command]:
-        if signal.act is Act.TAKEN:
+        if signal.act is SignalAct.TAKEN:
             if signal.device != self.device:
                 return self._end_call(Reason.TAKEN)
             if held.phase is Phase.ANSWERED:
                 held.phase = Phase.CONNECTING
                 return [Tell(held.id, Phase.CONNECTING)]
-        if signal.act is Act.END and signal.reason is not None:
+        if signal.act is SignalAct.END and signal.reason is not None:
             rang = held.phase is Phase.RINGING and signal.reason in (Reason.HUNG_UP, Reason.NO_ANSWER)
             missed: list[Command] = [Missed(held.person, signal.reason)] if rang else []
             return [*missed, *self._end_call(signal.reason)]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import ClassVar, Final, Self
 
 from dtp.errors import DtpError, PeerError
-from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, Send, Tell
+from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, SendSignal, Tell
 from dtp.messaging.calls.signals import CallMalformed, Reason, Signal
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.conversation.events import ID_BYTES
@@ -151,7 +151,7 @@ class Calls:
         self._book = book or CallBook(messenger.identity.id.key)
         self._ringing: asyncio.Queue[ActiveCall] = asyncio.Queue(_WAITING)
         self._current: ActiveCall | None = None
-        self._outgoing: asyncio.Queue[Send | None] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[SendSignal | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks = TaskSet()
 
@@ -271,7 +271,7 @@ class Calls:
     ) -> None:
         for command in commands:
             match command:
-                case Send():
+                case SendSignal():
                     self._outgoing.put_nowait(command)
                 case Missed():
                     self.messenger.tell_missed_call(command.person, command.reason)

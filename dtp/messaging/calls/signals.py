@@ -31,7 +31,7 @@ class CallMalformed(PeerError):
     code: ClassVar[str] = "call-signal"
 
 
-class Act(IntEnum):
+class SignalAct(IntEnum):
     """What a signal says."""
 
     OFFER = 1
@@ -64,7 +64,7 @@ class Signal:
     """
 
     call: bytes
-    act: Act
+    act: SignalAct
     description: str = ""
     device: bytes = b""
     reason: Reason | None = None
@@ -87,20 +87,20 @@ class Signal:
     def parse(cls, fields: Mapping[str, Any]) -> Signal:
         """Return the signal that an event's fields are. Raise `CallMalformed`."""
         try:
-            act = Act(fields["act"])
-            reason = Reason(fields["reason"]) if act is Act.END else None
+            act = SignalAct(fields["act"])
+            reason = Reason(fields["reason"]) if act is SignalAct.END else None
         except (KeyError, ValueError):
             raise CallMalformed("a signal about a call says nothing that is known here") from None
         call, device = fields["call"], fields.get("device", b"")
-        if len(call) != ID_BYTES or (act is Act.TAKEN) != (len(device) == PERSON_BYTES):
+        if len(call) != ID_BYTES or (act is SignalAct.TAKEN) != (len(device) == PERSON_BYTES):
             raise CallMalformed("a signal about a call is malformed")
         description = fields.get("description", "")
-        if act in (Act.OFFER, Act.ANSWER):
+        if act in (SignalAct.OFFER, SignalAct.ANSWER):
             check_description(description)
         elif description:
             raise CallMalformed("a description in a signal that must not have one")
         relay = fields.get("relay", "")
-        if len(relay) > MAX_RELAY or (relay and act is not Act.OFFER):
+        if len(relay) > MAX_RELAY or (relay and act is not SignalAct.OFFER):
             raise CallMalformed("a place at a relay that is too long, or in a signal that must not have one")
         return cls(call, act, description, device, reason, relay)
 

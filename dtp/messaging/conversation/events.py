@@ -30,7 +30,7 @@ class EventMalformed(PeerError):
     code: ClassVar[str] = "event"
 
 
-class Kind(IntEnum):
+class EventKind(IntEnum):
     """What an event is."""
 
     TEXT = 1
@@ -52,31 +52,31 @@ class Kind(IntEnum):
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
-HISTORY: Final = frozenset({Kind.TEXT, Kind.EDIT, Kind.DELETE, Kind.REACT})
+HISTORY: Final = frozenset({EventKind.TEXT, EventKind.EDIT, EventKind.DELETE, EventKind.REACT})
 #: Of them those that are messages, and what isn't sent as such but is one in a history.
-MESSAGES: Final = frozenset({Kind.TEXT, Kind.POST})
+MESSAGES: Final = frozenset({EventKind.TEXT, EventKind.POST})
 
 #: What an event of each kind has to have, and may have: the type of each field.
 _TEXT, _ID, _BYTES, _NUMBER, _IDS, _FILES, _FLAG = "text", "id", "bytes", "number", "ids", "files", "flag"
 _COUNT: Final = "count"
-FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
-    Kind.TEXT: (
+FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
+    EventKind.TEXT: (
         {"text": _TEXT},
         {"reply": _ID, "files": _FILES, "disappear": _NUMBER, "from": _BYTES},
     ),
-    Kind.EDIT: ({"target": _ID, "text": _TEXT}, {}),
-    Kind.DELETE: ({"target": _ID}, {}),
-    Kind.REACT: ({"target": _ID, "emoji": _TEXT}, {}),
-    Kind.READ: ({"targets": _IDS}, {}),
-    Kind.TYPING: ({"on": _FLAG}, {}),
-    Kind.CARD: ({"card": _BYTES}, {}),
-    Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
-    Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs", "state": "file", "ask": _FLAG}),
-    Kind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
-    Kind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
-    Kind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),
-    Kind.HAVE: ({"instance": _ID, "upto": _COUNT}, {}),
-    Kind.CALL: (
+    EventKind.EDIT: ({"target": _ID, "text": _TEXT}, {}),
+    EventKind.DELETE: ({"target": _ID}, {}),
+    EventKind.REACT: ({"target": _ID, "emoji": _TEXT}, {}),
+    EventKind.READ: ({"targets": _IDS}, {}),
+    EventKind.TYPING: ({"on": _FLAG}, {}),
+    EventKind.CARD: ({"card": _BYTES}, {}),
+    EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
+    EventKind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs", "state": "file", "ask": _FLAG}),
+    EventKind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
+    EventKind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
+    EventKind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),
+    EventKind.HAVE: ({"instance": _ID, "upto": _COUNT}, {}),
+    EventKind.CALL: (
         {"call": _ID, "act": _NUMBER},
         {"description": _TEXT, "relay": _TEXT, "device": _BYTES, "reason": _NUMBER},
     ),
@@ -87,7 +87,7 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
 class Event:
     """One event. `conversation` is the person or the group that it is for; `clock` orders it among others."""
 
-    kind: Kind
+    kind: EventKind
     conversation: bytes
     clock: int
     sent_ms: int
@@ -114,7 +114,7 @@ class Event:
         if not is_number(clock, 2**53) or not is_number(sent, 2**53):
             raise EventMalformed("a time of an event is out of bounds")
         try:
-            kind = Kind(number)
+            kind = EventKind(number)
         except ValueError:
             raise EventMalformed(f"an event of kind {number}, which isn't known here") from None
         wanted, allowed = FIELDS[kind]

@@ -178,7 +178,7 @@ def _is_count(text: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Members:
+class GroupMembers:
     """Who is in a group, with which role, what it is called, its rooms and invitations by their operations."""
 
     name: str
@@ -221,7 +221,7 @@ class Membership:
         self._past: dict[bytes, int] = {}
         #: Whether an operation was allowed while none is void, which only its past decides.
         self._allowed: dict[bytes, bool] = {}
-        self._members: Members | None = None
+        self._members: GroupMembers | None = None
         self._invites = False
         #: The invitations by which operations let somebody in: most groups have none, and are read faster then.
         self._by_invitation: dict[bytes, bytes] = {}
@@ -272,7 +272,7 @@ class Membership:
         return bool(self._past[operation] & self._bits[other])
 
     @property
-    def members(self) -> Members:
+    def members(self) -> GroupMembers:
         """Who is in the group by all operations that have their place."""
         if self._members is None:
             self._members = self._evaluate(frozenset(self.operations))
@@ -280,7 +280,7 @@ class Membership:
 
     # ---- how they are read -------------------------------------------------------------------------------------
 
-    def _evaluate(self, ids: frozenset[bytes]) -> Members:
+    def _evaluate(self, ids: frozenset[bytes]) -> GroupMembers:
         """Return who is in after these operations, whose pasts are among them."""
         rank = sorted(ids, key=self._order_key)
         void: set[bytes] = set()
@@ -301,7 +301,7 @@ class Membership:
             if not further:
                 invitations = self._find_invitations(valid)
                 roles = self._find_roles(valid, invitations)
-                return Members(self._find_name(valid), roles, self._find_rooms(valid), invitations)
+                return GroupMembers(self._find_name(valid), roles, self._find_rooms(valid), invitations)
             void |= further  # and what was built on those counts no more, either
 
     def _order_key(self, operation: bytes) -> tuple[int, bytes]:
@@ -313,7 +313,7 @@ class Membership:
         if operation.act is Act.CREATE:
             return True
         past = [each for each in valid if self._has_seen(operation.id, each.id)]
-        seen = Members("", self._find_roles(past, self._find_invitations(past)))
+        seen = GroupMembers("", self._find_roles(past, self._find_invitations(past)))
         return seen.may_do(operation.author, operation.act, operation.subject, operation.role)
 
     def _of_removed_authors(self, valid: list[Operation]) -> set[bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dtp.messaging.conversation.events import MESSAGES, Event, Kind
+from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,14 @@ def _shown(said: Said) -> Shown:
 
 def _apply(target: Shown, said: Said, moderators: Container[bytes]) -> None:
     kind, fields = said.event.kind, said.event.fields
-    if kind is Kind.REACT:
+    if kind is EventKind.REACT:
         if fields["emoji"]:
             target.reactions[said.sender] = fields["emoji"]
         else:
             target.reactions.pop(said.sender, None)
-    elif said.sender != target.sender and not (kind is Kind.DELETE and said.sender in moderators):
+    elif said.sender != target.sender and not (kind is EventKind.DELETE and said.sender in moderators):
         return
-    elif kind is Kind.DELETE:
+    elif kind is EventKind.DELETE:
         target.deleted, target.text, target.files = True, "", []
-    elif kind is Kind.EDIT and not target.deleted:
+    elif kind is EventKind.EDIT and not target.deleted:
         target.edited, target.text = True, fields["text"]

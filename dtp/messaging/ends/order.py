@@ -28,7 +28,7 @@ def resend_after(tries: int) -> int:
 
 
 @dataclass
-class Stream:
+class DeviceStream:
     """What came of one instance of a device: all below `next` was passed on; `held` came before its turn."""
 
     next: int = 0

@@ -10,7 +10,7 @@ from dtp.messaging.ends.envelope import Sealed, seal_envelope
 from dtp.messaging.ends.keys import NO_RATCHET, DeviceKeys, KeyBundle
 from dtp.messaging.ends.letter import Letter
 from dtp.messaging.ends.olm import PRE_KEY, OlmSession
-from dtp.messaging.ends.order import Outgoing, Stream
+from dtp.messaging.ends.order import DeviceStream, Outgoing
 from dtp.messaging.errors import EnvelopeBroken, KeysForged, NoSession, NotOpened, QueueFull
 from dtp.messaging.packing import pack, unpack_saved
 
@@ -45,7 +45,7 @@ class RemoteDevice:
     keys: DeviceKeys | None = None
     #: Sessions and the instance of the device that each is with. The first one is sent with.
     sessions: list[tuple[bytes, OlmSession]] = field(default_factory=list)
-    streams: dict[bytes, Stream] = field(default_factory=dict)
+    streams: dict[bytes, DeviceStream] = field(default_factory=dict)
     outgoing: Outgoing = field(default_factory=Outgoing)
     #: True while it has sent something that it wasn't told of yet.
     owes_answer: bool = False
@@ -118,7 +118,7 @@ class RemoteDevice:
         if session is None or self.keys is None:
             raise NoSession("there is no session with this device yet: get its keys from its mailbox")
         instance = self.keys.instance
-        stream = self.streams.get(instance, Stream())
+        stream = self.streams.get(instance, DeviceStream())
         oldest = self.outgoing.acknowledged if number is None else min(self.outgoing.acknowledged, number)
         letter = Letter(
             *(local.key, self.device, local.instance, number, oldest),
@@ -168,7 +168,7 @@ class RemoteDevice:
 
     def _receive(self, local: LocalDevice, letter: Letter) -> Opened:
         renewed = bool(self.streams) and letter.instance not in self.streams
-        stream = self.streams.pop(letter.instance, None) or Stream()
+        stream = self.streams.pop(letter.instance, None) or DeviceStream()
         self.streams[letter.instance] = stream
         while len(self.streams) > MAX_STREAMS:
             del self.streams[next(iter(self.streams))]
@@ -221,7 +221,7 @@ class RemoteDevice:
             device,
             DeviceKeys.parse(keys) if keys else None,
             [(instance, OlmSession.load(one, key)) for instance, one in sessions],
-            {name: Stream(number, dict(held)) for name, number, held in streams},
+            {name: DeviceStream(number, dict(held)) for name, number, held in streams},
             Outgoing(*sent),
             *(owes, repairs, repaired),
         )

@@ -13,7 +13,7 @@ from typing import Final, Self
 from dtp.messaging.ends.envelope import pad, unpad
 from dtp.messaging.ends.keys import INSTANCE_BYTES, KEY_BYTES
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
-from dtp.messaging.ends.order import Stream
+from dtp.messaging.ends.order import DeviceStream
 from dtp.messaging.errors import EnvelopeBroken, NotOpened
 from dtp.messaging.packing import is_number, pack, unpack, unpack_saved
 
@@ -73,7 +73,7 @@ class SpreadLane:
     """What came of one device in one group: of the instance of it that has sent a key last."""
 
     instance: bytes = b""
-    stream: Stream = field(default_factory=Stream)
+    stream: DeviceStream = field(default_factory=DeviceStream)
     openers: list[MegolmOpener] = field(default_factory=list)
 
     def receive_by_mailbox(self, group: bytes, sealed: bytes, key: bytes, oldest: int) -> list[bytes]:
@@ -85,7 +85,7 @@ class SpreadLane:
         opener = MegolmOpener.from_key(key)
         instance, number, payload = _parse(opener.open(sealed), group)
         if instance != self.instance:
-            self.instance, self.stream, self.openers = instance, Stream(), []
+            self.instance, self.stream, self.openers = instance, DeviceStream(), []
         if opener.id not in [each.id for each in self.openers]:
             self.openers = [opener, *self.openers][:MAX_SESSIONS]
         return [*self.stream.skip_to(min(oldest, number)), *self.stream.add_payload(number, payload)]
@@ -113,7 +113,9 @@ class SpreadLane:
     def load(cls, saved: bytes, key: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
         instance, number, held, openers = unpack_saved(saved)
-        return cls(instance, Stream(number, dict(held)), [MegolmOpener.load(each, key) for each in openers])
+        return cls(
+            instance, DeviceStream(number, dict(held)), [MegolmOpener.load(each, key) for each in openers]
+        )
 
 
 def _parse(text: bytes, group: bytes) -> tuple[bytes, int, bytes]:

@@ -19,12 +19,12 @@ from dtp.messaging.login.names import (
     normalize_password,
     normalize_recovery_code,
 )
-from dtp.messaging.login.opaque import Login, Registration, prove
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
 from dtp.messaging.login.protocol import (
     MAX_MESSAGE,
     Credential,
+    LoginOp,
     LoginRefused,
-    Op,
     Refusal,
     Slot,
     parse_answer,
@@ -62,7 +62,7 @@ class _Wire:
         connection = await connect(address, identity=who, **options)
         return cls(await connection.open_stream(), who)
 
-    async def send_request(self, op: Op, *fields: object) -> list[Any]:
+    async def send_request(self, op: LoginOp, *fields: object) -> list[Any]:
         """Return the fields of the answer. Raise `LoginRefused`, `LoginMalformed` and `LoginGone`."""
         try:
             self._stream.write(frame(int(op), *fields))
@@ -82,7 +82,7 @@ class _Wire:
     async def make_credential(self, name: str, slot: Slot, password: str, vault_key: bytes) -> Credential:
         """Return a way into an account by what was typed."""
         registration = Registration(password)
-        match await self.send_request(Op.REGISTER_START, name, int(slot), registration.request):
+        match await self.send_request(LoginOp.REGISTER_START, name, int(slot), registration.request):
             case [bytes(response), *_]:
                 record, export_key = registration.finish(response)
                 return Credential(slot, record, wrap_key(vault_key, export_key, name, slot))
@@ -149,7 +149,7 @@ class LoginSession:
 
     async def refresh(self) -> None:
         """Read the vault again: it may have been changed from somewhere else. Raise `VaultRolledBack`."""
-        match await self._wire.send_request(Op.GET_VAULT):
+        match await self._wire.send_request(LoginOp.GET_VAULT):
             case [int(version), bytes(sealed), *_]:
                 vault = _open_vault(sealed, version, self._key, self.name)
                 if vault.version < self.vault.version:
@@ -166,7 +166,7 @@ class LoginSession:
         Raise `LoginRefused` with `Refusal.OTHER_VERSION` where it was changed from somewhere else: `refresh` first.
         """
         vault = self.vault.with_changes(wallets=wallets, settings=settings)
-        await self._wire.send_request(Op.PUT_VAULT, vault.version, vault.seal(self._key, self.name))
+        await self._wire.send_request(LoginOp.PUT_VAULT, vault.version, vault.seal(self._key, self.name))
         self._set_vault(vault)
 
     async def change_password(self, new: str) -> None:
@@ -186,18 +186,20 @@ class LoginSession:
 
     async def _set(self, credentials: list[Credential], vault: Vault, key: bytes) -> None:
         rows = [each.to_row() for each in credentials]
-        await self._wire.send_request(Op.SET_CREDENTIALS, rows, vault.version, vault.seal(key, self.name))
+        await self._wire.send_request(
+            LoginOp.SET_CREDENTIALS, rows, vault.version, vault.seal(key, self.name)
+        )
         self._key = key
         self._set_vault(vault)
 
     async def log_out(self, *, everywhere: bool = False) -> None:
         """Be logged in no more with this connection's key, or with any. The vault stays open here until it is
         forgotten."""
-        await self._wire.send_request(Op.LOG_OUT, int(everywhere))
+        await self._wire.send_request(LoginOp.LOG_OUT, int(everywhere))
 
     async def delete_account(self) -> None:
         """Have the server forget the account and its vault. There is no way back."""
-        await self._wire.send_request(Op.LEAVE)
+        await self._wire.send_request(LoginOp.LEAVE)
         if self._seen is not None:
             self._seen.forget_account(self.server, self.name)
 
@@ -261,7 +263,9 @@ async def register_account(
         signature = vault.identity.sign(registration_statement(wire.server.key, name, credentials, sealed))
         rows = [each.to_row() for each in credentials]
         who = vault.identity.id.key
-        await wire.send_request(Op.REGISTER, name, invitation.strip().encode(), who, signature, rows, sealed)
+        await wire.send_request(
+            LoginOp.REGISTER, name, invitation.strip().encode(), who, signature, rows, sealed
+        )
     except BaseException:
         await wire.close()
         raise
@@ -327,8 +331,8 @@ async def _session(
 
 
 async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: int) -> _Opened:
-    login = Login(password)
-    match await wire.send_request(Op.LOGIN_START, name, int(slot), login.request):
+    login = OpaqueLogin(password)
+    match await wire.send_request(LoginOp.LOGIN_START, name, int(slot), login.request):
         case [bytes(response), *_]:
             finalization, session_key, export_key = login.finish(response)
         case _:
@@ -336,7 +340,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
     ends = (wire.server.key, wire.identity.id.key, name.encode())
     try:
         told = await wire.send_request(
-            Op.LOGIN_FINISH, finalization, prove(session_key, b"client", *ends), seconds
+            LoginOp.LOGIN_FINISH, finalization, prove(session_key, b"client", *ends), seconds
         )
     except LoginRefused as fault:
         if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is between

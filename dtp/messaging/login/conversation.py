@@ -18,7 +18,7 @@ from dtp.messaging.login.errors import LoginFailed, LoginMalformed
 from dtp.messaging.login.opaque import ServerLogin, prove
 from dtp.messaging.login.protocol import (
     Credential,
-    Op,
+    LoginOp,
     Refusal,
     Slot,
     credential_id,
@@ -26,7 +26,7 @@ from dtp.messaging.login.protocol import (
     registration_statement,
 )
 from dtp.messaging.login.sessions import LoginRow, Sessions
-from dtp.messaging.login.store import Account, LoginStore, invitation_hash
+from dtp.messaging.login.store import LoginStore, StoredAccount, invitation_hash
 from dtp.messaging.mailbox.limits import Limiter
 
 #: Who may make an account: everybody, who has an invitation, nobody.
@@ -70,7 +70,7 @@ class LoginServer:
         self.store.expire(int(unix))
 
     def answer_request(
-        self, conversation: LoginConversation, op: Op, fields: list[Any], now: Moment
+        self, conversation: LoginConversation, op: LoginOp, fields: list[Any], now: Moment
     ) -> Answer:
         """Return the answer to a request. Raise `StoreFailed`."""
         with self._lock:
@@ -198,7 +198,7 @@ class LoginConversation:
         told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
         return Refusal.DONE, prove(key, b"server", *ends), *told
 
-    def _own_account(self, now: Moment) -> Account | None:
+    def _own_account(self, now: Moment) -> StoredAccount | None:
         """Return the account, or None if it is gone or this key isn't logged in to it any more."""
         account = None if self._account is None else self._server.store.get_account(self._account)
         found = self._server.sessions.find(self._peer.key, now.unix)
@@ -271,14 +271,14 @@ def _is_signed(identity: bytes, signature: bytes, statement: bytes) -> bool:
         return False
 
 
-_HANDLERS: Final[dict[Op, Callable[..., Answer]]] = {
-    Op.REGISTER_START: LoginConversation._register_start,
-    Op.REGISTER: LoginConversation._register,
-    Op.LOGIN_START: LoginConversation._login_start,
-    Op.LOGIN_FINISH: LoginConversation._login_finish,
-    Op.PUT_VAULT: LoginConversation._put_vault,
-    Op.GET_VAULT: LoginConversation._get_vault,
-    Op.SET_CREDENTIALS: LoginConversation._set_credentials,
-    Op.LOG_OUT: LoginConversation._log_out,
-    Op.LEAVE: LoginConversation._leave,
+_HANDLERS: Final[dict[LoginOp, Callable[..., Answer]]] = {
+    LoginOp.REGISTER_START: LoginConversation._register_start,
+    LoginOp.REGISTER: LoginConversation._register,
+    LoginOp.LOGIN_START: LoginConversation._login_start,
+    LoginOp.LOGIN_FINISH: LoginConversation._login_finish,
+    LoginOp.PUT_VAULT: LoginConversation._put_vault,
+    LoginOp.GET_VAULT: LoginConversation._get_vault,
+    LoginOp.SET_CREDENTIALS: LoginConversation._set_credentials,
+    LoginOp.LOG_OUT: LoginConversation._log_out,
+    LoginOp.LEAVE: LoginConversation._leave,
 }

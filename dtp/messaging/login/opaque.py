@@ -131,7 +131,7 @@ class Registration:
         return result.upload.to_bytes(), result.export_key
 
 
-class Login:
+class OpaqueLogin:
     """A client that logs in: `request` goes to the server. It ends once."""
 
     def __init__(self, password: str) -> None:

@@ -32,7 +32,7 @@ class Slot(IntEnum):
     RECOVERY = 1
 
 
-class Op(IntEnum):
+class LoginOp(IntEnum):
     """What is asked for."""
 
     REGISTER_START = 1
@@ -133,9 +133,9 @@ def registration_statement(
 _NAME, _BYTES, _NUMBER, _LIST, _KEY = "name", "bytes", "number", "list", "key"
 
 #: What each request has behind its op.
-FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
-    Op.REGISTER_START: (_NAME, _NUMBER, _BYTES),  # name, slot, OPAQUE's request
-    Op.REGISTER: (
+FIELDS: Final[Mapping[LoginOp, tuple[str, ...]]] = {
+    LoginOp.REGISTER_START: (_NAME, _NUMBER, _BYTES),  # name, slot, OPAQUE's request
+    LoginOp.REGISTER: (
         _NAME,
         _BYTES,
         _KEY,
@@ -143,23 +143,23 @@ FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
         _LIST,
         _BYTES,
     ),  # name, invitation, identity, signature, ways in, vault
-    Op.LOGIN_START: (_NAME, _NUMBER, _BYTES),  # name, slot, KE1
-    Op.LOGIN_FINISH: (_BYTES, _BYTES, _NUMBER),  # KE3, proof, seconds
-    Op.PUT_VAULT: (_NUMBER, _BYTES),  # version, vault
-    Op.GET_VAULT: (),
-    Op.SET_CREDENTIALS: (_LIST, _NUMBER, _BYTES),  # ways in, version, vault
-    Op.LOG_OUT: (_NUMBER,),  # 1: all keys of the account
-    Op.LEAVE: (),
+    LoginOp.LOGIN_START: (_NAME, _NUMBER, _BYTES),  # name, slot, KE1
+    LoginOp.LOGIN_FINISH: (_BYTES, _BYTES, _NUMBER),  # KE3, proof, seconds
+    LoginOp.PUT_VAULT: (_NUMBER, _BYTES),  # version, vault
+    LoginOp.GET_VAULT: (),
+    LoginOp.SET_CREDENTIALS: (_LIST, _NUMBER, _BYTES),  # ways in, version, vault
+    LoginOp.LOG_OUT: (_NUMBER,),  # 1: all keys of the account
+    LoginOp.LEAVE: (),
 }
 
 
-def parse_request(body: bytes) -> tuple[Op, list[Any]]:
+def parse_request(body: bytes) -> tuple[LoginOp, list[Any]]:
     """Return a request's op and fields. Raise `LoginMalformed`; fields beyond are left out."""
     told = unpack(body, LoginMalformed, "a request")
     if not isinstance(told, list) or not told or type(told[0]) is not int:
         raise LoginMalformed("a request is [op, ...]")
     try:
-        op = Op(told[0])
+        op = LoginOp(told[0])
     except ValueError:
         raise LoginMalformed(f"a request for the unknown operation {told[0]}") from None
     wanted = FIELDS[op]

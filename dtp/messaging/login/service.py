@@ -15,7 +15,7 @@ from dtp.identity import PeerId
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment, Registration
 from dtp.messaging.login.errors import LoginMalformed
-from dtp.messaging.login.protocol import MAX_MESSAGE, Op, Refusal, parse_request
+from dtp.messaging.login.protocol import MAX_MESSAGE, LoginOp, Refusal, parse_request
 from dtp.messaging.login.sessions import Sessions
 from dtp.messaging.login.store import LoginStore
 from dtp.messaging.packing import frame, read_frame
@@ -103,7 +103,7 @@ class LoginService:
             log.debug("%r: %s", connection, fault)
 
     async def _answer_request(
-        self, conversation: LoginConversation, op: Op, fields: list[Any]
+        self, conversation: LoginConversation, op: LoginOp, fields: list[Any]
     ) -> tuple[Any, ...]:
         moment = Moment(asyncio.get_running_loop().time(), self.now())
         try:

@@ -44,7 +44,7 @@ CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INT
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLogin:
     """What an account's login begins with: of nobody's, for a name that there isn't."""
 
     account: int
@@ -54,7 +54,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class StoredAccount:
     """An account as a server knows it."""
 
     id: int
@@ -165,7 +165,7 @@ class LoginStore:
             _set_credentials(db, number, credentials)
         return Refusal.DONE
 
-    def find(self, name: str, slot: int, key: bytes) -> Found:
+    def find(self, name: str, slot: int, key: bytes) -> FoundLogin:
         """Return what a login begins with. For a name that there isn't it does the same as for one that there is."""
         rows = self._database.select_rows("SELECT id FROM accounts WHERE name = ?", name)
         account = rows[0][0] if rows else NOBODY
@@ -173,13 +173,13 @@ class LoginStore:
             "SELECT record, wrapped FROM credentials WHERE account = ? AND slot = ?", account, slot
         )
         known = self._database.select_rows("SELECT 1 FROM logins WHERE key = ? AND account = ?", key, account)
-        return Found(account, Credential(Slot(slot), record, wrapped), bool(known))
+        return FoundLogin(account, Credential(Slot(slot), record, wrapped), bool(known))
 
-    def get_account(self, number: int) -> Account | None:
+    def get_account(self, number: int) -> StoredAccount | None:
         """Return an account, or None if it is gone."""
         query = "SELECT id, name, identity, version, vault FROM accounts WHERE id = ?"
         rows = self._database.select_rows(query, number)
-        return Account(*rows[0]) if rows and number != NOBODY else None
+        return StoredAccount(*rows[0]) if rows and number != NOBODY else None
 
     def put_vault(
         self, number: int, version: int, vault: bytes, credentials: Sequence[Credential] = ()

@@ -14,15 +14,15 @@ from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.mailbox.protocol import (
     MAX_ANSWER,
     MailboxMalformed,
+    MailboxOp,
     MailboxRefused,
-    Op,
     Refusal,
     encode,
     parse_answer,
     read,
 )
 from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
-from dtp.messaging.mailbox.store import Kept, Status, Tray
+from dtp.messaging.mailbox.store import KeptEnvelope, Status, Tray
 from dtp.messaging.packing import is_number
 from dtp.net.address import Address
 from dtp.net.dial import connect
@@ -60,7 +60,7 @@ class MailboxClient:
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
         self._number = 0
         #: What the mailbox pushes: the tray and the envelope; None at the end.
-        self.pushes: asyncio.Queue[tuple[Tray, Kept] | None] = asyncio.Queue(_PUSHED)
+        self.pushes: asyncio.Queue[tuple[Tray, KeptEnvelope] | None] = asyncio.Queue(_PUSHED)
         self._reading = start_task(self._read(), name="dtp-mailbox-answers")
 
     @classmethod
@@ -104,7 +104,7 @@ class MailboxClient:
             with contextlib.suppress(asyncio.QueueFull):
                 self.pushes.put_nowait(None)
 
-    async def send_request(self, op: Op, *fields: object) -> list[Any]:
+    async def send_request(self, op: MailboxOp, *fields: object) -> list[Any]:
         """Return the fields of the answer to a request."""
         if self.closed:
             raise MailboxGone("the connection to the mailbox is over")
@@ -135,7 +135,7 @@ class MailboxClient:
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b"", stamp: bytes = b""
     ) -> None:
         """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
-        await self.send_request(Op.DEPOSIT, recipient, envelope, seconds, access, stamp)
+        await self.send_request(MailboxOp.DEPOSIT, recipient, envelope, seconds, access, stamp)
 
     async def deposit_with_work(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b""
@@ -152,7 +152,7 @@ class MailboxClient:
 
     async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
         """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""
-        match await self.send_request(Op.KEYS, device):
+        match await self.send_request(MailboxOp.KEYS, device):
             case [bytes(keys), bytes(one_time), *_]:
                 return KeyBundle.parse(keys, one_time, device=device, now_ms=now_ms)
         raise MailboxMalformed("an answer without keys")
@@ -160,29 +160,29 @@ class MailboxClient:
     async def get_card(self, device: bytes) -> ContactCard:
         """Return the card of the person whose device that is, as the mailbox has it: signed by that person, perhaps
         not the newest. Raise `ContactCardError`."""
-        match await self.send_request(Op.CARD, device):
+        match await self.send_request(MailboxOp.CARD, device):
             case [bytes(card), *_]:
                 return ContactCard.parse(card)
         raise MailboxMalformed("an answer without a card")
 
     async def signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
         """Pass on an envelope that is of the moment, to a device that is connected; nothing is kept."""
-        await self.send_request(Op.SIGNAL, recipient, envelope, access)
+        await self.send_request(MailboxOp.SIGNAL, recipient, envelope, access)
 
     async def put_piece(self, recipient: bytes, piece: bytes, *, seconds: int, access: bytes) -> None:
         """Have a sealed piece of an attachment kept."""
-        await self.send_request(Op.PUT_PIECE, recipient, piece, seconds, access)
+        await self.send_request(MailboxOp.PUT_PIECE, recipient, piece, seconds, access)
 
     async def has_pieces(self, digests: list[bytes]) -> list[bool]:
         """Return of each piece whether it is kept."""
-        match await self.send_request(Op.HAS_PIECES, digests):
+        match await self.send_request(MailboxOp.HAS_PIECES, digests):
             case [[*found], *_] if len(found) == len(digests):
                 return [each is True for each in found]
         raise MailboxMalformed("an answer for other pieces than was asked for")
 
     async def get_piece(self, digest: bytes) -> bytes:
         """Return the piece with this hash, not checked."""
-        match await self.send_request(Op.GET_PIECE, digest):
+        match await self.send_request(MailboxOp.GET_PIECE, digest):
             case [bytes(piece), *_]:
                 return piece
         raise MailboxMalformed("an answer without a piece")
@@ -191,25 +191,25 @@ class MailboxClient:
 
     async def publish(self, keys: bytes, one_time: list[bytes]) -> None:
         """Publish this device's keys: what begins its being kept for here."""
-        await self.send_request(Op.PUBLISH, keys, one_time)
+        await self.send_request(MailboxOp.PUBLISH, keys, one_time)
 
     async def set_access(self, access: bytes, bits: int, stamp_mib: int = 0) -> None:
         """Set the hash of the access of those who are known, and what others' messages take: so many bits of work, or
         with `stamp_mib` a stamp for so many MiB of this device's room, for a month."""
-        await self.send_request(Op.SETTINGS, access, bits, stamp_mib)
+        await self.send_request(MailboxOp.SETTINGS, access, bits, stamp_mib)
 
     async def put_card(self, card: ContactCard) -> None:
         """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
-        await self.send_request(Op.PUT_CARD, card.public().encode())
+        await self.send_request(MailboxOp.PUT_CARD, card.public().encode())
 
     async def status(self) -> Status:
         """Return what waits for this device."""
-        return _status(await self.send_request(Op.STATUS))
+        return _status(await self.send_request(MailboxOp.STATUS))
 
     async def price(self) -> RoomPrice | None:
         """Return what room costs here, None where it costs nothing."""
         try:
-            told = await self.send_request(Op.PRICE)
+            told = await self.send_request(MailboxOp.PRICE)
         except MailboxRefused as refused:
             if refused.refusal is Refusal.MISSING:
                 return None
@@ -223,26 +223,26 @@ class MailboxClient:
         """Pay for so many MiB and months, for any device: on a connection through the mailbox's door, whose payer
         is asked. A `stamp`, 16 bytes that are made up for it, lets strangers' envelopes in then; one that was paid
         already isn't paid again."""
-        return _status(await self.send_request(Op.RESERVE, device, mib, months, stamp))
+        return _status(await self.send_request(MailboxOp.RESERVE, device, mib, months, stamp))
 
-    async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[Kept]:
+    async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[KeptEnvelope]:
         """Return what waits, oldest first. It stays until it is acknowledged."""
-        match await self.send_request(Op.FETCH, int(tray), after, most):
+        match await self.send_request(MailboxOp.FETCH, int(tray), after, most):
             case [[*rows], *_]:
                 return [_kept(each) for each in rows]
         raise MailboxMalformed("an answer without envelopes")
 
     async def acknowledge(self, ids: list[int]) -> None:
         """Have envelopes forgotten that are stored here."""
-        await self.send_request(Op.ACKNOWLEDGE, ids)
+        await self.send_request(MailboxOp.ACKNOWLEDGE, ids)
 
     async def watch(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
         """Have what waits and what comes pushed: `pushes` has it from now on."""
-        await self.send_request(Op.WATCH, int(tray), after)
+        await self.send_request(MailboxOp.WATCH, int(tray), after)
 
     async def leave(self) -> None:
         """Have the mailbox forget this device and all that it keeps for it."""
-        await self.send_request(Op.LEAVE)
+        await self.send_request(MailboxOp.LEAVE)
 
 
 def _status(told: list[Any]) -> Status:
@@ -252,14 +252,14 @@ def _status(told: list[Any]) -> Status:
     raise MailboxMalformed("an answer without a status")
 
 
-def _kept(told: object) -> Kept:
+def _kept(told: object) -> KeptEnvelope:
     match told:
         case [int(number), int(received), bytes(envelope)]:
-            return Kept(number, received, envelope)
+            return KeptEnvelope(number, received, envelope)
     raise MailboxMalformed("an envelope of a mailbox that isn't one")
 
 
-def _pushed(told: list[Any]) -> tuple[Tray, Kept]:
+def _pushed(told: list[Any]) -> tuple[Tray, KeptEnvelope]:
     tray, *rest = told
     if tray not in tuple(Tray):
         raise MailboxMalformed("a push for a tray that there isn't")

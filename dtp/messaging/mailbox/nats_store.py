@@ -21,7 +21,7 @@ from dtp.messaging.mailbox.store import (
     DONE,
     SWEEP,
     Deposit,
-    Kept,
+    KeptEnvelope,
     MailboxStore,
     Outcome,
     Recipient,
@@ -265,8 +265,8 @@ class NatsMailbox(MailboxStore):
         )
         return DONE, Row(device, digest, tray, now, expires, size)
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
-        async def fetch() -> list[Kept]:
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
+        async def fetch() -> list[KeptEnvelope]:
             rows: list[tuple[int, Row]] = []
             left = most_bytes
             for number, row in self._line.index.waiting(device, tray, after):

@@ -24,7 +24,7 @@ from dtp.messaging.mailbox.store import (
     DONE,
     SWEEP,
     Deposit,
-    Kept,
+    KeptEnvelope,
     MailboxStore,
     Outcome,
     Recipient,
@@ -406,7 +406,7 @@ class PostgresMailbox(MailboxStore):
         ).fetchall()
         _count(database, kept, 1)
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
         rows = self._select_rows(
             "SELECT id, received, body FROM dtp_mailbox_envelopes WHERE recipient = "
             "(SELECT id FROM dtp_mailbox_recipients WHERE device = %s) AND tray = %s AND id > %s ORDER BY id "

@@ -23,7 +23,7 @@ FETCH_BYTES: Final = 1024 * 1024
 ACCESS_BYTES: Final = 16
 
 
-class Op(IntEnum):
+class MailboxOp(IntEnum):
     """What is asked for."""
 
     DEPOSIT = 1
@@ -97,25 +97,25 @@ class MailboxMalformed(PeerError):
 _KEY, _BYTES, _NUMBER, _LIST = "key", "bytes", "number", "list"
 
 #: What each request has behind its number and op.
-FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
-    Op.DEPOSIT: (_KEY, _BYTES, _NUMBER, _BYTES, _BYTES),  # recipient, envelope, seconds, access, stamp
-    Op.KEYS: (_KEY,),
-    Op.PUBLISH: (_BYTES, _LIST),  # keys, one-time keys
+FIELDS: Final[Mapping[MailboxOp, tuple[str, ...]]] = {
+    MailboxOp.DEPOSIT: (_KEY, _BYTES, _NUMBER, _BYTES, _BYTES),  # recipient, envelope, seconds, access, stamp
+    MailboxOp.KEYS: (_KEY,),
+    MailboxOp.PUBLISH: (_BYTES, _LIST),  # keys, one-time keys
     # hash of the access, bits of a stranger's stamp, MiB of room for a month that it costs instead
-    Op.SETTINGS: (_BYTES, _NUMBER, _NUMBER),
-    Op.FETCH: (_NUMBER, _NUMBER, _NUMBER),  # tray, after, most
-    Op.ACKNOWLEDGE: (_LIST,),
-    Op.WATCH: (_NUMBER, _NUMBER),  # tray, after
-    Op.PUT_PIECE: (_KEY, _BYTES, _NUMBER, _BYTES),  # recipient, piece, seconds, access
-    Op.GET_PIECE: (_KEY,),  # its hash
-    Op.HAS_PIECES: (_LIST,),
-    Op.STATUS: (),
-    Op.SIGNAL: (_KEY, _BYTES, _BYTES),  # recipient, envelope, access
-    Op.LEAVE: (),
-    Op.PUT_CARD: (_BYTES,),
-    Op.CARD: (_KEY,),
-    Op.PRICE: (),
-    Op.RESERVE: (_KEY, _NUMBER, _NUMBER, _BYTES),  # device, MiB, months, stamp
+    MailboxOp.SETTINGS: (_BYTES, _NUMBER, _NUMBER),
+    MailboxOp.FETCH: (_NUMBER, _NUMBER, _NUMBER),  # tray, after, most
+    MailboxOp.ACKNOWLEDGE: (_LIST,),
+    MailboxOp.WATCH: (_NUMBER, _NUMBER),  # tray, after
+    MailboxOp.PUT_PIECE: (_KEY, _BYTES, _NUMBER, _BYTES),  # recipient, piece, seconds, access
+    MailboxOp.GET_PIECE: (_KEY,),  # its hash
+    MailboxOp.HAS_PIECES: (_LIST,),
+    MailboxOp.STATUS: (),
+    MailboxOp.SIGNAL: (_KEY, _BYTES, _BYTES),  # recipient, envelope, access
+    MailboxOp.LEAVE: (),
+    MailboxOp.PUT_CARD: (_BYTES,),
+    MailboxOp.CARD: (_KEY,),
+    MailboxOp.PRICE: (),
+    MailboxOp.RESERVE: (_KEY, _NUMBER, _NUMBER, _BYTES),  # device, MiB, months, stamp
 }
 MAX_LIST: Final = 1024
 
@@ -129,13 +129,13 @@ async def read(stream: Stream, most: int) -> bytes:
     return await read_frame(stream, most, MailboxMalformed)
 
 
-def parse_request(body: bytes) -> tuple[int, Op, list[Any]]:
+def parse_request(body: bytes) -> tuple[int, MailboxOp, list[Any]]:
     """Return a request's number, op and fields. Raise `MailboxMalformed`; fields beyond are left out."""
     told = unpack(body, MailboxMalformed, "a request")
     if not isinstance(told, list) or len(told) < 2 or not _fits(told[0], _NUMBER) or type(told[1]) is not int:
         raise MailboxMalformed("a request is [number, op, ...]")
     try:
-        op = Op(told[1])
+        op = MailboxOp(told[1])
     except ValueError:
         raise MailboxMalformed(f"a request for the unknown operation {told[1]}") from None
     wanted = FIELDS[op]

@@ -28,14 +28,14 @@ from dtp.messaging.mailbox.protocol import (
     FETCH_BYTES,
     MAX_REQUEST,
     MailboxMalformed,
-    Op,
+    MailboxOp,
     Refusal,
     encode,
     parse_request,
     read,
 )
 from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB, PAID_BYTES, paid_hash
-from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, StampFacts, Status, Tray
+from dtp.messaging.mailbox.store import Deposit, KeptEnvelope, MailboxStore, StampFacts, Status, Tray
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.tasks import SupervisedTask, TaskSet
@@ -72,9 +72,20 @@ class Mailbox:
         changes = Limiter(limits.changes, limits.change_pause, limits.sources)
         #: What counts for a source, and how: the rest costs a mailbox little, or who asks more.
         self.limiters = {
-            **dict.fromkeys((Op.DEPOSIT, Op.CARD, Op.PUT_PIECE, Op.HAS_PIECES, Op.SIGNAL), deposits),
-            **dict.fromkeys((Op.PUBLISH, Op.SETTINGS, Op.PUT_CARD, Op.LEAVE), changes),
-            Op.KEYS: questions,
+            **dict.fromkeys(
+                (
+                    MailboxOp.DEPOSIT,
+                    MailboxOp.CARD,
+                    MailboxOp.PUT_PIECE,
+                    MailboxOp.HAS_PIECES,
+                    MailboxOp.SIGNAL,
+                ),
+                deposits,
+            ),
+            **dict.fromkeys(
+                (MailboxOp.PUBLISH, MailboxOp.SETTINGS, MailboxOp.PUT_CARD, MailboxOp.LEAVE), changes
+            ),
+            MailboxOp.KEYS: questions,
         }
         self._rooms: weakref.WeakKeyDictionary[Connection, asyncio.Semaphore] = weakref.WeakKeyDictionary()
         self._watchers: dict[bytes, set[_Conversation]] = {}
@@ -200,14 +211,14 @@ class _Conversation:
             )
         self._stream.reset(Refusal.NOT_STORED)
 
-    async def _handle_request(self, number: int, op: Op, fields: list[Any]) -> None:
+    async def _handle_request(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
         """Answer a request. Its place is free once the answer is on its way: who reads none is asked no more."""
         try:
             await self._handle(number, op, fields)
         finally:
             self._room.release()
 
-    async def _handle(self, number: int, op: Op, fields: list[Any]) -> None:
+    async def _handle(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
         counters = self._mailbox.counters
         counters[op.name.lower()] += 1
         try:
@@ -222,7 +233,7 @@ class _Conversation:
         self._stream.write(encode(number, *answer))
         await self._stream.drain()
 
-    async def _answer(self, op: Op, fields: list[Any]) -> tuple[Any, ...]:
+    async def _answer(self, op: MailboxOp, fields: list[Any]) -> tuple[Any, ...]:
         limiter = self._mailbox.limiters.get(op)
         if limiter is not None and not limiter.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
@@ -348,7 +359,7 @@ class _Conversation:
         kept = await self._fetch_kept(Tray(tray), after, most)
         return Refusal.DONE, [[each.id, each.received, each.envelope] for each in kept]
 
-    async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[Kept]:
+    async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[KeptEnvelope]:
         most = min(most, 1024)
         keeper, store = self._mailbox.keeper, self._mailbox.store
         return await keeper.run(store.fetch, self._device, tray, after, most, FETCH_BYTES)
@@ -440,22 +451,22 @@ def _is_access(access: bytes) -> bool:
     return len(access) in (0, ACCESS_BYTES)
 
 
-_HANDLERS: Final[dict[Op, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
-    Op.DEPOSIT: _Conversation._deposit,
-    Op.KEYS: _Conversation._keys,
-    Op.PUBLISH: _Conversation._publish,
-    Op.SETTINGS: _Conversation._set_access,
-    Op.FETCH: _Conversation._fetch,
-    Op.ACKNOWLEDGE: _Conversation._acknowledge,
-    Op.WATCH: _Conversation._watch,
-    Op.PUT_PIECE: _Conversation._put_piece,
-    Op.GET_PIECE: _Conversation._get_piece,
-    Op.HAS_PIECES: _Conversation._has_pieces,
-    Op.STATUS: _Conversation._status,
-    Op.SIGNAL: _Conversation._signal,
-    Op.LEAVE: _Conversation._leave,
-    Op.PUT_CARD: _Conversation._put_card,
-    Op.CARD: _Conversation._get_card,
-    Op.PRICE: _Conversation._price,
-    Op.RESERVE: _Conversation._reserve,
+_HANDLERS: Final[dict[MailboxOp, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
+    MailboxOp.DEPOSIT: _Conversation._deposit,
+    MailboxOp.KEYS: _Conversation._keys,
+    MailboxOp.PUBLISH: _Conversation._publish,
+    MailboxOp.SETTINGS: _Conversation._set_access,
+    MailboxOp.FETCH: _Conversation._fetch,
+    MailboxOp.ACKNOWLEDGE: _Conversation._acknowledge,
+    MailboxOp.WATCH: _Conversation._watch,
+    MailboxOp.PUT_PIECE: _Conversation._put_piece,
+    MailboxOp.GET_PIECE: _Conversation._get_piece,
+    MailboxOp.HAS_PIECES: _Conversation._has_pieces,
+    MailboxOp.STATUS: _Conversation._status,
+    MailboxOp.SIGNAL: _Conversation._signal,
+    MailboxOp.LEAVE: _Conversation._leave,
+    MailboxOp.PUT_CARD: _Conversation._put_card,
+    MailboxOp.CARD: _Conversation._get_card,
+    MailboxOp.PRICE: _Conversation._price,
+    MailboxOp.RESERVE: _Conversation._reserve,
 }

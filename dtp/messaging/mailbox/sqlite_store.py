@@ -19,7 +19,7 @@ from dtp.messaging.mailbox.store import (
     DONE,
     SWEEP,
     Deposit,
-    Kept,
+    KeptEnvelope,
     MailboxStore,
     Outcome,
     Recipient,
@@ -253,7 +253,7 @@ class SqliteMailbox(MailboxStore):
             db.execute("DELETE FROM stamps WHERE recipient = ? AND hash = ? AND uses = 0", of)
         return DONE
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
         rows = self._database.select_rows(
             "SELECT id, received, body FROM envelopes WHERE recipient = "
             "(SELECT id FROM recipients WHERE device = ?) AND tray = ? AND id > ? ORDER BY id LIMIT ?",

@@ -41,7 +41,7 @@ class Deposit:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptEnvelope:
     """An envelope that waits: its number, which rises, and when it came, Unix time in seconds."""
 
     id: int
@@ -160,7 +160,7 @@ class MailboxStore(ABC):
         stranger's envelope in is good for one less."""
 
     @abstractmethod
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
         """Return what waits for a device in a tray, oldest first: those numbered above `after`, `most` at most, and
         no more than `most_bytes` but for the first. It stays until it is acknowledged."""
 
@@ -308,12 +308,12 @@ def instance_of(keys: bytes) -> bytes:
     return DeviceKeys.parse(keys).instance
 
 
-def fitting(rows: Iterable[Sequence[Any]], most_bytes: int) -> list[Kept]:
+def fitting(rows: Iterable[Sequence[Any]], most_bytes: int) -> list[KeptEnvelope]:
     """Return envelopes from the first one on, no more than `most_bytes` but for that."""
-    found: list[Kept] = []
+    found: list[KeptEnvelope] = []
     for number, received, body in rows:
         most_bytes -= len(body)
         if found and most_bytes < 0:
             break
-        found.append(Kept(number, received, bytes(body)))
+        found.append(KeptEnvelope(number, received, bytes(body)))
     return found

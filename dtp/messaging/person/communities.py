@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import MAX_INVITATIONS, MAX_MEMBERS, Act, Invitation, Role
 from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack, tagged, unpack
@@ -39,7 +39,7 @@ class LinkMalformed(PeerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class InviteLink:
     """An invitation as it is handed on: where to, its operation, the secret of its key, and who invites."""
 
     group: bytes
@@ -54,7 +54,7 @@ class Link:
         return LINK_PREFIX + base64.urlsafe_b64encode(told).decode().rstrip("=")
 
     @classmethod
-    def parse(cls, text: str) -> Link:
+    def parse(cls, text: str) -> InviteLink:
         """Return the link that a text is. Raise `LinkMalformed`."""
         body = text.strip().removeprefix(LINK_PREFIX)
         try:
@@ -84,7 +84,7 @@ def _claim(group: bytes, person: bytes) -> bytes:
     return tagged(JOIN_DOMAIN) + group + person
 
 
-def prove_join(link: Link, person: bytes) -> bytes:
+def prove_join(link: InviteLink, person: bytes) -> bytes:
     """Return the proof that a person has a link, which is good for nobody else."""
     return link.key.sign(_claim(link.group, person))
 
@@ -95,7 +95,7 @@ class Communities:
     def __init__(self, correspondence: Correspondence) -> None:
         self._mail = correspondence
 
-    def invite(self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int) -> Link:
+    def invite(self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int) -> InviteLink:
         """Return a link by which so many people join. Raise `MessageError` if we may not, or have too many."""
         membership = self._mail.groups.get(group)
         if membership is None:
@@ -108,15 +108,15 @@ class Communities:
         secret = secrets.token_bytes(32)
         offered = Invitation(link_key(secret).id.key, now_ms + lasts_ms, uses)
         made = self._mail.change_group(group, Act.INVITE, now_ms, subject=offered.key, text=offered.text)
-        return Link(group, made.id, secret, self._mail.card)
+        return InviteLink(group, made.id, secret, self._mail.card)
 
-    def ask_to_join(self, link: Link, now_ms: int) -> None:
+    def ask_to_join(self, link: InviteLink, now_ms: int) -> None:
         """Ask who invites to be let in. They may be away: it happens once their device has heard it."""
         if link.card.person == self._mail.person:
             raise MessageError("that link is your own: give it to others")
         proof = prove_join(link, self._mail.person)
         fields = {"invitation": link.invitation, "proof": proof}
-        self._mail.send_join(link.card, Event(Kind.JOIN, link.group, 0, now_ms, fields), now_ms)
+        self._mail.send_join(link.card, Event(EventKind.JOIN, link.group, 0, now_ms, fields), now_ms)
 
     def take_join(self, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Let in who has proven to have a link, within a transaction; or say why not, here."""

@@ -14,7 +14,7 @@ from dtp.messaging.packing import pack, unpack_saved
 Consent = Literal["tell", "ask"]
 
 
-class Change(Enum):
+class CardChange(Enum):
     """What a card that came has changed."""
 
     NOTHING = "nothing"
@@ -92,35 +92,35 @@ class Contacts:
         contact = self._by_person.get(self._routes.get(device, b""))
         return contact if contact is not None and device in contact.card.devices else None
 
-    def add_card(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, Change]:
+    def add_card(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, CardChange]:
         """Add or update a contact by a card, and return it and what has changed."""
         known = self._by_person.get(card.person)
         if known is None:
             contact = Contact(card, stranger=stranger)
             self.put(contact)
-            return contact, Change.ADDED
+            return contact, CardChange.ADDED
         newest = known.pending or known.card
         if not card.supersedes(newest):
             return self._with_access(known, card)
         if card.key == known.card.key:
-            contact, change = replace(known, card=_with_access(card, known.card)), Change.UPDATED
+            contact, change = replace(known, card=_with_access(card, known.card)), CardChange.UPDATED
         elif self.consent == "ask":
-            contact, change = replace(known, pending=card), Change.WAITS
+            contact, change = replace(known, pending=card), CardChange.WAITS
         else:
             contact = replace(known, card=_with_access(card, known.card), pending=None, verified=False)
-            change = Change.REPLACED
+            change = CardChange.REPLACED
         self.put(contact)
         return contact, change
 
-    def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, Change]:
+    def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, CardChange]:
         """Update the access of a known contact by the same card; an older card changes nothing."""
         if card.signature != known.card.signature:
-            return known, Change.OLDER
+            return known, CardChange.OLDER
         if not card.access or card.access == known.card.access:
-            return known, Change.NOTHING
+            return known, CardChange.NOTHING
         contact = replace(known, card=card)
         self.put(contact)
-        return contact, Change.UPDATED
+        return contact, CardChange.UPDATED
 
     def accept(self, person: bytes) -> Contact | None:
         """Return the contact with the card that waited; None if none waits."""

@@ -16,26 +16,26 @@ from dtp.errors import PeerError
 from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
-from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, Kind
+from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, EventKind
 from dtp.messaging.conversation.membership import Act, Membership, Operation, Role
 from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.communities import Communities
-from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
-from dtp.messaging.person.desk import Desk, Received
+from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
+from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.group_states import GroupStates
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.spreading import Spreading
 
 _NOTICES: Final = {
-    Change.ADDED: What.CONTACT_ADDED,
-    Change.UPDATED: What.CONTACT_CHANGED,
-    Change.REPLACED: What.KEY_REPLACED,
-    Change.WAITS: What.CONSENT_NEEDED,
-    Change.OLDER: What.OLDER_CARD,
+    CardChange.ADDED: What.CONTACT_ADDED,
+    CardChange.UPDATED: What.CONTACT_CHANGED,
+    CardChange.REPLACED: What.KEY_REPLACED,
+    CardChange.WAITS: What.CONSENT_NEEDED,
+    CardChange.OLDER: What.OLDER_CARD,
 }
 #: Strangers that are kept as contacts until they are answered, added or blocked.
 _STRANGERS: Final = 1000
@@ -191,7 +191,7 @@ class Correspondence:
         self.desk.enqueue_event(known, self._card_event(card, now_ms), b"")
 
     def _card_event(self, card: ContactCard, now_ms: int) -> Event:
-        return Event(Kind.CARD, card.person, 0, now_ms, {"card": card.encode()})
+        return Event(EventKind.CARD, card.person, 0, now_ms, {"card": card.encode()})
 
     def change_account(self, account: Account, now_ms: int) -> None:
         """Say that our devices are now those of `account`, which has the key: after one was added or removed.
@@ -215,7 +215,7 @@ class Correspondence:
                 self.group_states.give(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
                 fields = {"sender": said.sender, "event": said.event.encode()}
-                self.enqueue_event([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
+                self.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
                 sent += 1
         return sent
 
@@ -306,11 +306,11 @@ class Correspondence:
         self.contacts.put(contact)
         self.store.put_contact(contact.person, contact.save())
 
-    def take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, Change]:
+    def take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, CardChange]:
         """Return a card's contact and what has changed, kept within a transaction."""
         before = self.contacts.get(card.person)
         contact, change = self.contacts.add_card(card, stranger=stranger)
-        if change not in (Change.NOTHING, Change.OLDER):
+        if change not in (CardChange.NOTHING, CardChange.OLDER):
             self._put_contact(contact)
         for device in (before.devices - contact.devices) if before else ():
             self.desk.forget_device(device)
@@ -347,7 +347,7 @@ class Correspondence:
             others = list(contact.card.devices)
         return list(dict.fromkeys([*others, *self.own_devices]))
 
-    def send_event(self, conversation: bytes, kind: Kind, fields: dict[str, Any], now_ms: int) -> Said:
+    def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
         """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
         self._check_member(conversation)
         event = Event(kind, conversation, self.store.highest_clock(conversation) + 1, now_ms, fields)
@@ -399,7 +399,7 @@ class Correspondence:
             self._begin_to_vanish(event, now_ms)
             contact = self.contacts.get(sender)
             told = [*contact.card.devices] if tell and contact and not contact.pending else []
-            read = Event(Kind.READ, conversation, 0, now_ms, {"targets": [message]})
+            read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
             self.enqueue_event([*told, *self.own_devices], read, now_ms)
         return True
 
@@ -517,7 +517,7 @@ class Correspondence:
 
     def receive(
         self, envelopes: Iterable[bytes], now_ms: int
-    ) -> tuple[Received, list[Notice | CallSignalled]]:
+    ) -> tuple[ReceivedEnvelopes, list[Notice | CallSignalled]]:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
@@ -550,9 +550,9 @@ class Correspondence:
             event = Event.parse(payload)
         except PeerError:
             return []
-        if event.kind is Kind.HAVE:
+        if event.kind is EventKind.HAVE:
             return self.spreading.take_have(device, event, now_ms)
-        if event.kind is not Kind.TYPING or not self._may_write(device, person):
+        if event.kind is not EventKind.TYPING or not self._may_write(device, person):
             return []
         conversation = person if event.conversation == self.person else event.conversation
         return [Notice(What.TYPING, person, conversation, detail="on" if event.fields["on"] else "off")]
@@ -564,22 +564,22 @@ class Correspondence:
         return contact is not None and not contact.blocked and device in contact.devices
 
     def _receive_event(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
-        if event.kind is Kind.CARD:
+        if event.kind is EventKind.CARD:
             return self._take_card(device, ContactCard.parse(event.fields["card"]), now_ms)
         person = self.desk.peer_of(device).person
         if not person or not self._may_write(device, person):
             return []
-        if event.kind is Kind.COPY:
+        if event.kind is EventKind.COPY:
             return self._take_copy(person, event)
-        if event.kind is Kind.MEMBERSHIP:
+        if event.kind is EventKind.MEMBERSHIP:
             return self.group_states.take(device, person, event, now_ms)
-        if event.kind is Kind.READ:
+        if event.kind is EventKind.READ:
             return self._take_read(device, person, event, now_ms)
-        if event.kind is Kind.JOIN:
+        if event.kind is EventKind.JOIN:
             return self.communities.take_join(person, event, now_ms)
-        if event.kind is Kind.CALL:
+        if event.kind is EventKind.CALL:
             return self._take_call(device, person, event)
-        if event.kind is Kind.SEALED:
+        if event.kind is EventKind.SEALED:
             return self.spreading.take_sealed(device, person, event, now_ms)
         if event.kind not in HISTORY:
             return []
@@ -649,7 +649,7 @@ class Correspondence:
         elif person != self.person or self.group_of(conversation) is not None:
             group = self.group_of(conversation)
             held = held or person not in (group.members.roles if group else {})
-        is_text = event.kind is Kind.TEXT and person != self.person
+        is_text = event.kind is EventKind.TEXT and person != self.person
         vanishes = 0
         if person == self.person and (seconds := event.fields.get("disappear", 0)):
             vanishes = now_ms + seconds * 1000

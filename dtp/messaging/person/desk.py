@@ -15,7 +15,7 @@ from typing import Final
 
 from dtp.errors import PeerError
 from dtp.identity import Identity
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.device import LocalDevice, save_key
 from dtp.messaging.ends.envelope import Sealed, open_envelope
 from dtp.messaging.ends.keys import KeyBundle
@@ -51,7 +51,7 @@ class Outbound:
 
 
 @dataclass
-class Received:
+class ReceivedEnvelopes:
     """What envelopes have brought: payloads with the device each is of, payloads of the moment; messages of ours
     that a device says it has; and devices with which a new session is needed, since something could not be opened."""
 
@@ -192,7 +192,7 @@ class Desk:
         `QueueFull`, and nothing is kept then.
         """
         payload = event.encode()
-        shown = event.id if event.kind is Kind.TEXT else shown
+        shown = event.id if event.kind is EventKind.TEXT else shown
         for device in devices:
             peer = self.peer_of(device)
             if not peer.introduced and introduction:
@@ -281,9 +281,9 @@ class Desk:
 
     # ---- receiving ---------------------------------------------------------------------------------------------
 
-    def open(self, envelopes: Iterable[bytes], now_ms: int) -> Received:
+    def open(self, envelopes: Iterable[bytes], now_ms: int) -> ReceivedEnvelopes:
         """Return what envelopes have brought, within a transaction that has to store that as well."""
-        received = Received()
+        received = ReceivedEnvelopes()
         changed: set[bytes] = set()
         for envelope in envelopes:
             if not self.store.is_new(hashlib.blake2b(envelope, digest_size=16).digest()):
@@ -298,7 +298,7 @@ class Desk:
             self.store.put("device", self.local.save())
         return received
 
-    def _open(self, envelope: bytes, now_ms: int, received: Received, changed: set[bytes]) -> None:
+    def _open(self, envelope: bytes, now_ms: int, received: ReceivedEnvelopes, changed: set[bytes]) -> None:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         device = sealed.sender
         remote = self.peer_of(device).remote

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from dtp.messaging.conversation.membership import Act, Operation, Role
-from dtp.messaging.person.communities import Link
+from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.delivery import now_ms
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Group:
 
     async def revoke(self, link: str) -> None:
         """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
-        await self._change_group(Act.REVOKE, subject=Link.parse(link).invitation)
+        await self._change_group(Act.REVOKE, subject=InviteLink.parse(link).invitation)
 
     async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
         """Add somebody, or give who is in another role. They read what is written from now on."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dtp.errors import PeerError
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import (
     MAX_MEMBERS,
     MAX_OPERATIONS,
@@ -119,7 +119,7 @@ class GroupStates:
         self._send(group, devices, fields, now_ms)
 
     def _send(self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int) -> None:
-        self._mail.enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
+        self._mail.enqueue_event(devices, Event(EventKind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
 
     def list_pieces(self, now_ms: int) -> list[list[bytes]]:
         """Return the pieces of each state that others may fetch from our mailboxes. One transaction."""

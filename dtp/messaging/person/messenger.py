@@ -13,17 +13,17 @@ from typing import Any, Final, Self
 
 from dtp.identity import Account, Identity, PeerId
 from dtp.identity.card import parse_account
-from dtp.messaging.calls.signals import Act as CallAct
 from dtp.messaging.calls.signals import Reason, Signal
+from dtp.messaging.calls.signals import SignalAct as CallAct
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
-from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, Kind
+from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.client import MailboxGone
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
-from dtp.messaging.person.communities import Link
+from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
@@ -114,19 +114,21 @@ class Message:
 
     async def react(self, emoji: str) -> None:
         """React to it; "" takes that back."""
-        await self._messenger.send_event(self.conversation, Kind.REACT, {"target": self.id, "emoji": emoji})
+        await self._messenger.send_event(
+            self.conversation, EventKind.REACT, {"target": self.id, "emoji": emoji}
+        )
 
     async def edit(self, text: str) -> None:
         """Give it another text. Raise `MessageError` if it isn't ours."""
         self._check_own()
-        await self._messenger.send_event(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
+        await self._messenger.send_event(self.conversation, EventKind.EDIT, {"target": self.id, "text": text})
 
     async def delete(self) -> None:
         """Delete it for everybody. Raise `MessageError` if it isn't ours, and we don't moderate the group."""
         group = self._messenger.correspondence.group_of(self.conversation)
         if group is None or self._messenger.card.person not in group.members.moderators:
             self._check_own()
-        await self._messenger.send_event(self.conversation, Kind.DELETE, {"target": self.id})
+        await self._messenger.send_event(self.conversation, EventKind.DELETE, {"target": self.id})
 
     async def forward(self, to: Person | Group | Room) -> Message:
         """Send its text and files to somebody else, saying whose it was."""
@@ -275,7 +277,7 @@ class Messenger:
 
     async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
         """Send a signal about a call to these devices. For `Calls`."""
-        event = Event(Kind.CALL, self.card.person, 0, now_ms(), signal.to_fields())
+        event = Event(EventKind.CALL, self.card.person, 0, now_ms(), signal.to_fields())
         await self.delivery.run(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
         self.delivery.wake()
 
@@ -470,7 +472,7 @@ class Messenger:
 
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""
-        said = await self.send_event(conversation, Kind.TEXT, fields)
+        said = await self.send_event(conversation, EventKind.TEXT, fields)
         (sent,) = await self._find_message(conversation, said.id)
         return sent
 
@@ -480,7 +482,7 @@ class Messenger:
         shown = await self.delivery.run(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown]
 
-    async def send_event(self, conversation: bytes, kind: Kind, fields: dict[str, Any]) -> Event:
+    async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
         said = await self.delivery.run(self.correspondence.send_event, conversation, kind, fields, now_ms())
         self.delivery.wake()
@@ -532,7 +534,7 @@ class Messenger:
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
         """Say to those who are connected now that we are writing to them, or have stopped."""
         conversation = self.conversation_of(to)
-        event = Event(Kind.TYPING, conversation, 0, now_ms(), {"on": on})
+        event = Event(EventKind.TYPING, conversation, 0, now_ms(), {"on": on})
         devices = await self.delivery.run(self.correspondence.devices_of, conversation)
         await self.delivery.signal(devices, event.encode())
 
@@ -584,7 +586,7 @@ class Messenger:
 
         Raise `LinkMalformed`, `MessageError` for our own.
         """
-        told = Link.parse(link)
+        told = InviteLink.parse(link)
         await self.lookup.check(told.card)
         await self.delivery.run(self.correspondence.communities.ask_to_join, told, now_ms())
         self.delivery.wake()

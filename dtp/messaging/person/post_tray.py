@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.person.notices import Notice, What
 
@@ -56,13 +56,13 @@ class PostTray:
         if contact is not None and contact.blocked:
             return PostTaken.BLOCKED, []
         if not self._is_friend(sender):
-            waiting = store.list_unread_senders(Kind.POST)
+            waiting = store.list_unread_senders(EventKind.POST)
             if sum(not self._is_friend(each) for each in waiting) >= self.most:
                 return PostTaken.FULL, []
         with mail.transaction():
             if card is not None and contact is None and mail.has_room_for_strangers:
                 mail.take_stranger(card)
-            event = Event(Kind.POST, mail.person, store.highest_clock(sender) + 1, now_ms, told, mark)
+            event = Event(EventKind.POST, mail.person, store.highest_clock(sender) + 1, now_ms, told, mark)
             store.add_said(sender, Said(sender, event), unread=True, held=False, vanishes=0)
         return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]
 

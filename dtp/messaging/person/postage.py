@@ -21,7 +21,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.desk import Outbound
 from dtp.messaging.person.notices import Notice, What
-from dtp.messaging.person.rent import PATIENCE, Purchase, Rent
+from dtp.messaging.person.rent import PATIENCE, Rent, RoomPurchase
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Postage:
     patience: float = PATIENCE
 
 
-class State(IntEnum):
+class StampState(IntEnum):
     """What has become of a stamp that was paid."""
 
     PAID = 0
@@ -68,24 +68,24 @@ class Stamp:
     mailbox: bytes
     secret: bytes
     until: int
-    state: State = State.PAID
+    state: StampState = StampState.PAID
 
 
 @dataclass(slots=True)
-class Ledger:
+class PostageLedger:
     """What may be spent yet, by person, and the stamps that were paid: kept in the messenger's store."""
 
     left: dict[bytes, int] = field(default_factory=dict)
     stamps: list[Stamp] = field(default_factory=list)
 
     @classmethod
-    def decode(cls, saved: bytes | None) -> Ledger:
+    def decode(cls, saved: bytes | None) -> PostageLedger:
         """Return what was saved. Raise `StoreFailed`."""
         if saved is None:
             return cls()
         left, stamps = unpack_saved(saved)
         found = [
-            Stamp(device, mailbox, secret, until, State(state))
+            Stamp(device, mailbox, secret, until, StampState(state))
             for device, mailbox, secret, until, state in stamps
         ]
         return cls(left, found)
@@ -162,10 +162,10 @@ class Stamping:
         their devices, and a new one where an earlier one is used up, or was never good."""
         devices = self._devices_of(person)
 
-        def agree(ledger: Ledger) -> None:
+        def agree(ledger: PostageLedger) -> None:
             ledger.left[person] = most
             for each in list(ledger.stamps):
-                if each.state is State.WITHHELD and each.device in devices:
+                if each.state is StampState.WITHHELD and each.device in devices:
                     ledger.drop(each)
 
         await self._change(agree)
@@ -186,7 +186,7 @@ class Stamping:
         if outbound.device in self._paying:
             raise refused
         stamp = self._ledger().find(*place, now_ms() // 1000)
-        if stamp is None or stamp.state is State.WITHHELD:
+        if stamp is None or stamp.state is StampState.WITHHELD:
             if self._is_first(outbound):
                 asked = await client.price()
                 self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
@@ -198,7 +198,7 @@ class Stamping:
                 self._tell(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
         self._let_in.add((outbound.device, outbound.number))
-        if stamp.state is State.PAID:
+        if stamp.state is StampState.PAID:
             await self._note_used(stamp)
 
     def _is_first(self, outbound: Outbound) -> bool:
@@ -210,10 +210,10 @@ class Stamping:
     async def _note_used(self, stamp: Stamp) -> None:
         """Note that a stamp has let something in."""
 
-        def note(ledger: Ledger) -> None:
+        def note(ledger: PostageLedger) -> None:
             kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
             if kept is not None and kept.secret == stamp.secret:  # another one may have been paid meanwhile
-                ledger.put(replace(kept, state=State.USED))
+                ledger.put(replace(kept, state=StampState.USED))
 
         await self._change(note)
 
@@ -222,16 +222,16 @@ class Stamping:
         meanwhile."""
         withheld = False
 
-        def note(ledger: Ledger) -> None:
+        def note(ledger: PostageLedger) -> None:
             nonlocal withheld
             kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
             if kept is None or kept.secret != stamp.secret:
                 return
-            if kept.state is State.USED:
+            if kept.state is StampState.USED:
                 ledger.drop(kept)
             else:
                 withheld = True
-                ledger.put(replace(kept, state=State.WITHHELD))
+                ledger.put(replace(kept, state=StampState.WITHHELD))
 
         await self._change(note)
         return withheld
@@ -286,7 +286,7 @@ class Stamping:
             self._paying[device] = person, 0
             return noted
 
-        purchase = Purchase(rent, asked, note)
+        purchase = RoomPurchase(rent, asked, note)
         try:
             await purchase.reserve(device, stamp.secret)
         except (DtpError, TimeoutError) as fault:
@@ -304,7 +304,7 @@ class Stamping:
         """Note what is about to be paid; False where that is more than was agreed to."""
         enough = False
 
-        def note(ledger: Ledger) -> None:
+        def note(ledger: PostageLedger) -> None:
             nonlocal enough
             left = ledger.left.get(person, 0)
             enough = price <= left
@@ -319,10 +319,10 @@ class Stamping:
         await self._delivery.run(self._mail.desk.send_now, device)
         self._delivery.wake()
 
-    def _ledger(self) -> Ledger:
-        return Ledger.decode(self._mail.store.get(_KEPT))
+    def _ledger(self) -> PostageLedger:
+        return PostageLedger.decode(self._mail.store.get(_KEPT))
 
-    async def _change(self, change: Callable[[Ledger], None]) -> None:
+    async def _change(self, change: Callable[[PostageLedger], None]) -> None:
         def put() -> None:
             ledger = self._ledger()
             change(ledger)

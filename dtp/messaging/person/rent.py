@@ -72,7 +72,7 @@ class Paid:
         return self.until <= now or (status.reserved >= room and theirs >= room * (self.until - now))
 
 
-class Verdict(Enum):
+class RoomVerdict(Enum):
     """What is to be done about a mailbox's room."""
 
     ENOUGH = "enough"
@@ -83,20 +83,20 @@ class Verdict(Enum):
 
 def judge(
     mib: int, most: int, asked: RoomPrice | None, status: Status, paid: Paid | None, now: int
-) -> Verdict:
+) -> RoomVerdict:
     """Return what to do where `mib` MiB are wanted for `most` each, and `paid` was paid before.
 
     A mailbox that has not shown what it was paid for gets nothing more, however long ago that was.
     """
     if asked is None or not asked.door:
-        return Verdict.ENOUGH
+        return RoomVerdict.ENOUGH
     if paid is not None and (not paid.shown or not paid.is_shown(status, now)):
-        return Verdict.WITHHELD
+        return RoomVerdict.WITHHELD
     # What is paid while there is more room goes into that: less is paid for when it is over.
     ahead = _AHEAD if status.reserved == mib * MIB else -_SKEW
     if status.reserved >= mib * MIB and status.paid_until - now > ahead:
-        return Verdict.ENOUGH
-    return Verdict.TOO_DEAR if asked.mib_month > most else Verdict.PAY
+        return RoomVerdict.ENOUGH
+    return RoomVerdict.TOO_DEAR if asked.mib_month > most else RoomVerdict.PAY
 
 
 class Renting:
@@ -142,12 +142,12 @@ class Renting:
         paid = None if again else await self._note_shown(address, status, now)
         most = parse_amount(rent.most) if isinstance(rent.most, str) else rent.most
         verdict = judge(rent.mib, most, asked, status, paid, now)
-        if verdict is Verdict.PAY:
+        if verdict is RoomVerdict.PAY:
             assert asked is not None
             await self._pay(rent, address, asked, status, now)
-        elif verdict is Verdict.TOO_DEAR:
+        elif verdict is RoomVerdict.TOO_DEAR:
             self._tell(What.ROOM_TOO_DEAR, address)
-        elif verdict is Verdict.WITHHELD:
+        elif verdict is RoomVerdict.WITHHELD:
             self._tell(What.ROOM_WITHHELD, address)
 
     async def _note_shown(self, address: str, status: Status, now: int) -> Paid | None:
@@ -168,7 +168,7 @@ class Renting:
             return True
 
         try:
-            shown = await Purchase(rent, asked, note).reserve(self._mail.identity.id.key)
+            shown = await RoomPurchase(rent, asked, note).reserve(self._mail.identity.id.key)
         except (DtpError, TimeoutError) as fault:
             self._tell(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
             return
@@ -204,7 +204,7 @@ class Renting:
             self._on_notices([notice])
 
 
-class Purchase:
+class RoomPurchase:
     """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to.
 
     `note` keeps what is paid, before anything is signed; where it returns False, or raises, nothing is.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import PeerError
-from dtp.messaging.conversation.events import HISTORY, Event, Kind
+from dtp.messaging.conversation.events import HISTORY, Event, EventKind
 from dtp.messaging.ends.spread import SpreadLane, SpreadSender
 from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.store import Spread
@@ -104,7 +104,7 @@ class Spreading:
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
             store.put_readers(group, readers)
         number, key, sealed = sender.seal(group, event.encode())
-        shown = event.id if event.kind is Kind.TEXT else b""
+        shown = event.id if event.kind is EventKind.TEXT else b""
         store.put(_name(group), sender.save(mail.desk.local.save_key))
         mail.desk.note_sealed()
         store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
@@ -149,7 +149,7 @@ class Spreading:
                     lacking.setdefault(readers[device][0], []).append(device)
             for oldest, those in lacking.items():
                 fields = {"sealed": spread.sealed, "key": spread.key, "oldest": oldest}
-                told = Event(Kind.SEALED, group, 0, now_ms, fields)
+                told = Event(EventKind.SEALED, group, 0, now_ms, fields)
                 self._mail.enqueue_event(those, told, now_ms, shown=spread.message)
                 for each in those:
                     readers[each] = (spread.number + 1, readers[each][1])
@@ -236,7 +236,7 @@ class Spreading:
         for group, device in answers:
             lane = self._lane(group, device)
             fields = {"instance": lane.instance, "upto": lane.stream.next}
-            told.append((device, Event(Kind.HAVE, group, 0, now_ms, fields).encode()))
+            told.append((device, Event(EventKind.HAVE, group, 0, now_ms, fields).encode()))
         return told
 
 

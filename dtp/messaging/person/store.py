@@ -16,7 +16,7 @@ from typing import Final
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
 from dtp.messaging.at_rest import SealedRows
-from dtp.messaging.conversation.events import MESSAGES, Event, Kind
+from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
@@ -436,7 +436,7 @@ class MessageStore:
             "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
         )
 
-    def list_unread_senders(self, kind: Kind) -> list[bytes]:
+    def list_unread_senders(self, kind: EventKind) -> list[bytes]:
         """Return the senders of messages of a kind that nobody has marked as read, each as often as it wrote one."""
         rows = self._database.select_rows("SELECT sender FROM said WHERE unread AND kind = ?", int(kind))
         return [each for (each,) in rows]

@@ -20,7 +20,7 @@ from dtp.messaging.errors import EnvelopeBroken
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
-from dtp.messaging.mailbox.store import Kept, Tray, access_hash
+from dtp.messaging.mailbox.store import KeptEnvelope, Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.delivery import LIFETIME, now_ms
 from dtp.messaging.person.pool import ConnectMailbox, MailboxPool, connect_plainly
@@ -186,10 +186,10 @@ class TipLine:
             new += sum(map(bool, outcomes))
         return new
 
-    def _take_all(self, kept: list[Kept], keys: list[Identity]) -> list[bool | None]:
+    def _take_all(self, kept: list[KeptEnvelope], keys: list[Identity]) -> list[bool | None]:
         return [self._receive_letter(each, keys) for each in kept]
 
-    def _receive_letter(self, kept: Kept, keys: list[Identity]) -> bool | None:
+    def _receive_letter(self, kept: KeptEnvelope, keys: list[Identity]) -> bool | None:
         for key in keys:
             try:
                 letter = TipLetter.open(kept.envelope, key, self.identity.id.key)

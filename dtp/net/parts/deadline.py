@@ -121,7 +121,7 @@ class Deadline:
         return self._session is None
 
     def update(self, now: float) -> None:
-        """Something has happened: come up once more if something may be due before it does."""
+        """Set the timer anew, since something has happened: something may be due before it comes up."""
         times = self._times
         if times and now + self._soonest >= times[-1]:
             return

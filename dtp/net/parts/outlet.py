@@ -153,7 +153,7 @@ class Outlet:
                 socket_watcher(self._loop),
                 self._buffers.gather,
                 self.write_pieces,
-                self._consumed_all,
+                self._consume_pieces,
                 self._buffers.turns,
                 self._loop.time,
             )
@@ -193,14 +193,17 @@ class Outlet:
             self.flush_soon()
         return queued
 
-    def _consumed_all(self, stream_ids: list[int], sizes: list[int]) -> None:
-        if self._session.consume_all_data(stream_ids, sizes):
+    def _consume_pieces(self, stream_ids: list[int], sizes: list[int]) -> None:
+        consume_data, due = self._session.consume_data, False
+        for stream_id, size in zip(stream_ids, sizes, strict=True):
+            due = consume_data(stream_id, size)
+        if due:
             self.flush_soon()
 
     # ---- carriers -----------------------------------------------------------------------------------------
 
     def begin_turn(self) -> None:
-        """Something came: the next write is the first one again."""
+        """Begin a turn, since something came: the next write is the first one again."""
         self._corked = False
 
     def flush_soon(self) -> None:
@@ -287,13 +290,13 @@ class Outlet:
         return sealed
 
     def tell_watch(self) -> None:
-        """Something came or was sealed: tell the watch if it is to know."""
+        """Tell the watch that something came or was sealed, if it is to know."""
         watch = self.watch
         if watch is not None and self._session.has_passed(watch.opened, watch.received, watch.total):
             watch.moved()
 
     def _send_along(self, going: Callable[[int, float], bytes | None], now: float) -> None:
-        """Something is to be sealed: let a frame of the watch go along with it, unless it is the last."""
+        """Let a frame of the watch go along with what is to be sealed, unless it is the last."""
         session = self._session
         if session.ended is not None:
             return

@@ -63,7 +63,7 @@ class Places(Generic[T]):
     def note_descriptor(
         self, number: int, strangers: int, now: float, look: Callable[[int], int] = lowest_free
     ) -> None:
-        """One more comes by a descriptor of this number, beside so many strangers, who have their own.
+        """Note that one more comes by a descriptor of this number, beside so many strangers, who have their own.
 
         The system gives the lowest that is free: at least so many are in use, by whatever it is, or were as it came;
         `look` says how it is now. But it may be one that was freed just now, so how many had room is remembered for a

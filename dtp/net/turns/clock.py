@@ -47,7 +47,7 @@ class TurnClock:
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The processor time is that of the loop's thread, or what the loop itself says: `processor_time`."""
+        """Take the processor time of the loop's thread, or what the loop itself says: `processor_time`."""
         #: Seconds of processor time until now.
         self.read: Callable[[], float] = getattr(loop, "processor_time", time.thread_time)
         #: Seconds that have passed, of one clock: never fewer than of processor time. Reading it takes a tenth of the

@@ -144,7 +144,7 @@ class ClientMeter(MeterDriver):
             self.loop.call_soon(self._look_now)
 
     def _before_send(self, moved: int, now: float) -> bytes | None:
-        """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
+        """Return a voucher that was signed before, to go along with what is about to be sent; do nothing else."""
         frame = self.payer.release(moved, now)
         if frame is None:
             self.update_counts()

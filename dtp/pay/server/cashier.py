@@ -254,7 +254,7 @@ class Cashier:
         return used or (end is not None and not lapsed(end, self._now_ms()))
 
     async def channel_views(self) -> list[View]:
-        """Every channel of the store that may still pay, as it is now; those that aren't worth it now and then."""
+        """Return every channel of the store that may still pay, as it is now; of those that aren't worth it some."""
         sold, ends = await self.journal.run(_holdings)
         now_ms, found = self._now_ms(), []
         self._resting = {

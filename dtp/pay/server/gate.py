@@ -59,7 +59,7 @@ _MAY_HAVE_CHANGED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AdmittedClient:
     """Who was let in, and by which lane: all that a meter needs. `affordable` as `Payee` has it. Who `closes` is
     served nothing."""
 
@@ -183,7 +183,7 @@ class TicketGate:
             await self._journal.run(_go_on_with_copy)
             self.restored_ms = 0
 
-    async def admit(self, request: Request) -> Admission:
+    async def admit(self, request: Request) -> AdmittedClient:
         """Return what is known of a request that may come in, for `listen(admit=...)`. Raises `Refuse`."""
         try:
             return await self._admit(request)
@@ -203,7 +203,7 @@ class TicketGate:
             log.warning("a ticket of %s can't be checked: %s", request.peer.short, error)
             raise Refuse(CloseCode.BUSY, "tickets can't be checked at the moment: try again later") from error
 
-    async def _admit(self, request: Request) -> Admission:
+    async def _admit(self, request: Request) -> AdmittedClient:
         ticket = parse_ticket(request.ticket)
         channel, keys = await self._verify_ticket(ticket, request)
         if channel.opened_ms <= self.restored_ms and self.own_ms() < self.unknown_until_ms:
@@ -220,7 +220,7 @@ class TicketGate:
         if channel.pass_ is not None:
             held = await self._find_pass(channel, rules, request)
 
-        async def known(channel: Channel) -> Admission:
+        async def known(channel: Channel) -> AdmittedClient:
             return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
 
         try:
@@ -232,7 +232,9 @@ class TicketGate:
                 raise
             return await known(found)
 
-    async def _admitted_to_close(self, channel: Channel, number: int, keys: tuple[bytes, ...]) -> Admission:
+    async def _admitted_to_close(
+        self, channel: Channel, number: int, keys: tuple[bytes, ...]
+    ) -> AdmittedClient:
         """Let in who comes only to agree on the close, whatever keeps its channel from being served: what is left of
         the deposit is the client's. Raises `TicketRefused` where there is nothing to agree on."""
         if channel.state == ChannelState.OPEN:
@@ -311,7 +313,7 @@ class TicketGate:
 
 def _admission(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
-) -> Admission:
+) -> AdmittedClient:
     """Return what the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
     if store.end_of(channel.id) is not None:
         raise TicketRefused("the channel is agreed to be closed; open another", CloseDetail.CHANNEL_CLOSED)
@@ -327,7 +329,7 @@ def _admission(
 
 def _to_close(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...]
-) -> Admission | None:
+) -> AdmittedClient | None:
     """Return what the store knows of the lane of who comes to close; None where the channel is over."""
     end = store.end_of(channel.id)
     if end is not None and end.over:
@@ -337,12 +339,12 @@ def _to_close(
 
 def _known(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...], held: HolderOfPass | None
-) -> Admission:
+) -> AdmittedClient:
     # What was claimed was served and paid, also when this store knows nothing of it.
     lane = replace(store.sold_lane(channel.id, number), floor=floor_of(channel.lanes[number]))
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
     most = affordable(channel, number, store.vouched_sums(channel.id))
-    return Admission(channel, lane, keys, prices, most, held)
+    return AdmittedClient(channel, lane, keys, prices, most, held)
 
 
 def _begin_wait(store: VoucherStore, restored_ms: int, until_ms: int) -> tuple[int, int] | None:

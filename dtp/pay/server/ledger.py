@@ -28,7 +28,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.server.backing import believed, claimed_of, contradiction
 from dtp.pay.server.book import ChannelBook, affordable
 from dtp.pay.server.cashier import read_channels
-from dtp.pay.server.gate import AGREEMENT_MS, Admission, floor_of, honoured_keys
+from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of, honoured_keys
 from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.server.quota import PassQuotas
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
@@ -150,7 +150,7 @@ class Ledger(ChannelAccount):
         return self._signer is not None and self._signer.address == channel.server
 
     async def enter(
-        self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
+        self, connection: Connection, admission: AdmittedClient, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
         """Return the meter of a connection of this admission, which the caller has begin.
 
@@ -178,7 +178,7 @@ class Ledger(ChannelAccount):
         return meter
 
     async def _begin(
-        self, connection: Connection, admission: Admission, exposure: Exposure, count_streams: bool
+        self, connection: Connection, admission: AdmittedClient, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
         channel, number = admission.channel, admission.lane.lane
 
@@ -531,7 +531,7 @@ def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:
     return behind or any(number >= len(found.lanes) for number in lanes)
 
 
-def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) -> Exposure:
+def _begun(exposure: Exposure, admission: AdmittedClient, vouched: dict[int, int]) -> Exposure:
     """Return the exposure of a lane at its prices, with what its use may cost us through the chain, whatever carries
     it now.
 

@@ -379,7 +379,7 @@ class ServerMeter(MeterDriver):
         return _Ask(units, refund, self.loop.create_future())
 
     def _raise_if_overdue(self) -> None:
-        """Whoever asked would wait for a client that says nothing."""
+        """Raise `ChargeDeclined` if the client is overdue: who asked would wait for one that says nothing."""
         if self.payee.overdue:
             raise ChargeDeclined(self._lateness_text())
 

@@ -157,7 +157,7 @@ class StoreFile:
         return int(restored), int(until)
 
     def go_on_with_copy(self) -> None:
-        """No close that isn't known here can be used any more: servers take the file for the store from now on."""
+        """Let servers take the file for the store: no close that isn't known here can be used any more."""
         with self._write_transaction():
             self._db.execute("DELETE FROM waits")
             if self.is_copy():

@@ -112,13 +112,13 @@ class DhtAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbePacket:
     """A packet that only says, by where it comes from, that it came."""
 
     nonce: bytes
 
 
-Message: TypeAlias = Question | DhtAnswer | Probe
+Message: TypeAlias = Question | DhtAnswer | ProbePacket
 
 
 # ---------------------------------------------------------------------------------------------------------- entries
@@ -155,7 +155,7 @@ def encode(message: Message) -> bytes:
 
 def _encode(message: Message) -> bytes:
     match message:
-        case Probe(nonce):
+        case ProbePacket(nonce):
             return bytes((MAGIC, DatagramKind.PROBE)) + nonce
         case Question():
             flags = (_PROVEN if message.proof else 0) | (_CLIENT if message.client else 0)
@@ -196,7 +196,7 @@ def decode(data: bytes) -> Message:
     except ValueError:
         raise MessageError(f"a message of unknown kind {data[1]:#04x}") from None
     if kind is DatagramKind.PROBE:
-        return Probe(_fixed(data, 2, NONCE_SIZE, last=True))
+        return ProbePacket(_fixed(data, 2, NONCE_SIZE, last=True))
     transaction = data[2:_HEAD]
     if kind is DatagramKind.RETRY:
         key = _fixed(data, _HEAD + admission.SIZE, KEY_SIZE, last=True)

@@ -21,7 +21,7 @@ from dtp.peers.dht.errors import MessageError
 from dtp.peers.dht.exchange import Exchange, Outbox
 from dtp.peers.dht.ids import node_id
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
-from dtp.peers.dht.messages import DhtAnswer, Probe, Question, decode
+from dtp.peers.dht.messages import DhtAnswer, ProbePacket, Question, decode
 from dtp.peers.dht.reachability import Reachability, have_dialled
 from dtp.peers.dht.records import Record, RecordKind
 from dtp.peers.dht.serving import DhtServer
@@ -122,7 +122,7 @@ class DhtNode:
                 self._serve(message, source, now)
             case DhtAnswer():
                 self._exchange.receive(message, source, now)
-            case Probe(nonce):
+            case ProbePacket(nonce):
                 self.reachability.on_probe(nonce, source, now)
 
     def _serve(self, question: Question, source: Endpoint, now: float) -> None:

@@ -31,7 +31,7 @@ from dtp.peers.dht.messages import (
     Arguments,
     DatagramKind,
     DhtAnswer,
-    Probe,
+    ProbePacket,
     Question,
     StoreVerdict,
     answer_to_sign,
@@ -184,7 +184,7 @@ class DhtServer:
                 assert question.kind is DatagramKind.DIAL
                 dialled = unpack_endpoint(args[0])
                 if self._may_dial(question, dialled, source, now):
-                    extra.append((encode(Probe(args[1])), dialled))
+                    extra.append((encode(ProbePacket(args[1])), dialled))
                 return DatagramKind.DIALLED, (), extra
 
     def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:

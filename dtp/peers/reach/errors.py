@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from dtp.errors import LocalError, PeerError
 
 
-class Refusal(IntEnum):
+class ReachRefusal(IntEnum):
     """Why a relay, or a peer that was asked, says no."""
 
     MALFORMED = 1
@@ -23,14 +23,14 @@ class Refusal(IntEnum):
 
 
 REFUSALS: Final[Mapping[int, str]] = {
-    Refusal.MALFORMED: "it could not read what it was asked",
-    Refusal.NO_RESERVATION: "the peer isn't there: it has no reservation at this relay",
-    Refusal.FULL: "the relay is full; ask another one, or later",
-    Refusal.TOO_MANY: "as many circuits are open as the relay allows for one",
-    Refusal.USED_UP: "the peer has used up what the relay gives to one in a day",
-    Refusal.TOO_OFTEN: "it was asked too often; later helps",
-    Refusal.NOT_TAKEN: "the peer did not take it",
-    Refusal.NOT_OFFERED: "that isn't done here",
+    ReachRefusal.MALFORMED: "it could not read what it was asked",
+    ReachRefusal.NO_RESERVATION: "the peer isn't there: it has no reservation at this relay",
+    ReachRefusal.FULL: "the relay is full; ask another one, or later",
+    ReachRefusal.TOO_MANY: "as many circuits are open as the relay allows for one",
+    ReachRefusal.USED_UP: "the peer has used up what the relay gives to one in a day",
+    ReachRefusal.TOO_OFTEN: "it was asked too often; later helps",
+    ReachRefusal.NOT_TAKEN: "the peer did not take it",
+    ReachRefusal.NOT_OFFERED: "that isn't done here",
 }
 
 
@@ -47,7 +47,7 @@ class ReachMalformed(ReachError):
 
 
 class RelayRefused(ReachError):
-    """A relay said no; `number` is a `Refusal`."""
+    """A relay said no; `number` is a `ReachRefusal`."""
 
     code: ClassVar[str] = "relay-refused"
 

@@ -28,7 +28,7 @@ from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.resolver import Candidate
 from dtp.net.stream import Stream
 from dtp.peers.links import PeerLink
-from dtp.peers.reach.errors import Refusal
+from dtp.peers.reach.errors import ReachRefusal
 from dtp.peers.reach.hole import Hole
 from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse, udp_address
 from dtp.peers.reach.punching import PACKET, PUNCHES, Observations, PunchBook, PunchLimits
@@ -301,7 +301,7 @@ class Reach:
             kind, fields = await read(stream)
         answer = _ANSWERS.get(kind)
         if answer is None:
-            refuse(stream, Refusal.NOT_OFFERED)
+            refuse(stream, ReachRefusal.NOT_OFFERED)
         else:
             await answer(self, link, stream, *fields)
             await stream.flush()
@@ -317,7 +317,7 @@ class Reach:
         place = None if endpoint is None else self._punches.request_place(link.peer, loop.time())
         if endpoint is None or place is None:
             self.counters["punches-refused"] += 1
-            refuse(stream, Refusal.NOT_OFFERED)
+            refuse(stream, ReachRefusal.NOT_OFFERED)
             return
         self.counters["punched"] += 1
         endpoint.expect_address(place, sum(ATTEMPTS) + 1)
@@ -332,7 +332,7 @@ class Reach:
         often = now < self._asked.get(link.peer, float("-inf")) + CHECK_PAUSE
         if often or self._checks >= CHECKS_AT_ONCE:
             self.counters["checks-refused"] += 1
-            refuse(stream, Refusal.TOO_OFTEN)
+            refuse(stream, ReachRefusal.TOO_OFTEN)
             return
         self._asked[link.peer] = now
         while len(self._asked) > self._punches.limits.peers:

@@ -17,7 +17,7 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
-from dtp.peers.reach.errors import ReachError, Refusal
+from dtp.peers.reach.errors import ReachError, ReachRefusal
 from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse
 from dtp.peers.reach.relay_book import RelayBook, RelayLimits
 from dtp.tasks import TaskSet, start_task
@@ -56,7 +56,7 @@ class Relay:
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
         """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
         if self._requests[connection] >= _REQUESTS:
-            refuse(stream, Refusal.TOO_OFTEN)
+            refuse(stream, ReachRefusal.TOO_OFTEN)
             return
         self._requests[connection] += 1
         await self._serve_request(connection, stream)
@@ -99,10 +99,10 @@ class Relay:
                 finally:
                     self.book.close(target, source)
             else:
-                refuse(stream, Refusal.MALFORMED)
+                refuse(stream, ReachRefusal.MALFORMED)
         except (ReachError, PeerIdError, EOFError, TimeoutError):
             self.counters["malformed"] += 1
-            refuse(stream, Refusal.MALFORMED)
+            refuse(stream, ReachRefusal.MALFORMED)
         except DtpError as error:  # whoever asked is gone
             log.info("%r: %s", connection, error)
         finally:
@@ -135,7 +135,7 @@ class Relay:
         there = self._reserved.get(target)
         if there is None or there.closed:
             self.book.release(target)
-            refuse(stream, Refusal.NO_RESERVATION)
+            refuse(stream, ReachRefusal.NO_RESERVATION)
             return
         limits = self.book.limits
         try:
@@ -148,7 +148,7 @@ class Relay:
                     far.reset(CIRCUIT_BROKEN)
                     raise
         except (TimeoutError, DtpError, EOFError):
-            refuse(stream, Refusal.NOT_TAKEN)
+            refuse(stream, ReachRefusal.NOT_TAKEN)
             return
         stream.write(encode(ReachKind.ACCEPTED, observed(there)))
         assert callable(served)

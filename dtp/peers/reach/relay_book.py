@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from dtp.identity import PeerId
-from dtp.peers.reach.errors import Refusal
+from dtp.peers.reach.errors import ReachRefusal
 
 MIB = 1024 * 1024
 DAY = 86_400.0
@@ -55,7 +55,7 @@ class RelayBook:
         self._had: OrderedDict[PeerId, tuple[float, int]] = OrderedDict()
         self._dials: OrderedDict[str, tuple[float, float]] = OrderedDict()
         #: What was refused, by why.
-        self.refused: Counter[Refusal] = Counter()
+        self.refused: Counter[ReachRefusal] = Counter()
 
     @property
     def reservations(self) -> int:
@@ -67,14 +67,14 @@ class RelayBook:
         """How many are open."""
         return self._circuits_to.total()
 
-    def reserve(self, peer: PeerId, source: str, now: float) -> Refusal | None:
+    def reserve(self, peer: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `peer` a reservation, or more time for the one it has."""
         self._forget_old(now)
         if peer not in self._until:
             if len(self._until) >= self.limits.reservations:
-                return self._refuse(Refusal.FULL)
+                return self._refuse(ReachRefusal.FULL)
             if self._sources[source] >= self.limits.reservations_per_source:
-                return self._refuse(Refusal.TOO_MANY)
+                return self._refuse(ReachRefusal.TOO_MANY)
         self.release(peer)
         self._until[peer] = (now + self.limits.lifetime, source)
         self._sources[source] += 1
@@ -88,21 +88,21 @@ class RelayBook:
             if not self._sources[held[1]]:
                 del self._sources[held[1]]
 
-    def open(self, target: PeerId, source: str, now: float) -> Refusal | None:
+    def open(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `source` a circuit to `target`; then `close` has to follow."""
         limits = self.limits
         if not self._may_dial(source, now):
-            return self._refuse(Refusal.TOO_OFTEN)
+            return self._refuse(ReachRefusal.TOO_OFTEN)
         held = self._until.get(target)
         if held is None or held[0] < now:
-            return self._refuse(Refusal.NO_RESERVATION)
+            return self._refuse(ReachRefusal.NO_RESERVATION)
         if self.circuits >= limits.circuits:
-            return self._refuse(Refusal.FULL)
+            return self._refuse(ReachRefusal.FULL)
         crowded = self._circuits_to[target] >= limits.circuits_per_peer
         if crowded or self._circuits_from[source] >= limits.circuits_per_source:
-            return self._refuse(Refusal.TOO_MANY)
+            return self._refuse(ReachRefusal.TOO_MANY)
         if self.bytes_left(target, now) <= 0:
-            return self._refuse(Refusal.USED_UP)
+            return self._refuse(ReachRefusal.USED_UP)
         self._circuits_to[target] += 1
         self._circuits_from[source] += 1
         return None
@@ -145,6 +145,6 @@ class RelayBook:
             if until < now:
                 self.release(peer)
 
-    def _refuse(self, refusal: Refusal) -> Refusal:
+    def _refuse(self, refusal: ReachRefusal) -> ReachRefusal:
         self.refused[refusal] += 1
         return refusal

@@ -24,7 +24,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.net.stream_carrier import StreamCarrier
-from dtp.peers.reach.errors import Refusal, RelayRefused, RelayUrlError
+from dtp.peers.reach.errors import ReachRefusal, RelayRefused, RelayUrlError
 from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, expect, read, refuse
 from dtp.tasks import SupervisedTask, TaskSet
 
@@ -281,12 +281,12 @@ class Reservation(CarrierListener):
             async with asyncio.timeout(PATIENCE):
                 kind, fields = await read(stream)
             if kind is not ReachKind.INCOMING:
-                refuse(stream, Refusal.MALFORMED)
+                refuse(stream, ReachRefusal.MALFORMED)
                 return
             peer, seen = PeerId(fields[0]), fields[1]
             stream.write(encode(ReachKind.ACCEPTED, ""))
         except (DtpError, EOFError, TimeoutError):
-            stream.reset(Refusal.MALFORMED)
+            stream.reset(ReachRefusal.MALFORMED)
             return
         if self.on_incoming is not None:
             self.on_incoming(peer, seen)

@@ -18,7 +18,7 @@ from dtp.peers.dht.messages import (
     DatagramKind,
     DhtAnswer,
     Message,
-    Probe,
+    ProbePacket,
     Question,
     answer_to_sign,
     decode,
@@ -78,7 +78,7 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
 
 def as_message(told: dict[str, Any]) -> Message:
     if told["kind"] == "PROBE":
-        return Probe(told["nonce"])
+        return ProbePacket(told["nonce"])
     kind = DatagramKind[told["kind"]]
     if kind is DatagramKind.RETRY:
         return DhtAnswer(kind, told["transaction"], token=told["token"], key=told["key"])

@@ -186,7 +186,7 @@ def quoted(text: str) -> str:
 
 
 def ends(alias: str, left: str, right: str, direction: str) -> str:
-    """That a link leads from one node to another, "right", "left" or "both"."""
+    """Return the condition that a link leads from one node to another, "right", "left" or "both"."""
     forwards = f"{alias}.soul = {left}.soul AND {alias}.target = {right}.soul"
     backwards = f"{alias}.target = {left}.soul AND {alias}.soul = {right}.soul"
     if direction == "both":

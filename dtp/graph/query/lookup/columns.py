@@ -37,7 +37,7 @@ def prefixes_of(kind: str) -> tuple[bytes, ...]:
     return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}"), b"~") if kind else (b"",)
 
 
-class Found(NamedTuple):
+class FoundSouls(NamedTuple):
     """Souls, by their numbers in a state: a replica that is built again has another. Some may be too many."""
 
     core: GraphCore
@@ -57,7 +57,7 @@ class Columns:
         self._changed: set[str] = set()
 
     def on_changed(self, souls: Iterable[str]) -> None:
-        """Something is different at these souls."""
+        """Note that something is different at these souls."""
         self.renew()
         if self._by_value:
             self._changed.update(souls)
@@ -65,7 +65,7 @@ class Columns:
             self._changed.clear()
             self._by_value.clear()
 
-    def now_having(self, key: str, value: Value) -> Found:
+    def now_having(self, key: str, value: Value) -> FoundSouls:
         """Return souls whose property at a key may be a value, also by what changed since the column was made."""
         found = self._with_value(key, value, items=False)
         return _once(found._replace(numbers=found.numbers + self.numbers(self._changed).numbers))
@@ -78,7 +78,7 @@ class Columns:
             self._changed.clear()
             self._by_link = None
 
-    def find_having(self, key: str, wanted: Range) -> Found:
+    def find_having(self, key: str, wanted: Range) -> FoundSouls:
         """Return souls whose property at a key may be in a range."""
         if wanted.is_equality:
             return self._with_value(key, wanted.low, items=False)
@@ -90,11 +90,11 @@ class Columns:
         )
         return _once(self._make_found(self._core.find_between(name, low, high) + of_text))
 
-    def find_containing(self, key: str, item: Value) -> Found:
+    def find_containing(self, key: str, item: Value) -> FoundSouls:
         """Return souls whose property at a key may be a list with an item."""
         return self._with_value(key, item, items=True)
 
-    def _with_value(self, key: str, value: Value, *, items: bool) -> Found:
+    def _with_value(self, key: str, value: Value, *, items: bool) -> FoundSouls:
         self.renew()
         if (key, items) not in self._by_value:
             name = values.name(key)
@@ -105,9 +105,9 @@ class Columns:
         _extend(found, cells, self._core.hash(values.encode(value)))
         if items or isinstance(value, str):
             found.frombytes(opaque)
-        return _once(Found(self._core, found))
+        return _once(FoundSouls(self._core, found))
 
-    def find_linking(self, souls: Iterable[str]) -> Found:
+    def find_linking(self, souls: Iterable[str]) -> FoundSouls:
         """Return souls that may have links to any of these."""
         self.renew()
         if self._by_link is None:
@@ -115,14 +115,14 @@ class Columns:
         found = array("I")
         for soul in souls:
             _extend(found, self._by_link, self._core.hash(values.encode(Link(soul))))
-        return Found(self._core, array("I", sorted(set(found))))
+        return FoundSouls(self._core, array("I", sorted(set(found))))
 
-    def of_kind(self, kind: str) -> Found:
+    def of_kind(self, kind: str) -> FoundSouls:
         """Return souls with a label ("" is any) that have something."""
         self.renew()
         return self._make_found(b"".join(self._core.find_named(prefix) for prefix in prefixes_of(kind)))
 
-    def find_naming(self, kind: str) -> Found:
+    def find_naming(self, kind: str) -> FoundSouls:
         """Return souls with links to what has a label, and nothing else."""
         self.renew()
         found = self._make_found(b"".join(self._core.find_unmade(prefix) for prefix in prefixes_of(kind)))
@@ -133,28 +133,28 @@ class Columns:
         named = (self._replica.souls(prefix.decode()) for prefix in prefixes_of(kind))
         return [soul for some in named for soul in some if kind_of(soul) == kind]
 
-    def numbers(self, souls: Iterable[str]) -> Found:
+    def numbers(self, souls: Iterable[str]) -> FoundSouls:
         """Return the numbers of souls; those that never had anything are left out."""
         self.renew()
         found = (self._core.soul_number(values.name(soul)) for soul in souls)
-        return Found(self._core, array("I", (one for one in found if one is not None)))
+        return FoundSouls(self._core, array("I", (one for one in found if one is not None)))
 
     def size(self) -> int:
         """About how many nodes there are."""
         return self._replica.core.names
 
     @staticmethod
-    def rows(found: Found, first: int, behind: int) -> bytes:
+    def rows(found: FoundSouls, first: int, behind: int) -> bytes:
         """Return some of what was found: see `GraphCore.rows`."""
         return found.core.read_rows(found.numbers[first:behind])
 
-    def _make_found(self, data: bytes) -> Found:
+    def _make_found(self, data: bytes) -> FoundSouls:
         found = array("I")
         found.frombytes(data)
-        return Found(self._core, found)
+        return FoundSouls(self._core, found)
 
 
-def _once(found: Found) -> Found:
+def _once(found: FoundSouls) -> FoundSouls:
     """Return the same without repetitions: a soul may have several types at a key."""
     return found._replace(numbers=array("I", dict.fromkeys(found.numbers)))
 

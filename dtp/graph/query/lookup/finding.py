@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from dtp.crdt import Change, Link, Replica, Value, parts, values
-from dtp.graph.query.lookup.columns import Columns, Found, kind_of, rows_of
+from dtp.graph.query.lookup.columns import Columns, FoundSouls, kind_of, rows_of
 from dtp.graph.query.lookup.pattern import Pattern, Sought, Walk
 from dtp.graph.query.lookup.properties import Name, add_written, assembled, names_in, read_relationship
 from dtp.graph.query.lookup.properties import read as read_name
@@ -70,7 +70,7 @@ class Finding:
     # ---- what changes -------------------------------------------------------------------------------------------
 
     def on_changed(self, changes: Iterable[Change]) -> None:
-        """Something is different at these souls."""
+        """Note that something is different at these souls."""
         souls = {change.soul for change in changes}
         self.columns.on_changed(souls)
         self._stale |= souls
@@ -135,7 +135,7 @@ class Finding:
 
     # ---- adding -------------------------------------------------------------------------------------------------
 
-    def _add(self, found: Found, kind: str = "") -> None:
+    def _add(self, found: FoundSouls, kind: str = "") -> None:
         """Have the nodes that were found, and have a label ("" is any), whole."""
         if not found.numbers:
             return
@@ -146,7 +146,7 @@ class Finding:
         with self.adding():
             self._add_batches(found, kind)
 
-    def _add_batches(self, found: Found, kind: str) -> None:
+    def _add_batches(self, found: FoundSouls, kind: str) -> None:
         empty = self._tables.is_empty  # and nothing is found twice
         shows = self._replica.shows
         for first in range(0, len(found.numbers), _BATCH):

@@ -215,7 +215,7 @@ class Index:
                 self._finding.find(about())
 
     def on_changed(self, changes: Iterable[Change]) -> None:
-        """Something is different at these souls."""
+        """Note that something is different at these souls."""
         self._finding.on_changed(changes)
 
     def expect_pattern(self, place: int | None, about: Callable[[], Pattern]) -> None:

@@ -12,7 +12,7 @@ from dtp.core.scan import ScanCore
 from dtp.crdt import Link, Replica, values
 from dtp.graph.query.budget import Meter
 from dtp.graph.query.compiling.scanning import Scan, shown_rows
-from dtp.graph.query.lookup.columns import Columns, Found, kind_of, rows_of
+from dtp.graph.query.lookup.columns import Columns, FoundSouls, kind_of, rows_of
 
 _T = TypeVar("_T")
 #: Names that are looked at in one call: some milliseconds.
@@ -95,7 +95,7 @@ class Scanner:
         self, scan: Scan, core: ScanCore, size: int, meter: Meter, ask: Callable[..., Any]
     ) -> Iterator[tuple[int, bytes] | None]:
         """Yield what the core finds, so many names at a time; None where it can't tell."""
-        start: Found = ask(self._start, scan)
+        start: FoundSouls = ask(self._start, scan)
         numbers = start.numbers if scan.first is not None else None
         count = len(start.numbers) if numbers is not None else start.core.names
         for first in range(0, count, size):
@@ -105,10 +105,10 @@ class Scanner:
             if found is not None:
                 meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
 
-    def _start(self, scan: Scan) -> Found:
+    def _start(self, scan: Scan) -> FoundSouls:
         self._columns.renew()
         if scan.first is None:
-            return Found(self._replica.core, array("I"))
+            return FoundSouls(self._replica.core, array("I"))
         key, value = scan.first
         return self._columns.now_having(key, value)
 
@@ -116,7 +116,7 @@ class Scanner:
         """Return the nodes that are only linked to."""
         found: set[str] = set()
         for kind in {kind for _, kind in scan.labels} or {""}:
-            linking: Found = ask(self._columns.find_naming, kind)
+            linking: FoundSouls = ask(self._columns.find_naming, kind)
             for first in range(0, len(linking.numbers), _SLICE // 8):
                 data = ask(self._columns.rows, linking, first, first + _SLICE // 8)
                 targets = {one for row in rows_of(data) for one in _targets(row)} - found

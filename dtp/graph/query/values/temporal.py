@@ -118,7 +118,7 @@ def _time(given: dict[str, Any], base: int) -> int:
 
 
 def _check_order(given: dict[str, Any], names: tuple[str, ...]) -> None:
-    """No name without the one before it: {year, day} says no day."""
+    """Raise `TemporalError` for a name without the one before it: {year, day} says no day."""
     missing = ""
     for name in names:
         if name not in given:
@@ -423,7 +423,7 @@ def _in_seconds(now: int, a: Any, b: Any) -> Any:
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """What it gives is checked, and what is wrong is a query's error."""
+    """Return the function with what it gives checked, and what is wrong as a query's error."""
 
     def call(now: int, *given: Any) -> Any:
         try:

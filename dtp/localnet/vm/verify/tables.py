@@ -97,7 +97,7 @@ def _types(module: CompiledModule) -> Iterator[SignatureToken]:
 
 
 def _check_types(module: CompiledModule) -> None:
-    """Every type that the module writes down, used or not: not too large, references only outermost."""
+    """Raise for a type of the module, used or not, that is too large or has a reference that is not outermost."""
     for token in _types(module):
         _at_most("too_many_type_nodes", "parts of one type", type_weight(token), limits.MAX_TYPE_NODES)
     for signature in module.signatures:
