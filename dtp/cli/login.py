@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dtp.cli.options import (
     read_passphrase_file,
     verbose_option,
 )
-from dtp.cli.output import json_option, print_note, print_result
+from dtp.cli.output import json_option, print_note, print_result, wants_json
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.selling import Sale
 from dtp.cli.serve import serve_services
@@ -211,7 +212,12 @@ def _open(
             }
 
     record = run(work())
-    print_result(record)
+    until = datetime.fromtimestamp(record["until"], UTC)
+    shown = {
+        **{name: value for name, value in record.items() if value},
+        "until": f"{until:%Y-%m-%d %H:%M} UTC",
+    }
+    print_result(record if wants_json() else shown)
     if "recovery_code" in record:
         note = "write the recovery code down: it opens the account without the password, and is shown once"
         print_note({"note": note}, note)

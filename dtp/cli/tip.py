@@ -114,6 +114,7 @@ def sign(
 @account_options
 def claim(claim: str, account: WalletOptions) -> None:
     """Submit a CLAIM, your own or another's: the address that it names is paid, and you the relay fee."""
+    from dtp.chain.model import format_amount
     from dtp.messaging.tips.reward import Claim, claim_reward
 
     told = Claim.parse(claim)
@@ -128,7 +129,8 @@ def claim(claim: str, account: WalletOptions) -> None:
         }
 
     record = account.run_connected(work)
-    print_result(record, f"{record['amount']} MIST to {record['recipient']}, {record['relay_fee']} to you")
+    paid, fee = format_amount(record["amount"]), format_amount(record["relay_fee"])
+    print_result(record, f"{paid} to {record['recipient']}, {fee} to you")
 
 
 @tip.command()

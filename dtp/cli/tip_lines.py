@@ -473,7 +473,8 @@ async def _read_answers(
         seen = await tipster.read()
         for letter in seen.letters:
             files = tipster.attachments(letter)
-            await _print_letter(letter, words.key.id.key, letter.sent_ms, files, fetch, own=False)
+            tip = words.key.id.key
+            await _print_letter(letter, tip, letter.sent_ms, files, fetch, own=False, name=tipster.card.name)
         if not seen.complete:
             print_note({"complete": False}, "not every mailbox of the line answered: there may be more")
 
@@ -486,6 +487,7 @@ async def _print_letter(
     fetch: tuple[Path | None, int],
     *,
     own: bool,
+    name: str = "",
 ) -> None:
     folder, limit = fetch
     saved = [] if folder is None else await _save(files, letter, folder, limit)
@@ -501,7 +503,7 @@ async def _print_letter(
     }
     names = "".join(f"\n  [{escape_text(each.name)}, {count_of(each.size, 'byte')}]" for each in files)
     lock = f"\n  a reward: dtp tip sign {letter.lock} --words --to ADDRESS" if letter.lock else ""
-    who = "you" if own else str(PeerId(letter.sender))
+    who = "you" if own else escape_text(name) or str(PeerId(letter.sender))
     print_line(record, f"{at:%Y-%m-%d %H:%M} {who}: {escape_text(letter.text)}{names}{lock}")
 
 

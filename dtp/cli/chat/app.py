@@ -12,6 +12,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, Header, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from dtp.chain.model import format_amount
 from dtp.cli.chat.calls import ChatCalls, MakeMedia
 from dtp.cli.chat.commands import CommandContext, find_command
 from dtp.cli.chat.lines import ChatRoom, message_line, room_line
@@ -36,7 +37,7 @@ _WARNINGS: Final = {
     What.CONSENT_NEEDED: "{name} has another key. Messages wait until you write /accept in that room",
     What.CONTACT_ADDED: "{name} has written for the first time",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
-    What.STAMP_NEEDED: "they ask {name} MIST of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
+    What.STAMP_NEEDED: "they ask {name} of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
     What.STAMP_UNPAID: "what you wrote waits for a stamp: {name}",
     **MAILBOX_WARNINGS,
 }
@@ -185,7 +186,8 @@ class ChatApp(App[None]):
 
     async def _handle_notice(self, notice: Notice) -> None:
         if text := _WARNINGS.get(notice.what):
-            self.notify(escape_text(text.format(name=notice.detail)), severity="warning", markup=False)
+            detail = format_amount(int(notice.detail)) if notice.what is What.STAMP_NEEDED else notice.detail
+            self.notify(escape_text(text.format(name=detail)), severity="warning", markup=False)
         if notice.conversation == self._current or notice.what is What.OWN_CARD:
             last = self._messages[-1].id if self._messages else None
             chosen = self._chosen_message()
