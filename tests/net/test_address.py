@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -81,7 +82,7 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("text", "fields", "carrier_url"), EXAMPLES, ids=[row[0][:20] for row in EXAMPLES])
-def test_direct(text, fields, carrier_url):
+def test_direct(text: str, fields: Any, carrier_url: Any) -> None:
     address = Address.parse(text)
     assert address == Address(text.partition(":")[0], PEER, **fields)
     assert str(address) == text
@@ -110,7 +111,7 @@ def test_direct(text, fields, carrier_url):
         ("dtp://shop.example-1_2/", {"name": "shop.example-1_2"}),
     ],
 )
-def test_resolved(text, fields):
+def test_resolved(text: str, fields: Any) -> None:
     address = Address.parse(text)
     assert address == Address("dtp", **fields)
     assert Address.parse(str(address)) == address
@@ -132,7 +133,7 @@ def test_resolved(text, fields):
         (f"dtp+unix://{PEER}@/s?x=1&service=a", f"dtp+unix://{PEER}@/s?service=a&x=1"),
     ],
 )
-def test_other_spellings(spelled, meant):
+def test_other_spellings(spelled: Any, meant: Any) -> None:
     assert str(Address.parse(spelled)) == meant
 
 
@@ -140,7 +141,7 @@ def test_other_spellings(spelled, meant):
 
 
 @given(addresses())
-def test_text_and_back(address):
+def test_text_and_back(address: Any) -> None:
     text = str(address)
     assert Address.parse(text) == address
     assert hash(Address.parse(text)) == hash(address)
@@ -149,7 +150,7 @@ def test_text_and_back(address):
 
 
 @given(addresses())
-def test_the_standard_parser_agrees(address):
+def test_the_standard_parser_agrees(address: Any) -> None:
     parts = urlsplit(str(address))
     assert parts.scheme == address.scheme
     if address.host:
@@ -169,7 +170,7 @@ near_misses = st.one_of(
 
 
 @given(near_misses)
-def test_any_text_is_an_address_or_refused(text):
+def test_any_text_is_an_address_or_refused(text: str) -> None:
     try:
         address = Address.parse(text)
     except AddressError as error:
@@ -186,7 +187,7 @@ def test_any_text_is_an_address_or_refused(text):
 @pytest.mark.parametrize(
     "name", ["", "echo", "db/replica", "a b", "日本", "x" * MAX_SERVICE_SIZE, "é" * 127, "a//b/"]
 )
-def test_services(name):
+def test_services(name: str) -> None:
     check_service(name)
     assert Address.parse(str(Address("dtp", PEER, service=name))).service == name
 
@@ -205,7 +206,7 @@ def test_services(name):
         ("\ud800", "surrogate"),
     ],
 )
-def test_what_is_no_service(name, reason):
+def test_what_is_no_service(name: str, reason: Any) -> None:
     with pytest.raises(AddressError, match=reason):
         check_service(name)
     with pytest.raises(AddressError, match=reason):
@@ -213,7 +214,7 @@ def test_what_is_no_service(name, reason):
 
 
 @pytest.mark.parametrize("name", ["Alice", "", "-a", "a b", "é", "x" * 64, "dtp1abc", "0xab", "10.0.0.1"])
-def test_what_is_no_petname(name):
+def test_what_is_no_petname(name: str) -> None:
     with pytest.raises(AddressError):
         check_petname(name)
 
@@ -286,7 +287,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "reason"), MISTAKES, ids=[row[1][:40] for row in MISTAKES])
-def test_mistakes(text, reason):
+def test_mistakes(text: str, reason: Any) -> None:
     with pytest.raises(AddressError) as caught:
         Address.parse(text)
     assert reason in str(caught.value)
@@ -295,7 +296,7 @@ def test_mistakes(text, reason):
 
 
 @pytest.mark.parametrize("value", [None, b"dtp://x", 7])
-def test_only_text_is_parsed(value):
+def test_only_text_is_parsed(value: Any) -> None:
     with pytest.raises(AddressError, match="is a str, not"):
         Address.parse(value)
 
@@ -322,7 +323,7 @@ def test_only_text_is_parsed(value):
         ({"scheme": "dtp+ws", "peer": PEER, "host": "h", "query": (("path", "/a"),)}, "not an option"),
     ],
 )
-def test_what_is_built_is_checked(fields, reason):
+def test_what_is_built_is_checked(fields: Any, reason: Any) -> None:
     with pytest.raises(AddressError, match=reason):
         Address(**fields)
 
@@ -330,7 +331,7 @@ def test_what_is_built_is_checked(fields, reason):
 # --- Used in code.
 
 
-def test_a_known_peer_may_be_left_out():
+def test_a_known_peer_may_be_left_out() -> None:
     expected = Address("dtp+tcp", PEER, "h", 1)
     assert Address.parse("dtp+tcp://h:1", peer=PEER) == expected
     assert Address.parse(f"dtp+tcp://{PEER}@h:1", peer=PEER) == expected
@@ -339,11 +340,11 @@ def test_a_known_peer_may_be_left_out():
         Address.parse(f"dtp+tcp://{OTHER}@h:1", peer=PEER)
 
 
-def test_options():
+def test_options() -> None:
     address = Address.parse(f"dtp+tcp://{PEER}@h:1/?cipher=aes&carrier.nodelay=1")
     assert dict(address.options) == {"cipher": "aes"}
     with pytest.raises(TypeError):
-        address.options["x"] = "y"
+        address.options["x"] = "y"  # type: ignore[index]
     address.check_options({"cipher"})
     with pytest.raises(AddressError, match="no option 'cipher'; did you mean 'ciphers'"):
         address.check_options({"ciphers", "psk"})
@@ -351,19 +352,19 @@ def test_options():
         address.check_options(())
 
 
-def test_with_service():
+def test_with_service() -> None:
     address = Address.parse(f"dtp+ws://{PEER}@h/a?path=/p")
     assert str(address.with_service("b/c")) == f"dtp+ws://{PEER}@h/b/c?path=/p"
     assert address.service == "a"
 
 
 @pytest.mark.parametrize("url", ["udp://h:1", "h:1", "dtp+tcp://h:1", ""])
-def test_a_url_of_no_carrier(url):
+def test_a_url_of_no_carrier(url: str) -> None:
     with pytest.raises(AddressError, match="no carrier in addresses"):
         Address.direct(PEER, url)
 
 
-def test_every_form_is_in_the_examples():
+def test_every_form_is_in_the_examples() -> None:
     assert {row[0].partition(":")[0] for row in EXAMPLES} | {"dtp"} == set(FORMS)
     assert all(
         isinstance(PeerId.parse(row[0][len("dtp+") :].partition("//")[2].partition("@")[0]), PeerId)
@@ -390,7 +391,7 @@ def test_every_form_is_in_the_examples():
         (f"dtp://{HOST_OBJECT}/x?network=mainnet&via=%61ny", False),
     ],
 )
-def test_nobody_dials_this_machine_or_pays_because_somebody_else_says_so(text, is_dialled):
+def test_nobody_dials_this_machine_or_pays_because_somebody_else_says_so(text: str, is_dialled: Any) -> None:
     with (
         contextlib.nullcontext() if is_dialled else pytest.raises(AddressError, match="told by somebody else")
     ):

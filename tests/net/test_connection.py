@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from echo_service import echo, idle, on_fake_clock, roundtrip
@@ -29,6 +30,7 @@ from dtp.session.codes import (
     StreamRefused,
     WrongIdentity,
 )
+from dtp.session.handshake import ClientHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.testing import clock
@@ -152,14 +154,14 @@ async def test_wrong_identity_learns_nothing_about_us() -> None:
 
 @on_fake_clock
 async def test_second_connection_takes_one_round_trip_and_survives_a_new_static_key() -> None:
-    seen: list[int] = []
+    seen: list[Any] = []
 
-    class Watch(dialing.ClientHandshake):
+    class Watch(ClientHandshake):
         def __init__(self, *args: object, **named: object) -> None:
             super().__init__(*args, **named)  # type: ignore[arg-type]
             seen.append(self._pattern)
 
-    original, dialing.ClientHandshake = dialing.ClientHandshake, Watch  # type: ignore[misc]
+    dialing.ClientHandshake = Watch  # type: ignore[attr-defined]
     try:
         async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
             for _ in range(2):
@@ -169,7 +171,7 @@ async def test_second_connection_takes_one_round_trip_and_survives_a_new_static_
             async with dtp.connect(listener.address()) as connection:
                 assert await roundtrip(connection, b"hi") == b"hi"
     finally:
-        dialing.ClientHandshake = original  # type: ignore[misc]
+        dialing.ClientHandshake = ClientHandshake  # type: ignore[attr-defined]
     assert [pattern.name for pattern in seen] == ["XX", "IK", "IK", "XX"]
 
 

@@ -1,6 +1,7 @@
 """Relays: both directions to their ends, no more in memory than a slow side allows, and errors of either side."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,25 +12,25 @@ from dtp.testing.clock import run
 class Pipe:
     """One direction: what is written can be read; `capacity` bytes at a time, as a slow reader has it."""
 
-    def __init__(self, data=b"", capacity=1 << 20, error=None):
+    def __init__(self, data: Any = b"", capacity: Any = 1 << 20, error: Any = None) -> None:
         self.data, self.capacity, self.error = bytearray(data), capacity, error
         self.ended = bool(data)
         self.most = 0
         self._changed = asyncio.Condition()
 
-    def write(self, data):
+    def write(self, data: Any) -> None:
         self.data += data
         self.most = max(self.most, len(self.data))
 
-    async def drain(self):
+    async def drain(self) -> None:
         async with self._changed:
             self._changed.notify_all()
             await self._changed.wait_for(lambda: len(self.data) < self.capacity)
 
-    def write_eof(self):
+    def write_eof(self) -> None:
         self.ended = True
 
-    async def read(self, n):
+    async def read(self, n: Any) -> Any:
         if self.error is not None:
             raise self.error
         async with self._changed:
@@ -41,8 +42,8 @@ class Pipe:
         return data
 
 
-def test_copy_gives_the_bytes_and_the_end():
-    async def main():
+def test_copy_gives_the_bytes_and_the_end() -> None:
+    async def main() -> None:
         sink = Pipe()
         assert await copy(Pipe(b"x" * 600_000), sink) == 600_000
         assert bytes(sink.data) == b"x" * 600_000
@@ -51,8 +52,8 @@ def test_copy_gives_the_bytes_and_the_end():
     run(main())
 
 
-def test_copy_waits_for_a_slow_reader():
-    async def main():
+def test_copy_waits_for_a_slow_reader() -> None:
+    async def main() -> None:
         sink = Pipe(capacity=300_000)
         copying = asyncio.create_task(copy(Pipe(bytes(5_000_000)), sink))
         got = 0
@@ -65,8 +66,8 @@ def test_copy_waits_for_a_slow_reader():
     run(main())
 
 
-def test_each_direction_ends_by_itself():
-    async def main():
+def test_each_direction_ends_by_itself() -> None:
+    async def main() -> None:
         near_in, near_out = Pipe(b"request"), Pipe()
         far_in, far_out = Pipe(b"long answer"), Pipe()
         assert await relay((near_in, near_out), (far_in, far_out)) == (7, 11)
@@ -77,8 +78,8 @@ def test_each_direction_ends_by_itself():
     run(main())
 
 
-def test_an_error_of_one_direction_cancels_the_other():
-    async def main():
+def test_an_error_of_one_direction_cancels_the_other() -> None:
+    async def main() -> None:
         silent = Pipe()  # would never end
         with pytest.raises(ConnectionResetError):
             await relay((Pipe(error=ConnectionResetError()), Pipe()), (silent, Pipe()))

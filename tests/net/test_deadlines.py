@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +34,11 @@ class Session:
         self.due = [at for at in self.due if at > now]
 
 
+def deadline_of(session: Any, loop: asyncio.AbstractEventLoop, due: Any) -> Deadline:
+    """The timer of such a session."""
+    return Deadline(session, loop, due)
+
+
 def nothing(now: float) -> None:
     """What a connection does when its session has something due: here nothing."""
 
@@ -45,7 +51,7 @@ def nothing(now: float) -> None:
         max_size=40,
     )
 )
-def test_each_comes_up_in_time_whatever_else_is_due(happenings):
+def test_each_comes_up_in_time_whatever_else_is_due(happenings: Any) -> None:
     loop = FakeClockLoop()
 
     async def run() -> None:
@@ -58,7 +64,7 @@ def test_each_comes_up_in_time_whatever_else_is_due(happenings):
                 late.extend(at for at in session.due if at < now)
                 made.update(now)
 
-            made = Deadline(session, loop, due)
+            made = deadline_of(session, loop, due)
             return made
 
         deadlines = [make(session) for session in sessions]
@@ -76,13 +82,13 @@ def test_each_comes_up_in_time_whatever_else_is_due(happenings):
     loop.close()
 
 
-def test_what_is_over_is_thrown_out_and_keeps_no_connection():
+def test_what_is_over_is_thrown_out_and_keeps_no_connection() -> None:
     loop = FakeClockLoop()
     gone = []
     for _ in range(1000):
         session = Session()
         session.due.append(15.0)
-        deadline = Deadline(session, loop, nothing)
+        deadline = deadline_of(session, loop, nothing)
         deadline.update(0.0)
         gone.append(weakref.ref(session))
         deadline.cancel()
@@ -95,28 +101,28 @@ def test_what_is_over_is_thrown_out_and_keeps_no_connection():
     loop.close()
 
 
-def test_among_those_that_go_on_few_are_kept_that_are_over():
+def test_among_those_that_go_on_few_are_kept_that_are_over() -> None:
     loop = FakeClockLoop()
     kept = Session()
     kept.due.append(1.0)
-    goes_on = Deadline(kept, loop, nothing)
+    goes_on = deadline_of(kept, loop, nothing)
     goes_on.update(0.0)
     for _ in range(5000):
         session = Session()
         session.due.append(15.0)
-        deadline = Deadline(session, loop, nothing)
+        deadline = deadline_of(session, loop, nothing)
         deadline.update(0.0)
         deadline.cancel()
         assert len(Deadlines.of_loop(loop)) < 300
     loop.close()
 
 
-def test_often_earlier_and_later_again_adds_up_to_nothing():
+def test_often_earlier_and_later_again_adds_up_to_nothing() -> None:
     loop = FakeClockLoop()
 
     async def run() -> None:
         session = Session()
-        deadline = Deadline(session, loop, lambda now: deadline.update(now))
+        deadline: Deadline = deadline_of(session, loop, lambda now: deadline.update(now))
         for _ in range(500):
             now = loop.time()
             session.due = [now + 0.1, now + 15.0]  # an acknowledgement, and a keepalive that moves
@@ -129,7 +135,7 @@ def test_often_earlier_and_later_again_adds_up_to_nothing():
     loop.close()
 
 
-def test_one_that_fails_holds_up_no_other():
+def test_one_that_fails_holds_up_no_other() -> None:
     loop = FakeClockLoop()
     told: list[dict[str, object]] = []
     loop.set_exception_handler(lambda _, context: told.append(context))
@@ -140,7 +146,7 @@ def test_one_that_fails_holds_up_no_other():
 
         failing, other = Session(), Session()
         failing.due, other.due = [1.0], [1.0]
-        first, second = Deadline(failing, loop, fail), Deadline(other, loop, nothing)
+        first, second = deadline_of(failing, loop, fail), deadline_of(other, loop, nothing)
         first.update(0.0)
         second.update(0.0)
         await asyncio.sleep(2.0)
@@ -151,11 +157,11 @@ def test_one_that_fails_holds_up_no_other():
     loop.close()
 
 
-def test_a_loop_that_is_over_is_forgotten():
+def test_a_loop_that_is_over_is_forgotten() -> None:
     loop = asyncio.new_event_loop()
     session = Session()
     session.due.append(loop.time() + 1000.0)
-    deadline = Deadline(session, loop, nothing)
+    deadline = deadline_of(session, loop, nothing)
     deadline.update(loop.time())
     found = weakref.ref(Deadlines.of_loop(loop))
     loop.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from typing import Any
 
 import pytest
 from test_files import connection_to, content, folders, hear, run, say
@@ -42,10 +43,10 @@ GOOD = hashlib.sha256(b"abcd").digest()
         ({}, "protocol"),
     ],
 )
-def test_a_receiver_refuses_what_is_no_offer(folders, begin, code):
+def test_a_receiver_refuses_what_is_no_offer(folders: Any, begin: Any, code: Any) -> None:
     _, there = folders
 
-    async def main():
+    async def main() -> None:
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             stream = await connection.open_stream()
             say(stream, **begin)
@@ -56,10 +57,10 @@ def test_a_receiver_refuses_what_is_no_offer(folders, begin, code):
     assert os.listdir(there) == []
 
 
-def lying_sender(there, *after):
+def lying_sender(there: Any, *after: Any) -> Any:
     """Offer four bytes, then say or write each of `after`, then finish; what the receiver makes of it."""
 
-    async def main():
+    async def main() -> Any:
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             stream = await connection.open_stream()
             say(stream, **OFFER)
@@ -78,13 +79,13 @@ def lying_sender(there, *after):
 START = {"op": "start", "from": 0}
 
 
-def test_an_honest_sender_by_hand(folders):
+def test_an_honest_sender_by_hand(folders: Any) -> None:
     received, answer = lying_sender(folders[1], START, b"ab", b"cd", {"op": "end", "digest": GOOD})
     assert answer == {"op": "done"}
     assert received.path.read_bytes() == b"abcd"
 
 
-def test_a_lying_digest(folders):
+def test_a_lying_digest(folders: Any) -> None:
     with pytest.raises(NotTheSame):
         lying_sender(folders[1], START, b"abcd", {"op": "end", "digest": bytes(32)})
     assert os.listdir(folders[1]) == []
@@ -105,7 +106,7 @@ def test_a_lying_digest(folders):
         (({"op": "refuse", "code": "io", "message": "\x1b[2J"},), "the peer refused the file"),
     ],
 )
-def test_a_sender_that_breaks_the_protocol(folders, after, words):
+def test_a_sender_that_breaks_the_protocol(folders: Any, after: Any, words: Any) -> None:
     with pytest.raises((FileTransferError, TransferRefused), match=words):
         lying_sender(folders[1], *after)
     assert not (folders[1] / "f").exists()
@@ -123,17 +124,17 @@ def test_a_sender_that_breaks_the_protocol(folders, after, words):
         (None, "ended where 'accept' was due"),
     ],
 )
-def test_a_receiver_that_breaks_the_protocol(folders, accept, words):
+def test_a_receiver_that_breaks_the_protocol(folders: Any, accept: Any, words: Any) -> None:
     path = folders[0] / "f"
     path.write_bytes(b"abcd")
 
-    async def receiver(stream):
+    async def receiver(stream: Any) -> None:
         assert (await hear(stream))["size"] == 4
         if accept:
             say(stream, **accept)
         stream.write_eof()
 
-    async def main():
+    async def main() -> None:
         async with connection_to(receiver) as connection:
             await send_file(connection, path)
 
@@ -141,11 +142,11 @@ def test_a_receiver_that_breaks_the_protocol(folders, accept, words):
         run(main())
 
 
-def test_a_receiver_that_claims_another_beginning_gets_it_all(folders):
+def test_a_receiver_that_claims_another_beginning_gets_it_all(folders: Any) -> None:
     path = folders[0] / "f"
     path.write_bytes(b"abcd")
 
-    async def receiver(stream):
+    async def receiver(stream: Any) -> None:
         await hear(stream)
         say(stream, op="accept", have=2, digest=hashlib.sha256(b"ax").digest())
         assert await hear(stream) == {"op": "start", "from": 0}
@@ -154,7 +155,7 @@ def test_a_receiver_that_claims_another_beginning_gets_it_all(folders):
         say(stream, op="done")
         await stream.flush()
 
-    async def main():
+    async def main() -> None:
         async with connection_to(receiver) as connection:
             assert (await send_file(connection, path)).begin == 0
             await connection.outcome
@@ -162,18 +163,18 @@ def test_a_receiver_that_claims_another_beginning_gets_it_all(folders):
     run(main())
 
 
-def test_a_receiver_that_stops_without_a_word(folders):
+def test_a_receiver_that_stops_without_a_word(folders: Any) -> None:
     path = folders[0] / "f"
     path.write_bytes(content(4 * CHUNK))
 
-    async def receiver(stream):
+    async def receiver(stream: Any) -> None:
         await hear(stream)
         say(stream, op="accept", have=0, digest=hashlib.sha256().digest())
         await hear(stream)
         stream.write_eof()
         stream.stop(9)
 
-    async def main():
+    async def main() -> None:
         async with connection_to(receiver) as connection:
             await send_file(connection, path)
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ __all__ = ["folders"]
 
 
 @pytest.mark.parametrize("name", ["a", "ä b.txt", "日本.iso", "-rf", "a" * 250, "con", "x.part", "%2e%2e"])
-def test_names_that_are_taken(name):
+def test_names_that_are_taken(name: str) -> None:
     assert check_name(name) == name
 
 
@@ -32,13 +33,13 @@ def test_names_that_are_taken(name):
     ["", ".", "..", ".profile", "a/b", "/etc/passwd", "..\\x", "a\0b", "a\nb", "a\x1b[31m", "a\u2028b",
      "\ud800", "a" * 251, "ä" * 126],
 )  # fmt: skip
-def test_names_that_are_not(name):
+def test_names_that_are_not(name: str) -> None:
     with pytest.raises(NameRefused):
         check_name(name)
 
 
 @given(st.text())
-def test_a_taken_name_stays_in_its_folder(name):
+def test_a_taken_name_stays_in_its_folder(name: str) -> None:
     try:
         check_name(name)
     except NameRefused:
@@ -48,7 +49,7 @@ def test_a_taken_name_stays_in_its_folder(name):
 
 
 @given(st.text(alphabet="ab./\\\0 ", max_size=12))
-def test_a_taken_path_stays_below(path):
+def test_a_taken_path_stays_below(path: Any) -> None:
     try:
         names = check_path(path)
     except NameRefused:
@@ -58,10 +59,10 @@ def test_a_taken_path_stays_below(path):
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".bashrc", "..", "a\0b"])
-def test_a_receiver_does_not_take_hostile_names(folders, name):
+def test_a_receiver_does_not_take_hostile_names(folders: Any, name: str) -> None:
     _, there = folders
 
-    async def main():
+    async def main() -> None:
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             stream = await connection.open_stream()
             say(stream, op="put", version=1, name=name, size=1, mtime=0, hash="sha256")
@@ -91,7 +92,7 @@ def test_a_receiver_does_not_take_hostile_names(folders, name):
         ("x" * 2000, "protocol"),
     ],
 )
-def test_a_server_gives_nothing_from_elsewhere(folders, tmp_path, path, code):
+def test_a_server_gives_nothing_from_elsewhere(folders: Any, tmp_path: Path, path: Any, code: Any) -> None:
     here, _ = folders
     (tmp_path / "secret").write_bytes(b"s")
     (here / "a").mkdir()
@@ -100,7 +101,7 @@ def test_a_server_gives_nothing_from_elsewhere(folders, tmp_path, path, code):
     (here / "link").symlink_to(tmp_path / "secret")
     (here / "folder-link").symlink_to(tmp_path)
 
-    async def main():
+    async def main() -> None:
         async with connection_to(lambda stream: serve_file(stream, here)) as connection:
             stream = await connection.open_stream()
             say(stream, op="get", version=1, name=path)

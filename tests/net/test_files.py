@@ -7,6 +7,9 @@ import hashlib
 import itertools
 import os
 import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -44,8 +47,8 @@ def content(size: int, seed: bytes = b"") -> bytes:
     return hashlib.shake_128(seed).digest(size)
 
 
-def run(coroutine):
-    async def limited():
+def run(coroutine: Any) -> Any:
+    async def limited() -> Any:
         async with asyncio.timeout(60):
             return await coroutine
 
@@ -53,11 +56,11 @@ def run(coroutine):
 
 
 @contextlib.asynccontextmanager
-async def connection_to(handler):
+async def connection_to(handler: Any) -> AsyncIterator[Any]:
     """A connection in memory to `handler`, which takes a stream; `outcome` is what it returned or raised."""
     outcome = asyncio.get_running_loop().create_future()
 
-    async def serve(connection):
+    async def serve(connection: Any) -> None:
         try:
             outcome.set_result(await handler(await connection.accept_stream()))
         except Exception as error:  # noqa: BLE001 - passed on to the test
@@ -69,15 +72,15 @@ async def connection_to(handler):
         await listen(f"memory://files-{next(_places)}", serve, identity=SERVER) as listener,
         connect(listener.address()) as connection,
     ):
-        connection.outcome = outcome
+        connection.outcome = outcome  # type: ignore[attr-defined]
         yield connection
 
 
-def give(path, folder, **options):
+def give(path: Any, folder: Any, **options: Any) -> Any:
     """Send the file at `path` to a receiver in `folder`; gives what both sides have to say."""
 
-    async def main():
-        seen = []
+    async def main() -> Any:
+        seen: list[Any] = []
         async with connection_to(lambda stream: receive_file(stream, folder, **options)) as connection:
             sent = await send_file(connection, path, progress=seen.append)
             return sent, await connection.outcome, seen
@@ -85,8 +88,8 @@ def give(path, folder, **options):
     return run(main())
 
 
-def fetch(root, folder, path="", below="", **options):
-    async def main():
+def fetch(root: Any, folder: Any, path: Any = "", below: Any = "", **options: Any) -> Any:
+    async def main() -> Any:
         async with connection_to(lambda stream: serve_file(stream, root, below)) as connection:
             received = await fetch_file(connection, folder, path, **options)
             return received, await connection.outcome
@@ -94,18 +97,18 @@ def fetch(root, folder, path="", below="", **options):
     return run(main())
 
 
-async def hear(stream):
+async def hear(stream: Any) -> Any:
     size = int.from_bytes(await stream.readexactly(2))
     return msgpack.unpackb(await stream.readexactly(size))
 
 
-def say(stream, **fields):
+def say(stream: Any, **fields: Any) -> None:
     body = msgpack.packb(fields)
     stream.write(len(body).to_bytes(2) + body)
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path: Path) -> Any:
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     return tmp_path / "from", tmp_path / "to"
@@ -115,7 +118,7 @@ def folders(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_519, CHUNK, CHUNK + 1, 3 * CHUNK + 7])
-def test_a_file_arrives_as_it_is(folders, size):
+def test_a_file_arrives_as_it_is(folders: Any, size: int) -> None:
     here, there = folders
     data = content(size)
     (here / "größe 1.bin").write_bytes(data)
@@ -131,7 +134,7 @@ def test_a_file_arrives_as_it_is(folders, size):
     assert [p.done for p in seen] == sorted(p.done for p in seen)
 
 
-def test_a_file_is_fetched_from_a_folder(folders):
+def test_a_file_is_fetched_from_a_folder(folders: Any) -> None:
     here, there = folders
     (here / "a" / "b").mkdir(parents=True)
     (here / "a" / "b" / "c.txt").write_bytes(b"deep")
@@ -141,7 +144,7 @@ def test_a_file_is_fetched_from_a_folder(folders):
         assert sent.digest == received.digest
 
 
-def test_one_file_is_fetched_with_and_without_its_name(folders):
+def test_one_file_is_fetched_with_and_without_its_name(folders: Any) -> None:
     here, there = folders
     (here / "one").write_bytes(b"1")
     assert fetch(here / "one", there)[0].path == there / "one"
@@ -150,7 +153,7 @@ def test_one_file_is_fetched_with_and_without_its_name(folders):
         fetch(here / "one", there, "other")
 
 
-def test_the_receiver_may_choose_the_name(folders):
+def test_the_receiver_may_choose_the_name(folders: Any) -> None:
     here, there = folders
     (here / "a").write_bytes(b"1")
     assert give(here / "a", there, name=".hidden is mine to choose")[1].path.read_bytes() == b"1"
@@ -160,7 +163,7 @@ def test_the_receiver_may_choose_the_name(folders):
 
 
 @pytest.mark.parametrize("have", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 5, 3 * CHUNK])
-def test_it_goes_on_where_it_was(folders, have):
+def test_it_goes_on_where_it_was(folders: Any, have: Any) -> None:
     here, there = folders
     data = content(3 * CHUNK)
     (here / "f").write_bytes(data)
@@ -174,7 +177,7 @@ def test_it_goes_on_where_it_was(folders, have):
 
 
 @pytest.mark.parametrize("part", [b"x", content(CHUNK, b"other"), content(4 * CHUNK)])
-def test_a_partial_file_of_something_else_is_not_used(folders, part):
+def test_a_partial_file_of_something_else_is_not_used(folders: Any, part: Any) -> None:
     here, there = folders
     data = content(2 * CHUNK)
     (here / "f").write_bytes(data)
@@ -184,20 +187,22 @@ def test_a_partial_file_of_something_else_is_not_used(folders, part):
     assert sent.begin == received.begin == 0
 
 
-def test_what_came_before_a_cut_is_kept(folders):
+def test_what_came_before_a_cut_is_kept(folders: Any) -> None:
     here, there = folders
     data = content(2 * DEFAULT.stream_window)  # more than can be under way before anything is written
     (here / "f").write_bytes(data)
 
-    async def cut():
+    cut_off: list[Any] = []
+
+    async def cut() -> None:
         """The connection breaks off when the receiver has something on its disk."""
         async with connection_to(lambda stream: receive_file(stream, there, progress=look)) as connection:
-            look.connection = connection
+            cut_off.append(connection)
             await send_file(connection, here / "f")
 
-    def look(progress):
+    def look(progress: Any) -> None:
         if progress.done:
-            look.connection.abort(7, "cut")
+            cut_off[0].abort(7, "cut")
 
     with pytest.raises(ConnectionError):
         run(cut())
@@ -209,16 +214,16 @@ def test_what_came_before_a_cut_is_kept(folders):
     assert give(here / "f", there)[1].begin == len(kept)
 
 
-def test_a_transfer_that_is_cancelled_leaves_no_write_out():
+def test_a_transfer_that_is_cancelled_leaves_no_write_out() -> None:
     """One that waits in the middle of the queue was taken back, and those behind it were written at its place."""
     gate, done = threading.Event(), []
 
-    def work(number):
+    def work(number: Any) -> None:
         if not number:
             gate.wait(30)
         done.append(number)
 
-    async def main():
+    async def main() -> None:
         with transfer._Threads() as threads:
             jobs = [threads.run_on_disk(work, number) for number in range(4)]
             waiting = asyncio.create_task(transfer._finished(jobs[2]))
@@ -232,11 +237,11 @@ def test_a_transfer_that_is_cancelled_leaves_no_write_out():
     assert done == [0, 1, 2, 3]
 
 
-def test_nothing_is_written_behind_what_failed(folders, monkeypatch):
+def test_nothing_is_written_behind_what_failed(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, there = folders
     writev = os.writev
 
-    def full(descriptor, pieces):
+    def full(descriptor: Any, pieces: Any) -> Any:
         if pieces == [b"second"]:
             raise OSError(errno.ENOSPC, "full")
         return writev(descriptor, pieces)
@@ -254,13 +259,13 @@ def test_nothing_is_written_behind_what_failed(folders, monkeypatch):
 class Breaking:
     """A stream that gives `after` bytes of a file, and then sets `ended` and raises `error`."""
 
-    def __init__(self, stream, after, error, ended):
+    def __init__(self, stream: Any, after: Any, error: Any, ended: Any) -> None:
         self._stream, self._left, self._error, self._ended = stream, after, error, ended
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    async def read(self, size):
+    async def read(self, size: int) -> Any:
         if not self._left:
             self._ended.set()
             raise self._error
@@ -279,24 +284,26 @@ class Breaking:
     ],
     ids=["budget", "connection", "cancelled"],
 )
-def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, after, error):
+def test_all_that_was_read_is_written_however_it_ends(
+    folders: Any, monkeypatch: pytest.MonkeyPatch, after: Any, error: Any
+) -> None:
     """It was paid for: a resume goes on behind the last byte, though the disk had written nothing by then."""
     here, there = folders
     data = content(4 * CHUNK)
     (here / "f").write_bytes(data)
     genuine, ended = IncomingFile.write_pieces, threading.Event()
 
-    def slow(file, pieces):
+    def slow(file: Any, pieces: Any) -> None:
         assert ended.wait(60)
         genuine(file, pieces)
 
     monkeypatch.setattr(IncomingFile, "write_pieces", slow)
     monkeypatch.setattr(transfer, "_GATHER", 60.0)
 
-    async def main():
-        async def receive(stream):
+    async def main() -> None:
+        async def receive(stream: Any) -> None:
             with pytest.raises(type(error)):
-                await receive_file(Breaking(stream, after, error, ended), there)
+                await receive_file(Breaking(stream, after, error, ended), there)  # type: ignore[arg-type]
 
         async with connection_to(receive) as connection:
             with pytest.raises(ConnectionError):
@@ -309,7 +316,7 @@ def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, afte
     assert give(here / "f", there)[1].begin == after
 
 
-def test_a_file_that_is_there_already_is_not_moved_again(folders):
+def test_a_file_that_is_there_already_is_not_moved_again(folders: Any) -> None:
     here, there = folders
     (here / "f").write_bytes(content(CHUNK + 3))
     give(here / "f", there)
@@ -320,7 +327,7 @@ def test_a_file_that_is_there_already_is_not_moved_again(folders):
     assert os.listdir(there) == ["f"]
 
 
-def test_an_unfinished_end_is_finished(folders):
+def test_an_unfinished_end_is_finished(folders: Any) -> None:
     """Killed between the last byte and the name."""
     here, there = folders
     (here / "f").write_bytes(b"abc")
@@ -333,7 +340,7 @@ def test_an_unfinished_end_is_finished(folders):
 
 
 @pytest.mark.parametrize("other", [b"", b"abd", b"longer"])
-def test_another_file_stays(folders, other):
+def test_another_file_stays(folders: Any, other: Any) -> None:
     here, there = folders
     (here / "f").write_bytes(b"abc")
     (there / "f").write_bytes(other)
@@ -346,7 +353,7 @@ def test_another_file_stays(folders, other):
     assert (there / "f").read_bytes() == b"abc"
 
 
-def test_a_file_that_comes_to_be_meanwhile_stays(folders):
+def test_a_file_that_comes_to_be_meanwhile_stays(folders: Any) -> None:
     here, there = folders
     (here / "f").write_bytes(content(CHUNK))
     progress = lambda p: (there / "f").write_bytes(b"mine") if p.phase == "move" else None  # noqa: E731
@@ -356,12 +363,12 @@ def test_a_file_that_comes_to_be_meanwhile_stays(folders):
     assert (there / "f.part").read_bytes() == content(CHUNK)
 
 
-def test_without_hard_links_it_works_too(folders, monkeypatch):
+def test_without_hard_links_it_works_too(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = folders
     (here / "f").write_bytes(b"abc")
     (here / "g").write_bytes(b"abc")
 
-    def link(*_, **__):
+    def link(*_: Any, **__: Any) -> None:
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
     monkeypatch.setattr(os, "link", link)
@@ -372,7 +379,7 @@ def test_without_hard_links_it_works_too(folders, monkeypatch):
     assert (there / "g").read_bytes() == b"mine"
 
 
-def test_a_folder_and_links_in_the_way(folders, tmp_path):
+def test_a_folder_and_links_in_the_way(folders: Any, tmp_path: Path) -> None:
     here, there = folders
     (here / "f").write_bytes(b"abc")
     (there / "f").mkdir()
@@ -393,7 +400,7 @@ def test_a_folder_and_links_in_the_way(folders, tmp_path):
     assert secret.read_bytes() == b"s"
 
 
-def test_two_at_once(folders):
+def test_two_at_once(folders: Any) -> None:
     here, there = folders
     (here / "f").write_bytes(b"abc")
     lock = IncomingFile(there, "f", m.FileInfo("f", 3, 0), overwrite=False)
@@ -407,7 +414,7 @@ def test_two_at_once(folders):
 # --- The disk.
 
 
-def test_a_disk_without_room_is_noticed_before(folders):
+def test_a_disk_without_room_is_noticed_before(folders: Any) -> None:
     here, there = folders
     (here / "f").touch()
     disk = os.statvfs(there)
@@ -421,12 +428,12 @@ def test_a_disk_without_room_is_noticed_before(folders):
     assert os.listdir(there) == []
 
 
-def test_a_disk_that_fills_up(folders, monkeypatch):
+def test_a_disk_that_fills_up(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = folders
     data = content(8 * CHUNK)
     (here / "f").write_bytes(data)
 
-    def writev(descriptor, pieces):
+    def writev(descriptor: Any, pieces: Any) -> Any:
         room = 2 * CHUNK + 5 - os.fstat(descriptor).st_size
         if room <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -434,12 +441,12 @@ def test_a_disk_that_fills_up(folders, monkeypatch):
 
     real = os.write
 
-    def write(descriptor, data):
+    def write(descriptor: Any, data: Any) -> Any:
         if len(data) > 1000 and os.fstat(descriptor).st_size >= 2 * CHUNK + 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor, data)
 
-    async def main():
+    async def main() -> None:
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             with pytest.raises(TransferRefused, match="too full"):
                 await send_file(connection, here / "f")
@@ -454,7 +461,7 @@ def test_a_disk_that_fills_up(folders, monkeypatch):
     assert give(here / "f", there)[1].begin == (2 * CHUNK + 5)
 
 
-def test_files_that_can_not_be_sent(folders, tmp_path):
+def test_files_that_can_not_be_sent(folders: Any, tmp_path: Path) -> None:
     here, there = folders
     os.mkfifo(here / "fifo")
     (here / ".hidden").write_bytes(b"")
@@ -477,15 +484,15 @@ def test_files_that_can_not_be_sent(folders, tmp_path):
         (lambda path: os.utime(path, ns=(0, 0)), "written to while it was sent"),
     ],
 )
-def test_a_file_that_changes_while_it_is_sent(folders, change, words):
+def test_a_file_that_changes_while_it_is_sent(folders: Any, change: Any, words: Any) -> None:
     here, there = folders
     path = here / "f"
     path.write_bytes(content(12 * CHUNK))
 
-    async def main():
-        changed = []
+    async def main() -> None:
+        changed: list[Any] = []
 
-        def look(progress):
+        def look(progress: Any) -> None:
             if progress.phase == "move" and not changed:
                 changed.append(change(path))
 
@@ -509,7 +516,7 @@ INFOS = st.builds(
 )
 
 
-def _refused(name):
+def _refused(name: str) -> Any:
     try:
         check_name(name)
     except NameRefused:
@@ -527,7 +534,7 @@ def _refused(name):
         st.just(m.Done()),
     )
 )
-def test_messages_come_back_as_they_went(message):
+def test_messages_come_back_as_they_went(message: Any) -> None:
     encoded = m.build(message)
     assert int.from_bytes(encoded[:2]) == len(encoded) - 2
     assert m.parse(encoded[2:]) == message
@@ -557,27 +564,29 @@ _VALUES = st.recursive(
         _VALUES.map(msgpack.packb),
     )
 )
-def test_any_bytes_are_a_message_or_a_named_error(body):
+def test_any_bytes_are_a_message_or_a_named_error(body: Any) -> None:
     with contextlib.suppress(FileTransferError, NameRefused, TransferRefused):
         assert m.parse(body) is not None
 
 
-def test_the_longest_messages_fit():
+def test_the_longest_messages_fit() -> None:
     longest = m.FileInfo("\U0001f600" * (MAX_NAME // 4), m.MAX_SIZE, m.MAX_SIZE)
     for message in (m.Put(longest), m.Get("é" * 512), m.FileRefusal("protocol", "\U0001f600" * 2000)):
         assert len(m.build(message)) <= m.MAX_MESSAGE + 2
 
 
-def test_every_error_has_a_refusal_that_peers_know():
+def test_every_error_has_a_refusal_that_peers_know() -> None:
     from dtp.files import errors
 
     told = {
-        kind.refusal for kind in vars(errors).values() if hasattr(kind, "refusal") and isinstance(kind, type)
+        kind.refusal
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.FileTransferError) and hasattr(kind, "refusal")
     }
     assert told <= set(m.REFUSALS)
 
 
-def test_files_are_let_go(folders):
+def test_files_are_let_go(folders: Any) -> None:
     here, there = folders
     (here / "f").write_bytes(b"abc")
     before = set(os.listdir("/proc/self/fd"))
@@ -595,7 +604,7 @@ def test_files_are_let_go(folders):
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_name_that_file_names_here_can_not_have_is_refused(tmp_path):
+def test_a_name_that_file_names_here_can_not_have_is_refused(tmp_path: Path) -> None:
     """As with LC_ALL=POSIX and Python's own ways around it turned off: `recv` had a traceback."""
     with pytest.raises(FileProblem, match="no such characters"):
         IncomingFile(tmp_path, "z\ud800", m.FileInfo("f", 3, 0), overwrite=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,48 +22,48 @@ class Slow(Carrier):
 
     scheme = "memory"
 
-    def __init__(self, inner, delay):
+    def __init__(self, inner: Any, delay: Any) -> None:
         self._inner = inner
         self._delay = delay
         self.source, self.remote = inner.source, inner.remote
-        self.written = []
+        self.written: list[Any] = []
 
-    def start(self, receiver):
+    def start(self, receiver: Any) -> None:
         self._inner.start(receiver)
 
-    def write(self, data):
+    def write(self, data: Any) -> Any:
         loop = asyncio.get_running_loop()
         self.written.append(loop.time())
         loop.call_later(self._delay, self._inner.write, memoryview(bytes(data)))
         return True
 
-    def pause_reading(self):
+    def pause_reading(self) -> None:
         self._inner.pause_reading()
 
-    def resume_reading(self):
+    def resume_reading(self) -> None:
         self._inner.resume_reading()
 
-    def close(self):
+    def close(self) -> None:
         asyncio.get_running_loop().call_later(self._delay, self._inner.close)
 
-    def abort(self):
+    def abort(self) -> None:
         self._inner.abort()
 
 
 @pytest.fixture
-def slow(monkeypatch):
+def slow(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Carriers that take 8 s each way; `slow(patience)` says what the table has for them."""
     made = []
 
-    def set_up(patience):
+    def set_up(patience: Any) -> Any:
         usual = carriers.CARRIERS["memory"]
 
-        async def dial(url):
+        async def dial(url: str) -> Any:
             made.append(Slow(await usual.dial(url), 8))
             return made[-1]
 
-        async def listen(url, accept):
-            def delayed(inner):
+        async def listen(url: str, accept: Any) -> Any:
+            def delayed(inner: Any) -> None:
                 made.append(Slow(inner, 8))
                 accept(made[-1])
 
@@ -74,10 +75,10 @@ def slow(monkeypatch):
     return set_up
 
 
-def test_a_handshake_that_takes_longer_than_the_limit(slow):
+def test_a_handshake_that_takes_longer_than_the_limit(slow: Any) -> None:
     slow(60)
 
-    async def main():
+    async def main() -> None:
         async with (
             await dtp.listen("memory://slow", identity=ME, limits=LIMITS) as listener,
             dtp.connect(listener.address(), limits=LIMITS) as client,
@@ -89,10 +90,10 @@ def test_a_handshake_that_takes_longer_than_the_limit(slow):
     run(main())
 
 
-def test_where_the_table_has_no_patience_the_limit_holds(slow):
+def test_where_the_table_has_no_patience_the_limit_holds(slow: Any) -> None:
     slow(0)
 
-    async def main():
+    async def main() -> None:
         async with await dtp.listen("memory://slow", identity=ME, limits=LIMITS) as listener:
             with pytest.raises(dtp.CarrierError) as told:
                 await dtp.connect(listener.address(), limits=LIMITS)
@@ -102,10 +103,10 @@ def test_where_the_table_has_no_patience_the_limit_holds(slow):
     run(main())
 
 
-def test_the_peer_is_asked_seldom_and_given_time_to_answer(slow):
+def test_the_peer_is_asked_seldom_and_given_time_to_answer(slow: Any) -> None:
     made = slow(60)
 
-    async def main():
+    async def main() -> None:
         loop = asyncio.get_running_loop()
         async with (
             await dtp.listen("memory://slow", identity=ME, limits=LIMITS) as listener,
@@ -125,10 +126,10 @@ def test_the_peer_is_asked_seldom_and_given_time_to_answer(slow):
     run(main())
 
 
-def test_what_was_written_before_the_end_arrives(slow):
+def test_what_was_written_before_the_end_arrives(slow: Any) -> None:
     slow(60)
 
-    async def main():
+    async def main() -> None:
         async with await dtp.listen("memory://slow", identity=ME, limits=LIMITS) as listener:
             async with dtp.connect(listener.address(), limits=LIMITS) as client:
                 server = await listener.accept()
@@ -143,10 +144,10 @@ def test_what_was_written_before_the_end_arrives(slow):
     run(main())
 
 
-def test_limits_above_the_patience_hold(slow):
+def test_limits_above_the_patience_hold(slow: Any) -> None:
     slow(60)
 
-    async def main():
+    async def main() -> None:
         longer = replace(LIMITS, handshake=300)
         async with (
             await dtp.listen("memory://slow", identity=ME, limits=longer) as listener,

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from typing import Any
 
 import msgpack
 import pytest
@@ -21,6 +22,8 @@ from dtp.identity.presence import (
 )
 from dtp.net import presence
 from dtp.net.address import Address
+from dtp.net.listener import Listener, Request
+from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, Refuse
 
 ME = Identity(bytes(range(32)), bytes(range(32)))
@@ -28,7 +31,7 @@ HOST = "0x" + "ab" * 32
 SAID = Presence(ME.id, HOST, 3, 7, 1_000_000, 1_060_000, ("tcp://192.0.2.1:9",))
 
 
-def test_the_bytes_of_a_statement():
+def test_the_bytes_of_a_statement() -> None:
     """As docs/wire.md has them: the signature is checked here by another library than the one that made it."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -55,13 +58,13 @@ VECTOR = "8051d04a3dea9cd39874ac9f98691c788abed601cf1ec63342451cd059c9bce6"
 
 
 @given(st.binary(max_size=300))
-def test_what_is_none_is_refused(data):
+def test_what_is_none_is_refused(data: Any) -> None:
     with pytest.raises(PresenceError):
         Presence.parse(data)
 
 
 @given(st.data())
-def test_a_changed_statement_is_refused(data):
+def test_a_changed_statement_is_refused(data: Any) -> None:
     signed = bytearray(SAID.sign(ME))
     at = data.draw(st.integers(0, len(signed) - 1))
     signed[at] ^= data.draw(st.integers(1, 255))
@@ -69,7 +72,7 @@ def test_a_changed_statement_is_refused(data):
         Presence.parse(bytes(signed))
 
 
-def signed(fields):
+def signed(fields: Any) -> Any:
     body = msgpack.packb(fields)
     return msgpack.packb([body, ME.sign(bytes([len(DOMAIN)]) + DOMAIN + body)])
 
@@ -93,12 +96,12 @@ def signed(fields):
         {"version": 1},
     ],
 )
-def test_what_its_peer_signed_wrongly_is_refused(fields):
+def test_what_its_peer_signed_wrongly_is_refused(fields: Any) -> None:
     with pytest.raises(PresenceError):
         Presence.parse(signed(fields))
 
 
-def test_the_largest_statement_fits():
+def test_the_largest_statement_fits() -> None:
     hints = tuple("x" * MAX_HINT_BYTES for _ in range(MAX_HINTS))
     most = 2**63 - 1
     data = Presence(ME.id, HOST, most, most, most - 1, most, hints).sign(ME)
@@ -108,12 +111,12 @@ def test_the_largest_statement_fits():
         Presence.parse(data + bytes(MAX_BYTES))
 
 
-def test_nobody_signs_for_another():
+def test_nobody_signs_for_another() -> None:
     with pytest.raises(PresenceError):
         SAID.sign(Identity.generate())
 
 
-def test_when_it_holds_and_which_is_newer():
+def test_when_it_holds_and_which_is_newer() -> None:
     assert SAID.is_current(1_000_000 - 60_000)
     assert SAID.is_current(1_060_000 + 60_000)
     assert not SAID.is_current(1_060_000 + 60_001)
@@ -125,23 +128,36 @@ def test_when_it_holds_and_which_is_newer():
     assert not Presence(Identity.generate().id, HOST, 9, 9, 5, 6).supersedes(SAID)
 
 
-def nobody(request):
+def nobody(request: Request) -> None:
     raise Refuse(CloseCode.DENIED, "nobody comes in here")
 
 
-async def echo(connection):
+def announcing(listener: Listener) -> Announcing:
+    """What says that a listener is there."""
+    assert listener.presence is not None
+    return listener.presence
+
+
+async def answer_of(address: Address) -> Presence:
+    """What whoever is there says."""
+    told = await presence.ask(address)
+    assert told is not None
+    return told
+
+
+async def echo(connection: Any) -> None:
     await connection.wait_closed()
 
 
-def test_a_listener_says_that_it_is_there_to_whoever_dials_it():
+def test_a_listener_says_that_it_is_there_to_whoever_dials_it() -> None:
     """Whatever its rules and handlers are: who may not come in hears no more than the handshake proves."""
 
-    async def scenario():
+    async def scenario() -> None:
         async with await dtp.listen("tcp://127.0.0.1:0", {"x": echo}, identity=ME, admit=nobody) as listener:
-            first = await presence.ask(listener.address("files"))
+            first = await answer_of(listener.address("files"))
             assert (first.peer, first.host, first.generation, first.hints) == (ME.id, "", 0, ())
-            listener.presence.announce_host(HOST, 4, "tcp://192.0.2.1:9")
-            second = await presence.ask(listener.address())
+            announcing(listener).announce_host(HOST, 4, "tcp://192.0.2.1:9")
+            second = await answer_of(listener.address())
             assert (second.host, second.generation, second.hints) == (HOST, 4, ("tcp://192.0.2.1:9",))
             assert second.sequence > first.sequence
             with pytest.raises(dtp.ConnectionRefused, match="nobody"):
@@ -151,21 +167,21 @@ def test_a_listener_says_that_it_is_there_to_whoever_dials_it():
     asyncio.run(scenario())
 
 
-def test_it_never_comes_to_a_program():
+def test_it_never_comes_to_a_program() -> None:
     """Not when it takes every service, and not where it takes connections by hand."""
 
-    async def scenario():
+    async def scenario() -> None:
         taken = []
 
-        async def handler(connection):
+        async def handler(connection: Any) -> None:
             taken.append(connection.service)
 
         async with await dtp.listen("tcp://127.0.0.1:0", handler, identity=ME) as listener:
-            assert (await presence.ask(listener.address())).peer == ME.id
+            assert (await answer_of(listener.address())).peer == ME.id
             listener.presence = None
             assert await presence.ask(listener.address()) is None
         async with await dtp.listen("tcp://127.0.0.1:0", identity=ME) as listener:
-            assert (await presence.ask(listener.address())).peer == ME.id
+            assert (await answer_of(listener.address())).peer == ME.id
             waiting = asyncio.ensure_future(listener.accept())
             async with dtp.connect(listener.address("mine")):
                 assert (await waiting).service == "mine"
@@ -174,13 +190,13 @@ def test_it_never_comes_to_a_program():
     asyncio.run(scenario())
 
 
-def test_who_is_alive():
-    async def scenario():
+def test_who_is_alive() -> None:
+    async def scenario() -> None:
         key, psk = ME.id.key, b"p" * 32
         async with await dtp.listen("tcp://127.0.0.1:0", {"x": echo}, identity=ME) as listener:
             url = listener.urls[0]
             assert await presence.is_alive(key, url, generation=9)
-            listener.presence.announce_host(HOST, 4, "")
+            announcing(listener).announce_host(HOST, 4, "")
             assert await presence.is_alive(key, url, generation=4)
             assert not await presence.is_alive(key, url, generation=5)  # another one has replaced it
             assert not await presence.is_alive(Identity.generate().id.key, url)
@@ -193,37 +209,37 @@ def test_who_is_alive():
     asyncio.run(scenario())
 
 
-def test_a_statement_of_another_is_refused():
-    async def scenario():
-        async def lies(connection):
+def test_a_statement_of_another_is_refused() -> None:
+    async def scenario() -> None:
+        async def lies(connection: Any) -> None:
             stream = await connection.accept_stream()
             async with stream:
                 stream.write(SAID.sign(ME))
                 stream.write_eof()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=Identity.generate()) as listener:
-            listener.presence.answer_connection = lies
+            announcing(listener).answer_connection = lies  # type: ignore[method-assign]
             with pytest.raises(PresenceError, match="gives the statement of"):
                 await presence.ask(Address.direct(listener.peer, listener.urls[0]))
 
     asyncio.run(scenario())
 
 
-def test_a_peer_that_says_too_much_or_nothing_keeps_nobody():
-    async def scenario():
-        async def talks(connection):
+def test_a_peer_that_says_too_much_or_nothing_keeps_nobody() -> None:
+    async def scenario() -> None:
+        async def talks(connection: Any) -> None:
             stream = await connection.accept_stream()
             stream.write(bytes(1 << 20))
             await connection.wait_closed()
 
-        async def silent(connection):
+        async def silent(connection: Any) -> None:
             await connection.wait_closed()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=ME) as listener:
-            listener.presence.answer_connection = talks
+            announcing(listener).answer_connection = talks  # type: ignore[method-assign]
             with pytest.raises(PresenceError):
                 await presence.ask(listener.address())
-            listener.presence.answer_connection = silent
+            announcing(listener).answer_connection = silent  # type: ignore[method-assign]
             with pytest.raises(TimeoutError):
                 await presence.ask(listener.address(), patience=0.05)
 

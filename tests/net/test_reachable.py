@@ -1,8 +1,10 @@
 """Where others dial what listens at "any" address."""
 
+import socket
+from typing import Any
+
 import pytest
 
-from dtp.net import reachable
 from dtp.net.reachable import is_any, own_ip, own_url
 
 
@@ -16,29 +18,29 @@ from dtp.net.reachable import is_any, own_ip, own_url
         ("unix:///run/me.sock", "unix:///run/me.sock"),
     ],
 )
-def test_any_address_becomes_this_machine_s(url, told):
+def test_any_address_becomes_this_machine_s(url: str, told: Any) -> None:
     own = {"0.0.0.0": "203.0.113.7", "::": "2001:db8::7"}
     assert own_url(url, own.__getitem__) == told
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "box.example", "127.0.0.1"])
-def test_what_is_told_can_be_dialled(host):
+def test_what_is_told_can_be_dialled(host: Any) -> None:
     assert not is_any(own_ip(host))
 
 
-def test_a_machine_without_a_network_tells_the_loopback_address(monkeypatch):
+def test_a_machine_without_a_network_tells_the_loopback_address(monkeypatch: pytest.MonkeyPatch) -> None:
     class Unreachable:
-        def __init__(self, *kind):
+        def __init__(self, *kind: Any) -> None:
             pass
 
-        def __enter__(self):
+        def __enter__(self) -> Any:
             return self
 
-        def __exit__(self, *error):
+        def __exit__(self, *error: Any) -> None:
             pass
 
-        def connect(self, place):
+        def connect(self, place: Any) -> None:
             raise OSError
 
-    monkeypatch.setattr(reachable.socket, "socket", Unreachable)
+    monkeypatch.setattr(socket, "socket", Unreachable)
     assert [own_ip("0.0.0.0"), own_ip("::")] == ["127.0.0.1", "::1"]

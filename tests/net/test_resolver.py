@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,17 +39,17 @@ addresses = ["dtp+ws://h.example/fallback?path=/dtp&x=1&y=2"]
 """
 
 
-def table(tmp_path, text=TABLE):
+def table(tmp_path: Path, text: str = TABLE) -> Any:
     path = tmp_path / "peers.toml"
     path.write_text(text)
     return path
 
 
-def resolve(resolver, text):
+def resolve(resolver: Any, text: str) -> Any:
     return asyncio.run(resolver.resolve(Address.parse(text)))
 
 
-def urls(candidates):
+def urls(candidates: Any) -> Any:
     return [str(candidate.address) for candidate in candidates]
 
 
@@ -58,11 +60,11 @@ def urls(candidates):
 @pytest.mark.parametrize(
     "unknown", ["dtp://carol", f"dtp://{Identity(bytes(32)).id}", f"dtp://0x{'00' * 32}"]
 )
-def test_static_keeps_the_contract(tmp_path, known, unknown):
+def test_static_keeps_the_contract(tmp_path: Path, known: Any, unknown: Any) -> None:
     asyncio.run(check_resolver(StaticResolver(table(tmp_path)), Address.parse(known), Address.parse(unknown)))
 
 
-def test_the_fake_keeps_the_contract():
+def test_the_fake_keeps_the_contract() -> None:
     known = Address.parse(f"dtp://{ALICE}")
     fake = FakeResolver({known: [Address("dtp+tcp", ALICE, "h", 1), Address("dtp+tcp", ALICE, "h", 2)]})
     asyncio.run(check_resolver(fake, known, Address.parse("dtp://carol")))
@@ -72,29 +74,29 @@ def test_the_fake_keeps_the_contract():
 class Wrong(FakeResolver):
     """Answers with another peer than the one that was asked for."""
 
-    async def resolve(self, address):
+    async def resolve(self, address: Any) -> Any:
         self.asked.append(address)
         return [Candidate(Address("dtp+tcp", BOB, "h", 1), source="fake")]
 
 
-def test_the_check_finds_a_wrong_peer():
+def test_the_check_finds_a_wrong_peer() -> None:
     with pytest.raises(AssertionError, match="does not choose who answers"):
         asyncio.run(check_resolver(Wrong(), Address.parse(f"dtp://{ALICE}"), Address.parse("dtp://carol")))
 
 
-def test_a_candidate_is_direct():
+def test_a_candidate_is_direct() -> None:
     with pytest.raises(AddressError, match="has to be a direct address"):
         Candidate(Address.parse("dtp://alice"))
-    for wrong in ({"weight": 0}, {"priority": -1}):
+    for priority, weight in ((0, 0), (-1, 1)):
         with pytest.raises(AddressError, match="at least 0 and 1"):
-            Candidate(Address("dtp+tcp", ALICE, "h", 1), **wrong)
+            Candidate(Address("dtp+tcp", ALICE, "h", 1), priority=priority, weight=weight)
 
 
 # --- The peer table.
 
 
 @pytest.mark.parametrize("who", ["alice", str(ALICE), HOST_OBJECT])
-def test_the_order_of_the_table_is_kept(tmp_path, who):
+def test_the_order_of_the_table_is_kept(tmp_path: Path, who: Any) -> None:
     found = resolve(StaticResolver(table(tmp_path)), f"dtp://{who}/echo")
     assert urls(found) == [
         f"dtp+tcp://{ALICE}@192.0.2.7:9000/echo",
@@ -105,7 +107,7 @@ def test_the_order_of_the_table_is_kept(tmp_path, who):
     assert {candidate.expires for candidate in found} == {None}
 
 
-def test_what_is_asked_for_goes_before_what_the_table_says(tmp_path):
+def test_what_is_asked_for_goes_before_what_the_table_says(tmp_path: Path) -> None:
     resolver = StaticResolver(table(tmp_path))
     base = f"dtp+ws://{BOB}@h.example"
     assert urls(resolve(resolver, "dtp://bob.example")) == [f"{base}/fallback?path=/dtp&x=1&y=2"]
@@ -113,7 +115,7 @@ def test_what_is_asked_for_goes_before_what_the_table_says(tmp_path):
     assert urls(resolve(resolver, "dtp://alice"))[1] == f"dtp+unix://{ALICE}@/run/dtp.sock?service=files"
 
 
-def test_a_peer_with_two_names(tmp_path):
+def test_a_peer_with_two_names(tmp_path: Path) -> None:
     text = (
         TABLE
         + f'[peers.bobby]\nid = "{BOB}"\naddresses = ["dtp+ws://h.example/fallback?path=/dtp&x=1&y=2", "dtp+tcp://h:1"]\n'
@@ -123,7 +125,7 @@ def test_a_peer_with_two_names(tmp_path):
     assert len(resolve(resolver, "dtp://bob.example")) == 1
 
 
-def test_a_change_is_seen(tmp_path):
+def test_a_change_is_seen(tmp_path: Path) -> None:
     path = table(tmp_path)
     resolver = StaticResolver(path)
     assert resolve(resolver, "dtp://carol") == []
@@ -131,7 +133,7 @@ def test_a_change_is_seen(tmp_path):
     assert urls(resolve(resolver, "dtp://carol")) == [f"dtp+tcp://{BOB}@h:1"]
 
 
-def test_a_file_that_replaces_another_of_the_same_size_and_time_is_seen(tmp_path):
+def test_a_file_that_replaces_another_of_the_same_size_and_time_is_seen(tmp_path: Path) -> None:
     path = table(tmp_path)
     resolver = StaticResolver(path)
     assert len(resolve(resolver, "dtp://alice")) == 2
@@ -144,7 +146,7 @@ def test_a_file_that_replaces_another_of_the_same_size_and_time_is_seen(tmp_path
     assert resolve(resolver, "dtp://alice") == []
 
 
-def test_it_is_read_only_when_it_changed(tmp_path):
+def test_it_is_read_only_when_it_changed(tmp_path: Path) -> None:
     path = table(tmp_path)
     resolver = StaticResolver(path)
     assert len(resolve(resolver, "dtp://alice")) == 2
@@ -158,7 +160,7 @@ def test_it_is_read_only_when_it_changed(tmp_path):
     assert resolve(resolver, "dtp://alice") == []
 
 
-def test_a_broken_table_is_told_until_it_is_repaired(tmp_path):
+def test_a_broken_table_is_told_until_it_is_repaired(tmp_path: Path) -> None:
     path = table(tmp_path, "[peers.alice\n")
     resolver = StaticResolver(path)
     for _ in range(2):
@@ -208,7 +210,9 @@ def test_a_broken_table_is_told_until_it_is_repaired(tmp_path):
         ),
     ],
 )
-def test_a_mistake_in_the_table_is_told_with_its_line(tmp_path, text, line, reason):
+def test_a_mistake_in_the_table_is_told_with_its_line(
+    tmp_path: Path, text: str, line: Any, reason: Any
+) -> None:
     path = table(tmp_path, text)
     with pytest.raises(ConfigFileError) as caught:
         resolve(StaticResolver(path), "dtp://alice")
@@ -217,7 +221,7 @@ def test_a_mistake_in_the_table_is_told_with_its_line(tmp_path, text, line, reas
     assert (caught.value.path, caught.value.line) == (path, line)
 
 
-def test_the_default_file_need_not_exist(tmp_path, monkeypatch):
+def test_the_default_file_need_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DTP_PEERS", raising=False)
     monkeypatch.setenv("DTP_HOME", str(tmp_path))
     resolver = StaticResolver()
@@ -229,7 +233,7 @@ def test_the_default_file_need_not_exist(tmp_path, monkeypatch):
     assert resolve(resolver, "dtp://alice") == []
 
 
-def test_a_file_that_was_named_has_to_exist(tmp_path, monkeypatch):
+def test_a_file_that_was_named_has_to_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigFileError, match="no such file"):
         resolve(StaticResolver(tmp_path / "none.toml"), "dtp://alice")
     monkeypatch.setenv("DTP_PEERS", str(tmp_path / "none.toml"))
@@ -242,14 +246,14 @@ def test_a_file_that_was_named_has_to_exist(tmp_path, monkeypatch):
 # --- Several resolvers.
 
 
-def test_nobody_is_asked_for_a_direct_address():
+def test_nobody_is_asked_for_a_direct_address() -> None:
     fake = FakeResolver()
     address = Address("dtp+tcp", ALICE, "h", 1)
     assert asyncio.run(resolve_all(address, [fake])) == [Candidate(address)]
     assert fake.asked == []
 
 
-def test_the_first_that_knows_answers():
+def test_the_first_that_knows_answers() -> None:
     address = Address.parse("dtp://alice/echo")
     places = [
         FakeResolver({Address.parse("dtp://alice"): [Address("dtp+tcp", ALICE, "h", n)]}) for n in (1, 2)
@@ -260,7 +264,7 @@ def test_the_first_that_knows_answers():
 
 
 @pytest.mark.parametrize("error", [CarrierError("no network"), ChainError("no node"), PeerError("it lies")])
-def test_one_that_fails_does_not_keep_the_next_from_answering(error):
+def test_one_that_fails_does_not_keep_the_next_from_answering(error: Any) -> None:
     address = Address.parse("dtp://alice")
     broken, good = FakeResolver(), FakeResolver({address: [Address("dtp+tcp", ALICE, "h", 1)]})
     broken.error = error
@@ -269,14 +273,14 @@ def test_one_that_fails_does_not_keep_the_next_from_answering(error):
         asyncio.run(resolve_all(address, [broken, FakeResolver()]))
 
 
-def test_what_the_user_has_to_repair_is_told_at_once():
+def test_what_the_user_has_to_repair_is_told_at_once() -> None:
     broken = FakeResolver()
     broken.error = LocalError("the table is broken")
     with pytest.raises(LocalError, match="the table is broken"):
         asyncio.run(resolve_all(Address.parse("dtp://alice"), [broken, FakeResolver()]))
 
 
-def test_nobody_knows(tmp_path):
+def test_nobody_knows(tmp_path: Path) -> None:
     resolver = StaticResolver(table(tmp_path))
     with pytest.raises(NotResolved) as caught:
         asyncio.run(resolve_all(Address.parse("dtp://carol/echo"), [FakeResolver(), resolver]))
@@ -294,39 +298,39 @@ def test_nobody_knows(tmp_path):
         (f"dtp://{HOST_OBJECT}", f'host = "{HOST_OBJECT}"'),
     ],
 )
-def test_the_advice_fits_the_address(tmp_path, asked, advice):
+def test_the_advice_fits_the_address(tmp_path: Path, asked: Any, advice: Any) -> None:
     assert advice in StaticResolver(tmp_path / "x").advice(Address.parse(asked))
 
 
-def test_an_answer_with_another_identity_is_not_used():
+def test_an_answer_with_another_identity_is_not_used() -> None:
     with pytest.raises(NotResolved, match="answers with another identity"):
         asyncio.run(resolve_all(Address.parse(f"dtp://{ALICE}"), [Wrong()]))
     # For a name the resolver is the one who knows.
     assert len(asyncio.run(resolve_all(Address.parse("dtp://alice"), [Wrong()]))) == 1
 
 
-def test_a_resolver_has_to_resolve():
+def test_a_resolver_has_to_resolve() -> None:
     class Nothing(Resolver):
         name = "nothing"
 
     with pytest.raises(TypeError, match="abstract"):
-        Nothing()
+        Nothing()  # type: ignore[abstract]
 
 
 # --- The order of trying.
 
 
-def at(port, **fields):
+def at(port: Any, **fields: Any) -> Any:
     return Candidate(Address("dtp+tcp", ALICE, "h", port), **fields)
 
 
-def test_priorities_go_first_and_expired_ones_are_left_out():
+def test_priorities_go_first_and_expired_ones_are_left_out() -> None:
     candidates = [at(1, priority=2), at(2, priority=0, expires=10.0), at(3, priority=1), at(4, expires=10.5)]
     ordered = in_order(candidates, random.Random(1), now=10.0)
     assert [candidate.address.port for candidate in ordered] == [4, 3, 1]
 
 
-def test_weights_share_the_first_place():
+def test_weights_share_the_first_place() -> None:
     generator = random.Random(20)
     candidates = [at(1, weight=1), at(2, weight=3)]
     first = [in_order(candidates, generator, now=0.0)[0].address.port for _ in range(4000)]
