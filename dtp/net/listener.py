@@ -330,9 +330,9 @@ class Listener:
             self._leaving.pop(connection, None)
 
     def _make_leave(self, descriptor: int) -> None:
-        """Where a carrier that comes by this descriptor finds few left, cut off those that have ended and whose other
-        side stays, the first first: who closes connections and stays on would keep everybody out, or take the places
-        of those that are open."""
+        """Cut off, where a carrier that comes by this descriptor finds few left, those that have ended and whose
+        other side stays, the first first: who closes connections and stays on would keep everybody out, or take the
+        places of those that are open."""
         most, reserve = descriptors_of_process()
         beyond = descriptor - len(self.half_open) - (most - reserve)
         for connection in list(islice(self._leaving, max(0, beyond + 1))):

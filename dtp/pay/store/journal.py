@@ -6,7 +6,7 @@ lane only the newest good one is checked and stored.
 
 Where a store can (`PromptStore`), a few vouchers are checked and written on the loop's thread, and only the sync is
 left to the other: two threads that take turns in one interpreter, on processors that a fast stream keeps busy, cost
-each other many times what the work takes (docs/decisions/0063).
+each other many times what the work takes (docs/decisions/0063): 1.7 times in all beside a loop that works.
 """
 
 from __future__ import annotations
