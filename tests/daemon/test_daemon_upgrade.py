@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import resource
 import signal
 
 import pytest
@@ -17,6 +19,28 @@ __all__ = ["place"]
 
 #: A program's end of a stream.
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="descriptors of others can't be bounded here")
+@pytest.mark.parametrize("spare", [1, 3])
+def test_an_upgrade_for_which_there_are_too_few_descriptors_says_so(place: Place, spare: int) -> None:
+    """The command was told that the daemon had ended, and the log had a fault of the program."""
+    far, _ = place.dtpd("far", expose(place, "127.0.0.1:1", workers=1))
+    pid, path = far.process.pid, place.folder / "far.toml"
+    used = {int(each) for each in os.listdir(f"/proc/{pid}/fd")}
+    limit = next(most for most in range(4096) if most - sum(number < most for number in used) == spare)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    assert "could not be started: Too many open files. This one goes on" in place.command(
+        "upgrade", "-c", path, code=None
+    )
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    successor = json.loads(place.command("upgrade", "--json", "-c", path))["pid"]
+    place.stack.callback(kill, successor)
+    far.wait()
+    place.command("drain", "-c", path)
+    until(lambda: not is_running(successor))
+    assert b"client_connected_cb" not in far.errors  # what asyncio says of a fault of the program there
 
 
 async def upgrade(place: Place) -> int:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -367,10 +367,11 @@ class Process:
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[page_setting(self.daemon.config)] = self.web.sockets
-        mine, theirs = socket.socketpair()
+        with _system_refusing():
+            mine, theirs = socket.socketpair()
         self._before.pause_reading()
         try:
-            with theirs, contextlib.ExitStack() as given:
+            with _system_refusing(), theirs, contextlib.ExitStack() as given:
                 told = self._before.ends | {theirs.fileno(): os.getpid()}
                 reached = [given.enter_context(each) for each in self._introduce_successor()]
                 counts = self.daemon.export_counts()
@@ -468,6 +469,17 @@ async def _until_closed(descriptor: int) -> None:
         await closed.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+@contextlib.contextmanager
+def _system_refusing() -> Iterator[None]:
+    """Raise `UpgradeFailed` where the system gives no descriptor or no process, and say so in the log."""
+    try:
+        yield
+    except OSError as error:
+        why = f"the new process could not be started: {error.strerror or error}. This one goes on"
+        log.error("not upgraded: %s", why, extra={"fields": {"event": "not-upgraded", "why": why}})
+        raise UpgradeFailed(why) from error
 
 
 def _grace_of(request: Mapping[str, Any]) -> float | None:
