@@ -62,7 +62,7 @@ def test_info_shows_a_package() -> None:
     text = run("info", "transport").stdout
     for word in ("channel", "dtp move info transport MODULE", record["digest"]):
         assert word in text
-    assert len(text.splitlines()) < 20  # it was 750 lines
+    assert len(text.splitlines()) < 30  # 20 where the terminal is wide; it was 750
 
 
 def test_info_shows_a_module() -> None:

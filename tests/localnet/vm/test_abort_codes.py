@@ -22,7 +22,7 @@ OURS: dict[tuple[int, str], CompiledModule] = {
     for package in system_packages()
     for name, data in package.modules.items()
 }
-DECISION = Path(__file__).parents[3] / "docs" / "decisions" / "0122-an-own-framework.md"
+PAGE = Path(__file__).parents[3] / "docs" / "chain.md"
 
 
 @pytest.mark.parametrize("module", sorted(TABLE))
@@ -44,8 +44,8 @@ def test_the_table_is_that_of_the_genuine_framework() -> None:
     assert table(genuine_modules(), OURS) == TABLE
 
 
-def test_what_is_absent_is_named_in_the_decision() -> None:
-    said = DECISION.read_text()
+def test_what_is_absent_is_named_in_the_docs() -> None:
+    said = PAGE.read_text()
     prefixes = tuple(re.findall(r"`(\w+)\*`", said))
     genuine = genuine_modules()
     for key, module in genuine.items():
