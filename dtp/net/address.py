@@ -75,6 +75,9 @@ _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
 _PETNAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 #: Options with this in front belong to the carrier and go into its URL without it.
 CARRIER_OPTION = "carrier."
+#: Those that name what is on this machine: a file, reading which may never end, and a proxy that is dialled. Nobody
+#: else chooses these (`dtp.carriers.websocket` has them, and resolved addresses hand them on).
+_OWN_OPTIONS = frozenset({"carrier.ca", "carrier.proxy"})
 _OPTION_NAME = re.compile(r"(carrier\.)?[a-z][a-z0-9_-]*")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # RFC 3986, 3.3 and 3.4: what may stand unescaped; '+' is left out since many readers take it for a space.
@@ -227,24 +230,30 @@ class Address:
         return f"{self.scheme}://{where}{quote(path, safe=_SAFE_IN_PATH)}{_join_query(pairs)}"
 
 
-def is_dialled_as_told(text: str) -> bool:
+def is_dialled_as_told(told: str | Address) -> bool:
     """Return whether an address is dialled because somebody else tells of it, such as a neighbour or a card.
 
-    False for one of this machine, and for one through the chain, which would cost whoever dials it money.
+    False for one of this machine, also where it names a file or a proxy there, or stands in the peer table there; and
+    for one through the chain, which would cost whoever dials it money.
     """
     try:
-        address = Address.parse(text)
+        address = Address.of(told)
     except AddressError:  # it leads nowhere: who dials it is told why
         return True
-    return FORMS[address.scheme].told and address.options.get("via", "direct") == "direct"
+    return (
+        FORMS[address.scheme].told
+        and address.name is None
+        and _OWN_OPTIONS.isdisjoint(name for name, _ in address.query)
+        and address.options.get("via", "direct") == "direct"
+    )
 
 
 def check_told(text: str) -> None:
     """Raise `AddressError` for an address that `is_dialled_as_told` is false for."""
     if not is_dialled_as_told(text):
         raise AddressError(
-            f"{text} was told by somebody else, and is of this machine or costs money to dial: dial it yourself if "
-            "that is meant"
+            f"{text} was told by somebody else, and is of this machine, uses what is on it, or costs money to dial: "
+            "dial it yourself if that is meant"
         )
 
 

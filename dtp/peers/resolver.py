@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.address import FORMS, Address, AddressError
+from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
@@ -17,8 +17,6 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.peers")
 
-#: Carriers that are not dialled because a record says so: they are of this machine, or cost money.
-NOT_DIALLED: Final = frozenset(form.carrier for form in FORMS.values() if not form.told)
 #: What the candidates of a node's resolver are called, which asks the nodes that it knows.
 NODE: Final = "peers"
 #: Ways to find a peer -> what it has to be for that.
@@ -133,9 +131,8 @@ def _found(task: asyncio.Task[PeerRecord | None], peer: PeerId) -> PeerRecord | 
 
 def _direct(peer: PeerId, url: str) -> Address | None:
     """Return the address of a URL in a record; None for one that isn't dialled, or that this version doesn't know."""
-    if url.partition("://")[0] in NOT_DIALLED:
-        return None
     try:
-        return Address.direct(peer, url)
+        address = Address.direct(peer, url)
     except AddressError:
         return None
+    return address if is_dialled_as_told(address) else None

@@ -383,6 +383,12 @@ def test_every_form_is_in_the_examples() -> None:
         (f"dtp://{PEER}/x", True),
         (f"dtp://{HOST_OBJECT}/x", True),
         (f"dtp://{HOST_OBJECT}/x?via=direct", True),
+        (f"dtp+wss://{PEER}@h/x?path=/dtp&carrier.key=1", True),  # the server's own option
+        (f"dtp+wss://{PEER}@h/x?carrier.ca=/dev/stdin", False),  # reading that stops the program
+        (f"dtp+ws://{PEER}@h/x?carrier.proxy=http://127.0.0.1:6379", False),
+        (f"dtp+wss://{PEER}@h/x?carrier.proxy=none", False),
+        (f"dtp://{PEER}/x?carrier.ca=/dev/stdin", False),
+        ("dtp://alice/x", False),  # out of a table of this machine
         ("that is none", True),  # it leads nowhere, and dialling it says so
         (f"dtp+unix://{PEER}@/run/dtp.sock", False),
         (f"dtp+pipe://{PEER}@{HOST_OBJECT}/x", False),

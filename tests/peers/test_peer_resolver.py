@@ -109,7 +109,8 @@ def test_finder_that_fails_or_names_another_is_passed_over() -> None:
 
 
 def test_record_leads_to_no_socket_of_this_machine_and_to_no_purse() -> None:
-    known = record("unix:///run/secret", f"pipe://0x{'0' * 64}", "later://a:1", "tcp://no port", "tcp://a:1")
+    here = ("unix:///run/secret", "wss://a/?ca=/dev/stdin", "ws://a:1/?x=1&proxy=http://127.0.0.1:1")
+    known = record(*here, f"pipe://0x{'0' * 64}", "later://a:1", "tcp://no port", "tcp://a:1")
     assert resolved(known=known)[0] == ["tcp://a:1"]
 
 
