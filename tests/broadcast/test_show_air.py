@@ -175,6 +175,19 @@ def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
     assert slots.count_over(ON, hour + 13_000) == 3
 
 
+@pytest.mark.parametrize("behind", [500, 5_000, 3_600_000])
+def test_a_producer_whose_clock_is_behind_owes_what_it_has_sent(behind):
+    slots = Slots()
+    slots.follow(FUNDED, 9_900 - behind)
+    for now in range(10_100, 13_000, 250):
+        slots.follow(ON, now - behind)
+    assert slots.count_over(ON, 10_500 - behind) == 0
+    assert slots.count_over(ON, 13_100 - behind) == 3
+    slots.follow(later := replace(ON, posted=3, due_ms=14_000), 13_200 - behind)
+    assert slots.count_over(later, 13_900 - behind) == 0
+    assert slots.count_over(later, 14_100 - behind) == 1
+
+
 def test_a_show_that_goes_on_air_again_begins_with_its_first_slot():
     slots = begun()
     slots.follow(off := replace(ON, state=ShowState.OFF, posted=3, due_ms=14_000), 13_000)

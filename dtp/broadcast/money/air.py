@@ -94,6 +94,9 @@ class Slots:
         #: When the first slot began that is sent here and isn't posted; None before the first look.
         self._began: int | None = None
         self._posted = 0
+        #: By how many ms the chain's clock is ahead of the one here, as far as is known: a slot of which the chain
+        #: says when it is over has begun by then.
+        self._ahead = 0
 
     def follow(self, show: Show, now_ms: int) -> None:
         """Take what the chain says, and the time: before all else, and again and again."""
@@ -103,7 +106,9 @@ class Slots:
             self._began = now_ms - max(0, self._sent - show.posted) * show.slot_ms
         else:
             self._began += (show.posted - self._posted) * show.slot_ms
-        self._began = max(self._began, show.due_ms - show.slot_ms)
+        begun_there = show.due_ms - show.slot_ms
+        self._ahead = max(self._ahead, begun_there - now_ms)
+        self._began = max(self._began, begun_there - self._ahead)
         self._posted = show.posted
 
     def current_slot(self, show: Show, now_ms: int) -> int:
