@@ -3,14 +3,17 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
-from dtp.broadcast.money.shows import read_at_news
-from dtp.chain.show import FIRST_HEAD, Show, ShowState
+from dtp.broadcast.money.keeping import ShowKeeper
+from dtp.broadcast.money.shows import Found, read_at_news
+from dtp.chain.show import FIRST_HEAD, Show, ShowState, SlotsPosted
 from dtp.errors import ChainError
 from dtp.testing import clock
 
@@ -226,3 +229,85 @@ def test_a_flood_of_events_has_a_show_read_once_more():
         reading.cancel()
 
     clock.run(test())
+
+
+# ---- a producer's dealings with a chain that is here -------------------------------------------------------------
+
+
+class OnChain:
+    """A show that takes slots as `show.move` does; what is read of it may be as it was before."""
+
+    def __init__(self, monkeypatch, pot):
+        self.versions = [FUNDED, replace(FUNDED, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + 1000)]
+        #: How many of the newest versions the node doesn't know.
+        self.unknown = 0
+        for name in ("read_show", "post", "events_of"):
+            monkeypatch.setattr(shows, name, getattr(self, name))
+
+    @property
+    def now_ms(self):
+        return round(asyncio.get_running_loop().time() * 1000)
+
+    @property
+    def show(self):
+        return self.versions[-1]
+
+    async def read_show(self, chain, id):
+        at = max(0, len(self.versions) - 1 - self.unknown)
+        return Found(self.versions[at], "0x2::sui::SUI", at)
+
+    async def events_of(self, chain, id):
+        while True:
+            await asyncio.sleep(0.7)
+            yield None
+
+    async def post(self, chain, found, cap, hashes):
+        first, show = self.show.posted, self.show
+        for _ in hashes:
+            assert show.due_ms <= self.now_ms  # the chain would refuse it
+            show = replace(show, posted=show.posted + 1, pot=show.pot - 100, due_ms=show.due_ms + 1000)
+        self.versions.append(show if show.pot >= 100 else replace(show, state=ShowState.OFF))
+        return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot)
+
+
+def keep(monkeypatch, pot, scenario):
+    """Run a scenario beside a keeper of a show on air; return what the chain has in the end."""
+
+    async def test():
+        chain, wall = OnChain(monkeypatch, pot), SimpleNamespace(off=0)
+        async with await open_keeper(chain, wall) as keeper:
+            await scenario(chain, wall, keeper)
+        return chain.show
+
+    return clock.run(test())
+
+
+async def open_keeper(chain, wall):
+    return ShowKeeper(None, await chain.read_show(None, ""), "cap", lambda: chain.now_ms + wall.off)
+
+
+@pytest.mark.parametrize("unknown", [1, 99])
+@pytest.mark.parametrize("at", [55.0, 59.2])
+def test_a_node_that_is_behind_costs_a_producer_nothing(monkeypatch, unknown, at):
+    async def scenario(chain, wall, keeper):
+        await asyncio.sleep(at)
+        chain.unknown = unknown
+        await asyncio.sleep(3)
+        chain.unknown = 0
+        await asyncio.sleep(40)
+        assert keeper.air == Air.ON_AIR
+
+    assert keep(monkeypatch, 10**6, scenario).posted == int(at + 43)
+
+
+@pytest.mark.parametrize("set_by", [-3_600_000, 3_600_000])
+def test_a_producers_clock_that_is_set_makes_no_slots_and_takes_none_away(monkeypatch, set_by):
+    """Else what is in the pot would be spent on slots in which it sends nothing, or it would send for nothing."""
+
+    async def scenario(chain, wall, keeper):
+        await asyncio.sleep(5)
+        wall.off = set_by
+        await asyncio.sleep(90)
+        assert keeper.air == Air.ON_AIR
+
+    assert keep(monkeypatch, 10_000, scenario).posted == 95

@@ -10,7 +10,7 @@ from functools import partial
 from dtp.broadcast.errors import OffAir
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots
-from dtp.chain.errors import MoveAborted
+from dtp.chain.errors import MoveAborted, NodeUnavailable
 from dtp.chain.node.client import ChainClient
 from dtp.chain.show import Show, ShowError, ShowState
 from dtp.errors import ChainError
@@ -40,10 +40,14 @@ class ShowKeeper:
         slots: Slots | None = None,
     ) -> None:
         """`end_wanted` says that the show is to be ended: what is owed is posted then, and nothing more is sent.
-        `slots` are those that a process before has sent."""
+        `slots` are those that a process before has sent. Of `clock_ms` the time counts at which this begins: one that
+        is set later makes no slots, and takes none away."""
         self.found, self._end_wanted = found, end_wanted
         self.slots = slots or Slots()
-        self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
+        self._chain, self._cap = chain, cap
+        loop = asyncio.get_running_loop()
+        began = clock_ms() - loop.time() * 1000
+        self._clock_ms: Callable[[], int] = lambda: round(began + loop.time() * 1000)
         self._judge = AirJudge(hysteresis)
         self._changed = asyncio.Event()
         self._follower = SupervisedTask(self._follow_show, name="dtp-show-events", foreseen=(ChainError,))
@@ -130,7 +134,10 @@ class ShowKeeper:
             self._news.set()
 
     async def _read_show(self) -> None:
-        self.found = await shows.read_show(self._chain, self.show.id)
+        found = await shows.read_show(self._chain, self.show.id)
+        if found.version < self.found.version:
+            raise NodeUnavailable("the node told of the show as it was before: it is behind the chain")
+        self.found = found
         self._judge_now()
 
     async def _post_repeatedly(self) -> None:

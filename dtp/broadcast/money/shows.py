@@ -53,16 +53,20 @@ class ShowTerms:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A show as it is on the chain, and the type of its coin."""
+    """A show as it is on the chain, the type of its coin, and the object's version."""
 
     show: Show
     coin: str
+    #: Of the object: it rises with each change.
+    version: int
 
 
 async def read_show(chain: ChainClient, id: Id) -> Found:
     """Return a show. Raise as `ChainClient.read` does."""
     data = await chain.object(id)
-    return Found(chain.decode(module.SCHEMA, Show, data), str(parse_type(data.type).arguments[0]))
+    return Found(
+        chain.decode(module.SCHEMA, Show, data), str(parse_type(data.type).arguments[0]), data.version
+    )
 
 
 async def create(
