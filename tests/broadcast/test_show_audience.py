@@ -1,11 +1,18 @@
 """The audience line: sorted by what was paid, bounded, moderated, sealed where it should be."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
+from test_show_air import ON
 
+from dtp.broadcast.money import shows
 from dtp.broadcast.money.audience import AudienceLine, seal_text
+from dtp.broadcast.money.watching import ShowWatcher
+from dtp.chain.errors import MALFORMED, NodeRefused
 from dtp.chain.show import EntryAsked, EntryKind, Raised
 from dtp.identity import Identity
+from dtp.testing import clock
 
 ME, OTHER = Identity(bytes(range(32))), Identity(bytes([1] * 32))
 
@@ -61,3 +68,35 @@ def test_sealed_texts_are_for_the_producer_alone():
 
 def test_texts_drive_no_terminal():
     assert AudienceLine().asked(asked(0, 5, b"\x1b[2Jhi\xff")).text == "\\x1b[2Jhi\ufffd"
+
+
+def test_what_a_node_tells_again_after_a_bad_answer_counts_once(monkeypatch):
+    """Else what was raised once would be worth more with each bad answer, and come before what more was paid for."""
+    told = []
+
+    async def events_of(chain, id, *, start):
+        told.append(start)
+        for each in (asked(0, 5), asked(1, 9), Raised("0x1", 0, "0x3", 3)):
+            yield each
+        if len(told) < 4:
+            raise NodeRefused("this is no answer", MALFORMED)
+        await asyncio.Event().wait()
+
+    async def read_show(chain, id):
+        return shows.Found(ON, "0x2::sui::SUI", 1)
+
+    monkeypatch.setattr(shows, "events_of", events_of)
+    monkeypatch.setattr(shows, "read_show", read_show)
+
+    async def test():
+        async with ShowWatcher(None, "0x1") as watcher:
+            watcher.dismiss_entry(7)
+            await asyncio.sleep(60)
+            assert len(told) == 4
+            assert [(each.number, each.amount, each.raised) for each in watcher.line.ranked()] == [
+                (1, 9, 0),
+                (0, 8, 1),
+            ]
+            assert watcher.line.asked(asked(7, 5)) is None
+
+    clock.run(test())

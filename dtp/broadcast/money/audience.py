@@ -80,6 +80,11 @@ class AudienceLine:
         self._entries.pop(number, None)
         self._dismissed.add(number)
 
+    def begin_anew(self) -> None:
+        """Forget all but what was dismissed: everything is told from the beginning again."""
+        self._entries.clear()
+        self._least = 0
+
     def ranked(self) -> list[Entry]:
         """Return the line, the best paid first; of equals the oldest."""
         return sorted(self._entries.values(), key=_rank)[: self._most]

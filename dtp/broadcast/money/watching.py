@@ -17,7 +17,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.show import EntryAsked, Raised
 from dtp.chain.wallet import money
 from dtp.config import data_dir
-from dtp.errors import ConfigError
+from dtp.errors import ChainError, ConfigError
 from dtp.identity import Identity
 from dtp.replacing import replace_file
 from dtp.tasks import SupervisedTask
@@ -74,7 +74,7 @@ class ShowWatcher:
         self._found: shows.Found | None = None
         self._news = asyncio.Event()
         self._tasks = [
-            SupervisedTask(self._follow_events, name="dtp-show-line"),
+            SupervisedTask(self._follow_events, name="dtp-show-line", foreseen=(ChainError,)),
             SupervisedTask(
                 partial(shows.read_at_news, self._news, _LOOK, self._read_show), name="dtp-show-look"
             ),
@@ -92,6 +92,7 @@ class ShowWatcher:
             await each.stop()
 
     async def _follow_events(self) -> None:
+        self.line.begin_anew()  # what others have added would count twice
         async for each in shows.events_of(self._chain, self._id, start=OLDEST):
             if isinstance(each, EntryAsked):
                 self.line.asked(each)
