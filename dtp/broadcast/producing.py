@@ -22,6 +22,7 @@ from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
 from dtp.broadcast.tree.measuring import measure_from
+from dtp.errors import ConfigError
 from dtp.identity import Identity, PeerId
 from dtp.node.node import Node
 from dtp.tasks import SupervisedTask
@@ -240,7 +241,8 @@ class Broadcast:
     async def write(self, data: bytes, *, duration_ms: int = 0, flags: Flag = Flag.START) -> Segment:
         """Sign a segment and send it; return its head.
 
-        Raise `BroadcastError` for one that is too large, and `OffAir` while nobody pays.
+        Raise `BroadcastError` for one that is too large, `OffAir` while nobody pays, and `ConfigError` where the
+        store can't be written, such as on a full disk: nothing was sent then, and the next one may be.
 
         `flags` say whether a decoder can begin with it (`Flag.START`), or has it before all else (`Flag.INIT`).
         """
@@ -281,6 +283,7 @@ class Broadcast:
         epoch, key = (0, b"") if self.issuer is None else self.issuer.current
         if key and Flag.KEYS not in flags:
             data = seal_segment(key, self.announcement.stream, self.signer.position.number, data)
+        before = self.signer.position
         made = self.signer.sign(
             data,
             time_ms=self._clock_ms(),
@@ -289,7 +292,11 @@ class Broadcast:
             epoch=epoch,
             flags=flags,
         )
-        self._save_position()
+        try:
+            self._save_position()
+        except ConfigError:  # nobody has seen the segment: else all would wait for it
+            self.signer.position = before
+            raise
         self.held.add_own(made, data)
         if self.keeper is not None:
             self.keeper.slots.note_sent(made.slot, made.link)

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 
 import pytest
 from shows import HERE, ME, all_of, chain, hear, liar, on_the_wire, produce, run, until
 
+from dtp.broadcast import kept_position
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import (
     BroadcastError,
@@ -347,6 +349,28 @@ def test_a_show_goes_on_after_a_restart(tmp_path):
             assert await all_of(hear(*on_air.addresses, start=1)) == [(1, b"two"), (2, b"")]
 
     run(test())
+
+
+def test_a_show_whose_disk_was_full_for_a_moment_goes_on(tmp_path, monkeypatch):
+    """What couldn't be kept was sent to nobody: it leaves no number for which all would wait."""
+
+    def is_full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def test():
+        async with produce(store=tmp_path) as on_air:
+            listening = asyncio.ensure_future(all_of(hear(*on_air.addresses, start=0)))
+            await on_air.write(b"first")
+            with monkeypatch.context() as patched:
+                patched.setattr(kept_position, "replace_file", is_full)
+                for _ in range(2):
+                    with pytest.raises(ConfigError, match="No space"):
+                        await on_air.write(b"lost")
+            await on_air.write(b"second")
+            await on_air.end()
+            return await listening
+
+    assert run(test()) == [(0, b"first"), (1, b"second"), (2, b"")]
 
 
 def test_a_second_producer_of_a_show_is_refused_by_name(tmp_path):
