@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import dtp
-from dtp.chain import ChainClient, KeySigner, Network, Program, find_network, publish
+from dtp.chain import ChainClient, KeySigner, Network, Program, Signer, find_network, publish
 from dtp.chain import card as cards
 from dtp.chain.wallet import request_sui
 from dtp.daemon.reasons import words
@@ -107,24 +107,27 @@ async def note(app: str, wallet: dtp.Identity, text: str) -> str:
         return body.decode()
 
 
-async def link(network: Network, wallet: dtp.Identity, account: Account) -> int:
-    """Tie a wallet to the account on the chain, by the wallet's transaction and the account's signature; with the
-    first one the account's card is published. Return how many wallets it has."""
-    await request_sui(network, wallet.id.sui_address)
-    async with ChainClient(network, KeySigner.from_identity(wallet)) as chain:
-        directory, card = await cards.find_directory(chain), account.card
+async def link(
+    network: Network, wallet: Signer, card: Card, sign: Callable[[bytes], Awaitable[bytes]]
+) -> int:
+    """Tie a wallet to the account on the chain, by the wallet's transaction and the account's signature (`sign`);
+    with the first one the account's card is published. Return how many wallets it has."""
+    await request_sui(network, wallet.address)
+    async with ChainClient(network, wallet) as chain:
+        directory = await cards.find_directory(chain)
         if await cards.find_card(chain, directory, card.account) is None:
             contents = cards.CardContents(devices=(), mailboxes=(), expires_ms=0)
             said = cards.Statement(directory, card.account, card.generation, 1, contents)
-            program, signature = Program(), account.identity.sign(cards.statement_bytes(said))
+            program, signature = Program(), await sign(cards.statement_bytes(said))
             cards.publish(program, directory, (card.first_key, card.first_recovery), (), contents, signature)
             await chain.execute(program)
         found = await cards.find_card(chain, directory, card.account)
         assert found is not None
-        statement, program = found.next_wallet_statement(chain.address, True), Program()
-        signature = account.identity.sign(cards.wallet_bytes(statement))
-        cards.link_wallet(program, directory, found.id, signature)
-        await chain.execute(program)
+        if chain.address not in found.wallets:
+            statement, program = found.next_wallet_statement(chain.address, True), Program()
+            signature = await sign(cards.wallet_bytes(statement))
+            cards.link_wallet(program, directory, found.id, signature)
+            await chain.execute(program)
         linked = await cards.find_card_of_wallet(chain, directory, chain.address)
         assert linked is not None
         return len(linked.wallets)
@@ -151,36 +154,47 @@ async def come(network: Network, at: str, app: str, name: str, wallet: dtp.Ident
     async with session:
         mine = session.settings["card"]
         assert isinstance(mine, bytes)
-        account = Account(session.identity, Card.parse(mine))
+
+        async def sign(statement: bytes) -> bytes:
+            return session.identity.sign(statement)
+
         await session.save(
             wallets={**session.wallets, wallet.id.sui_address: f"wallet {len(session.wallets) + 1}"}
         )
         said = await note(app, wallet, f"with {session.wallets[wallet.id.sui_address]}")
         print(f"the back end has of {said}")
-        print(f"the chain knows {await link(network, wallet, account)} of its wallets")
+        count = await link(network, KeySigner.from_identity(wallet), Card.parse(mine), sign)
+        print(f"the chain knows {count} of its wallets")
+
+
+async def start(stack: AsyncExitStack) -> tuple[Network, dict[str, str]]:
+    """Start chain, back end and daemon, in a folder of their own; return where the services are."""
+    os.chdir(stack.enter_context(tempfile.TemporaryDirectory()))
+    os.environ["DTP_HOME"] = os.getcwd()
+    localnet = await stack.enter_async_context(Localnet())
+    network = replace(find_network(localnet.url), faucet=localnet.faucet_url)
+    owner = dtp.Identity.generate()
+    await request_sui(network, owner.id.sui_address)
+    async with ChainClient(network, KeySigner.from_identity(owner)) as chain:
+        await publish(chain, "directory")
+    notes = stack.enter_context(program(sys.executable, "-P", str(PROGRAM), "notes"))
+    assert notes.stdout is not None
+    backend = (await asyncio.to_thread(notes.stdout.readline)).strip()
+    configure(backend)
+    daemon = stack.enter_context(program(*DTPD, "run", "--json", "-c", "dtpd.toml"))
+    assert daemon.stdout is not None
+    places: dict[str, str] = {}
+    while len(places) < 2:
+        told = json.loads(await asyncio.to_thread(daemon.stdout.readline))
+        if told.get("event") == "exposed":
+            places[told["service"]] = told["address"]
+    return network, places
 
 
 async def main() -> None:
     async with AsyncExitStack() as stack:
-        os.chdir(stack.enter_context(tempfile.TemporaryDirectory()))
-        os.environ["DTP_HOME"] = os.getcwd()
-        localnet = await stack.enter_async_context(Localnet())
-        network = replace(find_network(localnet.url), faucet=localnet.faucet_url)
-        owner, first, second = (dtp.Identity.generate() for _ in range(3))
-        await request_sui(network, owner.id.sui_address)
-        async with ChainClient(network, KeySigner.from_identity(owner)) as chain:
-            await publish(chain, "directory")
-        notes = stack.enter_context(program(sys.executable, "-P", str(PROGRAM), "notes"))
-        assert notes.stdout is not None
-        backend = (await asyncio.to_thread(notes.stdout.readline)).strip()
-        configure(backend)
-        daemon = stack.enter_context(program(*DTPD, "run", "--json", "-c", "dtpd.toml"))
-        assert daemon.stdout is not None
-        places: dict[str, str] = {}
-        while len(places) < 2:
-            told = json.loads(await asyncio.to_thread(daemon.stdout.readline))
-            if told.get("event") == "exposed":
-                places[told["service"]] = told["address"]
+        network, places = await start(stack)
+        first, second = dtp.Identity.generate(), dtp.Identity.generate()
         try:
             await note(places["app"], first, "let me in")
         except dtp.ConnectionRefused as refused:

@@ -36,10 +36,12 @@ def dump(url: str, budget: int, timeout: float = 60) -> str:
     return done.stdout
 
 
-def dump_when(url: str, condition: str, timeout: float = 50) -> str:
+def dump_when(url: str, condition: str, timeout: float = 50, *, first: str = "") -> str:
     """Return the page at `url` once `condition`, an expression of JavaScript, holds there; as it is after `timeout`
-    seconds where it doesn't. Skip where no Chromium is installed."""
+    seconds where it doesn't. What somebody does there before is `first`, statements. Skip where no Chromium is
+    installed."""
     found = f"""new Promise((done) => {{
+        {first}
         const look = () => ({condition}) ? done(document.documentElement.outerHTML) : setTimeout(look, 20);
         setTimeout(() => done(document.documentElement.outerHTML), {1000 * timeout});
         look();
