@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import dtp
+from dtp.chain.errors import NodeUnavailable
+from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
-from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
+from dtp.messaging.mailbox import (
+    MAILBOX_SERVICE,
+    Mailbox,
+    MailboxClient,
+    MailboxRefused,
+    Refusal,
+    SqliteMailbox,
+)
 from dtp.messaging.mailbox.limits import MIB
 from dtp.messaging.mailbox.protocol import MailboxOp
+from dtp.messaging.person import postage as postage_module
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
+from dtp.messaging.person.pool import connect_plainly
 
 from .boxes import ALICE, BOB, LIMITS, PRICE, box, told
 from .conftest import Market, Play
@@ -359,5 +370,90 @@ def test_a_mailbox_that_never_answers_is_given_up(market: Play) -> None:
                 await bob.allow_stamps(ALICE.id, STAMP)
                 assert (await told(bob, *STAMPS[1:])).what is What.STAMP_UNPAID
             assert made.signed() == 0
+
+    market(scenario)
+
+
+def test_for_one_message_one_of_several_mailboxes_is_paid(market: Play) -> None:
+    """The next mailbox was reached once the first one was paid, asked for a stamp as well, and was paid, too."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, AsyncExitStack() as stack:
+            second = Mailbox(SqliteMailbox(limits=LIMITS))
+            stack.push_async_callback(second.stop)
+            services = {MAILBOX_SERVICE: second.serve}
+            listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
+            await stack.enter_async_context(listener)
+            second.door = made.mailbox.door  # what is paid for it is seen there
+            slow = str(listener.address(MAILBOX_SERVICE))
+            both = [made.address, slow]
+            alice = await stack.enter_async_context(
+                made.messenger("alice", ALICE, stamp_mib=MIBS, mailboxes=both)
+            )
+            while len(alice.delivery.own) < 2:
+                await alice.delivery.run(lambda: None)
+
+            async def connect(address: str, identity: Any) -> MailboxClient:
+                while address == slow and What.STAMP_PAID not in {each.what for each in bob.stamping.told}:
+                    await bob.delivery.run(lambda: None)
+                return await connect_plainly(address, identity)
+
+            bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
+            async with bob:
+                card = await bob.add_contact(alice.card.public())
+                await bob.allow_stamps(card, 9 * STAMP)
+                await bob.send(card, "hello")
+                assert (await first(alice)).text == "hello"
+                await bob.wait_delivered()
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("call", ["simulate", "execute", "objects"])
+def test_a_stamp_is_paid_once_the_chain_is_there_again(market: Play, call: str) -> None:
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+
+            async def away(genuine: Any, *arguments: Any, **options: Any) -> Any:
+                raise NodeUnavailable("the node is away")
+
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                with made.buyer["network"].node.answering(**{call: away}):
+                    card = await bob.add_contact(alice.card.public())
+                    await bob.allow_stamps(card, STAMP)
+                    await bob.send(card, "hello")
+                    assert (await told(bob, *STAMPS[1:])).what is What.STAMP_UNPAID
+                    assert made.signed() == 0
+                await bob.allow_stamps(card, STAMP)
+                assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
+                assert (await first(alice)).text == "hello"
+            assert made.signed() == STAMP
+            assert len(made.buyer["store"].bought_channels()) == 1
+
+    market(scenario)
+
+
+def test_a_clock_that_is_set_back_keeps_no_stamp_from_being_paid(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had failed by a clock a year ahead was tried again a year later."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card, door, year = alice.card.public(), made.mailbox.door, 365 * 86_400_000
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                card = await bob.add_contact(card)
+                made.mailbox.door = "dtp://nowhere"
+                monkeypatch.setattr(postage_module, "now_ms", lambda: now_ms() + year)
+                await bob.allow_stamps(card, STAMP)
+                await bob.send(card, "hello")
+                assert (await told(bob, *STAMPS[1:])).what is What.STAMP_UNPAID
+                monkeypatch.undo()
+                made.mailbox.door = door
+                assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
+                assert (await first(alice)).text == "hello"
 
     market(scenario)

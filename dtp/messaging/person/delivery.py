@@ -86,7 +86,7 @@ class Delivery:
         #: Set by `wake`, for who spreads messages.
         self.woken = asyncio.Event()
         #: What was sealed and is being handed to a mailbox.
-        self._under_way: set[Outbound] = set()
+        self.under_way: set[Outbound] = set()
         self._tasks = TaskSet()
         self._fetching = asyncio.Lock()  # one at a time: others say how large they are
 
@@ -352,16 +352,16 @@ class Delivery:
 
     async def _send(self, outbound: Outbound) -> None:
         await self._send_anywhere(outbound)
-        self._under_way.discard(outbound)
+        self.under_way.discard(outbound)
 
     def _seal_due(self) -> list[Outbound]:
         sealed = self._mail.desk.seal_due(now_ms())
-        self._under_way.update(sealed)  # here: who waits for it may be cancelled
+        self.under_way.update(sealed)  # here: who waits for it may be cancelled
         return sealed
 
     def _put_back(self) -> None:
         """Have what was being sent at the end be sent anew: it counts as tried, and no mailbox may have it."""
-        for each in self._under_way:
+        for each in self.under_way:
             self._mail.desk.not_sent(each, now_ms())
 
     async def _send_anywhere(self, outbound: Outbound) -> None:

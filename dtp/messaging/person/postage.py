@@ -136,6 +136,8 @@ class Stamping:
         self._told: dict[tuple[bytes, bytes], Notice] = {}
         #: Devices for which a stamp is being paid: whose they are, and the price until that is noted.
         self._paying: dict[bytes, tuple[bytes, int]] = {}
+        #: What was on its way while a stamp for its device was being paid.
+        self._met: set[Outbound] = set()
         #: Mailboxes that couldn't be paid, with when.
         self._failed: dict[tuple[bytes, bytes], int] = {}
         #: Devices and numbers of what has come in by stamps since the program began.
@@ -183,13 +185,14 @@ class Stamping:
         """Deposit by the stamp that was paid for this device here. Where there is none, have it paid, and raise
         `refused`: it is tried again then. For what a mailbox has taken before no other stamp is paid."""
         place = outbound.device, client.connection.peer.key
-        if outbound.device in self._paying:
+        if self._has_met_payment(outbound):
             raise refused
         stamp = self._ledger().find(*place, now_ms() // 1000)
         if stamp is None or stamp.state is StampState.WITHHELD:
-            if self._is_first(outbound):
+            if self._is_first(outbound) and outbound not in self._met:
                 asked = await client.price()
                 self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
+                self._has_met_payment(outbound)
             raise refused
         try:
             await client.deposit(outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret)
@@ -200,6 +203,15 @@ class Stamping:
         self._let_in.add((outbound.device, outbound.number))
         if stamp.state is StampState.PAID:
             await self._note_used(stamp)
+
+    def _has_met_payment(self, outbound: Outbound) -> bool:
+        """Return True while a stamp is being paid for this device. What meets that has no other one paid at the next
+        mailbox, however late it comes there: it is sent again by the first."""
+        if outbound.device not in self._paying:
+            return False
+        self._met.add(outbound)
+        self._met &= self._delivery.under_way
+        return True
 
     def _is_first(self, outbound: Outbound) -> bool:
         """Return True for what no mailbox has taken yet, as far as that is known."""
@@ -250,7 +262,7 @@ class Stamping:
         if asked is None or not asked.door:
             self._tell(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
             return
-        if now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:
+        if 0 <= now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:  # a clock may be set back
             return
         price = mib * asked.mib_month
         under_way = sum(each for person, each in self._paying.values() if person == contact.person)
