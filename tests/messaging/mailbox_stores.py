@@ -181,6 +181,10 @@ def check_a_one_time_key_is_given_once_and_older_keys_are_refused(registered: Re
     older = local(ALICE, NOW * 1000 - 1)
     refused = store.publish(ALICE.id.key, older.keys.sequence, older.keys.encoded, [])
     assert refused.refusal is Refusal.OLDER_KEYS
+    told = older.keys.sequence, older.keys.encoded, older.make_one_time_keys(1)
+    assert store.publish(ALICE.id.key, *told, NOW * 1000).refusal is Refusal.OLDER_KEYS
+    assert not store.publish(ALICE.id.key, *told, NOW * 1000 - 1).refusal  # what is there is from the future
+    assert store.take_keys(ALICE.id.key)[0] == older.keys.encoded  # type: ignore[index]
     newer = local(ALICE, NOW * 1000 + 1, b"j" * 16)
     store.publish(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, newer.make_one_time_keys(1))
     assert store.take_keys(ALICE.id.key)[0] == newer.keys.encoded  # type: ignore[index]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
+from village import villages
 
 from dtp.identity import Identity
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
@@ -32,6 +34,24 @@ def test_a_device_whose_clock_was_a_year_off_is_reached_once_it_is_right(tmp_pat
     post_office(main, tmp_path, f"clock{away}")
 
 
+def test_a_mailbox_whose_clock_was_ahead_takes_keys_once_it_is_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mailbox on the same machine as who collects there: nothing was collected for as long as both were ahead."""
+
+    async def main(at: PostOffice) -> None:
+        box, genuine = await at.open(), time.time
+        with monkeypatch.context() as wrong:
+            wrong.setattr(time, "time", lambda: genuine() + YEAR_MS / 1000)
+            async with at.messenger("alice", box) as alice:
+                await alice.wait_reached()
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box)
+        await bob.send(alice.card, "what year is it?")
+        assert [each.text for each in await take(alice, 1)] == ["what year is it?"]
+
+    post_office(main, tmp_path, "both-ahead")
+
+
 def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(tmp_path: Path) -> None:
     asked = 0
 
@@ -56,3 +76,19 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(tmp_path: Path) -> No
             assert not alice.reached
 
     post_office(main, tmp_path, "untimely")
+
+
+def test_what_a_clock_a_year_ahead_has_put_off_goes_out_once_it_is_right(tmp_path: Path) -> None:
+    """It waited for the time that the clock had shown."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob")
+        alice, bob, right = village.people["alice"], village.people["bob"].person, village.now
+        village.say("alice", bob, "hello")
+        village.deliver()
+        village.now += YEAR_MS
+        village.say("alice", bob, "what year is it?")
+        (sealed,) = alice.desk.seal_due(village.now)
+        alice.desk.not_sent(sealed, village.now + 30_000)
+        village.now = right
+        village.deliver()
+        assert village.texts("bob", alice.person) == ["hello", "what year is it?"]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,19 @@ def test_a_mailbox_that_never_ends_holds_nobody_up(tmp_path: Path, wrong: str) -
                 )
 
     asyncio.run(main())
+
+
+def test_a_clock_that_was_a_year_ahead_once_costs_a_line_no_tip(tmp_path: Path) -> None:
+    """The keys that tips were sealed to were forgotten, tips that waited were taken as unreadable, and for a year the
+    line had keys from the future, which no mailbox takes."""
+    year = 365 * 86_400_000
+    with closing(LineStore(tmp_path / "line.db", bytes(32))) as store:
+        before = store.sealing_keys(LINE, NOW)
+        assert [made for made, _ in store.sealing_keys(LINE, NOW + year)] == [NOW + year, NOW]
+        after = store.sealing_keys(LINE, NOW + 1)
+        assert [made for made, _ in after] == [NOW + 1, NOW + year, NOW]
+        assert after[-1][1].static_private == before[0][1].static_private
+        for week in range(1, 9):
+            found = store.sealing_keys(LINE, NOW + 1 + week * RENEW_MS)
+        made = [made for made, _ in found if made < NOW + year]
+        assert made == [NOW + 1 + week * RENEW_MS for week in range(8, 1, -1)]

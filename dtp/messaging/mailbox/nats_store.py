@@ -30,12 +30,13 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
+    are_older,
     fitting,
     instance_of,
     piece_hash,
 )
 from dtp.messaging.mailbox.stream_index import Facts, Row
-from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 
 _T = TypeVar("_T")
 _NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0, 0)
@@ -89,10 +90,12 @@ class NatsMailbox(MailboxStore):
             await self._line.catch_up()
         return kept
 
-    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+    def publish(
+        self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
+    ) -> Outcome:
         def renewed(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
             before, card, left, stamps = record
-            if (sequence, keys) < (facts.sequence, before):
+            if are_older((sequence, keys), (facts.sequence, before), latest):
                 return Outcome(Refusal.OLDER_KEYS)
             if instance_of(keys) != instance_of(before):
                 left = []

@@ -33,10 +33,12 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
+    are_older,
     fitting,
     instance_of,
     piece_hash,
 )
+from dtp.messaging.packing import MAX_NUMBER
 
 try:
     import psycopg
@@ -184,7 +186,9 @@ class PostgresMailbox(MailboxStore):
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+    def publish(
+        self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
+    ) -> Outcome:
         with self._transaction() as database:
             found = database.execute(
                 "SELECT id, sequence, keys FROM dtp_mailbox_recipients WHERE device = %s FOR UPDATE",
@@ -203,7 +207,7 @@ class PostgresMailbox(MailboxStore):
                 (number,) = made
             else:
                 number, known, before = found
-                if (sequence, keys) < (known, before):
+                if are_older((sequence, keys), (known, before), latest):
                     return Outcome(Refusal.OLDER_KEYS)
                 self._replace_keys(database, number, sequence, keys, before)
             self._add_one_time(database, number, one_time)

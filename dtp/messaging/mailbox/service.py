@@ -19,7 +19,7 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
-from dtp.messaging.ends.keys import DeviceKeys
+from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.keeper import Keeper
 from dtp.messaging.mailbox.limits import MIB, MONTH, Limiter
@@ -332,8 +332,9 @@ class _Conversation:
             isinstance(each, bytes) and len(each) == _ONE_TIME_BYTES for each in one_time
         ):
             return (Refusal.MALFORMED,)
+        now_ms = int(time.time() * 1000)
         try:
-            told.check_time(int(time.time() * 1000))
+            told.check_time(now_ms)
         except (
             KeysForged
         ):  # from the future they could never be forgotten, and ended ones are of no use to anybody
@@ -342,7 +343,8 @@ class _Conversation:
         is_new = await self._run(store.status, self._device) is None  # it takes a place
         if is_new and not self._mailbox.new_devices.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
-        outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
+        latest = now_ms + SKEW_MS
+        outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time, latest)
         return (outcome.refusal,)
 
     async def _set_access(self, access: bytes, bits: int, stamp_mib: int) -> tuple[object, ...]:

@@ -28,10 +28,12 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
+    are_older,
     fitting,
     instance_of,
     piece_hash,
 )
+from dtp.messaging.packing import MAX_NUMBER
 
 #: SQLite's id of the file: "dtpm".
 _APPLICATION: Final = 0x6474706D
@@ -98,7 +100,9 @@ class SqliteMailbox(MailboxStore):
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+    def publish(
+        self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
+    ) -> Outcome:
         with self._database.transaction() as db:
             found = db.execute(
                 "SELECT id, sequence, keys FROM recipients WHERE device = ?", (device,)
@@ -114,7 +118,7 @@ class SqliteMailbox(MailboxStore):
                 ).lastrowid
             else:
                 number, known, before = found
-                if (sequence, keys) < (known, before):
+                if are_older((sequence, keys), (known, before), latest):
                     return Outcome(Refusal.OLDER_KEYS)
                 if keys != before:
                     db.execute(

@@ -17,6 +17,7 @@ from dtp.messaging.ends.keys import DeviceKeys
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import PAID_BYTES, paid_hash, stamp_bits
+from dtp.messaging.packing import MAX_NUMBER
 
 #: What is found to be over, in one transaction.
 SWEEP: Final = 1000
@@ -85,6 +86,12 @@ class StampFacts:
 DONE: Final = Outcome(Refusal.DONE)
 
 
+def are_older(keys: tuple[int, bytes], known: tuple[int, bytes], latest: int) -> bool:
+    """Return True for keys, each a sequence and the bytes, that are older than those that are known, unless these are
+    of after `latest`."""
+    return known[0] <= latest and keys < known
+
+
 class MailboxStore(ABC):
     """What a mailbox keeps. Its methods block, each is one transaction, and each raises `StoreFailed` where it can't;
     `now` is Unix time in seconds. Nothing is said to be done before it is where a crash leaves it.
@@ -106,8 +113,11 @@ class MailboxStore(ABC):
     # ---- devices -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
-        """Keep a device's keys, and one-time keys besides those that are left: of newer keys in their place."""
+    def publish(
+        self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
+    ) -> Outcome:
+        """Keep a device's keys, and one-time keys besides those that are left: of newer keys in their place. Keys of
+        after `latest` were made by a clock that was ahead, and any others are newer."""
 
     @abstractmethod
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:

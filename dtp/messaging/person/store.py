@@ -20,6 +20,7 @@ from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
+from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
 
@@ -62,6 +63,8 @@ CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NUL
 """
 
 
+#: Nothing is put off for longer, ms: what is due later was put off by a clock that was ahead, and is due.
+_LONGEST_PAUSE: Final = RESEND_MS[-1]
 #: A message by its id, which is its own target: that has an index.
 IS_MESSAGE: Final = "target = :id AND id = :id"
 _MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
@@ -237,13 +240,14 @@ class MessageStore:
 
     def due_payloads(self, now_ms: int, most: int) -> list[Waiting]:
         """Return the payloads to send now, in order."""
+        which = "SELECT device, number, payload, tries, due FROM outbox WHERE due"
         rows = self._database.select_rows(
-            "SELECT device, number, payload, tries FROM outbox WHERE due <= ? ORDER BY due, device, number LIMIT ?",
-            *(now_ms, most),
+            f"{which} <= ? UNION ALL {which} > ? ORDER BY due, device, number LIMIT ?",
+            *(now_ms, now_ms + _LONGEST_PAUSE, most),
         )
         return [
             Waiting(device, number, self._rows.open(payload, "outbox", device, number), tries)
-            for device, number, payload, tries in rows
+            for device, number, payload, tries, _ in rows
         ]
 
     def next_due(self) -> int | None:
@@ -361,7 +365,8 @@ class MessageStore:
     def list_wanted_states(self, now_ms: int) -> list[tuple[bytes, bytes, bytes, int]]:
         """Return groups, devices, what those say, and how often it was tried, of states to be fetched now."""
         rows = self._database.select_rows(
-            "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ?", now_ms
+            "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ? OR due > ?",
+            *(now_ms, now_ms + _LONGEST_PAUSE),
         )
         return [
             (group, device, self._rows.open(file, "wanted", group, device), tries)
@@ -572,8 +577,8 @@ class MessageStore:
     def list_overdue(self, now_ms: int) -> list[tuple[bytes, int]]:
         """Return groups with the highest number that has waited for its readers for long enough."""
         return self._database.select_rows(
-            "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? GROUP BY conversation",
-            now_ms,
+            "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? OR due > ? GROUP BY conversation",
+            *(now_ms, now_ms + _LONGEST_PAUSE),
         )
 
     def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:

@@ -15,6 +15,7 @@ from dtp.identity import Identity
 from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.database import Database
 from dtp.messaging.ends.envelope import KEY_BYTES
+from dtp.messaging.ends.keys import SKEW_MS
 from dtp.messaging.mailbox.protocol import ACCESS_BYTES
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.tips.letter import ReplyTo, TipLetter, load_letter
@@ -125,16 +126,19 @@ class LineStore:
     def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
         """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
 
-        A new one is made each week; those that nothing is sealed to any more are forgotten, for good.
+        A new one is made each week, and where the newest is from the future, which no mailbox takes. Those that
+        nothing is sealed to any more are forgotten, for good: by the clock and by the newest key, since tips are lost
+        with them and a clock may be ahead for once.
         """
         with self._database.transaction() as db:
-            db.execute("DELETE FROM keys WHERE made_ms < ?", (now_ms - KEEP_MS,))
-            ((newest,),) = db.execute("SELECT COALESCE(MAX(made_ms), 0) FROM keys")
-            if newest <= now_ms - RENEW_MS:
+            found = db.execute("SELECT made_ms FROM keys ORDER BY rowid DESC LIMIT 1").fetchone()
+            newest = found[0] if found is not None else 0
+            db.execute("DELETE FROM keys WHERE made_ms < ?", (min(now_ms, newest) - KEEP_MS,))
+            if not now_ms - RENEW_MS < newest <= now_ms + SKEW_MS:
                 made = Identity(identity.seed, secrets.token_bytes(KEY_BYTES))
                 private = self._rows.seal(made.static_private, "keys", now_ms)
                 db.execute("INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, private, now_ms))
-        rows = self._database.select_rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
+        rows = self._database.select_rows("SELECT made_ms, private FROM keys ORDER BY rowid DESC")
         return [
             (made_ms, Identity(identity.seed, self._rows.open(private, "keys", made_ms)))
             for made_ms, private in rows
