@@ -45,7 +45,7 @@ PRIVATE: dict[str, int] = {
 #: By folder: calls of `setattr` of a `MonkeyPatch`, and of `mock.patch`.
 PATCHES: dict[str, int] = {
     ".": 3,
-    "broadcast": 5,
+    "broadcast": 9,
     "carriers": 7,
     "chain": 2,
     "chain_carrier": 7,
@@ -56,10 +56,10 @@ PATCHES: dict[str, int] = {
     "graph": 10,
     "identity": 2,
     "localnet": 1,
-    "messaging": 8,
+    "messaging": 9,
     "model": 1,
     "net": 12,
-    "pay": 17,
+    "pay": 18,
     "second": 1,
     "session": 2,
 }
