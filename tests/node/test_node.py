@@ -330,7 +330,7 @@ def test_two_nodes_of_one_identity_are_noticed_and_said_once(
     lan: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        limits = NodeLimits(succession=0.2)
+        limits = NodeLimits(succession=1.0)
         options: dict[str, Any] = {"listen": HERE, "lan": lan, "identity": SMALL, "limits": limits}
         async with dtp.Node(**options) as first, dtp.Node(**options) as second:
             await until(lambda: first.has_twin)
