@@ -2,6 +2,7 @@
 handshake. In frames, not in time."""
 
 import asyncio
+import random
 
 import pytest
 from strangers import frame
@@ -135,6 +136,32 @@ def test_a_crowd_that_floods_has_short_turns_of_the_loop_and_no_visitor_waits(ki
         assert len(waits) > 4
         assert max(waits) <= 2 * bound
         assert not any(end.recorder.ended for end in ends)
+        for end in (*ends, *peers):
+            end.abort()
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [300, 70_000, 1_000_000])
+def test_what_comes_beside_a_flood_arrives_whole_and_in_order(size: int) -> None:
+    """It waits its turn in pieces, and none may be lost as a packet may."""
+
+    async def main() -> None:
+        ends, peers = [], []
+        for _ in range(9):
+            below, far = memory.pair()
+            protocol = Parser(state=State.OPEN, max_size=MAX_MESSAGE)
+            carrier = WebSocketCarrier(below, protocol, early=b"", source="memory", remote="memory:")
+            ends.append(CarrierEnd(carrier).start())
+            peers.append(CarrierEnd(far).start())
+        *crowd, visitor = peers
+        data = random.Random(size).randbytes(size)
+        frames = b"".join(frame(2, data[at : at + 50_000]) for at in range(0, size, 50_000))
+        for each in crowd:
+            each.write(frame(9, b"") * (LITTLE - 100))
+        await asyncio.sleep(0)
+        visitor.write(frames)
+        await ends[-1].until_received(data)
         for end in (*ends, *peers):
             end.abort()
 

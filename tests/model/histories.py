@@ -140,7 +140,8 @@ def _mixed(history: History) -> History:
 
 def _agreed(history: History) -> History:
     """In every eighth history that is of no part all ask for agreement to sums. In the end some write what is worth
-    one, drop the frames, and agree; and one comes who has nothing yet."""
+    one, drop the frames, and agree; and one comes who has nothing yet. In half of them one drops frames in the
+    beginning, before anybody else has them."""
     rng = random.Random(f"agreed {history.seed}")
     if history.has_part or rng.random() >= 1 / 8:
         return history
@@ -151,6 +152,10 @@ def _agreed(history: History) -> History:
     last = rng.choices(("sync", "sync", "sync", "prune", "swell", "pass"), k=3 * few)
     steps += [_step(rng, what) for what in [*ends, "join"]]
     steps += [_step(rng, what)._replace(at=rng.choice((few, rng.randrange(few)))) for what in last]
+    if rng.random() < 1 / 2:
+        first = rng.randrange(few)
+        early = ["swell", "swell", *rng.choices(("swell", "prune", "put"), k=3), "prune"]
+        steps[:0] = [_step(rng, what)._replace(at=first) for what in early]
     return history._replace(steps=tuple(steps), need=rng.randint(1, min(few, 2)))
 
 

@@ -446,6 +446,17 @@ class World:
             for other in self.replicas[: one.number]:
                 await self.meet(one, other)
 
+    async def agree(self) -> None:
+        """All meet and agree to what they offer, again and again: then nothing that anybody wrote waits anywhere."""
+        for _ in range(2):
+            await self.meet_all()
+            for one in self.replicas:
+                await self.prune(one, NO_STEP)
+        await self.meet_all()
+        for one in self.replicas:
+            if one.waiting is not None and (left := one.waiting.unagreed(one)):
+                raise Difference(f"{one.number} waits for ever for {len(left)} sums")
+
     async def settle(self, _: Replica, step: Step) -> None:
         """All say what they have seen, and forget what all others have seen deleted."""
         for _ in range(2):
@@ -581,6 +592,10 @@ class World:
             await self.add(replica.identity, "memory")
 
 
+#: For what needs no numbers.
+NO_STEP = Step("", 0, 0, 0, 0)
+
+
 async def happen(history: History, postgres: str | None) -> None:
     """Let a history happen. Raises `Difference`.
 
@@ -596,6 +611,8 @@ async def happen(history: History, postgres: str | None) -> None:
             await world.start()
             for step in history.steps:
                 await world.take(step)
+            if history.need:
+                await world.agree()
             for replica in world.replicas:
                 await world.commit(replica)
         finally:
