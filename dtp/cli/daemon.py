@@ -222,11 +222,8 @@ def reload(path: Path) -> None:
     print_result(_ask_anew(path, "reload"), "reloaded")
 
 
-def _grace(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
-    try:
-        return None if text is None else values.duration(text)
-    except Wrong as error:
-        raise click.BadParameter(str(error), ctx, param) from None
+#: The least and the most seconds that a daemon takes.
+_BOUNDS = (0.001, 2**31 - 1)
 
 
 def grace_option(default: str) -> Callable[[_Function], _Function]:
@@ -234,8 +231,7 @@ def grace_option(default: str) -> Callable[[_Function], _Function]:
     return click.option(
         "--drain",
         "grace",
-        metavar="TIME",
-        callback=_grace,
+        type=duration(*_BOUNDS),
         help=f'What is open may finish for so long, such as "12h". [default: {default}]',
     )
 
@@ -284,19 +280,19 @@ caller_argument = click.argument("caller", callback=_caller)
 @main.command()
 @file_option
 @caller_argument
-@click.option("--time", "period", metavar="TIME", help='For so long, such as "1h". [default: until unban]')
+@click.option(
+    "--time", "seconds", type=duration(*_BOUNDS), help='For so long, such as "1h". [default: until unban]'
+)
 @json_option
-def ban(path: Path, caller: str, period: str | None) -> None:
+def ban(path: Path, caller: str, seconds: float | None) -> None:
     """Keep CALLER, an identity or a Sui address, out at once, whatever the file says; its connections end.
 
     With [state] it holds for all daemons that share it, and over restarts.
     """
-    try:
-        seconds = None if period is None else values.duration(period)
-    except Wrong as error:
-        raise click.BadParameter(str(error), param_hint="--time") from None
+    from dtp.cli.daemon_status import time_text  # it brings Rich's tables
+
     answer = _ask(path, "ban", caller=caller, seconds=seconds)
-    _print_ban(answer, f"{answer['caller']} is banned{f' for {period}' if period else ''}")
+    _print_ban(answer, f"{answer['caller']} is banned{f' for {time_text(seconds)}' if seconds else ''}")
 
 
 def _print_ban(answer: Mapping[str, Any], said: str) -> None:

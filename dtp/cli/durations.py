@@ -25,8 +25,8 @@ def duration(
             raise click.BadParameter(f"{text!r} is no time: write 8s, 500ms, 5m, 2h or 7d")
         found = float(match["number"]) * (_SECONDS[said] / _SECONDS[unit])
         if found < least or (most is not None and found > most):
-            upto = "" if most is None else f", {most:g}{unit} at most"
-            raise click.BadParameter(f"{text} is out of range: {least:g}{unit} at least{upto}")
+            upto = "" if most is None else f", {most:,.12g}{unit} at most"
+            raise click.BadParameter(f"{text} is out of range: {least:,.12g}{unit} at least{upto}")
         if whole and found != int(found):
             raise click.BadParameter(f"{text} has to be a whole number of {unit}")
         return int(found) if whole else found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
+from dtp.cli.durations import duration
 from dtp.cli.host_caps import (
     host_option,
     operator_cap,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.pass_ import Plan
 
-_PERIOD = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])")
-_PERIOD_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+#: A minute to a year of 366 days, as the contract wants it.
+_PERIOD = duration(60, 366 * 86_400, whole=True)
 #: Passes that one transaction draws for, or forgets.
 _DRAWN_AT_ONCE = 500
 
@@ -37,10 +37,7 @@ class PassesRunning(ChainError):
 
 def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
     """Return a period as ms; an epoch is 0."""
-    match = _PERIOD.fullmatch(text)
-    if text != "epoch" and match is None:
-        raise click.BadParameter(f"{text!r} is no period: write 30d, 12h, 10m, 60s or epoch")
-    return int(match["number"]) * _PERIOD_MS[match["unit"]] if match is not None else 0
+    return 0 if text == "epoch" else int(_PERIOD(text)) * 1000
 
 
 @click.command()

@@ -22,6 +22,7 @@ def test_passes_are_bought_renewed_shown_and_given_back(net: Any, homes: Any) ->
 
     server.run("host", "plan", "nosuch", "--price", "5", code=3)
     server.run("host", "plan", "files", "--price", "5", "--period", "soon", code=2)
+    server.run("host", "plan", "files", "--price", "5", "--period", "10s", code=2)  # less than a minute
     (made,) = server.run("host", "plan", "files", "--price", "0.001SUI", "--period", "1h")
     plan = made["plan"]
     (sold,) = client.run("pass", "plans", "--host", made["host"])[0]["plans"]
