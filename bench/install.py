@@ -22,7 +22,7 @@ from typing import NamedTuple
 from bench import machine
 from bench.runner import ROOT
 
-#: What is left out for a program that never pays; see docs/decisions/0207.
+#: What is left out for a program that never pays; see docs/decisions/0030.
 CHAIN = ("pysui", "betterproto2")
 #: What a new environment has before anything is installed.
 _BEFORE = ("pip", "setuptools", "wheel")

@@ -173,7 +173,9 @@ def test_the_index_of_decisions_has_each_page():
 
 
 #: How code and documents name a record: by its file, or by its number.
-NAMED = re.compile(r"decisions/(\d{4})(-[a-z0-9-]+\.md)?|[Dd]ecisions?[\s#*]+0?(\d{1,3})\b")
+NAMED = re.compile(
+    r"decisions/(\d{4})(-[a-z0-9-]+\.md)?|[Dd]ecisions?[\s#*]+0?(\d{1,3})\b|(?<=decisions/\d{4} and )(\d{4})\b"
+)
 
 
 def named_decisions():
@@ -185,7 +187,7 @@ def named_decisions():
     ]
     for path in [*files, *ROOT.glob("*.md"), *ROOT.glob("*.toml")]:
         for found in NAMED.finditer(path.read_text()):
-            yield path, found[1] or found[3].zfill(4), found[2]
+            yield path, found[1] or found[4] or found[3].zfill(4), found[2]
 
 
 def test_each_decision_that_is_named_is_there():

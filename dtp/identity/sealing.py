@@ -1,7 +1,7 @@
 """Sealing to static keys: what any of some X25519 keys opens, and nobody else.
 
 Messages on the chain (`dtp.chain.pipes.posts`) and keys of private nodes (`dtp.graph.permission.private`) are sealed
-so. docs/decisions/0076-messages-are-sealed-to-static-keys.md.
+so. docs/decisions/0031-identity-file.md.
 """
 
 from __future__ import annotations

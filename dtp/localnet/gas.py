@@ -2,7 +2,7 @@
 
 Exact by the protocol: the size that is metered, the price of storage, rebate and the part that is kept, rounding of
 computation, the rule when gas runs out (charge what the inputs cost, or else the whole budget). An estimate is the
-number of computation units behind it (see docs/decisions/0177).
+number of computation units behind it (see docs/decisions/0120).
 """
 
 from __future__ import annotations

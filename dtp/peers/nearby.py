@@ -1,6 +1,6 @@
 """For programs that have no node: find a peer on the LAN for one dial, and answer those who look for a server.
 
-What is announced, and to whom, is decision 0280.
+What is announced, and to whom, is decision 0034.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far a deposit is believed (decision 0210), in random histories against a second model: a plain sum of money.
+"""How far a deposit is believed (decision 0184), in random histories against a second model: a plain sum of money.
 
 Real meters of several lanes serve a client that signs for all that it uses, whatever the channel holds. The chain
 here has a deposit that the server never sees; a node that lies shows any. The model knows what was served and what

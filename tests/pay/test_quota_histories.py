@@ -1,6 +1,6 @@
 """Leases of quotas against a second model, in random histories of endpoints that share a store, crash and come back.
 
-The model is the words of docs/decisions/0068 as sums: what is counted of a period is what was served in it, what
+The model is the words of docs/decisions/0063 as sums: what is counted of a period is what was served in it, what
 endpoints that live still hold, and what those that died held. It knows nothing of how large a lease is.
 """
 

@@ -10,7 +10,7 @@ from dtp.chain.model import Executed
 __all__ = ["GasGuess", "frame_credit"]
 
 #: Gas units that 16 KiB of frames are credited with: three quarters of what their events alone take, whatever else is
-#: in the transaction, so that frames which nobody needs don't pay (docs/decisions/0176).
+#: in the transaction, so that frames which nobody needs don't pay (docs/decisions/0100).
 _CREDIT_UNITS: Final = 150
 
 

@@ -2,7 +2,7 @@
 
 Vouchers are money, and Redis keeps what it has answered for only where it is told to: a server that doesn't write
 each change to the disk before it answers is refused by name. Redis has no lock that ends with its holder, so a
-channel is held by a lease, and what its holder writes is fenced. docs/decisions/0068 has the reasons. Takes
+channel is held by a lease, and what its holder writes is fenced. docs/decisions/0063 has the reasons. Takes
 `pip install 'dtp-sockets[state-redis]'`.
 """
 

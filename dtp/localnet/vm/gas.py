@@ -8,7 +8,7 @@ is rounded up to 1,000 of those (`round_units`), which belongs to the node.
 
 What is an estimate: tiers are switched at the end of a basic block rather than within it; the stack's height, by
 which pushes cost more from 1,000 on, is taken for what commands leave there (`leak`), since code can have no more
-than 1,024 values on it (see docs/decisions/0177).
+than 1,024 values on it (see docs/decisions/0120).
 """
 
 from __future__ import annotations

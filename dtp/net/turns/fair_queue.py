@@ -4,7 +4,7 @@ A value without IO: it is told what was spent, and the time. Start-time fair que
 two levels: sources share the processor, and within each source its peers do. Virtual time goes on with what is
 served, so that who comes anew begins where others are: neither behind them, nor with a credit. A crowd of which each
 comes only once would stop it so, and everybody who has been there: so it goes on with each second that is spent as
-well, by the part of it that each of those who wait would have had. See docs/decisions/0260 and 0413.
+well, by the part of it that each of those who wait would have had. See docs/decisions/0260.
 """
 
 from __future__ import annotations
