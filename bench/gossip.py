@@ -3,10 +3,11 @@
 Every node is linked with every other, over TCP on loopback, and all have one topic. Measured are the time from
 publishing a signed message of 256 B until each other node's program has it, the messages a second that every node
 gets when two nodes (one in each process) publish without a pause, and the processor time of both processes for each
-message and node. Each contender runs twice: where the scheduler puts its processes, which wake each other, and with
-each process held to a core of its own (as `CPUAffinity=` of a service does). Of dtp it is told how many of the lone
-messages reached the other process on the core that they were published on: there both take turns, and the delay is
-that of one core for all 30 nodes.
+message and node. By the rule of these benchmarks each side is on a core of its own: each process is held to one (as
+`CPUAffinity=` of a service does), of dtp and py-libp2p alike, and what was promised is judged by these rows. Each
+contender runs once more where the scheduler puts its processes, which wake each other. Of dtp it is told how many of
+the lone messages reached the other process on the core that they were published on: there both take turns, and the
+delay is that of one core for all 30 nodes.
 py-libp2p runs in the environment whose interpreter $BENCH_LIBP2P_PYTHON names; without it its rows say so.
 """
 
@@ -30,8 +31,13 @@ SIZE = 256
 TOPIC = "bench"
 RESULTS = Path(__file__).parent / "results"
 RIVAL_PYTHON = "BENCH_LIBP2P_PYTHON"
-#: Behind the names of rows whose processes don't share a core.
-_HELD = ", a core each"
+#: Behind the names of rows whose processes may share a core.
+_LOOSE = ", placed by the scheduler"
+#: What a result says of where its processes ran.
+_PLACES = (
+    "Each of the two processes is held to a core of its own, of dtp and py-libp2p alike. In rows with\n"
+    f'"{_LOOSE[2:]}" they are not held, and may share a core; a machine with one core has only these.'
+)
 #: What was promised of dtp's own figures and of the ratio: row, column, bound, aim. Of rates the larger is better.
 FIGURES = (
     ("dtp", "p50 ms", 3, 1.2),
@@ -314,13 +320,13 @@ def verdicts(rows: dict[str, dict[str, float] | str]) -> str:
     """Return a table in Markdown of what was promised and what came of it."""
     lines = ["| asked for | bound (aim) | measured | |", "|---|---|---|---|"]
     for row, column, bound, aim in FIGURES:
-        for held in ("", _HELD):
-            figures = rows.get(row + held)
+        for place in ("", _LOOSE):
+            figures = rows.get(row + place)
             if isinstance(figures, dict):
                 sign = -1 if row != "ratio" and (" ms" in column or "CPU" in column) else 1
                 found = sign * figures[column]
                 word = "aim met" if found >= sign * aim else "met" if found >= sign * bound else "**missed**"
-                lines.append(f"| {row}{held}: {column} | {bound} ({aim}) | {figures[column]} | {word} |")
+                lines.append(f"| {row}{place}: {column} | {bound} ({aim}) | {figures[column]} | {word} |")
     return "\n".join(lines)
 
 
@@ -331,17 +337,18 @@ def _ratio(name: str, ours_: float, theirs: float) -> float:
 
 
 def _runs(options: argparse.Namespace) -> list[tuple[str, Callable[[], dict[str, float]]]]:
-    """Return what a round measures, by the names of the rows: each contender in both places."""
+    """Return what a round measures, by the names of the rows: each contender with a core for each process, where the
+    machine has two, and where the scheduler puts them."""
     usable = sorted(os.sched_getaffinity(0))
-    places: list[tuple[str, Sequence[int | None]]] = [("", (None, None))]
+    places: list[tuple[str, Sequence[int | None]]] = [(_LOOSE, (None, None))]
     if len(usable) > 1:
-        places.append((_HELD, usable[:2]))
+        places.insert(0, ("", usable[:2]))
     contenders = [("dtp", "ours", sys.executable, options.times, options.sustained, 120.0)]
     if rival := os.environ.get(RIVAL_PYTHON):
         contenders.append(("py-libp2p", "libp2p", rival, 20, 30, 60.0))
     return [
-        (name + held, partial(measure, kind, python, options.nodes, times, sustained, patience, cores))
-        for held, cores in places
+        (name + place, partial(measure, kind, python, options.nodes, times, sustained, patience, cores))
+        for place, cores in places
         for name, kind, python, times, sustained, patience in contenders
     ]
 
@@ -371,13 +378,13 @@ def main() -> None:
         name: {each: round(statistics.median(one[each] for one in found), 3) for each in found[0]}
         for name, found in rounds.items()
     }
-    for held in ("", _HELD):
-        theirs, ours_ = rows.get(f"py-libp2p{held}"), rows.get(f"dtp{held}")
+    for place in ("", _LOOSE):
+        theirs, ours_ = rows.get(f"py-libp2p{place}"), rows.get(f"dtp{place}")
         if isinstance(theirs, dict) and isinstance(ours_, dict):
-            rows[f"ratio{held}"] = {each: _ratio(each, ours_[each], theirs[each]) for each in theirs}
+            rows[f"ratio{place}"] = {each: _ratio(each, ours_[each], theirs[each]) for each in theirs}
     if not os.environ.get(RIVAL_PYTHON):
         rows["py-libp2p"] = f"not measured: ${RIVAL_PYTHON} names no interpreter"
-    text = f"{report(rows, options.nodes)}\n\n{verdicts(rows)}"
+    text = f"{_PLACES}\n\n{report(rows, options.nodes)}\n\n{verdicts(rows)}"
     print(text)
     if options.save:
         _save(text, facts, rows, rounds)
@@ -395,8 +402,7 @@ def _save(
     lines = (
         f"# Gossip, {time.strftime('%Y-%m-%d')}",
         f"`python -m bench.gossip`: {facts['cpu']}, {facts['cores usable']} cores, load {facts['load average']} at "
-        f"the beginning, {facts['python']}, commit {facts['commit']}; medians of {count} interleaved rounds. In rows "
-        f'with "{_HELD[2:]}" each of the two processes has one; in others the scheduler puts them where it likes.',
+        f"the beginning, {facts['python']}, commit {facts['commit']}; medians of {count} interleaved rounds.",
         text,
     )
     RESULTS.joinpath(f"{name}.md").write_text("\n\n".join(lines) + "\n")
