@@ -1,20 +1,31 @@
-"""A hidden node's places at relays: whom it asks for one, and by which ways others hear of it."""
+"""A hidden node's places at relays: whom it asks for one, by which ways others hear of it, and whether it is reached
+there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 from urllib.parse import urlsplit
 
+from dtp.errors import CarrierError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
+from dtp.net.listener import Listener
 from dtp.net.resolver import Candidate, Resolver, for_service
+from dtp.peers.links import PeerLink
 from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.peers.reach.reach import CHECK_PAUSE, Reach
 from dtp.peers.reach.relay_client import RelayPlace
 from dtp.peers.record import PeerRecord
+from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtp.node")
 
 #: Carriers by which a relay is reached: which of UDP and TCP each goes by.
 PROTOCOLS: Final = {"tcp": "TCP", "ws": "TCP", "quic": "UDP"}
@@ -22,6 +33,16 @@ PROTOCOLS: Final = {"tcp": "TCP", "ws": "TCP", "quic": "UDP"}
 PLACE_TIME: Final = 3.0
 #: Ways to relays that are asked for a peer.
 MOST_RELAYS: Final = 4
+#: Seconds until a relay that didn't give a place is asked again, at first and at most. At most so long also until a
+#: place that led nobody here is tried again, where there is no other.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+#: Seconds until a place that works is tried again, and a relay that led nobody here is asked again.
+PLACE_RECHECK: Final = 1800.0
+#: Linked peers that are asked to dial this node at its place; it dials by itself, too.
+PLACE_VOICES: Final = 2
+#: A place is given up after so many tries that led nobody here, one after another: a network may fail for a moment.
+PLACE_FAILURES: Final = 2
 
 
 def list_ways(record: PeerRecord | None) -> list[Address]:
@@ -29,7 +50,7 @@ def list_ways(record: PeerRecord | None) -> list[Address]:
     then. Empty where it doesn't, or there is no record."""
     if record is None or RELAY_SERVICE not in record.services:
         return []
-    urls = [url for url in record.addresses if urlsplit(url).scheme in PROTOCOLS]
+    urls = [url for url in record.addresses if urlsplit(url).scheme in (*PROTOCOLS, "memory")]
     urls.sort(key=lambda url: not url.startswith("quic:"))
     return [Address.direct(record.peer, url, RELAY_SERVICE) for url in urls]
 
@@ -84,3 +105,150 @@ async def take_first(urls: Iterable[str], take: Callable[[str], Awaitable[bool]]
                 if await take(url):
                     return True
     return False
+
+
+def list_proven_ways(link: PeerLink | None, record: PeerRecord | None) -> list[RelayPlace]:
+    """Return the ways to a linked relay: those by which it was reached, or at the address from which it comes. What
+    else its record says may be anybody's address. Empty where there is no link."""
+    if link is None or link.closed:
+        return []
+    connection = link.connection
+    return [
+        RelayPlace(link.peer, way, None)
+        for way in list_ways(record)
+        if way.carrier_url in connection.stats.carriers
+        or urlsplit(way.carrier_url).hostname == connection.source
+    ]
+
+
+@dataclass(slots=True)
+class _Place:
+    """One place: where it is, and what is known of it."""
+
+    where: RelayPlace
+    #: False where the user has named it.
+    chosen: bool
+    #: False once it has led nobody here `PLACE_FAILURES` times.
+    works: bool = True
+
+
+class RelayPlaces:
+    """The places of a node at relays. Each is tried from outside now and then; one that leads nobody here is given
+    back when there is another. `use_listener` first, `close` at the end."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        *,
+        list_relays: Callable[[], Iterable[RelayPlace]],
+        list_links: Callable[[], Iterable[PeerLink]],
+        is_wanted: Callable[[], bool],
+        on_change: Callable[[], object],
+    ) -> None:
+        """`list_relays` gives the linked relays, by the ways that lead to them, `list_links` all links. `is_wanted`
+        says whether another place is to be had for one that doesn't work, and `on_change` is called when where this
+        node is dialled has changed."""
+        self._reach, self._list_relays, self._list_links = reach, list_relays, list_links
+        self._is_wanted, self._on_change = is_wanted, on_change
+        self._listener: Listener | None = None
+        self._places: dict[str, _Place] = {}
+        #: Relays whose place was given back since it led nobody here, and when by the loop's clock.
+        self._left: dict[PeerId, float] = {}
+        self._tasks = TaskSet()
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the URLs by which this node is dialled at its places."""
+        return iter(list(self._places))
+
+    def use_listener(self, listener: Listener) -> None:
+        """Give what comes by places to this listener."""
+        self._listener = listener
+
+    def keep(self, url: str) -> None:
+        """Have a place where the user has said, as soon as there is one, for as long as it leads somebody here."""
+        self._tasks.start(self._take_in_time(url), name="dtp-node-relay")
+
+    async def find(self) -> bool:
+        """Take a place at a linked relay, unless there is one that works; return whether there is one."""
+        if any(place.works for place in self._places.values()):
+            return True
+        now = asyncio.get_running_loop().time()
+        self._left = {relay: since for relay, since in self._left.items() if now < since + PLACE_RECHECK}
+        known = {place.where.relay for place in self._places.values()} | self._left.keys()
+        urls = [place.own_url for place in self._list_relays() if place.relay not in known]
+        return await take_first(urls, lambda url: self._take(url, chosen=True))
+
+    async def give_back(self, *, chosen: bool = False) -> None:
+        """Give all places back, or those that nobody has named if `chosen`."""
+        for url in [url for url, place in self._places.items() if place.chosen or not chosen]:
+            await self._release(url)
+
+    async def close(self) -> None:
+        """Ask for no place, and try none any more. Idempotent."""
+        await self._tasks.stop()
+
+    async def _take_in_time(self, url: str) -> None:
+        pause = FIRST_PAUSE
+        while not await self._take(url, chosen=False):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _take(self, url: str, *, chosen: bool) -> bool:
+        assert self._listener is not None
+        try:
+            own = await self._reach.reserve(self._listener, url)
+        except (CarrierError, PeerError, OSError) as error:
+            log.info("no place at %s yet: %s", url, error)
+            return False
+        place = self._places[own] = _Place(RelayPlace.parse(own), chosen)
+        self._tasks.start(self._watch(url, own, place), name="dtp-node-place")
+        self._on_change()
+        return True
+
+    async def _release(self, url: str) -> None:
+        del self._places[url]
+        if self._listener is not None:
+            await self._listener.remove(url)
+        self._on_change()
+
+    # ---- whether they lead here ---------------------------------------------------------------------------------
+
+    async def _watch(self, url: str, own: str, place: _Place) -> None:
+        """Try a place until it is given back."""
+        failures, pause = 0, CHECK_PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            if self._places.get(own) is not place:
+                return
+            if await self._is_reached(place.where) is not False:
+                failures, pause, place.works = 0, PLACE_RECHECK, True
+                continue
+            failures += 1
+            pause = CHECK_PAUSE if failures < PLACE_FAILURES else LONGEST_PAUSE
+            if failures == PLACE_FAILURES:
+                log.warning("relay %s gives a place, and leads nobody here", place.where.relay)
+            if failures >= PLACE_FAILURES and await self._replace(own, place):
+                break
+        if not place.chosen:
+            await asyncio.sleep(PLACE_RECHECK)
+            await self._take_in_time(url)
+
+    async def _is_reached(self, place: RelayPlace) -> bool | None:
+        """Return whether this node is reached at its place, as at least half of those say who have tried: itself, as
+        somebody else, and some peers. None where nobody can tell."""
+        others = [link for link in self._list_links() if link.peer != place.relay and not link.closed]
+        asked = random.sample(others, min(PLACE_VOICES, len(others)))
+        said = await asyncio.gather(
+            self._reach.try_place(place), *(self._reach.check_place(link, place.relay) for link in asked)
+        )
+        known = [each for each in said if each is not None]
+        return 2 * sum(known) >= len(known) if known else None
+
+    async def _replace(self, own: str, place: _Place) -> bool:
+        """Give a place back that leads nobody here, if another is wanted and found; return whether it has gone."""
+        place.works = False
+        if not self._is_wanted() or not await self.find() or self._places.get(own) is not place:
+            return False
+        self._left[place.where.relay] = asyncio.get_running_loop().time()
+        await self._release(own)
+        return True

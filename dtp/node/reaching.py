@@ -16,12 +16,20 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import MissingLibraryError
-from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener
-from dtp.node.places import PROTOCOLS, list_other_ways, list_ways, take_first
+from dtp.node.places import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    PROTOCOLS,
+    RelayPlaces,
+    list_other_ways,
+    list_proven_ways,
+    list_ways,
+)
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
@@ -33,9 +41,6 @@ from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.node")
 
-#: Seconds until a relay that didn't give a place is asked again, at first and at most.
-FIRST_PAUSE: Final = 1.0
-LONGEST_PAUSE: Final = 60.0
 #: Peers that are asked to dial: more say nothing new.
 MOST_ASKED: Final = 8
 #: Seconds until a hidden node asks again.
@@ -71,7 +76,13 @@ class NodeReach:
         self._tasks = TaskSet()
         self._upgrades: WeakKeyDictionary[Connection, asyncio.Task[None] | None] = WeakKeyDictionary()
         self._mapped: list[str] = []
-        self._places: dict[str, bool] = {}
+        self._places = RelayPlaces(
+            self.reach,
+            list_relays=self.list_relays,
+            list_links=lambda: self._links or (),
+            is_wanted=lambda: self.dialability.verdict is not True,
+            on_change=lambda: self._on_change(),
+        )
         self._listener: Listener | None = None
         self._stack = AsyncExitStack()
         self._hiding: asyncio.Task[None] | None = None
@@ -86,6 +97,7 @@ class NodeReach:
         """Answer on these links, and ask by them."""
         self._links = links
         links.protocols[REACH_PROTOCOL] = self.reach.serve
+        self.reach.list_ways = lambda relay: list_proven_ways(links.get(relay), self._record_of(relay))
 
     async def open(self, listener: Listener, urls: Sequence[str]) -> None:
         """Listen at the `quic:` URLs, and begin to ask for places at the `relay:` ones. Raise `ListenError`.
@@ -95,28 +107,13 @@ class NodeReach:
         self._listener = listener
         listener.on_silent = self._on_silent
         self.reach.use_listener(listener)
+        self._places.use_listener(listener)
         for url in urls:
             if url.startswith("quic:"):
                 await self.reach.listen(listener, url)
         for url in urls:
             if url.startswith("relay:"):
-                self._tasks.start(self._take_place(listener, url), name="dtp-node-relay")
-
-    async def _take_place(self, listener: Listener, url: str) -> None:
-        """Ask until there is a place; from then on it is kept by itself."""
-        pause = FIRST_PAUSE
-        while not await self._try_place(listener, url, chosen=False):
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _try_place(self, listener: Listener, url: str, *, chosen: bool) -> bool:
-        try:
-            self._places[await self.reach.reserve(listener, url)] = chosen
-        except (CarrierError, PeerError, OSError) as error:
-            log.info("no place at %s yet: %s", url, error)
-            return False
-        self._on_change()
-        return True
+                self._places.keep(url)
 
     def _on_silent(self, connection: Connection) -> None:
         """Find out what else has lost its way with this connection: the others to the same peer, and places at
@@ -236,22 +233,13 @@ class NodeReach:
         if not self._mapped:
             await self._map_ports()
         pause = FIRST_PAUSE
-        while self.dialability.verdict is not True and not await self._find_place():
+        while self.dialability.verdict is not True and not await self._places.find():
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         while self.dialability.verdict is not True:
             await asyncio.sleep(RECHECK)
             await self._check_again()
-        await self._release_places(lambda url: self._places[url])
-
-    async def _find_place(self) -> bool:
-        """Take a place at a linked node that relays; return whether there is one."""
-        assert self._listener is not None
-        listener = self._listener
-        urls = [place.own_url for place in self.list_relays()]
-        return bool(self._places) or await take_first(
-            urls, lambda url: self._try_place(listener, url, chosen=True)
-        )
+        await self._places.give_back(chosen=True)
 
     async def _map_ports(self) -> None:
         for url in self._listening_urls() if self._map_port is not None else ():
@@ -282,29 +270,24 @@ class NodeReach:
             for way in () if link.closed else list_ways(self._record_of(link.peer)):
                 yield RelayPlace(link.peer, way, None)
 
-    async def _release_places(self, chosen: Callable[[str], bool]) -> None:
-        for url in [url for url in self._places if chosen(url)]:
-            del self._places[url]
-            if self._listener is not None:
-                await self._listener.remove(url)
-            self._on_change()
-
     # ---- the end ----------------------------------------------------------------------------------------------
 
     async def leave(self) -> None:
         """Give places at relays and ports of the router back, and ask for none. What came by them goes on.
         Idempotent."""
         await self._tasks.stop()
+        await self._places.close()
         for connection in self._upgrades:
             connection.on_carrier = None
         self._on_change = lambda: None
-        await self._release_places(lambda _: True)
+        await self._places.give_back()
         await self._stack.aclose()
         self._mapped.clear()
 
     async def close(self) -> None:
         """End what is under way. Idempotent."""
         await self._tasks.stop()
+        await self._places.close()
         await self._stack.aclose()
         await self.reach.close()
 

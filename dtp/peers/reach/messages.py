@@ -36,6 +36,8 @@ class ReachKind(IntEnum):
     CHECKED = 9
     PUNCH = 10
     PUNCHING = 11
+    CHECK_PLACE = 12
+    CHECKED_PLACE = 13
     REFUSED = 15
 
 
@@ -52,6 +54,8 @@ FIELDS: Final[Mapping[ReachKind, tuple[type, ...]]] = {
     ReachKind.CHECKED: (list,),  # those that were reached
     ReachKind.PUNCH: (),
     ReachKind.PUNCHING: (),
+    ReachKind.CHECK_PLACE: (bytes,),  # the relay, 32 bytes
+    ReachKind.CHECKED_PLACE: (int,),  # 1 if the asker was reached there, 0 if not
     ReachKind.REFUSED: (int,),
 }
 

@@ -31,6 +31,7 @@ from dtp.peers.links import PeerLink
 from dtp.peers.reach.errors import ReachRefusal
 from dtp.peers.reach.hole import Hole
 from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse, udp_address
+from dtp.peers.reach.place_check import DIAL_TIME, CheckBook, is_reached_at
 from dtp.peers.reach.punching import PACKET, PUNCHES, Observations, PunchBook, PunchLimits
 from dtp.peers.reach.relay_client import ConnectRelay, RelayClient, RelayPlace, Reservation, relay_kind
 from dtp.tasks import TaskSet
@@ -49,9 +50,11 @@ ATTEMPTS: Final = (0.6, 1.2, 2.4)
 #: Addresses that one is asked to dial back at most, and seconds for each.
 MOST_CHECKED: Final = 4
 CHECK_TIME: Final = 4.0
-#: Dial-backs at once for all, and seconds between two questions of one peer.
+#: Questions at once for which this node dials, and seconds between two of one peer.
 CHECKS_AT_ONCE: Final = 8
 CHECK_PAUSE: Final = 10.0
+#: Ways to a relay by which a place there is tried: by UDP and by TCP.
+MOST_PLACE_WAYS: Final = 2
 _CHECKED_SCHEMES: Final = ("tcp", "quic", "ws")
 
 
@@ -82,6 +85,8 @@ class Reach:
         relays, where these have a price, say; without it they are unpaid."""
         self.identity = identity
         self._psk = psk
+        #: Gives by which ways a relay is reached to which there is a link; none where there isn't one.
+        self.list_ways: Callable[[PeerId], Sequence[RelayPlace]] = lambda relay: ()
         #: Where others see this node.
         self.observations = Observations()
         #: Attempts to get direct carriers, how they ended, and questions that were refused.
@@ -92,9 +97,8 @@ class Reach:
         self._kind = relay_kind(identity, self._connect_relay)
         self._endpoint: QuicEndpoint | None = None
         self._relayed: dict[PeerId, tuple[float, str]] = {}
-        self._asked: dict[PeerId, float] = {}
+        self._dialled_for = CheckBook(CHECK_PAUSE, CHECKS_AT_ONCE, self._punches.limits.peers)
         self._opened: dict[PeerId, tuple[float, asyncio.Task[bool] | None]] = {}
-        self._checks = 0
         self._upgrading: set[Connection] = set()
         self._holes: set[Hole] = set()
         self._tasks = TaskSet()
@@ -293,6 +297,25 @@ class Reach:
             stream.close()
         return [url for url in urls if url in reached]
 
+    async def try_place(self, place: RelayPlace) -> bool | None:
+        """Return whether this node is reached at its place at a relay, by dialling it as somebody else; None where
+        the relay lets nobody in."""
+        return await is_reached_at(place, self.identity.id, self._psk)
+
+    async def check_place(self, link: PeerLink, relay: PeerId) -> bool | None:
+        """Return whether the peer of `link` reaches this node at its place at `relay`; None where it can't tell, as
+        when it isn't linked to that relay."""
+        try:
+            async with asyncio.timeout(PATIENCE + 2 * DIAL_TIME):
+                stream = await link.open(REACH_PROTOCOL)
+                stream.write(encode(ReachKind.CHECK_PLACE, relay.key))
+                (reached,) = await expect(stream, ReachKind.CHECKED_PLACE)
+                stream.close()
+        except (DtpError, EOFError, TimeoutError) as error:
+            log.info("%r can't tell whether it reaches this node at relay %s: %s", link, relay.short, error)
+            return None
+        return bool(reached)
+
     # ---- others ask -----------------------------------------------------------------------------------------
 
     async def serve(self, link: PeerLink, stream: Stream) -> None:
@@ -328,28 +351,47 @@ class Reach:
             loop.call_later(after, endpoint.send_stray, PACKET, place)
 
     async def _serve_check(self, link: PeerLink, stream: Stream, urls: list[str]) -> None:
-        now = asyncio.get_running_loop().time()
-        often = now < self._asked.get(link.peer, float("-inf")) + CHECK_PAUSE
-        if often or self._checks >= CHECKS_AT_ONCE:
-            self.counters["checks-refused"] += 1
-            refuse(stream, ReachRefusal.TOO_OFTEN)
+        if not self._begin_check(link, stream):
             return
-        self._asked[link.peer] = now
-        while len(self._asked) > self._punches.limits.peers:
-            del self._asked[next(iter(self._asked))]
         source = link.connection.source
-        self._checks += 1
         try:
             wanted = [
                 url for url in dict.fromkeys(urls[:MOST_CHECKED]) if may_dial_back(url, link.peer, source)
             ]
             found = await asyncio.gather(*(self._is_reached(link.peer, url) for url in wanted))
         finally:
-            self._checks -= 1
+            self._dialled_for.end()
         stream.write(
             encode(ReachKind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
         )
         stream.write_eof()
+
+    async def _serve_check_place(self, link: PeerLink, stream: Stream, relay: bytes) -> None:
+        """Dial a peer at its place at a relay. Only a relay is dialled to which there is a link, where it was reached
+        for that, or comes from: nobody is made to dial anybody else."""
+        ways = self.list_ways(PeerId(relay))[:MOST_PLACE_WAYS]
+        if not ways:
+            refuse(stream, ReachRefusal.NOT_OFFERED)
+            return
+        if not self._begin_check(link, stream):
+            return
+        try:
+            found = await asyncio.gather(*(is_reached_at(way, link.peer, self._psk) for way in ways))
+        finally:
+            self._dialled_for.end()
+        if all(each is None for each in found):
+            refuse(stream, ReachRefusal.NOT_OFFERED)
+            return
+        stream.write(encode(ReachKind.CHECKED_PLACE, int(any(found))))
+        stream.write_eof()
+
+    def _begin_check(self, link: PeerLink, stream: Stream) -> bool:
+        """Return True if this node dials for the peer of `link` now; else refuse. Whoever begins ends it."""
+        begun = self._dialled_for.begin(link.peer, asyncio.get_running_loop().time())
+        if not begun:
+            self.counters["checks-refused"] += 1
+            refuse(stream, ReachRefusal.TOO_OFTEN)
+        return begun
 
     async def _is_reached(self, peer: PeerId, url: str) -> bool:
         """Return True if `peer` answers there; from a port that it has never sent to, so that no NAT knows it."""
@@ -371,6 +413,7 @@ class Reach:
 _ANSWERS: Final[dict[ReachKind, Callable[..., Awaitable[None]]]] = {
     ReachKind.OBSERVE: Reach._serve_observe,
     ReachKind.CHECK: Reach._serve_check,
+    ReachKind.CHECK_PLACE: Reach._serve_check_place,
     ReachKind.PUNCH: Reach._serve_punch,
 }
 

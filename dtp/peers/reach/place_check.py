@@ -1,0 +1,81 @@
+"""Whether a peer is reached at its place at a relay: found out by dialling it there, as nobody in particular.
+
+A relay that gives places and leads nobody there would tell those who try from others if they said who they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from dtp.errors import CarrierError, LocalError, PeerError
+from dtp.identity import PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.presence import SERVICE as PRESENCE
+from dtp.peers.reach.relay_client import RelayClient, RelayPlace
+from dtp.session.codes import ConnectionRefused
+
+#: Seconds for each of the two dials: to the relay, and through it.
+DIAL_TIME: Final = 4.0
+#: What a dial that leads nowhere comes to.
+_NOWHERE: Final = (TimeoutError, CarrierError, PeerError, LocalError)
+
+
+async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> bool | None:
+    """Return whether `peer` is reached at `place`; None where the relay lets nobody in: it may be away, or have a
+    price, which says nothing of its places. A connection of its own is made for it, and ended."""
+    try:
+        async with asyncio.timeout(DIAL_TIME):
+            relay = await connect(place.address, psk=psk)
+    except _NOWHERE:
+        return None
+
+    async def give(_: Address) -> Connection:
+        return relay
+
+    client = RelayClient(give)
+    there = Address.direct(peer, place.url_for(peer), PRESENCE)
+    try:
+        async with asyncio.timeout(DIAL_TIME):
+            (await connect(there, psk=psk, dial_carrier=client.dial)).abort()
+        return True
+    except ConnectionRefused:  # it has proven who it is before it said no
+        return True
+    except _NOWHERE:
+        return False
+    finally:
+        relay.abort()
+        await client.close()
+
+
+class CheckBook:
+    """Who has asked this node to dial, and how often that may be: a value. The time is an argument."""
+
+    def __init__(self, pause: float, at_once: int, peers: int) -> None:
+        """`pause` seconds between two questions of one peer, `at_once` of all that are being answered; `peers` are
+        remembered."""
+        self._pause, self._at_once, self._peers = pause, at_once, peers
+        self._asked: OrderedDict[PeerId, float] = OrderedDict()
+        self._running = 0
+
+    def __len__(self) -> int:
+        """Return how many peers are remembered."""
+        return len(self._asked)
+
+    def begin(self, peer: PeerId, now: float) -> bool:
+        """Return True if `peer` may have its answer; `end` says that it has."""
+        if now < self._asked.get(peer, float("-inf")) + self._pause or self._running >= self._at_once:
+            return False
+        self._asked.pop(peer, None)
+        self._asked[peer] = now
+        if len(self._asked) > self._peers:
+            self._asked.popitem(last=False)
+        self._running += 1
+        return True
+
+    def end(self) -> None:
+        """Note that an answer has been given."""
+        self._running -= 1
