@@ -38,7 +38,7 @@ from dtp.session.frames import (
     Outgoing,
     control,
 )
-from dtp.session.handshake import ClientHandshake, Endpoint, Established
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.session.session import Session
@@ -174,7 +174,7 @@ def _connect(host: str, port: int, source: str = "") -> socket.socket:
 def _shake(host: str, port: int, resume: bytes = b"") -> tuple[socket.socket, Established]:
     """Connect, and do the handshake as anybody may."""
     sock = _connect(host, port)
-    endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+    endpoint = HandshakeConfig(Identity.generate(), (Suite(2),), DEFAULT)
     handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2), resume=resume)
     data = b""
     while handshake.established is None:
@@ -272,7 +272,7 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
     """First messages of handshakes that nobody finishes, as fast as they go, `count` kept open."""
     kept: list[socket.socket] = []
     while True:
-        endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+        endpoint = HandshakeConfig(Identity.generate(), (Suite(2),), DEFAULT)
         handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2))
         try:
             sock = _connect(host, port, source)
@@ -286,7 +286,7 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
 
 def _come_and_go(host: str, port: int, count: int, said: int) -> None:
     """Connections that say so many bytes of a first message and go, as fast as they come through, `count` at once."""
-    endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+    endpoint = HandshakeConfig(Identity.generate(), (Suite(2),), DEFAULT)
     message = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2)).data_to_send()[:said]
     selector = selectors.DefaultSelector()
     while True:
@@ -318,7 +318,7 @@ def _known(address: str, host: str, port: int) -> tuple[PeerId, bytes]:
 def _first_messages(name: str, peer: PeerId, static: bytes) -> Iterator[bytes]:
     """First messages of IK: one that was recorded, a fresh one each, or of a static key that the sender hasn't."""
     while True:
-        endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+        endpoint = HandshakeConfig(Identity.generate(), (Suite(2),), DEFAULT)
         client = ClientHandshake(endpoint, os.urandom, expected=peer, suite=Suite(2), remote_static=static)
         message = bytearray(client.data_to_send())
         if name == "IK by nobody":

@@ -15,7 +15,7 @@ from dtp.core import Buffer, LinkOpener, Sealer
 from dtp.identity import Identity
 from dtp.session.events import StreamData
 from dtp.session.frames import FrameType
-from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import HandshakePattern, Suite
 from dtp.session.session import Session
@@ -53,7 +53,9 @@ def records(size: int, cipher: str) -> tuple[float, float]:
     return sealing, opening
 
 
-def handshake(client: Endpoint, server: Endpoint, static: bytes | None) -> tuple[Established, Established]:
+def handshake(
+    client: HandshakeConfig, server: HandshakeConfig, static: bytes | None
+) -> tuple[Established, Established]:
     """One whole handshake in memory: IK when the server's static key is given, else XX."""
     ours = ClientHandshake(
         client, os.urandom, expected=server.identity.id, suite=client.suites[0], remote_static=static
@@ -65,9 +67,9 @@ def handshake(client: Endpoint, server: Endpoint, static: bytes | None) -> tuple
     return ours.established, theirs.established
 
 
-def endpoints(suite: Suite = Suite.AESGCM_SHA256) -> tuple[Endpoint, Endpoint]:
+def endpoints(suite: Suite = Suite.AESGCM_SHA256) -> tuple[HandshakeConfig, HandshakeConfig]:
     """A client's and a server's."""
-    return Endpoint(Identity.generate(), (suite,)), Endpoint(Identity.generate(), (suite,))
+    return HandshakeConfig(Identity.generate(), (suite,)), HandshakeConfig(Identity.generate(), (suite,))
 
 
 def handshakes_per_second(pattern: HandshakePattern, seconds: float) -> float:

@@ -32,7 +32,7 @@ from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
-from dtp.session.handshake import Endpoint
+from dtp.session.handshake import HandshakeConfig
 from dtp.session.limits import DEFAULT
 
 if TYPE_CHECKING:
@@ -182,7 +182,9 @@ async def _drive(job: Job, address: Address, store: Store) -> Result:
 
 
 async def _open(address: Address, service: str, journal: Journal[Store]) -> Metered:
-    dialer = Dialer(address, Endpoint(Identity.generate(), suites(), DEFAULT), service, (), None, Metered)
+    dialer = Dialer(
+        address, HandshakeConfig(Identity.generate(), suites(), DEFAULT), service, (), None, Metered
+    )
     connection = await dialer.connect()
     assert isinstance(connection, Metered)
     if service in SPENDING:
@@ -299,7 +301,7 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
                 )
 
             first, *channels = [await opened() for _ in range(17)]
-            agreement = module.Agreement(first.id, 5000, 2**64 - 1)
+            agreement = module.CloseAgreement(first.id, 5000, 2**64 - 1)
             signature = server.sign_statement(module.agreement_bytes(agreement))
             costs["close by agreement, and delete"] = await cost(
                 buyer,

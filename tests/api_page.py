@@ -30,7 +30,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.socket": ("Blocking sockets; `dtp.socket` is also there behind `import dtp`.", ""),
     "dtp.net.resolver": (
         "Where peers are: for programs that look them up by themselves.",
-        "Candidate Directory HostResolver NotResolved Place ResolveFailed Resolver StaticResolver",
+        "Candidate Directory HostResolver HostPlace NotResolved ResolveFailed Resolver StaticResolver",
     ),
     "dtp.files": ("Files over streams.", ""),
     "dtp.node.node": ("What a node is made of.", "KnownPeer NodeError NodeLimits"),
@@ -113,7 +113,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.broadcast.parents": ("How long a listener waits.", "Patience"),
     "dtp.broadcast.sealed.admission": (
         "Who gets the keys of a sealed show.",
-        "Admission Guests Refusal SeatClaim",
+        "Guests KeyAdmission Refusal SeatClaim",
     ),
     "dtp.broadcast.sealed.opening": ("Opening what is sealed, such as a recording.", "Opener"),
     "dtp.broadcast.money.tickets": (
@@ -145,7 +145,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.chain.errors": ("What goes wrong with a chain.", "*"),
     "dtp.chain.host": (
         "Hosts on chain: the objects. What changes them takes a `Program`, and is in the module's own documentation.",
-        "Beacon Bearer Endpoint Host HostCap HostCreated HostList Kind Mode OpCap RateLimit Rate"
+        "Beacon Bearer Endpoint Host HostCap HostCreated HostList ServiceKind Mode OpCap RateLimit Rate"
         " Rights Role Service Terms",
     ),
     "dtp.chain.channel": ("Payment channels on chain.", "Channel ChannelError ChannelOpened Claimed Voucher"),
@@ -155,7 +155,7 @@ MODULES: dict[str, tuple[str, str]] = {
         " read_host",
     ),
     "dtp.chain.heartbeat": ("Keeping a host's endpoints known.", "EndpointsApart Heartbeats"),
-    "dtp.chain.firewall": ("Who is let in by a host's lists.", "Firewall Rules decide read_rules"),
+    "dtp.chain.firewall": ("Who is let in by a host's lists.", "AccessRules Firewall decide read_rules"),
     "dtp.chain.keystores": (
         "Keys in files.",
         "load_key load_sui_keystore save_key sui_config_dir sui_signer",

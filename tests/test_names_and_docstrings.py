@@ -16,11 +16,10 @@ DTP = Path(__file__).parent.parent / "dtp"
 #: Class names that several files define, and how many do. Some are one thing seen from two sides: the chain client's
 #: and the embedded node's, or one for each package of Move.
 SHARED_NAMES = """
-2: Admission Agreement Balance BalanceChange Call CardError Difference DynamicField Endpoint Equivocation
-Executed FunctionInfo Inside Link Listener Login Message Moment Node ObjectChange ObjectInput ObjectRef
-PackageInfo Patience Policy Presence Proof PureInput Rate Reason Receiver Recorder Role Room Rotation Rules
-Schema Send ServiceInfo ShowState Simulated Store StoreAway StoreError UpgradePolicy Version
-3: Kind MessageError Place
+2: Balance BalanceChange CardError DynamicField Equivocation Executed FunctionInfo Link Message Moment Node
+ObjectChange ObjectInput ObjectRef PackageInfo Patience Policy PureInput Reason ServiceInfo Simulated Store StoreAway
+StoreError UpgradePolicy
+3: MessageError
 4: Module Refusal
 """
 

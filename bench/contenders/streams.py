@@ -169,7 +169,7 @@ class DtpWire(Wire):
         from dtp.net import dial
         from dtp.net.address import Address
         from dtp.net.static_keys import KNOWN, StaticKeys
-        from dtp.session.handshake import Endpoint
+        from dtp.session.handshake import HandshakeConfig
         from dtp.session.noise import Suite
 
         target = Address.parse(where["address"])
@@ -177,7 +177,7 @@ class DtpWire(Wire):
         if self.job.variant == "dtp-chacha":
             suites = (Suite.CHACHAPOLY_SHA256,)
         known = StaticKeys() if self.job.variant == "dtp-xx" else KNOWN
-        dialer = dial.Dialer(target, Endpoint(self._me, suites), target.service, (), known=known)
+        dialer = dial.Dialer(target, HandshakeConfig(self._me, suites), target.service, (), known=known)
         connection = await dialer.connect()
         self.facts |= _dtp_facts(connection)
         return connection

@@ -11,7 +11,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import BroadcastError, SegmentError, ShowMessageError
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.format.segment import PIECE_SIZE, pieces_of
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.gossip.core import Verdict
 from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.errors import NoTopicPeers
@@ -95,13 +95,13 @@ def parse_feed(message: Message) -> list[m.Message]:
     return found
 
 
-class TopicReceiver(Receiver):
+class TopicReceiver(ShowReceiver):
     """Fills `held` from a topic. What is missing is asked for at the addresses that it was given."""
 
     _recovers_within: ClassVar[float] = _REPAIRED
 
     def __init__(self, topic: Callable[..., Topic], *arguments: Any, **options: Any) -> None:
-        """`topic` makes the topic, with a `validator`; the others are those of `Receiver`."""
+        """`topic` makes the topic, with a `validator`; the others are those of `ShowReceiver`."""
         super().__init__(*arguments, **options)
         self._topic = topic
         self._repairs = TaskSet(on_error=lambda *_: None)

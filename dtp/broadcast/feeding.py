@@ -17,7 +17,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
 from dtp.broadcast.held import HeldSegment, HeldSegments
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
-from dtp.broadcast.tree.ranking import Listener, Ranking, Standing
+from dtp.broadcast.tree.ranking import Ranking, ShowListener, Standing
 from dtp.broadcast.tree.rooms import Rooms
 from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
@@ -71,7 +71,7 @@ async def _believe(peer: PeerId, addresses: Sequence[str]) -> bool:
 class _Served:
     """A listener that has a place."""
 
-    who: Listener
+    who: ShowListener
     #: Passes when it has lost its place and doesn't go.
     limit: asyncio.Timeout
     #: Set while it is to be measured.
@@ -242,7 +242,7 @@ class Feeder:
 
     # ---- who has a place ------------------------------------------------------------------------------------
 
-    async def _serve_listener(self, stream: Stream, hello: m.Hello, who: Listener) -> None:
+    async def _serve_listener(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
         """Feed one who comes, if it gets a place, for as long as it has it."""
         now = _now()
         if not self._ranking.may_enter(who, now):
@@ -314,7 +314,7 @@ class Feeder:
         self._rooms.forget_places(stream)
         self._went.set()
 
-    async def _answer_ask(self, stream: Stream, hello: m.Hello, who: Listener) -> None:
+    async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
         """Send one who wants only some segments what it asks for, in its turn."""
         self._greet(stream, who)
         async with self._asks.take_turn(who.source):
@@ -334,11 +334,11 @@ class Feeder:
         else:
             frames.write(stream, m.KeyRefused(answer))
 
-    async def _hear_rooms(self, stream: Stream, who: Listener) -> None:
+    async def _hear_rooms(self, stream: Stream, who: ShowListener) -> None:
         """Hear where a listener has room for others. Who serves nobody knows of none."""
         try:
             while (message := await frames.read(stream)) is not None:
-                if not isinstance(message, m.Room):
+                if not isinstance(message, m.RoomReport):
                     raise ShowMessageError("a listener says where there is room, and nothing else")
                 if stream in self._listeners and self._serves(who):
                     self._rooms.set_places(stream, message.places)
@@ -375,19 +375,19 @@ class Feeder:
                 yield from each.who.addresses
         yield from self._elsewhere()
 
-    def _serves(self, who: Listener) -> bool:
+    def _serves(self, who: ShowListener) -> bool:
         """Return whether a listener serves others, as far as is known."""
         return self._ranking.judge(who, _now()) > Standing.TAKES
 
-    def _say_state(self, stream: Stream, who: Listener | None = None) -> None:
+    def _say_state(self, stream: Stream, who: ShowListener | None = None) -> None:
         """Say how this side stands, and whether there is room, for one more or for `who`."""
         room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
         frames.write(
             stream,
-            m.ShowState(self.path[: m.MAX_PATH], self._other_addresses(stream), room),
+            m.SenderState(self.path[: m.MAX_PATH], self._other_addresses(stream), room),
         )
 
-    def _greet(self, stream: Stream, who: Listener | None = None) -> None:
+    def _greet(self, stream: Stream, who: ShowListener | None = None) -> None:
         frames.write(stream, m.Announced(self.held.announcement.encoded))
         self._say_state(stream, who)
 
@@ -407,7 +407,7 @@ class Feeder:
                     return
                 number = following
         except ProducerEquivocated as fault:
-            frames.write(stream, m.Proof(fault.proof.encode()))
+            frames.write(stream, m.ForkProof(fault.proof.encode()))
 
     async def _find_live_start(self, stream: Stream, back_ms: int) -> int:
         while (start := self.held.live_start(back_ms)) is None:
@@ -466,8 +466,10 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _describe(connection: Connection, hello: m.Hello) -> Listener:
-    return Listener(connection.peer, source_group(connection.source), _own(connection.peer, hello.addresses))
+def _describe(connection: Connection, hello: m.Hello) -> ShowListener:
+    return ShowListener(
+        connection.peer, source_group(connection.source), _own(connection.peer, hello.addresses)
+    )
 
 
 def _own(peer: PeerId, addresses: Sequence[str]) -> tuple[str, ...]:

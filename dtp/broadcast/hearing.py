@@ -19,7 +19,7 @@ from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents, Patience
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.broadcast.tree.measuring import measure_from
@@ -105,7 +105,7 @@ class ShowStream:
         self.node: ShowNode = place.node(
             self._node_identity, {self._service: self._serve_connection} if place.listen else {}
         )
-        kind = Receiver if topic is None else partial(TopicReceiver, self._topic_maker(topic))
+        kind = ShowReceiver if topic is None else partial(TopicReceiver, self._topic_maker(topic))
         self.receiver = kind(
             self._node_identity.id,
             lambda address: self.node.connect(address),

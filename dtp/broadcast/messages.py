@@ -35,7 +35,7 @@ _RANGE: Final = Struct(">QQ")
 _MAX_NUMBER: Final = 2**63 - 1
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
@@ -54,18 +54,18 @@ class Kind(IntEnum):
 
 #: The largest body of each kind.
 LARGEST: Final = {
-    Kind.HELLO: 8192,
-    Kind.ANNOUNCEMENT: 1024,
-    Kind.MANIFEST: SIGNED_SIZE + HASH_SIZE * (MAX_SIZE // PIECE_SIZE),
-    Kind.PIECE: _PIECE.size + PIECE_SIZE,
-    Kind.STATE: 8192,
-    Kind.FULL: 8192,
-    Kind.PROOF: 2 * SIGNED_SIZE,
-    Kind.GAP: _RANGE.size,
-    Kind.KEY_WANTED: 2048,
-    Kind.KEYS_GIVEN: 2048,
-    Kind.KEY_REFUSED: 512,
-    Kind.ROOM: 8192,
+    FrameKind.HELLO: 8192,
+    FrameKind.ANNOUNCEMENT: 1024,
+    FrameKind.MANIFEST: SIGNED_SIZE + HASH_SIZE * (MAX_SIZE // PIECE_SIZE),
+    FrameKind.PIECE: _PIECE.size + PIECE_SIZE,
+    FrameKind.STATE: 8192,
+    FrameKind.FULL: 8192,
+    FrameKind.PROOF: 2 * SIGNED_SIZE,
+    FrameKind.GAP: _RANGE.size,
+    FrameKind.KEY_WANTED: 2048,
+    FrameKind.KEYS_GIVEN: 2048,
+    FrameKind.KEY_REFUSED: 512,
+    FrameKind.ROOM: 8192,
 }
 
 
@@ -105,7 +105,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class ShowState:
+class SenderState:
     """How the sender stands. `path` are those through whom it hears the show, the producer first and itself last, or
     without the producer where it isn't heard; `others` serve the show too; `room` says whether it takes one more
     listener. Comes at least once a second."""
@@ -123,7 +123,7 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ForkProof:
     """The producer has signed two chains."""
 
     data: bytes
@@ -147,7 +147,7 @@ class FreePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class RoomReport:
     """A listener tells who sends to it where there is room for others, at itself and below, the nearest first."""
 
     places: tuple[FreePlace, ...]
@@ -182,14 +182,14 @@ Message = (
     | Announced
     | Manifest
     | Piece
-    | ShowState
+    | SenderState
     | Full
-    | Proof
+    | ForkProof
     | Gap
     | KeyWanted
     | KeysGiven
     | KeyRefused
-    | Room
+    | RoomReport
 )
 
 
@@ -197,38 +197,40 @@ def build(message: Message) -> bytes:
     """Return a message as a frame. Addresses beyond the bounds are left out."""
     match message:
         case Piece(number, index, data):
-            head = HEAD.pack(Kind.PIECE, _PIECE.size + len(data))
+            head = HEAD.pack(FrameKind.PIECE, _PIECE.size + len(data))
             return b"".join((head, _PIECE.pack(number, index), data))
         case Manifest(data):
-            return _frame(Kind.MANIFEST, data)
+            return _frame(FrameKind.MANIFEST, data)
         case Announced(data):
-            return _frame(Kind.ANNOUNCEMENT, data)
-        case Proof(data):
-            return _frame(Kind.PROOF, data)
+            return _frame(FrameKind.ANNOUNCEMENT, data)
+        case ForkProof(data):
+            return _frame(FrameKind.PROOF, data)
         case Gap(first, last):
-            return _frame(Kind.GAP, _RANGE.pack(first, last))
+            return _frame(FrameKind.GAP, _RANGE.pack(first, last))
         case Hello(start, back_ms, count, addresses):
             fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count}
-            return _frame(Kind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
-        case ShowState(path, others, room):
+            return _frame(FrameKind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
+        case SenderState(path, others, room):
             keys = [each.key for each in path]
             state = {"path": keys, "others": _fitting(others), "room": room}
-            return _frame(Kind.STATE, msgpack.packb(state))
+            return _frame(FrameKind.STATE, msgpack.packb(state))
         case Full(others):
-            return _frame(Kind.FULL, msgpack.packb({"others": _fitting(others)}))
+            return _frame(FrameKind.FULL, msgpack.packb({"others": _fitting(others)}))
         case KeyWanted(claims, epoch):
             rows = [[each.account, each.time_ms, each.signature] for each in claims]
-            return _frame(Kind.KEY_WANTED, msgpack.packb({"claims": rows, "epoch": epoch}))
+            return _frame(FrameKind.KEY_WANTED, msgpack.packb({"claims": rows, "epoch": epoch}))
         case KeysGiven(keys):
-            return _frame(Kind.KEYS_GIVEN, msgpack.packb({"keys": [list(each) for each in keys.items()]}))
-        case Room(places):
+            return _frame(
+                FrameKind.KEYS_GIVEN, msgpack.packb({"keys": [list(each) for each in keys.items()]})
+            )
+        case RoomReport(places):
             free = [[each.address, each.free, each.depth] for each in places[:MAX_ADDRESSES]]
-            return _frame(Kind.ROOM, msgpack.packb({"places": free}))
+            return _frame(FrameKind.ROOM, msgpack.packb({"places": free}))
         case KeyRefused(why, at):
-            return _frame(Kind.KEY_REFUSED, msgpack.packb({"why": str(why), "at": at}))
+            return _frame(FrameKind.KEY_REFUSED, msgpack.packb({"why": str(why), "at": at}))
 
 
-def _frame(kind: Kind, body: bytes) -> bytes:
+def _frame(kind: FrameKind, body: bytes) -> bytes:
     return HEAD.pack(kind, len(body)) + body
 
 
@@ -236,11 +238,11 @@ def _fitting(addresses: tuple[str, ...]) -> list[str]:
     return [each for each in addresses if len(each.encode()) <= MAX_ADDRESS][:MAX_ADDRESSES]
 
 
-def parse_head(data: bytes) -> tuple[Kind, int]:
+def parse_head(data: bytes) -> tuple[FrameKind, int]:
     """Return a frame's kind and the size of its body. Raise `ShowMessageError`."""
     number, size = HEAD.unpack(data)
     try:
-        kind = Kind(number)
+        kind = FrameKind(number)
     except ValueError:
         raise ShowMessageError(f"there is no frame of kind {number}") from None
     if size > LARGEST[kind]:
@@ -248,7 +250,7 @@ def parse_head(data: bytes) -> tuple[Kind, int]:
     return kind, size
 
 
-def parse(kind: Kind, body: bytes) -> Message:
+def parse(kind: FrameKind, body: bytes) -> Message:
     """Return the message of a frame. Raise `ShowMessageError`."""
     return _PARSERS[kind](body)
 
@@ -291,7 +293,7 @@ def _state(body: bytes) -> Message:
     room = fields.get("room")
     if not isinstance(room, bool):
         raise ShowMessageError("a state needs 'room', true or false")
-    return ShowState(peers, _addresses(fields, "others"), room)
+    return SenderState(peers, _addresses(fields, "others"), room)
 
 
 def _key_wanted(body: bytes) -> Message:
@@ -341,7 +343,7 @@ def _room(body: bytes) -> Message:
                     places.append(FreePlace(address, free, depth))
             case _:
                 raise ShowMessageError("a place is an address, how many it takes, and how deep it is")
-    return Room(tuple(places))
+    return RoomReport(tuple(places))
 
 
 def _rows(fields: dict[Any, Any], name: str, most: int) -> list[Any]:
@@ -381,17 +383,17 @@ def _address(value: Any, name: str) -> str:
     return value
 
 
-_PARSERS: Final[dict[Kind, Callable[[bytes], Message]]] = {
-    Kind.HELLO: _hello,
-    Kind.ANNOUNCEMENT: Announced,
-    Kind.MANIFEST: Manifest,
-    Kind.PIECE: _piece,
-    Kind.STATE: _state,
-    Kind.FULL: lambda body: Full(_addresses(_map(body), "others")),
-    Kind.PROOF: Proof,
-    Kind.GAP: _gap,
-    Kind.KEY_WANTED: _key_wanted,
-    Kind.KEYS_GIVEN: _keys_given,
-    Kind.KEY_REFUSED: _key_refused,
-    Kind.ROOM: _room,
+_PARSERS: Final[dict[FrameKind, Callable[[bytes], Message]]] = {
+    FrameKind.HELLO: _hello,
+    FrameKind.ANNOUNCEMENT: Announced,
+    FrameKind.MANIFEST: Manifest,
+    FrameKind.PIECE: _piece,
+    FrameKind.STATE: _state,
+    FrameKind.FULL: lambda body: Full(_addresses(_map(body), "others")),
+    FrameKind.PROOF: ForkProof,
+    FrameKind.GAP: _gap,
+    FrameKind.KEY_WANTED: _key_wanted,
+    FrameKind.KEYS_GIVEN: _keys_given,
+    FrameKind.KEY_REFUSED: _key_refused,
+    FrameKind.ROOM: _room,
 }

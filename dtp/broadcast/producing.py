@@ -18,7 +18,7 @@ from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.kept_position import KeptPosition
 from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of, is_heard_at
-from dtp.broadcast.sealed.admission import Admission
+from dtp.broadcast.sealed.admission import KeyAdmission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
 from dtp.broadcast.tree.measuring import measure_from
@@ -63,7 +63,7 @@ class Broadcast:
         network: str | Network | None = None,
         hysteresis: Hysteresis | None = None,
         clock_ms: Callable[[], int] = _now_ms,
-        admission: Admission | None = None,
+        admission: KeyAdmission | None = None,
         rotate: float = ROTATE,
         topic: str | None = None,
         over: Engine | None = None,

@@ -39,8 +39,8 @@ from dtp.tasks import TaskSet, start_task
 log = logging.getLogger("dtp.broadcast")
 
 #: Limits of connections of shows. Whose connection breaks off is left for another one within a second; whoever says
-#: nothing is left before `dead`, if others do better (see `Receiver`): where all have too little of the processor,
-#: connections that are dialled anew would take the rest of it.
+#: nothing is left before `dead`, if others do better (see `ShowReceiver`): where all have too little of the
+#: processor, connections that are dialled anew would take the rest of it.
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds that those which are compared have behind the first one. In the beginning those that were given have more
 #: (`Patience.silence`): who has an older stream of the show isn't heard just because it is faster than the producer.
@@ -77,7 +77,7 @@ class NeighbourSlow(NeighbourUnfit):
     code = "show-neighbour-slow"
 
 
-class Receiver:
+class ShowReceiver:
     """Fills `held` from those who have the show. `run` it in a task of its own."""
 
     #: Seconds in which others may send what one neighbour has lost.
@@ -382,7 +382,7 @@ class Receiver:
                     match message:
                         case m.Announced(data):
                             self._note_announced(data, address, connection.peer)
-                        case m.ShowState(path, others, _):
+                        case m.SenderState(path, others, _):
                             self.parents.learn_addresses(others)
                             hears = self._is_from_producer(path) and self._me not in path
                         case m.Manifest(data):
@@ -454,7 +454,7 @@ class Receiver:
         while True:
             if (room := self.room()) != told and pace.segments:
                 told = room
-                frames.write(stream, m.Room(room))
+                frames.write(stream, m.RoomReport(room))
             message = await frames.read(stream)
             if message is None:
                 if self.held is not None and self.held.ended:
@@ -504,7 +504,7 @@ class Receiver:
             case m.Full(others):
                 self.parents.learn_addresses(others)
                 raise NeighbourFull(f"{address} takes no more listeners")
-            case m.ShowState(path, others, _):
+            case m.SenderState(path, others, _):
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
                 if self._announced is not None:
@@ -533,9 +533,9 @@ class Receiver:
                 if (said := self._said_lost) is not None and said.first <= first <= said.last + 1:
                     first = said.first
                 self._said_lost = m.Gap(first, last)
-            case m.Proof(data):
+            case m.ForkProof(data):
                 self._open_held().accept_proof(data)
-            case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
+            case m.Hello() | m.RoomReport() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
 
     def _note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:

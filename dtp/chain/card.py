@@ -19,7 +19,7 @@ from dtp.chain.node.made import check_made
 from dtp.chain.packages.directory_names import PACKAGE, Module
 from dtp.chain.packages.directory_names.card import CARD_FIELDS, CardError, CardStruct
 from dtp.chain.packages.directory_names.card import CardFunction as Function
-from dtp.chain.values import Schema, TableRef, codec
+from dtp.chain.values import MoveSchema, TableRef, codec
 from dtp.errors import ChainError
 from dtp.identity import PeerId, PeerIdError
 from dtp.identity.card import account_id, rotation_message
@@ -275,7 +275,7 @@ class CardMigrated:
     to: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.CARD,
     CARD_FIELDS,

@@ -17,19 +17,19 @@ from dtp.chain.node.commands import Argument, ObjectLike, Program
 from dtp.chain.packages.transport_names import PACKAGE, Module
 from dtp.chain.packages.transport_names.channel import CHANNEL_FIELDS, ChannelError, ChannelStruct
 from dtp.chain.packages.transport_names.channel import ChannelFunction as Function
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 
 __all__ = [
     "CLOSE_DOMAIN",
     "SCHEMA",
     "VOUCHER_DOMAIN",
-    "Agreement",
     "Channel",
     "ChannelError",
     "ChannelMigrated",
     "ChannelOpened",
     "ChannelState",
     "Claimed",
+    "CloseAgreement",
     "CloseRequested",
     "ClosedPipe",
     "Lane",
@@ -146,7 +146,7 @@ class Voucher:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CloseAgreement:
     """What the other party signs for a close by agreement. `total` is all that the server gets for vouchers."""
 
     channel: str
@@ -238,7 +238,7 @@ class ChannelMigrated:
     to: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.CHANNEL,
     CHANNEL_FIELDS,
@@ -247,7 +247,7 @@ SCHEMA: Final = Schema(
         ChannelStruct.LANE: Lane,
         ChannelStruct.CLOSED_PIPE: ClosedPipe,
         ChannelStruct.VOUCHER: Voucher,
-        ChannelStruct.AGREEMENT: Agreement,
+        ChannelStruct.AGREEMENT: CloseAgreement,
         ChannelStruct.CHANNEL_OPENED: ChannelOpened,
         ChannelStruct.TOPPED_UP: ToppedUp,
         ChannelStruct.LANE_CHANGED: LaneChanged,
@@ -266,7 +266,7 @@ def voucher_bytes(voucher: Voucher) -> bytes:
     return SCHEMA.encode(voucher)
 
 
-def agreement_bytes(agreement: Agreement) -> bytes:
+def agreement_bytes(agreement: CloseAgreement) -> bytes:
     """Return what an account's key signs for a close by agreement."""
     return SCHEMA.encode(agreement)
 
@@ -464,7 +464,7 @@ def release(program: Program, channel: ObjectLike, *, coin: str = SUI_COIN) -> N
 
 def close_agreed(
     program: Program,
-    agreement: Agreement,
+    agreement: CloseAgreement,
     public_key: bytes,
     signature: bytes,
     *,

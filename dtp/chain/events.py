@@ -26,7 +26,7 @@ from dtp.chain.model import ChainEvent, canonical_id, canonical_type
 from dtp.chain.node._answers import EventFrame
 from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.client import ChainClient
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 from dtp.errors import ConfigError
 from dtp.identity.private import make_private_folder
 from dtp.replacing import replace_file
@@ -80,7 +80,7 @@ class Followed:
     cursor: Cursor
 
 
-def event_types(chain: ChainClient, schema: Schema, *classes: type[Any]) -> tuple[str, ...]:
+def event_types(chain: ChainClient, schema: MoveSchema, *classes: type[Any]) -> tuple[str, ...]:
     """Return the filter for events of a module of ours, or of some of its structs only. Raises
     `PackageNotPublished`."""
     if classes:

@@ -1,7 +1,7 @@
 """The firewall that a host keeps on chain, enforced where connections come in: closed by default.
 
-`decide` is a pure function of what the chain says (`Rules`) and who asks; `Gcra` is a rate as a value. `Firewall`
-reads the rules, keeps them for a while, and answers without asking the chain for each stranger:
+`decide` is a pure function of what the chain says (`AccessRules`) and who asks; `Gcra` is a rate as a value.
+`Firewall` reads the rules, keeps them for a while, and answers without asking the chain for each stranger:
 
     async with ChainClient(signer=...) as chain:
         firewall = Firewall(chain, host_id)
@@ -39,13 +39,13 @@ from dtp.sui.bcs import BcsError
 from dtp.tasks import start_task
 
 __all__ = [
+    "AccessRules",
     "Firewall",
     "FirewallDecision",
     "FirewallRefusal",
     "Gcra",
     "HolderOfPass",
     "ListTooLong",
-    "Rules",
     "decide",
     "read_rules",
 ]
@@ -168,7 +168,7 @@ class HolderOfPass:
 
 
 @dataclass(frozen=True)
-class Rules:
+class AccessRules:
     """What the chain says about who may come in, at one moment.
 
     `state` is the host; `allow` and `deny` are its lists, whole; `plans` those that were asked for and are there;
@@ -201,7 +201,7 @@ class FirewallDecision:
         return self.refusal is None
 
 
-def decide(rules: Rules, service: str, account: str, now: float) -> FirewallDecision:
+def decide(rules: AccessRules, service: str, account: str, now: float) -> FirewallDecision:
     """Return whether `account` (a canonical Sui address) may use `service` at local Unix time `now`.
 
     The same as `transport::host::admit` decides on chain, in its order: service, open, denied, mode. Whatever isn't
@@ -275,7 +275,7 @@ class _Sold:
 class _Kept:
     """Rules with the versions of the objects that they are of: a table changes only with its object."""
 
-    rules: Rules
+    rules: AccessRules
     plans: Mapping[str, _Sold] = field(default_factory=dict)
 
 
@@ -317,7 +317,9 @@ class _Reading:
                 log.warning(
                     "plan %s isn't there: its id is misspelt, or it was retired and has no passes", id
                 )
-        return _Kept(Rules(state, allow, deny, passes, epoch, [each.plan for each in plans.values()]), plans)
+        return _Kept(
+            AccessRules(state, allow, deny, passes, epoch, [each.plan for each in plans.values()]), plans
+        )
 
     async def _read_plans(self, before: Mapping[str, _Sold]) -> dict[str, _Sold]:
         found = await self.chain.objects(self.plans) if self.plans else {}
@@ -341,7 +343,7 @@ async def read_rules(
     *,
     max_entries: int = MAX_ENTRIES,
     clock: Callable[[], float] = time.time,
-) -> Rules:
+) -> AccessRules:
     """Return the rules of a host as the chain has them now; `plans` are those whose passes let in.
 
     Raises `ListTooLong`, `ForeignPlan`, and what `dtp.chain.resolver.read_host` raises.
@@ -406,11 +408,11 @@ class Firewall:
         self._rates: OrderedDict[tuple[str, int], Gcra] = OrderedDict()
 
     @property
-    def rules(self) -> Rules | None:
+    def rules(self) -> AccessRules | None:
         """What was read last, None before the first reading."""
         return self._kept.rules if self._kept is not None else None
 
-    async def refresh(self) -> Rules:
+    async def refresh(self) -> AccessRules:
         """Read the rules now. Raises what `read_rules` raises."""
         self._kept = await self._reading.read(self._kept)
         return self._kept.rules
@@ -441,7 +443,7 @@ class Firewall:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
-    def _within_rate(self, rules: Rules, decision: FirewallDecision) -> bool:
+    def _within_rate(self, rules: AccessRules, decision: FirewallDecision) -> bool:
         rate = rules.state.host.services[decision.number].rate.requests
         if rate.interval_ns == 0:
             return True
@@ -458,7 +460,7 @@ class Firewall:
     def _rules_age(self) -> float:
         return self._clock() - self._kept.rules.state.read if self._kept is not None else float("inf")
 
-    async def _current_rules(self) -> Rules | None:
+    async def _current_rules(self) -> AccessRules | None:
         """Return the rules that decide now. Start a reading when they are old, and wait for it only when they are
         void."""
         longest = self._max_age + self._grace

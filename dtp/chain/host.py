@@ -16,7 +16,7 @@ from dtp.chain.node.commands import Argument, ObjectLike, Program
 from dtp.chain.packages.transport_names import PACKAGE, Module
 from dtp.chain.packages.transport_names.host import HOST_FIELDS, HostError, HostStruct
 from dtp.chain.packages.transport_names.host import HostFunction as Function
-from dtp.chain.values import Schema, TableRef
+from dtp.chain.values import MoveSchema, TableRef
 
 __all__ = [
     "HEARTBEAT_MS",
@@ -32,7 +32,6 @@ __all__ = [
     "HostError",
     "HostList",
     "HostMigrated",
-    "Kind",
     "ListChanged",
     "Mode",
     "OpCap",
@@ -44,6 +43,7 @@ __all__ = [
     "Role",
     "Service",
     "ServiceChanged",
+    "ServiceKind",
     "ServiceRemoved",
     "Terms",
 ]
@@ -54,7 +54,7 @@ NO_CAP: Final = 2**64 - 1
 HEARTBEAT_MS: Final = 12 * 3_600_000
 
 
-class Kind(IntEnum):
+class ServiceKind(IntEnum):
     """What a service speaks. Not interpreted on chain."""
 
     TCP = 0
@@ -301,7 +301,7 @@ class HostMigrated:
     to: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.HOST,
     HOST_FIELDS,
@@ -418,7 +418,7 @@ def add_service(
     service: int,
     terms: Terms,
     *,
-    kind: int = Kind.TCP,
+    kind: int = ServiceKind.TCP,
     mode: int = Mode.OPEN,
     rate: RateLimit | None = None,
     window: int = 0,

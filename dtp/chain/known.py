@@ -7,17 +7,17 @@ from typing import Any, Final
 from dtp.chain import card, channel, host, lock, pass_, pipe, show
 from dtp.chain.errors import MalformedObject
 from dtp.chain.packages.deployments import Deployments
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 from dtp.sui.names import SuiNameError, format_address, parse_type
 
 #: Every module of the packages that ship.
-SCHEMAS: Final[tuple[Schema, ...]] = (
+SCHEMAS: Final[tuple[MoveSchema, ...]] = (
     *(host.SCHEMA, pass_.SCHEMA, channel.SCHEMA, pipe.SCHEMA),
     *(lock.SCHEMA, card.SCHEMA, show.SCHEMA),
 )
 
 
-def find_class(deployments: Deployments, type: str) -> tuple[Schema, Any] | None:
+def find_class(deployments: Deployments, type: str) -> tuple[MoveSchema, Any] | None:
     """Return the module and dataclass of a type of ours, None for one of others."""
     try:
         tag = parse_type(type)

@@ -14,7 +14,7 @@ from dtp.chain.node.commands import Argument, ObjectLike, Program
 from dtp.chain.packages.escrow_names import PACKAGE, Module
 from dtp.chain.packages.escrow_names.lock import LOCK_FIELDS, LockError, LockStruct
 from dtp.chain.packages.escrow_names.lock import LockFunction as Function
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 
 __all__ = [
     "LOCK_DOMAIN",
@@ -96,7 +96,7 @@ class Refunded:
     coin: str
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.LOCK,
     LOCK_FIELDS,

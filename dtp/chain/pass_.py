@@ -14,7 +14,7 @@ from dtp.chain.node.commands import Argument, ObjectLike, Program
 from dtp.chain.packages.transport_names import PACKAGE, Module
 from dtp.chain.packages.transport_names.pass_ import PASS_FIELDS, PassError, PassStruct
 from dtp.chain.packages.transport_names.pass_ import PassFunction as Function
-from dtp.chain.values import Schema, TableRef
+from dtp.chain.values import MoveSchema, TableRef
 
 __all__ = [
     "MAX_PERIODS",
@@ -145,7 +145,7 @@ class PlanMigrated:
     to: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.PASS,
     PASS_FIELDS,

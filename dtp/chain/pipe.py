@@ -17,7 +17,7 @@ from dtp.chain.node.commands import MAX_PURE_BYTES, Argument, ObjectLike, Progra
 from dtp.chain.packages.transport_names import PACKAGE, Module
 from dtp.chain.packages.transport_names.pipe import PIPE_FIELDS, PipeError, PipeStruct
 from dtp.chain.packages.transport_names.pipe import PipeFunction as Function
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 
 __all__ = [
     "CREDIT_BYTES",
@@ -127,7 +127,7 @@ class Credited:
     amount: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.PIPE,
     PIPE_FIELDS,

@@ -17,7 +17,7 @@ from dtp.chain.node.commands import Argument, ObjectLike, Program
 from dtp.chain.packages.broadcast_names import PACKAGE, Module
 from dtp.chain.packages.broadcast_names.show import SHOW_FIELDS, ShowError, ShowStruct
 from dtp.chain.packages.broadcast_names.show import ShowFunction as Function
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 
 __all__ = [
     "FIRST_HEAD",
@@ -230,7 +230,7 @@ class ShowMigrated:
     to: int
 
 
-SCHEMA: Final = Schema(
+SCHEMA: Final = MoveSchema(
     PACKAGE,
     Module.SHOW,
     SHOW_FIELDS,

@@ -1,6 +1,6 @@
 """Move values as Python values: one encoder and decoder for pure arguments, objects and events.
 
-`codec(type)` covers primitives, vectors and the framework's types; a `Schema` adds the structs of one of our
+`codec(type)` covers primitives, vectors and the framework's types; a `MoveSchema` adds the structs of one of our
 packages, whose fields and types are those that were read from its bytecode, so that Python and Move can't drift.
 
 | Move | Python |
@@ -152,7 +152,7 @@ def encode_value(move_type: str, value: Any) -> bytes:
         raise ProgramError(f"{value!r} of {type(value).__name__} is no {move_type}") from fault
 
 
-class Schema:
+class MoveSchema:
     """Structs of one Move module as dataclasses.
 
     `fields` is the generated table of the module (struct -> its fields with their Move types), `classes` the
@@ -166,7 +166,7 @@ class Schema:
         module: str,
         fields: Mapping[Any, tuple[tuple[str, str], ...]],
         classes: Mapping[Any, type[Any]],
-        uses: tuple[Schema, ...] = (),
+        uses: tuple[MoveSchema, ...] = (),
     ) -> None:
         self.package = package
         self.module = module

@@ -15,7 +15,7 @@ from dtp.cli.output import print_line, print_result
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.escaping import escape_text
-from dtp.messaging.conversation.membership import Role
+from dtp.messaging.conversation.membership import MemberRole
 from dtp.messaging.person.group import Group as People
 from dtp.messaging.person.messenger import Messenger
 
@@ -199,7 +199,7 @@ def list_groups(**who: Any) -> None:
                     contact = messenger.find_contact(person)
                     names[contact.name if contact else "you"] = role.name.lower()
                 told = ", ".join(
-                    escape_text(who) + (f" ({role})" if role != Role.MEMBER.name.lower() else "")
+                    escape_text(who) + (f" ({role})" if role != MemberRole.MEMBER.name.lower() else "")
                     for who, role in names.items()
                 )
                 print_line(

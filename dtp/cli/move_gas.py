@@ -281,7 +281,7 @@ async def _channels(play: _Play) -> None:
     await play.call_function(owner, channel.finalize, id)
     await play.call_function(client, channel.destroy, id)
     agreed = await play.open_channel("again")
-    agreement = channel.Agreement(agreed, 400_000, play.now_ms() + _DAY)
+    agreement = channel.CloseAgreement(agreed, 400_000, play.now_ms() + _DAY)
     key = KeySigner(Scheme.ED25519, bytes([2]) * 32)
     signature = key.sign_statement(channel.agreement_bytes(agreement))
     await play.call_function(owner, channel.close_agreed, agreement, key.public_key, signature)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dtp.broadcast.fetching import Dial
-from dtp.broadcast.sealed.admission import Admission, Guests, SeatClaim
+from dtp.broadcast.sealed.admission import Guests, KeyAdmission, SeatClaim
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims
 from dtp.cli.accounts import WalletOptions
@@ -57,7 +57,7 @@ class SealingOptions:
     key_price: int | None = None
 
     @property
-    def guests(self) -> Admission | None:
+    def guests(self) -> KeyAdmission | None:
         """Who hears a free show without paying; None where it is open."""
         return Guests(self.invited) if self.invited or self.key_price is not None else None
 
@@ -66,7 +66,7 @@ class SealingOptions:
         if self.sealed or self.plan is not None:
             raise click.UsageError("--sealed and --pass are for a SHOW of the chain; a free one takes --for")
 
-    async def admission_of(self, chain: ChainClient, show: str) -> Admission | None:
+    async def admission_of(self, chain: ChainClient, show: str) -> KeyAdmission | None:
         """Return who may hear a show of the chain: who has a ticket, if it sells them and nothing else was said."""
         from dtp.broadcast.money.shows import read_show
         from dtp.broadcast.money.tickets import PassHolders, TicketHolders

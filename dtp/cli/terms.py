@@ -109,9 +109,9 @@ def named(names: tuple[str, ...], number: int) -> str:
 
 def kind_numbers() -> dict[str, int]:
     """Return the chain's numbers of `KINDS`."""
-    from dtp.chain.host import Kind
+    from dtp.chain.host import ServiceKind
 
-    return {name: Kind[name.upper().replace("-", "_")].value for name in KINDS}
+    return {name: ServiceKind[name.upper().replace("-", "_")].value for name in KINDS}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

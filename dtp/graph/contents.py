@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dtp.graph.graph import Graph
     from dtp.graph.permission.private import PrivateNode
     from dtp.graph.query.beside import Beside
-    from dtp.graph.query.live import Difference
+    from dtp.graph.query.live import RowChanges
     from dtp.graph.query.run import Queries, Row
     from dtp.graph.sync.part import Part
     from dtp.graph.undo.manager import UndoManager
@@ -316,7 +316,7 @@ class Contents:
             self.check_open()
             raise
 
-    def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
+    def live(self, text: str, **parameters: Value) -> AsyncIterator[RowChanges]:
         """Return the rows of a query, then how they differ whenever the graph has changed: `async for difference in
         ...`.
 

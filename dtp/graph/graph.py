@@ -26,7 +26,7 @@ from dtp.graph.formats.carrying import Files
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Proof
-from dtp.graph.intake import Inside, Intake
+from dtp.graph.intake import Intake, IntakeParts
 from dtp.graph.past.looking import History
 from dtp.graph.permission import access, admission
 from dtp.graph.permission.accounts import Accounts
@@ -124,18 +124,16 @@ class Graph(Contents):
         #: Who may write, and by what rules.
         self.access = Access(self, self._last_taken)
         self._presence: Presence | None = None
+        frames, tell = self.frames, self._notify_listeners
+        inside = admission.AdmissionParts(frames.run, lambda: frames.chains, tell, self._lock)
         #: Whom it takes in: bans, purges, quotas, and what was refused.
-        self.admission = Admission(
-            self,
-            store,
-            admission.Inside(self.frames.run, lambda: self.frames.chains, self._notify_listeners, self._lock),
-        )
+        self.admission = Admission(self, store, inside)
         replica.on_made = self._on_made
         replica.on_edited = self._on_edited
         #: What others made comes in by it.
         self.intake = Intake(
             self,
-            Inside(
+            IntakeParts(
                 self._lock,
                 self._readers,
                 self._save,

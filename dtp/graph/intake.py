@@ -40,7 +40,7 @@ class _Offer(Protocol):
 
 
 @dataclass(frozen=True)
-class Inside:
+class IntakeParts:
     """What taking frames needs of the inside of a graph."""
 
     lock: asyncio.Lock
@@ -60,7 +60,7 @@ class Inside:
 class Intake:
     """How frames of others come into a graph: each behind the one before, checked, and shown when due."""
 
-    def __init__(self, graph: Graph, inside: Inside) -> None:
+    def __init__(self, graph: Graph, inside: IntakeParts) -> None:
         """Take what comes for a graph."""
         self._graph = graph
         self._inside = inside

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from dtp.errors import LocalError
-from dtp.identity.card import Card, Device, Rotation, rotation_message
+from dtp.identity.card import Card, Device, KeyRotation, rotation_message
 from dtp.identity.keys import Identity
 from dtp.identity.peer_id import PeerId
 
@@ -94,7 +94,7 @@ class Account:
         if {identity.id.key, next_recovery.key} & used or identity.id == next_recovery:
             raise AccountError("a rotation needs a new key and a new recovery key")
         message = rotation_message(card.account, card.generation + 1, identity.id.key, next_recovery.key)
-        turn = Rotation(identity.id.key, next_recovery.key, recovery.sign(message))
+        turn = KeyRotation(identity.id.key, next_recovery.key, recovery.sign(message))
         made = Card(
             card.first_key,
             card.first_recovery,

@@ -69,7 +69,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class KeyRotation:
     """The account's next key and recovery key, signed by the recovery key before."""
 
     key: bytes
@@ -91,7 +91,7 @@ class Card:
 
     first_key: bytes
     first_recovery: bytes
-    rotations: tuple[Rotation, ...]
+    rotations: tuple[KeyRotation, ...]
     sequence: int
     issued_ms: int
     expires_ms: int
@@ -249,10 +249,10 @@ def _read(body: bytes, signature: bytes) -> Card:
     return Card(key, recovery, turned, sequence, issued, expires, named, signature)
 
 
-def _rotation(told: Any) -> Rotation:
+def _rotation(told: Any) -> KeyRotation:
     match told:
         case [bytes(key), bytes(recovery), bytes(signature)]:
-            return Rotation(key, recovery, signature)
+            return KeyRotation(key, recovery, signature)
     raise CardError("a rotation of a card is malformed")
 
 

@@ -34,7 +34,7 @@ class PresenceError(PeerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class PresenceStatement:
     """That `peer` was alive at `issued_ms` (Unix time), as far as it knows until `expires_ms`.
 
     `host` is the host object that it serves ("0x" and 64 digits), "" for none; `generation` its generation in that
@@ -69,7 +69,7 @@ class Presence:
         return packed
 
     @classmethod
-    def parse(cls, data: bytes) -> Presence:
+    def parse(cls, data: bytes) -> PresenceStatement:
         """Return the statement that these bytes are. Raise `PresenceError` unless its peer has signed it.
 
         Whether it still holds is `is_current`'s affair.
@@ -101,7 +101,7 @@ class Presence:
         """True while it holds, for clocks that differ by `skew_ms` at most."""
         return self.issued_ms - skew_ms <= now_ms <= self.expires_ms + skew_ms
 
-    def supersedes(self, other: Presence) -> bool:
+    def supersedes(self, other: PresenceStatement) -> bool:
         """True when this is newer than `other` of the same peer: what was learned of it before is to be forgotten."""
         newer = (self.generation, self.sequence, self.issued_ms)
         return self.peer == other.peer and newer > (other.generation, other.sequence, other.issued_ms)

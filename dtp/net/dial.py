@@ -23,7 +23,7 @@ from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, r
 from dtp.net.static_keys import KNOWN, StaticKeys
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.exchange import Exchanges
-from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.noise import Suite
 from dtp.session.session import Session
@@ -58,7 +58,7 @@ class Dialer:
     """All that is needed to dial one address again and again."""
 
     address: Address
-    endpoint: Endpoint
+    endpoint: HandshakeConfig
     service: str
     resolvers: Sequence[Resolver]
     ticket: Ticket | None = None
@@ -326,7 +326,7 @@ def connect(
     target = Address.of(address)
     asked = default_resolvers() if resolvers is None else resolvers
     target.check_options(() if target.is_direct else {name for each in asked for name in each.options})
-    endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
+    endpoint = HandshakeConfig(identity or Identity.generate(), suites(), limits, psk=psk)
     return Connecting(
         Dialer(
             address=target,

@@ -32,7 +32,7 @@ from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, Refusal
 from dtp.session.codes import Refuse as Refuse
 from dtp.session.exchange import Exchanges
-from dtp.session.handshake import Endpoint, Established, ServerHandshake
+from dtp.session.handshake import Established, HandshakeConfig, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.session import Session
 from dtp.tasks import TaskSet
@@ -105,7 +105,7 @@ class Listener:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: HandshakeConfig,
         services: Mapping[str, Handler] | None,
         admit: Admit | None,
         make: type[Connection] = Connection,
@@ -536,7 +536,7 @@ async def listen(
         if not callable(handler):
             raise TypeError(f"the handler of {name!r} has to be a coroutine function, not {handler!r}")
     listener = Listener(
-        Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours, on_failed
+        HandshakeConfig(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours, on_failed
     )
     try:
         for url in [urls] if isinstance(urls, str) else urls:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
-from dtp.identity.presence import MAX_BYTES, Presence, PresenceError
+from dtp.identity.presence import MAX_BYTES, PresenceError, PresenceStatement
 from dtp.net.address import Address
 from dtp.session.codes import CloseCode, ConnectionRefused
 from dtp.session.limits import DEFAULT, Limits
@@ -50,7 +50,9 @@ class Announcing:
         """Return a new statement, signed."""
         now = round(self._clock() * 1000)
         until, sequence = now + LIFETIME_MS, next(self._sequence)
-        said = Presence(self._identity.id, self._host, self._generation, sequence, now, until, self._hints)
+        said = PresenceStatement(
+            self._identity.id, self._host, self._generation, sequence, now, until, self._hints
+        )
         return said.sign(self._identity)
 
     async def answer_connection(self, connection: Connection) -> None:
@@ -74,16 +76,16 @@ async def ask(
     limits: Limits = DEFAULT,
     psk: bytes | None = None,
     patience: float = PATIENCE,
-) -> Presence | None:
+) -> PresenceStatement | None:
     """Return what the peer at `address` says of itself now; None where it has proven who it is, and says nothing.
 
     Raise `CarrierError` and `PeerError` as `connect` does, `TimeoutError` after `patience` seconds, and
     `PresenceError` for a statement that isn't its own.
     """
     from dtp.net.dial import Dialer, suites  # which the listener's module needs, and that one this
-    from dtp.session.handshake import Endpoint
+    from dtp.session.handshake import HandshakeConfig
 
-    endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
+    endpoint = HandshakeConfig(identity or Identity.generate(), suites(), limits, psk=psk)
     dialer = Dialer(address=address, endpoint=endpoint, service=SERVICE, resolvers=resolvers)
     async with asyncio.timeout(patience):
         try:
@@ -98,7 +100,7 @@ async def ask(
             data = bytearray()
             while len(data) <= MAX_BYTES and (more := await stream.read(MAX_BYTES + 1)):
                 data += more
-            said = Presence.parse(bytes(data))
+            said = PresenceStatement.parse(bytes(data))
             if said.peer != connection.peer:
                 raise PresenceError(f"{connection.peer} gives the statement of {said.peer}")
             return said

@@ -293,7 +293,7 @@ def _read_entry(name: str, table: config.TomlTable) -> _Entry:
 # ------------------------------------------------------------------------------------------------- host objects
 
 
-class Place(Protocol):
+class HostPlace(Protocol):
     """Where one endpoint of a host is found, as a `Directory` says it; the fields are `Candidate`'s."""
 
     @property
@@ -326,7 +326,7 @@ class Directory(Protocol):
 
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
-    ) -> Sequence[Place]:
+    ) -> Sequence[HostPlace]:
         """Return where the service is reached, and nothing for a host that isn't there. Raises as
         `Resolver.resolve`."""
 
@@ -380,7 +380,7 @@ class HostResolver(Resolver):
             return ""
         return "if the host is on another network, name that with $DTP_NETWORK or ?network="
 
-    def _make_candidate(self, place: Place, asked: Address) -> Candidate:
+    def _make_candidate(self, place: HostPlace, asked: Address) -> Candidate:
         direct = Address.direct(PeerId(place.key), place.url, asked.service)
         return Candidate(
             for_service(direct, asked),

@@ -22,7 +22,7 @@ from dtp.net.dial import Connecting
 from dtp.net.resolver import HostResolver, NotResolved, Resolver, StaticResolver
 from dtp.pay.errors import ChannelUnusable
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
-from dtp.session.handshake import Endpoint, Ticket
+from dtp.session.handshake import HandshakeConfig, Ticket
 from dtp.session.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
@@ -601,7 +601,7 @@ class PaidDialer:
             resolvers = (StaticResolver(), HostResolver(directory))
         dialer = self.make_dialer(
             address=_without_network(self._address),
-            endpoint=Endpoint(
+            endpoint=HandshakeConfig(
                 self._identity or Identity.generate(),
                 net.suites(),
                 replace(self._limits, streams=self._server_streams),  # what comes on them is paid

@@ -21,10 +21,10 @@ from dtp.chain.host import (
     HostCap,
     HostCreated,
     HostError,
-    Kind,
     Mode,
     OpCap,
     Rights,
+    ServiceKind,
     Terms,
 )
 from dtp.chain.model import Id, canonical_id
@@ -150,7 +150,7 @@ async def ensure_service(
     service: str,
     terms: Terms,
     *,
-    kind: int = Kind.TCP,
+    kind: int = ServiceKind.TCP,
     mode: int | None = None,
 ) -> Owned:
     """Add the service, open, or change its terms where they differ; open channels keep theirs.

@@ -33,6 +33,13 @@ _Bytes: TypeAlias = bytes
 
 
 @dataclass(frozen=True, slots=True)
+class SendFrame:
+    """A meter, to whoever drives it: send this frame. It is not a message itself."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class VoucherSaid:
     """A voucher without what both know (channel, lane). `charge` is the last charge that it agrees to, 0 for none."""
 
@@ -127,7 +134,7 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """Server: its account's signature over the agreed close (`dtp.chain.channel.Agreement`)."""
+    """Server: its account's signature over the agreed close (`dtp.chain.channel.CloseAgreement`)."""
 
     total: int
     not_after_ms: int

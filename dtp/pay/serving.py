@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from dtp.chain.firewall import Firewall, FirewallRefusal, refuse
-from dtp.chain.host import Kind, Terms
+from dtp.chain.host import ServiceKind, Terms
 from dtp.chain.model import Id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.networks import Network
@@ -261,7 +261,7 @@ async def serve(
     network: str | Network | ChainClient | None = None,
     host: Id | None = None,
     terms: Terms | None = None,
-    kind: int = Kind.TCP,
+    kind: int = ServiceKind.TCP,
     mode: int | None = None,
     identity: Identity | None = None,
     hint: str | None = None,

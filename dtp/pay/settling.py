@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from dtp.chain import Executed, Program
 from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
-from dtp.chain.channel import Agreement, Channel, ChannelOpened, ChannelState, Claimed, Settled
+from dtp.chain.channel import Channel, ChannelOpened, ChannelState, Claimed, CloseAgreement, Settled
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
@@ -255,7 +255,7 @@ async def close_agreed(
 
     Raises `ChannelUnusable` when the signature is no use, before anything is sent.
     """
-    agreement = Agreement(channel.id, agreed.total, agreed.not_after_ms)
+    agreement = CloseAgreement(channel.id, agreed.total, agreed.not_after_ms)
     if not verify_raw(agreed.public_key, module.agreement_bytes(agreement), agreed.signature):
         raise ChannelUnusable("the server's signature under the agreed close does not verify")
     program = Program()

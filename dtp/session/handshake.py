@@ -38,7 +38,7 @@ def offer(suites: Iterable[Suite]) -> int:
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class HandshakeConfig:
     """What one side brings to its handshakes, the same for all of them. `LocalError` for a `psk` not of 32 bytes."""
 
     identity: Identity
@@ -102,7 +102,7 @@ class Established:
 class _Handshake:
     """What both roles share: framing, payloads, and the check of who the peer is."""
 
-    def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
+    def __init__(self, endpoint: HandshakeConfig, entropy: Entropy) -> None:
         self._endpoint = endpoint
         self._entropy = entropy
         self._out = bytearray()
@@ -242,7 +242,7 @@ class ClientHandshake(_Handshake):
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: HandshakeConfig,
         entropy: Entropy,
         *,
         expected: PeerId | None,
@@ -305,7 +305,7 @@ class ServerHandshake(_Handshake):
     """The side that listens. With a pre-shared key in `endpoint` only the psk patterns are taken, and whoever has not
     shown that he holds it hears nothing, not even a refusal."""
 
-    def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
+    def __init__(self, endpoint: HandshakeConfig, entropy: Entropy) -> None:
         super().__init__(endpoint, entropy)
         self._reading_first = True
 

@@ -14,7 +14,7 @@ from dtp.core import Buffer
 from dtp.identity import Identity
 from dtp.session.events import Event, LinkLost, SessionEnded, StreamData, TapData
 from dtp.session.exchange import Exchanges
-from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake, Ticket
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, ServerHandshake, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
 from dtp.session.noise import Suite
@@ -38,8 +38,8 @@ def entropy(seed: str) -> Callable[[int], bytes]:
 
 
 def shake_hands(
-    client: Endpoint,
-    server: Endpoint,
+    client: HandshakeConfig,
+    server: HandshakeConfig,
     *,
     suite: Suite = Suite.AESGCM_SHA256,
     known: bool = False,
@@ -96,8 +96,8 @@ class SessionPair:
         self.now = 1000.0
         self._suite = suite
         suites = tuple(Suite)
-        self.client_endpoint = Endpoint(ALICE, suites, client_limits, psk=psk)
-        self.server_endpoint = Endpoint(BOB, suites, server_limits, psk=psk)
+        self.client_endpoint = HandshakeConfig(ALICE, suites, client_limits, psk=psk)
+        self.server_endpoint = HandshakeConfig(BOB, suites, server_limits, psk=psk)
         first, second = shake_hands(self.client_endpoint, self.server_endpoint, suite=suite, known=known)
         self.client = Session(
             first,

@@ -5,7 +5,7 @@ import contextlib
 
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.tree.measuring import is_served_by
 from dtp.errors import CarrierError
 from dtp.identity import Identity
@@ -71,7 +71,7 @@ class Network:
         address = address.format(peer)
         parents = Parents(given)
         parents.avoid_addresses([address])
-        receiver = Receiver(peer, lambda to: self.dial(peer, to), parents, patience=patience)
+        receiver = ShowReceiver(peer, lambda to: self.dial(peer, to), parents, patience=patience)
         receiver.serving = lambda: (address,)
         task = asyncio.ensure_future(receiver.run())
         self.serving[address] = soon = Soon()
@@ -100,7 +100,7 @@ class Network:
         does, and `serves` what is there. Gives its receiver and its task."""
         peer = identity or Identity.generate().id
         parents = Parents([given])
-        receiver = Receiver(peer, lambda to: self.dial(peer, to, source), parents)
+        receiver = ShowReceiver(peer, lambda to: self.dial(peer, to, source), parents)
         if address:
             address = address.format(peer)
             parents.avoid_addresses([address])

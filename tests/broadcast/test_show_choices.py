@@ -17,7 +17,7 @@ from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -138,7 +138,7 @@ class World:
         while True:
             peer = Identity.generate().id
             dial = partial(self.network.dial, peer)
-            self.receiver = Receiver(peer, dial, Parents(given), producer=ME.id, show=show)
+            self.receiver = ShowReceiver(peer, dial, Parents(given), producer=ME.id, show=show)
             await self.receiver.run()
             await asyncio.sleep(1)
 

@@ -13,7 +13,7 @@ from dtp.broadcast.format import Announcement, Flag, Position, SegmentSigner
 from dtp.broadcast.hearing import Order
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -39,7 +39,7 @@ class Show:
     def hear(self, *given, start=None):
         peer = Identity.generate().id
         dial = lambda to: self.network.dial(peer, to)  # noqa: E731
-        receiver = Receiver(peer, dial, Parents(given), start=start)
+        receiver = ShowReceiver(peer, dial, Parents(given), start=start)
         return receiver, asyncio.ensure_future(receiver.run())
 
 
@@ -81,7 +81,7 @@ class LeavesOut:
         async for stream in connection:
             hello = await frames.read(stream)
             frames.write(stream, m.Announced(self._held.announcement.encoded))
-            frames.write(stream, m.ShowState((ME.id, Identity.generate().id), (), room=True))
+            frames.write(stream, m.SenderState((ME.id, Identity.generate().id), (), room=True))
             numbers = range(hello.start or 0, self._held.edge + 1)
             for number in [each for each in numbers if not 20 <= each < 120][: hello.count or None]:
                 if self._says and number == 120:

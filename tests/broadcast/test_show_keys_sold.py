@@ -204,7 +204,7 @@ def test_what_asks_for_no_epoch_gets_nothing(sale, client, wallet, tmp_path):
                 client(account := wallet()) as paying,
                 dtp.connect(serving.address, wallet=account, network=paying, **options) as connection,
             ):
-                for each in (m.KeyWanted(()), m.Room(())):
+                for each in (m.KeyWanted(()), m.RoomReport(())):
                     async with await connection.open_stream() as stream:
                         frames.write(stream, each)
                         with pytest.raises(dtp.StreamReset):

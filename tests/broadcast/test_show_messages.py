@@ -18,7 +18,7 @@ ADDRESSES = st.lists(st.text("abc:/", max_size=20), max_size=m.MAX_ADDRESSES).ma
 MESSAGES = st.one_of(
     st.builds(m.Hello, st.none() | NUMBERS, NUMBERS, NUMBERS, ADDRESSES),
     st.builds(
-        m.ShowState,
+        m.SenderState,
         st.lists(st.sampled_from(PEERS), min_size=1, max_size=5).map(tuple),
         ADDRESSES,
         st.booleans(),
@@ -27,11 +27,11 @@ MESSAGES = st.one_of(
     st.builds(m.Piece, NUMBERS, st.integers(0, 1023), st.binary(min_size=1, max_size=50)),
     st.builds(m.Manifest, st.binary(max_size=50)),
     st.builds(m.Announced, st.binary(max_size=50)),
-    st.builds(m.Proof, st.binary(max_size=50)),
+    st.builds(m.ForkProof, st.binary(max_size=50)),
     st.tuples(NUMBERS, NUMBERS).map(lambda pair: m.Gap(min(pair), max(pair))),
     st.lists(
         st.builds(m.FreePlace, st.text(max_size=20), st.integers(1, 999), st.integers(0, 32)), max_size=16
-    ).map(lambda places: m.Room(tuple(places))),
+    ).map(lambda places: m.RoomReport(tuple(places))),
     st.lists(
         st.builds(
             SeatClaim, st.sampled_from(PEERS).map(lambda peer: peer.key), NUMBERS, st.binary(max_size=64)
@@ -53,7 +53,7 @@ def test_messages_come_as_they_went(message):
     assert m.parse(kind, frame[m.HEAD.size :]) == message
 
 
-@given(st.sampled_from(m.Kind), st.binary(max_size=80))
+@given(st.sampled_from(m.FrameKind), st.binary(max_size=80))
 def test_any_bytes_are_a_message_or_a_named_error(kind, body):
     with contextlib.suppress(ShowMessageError):
         m.parse(kind, body)
@@ -71,7 +71,8 @@ def test_changed_messages_are_a_message_or_a_named_error(message, data):
 
 
 @pytest.mark.parametrize(
-    "head", [b"\0\0\0\0\0", b"\x63\0\0\0\0", *(m.HEAD.pack(kind, m.LARGEST[kind] + 1) for kind in m.Kind)]
+    "head",
+    [b"\0\0\0\0\0", b"\x63\0\0\0\0", *(m.HEAD.pack(kind, m.LARGEST[kind] + 1) for kind in m.FrameKind)],
 )
 def test_heads_that_are_none(head):
     with pytest.raises(ShowMessageError):
@@ -80,7 +81,7 @@ def test_heads_that_are_none(head):
 
 def test_addresses_past_the_bounds_are_left_out():
     frame = m.build(m.Full(("x" * 1000, *map(str, range(100)))))
-    message = m.parse(m.Kind.FULL, frame[m.HEAD.size :])
+    message = m.parse(m.FrameKind.FULL, frame[m.HEAD.size :])
     assert message == m.Full(tuple(map(str, range(m.MAX_ADDRESSES))))
 
 
@@ -96,9 +97,9 @@ def test_addresses_of_this_machine_and_those_that_cost_money_are_left_out():
     told = (*bad, good)
     for said, kept in (
         (m.Hello(addresses=told), m.Hello(addresses=(good,))),
-        (m.ShowState((PEERS[0],), told, room=True), m.ShowState((PEERS[0],), (good,), room=True)),
+        (m.SenderState((PEERS[0],), told, room=True), m.SenderState((PEERS[0],), (good,), room=True)),
         (m.Full(told), m.Full((good,))),
-        (m.Room(tuple(m.FreePlace(each, 1) for each in told)), m.Room((m.FreePlace(good, 1),))),
+        (m.RoomReport(tuple(m.FreePlace(each, 1) for each in told)), m.RoomReport((m.FreePlace(good, 1),))),
         (m.KeyRefused(Refusal.FOR_SALE, bad[0]), m.KeyRefused(Refusal.FOR_SALE)),
         (m.KeyRefused(Refusal.FOR_SALE, good), m.KeyRefused(Refusal.FOR_SALE, good)),
     ):

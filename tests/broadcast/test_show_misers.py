@@ -12,7 +12,7 @@ from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -31,7 +31,7 @@ class Miser:
         async for stream in connection:
             hello = await frames.read(stream)
             frames.write(stream, m.Announced(self.held.announcement.encoded))
-            frames.write(stream, m.ShowState((ME.id, self.peer), (), room=True))
+            frames.write(stream, m.SenderState((ME.id, self.peer), (), room=True))
             number = self.held.edge if hello.start is None else hello.start
             while True:
                 while (each := self.held.get_segment(number)) is None:
@@ -39,7 +39,7 @@ class Miser:
                         async with asyncio.timeout(1):
                             await self.held.wait_change()
                     except TimeoutError:
-                        frames.write(stream, m.ShowState((ME.id, self.peer), (), room=True))
+                        frames.write(stream, m.SenderState((ME.id, self.peer), (), room=True))
                 all_of = bool(hello.count)
                 if all_of or self.sends(number, None):
                     frames.write(stream, m.Manifest(each.segment.encoded))
@@ -89,7 +89,7 @@ async def hear_beside_a_miser(body, sends, pause=lambda number: 0.0):
             await asyncio.sleep(1)
 
     parents, peer = Parents([MISER]), Identity.generate().id
-    receiver = Receiver(peer, lambda to: network.dial(peer, to), parents)
+    receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), parents)
     tasks = [asyncio.ensure_future(each) for each in (produce(), receiver.run())]
     await asyncio.sleep(3)
     assert receiver.heard == 1
@@ -111,7 +111,7 @@ class Slow:
         async for stream in connection:
             await frames.read(stream)
             frames.write(stream, m.Announced(self.held.announcement.encoded))
-            frames.write(stream, m.ShowState((ME.id,), (), room=True))
+            frames.write(stream, m.SenderState((ME.id,), (), room=True))
             each = self.held.get_segment(self.held.edge)
             frames.write(stream, m.Manifest(each.segment.encoded))
             for index in range(each.segment.pieces):
@@ -129,7 +129,7 @@ def test_one_that_is_measured_sends_no_more_once_another_is_heard():
         held.add_own(signer.sign(body, time_ms=0, duration_ms=1000), body)
         network, peer = Network(), Identity.generate().id
         network.serving[PRODUCER], network.serving[MISER] = Feeder(held, ME.id), (slow := Slow(held))
-        receiver = Receiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, MISER]))
+        receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, MISER]))
         task = asyncio.ensure_future(receiver.run())
         for at in range(1, 10):
             await asyncio.sleep(1)

@@ -12,7 +12,7 @@ from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.messages import FreePlace
-from dtp.broadcast.tree.ranking import MEASURED, Listener, Ranking, Standing
+from dtp.broadcast.tree.ranking import MEASURED, Ranking, ShowListener, Standing
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock
@@ -200,7 +200,7 @@ class Lure:
                 newest = self.held.get_segment(self.held.edge)
                 said = [
                     m.Announced(self.held.announcement.encoded),
-                    m.ShowState((ME.id, PEERS[0]), (), room=True),
+                    m.SenderState((ME.id, PEERS[0]), (), room=True),
                     m.Manifest(newest.segment.encoded),
                     m.Piece(self.held.edge, 0, newest.data),
                 ]
@@ -309,7 +309,7 @@ def test_who_only_listens_goes_on_below_one_who_serves_others():
 
 
 def one(peer, source="", *, serves=False):
-    return Listener(PEERS[peer], source or f"s{peer}", (f"dtp+tcp://{peer}",) if serves else ())
+    return ShowListener(PEERS[peer], source or f"s{peer}", (f"dtp+tcp://{peer}",) if serves else ())
 
 
 def test_places_are_for_who_does_more():
@@ -338,7 +338,7 @@ def test_who_has_failed_is_tried_again_later_and_later_by_where_it_comes_from():
     ranking, times, now = Ranking(1), [], 0.0
     ranking.add("a", one(0))
     while now < 300:
-        stranger = Listener(PEERS[1], "attacker", (f"dtp+tcp://{now}",))
+        stranger = ShowListener(PEERS[1], "attacker", (f"dtp+tcp://{now}",))
         if ranking.may_enter(stranger, now):
             ranking.add("b", stranger)
             ranking.note_measured(stranger, False, now)

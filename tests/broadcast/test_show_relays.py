@@ -125,7 +125,7 @@ def test_a_relay_that_lies_is_left(lie):
 
     async def test():
         said = [m.Announced(announcement.encoded), *LIES[lie](ours)]
-        honest = [m.Announced(announcement.encoded), m.ShowState((ME.id,), (), room=True)]
+        honest = [m.Announced(announcement.encoded), m.SenderState((ME.id,), (), room=True)]
         for segment, body in ours:
             honest += on_the_wire(segment, body)
         async with liar(*said) as bad, liar(*honest) as good, hear(bad, good) as stream:
@@ -198,7 +198,7 @@ def test_one_who_withholds_is_left_for_one_who_is_ahead():
 
     async def test():
         words = [m.Announced(announcement.encoded)]
-        first = [*words, *on_the_wire(*ours[0])] + [m.ShowState((ME.id,), (), room=True)] * 400
+        first = [*words, *on_the_wire(*ours[0])] + [m.SenderState((ME.id,), (), room=True)] * 400
         all_words = [*words, *(each for pair in ours for each in on_the_wire(*pair))]
         identity = Identity.generate()
 
@@ -263,7 +263,7 @@ def test_who_says_that_all_to_come_is_lost_is_left_as_one_who_withholds():
 
     async def test():
         words = [m.Announced(announcement.encoded), *on_the_wire(*ours[0])]
-        lying = [*words, m.Gap(1, 2**63 - 1)] + [m.ShowState((ME.id,), (), room=True)] * 400
+        lying = [*words, m.Gap(1, 2**63 - 1)] + [m.SenderState((ME.id,), (), room=True)] * 400
         all_words = [*words, *(each for pair in ours[1:] for each in on_the_wire(*pair))]
         async with (
             withholder(lying, Identity.generate()) as bad,
@@ -299,7 +299,7 @@ def test_two_chains_end_the_show_for_all_below():
     _, twin = chain(b"one", b"TWO")
 
     async def test():
-        said = [m.Announced(announcement.encoded), m.ShowState((ME.id,), (), room=True)]
+        said = [m.Announced(announcement.encoded), m.SenderState((ME.id,), (), room=True)]
         said += [each for pair in (*ours, twin[1]) for each in on_the_wire(*pair)]
         async with liar(*said) as bad, hear(bad, place=HERE) as relay:
             await relay.announcement()
@@ -319,7 +319,7 @@ def test_nobody_hears_a_show_through_itself():
     listener = Identity.generate()
 
     async def test():
-        words = [m.Announced(announcement.encoded), m.ShowState((ME.id, listener.id), (), room=True)]
+        words = [m.Announced(announcement.encoded), m.SenderState((ME.id, listener.id), (), room=True)]
         good_words = [m.Announced(announcement.encoded), *on_the_wire(*ours[0])]
         async with (
             liar(*words) as round_about,

@@ -13,7 +13,7 @@ from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.newest import MOST, NewestStreams
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -26,7 +26,7 @@ PRODUCER, REPLAYER, RELAY = "dtp+tcp://producer", "dtp+tcp://replayer", "dtp+tcp
 def words(text, announced_ms, others=(), **options):
     """What somebody says who has a stream with one segment."""
     announcement, ((segment, body),) = chain(text, announced_ms=announced_ms, **options)
-    state = m.ShowState((ME.id,), others, room=True)
+    state = m.SenderState((ME.id,), others, room=True)
     return [m.Announced(announcement.encoded), state, *on_the_wire(segment, body)]
 
 
@@ -165,7 +165,7 @@ class Air:
         """What is heard of these for a while: the receiver."""
         peer = Identity.generate().id
         dial = lambda to: self.network.dial(peer, to)  # noqa: E731
-        receiver = Receiver(peer, dial, Parents(given), producer=ME.id, show=show)
+        receiver = ShowReceiver(peer, dial, Parents(given), producer=ME.id, show=show)
         tasks = [asyncio.ensure_future(each) for each in (self.produce(), receiver.run())]
         await asyncio.sleep(seconds)
         for each in tasks:
@@ -335,7 +335,7 @@ def test_who_sends_a_show_later_than_others_isnt_chosen(deceives):
         producing = asyncio.ensure_future(produce())
         await asyncio.sleep(100)
         peer = Identity.generate().id
-        receiver = Receiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
+        receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
         listening = asyncio.ensure_future(receiver.run())
         await asyncio.sleep(5)
         assert receiver.held.edge >= held.edge - 1
@@ -365,7 +365,7 @@ def test_who_keeps_a_show_back_is_left_when_the_producer_is_there_again():
         producing = asyncio.ensure_future(produce())
         await asyncio.sleep(100)
         peer = Identity.generate().id
-        receiver = Receiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
+        receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
         listening = asyncio.ensure_future(receiver.run())
         await asyncio.sleep(20)
         assert receiver.held.edge < held.edge - 50

@@ -20,7 +20,7 @@ from dtp.broadcast.format import Announcement, Flag, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
 from dtp.broadcast.recording import Recorder, Recording
-from dtp.broadcast.sealed.admission import Admission, Guests, Refusal
+from dtp.broadcast.sealed.admission import Guests, KeyAdmission, Refusal
 from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_segment
 from dtp.broadcast.sealed.opening import KeyAsker, KeyPace, Opener
@@ -177,7 +177,7 @@ def test_guests_hear_through_a_relay_that_cant():
     run(test())
 
 
-class List(Admission):
+class List(KeyAdmission):
     """Those on a list that changes; or it can't be told."""
 
     def __init__(self, *those):
@@ -353,7 +353,7 @@ def test_a_producer_that_is_gone_is_given_up():
     clock.run(test())
 
 
-class Listeners(Admission):
+class Listeners(KeyAdmission):
     """Admits those who listen, counts whom it is asked about, and takes a second for each answer."""
 
     def __init__(self, *listeners):

@@ -11,7 +11,7 @@ from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Segment, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.receiving import Receiver
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -42,7 +42,7 @@ class Air:
 
     def hear(self, *given):
         peer = Identity.generate().id
-        receiver = Receiver(peer, lambda to: self.network.dial(peer, to), Parents(given))
+        receiver = ShowReceiver(peer, lambda to: self.network.dial(peer, to), Parents(given))
         self.start(receiver.run())
         return receiver
 

@@ -128,12 +128,12 @@ async def refused(error, chain, build, *arguments, **options):
 def test_a_host_and_all_that_its_owner_does(play):
     async def scenario(world):
         chain, other = world.server, KeySigner.generate().address
-        await world.set_up(kind=host.Kind.HTTP, window=5, terms_hash=bytes(32))
+        await world.set_up(kind=host.ServiceKind.HTTP, window=5, terms_hash=bytes(32))
         found = await chain.read(host.SCHEMA, host.Host, world.host)
         assert found.owner == chain.address
         service = found.services[1]
         assert (service.kind, service.open, service.window, service.terms_hash) == (
-            host.Kind.HTTP,
+            host.ServiceKind.HTTP,
             True,
             5,
             bytes(32),
@@ -252,7 +252,7 @@ def test_other_ends_of_channels(play, net):
         assert (await world.read(released)).state == channel.ChannelState.CLOSED
         await refused(channel.ChannelError.TOO_EARLY, server, channel.request_close, idle)
         now = (await world.read(idle)).active_ms
-        agreement = channel.Agreement(agreed, 400_000, now + 10**9)
+        agreement = channel.CloseAgreement(agreed, 400_000, now + 10**9)
         signature = client.signer.sign_statement(channel.agreement_bytes(agreement))
         public = client.signer.public_key
         wrong = server.signer.sign_statement(channel.agreement_bytes(agreement))

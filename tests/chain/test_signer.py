@@ -107,7 +107,7 @@ def test_no_secret_is_shown():
 
 def test_statements_are_signed_and_nothing_that_could_be_a_transaction():
     signer = KeySigner.generate()
-    agreement = channel.agreement_bytes(channel.Agreement("0x1", 5, 9))
+    agreement = channel.agreement_bytes(channel.CloseAgreement("0x1", 5, 9))
     signature = signer.sign_statement(agreement)
     ed25519.Ed25519PublicKey.from_public_bytes(signer.public_key).verify(signature, agreement)
     for other in (b"", signing_hash(TRANSACTION), b"dtp.close.v1", b"\x0cxtp.close.v1", bytes(40)):

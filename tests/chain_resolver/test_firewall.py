@@ -16,6 +16,7 @@ from dtp.chain import Program, pass_
 from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.firewall import (
     RETRY_AFTER,
+    AccessRules,
     Firewall,
     FirewallDecision,
     FirewallRefusal,
@@ -23,7 +24,6 @@ from dtp.chain.firewall import (
     Gcra,
     HolderOfPass,
     ListTooLong,
-    Rules,
     decide,
     read_rules,
     refuse,
@@ -46,7 +46,7 @@ def rules(*, opened=True, mode=Mode.OPEN, allow=(), deny=(), passes=None, epoch=
     table = TableRef("0x1", 0)
     host = Host(HOST, 1, "0x2", "0x3", 0, 1, {service_number("echo"): service}, table, table)
     state = HostState(host, Beacon("0x3", 1, HOST, 0, 60_000, ()), 1_000_000, NOW)
-    return Rules(state, frozenset(allow), frozenset(deny), passes or {}, epoch)
+    return AccessRules(state, frozenset(allow), frozenset(deny), passes or {}, epoch)
 
 
 def a_pass(*, service="echo", period_ms=1000, start=999_500, periods=1, revoked=False):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
 from dtp.daemon.config.model import Balance, Health
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays import direct, health, sockets, udp
 from dtp.daemon.relays.backends import PENALTIES, Balancer
 from dtp.daemon.relays.dialer import BackendDialer
@@ -31,7 +31,7 @@ from dtp.daemon.server import Daemon
 from .conftest import Backend, Pair, Run, echo
 from .test_daemon_relay import exchange, expose, until
 
-PLACES = [Place("127.0.0.1", port) for port in (1, 2, 3)]
+PLACES = [LocalPlace("127.0.0.1", port) for port in (1, 2, 3)]
 
 
 def chosen(balancer: Balancer, now: float = 0.0, key: str = "k", count: int = 1) -> list[int]:
@@ -162,8 +162,8 @@ def test_what_a_check_finds(answer: bytes | None, fault: str | None) -> None:
         async with Backend(handle) as backend:
             patience = 0.05 if answer is None else 20
             health = Health(every=1, timeout=patience, http="/health", fall=1, rise=1)
-            assert await check(Place("127.0.0.1", backend.port), health) == fault
-            place = Place("127.0.0.1", backend.port)
+            assert await check(LocalPlace("127.0.0.1", backend.port), health) == fault
+            place = LocalPlace("127.0.0.1", backend.port)
         assert "refused" in str(await check(place, health))
 
     asyncio.run(scenario())
@@ -203,7 +203,7 @@ def test_a_usable_one_is_always_preferred(balance: Balance, events: list[tuple[i
 
 def test_a_backend_of_this_machine_is_reached_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        place = Place("127.0.0.1", server.getsockname()[1])
+        place = LocalPlace("127.0.0.1", server.getsockname()[1])
         sock = connect_now(place)
         assert sock is not None
         accepted, _ = server.accept()
@@ -229,9 +229,9 @@ def test_programs_of_this_machine_are_not_paced(monkeypatch: pytest.MonkeyPatch)
 
     async def accepted_and_dialled(host: str) -> tuple[bytes, bytes]:
         taken: asyncio.Queue[socket.socket] = asyncio.Queue()
-        listener = await sockets.listen(Place(host, 0), taken.put_nowait)
+        listener = await sockets.listen(LocalPlace(host, 0), taken.put_nowait)
         try:
-            sock = connect_now(Place("127.0.0.1", listener.sockets[0].getsockname()[1]))
+            sock = connect_now(LocalPlace("127.0.0.1", listener.sockets[0].getsockname()[1]))
             assert sock is not None
             with sock, await taken.get() as accepted:
                 return _congestion(accepted), _congestion(sock)
@@ -257,10 +257,10 @@ def test_machines_that_vanish_while_nothing_moves_are_noticed(monkeypatch: pytes
 
     async def accepted_and_dialled(host: str) -> tuple[list[int], list[int]]:
         taken: asyncio.Queue[socket.socket] = asyncio.Queue()
-        listener = await sockets.listen(Place(host, 0), taken.put_nowait)
+        listener = await sockets.listen(LocalPlace(host, 0), taken.put_nowait)
         try:
             port = listener.sockets[0].getsockname()[1]
-            with await sockets.connect(Place("127.0.0.1", port)) as sock, await taken.get() as accepted:
+            with await sockets.connect(LocalPlace("127.0.0.1", port)) as sock, await taken.get() as accepted:
                 return options(accepted), options(sock)
         finally:
             await listener.close()
@@ -274,7 +274,7 @@ def test_machines_that_vanish_while_nothing_moves_are_noticed(monkeypatch: pytes
 
 
 def test_backends_elsewhere_are_waited_for() -> None:
-    for place in (Place("192.0.2.1", 9), Place("localhost", 9), Place("", 0, "/run/backend")):
+    for place in (LocalPlace("192.0.2.1", 9), LocalPlace("localhost", 9), LocalPlace("", 0, "/run/backend")):
         assert connect_now(place) is None
 
 
@@ -293,9 +293,15 @@ def no_descriptors() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "place",
-    [Place("127.0.0.1", 1), Place("192.0.2.1", 1), Place("::1", 1), Place("localhost", 1), Place(path="/x")],
+    [
+        LocalPlace("127.0.0.1", 1),
+        LocalPlace("192.0.2.1", 1),
+        LocalPlace("::1", 1),
+        LocalPlace("localhost", 1),
+        LocalPlace(path="/x"),
+    ],
 )
-def test_want_of_descriptors_is_not_the_backend_s_fault(place: Place) -> None:
+def test_want_of_descriptors_is_not_the_backend_s_fault(place: LocalPlace) -> None:
     """By whichever way it is dialled, also where the name isn't resolved for it."""
 
     async def main() -> None:
@@ -316,7 +322,7 @@ def test_want_of_descriptors_is_not_the_backend_s_fault(place: Place) -> None:
 def test_a_name_that_is_not_known_is() -> None:
     async def main() -> None:
         with pytest.raises(DialError):
-            await sockets.connect(Place("name.invalid", 1))
+            await sockets.connect(LocalPlace("name.invalid", 1))
 
     asyncio.run(main())
 
@@ -331,14 +337,14 @@ def test_a_name_that_could_not_be_asked_for_is_not(monkeypatch: pytest.MonkeyPat
         await asyncio.to_thread(int)
         monkeypatch.setattr(socket, "getaddrinfo", ask)
         with no_descriptors(), pytest.raises(NoDescriptors):
-            await sockets.connect(Place("name.invalid", 1))
+            await sockets.connect(LocalPlace("name.invalid", 1))
 
     asyncio.run(main())
 
 
 def test_a_check_for_which_there_is_no_descriptor_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        balancer = Balancer([Place("127.0.0.1", 1)], "round-robin")
+        balancer = Balancer([LocalPlace("127.0.0.1", 1)], "round-robin")
         with no_descriptors():
             watching = asyncio.create_task(
                 health.watch("api", balancer, Health(every=0.0, timeout=5.0, fall=1, rise=1))
@@ -359,15 +365,15 @@ def test_streams_for_which_there_is_no_descriptor(run: Run, kind: str) -> None:
 
     are_short = True
 
-    def short(place: Place) -> socket.socket | None:
+    def short(place: LocalPlace) -> socket.socket | None:
         if are_short:
             raise NoDescriptors("Too many open files")
         return connect_now(place)
 
-    def udp_short(place: Place) -> socket.socket:
+    def udp_short(place: LocalPlace) -> socket.socket:
         raise NoDescriptors("Too many open files")
 
-    async def shortly(place: Place) -> socket.socket:
+    async def shortly(place: LocalPlace) -> socket.socket:
         raise NoDescriptors("Too many open files")
 
     async def scenario(pair: Pair) -> None:

@@ -12,7 +12,7 @@ from dtp.chain.resolver import service_number
 from dtp.daemon.config import values
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import Wrong
-from dtp.daemon.config.values import Rate
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.paying.buying import Buyer
 from dtp.daemon.paying.calls import CallReader, ChargedCalls
 from dtp.net.address import Address
@@ -83,7 +83,7 @@ def test_calls_that_were_sent_are_agreed_to_and_no_more() -> None:
 
 def test_calls_are_paid_at_the_highest_rate_that_is_said() -> None:
     now = [100.0]
-    calls = ChargedCalls(Rate(10, 2.0), lambda: now[0])
+    calls = ChargedCalls(AllowedRate(10, 2.0), lambda: now[0])
     CallReader(calls).feed_data(http() * 100)
     assert [calls.agrees_to(each) for each in (8, 3, 2, 1)] == [True, False, True, False]
     now[0] += 1.0

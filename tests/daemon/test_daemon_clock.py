@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dtp.daemon.config.model import Health
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays import health
 from dtp.daemon.relays.backends import Balancer
 from dtp.daemon.state.memory import MemoryCountStore
@@ -106,7 +106,7 @@ def test_health_checks_do_not_notice(calendar: Callable[..., Any]) -> None:
 
     async def main() -> None:
         async with Backend(echo) as backend:
-            place = Place("127.0.0.1", backend.port)
+            place = LocalPlace("127.0.0.1", backend.port)
         balancer = Balancer([place], "round-robin", slow_start=HOUR)
         (one,) = balancer.backends
         watching = asyncio.create_task(

@@ -21,7 +21,7 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import SourcePlace, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
-from dtp.daemon.config.values import Rate
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.process.control import Control, UntrustedFolder, path_near, path_of
 from dtp.identity import Identity
 
@@ -382,7 +382,7 @@ def test_a_minimal_file() -> None:
     config = load_text(MINIMAL, HERE)
     assert config.identity == Path("/etc/dtpd/me.pem")
     (expose,) = config.expose
-    assert expose.backends == (values.Place("127.0.0.1", 8545),)
+    assert expose.backends == (values.LocalPlace("127.0.0.1", 8545),)
     assert expose.rules.access == model.AccessRule(peers=frozenset({Identity(b"m" * 32).id}))
     assert (expose.kind, expose.balance, expose.health) == ("tcp", "round-robin", None)
 
@@ -433,7 +433,7 @@ to = "dtp://alice/web"
     assert (config.drain, config.log, config.web) == (
         60.0,
         model.Log("json", "debug"),
-        values.Place("127.0.0.1", 9464),
+        values.LocalPlace("127.0.0.1", 9464),
     )
     assert config.padding == 1024
     assert config.resume_timeout == 20
@@ -445,8 +445,8 @@ to = "dtp://alice/web"
     assert rules.access.everyone
     assert rules.access.accounts == {SUI}
     assert rules.rate == (
-        model.RateRule(values.Rate(5.0, 10.0), 2),
-        model.RateRule(bandwidth=values.Rate(10 * 2**20, 1.0), per="service"),
+        model.RateRule(values.AllowedRate(5.0, 10.0), 2),
+        model.RateRule(bandwidth=values.AllowedRate(10 * 2**20, 1.0), per="service"),
     )
     assert rules.quota == model.QuotaRule(1000, 10**9, 86400.0)
     assert rules.concurrency == model.ConcurrencyRule(10, 100)
@@ -467,14 +467,14 @@ to = "dtp://alice/web"
         (values.size, 10, 10),
         (values.padding, "1KiB", 1024),
         (values.padding, 0, 0),
-        (values.request_rate, "90/m", values.Rate(90, 60)),
-        (values.byte_rate, "1GB/h", values.Rate(1e9, 3600)),
+        (values.request_rate, "90/m", values.AllowedRate(90, 60)),
+        (values.byte_rate, "1GB/h", values.AllowedRate(1e9, 3600)),
         (values.days, "sat-mon", {5, 6, 0}),
         (values.hours, "08:00-24:00", (time(8), time(0))),
     ],
 )
 def test_values(
-    read: Callable[..., Any], text: int | str, value: Rate | float | set[int] | tuple[Any, Any]
+    read: Callable[..., Any], text: int | str, value: AllowedRate | float | set[int] | tuple[Any, Any]
 ) -> None:
     assert read(text) == value
 

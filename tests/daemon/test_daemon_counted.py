@@ -14,7 +14,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from dtp.daemon.policies import Call, Caller, Moment, Policies, PolicyChain
+from dtp.daemon.policies import Caller, MethodCall, Moment, Policies, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import CountKey, Used, make
@@ -168,7 +168,10 @@ def test_workers_go_on_with_what_was_counted(tmp_path: Path, several: bool) -> N
         before.make_all(settings)
         (api,) = settings.expose
         for _ in range(2):
-            assert PolicyChain(before.policies_for("api", api.rules)).ask_policies(Call(caller), now) is None
+            assert (
+                PolicyChain(before.policies_for("api", api.rules)).ask_policies(MethodCall(caller), now)
+                is None
+            )
         told = Counted(
             {"dtp1a": FOR_EVER},
             before.collect_used(now.unix),
@@ -182,7 +185,7 @@ def test_workers_go_on_with_what_was_counted(tmp_path: Path, several: bool) -> N
         after = Policies(together)
         after.make_all(settings)
         (quota,), (rate,) = (dict(found) for found in (after.iter_quotas(), after.iter_rates()))
-        assert dict(after.iter_rates())[rate].check_event(Call(caller), now).policy == "rate"  # type: ignore[union-attr]
+        assert dict(after.iter_rates())[rate].check_event(MethodCall(caller), now).policy == "rate"  # type: ignore[union-attr]
         (key,) = told.used
         assert key.scope == quota
         again = Counted.from_bytes(parent.export_counts().to_bytes())

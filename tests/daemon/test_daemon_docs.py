@@ -12,7 +12,7 @@ import pytest
 
 from dtp.cli.daemon import main
 from dtp.daemon.config.load import list_settings, load_text
-from dtp.daemon.policies import POLICIES, Arrive, Call, Move, Open, Policies
+from dtp.daemon.policies import POLICIES, Arrive, MethodCall, Move, Open, Policies
 from dtp.identity import Identity
 
 TEXT = (Path(__file__).parents[2] / "docs" / "daemon.md").read_text()
@@ -129,7 +129,7 @@ def test_its_rules_are_in_the_order_of_the_policies() -> None:
     [
         ("a connection comes", Arrive),
         ("a stream is opened", Open),
-        ("a request is made", Call),
+        ("a request is made", MethodCall),
         ("bytes move", Move),
     ],
 )

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.policies.base import Caller, Open
 from dtp.daemon.relays.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
@@ -41,7 +41,7 @@ class Slow:
         return web.Response(text="done")
 
     def call(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        async def wait(*args: Place) -> Stream | socket.socket:
+        async def wait(*args: LocalPlace) -> Stream | socket.socket:
             self.began.set()
             await self.go_on.wait()
             found: Stream | socket.socket = await real(*args)

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import pytest
 
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
@@ -264,7 +264,7 @@ def test_what_was_counted_of_a_service_goes_with_it(run: Run) -> None:
 def test_a_backend_that_does_not_answer_is_given_up(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """As one behind a filter that drops all: neither there nor refused."""
 
-    async def connect(place: Place) -> socket.socket:
+    async def connect(place: LocalPlace) -> socket.socket:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Caller
 from dtp.daemon.relays import proxy_protocol, sockets
@@ -168,7 +168,7 @@ def losing(port: Callable[..., Any], lost: list[Any] | None = None) -> BackendDi
             lost.append(sock)
         return sock
 
-    async def connect(place: Place) -> Lost | socket.socket:
+    async def connect(place: LocalPlace) -> Lost | socket.socket:
         return lose(await sockets.connect(place))
 
     return BackendDialer(lambda place: lose(connect_now(place)), connect)  # type: ignore[arg-type]

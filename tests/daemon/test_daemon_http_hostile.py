@@ -12,11 +12,11 @@ import h11
 import pytest
 
 from dtp.daemon.config import model
-from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.headers import to_backend, to_client
 from dtp.daemon.http.target import doubt, spellings
-from dtp.daemon.policies import Call, Moment, PolicyChain
+from dtp.daemon.policies import MethodCall, Moment, PolicyChain
 from dtp.daemon.policies.methods import MethodsPolicy
 from dtp.daemon.policies.rate import RatePolicy
 
@@ -310,17 +310,19 @@ def test_what_is_allowed_is_so_in_all_spellings() -> None:
         ("GET /PUBLIC/a", (), False),
         ("GET /a%20b", (), True),
     ):
-        assert (policy.check_event(Call(CALLER, method, also), Moment(0, 0)) is None) == passes, method
+        assert (policy.check_event(MethodCall(CALLER, method, also), Moment(0, 0)) is None) == passes, method
 
 
 @pytest.mark.parametrize("method", ["admin_x", "Admin_x", "ADMIN_X", "\uff41dmin_x", "admin_\u017f"])
 def test_no_case_escapes_a_rule_against_methods(method: str) -> None:
     policy = MethodsPolicy(model.MethodRule(deny=("admin_x", "admin_s")))
-    assert policy.check_event(Call(CALLER, method), Moment(0, 0)) is not None
-    assert policy.check_event(Call(CALLER, "admin_y"), Moment(0, 0)) is None
-    rate = PolicyChain([RatePolicy(model.RateRule(requests=Amount(1, 60), methods=("admin_x", "admin_s")))])
-    assert rate.ask_policies(Call(CALLER, method), Moment(0, 0)) is None
-    assert rate.ask_policies(Call(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
+    assert policy.check_event(MethodCall(CALLER, method), Moment(0, 0)) is not None
+    assert policy.check_event(MethodCall(CALLER, "admin_y"), Moment(0, 0)) is None
+    rate = PolicyChain(
+        [RatePolicy(model.RateRule(requests=AllowedRate(1, 60), methods=("admin_x", "admin_s")))]
+    )
+    assert rate.ask_policies(MethodCall(CALLER, method), Moment(0, 0)) is None
+    assert rate.ask_policies(MethodCall(CALLER, "other", ("admin_x",)), Moment(0, 0)) is not None
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ import dtp
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.http.headers import to_backend
-from dtp.daemon.policies import Arrive, Call, Caller, Login, Moment, Move, Open
+from dtp.daemon.policies import Arrive, Caller, MethodCall, Moment, Move, Open
 from dtp.daemon.policies.logged_in import LoggedInPolicy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import proxy_protocol
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
+from dtp.messaging.login.sessions import Login
 from dtp.session.codes import ConnectionRefused, StreamReset
 
 from .conftest import NEAR, Backend, config, echo, listener_of, run_scenario, serving
@@ -131,11 +132,11 @@ def test_a_backend_is_told_the_account(tmp_path: Path) -> None:
 def test_the_policy_goes_by_the_time() -> None:
     policy = LoggedInPolicy("opaque")
     caller = Caller(NEAR.id, "", "")
-    for event in (Arrive(caller), Open(caller), Call(caller), Move(caller, 1)):
+    for event in (Arrive(caller), Open(caller), MethodCall(caller), Move(caller, 1)):
         assert (
             policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
         )  # nobody has said who is
-    policy.ask_logins(lambda key, now: ("alice", bytes(32)) if key == NEAR.id.key and now < 10 else None)
+    policy.ask_logins(lambda key, now: Login("alice", bytes(32)) if key == NEAR.id.key and now < 10 else None)
     assert policy.check_event(Open(caller), Moment(0, 9)) is None
     assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
 

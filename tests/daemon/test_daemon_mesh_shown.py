@@ -22,7 +22,7 @@ import pytest
 from browsers import dump
 
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.server import Daemon
 from dtp.daemon.web.server import WebServer
 from dtp.node.node import Node
@@ -62,7 +62,7 @@ def test_the_page_shows_peers_topics_and_the_dht_in_a_browser(tmp_path: Path) ->
     async def main() -> Any:
         daemon = Daemon(made, FAR)
         await daemon.start()
-        web = WebServer(daemon, Place("127.0.0.1", 0))
+        web = WebServer(daemon, LocalPlace("127.0.0.1", 0))
         await web.start()
         try:
             options: dict[str, Any] = {

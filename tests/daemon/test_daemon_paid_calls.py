@@ -14,7 +14,7 @@ from hyperframe import frame as h2
 
 from dtp.daemon.config.model import QuotaRule
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.policies import Call, moment
+from dtp.daemon.policies import MethodCall, moment
 from dtp.daemon.policies.base import Caller
 from dtp.daemon.policies.quota import QuotaPolicy
 from dtp.daemon.reasons import Reason
@@ -117,7 +117,7 @@ def test_calls_that_are_not_paid_use_up_nothing(
         await asyncio.sleep(10)
         assert sum(asked) == 10 * answers
         assert all(each.code == 0 for each in talk.links) == (kind["kind"] != "grpc")
-        passed = [talk.exposed.chain.ask_policies(Call(OTHER), moment()) is None for _ in range(11)]
+        passed = [talk.exposed.chain.ask_policies(MethodCall(OTHER), moment()) is None for _ in range(11)]
         assert passed == [True] * 10 + [False]
         talk.session.abort(Reason.CLIENT_GONE)
         await talk.ended()
@@ -134,7 +134,7 @@ def test_calls_that_are_being_paid_exceed_no_quota(talk: RunTalk, kind: dict[str
         talk.client.say(said)  # type: ignore[arg-type]
         await asyncio.sleep(10)
         assert sum(asked) == 4
-        denial = talk.exposed.chain.ask_policies(Call(OTHER), moment())
+        denial = talk.exposed.chain.ask_policies(MethodCall(OTHER), moment())
         assert denial is not None
         assert denial.why == "the quota of 4 requests is used up"
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from dtp.daemon.config import model
 from dtp.daemon.config.model import AccessRule, QuotaRule, RateRule
-from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.policies import (
     POLICIES,
     Arrive,
     Bounds,
-    Call,
     Caller,
     Close,
     Denial,
     Event,
+    MethodCall,
     Moment,
     Move,
     Open,
@@ -136,7 +136,7 @@ def test_schedule(
 def test_methods(allow: tuple[object, ...], deny: tuple[Any, ...], method: str, passes: bool) -> None:
     play(
         [make("methods", model.MethodRule(allow, deny))],  # type: ignore[arg-type]
-        (0, Call(ALICE, method), None if passes else Reason.METHOD),
+        (0, MethodCall(ALICE, method), None if passes else Reason.METHOD),
     )
 
 
@@ -147,23 +147,25 @@ def test_long_methods_are_not_remembered() -> None:
     """A caller names them: a thousand of 2 MiB each would be all the memory that there is."""
     policy = make("methods", model.MethodRule(allow=("eth_*",)))
     for also in ((), ("eth_" + "y" * 10_000,)):
-        assert policy.check_event(Call(ALICE, "eth_" + "x" * 10_000, also), Moment(0, 0)) is None
-        assert policy.check_event(Call(ALICE, "x" * 10_000, also), Moment(0, 0)) is not None
-    assert policy.check_event(Call(ALICE, "eth_call", ("admin",)), Moment(0, 0)) is not None
+        assert policy.check_event(MethodCall(ALICE, "eth_" + "x" * 10_000, also), Moment(0, 0)) is None
+        assert policy.check_event(MethodCall(ALICE, "x" * 10_000, also), Moment(0, 0)) is not None
+    assert policy.check_event(MethodCall(ALICE, "eth_call", ("admin",)), Moment(0, 0)) is not None
     assert policy._allowed.cache_info().currsize == 0
     for _ in range(2):
-        assert policy.check_event(Call(ALICE, "eth_call"), Moment(0, 0)) is None
+        assert policy.check_event(MethodCall(ALICE, "eth_call"), Moment(0, 0)) is None
     assert policy._allowed.cache_info()[::3] == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["\uff21DMIN_x", "stra\u00dfe", "GET /x//", "Get /X/"])
 def test_what_is_denied_is_so_by_another_spelling(method: str) -> None:
     policy = make("methods", model.MethodRule(deny=("admin_*", "STRASSE", "get /x")))
-    denial = policy.check_event(Call(ALICE, method), Moment(0, 0))
+    denial = policy.check_event(MethodCall(ALICE, method), Moment(0, 0))
     assert denial.reason == Reason.METHOD
-    assert policy.check_event(Call(ALICE, ""), Moment(0, 0)) is None  # a stream of a protocol without methods
-    assert policy.check_event(Call(ALICE, "GET /y"), Moment(0, 0)) is None
-    assert len(policy.check_event(Call(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
+    assert (
+        policy.check_event(MethodCall(ALICE, ""), Moment(0, 0)) is None
+    )  # a stream of a protocol without methods
+    assert policy.check_event(MethodCall(ALICE, "GET /y"), Moment(0, 0)) is None
+    assert len(policy.check_event(MethodCall(ALICE, "admin_" + "x" * 1000), Moment(0, 0)).why) < 120
 
 
 def test_names_of_ascii_alone_are_not_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,57 +192,62 @@ def test_concurrency() -> None:
 
 
 def test_rate_of_requests() -> None:
-    rule = model.RateRule(requests=Amount(10, 1), burst=3)
+    rule = model.RateRule(requests=AllowedRate(10, 1), burst=3)
     chain = play(
         [make("rate", rule)],
-        (0.0, Call(ALICE), None),
-        (0.0, Call(ALICE), None),
-        (0.0, Call(ALICE), None),
-        (0.0, Call(ALICE), Reason.RATE),
-        (0.0, Call(BOB), None),
-        (0.09, Call(ALICE), Reason.RATE),
-        (0.1, Call(ALICE), None),
-        (0.1, Call(ALICE), Reason.RATE),
-        (10.0, Call(ALICE), None),
-        (10.0, Call(ALICE), None),
-        (10.0, Call(ALICE), None),
+        (0.0, MethodCall(ALICE), None),
+        (0.0, MethodCall(ALICE), None),
+        (0.0, MethodCall(ALICE), None),
+        (0.0, MethodCall(ALICE), Reason.RATE),
+        (0.0, MethodCall(BOB), None),
+        (0.09, MethodCall(ALICE), Reason.RATE),
+        (0.1, MethodCall(ALICE), None),
+        (0.1, MethodCall(ALICE), Reason.RATE),
+        (10.0, MethodCall(ALICE), None),
+        (10.0, MethodCall(ALICE), None),
+        (10.0, MethodCall(ALICE), None),
     )
-    denial = chain.ask_policies(Call(ALICE), Moment(10.04, 0))
+    denial = chain.ask_policies(MethodCall(ALICE), Moment(10.04, 0))
     assert denial.retry == pytest.approx(0.06)  # type: ignore[union-attr]
     assert denial.why == "10 requests in 1 s is what an identity may make"  # type: ignore[union-attr]
 
 
 def test_rate_for_all_callers_together() -> None:
-    rule = model.RateRule(requests=Amount(1, 1), per="service")
-    play([make("rate", rule)], (0, Call(ALICE), None), (0, Call(BOB), Reason.RATE), (1, Call(BOB), None))
+    rule = model.RateRule(requests=AllowedRate(1, 1), per="service")
+    play(
+        [make("rate", rule)],
+        (0, MethodCall(ALICE), None),
+        (0, MethodCall(BOB), Reason.RATE),
+        (1, MethodCall(BOB), None),
+    )
 
 
 def test_rate_of_some_methods() -> None:
-    rule = model.RateRule(requests=Amount(1, 1), methods=("eth_getLogs", "debug_*"))
+    rule = model.RateRule(requests=AllowedRate(1, 1), methods=("eth_getLogs", "debug_*"))
     play(
         [make("rate", rule)],
-        (0, Call(ALICE, "eth_getLogs"), None),
-        (0, Call(ALICE, "debug_trace"), Reason.RATE),
-        (0, Call(ALICE, "eth_call"), None),
-        (0, Call(ALICE, "eth_call"), None),
+        (0, MethodCall(ALICE, "eth_getLogs"), None),
+        (0, MethodCall(ALICE, "debug_trace"), Reason.RATE),
+        (0, MethodCall(ALICE, "eth_call"), None),
+        (0, MethodCall(ALICE, "eth_call"), None),
     )
 
 
 def test_a_clock_that_is_set_back_denies_nobody() -> None:
-    policy = make("rate", model.RateRule(requests=Amount(1, 1)))
+    policy = make("rate", model.RateRule(requests=AllowedRate(1, 1)))
     chain = PolicyChain([policy])
-    assert chain.ask_policies(Call(ALICE), Moment(0, 1_000_000)) is None
-    assert chain.ask_policies(Call(ALICE), Moment(1, 0)) is None
+    assert chain.ask_policies(MethodCall(ALICE), Moment(0, 1_000_000)) is None
+    assert chain.ask_policies(MethodCall(ALICE), Moment(1, 0)) is None
 
 
 @given(st.integers(1, 20), st.integers(1, 50), st.lists(st.floats(0, 3), max_size=60))
 def test_no_window_has_more_than_rate_and_burst(amount: int, burst: int, gaps: list[float]) -> None:
     """Against the definition: in any stretch of time, at most burst + rate x length pass."""
-    chain = PolicyChain([make("rate", model.RateRule(requests=Amount(amount, 1), burst=burst))])
+    chain = PolicyChain([make("rate", model.RateRule(requests=AllowedRate(amount, 1), burst=burst))])
     now, passed = 0.0, []
     for gap in gaps:
         now += gap / 10
-        if chain.ask_policies(Call(ALICE), Moment(now, 0)) is None:
+        if chain.ask_policies(MethodCall(ALICE), Moment(now, 0)) is None:
             passed.append(now)
     for first in range(len(passed)):
         for last in range(first, len(passed)):
@@ -248,7 +255,7 @@ def test_no_window_has_more_than_rate_and_burst(amount: int, burst: int, gaps: l
 
 
 def test_rate_of_bytes_slows_down() -> None:
-    chain = PolicyChain([make("rate", model.RateRule(bandwidth=Amount(1000, 1)))])
+    chain = PolicyChain([make("rate", model.RateRule(bandwidth=AllowedRate(1000, 1)))])
     assert chain.counts_bytes
     assert chain.count_moved(Move(ALICE, 100), Moment(0, 0)) == 0.0
     assert chain.count_moved(Move(ALICE, 400), Moment(0, 0)) == pytest.approx(0.5)
@@ -271,13 +278,13 @@ def test_callers_are_forgotten() -> None:
 
 def test_newcomers_wait_while_too_many_callers_are_known() -> None:
     chain = play(
-        [rate.RatePolicy(model.RateRule(requests=Amount(2, 10)), most=1)],
-        (0, Call(ALICE), None),
-        (0, Call(BOB), Reason.RATE),
-        (0, Call(ALICE), None),
-        (10, Call(BOB), None),  # ALICE's times have passed
+        [rate.RatePolicy(model.RateRule(requests=AllowedRate(2, 10)), most=1)],
+        (0, MethodCall(ALICE), None),
+        (0, MethodCall(BOB), Reason.RATE),
+        (0, MethodCall(ALICE), None),
+        (10, MethodCall(BOB), None),  # ALICE's times have passed
     )
-    assert chain.ask_policies(Call(ALICE), Moment(10, 10)).why == "too many callers at once"  # type: ignore[union-attr]
+    assert chain.ask_policies(MethodCall(ALICE), Moment(10, 10)).why == "too many callers at once"  # type: ignore[union-attr]
 
 
 # ---- quota -------------------------------------------------------------------------------------------------------
@@ -287,15 +294,15 @@ def test_quota() -> None:
     rule = model.QuotaRule(requests=2, data=1000, every=100.0)
     chain = play(
         [make("quota", rule)],
-        (10, Call(ALICE), None),
-        (20, Call(ALICE), None),
-        (30, Call(ALICE), Reason.QUOTA),
+        (10, MethodCall(ALICE), None),
+        (20, MethodCall(ALICE), None),
+        (30, MethodCall(ALICE), Reason.QUOTA),
         (30, Arrive(ALICE), Reason.QUOTA),
-        (30, Call(BOB), None),
-        (100, Call(ALICE), None),
-        (90, Call(BOB), None),  # the clock was set back: still the new period
-        (95, Call(BOB), None),
-        (99, Call(BOB), Reason.QUOTA),
+        (30, MethodCall(BOB), None),
+        (100, MethodCall(ALICE), None),
+        (90, MethodCall(BOB), None),  # the clock was set back: still the new period
+        (95, MethodCall(BOB), None),
+        (99, MethodCall(BOB), Reason.QUOTA),
     )
     assert chain.count_moved(Move(ALICE, 999), Moment(0, 110)) == 0.0
     denial = chain.count_moved(Move(ALICE, 1), Moment(0, 120))
@@ -307,10 +314,10 @@ def test_quota() -> None:
 def test_a_clock_that_wavers_at_the_end_of_a_period_gives_no_quota_anew() -> None:
     play(
         [make("quota", model.QuotaRule(requests=1, data=None, every=100.0))],
-        (100, Call(ALICE), None),
-        (99, Call(BOB), None),
-        (100, Call(ALICE), Reason.QUOTA),
-        (100, Call(BOB), Reason.QUOTA),
+        (100, MethodCall(ALICE), None),
+        (99, MethodCall(BOB), None),
+        (100, MethodCall(ALICE), Reason.QUOTA),
+        (100, MethodCall(BOB), Reason.QUOTA),
     )
 
 
@@ -327,11 +334,11 @@ def test_who_only_comes_is_not_counted() -> None:
     assert not rule._counts
     rule.merge_total(0, alice, Used(1, 0))
     assert rule.check_event(Arrive(ALICE), Moment(0, 0)) is not None
-    rule.commit_event(Call(ALICE), Moment(0, 0))
+    rule.commit_event(MethodCall(ALICE), Moment(0, 0))
     assert set(rule._pending) == {alice}
-    rule.commit_event(Call(BOB), Moment(0, 0))  # the oldest makes room
+    rule.commit_event(MethodCall(BOB), Moment(0, 0))  # the oldest makes room
     assert (set(rule._counts), set(rule._pending)) == ({bob}, {bob})
-    assert rule.check_event(Call(BOB), Moment(0, 0)) is not None
+    assert rule.check_event(MethodCall(BOB), Moment(0, 0)) is not None
     rule.merge_total(0, alice, Used(1, 0))
     assert set(rule._counts) == {alice}
     rule.give_back(0, bob, Used(1, 0))
@@ -341,7 +348,7 @@ def test_who_only_comes_is_not_counted() -> None:
 def test_what_of_a_quota_is_told_to_others() -> None:
     """What was counted since the last time; who came is asked about for a while, and all together always."""
     quota = make("quota", model.QuotaRule(requests=5, data=100, every=60))
-    for event in (Arrive(ALICE), Call(BOB), Move(BOB, 7)):
+    for event in (Arrive(ALICE), MethodCall(BOB), Move(BOB, 7)):
         quota.commit_event(event, Moment(0, 0))
     alice, bob = str(ALICE.peer), str(BOB.peer)
     assert quota.take_pending(0) == (0, {alice: Used(), bob: Used(1, 7)})
@@ -349,7 +356,7 @@ def test_what_of_a_quota_is_told_to_others() -> None:
     quota.merge_total(0, bob, Used(3, 50))
     quota.merge_total(1, alice, Used(5, 0))  # of another period
     assert quota._counts[bob].data == 52
-    assert quota.check_event(Call(ALICE), Moment(0, 0)) is None
+    assert quota.check_event(MethodCall(ALICE), Moment(0, 0)) is None
     assert quota.take_pending(0)[1][bob] == Used(0, 2)
     for _ in range(20):
         taken = quota.take_pending(0)[1]
@@ -360,17 +367,17 @@ def test_what_of_a_quota_is_told_to_others() -> None:
     quota.give_back(0, bob, Used(1, 9))
     assert quota.take_pending(60) == (1, {})
     together = make("quota", model.QuotaRule(requests=5, data=None, every=60, per="service"))
-    together.commit_event(Call(BOB), Moment(0, 0))
+    together.commit_event(MethodCall(BOB), Moment(0, 0))
     for _ in range(20):
         taken = together.take_pending(0)[1]
     assert taken == {"*": Used()}
 
 
 def test_what_of_a_rate_is_told_to_others() -> None:
-    rule = model.RateRule(requests=Amount(10, 1), bandwidth=Amount(100, 1))
+    rule = model.RateRule(requests=AllowedRate(10, 1), bandwidth=AllowedRate(100, 1))
     told = make("rate", rule)
     assert told.take_pending() == {}
-    for event in (Arrive(ALICE), Call(BOB), Move(BOB, 50)):
+    for event in (Arrive(ALICE), MethodCall(BOB), Move(BOB, 50)):
         told.commit_event(event, Moment(0, 0))
     assert told.take_pending() == {ALICE.peer: (0.0, 0.0), BOB.peer: (0.1, 0.5)}
     for _ in range(8):
@@ -379,13 +386,15 @@ def test_what_of_a_rate_is_told_to_others() -> None:
     for _ in range(20):
         taken = told.take_pending()
     assert taken == {}
-    together = make("rate", model.RateRule(requests=Amount(10, 1), per="service"))
+    together = make("rate", model.RateRule(requests=AllowedRate(10, 1), per="service"))
     for _ in range(20):
         assert together.take_pending() == {None: (0.0, 0.0)}
 
 
 def test_what_was_asked_for_may_still_move_when_requests_are_used_up() -> None:
-    chain = play([make("quota", model.QuotaRule(requests=1, data=1000, every=100.0))], (1, Call(ALICE), None))
+    chain = play(
+        [make("quota", model.QuotaRule(requests=1, data=1000, every=100.0))], (1, MethodCall(ALICE), None)
+    )
     assert chain.count_moved(Move(ALICE, 900), Moment(0, 1)) == 0.0
     assert isinstance(chain.count_moved(Move(ALICE, 100), Moment(0, 1)), Denial)
 
@@ -394,11 +403,11 @@ def test_a_quota_when_the_clock_runs_ahead_for_a_while() -> None:
     """A year ahead and back: who used it up there has used it up here, and the next period begins on time."""
     play(
         [make("quota", model.QuotaRule(requests=2, data=None, every=100.0))],
-        (10, Call(ALICE), None),
-        (31_536_000, Call(ALICE), None),
-        (31_536_000, Call(ALICE), None),
-        (20, Call(ALICE), Reason.QUOTA),
-        (110, Call(ALICE), None),
+        (10, MethodCall(ALICE), None),
+        (31_536_000, MethodCall(ALICE), None),
+        (31_536_000, MethodCall(ALICE), None),
+        (20, MethodCall(ALICE), Reason.QUOTA),
+        (110, MethodCall(ALICE), None),
     )
 
 
@@ -410,25 +419,28 @@ def test_whoever_is_refused_uses_up_nothing() -> None:
     rules = model.ServiceRules(
         access=model.AccessRule(everyone=True),
         methods=model.MethodRule(deny=("bad",)),
-        rate=(model.RateRule(requests=Amount(1, 1)), model.RateRule(requests=Amount(1, 10), methods=("x",))),
+        rate=(
+            model.RateRule(requests=AllowedRate(1, 1)),
+            model.RateRule(requests=AllowedRate(1, 10), methods=("x",)),
+        ),
     )
     policies = Policies().policies_for("api", rules)
     assert [policy.name for policy in policies] == ["access", "methods", "rate", "rate"]
     chain = play(
         policies,
-        (0, Call(ALICE, "bad"), Reason.METHOD),
-        (0, Call(ALICE, "x"), None),
-        (5, Call(ALICE, "x"), Reason.RATE),
-        (5, Call(ALICE, "y"), None),
+        (0, MethodCall(ALICE, "bad"), Reason.METHOD),
+        (0, MethodCall(ALICE, "x"), None),
+        (5, MethodCall(ALICE, "x"), Reason.RATE),
+        (5, MethodCall(ALICE, "y"), None),
     )
-    assert chain.ask_policies(Call(ALICE, "bad"), Moment(5, 5)).policy == "methods"  # type: ignore[union-attr]
+    assert chain.ask_policies(MethodCall(ALICE, "bad"), Moment(5, 5)).policy == "methods"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
         ("quota", model.QuotaRule(3, None, 1000.0, per="service")),
-        ("rate", model.RateRule(Amount(3, 1000), per="service", methods=("x",))),
+        ("rate", model.RateRule(AllowedRate(3, 1000), per="service", methods=("x",))),
     ],
 )
 def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: QuotaRule | RateRule) -> None:
@@ -437,7 +449,7 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: Qu
     chain = PolicyChain([policy])
 
     def passes(caller: Caller, method: str = "x") -> bool:
-        return chain.hold_call(Call(caller, method), now) is None
+        return chain.hold_call(MethodCall(caller, method), now) is None
 
     assert [passes(ALICE) for _ in range(5)] == [True] * 3 + [False] * 2
     assert passes(ALICE, "y") is (name == "rate")  # which is of others
@@ -451,7 +463,7 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: Qu
         (BOB, False),
         (BOB, True),
     ]:
-        chain.release_call(Call(caller, "x"), now, happened=paid)
+        chain.release_call(MethodCall(caller, "x"), now, happened=paid)
     assert not policy.held
     assert not passes(BOB)
 
@@ -459,12 +471,12 @@ def test_what_has_yet_to_be_paid_counts_for_its_caller_alone(name: str, rule: Qu
 def test_a_reload_keeps_the_counts_of_rules_that_stay() -> None:
     made = Policies()
     rules = model.ServiceRules(
-        quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=Amount(1, 1)),)
+        quota=model.QuotaRule(1, None, 100.0), rate=(model.RateRule(requests=AllowedRate(1, 1)),)
     )
     first = made.policies_for("api", rules)
     changed = model.ServiceRules(
         quota=rules.quota,
-        rate=(model.RateRule(requests=Amount(2, 1)),),
+        rate=(model.RateRule(requests=AllowedRate(2, 1)),),
         schedule=model.ScheduleRule(frozenset({1}), None, UTC),
     )
     second = {policy.name: policy for policy in made.policies_for("api", changed)}
@@ -479,7 +491,7 @@ def test_a_reload_keeps_the_counts_of_rules_that_stay() -> None:
 def test_rules_of_an_array_keep_their_counts_wherever_a_reload_puts_them() -> None:
     """And the names by which other daemons know them; rules alike are each a rule."""
     made = Policies()
-    one, other = (model.RateRule(requests=Amount(number, 1)) for number in (1, 2))
+    one, other = (model.RateRule(requests=AllowedRate(number, 1)) for number in (1, 2))
     access, first, second, third = made.policies_for("api", model.ServiceRules(rate=(one, other, one)))
     assert len({first, second, third}) == 3
     (name,) = [name for name, rate in made.iter_rates() if rate is second]
@@ -540,8 +552,8 @@ def test_rules_in_words() -> None:
         schedule=model.ScheduleRule(frozenset({0, 1}), (time(8), time(18, 30)), ZoneInfo("Europe/Berlin")),
         methods=model.MethodRule(("eth_*",), ("eth_sign",)),
         concurrency=model.ConcurrencyRule(1, 5000),
-        rate=(model.RateRule(Amount(1000, 1), 2000, Amount(10 * 2**20, 60)),
-              model.RateRule(Amount(5, 90), methods=("eth_getLogs",), per="service")),
+        rate=(model.RateRule(AllowedRate(1000, 1), 2000, AllowedRate(10 * 2**20, 60)),
+              model.RateRule(AllowedRate(5, 90), methods=("eth_getLogs",), per="service")),
         quota=model.QuotaRule(1, 3 * 2**30, 86400, "service"),
         limits=model.LimitRule(1536, 3600, 90),
     )  # fmt: skip

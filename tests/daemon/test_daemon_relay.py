@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from dtp.daemon.config.model import Config
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.patience import Patience
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.relay import Counts, StreamRelay
@@ -510,7 +510,7 @@ def test_unix_sockets_on_both_sides(run: Run, tmp_path: Path) -> None:
 
 
 def _at(config: Config, path: Path) -> Config:
-    return replace(config, forward=(replace(config.forward[0], listen=Place(path=str(path))),))
+    return replace(config, forward=(replace(config.forward[0], listen=LocalPlace(path=str(path))),))
 
 
 def test_the_far_daemon_starts_anew_and_nobody_notices(run: Run) -> None:

@@ -17,7 +17,7 @@ from dtp.daemon.process import replaced
 from dtp.daemon.process.replaced import ReplacedProcesses, Successors, inherited_sockets
 from dtp.daemon.workers.channel import WorkerChannel
 from dtp.daemon.workers.handover import Handover
-from dtp.session.handshake import Endpoint, Established
+from dtp.session.handshake import Established, HandshakeConfig
 from dtp.session.noise import Suite
 from dtp.testing.pairs import shake_hands
 
@@ -158,7 +158,9 @@ def test_who_is_banned_is_banned_where_its_streams_are() -> None:
 
 def handshake() -> Established:
     suites = (Suite.AESGCM_SHA256,)
-    _, server = shake_hands(Endpoint(NEAR, suites), Endpoint(FAR, suites), service="api", resume=bytes(16))
+    _, server = shake_hands(
+        HandshakeConfig(NEAR, suites), HandshakeConfig(FAR, suites), service="api", resume=bytes(16)
+    )
     return server
 
 

@@ -33,7 +33,7 @@ from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.ticket import make_ticket
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
-from dtp.session.handshake import Endpoint
+from dtp.session.handshake import HandshakeConfig
 from dtp.session.limits import DEFAULT
 
 from .conftest import Backend, echo
@@ -224,7 +224,7 @@ async def knock(address: Any, deal: Any) -> Any:
     """Come with a channel's ticket, whoever else uses it."""
     dialer = Dialer(
         Address.parse(address),
-        Endpoint(Identity.generate(), suites(), DEFAULT),
+        HandshakeConfig(Identity.generate(), suites(), DEFAULT),
         "api",
         (),
         lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding),

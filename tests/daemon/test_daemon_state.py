@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.patience import Patience
-from dtp.daemon.policies import Arrive, Call, Caller, Moment, Move, PolicyChain
+from dtp.daemon.policies import Arrive, Caller, MethodCall, Moment, Move, PolicyChain
 from dtp.daemon.policies.bans import FOR_EVER, Bans
 from dtp.daemon.policies.quota import QuotaPolicy
 from dtp.daemon.policies.rate import RatePolicy
@@ -136,15 +136,15 @@ def test_names_are_spelled_once_and_not_read(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delattr(PeerId, "parse")
 
     async def scenario() -> None:
-        rate = RatePolicy(model.RateRule(values.Rate(1000.0, 1.0), 1000))
+        rate = RatePolicy(model.RateRule(values.AllowedRate(1000.0, 1.0), 1000))
         shared = CountSharing(MemoryCountStore(), dict, lambda: [("api/rate/0/x", rate)])
         rate.take_pending()
         for caller in (ALICE, BOB):
-            rate.commit_event(Call(caller), Moment(1.0, 1.0))
+            rate.commit_event(MethodCall(caller), Moment(1.0, 1.0))
         for _ in range(3):
             await shared.exchange_once()
         shared._store = Mock(tells=False, exchange_counts=AsyncMock(side_effect=StateError("away")))
-        rate.commit_event(Call(BOB), Moment(1.0, 1.0))
+        rate.commit_event(MethodCall(BOB), Moment(1.0, 1.0))
         await shared.exchange_once()
         assert rate.take_pending()[BOB.peer][0] == pytest.approx(0.001)
 
@@ -242,7 +242,7 @@ def test_daemons_together_count_all_and_nothing_twice(steps: list[tuple[int, str
     for number, step in steps:
         quota = quotas[number]
         if step == "call":
-            truth[0] += PolicyChain([quota]).ask_policies(Call(ALICE), Moment(0, 0)) is None
+            truth[0] += PolicyChain([quota]).ask_policies(MethodCall(ALICE), Moment(0, 0)) is None
         elif step == "move":
             PolicyChain([quota]).count_moved(Move(ALICE, 7), Moment(0, 0))
             truth[1] += 7
@@ -258,9 +258,9 @@ def test_daemons_together_count_all_and_nothing_twice(steps: list[tuple[int, str
 
 def test_what_was_of_another_period_is_dropped() -> None:
     quota = QuotaPolicy(model.QuotaRule(requests=5, data=None, every=100.0))
-    quota.commit_event(Call(ALICE), Moment(0, 50))
+    quota.commit_event(MethodCall(ALICE), Moment(0, 50))
     period, pending = quota.take_pending(60)
-    quota.commit_event(Call(ALICE), Moment(0, 150))
+    quota.commit_event(MethodCall(ALICE), Moment(0, 150))
     quota.merge_total(period, _ME, Used(1000, 0))
     quota.give_back(period, _ME, pending[_ME])
     assert quota.take_pending(160) == (1, {_ME: Used(1, 0)})
@@ -306,7 +306,7 @@ def test_a_quota_outlives_the_daemon(run: Run, tmp_path: Path) -> None:
 )
 def test_rates_of_several_daemons_know_of_all_fillings_once(steps: list[tuple[int, str]]) -> None:
     """Against one bucket: what a daemon thinks of it is never more, and after a last exchange of all the same."""
-    rule = model.RateRule(values.Rate(1000.0, 1.0), 1000)
+    rule = model.RateRule(values.AllowedRate(1000.0, 1.0), 1000)
     rates = [RatePolicy(rule) for _ in range(3)]
     store: dict[Any, Any]
     foreign, store, truth, now = [Foreign() for _ in rates], {}, 0.0, 100.0
@@ -328,7 +328,7 @@ def test_rates_of_several_daemons_know_of_all_fillings_once(steps: list[tuple[in
         share(number)
     for number, step in steps:
         if step == "call":
-            rates[number].commit_event(Call(ALICE), Moment(now, now))
+            rates[number].commit_event(MethodCall(ALICE), Moment(now, now))
             truth = max(truth, now) + 0.001
         elif step == "wait":
             now += 0.0005

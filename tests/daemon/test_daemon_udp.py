@@ -16,7 +16,7 @@ import pytest
 from dtp.carriers.errors import DialError, ListenError
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.config.values import Rate as Amount
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.policies import Bounds, Moment, Move, PolicyChain
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.reasons import Reason, words
@@ -431,7 +431,7 @@ def test_sockets_of_both_families() -> None:
             other.send(b"hello")
             assert one.recv(100) == b"hello"
     with pytest.raises(DialError):
-        udp.connect(values.Place("255.255.255.255", 1))
+        udp.connect(values.LocalPlace("255.255.255.255", 1))
 
 
 def tell_readable(watcher: Mock) -> None:
@@ -466,7 +466,7 @@ def test_a_flood_has_its_rate_and_no_less() -> None:
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        chain = PolicyChain([RatePolicy(model.RateRule(bandwidth=Amount(10_000, 1)))])
+        chain = PolicyChain([RatePolicy(model.RateRule(bandwidth=AllowedRate(10_000, 1)))])
         connection = Mock(loop=loop, recv_datagram=asyncio.Event().wait, datagrams_dropped=0)
         dropped = Dropped("api")
         stream = Mock(id=1, connection=connection)

@@ -18,7 +18,7 @@ from browsers import dump
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.web import metrics
 from dtp.daemon.web.server import PATHS, Answer, WebServer
 from dtp.daemon.workers.summing import merge
@@ -34,7 +34,7 @@ async def serve(
     port = await pair.start(
         f'[[expose]]\nservice = "api"\nallow = ["*"]\nbackend = ["127.0.0.1:{backend_port}", "127.0.0.1:1"]\n'
     )
-    web = WebServer(pair.far, Place("127.0.0.1", 0), **options)
+    web = WebServer(pair.far, LocalPlace("127.0.0.1", 0), **options)
     await web.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"hello")
@@ -162,13 +162,13 @@ def test_what_is_answered(run: Run, method: str, path: str, host: str | None, st
 @pytest.mark.parametrize(
     ("place", "host", "status"),
     [
-        (Place("127.0.0.2", 80), "127.0.0.2:80", 200),
-        (Place("127.0.0.2", 80), "127.0.0.3:80", 421),
-        (Place("::1", 80), "[::1]:80", 200),
-        (Place(path="/run/page"), "any.example", 200),
+        (LocalPlace("127.0.0.2", 80), "127.0.0.2:80", 200),
+        (LocalPlace("127.0.0.2", 80), "127.0.0.3:80", 421),
+        (LocalPlace("::1", 80), "[::1]:80", 200),
+        (LocalPlace(path="/run/page"), "any.example", 200),
     ],
 )
-def test_names_that_lead_to_the_page(place: Place, host: str, status: int) -> None:
+def test_names_that_lead_to_the_page(place: LocalPlace, host: str, status: int) -> None:
     """A socket in a folder has none, and no browser comes to it by itself."""
     request = h11.Request(method="GET", target="/", headers=[("host", host)])
     assert WebServer(Mock(), place)._find_answer(request).status == status
@@ -292,7 +292,7 @@ def test_who_takes_no_answer_keeps_neither_it_nor_the_connection(
     monkeypatch.setitem(PATHS, "/large", lambda daemon: Answer(bytes(size), "text/plain"))
 
     async def scenario(pair: Pair) -> None:
-        web = WebServer(Mock(), Place("127.0.0.1", 0), patience=0.2)
+        web = WebServer(Mock(), LocalPlace("127.0.0.1", 0), patience=0.2)
         await web.start()
         loop = asyncio.get_running_loop()
         with socket.socket() as stalled:

@@ -20,7 +20,7 @@ import pytest
 from dtp.daemon.config import model, values
 from dtp.daemon.config.model import ConcurrencyRule, Config, RateRule
 from dtp.daemon.patience import PATIENCE as PATIENCE_OF_DAEMONS
-from dtp.daemon.policies import Call, Caller, Close, Moment, Open, PolicyChain
+from dtp.daemon.policies import Caller, Close, MethodCall, Moment, Open, PolicyChain
 from dtp.daemon.policies.base import Denial
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.rate import RatePolicy
@@ -144,7 +144,7 @@ class Team:
             policy.share_table(self.table, ("api", "rule", 0))
             self.chains.append(PolicyChain([policy]))
 
-    def ask(self, worker: int, event: Call | Open, now: Moment) -> Denial | None:
+    def ask(self, worker: int, event: MethodCall | Open, now: Moment) -> Denial | None:
         self.table.me = worker
         return self.chains[worker].ask_policies(event, now)
 
@@ -155,11 +155,11 @@ class Team:
 
 @pytest.mark.parametrize("per", ["identity", "service"])
 def test_a_rate_holds_for_all_workers_together(per: str) -> None:
-    team = Team(RatePolicy, model.RateRule(values.Rate(10, 1), 5, per=per))  # type: ignore[arg-type]
-    taken = [team.ask(number % 3, Call(ALICE), moment(1000)) is None for number in range(9)]
+    team = Team(RatePolicy, model.RateRule(values.AllowedRate(10, 1), 5, per=per))  # type: ignore[arg-type]
+    taken = [team.ask(number % 3, MethodCall(ALICE), moment(1000)) is None for number in range(9)]
     assert taken == [True] * 5 + [False] * 4
-    assert (team.ask(0, Call(BOB), moment(1000)) is None) == (per == "identity")
-    later = [team.ask(number % 3, Call(ALICE), moment(1000.1 + 1e-6)) is None for number in range(3)]
+    assert (team.ask(0, MethodCall(BOB), moment(1000)) is None) == (per == "identity")
+    later = [team.ask(number % 3, MethodCall(ALICE), moment(1000.1 + 1e-6)) is None for number in range(3)]
     assert later == [True, False, False]
     team.table.close()
 
@@ -213,13 +213,13 @@ def test_a_table_against_a_model() -> None:
 
 
 def test_a_table_that_is_full_refuses_newcomers() -> None:
-    team = Team(RatePolicy, model.RateRule(values.Rate(1, 1000), 1), rows=16)
+    team = Team(RatePolicy, model.RateRule(values.AllowedRate(1, 1000), 1), rows=16)
     now = moment(1000)
     for number in range(16):
         one = Identity(bytes([number + 10]) * 32).id
-        assert team.ask(0, Call(Caller(one, one.sui_address, "")), now) is None
-    assert "too many callers" in team.ask(0, Call(ALICE), now).why  # type: ignore[union-attr]
-    assert team.ask(0, Call(ALICE), moment(3000)) is None
+        assert team.ask(0, MethodCall(Caller(one, one.sui_address, "")), now) is None
+    assert "too many callers" in team.ask(0, MethodCall(ALICE), now).why  # type: ignore[union-attr]
+    assert team.ask(0, MethodCall(ALICE), moment(3000)) is None
     team.table.close()
 
 

@@ -15,7 +15,7 @@ from post_office import PostOffice, acquainted, post_office, take, wait_notice
 
 from dtp.errors import PeerError
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Role
+from dtp.messaging.conversation.membership import MemberRole
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.communities import InviteLink, LinkMalformed, prove_join
 from dtp.messaging.person.delivery import now_ms
@@ -50,9 +50,9 @@ def test_somebody_joins_by_a_link_and_writes_in_a_room(office: Test) -> None:
             await carol.join_group(link)
             hers = await group_of(carol)
             assert hers.members == {
-                alice.card.person: Role.ADMINISTRATOR,
-                bob.card.person: Role.MEMBER,
-                carol.card.person: Role.MEMBER,
+                alice.card.person: MemberRole.ADMINISTRATOR,
+                bob.card.person: MemberRole.MEMBER,
+                carol.card.person: MemberRole.MEMBER,
             }
             while not hers.rooms:
                 await wait_notice(carol, What.GROUP_CHANGED)
@@ -141,7 +141,7 @@ def test_moderators_invite_and_delete_what_others_wrote_and_members_do_not(offic
             with pytest.raises(MessageError, match="only who wrote"):
                 await got.delete()
             await choir.add("bob", moderator=True)
-            while bobs.members[bob.card.person] is not Role.MODERATOR:
+            while bobs.members[bob.card.person] is not MemberRole.MODERATOR:
                 await wait_notice(bob, What.GROUP_CHANGED)
             await got.delete()
             await wait_notice(alice, What.CHANGED)

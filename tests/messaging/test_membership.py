@@ -14,10 +14,10 @@ from dtp.messaging.conversation.membership import (
     Act,
     GroupMembers,
     Invitation,
+    MemberRole,
     Membership,
     MembershipError,
     Operation,
-    Role,
 )
 
 PEOPLE = [identity(each) for each in range(1, 7)]
@@ -29,7 +29,7 @@ def yes(device: bytes, person: bytes) -> bool:
 
 
 def make(
-    number: int, act: Act, parents: list[bytes], subject: bytes = b"", role: Role = Role.MEMBER
+    number: int, act: Act, parents: list[bytes], subject: bytes = b"", role: MemberRole = MemberRole.MEMBER
 ) -> Operation:
     who = PEOPLE[number]
     return Operation.make(who, who.id.key, act, subject=subject, role=role, text="choir", parents=parents)
@@ -43,7 +43,7 @@ def group(*operations: Operation) -> Membership:
 
 
 CREATE = make(0, Act.CREATE, [])
-ADD_BEN = make(0, Act.ADD, [CREATE.id], BEN, Role.ADMINISTRATOR)
+ADD_BEN = make(0, Act.ADD, [CREATE.id], BEN, MemberRole.ADMINISTRATOR)
 ADD_CID = make(1, Act.ADD, [ADD_BEN.id], CID)
 
 
@@ -51,7 +51,11 @@ def test_administrators_add_and_members_do_not() -> None:
     made = group(
         CREATE, ADD_BEN, ADD_CID, make(2, Act.ADD, [ADD_CID.id], DAN), make(3, Act.NAME, [ADD_CID.id])
     )
-    assert made.members.roles == {ANN: Role.ADMINISTRATOR, BEN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+    assert made.members.roles == {
+        ANN: MemberRole.ADMINISTRATOR,
+        BEN: MemberRole.ADMINISTRATOR,
+        CID: MemberRole.MEMBER,
+    }
     assert made.members.name == "choir"
     assert made.members.is_administrator(BEN)
     assert not made.members.is_administrator(CID)
@@ -68,17 +72,19 @@ def test_removal_wins_over_an_addition_at_the_same_time_and_one_that_has_seen_it
 
 def test_what_a_removed_administrator_did_meanwhile_counts_no_more_nor_what_was_built_on_it() -> None:
     removed = make(0, Act.REMOVE, [ADD_CID.id], BEN)
-    puppet = make(1, Act.ADD, [ADD_CID.id], DAN, Role.ADMINISTRATOR)  # by Ben, pretending not to have seen it
+    puppet = make(
+        1, Act.ADD, [ADD_CID.id], DAN, MemberRole.ADMINISTRATOR
+    )  # by Ben, pretending not to have seen it
     of_puppet = make(3, Act.REMOVE, [puppet.id], ANN)
     made = group(CREATE, ADD_BEN, ADD_CID, removed, puppet, of_puppet)
-    assert made.members.roles == {ANN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+    assert made.members.roles == {ANN: MemberRole.ADMINISTRATOR, CID: MemberRole.MEMBER}
 
 
 def test_of_two_who_remove_each_other_the_older_member_stays() -> None:
     early = make(1, Act.REMOVE, [ADD_BEN.id], ANN)  # seen less, so as to seem earlier
     late = make(0, Act.REMOVE, [ADD_CID.id], BEN)
     made = group(CREATE, ADD_BEN, ADD_CID, early, late)
-    assert made.members.roles == {ANN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+    assert made.members.roles == {ANN: MemberRole.ADMINISTRATOR, CID: MemberRole.MEMBER}
 
 
 def test_everybody_may_leave() -> None:
@@ -127,7 +133,7 @@ def test_everybody_who_has_the_same_operations_sees_the_same_members(
     operations = [CREATE]
     for author, act, subject, is_admin, seen in drawn:
         parents = [each.id for at, each in enumerate(operations) if seen >> at & 1][-3:] or [CREATE.id]
-        role = Role.ADMINISTRATOR if is_admin else Role.MEMBER
+        role = MemberRole.ADMINISTRATOR if is_admin else MemberRole.MEMBER
         who = b"" if act is Act.NAME else PEOPLE[subject].id.key
         operations.append(make(author, act, parents, who, role))
     first, second = Membership(CREATE.id), Membership(CREATE.id)
@@ -141,7 +147,7 @@ def test_everybody_who_has_the_same_operations_sees_the_same_members(
     assert first.operations.keys() == second.operations.keys()
     assert first.heads == second.heads
     # Removal wins: whoever is in was added by an operation that has seen every removal that counts.
-    assert all(second.members.roles[who] in tuple(Role) for who in second.members.roles)
+    assert all(second.members.roles[who] in tuple(MemberRole) for who in second.members.roles)
 
 
 # ---- rooms, moderators, invitations -------------------------------------------------------------------------------
@@ -164,23 +170,27 @@ def admit(number: int, parents: list[bytes], subject: bytes, invitation: Operati
 
 
 def test_moderators_do_what_concerns_members_and_nothing_else() -> None:
-    moderator = do(0, Act.ADD, [ADD_CID.id], subject=CID, role=Role.MODERATOR)
+    moderator = do(0, Act.ADD, [ADD_CID.id], subject=CID, role=MemberRole.MODERATOR)
     made = group(CREATE, ADD_BEN, ADD_CID, moderator)
     seen = made.heads
     for operation in (
         do(2, Act.REMOVE, seen, subject=BEN),  # an administrator
         do(2, Act.ADD, seen, subject=BEN),  # which would make him a member
-        do(2, Act.ADD, seen, subject=DAN, role=Role.MODERATOR),
-        do(2, Act.ADD, seen, subject=CID, role=Role.ADMINISTRATOR),
+        do(2, Act.ADD, seen, subject=DAN, role=MemberRole.MODERATOR),
+        do(2, Act.ADD, seen, subject=CID, role=MemberRole.ADMINISTRATOR),
         do(2, Act.NAME, seen, text="mine"),
         do(2, Act.ROOM, seen, text="mine"),
     ):
         made.add(operation, yes)
-    assert made.members.roles == {ANN: Role.ADMINISTRATOR, BEN: Role.ADMINISTRATOR, CID: Role.MODERATOR}
+    assert made.members.roles == {
+        ANN: MemberRole.ADMINISTRATOR,
+        BEN: MemberRole.ADMINISTRATOR,
+        CID: MemberRole.MODERATOR,
+    }
     assert (made.members.name, made.members.rooms) == ("choir", {})
     assert made.members.moderators == {ANN, BEN, CID}
     made.add(do(2, Act.ADD, made.heads, subject=DAN), yes)
-    assert made.members.roles[DAN] is Role.MEMBER
+    assert made.members.roles[DAN] is MemberRole.MEMBER
     made.add(do(2, Act.REMOVE, made.heads, subject=DAN), yes)
     assert DAN not in made.members.roles
     assert made.was_removed(DAN)
@@ -228,14 +238,14 @@ def test_members_invite_nobody_and_an_invitation_that_says_nonsense_is_none() ->
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 5), st.sampled_from(list(Act)[1:]), st.integers(0, 5), st.sampled_from(Role),
+        st.tuples(st.integers(0, 5), st.sampled_from(list(Act)[1:]), st.integers(0, 5), st.sampled_from(MemberRole),
                   st.integers(0, 2**20)),
         max_size=16,
     ),
     st.randoms(use_true_random=False),
 )  # fmt: skip
 def test_everybody_sees_the_same_community(
-    drawn: list[tuple[int, Act, int, Role, int]], chance: random.Random
+    drawn: list[tuple[int, Act, int, MemberRole, int]], chance: random.Random
 ) -> None:
     link = invite(0, [CREATE.id], uses=2)
     operations = [CREATE, link]
@@ -243,7 +253,7 @@ def test_everybody_sees_the_same_community(
         parents = [each.id for at, each in enumerate(operations) if seen >> at & 1][-3:] or [link.id]
         fields: dict[str, object] = {"subject": PEOPLE[subject].id.key, "role": role, "text": "choir"}
         if act is Act.ADD and seen % 3:
-            fields |= {"text": link.id.hex(), "role": Role.MEMBER}
+            fields |= {"text": link.id.hex(), "role": MemberRole.MEMBER}
         if act in (Act.REVOKE, Act.CLOSE):
             fields["subject"] = operations[seen % len(operations)].id
         if act is Act.INVITE:

@@ -24,7 +24,7 @@ from dtp.session.frames import (
     control,
     parse_close,
 )
-from dtp.session.handshake import ClientHandshake, Endpoint
+from dtp.session.handshake import ClientHandshake, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
 
@@ -48,7 +48,7 @@ class Attacker:
     """One carrier to a listener, which says what it is told once the handshake is done."""
 
     def __init__(self, carrier: Carrier, service: str = "", resume: bytes = b"") -> None:
-        endpoint = Endpoint(Identity.generate(), suites(), DEFAULT)
+        endpoint = HandshakeConfig(Identity.generate(), suites(), DEFAULT)
         self._handshake = ClientHandshake(
             endpoint, os.urandom, expected=None, suite=endpoint.suites[0], service=service, resume=resume
         )

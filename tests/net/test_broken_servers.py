@@ -15,7 +15,7 @@ from dtp.errors import CarrierError
 from dtp.net.dial import suites
 from dtp.session.codes import CloseCode
 from dtp.session.frames import ATTACH, FrameType, Outgoing, control
-from dtp.session.handshake import Endpoint, ServerHandshake
+from dtp.session.handshake import HandshakeConfig, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
 from dtp.testing.pairs import BOB
@@ -26,7 +26,7 @@ class Server:
 
     def __init__(self, carrier: Carrier, frames: list[Outgoing]) -> None:
         self._carrier, self._frames = carrier, frames
-        self._handshake = ServerHandshake(Endpoint(BOB, suites(), DEFAULT), os.urandom)
+        self._handshake = ServerHandshake(HandshakeConfig(BOB, suites(), DEFAULT), os.urandom)
         self._buffer, self._kept = Buffer(1 << 16), 0
         carrier.start(self)
 

@@ -22,7 +22,7 @@ from dtp.session.codes import (
     ConnectionLost,
     HandshakeRefused,
 )
-from dtp.session.handshake import Endpoint, Established
+from dtp.session.handshake import Established, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
 from dtp.testing import clock
@@ -229,7 +229,9 @@ async def test_someone_else_can_not_take_over_a_connection() -> None:
     mallory = dtp.Identity.generate()
     async with await dtp.listen("memory://x", echo, identity=BOB) as listener:
         async with dtp.connect(listener.address(), identity=ALICE) as connection:
-            thief = dialing.Dialer(listener.address(), Endpoint(mallory, dialing.suites(), DEFAULT), "", ())
+            thief = dialing.Dialer(
+                listener.address(), HandshakeConfig(mallory, dialing.suites(), DEFAULT), "", ()
+            )
             stolen: list[Connection] = []
 
             def take_over(driver: LinkDriver, established: Established) -> None:

@@ -15,7 +15,7 @@ import dtp
 from dtp.net import dial as dialing
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.session.codes import CloseCode, ConnectionRefused, Refuse
-from dtp.session.handshake import ClientHandshake, Endpoint
+from dtp.session.handshake import ClientHandshake, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import StaticKey
 from dtp.testing import clock
@@ -27,7 +27,7 @@ SERVER_STATIC = StaticKey(BOB.static_private).public
 def first_message(service: str = "", resume: bytes = b"") -> bytes:
     """What Alice says when she dials Bob by IK."""
     client = ClientHandshake(
-        Endpoint(ALICE, dialing.suites()),
+        HandshakeConfig(ALICE, dialing.suites()),
         os.urandom,
         expected=BOB.id,
         suite=dialing.suites()[0],

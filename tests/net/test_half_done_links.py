@@ -14,7 +14,7 @@ from dtp.net import dial as dialing
 from dtp.net.connection import Connection
 from dtp.net.driver import LinkDriver
 from dtp.session.codes import HandshakeRefused, Refusal
-from dtp.session.handshake import Endpoint, Established
+from dtp.session.handshake import Established, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.session import Session
 from dtp.testing.pairs import ALICE, BOB
@@ -71,7 +71,7 @@ async def test_a_link_that_never_proves_itself_is_closed_in_time_and_harms_nothi
     ):
         loop = asyncio.get_running_loop()
         start = loop.time()
-        dialer = dialing.Dialer(listener.address(), Endpoint(ALICE, dialing.suites()), "", ())
+        dialer = dialing.Dialer(listener.address(), HandshakeConfig(ALICE, dialing.suites()), "", ())
         made: list[Connection] = []
 
         def take_over(driver: LinkDriver, established: Established) -> None:

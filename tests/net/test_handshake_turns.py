@@ -28,7 +28,7 @@ from dtp.net.dial import suites
 from dtp.net.turns.budget import FIRST_RECORDS, HANDSHAKES, TurnBudget
 from dtp.net.turns.clock import TurnClock
 from dtp.session.codes import CloseCode
-from dtp.session.handshake import ClientHandshake, Endpoint
+from dtp.session.handshake import ClientHandshake, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import StaticKey
 from dtp.testing.clock import FakeClockLoop
@@ -59,7 +59,7 @@ class Deaf:
 
 def first_message(known: bool = False) -> bytes:
     """What anybody says first who knows the server's static key (IK), or doesn't."""
-    endpoint = Endpoint(ALICE, suites())
+    endpoint = HandshakeConfig(ALICE, suites())
     static = StaticKey(BOB.static_private).public if known else None
     return ClientHandshake(
         endpoint, os.urandom, expected=BOB.id, suite=endpoint.suites[0], remote_static=static

@@ -12,7 +12,7 @@ from dtp.net.dial import Dialer, suites
 from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.listener import Listener
 from dtp.session.codes import ConnectionLost
-from dtp.session.handshake import Endpoint, Established
+from dtp.session.handshake import Established, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.testing.pairs import ALICE, BOB
 
@@ -46,7 +46,7 @@ async def test_who_resumes_what_nobody_has_is_told_at_once_when_all_were_asked()
     async with await dtp.listen("memory://x", echo, identity=BOB, neighbours=alone) as listener:
         alone.listener = listener
         async with dtp.connect(listener.address(), identity=ALICE) as connection:
-            dialer = Dialer(listener.address(), Endpoint(ALICE, suites(), DEFAULT), "", ())
+            dialer = Dialer(listener.address(), HandshakeConfig(ALICE, suites(), DEFAULT), "", ())
             loop = asyncio.get_running_loop()
             attempts: list[float] = []
 

@@ -13,7 +13,7 @@ from test_connection_strangers import strangers
 
 import dtp
 from dtp.net import dial as dialing
-from dtp.session.handshake import ClientHandshake, Endpoint
+from dtp.session.handshake import ClientHandshake, HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import StaticKey, Suite
 from dtp.testing import clock
@@ -25,7 +25,7 @@ STATIC = StaticKey(BOB.static_private).public
 
 def first_message(psk: bytes | None, static: bytes | None) -> bytes:
     client = ClientHandshake(
-        Endpoint(ALICE, dialing.suites(), psk=psk),
+        HandshakeConfig(ALICE, dialing.suites(), psk=psk),
         os.urandom,
         expected=BOB.id,
         suite=dialing.suites()[0],

@@ -17,8 +17,8 @@ from dtp.identity.presence import (
     MAX_HINT_BYTES,
     MAX_HINTS,
     MAX_LIFETIME_MS,
-    Presence,
     PresenceError,
+    PresenceStatement,
 )
 from dtp.net import presence
 from dtp.net.address import Address
@@ -28,7 +28,7 @@ from dtp.session.codes import CloseCode, Refuse
 
 ME = Identity(bytes(range(32)), bytes(range(32)))
 HOST = "0x" + "ab" * 32
-SAID = Presence(ME.id, HOST, 3, 7, 1_000_000, 1_060_000, ("tcp://192.0.2.1:9",))
+SAID = PresenceStatement(ME.id, HOST, 3, 7, 1_000_000, 1_060_000, ("tcp://192.0.2.1:9",))
 
 
 def test_the_bytes_of_a_statement() -> None:
@@ -51,7 +51,7 @@ def test_the_bytes_of_a_statement() -> None:
     assert message[1 : 1 + len(DOMAIN)] == DOMAIN
     Ed25519PublicKey.from_public_bytes(ME.id.key).verify(signature, message)
     assert hashlib.sha256(data).hexdigest() == VECTOR
-    assert Presence.parse(data) == SAID
+    assert PresenceStatement.parse(data) == SAID
 
 
 VECTOR = "8051d04a3dea9cd39874ac9f98691c788abed601cf1ec63342451cd059c9bce6"
@@ -60,7 +60,7 @@ VECTOR = "8051d04a3dea9cd39874ac9f98691c788abed601cf1ec63342451cd059c9bce6"
 @given(st.binary(max_size=300))
 def test_what_is_none_is_refused(data: Any) -> None:
     with pytest.raises(PresenceError):
-        Presence.parse(data)
+        PresenceStatement.parse(data)
 
 
 @given(st.data())
@@ -69,7 +69,7 @@ def test_a_changed_statement_is_refused(data: Any) -> None:
     at = data.draw(st.integers(0, len(signed) - 1))
     signed[at] ^= data.draw(st.integers(1, 255))
     with pytest.raises(PresenceError):
-        Presence.parse(bytes(signed))
+        PresenceStatement.parse(bytes(signed))
 
 
 def signed(fields: Any) -> Any:
@@ -98,17 +98,17 @@ def signed(fields: Any) -> Any:
 )
 def test_what_its_peer_signed_wrongly_is_refused(fields: Any) -> None:
     with pytest.raises(PresenceError):
-        Presence.parse(signed(fields))
+        PresenceStatement.parse(signed(fields))
 
 
 def test_the_largest_statement_fits() -> None:
     hints = tuple("x" * MAX_HINT_BYTES for _ in range(MAX_HINTS))
     most = 2**63 - 1
-    data = Presence(ME.id, HOST, most, most, most - 1, most, hints).sign(ME)
+    data = PresenceStatement(ME.id, HOST, most, most, most - 1, most, hints).sign(ME)
     assert len(data) <= MAX_BYTES
-    assert Presence.parse(data).hints == hints
+    assert PresenceStatement.parse(data).hints == hints
     with pytest.raises(PresenceError):
-        Presence.parse(data + bytes(MAX_BYTES))
+        PresenceStatement.parse(data + bytes(MAX_BYTES))
 
 
 def test_nobody_signs_for_another() -> None:
@@ -121,11 +121,11 @@ def test_when_it_holds_and_which_is_newer() -> None:
     assert SAID.is_current(1_060_000 + 60_000)
     assert not SAID.is_current(1_060_000 + 60_001)
     assert not SAID.is_current(1_000_000 - 60_001)
-    other = Presence(ME.id, HOST, 4, 1, 5, 6)
+    other = PresenceStatement(ME.id, HOST, 4, 1, 5, 6)
     assert other.supersedes(SAID)
     assert not SAID.supersedes(other)
     assert not SAID.supersedes(SAID)
-    assert not Presence(Identity.generate().id, HOST, 9, 9, 5, 6).supersedes(SAID)
+    assert not PresenceStatement(Identity.generate().id, HOST, 9, 9, 5, 6).supersedes(SAID)
 
 
 def nobody(request: Request) -> None:
@@ -138,7 +138,7 @@ def announcing(listener: Listener) -> Announcing:
     return listener.presence
 
 
-async def answer_of(address: Address) -> Presence:
+async def answer_of(address: Address) -> PresenceStatement:
     """What whoever is there says."""
     told = await presence.ask(address)
     assert told is not None

@@ -11,7 +11,7 @@ from dtp.chain import ChainClient, Executed, Program
 from dtp.chain.channel import Claimed, Settled
 from dtp.chain.model import SUI_COIN
 from dtp.chain.node.client import Simulated
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 from dtp.pay.client.channel_in_use import Purchase
 from dtp.pay.dial import PaidDialer
 from dtp.pay.metered import Metered
@@ -100,7 +100,7 @@ class MovingOne:
         """What the transaction of this program did."""
         return SimpleNamespace(digest=digest, gas=SimpleNamespace(net=1), program=program)
 
-    def events_in(self, executed: Any, schema: Schema, kind: type[Any]) -> list[Any]:
+    def events_in(self, executed: Any, schema: MoveSchema, kind: type[Any]) -> list[Any]:
         """The events of a transaction."""
         ids = [each.id for each in executed.program.objects]
         if kind is Claimed:

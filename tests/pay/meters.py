@@ -221,7 +221,7 @@ class Meters:
         events = self.payer.take_events()
         for event in events:
             match event:
-                case payer_events.Send(frame):
+                case messages.SendFrame(frame):
                     self.note(frame)
                     self.to_server.append(frame)
                 case payer_events.SignWanted():
@@ -263,7 +263,7 @@ class Meters:
         events = self.payee.take_events()
         for event in events:
             match event:
-                case server_side.Send(frame):
+                case messages.SendFrame(frame):
                     self.to_client.append(frame)
                 case server_side.CheckWanted(voucher, charge):
                     self.store(voucher, charge)

@@ -13,7 +13,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain import host as host_module
-from dtp.chain.channel import Agreement, ChannelOpened, agreement_bytes
+from dtp.chain.channel import ChannelOpened, CloseAgreement, agreement_bytes
 from dtp.chain.host import Host
 from dtp.pay.client.budget import Budget
 from dtp.pay.client.buying import purchase
@@ -382,7 +382,7 @@ async def open_many(market: Market, chain: Any, count: Any) -> Any:
 
 
 def close_agreed(market: Market, program: Any, id: Any) -> None:
-    signer, agreement = market.server_wallet, Agreement(id, 0, 2**63)
+    signer, agreement = market.server_wallet, CloseAgreement(id, 0, 2**63)
     signature = signer.sign_statement(agreement_bytes(agreement))
     channel_module.close_agreed(program, agreement, signer.public_key, signature)
     channel_module.destroy(program, id)

@@ -13,7 +13,7 @@ import pytest
 
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
-from dtp.chain.channel import Agreement, ChannelState, agreement_bytes
+from dtp.chain.channel import ChannelState, CloseAgreement, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
 from dtp.pay import messages
@@ -454,7 +454,7 @@ def test_an_agreement_by_somebody_else_is_no_use(market: Play) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         stranger = market.chain.wallet()
-        statement = agreement_bytes(Agreement(channel.id, 0, 2**64 - 1))
+        statement = agreement_bytes(CloseAgreement(channel.id, 0, 2**64 - 1))
         forged = messages.Agreed(0, 2**64 - 1, stranger.public_key, stranger.sign_statement(statement))
         with pytest.raises(MoveAborted) as refused:
             await close_agreed(buyer["network"], channel, forged)

@@ -239,7 +239,7 @@ def test_a_charge_that_is_being_decided_is_not_asked_about_twice() -> None:
     made.take_events()
     made.answer_charge(2, False, 0.0)
     hear(made, messages.ChargeAsked(1, 5, None))  # an old one, said again
-    assert [each for each in made.take_events() if not isinstance(each, payer_events.Send)] == []
+    assert [each for each in made.take_events() if not isinstance(each, messages.SendFrame)] == []
     assert made.used == Usage(5, 0)
 
 
@@ -341,7 +341,7 @@ def test_a_bill_that_was_not_asked_for_is_none() -> None:
 def test_the_end_is_asked_for_again() -> None:
     made = client(repeat=2.0)
     made.finish(10.0)
-    finish = payer_events.Send(build(messages.Finish()))
+    finish = messages.SendFrame(build(messages.Finish()))
     assert made.take_events() == [finish]
     assert made.next_deadline() == 12.0
     made.tick(11.9)
@@ -371,7 +371,7 @@ def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
     older, newest = KEY.sign(voucher(3, 3)), KEY.sign(voucher(5, 5))
     made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
     hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
-    assert payer_events.Send(build(said(newest, 0))) in made.take_events()
+    assert messages.SendFrame(build(said(newest, 0))) in made.take_events()
     assert (made.newest, made.next_deadline()) == (newest, made.spending.repeat)
 
 

@@ -24,7 +24,7 @@ def locked_server() -> Any:
 
 
 def revealed(made: Any) -> Any:
-    frames = [each.frame for each in made.take_events() if isinstance(each, payee.Send)]
+    frames = [each.frame for each in made.take_events() if isinstance(each, messages.SendFrame)]
     return [each for each in map(parsed, frames) if isinstance(each, messages.Reveal)]
 
 
@@ -110,7 +110,7 @@ def said_by(made: Any) -> Any:
     found = [
         messages.parse(each.frame, from_client=False)
         for each in made.take_events()
-        if isinstance(each, payee.Send)
+        if isinstance(each, messages.SendFrame)
     ]
     return [type(each) for each in found]
 

@@ -28,7 +28,7 @@ from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.pay.ticket import make_ticket
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
-from dtp.session.handshake import Endpoint
+from dtp.session.handshake import HandshakeConfig
 from dtp.session.limits import DEFAULT, Limits
 
 from .conftest import Market, Play, owned_by
@@ -49,7 +49,7 @@ async def knock(market: Market, ticket: Any, service: str = "files") -> Any:
     listener = market.serving.listener
     dialer = net.Dialer(
         listener.address(service),
-        Endpoint(Identity.generate(), net.suites(), DEFAULT),
+        HandshakeConfig(Identity.generate(), net.suites(), DEFAULT),
         service,
         (),
         made,

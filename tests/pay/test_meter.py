@@ -200,7 +200,7 @@ def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(
         PayeeLane(lane.channel, 0, used=gap), prices, 10**9, Exposure(MIB + 1, 8 * MIB, 16, 64)
     )
     served.begin(0.0)
-    frame, *_ = (each.frame for each in served.take_events() if isinstance(each, payee.Send))
+    frame, *_ = (each.frame for each in served.take_events() if isinstance(each, messages.SendFrame))
     if gap.above(believed).bytes > MIB:
         with pytest.raises(CountsDisputed):
             paying.receive(frame, 0.0)
@@ -345,7 +345,7 @@ def test_a_client_that_stops_paying_is_told_and_then_left() -> None:
         meters.now += 1.0
         meters.payee.tick(meters.now)
         told += sum(isinstance(messages.parse(e.frame, from_client=False), messages.Due)
-                    for e in meters.payee.take_events() if isinstance(e, payee.Send))  # fmt: skip
+                    for e in meters.payee.take_events() if isinstance(e, messages.SendFrame))  # fmt: skip
         assert not meters.told_of(payee.Late)
     assert told >= 28
     meters.now += 1.0
@@ -541,7 +541,7 @@ def test_an_end_that_nobody_answers_is_given_up() -> None:
         meters.now += 1.0
         meters.payer.tick(meters.now)
         for event in meters.payer.take_events():
-            if not isinstance(event, payer_events.Send | payer_events.SignWanted):
+            if not isinstance(event, messages.SendFrame | payer_events.SignWanted):
                 meters.told.append(event)
     assert meters.told_of(payer_events.Finished) == [payer_events.Finished(False)]
     assert meters.payer.next_deadline() == payer.NEVER

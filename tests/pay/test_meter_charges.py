@@ -80,7 +80,7 @@ def test_a_charge_survives_lost_frames() -> None:
 def test_requests_made_while_a_charge_is_on_its_way_do_no_harm() -> None:
     meters = Meters().connect()
     meters.payee.charge(3, meters.now)
-    frames = [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]
+    frames = [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]
     for frame in frames:
         meters.payer.receive(frame, meters.now)
     meters.request(2)  # reach the server before the voucher does
@@ -115,7 +115,7 @@ def test_a_locked_charge_reveals_the_key_and_unlocks() -> None:
 def test_the_key_is_not_told_before_the_locked_voucher_is_stored() -> None:
     meters = Meters().connect()
     meters.payee.charge(2, meters.now, SECRET)
-    asked = [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]
+    asked = [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]
     assert not any(SECRET in frame for frame in asked)
     for frame in asked:
         meters.payer.receive(frame, meters.now)
@@ -125,9 +125,11 @@ def test_the_key_is_not_told_before_the_locked_voucher_is_stored() -> None:
     assert wanted.voucher.hash_lock == lock_of(SECRET)
     signed = KEY.sign(wanted.voucher)
     meters.payee.receive(build(said(signed, 1)), meters.now)
-    assert not any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.take_events())
+    assert not any(
+        isinstance(e, messages.SendFrame) and SECRET in e.frame for e in meters.payee.take_events()
+    )
     meters.payee.voucher_stored(signed, 1, meters.now)
-    assert any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.take_events())
+    assert any(isinstance(e, messages.SendFrame) and SECRET in e.frame for e in meters.payee.take_events())
 
 
 def test_a_lock_without_its_charge_gets_no_key() -> None:
@@ -155,7 +157,7 @@ def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart() -> 
     meters = Meters().connect()
     meters.server_disk = replace(meters.server_disk, preimage=SECRET)
     meters.payee.charge(2, meters.now, SECRET)
-    for frame in [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]:
+    for frame in [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]:
         meters.payer.receive(frame, meters.now)
     while meters.process_client_events():
         pass

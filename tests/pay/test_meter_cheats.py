@@ -90,7 +90,7 @@ def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum() -> None:
     floor = payee.Floor(2, signed.voucher.amount)
     server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     server.receive(build(said(signed, 0)), 0.0)
-    assert server.take_events() == [payee.Send(build(messages.Stored(2)))]
+    assert server.take_events() == [messages.SendFrame(build(messages.Stored(2)))]
     server.receive(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
     assert server.take_events() == []
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from dtp.chain import ChainClient, KeySigner, Program, find_network, publish
 from dtp.chain import channel as module
-from dtp.chain.channel import Agreement, Channel, ChannelState, LaneChanged, agreement_bytes
+from dtp.chain.channel import Channel, ChannelState, CloseAgreement, LaneChanged, agreement_bytes
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Terms
 from dtp.chain.resolver import service_number
@@ -331,7 +331,7 @@ class Money(RuleBasedStateMachine):
         total = max(channel.claimed, self.sold(line))
         end = self.store.save_agreement(line.id, total, 2**63 - 1, self.world.server.chain_id)
         line.agreed = end.total
-        statement = agreement_bytes(Agreement(line.id, end.total, end.not_after_ms))
+        statement = agreement_bytes(CloseAgreement(line.id, end.total, end.not_after_ms))
         key = self.world.server_key
         said = messages.Agreed(end.total, end.not_after_ms, key.public_key, key.sign_statement(statement))
         if use_it:

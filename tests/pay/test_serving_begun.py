@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from dtp.chain import host as host_module
-from dtp.chain.host import Kind, Mode
+from dtp.chain.host import Mode, ServiceKind
 from dtp.chain.pipes.posts import hint_of
 from dtp.chain.resolver import service_number
 from dtp.errors import LocalError
@@ -43,7 +43,7 @@ def test_what_is_asked_for_is_begun(market: Play, tmp_path: Path) -> None:
         serving = await market.serve(
             give,
             urls=["tcp://127.0.0.1:0"],
-            kind=Kind.HTTP,
+            kind=ServiceKind.HTTP,
             mode=Mode.ALLOW_LIST,
             identity=me,
             hint="tcp://there:1",
@@ -54,7 +54,7 @@ def test_what_is_asked_for_is_begun(market: Play, tmp_path: Path) -> None:
             psk=b"p" * 32,
         )
         service = (await owned_by(serving)).host.services[service_number("files")]
-        assert (service.kind, service.mode, service.open) == (Kind.HTTP, Mode.ALLOW_LIST, True)
+        assert (service.kind, service.mode, service.open) == (ServiceKind.HTTP, Mode.ALLOW_LIST, True)
         assert replace(service.terms, revision=0) == TERMS
         (endpoint,) = await endpoints_of(market, serving)
         assert (endpoint.key, endpoint.hint) == (me.id.key, hint_of("tcp://there:1", me))

@@ -22,7 +22,8 @@ from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.client.payer import Payer
 from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
-from dtp.pay.server.payee import Payee, PayeeLane, Send
+from dtp.pay.messages import SendFrame
+from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.store import DoubtedDeposit, End, SentOpening, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
@@ -530,7 +531,7 @@ def check_the_next_voucher(store: Any, sent: Any, taken: Any) -> None:
     payee = Payee(store.sold_lane(CHANNEL, 0), Prices(10, 0), 1000)
     payee.begin(0.0)
     for event in payee.take_events():
-        if isinstance(event, Send):
+        if isinstance(event, SendFrame):
             payer.receive(event.frame, 0.0)
     assert payer.newest == taken or payer.newest == lane.newest
     payer.count(1, 0, 0.0)

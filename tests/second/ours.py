@@ -15,7 +15,7 @@ from dtp.identity import Identity
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, HandshakeError
 from dtp.session.exchange import Exchanges
-from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, ServerHandshake
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
 from dtp.session.noise import HandshakePattern, Suite, protocol_name
@@ -37,10 +37,10 @@ SMALL = Limits(stream_window=1024, connection_window=2048, streams=4, datagram=1
 
 def endpoint(
     person: Person, limits: Limits = DEFAULT, psk: bytes | None = None, best: Suite = Suite.AESGCM_SHA256
-) -> Endpoint:
+) -> HandshakeConfig:
     """One with the suite `best` and all that are worse."""
     suites = tuple(suite for suite in Suite if suite >= best)
-    return Endpoint(Identity(person.seed, person.static), suites, limits, psk=psk)
+    return HandshakeConfig(Identity(person.seed, person.static), suites, limits, psk=psk)
 
 
 def params_of(limits: Limits) -> list[int]:

@@ -4,7 +4,7 @@ import pytest
 
 from dtp.core import RECORDS_OF_FRAME, Buffer
 from dtp.session.codes import CloseCode
-from dtp.session.handshake import Endpoint
+from dtp.session.handshake import HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.session.session import Session
@@ -28,7 +28,7 @@ def sealed(keys, text, many):
 def server():
     """A session of a server, and the key that its client sends under."""
     suite = Suite.CHACHAPOLY_SHA256
-    client, ours = shake_hands(Endpoint(ALICE, (suite,)), Endpoint(BOB, (suite,)), suite=suite)
+    client, ours = shake_hands(HandshakeConfig(ALICE, (suite,)), HandshakeConfig(BOB, (suite,)), suite=suite)
     return Session(ours, DEFAULT, 0.0, client=False), client.split.send
 
 

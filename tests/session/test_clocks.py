@@ -13,7 +13,7 @@ import dtp
 from dtp.core import Buffer
 from dtp.session.events import Event, LinkLost, SessionEnded, StreamData
 from dtp.session.exchange import Exchanges
-from dtp.session.handshake import Endpoint
+from dtp.session.handshake import HandshakeConfig
 from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.session.session import Session
@@ -40,7 +40,9 @@ class Two:
     """A client and a server, whose clocks say other times."""
 
     def __init__(self, client_now: float, server_now: float) -> None:
-        ends = shake_hands(Endpoint(ALICE, tuple(Suite)), Endpoint(BOB, tuple(Suite)), known=True)
+        ends = shake_hands(
+            HandshakeConfig(ALICE, tuple(Suite)), HandshakeConfig(BOB, tuple(Suite)), known=True
+        )
         self.client, self.server = (
             End(
                 Session(

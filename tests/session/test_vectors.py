@@ -19,7 +19,7 @@ from dtp.session.codes import HandshakeError
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import Exchanges, LinkExchange
 from dtp.session.frames import FrameType, parse_fixed
-from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
+from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, ServerHandshake
 from dtp.session.limits import DEFAULT
 from dtp.session.link import attach_proof
 from dtp.session.noise import HandshakePattern, Suite, protocol_name
@@ -49,7 +49,7 @@ def once(value: str) -> Callable[[int], bytes]:
     return draw
 
 
-def endpoint(vector: dict[str, Any], side: str) -> Endpoint:
+def endpoint(vector: dict[str, Any], side: str) -> HandshakeConfig:
     """The vector's person. What its payload says of limits and features is what the endpoint has."""
     person = vector[side]
     payload = msgpack.unpackb(bytes.fromhex(person["payload"]))
@@ -61,7 +61,7 @@ def endpoint(vector: dict[str, Any], side: str) -> Endpoint:
         streams=streams,
         datagram=datagram,
     )
-    return Endpoint(
+    return HandshakeConfig(
         Identity(bytes.fromhex(person["identity_seed"]), bytes.fromhex(person["static_private"])),
         tuple(suite for suite in Suite if bytes.fromhex(vector["hello"])[-1] >> suite - 1 & 1),
         limits,
@@ -236,7 +236,9 @@ def test_frames_are_refused_with_their_code(vector: dict[str, Any]) -> None:
     limits = replace(DEFAULT, **dict(zip(names, FRAMES["params"], strict=True)))
     client = vector["receiver"] == "client"
     suite = Suite.CHACHAPOLY_SHA256
-    ends = shake_hands(Endpoint(ALICE, (suite,), limits), Endpoint(BOB, (suite,), limits), suite=suite)
+    ends = shake_hands(
+        HandshakeConfig(ALICE, (suite,), limits), HandshakeConfig(BOB, (suite,), limits), suite=suite
+    )
     ours, peer = ends if client else ends[::-1]
     exchanges = Exchanges(ALICE if client else BOB, entropy("exchanges"))
     session = Session(ours, limits, 0.0, client=client, exchanges=exchanges)
@@ -276,7 +278,7 @@ def test_the_text_names_every_field_of_the_vectors() -> None:
 def test_a_client_that_resumes_waits_for_nothing_with_its_list() -> None:
     """ATTACH, the list and STATE in one: the server answers all of it at once."""
     suite = Suite.CHACHAPOLY_SHA256
-    ends = (Endpoint(ALICE, (suite,)), Endpoint(BOB, (suite,)))
+    ends = (HandshakeConfig(ALICE, (suite,)), HandshakeConfig(BOB, (suite,)))
     established, _ = shake_hands(*ends, suite=suite)
     session = Session(established, DEFAULT, 0.0, client=True, exchanges=Exchanges(ALICE, entropy("x")))
     session.open_stream()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from dtp.broadcast.money import shows
-from dtp.broadcast.sealed.admission import Admission, Refusal, SeatClaim, claim_statement
+from dtp.broadcast.sealed.admission import KeyAdmission, Refusal, SeatClaim, claim_statement
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.show import Show, ShowShare
@@ -33,7 +33,7 @@ def seat_claim(signer: KeySigner, show: bytes, peer: PeerId, time_ms: int) -> Se
     return SeatClaim(signer.public_key, time_ms, signature)
 
 
-class Seats(Admission):
+class Seats(KeyAdmission):
     """Admits as many identities for an account as it has tickets: those that it has named last.
 
     An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`.

@@ -49,7 +49,7 @@ def claim_statement(show: bytes, peer: PeerId, time_ms: int) -> bytes:
     return bytes((len(CLAIM_DOMAIN),)) + CLAIM_DOMAIN + show + peer.key + time_ms.to_bytes(8, "big")
 
 
-class Admission(ABC):
+class KeyAdmission(ABC):
     """Says who gets keys."""
 
     @property
@@ -63,7 +63,7 @@ class Admission(ABC):
         told now."""
 
 
-class Guests(Admission):
+class Guests(KeyAdmission):
     """A list of identities."""
 
     def __init__(self, guests: Iterable[PeerId]) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import Flag, Segment
-from dtp.broadcast.sealed.admission import Admission, Refusal, SeatClaim
+from dtp.broadcast.sealed.admission import KeyAdmission, Refusal, SeatClaim
 from dtp.broadcast.sealed.keys import KEY_SIZE, open_segment, seal_key
 from dtp.errors import DtpError
 from dtp.identity import PeerId
@@ -40,7 +40,7 @@ class KeyIssuer:
     Who has asked once, and was admitted, finds each further key in the stream, for as long as the admission holds.
     """
 
-    def __init__(self, stream: bytes, admission: Admission, *, epoch: int = 0) -> None:
+    def __init__(self, stream: bytes, admission: KeyAdmission, *, epoch: int = 0) -> None:
         """`epoch` is the last one that was used before."""
         self._stream, self._admission, self._epoch = stream, admission, epoch
         self._asked: dict[PeerId, Sequence[SeatClaim]] = {}

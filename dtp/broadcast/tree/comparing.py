@@ -53,7 +53,7 @@ class Probe:
         which is found out as soon as they are heard."""
         self.answered = True
         match message:
-            case m.ShowState(path, others, room):
+            case m.SenderState(path, others, room):
                 self.path, self.others, self.room = path, others, room
             case m.Manifest(data):
                 segment = Segment.decode(data)

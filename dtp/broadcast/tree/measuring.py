@@ -76,7 +76,7 @@ async def _come_to(
                 match message:
                     case m.Announced(data) if data != announcement.encoded:
                         return ()
-                    case m.ShowState(path, _, _):
+                    case m.SenderState(path, _, _):
                         below = who in path
                     case m.Full(others):
                         return others

@@ -39,7 +39,7 @@ class Standing(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ShowListener:
     """One who listens, or comes: its identity, where its connection comes from, and where it says that it serves."""
 
     peer: PeerId
@@ -67,14 +67,14 @@ class Ranking(Generic[K]):
         check_relays(relays, places)
         self.places = places
         self._relays = frozenset(relays)
-        self._here: dict[K, Listener] = {}
+        self._here: dict[K, ShowListener] = {}
         self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._here)
 
-    def add(self, key: K, listener: Listener) -> None:
+    def add(self, key: K, listener: ShowListener) -> None:
         """Give `listener` a place, until `remove`."""
         self._here[key] = listener
 
@@ -82,7 +82,7 @@ class Ranking(Generic[K]):
         """Free the place of a listener. Nothing happens where it has none."""
         self._here.pop(key, None)
 
-    def judge(self, listener: Listener, now: float) -> Standing:
+    def judge(self, listener: ShowListener, now: float) -> Standing:
         """Return what a listener does for others, were this its only place."""
         if listener.peer in self._relays:
             return Standing.NAMED
@@ -110,7 +110,7 @@ class Ranking(Generic[K]):
             seen.add(mine)
         return found
 
-    def _is_alone(self, listener: Listener, standing: Standing, now: float) -> bool:
+    def _is_alone(self, listener: ShowListener, standing: Standing, now: float) -> bool:
         """Return whether nobody here has this standing, and the listener's source."""
         return all(
             self._here[key].source != listener.source
@@ -118,7 +118,7 @@ class Ranking(Generic[K]):
             if each is standing
         )
 
-    def may_enter(self, listener: Listener, now: float) -> bool:
+    def may_enter(self, listener: ShowListener, now: float) -> bool:
         """Return True if a listener that comes is let in now."""
         if len(self) != self.places or not self.places:
             return len(self) < self.places
@@ -140,7 +140,7 @@ class Ranking(Generic[K]):
             return None
         return min(reversed(ranks), key=lambda each: each[0])[1]
 
-    def note_measured(self, listener: Listener, serves: bool, now: float) -> None:
+    def note_measured(self, listener: ShowListener, serves: bool, now: float) -> None:
         """Note whether a stranger was sent the show by a listener, or below it."""
         _remember(self._measured, listener.addresses[0], (serves, now + MEASURED))
         failures = 0 if serves else self._failed.get(listener.source, (0, now))[0] + 1

@@ -78,7 +78,7 @@ from dtp.chain.node.made import check_outcome
 from dtp.chain.node.networks import Network, find_network
 from dtp.chain.packages.deployments import Deployments, packages_path
 from dtp.chain.signer import Signer
-from dtp.chain.values import Schema
+from dtp.chain.values import MoveSchema
 from dtp.errors import ChainError
 from dtp.sui.names import format_digest
 from dtp.sui.transaction import transaction_digest
@@ -285,14 +285,14 @@ class ChainClient:
         name = canonical_id(id)
         return await self.endpoints.ask(lambda wire: wire.object_json(name, version))
 
-    async def read(self, schema: Schema, cls: type[T], id: Id) -> T:
+    async def read(self, schema: MoveSchema, cls: type[T], id: Id) -> T:
         """Return an object of one of our packages as its dataclass.
 
         Raises `ObjectMissing`, `WrongObjectType`, `MalformedObject`, `PackageNotPublished`.
         """
         return self.decode(schema, cls, await self.object(id))
 
-    def decode(self, schema: Schema, cls: type[T], data: ObjectData) -> T:
+    def decode(self, schema: MoveSchema, cls: type[T], data: ObjectData) -> T:
         """Return the dataclass that an object is. Raises `WrongObjectType`, `MalformedObject`,
         `PackageNotPublished`."""
         try:
@@ -315,7 +315,7 @@ class ChainClient:
             raise MalformedObject(f"the node gave what says it is {said} for {data.id}")
         return value
 
-    def type_of(self, schema: Schema, cls: type[Any], *arguments: str) -> str:
+    def type_of(self, schema: MoveSchema, cls: type[Any], *arguments: str) -> str:
         """Return the canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""
         inner = f"<{','.join(arguments)}>" if arguments else ""
         return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path_of(cls)}{inner}")
@@ -334,7 +334,7 @@ class ChainClient:
             if token is None:
                 return
 
-    async def owned(self, schema: Schema, cls: type[T], owner: Id) -> list[T]:
+    async def owned(self, schema: MoveSchema, cls: type[T], owner: Id) -> list[T]:
         """Return all objects of one of our structs that an address owns."""
         kind = self.type_of(schema, cls)
         return [self.decode(schema, cls, each) async for each in self.owned_objects(owner, kind)]
@@ -390,7 +390,7 @@ class ChainClient:
         """Return the BCS of what was signed as a transaction, None if the node doesn't know it (any more)."""
         return await self.endpoints.ask(lambda wire: wire.transaction_data(digest))
 
-    def events_in(self, executed: Executed, schema: Schema, cls: type[T]) -> list[T]:
+    def events_in(self, executed: Executed, schema: MoveSchema, cls: type[T]) -> list[T]:
         """Return the events of one of our structs that a transaction emitted."""
         kind = self.type_of(schema, cls)
         return [schema.decode(cls, event.contents) for event in executed.events_of(kind)]

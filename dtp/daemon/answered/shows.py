@@ -21,7 +21,7 @@ from dtp.broadcast.hearing import NOWHERE, ShowStream, listen_to
 from dtp.broadcast.money.air import Air
 from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.recording import Recorder, RecordingError
-from dtp.broadcast.sealed.admission import Admission, Guests
+from dtp.broadcast.sealed.admission import Guests, KeyAdmission
 from dtp.broadcast.source import Source, SourceFailed, send_while_on_air
 from dtp.config import data_dir
 from dtp.daemon.config.model import BroadcastSettings, EdgeSettings, OriginSettings
@@ -290,7 +290,7 @@ class OriginShow(ShowService):
                 self._why = str(fault)
                 await asyncio.sleep(_BUSY)
 
-    async def _make_admission(self) -> Admission | None:
+    async def _make_admission(self) -> KeyAdmission | None:
         made, chain = self._origin, self._studio.chain()
         if made.invited or (made.show is None and made.key_price is not None):
             return Guests(made.invited)

@@ -597,7 +597,7 @@ def _forward(section: Section) -> model.Forward:
     public = section.read_setting("public", values.boolean, False)
     listen = section.read_setting("listen", values.place)
     to = section.take_all("to", values.address)
-    if isinstance(listen, values.Place) and not listen.is_local and not public:
+    if isinstance(listen, values.LocalPlace) and not listen.is_local and not public:
         section.note_mistake(
             f"listen: whoever reaches {listen} acts as you; use 127.0.0.1, or say public = true", "listen"
         )
@@ -605,7 +605,7 @@ def _forward(section: Section) -> model.Forward:
         section.note_mistake(f"mode: {mode} is for TCP", "mode")
     if kind == "udp" and "budget" in section:
         section.note_mistake(f"budget: {_NOT_COUNTED}", "budget")
-    if kind == "udp" and isinstance(listen, values.Place) and listen.path:
+    if kind == "udp" and isinstance(listen, values.LocalPlace) and listen.path:
         section.note_mistake("listen: UDP has no Unix sockets here; use HOST:PORT", "listen")
     budget = _budget(section.get_section("budget"))
     if budget is not None and any(each.host_object is None for each in to):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from dtp.daemon.config.values import Place, Rate
+from dtp.daemon.config.values import AllowedRate, LocalPlace
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.pay.terms import Exposure
@@ -61,9 +61,9 @@ class RateRule:
     `burst` requests may come at once. With `methods` it holds for those alone.
     """
 
-    requests: Rate | None = None
+    requests: AllowedRate | None = None
     burst: int | None = None
-    bandwidth: Rate | None = None
+    bandwidth: AllowedRate | None = None
     per: Per = "identity"
     methods: tuple[str, ...] = ()
 
@@ -146,7 +146,7 @@ class BudgetSettings:
 
     most: int
     every: float | None = None
-    calls: Rate | None = None
+    calls: AllowedRate | None = None
     deposit: int | None = None
     request: int | None = None
     mib: int | None = None
@@ -205,7 +205,7 @@ class NodeSettings:
     #: The most that is kept of all topics together, bytes.
     history_size: int = 8 * 1024 * 1024
     #: Where the DHT's UDP port is; None: any port on all networks.
-    dht: Place | None = None
+    dht: LocalPlace | None = None
     #: Network interfaces of the LAN; (): all.
     interfaces: tuple[str, ...] = ()
     #: Whether the router is asked for ports where nobody can dial it.
@@ -315,7 +315,7 @@ class Expose:
     """A service: who may reach it, and which backends are behind it."""
 
     service: str
-    backends: tuple[Place, ...]
+    backends: tuple[LocalPlace, ...]
     kind: Kind = "tcp"
     balance: Balance = "round-robin"
     health: Health | None = None
@@ -358,7 +358,7 @@ class Forward:
     other modes the program says itself which service it wants, and `to` is empty.
     """
 
-    listen: Place
+    listen: LocalPlace
     to: tuple[Address, ...] = ()
     mode: Mode = "direct"
     kind: ForwardKind = "tcp"
@@ -433,7 +433,7 @@ class Config:
     #: The least length of a record on the wire; 0: none is padded.
     padding: int = 0
     #: Plain HTTP with a page, Prometheus metrics and a health answer.
-    web: Place | None = None
+    web: LocalPlace | None = None
     log: Log = Log()
     telemetry: Telemetry | None = None
     chain: ChainSettings | None = None

@@ -167,25 +167,25 @@ def _split(value: str, units: Collection[str], example: str) -> tuple[float, str
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class AllowedRate:
     """So much (requests, or bytes) in so many seconds."""
 
     amount: float
     seconds: float
 
 
-def request_rate(value: Any) -> Rate:
+def request_rate(value: Any) -> AllowedRate:
     """Return requests in a time: "100/s", "10/m", "5/10s"."""
     amount, seconds = _per(value, '"100/s" or "10/m"')
     if not amount.isdecimal() or not int(amount):
         raise Wrong(f'{value!r}: {amount!r} has to be a whole number above 0, as in "100/s"')
-    return Rate(float(amount), seconds)
+    return AllowedRate(float(amount), seconds)
 
 
-def byte_rate(value: Any) -> Rate:
+def byte_rate(value: Any) -> AllowedRate:
     """Return bytes in a time: "10MiB/s", "1GB/h"."""
     amount, seconds = _per(value, '"10MiB/s"')
-    return Rate(float(size(amount)), seconds)
+    return AllowedRate(float(size(amount)), seconds)
 
 
 def _per(value: Any, example: str) -> tuple[str, float]:
@@ -198,7 +198,7 @@ def _per(value: Any, example: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class LocalPlace:
     """Where a program listens on this machine or near it: host and port, or the path of a Unix socket."""
 
     host: str = ""
@@ -227,14 +227,14 @@ def is_ip(host: str) -> bool:
     return True
 
 
-def place(value: Any) -> Place:
+def place(value: Any) -> LocalPlace:
     """Return HOST:PORT, [IPv6]:PORT or unix:/PATH; port 0 (any free one) where it is listened at."""
     spelled = str(value) if type(value) is int else text(value)
     if spelled.startswith("unix:"):
         path = spelled.removeprefix("unix:")
         if not path.startswith("/") or len(path.encode()) > LONGEST_SOCKET:
             raise Wrong(f"{spelled!r} has to be unix: and an absolute path of at most {LONGEST_SOCKET} bytes")
-        return Place(path=path)
+        return LocalPlace(path=path)
     match = _HOST_PORT.fullmatch(spelled)
     if match is None:
         raise Wrong(f"{spelled!r} {_no_place(spelled)}")
@@ -246,7 +246,7 @@ def place(value: Any) -> Place:
         raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{port}?")
     if not is_ip(host) and (not _HOST.fullmatch(host) or host.replace(".", "").isdecimal()):
         raise Wrong(f"{spelled!r}: {host!r} is neither an IP address nor the name of a machine")
-    return Place(host, port)
+    return LocalPlace(host, port)
 
 
 def _no_place(spelled: str) -> str:
@@ -264,14 +264,14 @@ def _no_place(spelled: str) -> str:
 
 
 def place_of(url: str) -> str:
-    """Return where the carrier URL `url` listens, as a `Place` is spelt."""
+    """Return where the carrier URL `url` listens, as a `LocalPlace` is spelt."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"unix:{unquote(parts.path)}"
     return f"udp:{parts.netloc}" if parts.scheme == "quic" else parts.netloc
 
 
-def backend(value: Any) -> Place:
+def backend(value: Any) -> LocalPlace:
     """Return a `place` that can be dialled."""
     found = place(value)
     if not found.path and not found.port:
@@ -384,7 +384,7 @@ def relay_place(value: Any) -> str:
     return url
 
 
-def udp_place(value: Any) -> Place:
+def udp_place(value: Any) -> LocalPlace:
     """Return HOST:PORT of UDP, with an IP address."""
     found = place(value)
     if found.path or not is_ip(found.host):

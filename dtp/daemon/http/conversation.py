@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dtp.daemon.http.parsing import Parsing
-from dtp.daemon.policies import Bounds, Call, Caller, Denial
+from dtp.daemon.policies import Bounds, Caller, Denial, MethodCall
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.relays.relay import Counts, told
@@ -59,7 +59,7 @@ class Conversation:
         self._in_a_row = 0
         self._aborted: Reason | None = None
         #: Requests that were let in and are on hold until they are paid, by `id`.
-        self._unpaid: dict[int, Call] = {}
+        self._unpaid: dict[int, MethodCall] = {}
         #: Why no more of the answer may come.
         self._used_up: Reason | None = None
 
@@ -153,7 +153,7 @@ class Conversation:
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    def _ask_policies(self, call: Call) -> Denial | None:
+    def _ask_policies(self, call: MethodCall) -> Denial | None:
         """Return why a request may not be. Where each is paid, one that may be is on hold until `_pay_calls` or
         `_release_calls`."""
         denial = self.exposed.ask_policies(call)
@@ -161,17 +161,17 @@ class Conversation:
             self._unpaid[id(call)] = call
         return denial
 
-    def _held_calls(self) -> tuple[Call, ...]:
+    def _held_calls(self) -> tuple[MethodCall, ...]:
         """Return the requests that are on hold."""
         return tuple(self._unpaid.values())
 
-    async def _pay_calls(self, calls: Sequence[Call]) -> Denial | None:
+    async def _pay_calls(self, calls: Sequence[MethodCall]) -> Denial | None:
         """Have requests paid that are on hold; why they weren't."""
         denial = await self.exposed.bill_requests(self._caller, self.stream, len(calls))
         self._release_calls(calls, paid=denial is None)
         return denial
 
-    def _release_calls(self, calls: Sequence[Call], *, paid: bool) -> None:
+    def _release_calls(self, calls: Sequence[MethodCall], *, paid: bool) -> None:
         for call in calls:
             del self._unpaid[id(call)]
             self.exposed.release_call(call, paid=paid)

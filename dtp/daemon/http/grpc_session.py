@@ -11,7 +11,7 @@ from dtp.daemon.http.frames import MalformedHttp2
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
 from dtp.daemon.http.parsing import PER_TURN
-from dtp.daemon.policies import Bounds, Call, Caller, Denial
+from dtp.daemon.policies import Bounds, Caller, Denial, MethodCall
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.ledger import Ending
 from dtp.errors import DtpError
@@ -48,7 +48,7 @@ class GrpcSession(Conversation):
         self._head_until: float | None = None
 
     def _judge_call(self, number: int, method: str) -> Denial | Waits | None:
-        call = Call(self._caller, method)
+        call = MethodCall(self._caller, method)
         denial = self._ask_policies(call)
         if denial is not None or self.exposed.charge is None:
             return denial
@@ -58,7 +58,7 @@ class GrpcSession(Conversation):
         self._bills.start(self._bill_call(number, call), name="dtpd-bill")
         return Waits.YET
 
-    async def _bill_call(self, number: int, call: Call) -> None:
+    async def _bill_call(self, number: int, call: MethodCall) -> None:
         """Have a call paid, and let it go on; others may be asked for and paid meanwhile."""
         await self._linked.wait()
         self._filter.settle_call(number, await self._pay_calls([call]))

@@ -12,7 +12,7 @@ from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.headers import to_backend, tokens
 from dtp.daemon.http.session import FOREIGN_PAGE, HttpSession, retry_after
 from dtp.daemon.http.side import Side, answered
-from dtp.daemon.policies import Call, Denial
+from dtp.daemon.policies import Denial, MethodCall
 from dtp.daemon.reasons import TELLINGS, Reason
 
 #: A backend's answer to a batch of which a part was refused is put together in memory, up to here.
@@ -110,7 +110,7 @@ class RpcSession(HttpSession):
         """Return the calls that pass, what is answered to the others, and the first denial."""
         passed, refusals, first = [], [], None
         for call in message.calls:
-            denial = self._ask_policies(Call(self._caller, call.method))
+            denial = self._ask_policies(MethodCall(self._caller, call.method))
             if denial is None:
                 passed.append(call)
                 continue

@@ -19,7 +19,7 @@ from dtp.daemon.http.headers import WEBSOCKET, Headers, behind_body, to_backend,
 from dtp.daemon.http.side import RelayEnd, Side, answered, is_silent
 from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
 from dtp.daemon.observing.requests import Answered
-from dtp.daemon.policies import Bounds, Call, Caller, Denial
+from dtp.daemon.policies import Bounds, Caller, Denial, MethodCall
 from dtp.daemon.reasons import TELLINGS, Reason, words
 from dtp.daemon.relays.ledger import Ending
 from dtp.errors import DtpError
@@ -362,13 +362,13 @@ class HttpSession(Conversation):
         await self._fail_request(backend)
         return await self._discard_body()
 
-    def _as_call(self, request: h11.Request) -> Call:
+    def _as_call(self, request: h11.Request) -> MethodCall:
         """Return what rules are asked about; without one about methods, nobody need know in which ways it can be
         read."""
         if not self._by_method:
-            return Call(self._caller)
+            return MethodCall(self._caller)
         method, *also = spellings(request)
-        return Call(self._caller, method, tuple(also))
+        return MethodCall(self._caller, method, tuple(also))
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
         """Return the status and words for what is no WebSocket, or one of a page that may not open it."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from dtp.daemon.config.values import Rate
+from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.paying.spoken import MOST_KEPT, AnswerReader, Asked, Protocol, SpokenReader
 from dtp.net.connection import Connection
 
@@ -28,7 +28,7 @@ _HEADERS: Final = 1  # the type of an HTTP/2 frame that opens a stream
 class ChargedCalls:
     """Agrees to explicit charges of one connection: for as many calls as were sent on it, and at most at a rate."""
 
-    def __init__(self, rate: Rate | None, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: AllowedRate | None, clock: Callable[[], float]) -> None:
         """`clock` is in seconds, and goes forward."""
         self.sent = 0
         self.agreed = 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.host import Kind, Mode, Terms
+from dtp.chain.host import Mode, ServiceKind, Terms
 from dtp.chain.model import canonical_type
 from dtp.chain.resolver import service_number
 from dtp.chain.wallet import money
@@ -42,7 +42,12 @@ log = logging.getLogger("dtpd")
 
 #: Seconds between two looks at what is worth claiming.
 CLAIM_EVERY = 60.0
-_KINDS = {"tcp": Kind.TCP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
+_KINDS = {
+    "tcp": ServiceKind.TCP,
+    "http": ServiceKind.HTTP,
+    "json-rpc": ServiceKind.JSON_RPC,
+    "grpc": ServiceKind.GRPC,
+}
 
 
 @dataclass(eq=False)
@@ -161,7 +166,9 @@ class Shop:
         said: dict[str, Any] = {field: amount for field, amount in amounts.items() if amount is not None}
         before = Terms() if known is None else known.terms
         terms = replace(before, revision=0, **said)
-        found = await ensure_service(self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER))
+        found = await ensure_service(
+            self._chain, owned, name, terms, kind=_KINDS.get(one.kind, ServiceKind.OTHER)
+        )
         for field, amount in said.items():
             if known is not None and getattr(before, field) != amount:
                 was, now = (money(each, terms.coin) for each in (getattr(before, field), amount))

@@ -12,14 +12,13 @@ from dtp.daemon.policies.access import AccessPolicy
 from dtp.daemon.policies.base import (
     Arrive,
     Bounds,
-    Call,
     Caller,
     Clock,
     Close,
     Denial,
     Event,
     FindLogin,
-    Login,
+    MethodCall,
     Moment,
     Move,
     Open,
@@ -42,7 +41,6 @@ __all__ = [
     "POLICIES",
     "Arrive",
     "Bounds",
-    "Call",
     "Caller",
     "Chain",
     "Clock",
@@ -50,7 +48,7 @@ __all__ = [
     "Denial",
     "Event",
     "FindLogin",
-    "Login",
+    "MethodCall",
     "Moment",
     "Move",
     "Open",
@@ -96,12 +94,12 @@ class PolicyChain:
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         self.policies = tuple(policies)
-        kinds = (Arrive, Open, Call, Move, Close)
+        kinds = (Arrive, Open, MethodCall, Move, Close)
         self._asked = {kind: tuple(p.check_event for p in self.policies if kind in p.asks) for kind in kinds}
         self._told = {
             kind: tuple(p.commit_event for p in self.policies if kind in p.counts) for kind in kinds
         }
-        self._counting = tuple(p for p in self.policies if Call in p.counts)
+        self._counting = tuple(p for p in self.policies if MethodCall in p.counts)
         #: Whether anybody wants to know of bytes; where nobody does, nobody need be told.
         self.counts_bytes = bool(self._asked[Move] or self._told[Move])
         #: The same of streams that are over.
@@ -120,9 +118,9 @@ class PolicyChain:
             commit(event, now)
         return None
 
-    def hold_call(self, call: Call, now: Moment) -> Denial | None:
+    def hold_call(self, call: MethodCall, now: Moment) -> Denial | None:
         """Return the first denial; without one, `call` is on hold until `release_call`."""
-        for check in self._asked[Call]:
+        for check in self._asked[MethodCall]:
             denial = check(call, now)
             if denial is not None:
                 return denial
@@ -130,7 +128,7 @@ class PolicyChain:
             policy.hold_call(call)
         return None
 
-    def release_call(self, call: Call, now: Moment, *, happened: bool) -> None:
+    def release_call(self, call: MethodCall, now: Moment, *, happened: bool) -> None:
         """Take a request off hold, which has happened or will not."""
         for policy in self._counting:
             policy.release_call(call)

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from dtp.daemon.config.model import AccessRule
-from dtp.daemon.policies.base import Arrive, Call, Caller, Close, Denial, Event, Moment, Move, Open, Policy
+from dtp.daemon.policies.base import (
+    Arrive,
+    Caller,
+    Close,
+    Denial,
+    Event,
+    MethodCall,
+    Moment,
+    Move,
+    Open,
+    Policy,
+)
 from dtp.daemon.reasons import Reason
 
 
@@ -19,7 +30,7 @@ class AccessPolicy(Policy):
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Deny who is on no list, or on the list of the denied, which comes first."""
-        assert not isinstance(event, Call | Move | Close)
+        assert not isinstance(event, MethodCall | Move | Close)
         rule, caller = self._rule, event.caller
         if caller is self._allowed:
             return None

@@ -11,19 +11,13 @@ from typing import ClassVar, NamedTuple, TypeVar
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state.table import Table
 from dtp.identity import PeerId
+from dtp.messaging.login.sessions import Login
 
 _Number = TypeVar("_Number", int, float)
 
 
-class Login(NamedTuple):
-    """An account that a caller is logged in to: its name, and its identity's key."""
-
-    name: str
-    identity: bytes
-
-
 #: Returns what account a key is logged in to at a time, Unix time in seconds.
-FindLogin = Callable[[bytes, float], tuple[str, bytes] | None]
+FindLogin = Callable[[bytes, float], Login | None]
 
 
 def find_nobody(key: bytes, now: float) -> None:
@@ -78,7 +72,7 @@ class Open:
 
 
 @dataclass(slots=True)
-class Call:
+class MethodCall:
     """A caller makes a request: `method` of a protocol that has methods, else "" for the stream as a whole.
 
     `also`: other methods for which a backend may take it. A rule that lets it pass has to let all of them.
@@ -104,7 +98,7 @@ class Close:
     caller: Caller
 
 
-Event = Arrive | Open | Call | Move | Close
+Event = Arrive | Open | MethodCall | Move | Close
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +166,7 @@ class Policy:
     name: ClassVar[str]
     asks: tuple[type[Event], ...] = ()
     counts: tuple[type[Event], ...] = ()
-    #: Whether it goes by the method of a `Call`.
+    #: Whether it goes by the method of a `MethodCall`.
     by_method: bool = False
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
@@ -182,11 +176,11 @@ class Policy:
     def commit_event(self, event: Event, now: Moment) -> None:
         """Count an event that has happened."""
 
-    def hold_call(self, event: Call) -> None:
+    def hold_call(self, event: MethodCall) -> None:
         """Put an event on hold that is about to happen, of those in `counts`: check its caller's others as if it
         had."""
 
-    def release_call(self, event: Call) -> None:
+    def release_call(self, event: MethodCall) -> None:
         """Take an event off hold: `commit_event` follows if it has happened."""
 
     def compute_delay(self, event: Move, now: Moment) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dtp.daemon.policies.base import (
     Arrive,
-    Call,
     Close,
     Denial,
     Event,
     FindLogin,
+    MethodCall,
     Moment,
     Move,
     Open,
@@ -22,7 +22,7 @@ class LoggedInPolicy(Policy):
     """Asked for all that happens, bytes too: a login that was ended, since it was stolen, is over at once."""
 
     name = "login"
-    asks = (Arrive, Open, Call, Move)
+    asks = (Arrive, Open, MethodCall, Move)
 
     def __init__(self, rule: str) -> None:
         self.rule = rule

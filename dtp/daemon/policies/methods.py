@@ -9,7 +9,7 @@ from fnmatch import translate
 from functools import lru_cache
 
 from dtp.daemon.config.model import MethodRule
-from dtp.daemon.policies.base import Call, Denial, Event, Moment, Policy
+from dtp.daemon.policies.base import Denial, Event, MethodCall, Moment, Policy
 from dtp.daemon.reasons import Reason
 
 #: Methods whose verdict is remembered: more than any service has, few enough that inventing names gains nothing.
@@ -61,7 +61,7 @@ class MethodsPolicy(Policy):
     """
 
     name = "methods"
-    asks = (Call,)
+    asks = (MethodCall,)
     by_method = True
 
     def __init__(self, rule: MethodRule) -> None:
@@ -76,7 +76,7 @@ class MethodsPolicy(Policy):
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Deny a method by its name alone."""
-        assert isinstance(event, Call)
+        assert isinstance(event, MethodCall)
         # What it may mean as well comes from the caller, too, and is as long as the caller likes.
         kept = len(event.method) <= _LONGEST and not event.also
         if not event.method or all(

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dtp.daemon.config.model import QuotaRule
-from dtp.daemon.policies.base import Arrive, Call, Denial, Event, HeldCalls, Moment, Move, Policy
+from dtp.daemon.policies.base import Arrive, Denial, Event, HeldCalls, MethodCall, Moment, Move, Policy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS, Used
 from dtp.plurals import count_of
@@ -44,7 +44,7 @@ class QuotaPolicy(Policy):
         self.rule, self._most = rule, most
         # Arrivals count nothing, but whoever arrives is asked about in the store, so that a restart forgets nobody.
         moves = (Move,) if rule.data is not None else ()
-        self.asks, self.counts = (Arrive, Call, *moves), (Arrive, Call, *moves)
+        self.asks, self.counts = (Arrive, MethodCall, *moves), (Arrive, MethodCall, *moves)
         self._period = -1
         #: Of those who have used something, in the order in which they began to.
         self._counts: OrderedDict[str, _Count] = OrderedDict()
@@ -67,7 +67,7 @@ class QuotaPolicy(Policy):
         """Return whether anything is left."""
         self._begin_period(now.unix)
         count, rule = self._counts.get(self._caller_key(event), _NONE), self.rule
-        held = self.held.count_of(event.caller) if isinstance(event, Call) else 0
+        held = self.held.count_of(event.caller) if isinstance(event, MethodCall) else 0
         left = (self._period + 1) * rule.every - now.unix
         if rule.data is not None and count.data >= rule.data:
             return self.make_denial(Reason.QUOTA, f"the quota of {rule.data} bytes is used up", retry=left)
@@ -90,15 +90,15 @@ class QuotaPolicy(Policy):
         if isinstance(event, Move):
             count.data += event.size
             count.new_data += event.size
-        elif isinstance(event, Call):
+        elif isinstance(event, MethodCall):
             count.requests += 1
             count.new_requests += 1
 
-    def hold_call(self, event: Call) -> None:
+    def hold_call(self, event: MethodCall) -> None:
         """Check the caller's other calls as if this one had happened."""
         self.held.add_calls(event.caller, 1)
 
-    def release_call(self, event: Call) -> None:
+    def release_call(self, event: MethodCall) -> None:
         """Check them without it again; `commit` follows if it has happened."""
         self.held.add_calls(event.caller, -1)
 

@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dtp.daemon.config.model import RateRule
-from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, HeldCalls, Moment, Move, Policy
+from dtp.daemon.config.values import AllowedRate
+from dtp.daemon.policies.base import (
+    Arrive,
+    Caller,
+    Denial,
+    Event,
+    HeldCalls,
+    MethodCall,
+    Moment,
+    Move,
+    Policy,
+)
 from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS
@@ -97,7 +107,7 @@ class RatePolicy(Policy):
         self._net = Net(rule.methods) if rule.methods else None
         self.by_method = self._net is not None
         self._rule = rule
-        self.asks = (Call,) if rule.requests is not None else ()
+        self.asks = (MethodCall,) if rule.requests is not None else ()
         # Whoever counts bytes is told of each read: only where there is something to count.
         # Arrivals count nothing, but others are asked at once what they have counted of whoever arrives.
         self.counts = (Arrive, *self.asks, *((Move,) if rule.bandwidth is not None else ()))
@@ -158,14 +168,14 @@ class RatePolicy(Policy):
     def _bucket_key(self, caller: Caller) -> PeerId | None:
         return caller.peer if self._per_identity else None
 
-    def _concerns_call(self, call: Call) -> bool:
+    def _concerns_call(self, call: MethodCall) -> bool:
         return self._interval > 0 and (
             self._net is None or any(map(self._net.matches_method, (call.method, *call.also)))
         )
 
     def check_event(self, event: Event, now: Moment) -> Denial | None:
         """Deny a request that comes too early."""
-        assert isinstance(event, Call)
+        assert isinstance(event, MethodCall)
         if not self._every and not self._concerns_call(event):
             return None
         key = event.caller.peer if self._per_identity else None
@@ -178,7 +188,7 @@ class RatePolicy(Policy):
             return self.make_denial(Reason.RATE, "too many callers at once", retry=1.0)
         return None
 
-    def _describe_limit(self, amount: Amount | None) -> str:
+    def _describe_limit(self, amount: AllowedRate | None) -> str:
         assert amount is not None
         whose = "an identity" if self._per_identity else "all callers together"
         return f"{count_of(round(amount.amount), 'request')} in {amount.seconds:g} s is what {whose} may make"
@@ -186,7 +196,7 @@ class RatePolicy(Policy):
     def commit_event(self, event: Event, now: Moment) -> None:
         """Count a request, or bytes."""
         key = event.caller.peer if self._per_identity else None
-        if isinstance(event, Call):
+        if isinstance(event, MethodCall):
             if self._every or self._concerns_call(event):
                 self._requests.push_arrival(key, self._interval, now.steady)
                 if self._pending is not None:
@@ -198,12 +208,12 @@ class RatePolicy(Policy):
         elif isinstance(event, Arrive):
             self._note_pending(key, 0.0, 0.0)
 
-    def hold_call(self, event: Call) -> None:
+    def hold_call(self, event: MethodCall) -> None:
         """Check the caller's other calls as if this one had happened."""
         if self._concerns_call(event):
             self.held.add_calls(event.caller, 1)
 
-    def release_call(self, event: Call) -> None:
+    def release_call(self, event: MethodCall) -> None:
         """Check them without it again; `commit` follows if it has happened."""
         if self._concerns_call(event):
             self.held.add_calls(event.caller, -1)

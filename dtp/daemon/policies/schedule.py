@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 
 from dtp.daemon.config.model import ScheduleRule
-from dtp.daemon.policies.base import Arrive, Call, Denial, Event, Moment, Policy
+from dtp.daemon.policies.base import Arrive, Denial, Event, MethodCall, Moment, Policy
 from dtp.daemon.reasons import Reason
 
 
@@ -13,7 +13,7 @@ class SchedulePolicy(Policy):
     """Hours over midnight belong to the day on which they begin. What runs at closing time may finish."""
 
     name = "schedule"
-    asks = (Arrive, Call)
+    asks = (Arrive, MethodCall)
 
     def __init__(self, rule: ScheduleRule) -> None:
         self._rule = rule

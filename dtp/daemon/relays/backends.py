@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dtp.daemon.config.model import Balance, Health
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 
 #: How long a backend that could not be reached gets nothing, by how often in a row: it may be about to start.
 PENALTIES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -23,7 +23,7 @@ _FIRST_SHARE = 0.1
 class Backend:
     """A place behind a service, and how it stands."""
 
-    place: Place
+    place: LocalPlace
     #: Streams that it has now.
     active: int = 0
     #: What the active checks say; a backend is up until they say otherwise.
@@ -46,7 +46,7 @@ class Backend:
 class Balancer:
     """Chooses among backends. Without a usable one it takes the others in turn: a try beats a refusal."""
 
-    def __init__(self, places: Collection[Place], balance: Balance, slow_start: float = 0.0) -> None:
+    def __init__(self, places: Collection[LocalPlace], balance: Balance, slow_start: float = 0.0) -> None:
         self.backends = [Backend(place) for place in places]
         self._slow_start = slow_start
         self._pick: Callable[[list[Backend], object, float], Backend] = {

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays import direct, sockets, udp
 
 
@@ -19,11 +19,11 @@ class BackendDialer:
     """
 
     #: At once; None where that takes time.
-    connect_now: Callable[[Place], socket.socket | None] = direct.connect_now
+    connect_now: Callable[[LocalPlace], socket.socket | None] = direct.connect_now
     #: Without a time limit of its own.
-    connect: Callable[[Place], Awaitable[socket.socket]] = sockets.connect
+    connect: Callable[[LocalPlace], Awaitable[socket.socket]] = sockets.connect
     #: For datagrams.
-    connect_udp: Callable[[Place], socket.socket] = udp.connect
+    connect_udp: Callable[[LocalPlace], socket.socket] = udp.connect
 
 
 #: By the sockets of this machine.

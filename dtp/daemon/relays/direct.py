@@ -11,7 +11,7 @@ import socket
 from functools import lru_cache
 
 from dtp.core import dial, sockets_supported
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays.sockets import local_congestion, undialled
 
 
@@ -28,7 +28,7 @@ def loopback(host: str) -> bytes | None:
     return address.packed if address.is_loopback else None
 
 
-def connect_now(place: Place) -> socket.socket | None:
+def connect_now(place: LocalPlace) -> socket.socket | None:
     """Return a non-blocking socket connected to `place`; None when it is not on `loopback`, or takes time after all.
 
     Raises `DialError` when it is refused, `NoDescriptors`.

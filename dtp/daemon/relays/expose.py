@@ -23,13 +23,12 @@ from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.policies import (
     Arrive,
     Bounds,
-    Call,
     Caller,
     Clock,
     Close,
     Denial,
     FindLogin,
-    Login,
+    MethodCall,
     Move,
     Open,
     Policy,
@@ -240,7 +239,7 @@ class Exposed:
         if self.config.rules.login is None:
             return caller
         found = self.find_login(caller.peer.key, self._clock().unix)
-        return caller if found is None else replace(caller, login=Login(*found))
+        return caller if found is None else replace(caller, login=found)
 
     def take_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         """Serve a stream that the caller has opened."""
@@ -274,7 +273,7 @@ class Exposed:
         if (
             denial is None
             and whole
-            and (denial := self.chain.ask_policies(Call(opened.caller), now)) is not None
+            and (denial := self.chain.ask_policies(MethodCall(opened.caller), now)) is not None
         ):
             self.chain.commit_event(Close(opened.caller), now)
         return denial
@@ -382,7 +381,7 @@ class Exposed:
             extra={"fields": fields},
         )
 
-    def ask_policies(self, call: Call) -> Denial | None:
+    def ask_policies(self, call: MethodCall) -> Denial | None:
         """Return whether a request of a stream that is open may be; a denial is logged.
 
         Where requests are paid one by one it is on hold from now on, until `release_call`.
@@ -394,7 +393,7 @@ class Exposed:
             self._log_denial(denial, call.caller)
         return denial
 
-    def release_call(self, call: Call, *, paid: bool) -> None:
+    def release_call(self, call: MethodCall, *, paid: bool) -> None:
         """Take a request off hold, which was paid or will not be."""
         self.chain.release_call(call, self._clock(), happened=paid)
 

@@ -9,7 +9,7 @@ import re
 from dtp.carriers.errors import DialError
 from dtp.carriers.socket_io import SocketIO
 from dtp.daemon.config.model import Health
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays.backends import Backend, Balancer
 from dtp.daemon.relays.sockets import NoDescriptors, connect
 
@@ -53,7 +53,7 @@ async def _watch_one(
         await asyncio.sleep(health.every)
 
 
-async def check(place: Place, health: Health, first: bytes = b"") -> str | None:
+async def check(place: LocalPlace, health: Health, first: bytes = b"") -> str | None:
     """Return what is wrong with the backend at `place`; None if nothing is. Raises `NoDescriptors`."""
     try:
         async with asyncio.timeout(health.timeout):
@@ -68,7 +68,7 @@ async def check(place: Place, health: Health, first: bytes = b"") -> str | None:
         return str(error)
 
 
-async def _get(io: SocketIO, place: Place, path: str, first: bytes) -> str | None:
+async def _get(io: SocketIO, place: LocalPlace, path: str, first: bytes) -> str | None:
     host = "localhost" if place.path else str(place)
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nUser-Agent: dtpd\r\n\r\n"
     await io.write(first + head.encode())

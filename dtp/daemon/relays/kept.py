@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dtp.daemon.answered.tips import TipService
     from dtp.daemon.relays.expose import Exposed
     from dtp.messaging.login.service import LoginService
+    from dtp.messaging.login.sessions import Login
     from dtp.messaging.mailbox.selling import RoomSeller
     from dtp.messaging.mailbox.service import Mailbox
     from dtp.node.node import Node
@@ -123,7 +124,7 @@ class Kept:
             exposed.show = self._shows[exposed.config.service, exposed.config.broadcast]
             exposed.show.start()
 
-    def find_login(self, key: bytes, now: float) -> tuple[str, bytes] | None:
+    def find_login(self, key: bytes, now: float) -> Login | None:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
         return None if self._current is None else self._current.sessions.find(key, now)
 

@@ -18,7 +18,7 @@ from dtp.carriers.errors import DialError, reason
 from dtp.carriers.stream_socket import SocketListener
 from dtp.carriers.url import format_host, parse_url
 from dtp.carriers.watch import socket_watcher
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays.backends import Backend
 from dtp.errors import DtpError, LimitError
 
@@ -92,7 +92,7 @@ def local_congestion() -> bytes | None:
     return _UNPACED
 
 
-async def listen(place: Place, on_socket: Callable[[socket.socket], None]) -> SocketListener:
+async def listen(place: LocalPlace, on_socket: Callable[[socket.socket], None]) -> SocketListener:
     """Give `on_socket` every connection that comes in at `place`, non-blocking. Raises `ListenError`."""
     if place.path:
         sock, remove = unix.listening_socket(f"unix://{place.path}?mode=0660")
@@ -131,12 +131,12 @@ def _with_options(on_socket: Callable[[socket.socket], None]) -> Callable[[socke
 
 
 def name_of(sock: socket.socket) -> str:
-    """Return where `sock` is bound, as a `Place` spells it."""
+    """Return where `sock` is bound, as a `LocalPlace` spells it."""
     bound = sock.getsockname()
     return f"unix:{bound}" if isinstance(bound, str) else format_host(bound[0], bound[1])
 
 
-async def connect(place: Place) -> socket.socket:
+async def connect(place: LocalPlace) -> socket.socket:
     """Return a non-blocking socket connected to `place`. Has no time limit of its own.
 
     Raises `DialError`, `NoDescriptors`.
@@ -150,7 +150,7 @@ async def connect(place: Place) -> socket.socket:
     return sock
 
 
-def _connect_unix(place: Place) -> socket.socket | None:
+def _connect_unix(place: LocalPlace) -> socket.socket | None:
     """Return a socket; None where the queue is full."""
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -168,7 +168,7 @@ def _connect_unix(place: Place) -> socket.socket | None:
     return sock
 
 
-async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
+async def _connect_tcp(loop: asyncio.AbstractEventLoop, place: LocalPlace) -> socket.socket:
     """Ask for a name each time, so that a backend that moves is found."""
     try:
         family = socket.AF_INET6 if ":" in place.host else socket.AF_INET

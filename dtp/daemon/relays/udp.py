@@ -16,7 +16,7 @@ from typing import ClassVar, Protocol
 
 from dtp.carriers.errors import ListenError, reason
 from dtp.carriers.watch import Watcher, socket_watcher
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.dropped import Drop, Dropped, KernelDrops
@@ -289,7 +289,7 @@ class UdpSession:
 # ---- plain sockets -------------------------------------------------------------------------------------------
 
 
-def bind(place: Place, *, share: bool = False) -> socket.socket:
+def bind(place: LocalPlace, *, share: bool = False) -> socket.socket:
     """Return a UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
@@ -305,7 +305,7 @@ def bind(place: Place, *, share: bool = False) -> socket.socket:
     return sock
 
 
-def connect(place: Place) -> socket.socket:
+def connect(place: LocalPlace) -> socket.socket:
     """Return a UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:

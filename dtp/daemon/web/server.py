@@ -16,7 +16,7 @@ import h11
 
 from dtp.carriers.stream_socket import answering_through
 from dtp.daemon.config.model import OWN
-from dtp.daemon.config.values import Place
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.relays import sockets
 from dtp.tasks import TaskSet
 
@@ -118,7 +118,7 @@ def _path_of(request: h11.Request) -> str:
 class WebServer:
     """Serves `PATHS` at a place that only this machine reaches."""
 
-    def __init__(self, daemon: Watched, place: Place, patience: float = _PATIENCE) -> None:
+    def __init__(self, daemon: Watched, place: LocalPlace, patience: float = _PATIENCE) -> None:
         self._daemon = daemon
         self._place = place
         self._patience = patience

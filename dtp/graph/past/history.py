@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _READ = 256
 
 
-class Version(NamedTuple):
+class HistoryEntry(NamedTuple):
     """One op about a node, and what was there before."""
 
     op: Op
@@ -40,7 +40,7 @@ class Version(NamedTuple):
         return clock.seconds(self.op.clock)
 
 
-async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
+async def history(graph: Graph, soul: str, key: str | None) -> list[HistoryEntry]:
     """Return what a node or a key had, the newest first, as `History.versions` does."""
     found = await _made(graph, soul, lambda op: op.soul == soul and key in (None, op.key))
     return _versions(found)
@@ -71,7 +71,7 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
     return found
 
 
-def _versions(found: list[tuple[Op, int]]) -> list[Version]:
+def _versions(found: list[tuple[Op, int]]) -> list[HistoryEntry]:
     """Return ops, the earliest first, with what was there before each."""
     versions = []
     standing: dict[str, Op] = {}
@@ -94,11 +94,11 @@ def _versions(found: list[tuple[Op, int]]) -> list[Version]:
                 before, had_value = taken, True
             if op.has_value:
                 named[op.author, op.clock] = op.value
-        versions.append(Version(op, sequence, before, had_value))
+        versions.append(HistoryEntry(op, sequence, before, had_value))
     return versions
 
 
-def edits(graph: Graph, versions: list[Version]) -> Iterator[list[SequenceChange]]:
+def edits(graph: Graph, versions: list[HistoryEntry]) -> Iterator[list[SequenceChange]]:
     """Yield for each version what its edit changes in the text or the list as it was before; nothing of other types.
 
     An edit that waits for another shows with that one.
@@ -222,7 +222,7 @@ _AS_OF: Final[dict[str, Callable[[Graph, list[Op]], tuple[bool, Any]]]] = {
 }
 
 
-class Difference(NamedTuple):
+class ValueChange(NamedTuple):
     """Something that was another at two times. A value is None also where there was none: see `had_` and `has_`."""
 
     before: Any
@@ -231,14 +231,14 @@ class Difference(NamedTuple):
     has_value: bool
 
 
-async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, dict[str, Difference]]:
+async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, dict[str, ValueChange]]:
     """Return what is different at a soul since a time, as `History.diff` does."""
     then, later = await as_of(graph, soul, first), await as_of(graph, soul, second)
-    found: dict[str, dict[str, Difference]] = {}
+    found: dict[str, dict[str, ValueChange]] = {}
     for key in sorted(then.keys() | later.keys()):
         before, after = then.get(key, {}), later.get(key, {})
         for kind in KINDS:
-            one = Difference(before.get(kind), after.get(kind), kind in before, kind in after)
+            one = ValueChange(before.get(kind), after.get(kind), kind in before, kind in after)
             if one.had_value != one.has_value or values.encode(one.before) != values.encode(one.after):
                 found.setdefault(key, {})[kind] = one
     return found

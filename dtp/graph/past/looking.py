@@ -17,7 +17,7 @@ class History:
         """Look into the past of a graph."""
         self._graph = graph
 
-    async def versions(self, soul: str, key: str | None = None) -> list[past.Version]:
+    async def versions(self, soul: str, key: str | None = None) -> list[past.HistoryEntry]:
         """Return every op about a node (or one key of it) that is stored here, the earliest first: who, when, what,
         and of registers what was before. Reads all stored frames."""
         self._graph.check_here(soul)
@@ -34,7 +34,7 @@ class History:
         await self._graph.commit()
         return await past.as_of(self._graph, soul, seconds)
 
-    async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.Difference]]:
+    async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.ValueChange]]:
         """Return how what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
         await self._graph.commit()
         return await past.diff(self._graph, soul, first, second)

@@ -111,7 +111,7 @@ class Banned(NamedTuple):
     by: tuple[str, ...]
 
 
-class Inside(NamedTuple):
+class AdmissionParts(NamedTuple):
     """What of a graph's inside admission needs."""
 
     #: Call something of the store's, in its thread.
@@ -131,7 +131,7 @@ class _Pending(dict[bytes, StoredUsage]):
 class Admission:
     """Whom a graph takes in. Read what there is without waiting; what changes it is kept when it returns."""
 
-    def __init__(self, graph: Graph, store: Store, inside: Inside) -> None:
+    def __init__(self, graph: Graph, store: Store, inside: AdmissionParts) -> None:
         """Read what a store has of whom to take in."""
         self._graph = graph
         self._store = store

@@ -25,7 +25,7 @@ LONGEST: Final = 2.0
 _AT_ONCE: Final = 256
 
 
-class Difference(NamedTuple):
+class RowChanges(NamedTuple):
     """How a query's rows differ from before; a row that changed is removed and added.
 
     A row also changes when a property of a node in it does. Nodes read the graph as it is now, in `removed`, too.
@@ -62,7 +62,7 @@ async def _keys(replica: Replica, rows: list[Row]) -> list[str]:
     return keys
 
 
-async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:
+async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[RowChanges]:
     """Yield the rows of a query as added, then what was added and removed whenever the graph has changed."""
     loop = asyncio.get_running_loop()
     before: dict[str, Row] = {}
@@ -81,7 +81,7 @@ async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) ->
             added = [now[key] for key in (count - counted).elements()]
             removed = [before[key] for key in (counted - count).elements()]
             if added or removed:
-                yield Difference(added, removed)
+                yield RowChanges(added, removed)
             before, counted = now, count
             await asyncio.sleep(min(max(SHORTEST, loop.time() - began), LONGEST))
             if not await changes.wait():

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from dtp.messaging.calls.calling import Media
-from dtp.messaging.calls.recording import Recorder
+from dtp.messaging.calls.recording import MediaRecorder
 from dtp.messaging.calls.signals import CallMalformed, check_description
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.errors import MediaUnusable
@@ -53,7 +53,7 @@ class MediaEnd(Media):
         self._hidden = hide_address
         self._tunnel: PacketTunnel | None = None
         self._on_media = on_media
-        self._recorder = Recorder(record) if record is not None else None
+        self._recorder = MediaRecorder(record) if record is not None else None
         #: Why what comes isn't recorded any more; "" where it is.
         self.recording_fault = ""
         #: Set once what is sent from a file has come to its end.

@@ -32,7 +32,7 @@ _RATE: Final = 48_000
 _MOST_PENDING: Final = 100
 
 
-class Recorder:
+class MediaRecorder:
     """A file for what comes, which is encoded in a thread of its own."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -55,7 +55,7 @@ class Act(IntEnum):
     REVOKE = 8
 
 
-class Role(IntEnum):
+class MemberRole(IntEnum):
     """What a member may."""
 
     MEMBER = 0
@@ -72,7 +72,7 @@ class Operation:
     author: bytes
     device: bytes
     subject: bytes
-    role: Role
+    role: MemberRole
     text: str
     parents: tuple[bytes, ...]
     nonce: bytes
@@ -99,7 +99,7 @@ class Operation:
         act: Act,
         *,
         subject: bytes = b"",
-        role: Role = Role.MEMBER,
+        role: MemberRole = MemberRole.MEMBER,
         text: str = "",
         parents: Iterable[bytes] = (),
     ) -> Operation:
@@ -133,7 +133,7 @@ class Operation:
                 pass
             case _:
                 raise MembershipError("an operation on a group is malformed, or of another version")
-        if not is_number(act, max(Act)) or not act or not is_number(role, max(Role)):
+        if not is_number(act, max(Act)) or not act or not is_number(role, max(MemberRole)):
             raise MembershipError("an operation on a group does what can't be")
         hashes = all(isinstance(each, bytes) and len(each) == _HASH for each in parents)
         if not hashes or len(parents) > MAX_PARENTS or bool(parents) == (act == Act.CREATE):
@@ -146,7 +146,7 @@ class Operation:
             raise MembershipError("an operation on a group is of a device that can't be") from None
         if not peer.verify(signature, tagged(MEMBERSHIP_DOMAIN) + body):
             raise MembershipError("the operation isn't signed by the device that it names")
-        return cls(Act(act), author, device, subject, Role(role), text, tuple(parents), nonce, data)
+        return cls(Act(act), author, device, subject, MemberRole(role), text, tuple(parents), nonce, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,30 +182,32 @@ class GroupMembers:
     """Who is in a group, with which role, what it is called, its rooms and invitations by their operations."""
 
     name: str
-    roles: dict[bytes, Role]
+    roles: dict[bytes, MemberRole]
     rooms: dict[bytes, str] = field(default_factory=dict)
     invitations: dict[bytes, Invitation] = field(default_factory=dict)
 
     def is_administrator(self, person: bytes) -> bool:
         """True if the person may do everything."""
-        return self.roles.get(person) is Role.ADMINISTRATOR
+        return self.roles.get(person) is MemberRole.ADMINISTRATOR
 
     @property
     def moderators(self) -> frozenset[bytes]:
         """Who may delete what others have written: moderators, and administrators."""
-        return frozenset(person for person, role in self.roles.items() if role is not Role.MEMBER)
+        return frozenset(person for person, role in self.roles.items() if role is not MemberRole.MEMBER)
 
-    def may_do(self, person: bytes, act: Act, subject: bytes, role: Role) -> bool:
+    def may_do(self, person: bytes, act: Act, subject: bytes, role: MemberRole) -> bool:
         """True if a person may do that: administrators everything, moderators what concerns members alone."""
         own = self.roles.get(person)
-        if own is Role.ADMINISTRATOR:
+        if own is MemberRole.ADMINISTRATOR:
             return True
         if act is Act.REMOVE and subject == person:
             return own is not None
-        if own is not Role.MODERATOR:
+        if own is not MemberRole.MODERATOR:
             return False
         if act in (Act.ADD, Act.REMOVE):
-            return role is Role.MEMBER and self.roles.get(subject, Role.MEMBER) is Role.MEMBER
+            return (
+                role is MemberRole.MEMBER and self.roles.get(subject, MemberRole.MEMBER) is MemberRole.MEMBER
+            )
         return act in (Act.INVITE, Act.REVOKE)
 
 
@@ -387,13 +389,15 @@ class Membership:
             for each in self.operations.values()
         )
 
-    def _find_roles(self, valid: list[Operation], invitations: dict[bytes, Invitation]) -> dict[bytes, Role]:
+    def _find_roles(
+        self, valid: list[Operation], invitations: dict[bytes, Invitation]
+    ) -> dict[bytes, MemberRole]:
         admitted = self._find_admitted(valid, invitations)
         removed: dict[bytes, list[Operation]] = {}
         for each in valid:
             if each.act is Act.REMOVE:
                 removed.setdefault(each.subject, []).append(each)
-        roles: dict[bytes, Role] = {}
+        roles: dict[bytes, MemberRole] = {}
         for each in valid:
             subject = each.author if each.act is Act.CREATE else each.subject
             if each.act not in (Act.CREATE, Act.ADD):
@@ -403,7 +407,7 @@ class Membership:
                 continue
             undone = any(not self._has_seen(each.id, one.id) for one in removed.get(subject, ()))
             if not undone and (subject in roles or len(roles) < MAX_MEMBERS):
-                roles[subject] = Role.ADMINISTRATOR if each.act is Act.CREATE else each.role
+                roles[subject] = MemberRole.ADMINISTRATOR if each.act is Act.CREATE else each.role
         return roles
 
     def _find_name(self, valid: list[Operation]) -> str:

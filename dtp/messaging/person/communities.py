@@ -17,7 +17,7 @@ from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import MAX_INVITATIONS, MAX_MEMBERS, Act, Invitation, Role
+from dtp.messaging.conversation.membership import MAX_INVITATIONS, MAX_MEMBERS, Act, Invitation, MemberRole
 from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack, tagged, unpack
 from dtp.messaging.person.notices import Notice, What
@@ -124,7 +124,7 @@ class Communities:
         membership = self._mail.groups.get(group)
         if membership is None or person in membership.members.roles:
             return []
-        if not membership.members.may_do(self._mail.person, Act.INVITE, b"", Role.MEMBER):
+        if not membership.members.may_do(self._mail.person, Act.INVITE, b"", MemberRole.MEMBER):
             return []  # somebody else's invitation
         invitation = membership.members.invitations.get(event.fields["invitation"])
         why = self._why_not(invitation, person, event, now_ms)

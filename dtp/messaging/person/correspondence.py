@@ -17,7 +17,7 @@ from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
 from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, EventKind
-from dtp.messaging.conversation.membership import Act, Membership, Operation, Role
+from dtp.messaging.conversation.membership import Act, MemberRole, Membership, Operation
 from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
@@ -458,7 +458,7 @@ class Correspondence:
         *,
         subject: bytes = b"",
         text: str = "",
-        role: Role = Role.MEMBER,
+        role: MemberRole = MemberRole.MEMBER,
     ) -> Operation:
         """Do something to a group, and return the operation. Raise `MessageError` if we may not."""
         with self.transaction():
@@ -472,7 +472,7 @@ class Correspondence:
         *,
         subject: bytes = b"",
         text: str = "",
-        role: Role = Role.MEMBER,
+        role: MemberRole = MemberRole.MEMBER,
     ) -> Operation:
         """Make a group's operation within a transaction, as `change_group` does."""
         membership = self.groups.get(group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from dtp.messaging.conversation.membership import Act, Operation, Role
+from dtp.messaging.conversation.membership import Act, MemberRole, Operation
 from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.delivery import now_ms
 
@@ -26,7 +26,7 @@ class Group:
         return self._messenger.correspondence.groups[self.id].members.name
 
     @property
-    def members(self) -> dict[bytes, Role]:
+    def members(self) -> dict[bytes, MemberRole]:
         """Who is in it, ourselves among them, and what they may."""
         return dict(self._messenger.correspondence.groups[self.id].members.roles)
 
@@ -66,7 +66,13 @@ class Group:
 
     async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
         """Add somebody, or give who is in another role. They read what is written from now on."""
-        role = Role.ADMINISTRATOR if administrator else Role.MODERATOR if moderator else Role.MEMBER
+        role = (
+            MemberRole.ADMINISTRATOR
+            if administrator
+            else MemberRole.MODERATOR
+            if moderator
+            else MemberRole.MEMBER
+        )
         await self._change_group(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
 
     async def remove(self, person: Person) -> None:

@@ -177,7 +177,7 @@ class ClientMeter(MeterDriver):
         while events := self.payer.take_events():
             for event in events:
                 match event:
-                    case payer_events.Send(frame):
+                    case messages.SendFrame(frame):
                         self._send(frame)
                     case payer_events.SignWanted():
                         self._sign(event)

@@ -1,8 +1,8 @@
 """The client's half of the meter, as a value: counts, frames and the time in, vouchers to sign and frames out.
 
 No socket, no clock, no key: who drives it (`client_meter`, or a test) calls `count`, `receive` and `tick`,
-has each `SignWanted` reserved and signed, reports that with `signed`, and sends what `Send` says; on a fast stream it
-calls `release` instead of `count`. Source: docs/wire.md.
+has each `SignWanted` reserved and signed, reports that with `signed`, and sends what `SendFrame` has; on a fast
+stream it calls `release` instead of `count`. Source: docs/wire.md.
 
 What keeps the money safe: a voucher never says more than was counted here (and `ahead_*`), never more than `funds`,
 and its sequence is used once: it is above all that were `Reserved` before. A broken or foreign frame changes nothing.
@@ -27,11 +27,10 @@ from dtp.pay.client.payer_events import (
     Finished,
     FundsLow,
     Revealed,
-    Send,
     SignWanted,
 )
 from dtp.pay.errors import BudgetSpent, MalformedMeter, NotMetered
-from dtp.pay.messages import VERSION, Message, VoucherSaid
+from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
 from dtp.pay.terms import LEAST_AHEAD, MIB, NOTHING, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
 from dtp.plurals import count_of
@@ -52,7 +51,7 @@ _AHEAD: Final = 15
 
 
 PayerEvent: TypeAlias = (
-    Send | SignWanted | ChargeOffered | FundsLow | Revealed | AgreementGiven | Adopted | Finished
+    SendFrame | SignWanted | ChargeOffered | FundsLow | Revealed | AgreementGiven | Adopted | Finished
 )
 
 
@@ -163,7 +162,7 @@ class Payer:
         if self._ready:
             frame = self.release(moved, now)
             if frame is not None:
-                self._events.append(Send(frame))
+                self._events.append(SendFrame(frame))
                 self._interval = self.spending.voucher_interval(
                     self._exposure.after_payment(self.signed_usage)
                 )
@@ -647,7 +646,7 @@ class Payer:
         self._events.append(Finished(True))
 
     def _send(self, message: Message) -> None:
-        self._events.append(Send(messages.build(message)))
+        self._events.append(SendFrame(messages.build(message)))
 
 
 def said(signed: SignedVoucher, charge: int) -> VoucherSaid:

@@ -9,13 +9,6 @@ from dtp.pay.voucher import SignedVoucher, Voucher
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Send this frame."""
-
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class SignWanted:
     """Sign this voucher when it is reserved, then report it with `Payer.voucher_signed`.
 

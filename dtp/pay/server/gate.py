@@ -14,11 +14,11 @@ from typing import Final
 
 from dtp.chain.channel import Channel, ChannelState, Lane
 from dtp.chain.firewall import (
+    AccessRules,
     Firewall,
     FirewallDecision,
     FirewallRefusal,
     HolderOfPass,
-    Rules,
     plans_taken,
     refuse,
 )
@@ -86,7 +86,7 @@ def honoured_keys(lane: Lane, now_ms: int) -> tuple[bytes, ...]:
     return (lane.key, lane.old_key) if lane.old_key and now_ms < lane.old_until_ms else (lane.key,)
 
 
-def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: int = 0) -> str | None:
+def channel_flaw(channel: Channel, rules: AccessRules, number: int, least_revision: int = 0) -> str | None:
     """Return why a channel doesn't pay for service `number` of this host, None when it does.
 
     An open channel keeps the terms it was opened under, so an older revision is good, if it isn't from when the
@@ -114,7 +114,7 @@ def channel_flaw(channel: Channel, rules: Rules, number: int, least_revision: in
     return None
 
 
-def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
+def pass_of(channel: Channel, rules: AccessRules, now: float) -> HolderOfPass | None:
     """Return the pass that the channel was opened under, if it is good now; None if not, or if its plan isn't known
     here."""
     now_ms = rules.state.now_ms(now)
@@ -124,7 +124,7 @@ def pass_of(channel: Channel, rules: Rules, now: float) -> HolderOfPass | None:
     return None
 
 
-def _has_begun_since(held: HolderOfPass, rules: Rules, now: float) -> bool:
+def _has_begun_since(held: HolderOfPass, rules: AccessRules, now: float) -> bool:
     """Return whether the pass's period began after the rules were read: its holder may have given it back until
     then."""
     state = rules.state
@@ -243,7 +243,7 @@ class TicketGate:
                 return known
         raise TicketRefused("the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
 
-    async def _find_pass(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
+    async def _find_pass(self, channel: Channel, rules: AccessRules, request: Request) -> HolderOfPass:
         """Return the pass that a channel was opened under, with something left of its quota."""
         held = pass_of(channel, rules, self._clock())
         # Where it isn't asked of everybody, nobody has looked for one that was just bought.
@@ -267,7 +267,7 @@ class TicketGate:
             raise Refuse(CloseCode.PAYMENT, QUOTA_USED_UP, detail=CloseDetail.QUOTA_USED_UP)
         return held
 
-    async def _renewed_since(self, rules: Rules, request: Request) -> Rules:
+    async def _renewed_since(self, rules: AccessRules, request: Request) -> AccessRules:
         """Read the rules again, or return those that are known where the chain can't be asked now.
 
         A pass may be over, or renewed, by the chain's clock, which is only reckoned here between readings.
@@ -295,7 +295,9 @@ class TicketGate:
             "the ticket isn't by the lane's key, or not for this connection", CloseDetail.TICKET_NOT_PROVEN
         )
 
-    async def _decide_admission(self, channel: Channel, request: Request) -> tuple[FirewallDecision, Rules]:
+    async def _decide_admission(
+        self, channel: Channel, request: Request
+    ) -> tuple[FirewallDecision, AccessRules]:
         """Return what the host's firewall says of the account that pays, and of the identity that connects."""
         decision = await self.firewall.decide(channel.client, request.service)
         if decision.refusal in _MAY_HAVE_CHANGED:

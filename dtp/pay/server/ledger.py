@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from dtp.chain.channel import Agreement, Channel, ChannelState, Lane, agreement_bytes
-from dtp.chain.firewall import Rules
+from dtp.chain.channel import Channel, ChannelState, CloseAgreement, Lane, agreement_bytes
+from dtp.chain.firewall import AccessRules
 from dtp.chain.host import Bearer
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pipes.where import channel_of
@@ -387,7 +387,7 @@ class Ledger(ChannelAccount):
                     except ChainError as error:
                         log.warning("channel %s can't be read: %s", id, error)
 
-    async def check_open_channels(self, rules: Rules | None) -> None:
+    async def check_open_channels(self, rules: AccessRules | None) -> None:
         """Look again at channels and passes in use: closes that were asked for, a price that is new, and who is
         denied, as the account that pays or as the identity that is connected.
 
@@ -405,7 +405,7 @@ class Ledger(ChannelAccount):
                 await self.refresh(id)
         await self._quotas.poll()
 
-    def _send_away(self, rules: Rules) -> None:
+    def _send_away(self, rules: AccessRules) -> None:
         for id, entry in list(self._open.items()):
             if all(meter.payee.closing for meter in entry.meters.values()):
                 continue  # they have come to close, which is no service
@@ -475,7 +475,7 @@ class Ledger(ChannelAccount):
         if end is None or end.over:
             entry.agreeing = False
             return
-        statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))
+        statement = agreement_bytes(CloseAgreement(end.channel, end.total, end.not_after_ms))
         signature = signer.sign_statement(statement)
         entry.agreed = messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature)
         meter.payee.send_agreement(entry.agreed)

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from dtp.pay import messages
 from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
-from dtp.pay.messages import VERSION, Message, VoucherSaid
+from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
 from dtp.pay.terms import MIB, NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
@@ -63,13 +63,6 @@ class PayeeLane:
 
 
 # ------------------------------------------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send this frame."""
-
-    frame: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,15 @@ class Paused:
 
 
 PayeeEvent: TypeAlias = (
-    Send | CheckWanted | ChargePaid | ChargeRefused | ChargeOverdue | LookAgain | CloseAsked | Late | Paused
+    SendFrame
+    | CheckWanted
+    | ChargePaid
+    | ChargeRefused
+    | ChargeOverdue
+    | LookAgain
+    | CloseAsked
+    | Late
+    | Paused
 )
 
 
@@ -685,7 +686,7 @@ class Payee:
         )
 
     def _send(self, message: Message) -> None:
-        self._events.append(Send(messages.build(message)))
+        self._events.append(SendFrame(messages.build(message)))
 
 
 def check_units(units: int) -> None:

@@ -208,7 +208,7 @@ class ServerMeter(MeterDriver):
         while events := self.payee.take_events():
             for event in events:
                 match event:
-                    case payee.Send(frame):
+                    case messages.SendFrame(frame):
                         self._send(frame)
                     case payee.CheckWanted(voucher, charge):
                         self._check(voucher, charge)

@@ -446,7 +446,7 @@ class Played:
         MODULES["channel"].release(p, self.id(channel), coin=self.type(channel))
 
     def _close_agreed(self, p, sender, channel, total, not_after_ms, key, signer, spoiled=False):
-        agreement = MODULES["channel"].Agreement(self.id(channel), total, not_after_ms)
+        agreement = MODULES["channel"].CloseAgreement(self.id(channel), total, not_after_ms)
         signature = self.key(signer).private.sign(MODULES["channel"].agreement_bytes(agreement))
         if spoiled:
             signature = bytes([signature[0] ^ 1]) + signature[1:]
