@@ -33,11 +33,12 @@ from pathlib import Path
 
 import dtp
 from bench import hostile_carriers, hostile_plain, machine
+from bench.hostile_frames import TINY
 from bench.hostile_http import ANSWER_END, ASKED
-from bench.hostile_side import CLOCK, FRAMES, GOING, MOVING, PSK
+from bench.hostile_side import CLOCK, GOING, MOVING, PSK
 from bench.runner import ROOT, MeasurementFailed
 
-ATTACKS = ("processor only", "honest and busy", *FRAMES, *MOVING, "all in step", "memory holders", *GOING,
+ATTACKS = ("processor only", "honest and busy", *TINY, *MOVING, "all in step", "memory holders", *GOING,
            "half-open", "half-open elsewhere", "strangers to a key", "IK, recorded", "IK, fresh", "IK by nobody",
            "resumes of others", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
            "HTTP given up", "busy HTTP, one caller", "busy HTTP", *hostile_carriers.ATTACKS)  # fmt: skip

@@ -22,17 +22,13 @@ from pathlib import Path
 
 import dtp
 from bench import hostile_carriers, hostile_http, hostile_plain
+from bench.hostile_frames import TINY
 from dtp.cli.run import serve_for_long
 from dtp.core import Buffer
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.session.frames import (
-    AWAY,
-    CONNECTION,
-    PING,
     RESET,
-    STOP,
-    STREAMS,
     WINDOW,
     FrameType,
     Outgoing,
@@ -48,18 +44,6 @@ PSK = bytes(range(32))
 #: Frames of a record: what docs/wire.md allows.
 _FRAMES = 256
 _STREAM: Outgoing = (int(FrameType.STREAM), 0, 0, 0, b"")
-#: What each attack repeats, once stream 0 is open.
-FRAMES: dict[str, Outgoing] = {
-    "empty DATAGRAM": control(FrameType.DATAGRAM),
-    "unpaid METER": control(FrameType.METER, b"\x91\x01"),
-    "unknown 0x80": control(0x80),
-    "unasked PONG": control(FrameType.PONG, PING.pack(2**40)),
-    "repeated RESET": control(FrameType.RESET, RESET.pack(0, 1, 0)),
-    "WINDOW": control(FrameType.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
-    "AWAY": control(FrameType.AWAY, AWAY.pack(2**62)),
-    "STREAMS": control(FrameType.STREAMS, STREAMS.pack(0)),
-    "STOP": control(FrameType.STOP, STOP.pack(0, 1)),
-}
 #: The same of frames that all say something new, by their number: what moves nothing has a bound of its own.
 MOVING: dict[str, Callable[[int], Outgoing]] = {
     "one byte each": lambda n: (int(FrameType.STREAM), 0, 0, n, b"x"),
@@ -197,7 +181,7 @@ def _records(established: Established, name: str) -> Iterator[bytes]:
     yield bytes(out.view[: link.sealer.seal([_STREAM], out, 65519, False)])
     for first in itertools.count(1, _FRAMES):
         numbers = range(first, first + _FRAMES)
-        frames = [MOVING[name](each) for each in numbers] if name in MOVING else [FRAMES[name]] * _FRAMES
+        frames = [MOVING[name](each) for each in numbers] if name in MOVING else [TINY[name]] * _FRAMES
         yield bytes(out.view[: link.sealer.seal(frames, out, 65519, False)])
 
 
@@ -417,7 +401,7 @@ def main() -> None:
         sys.argv[5],
         int(sys.argv[6]),
     )
-    if name in FRAMES or name in MOVING:
+    if name in TINY or name in MOVING:
         _flood(host, port, name, count)
     elif name == "honest and busy":
         asyncio.run(_busy(address, count))

@@ -7,7 +7,6 @@ apart: many logins begin, then all clients compute, then all end, so that no Arg
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 import opaque_snake
 
-from bench import machine
+from bench import report
 from dtp.identity import Identity
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment
 from dtp.messaging.login.limits import LoginLimits
@@ -186,13 +185,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         load = os.getloadavg()[0]
         figures = measure(folder, 2 if arguments.quick else 10)
-    if arguments.json:
-        print(json.dumps({"load": load, "figures": figures}, indent=1))
-        return
-    print(f"load {load:.1f} before; {machine.facts()}\n")
-    print("| | |\n|---|---|")
-    for name, value in figures.items():
-        print(f"| {name} | {value:,.2f} |" if value < 100 else f"| {name} | {value:,.0f} |")
+    report.print_figures(figures, load, as_json=arguments.json)
 
 
 if __name__ == "__main__":

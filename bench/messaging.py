@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dtp
-from bench import machine
+from bench import report
 from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.device import LocalDevice
@@ -344,13 +343,7 @@ def main() -> None:
             figures = other_store(arguments.store, quick=arguments.quick)
         else:
             figures = measure(folder, quick=arguments.quick)
-    if arguments.json:
-        print(json.dumps({"load": load, "figures": figures}, indent=1))
-        return
-    print(f"load {load:.1f} before; {machine.facts()}\n")
-    print("| | |\n|---|---|")
-    for name, value in figures.items():
-        print(f"| {name} | {value:,.2f} |" if value < 100 else f"| {name} | {value:,.0f} |")
+    report.print_figures(figures, load, as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from bench.figures import FIGURES, Figure
+from bench.machine import facts
 from bench.suite import Section
 
 #: How a quantity is printed.
@@ -149,3 +153,14 @@ def _table(section: Section) -> list[str]:
 
 def _number(value: float | None, column: str) -> str:
     return "-" if value is None else format(value, _FORMATS.get(column, ",.0f"))
+
+
+def print_figures(figures: Mapping[str, float], load: float, *, as_json: bool) -> None:
+    """Print figures by their names, as JSON or as a table, and how busy the machine was before."""
+    if as_json:
+        print(json.dumps({"load": load, "figures": figures}, indent=1))
+        return
+    print(f"load {load:.1f} before; {facts()}\n")
+    print("| | |\n|---|---|")
+    for name, value in figures.items():
+        print(f"| {name} | {value:,.2f} |" if value < 100 else f"| {name} | {value:,.0f} |")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from text_reference import Id, Insert, Model, Node, Operation, Reader, decode, put, references
+from text_reference import Id, Insert, Model, Node, Operation, Reader, apply_known, decode, put, references
 
 MARKER, PLACE, VALUE = 0xC1, 0, 1
 
@@ -54,16 +54,7 @@ def merge(messages: Iterable[bytes]) -> Model:
     for message in messages:
         for author, operation in decode(message)[1]:
             known.setdefault(author, {})[operation.number] = operation
-    model, progress = Model(), True
-    while progress:
-        progress = False
-        for author, operations in known.items():
-            while (operation := operations.get(model.next.get(author, 0))) is not None:
-                if any(number >= model.next.get(agent, 0) for agent, number in causes(operation)):
-                    break
-                model.apply(author, operation)
-                progress = True
-    return model
+    return apply_known(known, causes)
 
 
 def facts(edit: bytes) -> tuple[list[bytes], set[bytes]]:

@@ -15,6 +15,7 @@ from text_reference import (
     Operation,
     Reader,
     anchors,
+    apply_known,
     decode,
     put,
     references,
@@ -101,16 +102,7 @@ def merge(messages: Iterable[bytes]) -> Model:
             before = known.setdefault(author, {}).get(operation.number)
             if before is None or (isinstance(operation, Insert) and operation.char):
                 known[author][operation.number] = operation
-    model, progress = Model(), True
-    while progress:
-        progress = False
-        for author, operations in known.items():
-            while (operation := operations.get(model.next.get(author, 0))) is not None:
-                if any(number >= model.next.get(agent, 0) for agent, number in causes(operation)):
-                    break
-                model.apply(author, operation)
-                progress = True
-    return model
+    return apply_known(known, causes)
 
 
 def shown(model: Model) -> list[tuple[str, dict[bytes, bytes]]]:

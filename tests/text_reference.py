@@ -3,7 +3,7 @@ messages. Slow and plain; it shares no code with the one in C."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -358,6 +358,22 @@ def references(operation: Operation) -> list[Id]:
     if isinstance(operation, Delete):
         return [operation.target]
     return [at for at in (operation.parent, operation.origin) if at is not None]
+
+
+def apply_known(
+    known: Mapping[bytes, Mapping[int, Operation]], causes: Callable[[Operation], list[Id]]
+) -> Model:
+    """Return a model with each author's operations by their numbers, as far as what they are caused by is there."""
+    model, progress = Model(), True
+    while progress:
+        progress = False
+        for author, operations in known.items():
+            while (operation := operations.get(model.next.get(author, 0))) is not None:
+                if any(number >= model.next.get(agent, 0) for agent, number in causes(operation)):
+                    break
+                model.apply(author, operation)
+                progress = True
+    return model
 
 
 # ---- the one way to write it: docs/text.md, "Which bytes" ----------------------------------------------------------

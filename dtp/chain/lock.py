@@ -5,9 +5,10 @@ Functions add the commands of one Move function to a `Program`. `coin` is the ty
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from dtp.chain.model import SUI_COIN, Id, canonical_type
 from dtp.chain.node.commands import Argument, ObjectLike, Program
@@ -121,6 +122,30 @@ def _call(
     return program.call(PACKAGE, Module.LOCK, function, arguments, [canonical_type(coin)], results)
 
 
+def _new_lock(
+    program: Program,
+    function: Function,
+    coin: str,
+    payment: ObjectLike,
+    commitment: Sequence[tuple[str, Any]],
+    relay_fee: int,
+    deadline_ms: int,
+) -> Argument:
+    """Lock money under a commitment: values, and their Move types."""
+    (made,) = _call(
+        program,
+        function,
+        coin,
+        program.use(payment),
+        *(program.pure(*each) for each in commitment),
+        program.pure("u64", relay_fee),
+        program.pure("u64", deadline_ms),
+        program.clock(),
+        results=1,
+    )
+    return made
+
+
 def new_hash_lock(
     program: Program,
     payment: ObjectLike,
@@ -132,19 +157,8 @@ def new_hash_lock(
     coin: str = SUI_COIN,
 ) -> Argument:
     """Lock money for `payee` under the SHA2-256 of 32 secret bytes, to be shared with `share`."""
-    (made,) = _call(
-        program,
-        Function.NEW_HASH_LOCK,
-        coin,
-        program.use(payment),
-        program.pure("vector<u8>", hash),
-        program.pure("address", payee),
-        program.pure("u64", relay_fee),
-        program.pure("u64", deadline_ms),
-        program.clock(),
-        results=1,
-    )
-    return made
+    commitment = [("vector<u8>", hash), ("address", payee)]
+    return _new_lock(program, Function.NEW_HASH_LOCK, coin, payment, commitment, relay_fee, deadline_ms)
 
 
 def new_key_lock(
@@ -157,18 +171,9 @@ def new_key_lock(
     coin: str = SUI_COIN,
 ) -> Argument:
     """Lock money for whomever an Ed25519 key names, to be shared with `share`."""
-    (made,) = _call(
-        program,
-        Function.NEW_KEY_LOCK,
-        coin,
-        program.use(payment),
-        program.pure("vector<u8>", key),
-        program.pure("u64", relay_fee),
-        program.pure("u64", deadline_ms),
-        program.clock(),
-        results=1,
+    return _new_lock(
+        program, Function.NEW_KEY_LOCK, coin, payment, [("vector<u8>", key)], relay_fee, deadline_ms
     )
-    return made
 
 
 def share(program: Program, lock: Argument, *, coin: str = SUI_COIN) -> None:

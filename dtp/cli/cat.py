@@ -18,7 +18,7 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import OutputError, discard_output, json_option, print_note, wants_json
+from dtp.cli.output import discard_output, json_option, print_note, wants_json, write_output
 from dtp.cli.paying import PaymentOptions, payment_options
 from dtp.cli.peers import named_network_option
 from dtp.cli.progress import ProgressMeter
@@ -145,18 +145,7 @@ async def _to_stdout(stream: Stream) -> None:
     """Write all that comes; in a thread, since a slow reader of our output must not stop the event loop."""
     loop = asyncio.get_running_loop()
     while data := await stream.read(PIECE):
-        await loop.run_in_executor(None, _write_all, data)
-
-
-def _write_all(data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(sys.stdout.fileno(), view) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"can't write the output: {error.strerror}") from error
+        await loop.run_in_executor(None, write_output, data)
 
 
 class InputError(LocalError):

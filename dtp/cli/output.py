@@ -160,6 +160,19 @@ def _echo(text: str, *, err: bool = False) -> None:
         raise OutputError(f"can't write the output: {error.strerror or error}") from error
 
 
+def write_output(data: bytes) -> None:
+    """Write bytes to standard output, all of them; waits while nobody reads. `OutputError`; `BrokenPipeError` when
+    nobody will."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(sys.stdout.fileno(), view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"can't write the output: {error.strerror}") from error
+
+
 def console() -> Console:
     """Return a console of rich's for standard output: of any width where that is no terminal, for whoever looks for a
     line in it. What is printed there raises `BrokenPipeError` when nobody reads."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -34,12 +32,12 @@ from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import (
-    OutputError,
     discard_output,
     json_option,
     print_line,
     print_result,
     wants_json,
+    write_output,
 )
 from dtp.cli.paying import PaymentOptions
 from dtp.cli.peers import network_option
@@ -544,18 +542,7 @@ async def _hear(each: HeardSegment, *, quiet: bool) -> None:
         more = {"init": each.is_init, "link": segment.link.hex(), "behind_ms": each.behind_ms}
         print_line({**record, **more}, None)
     elif not quiet:
-        await asyncio.get_running_loop().run_in_executor(None, _write_all, each.data)
-
-
-def _write_all(data: bytes) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(sys.stdout.fileno(), view) :]
-    except BrokenPipeError:
-        raise
-    except OSError as fault:
-        raise OutputError(f"can't write the output: {fault.strerror}") from fault
+        await asyncio.get_running_loop().run_in_executor(None, write_output, each.data)
 
 
 @show.command()
@@ -578,7 +565,7 @@ def play(file: Path, start: int, identity: IdentitySource) -> None:
             for segment, data in recording.segments(start):
                 count += 1
                 if not wants_json():
-                    _write_all(data if opener is None else opener.open(segment, data))
+                    write_output(data if opener is None else opener.open(segment, data))
         except BrokenPipeError:
             discard_output()
             return

@@ -306,6 +306,24 @@ class Deceiver:
             serving.add(asyncio.ensure_future(feeder.serve_stream(connection, stream)))
 
 
+async def produce(signer, held, late):
+    """A segment each second, and in `late` each a minute later."""
+    made = []
+    while True:
+        made.append(signer.sign(b"body", time_ms=1000 * len(made), duration_ms=1000))
+        held.add_own(made[-1], b"body")
+        if len(made) > 60:
+            late.add_own(made[-60], b"body")
+        await asyncio.sleep(1)
+
+
+def listen(network):
+    """Listen to the producer and the replayer: what receives, and the task that does."""
+    peer = Identity.generate().id
+    receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
+    return receiver, asyncio.ensure_future(receiver.run())
+
+
 @pytest.mark.parametrize("deceives", [False, True])
 def test_who_sends_a_show_later_than_others_isnt_chosen(deceives):
     """A feed of prices that is kept back for a minute is worth money."""
@@ -323,20 +341,9 @@ def test_who_sends_a_show_later_than_others_isnt_chosen(deceives):
         old = passed_on(late)
         network.serving[REPLAYER] = Deceiver(passed_on(held), old) if deceives else old
 
-        async def produce():
-            made = []
-            while True:
-                made.append(signer.sign(b"body", time_ms=1000 * len(made), duration_ms=1000))
-                held.add_own(made[-1], b"body")
-                if len(made) > 60:
-                    late.add_own(made[-60], b"body")
-                await asyncio.sleep(1)
-
-        producing = asyncio.ensure_future(produce())
+        producing = asyncio.ensure_future(produce(signer, held, late))
         await asyncio.sleep(100)
-        peer = Identity.generate().id
-        receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
-        listening = asyncio.ensure_future(receiver.run())
+        receiver, listening = listen(network)
         await asyncio.sleep(5)
         assert receiver.held.edge >= held.edge - 1
         assert receiver.start > 90
@@ -353,20 +360,9 @@ def test_who_keeps_a_show_back_is_left_when_the_producer_is_there_again():
         held, late = (HeldSegments(signer.announcement) for _ in range(2))
         network.serving[REPLAYER] = passed_on(late)
 
-        async def produce():
-            made = []
-            while True:
-                made.append(signer.sign(b"body", time_ms=1000 * len(made), duration_ms=1000))
-                held.add_own(made[-1], b"body")
-                if len(made) > 60:
-                    late.add_own(made[-60], b"body")
-                await asyncio.sleep(1)
-
-        producing = asyncio.ensure_future(produce())
+        producing = asyncio.ensure_future(produce(signer, held, late))
         await asyncio.sleep(100)
-        peer = Identity.generate().id
-        receiver = ShowReceiver(peer, lambda to: network.dial(peer, to), Parents([PRODUCER, REPLAYER]))
-        listening = asyncio.ensure_future(receiver.run())
+        receiver, listening = listen(network)
         await asyncio.sleep(20)
         assert receiver.held.edge < held.edge - 50
         network.serving[PRODUCER] = Feeder(held, ME.id)

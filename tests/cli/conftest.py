@@ -9,6 +9,10 @@ import sys
 import threading
 
 import pytest
+from click.testing import CliRunner
+
+from dtp.cli import main
+from dtp.localnet.grpc.localnet import LocalnetThread
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 60
@@ -94,6 +98,28 @@ def home(tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def net():
+    """An embedded node, for the tests of a module."""
+    with LocalnetThread() as localnet:
+        yield localnet
+
+
+@pytest.fixture
+def call(home, net, monkeypatch):
+    """Run `dtp ... --json` on that node's chain; gives what it printed, or the error with `code`."""
+    monkeypatch.setenv("DTP_NETWORK", net.url)
+    monkeypatch.setenv("DTP_FAUCET", net.faucet_url)
+    monkeypatch.delenv("DTP_WALLET", raising=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
+        assert result.exit_code == code, (result.output, result.exception)
+        return json.loads(result.stderr)["error"] if code else json.loads(result.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture

@@ -1,35 +1,8 @@
 """`dtp card` as people use it: publish, look up, wallets, another key, the end; against an embedded node."""
 
-import json
-
 import pytest
-from click.testing import CliRunner
-
-from dtp.cli import main
-from dtp.localnet.grpc.localnet import LocalnetThread
 
 BOX = "dtp+tcp://box.example:9000/mail"
-
-
-@pytest.fixture(scope="module")
-def net():
-    with LocalnetThread() as localnet:
-        yield localnet
-
-
-@pytest.fixture
-def call(home, net, monkeypatch):
-    """Run `dtp ... --json`; gives what it printed, or the error with `code`."""
-    monkeypatch.setenv("DTP_NETWORK", net.url)
-    monkeypatch.setenv("DTP_FAUCET", net.faucet_url)
-    monkeypatch.delenv("DTP_WALLET", raising=False)
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
-        assert result.exit_code == code, (result.output, result.exception)
-        return json.loads(result.stderr)["error"] if code else json.loads(result.stdout.splitlines()[-1])
-
-    return run
 
 
 @pytest.fixture

@@ -15,18 +15,11 @@ from dtp.chain import KeySigner
 from dtp.cli import main
 from dtp.cli.show import amount, inline, moment, owner, plain, table
 from dtp.identity import Identity
-from dtp.localnet.grpc.localnet import LocalnetThread
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
 NOBODY = "0x" + "7" * 64
 FUNDS = 10_000_000_000
-
-
-@pytest.fixture(scope="module")
-def net():
-    with LocalnetThread() as localnet:
-        yield localnet
 
 
 @pytest.fixture

@@ -1,35 +1,6 @@
 """`dtp tip` as people use it: locked, signed without a network, claimed by a relayer; against an embedded node."""
 
-import json
-
-import pytest
-from click.testing import CliRunner
-
-from dtp.cli import main
-from dtp.localnet.grpc.localnet import LocalnetThread
-
 NAMED = "0x" + "7" * 64
-
-
-@pytest.fixture(scope="module")
-def net():
-    with LocalnetThread() as localnet:
-        yield localnet
-
-
-@pytest.fixture
-def call(home, net, monkeypatch):
-    """Run `dtp ... --json`; gives what it printed, or the error with `code`."""
-    monkeypatch.setenv("DTP_NETWORK", net.url)
-    monkeypatch.setenv("DTP_FAUCET", net.faucet_url)
-    monkeypatch.delenv("DTP_WALLET", raising=False)
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
-        assert result.exit_code == code, (result.output, result.exception)
-        return json.loads(result.stderr)["error"] if code else json.loads(result.stdout.splitlines()[-1])
-
-    return run
 
 
 def test_a_reward(call, home, monkeypatch, net):

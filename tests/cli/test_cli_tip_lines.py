@@ -8,16 +8,9 @@ from click.testing import CliRunner
 
 from dtp import Identity
 from dtp.cli import main
-from dtp.localnet.grpc.localnet import LocalnetThread
 
 pytestmark = pytest.mark.slow
 PLACE = ("-l", "tcp://127.0.0.1:0")
-
-
-@pytest.fixture(scope="module")
-def net():
-    with LocalnetThread() as localnet:
-        yield localnet
 
 
 @pytest.fixture

@@ -28,6 +28,15 @@ PATIENCE = 600
 DTPD = "from dtp.cli.daemon import main; main(prog_name='dtpd')"
 
 
+def is_alive(pid: int) -> bool:
+    """True while there is such a process, also one that this one hasn't started."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Program:
     """A running program whose standard output is read line by line."""
 

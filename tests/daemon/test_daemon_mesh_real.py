@@ -16,7 +16,7 @@ import pytest
 
 from dtp.daemon.config.load import load
 
-from .programs import DTPD, PATIENCE, Place, free_port, place  # noqa: F401  # a fixture
+from .programs import DTPD, PATIENCE, Place, free_port, is_alive, place  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -147,15 +147,7 @@ def test_a_reload_and_an_upgrade_keep_the_node_found(place: Place, machines: Any
         assert json.loads(found.stdout)["addresses"]
     finally:
         place.command("drain", "-c", far_file)
-        until(lambda: not alive(pid))
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        until(lambda: not is_alive(pid))
 
 
 def test_init_writes_the_file_of_a_node(place: Place) -> None:  # noqa: F811
@@ -199,7 +191,7 @@ def test_an_upgrade_keeps_the_port_of_quic(place: Place) -> None:  # noqa: F811
         assert status(place, file)["pid"] == pid
     finally:
         place.command("drain", "-c", file)
-        until(lambda: not alive(pid))
+        until(lambda: not is_alive(pid))
 
 
 def tried(ask: Any, word: bytes) -> Any:
@@ -257,4 +249,4 @@ def test_an_upgrade_of_a_node_with_a_mailbox_loses_no_message(place: Place, tmp_
         assert [each["topic"] for each in found["node"]["topics"]] == ["weather"]
     finally:
         place.command("drain", "-c", file)
-        until(lambda: pid is None or not alive(pid))
+        until(lambda: pid is None or not is_alive(pid))

@@ -29,7 +29,7 @@ from dtp.identity import Identity
 
 from . import programs
 from .conftest import FAR, NEAR, OTHER, PATIENCE, config, listener_of, run_scenario, serving
-from .programs import free_port, place  # noqa: F401  # a fixture
+from .programs import free_port, is_alive, place  # noqa: F401  # a fixture
 
 #: Writes a line each 20 ms, up to as many as it is told; then it stays, or ends.
 COUNTER = "import itertools, time; [(print(n, flush=True), time.sleep(0.02)) for n in itertools.count()]"
@@ -351,16 +351,8 @@ def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place: progr
 
 def wait_gone(pid: int) -> None:
     deadline = time.monotonic() + PATIENCE
-    while alive(pid):
+    while is_alive(pid):
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             raise AssertionError(f"process {pid} has not ended")
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

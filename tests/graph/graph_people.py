@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtp.crdt import Link, Replica
+from dtp.graph.query.run import Queries
 
 PEOPLE: dict[str, dict[str, Any]] = {
     "alice": {
@@ -38,3 +39,8 @@ def people() -> Replica:
 def called(function: Callable[..., Any], *given: Any) -> Any:
     """What queries beside an event loop ask it, without one."""
     return function(*given)
+
+
+def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """What a query returns, without the names of its columns."""
+    return [tuple(row.values()) for row in queries.run(text, parameters)]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, everything, meet, run
 
 from dtp.core.crdt import GraphCore
 from dtp.core.errors import NotOwner
@@ -30,32 +28,6 @@ from dtp.identity import Identity
 
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
 LUNCH = VOTE.soul("lunch")
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
-
-
-async def everything(graph: Graph) -> list[bytes]:
-    await graph.commit()
-    return [
-        one
-        for author, last in graph.frames.vector().items()
-        for one in await graph.frames.read(author, 1, last)
-    ]
-
-
-async def meet(*graphs: Graph) -> None:
-    """All get what each has."""
-    made = [await everything(graph) for graph in graphs]
-    for graph in graphs:
-        for some in made:
-            await graph.receive(some)
-    assert len({graph.replica.save() for graph in graphs}) == 1
 
 
 async def three(name: str = "") -> tuple[Graph, Graph, Graph]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, everything, identity, meet, run
 
 from dtp.core.errors import NotOwner
 from dtp.graph import Graph, GraphError, GraphReadOnly, revoke_device
@@ -18,32 +15,6 @@ KEY, RECOVERY, NEXT, NEXT_RECOVERY = map(identity, ("account", "recovery", "next
 #: Alice's account: the laptop, which has the account's key, and a phone.
 LAPTOP, PHONE = ALICE, BOB
 FIRST = Account.create(KEY, RECOVERY.id, [Device(LAPTOP.id.key, "laptop")])
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
-
-
-async def everything(graph: Graph) -> list[bytes]:
-    await graph.commit()
-    return [
-        one
-        for author, last in graph.frames.vector().items()
-        for one in await graph.frames.read(author, 1, last)
-    ]
-
-
-async def meet(*graphs: Graph) -> None:
-    """All get what each has."""
-    made = [await everything(graph) for graph in graphs]
-    for graph in graphs:
-        for some in made:
-            await graph.receive(some)
-    assert len({graph.replica.save() for graph in graphs}) == 1
 
 
 def test_a_device_is_added_and_lost_and_the_souls_stay(tmp_path: Path) -> None:

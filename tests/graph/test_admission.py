@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, vector
+from graph_fixtures import ALICE, BOB, CAROL, everything, identity, run, vector
 
 import dtp
 from dtp.core.crdt import GraphCore
@@ -24,23 +23,6 @@ from dtp.graph.sync.protocol import MAX_REFUSED, REFUSED_AT_ONCE, SyncSide
 from dtp.identity import Account, Device, Identity
 
 KEY, RECOVERY = identity("account"), identity("recovery")
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
-
-
-async def everything(graph: Graph) -> list[bytes]:
-    await graph.commit()
-    return [
-        one
-        for author, last in graph.frames.vector().items()
-        for one in await graph.frames.read(author, 1, last)
-    ]
 
 
 async def meet(*graphs: Graph) -> None:

@@ -3,15 +3,13 @@ say that it has all that stood, and refuse it by name when they don't."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, told
+from graph_fixtures import ALICE, BOB, CAROL, identity, run, told
 from test_passing import churn
 
 import dtp
@@ -27,14 +25,6 @@ from dtp.identity import Identity
 DAVE, ERIN = identity("dave"), identity("erin")
 #: Who has to agree, in these tests.
 WITNESSES = (BOB, CAROL, DAVE)
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def opened(who: Identity, place: str = "memory:", need: int = 2) -> Graph:

@@ -7,13 +7,13 @@ import contextlib
 import io
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB
+from graph_fixtures import ALICE, BOB, run
 from test_sync import connected
 
 import dtp
@@ -25,14 +25,6 @@ from dtp.graph.blobs.store import CHUNK, BlobStore, Listing
 from dtp.identity import Identity
 
 blake3 = pytest.importorskip("blake3", reason="a dependency that is loaded with the first blob").blake3
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def opened(who: Identity) -> Graph:

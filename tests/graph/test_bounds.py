@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
-from graph_fixtures import ALICE, BOB
+from graph_fixtures import ALICE, BOB, run
 
 from dtp.graph import Graph, SyncError
 from dtp.graph.frames import chains
@@ -17,14 +16,6 @@ from dtp.graph.frames.envelope import Signed
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.graph.sync import protocol, replicating
 from dtp.net.stream import Stream
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def frames(count: int) -> list[bytes]:

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, told
+from graph_fixtures import ALICE, BOB, CAROL, run_with, told
 
 from dtp.errors import DtpError
 from dtp.graph import Batch, ChangesMissed, Graph, GraphError, StoreError
 from dtp.graph.frames.envelope import Signed
 from dtp.graph.stores.sqlite_store import SqliteStore
-
-
-def run(main: Callable[[Graph, Graph], Awaitable[None]]) -> None:
-    async def both() -> None:
-        async with (
-            asyncio.timeout(60),
-            await Graph.open("memory:", identity=ALICE) as alice,
-            await Graph.open("memory:", identity=BOB) as bob,
-        ):
-            await main(alice, bob)
-
-    asyncio.run(both())
 
 
 def places(batch: Batch) -> list[tuple[str, str, str]]:
@@ -60,7 +48,7 @@ def test_a_commit_is_one_batch() -> None:
         assert min(second.changes).clock > max(clocks.values())
         assert places(second) == [("hits", "", "counter")]
 
-    run(main)
+    run_with(main)
 
 
 def test_what_comes_is_one_batch() -> None:
@@ -78,7 +66,7 @@ def test_what_comes_is_one_batch() -> None:
             await bob.receive(await alice.frames.read(ALICE.id.key, 1, 3))  # nothing new
         assert [batch async for batch in changes] == []
 
-    run(main)
+    run_with(main)
 
 
 def test_a_text_edit_tells_of_no_other_change_again() -> None:
@@ -94,7 +82,7 @@ def test_a_text_edit_tells_of_no_other_change_again() -> None:
         assert [places(batch) async for batch in changes] == [[("note", "", "text")]]
         assert [change[:4] async for change in watch] == [("note", "", "text", BOB.id.key)]
 
-    run(main)
+    run_with(main)
 
 
 class FullStore(SqliteStore):
@@ -139,7 +127,7 @@ def test_what_a_revocation_takes_away_is_told() -> None:
             await told(alice, ALICE, bob)
         assert [places(batch) async for batch in changes] == [[(alice.own("board"), "x", "register")]]
 
-    run(main)
+    run_with(main)
 
 
 def test_a_slow_reader_is_told_what_it_missed(caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +150,7 @@ def test_a_slow_reader_is_told_what_it_missed(caplog: pytest.LogCaptureFixture) 
         assert [len(batch.changes) async for batch in quick] == [5, 2, 2, 2, 2, 2]
         assert len([1 for record in caplog.records if "the board's view" in record.getMessage()]) == 1
 
-    run(main)
+    run_with(main)
 
 
 def test_it_ends_with_the_graph() -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB
+from graph_fixtures import ALICE, BOB, run
 
 import dtp
 from dtp.graph import Graph, GraphBehind
@@ -23,14 +22,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """What this machine remembers is in a folder of its own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "machine"))
     return tmp_path / "machine"
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(limited())
 
 
 async def opened(place: Path, who: Identity = ALICE) -> Graph:

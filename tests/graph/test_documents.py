@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, told
+from graph_fixtures import ALICE, BOB, CAROL, run_with, tell_each_other
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,23 +21,7 @@ from dtp.graph import Graph, GraphError, NestedList, NestedMap, NestingError, Ne
 
 
 def run(main: Callable[..., Awaitable[None]], count: int = 2) -> None:
-    async def all_of_them() -> None:
-        async with asyncio.timeout(60):
-            graphs = [
-                await Graph.open("memory:", identity=one, history=True) for one in (ALICE, BOB, CAROL)[:count]
-            ]
-            await main(*graphs)
-            for graph in graphs:
-                await graph.close()
-
-    asyncio.run(all_of_them())
-
-
-async def meet(*graphs: Graph) -> None:
-    for one in graphs:
-        for other in graphs:
-            if one is not other:
-                await told(one, one.identity, other)
+    run_with(main, count, history=True)
 
 
 BOARD: dict[str, Any] = {
@@ -54,7 +38,7 @@ def test_it_is_what_was_put_and_merges_by_parts() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         board = alice.document("board/1")
         board.update(BOARD)
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         his = bob.document("board/1")
         assert his.to_plain() == board.to_plain() == BOARD
         assert his == bob.document("board/1")
@@ -66,7 +50,7 @@ def test_it_is_what_was_put_and_merges_by_parts() -> None:
         his.at("columns", 0, "cards").append({"text": "a value"})
         his["settings"]["colour"]["r"] = 9
         his["settings"]["size"] = [1, 2]
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         assert (
             his.to_plain()
             == board.to_plain()
@@ -98,7 +82,7 @@ def test_the_same_key_is_the_same_part() -> None:
         alice.document("d")["k"] = {"m": 1}
         bob.document("d")["k"] = [1]
         alice.document("d").text("t").append("x")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         for graph in (alice, bob):
             found = graph.document("d")
             assert found["a"].to_plain() == {"x": 1, "y": 2, "both": "hers"}
@@ -127,10 +111,10 @@ def test_deleting_replacing_and_making_again() -> None:
         assert doc.to_plain() == {"a": 5}
         doc["a"] = {}
         doc["a"]["x"] = {"kept": 1}
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         del doc["a"]
         bob.document("d")["a"]["x"]["meanwhile"] = 2
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         assert doc.to_plain() == bob.document("d").to_plain() == {}
         assert doc.map("a").map("x").to_plain() == {"meanwhile": 2}  # nothing was lost
         with pytest.raises(KeyError):
@@ -181,11 +165,11 @@ def test_lists() -> None:
 def test_a_moved_element_keeps_its_parts() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         alice.document("d")["l"] = [{"n": 0}, {"n": 1}, {"n": 2}]
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         alice.document("d")["l"].move(0, 2)
         bob.document("d")["l"].move(0, 1)
         bob.document("d")["l"][1]["seen"] = True
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         found = alice.document("d")["l"].to_plain()
         assert found == bob.document("d")["l"].to_plain()
         assert sorted(one["n"] for one in found) == [0, 1, 2]
@@ -311,10 +295,10 @@ def test_undo_hides_nothing_that_others_put_into_a_part() -> None:
                     "note": NewText("hi"),
                 }
                 doc["empty"] = {"deep": {"deeper": [1]}}
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             there["board"]["cards"][1]["done"] = True
             there["board"]["note"].append(" there")
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             done = undo.undo()
             assert done is not None
             assert {where.space for where in done.kept} == {"list", "values"}
@@ -326,7 +310,7 @@ def test_undo_hides_nothing_that_others_put_into_a_part() -> None:
                 "{'done': True, 'name': 'b'}",
                 "{'name': 'a'}",
             ]
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             assert there.to_plain() == doc.to_plain()
 
     run(main)
@@ -426,15 +410,15 @@ def test_what_can_not_be_a_document_or_in_one() -> None:
 def test_owned_and_ruled_documents() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         alice.document(alice.own("board")).update(BOARD)
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         his = bob.document(alice.own("board"))
         assert his.to_plain() == BOARD
         with pytest.raises(NotOwner):
             his["columns"][0]["name"] = "mine"
         grant = alice.access.grant(BOB.id, "board")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         his["columns"][0]["name"] = "ours"
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         assert alice.document(alice.own("board")).at("columns", 0, "name") == "ours"
         alice.access.revoke(grant)
         rules = alice.access.allow(Rules("doc", [Rule(path="*", space="values", removes="any")]))
@@ -455,7 +439,7 @@ def test_hostile_parts() -> None:
         doc["a"] = {"b": {"c": 1}, "l": [{"x": 1}, {"y": [1] * 10}]}
         inner, items = doc.at("a", "b"), doc.at("a", "l")
         raw = bob.replica
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         raw.map(inner.soul)["up"] = Link(doc["a"].soul)  # a cycle
         raw.map(inner.soul)["root"] = Link("d")
         raw.map("other")["stolen"] = Link(inner.soul)
@@ -468,7 +452,7 @@ def test_hostile_parts() -> None:
         raw.list(items.soul).append(Link("x/@t" + "a" * 48))
         raw.map(inner.soul)["kind"] = Link(parts.in_map(inner.soul, "kind", "l"))
         raw.map(parts.in_map(inner.soul, "kind", "l"))["not"] = "a list"
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         found = doc.to_plain()
         assert found["a2"] == Link(doc["a"].soul)
         assert found["a"]["b"] == {"c": 1, "up": Link(doc["a"].soul), "root": Link("d"), "kind": []}
@@ -481,7 +465,7 @@ def test_hostile_parts() -> None:
             below = parts.in_map(soul, "deep", "m")
             raw.map(soul)["deep"] = Link(below)
             soul = below
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         depth, at = 0, doc.to_plain()
         while isinstance(at, dict):
             depth, at = depth + 1, at["deep"]
@@ -539,11 +523,11 @@ def test_replicas_converge(steps: list[tuple[int, str, int, int]]) -> None:
     async def main(*graphs: Graph) -> None:
         for who, what, place, value in steps:
             if what == "meet":
-                await meet(*graphs[: who + 1])
+                await tell_each_other(*graphs[: who + 1])
             else:
                 _edit(graphs[who].document("d"), what, place, value)
-        await meet(*graphs)
-        await meet(*graphs)
+        await tell_each_other(*graphs)
+        await tell_each_other(*graphs)
         first, *others = [graph.document("d").to_plain() for graph in graphs]
         assert others == [first] * len(others)
         graph = graphs[0]

@@ -5,35 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sqlite3
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, run, stored_frames
 
 from dtp.core.errors import EncodingError
 from dtp.crdt import Clock
 from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, GraphError, Proof, StoreError
 from dtp.graph.frames import envelope as envelopes
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
-
-
-async def everything(graph: Graph) -> list[bytes]:
-    """All stored envelopes."""
-    return [
-        one
-        for author, last in graph.frames.vector().items()
-        for one in await graph.frames.read(author, 1, last)
-    ]
 
 
 def test_what_was_put_is_there_after_opening_again(tmp_path: Path) -> None:
@@ -96,7 +78,7 @@ def test_frames_make_a_chain_that_others_take_in_any_order() -> None:
             for number in range(5):
                 one.node("a")["k"] = number
                 await one.commit()
-            sent = await everything(one)
+            sent = await stored_frames(one)
             assert len(sent) == 5
             assert await other.receive([sent[3], sent[1]]) == 0
             assert other.frames.gaps() == [(ALICE.id.key, 1, 1), (ALICE.id.key, 3, 3)]
@@ -122,7 +104,7 @@ def test_watching() -> None:
                 one.node("user/alice")["name"] = "Alice"
                 one.node("place/1")["name"] = "elsewhere"
                 await one.commit()
-                await other.receive(await everything(one))
+                await other.receive(await stored_frames(one))
                 other.node("user/bob")["name"] = "B"
                 other.node("user/bob")["name"] = "Bob"  # told once: the reader is not there yet
                 first, second = await anext(watch), await anext(watch)
@@ -152,7 +134,7 @@ def signed() -> list[Envelope]:
             for number in range(2):
                 graph.node("a")["k"] = number
                 await graph.commit()
-            return [envelopes.decode("", one) for one in await everything(graph)]
+            return [envelopes.decode("", one) for one in await stored_frames(graph)]
 
     return run(main())  # type: ignore[no-any-return]
 
@@ -332,7 +314,7 @@ def test_frames_from_the_future_come_when_they_are_due() -> None:
         ):
             one.node("a")["k"] = 1
             await one.commit()
-            assert await other.receive(await everything(one)) == 1
+            assert await other.receive(await stored_frames(one)) == 1
             assert "k" not in other.node("a")
             watch = other.watch()
             wall["bob"] = 1_940.0

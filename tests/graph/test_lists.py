@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import Coroutine
 from contextlib import closing
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, told
+from graph_fixtures import ALICE, BOB, run, told
 
 from dtp.crdt import Clock, Kind, ListPatch, SequenceChange
 from dtp.crdt.ops import ops_of
@@ -21,14 +19,6 @@ from dtp.graph import Graph
 from dtp.graph.stores.old_lists import merge, read_old_lists
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "graph.json").read_text())
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(limited())
 
 
 def patched(view: list[Any], change: SequenceChange) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, told
+from graph_fixtures import ALICE, run_with, tell_each_other
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,24 +67,6 @@ class Post(Model, kind="post"):
     replies: Links[Post] = links(lambda: Post)
 
 
-def run(main: Callable[..., Awaitable[None]], count: int = 2) -> None:
-    async def all_of_them() -> None:
-        async with asyncio.timeout(60):
-            graphs = [await Graph.open("memory:", identity=one) for one in (ALICE, BOB, CAROL)[:count]]
-            await main(*graphs)
-            for graph in graphs:
-                await graph.close()
-
-    asyncio.run(all_of_them())
-
-
-async def meet(*graphs: Graph) -> None:
-    for one in graphs:
-        for other in graphs:
-            if one is not other:
-                await told(one, one.identity, other)
-
-
 def test_every_field_is_written_and_read() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         posts = Post.in_(alice)
@@ -108,7 +89,7 @@ def test_every_field_is_written_and_read() -> None:
         post.replies.add(other)
         post.rank = 1
         post.done = True
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         (found,) = Post.in_(bob).find(title="hello")
         assert found == Post.in_(bob)["1"]
         assert (found.title, found.done, found.stars, found.rank) == ("hello", True, 3, 1.0)
@@ -134,7 +115,7 @@ def test_every_field_is_written_and_read() -> None:
         del found.steps[1]
         assert (list(found.steps), dict(found.scores)) == ([9, 3], {})
 
-    run(main)
+    run_with(main)
 
 
 def test_what_does_not_fit_is_not_written() -> None:
@@ -189,14 +170,14 @@ def test_what_does_not_fit_is_not_written() -> None:
         with pytest.raises(ModelError, match="no register"):
             posts.find(body="x")
 
-    run(main)
+    run_with(main)
 
 
 def test_what_others_wrote_is_checked_and_nothing_is_lost() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         post = Post.in_(alice).add(Post(title="hello"), "1")
         post.steps.extend([1, 2])
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         node = bob.node("post/1")
         node.update(title=5, stars=9, colour="green", due="soon", dimensions={"w": "x"}, extra=1)
         del node["state"]
@@ -208,7 +189,7 @@ def test_what_others_wrote_is_checked_and_nothing_is_lost() -> None:
         bob.map("post/1")["scores/a"] = "x"
         bob.map("post/1")["scores/b"] = 1
         bob.node("post/2")["done"] = True
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         for name in ("title", "stars", "colour", "due", "sizes"):
             with pytest.raises(ModelMismatch) as caught:
                 getattr(post, name)
@@ -242,7 +223,7 @@ def test_what_others_wrote_is_checked_and_nothing_is_lost() -> None:
         post.title = "right again"
         assert post.title == "right again"
 
-    run(main)
+    run_with(main)
 
 
 def test_collections() -> None:
@@ -267,7 +248,7 @@ def test_collections() -> None:
         assert len(posts.find()) == 5
         posts.remove(posts["2"])
         assert [one.id for one in posts] == ["0", "1", "3", "4"]
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with pytest.raises(NotOwner):
             Post.in_(bob, place=alice.own()).add(Post(title="his"))
         for place in ("board", alice.own("x")):
@@ -279,7 +260,7 @@ def test_collections() -> None:
         with pytest.raises(NotSealed):
             Post.at(alice, alice.own("post/secret"))
 
-    run(main)
+    run_with(main)
 
 
 def test_changes_are_typed_and_undo_takes_them_back() -> None:
@@ -304,7 +285,7 @@ def test_changes_are_typed_and_undo_takes_them_back() -> None:
             await alice.commit()
         assert [[one.fields for one in batch] async for batch in changes] == [[{"title", "scores", "body"}]]
 
-    run(main)
+    run_with(main)
 
 
 def test_a_name_that_is_no_field_and_a_condition_that_is_more_are_refused() -> None:
@@ -319,7 +300,7 @@ def test_a_name_that_is_no_field_and_a_condition_that_is_more_are_refused() -> N
             with pytest.raises(QueryError):
                 users.where(more)
 
-    run(main, 1)
+    run_with(main, 1)
 
 
 def test_what_can_not_be_declared() -> None:
@@ -397,7 +378,7 @@ def test_old_nodes_are_read_written_and_left_to_old_programs() -> None:
         newest = PersonThree.in_(alice).add(PersonThree(first="C", initials="C"))
         assert PersonTwo.at(alice, newest.soul).first == "C"  # a node of a newer version
 
-    run(main)
+    run_with(main)
 
 
 def test_what_a_migration_can_not_take_is_named() -> None:
@@ -416,12 +397,12 @@ def test_what_a_migration_can_not_take_is_named() -> None:
         alice.node("person/1")["name"] = "C D"
         assert PersonTwo.at(alice, "person/1").first == "C"
         PersonOne.in_(bob, place=bob.own()).add(PersonOne(name="E F"), "4")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         of_bob = PersonTwo.in_(alice, place=bob.own())
         assert list(of_bob.migrate().left) == [bob.own("person/4")]
         assert of_bob["4"].first == "E"
 
-    run(main)
+    run_with(main)
 
 
 STEPS = st.lists(
@@ -441,7 +422,7 @@ def test_raced_migrations_come_to_the_same(steps: list[tuple[int, str, str]]) ->
 
     async def main(*graphs: Graph) -> None:
         PersonOne.in_(graphs[0]).add(PersonOne(name="X Y"), "1")
-        await meet(*graphs)
+        await tell_each_other(*graphs)
         for who, what, value in steps:
             graph = graphs[who]
             if what == "two":
@@ -449,19 +430,19 @@ def test_raced_migrations_come_to_the_same(steps: list[tuple[int, str, str]]) ->
             elif what == "three":
                 PersonThree.in_(graph).migrate()
             elif what == "meet":
-                await meet(*graphs[: who + 1])
+                await tell_each_other(*graphs[: who + 1])
             elif what == "name":
                 PersonOne.in_(graph)["1"].name = value
             else:
                 setattr(PersonTwo.in_(graph)["1"], what, value)
-        await meet(*graphs)
-        await meet(*graphs)
+        await tell_each_other(*graphs)
+        await tell_each_other(*graphs)
         shown = [PersonThree.in_(graph)["1"] for graph in graphs]
         for _ in range(2):  # all at once, then again
             for graph in graphs:
                 PersonThree.in_(graph).migrate()
-            await meet(*graphs)
-            await meet(*graphs)
+            await tell_each_other(*graphs)
+            await tell_each_other(*graphs)
         assert [PersonThree.in_(graph).migrate().nodes for graph in graphs] == [0, 0, 0]
         states = [graph.everything("person/1") for graph in graphs]
         assert states == [states[0]] * 3
@@ -478,7 +459,7 @@ def test_raced_migrations_come_to_the_same(steps: list[tuple[int, str, str]]) ->
                 "name": raw["name"],
             }
 
-    run(main, 3)
+    run_with(main, 3)
 
 
 # ---- versions of fields that are no registers --------------------------------------------------------------------
@@ -556,7 +537,7 @@ def test_texts_lists_sets_maps_counters_and_links_are_filled_once() -> None:
         assert (str(note.body), set(note.words)) == ("two!", {"blue"})
         assert alice.query("MATCH (n:note) WHERE n.body CONTAINS 'two' RETURN n.likes AS n") == [{"n": 3}]
 
-    run(main)
+    run_with(main)
 
 
 def test_a_later_version_sees_what_an_earlier_one_would_fill() -> None:
@@ -573,7 +554,7 @@ def test_a_later_version_sees_what_an_earlier_one_would_fill() -> None:
         assert NoteThree.in_(alice).migrate().nodes == 1
         assert alice.node(note.soul)["title"] == "xab"
 
-    run(main)
+    run_with(main)
 
 
 FILLS = st.lists(
@@ -593,7 +574,7 @@ def test_raced_migrations_fill_a_field_once(steps: list[tuple[int, str, int]]) -
 
     async def main(*graphs: Graph) -> None:
         NoteOne.in_(graphs[0]).add(NoteOne(text="<old>", tags="a b", votes=7), "1")
-        await meet(*graphs)
+        await tell_each_other(*graphs)
         typed, added, counted = "", set[str](), 0
         for who, what, number in steps:
             note = NoteTwo.in_(graphs[who])["1"]
@@ -612,12 +593,12 @@ def test_raced_migrations_fill_a_field_once(steps: list[tuple[int, str, int]]) -
             elif what == "cut" and str(note.body).startswith("<old>"):
                 note.body.delete(0, 1)
             elif what == "meet":
-                await meet(*graphs[: who + 1])
+                await tell_each_other(*graphs[: who + 1])
         for _ in range(3):
             for graph in graphs:
                 NoteTwo.in_(graph).migrate()
-            await meet(*graphs)
-            await meet(*graphs)
+            await tell_each_other(*graphs)
+            await tell_each_other(*graphs)
         assert [NoteTwo.in_(graph).migrate().nodes for graph in graphs] == [0, 0, 0]
         for graph in graphs:
             note = NoteTwo.in_(graph)["1"]
@@ -631,16 +612,16 @@ def test_raced_migrations_fill_a_field_once(steps: list[tuple[int, str, int]]) -
             assert note.likes.value == graph.counter(note.soul, "likes").value == 7 + counted
         assert len({str(NoteTwo.in_(graph)["1"].body) for graph in graphs}) == 1
 
-    run(main, 3)
+    run_with(main, 3)
 
 
 def test_until_its_author_comes_again_a_counter_is_shown_without_what_was_filled_twice() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         NoteOne.in_(alice).add(NoteOne(text="x", votes=7), "1")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         NoteTwo.in_(alice).migrate()
         NoteTwo.in_(bob).migrate()
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         shown = [NoteTwo.in_(graph)["1"].likes.value for graph in (alice, bob)]
         assert (shown, alice.counter("note/1", "likes").value) == ([7, 7], 14)
         wrong = (
@@ -652,11 +633,11 @@ def test_until_its_author_comes_again_a_counter_is_shown_without_what_was_filled
             alice.set("note/1", ".filled").add(one)
         for graph in (alice, bob, alice):
             NoteTwo.in_(graph).migrate()
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
         assert alice.counter("note/1", "likes").value == NoteTwo.in_(bob)["1"].likes.value == 7
         assert (str(alice.text("note/1", "body")), list(bob.list("note/1", "lines"))) == ("x", ["x"])
 
-    run(main)
+    run_with(main)
 
 
 class Wrong(Model, kind="note", version=2):
@@ -674,8 +655,8 @@ def test_what_a_field_can_not_be_filled_with_is_named() -> None:
         assert "a text isn't filled with 5" in Wrong.in_(alice).migrate().left["note/1"]
         assert len(list(Wrong.in_(alice).faults())) == 1
         own = NoteOne.in_(bob, place=bob.own()).add(NoteOne(text="y"), "2")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         assert list(NoteTwo.in_(alice, place=bob.own()).migrate().left) == [own.soul]  # another's
         assert str(alice.text(own.soul, "body")) == ""
 
-    run(main)
+    run_with(main)

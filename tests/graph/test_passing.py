@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, identity, run
 from test_sync import connected
 
 import dtp
@@ -21,14 +21,6 @@ from dtp.graph.frames import summaries
 from dtp.graph.stores.kept import KeptFrames
 from dtp.graph.sync import passing, protocol
 from dtp.graph.sync.passing import Passed, Taking
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def churn(graph: Graph, rounds: int, nodes: int = 100) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB
-from graph_people import called, people
+from graph_people import called, people, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,16 +21,6 @@ from dtp.graph import Graph
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
 from dtp.graph.query.values.semantics import Path, Relation
-
-
-@pytest.fixture(scope="module", params=[None, called], ids=["here", "beside"])
-def queries(request: pytest.FixtureRequest) -> Queries:
-    """As `Graph.query` asks, and as `Graph.query_async` does."""
-    return Queries(people(), ask=request.param)
-
-
-def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in queries.run(text, parameters)]
 
 
 @pytest.mark.parametrize(

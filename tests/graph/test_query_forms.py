@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from graph_people import called, people
+from graph_people import people, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,16 +14,6 @@ from dtp.crdt import Replica
 from dtp.graph import QueryBudget, QueryError, QueryLimit
 from dtp.graph.query.grammar import WORDS
 from dtp.graph.query.run import Queries
-
-
-@pytest.fixture(scope="module", params=[None, called], ids=["here", "beside"])
-def queries(request: pytest.FixtureRequest) -> Queries:
-    """As `Graph.query` asks, and as `Graph.query_async` does."""
-    return Queries(people(), ask=request.param)
-
-
-def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in queries.run(text, parameters)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from graph_people import people
+from graph_people import people, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +16,6 @@ from dtp.graph import QueryBudget, QueryError, QueryLimit
 from dtp.graph.query.run import Queries
 
 DAVE_TO_CAROL = "(d {name: 'Dave'})-[:follows*]->(c {name: 'Carol'})"
-
-
-def rows(queries: Queries, text: str) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in queries.run(text, {})]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB, told
-from graph_people import called, people
+from graph_people import called, people, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,10 +35,6 @@ def friends() -> Replica:
 @pytest.fixture(scope="module", params=[None, called], ids=["here", "beside"])
 def queries(request: pytest.FixtureRequest) -> Queries:
     return Queries(friends(), ask=request.param)
-
-
-def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in queries.run(text, parameters)]
 
 
 @pytest.mark.parametrize(

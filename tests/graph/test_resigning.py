@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, everything, identity, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,23 +14,6 @@ from dtp.graph import Graph, GraphError, StoreError
 from dtp.identity import Account, Device, Identity
 
 KEY, RECOVERY = identity("account"), identity("recovery")
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
-
-
-async def everything(graph: Graph) -> list[bytes]:
-    await graph.commit()
-    return [
-        one
-        for author, last in graph.frames.vector().items()
-        for one in await graph.frames.read(author, 1, last)
-    ]
 
 
 async def tell(one: Graph, *others: Graph) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, run
 from hypothesis import given
 from hypothesis import strategies as st
 from test_sync import connected
@@ -19,14 +17,6 @@ from test_sync import connected
 from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def own(graph: Graph, first: int = 1, last: int | None = None) -> list[bytes]:

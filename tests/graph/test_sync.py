@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, vector
+from graph_fixtures import ALICE, BOB, CAROL, identity, run, vector
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,14 +27,6 @@ from dtp.graph.sync import protocol
 from dtp.testing.clock import run as run_virtual
 
 Side = protocol.SyncSide
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 @asynccontextmanager

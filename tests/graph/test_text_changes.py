@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, told
+from graph_fixtures import ALICE, BOB, CAROL, run, told
 
 from dtp.core.sequence import TextRange
 from dtp.crdt import SequenceChange
 from dtp.graph import Graph
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(limited())
 
 
 def patched(view: str, change: SequenceChange) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, run
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
@@ -19,14 +16,6 @@ from dtp.crdt.text import Text
 from dtp.graph import Equivocation, Graph
 from dtp.graph.frames import envelope as envelopes
 from dtp.identity import Identity
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    async def limited() -> Any:
-        async with asyncio.timeout(60):
-            return await main
-
-    return asyncio.run(limited())
 
 
 async def everything(graph: Graph, author: Identity) -> list[bytes]:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Coroutine
 from typing import Any
 
-from graph_fixtures import ALICE, BOB, told
+from graph_fixtures import ALICE, BOB, run, told
 
 from dtp.crdt import Clock, SequenceChange
 from dtp.crdt.marks import Format
 from dtp.graph import Graph
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await main
-
-    asyncio.run(limited())
 
 
 def applied(

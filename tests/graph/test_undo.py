@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, told
+from graph_fixtures import ALICE, BOB, run_with, tell_each_other, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dtp.graph import Graph, GraphError, NotReader
 from dtp.graph.undo.edits import Where
 from dtp.graph.undo.manager import Undone
-
-
-def run(main: Callable[[Graph, Graph], Awaitable[None]]) -> None:
-    async def both() -> None:
-        async with (
-            asyncio.timeout(60),
-            await Graph.open("memory:", identity=ALICE) as alice,
-            await Graph.open("memory:", identity=BOB) as bob,
-        ):
-            await main(alice, bob)
-
-    asyncio.run(both())
-
-
-async def meet(alice: Graph, bob: Graph) -> None:
-    await told(alice, ALICE, bob)
-    await told(bob, BOB, alice)
 
 
 def shown(graph: Graph) -> dict[str, Any]:
@@ -88,13 +69,13 @@ def test_all_types_in_one_step() -> None:
         await told(alice, ALICE, bob)
         assert shown(bob) == before
 
-    run(main)
+    run_with(main)
 
 
 def test_others_later_changes_stay() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         alice.list("todo").extend(["a", "b", "c"])
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("mine"):
                 alice.node("n").update(x=1, y=1)
@@ -105,7 +86,7 @@ def test_others_later_changes_stay() -> None:
                 alice.list("todo").move(2, 0)
                 alice.list("todo").append("mine")
                 alice.text("note").insert(0, "mine")
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             bob.node("n")["x"] = 2
             bob.counter("hits").add(5)
             bob.set("tags").add("t")
@@ -114,7 +95,7 @@ def test_others_later_changes_stay() -> None:
             bob.list("todo").move(0, 2)
             bob.list("todo").insert(0, "his")
             bob.text("note").insert(2, " his ")
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             done = undo.undo()
             assert done is not None
             assert {(one.soul, one.space) for one in done.kept} == {
@@ -123,7 +104,7 @@ def test_others_later_changes_stay() -> None:
                 ("m", "values"),
                 ("todo", "list"),
             }
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             for graph in (alice, bob):
                 assert graph.node("n").to_dict() == {"x": 2}
                 assert graph.counter("hits").value == 5
@@ -132,7 +113,7 @@ def test_others_later_changes_stay() -> None:
                 assert list(graph.list("todo")) == ["his", "his A", "b", "c"]
                 assert str(graph.text("note")) == " his "
 
-    run(main)
+    run_with(main)
 
 
 def test_an_element_that_came_back_is_known_to_earlier_steps() -> None:
@@ -161,7 +142,7 @@ def test_an_element_that_came_back_is_known_to_earlier_steps() -> None:
                     assert undo.redo() is not None
                     assert list(items) == state
 
-    run(main)
+    run_with(main)
 
 
 def test_what_is_made_in_one_turn_is_a_step_and_typing_goes_on() -> None:
@@ -195,7 +176,7 @@ def test_what_is_made_in_one_turn_is_a_step_and_typing_goes_on() -> None:
             undo.undo()
             assert shown(alice) == {}
 
-    run(main)
+    run_with(main)
 
 
 def test_steps_within_steps_and_steps_that_fail() -> None:
@@ -216,7 +197,7 @@ def test_steps_within_steps_and_steps_that_fail() -> None:
             assert undo.undo() == Undone("outer", 2, ())
             assert shown(alice) == {}
 
-    run(main)
+    run_with(main)
 
 
 def test_a_step_that_others_overwrote_is_passed_over() -> None:
@@ -226,49 +207,49 @@ def test_a_step_that_others_overwrote_is_passed_over() -> None:
                 alice.node("n")["x"] = 1
             with undo.step("two"):
                 alice.node("n")["y"] = 1
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             bob.node("n")["y"] = 2
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             assert undo.undo() == Undone("one", 1, (Where("n", "y", "register"),))
             assert dict(alice.node("n")) == {"y": 2}
             assert undo.undo() is None
             with undo.step("three"):
                 alice.node("n")["y"] = 3
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             bob.node("n")["y"] = 4
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             assert undo.undo() == Undone("three", 0, (Where("n", "y", "register"),))
             assert undo.undo() is None
 
-    run(main)
+    run_with(main)
 
 
 def test_what_may_not_be_written_any_more_is_kept_and_named() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         soul = bob.own("board")
         grant = bob.access.grant(ALICE.id, "board")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("both"):
                 alice.node(soul)["x"] = 1
                 alice.node("n")["x"] = 1
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             bob.access.revoke(grant)
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             assert undo.undo() == Undone("both", 1, (Where(soul, "x", "register"),))
             assert dict(alice.node(soul)) == {"x": 1}
 
-    run(main)
+    run_with(main)
 
 
 def test_private_nodes() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         alice.access.publish_key()
         bob.access.publish_key()
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         diary = alice.private("diary", readers=[BOB.id])
         diary["monday"] = "rain"
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("week"):
                 diary["monday"] = "sun"
@@ -283,32 +264,32 @@ def test_private_nodes() -> None:
             assert dict(diary) == {"monday": "rain"}
             assert undo.redo() == Undone("week", 2, ())
             assert dict(diary) == {"monday": "snow", "tuesday": 1}
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             with pytest.raises(NotReader):  # what was put back is sealed to who reads it now
                 dict(bob.private(diary.soul))
 
-    run(main)
+    run_with(main)
 
 
 def test_a_private_key_that_another_wrote_since_is_kept_and_named() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         bob.access.publish_key()
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         diary = alice.private("diary", readers=[BOB.id])
         grant = alice.access.grant(BOB.id, "diary")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("both"):
                 diary["x"] = 1
                 diary["y"] = 1
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             bob.private(diary.soul)["x"] = 2
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             alice.access.revoke(grant)
             assert undo.undo() == Undone("both", 1, (Where(diary.soul, "x", "register"),))
             assert dict(diary) == {"x": 2}
 
-    run(main)
+    run_with(main)
 
 
 def test_book_keeping_is_left_out() -> None:
@@ -325,7 +306,7 @@ def test_book_keeping_is_left_out() -> None:
             assert alice.private("diary").readers == [ALICE.id]
             assert len(alice.access.grants()) == 1
 
-    run(main)
+    run_with(main)
 
 
 def test_bounds() -> None:
@@ -347,7 +328,7 @@ def test_bounds() -> None:
                 alice.node("n")["x"] = "x" * 200_000
             assert undo.undo_steps == []
 
-    run(main)
+    run_with(main)
 
 
 def test_a_text_that_forgot_its_oldest_steps() -> None:
@@ -364,7 +345,7 @@ def test_a_text_that_forgot_its_oldest_steps() -> None:
             assert str(alice.text("note")).startswith("1594 ")
             assert undo.undo() is None
 
-    run(main)
+    run_with(main)
 
 
 def test_marks_are_a_step_like_any_other() -> None:
@@ -383,7 +364,7 @@ def test_marks_are_a_step_like_any_other() -> None:
             assert undo.redo() == Undone("bold", 1, ())
             assert undo.undo_steps == ["before", "bold"]
 
-    run(main)
+    run_with(main)
 
 
 def test_one_manager_at_a_time() -> None:
@@ -400,7 +381,7 @@ def test_one_manager_at_a_time() -> None:
         assert text.undo() is not None
         alice.undo_manager().close()
 
-    run(main)
+    run_with(main)
 
 
 def test_a_text_that_was_built_again() -> None:
@@ -409,14 +390,14 @@ def test_a_text_that_was_built_again() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         soul = bob.own("board")
         grant = bob.access.grant(ALICE.id, "board")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("granted"):
                 alice.node(soul)["x"] = 1
             with undo.step("text"):
                 alice.text("note").append("before ")
             bob.access.revoke(grant)
-            await meet(bob, alice)
+            await tell_each_other(bob, alice)
             await told(bob, BOB, alice)
             assert dict(alice.node(soul)) == {}
             with undo.step("more"):
@@ -428,7 +409,7 @@ def test_a_text_that_was_built_again() -> None:
             assert (done.edits, len(done.kept)) == (0, 2)
             assert str(alice.text("note")) == "before "
 
-    run(main)
+    run_with(main)
 
 
 # ---- random histories --------------------------------------------------------------------------------------------
@@ -515,7 +496,7 @@ def test_alone_each_state_comes_back(steps: list[list[Edit]], before: list[Edit]
                     pass
                 assert shown(alice) == states[-1]
 
-    run(main)
+    run_with(main)
 
 
 @settings(max_examples=60, deadline=None)
@@ -529,7 +510,7 @@ def test_only_own_changes_are_taken_back(history: list[tuple[str, list[Edit]]], 
     async def main(alice: Graph, bob: Graph) -> None:
         for one in before:
             edit(bob, one, "o")
-        await meet(alice, bob)
+        await tell_each_other(alice, bob)
         with alice.undo_manager() as undo:
             for who, edits in history:
                 if who == "undo":
@@ -537,7 +518,7 @@ def test_only_own_changes_are_taken_back(history: list[tuple[str, list[Edit]]], 
                 elif who == "redo":
                     undo.redo()
                 elif who == "meet":
-                    await meet(alice, bob)
+                    await tell_each_other(alice, bob)
                 elif who == "alice":
                     with undo.step():
                         for one in edits:
@@ -545,13 +526,13 @@ def test_only_own_changes_are_taken_back(history: list[tuple[str, list[Edit]]], 
                 else:
                     for one in edits:
                         edit(bob, one, "b")
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
             whose = {key: alice.node("n").written(key)[0] for key in alice.node("n")}
             his = {key: value for key, value in alice.node("n").items() if whose[key] == BOB.id.key}
             of_him = (list(alice.list("list")).count("b"), str(alice.text("text")).count("b"))
             while undo.undo():
                 pass
-            await meet(alice, bob)
+            await tell_each_other(alice, bob)
         assert shown(alice) == shown(bob)
         assert alice.counter("c").by_author().get(ALICE.id.key, 0) == 0
         assert "a" not in str(alice.text("text"))
@@ -562,4 +543,4 @@ def test_only_own_changes_are_taken_back(history: list[tuple[str, list[Edit]]], 
         whose = {key: alice.node("n")[key] for key in alice.node("n")}
         assert not any(value.startswith("a") for value in whose.values())
 
-    run(main)
+    run_with(main)

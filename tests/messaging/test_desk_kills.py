@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from deaths import deaths
 from post_office import known_identity
 
 from dtp.messaging.cards import ContactCard
@@ -63,39 +64,19 @@ def live(folder: Path, said: int, seen: int) -> None:
                     os.write(seen, found[2].fields["text"].encode() + b"\n")
 
 
-def die_at(left: int, folder: Path) -> None:
-    genuine = sqlite3.connect
-
-    class Dying(sqlite3.Connection):
-        def execute(self, *arguments):  # type: ignore[no-untyped-def]
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os._exit(9)
-            return super().execute(*arguments)
-
-    sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)  # type: ignore[assignment]
-    flags = os.O_CREAT | os.O_WRONLY
-    live(folder, os.open(folder / "said", flags), os.open(folder / "seen", flags))
-    os._exit(0)
-
-
 def lines(path: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
 @pytest.mark.slow
 def test_killed_at_any_statement(tmp_path: Path) -> None:
-    status, number = 9, -7
-    while status:
-        number += 7  # each seventh: those between differ in nothing
-        folder = tmp_path / str(number)
+    def live_in(number: int) -> None:
+        folder, flags = tmp_path / str(number), os.O_CREAT | os.O_WRONLY
         folder.mkdir()
-        child = os.fork()
-        if not child:
-            die_at(number, folder)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, 9), status
+        live(folder, os.open(folder / "said", flags), os.open(folder / "seen", flags))
+
+    for number, _ in deaths(live_in, each=7):  # those between differ in nothing
+        folder = tmp_path / str(number)
         said, seen = lines(folder / "said"), lines(folder / "seen")
         alice, bob = opened(folder, "alice", NOW), opened(folder, "bob", NOW)
         assert (alice.desk.renewed, bob.desk.renewed) == ("", "")

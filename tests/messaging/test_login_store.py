@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
+from deaths import deaths
 from login_world import NOW, PASSWORD, SERVER, Desk
 
 from dtp.identity import Identity
@@ -27,27 +27,9 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
     """An account is registered, logged in to, changed and left. After a kill the old password opens it, or the new
     one, as was said, and never neither of them."""
 
-    def live_and_die(left: int, folder: Path) -> None:
-        genuine = sqlite3.connect
-
-        class Dying(sqlite3.Connection):
-            def execute(self, *arguments):  # type: ignore[no-untyped-def]
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os._exit(9)
-                return super().execute(*arguments)
-
-            def __getattribute__(self, name):  # type: ignore[no-untyped-def]
-                nonlocal left
-                if name in ("executemany", "executescript"):
-                    left -= 1
-                    if left < 0:
-                        os._exit(9)
-                    return getattr(sqlite3.Connection, name).__get__(self)
-                return super().__getattribute__(name)
-
-        sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)  # type: ignore[assignment]
+    def live(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
         said = os.open(folder / "said", os.O_CREAT | os.O_WRONLY)
         desk = Desk.make(path=folder / "box.sqlite")
         caller = desk.caller(DEVICE)
@@ -64,18 +46,9 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         os.write(said, b"c")
         assert caller.ask(LoginOp.LEAVE)[0] is Refusal.DONE
         os.write(said, b"d")
-        os._exit(0)
 
-    status, number = 9, -1
-    while status:
-        number += 1
+    for number, _ in deaths(live):
         folder = tmp_path / str(number)
-        folder.mkdir()
-        child = os.fork()
-        if not child:
-            live_and_die(number, folder)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, 9), status
         said = (folder / "said").read_bytes().decode()
         desk = Desk.make(path=folder / "box.sqlite")
         found = desk.server.store.find("alice", Slot.PASSWORD, DEVICE.id.key)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deaths import deaths
 from mailbox_stores import (
     ACCESS,
     ALICE,
@@ -109,18 +110,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
     device = local(ALICE)
     one_time = device.make_one_time_keys(2)
 
-    def live_and_die(left: int) -> None:
-        genuine = sqlite3.connect
-
-        class Dying(sqlite3.Connection):
-            def execute(self, *arguments):  # type: ignore[no-untyped-def]
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    os._exit(9)
-                return super().execute(*arguments)
-
-        sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)  # type: ignore[assignment]
+    def live(number: int) -> None:
         store = SqliteMailbox(tmp_path / f"{number}.sqlite")
         said = os.open(tmp_path / f"{number}.said", os.O_CREAT | os.O_WRONLY)
         store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, one_time)
@@ -132,16 +122,8 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         store.acknowledge(ALICE.id.key, [1])
         os.write(said, b"a")
         store.expire(NOW + 1000)
-        os._exit(0)
 
-    status, number = 9, -1
-    while status:
-        number += 1
-        child = os.fork()
-        if not child:
-            live_and_die(number)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, 9), status
+    for number, killed in deaths(live):
         try:
             said = (tmp_path / f"{number}.said").read_bytes().decode()
         except FileNotFoundError:
@@ -153,7 +135,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         if "r" in said:
             assert told is not None
             assert told.one_time_keys == 2
-        if status and said:  # before it was expired, or a part of it: what was promised and not acknowledged
+        if killed and said:  # before it was expired, or a part of it: what was promised and not acknowledged
             least = {"r": [], "rd": [1, 2], "rdd": [2, 3, 4], "rdda": []}[said]
             assert set(least) <= set(found)
         store.close()

@@ -104,13 +104,4 @@ def merge(messages: Iterable[bytes], causes: Callable[[Operation], list[Id]]) ->
     for message in messages:
         for author, operation in text_reference.decode(message)[1]:
             known[author][operation.number] = operation
-    model, progress = text_reference.Model(), True
-    while progress:
-        progress = False
-        for author, operations in known.items():
-            while (operation := operations.get(model.next.get(author, 0))) is not None:
-                if any(number >= model.next.get(agent, 0) for agent, number in causes(operation)):
-                    break
-                model.apply(author, operation)
-                progress = True
-    return model
+    return text_reference.apply_known(known, causes)

@@ -11,17 +11,9 @@ from dtp.errors import CarrierError
 from dtp.identity import Identity
 from dtp.net.dial import suites
 from dtp.session.frames import (
-    AWAY,
-    CONNECTION,
-    PING,
-    RESET,
-    STOP,
-    STREAMS,
-    WINDOW,
     CloseFrame,
     FrameType,
     Outgoing,
-    control,
     parse_close,
 )
 from dtp.session.handshake import ClientHandshake, HandshakeConfig
@@ -30,18 +22,6 @@ from dtp.session.session import Session
 
 #: What opens stream 0, which the frames below may name.
 OPEN: Outgoing = (int(FrameType.STREAM), 0, 0, 0, b"")
-#: Tiny frames that move nothing, however often they are said.
-TINY: dict[str, Outgoing] = {
-    "empty DATAGRAM": control(FrameType.DATAGRAM),
-    "unpaid METER": control(FrameType.METER, b"\x91\x01"),
-    "unknown 0x80": control(0x80),
-    "unasked PONG": control(FrameType.PONG, PING.pack(2**40)),
-    "repeated RESET": control(FrameType.RESET, RESET.pack(0, 1, 0)),
-    "WINDOW": control(FrameType.WINDOW, WINDOW.pack(CONNECTION, 0, 0)),
-    "AWAY": control(FrameType.AWAY, AWAY.pack(2**62)),
-    "STREAMS": control(FrameType.STREAMS, STREAMS.pack(0)),
-    "STOP": control(FrameType.STOP, STOP.pack(0, 1)),
-}
 
 
 class Attacker:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from attackers import OPEN, TINY, Attacker
+from attackers import OPEN, Attacker
 from echo_service import echo, roundtrip
 from test_heavy_turns import until
 from test_intake import Turns
 
 import dtp
+from bench.hostile_frames import TINY
 from dtp.core.records import RECORD_FRAMES
 from dtp.net.turns.budget import REQUESTS, TURN
 from dtp.session.codes import CloseCode

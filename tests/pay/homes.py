@@ -38,66 +38,42 @@ class Home:
     def command(self, *arguments: Any) -> Any:
         return [sys.executable, "-P", "-m", "dtp", *map(str, arguments)]
 
-    def run(self, *arguments: Any, code: int = 0) -> Any:
-        """Run to the end; the lines of JSON that it printed."""
-        done = subprocess.run(
-            self.command(*arguments, "--json"),
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == code, done.stderr.decode()
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    def failing(self, *arguments: Any, code: Any) -> Any:
-        """Run to an end by an error; that error's record."""
-        done = subprocess.run(
-            self.command(*arguments, "--json"),
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == code, done.stderr.decode()
-        return json.loads(done.stderr.splitlines()[-1])["error"]
-
-    def said(self, *arguments: Any) -> Any:
-        """Run to the end; what it said for people beside its result."""
+    def _run_to_end(self, *arguments: Any, code: int = 0) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end, with nothing to read; it must end with this code."""
         done = subprocess.run(
             self.command(*arguments),
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        return done.stderr.decode()
-
-    def text(self, *arguments: Any) -> Any:
-        """Run to the end; what it printed for people."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.env,
-            cwd=self.folder,
-            capture_output=True,
-            timeout=PATIENCE,
-            check=True,
-        )
-        return done.stdout.decode()
-
-    def serving_says(self, *arguments: Any) -> Any:
-        """What `dtp serve`, ended by the end of its input, says beside its addresses."""
-        done = subprocess.run(
-            self.command("serve", "--json", "--until-eof", *arguments),
             env=self.env,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=PATIENCE,
-            check=True,
         )
+        assert done.returncode == code, done.stderr.decode()
+        return done
+
+    def run(self, *arguments: Any, code: int = 0) -> Any:
+        """Run to the end; the lines of JSON that it printed."""
+        done = self._run_to_end(*arguments, "--json", code=code)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def failing(self, *arguments: Any, code: Any) -> Any:
+        """Run to an end by an error; that error's record."""
+        done = self._run_to_end(*arguments, "--json", code=code)
+        return json.loads(done.stderr.splitlines()[-1])["error"]
+
+    def said(self, *arguments: Any) -> Any:
+        """Run to the end; what it said for people beside its result."""
+        done = self._run_to_end(*arguments)
         return done.stderr.decode()
+
+    def text(self, *arguments: Any) -> Any:
+        """Run to the end; what it printed for people."""
+        done = self._run_to_end(*arguments)
+        return done.stdout.decode()
+
+    def serving_says(self, *arguments: Any) -> Any:
+        """What `dtp serve`, ended by the end of its input, says beside its addresses."""
+        return self._run_to_end("serve", "--json", "--until-eof", *arguments).stderr.decode()
 
     @contextlib.contextmanager
     def serving(self, *arguments: Any, kill: bool = False) -> Iterator[Any]:
