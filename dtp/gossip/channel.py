@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Bytes that are written at a time, and that may wait in the stream: the rest waits in the router, counted.
 _AT_ONCE: Final = 64 * 1024
 _QUEUED: Final = 128 * 1024
+#: Frames that are processed at once. What a neighbour has sent beyond waits for a turn of the loop with time: some
+#: take 0.03 ms, and 64 KiB may have 16,000.
+_STEP: Final = 128
 #: The code that a stream is reset with when nothing more is read from it.
 CUT_OFF: Final = 1
 
@@ -28,8 +31,15 @@ class NeighbourSink:
         self.peer = peer
         self._gossip = gossip
         self._stream = stream
+        #: What has come and isn't processed yet: a part of a frame, or with `_has_more` whole ones; and for how many
+        #: bytes credit is given back once those are.
         self._partial = b""
+        self._has_more = False
+        self._owed = 0
+        self._is_waiting = False
         self._unread: deque[bytes] = deque()
+        #: The neighbour has finished: it is over once all is processed.
+        self._is_ending = False
         self._is_over = False
         self._ended: asyncio.Future[None] = stream.connection.loop.create_future()
 
@@ -49,34 +59,70 @@ class NeighbourSink:
         """Process the next bytes of the neighbour."""
         if self._is_over:
             self._stream.consumed(len(data))
-        elif self._gossip.is_paused or self._unread:
+        elif self._gossip.is_paused or self._unread or self._has_more:
             self._unread.append(data)  # no more comes than the stream's window: credit isn't given back
         else:
             self._receive_data(data)
 
     def _receive_data(self, data: bytes) -> None:
-        size = len(data)
-        if self._partial:
-            data = self._partial + data
+        self._owed += len(data)
+        self._partial = self._partial + data if self._partial else data
+        self._process_step()
+        if self._has_more:
+            self._wait_turn()
+
+    def _process_step(self) -> None:
+        """Process some frames of what has come."""
+        self._has_more = False
         try:
-            found, used = split_frames(data, self._gossip.limits.message)
+            found, used = split_frames(self._partial, self._gossip.limits.message, _STEP)
         except GossipFrameError:
             self._gossip.router.count_broken(self.peer)
             self._gossip._receive_frames(self.peer, [])
             return
-        self._partial = data[used:]
+        self._partial = self._partial[used:]
+        self._has_more = len(found) == _STEP
         if found:
             self._gossip._receive_frames(self.peer, found)
-        self._stream.consumed(size)
+        if not self._has_more:
+            owed, self._owed = self._owed, 0
+            self._stream.consumed(owed)
+
+    def _wait_turn(self) -> None:
+        self._is_waiting = True
+        self._gossip.turns.wait_turn(self._go_on, self._stream.connection.account)
+
+    def _go_on(self) -> bool | None:
+        """Process more in a turn that has time; return whether there is still more, None for nothing done."""
+        self._is_waiting = False
+        if self._is_over or self._gossip.is_paused:
+            return None
+        self._process_step()
+        if self._has_more and not self._is_over:
+            self._is_waiting = True
+            return True
+        self.resume()
+        return False
 
     def resume(self) -> None:
         """Process what has come meanwhile, now that there is room again."""
-        while self._unread and not self._gossip.is_paused and not self._is_over:
-            self._receive_data(self._unread.popleft())  # piece by piece: the room may be for one message only
+        while not (self._gossip.is_paused or self._is_over or self._is_waiting):
+            if self._has_more:
+                self._wait_turn()
+            elif self._unread:
+                self._receive_data(
+                    self._unread.popleft()
+                )  # piece by piece: the room may be for one message only
+            else:
+                if self._is_ending:
+                    self.close()
+                return
 
     def stream_eof(self) -> None:
-        """Close the channel: the neighbour has finished."""
-        self.close()
+        """Close the channel behind what has come: the neighbour has finished."""
+        self._is_ending = True
+        if not (self._has_more or self._unread):
+            self.close()
 
     def stream_error(self, error: DtpError) -> None:
         """Note that the stream or its connection broke off."""
@@ -135,7 +181,7 @@ class NeighbourSink:
         if not self._is_over:
             self._is_over = True
             self._unread.clear()
-            self._partial = b""
+            self._partial, self._has_more = b"", False
             self._gossip._on_channel_over(self)
             if not self._ended.done():
                 self._ended.set_result(None)

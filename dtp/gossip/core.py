@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from dtp.peers.clocks import PeerClocks
 
 #: Topics of all neighbours together that are remembered.
 KNOWN_TOPICS: Final = 16_384
+#: ... and of each of them in any case: those that name a thousand each keep no room from others.
+LEAST_TOPICS: Final = 16
 #: Heartbeats after which a message should have come to all of a full mesh: before, telling of it only doubles it.
 SETTLED_BEATS: Final = 2
 #: Names kept of each kind for a topic: back-offs, and how far those were told that aren't in the mesh.
@@ -89,8 +92,9 @@ Event = Delivered | RecordsOffered | MembersChanged | CutOff
 class Beat:
     """What a neighbour did since the last heartbeat; all of it is bounded, since only joined topics are counted."""
 
-    #: Ids that it was asked for.
+    #: Ids that it was asked for, and records of others that it has given.
     asked: int = 0
+    records: int = 0
     #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
     frames: dict[tuple[GossipFrameType, bytes], int] = field(default_factory=dict)
     #: Whose records it was sent as a newcomer: once is enough, however many topics it has in common with them.
@@ -103,7 +107,7 @@ class Beat:
 
     def clear(self) -> None:
         """Begin anew, at a heartbeat."""
-        self.asked = 0
+        self.asked = self.records = 0
         self.frames.clear()
         self.introduced_to.clear()
 
@@ -153,6 +157,8 @@ class TopicState:
     #: To whom a neighbour sends its own messages, as it says.
     theirs: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
     announced: frozenset[bytes] = frozenset()
+    #: When members were told of `announced`.
+    announced_at: float = -math.inf
     #: Until when somebody isn't grafted.
     backoff: dict[bytes, float] = field(default_factory=dict)
     #: Up to which number somebody was told what is held.
@@ -200,6 +206,8 @@ class Core:
         self.owing: set[bytes] = set()
         #: Neighbours that have signed another record, which others aren't told of yet.
         self.renewed: set[bytes] = set()
+        #: True while members of a topic are to be told soon to whom own messages go.
+        self.announces = False
         #: What neighbours have said of the time.
         self.clocks = clocks
         #: Unix time less the clock of `now`, seconds.
@@ -217,15 +225,18 @@ class Core:
             return "message-stale"
         return ""
 
-    def ensure_topic(self, name: bytes) -> TopicState | None:
-        """Return the state of a topic, new if there was none; None if there are too many topics."""
+    def ensure_topic(self, name: bytes) -> TopicState:
+        """Return the state of a topic, new if there was none."""
         state = self.topics.get(name)
         if state is None:
-            if len(self.topics) >= KNOWN_TOPICS:
-                self.counts["topics-too-many"] += 1
-                return None
             state = self.topics[name] = TopicState(name, name.decode("utf-8", "backslashreplace"))
         return state
+
+    def has_room_for(self, neighbour: Neighbour, name: bytes) -> bool:
+        """True if a neighbour may name one more topic."""
+        count = len(neighbour.topics)
+        is_full = len(self.topics) >= KNOWN_TOPICS and name not in self.topics
+        return count < (LEAST_TOPICS if is_full else self.limits.topics)
 
     def forget_if_unused(self, state: TopicState) -> None:
         """Forget a topic that nobody here or nearby has."""

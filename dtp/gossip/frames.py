@@ -6,6 +6,7 @@ follows from it is the router's affair. Types from 0x80 on are skipped by who do
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from struct import Struct
@@ -59,14 +60,14 @@ def frame(kind: int, *parts: bytes) -> bytes:
     return bytes((kind,)) + len(body).to_bytes(3, "big") + body
 
 
-def split_frames(buffer: bytes, most: int) -> tuple[list[tuple[int, bytes]], int]:
-    """Return the whole frames at the beginning of `buffer`, and how many bytes they are.
+def split_frames(buffer: bytes, most: int, count: int = sys.maxsize) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the whole frames at the beginning of `buffer`, `count` at most, and how many bytes they are.
 
     `most` bounds the body of a message. Raise `GossipFrameError` at a frame that is too long.
     """
     found: list[tuple[int, bytes]] = []
     at, size = 0, len(buffer)
-    while size - at >= HEADER_SIZE:
+    while size - at >= HEADER_SIZE and len(found) < count:
         head = int.from_bytes(buffer[at : at + HEADER_SIZE], "big")
         kind, length = head >> 24, head & 0xFFFFFF
         if length > (most if kind in CARRYING else MAX_CONTROL):
@@ -89,17 +90,24 @@ def named(topic: bytes) -> bytes:
 
 def read_topic(body: bytes) -> tuple[bytes, bytes]:
     """Return the topic that a body begins with, and the rest."""
-    length = body[0] if body else 0
-    if not 0 < length <= MAX_TOPIC_BYTES or len(body) < 1 + length:
+    topic, end = _read_name(body, 0)
+    return topic, body[end:]
+
+
+def _read_name(body: bytes, at: int) -> tuple[bytes, int]:
+    """Return the name behind its length at a place, and where it ends."""
+    length = body[at] if at < len(body) else 0
+    end = at + 1 + length
+    if not 0 < length <= MAX_TOPIC_BYTES or len(body) < end:
         raise GossipFrameError("a frame without the name of a topic")
-    return body[1 : 1 + length], body[1 + length :]
+    return body[at + 1 : end], end
 
 
 def read_topics(body: bytes) -> list[bytes]:
     """Return the names of topics that a body consists of."""
-    topics = []
-    while body:
-        topic, body = read_topic(body)
+    topics, at = [], 0
+    while at < len(body):  # what is left isn't copied: there may be 65,536 names
+        topic, at = _read_name(body, at)
         topics.append(topic)
     return topics
 

@@ -23,6 +23,7 @@ from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
 from dtp.net.resolver import NotResolved
+from dtp.net.turns.budget import TurnBudget
 from dtp.peers.clocks import PeerClocks
 from dtp.tasks import TaskSet
 
@@ -37,6 +38,8 @@ _REOPEN: Final = 1.0
 _LONGEST_REOPEN: Final = 60.0
 #: Seconds that neighbours have at the end to take what was sent.
 _LAST_WORD: Final = 1.0
+#: Steps of neighbours that have sent much at once, in a turn of the loop that stays short.
+_TURN: Final = 16
 #: Others that are dialled at once because somebody named them.
 _DIALS: Final = 4
 #: Peers that were named, and that are remembered to have been dialled.
@@ -104,6 +107,8 @@ class Gossip:
         self._is_paused = False
         self._room: dict[bytes, bool] = {}
         self._tasks = TaskSet()
+        #: The turns in which what neighbours have sent at once is processed.
+        self.turns: TurnBudget
         self._loop: asyncio.AbstractEventLoop | None = None
         self._learn: LearnRecord | None = None
         self._connect: ConnectPeer | None = None
@@ -115,6 +120,7 @@ class Gossip:
 
     async def __aenter__(self) -> Gossip:
         self._loop = asyncio.get_running_loop()
+        self.turns = TurnBudget(_TURN, each=1, keep=0)
         self._set_wall()
         self._set_timer()
         return self

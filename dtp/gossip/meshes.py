@@ -6,7 +6,9 @@ to `full_mesh` neighbours everybody is in everybody's mesh.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final
 
 from dtp.gossip import frames
@@ -21,6 +23,11 @@ _OPPORTUNISTIC_BEATS: Final = 60
 _OPPORTUNISTIC_PEERS: Final = 2
 #: Seconds by which a back-off of the other side may end earlier than ours.
 _SLACK: Final = 1.0
+#: Records of others that a neighbour may give between two heartbeats, each of which costs a signature: those of a
+#: full mesh to a newcomer, as many of who was renewed at once, and as many with PRUNE.
+_MOST_RECORDS: Final = 200
+#: Seconds between two times that members are told of more to whom own messages go. Until then others send them, too.
+_ANNOUNCE_PAUSE: Final = 1.0
 #: Messages that may have been under way when somebody left the mesh or its link broke.
 _UNDER_WAY: Final = 64
 
@@ -43,7 +50,8 @@ class Meshes:
         if state.joined:
             state.told.setdefault(neighbour.key, core.held.next_number(state.name))
             core.trim_table(state.told)
-            self._set_fullness(state)
+            if len(state.members) > core.limits.full_mesh:  # else the next heartbeat looks: it takes a while
+                state.is_full = False
             if self._may_graft(state, neighbour.key, now) and self._wants_more(state, neighbour):
                 self.graft(state, neighbour, now)
             self._send_member_records(state, neighbour, now)
@@ -133,10 +141,15 @@ class Meshes:
     def _set_fullness(self, state: TopicState) -> None:
         """Update whether the topic is small: whether this node and its neighbours together know few that have it."""
         most = self._core.limits.full_mesh
-        known = {peer[: frames.SHORT_NAME] for peer in state.members}
-        if len(known) <= most:
-            known = known.union(*state.theirs.values()) - {self._core.me[: frames.SHORT_NAME]}
-        state.is_full = len(known) <= (most if state.is_full else most * _BACK)
+        if not state.is_full:
+            most = int(most * _BACK)
+        here = {peer[: frames.SHORT_NAME] for peer in state.members} | {self._core.me[: frames.SHORT_NAME]}
+        known = here.union(*state.theirs.values())
+        if len(here) <= 1 + most < len(known):  # one that lies doesn't decide it
+            tellers = Counter(chain.from_iterable(state.theirs.values()))
+            alone = {name for name, count in tellers.items() if count == 1} - here
+            most += max(len(alone & names) for names in state.theirs.values())
+        state.is_full = len(known) <= 1 + most
 
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
@@ -189,7 +202,6 @@ class Meshes:
             core.count_offence(neighbour.key, "prune-flood")
             return
         self._remove_from_mesh(state, neighbour.key, now)
-        self.send_retraction(state, neighbour.key, now)
         wait = min(float(backoff) or limits.backoff, limits.most_backoff)
         self._back_off(state, neighbour.key, now + wait)
         self.offer_records(state, neighbour, records)
@@ -199,7 +211,11 @@ class Meshes:
         core = self._core
         if not records:
             return
-        if core.scores[neighbour.key] < core.scores.weights.accept_records:
+        neighbour.beat.records += len(records)
+        if (
+            core.scores[neighbour.key] < core.scores.weights.accept_records
+            or neighbour.beat.records > _MOST_RECORDS
+        ):
             core.counts["records-refused"] += 1
             return
         core.events.append(RecordsOffered(state.name, tuple(records), neighbour.key))
@@ -217,6 +233,7 @@ class Meshes:
     def run_heartbeat(self, now: float) -> None:
         """Bring every mesh to its size."""
         self._beats += 1
+        self._core.announces = False
         for state in self._core.topics.values():
             if state.joined:
                 self._maintain_mesh(state, now)
@@ -345,7 +362,11 @@ class Meshes:
         names = frozenset(peer[: frames.SHORT_NAME] for peer in sent_to[: core.limits.full_mesh + 1])
         if names == state.announced:
             return
-        state.announced = names
+        has_less = any(peer[: frames.SHORT_NAME] in state.announced - names for peer in state.members)
+        if now < state.announced_at + _ANNOUNCE_PAUSE and not has_less:
+            core.announces = True
+            return
+        state.announced, state.announced_at = names, now
         told = frames.neighbours(state.name, names)
         for peer in sorted(state.members):
             core.send_control(core.neighbours[peer], told, now)

@@ -253,9 +253,12 @@ class Router:
         With `history`, ask neighbours for what they hold of so many seconds.
         """
         core = self._core
+        known = core.topics.get(topic)
+        if (known is None or not known.joined) and len(self.joined_topics()) >= core.limits.topics:
+            raise MessageError(
+                f"{core.limits.topics} topics are joined; leave one, or raise GossipLimits.topics"
+            )
         state = core.ensure_topic(topic)
-        if state is None or (not state.joined and len(self.joined_topics()) >= core.limits.topics):
-            raise MessageError("too many topics are known")
         state.validate, state.open, state.exchanges = validate, open, exchanges
         if state.joined:
             return
@@ -414,12 +417,11 @@ class Router:
         for name in frames.read_topics(body):
             if name in neighbour.topics:
                 continue
-            if len(neighbour.topics) >= core.limits.topics:
+            if not core.has_room_for(neighbour, name):
                 core.counts["topics-too-many"] += 1
                 continue
-            if (state := core.ensure_topic(name)) is not None:
-                neighbour.topics.add(name)
-                self._add_member(state, neighbour, now)
+            neighbour.topics.add(name)
+            self._add_member(core.ensure_topic(name), neighbour, now)
 
     def _receive_unsubscribe(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         core = self._core
@@ -609,7 +611,8 @@ class Router:
                 core.events.append(CutOff(neighbour.key, "it is worth too little"))
         self._meshes.run_heartbeat(now)
         self._asking.run_heartbeat(now)
-        is_idle = not (now < core.held.newest + _LIVELY or len(self._asking) or core.owing or core.renewed)
+        is_lively = now < core.held.newest + _LIVELY or core.announces
+        is_idle = not (is_lively or len(self._asking) or core.owing or core.renewed)
         pause = self.limits.idle_heartbeat if is_idle else self.limits.heartbeat
         self._next_beat = now + pause * core.random.uniform(*_PAUSE)
 
