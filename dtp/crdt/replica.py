@@ -17,6 +17,7 @@ from dtp.crdt.ops import Frame as Frame
 from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import AccessState, Ruling
 from dtp.crdt.permission.grants import GrantError
+from dtp.crdt.permission.owners import SEEN, SEEN_ANEW
 from dtp.crdt.permission.owners import may_write as may_write
 from dtp.crdt.permission.owners import owned as owned
 from dtp.crdt.permission.owners import owner_name as owner_name
@@ -330,6 +331,25 @@ class Replica:
         """Note whether there is something in a text or a list: else it isn't listed."""
         space, soul, key = name
         self.core.show(space, values.name(soul), values.name(key), has_something=has_something)
+
+    def seen_anew(self, author: bytes) -> int:
+        """Return the clock behind which what an author says that it has seen counts; 0: all of it."""
+        return self._said_at(author, SEEN_ANEW)
+
+    def has_said_seen(self, author: bytes, name: str) -> bool:
+        """Return whether what an author says at `name` below its `.seen` counts: it never had less since."""
+        return self._said_at(author, name) > self.seen_anew(author)
+
+    def _said_at(self, author: bytes, name: str) -> int:
+        stamp = self.core.stamp_of(values.name(owned(author, SEEN)), values.name(name))
+        return stamp[0] if stamp else 0
+
+    def take_back_seen(self) -> None:
+        """Say that less is here than was when this author said what it has seen, if anything that it said counts:
+        what it makes from now on may know less than others take for known."""
+        said = self.node(owned(self.author, SEEN))
+        if self.refusal is None and any(self.has_said_seen(self.author, name) for name in said):
+            said[SEEN_ANEW] = True
 
     def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""

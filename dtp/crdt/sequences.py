@@ -57,6 +57,9 @@ class SequenceOwner(Protocol):
     def show(self, name: Name, *, has_something: bool) -> None:
         """Note whether there is something in a text or a list."""
 
+    def seen_anew(self, author: bytes) -> int:
+        """Return the clock behind which what an author says that it has seen counts; 0: all of it."""
+
     def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now."""
 
@@ -286,6 +289,7 @@ NONCE: Final = 8
 class AskedVersion(NamedTuple):
     """Who was asked before a text was compacted: what they make knows this version."""
 
+    #: Keys of authors; behind that of one who had less at some time (`seen_anew`) since when its word counts.
     authors: frozenset[bytes]
     stable: Version
 
@@ -381,8 +385,8 @@ class Sequences:
 
     def _apply(self, name: Name, text: GraphText | GraphList, edit: bytes, author: bytes) -> None:
         _, soul, key = name
-        if name in self._asked and author not in self._asked[name].authors:
-            log.info("the text at %r %r must be built again: its author was not asked", soul, key)
+        if name in self._asked and self._as_asked(author) not in self._asked[name].authors:
+            log.info("the text at %r %r must be built again: an edit's author was not asked", soul, key)
             self.stale = True
             return
         if edit[:1] != _CHANGES[name[0]]:
@@ -408,17 +412,25 @@ class Sequences:
         else:
             self._waiting.pop(name, None)
 
+    def _as_asked(self, author: bytes) -> bytes:
+        """Return what stands for an author among those who were asked."""
+        since = self._owner.seen_anew(author)
+        return author + since.to_bytes(8, "big") if since else author
+
     def compact(self, name: Name, reports: Mapping[bytes, Version]) -> int:
         """Forget what these authors, which are all others that may still write, have seen; how many characters.
 
         `reports` are versions that they told in their frames, all before which was taken here. Nothing is forgotten
         while one names what is not here yet.
         """
-        text = self.open(name)
+        text, asked = (
+            self.open(name),
+            {self._as_asked(author): version for author, version in reports.items()},
+        )
         stable = functools.reduce(Version.__and__, reports.values(), text.version)
         before = self._asked.get(name)
         if before is not None:  # nobody may be asked now who doesn't know what was compacted then
-            new = [version for author, version in reports.items() if author not in before.authors]
+            new = [version for one, version in asked.items() if one not in before.authors]
             if not all(before.stable <= version for version in new):
                 return 0
             stable |= before.stable
@@ -427,7 +439,7 @@ class Sequences:
         except TextUnseen:
             return 0
         # also when nothing was forgotten: what the text knows of stable operations may be too little for strangers'
-        self._asked[name] = AskedVersion(frozenset((*reports, self._author)), stable)
+        self._asked[name] = AskedVersion(frozenset((*asked, self._as_asked(self._author))), stable)
         return forgotten
 
     def replace_by(self, fresh: Sequences) -> None:

@@ -323,6 +323,7 @@ class Graph(Contents):
             await self.frames.run(loading.replay, self.frames.store, fresh)
             self._tell_rebuilt(self._replace_replica(fresh))
             await self.look_again()
+            self._replica.take_back_seen()  # others' frames may be lost that had been seen
 
     async def recover_from(
         self, source: str | None = None, author: PeerId | str | bytes | None = None

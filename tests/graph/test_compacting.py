@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
-from graph_fixtures import ALICE, BOB, CAROL
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_access import everything, meet, run, three
+from test_access import close, everything, meet, run, three
 
+from dtp.core.errors import NotOwner
 from dtp.crdt import Clock, Replica
+from dtp.crdt.permission.owners import owned
 from dtp.crdt.replica import Frame
 from dtp.graph import Graph
+from dtp.graph.frames import envelope as envelopes
 from dtp.graph.upkeep.compacting import compact, report
 
 KEYS = [identity.id.key for identity in (ALICE, BOB, CAROL)]
@@ -265,5 +270,102 @@ def test_undo_of_ones_own_edits() -> None:
         assert str(bob.text("note")) == "Bob: hello"
         for graph in (alice, bob, carol):
             await graph.close()
+
+    run(main())
+
+
+async def three_that_forgot(tmp_path: Path) -> tuple[Graph, Graph, Graph]:
+    """Alice's text was deleted by Bob, who wrote another; all have seen that, and Bob and Carol have forgotten it."""
+    alice = await Graph.open(str(tmp_path / "alice.db"), identity=ALICE)
+    bob, carol = [await Graph.open("memory:", identity=one) for one in (BOB, CAROL)]
+    alice.text("note").insert(0, "xyz")
+    alice.list("queue").extend("xyz")
+    await meet(alice, bob, carol)
+    bob.text("note").delete(0, 3)
+    bob.text("note").insert(0, "Bob.")
+    del bob.list("queue")[:]
+    bob.list("queue").append("Bob")
+    for _ in range(2):
+        await meet(alice, bob, carol)
+        for graph in (alice, bob, carol):
+            await graph.upkeep.compact()
+    return alice, bob, carol
+
+
+async def places_differ_nowhere(alice: Graph, *others: Graph) -> None:
+    """Alice writes what stands beside Bob's text; all show it where those do who never forgot anything."""
+    alice.text("note").insert(0, "Alice. ")
+    alice.list("queue").insert(0, "Alice")
+    await alice.commit()
+    async with await Graph.open("memory:", identity=identity("judge")) as judge:
+        for graph in (others[0], alice):
+            await judge.receive(await everything(graph))
+        for graph in others:
+            await graph.receive(await everything(alice))
+            assert str(graph.text("note")) == str(judge.text("note"))
+            assert list(graph.list("queue")) == list(judge.list("queue"))
+
+
+def test_who_bans_somebody_has_not_seen_what_it_said(tmp_path: Path) -> None:
+    async def main() -> None:
+        alice, bob, carol = await three_that_forgot(tmp_path)
+        await alice.admission.ban(BOB.id)
+        assert str(alice.text("note")) == "xyz"
+        await places_differ_nowhere(alice, bob, carol)
+        await alice.admission.unban(BOB.id)
+        assert bob.text("note").deleted == 3
+        for graph, other in ((alice, bob), (bob, alice), (carol, alice), (alice, carol), (bob, carol)) * 2:
+            await graph.receive(await everything(other))
+            await graph.upkeep.compact()
+        assert bob.text("note").deleted == 1  # what Alice says now counts
+        await places_differ_nowhere(alice, bob, carol)
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_a_ban_tells_nothing_of_whoever_said_nothing() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            await alice.admission.ban(BOB.id)
+            assert alice.frames.vector() == {}
+
+    run(main())
+
+
+def test_a_restored_store_has_not_seen_what_it_said(tmp_path: Path) -> None:
+    """It hears of its own frames by somebody who hadn't got all that it had seen."""
+    path, backup = tmp_path / "alice.db", tmp_path / "backup"
+
+    async def main() -> None:
+        async with await Graph.open(str(path), identity=ALICE) as alice:
+            alice.node("mine")["k"] = 1
+        shutil.copy(path, backup)
+        alice, bob, carol = await three_that_forgot(tmp_path)
+        own = [one for one in await everything(alice) if envelopes.decode("", one).author == ALICE.id.key]
+        await alice.close()
+        shutil.copy(backup, path)
+        alice = await Graph.open(str(path), identity=ALICE)
+        await alice.receive(own)
+        await alice.recover()
+        assert str(alice.text("note")) == "xyz"
+        await places_differ_nowhere(alice, bob, carol)
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_what_was_seen_is_said_by_oneself_alone(tmp_path: Path) -> None:
+    """Whoever was granted all that is Alice's can't say for her what she has seen."""
+
+    async def main() -> None:
+        alice, bob, carol = await three_that_forgot(tmp_path)
+        grant = alice.access.grant(BOB.id, "")
+        await meet(alice, bob, carol)
+        bob.access.use(grant)
+        await bob.commit()
+        with pytest.raises(NotOwner):
+            bob.node(owned(ALICE.id.key, ".seen"))["anew"] = True
+        await close(alice, bob, carol)
 
     run(main())

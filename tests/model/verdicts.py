@@ -64,10 +64,12 @@ def revocations(ops: Iterable[Op]) -> Revocations:
 
 
 def is_guarded(owner: bytes, op: Op) -> bool:
-    """Whether no grant is for it: the rings of private nodes, bans, what is agreed to, and the static key."""
+    """Whether no grant is for it: rings of private nodes, bans, what its owner says of itself, the static key."""
     root = f"~{name_of(owner)}"
-    kept = op.soul.startswith(f"{root}/.rings/") or op.soul in (f"{root}/.bans", f"{root}/.agreed")
-    return kept or (op.soul == root and op.key == "static")
+    kept = {f"{root}/{name}" for name in (".bans", ".agreed", ".seen", ".recovered")}
+    return (
+        op.soul.startswith(f"{root}/.rings/") or op.soul in kept or (op.soul == root and op.key == "static")
+    )
 
 
 @dataclass

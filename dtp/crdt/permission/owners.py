@@ -26,17 +26,25 @@ RINGS: Final = ".rings"
 BANS: Final = ".bans"
 #: Below an identity's soul: which sums of others' frames it agrees to (`dtp.graph.permission.agreement`).
 AGREED: Final = ".agreed"
+#: Below an identity's soul: which version of each text and list it has seen (`dtp.graph.upkeep.compacting`).
+SEEN: Final = ".seen"
+#: A register there: what was said before it doesn't count, as less is here than was then.
+SEEN_ANEW: Final = "anew"
+#: Below an identity's soul: whose stranded work it has signed again (`dtp.graph.past.resigning`).
+RECOVERED: Final = ".recovered"
 #: At an identity's own soul: its static key and the proof of it.
 STATIC_KEY: Final = "static"
+#: Below an owner's soul: what it says itself, whatever it grants.
+_SAID_ALONE: Final = (BANS, AGREED, SEEN, RECOVERED)
 
 
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
     """Return whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are
-    lost, and whom it bans and what it agrees to it says itself."""
+    lost, and whom it bans, what it agrees to, has seen and has recovered it says itself."""
     own = owned(owner)
     return (
         soul.startswith(f"{own}/{RINGS}/")
-        or soul in (f"{own}/{BANS}", f"{own}/{AGREED}")
+        or soul in [f"{own}/{name}" for name in _SAID_ALONE]
         or (soul == own and key == STATIC_KEY)
     )
 

@@ -17,7 +17,7 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import Kind, Op, Replica, Value, values
 from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import AccessState, is_internal
-from dtp.crdt.permission.owners import STATIC_KEY, owned, owner_name
+from dtp.crdt.permission.owners import RECOVERED, STATIC_KEY, owned, owner_name
 from dtp.crdt.permission.rules import MARK, RuleBroken
 from dtp.crdt.sequence_changes import difference
 from dtp.graph.errors import GraphError
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 #: Envelopes that are taken in at once.
 _AT_ONCE: Final = 256
-#: Below an identity's own soul: up to where it has signed again what others made.
-RECOVERED: Final = ".recovered"
 #: No author's key.
 _NOBODY: Final = b"\xff" * core.AUTHOR_SIZE
 _FOREVER: Final = (1 << 63) - 1

@@ -269,6 +269,8 @@ class Admission:
         self._read_bans()
         hidden = (self._policy.bans | self._shared.keys()) - self._unbannable()
         if hidden != self._store.hidden:
+            if hidden - self._store.hidden:
+                self._graph.replica.take_back_seen()
             self._policy.hidden = hidden
             await self._save_policy(forget_state=True)
             self._store.hidden = frozenset(hidden)

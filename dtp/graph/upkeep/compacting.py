@@ -10,20 +10,17 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dtp.core import crdt as core
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import SEEN, owned
 from dtp.crdt.replicated import Version
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
     from dtp.graph.graph import Graph
-
-#: Below an author's soul: the versions that it has, by text.
-SEEN: Final = ".seen"
 
 
 async def forget(graph: Graph, gone: set[bytes]) -> int:
@@ -55,8 +52,9 @@ def report(replica: Replica) -> int:
     for name in replica.sequences.names():
         text = replica.sequences.open(name)
         version = text.encoded_version()
-        if text.deleted and node.get(name_of(*name)) != version:
-            node[name_of(*name)] = version
+        said = name_of(*name)
+        if text.deleted and not (replica.has_said_seen(replica.author, said) and node.get(said) == version):
+            node[said] = version
             count += 1
     return count
 
@@ -66,7 +64,11 @@ def compact(replica: Replica, others: Iterable[bytes]) -> int:
     nodes = {author: replica.node(owned(author, SEEN)).to_dict() for author in others}
     forgotten = 0
     for name in replica.sequences.names():
-        reports = {author: _version(node.get(name_of(*name))) for author, node in nodes.items()}
+        said = name_of(*name)
+        reports = {
+            author: _version(node.get(said)) if replica.has_said_seen(author, said) else None
+            for author, node in nodes.items()
+        }
         if all(reports.values()):
             known = {author: one for author, one in reports.items() if one}
             forgotten += replica.sequences.compact(name, known)
