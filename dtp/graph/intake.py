@@ -15,7 +15,6 @@ from dtp.graph.errors import EnvelopeError, Equivocation
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Signed, Skipped, Summary
 from dtp.graph.frames.proving import Proof
-from dtp.graph.permission.agreement import MOST_WORDS, words_in
 from dtp.graph.stores import loading
 from dtp.graph.sync.part import Part
 from dtp.tasks import TaskSet, start_task
@@ -126,14 +125,12 @@ class Intake:
         asked, frames = self._graph.admission.agreement, self._graph.frames
         if asked is None:
             return 0
-        taken, heads, words = 0, frames.chains.heads, self._graph.admission.waiting_words
-        if len(words) > MOST_WORDS:
-            words.clear()
+        taken, heads = 0, frames.chains.heads
         for one in batch:
             if one.author in asked.of and (
                 one.author not in heads or one.sequence > heads[one.author].sequence
             ):
-                words |= words_in(self._graph, one)
+                self._graph.admission.waiting_words.add(self._graph, one)
         came = [one for one in batch if isinstance(one, Summary)]
         # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
         if any(one.author in asked.of for one in batch) and (left := [*frames.chains.left(), *came]):

@@ -185,6 +185,69 @@ def test_an_author_keeps_its_frames_until_enough_agree_to_their_sum() -> None:
     run(main())
 
 
+def test_who_agrees_to_a_later_sum_agrees_to_the_earlier_one_still() -> None:
+    """Two of three agree to what Alice has dropped frames for. One goes on to her next sum, the other is away for
+    good: what she keeps is taken by newcomers all the same."""
+
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(CAROL) as carol,
+            await opened(ERIN) as erin,
+        ):
+            await churn(alice, 100)
+            await see_all(alice, [bob, carol])
+            for witness in (bob, carol):
+                await told(witness, witness.identity, alice)
+            assert (await alice.upkeep.prune()).frames == 99
+            await churn(alice, 100)
+            await see_all(alice, [bob])
+            await told(bob, BOB, alice)
+            async with served(alice, erin) as client:
+                await erin.sync(client)
+            assert erin.admission.unagreed() == erin.frames.gaps() == []
+            assert erin.frames.vector()[ALICE.id.key] == 200
+
+    run(main())
+
+
+def test_of_what_somebody_agreed_to_some_is_kept() -> None:
+    async def main() -> None:
+        async with await opened(BOB) as bob:
+            last = [bytes([n]) * 16 for n in range(70)]
+            bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] = last
+            async with await Graph.open("memory:", identity=ALICE) as alice:
+                await churn(alice, 100)
+                await told(alice, ALICE, bob)
+                await alice.upkeep.prune()
+                async with served(alice, bob) as client:
+                    await bob.sync(client)
+                await bob.upkeep.prune()
+                (one,) = map(name_of, [sum_of(await stored(alice, ALICE))])
+                assert bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] == [one, *last[:63]]
+
+    run(main())
+
+
+def test_words_that_wait_have_bounds() -> None:
+    """Somebody who is asked says more than anybody keeps, in what can't be merged."""
+
+    async def main() -> None:
+        async with await opened(BOB) as bob, await opened(DAVE) as dave:
+            await churn(bob, 1)
+            for batch in range(3):
+                words = [(batch << 16 | n).to_bytes(16, "big") for n in range(3_000)]
+                bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] = [*words, b"short", 7]
+                await bob.commit()
+            assert await dave.receive((await stored(bob, BOB))[1:]) == 0
+            has = partial(dave.admission.waiting_words.has, BOB.id.key, ALICE.id.key)
+            assert [has((batch << 16).to_bytes(16, "big")) for batch in range(3)] == [False, False, True]
+            assert not has(b"short")
+
+    run(main())
+
+
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_witnesses_sums_need_the_others(order: int) -> None:
     """Each of them has pruned its own frames, and agrees to the other's sum behind that: what is signed counts, also

@@ -21,7 +21,14 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.chains import Chains
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.permission.access import key_of
-from dtp.graph.permission.agreement import Agreement, Unagreed, is_agreed, read_agreement, waiting_sums
+from dtp.graph.permission.agreement import (
+    Agreement,
+    Unagreed,
+    WaitingWords,
+    is_agreed,
+    read_agreement,
+    waiting_sums,
+)
 from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, StoredUsage, ops_in, read_quotas, usage_of
 from dtp.graph.stores.store import Store
 from dtp.identity import CardError, PeerId
@@ -151,8 +158,7 @@ class Admission:
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
         self._full: set[bytes] = set()
-        #: What those who are asked for agreement say in what isn't merged yet: it may wait for their own sums.
-        self.waiting_words: dict[tuple[bytes, str], list[Any]] = {}
+        self.waiting_words = WaitingWords()
 
     @property
     def hidden(self) -> frozenset[bytes]:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 #: Identities that may be named: each is asked about each sum.
 MOST: Final = 64
-#: Words that wait to be merged; beyond, all are let go of, and come again.
-MOST_WORDS: Final = 65_536
+#: Sums of an author that somebody agrees to; those agreed to before, which others may have stored, as far as there is
+#: room beside the last one's.
+_KEPT_WORDS: Final = 64
+#: Words of somebody that wait to be merged; beyond, all of them are let go of, and come again.
+_MOST_WAITING: Final = 4096
 _NAME: Final = 16
 
 
@@ -86,7 +89,11 @@ def agree(graph: Graph, parts: Iterable[Signed]) -> None:
     sums = [one for one in parts if isinstance(one, Summary)]
     if asked is None or own not in asked.of or not sums or graph.replica.refusal is not None:
         return
-    graph.replica.put(owned(own, AGREED), owner_name(sums[0].author), [name_of(one) for one in sums])
+    author, names = sums[0].author, [name_of(one) for one in sums]
+    names += [name for name in _said(graph, own, author) if name not in names][
+        : max(0, _KEPT_WORDS - len(names))
+    ]
+    graph.replica.put(owned(own, AGREED), owner_name(author), names)
 
 
 def is_agreed(graph: Graph, summary: Summary) -> bool:
@@ -99,27 +106,44 @@ def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
     """Return who of those that are asked agrees to a sum; its author always does."""
     asked, name, author = graph.admission.agreement, name_of(summary), summary.author
     of = sorted(asked.of - graph.admission.hidden) if asked is not None else []
-    return [one for one in of if one == author or name in _said(graph, one, author)]
+    waiting = graph.admission.waiting_words
+    return [
+        one
+        for one in of
+        if one == author or name in _said(graph, one, author) or waiting.has(one, author, name)
+    ]
 
 
 def _said(graph: Graph, witness: bytes, author: bytes) -> list[Any]:
-    """Return which sums of an author somebody agrees to, by what is merged of it, and by what waits."""
+    """Return which sums of an author somebody agrees to, by what is merged of it."""
     told = graph.replica.node(owned(witness, AGREED)).get(owner_name(author))
-    waiting = graph.admission.waiting_words.get((witness, owner_name(author)), [])
-    return [*told, *waiting] if isinstance(told, list) else waiting
+    return told if isinstance(told, list) else []
 
 
-def words_in(graph: Graph, one: Signed) -> dict[tuple[bytes, str], list[Any]]:
-    """Return to which sums the author of an envelope agrees in it: (its key, name of those sums' author) -> sums."""
-    soul = owned(one.author, AGREED)
-    try:
-        ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []
-    except EncodingError:
-        return {}
-    is_word = [
-        op for op in ops if op.kind is Kind.REGISTER_PUT and op.soul == soul and isinstance(op.value, list)
-    ]
-    return {(one.author, op.key): op.value for op in is_word if isinstance(op.value, list)}
+class WaitingWords:
+    """What those who are asked for agreement say in what isn't merged yet: it may wait for their own sums."""
+
+    def __init__(self) -> None:
+        #: Who agrees -> name of the sums' author, and names of sums.
+        self._said: dict[bytes, set[tuple[str, bytes]]] = {}
+
+    def has(self, witness: bytes, author: bytes, name: bytes) -> bool:
+        """Return whether somebody agrees to a sum of an author."""
+        return (owner_name(author), name) in self._said.get(witness, ())
+
+    def add(self, graph: Graph, one: Signed) -> None:
+        """Take in to which sums the author of an envelope, which is genuine, agrees in it."""
+        soul, said = owned(one.author, AGREED), self._said.setdefault(one.author, set())
+        try:
+            ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []
+        except EncodingError:
+            return
+        for op in ops:
+            if op.kind is Kind.REGISTER_PUT and op.soul == soul and isinstance(op.value, list):
+                if len(said) + len(op.value) > _MOST_WAITING:
+                    said.clear()
+                names = op.value[:_MOST_WAITING]
+                said |= {(op.key, name) for name in names if isinstance(name, bytes) and len(name) == _NAME}
 
 
 def waiting_sums(graph: Graph) -> list[Unagreed]:
