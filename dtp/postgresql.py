@@ -283,7 +283,7 @@ def _why_refused(url: str) -> str | None:
 
 
 def _connect(session: pq.abc.PGconn) -> None:
-    """Until the session is there or not, or the server has said nothing for too long."""
+    """Wait until the session is there or not, or the server has said nothing for too long."""
     while (wants := session.connect_poll()) in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
         line = select.poll()  # select() takes no descriptor beyond 1,023
         line.register(session.socket, select.POLLIN if wants == pq.PollingStatus.READING else select.POLLOUT)

@@ -227,7 +227,7 @@ class Socket:
         self._timeout = None if flag else 0.0
 
     def getblocking(self) -> bool:
-        """False at a timeout of 0."""
+        """Return False at a timeout of 0, else True."""
         return self._timeout != 0
 
     def getpeername(self) -> tuple[str, int]:
@@ -248,7 +248,7 @@ class Socket:
         return connection
 
     def setsockopt(self, level: int, optname: int, value: object, optlen: int | None = None) -> None:
-        """TCP_NODELAY and SO_KEEPALIVE, which always hold; `NoSuchOption` (ENOPROTOOPT) for others."""
+        """Take TCP_NODELAY and SO_KEEPALIVE, which always hold; `NoSuchOption` (ENOPROTOOPT) for others."""
         if (level, optname) not in _GIVEN:
             raise NoSuchOption(level, optname)
 
@@ -346,7 +346,7 @@ class Server(BlockingWait):
         return self._server.address
 
     def getsockname(self) -> tuple[str, int]:
-        """This side's id as text, and 0."""
+        """Return this side's id as text, and 0."""
         return str(self._server.peer), 0
 
     def is_readable(self) -> bool:

@@ -303,7 +303,7 @@ async def start_server(
 
 
 def stream_handler(client_connected_cb: ClientConnected, *, limit: int = LIMIT) -> Handler:
-    """`client_connected_cb(reader, writer)` as one of several services of `dtp.listen`."""
+    """Return `client_connected_cb(reader, writer)` as one of several services of `dtp.listen`."""
 
     async def serve(connection: Connection) -> None:
         factory = _reader_protocols(client_connected_cb, limit)

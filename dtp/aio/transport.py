@@ -51,7 +51,7 @@ class StreamTransport(transports._FlowControlMixin):
         owner: bool = False,
         on_lost: Callable[[StreamTransport], object] | None = None,
     ) -> None:
-        """Takes over `stream` and tells `protocol` at once. `owner`: the connection ends with this stream.
+        """Take over `stream` and tell `protocol` at once. `owner`: the connection ends with this stream.
 
         `on_lost` is called once, behind `connection_lost`.
         """
@@ -92,7 +92,7 @@ class StreamTransport(transports._FlowControlMixin):
     # ---- asyncio: the protocol --------------------------------------------------------------------------
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """From now on everything goes to `protocol`."""
+        """Hand everything to `protocol` from now on."""
         self._protocol = protocol
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
@@ -177,14 +177,14 @@ class StreamTransport(transports._FlowControlMixin):
             self._connection_lost(None if self._stream._delivered else self._write_error)
 
     def _drop_buffered(self) -> None:
-        """Nobody will read what is held."""
+        """Drop what is held: nobody will read it."""
         self._stream.consumed(sum(map(len, self._held)))
         self._held.clear()
 
     # ---- asyncio: writing -------------------------------------------------------------------------------
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """`pause_writing` above `high` bytes, `resume_writing` at `low`; at first the connection's limits."""
+        """Call `pause_writing` above `high` bytes, `resume_writing` at `low`; at first the connection's limits."""
         super().set_write_buffer_limits(high, low)
         self._connection.outlet.set_low(self._stream.id, self.get_write_buffer_limits()[0])
 
@@ -211,7 +211,7 @@ class StreamTransport(transports._FlowControlMixin):
         self._maybe_pause_protocol()
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
-        """`write` all, joined."""
+        """Write all, joined, as `write` does."""
         self.write(b"".join(list_of_data))
 
     def can_write_eof(self) -> bool:

@@ -53,7 +53,7 @@ class LoopThread:
         self.loop.run_forever()
 
     def check_running(self) -> None:
-        """`LoopGone`, or `LocalError` in the loop's own thread, where blocking would be for ever."""
+        """Raise `LoopGone`, or `LocalError` in the loop's own thread, where blocking would be for ever."""
         if not self.alive:
             raise LoopGone(
                 "this socket was opened before a fork or outlived its process's loop; open another one"
@@ -62,7 +62,7 @@ class LoopThread:
             raise LocalError("a blocking call in the event loop's own thread would wait for itself")
 
     def call_in_loop(self, callback: Callable[..., object], *args: object) -> None:
-        """Have `callback(*args)` called in the loop's thread. `LoopGone`."""
+        """Have `callback(*args)` called in the loop's thread. Raise `LoopGone`."""
         if not self.alive:
             raise LoopGone(
                 "this socket was opened before a fork or outlived its process's loop; open another one"

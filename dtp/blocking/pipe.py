@@ -111,7 +111,7 @@ class Acceptor(Protocol):
     """Takes the pipes that a server makes."""
 
     def on_stream_opened(self, pipe: BlockingPipe) -> None:
-        """In the loop's thread: a client has opened a stream."""
+        """Called in the loop's thread when a client has opened a stream."""
 
 
 class BlockingPipe(BlockingWait, asyncio.Protocol):

@@ -337,7 +337,7 @@ class MemoryCarrier(Carrier):
             self._receiver.carrier_packet(data)
 
     def writable_again(self) -> None:
-        """Enough of what was written has arrived."""
+        """Called when enough of what was written has arrived."""
         if self._receiver is not None and not self._closing and not self._ended:
             self._receiver.carrier_writable()
 

@@ -62,7 +62,7 @@ class Cursor:
 
     @classmethod
     def from_text(cls, text: str) -> Cursor:
-        """Out of `to_text`. Raises `ConfigError`."""
+        """Return the cursor that `to_text` gave. Raises `ConfigError`."""
         try:
             checkpoint, transaction, index, position = json.loads(text)
             return cls(

@@ -203,5 +203,5 @@ def claim_by_key(
 
 
 def refund(program: Program, lock: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """After the deadline: pay the payer back. Anyone."""
+    """Pay the payer back after the deadline. Anyone may."""
     _call(program, Function.REFUND, coin, program.use(lock), program.clock())

@@ -246,7 +246,8 @@ class HostState:
         return self.chain_ms + max(0, round((now - self.read) * 1000))
 
     def find_service(self, name: str) -> tuple[int, Service]:
-        """Number and record of the service that `name` means, open or not: itself, or what a path in it begins with.
+        """Return the number and record of the service that `name` means, open or not: itself, or what a path in it
+        begins with.
 
         Raises `ServiceMissing`.
         """
@@ -391,7 +392,7 @@ class HostDirectory:
         return [self._dialable_place(place) for place in state.places_of(number, via, self._clock())]
 
     def _dialable_place(self, place: EndpointPlace) -> EndpointPlace:
-        """Pipes are dialled with our client where it can sign, else by what the environment says."""
+        """Return the place with how to dial it: pipes by our client where it can sign, else by the environment."""
         client = self._client
         if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
             return place

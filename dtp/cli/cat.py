@@ -135,7 +135,8 @@ async def _exchange(stream: Stream) -> None:
 
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
-    """Meanwhile tell a person when the connection is cut and when it is back; standard output is the peer's."""
+    """Tell a person, while the block runs, when the connection is cut and when it is back; standard output is the
+    peer's."""
     return (
         contextlib.nullcontext() if wants_json() else ProgressMeter("", bar=False).watch_carriers(connection)
     )
@@ -169,7 +170,7 @@ class _Input(threading.Thread):
         self.broken: asyncio.Future[InputError] = self._loop.create_future()
 
     def run(self) -> None:
-        """Until the input ends or the stream takes nothing more."""
+        """Send the input until it ends or the stream takes nothing more."""
         with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the loop has ended
             try:
                 while data := self._read_piece():

@@ -65,7 +65,7 @@ def summary_of(
 
 
 def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
-    """Until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
+    """Return until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
     from dtp.chain.channel import ChannelState
     from dtp.pay.client.budget import is_in_use, span
 

@@ -47,7 +47,7 @@ class DemoFailed(DtpError):
 
 
 def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """Callback of --size: a number of bytes, also as 64M or 1GiB (powers of 1024)."""
+    """Return the bytes of --size, as its callback: a number, also as 64M or 1GiB (powers of 1024)."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise click.BadParameter(f"{text!r} is no size; write 100000, 64M or 1G")

@@ -315,6 +315,6 @@ def recover(
 
 
 def _refuse_existing(save: Path | None) -> None:
-    """Before anything is done that can't be done twice."""
+    """Raise `LocalError` if the file exists, before anything is done that can't be done twice."""
     if save is not None and save.exists():
         raise LocalError(f"{save} exists, and is left as it is: name another file")

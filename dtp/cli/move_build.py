@@ -290,7 +290,7 @@ _PUBLIC = re.compile(r"^\s*public (?:entry )?(?:fun|struct|enum|macro fun) (\w+)
 
 
 def _undocumented(checkout: Checkout, name: str) -> Iterator[PackageFinding]:
-    """Public items without a doc comment right above (attributes may stand between)."""
+    """Return public items without a doc comment right above (attributes may stand between)."""
     for path in sorted((checkout.move / name).glob("sources/**/*.move")):
         above = ""
         test_only = False
@@ -316,7 +316,7 @@ def aborts_cell(module: str, aborts: tuple[str, ...]) -> str:
 
 
 def _unlisted(checkout: Checkout, package: MovePackage) -> Iterator[PackageFinding]:
-    """Public functions that the table in `move/README.md` doesn't have, or has with other aborts."""
+    """Return public functions that the table in `move/README.md` doesn't have, or has with other aborts."""
     readme = checkout.move / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `")}

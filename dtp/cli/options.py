@@ -199,7 +199,7 @@ def verbose_option(command: _Function) -> _Function:
 
 
 def parse_address(ctx: click.Context, param: click.Parameter, text: str | None) -> Address | None:
-    """Callback of an ADDRESS argument: the `Address`. `AddressError` says what is wrong."""
+    """Return the `Address` of an ADDRESS argument, as its callback. `AddressError` says what is wrong."""
     from dtp.net.address import Address
 
     return None if text is None else Address.parse(text)

@@ -115,7 +115,7 @@ class ProgressMeter:
 
     @contextlib.asynccontextmanager
     async def watch_carriers(self, connection: Connection) -> AsyncIterator[None]:
-        """Meanwhile tell when the connection has lost its carrier, and when it has another."""
+        """Tell, while the block runs, when the connection has lost its carrier, and when it has another."""
         task = start_task(self._print_carriers(connection), name="dtp-progress")
         try:
             yield

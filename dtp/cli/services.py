@@ -237,7 +237,7 @@ class ForwardService(NamedService):
             raise click.UsageError(f"--forward {value!r}: HOST:PORT or unix:/PATH is needed")
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """Until both directions have ended."""
+        """Relay until both directions have ended."""
         try:
             if self._path:
                 reader, writer = await asyncio.open_unix_connection(self._path, limit=_BUFFER)

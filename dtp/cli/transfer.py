@@ -441,7 +441,7 @@ class _Receiver:
         self._under_way: dict[Connection, tuple[str, asyncio.Event]] = {}  # the file's name; set when over
 
     async def receive_files(self) -> None:
-        """Until a file is here, or with `keep` until interrupted."""
+        """Receive until a file is here, or with `keep` until interrupted."""
         if self._listening.until_eof:
             when_stdin_ends(self._stop.set)
         async with await self._listening.listen(self._handle_connection, self._check_request) as listener:

@@ -208,7 +208,7 @@ class GraphCore:
     # ---- verdicts -----------------------------------------------------------------------------------------------
 
     def ask_verdicts(self) -> None:
-        """Let `merge` give from now on `RULED` for frames with ops on souls of others, or on ones that begin
+        """Have `merge` give from now on `RULED` for frames with ops on souls of others, or on ones that begin
         with %."""
         lib.dtp_graph_ask(self._graph)
 
@@ -383,7 +383,8 @@ class GraphCore:
         return self._show(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
 
     def read_opaque(self, key: bytes, *, items: bool) -> bytes:
-        """Numbers (32 bits) of souls with what such a column doesn't know: a text; of `items`, a list or an array."""
+        """Return numbers (32 bits) of souls with what such a column doesn't know: a text; of `items`, a list or an
+        array."""
         return self._show(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
 
     def read_others(self, soul: bytes) -> bytes:
@@ -401,13 +402,14 @@ class GraphCore:
         return int(found[0]) if lib.dtp_graph_hash(self._graph, value, len(value), found) else None
 
     def find_between(self, key: bytes, low: bytes, high: bytes) -> bytes:
-        """Numbers (32 bits) of souls whose register at a key may be from one value to another (b"" is no bound)."""
+        """Return numbers (32 bits) of souls whose register at a key may be from one value to another (b"" is no
+        bound)."""
         return self._show(
             lib.dtp_graph_between(self._graph, key, len(key), low, len(low), high, len(high), self._view)
         )
 
     def find_unmade(self, prefix: bytes) -> bytes:
-        """Numbers (32 bits) of souls with links to what begins with `prefix` and has nothing itself."""
+        """Return numbers (32 bits) of souls with links to what begins with `prefix` and has nothing itself."""
         return self._show(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
 
     def soul_number(self, soul: bytes) -> int | None:
@@ -425,7 +427,7 @@ class GraphCore:
         return int(lib.dtp_graph_names(self._graph))
 
     def find_named(self, prefix: bytes) -> bytes:
-        """Numbers (32 bits) of the souls that have something and begin with `prefix`."""
+        """Return numbers (32 bits) of the souls that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
 
     def read_rows(self, numbers: array[int]) -> bytes:

@@ -107,7 +107,7 @@ def _most(what: str, number: int, limit: int) -> None:
 
 
 def check_form(data: TransactionData) -> ProgrammableTransaction:
-    """Sizes, counts, kinds. Raises `TransactionRejected`."""
+    """Check sizes, counts and kinds. Raises `TransactionRejected`."""
     kind = data.kind
     if not isinstance(kind, ProgrammableTransaction):
         raise _reject("Unsupported", f"{type(kind).__name__} is the system's, users send programmable ones")
@@ -161,7 +161,8 @@ def _check_command(command: Command) -> None:
 
 
 def _check_random(kind: ProgrammableTransaction) -> None:
-    """After a call that takes randomness only transfers and merges may follow: nothing may judge the outcome."""
+    """Check that after a call that takes randomness only transfers and merges follow: nothing may judge the
+    outcome."""
     random = [i for i, arg in enumerate(kind.inputs) if isinstance(arg, SharedInput) and arg.id == _RANDOM]
     used = False
     for command in kind.commands:

@@ -390,7 +390,7 @@ class Run:
         gas_id: bytes | None,
         free_storage: bool,
     ) -> TransactionOutcome:
-        """Effects and records."""
+        """Return effects and records."""
         admitted = self.admitted
         events = self.events if error is None else ()
         events_bcs = TRANSACTION_EVENTS.encode(events)

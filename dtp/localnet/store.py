@@ -97,7 +97,7 @@ class StoredTransaction:
 
 
 def _inverse(record: ObjectRecord) -> bytes:
-    """Sorts coins by falling balance; all other objects alike."""
+    """Return the key that sorts coins by falling balance, and all other objects alike."""
     if coin_type(record.type) is None:
         return b""
     balance = int.from_bytes(record.contents[32:40], "little")

@@ -252,7 +252,7 @@ class Connection:
         return await self._intake.accept_stream(self._check_open)
 
     def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
-        """From now on call `on_stream` with each stream that the peer opens, starting with those that have come.
+        """Call `on_stream` from now on with each stream that the peer opens, starting with those that have come.
 
         Instead of `accept_stream`, where that need not wait: what came with the stream is not buffered, and no task
         is woken. What it raises later goes to the loop's exception handler, and the connection ends with `INTERNAL`.
@@ -265,7 +265,8 @@ class Connection:
         return self
 
     async def __anext__(self) -> Stream:
-        """`async for stream in connection`: the streams that the peer opens, until the connection is closed."""
+        """Yield, by `async for stream in connection`, the streams that the peer opens, until the connection is
+        closed."""
         try:
             return await self.accept_stream()
         except ConnectionClosed:
@@ -309,7 +310,7 @@ class Connection:
         self.outlet.flush_soon()
 
     def take_meter(self, on_meter: Callable[[bytes], None]) -> None:
-        """From now on call `on_meter` with each metering frame, starting with those that have come."""
+        """Call `on_meter` from now on with each metering frame, starting with those that have come."""
         self._meter_inbox.take_frames(on_meter)
 
     @property
@@ -511,7 +512,7 @@ class Connection:
                 self._budget.note_kept(self, self.source, kept)
 
     def _after_change(self, now: float) -> None:
-        """After anything happened: tell what did, send what waits unless others come first, set the timer."""
+        """Tell what has happened, send what waits unless others come first, set the timer."""
         self._tell_events()
         if self._session.ended is not None or not self.outlet.put_off():
             self._send_due(now)
@@ -540,7 +541,7 @@ class Connection:
             self._let_go()
 
     def _let_go(self) -> None:
-        """After the end, and without a carrier: let nothing that this has refer back to it, so that it is freed with
+        """Let nothing that this has refer back to it, after the end and without a carrier, so that it is freed with
         whoever uses it last. What ends in great numbers would wait for a collection otherwise."""
         for part in (self.outlet, self._intake, self._resumption, self.silence, self._meter_inbox):
             part.let_go()
@@ -557,7 +558,7 @@ class Connection:
             self.on_confirmed(self)  # last: it may end the connection
 
     async def wait_ready(self) -> None:
-        """Client: wait until the server has admitted this connection; raises its refusal."""
+        """Wait, as the client, until the server has admitted this connection; raises its refusal."""
         while not self._session.ready:
             self._check_open()
             await self._waiters.wait_for("ready")
@@ -568,7 +569,7 @@ class Connection:
         self._session.refuse_once_confirmed(code, reason)
 
     def admit(self) -> None:
-        """Listener side: let the client go on."""
+        """Let the client go on, as its listener."""
         self._session.admit_client()
         self.outlet.flush_soon()
 
@@ -636,7 +637,7 @@ class Connection:
         self._waiters.wake_for("gone")
 
     def _give_up(self, error: PeerError) -> None:
-        """Client: end what was never admitted, and give the reason to all that waits."""
+        """End what was never admitted, as the client, and give the reason to all that waits."""
         self._refusal = error
         self._loop.call_soon(self.abort)
 

@@ -195,7 +195,7 @@ class LinkDriver:
         self._send_handshake()
 
     def adopt_carrier(self, established: Established, unsent: bytes, received: bytes) -> None:
-        """Instead of `start`: another process has done the handshake, and gave this carrier's socket away.
+        """Take over, instead of `start`, a carrier whose handshake another process has done, which gave its socket.
 
         `unsent` are its bytes that have to go out first, `received` those that came behind the handshake.
         """
@@ -208,7 +208,7 @@ class LinkDriver:
         self.take_waiting()
 
     def detach(self) -> tuple[socket.socket, bytes, bytes] | None:
-        """After the handshake, when no connection has taken over: give the carrier's socket to another process.
+        """Give the carrier's socket to another process, after the handshake and before a connection takes over.
 
         Gives the socket, and what `adopt_carrier` wants there. None for a carrier that is more than its socket; then
         nothing has changed.
@@ -234,7 +234,7 @@ class LinkDriver:
         return tail
 
     def take_over(self, connection: LinkOwner, link: Link | None, peer: object = None) -> None:
-        """From now on records of `link` go to `connection`, which is with `peer`."""
+        """Hand records of `link` to `connection`, which is with `peer`, from now on."""
         self.connection = connection
         self.account = self._buffers.clock.shares.get_account(source_group(self.carrier.source), peer)
         self.link = link
@@ -242,7 +242,7 @@ class LinkDriver:
         self.carrier.on_kept = connection._driver_keeps
 
     def refuse_handshake(self, refusal: Refusal | None) -> None:
-        """Instead of `start`: tell the other side that we won't, unless it is None, and close."""
+        """Tell the other side, instead of `start`, that we won't, unless it is None, and close."""
         self._handshake = self._on_failed = self._on_settled = None
         self.carrier.start(self)
         if refusal is not None:
@@ -314,7 +314,7 @@ class LinkDriver:
         return not _has_record(view, 0, total)
 
     def _budget_of_stranger(self) -> TurnBudget | None:
-        """Of a carrier that is half-open: what bounds how many take their next step in a turn."""
+        """Return what bounds how many half-open carriers take their next step in a turn."""
         buffers = self._buffers
         if isinstance(self._handshake, ServerHandshake):
             return buffers.last_messages if self._handshake.has_answered else buffers.first_messages

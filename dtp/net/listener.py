@@ -86,7 +86,7 @@ class Neighbours(Protocol):
         """Note that a connection of this id lives here."""
 
     def note_closed(self, connection_id: bytes) -> None:
-        """It is over."""
+        """Note that it is over."""
 
     def takes_over(self, driver: LinkDriver, established: Established) -> bool:
         """True if another one may be meant, which is seen to from here on: `give_back` if there is none."""
@@ -431,7 +431,8 @@ class Listener:
             self._let_in(connection)
 
     def _refuse_connection(self, connection: Connection, error: Exception) -> None:
-        """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
+        """Refuse by what `admit` raised. It is foreign code, as a handler is: a bug of it lets nobody in, keeps
+        nobody waiting, and is told."""
         if isinstance(error, Refuse):
             self._turn_away(connection, error.code, error.reason, error.detail)
             return

@@ -43,7 +43,7 @@ class Announcing:
         self._hints: tuple[str, ...] = ()
 
     def announce_host(self, host: str, generation: int, hint: str) -> None:
-        """From now on it says that it serves this host object, as this generation, and where it is dialled."""
+        """Say from now on that it serves this host object, as this generation, and where it is dialled."""
         self._host, self._generation, self._hints = host, generation, (hint,)
 
     def sign_statement(self) -> bytes:

@@ -42,7 +42,7 @@ async def copy(source: ByteSource, sink: ByteSink) -> int:
 
 
 async def relay(a: tuple[ByteSource, ByteSink], b: tuple[ByteSource, ByteSink]) -> tuple[int, int]:
-    """`copy` in both directions at once; each ends by itself, so half-closed ends go on.
+    """Copy in both directions at once; each ends by itself, so half-closed ends go on.
 
     Gives the bytes from `a` to `b` and from `b` to `a`. When one direction fails the other is cancelled, and the
     error raised: closing the ends is up to the caller.

@@ -239,7 +239,7 @@ def _matches(entry: _Entry, address: Address) -> bool:
 
 
 def for_service(direct: Address, asked: Address) -> Address:
-    """`direct` with what `asked` says; what it does not say stays."""
+    """Return `direct` with what `asked` says; what it does not say stays."""
     query = {**dict(direct.query), **dict(asked.query)}
     return dataclasses.replace(direct, service=asked.service or direct.service, query=tuple(query.items()))
 

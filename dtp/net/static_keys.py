@@ -22,7 +22,7 @@ class StaticKeys:
         return self._keys.get(peer) if peer is not None else None
 
     def learn_key(self, peer: PeerId, static: bytes) -> None:
-        """`peer` has proven `static`."""
+        """Note that `peer` has proven `static`."""
         self._keys[peer] = static
         self._keys.move_to_end(peer)
         if len(self._keys) > self._size:

@@ -233,7 +233,7 @@ class Stream:
         self._outlet.write_data(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
-        """`write` each."""
+        """Queue all of them, as `write` does."""
         self.write(b"".join(lines))
 
     async def drain(self) -> None:
@@ -339,7 +339,7 @@ class Stream:
         return self._write_error
 
     def attach(self, sink: Sink) -> None:
-        """From now on hand everything to `sink`, starting with what is buffered."""
+        """Hand everything from now on to `sink`, starting with what is buffered."""
         self._sink = sink
         while self._chunks:
             chunk, self._at = self._chunks.popleft()[self._at :], 0

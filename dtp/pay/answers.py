@@ -27,7 +27,7 @@ _NONCE = bytes(12)
 
 
 def new_preimage() -> bytes:
-    """32 random bytes, for one answer."""
+    """Return 32 random bytes, for one answer."""
     return os.urandom(PREIMAGE_SIZE)
 
 

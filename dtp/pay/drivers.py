@@ -124,7 +124,7 @@ class MeterDriver(ABC):
         """Do what the meter asks for, and say when to look next (`watch`)."""
 
     def process_turn(self) -> None:
-        """After anything happened: act, and set the timer."""
+        """Act by what has happened, and set the timer."""
         if self._over:
             return
         self._process_events()

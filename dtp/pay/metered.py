@@ -133,7 +133,8 @@ class Metered(Connection):
         return stream
 
     async def charge(self, units: int = 1, *, amount: int | None = None) -> None:
-        """Server: have the client pay for `units` requests more, beyond what is counted anyway; or for `amount`.
+        """Have the client pay, as its server, for `units` requests more, beyond what is counted anyway; or for
+        `amount`.
 
         `amount` must be a multiple of the price of a request: what the chain pays is bounded by counts. Returns when
         it is paid. Raises `ChargeDeclined`, and what ended the connection.
@@ -142,12 +143,12 @@ class Metered(Connection):
         await meter.charge(units if amount is None else units_of(amount, meter.payee.prices.request))
 
     async def requests(self) -> AsyncIterator[PaidRequest]:
-        """Server: the client's streams, one by one, as requests that can be charged."""
+        """Yield, as a server, the client's streams, one by one, as requests that can be charged."""
         async for stream in self:
             yield PaidRequest(self, stream)
 
     async def buy(self, stream: Stream, *, most: int | None = None) -> bytes:
-        """Client: the next sealed answer on a stream, paid when it has arrived, for at most `most`.
+        """Return, as a client, the next sealed answer on a stream, paid when it has arrived, for at most `most`.
 
         Raises `PriceTooHigh`, `ChargeDeclined`, `SealedAnswerBroken`, and what ended the connection.
         """
@@ -159,7 +160,8 @@ class Metered(Connection):
         return tuple(self._client_meter().unopened.values())
 
     async def open_answer(self, answer: SealedAnswer) -> bytes:
-        """Client: open an answer that was paid on a connection before, over the same channel: its key is told again.
+        """Open, as a client, an answer that was paid on a connection before, over the same channel: its key is told
+        again.
 
         Waits until it is, so give it a timeout: a server that takes the money on chain tells the key there
         (`dtp.pay.settling.key_on_chain`). Raises `SealedAnswerBroken`, and what ended the connection.

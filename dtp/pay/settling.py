@@ -451,7 +451,7 @@ def _halves(part: list[Decision]) -> tuple[list[Decision], ...]:
 
 
 def _dearness(chain: ChainClient, decision: Decision) -> tuple[bool, int, int]:
-    """Puts first what adds to the coin that pays the gas, in few claims, and much."""
+    """Return the key to sort by: first what adds to the coin that pays the gas, in few claims, and much."""
     channel = decision.view.channel
     ours = channel.server == chain.address and channel.coin == SUI_COIN
     return not ours, _claims_in(decision), -decision.gain

@@ -122,7 +122,7 @@ class LaneKey:
     __slots__ = ("_secret", "public")
 
     def __init__(self, seed: bytes) -> None:
-        """From 32 bytes."""
+        """Take a key of 32 bytes."""
         if len(seed) != _SEED_SIZE:
             raise MalformedMeter(f"the seed of a lane's key has {_SEED_SIZE} bytes, not {len(seed)}")
         self.public: bytes

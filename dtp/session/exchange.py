@@ -85,7 +85,7 @@ class LinkExchange:
         return self._root
 
     def begin_exchange(self, own: Exchanges, now: float) -> Outgoing:
-        """Client: return the frame that asks for fresh keys."""
+        """Return, as the client, the frame that asks for fresh keys."""
         self._private = X25519PrivateKey.from_private_bytes(own.entropy(32))
         self.asked_at = now
         key = self._private.public_key().public_bytes_raw()
@@ -94,7 +94,7 @@ class LinkExchange:
     def answer_exchange(
         self, own: Exchanges, peer: PeerId, key: bytes, signature: bytes
     ) -> tuple[Outgoing, FreshKeys]:
-        """Server: return the frame that answers the client's, and the keys that both have then."""
+        """Return, as the server, the frame that answers the client's, and the keys that both have then."""
         if not peer.verify(signature, self._client_signs(key)):
             raise ProtocolError("the client has not signed its EXCHANGE")
         private = X25519PrivateKey.from_private_bytes(own.entropy(32))
@@ -108,7 +108,7 @@ class LinkExchange:
         return frame, fresh
 
     def finish_exchange(self, peer: PeerId, key: bytes, signature: bytes) -> FreshKeys:
-        """Client: return the keys that both have, by the server's answer."""
+        """Return, as the client, the keys that both have, by the server's answer."""
         private = self._private
         if private is None:
             raise ProtocolError("EXCHANGE that was not asked for")

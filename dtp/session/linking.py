@@ -51,7 +51,8 @@ class Linking(Sealing):
     def link_lost(
         self, link: Link, now: float, reason: str = "carrier lost", refusal: int | None = None
     ) -> None:
-        """This carrier is gone. With others left they take over; else `Detached` until resumed. Idempotent."""
+        """Note that this carrier is gone. With others left they take over; else `Detached` until resumed.
+        Idempotent."""
         if link.lost:
             return
         link.close()

@@ -207,7 +207,8 @@ class Receiving(Linking):
                 check_unknown(frame)
 
     def _refusal_at(self, link: Link, data: memoryview) -> int | None:
-        """Client: the code of the refusal that stands where the server's first record should, if that is one."""
+        """Return, as the client, the code of the refusal that stands where the server's first record should, if that
+        is one."""
         if self.client and not link.confirmed and len(data) >= 4 and data[:2] == bytes(2):
             return int.from_bytes(data[2:4])
         return None

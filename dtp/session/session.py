@@ -269,11 +269,11 @@ class Session(Receiving):
         return self._ping_token
 
     def refuse_once_confirmed(self, code: int, reason: str) -> None:
-        """Server: close with this when the first record has come, and hear nothing of what is in it."""
+        """Close with this, as the server, when the first record has come, and hear nothing of what is in it."""
         self._refusal = (code, reason)
 
     def admit_client(self) -> None:
-        """Server: tell the client that it may go on."""
+        """Tell the client, as its server, that it may go on."""
         self.ready = True
         self._queue_control(FrameType.READY)
 

@@ -49,7 +49,7 @@ def format_address(address: bytes) -> str:
 
 
 def parse_address(text: str) -> bytes:
-    """32 bytes of `0x` and 1 to 64 hex digits. Raises `SuiNameError`."""
+    """Return the 32 bytes of `0x` and 1 to 64 hex digits. Raises `SuiNameError`."""
     if not _ADDRESS.fullmatch(text):
         raise SuiNameError(f"{text!r} is not an address: `0x` and up to 64 hex digits are")
     return bytes.fromhex(text[2:].zfill(64))
@@ -69,7 +69,7 @@ def format_digest(digest: bytes) -> str:
 
 
 def parse_digest(text: str) -> bytes:
-    """32 bytes of base58. Raises `SuiNameError`."""
+    """Return the 32 bytes of base58. Raises `SuiNameError`."""
     number = 0
     try:
         # No digest needs more letters; a longer text would cost quadratic time.

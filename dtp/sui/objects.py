@@ -185,7 +185,7 @@ OBJECT: Codec[ObjectValue] = struct(
 
 
 def object_digest(bcs: bytes) -> bytes:
-    """32-byte digest of an object from its BCS (`OBJECT`)."""
+    """Return the 32-byte digest of an object from its BCS (`OBJECT`)."""
     return blake2b(b"Object::" + bcs, digest_size=32).digest()
 
 

@@ -418,8 +418,8 @@ class NodeRpc:
         start: int | None = None,
         end: int | None = None,
     ) -> AsyncIterator[answers.EventFrame]:
-        """Past events whose type fits one of `types` (see `event_filter`), and of transactions of `sender` alone
-        where one is given, oldest first, up to the node's limit."""
+        """Return past events whose type fits one of `types` (see `event_filter`), and of transactions of `sender`
+        alone where one is given, oldest first, up to the node's limit."""
         v2 = library().v2
         request = v2.ListEventsRequest(
             read_mask=_mask(*EVENT_MASK),
@@ -445,7 +445,8 @@ class NodeRpc:
     async def subscribe_events(
         self, types: Iterable[str], sender: str = ""
     ) -> AsyncIterator[AsyncIterator[answers.EventFrame]]:
-        """New events from now on. When the block begins, the node has begun to collect: nothing later is missed."""
+        """Yield new events from now on. When the block begins, the node has begun to collect: nothing later is
+        missed."""
         v2 = library().v2
         wanted = _event_filter(types, sender)
         request = v2.SubscribeEventsRequest(read_mask=_mask(*EVENT_MASK), filter=wanted)
@@ -462,7 +463,7 @@ class NodeRpc:
 
     @asynccontextmanager
     async def subscribe_checkpoints(self) -> AsyncIterator[AsyncIterator[int]]:
-        """Numbers of new checkpoints from now on, without gaps."""
+        """Yield the numbers of new checkpoints from now on, without gaps."""
         v2 = library().v2
         request = v2.SubscribeCheckpointsRequest(read_mask=_mask("sequence_number"))
         route, answer = (
@@ -518,7 +519,8 @@ def _mask(*paths: str) -> Any:
 
 
 def _event_filter(types: Iterable[str], sender: str) -> Any:
-    """Any of the types: `0xpackage`, `0xpackage::module`, or a whole type with or without type arguments."""
+    """Return the filter for any of the types: `0xpackage`, `0xpackage::module`, or a whole type with or without type
+    arguments."""
     v2 = library().v2
     by = [v2.EventLiteral(sender=v2.SenderFilter(address=sender))] if sender else []
     terms = [

@@ -175,7 +175,7 @@ class ChainClient:
         self._root = self
 
     def paying_from(self, purse: GasPurse) -> Self:
-        """This client, whose transactions take their gas out of `purse`: what is above it isn't signed
+        """Return this client for transactions that take their gas out of `purse`: what is above it isn't signed
         (`GasTooHigh`).
 
         Everything else is shared, and this one is what is closed.
@@ -187,7 +187,8 @@ class ChainClient:
         return found
 
     def noted_by(self, notes: TransactionNotes) -> Self:
-        """This client, whose transactions `notes` is told of, each before it is sent. Else as `paying_from`."""
+        """Return this client for transactions that `notes` is told of, each before it is sent. Else as
+        `paying_from`."""
         found = copy.copy(self)
         found._notes = notes
         return found

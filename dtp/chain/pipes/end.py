@@ -533,7 +533,7 @@ class ChannelEnd:
         self._gas.add_sample(size, await self.chain.execute(program, gas_budget=budget))
 
     def _build_frames(self, job: _Job, acks: tuple[tuple[int, int], ...]) -> list[tuple[int, bytes]]:
-        """Flags and bytes of a job's frames; the first tells of the acknowledgements."""
+        """Return flags and bytes of a job's frames; the first tells of the acknowledgements."""
         where = self.where
         to = Flags.TO if where.is_client else Flags(0)
         pieces = job.cut.split_into(where.piece) if job.cut is not None else [PipePiece(0, b"")]

@@ -44,16 +44,16 @@ class PipeEnds:
         return self._ends.get(channel)
 
     def add(self, end: ChannelEnd) -> None:
-        """Have it, instead of the one before of its channel."""
+        """Keep an end, instead of the one before of its channel."""
         self._ends[end.where.channel] = end
 
     def remove(self, channel: str) -> None:
-        """Have none of a channel. Idempotent."""
+        """Keep no end of a channel. Idempotent."""
         self._ends.pop(channel, None)
         self._idle.pop(channel, None)
 
     def clear(self) -> list[ChannelEnd]:
-        """Return all, and have none any more."""
+        """Return all, and keep none."""
         ends = list(self)
         self._ends.clear()
         self._idle.clear()

@@ -121,7 +121,7 @@ class PipeHub:
         return found if found is not None else cls(chain).install()
 
     def install(self) -> PipeHub:
-        """Be the hub of one's client."""
+        """Make this the hub of its client."""
         vars(self.chain)[_HUB] = self
         return self
 
@@ -232,7 +232,7 @@ class PipeHub:
         await self.ends.wait_idle(end, self.timing.linger)
 
     async def _reclaim_deposits(self) -> None:
-        """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
+        """Take back, as a server, the deposits of pipes whose channels were closed, also by runs before this one."""
         while True:
             try:
                 found = await reclaim(self.chain)

@@ -56,7 +56,7 @@ class Faucet:
             server.server_close()
 
     def _answer_request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Runs in a thread of the HTTP server."""
+        """Answer a request, in a thread of the HTTP server."""
 
         async def on_loop() -> dict[str, Any]:
             return self.handle_request(path, body)

@@ -274,7 +274,7 @@ def _statuses() -> Iterator[None]:
 
 
 def _grpc_server(handlers: _Handlers) -> tuple[Any, Iterable[Any]]:
-    """grpclib's server, and the protocols of its connections."""
+    """Return grpclib's server, and the protocols of its connections."""
     from grpclib.server import Server as GrpcServer
 
     protocols: weakref.WeakSet[Any] = weakref.WeakSet()

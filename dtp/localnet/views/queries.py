@@ -118,7 +118,7 @@ class ChainQueries:
         return [Balance(parse_type(coin), amount, count) for coin, (amount, count) in sums.items()]
 
     def list_balances(self, address: bytes, cursor: bytes | None, limit: int) -> Page[Balance]:
-        """Balances by coin type."""
+        """Return balances by coin type."""
         limit = _limit(limit)
         after = _read_cursor("balances", cursor, str) or [""]
         found = [b for b in self._sum_balances(address) if b.coin_type.text > after[0]]
@@ -247,7 +247,7 @@ class ChainQueries:
         return _cursor("events", event.number)
 
     def package_versions(self, id: bytes, cursor: bytes | None, limit: int) -> Page[tuple[int, bytes]]:
-        """Versions of the package that `id` belongs to, in order."""
+        """Return versions of the package that `id` belongs to, in order."""
         limit = _limit(limit)
         after = _read_cursor("versions", cursor, int) or [0]
         rows = self._store.select_rows(

@@ -117,7 +117,8 @@ def _describe(function: LinkedFunction, types: tuple[Type, ...]) -> FunctionInst
 def bind(
     function: FunctionInstance, slots: Sequence[ArgumentSlot]
 ) -> tuple[list[Any], list[tuple[ArgumentSlot, list[Any]]]]:
-    """Arguments as translated code takes them, and the slots whose data must be read back from a box afterwards.
+    """Return arguments as translated code takes them, and the slots whose data must be read back from a box
+    afterwards.
 
     Raises `ExecutionFailure` (`ArityMismatch`, `CommandArgumentError`).
     """

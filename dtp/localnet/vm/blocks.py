@@ -119,7 +119,7 @@ def loop_depths(blocks: dict[int, Block]) -> dict[int, int]:
 
 
 def _retreating(blocks: dict[int, Block]) -> list[tuple[int, int]]:
-    """Edges to a block that is being visited, in a walk in depth."""
+    """Return edges to a block that is being visited, in a walk in depth."""
     found: list[tuple[int, int]] = []
     open_blocks, seen = {0}, {0}
     path = [(0, iter(blocks[0].targets))]

@@ -55,7 +55,7 @@ _FOREVER: Final = 1 << 62
 
 
 def round_units(units: int) -> int:
-    """Gas units charged for `units` used: up to the next multiple of `ROUNDING_STEP`, at least one step."""
+    """Return gas units charged for `units` used: up to the next multiple of `ROUNDING_STEP`, at least one step."""
     return max(1, -(-units // ROUNDING_STEP)) * ROUNDING_STEP
 
 

@@ -61,7 +61,8 @@ class PackageBuilder:
         )
 
     def _load_dependencies(self, ids: Sequence[bytes]) -> dict[bytes, Package]:
-        """Packages by original id. Every dependency of a dependency must be named too, not in an older version."""
+        """Return packages by original id. Every dependency of a dependency must be named too, not in an older
+        version."""
         if len(ids) > MAX_DEPENDENCIES:
             raise PackageRejected(
                 _MALFORMED, "too_many", f"{len(ids)} dependencies, {MAX_DEPENDENCIES} at most"

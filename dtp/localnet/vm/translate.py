@@ -137,7 +137,8 @@ class Translation:
         return self.module.resolve_type(token, self.arguments)
 
     def _boxed_locals(self) -> frozenset[int]:
-        """Locals that hold no container and are borrowed: they live in a list of one, so a reference has a place."""
+        """Return locals that hold no container and are borrowed: they live in a list of one, so a reference has a
+        place."""
         borrows = (Opcode.MUT_BORROW_LOC, Opcode.IMM_BORROW_LOC)
         return frozenset(
             int(arg)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ class Deadlines:
         self._set_timer()
 
     def note_over(self, count: int) -> None:
-        """So many entries are of a deadline that is over."""
+        """Note that so many entries are of a deadline that is over."""
         heap = self._heap
         self._over += count
         if self._over >= _OVER and 2 * self._over > len(heap):

@@ -56,7 +56,7 @@ class HalfOpen:
         return True
 
     def add(self, driver: LinkDriver) -> None:
-        """It is aborted unless its handshake ends in time."""
+        """Abort it unless its handshake ends in time."""
         source = driver.carrier.source
         patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")

@@ -65,7 +65,7 @@ class StreamIntake:
         self._waiters.wake_for("accept")
 
     def take_streams(self, on_stream: Callable[[Stream], None]) -> None:
-        """From now on give each to `on_stream`, those that wait first. Raises what it raises until this returns."""
+        """Give each from now on to `on_stream`, those that wait first. Raises what it raises until this returns."""
         self._on_stream = on_stream
         while self._waiting:
             if not self._has_room():
@@ -88,8 +88,9 @@ class StreamIntake:
             self._waiting.append(stream)
 
     def keep_whole(self, *, by_peer: bool) -> None:
-        """After the end of the connection: what the peer had finished by the time it closed, it wants done. The rest
-        goes: all of it where a function would be given it, and what has broken off where the peer didn't close."""
+        """Keep what is still wanted when the connection has ended. If the peer closed it, that is what it had
+        finished, or all where the program accepts streams one by one; else what isn't broken off where the program
+        accepts them, and nothing where a function is given them."""
         if self._on_stream is None and by_peer:
             return
         wanted = by_peer or self._on_stream is None

@@ -20,7 +20,7 @@ class MeterInbox:
         self._frames: deque[bytes] = deque(maxlen=EARLY)
 
     def take_frames(self, on_frame: Callable[[bytes], None]) -> None:
-        """From now on call `on_frame` with each, starting with those that have come."""
+        """Call `on_frame` from now on with each, starting with those that have come."""
         self._on_frame = on_frame
         while self._frames:
             on_frame(self._frames.popleft())

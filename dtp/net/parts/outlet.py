@@ -238,7 +238,7 @@ class Outlet:
         self._flush(self._loop.time())
 
     def hold_sending(self) -> bool:
-        """From now to `release_sending` nothing is sent, since that ends with a flush; return what `release_sending`
+        """Send nothing from now to `release_sending`, since that ends with a flush; return what `release_sending`
         wants."""
         follows, self._follows = self._follows, True
         return follows

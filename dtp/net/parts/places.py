@@ -86,7 +86,7 @@ class Places(Generic[T]):
         self._note_size(name, len(group.members) - 1, len(group.members))
 
     def discard(self, one: T) -> None:
-        """It has none any more. Idempotent."""
+        """Take its place away. Idempotent."""
         name = self._groups.pop(one, None)
         if name is not None:
             group = self._by_group[name]

@@ -178,7 +178,7 @@ class StreamBudget(TurnBudget):
         super().__init__(STREAMS, each=1, keep=0, clock=clock)
 
     def has_room(self, account: ProcessorAccount | None = None) -> bool:
-        """With `left` at `LOW` or less: True if one may be taken up all the same."""
+        """True if, with `left` at `LOW` or less, one may be taken up all the same."""
         self.renew_soon()
         return self.left > 0 and not (account is not None and self._clock.has_to_wait(account))
 

@@ -52,13 +52,13 @@ class Turns:
         self.room = self.size + self.size // 8
 
     def share_turn(self, movers: int) -> None:
-        """So many moved much in the last turn: in the next each has its part of `ALL`."""
+        """Give each its part of `ALL` in the next turn: so many moved much in the last."""
         self._part = max(PART, ALL // max(1, movers))
         self._set_size(self._set_to)
 
     def allow_widening(self) -> None:
-        """From now on relays tell of messages (`note_message`), so turns need not be short for fear of one.
-        Idempotent."""
+        """Have turns widen: from now on relays tell of messages (`note_message`), so turns need not be short for fear
+        of one. Idempotent."""
         if self._full != WIDE:
             self._full = WIDE
             if self._brief_until is None:

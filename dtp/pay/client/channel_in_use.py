@@ -429,8 +429,9 @@ class Purchase(Deal):
 
 @contextlib.asynccontextmanager
 async def in_turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
-    """Lanes of a channel are taken, and it is closed, by one at a time: who begins to use it sees the close, or is
-    seen. False where it isn't our turn in a second, since somebody closes the channel. Raises `StoreError`."""
+    """Hold a channel's turn: its lanes are taken, and it is closed, by one at a time: who begins to use it sees the
+    close, or is seen. False where it isn't our turn in a second, since somebody closes the channel. Raises
+    `StoreError`."""
     lock = LaneLock(journal.store.path, channel, MAX_LANES)  # behind all lanes
     for _ in range(_TURNS):
         if ours := lock.try_acquire():

@@ -470,7 +470,7 @@ class ClientMeter(MeterDriver):
         return await self.open_answer(answer)
 
     def _decline_charge(self, lock: bytes) -> None:
-        """Nobody waits for this answer any more: its charge is declined, now or as soon as it is asked for."""
+        """Decline the charge of an answer that nobody waits for any more, now or as soon as it is asked for."""
         self._unwanted.add(lock)
         if lock in self._offers:
             self._on_charge_offered(self._offers.pop(lock))

@@ -153,7 +153,7 @@ class Payer:
     # ---- what happens -------------------------------------------------------------------------------------
 
     def count(self, opened: int, moved: int, now: float, waiting: int = 0) -> None:
-        """This connection's counts so far: streams that the client opened, and bytes of streams both ways.
+        """Take this connection's counts so far: streams that the client opened, and bytes of streams both ways.
 
         `waiting` of the streams are not answered yet, and are not paid before (`Spending.when_answered`).
         """

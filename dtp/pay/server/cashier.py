@@ -289,7 +289,7 @@ class Cashier:
         return found + await self._not_over()
 
     async def _not_over(self) -> list[View]:
-        """Channels that a node said to be over, and are not by what one says now."""
+        """Return channels that a node said to be over, and are not by what one says now."""
         own_ms, found = self._own_ms(), []
         due = [id for id, (_, at_ms) in self._doubted.items() if own_ms >= at_ms][:_MOST_AGAIN]
         if not due:

@@ -230,7 +230,8 @@ class Payee:
         self._update_state(now)
 
     def count(self, opened: int, sent: int, received: int, now: float) -> None:
-        """This connection's counts so far: streams that the client opened, bytes of streams sent and received."""
+        """Take this connection's counts so far: streams that the client opened, bytes of streams sent and
+        received."""
         self._opened, self._sent, self._received = opened, sent, received
         self._update_usage()
         self._update_state(now)

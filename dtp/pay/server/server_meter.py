@@ -449,7 +449,7 @@ class ServerMeter(MeterDriver):
             self._waiting.move_to_end(ask, last=False)
 
     def _charge_overdue(self) -> None:
-        """Nobody waits for a client that says nothing. Should it pay all the same, that is the next one's."""
+        """Let nobody wait for a client that says nothing. Should it pay all the same, that is the next one's."""
         late = [*(ask for ask in self._asked if not ask.dropped), *self._waiting]
         self._waiting.clear()
         for ask in late:

@@ -265,7 +265,7 @@ class Store(SoldStore):
         return [DoubtedDeposit(*row[:4]) for row in self._fetch_rows(query, chain, account, since_ms)]
 
     def disprove_deposit(self, digest: str) -> None:
-        """It is proven that a transaction deposited nothing, and never will: it counts for nothing any more."""
+        """Count a transaction for nothing: it is proven that it deposited nothing, and never will."""
         with self._write_transaction():
             self._db.execute("DELETE FROM unnoted WHERE id = ?", (digest,))
             self._db.execute("DELETE FROM deposits WHERE digest = ?", (digest,))
@@ -356,7 +356,7 @@ class Store(SoldStore):
         self._db.execute("UPDATE keys SET denied = 2 WHERE denied = 1 AND chain = ?", (row[1],))
 
     def kept_keys(self) -> dict[bytes, LaneKey]:
-        """Keys whose channel isn't known yet, by public key: an answer was lost, or we died before it came."""
+        """Return keys whose channel isn't known yet, by public key: an answer was lost, or we died before it came."""
         return {public: LaneKey(seed) for public, seed in self._fetch_rows("SELECT public, seed FROM keys")}
 
     def bought_channels(self, channel: str | None = None) -> list[Bought]:

@@ -154,7 +154,7 @@ class SoldStore(SpentStore):
             return self._keep_end(End(channel, total, not_after_ms, False, chain))
 
     def _keep_end(self, end: End) -> End:
-        """Within a transaction: keep an end unless what is known goes further; return what is kept."""
+        """Keep an end, within a transaction, unless what is known goes further; return what is kept."""
         known = self.end_of(end.channel)
         if known is not None and (known.over, known.not_after_ms) >= (end.over, end.not_after_ms):
             return known
@@ -182,7 +182,7 @@ class SoldStore(SpentStore):
 
 
 def _keep_received(db: sqlite3.Connection, signed: SignedVoucher, used: Usage) -> bool:
-    """Within a transaction: keep a voucher if it is new and for no less. Whether it is the one that is kept now."""
+    """Keep a voucher, within a transaction, if it is new and for no less; return whether it is what is kept now."""
     voucher = signed.voucher
     changed = db.execute(
         "INSERT INTO sold VALUES (:channel, :lane, :message, :signature, :sequence, :amount, "

@@ -35,7 +35,7 @@ class ModuleRefused(Exception):
 
 
 def abilities(module: CompiledModule, token: SignatureToken, constraints: Sequence[int]) -> int:
-    """Abilities of a type whose type parameters have `constraints`."""
+    """Return abilities of a type whose type parameters have `constraints`."""
     match token:
         case Primitive.SIGNER:
             return DROP
