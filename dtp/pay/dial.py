@@ -436,7 +436,7 @@ class PaidDialer:
                 stack.callback(deal.lock.release)
                 deal.redial, deal.clock = self.agree_again, self._clock
                 try:
-                    connection = await self._enter(deal)
+                    connection = await self._connect_over(deal)
                     break
                 except ConnectionRefused as refused:
                     if _is_held(refused, deal):
@@ -457,7 +457,7 @@ class PaidDialer:
             connection.at_end(stack.pop_all())
             return connection
 
-    async def _enter(self, deal: Purchase) -> Metered:
+    async def _connect_over(self, deal: Purchase) -> Metered:
         """Return a metered connection over a channel, tried again while its server may yet give it up."""
         for pause in (*self.held, None):
             try:
@@ -560,25 +560,25 @@ class PaidDialer:
 
         for other in await deal.forgotten_lanes():
             try:
-                await (await self._visit(other)).close()
+                await (await self._connect_to_close(other)).close()
             finally:
                 other.lock.release()
         await deal.read_lane()
         try:
-            connection = await self._visit(deal)
+            connection = await self._connect_to_close(deal)
         except CountsDisputed as disputed:
             deal.disputed = Usage(disputed.requests, disputed.bytes)
             raise
         try:
             meter = connection.meter
             assert isinstance(meter, ClientMeter)
-            agreed = await meter.request_agreement() if await meter.finish() else None
+            agreed = await meter.request_agreement() if await meter.pay_rest() else None
             deal.signed, deal.disputed = meter.payer.signed_amount, meter.payer.left
         finally:
             await connection.close()
         return agreed
 
-    async def _visit(self, deal: Purchase) -> Metered:
+    async def _connect_to_close(self, deal: Purchase) -> Metered:
         """Return a connection of a lane that comes only to close its channel: it is metered, and nothing else."""
         connection = await self.dial(deal, closes=True)
         await self.begin(connection, deal, closes=True)

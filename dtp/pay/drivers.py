@@ -56,7 +56,7 @@ class MeterDriver(ABC):
         self._changed: list[asyncio.Future[None]] = []
         self._over = False
 
-    def attach(self) -> None:
+    def start_counting(self) -> None:
         """Begin: from now on everything that moves is counted."""
         before = self.connection.on_end
 
@@ -86,18 +86,18 @@ class MeterDriver(ABC):
         """Take note that the connection has ended."""
         if self._over:
             return
-        self._count()
+        self._read_counts()
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
-        self._wake()
+        self._wake_waiters()
         self.on_connection_ended()
 
     @abstractmethod
     def on_connection_ended(self) -> None:
         """Keep what has to be kept of a connection that is over."""
 
-    def _count(self) -> None:
+    def _read_counts(self) -> None:
         """Tell the meter the counts."""
         self._traffic = self.connection.traffic
         self.watch.opened = self._traffic.opened
@@ -112,7 +112,7 @@ class MeterDriver(ABC):
         """Give the meter a frame."""
 
     @abstractmethod
-    def _tick(self) -> None:
+    def _report_time(self) -> None:
         """Tell the meter the time."""
 
     @abstractmethod
@@ -129,7 +129,7 @@ class MeterDriver(ABC):
             return
         self._process_events()
         if self._changed:
-            self._wake()
+            self._wake_waiters()
         deadline = self._next_deadline()
         if self._timer is not None:
             if self._timer.when() <= deadline:
@@ -140,28 +140,28 @@ class MeterDriver(ABC):
     def _on_bytes_moved(self) -> None:
         """Look at what moved, which is so much that it is worth it."""
         if self.connection.traffic != self._traffic and not self._over:
-            self._poll()
+            self._look_at_counts()
 
-    def _poll(self) -> None:
+    def _look_at_counts(self) -> None:
         """Tell the meter what has moved."""
         self.update_counts()
 
     def update_counts(self) -> None:
         """Bring the counts up to now, and do what follows."""
         if not self._over:
-            self._count()
+            self._read_counts()
             self.process_turn()
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._count()
-        self._tick()
+        self._read_counts()
+        self._report_time()
         self.process_turn()
 
     def _on_frame(self, data: bytes) -> None:
         if self._over:
             return
-        self._count()
+        self._read_counts()
         try:
             self._receive_frame(data)
         except (MalformedMeter, VoucherRefused, CountsDisputed) as error:
@@ -199,9 +199,9 @@ class MeterDriver(ABC):
 
         task = start_task(guarded(), name="dtp-pay", loop=self.loop)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         fault = None if task.cancelled() else task.exception()
         if fault is not None:  # of what the program gave us, `on_charge` say; nobody else waits for this task
@@ -214,7 +214,7 @@ class MeterDriver(ABC):
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    def _send(self, frame: bytes) -> None:
+    def _send_frame(self, frame: bytes) -> None:
         if not self.connection.closed:
             self.connection.send_meter(frame)
 
@@ -233,7 +233,7 @@ class MeterDriver(ABC):
             self.connection._check_open()
             raise NotMetered("metering of this connection is over")
 
-    def _wake(self) -> None:
+    def _wake_waiters(self) -> None:
         waiting, self._changed = self._changed, []
         for future in waiting:
             if not future.done():

@@ -272,7 +272,7 @@ class Heart:
             owned.operator,
             key,
             self._on_lost,
-            check_apart=self._poll,
+            check_apart=self._check_apart,
             is_alive=is_alive,
             clock=clock,
         )
@@ -280,7 +280,7 @@ class Heart:
         #: Done when another process runs this endpoint: with the `Replaced` that says so.
         self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
 
-    async def _poll(self) -> None:
+    async def _check_apart(self) -> None:
         if self._alone:
             await refuse_apart(self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive)
 

@@ -23,7 +23,7 @@ from dtp.testing.nodes import ScriptedNode
 
 async def pay_and_break_off(connection: Any) -> None:
     """Pay all that was used, and end the connection without the orderly end that goes with it."""
-    await connection.meter.finish()
+    await connection.meter.pay_rest()
     connection.meter._finished = None
     connection.abort(CloseCode.INTERNAL)
     await connection.wait_gone()

@@ -165,7 +165,7 @@ class Meters:
         self.under_way -= size
         self.received += size
         self.arrived = self.arrived.plus(0, size)
-        self.payer.count(self.opened, self.received, self.now)
+        self.payer.set_counts(self.opened, self.received, self.now)
 
     def stream(self, total: int, piece: int = 64 * 1024) -> int:
         """Send `total` bytes in pieces, paying on the way; how many went."""
@@ -180,18 +180,18 @@ class Meters:
         return went
 
     def _count_server(self) -> None:
-        self.payee.count(self.opened, self.sent, 0, self.now)
+        self.payee.set_counts(self.opened, self.sent, 0, self.now)
         unpaid = self.payee.unpaid
         self.most_unpaid = self.most_unpaid.most(unpaid)
 
     def _count(self) -> None:
         self._count_server()
-        self.payer.count(self.opened, self.received, self.now)
+        self.payer.set_counts(self.opened, self.received, self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.payer.tick(self.now)
-        self.payee.tick(self.now)
+        self.payer.handle_timer(self.now)
+        self.payee.handle_timer(self.now)
 
     # ---- frames
 
@@ -206,14 +206,14 @@ class Meters:
             while self.to_server:
                 self.give_server(self.to_server.pop(0))
             while self.to_client:
-                self.payer.receive(self.to_client.pop(0), self.now)
+                self.payer.receive_frame(self.to_client.pop(0), self.now)
             if not moved:
                 return
         raise AssertionError("the meters never come to rest")
 
     def give_server(self, frame: bytes) -> None:
         try:
-            self.payee.receive(frame, self.now)
+            self.payee.receive_frame(frame, self.now)
         except VoucherRefused as refused:
             self.refused.append(refused)
 
@@ -363,5 +363,5 @@ SECRET = b"s" * 32
 
 def flaw_of(meters: Any, signed: Any, charge: int = 0) -> Any:
     with pytest.raises(VoucherRefused) as refused:
-        meters.payee.receive(build(said(signed, charge)), meters.now)
+        meters.payee.receive_frame(build(said(signed, charge)), meters.now)
     return refused.value.flaw

@@ -70,10 +70,10 @@ class World:
         for _ in range(requests * (not self.is_over)):
             if payee.serving:
                 used = Usage(used.requests + 1, used.bytes)
-                payee.count(used.requests, used.bytes, 0, 0.0)
+                payee.set_counts(used.requests, used.bytes, 0, 0.0)
         if not self.is_over:
             used = Usage(used.requests, max(used.bytes, min(used.bytes + wanted, payee.send_limit())))
-            payee.count(used.requests, used.bytes, 0, 0.0)
+            payee.set_counts(used.requests, used.bytes, 0, 0.0)
         self.used[number] = used
 
     def vouch(self, number: Any) -> None:

@@ -23,7 +23,7 @@ def ask(meters: Any, units: Any, *, lost: Any, locked: bool = True) -> None:
     if lost == "question":
         meters.to_client.clear()
     while meters.to_client:
-        meters.payer.receive(meters.to_client.pop(0), meters.now)
+        meters.payer.receive_frame(meters.to_client.pop(0), meters.now)
     if lost == "signature":  # agreed to, and the numbers for a voucher aren't reserved yet
         meters.sign = lambda wanted: None
     while meters.process_client_events():

@@ -139,7 +139,7 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
         await stream(meter, wire, 8 * MIB)
         last = wire.vouchers[-1]
         assert meter.deadline <= meter.loop.time() + meter.payer.spending.repeat
-        meter.payer.tick(meter.payer.next_deadline())
+        meter.payer.handle_timer(meter.payer.next_deadline())
         meter.process_turn()
         assert wire.vouchers[-1] == last
         assert len([each for each in wire.vouchers if each == last]) == 2
@@ -317,7 +317,7 @@ def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path: Path
     async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, MIB)
         meter.payer.finish(meter.loop.time())
-        meter.payer.tick(meter.payer.next_deadline() + 1e6)
+        meter.payer.handle_timer(meter.payer.next_deadline() + 1e6)
         meter.process_turn()
 
     assert not play(tmp_path, scenario).clean

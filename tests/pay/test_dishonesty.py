@@ -149,7 +149,7 @@ def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market: Play,
         assert asked.value.amount > bound
         spending = Spending(slack_amount=asked.value.amount)
         async with market.connect(buyer, keep=True, spending=spending) as connection:
-            assert connection.unpaid == Usage() or await connection.meter.finish()
+            assert connection.unpaid == Usage() or await connection.meter.pay_rest()
         assert bound < newest_of(buyer, channel).amount - paid <= asked.value.amount
 
     market(scenario)
@@ -266,7 +266,7 @@ def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_s
             other.write(b"2\n")
         await connection.ping()
         assert connection.usage == Usage(1, 6 + 2 + 2 + 2)
-        assert await connection.meter.finish()
+        assert await connection.meter.pay_rest()
         assert connection.paid - PRICES.cost_of(Usage(1, 12)) <= bound
         assert market.serving.store.sold_lane(connection.meter.payer.lane.channel, 0).newest is not None
         await connection.close()

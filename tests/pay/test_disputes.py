@@ -41,7 +41,7 @@ async def paid_channel(market: Market, size: Any = 3 * MIB, **options: Any) -> A
     connection = await market.connect(buyer, **options)
     assert await fetch(connection, size) == size
     meter = connection.meter
-    assert await meter.finish()
+    assert await meter.pay_rest()
     (channel,) = await market.channels(buyer)
     return buyer, connection, channel
 
@@ -110,7 +110,7 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
         await market.send_heartbeat()
         connection = await market.connect(buyer, keep=True)
         assert await fetch(connection, 3 * MIB) == 3 * MIB
-        assert await connection.meter.finish()
+        assert await connection.meter.pay_rest()
         (channel,) = await market.channels(buyer)
         assert (channel.state, channel.claimed) == (ChannelState.OPEN, 0)
         asking = buyer["network"] if by == "client" else await market.client(market.chain.wallet())

@@ -30,14 +30,14 @@ def test_every_count_rises_by_itself(number: Any, requests: Any, size: Any) -> N
     """A voucher for more in all and less in one count is refused by the chain."""
     payee = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(5, 10, 2 * MIB))), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
-        payee.receive(build(said(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
+        payee.receive_frame(build(said(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
     assert refused.value.flaw is Flaw.SHRUNK
 
 
 def test_numbers_begin_at_one() -> None:
     """The chain takes none that isn't above 0."""
     payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
-    payee.receive(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
+    payee.receive_frame(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
     assert payee.take_events() == []
 
 
@@ -46,7 +46,7 @@ def test_every_count_is_at_least_what_the_chain_has_accepted(requests: Any, size
     floor = Floor(5, PRICES.cost_of(Usage(10, 2 * MIB)), 10, 2 * MIB)
     payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
-        payee.receive(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
+        payee.receive_frame(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
     assert refused.value.flaw is Flaw.SHRUNK
 
 
@@ -56,7 +56,7 @@ def server(**options: Any) -> Any:
 
 
 def say(payee: Any, signed: Any, charge: int = 0) -> None:
-    payee.receive(build(said(signed, charge)), 0.0)
+    payee.receive_frame(build(said(signed, charge)), 0.0)
 
 
 def asked_to_check(made: Any) -> Any:
@@ -70,7 +70,7 @@ def test_what_is_above_the_deposit_waits_where_more_was_added() -> None:
     with pytest.raises(VoucherRefused) as refused:
         say(made, KEY.sign(voucher(1, 6)))
     assert refused.value.flaw is Flaw.OVERDRAWN
-    made.receive(build(messages.Renewed()), 0.0)
+    made.receive_frame(build(messages.Renewed()), 0.0)
     made.take_events()
     say(made, KEY.sign(voucher(1, 6)))
     assert made.take_events() == [payee.LookAgain()]
@@ -85,19 +85,19 @@ def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for(
     """More may have been added by another connection, which had no time to say so."""
     made = server(affordable=5000)
     made.begin(0.0)
-    made.receive(build(messages.Heard()), 0.0)
+    made.receive_frame(build(messages.Heard()), 0.0)
     made.take_events()
-    made.count(3, 0, 0, 1.0)
+    made.set_counts(3, 0, 0, 1.0)
     assert payee.LookAgain() not in made.take_events()
-    made.count(6, 0, 0, 2.0)
+    made.set_counts(6, 0, 0, 2.0)
     assert payee.LookAgain() in made.take_events()
     for now in (3.0, 4.0):
         assert payee.LookAgain() not in made.take_events()
-        made.tick(now)
+        made.handle_timer(now)
         assert payee.LookAgain() in made.take_events()
     made.set_affordable(7000, 4.5)
     assert not made.paused
-    made.tick(5.0)
+    made.handle_timer(5.0)
     assert payee.LookAgain() not in made.take_events()
 
 
@@ -181,7 +181,7 @@ def client(funds: Any = 10**12, *, welcome: bool = True, **spending: Any) -> Any
 
 
 def hear(made: Any, message: Any, now: float = 0.0) -> None:
-    made.receive(build(message), now)
+    made.receive_frame(build(message), now)
 
 
 def wanted(made: Any) -> Any:
@@ -199,7 +199,7 @@ def test_only_what_was_asked_for_is_signed() -> None:
     made = client()
     with pytest.raises(NotMetered):
         made.voucher_signed(KEY.sign(voucher(1, 5)), 0, 0.0)
-    made.count(16, 0, 0.0)
+    made.set_counts(16, 0, 0.0)
     (one,) = wanted(made)
     with pytest.raises(NotMetered):
         made.voucher_signed(KEY.sign(voucher(one.voucher.sequence + 1, 16)), 0, 0.0)
@@ -216,7 +216,7 @@ def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(
     hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, counted, True, None))
     hear(made, messages.ChargeAsked(1, 1, None))  # before anything was opened
     made.answer_charge(1, False, 0.0)
-    made.count(3, 0, 0.0)
+    made.set_counts(3, 0, 0.0)
     for number in range(2, 22):
         hear(made, messages.ChargeAsked(number, 1, None))
         made.answer_charge(number, False, 0.0)
@@ -274,8 +274,8 @@ def test_only_the_key_that_was_paid_for_opens_the_lock() -> None:
 
 def test_nothing_is_paid_ahead_that_the_money_does_not_cover() -> None:
     made = client(PRICES.cost_of(Usage(20, 0)), ahead_requests=100)
-    made.count(10, 0, 0.0)
-    made.tick(100.0)
+    made.set_counts(10, 0, 0.0)
+    made.handle_timer(100.0)
     assert sign_one(made, 100.0).requests == 10
 
 
@@ -285,7 +285,7 @@ def test_no_voucher_is_signed_ahead_beyond_the_money() -> None:
     ahead, moved = (), 0
     while not ahead and moved < 3 * MIB:
         moved += MIB // 4
-        made.count(1, moved, 0.0)
+        made.set_counts(1, moved, 0.0)
         for each in wanted(made):
             ahead = each.ahead
             made.voucher_signed(KEY.sign(each.voucher), each.charge, 0.0)
@@ -295,7 +295,7 @@ def test_no_voucher_is_signed_ahead_beyond_the_money() -> None:
 
 def test_the_end_waits_until_the_last_voucher_is_stored() -> None:
     made = client()
-    made.count(3, 0, 0.0)
+    made.set_counts(3, 0, 0.0)
     made.finish(0.0)
     last = sign_one(made)
     hear(made, messages.Bill(3, 0))
@@ -308,8 +308,8 @@ def test_a_lack_of_money_is_told_once() -> None:
     made = client(PRICES.cost_of(Usage(4, 0)))
     told = []
     for opened in range(1, 9):
-        made.count(opened, 0, 0.0)
-        made.tick(opened * 10.0)
+        made.set_counts(opened, 0, 0.0)
+        made.handle_timer(opened * 10.0)
         for each in made.take_events():
             if isinstance(each, payer_events.SignWanted):
                 made.voucher_signed(KEY.sign(each.voucher), each.charge, opened * 10.0)
@@ -331,7 +331,7 @@ def test_a_bill_that_was_not_asked_for_is_none() -> None:
     made = client()
     hear(made, messages.Bill(500, 0))
     assert made.take_events() == []
-    made.count(3, 0, 0.0)
+    made.set_counts(3, 0, 0.0)
     made.finish(0.0)
     sign_one(made)
     hear(made, messages.Bill(3, 0))
@@ -344,26 +344,26 @@ def test_the_end_is_asked_for_again() -> None:
     finish = messages.SendFrame(build(messages.Finish()))
     assert made.take_events() == [finish]
     assert made.next_deadline() == 12.0
-    made.tick(11.9)
+    made.handle_timer(11.9)
     assert made.take_events() == []
-    made.tick(12.0)
+    made.handle_timer(12.0)
     assert made.take_events() == [finish]
 
 
 def test_a_voucher_for_one_unit_too_much_is_not_signed() -> None:
     made = client(PRICES.cost_of(Usage(5, 0)) - 1)
-    made.count(5, 0, 0.0)
-    made.tick(100.0)
+    made.set_counts(5, 0, 0.0)
+    made.handle_timer(100.0)
     assert wanted(made) == []
 
 
 def test_nobody_is_woken_when_nothing_is_owed() -> None:
     made = client()
-    made.count(1, 0, 0.0)
-    made.tick(5.0)
+    made.set_counts(1, 0, 0.0)
+    made.handle_timer(5.0)
     last = sign_one(made, 5.0)
     hear(made, messages.Stored(last.sequence), 5.0)
-    made.tick(made.next_deadline())
+    made.handle_timer(made.next_deadline())
     assert made.next_deadline() == payer.NEVER
 
 
@@ -380,7 +380,7 @@ def ready(**spending: Any) -> Any:
     made, moved = client(voucher_bytes=MIB, **spending), 0
     while not made.signed_ahead:
         moved += MIB
-        made.count(0, moved, 0.0)
+        made.set_counts(0, moved, 0.0)
         for each in wanted(made):
             made.voucher_signed(
                 *map(KEY.sign, [each.voucher]), each.charge, 0.0, [KEY.sign(a) for a in each.ahead]
@@ -396,8 +396,8 @@ def test_what_is_demanded_goes_before_what_was_signed_ahead() -> None:
     hear(made, messages.Due(0, moved))
     assert made.take_events() == []  # all is paid
     moved += MIB + 5000
-    assert made.release(moved, 1.0) is None
-    made.count(0, moved, 1.0)
+    assert made.take_signed_frame(moved, 1.0) is None
+    made.set_counts(0, moved, 1.0)
     assert [each.voucher.bytes for each in wanted(made)] == [moved]
 
 
@@ -405,24 +405,24 @@ def test_at_the_end_everything_is_paid_behind_what_was_signed_ahead() -> None:
     made, moved = ready()
     made.finish(1.0)
     moved += MIB + 5000
-    made.count(0, moved, 1.0)
+    made.set_counts(0, moved, 1.0)
     assert [each.voucher.bytes for each in wanted(made)] == [moved]
 
 
 def test_time_counts_from_the_last_voucher_that_was_let_go() -> None:
     made, moved = ready()
-    assert made.release(moved + MIB, 100.0) is not None
-    made.count(0, moved + MIB + 1, 101.0)
-    made.tick(104.0)
+    assert made.take_signed_frame(moved + MIB, 100.0) is not None
+    made.set_counts(0, moved + MIB + 1, 101.0)
+    made.handle_timer(104.0)
     assert wanted(made) == []
-    made.tick(105.0)
+    made.handle_timer(105.0)
     assert [each.voucher.bytes for each in wanted(made)] == [moved + MIB + 1]
 
 
 def test_where_money_is_short_no_voucher_waits_for_company() -> None:
     made = client(welcome=False, voucher_bytes=MIB)
     hear(made, messages.Welcome(1, 0, 0, 64 * MIB, 64 * MIB, 16, 1024, True, True, None))
-    made.count(0, 1, 0.0)
+    made.set_counts(0, 1, 0.0)
     assert made.leeway > MIB
     made.funds = PRICES.cost_of(Usage(0, 2 * MIB))
     assert made.leeway == 0
@@ -452,7 +452,7 @@ def test_the_lock_of_a_voucher_that_was_forgotten_stays() -> None:
     made = client(welcome=False)
     shown = KEY.sign(voucher(1, 3, hash_lock=lock_of(SECRET)))
     hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(shown, 0)))
-    made.count(1, 0, 0.0)
+    made.set_counts(1, 0, 0.0)
     made.finish(0.0)
     assert sign_one(made).hash_lock == lock_of(SECRET)
 
@@ -485,7 +485,7 @@ def test_the_end_waits_for_the_key_that_is_paid_for() -> None:
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
     assert not [each for each in made.take_events() if isinstance(each, payer_events.Finished)]
-    made.tick(made.spending.patience)
+    made.handle_timer(made.spending.patience)
     assert payer_events.Finished(False) in made.take_events()
 
 

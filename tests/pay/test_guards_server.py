@@ -46,10 +46,10 @@ def test_only_the_charge_that_is_asked_for_is_declined() -> None:
     made = server()
     made.charge(1, 0.0)
     made.take_events()
-    made.receive(build(messages.Decline(7)), 0.0)
+    made.receive_frame(build(messages.Decline(7)), 0.0)
     assert made.take_events() == []
     assert not made.may_charge(locked=False)
-    made.receive(build(messages.Decline(1)), 0.0)
+    made.receive_frame(build(messages.Decline(1)), 0.0)
     assert made.take_events() == [payee.ChargeRefused(1)]
     assert made.may_charge(locked=False)
 
@@ -74,11 +74,11 @@ def test_the_floor_only_rises() -> None:
 def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes() -> None:
     made = server(affordable=2500, exposure=Exposure(MIB, MIB, 100, 100))
     made.begin(0.0)
-    made.count(2, 50, 70, 0.0)
+    made.set_counts(2, 50, 70, 0.0)
     assert made.serving
     assert made.send_limit() > 50
     assert made.receive_limit() > 70
-    made.count(3, 50, 70, 0.0)
+    made.set_counts(3, 50, 70, 0.0)
     assert not made.serving
     assert (made.send_limit(), made.receive_limit()) == (50, 70)
 
@@ -93,15 +93,15 @@ def test_when_a_voucher_counts_at_once(what: Any) -> None:
     made = Payee(PayeeLane(CHANNEL, 0, newest), PRICES, 10**12, most)
     made.begin(0.0)
     if what != "not heard":
-        made.receive(build(messages.Heard()), 0.0)
+        made.receive_frame(build(messages.Heard()), 0.0)
     if what == "a charge":
         made.charge(1, 0.0)
     if what == "finished":
         made.stop()
     if what == "requests":
-        made.count(8, 0, 0, 0.0)
+        made.set_counts(8, 0, 0, 0.0)
     if what == "paused":
-        made.count(0, 64 * MIB, 0, 0.0)
+        made.set_counts(0, 64 * MIB, 0, 0.0)
     assert (made.patience > 0) is (what == "nothing")
 
 
@@ -131,7 +131,7 @@ def test_serving_goes_on_as_soon_as_there_is_more(what: Any) -> None:
     made.begin(0.0)
     if what == "quota":
         made.set_quota(None, MIB, 0.0)
-    made.count(1, 1 if what == "deposit" else MIB, 0, 0.0)
+    made.set_counts(1, 1 if what == "deposit" else MIB, 0, 0.0)
     made.take_events()
     assert made.paused
     match what:
@@ -150,18 +150,18 @@ def test_serving_goes_on_as_soon_as_there_is_more(what: Any) -> None:
 def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_late() -> None:
     made = server(exposure=Exposure(patience=2.5))
     made.begin(0.0)
-    made.receive(build(messages.Heard()), 0.0)
+    made.receive_frame(build(messages.Heard()), 0.0)
     made.take_events()
-    made.count(0, MIB, 0, 10.0)
+    made.set_counts(0, MIB, 0, 10.0)
     assert said_by(made) == [messages.Due]
     assert made.next_deadline() == 11.0  # and not from the last thing that was repeated
-    made.tick(11.0)
-    made.tick(12.0)
+    made.handle_timer(11.0)
+    made.handle_timer(12.0)
     assert said_by(made) == [messages.Due] * 2
     assert made.next_deadline() == 12.5
-    made.tick(12.5)
+    made.handle_timer(12.5)
     assert made.take_events() == [payee.Late()]
-    made.tick(12.6)
+    made.handle_timer(12.6)
     assert made.take_events() == []
 
 
@@ -169,7 +169,7 @@ def test_nothing_that_is_paid_is_demanded() -> None:
     made = server()
     made.request_voucher()
     assert made.take_events() == []
-    made.count(1, 0, 0, 0.0)
+    made.set_counts(1, 0, 0, 0.0)
     made.request_voucher()
     assert said_by(made) == [messages.Due]
 
@@ -178,14 +178,14 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late() -> None:
     """The money is used up and all of it paid: the client asks for the close, and waits for the signature."""
     made = server(affordable=1000, exposure=Exposure(patience=2.5))
     made.begin(0.0)
-    made.receive(build(messages.Heard()), 0.0)
-    made.count(1, 0, 0, 0.0)
+    made.receive_frame(build(messages.Heard()), 0.0)
+    made.set_counts(1, 0, 0, 0.0)
     made.voucher_stored(KEY.sign(voucher(1, 1)), 0, 0.0)
-    made.count(1, 0, 1024 * 1024, 0.0)
+    made.set_counts(1, 0, 1024 * 1024, 0.0)
     assert made.paused
     made.stop()
     made.take_events()
-    made.tick(3.0)
+    made.handle_timer(3.0)
     assert made.take_events() == [payee.Paused(False)]
     assert made.next_deadline() == payee.NEVER
 
@@ -193,12 +193,12 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late() -> None:
 def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes() -> None:
     made = server()
     made.begin(0.0)
-    made.receive(build(messages.Heard()), 0.0)
+    made.receive_frame(build(messages.Heard()), 0.0)
     made.charge(1, 0.0, SECRET)
     made.voucher_stored(KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET))), 1, 0.0)
     assert messages.Reveal in said_by(made)
     assert made.next_deadline() == 1.0
-    made.tick(1.0)
+    made.handle_timer(1.0)
     assert said_by(made) == [messages.Reveal]
     made.voucher_stored(KEY.sign(voucher(2, 1)), 1, 1.0)
     made.take_events()
@@ -209,7 +209,7 @@ def test_credit_for_what_comes_ends_where_the_money_does() -> None:
     """Whatever may be unpaid: the last part of an upload is paid, or not taken."""
     made = server(affordable=PRICES.cost_of(Usage(0, 2 * MIB)))
     made.begin(0.0)
-    made.count(0, 0, MIB + MIB // 2, 0.0)
+    made.set_counts(0, 0, MIB + MIB // 2, 0.0)
     made.voucher_stored(KEY.sign(voucher(1, 0, MIB + MIB // 2)), 0, 0.0)
     assert made.limit.bytes == MIB
     assert made.receive_limit() == 2 * MIB

@@ -457,7 +457,7 @@ def test_a_server_cannot_claim_what_was_not_signed(market: Play) -> None:
         buyer = await market.buyer()
         connection = await market.connect(buyer)
         await fetch(connection, MIB)
-        await connection.meter.finish()
+        await connection.meter.pay_rest()
         (sold,) = market.serving.store.sold_lanes()
         more = replace(sold.newest.voucher, bytes=sold.newest.voucher.bytes + MIB, sequence=99)
         program = Program()

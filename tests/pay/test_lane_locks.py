@@ -103,7 +103,7 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(
 
     over, genuine = [], LaneLock.is_taken
     monkeypatch.setattr("dtp.pay.client.channel_in_use.asyncio.sleep", pause)
-    monkeypatch.setattr(Purchase, "_close", close)
+    monkeypatch.setattr(Purchase, "_close_channel", close)
     monkeypatch.setattr(channel_in_use, "turn", lambda *_: contextlib.nullcontext())
     journal = SimpleNamespace(store=SimpleNamespace(path=path), run=run)
     deals = []

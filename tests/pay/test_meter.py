@@ -91,7 +91,7 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
     elif what == "charge":
         meters.charge(2)
     elif what == "due":
-        meters.payer.receive(build(messages.Due(0, 3 * MIB)), meters.now)
+        meters.payer.receive_frame(build(messages.Due(0, 3 * MIB)), meters.now)
         meters.serve(1000)
         meters.arrive()
     else:
@@ -203,9 +203,9 @@ def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(
     frame, *_ = (each.frame for each in served.take_events() if isinstance(each, messages.SendFrame))
     if gap.above(believed).bytes > MIB:
         with pytest.raises(CountsDisputed):
-            paying.receive(frame, 0.0)
+            paying.receive_frame(frame, 0.0)
         return
-    paying.receive(frame, 0.0)
+    paying.receive_frame(frame, 0.0)
     assert paying.used == paying.believed == believed
     assert paying.left == gap.above(believed)
     assert prices.cost_of(believed) <= (750_000 if slack is None else slack)
@@ -343,16 +343,16 @@ def test_a_client_that_stops_paying_is_told_and_then_left() -> None:
     told = 0
     for _ in range(29):
         meters.now += 1.0
-        meters.payee.tick(meters.now)
+        meters.payee.handle_timer(meters.now)
         told += sum(isinstance(messages.parse(e.frame, from_client=False), messages.Due)
                     for e in meters.payee.take_events() if isinstance(e, messages.SendFrame))  # fmt: skip
         assert not meters.told_of(payee.Late)
     assert told >= 28
     meters.now += 1.0
-    meters.payee.tick(meters.now)
+    meters.payee.handle_timer(meters.now)
     assert payee.Late() in meters.payee.take_events()
     meters.now += 100.0
-    meters.payee.tick(meters.now)
+    meters.payee.handle_timer(meters.now)
     assert payee.Late() not in meters.payee.take_events()  # said once
 
 
@@ -416,7 +416,7 @@ def test_who_is_paid_ahead_waits_without_complaint() -> None:
 def test_uploads_use_the_same_exposure() -> None:
     meters = Meters().connect()
     assert meters.payee.receive_limit() == MIB
-    meters.payee.count(1, 0, 3 * MIB, meters.now)
+    meters.payee.set_counts(1, 0, 3 * MIB, meters.now)
     assert meters.payee.receive_limit() == MIB
     assert meters.payee.send_limit() == 0
     assert meters.payee.paused
@@ -486,7 +486,7 @@ def test_who_wants_more_than_a_quota_is_refused_soon(quota: Any) -> None:
     assert meters.payee.quota_spent
     meters.payee.take_events()
     stopped = meters.payee.next_deadline()
-    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    meters.payee.handle_timer(meters.now + QUOTA_PATIENCE)
     assert stopped <= meters.now + QUOTA_PATIENCE
     assert payee.Late() in meters.payee.take_events()
 
@@ -497,7 +497,7 @@ def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up() -> N
     meters.stream(2 * MIB)
     meters.payee.set_quota(None, 3 * MIB, meters.now)
     meters.payee.take_events()
-    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    meters.payee.handle_timer(meters.now + QUOTA_PATIENCE)
     assert payee.Late() not in meters.payee.take_events()
 
 
@@ -508,10 +508,10 @@ def test_who_waits_for_another_lease_is_not_refused_as_one_whose_quota_is_used_u
     meters.stream(2 * MIB)
     meters.payee.take_events()
     patience = meters.payee.exposure.patience
-    meters.payee.tick(meters.now + patience - 1)
+    meters.payee.handle_timer(meters.now + patience - 1)
     assert payee.Late() not in meters.payee.take_events()
     meters.payee.set_quota(None, MIB, meters.now, grows=(True, False))
-    meters.payee.tick(meters.now + QUOTA_PATIENCE)
+    meters.payee.handle_timer(meters.now + QUOTA_PATIENCE)
     assert payee.Late() in meters.payee.take_events()
 
 
@@ -539,7 +539,7 @@ def test_an_end_that_nobody_answers_is_given_up() -> None:
     for _ in range(10):
         assert not meters.told_of(payer_events.Finished)
         meters.now += 1.0
-        meters.payer.tick(meters.now)
+        meters.payer.handle_timer(meters.now)
         for event in meters.payer.take_events():
             if not isinstance(event, messages.SendFrame | payer_events.SignWanted):
                 meters.told.append(event)

@@ -82,7 +82,7 @@ def test_requests_made_while_a_charge_is_on_its_way_do_no_harm() -> None:
     meters.payee.charge(3, meters.now)
     frames = [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]
     for frame in frames:
-        meters.payer.receive(frame, meters.now)
+        meters.payer.receive_frame(frame, meters.now)
     meters.request(2)  # reach the server before the voucher does
     meters.pump()
     assert meters.refused == []
@@ -118,13 +118,13 @@ def test_the_key_is_not_told_before_the_locked_voucher_is_stored() -> None:
     asked = [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]
     assert not any(SECRET in frame for frame in asked)
     for frame in asked:
-        meters.payer.receive(frame, meters.now)
+        meters.payer.receive_frame(frame, meters.now)
     assert not [e for e in meters.payer.take_events() if isinstance(e, payer_events.SignWanted)]
     meters.payer.answer_charge(1, True, meters.now)  # what it is for has arrived
     (wanted,) = [e for e in meters.payer.take_events() if isinstance(e, payer_events.SignWanted)]
     assert wanted.voucher.hash_lock == lock_of(SECRET)
     signed = KEY.sign(wanted.voucher)
-    meters.payee.receive(build(said(signed, 1)), meters.now)
+    meters.payee.receive_frame(build(said(signed, 1)), meters.now)
     assert not any(
         isinstance(e, messages.SendFrame) and SECRET in e.frame for e in meters.payee.take_events()
     )
@@ -158,11 +158,11 @@ def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart() -> 
     meters.server_disk = replace(meters.server_disk, preimage=SECRET)
     meters.payee.charge(2, meters.now, SECRET)
     for frame in [e.frame for e in meters.payee.take_events() if isinstance(e, messages.SendFrame)]:
-        meters.payer.receive(frame, meters.now)
+        meters.payer.receive_frame(frame, meters.now)
     while meters.process_client_events():
         pass
     for frame in meters.to_server:
-        meters.payee.receive(frame, meters.now)
+        meters.payee.receive_frame(frame, meters.now)
     meters.process_server_events()
     assert meters.server_disk.newest.voucher.hash_lock == lock_of(SECRET)
     meters.lose()
@@ -175,10 +175,10 @@ def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart() -> 
 
 def test_no_second_lock_before_the_first_is_open() -> None:
     meters = Meters().connect()
-    meters.payer.receive(build(messages.ChargeAsked(1, 1, lock_of(SECRET))), meters.now)
+    meters.payer.receive_frame(build(messages.ChargeAsked(1, 1, lock_of(SECRET))), meters.now)
     with pytest.raises(MalformedMeter):
-        meters.payer.receive(build(messages.ChargeAsked(2, 1, lock_of(SECRET))), meters.now)
-    meters.payer.receive(build(messages.Reveal(bytes(32))), meters.now)  # opens nothing
+        meters.payer.receive_frame(build(messages.ChargeAsked(2, 1, lock_of(SECRET))), meters.now)
+    meters.payer.receive_frame(build(messages.Reveal(bytes(32))), meters.now)  # opens nothing
     assert not meters.told_of(payer_events.Revealed)
 
 
@@ -186,4 +186,4 @@ def test_no_second_lock_before_the_first_is_open() -> None:
 def test_charges_out_of_turn(charge: Any, units: Any) -> None:
     meters = Meters().connect()
     with pytest.raises(MalformedMeter):
-        meters.payer.receive(build(messages.ChargeAsked(charge, units, None)), meters.now)
+        meters.payer.receive_frame(build(messages.ChargeAsked(charge, units, None)), meters.now)

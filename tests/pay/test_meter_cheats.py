@@ -43,20 +43,20 @@ def test_a_bad_voucher_is_refused_and_changes_nothing(paid: Any, bad: Any, flaw:
     before = (paid.payee.newest, paid.payee.paid, paid.payee.send_limit())
     paid.payee.take_events()
     if flaw is None:  # older than what we have: worth nothing, and no crime
-        paid.payee.receive(build(said(KEY.sign(bad), 0)), paid.now)
+        paid.payee.receive_frame(build(said(KEY.sign(bad), 0)), paid.now)
     else:
         assert flaw_of(paid, KEY.sign(bad)) is flaw
     assert paid.payee.take_events() == []
     assert (paid.payee.newest, paid.payee.paid, paid.payee.send_limit()) == before
     good = KEY.sign(voucher(2, 5, 6 * MIB, not_after_ms=10_000))
-    paid.payee.receive(build(said(good, 0)), paid.now)
+    paid.payee.receive_frame(build(said(good, 0)), paid.now)
     assert paid.payee.take_events() == [payee.CheckWanted(good, 0)]
 
 
 def test_nothing_counts_before_it_is_stored(paid: Any) -> None:
     signed = KEY.sign(voucher(2, 5, 6 * MIB))
     before = paid.payee.send_limit()
-    paid.payee.receive(build(said(signed, 0)), paid.now)
+    paid.payee.receive_frame(build(said(signed, 0)), paid.now)
     assert paid.payee.paid == Usage(4, 5 * MIB)
     assert paid.payee.send_limit() == before
     paid.payee.voucher_stored(signed, 0, paid.now)
@@ -67,13 +67,13 @@ def test_nothing_counts_before_it_is_stored(paid: Any) -> None:
 def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard() -> None:
     server = payee.Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, Exposure(64 * MIB, 64 * MIB, 64, 64))
     server.begin(0.0)
-    server.receive(build(messages.Heard()), 0.0)
+    server.receive_frame(build(messages.Heard()), 0.0)
 
     def check(sequence: Any, used: Any, meanwhile: Any) -> Any:
-        server.count(0, used * MIB, 0, 0.0)
+        server.set_counts(0, used * MIB, 0, 0.0)
         signed = KEY.sign(voucher(sequence, 0, used * MIB))
-        server.receive(build(said(signed, 0)), 0.0)
-        server.count(0, (used + meanwhile) * MIB, 0, 0.0)
+        server.receive_frame(build(said(signed, 0)), 0.0)
+        server.set_counts(0, (used + meanwhile) * MIB, 0, 0.0)
         server.voucher_stored(signed, 0, 0.0)
         return (server.patience + meanwhile * MIB) // MIB
 
@@ -89,16 +89,16 @@ def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum() -> None:
     signed = KEY.sign(voucher(2, 4, 5 * MIB))
     floor = payee.Floor(2, signed.voucher.amount)
     server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
-    server.receive(build(said(signed, 0)), 0.0)
+    server.receive_frame(build(said(signed, 0)), 0.0)
     assert server.take_events() == [messages.SendFrame(build(messages.Stored(2)))]
-    server.receive(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
+    server.receive_frame(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
     assert server.take_events() == []
 
 
 def test_replayed_reordered_and_repeated_vouchers(paid: Any) -> None:
     second, third = (KEY.sign(voucher(n, 4 + n, 6 * MIB)) for n in (2, 3))
     for signed in (third, second, third, second):
-        paid.payee.receive(build(said(signed, 0)), paid.now)
+        paid.payee.receive_frame(build(said(signed, 0)), paid.now)
         for event in paid.payee.take_events():
             if isinstance(event, payee.CheckWanted):
                 paid.payee.voucher_stored(event.voucher, 0, paid.now)
@@ -111,10 +111,10 @@ def test_replayed_reordered_and_repeated_vouchers(paid: Any) -> None:
 def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid: Any) -> None:
     """A newer one for less would be the newest when both are written: the chain, too, takes only the newest."""
     first = KEY.sign(voucher(2, 6, 8 * MIB))
-    paid.payee.receive(build(said(first, 0)), paid.now)
+    paid.payee.receive_frame(build(said(first, 0)), paid.now)
     assert flaw_of(paid, KEY.sign(voucher(3, 5, 8 * MIB))) is Flaw.SHRUNK
     assert flaw_of(paid, KEY.sign(voucher(2, 7, 8 * MIB))) is Flaw.EQUIVOCAL
-    paid.payee.receive(build(said(first, 0)), paid.now)  # said again
+    paid.payee.receive_frame(build(said(first, 0)), paid.now)  # said again
     assert [e for e in paid.payee.take_events() if isinstance(e, payee.CheckWanted)] == [
         payee.CheckWanted(first, 0)
     ]
@@ -133,7 +133,7 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
     meters.pump()
     assert meters.payer.next_deadline() == payer.NEVER  # it was told that its newest voucher counts
     meters.payee.take_events()
-    meters.payee.receive(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
+    meters.payee.receive_frame(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
     assert meters.payee.take_events() == []
     assert flaw_of(meters, KEY.sign(voucher(10, 9, 2 * MIB))) is Flaw.SHRUNK
     assert meters.stream(4 * MIB) == 4 * MIB
@@ -145,7 +145,7 @@ def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid: Any) -> None
     paid.payee.raise_floor(payee.Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
     assert paid.payee.paid == Usage(6, 7 * MIB)
     paid.payee.take_events()
-    paid.payee.receive(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
+    paid.payee.receive_frame(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
     assert paid.payee.take_events() == []
 
 
@@ -163,16 +163,18 @@ def test_inflated_counts_are_refused_where_they_are_evidence() -> None:
     meters.payee.most_ahead = Usage(4, MIB)
     free = SignedVoucher(voucher(1, 5, 0, amount=0), bytes(64))
     assert flaw_of(meters, free) is Flaw.INFLATED
-    meters.payee.receive(build(said(SignedVoucher(voucher(1, 4, 0, amount=0), bytes(64)), 0)), meters.now)
+    meters.payee.receive_frame(
+        build(said(SignedVoucher(voucher(1, 4, 0, amount=0), bytes(64)), 0)), meters.now
+    )
 
 
 def test_a_malformed_frame_changes_nothing(paid: Any) -> None:
     for frame in (b"", b"\x90", b"\x91\x01", build(messages.Due(1, 1)), b"\xff" * 100):
         with pytest.raises(MalformedMeter):
-            paid.payee.receive(frame, paid.now)
+            paid.payee.receive_frame(frame, paid.now)
     for frame in (b"", b"\x90", build(messages.Finish()), b"\xff" * 100):
         with pytest.raises(MalformedMeter):
-            paid.payer.receive(frame, paid.now)
+            paid.payer.receive_frame(frame, paid.now)
     assert paid.stream(3 * MIB) == 3 * MIB
 
 
@@ -183,7 +185,7 @@ def test_a_server_cannot_make_a_client_pay_for_what_did_not_come() -> None:
     meters = Meters().connect()
     meters.stream(MIB)
     for _ in range(5):
-        meters.payer.receive(build(messages.Due(1_000, 2**40)), meters.now)
+        meters.payer.receive_frame(build(messages.Due(1_000, 2**40)), meters.now)
         meters.pump()
     assert meters.payer.signed_usage == meters.arrived
     assert meters.paid == PRICES.cost_of(meters.arrived)
@@ -309,16 +311,18 @@ def test_a_server_that_lost_vouchers_gets_them_again() -> None:
 def test_a_server_confirms_no_voucher_that_was_not_signed() -> None:
     meters = Meters().connect()
     with pytest.raises(MalformedMeter, match="were signed"):
-        meters.payer.receive(build(messages.Stored(1)), meters.now)
+        meters.payer.receive_frame(build(messages.Stored(1)), meters.now)
 
 
 def test_nothing_is_believed_before_the_welcome() -> None:
     meters = Meters().connect()
     meters.payer = payer.Payer(meters.client_disk, PRICES, 1000, lambda v: True)
     with pytest.raises(MalformedMeter, match="before the welcome"):
-        meters.payer.receive(build(messages.Due(1, 1)), meters.now)
+        meters.payer.receive_frame(build(messages.Due(1, 1)), meters.now)
     with pytest.raises(MalformedMeter, match="version 2"):
-        meters.payer.receive(build(messages.Welcome(2, 0, 0, 0, 0, 0, 0, True, False, None)), meters.now)
+        meters.payer.receive_frame(
+            build(messages.Welcome(2, 0, 0, 0, 0, 0, 0, True, False, None)), meters.now
+        )
 
 
 def test_a_lost_welcome_is_said_again() -> None:

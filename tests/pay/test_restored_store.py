@@ -81,7 +81,7 @@ def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(
         async with market.connect(buyer, keep=True) as again:
             assert again.meter.payer.lane.channel == channel.id
             assert await fetch(again, 1000) == 1000
-            assert again.paid or await again.meter.finish()
+            assert again.paid or await again.meter.pay_rest()
         assert market.serving.store.is_copy()
         await market.serving.close(claim=False)
         assert not market.serving.store.is_copy()

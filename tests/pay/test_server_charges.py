@@ -411,14 +411,14 @@ def asking(lock: Any = None) -> Any:
     """A server that has asked for 5 units at 100.0 s, and has 30 s of patience."""
     served = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12, charge_patience=30.0)
     served.begin(100.0)
-    served.receive(build(messages.Heard()), 100.0)
+    served.receive_frame(build(messages.Heard()), 100.0)
     served.charge(5, 100.0, lock)
     served.take_events()
     return served
 
 
 def overdue(served: Any, now: Any) -> Any:
-    served.tick(now)
+    served.handle_timer(now)
     return [each for each in served.take_events() if isinstance(each, ChargeOverdue)]
 
 
@@ -432,10 +432,10 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
         assert overdue(served, 131.0) == []
         assert not served.may_charge(locked=False)
         if answer == "declines":
-            served.receive(build(messages.Decline(1)), 132.0)
+            served.receive_frame(build(messages.Decline(1)), 132.0)
         else:
             signed = KEY.sign(voucher(1, 5))
-            served.receive(build(said(signed, 1)), 132.0)
+            served.receive_frame(build(said(signed, 1)), 132.0)
             served.voucher_stored(signed, 1, 132.0)
         assert outcome in served.take_events()
         assert not served.overdue
@@ -443,7 +443,7 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
 
 def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer() -> None:
     served = asking()
-    served.receive(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
+    served.receive_frame(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
     assert overdue(served, 200.0) == []
     assert overdue(asking(bytes(32)), 200.0) == []
 

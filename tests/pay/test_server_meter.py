@@ -357,12 +357,12 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path: Path) 
             meter._set_repeat_interval()
             assert served.repeat == pause
             wire.sent.clear()
-            served.tick(begun)
+            served.handle_timer(begun)
             again = served.next_deadline()
             assert again == begun + pause
             meter.process_turn()
             assert [messages.parse(each, from_client=False) for each in wire.sent] == [Due(0, MIB)]
-            served.tick(again - 0.01)
+            served.handle_timer(again - 0.01)
             assert served.take_events() == []
             begun = again
 
@@ -512,7 +512,7 @@ def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path: Path, co
 def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path: Path) -> None:
     async def scenario(meter: Any, wire: Any, lane: Any) -> None:
         wire.patience = carriers.patience("pipe")
-        meter._tick()
+        meter._report_time()
         assert meter.payee.repeat == 5.0
         slow = Wire()
         slow.patience = wire.patience

@@ -532,9 +532,9 @@ def check_the_next_voucher(store: Any, sent: Any, taken: Any) -> None:
     payee.begin(0.0)
     for event in payee.take_events():
         if isinstance(event, SendFrame):
-            payer.receive(event.frame, 0.0)
+            payer.receive_frame(event.frame, 0.0)
     assert payer.newest == taken or payer.newest == lane.newest
-    payer.count(1, 0, 0.0)
+    payer.set_counts(1, 0, 0.0)
     payer.finish(0.0)
     (wanted,) = (each for each in payer.take_events() if isinstance(each, SignWanted))
     assert wanted.voucher.sequence > sent

@@ -352,9 +352,9 @@ class Purchase(Deal):
                 if self.purse is not None:
                     self.purse.kept = 0  # it was kept for this
                 async with turn(self.chain, self.journal.store):
-                    await self._close(agreed)
+                    await self._close_channel(agreed)
 
-    async def _close(self, agreed: messages.Agreed | None) -> None:
+    async def _close_channel(self, agreed: messages.Agreed | None) -> None:
         try:
             pipes = await surrender(self.chain, self.channel.id)
             if agreed is None or not await self._close_agreed(agreed, pipes):

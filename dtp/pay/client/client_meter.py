@@ -132,11 +132,11 @@ class ClientMeter(MeterDriver):
 
     def begin(self) -> None:
         """Attach; the server's welcome follows."""
-        self._reserve()
-        self.attach()
+        self._reserve_soon()
+        self.start_counting()
         self.process_turn()
 
-    def _poll(self) -> None:
+    def _look_at_counts(self) -> None:
         # Not yet: who reads what came gives the server credit for more in this turn of the loop, and a voucher goes
         # along with that.
         if not self._looks:
@@ -145,7 +145,7 @@ class ClientMeter(MeterDriver):
 
     def _before_send(self, moved: int, now: float) -> bytes | None:
         """Return a voucher that was signed before, to go along with what is about to be sent; do nothing else."""
-        frame = self.payer.release(moved, now)
+        frame = self.payer.take_signed_frame(moved, now)
         if frame is None:
             self.update_counts()
             return None
@@ -162,13 +162,13 @@ class ClientMeter(MeterDriver):
 
     def _update_counts(self, opened: int, sent: int, received: int) -> None:
         waiting = self.connection.unanswered if self.payer.spending.when_answered else 0
-        self.payer.count(opened, sent + received, self.loop.time(), waiting)
+        self.payer.set_counts(opened, sent + received, self.loop.time(), waiting)
 
     def _receive_frame(self, data: bytes) -> None:
-        self.payer.receive(data, self.loop.time())
+        self.payer.receive_frame(data, self.loop.time())
 
-    def _tick(self) -> None:
-        self.payer.tick(self.loop.time())
+    def _report_time(self) -> None:
+        self.payer.handle_timer(self.loop.time())
 
     def _next_deadline(self) -> float:
         return self.payer.next_deadline()
@@ -178,9 +178,9 @@ class ClientMeter(MeterDriver):
             for event in events:
                 match event:
                     case messages.SendFrame(frame):
-                        self._send(frame)
+                        self._send_frame(frame)
                     case payer_events.SignWanted():
-                        self._sign(event)
+                        self._sign_voucher(event)
                     case payer_events.ChargeOffered():
                         self._on_charge_offered(event)
                     case payer_events.FundsLow(wanted):
@@ -203,7 +203,7 @@ class ClientMeter(MeterDriver):
             self._top_up(max(1, self.payer.cost - self.payer.funds))
         if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
             self._leaving = True
-            self.spawn(self._leave())
+            self.spawn(self._end_unfunded())
 
     async def _use_voucher(self, voucher: SignedVoucher, used: Usage) -> None:
         lane, believed = self.payer.lane, self.payer.believed
@@ -216,20 +216,20 @@ class ClientMeter(MeterDriver):
 
         await self.journal.run(keep)
 
-    def _sign(self, wanted: payer_events.SignWanted) -> None:
+    def _sign_voucher(self, wanted: payer_events.SignWanted) -> None:
         """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
         voucher, reserved = wanted.voucher, self._reserved
         if not reserved.may_sign(voucher) or self._believed != self.payer.believed:
             self._unsigned = wanted
-            self._reserve()
+            self._reserve_soon()
             return
         ahead = [each for each in wanted.ahead if reserved.may_sign(each)]
         signed = self._key.sign_all([voucher, *ahead])
         self.payer.voucher_signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
         if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
-            self._reserve()
+            self._reserve_soon()
 
-    def _reserve(self) -> None:
+    def _reserve_soon(self) -> None:
         if not self._reserving and not self._over:
             self._reserving = True
             self.spawn(self._reserve_more())
@@ -252,7 +252,7 @@ class ClientMeter(MeterDriver):
         self._reserved, self._believed = more, believed
         wanted, self._unsigned = self._unsigned, None
         if wanted is not None and not self._over:
-            self._sign(wanted)
+            self._sign_voucher(wanted)
             self.process_turn()
 
     def on_connection_ended(self) -> None:
@@ -285,9 +285,9 @@ class ClientMeter(MeterDriver):
         self._put_off = self.deal is not None and not self.payer.spent and self.deal.puts_off(wanted)
         if self._on_low is not None and not self._adding and not self._put_off:
             self._adding = True
-            self.spawn(self._add(wanted, ahead=True))
+            self.spawn(self._add_money(wanted, ahead=True))
 
-    async def _add(self, wanted: int, *, ahead: bool = False) -> None:
+    async def _add_money(self, wanted: int, *, ahead: bool = False) -> None:
         """Add money; `ahead` of its being needed, so that nobody waits for it yet."""
         funds: int | None = None
         try:
@@ -322,14 +322,14 @@ class ClientMeter(MeterDriver):
                 if isinstance(fault, StaleObject) and was_signed(fault):
                     raise
                 log.info("%r: no money was added: %s", self.connection, fault)
-                await self._pause(late, fault)
+                await self._wait_before_retry(late, fault)
             if ahead and not self.payer.spent:
                 late = None
             elif late is None:
                 late = self.loop.time() + spending.funding
         return None
 
-    async def _pause(self, late: float | None, fault: ChainError) -> None:
+    async def _wait_before_retry(self, late: float | None, fault: ChainError) -> None:
         """Wait before the next try. Raises `MoneyNotAdded` when `late` is over."""
         spending = self.payer.spending
         if late is not None and self.loop.time() >= late:
@@ -346,7 +346,7 @@ class ClientMeter(MeterDriver):
     async def _check_funds(self) -> None:
         async with self._affording:  # what was added for one may do for the next
             if (missing := self.payer.missing_funds()) > 0 and not self._over:
-                await self._add(missing)
+                await self._add_money(missing)
 
     async def _to_its_end(self, adding: Coroutine[Any, Any, None]) -> None:
         """Wait for money that is added; when that is cancelled, it is added all the same, and counted."""
@@ -362,7 +362,7 @@ class ClientMeter(MeterDriver):
             not (each._eof or each._read_error) or each.queued for each in connection._streams.values()
         )
 
-    async def _leave(self) -> None:
+    async def _end_unfunded(self) -> None:
         """Pay the last of the money that is used up, agree on the close, and end the connection with `BudgetSpent`,
         or with what kept more from being added.
 
@@ -409,7 +409,7 @@ class ClientMeter(MeterDriver):
             agree = offer.lock is not None or self.payer.is_expected(offer.units)
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
-            await self._to_its_end(self._add(needed))
+            await self._to_its_end(self._add_money(needed))
         self.unaffordable = None
         if agree and (lacking := self.payer.missing_funds(offer.units)) > 0:
             self.unaffordable = self._refused or self._budget_error(offer.amount, lacking)
@@ -490,11 +490,11 @@ class ClientMeter(MeterDriver):
         while not self.payer.welcomed:
             await self.wait_changed()
 
-    async def finish(self) -> bool:
+    async def pay_rest(self) -> bool:
         """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
         if self._over or not self.payer.welcomed:
             return False
-        self._count()
+        self._read_counts()
         self.payer.finish(self.loop.time())
         self.process_turn()
         with contextlib.suppress(DtpError):
@@ -504,7 +504,7 @@ class ClientMeter(MeterDriver):
 
     async def last_words(self) -> messages.Agreed | None:
         """Pay the rest, and agree on the close where it is wanted, before the connection closes."""
-        deal, exact, agreed = self.deal, await self.finish(), self.agreed
+        deal, exact, agreed = self.deal, await self.pay_rest(), self.agreed
         if deal is not None:
             deal.signed, deal.disputed = self.payer.signed_amount, self.payer.left
             if exact and deal.closes:

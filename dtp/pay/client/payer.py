@@ -1,8 +1,8 @@
 """The client's half of the meter, as a value: counts, frames and the time in, vouchers to sign and frames out.
 
-No socket, no clock, no key: who drives it (`client_meter`, or a test) calls `count`, `receive` and `tick`,
-has each `SignWanted` reserved and signed, reports that with `signed`, and sends what `SendFrame` has; on a fast
-stream it calls `release` instead of `count`. Source: docs/wire.md.
+No socket, no clock, no key: who drives it (`client_meter`, or a test) calls `set_counts`, `receive_frame` and
+`handle_timer`, has each `SignWanted` reserved and signed, reports that with `voucher_signed`, and sends what
+`SendFrame` has; on a fast stream it calls `take_signed_frame` instead of `set_counts`. Source: docs/wire.md.
 
 What keeps the money safe: a voucher never says more than was counted here (and `ahead_*`), never more than `funds`,
 and its sequence is used once: it is above all that were `Reserved` before. A broken or foreign frame changes nothing.
@@ -152,7 +152,7 @@ class Payer:
 
     # ---- what happens -------------------------------------------------------------------------------------
 
-    def count(self, opened: int, moved: int, now: float, waiting: int = 0) -> None:
+    def set_counts(self, opened: int, moved: int, now: float, waiting: int = 0) -> None:
         """Take this connection's counts so far: streams that the client opened, and bytes of streams both ways.
 
         `waiting` of the streams are not answered yet, and are not paid before (`Spending.when_answered`).
@@ -160,7 +160,7 @@ class Payer:
         self._opened, self._bytes, self._waiting = opened, moved, waiting
         self._update_usage()
         if self._ready:
-            frame = self.release(moved, now)
+            frame = self.take_signed_frame(moved, now)
             if frame is not None:
                 self._events.append(SendFrame(frame))
                 self._interval = self.spending.voucher_interval(
@@ -175,9 +175,9 @@ class Payer:
         """How many vouchers were signed ahead, and wait for what they pay to come."""
         return len(self._ready)
 
-    def release(self, moved: int, now: float) -> bytes | None:
+    def take_signed_frame(self, moved: int, now: float) -> bytes | None:
         """Return the frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once;
-        it counts. None when there is none. `moved` is as for `count`.
+        it counts. None when there is none. `moved` is as for `set_counts`.
 
         Little more than assignments: what a stream has driven out of the processor's caches takes ten times as long.
         """
@@ -203,7 +203,7 @@ class Payer:
         self._repeat_at = now + self.spending.repeat
         return due.frame
 
-    def receive(self, frame: bytes, now: float) -> None:
+    def receive_frame(self, frame: bytes, now: float) -> None:
         """Take a METER frame of the server. Raises `MalformedMeter`, `CountsDisputed`; then nothing has changed."""
         message = messages.parse(frame, from_client=False)
         if message is None:
@@ -263,41 +263,42 @@ class Payer:
     def update_funds(self, funds: int, now: float) -> None:
         """Let vouchers come to `funds` in all, since the channel holds more by now, and tell the server to look."""
         self.funds = funds
-        self._send(messages.Renewed())
+        self._queue_message(messages.Renewed())
         self._pay_if_due(now)
 
     def finish(self, now: float) -> None:
         """Begin an orderly end: the server says what it comes to, and is paid for it. `Finished` follows."""
         if self._ending is None:
             self._ending = _Ending(now + self.spending.patience)
-            self._send(messages.Finish())
+            self._queue_message(messages.Finish())
             self._repeat_at = now + self.spending.repeat
             self._pay_if_due(now)
 
     def ask_close(self) -> None:
         """Ask for the server's signature under an agreed close. `AgreementGiven` follows."""
-        self._send(messages.AskClose())
+        self._queue_message(messages.AskClose())
 
-    def tick(self, now: float) -> None:
+    def handle_timer(self, now: float) -> None:
         """Do what is due by time."""
         self._pay_if_due(now)
         since = self._unpaid_since
         if since is not None and now >= since + self.spending.voucher_seconds and not self._signing:
-            # Nothing was used since the last voucher, or there is no money for it: `count` or `funded` looks again.
+            # Nothing was used since the last voucher, or there is no money for it: `set_counts` or `update_funds`
+            # looks again.
             self._unpaid_since = None
         if now >= self._repeat_at:
             self._repeat_at = now + self.spending.repeat
             if self.newest is not None and self._stored < self.sequence:
                 self._say_newest(now)
             if self._ending is not None and self._ending.final is None:
-                self._send(messages.Finish())
+                self._queue_message(messages.Finish())
         ending = self._ending
         if ending is not None and now >= ending.until and not self._finished:
             self._finished = True
             self._events.append(Finished(False))
 
     def next_deadline(self) -> float:
-        """Return when `tick` is to be called next."""
+        """Return when `handle_timer` is to be called next."""
         times = [NEVER]
         if self._unpaid_since is not None and self.welcomed and not self._signing and not self._finished:
             times.append(self._unpaid_since + self.spending.voucher_seconds)
@@ -333,7 +334,7 @@ class Payer:
 
     @property
     def next_look(self) -> int:
-        """How many bytes may move before `count` has anything to do: 0 when the first of them begins something."""
+        """How many bytes may move before `set_counts` has anything to do: 0 when the first begins something."""
         if self._signing or (self.spending.ahead_bytes and self._unpaid_since is not None):
             return self._interval.bytes // _LOOKS
         if self._unpaid_since is None:
@@ -344,7 +345,8 @@ class Payer:
 
     @property
     def next_due(self) -> int:
-        """How many bytes of this connection have to have moved for the next voucher, when `release` has given one."""
+        """How many bytes of this connection have to have moved for the next voucher, when `take_signed_frame` has
+        given one."""
         return self._ready[0].moved if self._ready else self._released + self._interval.bytes
 
     @property
@@ -433,7 +435,7 @@ class Payer:
         if message.version != VERSION:
             raise MalformedMeter(f"the server speaks version {message.version} of metering, not {VERSION}")
         if self.welcomed:  # said again, since our answer was lost
-            self._send(messages.Heard())
+            self._queue_message(messages.Heard())
             return
         start = start_lane(self.lane, message, self.prices, self.spending, self.is_ours)
         # Nothing is refused from here on.
@@ -450,9 +452,9 @@ class Payer:
         elif newest is not None:
             self._repeat_at = 0.0  # it lost our newest voucher, or never got it
         self.welcomed = True
-        self._send(messages.Heard())
+        self._queue_message(messages.Heard())
         if self.renewed:
-            self._send(messages.Renewed())
+            self._queue_message(messages.Renewed())
         self._base = start.used
         self._count_streams = message.count_streams
         self.agrees = message.agrees
@@ -479,7 +481,7 @@ class Payer:
             if self._agreed == message.charge:
                 self._repeat_at = 0.0
             else:
-                self._send(messages.Decline(message.charge))
+                self._queue_message(messages.Decline(message.charge))
             return
         if message.charge < self._decided or (self._pending and self._pending.charge == message.charge):
             return
@@ -500,7 +502,7 @@ class Payer:
         self._decided = pending.charge
         self._pending = None
         if not agree or self.prices.cost_of(self.used.plus(pending.units, 0)) > self.funds:
-            self._send(messages.Decline(pending.charge))
+            self._queue_message(messages.Decline(pending.charge))
             return
         self._agreed = pending.charge
         self._charged += pending.units
@@ -537,7 +539,7 @@ class Payer:
         if not self._signing:
             target = self._next_usage()
             if target is not None and self._is_due(target, now):
-                self._sign(target, now)
+                self._ask_signature(target, now)
             elif self._ending is None and self.spent:
                 self._tell_low(max(1, self.cost - self.funds))
         if self._repeat_at <= 0.0 and self.newest is not None:
@@ -587,7 +589,7 @@ class Payer:
             self._unpaid_since = now
         return now >= self._unpaid_since + spending.voucher_seconds
 
-    def _sign(self, target: Usage, now: float) -> None:
+    def _ask_signature(self, target: Usage, now: float) -> None:
         self._ready.clear()
         voucher = self._make_voucher(self._next, target)
         fresh, by_demand = target.above(self.signed_usage), self._demanded or self._ending is not None
@@ -603,7 +605,9 @@ class Payer:
         self._streaming = streams
         self._signing = True
         self._demanded = False
-        self._unpaid_since = now  # so that the next byte needs no look: `tick` sees whether there was one
+        self._unpaid_since = (
+            now  # so that the next byte needs no look: `handle_timer` sees whether there was one
+        )
         self._events.append(SignWanted(voucher, self._agreed, tuple(ahead)))
         reserve = self.prices.cost_of(target.plus(*self._exposure.after_payment(target)))
         if reserve > self.funds:
@@ -631,7 +635,7 @@ class Payer:
     def _say_newest(self, now: float) -> None:
         assert self.newest is not None
         self._repeat_at = now + self.spending.repeat
-        self._send(said(self.newest, self._newest_charge))
+        self._queue_message(said(self.newest, self._newest_charge))
 
     def _finish_if_done(self, now: float) -> None:
         ending = self._ending
@@ -645,7 +649,7 @@ class Payer:
         self._finished = True
         self._events.append(Finished(True))
 
-    def _send(self, message: Message) -> None:
+    def _queue_message(self, message: Message) -> None:
         self._events.append(SendFrame(messages.build(message)))
 
 

@@ -347,9 +347,9 @@ class Ledger(ChannelAccount):
 
     async def refresh(self, id: str) -> None:
         """Read a channel in use again, and end its connections when it isn't open any more."""
-        self._renew(id, await self._book.read(id))
+        self._take_news(id, await self._book.read(id))
 
-    def _renew(self, id: str, found: Channel | None) -> None:
+    def _take_news(self, id: str, found: Channel | None) -> None:
         entry = self._open.get(id)
         if entry is None:
             return
@@ -400,7 +400,7 @@ class Ledger(ChannelAccount):
         for id in ids:
             if id in found:
                 self._book.add_read(found[id])
-                self._renew(id, found[id])
+                self._take_news(id, found[id])
             else:
                 await self.refresh(id)
         await self._quotas.poll()

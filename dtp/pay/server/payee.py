@@ -1,10 +1,10 @@
 """The server's half of the meter, as a value: counts, frames and the time in, vouchers to check and frames out.
 
-No socket, no clock, no store: who drives it (`server_meter`, or a test) calls `count`, `receive` and `tick`,
-has each `CheckWanted` verified and stored and reports that with `stored` or `forged`, and holds the connection to
-`allowance`. Source: docs/wire.md.
+No socket, no clock, no store: who drives it (`server_meter`, or a test) calls `set_counts`, `receive_frame` and
+`handle_timer`, has each `CheckWanted` verified and stored, reports that with `voucher_stored` or ends the connection,
+and holds it to `send_limit`. Source: docs/wire.md.
 
-What keeps the money safe: nothing counts before it is stored; `allowance` never lets more out than what is paid, the
+What keeps the money safe: nothing counts before it is stored; `send_limit` never lets more out than what is paid, the
 exposure, and what the deposit holds; a frame that is broken or foreign changes nothing.
 """
 
@@ -68,7 +68,7 @@ class PayeeLane:
 @dataclass(frozen=True, slots=True)
 class CheckWanted:
     """Verify this voucher's signature with the lane's key and store it, then report
-    `Payee.voucher_stored`, or `forged`."""
+    it with `Payee.voucher_stored`; end the connection where it is forged."""
 
     voucher: SignedVoucher
     charge: int
@@ -229,14 +229,14 @@ class Payee:
         self._reveal_if_locked()
         self._update_state(now)
 
-    def count(self, opened: int, sent: int, received: int, now: float) -> None:
+    def set_counts(self, opened: int, sent: int, received: int, now: float) -> None:
         """Take this connection's counts so far: streams that the client opened, bytes of streams sent and
         received."""
         self._opened, self._sent, self._received = opened, sent, received
         self._update_usage()
         self._update_state(now)
 
-    def receive(self, frame: bytes, now: float) -> None:
+    def receive_frame(self, frame: bytes, now: float) -> None:
         """Take a METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has
         changed."""
         message = messages.parse(frame, from_client=True)
@@ -271,7 +271,7 @@ class Payee:
             self._checking = None
             moved = self.used.bytes - self._checking_at
             self._meanwhile = max(moved, self._meanwhile - self._meanwhile // _FORGET)
-        self._send(messages.Stored(self.newest.voucher.sequence))
+        self._queue_message(messages.Stored(self.newest.voucher.sequence))
         pending = self._pending
         if pending is not None and pending.is_paid_by(voucher, charge):
             self._charged += pending.units
@@ -317,7 +317,7 @@ class Payee:
     def request_voucher(self) -> None:
         """Ask for a voucher for all that was served: the connection is to end."""
         if any(self.unpaid):
-            self._send(messages.Due(*self.used))
+            self._queue_message(messages.Due(*self.used))
 
     def raise_floor(self, floor: Floor, now: float) -> None:
         """Take note of what the chain has accepted of this lane by now, by whomever it was claimed."""
@@ -347,9 +347,9 @@ class Payee:
 
     def send_agreement(self, agreed: messages.Agreed) -> None:
         """Send the signature of an agreed close."""
-        self._send(agreed)
+        self._queue_message(agreed)
 
-    def tick(self, now: float) -> None:
+    def handle_timer(self, now: float) -> None:
         """Do what is due by time."""
         self._update_state(now)
         if now >= self._repeat_at:
@@ -369,7 +369,7 @@ class Payee:
             self._events.append(Late())
 
     def next_deadline(self) -> float:
-        """Return when `tick` is to be called next."""
+        """Return when `handle_timer` is to be called next."""
         times = [self._overdue_at]
         if not self.heard or self.paused or self._pending is not None or self._locked:
             times.append(self._repeat_at)
@@ -531,7 +531,7 @@ class Payee:
         latest = self._checking or self.newest
         if voucher.sequence <= self.floor.sequence:
             if self.floor[:2] == (voucher.sequence, voucher.amount):
-                self._send(messages.Stored(voucher.sequence))  # the chain has it, which is as good
+                self._queue_message(messages.Stored(voucher.sequence))  # the chain has it, which is as good
             return  # else the chain has a newer one: it can't be claimed
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
             return  # late, or said again: worth nothing, and no crime
@@ -554,7 +554,7 @@ class Payee:
         pending = self._pending
         if pending is not None and charge == pending.charge:
             raise VoucherRefused(Flaw.CHARGE_UNPAID)
-        self._send(messages.Stored(signed.voucher.sequence))
+        self._queue_message(messages.Stored(signed.voucher.sequence))
 
     def _find_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
         """Return what is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the
@@ -608,7 +608,7 @@ class Payee:
 
     def _on_finish(self) -> None:
         self.stop()
-        self._send(messages.Bill(*self.used))
+        self._queue_message(messages.Bill(*self.used))
 
     # ---- steps --------------------------------------------------------------------------------------------
 
@@ -650,14 +650,16 @@ class Payee:
 
     def _request_unpaid(self) -> None:
         """Ask for what is unpaid. Where the deposit is used up, more may have been added by another connection."""
-        self._send(messages.Due(*self.used))
+        self._queue_message(messages.Due(*self.used))
         if self._deposit_spent:
             self._events.append(LookAgain())
 
     def _send_request(self, now: float) -> None:
         assert self._pending is not None
         self._repeat_at = now + self.repeat
-        self._send(messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock))
+        self._queue_message(
+            messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock)
+        )
 
     @property
     def _locked(self) -> bool:
@@ -667,11 +669,11 @@ class Payee:
         """Send the key of our lock, if the stored voucher is under it: that is as good as money, and the key is the
         client's now."""
         if self._locked and self._preimage is not None:
-            self._send(messages.Reveal(self._preimage))
+            self._queue_message(messages.Reveal(self._preimage))
 
     def _send_welcome(self) -> None:
         exposure = self.exposure
-        self._send(
+        self._queue_message(
             messages.Welcome(
                 VERSION,
                 self._base.requests,
@@ -686,7 +688,7 @@ class Payee:
             )
         )
 
-    def _send(self, message: Message) -> None:
+    def _queue_message(self, message: Message) -> None:
         self._events.append(SendFrame(messages.build(message)))
 
 

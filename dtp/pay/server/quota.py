@@ -142,7 +142,7 @@ class PassQuotas:
         running = self._running[held.pass_id]
         running.meters.add(meter)
         self._of[meter] = running
-        self._set(running)
+        self._tell_meters(running)
 
     def add_usage(self, meter: ServerMeter, more: Usage) -> None:
         """Count that so much more was served."""
@@ -151,7 +151,7 @@ class PassQuotas:
             return
         running.left = Usage(running.left.requests - more.requests, running.left.bytes - more.bytes)
         if len(running.meters) > 1:
-            self._set(running, counting=meter)
+            self._tell_meters(running, counting=meter)
         half = Usage(*(-(-each // 2) for each in self._lease_size(running)))
         if not (running.unproven or running.leasing.locked()) and any(self._missing_lease(running, half)):
             meter.spawn(self._extend_lease(running, half))
@@ -209,7 +209,7 @@ class PassQuotas:
         for running in list(self._running.values()):
             held = self._current_pass(running)
             if held is not None:
-                await self._renew(running, held)
+                await self._renew_lease(running, held)
             for meter in list(running.meters) if held is None else ():
                 meter.connection.abort(
                     CloseCode.PAYMENT, "the pass is over: renew it", detail=CloseDetail.PASS_OVER
@@ -218,7 +218,7 @@ class PassQuotas:
                 running
             )  # the last one left when the store was away, or it never came in
 
-    async def _renew(self, running: _Running, held: HolderOfPass) -> None:
+    async def _renew_lease(self, running: _Running, held: HolderOfPass) -> None:
         period = self._period_of(held)
         began, running.held = period != running.period, held
         if began:
@@ -232,7 +232,7 @@ class PassQuotas:
                 meter.connection.abort(refused.code, refused.reason, detail=refused.detail)
             return
         await self._extend_lease(running, Usage(1, 1))
-        self._set(running)
+        self._tell_meters(running)
 
     def _current_pass(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules
@@ -252,7 +252,7 @@ class PassQuotas:
             return period_of(held, round(now * 1000), 0)
         return period_of(held, rules.state.now_ms(now), rules.epoch)
 
-    def _set(self, running: _Running, counting: ServerMeter | None = None) -> None:
+    def _tell_meters(self, running: _Running, counting: ServerMeter | None = None) -> None:
         """Tell every meter what is left for it: its own use so far, and what the pass has left."""
         plan, now = running.plan, asyncio.get_running_loop().time()
         for meter in running.meters:
@@ -276,7 +276,7 @@ class PassQuotas:
         async with running.leasing:
             while any(more := self._missing_lease(running, wanted)):
                 if not await self._may_serve(running, more):
-                    self._set(running)
+                    self._tell_meters(running)
                     return  # until the next look
                 pass_id, period, quota = running.held.pass_id, running.period, running.quota
                 work = functools.partial(_lease_of, pass_=pass_id, period=period, wanted=more, quota=quota)
@@ -286,7 +286,7 @@ class PassQuotas:
                 running.left = running.left.plus(*given)
                 for count, (got, each) in enumerate(zip(given, more, strict=True)):
                     running.dry[count] |= got < each
-                self._set(running)
+                self._tell_meters(running)
 
     async def _may_serve(self, running: _Running, more: Usage) -> bool:
         """Return whether so much more may be leased of a pass that maybe the node alone knows."""

@@ -109,7 +109,7 @@ class ServerMeter(MeterDriver):
         self.payee.carriage = self._account.carrier_prices(self)
         self.connection.on_carrier = self._on_carrier_changed
         self.payee.begin(self.loop.time())
-        self.attach()
+        self.start_counting()
         self.process_turn()
 
     def _on_carrier_changed(self, _: Connection) -> None:
@@ -153,7 +153,7 @@ class ServerMeter(MeterDriver):
         return False
 
     def _hear_late(self) -> None:
-        self._count()
+        self._read_counts()
         if self._process_newest_voucher():
             super().process_turn()
 
@@ -184,7 +184,7 @@ class ServerMeter(MeterDriver):
                 super().process_turn()
 
     def _update_counts(self, opened: int, sent: int, received: int) -> None:
-        self.payee.count(opened, sent, received, self.loop.time())
+        self.payee.set_counts(opened, sent, received, self.loop.time())
         self._send_state()
 
     def _send_state(self) -> None:
@@ -195,11 +195,11 @@ class ServerMeter(MeterDriver):
 
     def _receive_frame(self, data: bytes) -> None:
         self.payee.least_end_ms = self._account.least_end_ms(self)
-        self.payee.receive(data, self.loop.time())
+        self.payee.receive_frame(data, self.loop.time())
 
-    def _tick(self) -> None:
+    def _report_time(self) -> None:
         self._set_repeat_interval()
-        self.payee.tick(self.loop.time())
+        self.payee.handle_timer(self.loop.time())
 
     def _next_deadline(self) -> float:
         return self.payee.next_deadline()
@@ -209,7 +209,7 @@ class ServerMeter(MeterDriver):
             for event in events:
                 match event:
                     case messages.SendFrame(frame):
-                        self._send(frame)
+                        self._send_frame(frame)
                     case payee.CheckWanted(voucher, charge):
                         self._check(voucher, charge)
                     case payee.ChargePaid():
@@ -277,7 +277,7 @@ class ServerMeter(MeterDriver):
         elif done.result() is VoucherVerdict.STORED:
             self._account.voucher_stored(self, signed)
             if not self._over:
-                self._count()
+                self._read_counts()
             self.payee.voucher_stored(signed, charge, self.loop.time())
             self.process_turn()
 
@@ -356,7 +356,7 @@ class ServerMeter(MeterDriver):
                 await self._make_room(units)
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
                 ask = self._new_ask(units, refund=0)
-                self._count()
+                self._read_counts()
                 if units <= self._requests_left():
                     self._begin_charge([ask], preimage)
                 else:
@@ -390,7 +390,7 @@ class ServerMeter(MeterDriver):
         """Ask for what waits as one charge, unless one is under way or a locked one has its turn."""
         if self._over or not self._waiting or self._asked or self._selling.locked():
             return
-        self._count()
+        self._read_counts()
         if not self.payee.may_charge(locked=False):
             return
         asks: list[_Ask] = []
@@ -497,7 +497,7 @@ class ServerMeter(MeterDriver):
 
     async def paid_up(self) -> None:
         """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""
-        self._count()
+        self._read_counts()
         self.payee.request_voucher()
         self.process_turn()
         with contextlib.suppress(TimeoutError, DtpError):
