@@ -245,7 +245,7 @@ def two_ends(chain, pipes, rate=None, credited=None, **hooks):
             on_idle=lambda end: chain.idle.append((end, chain.transactions)),
             **(hooks if direction == Direction.TO_CLIENT else {}),
         )
-        end.begin(chain.open(direction, pipes))
+        end.start_sending(chain.open(direction, pipes))
         chain.ends[direction] = end
         carriers.append(PipeCarrier(hub, end, 7))
     return [CarrierEnd(each, patience=1e5).start() for each in carriers]

@@ -347,7 +347,7 @@ def test_an_end_is_idle_when_its_last_word_is_on_the_chain():
         near.write(b"a")
         await far.until_received(b"a")
         before = chain.transactions
-        end.detach(far.carrier)  # which isn't its link
+        end.detach_link(far.carrier)  # which isn't its link
         assert end.link is near.carrier
         near.abort()
         assert (end.link, end.quiet, chain.idle) == (None, False, [])

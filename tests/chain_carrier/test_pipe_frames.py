@@ -62,7 +62,7 @@ def test_no_bytes_can_do_harm(flags, frame):
     assert header.offset + len(data) < 2**64
     incoming = IncomingPipe(1000)
     try:
-        incoming.feed(header.offset, data, end=bool(flags & Flags.END))
+        incoming.add_piece(header.offset, data, end=bool(flags & Flags.END))
     except PipeFrameError:
         return
     assert incoming.complete <= len(data)
@@ -99,10 +99,10 @@ def test_any_delivery_gives_the_stream(data):
             sequences[pipe] += 1
             frames.append((pipe, sequences[pipe], cut))
             if rng.random() < 0.7:
-                outgoing.done(cut)
+                outgoing.mark_on_chain(cut)
         for _, _, cut in frames:
             if rng.random() < 0.3:
-                outgoing.done(cut)
+                outgoing.mark_on_chain(cut)
         if outgoing.finished:
             break
     # In the chain's order each pipe's frames are in order; the delivery may do anything with them.
@@ -116,7 +116,7 @@ def test_any_delivery_gives_the_stream(data):
     for batch in (posted, late):
         for pipe, sequence, cut in batch:
             if orders[pipe].add_sequence(sequence):
-                incoming.feed(cut.offset, memoryview(cut.data), end=cut.end)
+                incoming.add_piece(cut.offset, memoryview(cut.data), end=cut.end)
             if rng.random() < 0.4:
                 got += taken(incoming, rng.randrange(1, 100))
     assert not any(order.gap for order in orders)
@@ -218,19 +218,19 @@ def test_contradictions_are_found(frames, complaint):
     incoming = IncomingPipe(100)
     *before, last = frames
     for offset, data, end in before:
-        incoming.feed(offset, memoryview(data), end=end)
+        incoming.add_piece(offset, memoryview(data), end=end)
     with pytest.raises(PipeFrameError, match=complaint):
-        incoming.feed(last[0], memoryview(last[1]), end=last[2])
+        incoming.add_piece(last[0], memoryview(last[1]), end=last[2])
 
 
 def test_frames_without_bytes_are_not_kept():
     incoming = IncomingPipe(100)
     for offset in range(1, 5000):
-        incoming.feed(offset, memoryview(b""))
+        incoming.add_piece(offset, memoryview(b""))
     assert not incoming.hole
     assert not incoming._pieces
-    incoming.feed(0, memoryview(b"ab"))
-    incoming.feed(2, memoryview(b""), end=True)
+    incoming.add_piece(0, memoryview(b"ab"))
+    incoming.add_piece(2, memoryview(b""), end=True)
     assert taken(incoming, 10) == b"ab"
     assert incoming.finished
 
@@ -241,9 +241,9 @@ def test_frames_of_few_bytes_are_bounded_as_well(first):
     incoming, most = IncomingPipe(10**6), MAX_WINDOW * MAX_PIPES
     step = 1 if first == 0 else 2
     for number in range(most):
-        incoming.feed(first + number * step, memoryview(b"x"))
+        incoming.add_piece(first + number * step, memoryview(b"x"))
     with pytest.raises(PipeFrameError, match="minds no window"):
-        incoming.feed(first + most * step, memoryview(b"x"))
+        incoming.add_piece(first + most * step, memoryview(b"x"))
 
 
 def test_frames_behind_one_that_nobody_takes_are_bounded():
@@ -264,12 +264,12 @@ def test_frames_behind_one_that_nobody_takes_are_bounded():
 def test_a_frame_that_comes_again_changes_nothing():
     incoming = IncomingPipe(100)
     for _ in range(3):
-        incoming.feed(2, memoryview(b"cd"))
-        incoming.feed(0, memoryview(b"ab"))
+        incoming.add_piece(2, memoryview(b"cd"))
+        incoming.add_piece(0, memoryview(b"ab"))
     assert taken(incoming, 10) == b"abcd"
-    incoming.feed(0, memoryview(b"ab"))
-    incoming.feed(4, memoryview(b""), end=True)
-    incoming.feed(4, memoryview(b""), end=True)
+    incoming.add_piece(0, memoryview(b"ab"))
+    incoming.add_piece(4, memoryview(b""), end=True)
+    incoming.add_piece(4, memoryview(b""), end=True)
     assert incoming.finished
     assert taken(incoming, 10) == b""
 
@@ -285,7 +285,7 @@ def test_parts_of_frames_wait_to_become_more():
     assert (second.offset, second.data) == (3, b"def0123456")
     assert not outgoing.ready
     for cut in (first, second):
-        outgoing.done(cut)
+        outgoing.mark_on_chain(cut)
     assert outgoing.cut_next(1 << 20).data == b"789"
     outgoing.finish()
     assert not outgoing.ready

@@ -64,7 +64,7 @@ def test_a_channel_whose_idle_end_has_failed_is_served_again(client, wallet):
             for each in (near, far):
                 each.abort()
             await hub.ends.wait_idle(end, 60)
-            end.fail(PipeGapError("the node has forgotten frames"))
+            end.give_up(PipeGapError("the node has forgotten frames"))
             assert hub.ends.find(near.channel) is None
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
             again.abort()

@@ -154,7 +154,7 @@ def test_an_end_goes_on_where_its_pipes_are():
         where = PipeEndpoint(CHANNEL, HOST, 1, SUI_COIN, Direction.TO_SERVER, "0x1", 4, RateLimit())
         end = ChannelEnd(chain.client(Direction.TO_SERVER), where, GasGuess(), timing=TIMING)
         chain.ends = {Direction.TO_CLIENT: SimpleNamespace(on_frame=lambda frame: None, stop=end.stop)}
-        end.begin([replace(held, sequence=5)], await end.chain.read(None, Channel, CHANNEL))
+        end.start_sending([replace(held, sequence=5)], await end.chain.read(None, Channel, CHANNEL))
         for number in range(4):
             end.send_control(Flags.OPEN, number)
         await asyncio.sleep(TIMING.check / 2)
@@ -173,7 +173,7 @@ def test_frames_of_a_link_that_is_gone_are_acknowledged_though_nobody_took_them(
         await asyncio.sleep(10)
         assert chain.acks[Direction.TO_SERVER] == [0]
         end = chain.ends[Direction.TO_CLIENT]
-        end.detach(far.carrier)
+        end.detach_link(far.carrier)
         fresh = CarrierEnd(PipeCarrier(SimpleNamespace(leave=lambda end: None), end, 8), patience=1e5).start()
         end.on_frame(framed(4, 8, b"new"))
         await fresh.until_received(b"new")
@@ -250,7 +250,7 @@ def test_history_is_read_again_from_where_every_pipe_is_whole():
         assert not end.missing
         comes(0, 9, 30)
         assert end.missing
-        end.fail(PipeStalledError("over"))
+        end.give_up(PipeStalledError("over"))
         assert not end.missing
         assert not end.gap  # nothing is read again for an end that is of no use
 
@@ -272,8 +272,8 @@ def test_an_end_that_has_failed_says_why_at_first_and_sends_nothing_more():
     async def scenario(chain, near, far):
         end = chain.ends[Direction.TO_SERVER]
         end.send_control(Flags.RESET, 3)
-        end.fail(PipeStalledError("first"))
-        end.fail(PipeStalledError("second"))
+        end.give_up(PipeStalledError("first"))
+        end.give_up(PipeStalledError("second"))
         end.send_control(Flags.RESET, 3)
         near.write(b"too late")
         await asyncio.sleep(100)

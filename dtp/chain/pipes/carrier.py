@@ -70,7 +70,7 @@ class PipeCarrier(Carrier):
         self._delivery: asyncio.Handle | None = None
         self._error: CarrierError | None = None
         self._linger: asyncio.TimerHandle | None = None
-        end.attach(self)
+        end.attach_link(self)
 
     @property
     def channel(self) -> str:
@@ -91,7 +91,7 @@ class PipeCarrier(Carrier):
             return False
         if data:
             self.outgoing.write(data)
-            self._end.wake()
+            self._end.wake_senders()
         self._blocked = self._blocked or self.outgoing.waiting > HIGH_WATER
         return not self._blocked
 
@@ -109,7 +109,7 @@ class PipeCarrier(Carrier):
         self._paused = False
         self.outgoing.finish()
         self._linger = self._loop.call_later(self._end.timing.linger, self._give_up)
-        self._end.wake()
+        self._end.wake_senders()
         self._deliver_soon()
 
     def abort(self) -> None:
@@ -182,7 +182,7 @@ class PipeCarrier(Carrier):
             room -= self._deliver_some()
         if self._state is CarrierState.ENDED:
             return
-        self._end.wake()  # what was taken may be acknowledged
+        self._end.wake_senders()  # what was taken may be acknowledged
         if self._paused:
             return
         if self.incoming.has_ready:
@@ -223,7 +223,7 @@ class PipeCarrier(Carrier):
         self._linger = self._delivery = None
         if not self.accepted.done():
             self.accepted.cancel()
-        self._end.detach(self)
+        self._end.detach_link(self)
         self._hub.leave(self._end)
 
 

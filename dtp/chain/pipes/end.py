@@ -177,22 +177,22 @@ class ChannelEnd:
 
     # ------------------------------------------------------------------------------------------ beginning, ending
 
-    def begin(self, pipes: Sequence[Pipe], past: Channel | None = None) -> None:
+    def start_sending(self, pipes: Sequence[Pipe], past: Channel | None = None) -> None:
         """Start to send over `pipes`. `past` is the channel where it has one; without it all counts from 1."""
         self._fresh = past is None
         if past is not None:
             self._learn_acks(past)
-        self.add(pipes)
-        self._supervise(self._watch, "dtp-pipe-watch")
+        self.add_pipes(pipes)
+        self._start_supervised(self._watch_for_stalls, "dtp-pipe-watch")
 
-    def add(self, pipes: Sequence[Pipe]) -> None:
+    def add_pipes(self, pipes: Sequence[Pipe]) -> None:
         """Send over these, too."""
         for each in pipes:
             out = _Out(each.id, each.index, each.sequence)
             self._pipes.append(out)
-            self._supervise(partial(self._run_sender, out), "dtp-pipe-send")
+            self._start_supervised(partial(self._run_sender, out), "dtp-pipe-send")
 
-    def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def _start_supervised(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         task = SupervisedTask(work, name=name)
         self._tasks.append(task)
         task.start()
@@ -205,7 +205,7 @@ class ChannelEnd:
             await each.stop()
         self.locked.close()
 
-    def fail(self, error: CarrierError) -> None:
+    def give_up(self, error: CarrierError) -> None:
         """Give up this end and its link for good."""
         if self.failed is None:
             log.info("channel %s: %s", self.where.channel, error)
@@ -240,27 +240,27 @@ class ChannelEnd:
         """Return whether its frames are for this endpoint."""
         return (self.where.host, self.where.service, self.where.to) == (host, service, to)
 
-    def attach(self, link: PipeLink) -> None:
+    def attach_link(self, link: PipeLink) -> None:
         """Let a link live on it, instead of the one before."""
         self.link = link
         self.last_link = link.number
 
-    def detach(self, link: PipeLink) -> None:
+    def detach_link(self, link: PipeLink) -> None:
         """Note that the link has ended."""
         if self.link is link:
             self.link = None
             for each in self._acks.values():
                 each.release()
-            self.wake()
+            self.wake_senders()
             self.tell_idle()
 
     def send_control(self, flags: Flags, link: int) -> None:
         """Send a frame without bytes of the stream."""
         if self.failed is None:
             self._controls.append(_Job(flags, link))
-            self.wake()
+            self.wake_senders()
 
-    def wake(self) -> None:
+    def wake_senders(self) -> None:
         """Note that something may be sent."""
         for out in self._pipes:
             out.wake.set()
@@ -293,14 +293,14 @@ class ChannelEnd:
             self._note_place(frame.index, order, place)
             header, data = decode(frame.flags, frame.data)
         except PipeGapError as fault:
-            self.fail(fault)
+            self.give_up(fault)
             return
         except PipeFrameError as fault:
             self._fail_link(fault)
             return
         newest(header.acks, self._peer_acks)
-        self._dispatch(frame, header, data, acks)
-        self.wake()
+        self._handle_header(frame, header, data, acks)
+        self.wake_senders()
 
     def _note_place(self, index: int, order: ReceivedSequences, place: Cursor | None) -> None:
         """Remember up to where in the chain's history a pipe is known to be whole."""
@@ -308,7 +308,7 @@ class ChannelEnd:
         if place is not None and not order.gap and (before is None or before.place < place.place):
             self._places[index] = place
 
-    def _dispatch(self, frame: PipeFrame, header: Header, data: memoryview, acks: Acks) -> None:
+    def _handle_header(self, frame: PipeFrame, header: Header, data: memoryview, acks: Acks) -> None:
         link = self.link
         if frame.flags & Flags.OPEN:
             if self._on_open is not None and header.link > self.last_link:
@@ -324,7 +324,7 @@ class ChannelEnd:
             return
         link.was_accepted()
         try:
-            link.incoming.feed(header.offset, data, end=bool(frame.flags & Flags.END))
+            link.incoming.add_piece(header.offset, data, end=bool(frame.flags & Flags.END))
         except PipeFrameError as fault:
             self._fail_link(fault)
             return
@@ -439,18 +439,18 @@ class ChannelEnd:
                 continue
             self._under_way += 1
             try:
-                await self._send(out, job)
+                await self._send_frame(out, job)
             except CarrierError as fault:
-                self.fail(fault)
+                self.give_up(fault)
             except (ChainError, LocalError) as fault:
                 refused = PipeRefusedError(f"frames of channel {self.where.channel} can't be sent: {fault}")
                 refused.__cause__ = fault
-                self.fail(refused)
+                self.give_up(refused)
             finally:
                 self._under_way -= 1
             self.tell_idle()
 
-    async def _send(self, out: _Out, job: _Job) -> None:
+    async def _send_frame(self, out: _Out, job: _Job) -> None:
         """Bring one frame to the chain."""
         acks = () if self._acking else self._due_acks()
         acknowledges = bool(acks)
@@ -468,9 +468,9 @@ class ChannelEnd:
             out.sequence += job.count
             self.sent += job.count
         if job.cut is not None and job.owner is not None:
-            job.owner.outgoing.done(job.cut)
+            job.owner.outgoing.mark_on_chain(job.cut)
             job.owner.frame_sent()
-        self.wake()
+        self.wake_senders()
 
     async def _until_on_chain(
         self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]
@@ -479,7 +479,7 @@ class ChannelEnd:
         since = self._loop.time()
         while True:
             try:
-                await self._attempt(out, job, acks)
+                await self._execute_frame(out, job, acks)
                 self._careful = False
                 return acks
             except MoveAborted as fault:
@@ -497,25 +497,25 @@ class ChannelEnd:
                 self._careful = True
                 continue
             except TransactionRefused as fault:
-                await self._refresh()  # the channel may be closed, or its pipes destroyed
+                await self._refresh_channel()  # the channel may be closed, or its pipes destroyed
                 if self.failed is not None:
                     raise self.failed from fault
-                await self._pause(since, fault)
+                await self._wait_before_retry(since, fault)
             except NodeUnavailable as fault:
-                await self._pause(since, fault)
+                await self._wait_before_retry(since, fault)
             except TransactionFailed as fault:
                 if fault.kind != "INSUFFICIENT_GAS" or self._careful:
                     raise
                 self._gas.clear()
                 self._careful = True
 
-    async def _pause(self, since: float, lost: ChainError) -> None:
+    async def _wait_before_retry(self, since: float, lost: ChainError) -> None:
         """Wait before the next try. Raises `PipeStalledError` when it took too long already."""
         if self._loop.time() - since > self.timing.stall:
             raise PipeStalledError(f"no frame got on the chain in {self.timing.stall:g} s: {lost}") from lost
         await asyncio.sleep(self.timing.pause)
 
-    async def _attempt(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
+    async def _execute_frame(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
         where = self.where
         frames = self._build_frames(job, acks)
         size = sum(len(frame) for _, frame in frames)
@@ -578,13 +578,16 @@ class ChannelEnd:
             # There was room by what is known of acknowledgements, which only rise: the node lags behind, or the other
             # side has told of more than it has acknowledged.
             out.doubted = out.doubted or self._loop.time()
-            await self._pause(out.doubted, fault)
+            await self._wait_before_retry(out.doubted, fault)
         elif fault.error is PipeError.OVER_RATE:
-            await self._pause(since + self.where.recovery, fault)  # runs before this one may have used it up
+            # Runs before this one may have used it up.
+            await self._wait_before_retry(since + self.where.recovery, fault)
         elif fault.error is ChannelError.STALE_ACK:
-            await self._refresh()
+            await self._refresh_channel()
             if all(sequence > self._acks[index].acked for index, sequence in acks):
-                await self._pause(since, fault)  # the node that was read lags behind the one that refuses
+                await self._wait_before_retry(
+                    since, fault
+                )  # the node that was read lags behind the one that refuses
         else:
             raise PipeRefusedError(
                 f"the chain refuses frames of channel {self.where.channel}: {fault}"
@@ -627,7 +630,7 @@ class ChannelEnd:
                     return False
             except (NodeUnavailable, NodeRefused) as fault:
                 log.info("transaction %s: %s", unknown.digest, fault)
-            await self._pause(since, unknown)
+            await self._wait_before_retry(since, unknown)
 
     async def _was_executed(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> bool:
         """Return whether the chain has what a transaction was to do."""
@@ -649,7 +652,7 @@ class ChannelEnd:
             each = self._acks.setdefault(index, Acks(sequence))
             each.acked = max(each.acked, sequence)
 
-    async def _refresh(self) -> None:
+    async def _refresh_channel(self) -> None:
         """Read the channel: what the chain has of acknowledgements is what counts."""
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, self.where.channel)
@@ -657,11 +660,11 @@ class ChannelEnd:
             log.info("channel %s can't be read: %s", self.where.channel, fault)
             return
         if found.state != channel_module.ChannelState.OPEN:
-            self.fail(PipeRefusedError(f"channel {self.where.channel} is closed"))
+            self.give_up(PipeRefusedError(f"channel {self.where.channel} is closed"))
         self._learn_acks(found)
-        self.wake()
+        self.wake_senders()
 
-    async def _watch(self) -> None:
+    async def _watch_for_stalls(self) -> None:
         """Give up on bytes that never come, and on last words that find no room; look again at a window that stays
         full."""
         complete, since = -1, self._loop.time()
@@ -688,4 +691,4 @@ class ChannelEnd:
             if (self._controls or (link is not None and link.outgoing.ready)) and not any(
                 map(self._has_room, self._pipes)
             ):
-                await self._refresh()
+                await self._refresh_channel()

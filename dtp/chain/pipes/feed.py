@@ -62,7 +62,7 @@ class FrameFeed:
         self._on_frame = on_frame
         self._on_opened = on_opened
         self._loop = asyncio.get_running_loop()
-        self._following = SupervisedTask(self._follow, name="dtp-pipes")
+        self._following = SupervisedTask(self._follow_chain, name="dtp-pipes")
         self._looking_after = SupervisedTask(self._look_after, name="dtp-pipes-look-after")
         self._filling: asyncio.Task[None] | None = None
         self._begun: asyncio.Future[Cursor] | None = None
@@ -89,7 +89,7 @@ class FrameFeed:
         (self._frame_type,) = frames
         return frames + event_types(self.chain, channel_module.SCHEMA, ChannelOpened)
 
-    async def _follow(self) -> None:
+    async def _follow_chain(self) -> None:
         begun = self._begun
         assert begun is not None
         while True:
@@ -108,7 +108,7 @@ class FrameFeed:
                 log.warning("events of pipes were missed: %s", fault)
                 self.cursor = None
                 for end in list(self._ends()):
-                    end.fail(PipeGapError(f"the node has forgotten frames: {fault}"))
+                    end.give_up(PipeGapError(f"the node has forgotten frames: {fault}"))
             except (ChainError, LocalError) as fault:
                 if not begun.done():
                     begun.set_exception(fault)
@@ -124,7 +124,7 @@ class FrameFeed:
         self._heard, self._patience = self._loop.time(), self.timing.quiet
         self.process_event(found)
         if self._filling is None and any(end.missing for end in self._ends()):
-            self._filling = start_task(self._fill(), name="dtp-pipes-fill")
+            self._filling = start_task(self._fill_gaps(), name="dtp-pipes-fill")
 
     async def _look_after(self) -> None:
         """Read history again for what no later frame shows to be missing: when bytes wait for earlier ones, and when
@@ -172,7 +172,7 @@ class FrameFeed:
         except MalformedObject as fault:
             log.warning("an event of another release: %s", fault)
 
-    async def _fill(self) -> None:
+    async def _fill_gaps(self) -> None:
         """Fill what the pipes' numbers show to be missing, or end the links that can't be whole any more."""
         try:
             for attempt in range(_FILLS):
@@ -182,6 +182,6 @@ class FrameFeed:
                 await self.chain.endpoints.sleep(self.chain.endpoints.retry.pause(attempt))
             for end in list(self._ends()):
                 if end.missing:
-                    end.fail(PipeGapError("frames are missing, and the node's history doesn't have them"))
+                    end.give_up(PipeGapError("frames are missing, and the node's history doesn't have them"))
         finally:
             self._filling = None

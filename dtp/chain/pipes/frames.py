@@ -194,7 +194,7 @@ class IncomingPipe:
         #: Where it ends, once that is known.
         self.end: int | None = None
 
-    def feed(self, offset: int, data: memoryview, *, end: bool = False) -> None:
+    def add_piece(self, offset: int, data: memoryview, *, end: bool = False) -> None:
         """Put a frame's bytes in their place; what came before is ignored.
 
         Raises `PipeFrameError`; then the link is to be broken off.
@@ -374,7 +374,7 @@ class OutgoingPipe:
         self._under_way.add(made.offset)
         return made
 
-    def done(self, cut: PipePiece) -> None:
+    def mark_on_chain(self, cut: PipePiece) -> None:
         """Note that the frame is on the chain."""
         self._under_way.discard(cut.offset)
 

@@ -161,13 +161,13 @@ class PipeHub:
         """Note that an end may be used again, or is one too many."""
         leaving = self._leaving.pop(end.where.channel, 0)
         for gone in self.ends.note_idle(end):
-            self._spawn(gone.stop(), "dtp-pipes-stop")
+            self._start_task(gone.stop(), "dtp-pipes-stop")
         for _ in range(leaving):
             self.release()
 
     def _remove_end(self, end: ChannelEnd) -> None:
         self.ends.remove(end.where.channel)
-        self._spawn(end.stop(), "dtp-pipes-stop")
+        self._start_task(end.stop(), "dtp-pipes-stop")
 
     def _stop(self) -> None:
         ends = self.ends.clear()
@@ -176,12 +176,12 @@ class PipeHub:
         self._tidying.cancel()
         self._tasks.cancel()
         for end in ends:
-            self._spawn(end.stop(), "dtp-pipes-stop")
+            self._start_task(end.stop(), "dtp-pipes-stop")
         self._waiting.clear()
         self._early.clear()
         self._fresh.clear()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._tasks.start(work, name=name)
 
     async def stop_sending(self, channel: str) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ class PipeHub:
         done: Future[None] = Future()
 
         def begin() -> None:
-            task = self._spawn(self._hand_over(channel), "dtp-pipes-hand-over")
+            task = self._start_task(self._hand_over(channel), "dtp-pipes-hand-over")
             task.add_done_callback(lambda _: done.set_result(None))
 
         try:
@@ -269,7 +269,7 @@ class PipeHub:
                 return
             self._lookups = after
         self._waiting[frame.channel] = [frame]
-        self._spawn(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
+        self._start_task(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
 
     def _is_for_us(self, frame: PipeFrame) -> bool:
         """Return whether the frame names an endpoint that listens here."""
@@ -350,7 +350,7 @@ class PipeHub:
             answers=lambda to: self._find_listener(found.host, to) is not None,
             since=before,
         )
-        end.begin(held, None if fresh else found)
+        end.start_sending(held, None if fresh else found)
         return end
 
     def _on_open(self, end: ChannelEnd, header: Header) -> None:
@@ -367,9 +367,9 @@ class PipeHub:
             self._accepts.popitem(last=False)
         end.last_link = header.link
         end.opening += 1
-        self._spawn(self._accept(end, header, found[1]), "dtp-pipes-accept")
+        self._start_task(self._accept_link(end, header, found[1]), "dtp-pipes-accept")
 
-    async def _accept(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
+    async def _accept_link(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
         """Take the link that a client has begun, unless it has begun a newer one meanwhile."""
         try:
             # One after the other: each of several at once would find no pipes, and open some.
@@ -400,7 +400,7 @@ class PipeHub:
         pipe_module.send(program, pipes[0], where.channel, where.host, frame, flags=flags, coin=where.coin)
         for each in pipes:
             pipe_module.keep(program, each)
-        end.add(self._created_pipes(await self.chain.execute(program)))
+        end.add_pipes(self._created_pipes(await self.chain.execute(program)))
 
     # ---------------------------------------------------------------------------------------------------- dialling
 
@@ -427,7 +427,7 @@ class PipeHub:
                 ):  # it may still be saying its last words: another channel would cost a deposit
                     await self._wait_idle(end)
                 if end.idle and end in self.ends:
-                    self._reopen(end, link, attach)
+                    self._reopen_link(end, link, attach)
                     return
             making = partial(self._new_channel, state, number, to, pipes, link)
             await self._begin_end(making, attach, link)
@@ -445,7 +445,7 @@ class PipeHub:
                 making = partial(self._named_channel, channel, state, number, to, pipes, link)
                 await self._begin_end(making, attach, link)
             elif known.idle:
-                self._reopen(known, link, attach)
+                self._reopen_link(known, link, attach)
             else:
                 raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
 
@@ -467,7 +467,7 @@ class PipeHub:
             if not self._expecting:
                 self._early.clear()
 
-    def _reopen(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
+    def _reopen_link(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
         number = max(link, end.last_link + 1)
         attach(end, number)
         end.send_control(Flags.OPEN, number)
@@ -527,7 +527,7 @@ class PipeHub:
             on_idle=self._on_idle,
             since=before,
         )
-        end.begin(held, found)
+        end.start_sending(held, found)
         end.sent += missing > 0
         return end
 
@@ -557,7 +557,7 @@ class PipeHub:
         where = PipeEndpoint.of_channel(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.locked.enter_context(locks.hold_pipes(made.id, self))
-        end.begin(self._created_pipes(executed))
+        end.start_sending(self._created_pipes(executed))
         end.sent += 1
         return end
 

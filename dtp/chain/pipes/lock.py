@@ -83,7 +83,7 @@ class PipeLocks:
         try:
             yield
         finally:
-            self._free(channel, held)
+            self._free_pipes(channel, held)
 
     def _take_lock(self, channel: str, sender: Sender) -> _Held:
         with self._changing:
@@ -98,14 +98,14 @@ class PipeLocks:
                     weakref.ref(sender)
                 )  # first: one that is gone frees nothing then
                 try:
-                    self._lock(channel)
+                    self._lock_pipes(channel)
                 except (ChannelInUse, LocalError):
                     del self._held[channel]
                     raise
             held.times += 1
             return held
 
-    def _lock(self, channel: str) -> None:
+    def _lock_pipes(self, channel: str) -> None:
         try:
             taken = self._locks.take(channel)
         except OSError as fault:  # of a file system without locks, say
@@ -116,7 +116,7 @@ class PipeLocks:
                 "use another channel"
             )
 
-    def _free(self, channel: str, held: _Held) -> None:
+    def _free_pipes(self, channel: str, held: _Held) -> None:
         with self._changing:
             held.times -= 1
             if (

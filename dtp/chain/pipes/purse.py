@@ -54,9 +54,9 @@ class Purse:
             total = (await self._chain.balance(self._chain.address)).total
             value = min(_MAX_COIN, total // (2 * pipes + 2))
             if value >= _MIN_COIN:
-                await to_its_end(partial(self._split, pipes, value))
+                await to_its_end(partial(self._split_coins, pipes, value))
 
-    async def _split(self, pipes: int, value: int, signed: Signed) -> None:
+    async def _split_coins(self, pipes: int, value: int, signed: Signed) -> None:
         await split_gas(self._chain, pipes, value, signed)
         self._coin_value, self._funded_at = value, self._gas.spent
 
