@@ -16,9 +16,9 @@ from dtp.identity import Account, Device, Identity, PeerId
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError, UnknownContact
+from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.card_sources import DHT_NAME, CardRolledBack, CardSource, DhtCards, account_content
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.pool import connect_plainly
 from dtp.net.address import AddressError
 from dtp.peers.dht import Dht
 from dtp.peers.record import PeerRecord

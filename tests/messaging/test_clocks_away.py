@@ -11,10 +11,10 @@ from village import villages
 
 from dtp.identity import Identity
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
+from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.pool import connect_plainly
 
 YEAR_MS = 365 * 86_400_000
 

@@ -20,10 +20,10 @@ from dtp.messaging.ends.envelope import SIZES, seal_envelope
 from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import EnvelopeBroken, KeysForged, MessageTooLong
 from dtp.messaging.mailbox import MailboxClient, MailboxLimits, SqliteMailbox, Tray
+from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.attachments import AttachmentTooLarge
 from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.person.delivery import now_ms
-from dtp.messaging.person.pool import connect_plainly
 from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError, WordsWrong
 from dtp.messaging.tips.finding import find_line
 from dtp.messaging.tips.letter import ReplyTo, TipLetter

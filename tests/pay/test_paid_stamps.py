@@ -24,11 +24,11 @@ from dtp.messaging.mailbox import (
     SqliteMailbox,
 )
 from dtp.messaging.mailbox.limits import MIB
+from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.mailbox.protocol import MailboxOp
 from dtp.messaging.person import postage as postage_module
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.pool import connect_plainly
 
 from .boxes import ALICE, BOB, LIMITS, PRICE, box, told
 from .conftest import Market, Play

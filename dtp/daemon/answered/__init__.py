@@ -1,1 +1,1 @@
-"""Shows, which the daemon makes or passes on itself. Loaded where a file has one."""
+"""What has no backend, and is answered here: shows, lines for tips, what nodes ask relays. Loaded where a file has it."""

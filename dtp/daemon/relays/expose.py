@@ -53,11 +53,11 @@ from dtp.tasks import SupervisedTask, start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.answered.shows import ShowService
+    from dtp.daemon.answered.stream import Answer, AnsweredStream
     from dtp.daemon.answered.tips import TipService
     from dtp.daemon.http.conversation import Conversation
     from dtp.daemon.observing.telemetry import Spans
     from dtp.daemon.relays.absent import Absent
-    from dtp.daemon.relays.relaying import Answer, AnsweredStream
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.service import Mailbox
     from dtp.peers.reach.relay import Relay as RelayService
@@ -532,7 +532,7 @@ class Exposed:
 
     async def _join_peer(self, caller: Caller, stream: Stream) -> None:
         """Join the stream with one of another peer."""
-        from dtp.daemon.relays.relaying import AnsweredStream
+        from dtp.daemon.answered.stream import AnsweredStream
         from dtp.peers.reach.relay import Relay
 
         if self._relays is None:

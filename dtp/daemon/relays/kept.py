@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtp.config import data_dir
+from dtp.daemon.answered.stream import AnsweredStream
 from dtp.daemon.config.model import BroadcastSettings, Config, LoginSettings, MailboxSettings, TipSettings
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
-from dtp.daemon.relays.relaying import AnsweredStream
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection

@@ -19,8 +19,8 @@ from dtp.errors import LimitError, PeerError
 from dtp.files.names import PART_SUFFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.pool import MailboxPool
 from dtp.messaging.mailbox.store import piece_hash
-from dtp.messaging.person.pool import MailboxPool
 from dtp.replacing import rename_without_replacing
 
 #: Bytes of a file in one piece; the last one is padded to a step of this size.

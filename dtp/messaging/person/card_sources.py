@@ -13,7 +13,7 @@ from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.errors import MessageError
-from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+from dtp.messaging.mailbox.pool import ConnectMailbox, connect_plainly
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, put_pieces
@@ -21,7 +22,6 @@ from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
 from dtp.messaging.person.group_states import MAX_STATE, WantedState
 from dtp.messaging.person.notices import CallSignalled, Notice, What
-from dtp.messaging.person.pool import ConnectMailbox, MailboxPool
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.messaging")

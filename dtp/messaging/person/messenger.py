@@ -21,6 +21,7 @@ from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.client import MailboxGone
+from dtp.messaging.mailbox.pool import ConnectMailbox, connect_plainly
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
 from dtp.messaging.person.communities import InviteLink
@@ -31,7 +32,6 @@ from dtp.messaging.person.group import Group, Room
 from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
-from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.rent import Rent, Renting

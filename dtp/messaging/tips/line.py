@@ -18,12 +18,12 @@ from dtp.messaging.ends.device import save_key
 from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
 from dtp.messaging.errors import EnvelopeBroken
 from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
 from dtp.messaging.mailbox.store import KeptEnvelope, Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.delivery import LIFETIME, now_ms
-from dtp.messaging.person.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError
 from dtp.messaging.tips.letter import TipLetter
 from dtp.messaging.tips.line_store import KeptLetter, LineStore, Tip

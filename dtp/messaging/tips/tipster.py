@@ -13,11 +13,11 @@ from dtp.errors import DtpError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
 from dtp.messaging.errors import EnvelopeBroken, MessageError
+from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.attachments import Attachment
 from dtp.messaging.person.delivery import LIFETIME, now_ms
-from dtp.messaging.person.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError
 from dtp.messaging.tips.letter import ReplyTo, TipLetter
 from dtp.messaging.tips.line import PATIENCE, attachments_of, stripped, upload_files
