@@ -90,7 +90,7 @@ class Connection:
         self._refusal: PeerError | None = None
         self._received_bytes = 0
         self._cipher = session.link.suite.cipher
-        self._receiving: Buffer | None = None  # what was read last, where tapped bytes stand
+        self._receiving: Buffer | None = None  # what was read last, where spliced bytes stand
         self._meter_inbox = MeterInbox()
         #: What the listener's `admit` gave for this connection (listener side).
         self.admission: object = None
@@ -587,10 +587,10 @@ class Connection:
         )
         self._loop.call_soon(self.abort, CloseCode.INTERNAL)
 
-    def _on_tap_data(self, event: ev.TapData) -> None:
-        assert self.outlet.taps is not None
+    def _on_spliced_data(self, event: ev.SplicedData) -> None:
+        assert self.outlet.splices is not None
         assert self._receiving is not None
-        self.outlet.taps.deliver_data(event, self._receiving)
+        self.outlet.splices.deliver_data(event, self._receiving)
 
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
         if (stream := self._streams.get(event.stream_id)) is not None:
@@ -671,7 +671,7 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.Confirmed: Connection._on_confirmed,
     ev.StreamOpened: Connection._on_stream_opened,
     ev.StreamData: lambda connection, event: connection._streams[event.stream_id]._feed_data(event.data),
-    ev.TapData: Connection._on_tap_data,
+    ev.SplicedData: Connection._on_spliced_data,
     ev.StreamFinished: lambda connection, event: connection._streams[event.stream_id]._feed_eof(),
     ev.StreamWasReset: lambda connection, event: connection._streams[event.stream_id]._fail_reset(
         event.error_code

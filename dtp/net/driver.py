@@ -18,7 +18,7 @@ from dtp.carriers.crowd import source_group
 from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.held import STEP
-from dtp.net.taps import GATHER
+from dtp.net.splices import GATHER
 from dtp.net.turns.budget import (
     FEW,
     FIRST_RECORDS,
@@ -60,8 +60,8 @@ def yield_processor() -> None:
 
 
 class Buffers:
-    """The buffers of one event loop, for reading carriers, sealing and reading taps: used within one callback, never
-    across two. With them, how much of what one turn does."""
+    """The buffers of one event loop, for reading carriers, sealing and reading splices: used within one callback,
+    never across two. With them, how much of what one turn does."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from dtp.errors import DtpError, LocalError, fresh
-from dtp.net.taps import Tap, TapOwner
+from dtp.net.splices import Splice, SpliceOwner
 from dtp.session.codes import StreamRefused, StreamReset
 
 if TYPE_CHECKING:
@@ -298,12 +298,12 @@ class Stream:
 
     # ---- what the connection reports --------------------------------------------------------------------
 
-    def tap(self, fd: int, owner: TapOwner) -> Tap | None:
-        """Join a non-blocking socket with this stream, whose sink `owner` is, too (see `dtp.net.taps`).
+    def splice_socket(self, fd: int, owner: SpliceOwner) -> Splice | None:
+        """Join a non-blocking socket with this stream, whose sink `owner` is, too (see `dtp.net.splices`).
 
         None where the system can't: then the owner does all by `attach` and `write`.
         """
-        return self._outlet.join_tap(self.id, fd, owner)
+        return self._outlet.splice_socket(self.id, fd, owner)
 
     @property
     def queued(self) -> int:

@@ -38,12 +38,12 @@ class StreamData:
 
 
 @dataclass(slots=True)
-class TapData:
-    """The next bytes of streams that are tapped (`Session.tap_stream`), in order and where they were opened: of
-    `taps[i]`, the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for
+class SplicedData:
+    """The next bytes of streams that are spliced (`Session.splice_stream`), in order and where they were opened: of
+    `splices[i]`, the `sizes[i]` bytes at `starts[i]` of the buffer that `receive` was given, until that is used for
     other things. Report them with `Session.consume_data`."""
 
-    taps: list[object]
+    splices: list[object]
     starts: list[int]
     sizes: list[int]
 
@@ -185,7 +185,7 @@ Event = (
     | Confirmed
     | StreamOpened
     | StreamData
-    | TapData
+    | SplicedData
     | StreamFinished
     | StreamWasReset
     | StreamStopped

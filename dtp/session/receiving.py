@@ -154,14 +154,14 @@ class Receiving(Linking):
         self, link: Link, view: memoryview, frames: Iterator[Received], now: float, *, kept: bool
     ) -> None:
         """Do what frames say; raise `_TooManyOpened` at one that would open more streams than may be by now. Of what
-        was `kept` nothing is handed to taps as it stands, since they look into the buffer of the read."""
+        was `kept` nothing is handed to splices as it stands, since they look into the buffer of the read."""
         streams, events = self._streams, self._events
-        tapped: ev.TapData | None = None
+        spliced: ev.SplicedData | None = None
         for frame, flags, stream_id, offset, start, length in frames:
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
                 stream = streams.get(stream_id)
-                tap = None if stream is None or kept else stream.tap
-                if length > PIECE and tap is None:
+                splice = None if stream is None or kept else stream.splice
+                if length > PIECE and splice is None:
                     self._handle_frames(
                         link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept
                     )
@@ -174,15 +174,15 @@ class Receiving(Linking):
                     self._received_total += length
                     if self._received_total > self._receive_limit:
                         raise _over_credit()
-                    if tap is None:
+                    if splice is None:
                         events.append(ev.StreamData(stream_id, bytes(view[start : start + length])))
                     else:
-                        if tapped is None or events[-1] is not tapped:  # what came between keeps its place
-                            tapped = ev.TapData([], [], [])
-                            events.append(tapped)
-                        tapped.taps.append(tap)
-                        tapped.starts.append(start)
-                        tapped.sizes.append(length)
+                        if spliced is None or events[-1] is not spliced:  # what came between keeps its place
+                            spliced = ev.SplicedData([], [], [])
+                            events.append(spliced)
+                        spliced.splices.append(splice)
+                        spliced.starts.append(start)
+                        spliced.sizes.append(length)
                     self._active_at = now
                     self._ack_due[stream_id] = None
                     if now + self.limits.ack_delay < self._ack_at:

@@ -166,14 +166,14 @@ class Session(Receiving):
             self._give_credit(stream, size)
         return bool(self._windows)
 
-    def tap_stream(self, stream_id: int, tap: object | None) -> None:
-        """Report bytes of this stream from now on as `TapData`, which names `tap`, where that spares a copy.
+    def splice_stream(self, stream_id: int, splice: object | None) -> None:
+        """Report bytes of this stream from now on as `SplicedData`, which names `splice`, where that spares a copy.
 
         What needs to be put together first still comes as `StreamData`. None: always as that.
         """
         stream = self._streams.get(stream_id)
         if stream is not None:
-            stream.tap = tap
+            stream.splice = splice
 
     def send_datagram(self, data: bytes) -> None:
         """Queue a datagram; beyond `limits.datagrams`, `datagram_buffer` the oldest go. `DatagramTooLarge`."""

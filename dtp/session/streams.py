@@ -339,7 +339,7 @@ class ReceiveHalf:
 class SessionStream:
     """A stream as the session sees it: two halves and a few marks."""
 
-    __slots__ = ("acks_late", "announce", "low", "queued", "receive", "send", "stream_id", "tap")
+    __slots__ = ("acks_late", "announce", "low", "queued", "receive", "send", "splice", "stream_id")
 
     def __init__(self, stream_id: int, send_limit: int, window: int, low: int) -> None:
         self.stream_id = stream_id
@@ -349,7 +349,7 @@ class SessionStream:
         self.queued = False  # waits for its turn
         self.announce = False  # the peer is to hear of it, be it by an empty frame
         self.acks_late = False  # whoever sends on it waits for no acknowledgement
-        self.tap: object | None = None  # whose bytes are to be reported where they stand, as `TapData`
+        self.splice: object | None = None  # whose bytes are to be reported where they stand, as `SplicedData`
 
     @property
     def may_be_forgotten(self) -> bool:

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from dtp.core import Buffer
 from dtp.identity import Identity
-from dtp.session.events import Event, LinkLost, SessionEnded, StreamData, TapData
+from dtp.session.events import Event, LinkLost, SessionEnded, SplicedData, StreamData
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Established, HandshakeConfig, ServerHandshake, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -80,9 +80,8 @@ class Wire:
 class SessionPair:
     """A client's and a server's session, with wires between them that a test can cut and add.
 
-    `events` collects what each side reports; bytes of streams that are tapped by their own ids (`Session.tap_stream`)
-    are copied to `StreamData`. Nothing moves until `deliver` or `settle` is called.
-    """
+    `events` collects what each side reports; bytes of streams that are spliced by their own ids
+    (`Session.splice_stream`) are copied to `StreamData`. Nothing moves until `deliver` or `settle` is called."""
 
     def __init__(
         self,
@@ -218,16 +217,16 @@ class SessionPair:
     def _collect_events(self, session: Session) -> None:
         events = session.take_events()
         for event in events:
-            self.events[session] += self._copy_pieces(event) if isinstance(event, TapData) else [event]
+            self.events[session] += self._copy_pieces(event) if isinstance(event, SplicedData) else [event]
             if isinstance(event, LinkLost):
                 for wire in list(self.wires):
                     if event.link in (wire.client, wire.server) and event.link.lost:
                         self._remove_wire(wire)
 
-    def _copy_pieces(self, event: TapData) -> Iterator[StreamData]:
-        for tap, start, size in zip(event.taps, event.starts, event.sizes, strict=True):
-            assert isinstance(tap, int)
-            yield StreamData(tap, bytes(self._in.view[start : start + size]))
+    def _copy_pieces(self, event: SplicedData) -> Iterator[StreamData]:
+        for splice, start, size in zip(event.splices, event.starts, event.sizes, strict=True):
+            assert isinstance(splice, int)
+            yield StreamData(splice, bytes(self._in.view[start : start + size]))
 
     def ended(self, session: Session) -> SessionEnded | None:
         """Return how a side's session ended, if it has."""

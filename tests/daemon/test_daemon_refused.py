@@ -51,7 +51,7 @@ class Stream:
         self.connection, self.got, self.finished = Connection(), b"", False
         self.relay: Any = None
 
-    def tap(self, fd: int, owner: StreamRelay) -> None:
+    def splice_socket(self, fd: int, owner: StreamRelay) -> None:
         return None
 
     def attach(self, sink: StreamRelay) -> None:

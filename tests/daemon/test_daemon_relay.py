@@ -26,7 +26,7 @@ from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.relay import Counts, StreamRelay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
-from dtp.net.taps import Tap, Taps
+from dtp.net.splices import Splice, Splices
 from dtp.net.turns.sizes import BRIEF, WIDE
 from dtp.testing import clock
 
@@ -311,8 +311,8 @@ def test_a_stream_is_read_with_the_others_again_while_turns_are_brief(
                 writer.write(b"x" * size)
                 await reader.readexactly(size)
             assert turns.size == BRIEF
-            taps = [tap for tap in gc.get_objects() if type(tap) is Tap and tap.reading]
-            assert len(taps) == 2  # the client's socket at the near end, the backend's at the far one
+            splices = [splice for splice in gc.get_objects() if type(splice) is Splice and splice.reading]
+            assert len(splices) == 2  # the client's socket at the near end, the backend's at the far one
             writer.close()
 
     run(scenario)
@@ -350,8 +350,8 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(
             outlet = connection.outlet
 
             class Counting:
-                def __getattr__(self, name: str) -> Callable[..., Any] | Taps | None:
-                    found: Callable[..., Any] | Taps | None = getattr(outlet, name)
+                def __getattr__(self, name: str) -> Callable[..., Any] | Splices | None:
+                    found: Callable[..., Any] | Splices | None = getattr(outlet, name)
                     return found
 
                 def grant_credit(self, stream: int, size: int) -> None:

@@ -13,9 +13,9 @@ from dtp.session.events import (
     LinkAttached,
     LinkLost,
     SessionEnded,
+    SplicedData,
     StreamData,
     StreamOpened,
-    TapData,
 )
 from dtp.session.frames import FIN, PING, RESET, STOP, WINDOW, FrameType, Outgoing, control
 from dtp.session.limits import STREAMS_AHEAD
@@ -126,16 +126,16 @@ def test_a_full_record_is_taken_by_so_many_frames() -> None:
 
 
 def test_what_is_kept_goes_to_no_tap_as_it_stands() -> None:
-    """A tap is given places in the buffer of the read, where something else may be by then."""
+    """A splice is given places in the buffer of the read, where something else may be by then."""
     server = Server()
     server.read(server.seal([_stream(0, b"a", 0), _stream(2, b"b", 0)]), 99)
     for stream in (0, 2):
-        server.session.tap_stream(stream, object())
+        server.session.splice_stream(stream, object())
     frames = [
         (int(FrameType.STREAM), 0, stream, offset, b"%d" % offset) for offset in (1, 2) for stream in (0, 2)
     ]
     first, second = server.read(server.seal(frames), 2)
-    assert [type(each) for each in first] == [TapData]
+    assert [type(each) for each in first] == [SplicedData]
     assert second == [StreamData(0, b"2"), StreamData(2, b"2")]
 
 

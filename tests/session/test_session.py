@@ -130,12 +130,12 @@ class Exchange(RuleBasedStateMachine):
             assert set(queued) <= {stream_id for stream_id, data in pieces if data}
 
     @rule(side=st.booleans(), pick=st.integers(0, 5), on=st.booleans())
-    def tap(self, side: bool, pick: int, on: bool) -> None:
+    def splice(self, side: bool, pick: int, on: bool) -> None:
         """Have the bytes of a stream reported where they stand, or no more."""
         known = self.session(side).stream_ids
         if known:
             stream_id = known[pick % len(known)]
-            self.session(side).tap_stream(stream_id, stream_id if on else None)
+            self.session(side).splice_stream(stream_id, stream_id if on else None)
 
     @rule(side=st.booleans(), pick=st.integers(0, 5), gently=st.booleans())
     def end(self, side: bool, pick: int, gently: bool) -> None:

@@ -1,1 +1,1 @@
-"""What has no backend, and is answered here: shows, lines for tips, what nodes ask relays. Loaded where a file has it."""
+"""What has no backend, and is answered here: shows, lines for tips, what nodes ask relays."""

@@ -21,8 +21,8 @@ from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.sockets import reset
 from dtp.errors import DtpError, LimitError
 from dtp.net.driver import yield_processor
+from dtp.net.splices import PIECE, Splice
 from dtp.net.stream import Stream
-from dtp.net.taps import PIECE, Tap
 from dtp.net.turns.sizes import WIDE
 from dtp.pay.errors import MoneyNotAdded
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamRefused, StreamReset
@@ -98,8 +98,8 @@ class StreamRelay:
         "_shut",
         "_sock",
         "_socket_ended",
+        "_splice",
         "_stream_ended",
-        "_tap",
         "_timers",
         "_turns",
         "_watch",
@@ -177,8 +177,8 @@ class StreamRelay:
         self._timers: set[asyncio.TimerHandle] | None = None
         self._looked = (0, -1)
         measured = meter is not None or watch is not None or self._data_left is not None
-        self._tap: Tap | None = None if measured else stream.tap(self._fd, self)
-        if self._tap is None:
+        self._splice: Splice | None = None if measured else stream.splice_socket(self._fd, self)
+        if self._splice is None:
             self._turns.allow_widening()
         if bounds is not None:
             if bounds.time is not None:
@@ -196,7 +196,7 @@ class StreamRelay:
 
     @property
     def _watcher(self) -> Watcher:
-        """For what no tap does; looked up, since most relays never need it."""
+        """For what no splice does; looked up, since most relays never need it."""
         return socket_watcher(self._loop)
 
     # ---- from the socket to the stream --------------------------------------------------------------------
@@ -232,7 +232,7 @@ class StreamRelay:
             self._read_size = min(4 * size, READ_MAX)
         elif got < size // 8 and self._read_size > READ_MIN:
             self._read_size = max(size // 4, READ_MIN)
-            if self._read_size == READ_MIN and self._reading and self._tap is not None:
+            if self._read_size == READ_MIN and self._reading and self._splice is not None:
                 self._pause_reading()
                 self._read_on()
         if self._meter is not None or self._data_left is not None:
@@ -249,32 +249,32 @@ class StreamRelay:
     def _read_on(self) -> None:
         """Read small messages together with those of others; what comes in larger pieces by itself."""
         self._reading = True
-        if self._tap is not None and self._read_size == READ_MIN:
-            self._tap.start_reading()
+        if self._splice is not None and self._read_size == READ_MIN:
+            self._splice.start_reading()
         else:
             self._watcher.add_reader(self._fd, self._on_readable)
 
     def _pause_reading(self) -> None:
         if self._reading:
             self._reading = False
-            if self._tap is not None and self._tap.reading:
-                self._tap.pause_reading()
+            if self._splice is not None and self._splice.reading:
+                self._splice.pause_reading()
             else:
                 self._watcher.remove_reader(self._fd)
 
-    def tap_full(self) -> None:
+    def splice_full(self) -> None:
         """There is more to read than a small message."""
         self._pause_reading()
         self._read_size = 4 * READ_MIN
         if not self.ended and not self._socket_ended and self.stream.queued <= self._high:
             self._read_on()
 
-    def tap_queued(self) -> None:
+    def splice_queued(self) -> None:
         """Pause reading where much is queued: the stream has no credit now, or the carrier no room."""
         if self.stream.queued > self._high:
             self._pause_reading()
 
-    def tap_ended(self, errno: int) -> None:
+    def splice_ended(self, errno: int) -> None:
         """As when reading by itself."""
         self._reading = False
         if errno:
@@ -328,8 +328,8 @@ class StreamRelay:
 
     def _await_writable(self) -> None:
         self._writing = True
-        if self._tap is not None:
-            self._tap.set_held(True)
+        if self._splice is not None:
+            self._splice.set_held(True)
         self._watcher.add_writer(self._fd, self._on_writable)
 
     def _wrote_all(self) -> None:
@@ -337,10 +337,10 @@ class StreamRelay:
             self._writing = False
             self._out = _NOTHING
             self._watcher.remove_writer(self._fd)
-            if self._tap is not None:
-                self._tap.set_held(False)
+            if self._splice is not None:
+                self._splice.set_held(False)
 
-    def tap_rest(self, data: bytes) -> None:
+    def splice_rest(self, data: bytes) -> None:
         """Keep the next bytes for the socket, which has not taken them."""
         if self._shut or self.ended:
             self.stream.consumed(len(data))
@@ -349,7 +349,7 @@ class StreamRelay:
         else:
             self._wait_with(data)
 
-    def tap_broken(self, errno: int) -> None:
+    def splice_broken(self, errno: int) -> None:
         """As when sending by itself."""
         if not self._shut and not self.ended:
             self._socket_takes_no_more()
@@ -404,8 +404,8 @@ class StreamRelay:
         self._drop_held()
         self._drop_waiting()
         self._wrote_all()
-        if self._tap is not None:
-            self._tap.set_held(True)
+        if self._splice is not None:
+            self._splice.set_held(True)
         self.stream.stop(self._broken)
         self._stream_ended = True
         if not self._socket_ended and not self._reading:
@@ -559,9 +559,9 @@ class StreamRelay:
             self._drop_waiting()
         if self._writing:
             self._wrote_all()
-        if self._tap is not None:
-            self._tap.close()
-            self._tap = None  # which has this relay: nothing of both is to be left to the collector
+        if self._splice is not None:
+            self._splice.close()
+            self._splice = None  # which has this relay: nothing of both is to be left to the collector
         if self._timers is not None:
             for timer in self._timers:
                 timer.cancel()

@@ -9,7 +9,7 @@ from dtp.carriers.watch import socket_watcher
 from dtp.core import sockets_supported
 from dtp.net.driver import Buffers
 from dtp.net.parts.link_drivers import LinkDrivers
-from dtp.net.taps import Tap, TapOwner, Taps
+from dtp.net.splices import Splice, SpliceOwner, Splices
 from dtp.net.turns.budget import LITTLE, REQUEST
 from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.net.turns.sizes import MUCH
@@ -33,7 +33,7 @@ class Outlet:
         "_loop",
         "_scheduled",
         "_session",
-        "_taps",
+        "_splices",
         "account",
         "drivers",
         "on_sent",
@@ -65,7 +65,7 @@ class Outlet:
         self._corked = False  # something was written and sent in this turn; more waits for its end
         self._scheduled = False
         self._follows = False  # what is going on now ends with a flush
-        self._taps: Taps | None = None
+        self._splices: Splices | None = None
 
     # ---- streams ----------------------------------------------------------------------------------------
 
@@ -146,10 +146,10 @@ class Outlet:
     # ---- sockets joined with streams ----------------------------------------------------------------------
 
     @property
-    def taps(self) -> Taps | None:
+    def splices(self) -> Splices | None:
         """Sockets joined with streams; None where the system can't, or the connection is over."""
-        if self._taps is None and self._session.ended is None and sockets_supported():
-            self._taps = Taps(
+        if self._splices is None and self._session.ended is None and sockets_supported():
+            self._splices = Splices(
                 socket_watcher(self._loop),
                 self._buffers.gather,
                 self.write_pieces,
@@ -157,28 +157,28 @@ class Outlet:
                 self._buffers.turns,
                 self._loop.time,
             )
-        return self._taps
+        return self._splices
 
-    def join_tap(self, stream_id: int, fd: int, owner: TapOwner) -> Tap | None:
-        """Join a socket with a stream; see `Stream.tap`."""
-        taps = self._taps or self.taps
-        if taps is None:
+    def splice_socket(self, stream_id: int, fd: int, owner: SpliceOwner) -> Splice | None:
+        """Join a socket with a stream; see `Stream.splice_socket`."""
+        splices = self._splices or self.splices
+        if splices is None:
             return None
-        tap = Tap(taps, stream_id, fd, owner)
-        self._session.tap_stream(stream_id, tap)
-        return tap
+        splice = Splice(splices, stream_id, fd, owner)
+        self._session.splice_stream(stream_id, splice)
+        return splice
 
     def close_taps(self) -> None:
-        """End the taps: the connection is over."""
-        if self._taps is not None:
-            self._taps.close()
+        """End the splices: the connection is over."""
+        if self._splices is not None:
+            self._splices.close()
 
     def let_go(self) -> None:
         """Send nothing any more, and tell nobody: the connection is over and has no carrier."""
-        self._flush, self._taps, self.watch, self.on_sent = _do_nothing, None, None, None
+        self._flush, self._splices, self.watch, self.on_sent = _do_nothing, None, None, None
 
     def write_pieces(self, pieces: Iterable[tuple[int, int, int]], block: bytes) -> list[int]:
-        """Send what one turn has read from taps at once; return the streams that had to queue their piece."""
+        """Send what one turn has read from splices at once; return the streams that had to queue their piece."""
         session, now = self._session, self._loop.time()
         driver = self.drivers[0] if len(self.drivers) == 1 and self.drivers[0].writable else None
         out = self._buffers.seal

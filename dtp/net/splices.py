@@ -2,7 +2,7 @@
 
 All sockets that are ready are read in one call and sealed in one; what one read of the carrier brought for many
 sockets is sent in one call, from where it was opened. A message has no callback, future or buffer of its own. The
-unusual - an end, an error, a socket that takes no more - is left to the tap's owner. See docs/decisions/0081.
+unusual - an end, an error, a socket that takes no more - is left to the splice's owner. See docs/decisions/0081.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from dtp.carriers.watch import Watcher
 from dtp.core import Buffer, ReadySet, scatter
 from dtp.net.turns.sizes import CHATTY, SMALL, Turns, heard, told
-from dtp.session.events import TapData
+from dtp.session.events import SplicedData
 
 #: The most that is read of a socket at once. One that gives as much is better read by itself, in larger pieces.
 PIECE = 16 * 1024
@@ -21,8 +21,8 @@ PIECE = 16 * 1024
 GATHER = 192 * 1024
 
 
-class TapCounts(Protocol):
-    """Where a tap counts the bytes that it moves."""
+class SpliceCounts(Protocol):
+    """Where a splice counts the bytes that it moves."""
 
     #: From the socket into the stream.
     sent: int
@@ -30,39 +30,39 @@ class TapCounts(Protocol):
     received: int
 
 
-class TapOwner(Protocol):
+class SpliceOwner(Protocol):
     """Who has joined a socket with a stream. It is the stream's `Sink`, too."""
 
     @property
-    def counts(self) -> TapCounts:
-        """The taps add to it what they move."""
+    def counts(self) -> SpliceCounts:
+        """The splices add to it what they move."""
 
-    def tap_full(self) -> None:
+    def splice_full(self) -> None:
         """Note that a read came back full: there is more."""
 
-    def tap_queued(self) -> None:
+    def splice_queued(self) -> None:
         """Note that what was read had to be queued in the stream, which may have enough now."""
 
-    def tap_ended(self, errno: int) -> None:
-        """Note that the socket has ended: orderly (0), or with an error. Its tap reads no more."""
+    def splice_ended(self, errno: int) -> None:
+        """Note that the socket has ended: orderly (0), or with an error. Its splice reads no more."""
 
-    def tap_rest(self, data: bytes) -> None:
+    def splice_rest(self, data: bytes) -> None:
         """Take what the socket did not of the stream's bytes; the owner reports to `Stream.consumed`."""
 
-    def tap_broken(self, errno: int) -> None:
+    def splice_broken(self, errno: int) -> None:
         """Note that the socket takes no more; the bytes that were for it are reported as consumed."""
 
 
-class Tap:
-    """A socket's place among the taps of its connection. Made by `Stream.tap`.
+class Splice:
+    """A socket's place among the splices of its connection. Made by `Stream.splice_socket`.
 
     Not `reading` at first, and never after `close`, which must come before the socket is closed.
     """
 
-    __slots__ = ("_taps", "counts", "fd", "out", "owner", "reading", "streak", "stream_id")
+    __slots__ = ("_splices", "counts", "fd", "out", "owner", "reading", "streak", "stream_id")
 
-    def __init__(self, taps: Taps, stream_id: int, fd: int, owner: TapOwner) -> None:
-        self._taps = taps
+    def __init__(self, splices: Splices, stream_id: int, fd: int, owner: SpliceOwner) -> None:
+        self._splices = splices
         self.stream_id = stream_id
         self.fd = fd
         self.owner = owner
@@ -77,13 +77,13 @@ class Tap:
         """Read from the socket when it is ready. Idempotent."""
         if not self.reading:
             self.reading = True
-            self._taps.watch_tap(self)
+            self._splices.watch_splice(self)
 
     def pause_reading(self) -> None:
         """Read no more for now. Idempotent."""
         if self.reading:
             self.reading = False
-            self._taps.unwatch_tap(self)
+            self._splices.unwatch_splice(self)
 
     def set_held(self, held: bool) -> None:
         """Have the stream's bytes go to the owner, and not to the socket, or to the socket again."""
@@ -96,8 +96,8 @@ class Tap:
         self.out = -1
 
 
-class Taps:
-    """The taps of one connection, as it sees them."""
+class Splices:
+    """The splices of one connection, as it sees them."""
 
     def __init__(
         self,
@@ -115,28 +115,28 @@ class Taps:
         self._turns, self._time = turns, time
         turns.allow_widening()  # from now on they are told
         self._ready = ReadySet()
-        self._reading: dict[int, Tap] = {}
+        self._reading: dict[int, Splice] = {}
         self._closed = False
 
-    def watch_tap(self, tap: Tap) -> None:
+    def watch_splice(self, splice: Splice) -> None:
         """Read from its socket, too."""
         if self._closed:
             return  # there is nothing to read it for
         if not self._reading:
             self._watcher.add_reader(self._ready.fileno(), self._on_readable)
-        self._ready.add(tap.fd)
-        self._reading[tap.fd] = tap
+        self._ready.add(splice.fd)
+        self._reading[splice.fd] = splice
 
-    def unwatch_tap(self, tap: Tap) -> None:
+    def unwatch_splice(self, splice: Splice) -> None:
         """Read from its socket no more."""
-        if self._reading.pop(tap.fd, None) is None:
+        if self._reading.pop(splice.fd, None) is None:
             return
-        self._ready.remove(tap.fd)
+        self._ready.remove(splice.fd)
         if not self._reading:
             self._watcher.remove_reader(self._ready.fileno())
 
     def close(self) -> None:
-        """Note that the connection is over, and its taps have heard of it."""
+        """Note that the connection is over, and its splices have heard of it."""
         if self._reading:
             self._watcher.remove_reader(self._ready.fileno())
             self._reading.clear()
@@ -148,65 +148,65 @@ class Taps:
     def _on_readable(self) -> None:
         reading = self._reading
         pieces: list[tuple[int, int, int]] = []
-        unusual: list[tuple[Tap, int]] = []
+        unusual: list[tuple[Splice, int]] = []
         at = 0
         exchange = False
         for fd, size in self._ready.gather(self._buffer, PIECE):
-            tap = reading[fd]
+            splice = reading[fd]
             if size > 0:
-                pieces.append((tap.stream_id, at, size))
-                tap.counts.sent += size
+                pieces.append((splice.stream_id, at, size))
+                splice.counts.sent += size
                 at += size
-                if tap.streak != CHATTY or size > SMALL:  # else nothing changes, which is most often so
-                    tap.streak = heard(tap.streak, size)
-                if tap.streak == CHATTY:
+                if splice.streak != CHATTY or size > SMALL:  # else nothing changes, which is most often so
+                    splice.streak = heard(splice.streak, size)
+                if splice.streak == CHATTY:
                     exchange = True
                 if size < PIECE:
                     continue
-            unusual.append((tap, size))
+            unusual.append((splice, size))
         if exchange:
             self._turns.note_message(self._time())
         if pieces:
             queued = self._write(pieces, bytes(self._buffer.view[:at]))
             if queued:
-                of = {tap.stream_id: tap for tap in reading.values()}
+                of = {splice.stream_id: splice for splice in reading.values()}
                 for stream_id in queued:
-                    of[stream_id].owner.tap_queued()
-        for tap, size in unusual:
-            if not tap.reading:
+                    of[stream_id].owner.splice_queued()
+        for splice, size in unusual:
+            if not splice.reading:
                 continue  # the owner has heard of something else meanwhile
             if size > 0:
-                tap.owner.tap_full()
+                splice.owner.splice_full()
             else:
-                tap.reading = False
-                self.unwatch_tap(tap)
-                tap.owner.tap_ended(-size)
+                splice.reading = False
+                self.unwatch_splice(splice)
+                splice.owner.splice_ended(-size)
 
     # ---- from the streams to the sockets ------------------------------------------------------------------
 
-    def deliver_data(self, data: TapData, buffer: Buffer) -> None:
+    def deliver_data(self, data: SplicedData, buffer: Buffer) -> None:
         """Send what came to the sockets, from `buffer`, where it was opened."""
-        taps: list[Tap] = data.taps  # type: ignore[assignment]  # what `Stream.tap` has given the session
-        sent = scatter(buffer, [tap.out for tap in taps], data.starts, data.sizes)
-        for tap, size in zip(taps, data.sizes, strict=True):
-            tap.counts.received += size
-            if tap.streak and (tap.streak != CHATTY or size > SMALL):
-                tap.streak = told(tap.streak, size)
+        splices: list[Splice] = data.splices  # type: ignore[assignment]  # what `Stream.splice_socket` has given the session
+        sent = scatter(buffer, [splice.out for splice in splices], data.starts, data.sizes)
+        for splice, size in zip(splices, data.sizes, strict=True):
+            splice.counts.received += size
+            if splice.streak and (splice.streak != CHATTY or size > SMALL):
+                splice.streak = told(splice.streak, size)
         if sent is None:
-            self._consumed([tap.stream_id for tap in taps], data.sizes)
+            self._consumed([splice.stream_id for splice in splices], data.sizes)
             return
         self._consumed(
-            [tap.stream_id for tap in taps],
+            [splice.stream_id for splice in splices],
             [max(done, 0) if done >= 0 else size for done, size in zip(sent, data.sizes, strict=True)],
         )
-        broken: dict[Tap, int] = {}
-        for tap, start, size, done in zip(taps, data.starts, data.sizes, sent, strict=True):
+        broken: dict[Splice, int] = {}
+        for splice, start, size, done in zip(splices, data.starts, data.sizes, sent, strict=True):
             if done < 0:
-                broken[tap] = -done
+                broken[splice] = -done
             elif done < size:
-                if tap in broken:
-                    self._consumed([tap.stream_id], [size - done])
+                if splice in broken:
+                    self._consumed([splice.stream_id], [size - done])
                 else:
-                    tap.owner.tap_rest(bytes(buffer.view[start + done : start + size]))
-        for tap, errno in broken.items():
-            tap.owner.tap_broken(errno)
+                    splice.owner.splice_rest(bytes(buffer.view[start + done : start + size]))
+        for splice, errno in broken.items():
+            splice.owner.splice_broken(errno)
