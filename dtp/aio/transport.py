@@ -81,7 +81,7 @@ class StreamTransport(transports._FlowControlMixin):
         limits = connection.limits
         self.set_write_buffer_limits(limits.write_high, min(limits.write_low, limits.write_high))
         self._call(protocol.connection_made, self)
-        stream.attach(self)
+        stream.attach_sink(self)
         if stream._write_error is not None:
             self.stream_writable()
 

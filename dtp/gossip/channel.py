@@ -47,7 +47,7 @@ class NeighbourSink:
         """Process what comes, from now on."""
         self._stream.set_low_mark(_AT_ONCE)
         self._stream.delay_acks()
-        self._stream.attach(self)
+        self._stream.attach_sink(self)
 
     async def wait_ended(self) -> None:
         """Wait until the stream is over."""

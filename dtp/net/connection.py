@@ -80,7 +80,7 @@ class Connection:
         #: Where it is counted what is spent of the processor for this peer.
         self.account: ProcessorAccount = driver.account
         self._intake = StreamIntake(self._buffers.streams, self._waiters, self.account, self._not_taken)
-        self._resumption = Resumption(session, redial, self._waiters, self.join, self._give_up)
+        self._resumption = Resumption(session, redial, self._waiters, self.join_carrier, self._give_up)
         dial = None if redial is None else self.add_carrier
         self.silence = Silence(session, loop, self._drivers, dial, self.drop_carriers, self._after_change)
         self._deadline = Deadline(session, loop, self._after_change)
@@ -359,7 +359,7 @@ class Connection:
             self._carrier_lost(driver, None)
         return len(dropped)
 
-    def join(self, driver: LinkDriver, established: Established) -> None:
+    def join_carrier(self, driver: LinkDriver, established: Established) -> None:
         """Take a carrier that is to carry this connection on, instead of all others; its session checks the proof."""
         self._attach_driver(driver, self._session.new_link(established, self._loop.time()))
 
@@ -450,7 +450,7 @@ class Connection:
         if self._error is not None:
             raise fresh(self._error)
 
-    def charged(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    def count_work(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return `work` for a task that serves this peer: its steps count as processor time spent for it, and wait
         for a turn to come where this one is long and others have had less."""
         return Charged(work, self._buffers.steps, self.account)
@@ -532,7 +532,7 @@ class Connection:
         self._tell_events()
         self._send_waiting(now)
         if self._session.ended is None:
-            self._deadline.update(now)
+            self._deadline.reset_timer(now)
             return
         self._deadline.cancel()
         self._drivers.close_all()

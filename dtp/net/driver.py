@@ -207,7 +207,7 @@ class LinkDriver:
         self._tail = received
         self.take_waiting()
 
-    def detach(self) -> tuple[socket.socket, bytes, bytes] | None:
+    def detach_carrier(self) -> tuple[socket.socket, bytes, bytes] | None:
         """Give the carrier's socket to another process, after the handshake and before a connection takes over.
 
         Gives the socket, and what `adopt_carrier` wants there. None for a carrier that is more than its socket; then

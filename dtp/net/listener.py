@@ -347,7 +347,9 @@ class Listener:
         if self._neighbours is not None:
             self._neighbours.note_closed(connection_id)
 
-    def adopt(self, carrier: Carrier, established: Established, unsent: bytes, received: bytes) -> None:
+    def adopt_carrier(
+        self, carrier: Carrier, established: Established, unsent: bytes, received: bytes
+    ) -> None:
         """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt_carrier`."""
         driver = LinkDriver(
             self._loop, carrier, None, self._on_established, self._on_failed, self.half_open.discard
@@ -365,7 +367,7 @@ class Listener:
             unknown.on_end = self._let_leave
             unknown.refuse_once_confirmed(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
             return
-        connection.join(driver, established)
+        connection.join_carrier(driver, established)
 
     # ---- admission --------------------------------------------------------------------------------------
 
@@ -411,7 +413,7 @@ class Listener:
             self._refuse_connection(connection, error)
             return
         if inspect.isawaitable(verdict):
-            self._start_task(connection.charged(self._decide_later(connection, request, verdict)))
+            self._start_task(connection.count_work(self._decide_later(connection, request, verdict)))
         else:
             self._handle_verdict(connection, request, verdict)
 
@@ -445,7 +447,7 @@ class Listener:
         connection.admit()
         handler = self._find_handler(connection.service)
         if handler is not None:
-            self._start_task(connection.charged(self._serve_connection(connection, handler)))
+            self._start_task(connection.count_work(self._serve_connection(connection, handler)))
         else:
             self._accepted.append(connection)
             if self._waiter is not None and not self._waiter.done():

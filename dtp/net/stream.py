@@ -301,7 +301,7 @@ class Stream:
     def splice_socket(self, fd: int, owner: SpliceOwner) -> Splice | None:
         """Join a non-blocking socket with this stream, whose sink `owner` is, too (see `dtp.net.splices`).
 
-        None where the system can't: then the owner does all by `attach` and `write`.
+        None where the system can't: then the owner does all by `attach_sink` and `write`.
         """
         return self._outlet.splice_socket(self.id, fd, owner)
 
@@ -338,7 +338,7 @@ class Stream:
         """Why nothing more can be written, such as `StreamReset` when the peer wants no more; None while it can."""
         return self._write_error
 
-    def attach(self, sink: Sink) -> None:
+    def attach_sink(self, sink: Sink) -> None:
         """Hand everything from now on to `sink`, starting with what is buffered."""
         self._sink = sink
         while self._chunks:

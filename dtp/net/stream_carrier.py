@@ -89,7 +89,7 @@ class StreamCarrier(PushedCarrier):
             and (self._receiver is not None or self._state is CarrierState.CLOSING)
         ):
             self._attached = True
-            self._stream.attach(self)
+            self._stream.attach_sink(self)
         super()._deliver_received()
 
     def _finish_writing(self) -> None:

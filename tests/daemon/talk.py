@@ -45,7 +45,7 @@ class End:
         self.heard = b""
         self.code: int | None = None
         account = TurnClock.of_loop(asyncio.get_running_loop()).shares.get_account("192.0.2.1")
-        self.connection = SimpleNamespace(account=account, charged=lambda work: work, ping=self.ping)
+        self.connection = SimpleNamespace(account=account, count_work=lambda work: work, ping=self.ping)
 
     @property
     def buffered(self) -> Any:

@@ -54,7 +54,7 @@ class Stream:
     def splice_socket(self, fd: int, owner: StreamRelay) -> None:
         return None
 
-    def attach(self, sink: StreamRelay) -> None:
+    def attach_sink(self, sink: StreamRelay) -> None:
         self.relay = sink
 
     def write(self, data: bytes) -> None:

@@ -188,7 +188,7 @@ def test_a_carrier_of_a_version_that_is_not_understood_is_closed(
     handover.take_carrier({"established": handshake().to_message() | change}, [there.detach()])
     with here:
         assert here.recv(1) == b""
-    handover.listener.adopt.assert_not_called()
+    handover.listener.adopt_carrier.assert_not_called()
     assert "a carrier of another process is closed" in caplog.text
 
 

@@ -243,7 +243,7 @@ def test_datagrams_that_come_before_their_session() -> None:
         assert (first, second, third) == ([b"one"], [b"two", b"more"], [b"three"])
         session.finish(Ending())
         stream = Mock(id=4, connection=other.connection)
-        stream.attach = lambda session: session.stream_eof()  # over before it began
+        stream.attach_sink = lambda session: session.stream_eof()  # over before it began
         udp.UdpSession(stream, Mock(), Mock(), dropped=other.dropped)
         await asyncio.sleep(udp.LATE)
         assert set(hub._sessions) == {1, 3}

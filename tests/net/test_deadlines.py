@@ -62,7 +62,7 @@ def test_each_comes_up_in_time_whatever_else_is_due(happenings: Any) -> None:
         def make(session: Session) -> Deadline:
             def due(now: float) -> None:
                 late.extend(at for at in session.due if at < now)
-                made.update(now)
+                made.reset_timer(now)
 
             made = deadline_of(session, loop, due)
             return made
@@ -71,7 +71,7 @@ def test_each_comes_up_in_time_whatever_else_is_due(happenings: Any) -> None:
         for which, after, pause in happenings:
             now = loop.time()
             sessions[which].due.append(now + after)
-            deadlines[which].update(now)
+            deadlines[which].reset_timer(now)
             await asyncio.sleep(pause)
         await asyncio.sleep(20.0)
         assert not late
@@ -89,11 +89,11 @@ def test_what_is_over_is_thrown_out_and_keeps_no_connection() -> None:
         session = Session()
         session.due.append(15.0)
         deadline = deadline_of(session, loop, nothing)
-        deadline.update(0.0)
+        deadline.reset_timer(0.0)
         gone.append(weakref.ref(session))
         deadline.cancel()
         deadline.cancel()
-        deadline.update(0.0)  # a word that comes late sets nothing
+        deadline.reset_timer(0.0)  # a word that comes late sets nothing
     del session, deadline
     gc.collect()
     assert not any(each() for each in gone)
@@ -106,12 +106,12 @@ def test_among_those_that_go_on_few_are_kept_that_are_over() -> None:
     kept = Session()
     kept.due.append(1.0)
     goes_on = deadline_of(kept, loop, nothing)
-    goes_on.update(0.0)
+    goes_on.reset_timer(0.0)
     for _ in range(5000):
         session = Session()
         session.due.append(15.0)
         deadline = deadline_of(session, loop, nothing)
-        deadline.update(0.0)
+        deadline.reset_timer(0.0)
         deadline.cancel()
         assert len(Deadlines.of_loop(loop)) < 300
     loop.close()
@@ -122,11 +122,11 @@ def test_often_earlier_and_later_again_adds_up_to_nothing() -> None:
 
     async def run() -> None:
         session = Session()
-        deadline: Deadline = deadline_of(session, loop, lambda now: deadline.update(now))
+        deadline: Deadline = deadline_of(session, loop, lambda now: deadline.reset_timer(now))
         for _ in range(500):
             now = loop.time()
             session.due = [now + 0.1, now + 15.0]  # an acknowledgement, and a keepalive that moves
-            deadline.update(now)
+            deadline.reset_timer(now)
             await asyncio.sleep(0.2)
             assert len(Deadlines.of_loop(loop)) < 5
         deadline.cancel()
@@ -147,8 +147,8 @@ def test_one_that_fails_holds_up_no_other() -> None:
         failing, other = Session(), Session()
         failing.due, other.due = [1.0], [1.0]
         first, second = deadline_of(failing, loop, fail), deadline_of(other, loop, nothing)
-        first.update(0.0)
-        second.update(0.0)
+        first.reset_timer(0.0)
+        second.reset_timer(0.0)
         await asyncio.sleep(2.0)
         assert other.looked == pytest.approx([1.0])
         assert [str(context["exception"]) for context in told] == ["this one fails"]
@@ -162,7 +162,7 @@ def test_a_loop_that_is_over_is_forgotten() -> None:
     session = Session()
     session.due.append(loop.time() + 1000.0)
     deadline = deadline_of(session, loop, nothing)
-    deadline.update(loop.time())
+    deadline.reset_timer(loop.time())
     found = weakref.ref(Deadlines.of_loop(loop))
     loop.close()
     del deadline

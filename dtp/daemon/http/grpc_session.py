@@ -132,9 +132,9 @@ class GrpcSession(Conversation):
         else:
             self._link = dialled
             self._linked.set()
-        charged = self.stream.connection.charged
-        there = start_task(charged(self._pump_there()), name="dtpd-there")
-        back = start_task(charged(self._pump_back()), name="dtpd-back")
+        count_work = self.stream.connection.count_work
+        there = start_task(count_work(self._pump_there()), name="dtpd-there")
+        back = start_task(count_work(self._pump_back()), name="dtpd-back")
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
             if not back.done():

@@ -403,9 +403,9 @@ class HttpSession(Conversation):
                 return False
             self._keep_link(backend)
             return True
-        charged = self.stream.connection.charged
-        pump = start_task(charged(self._pass_body(backend)), name="dtpd-body")
-        answer = start_task(charged(self._pass_answer(backend)), name="dtpd-answer")
+        count_work = self.stream.connection.count_work
+        pump = start_task(count_work(self._pass_body(backend)), name="dtpd-body")
+        answer = start_task(count_work(self._pass_answer(backend)), name="dtpd-answer")
         try:
             await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():

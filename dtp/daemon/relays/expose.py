@@ -346,7 +346,7 @@ class Exposed:
                 stream.reset(Reason.DRAINING)
                 given_up()
 
-        task = start_task(stream.connection.charged(serving), name="dtpd-opening")
+        task = start_task(stream.connection.count_work(serving), name="dtpd-opening")
         self._opening.add(task)
         task.add_done_callback(done)
 

@@ -190,7 +190,7 @@ class StreamRelay:
             self._on_writable()
         if not self.ended:
             self._read_on()
-            stream.attach(self)
+            stream.attach_sink(self)
             if stream.write_error is not None:
                 self.stream_writable()
 

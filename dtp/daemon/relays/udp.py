@@ -171,7 +171,7 @@ class UdpSession:
         if bounds is not None and bounds.time is not None:
             self._timers.append(self._loop.call_later(bounds.time, self.abort, Reason.TIME))
         self._hub = Hub.of_connection(self._connection)
-        stream.attach(self)
+        stream.attach_sink(self)
         if not self.ended:
             self._hub.add_session(stream.id, self)
 

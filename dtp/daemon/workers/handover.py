@@ -131,7 +131,7 @@ class Handover:
             "remote": carrier.remote,
             "scheme": carrier.scheme,
         }
-        found = driver.detach()
+        found = driver.detach_carrier()
         if found is None:
             sock, there = socket.socketpair()
             received = driver.take_tail()
@@ -160,7 +160,7 @@ class Handover:
         kind: type[StreamSocketCarrier] = TcpCarrier if fields["scheme"] == TcpCarrier.scheme else UnixCarrier
         carrier = kind(sock, source=fields["source"], remote=fields["remote"])
         self.taken += 1
-        self.listener.adopt(carrier, established, fields["unsent"], fields["received"])
+        self.listener.adopt_carrier(carrier, established, fields["unsent"], fields["received"])
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.start(work, name="dtpd-handover")

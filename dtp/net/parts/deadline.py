@@ -120,7 +120,7 @@ class Deadline:
         """True once nothing is due any more."""
         return self._session is None
 
-    def update(self, now: float) -> None:
+    def reset_timer(self, now: float) -> None:
         """Set the timer anew, since something has happened: something may be due before it comes up."""
         times = self._times
         if times and now + self._soonest >= times[-1]:
