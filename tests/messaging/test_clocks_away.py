@@ -10,6 +10,10 @@ from post_office import PostOffice, known_identity, post_office, take, wait_noti
 from village import villages
 
 from dtp.identity import Identity
+from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.ends.peer import RemoteDevice
+from dtp.messaging.errors import KeysForged, KeysRolledBack
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
 from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.correspondence import Correspondence
@@ -92,3 +96,41 @@ def test_what_a_clock_a_year_ahead_has_put_off_goes_out_once_it_is_right(tmp_pat
         village.now = right
         village.deliver()
         assert village.texts("bob", alice.person) == ["hello", "what year is it?"]
+
+
+def test_right_keys_are_taken_of_a_device_whose_clock_was_a_year_ahead_as_was_ours(tmp_path: Path) -> None:
+    """They counted as older ones that a mailbox had kept, for a year."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob")
+        alice, bob, right = village.people["alice"], village.people["bob"], village.now
+        device = bob.identity.id.key
+        early, _ = bob.desk.keys_to_publish(0, right)
+        ahead, _ = bob.desk.keys_to_publish(0, right + YEAR_MS)
+        alice.desk.begin_session(device, KeyBundle.parse(ahead, b"", device=device, now_ms=right + YEAR_MS))
+        now, _ = bob.desk.keys_to_publish(0, right + 60_000)
+        alice.desk.begin_session(device, KeyBundle.parse(now, b"", device=device, now_ms=right + 60_000))
+        assert alice.desk.peer_of(device).remote.keys == bob.desk.local.keys
+        with pytest.raises(KeysForged, match="future"):
+            KeyBundle.parse(ahead, b"", device=device, now_ms=right + 120_000)
+        older = KeyBundle.parse(early, b"", device=device, now_ms=right + 120_000)
+        with pytest.raises(KeysRolledBack):
+            alice.desk.begin_session(device, older)
+
+
+def test_who_wrote_by_keys_of_a_clock_that_was_ahead_is_written_to_by_its_right_ones(tmp_path: Path) -> None:
+    """Its first message had brought them: those that it made later, as another instance, were passed over."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob")
+        alice, bob, right = village.people["alice"], village.people["bob"], village.now
+        device = bob.identity.id.key
+        bob.desk.keys_to_publish(0, right + YEAR_MS)
+        village.say("bob", alice.person, "what year is it?")
+        village.deliver()
+        remote = alice.desk.peer_of(device).remote
+        assert remote.keys is not None
+        assert remote.keys.sequence == right + YEAR_MS
+        again = LocalDevice.begin(bob.identity, bytes(16), right)
+        first = RemoteDevice(alice.identity.id.key)
+        first.begin(again, village.bundle("alice"))
+        alice.receive([first.seal(again, 0, b"hello")], right)
+        assert alice.desk.peer_of(device).remote.keys == again.keys

@@ -8,7 +8,7 @@ from typing import Final
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.messaging.errors import KeysForged, KeysRolledBack
-from dtp.messaging.packing import is_number, pack, tagged, unpack
+from dtp.messaging.packing import MAX_NUMBER, is_number, pack, tagged, unpack
 
 KEYS_DOMAIN: Final = b"dtp.device.keys.v1"
 ONE_TIME_DOMAIN: Final = b"dtp.device.onetime.v1"
@@ -78,10 +78,21 @@ class DeviceKeys:
                 "keys of a device have ended, or are from the future: it has to publish new ones"
             )
 
-    def check_newer(self, known: DeviceKeys | None) -> None:
-        """Raise `KeysRolledBack` if the device has signed newer ones that are known."""
-        if known is not None and (self.sequence, self.encoded) < (known.sequence, known.encoded):
+    def is_older(self, known: DeviceKeys, latest: int) -> bool:
+        """True if the device has signed `known` later, unless that was after `latest`."""
+        return are_older((self.sequence, self.encoded), (known.sequence, known.encoded), latest)
+
+    def check_newer(self, known: DeviceKeys | None, latest: int) -> None:
+        """Raise `KeysRolledBack` if the device has signed newer ones that are known; those of after `latest` were
+        made by a clock that was ahead, and any others are newer."""
+        if known is not None and self.is_older(known, latest):
             raise KeysRolledBack("older keys than those that are known: the mailbox holds newer ones back")
+
+
+def are_older(keys: tuple[int, bytes], known: tuple[int, bytes], latest: int) -> bool:
+    """Return True for keys, each a sequence and the bytes, that are older than those that are known, unless these are
+    of after `latest`."""
+    return known[0] <= latest and keys < known
 
 
 def sign_one_time_key(identity: Identity, instance: bytes, key: bytes) -> bytes:
@@ -99,6 +110,8 @@ class KeyBundle:
 
     keys: DeviceKeys
     one_time: bytes = b""
+    #: The latest time that can be right, ms.
+    latest: int = MAX_NUMBER
 
     @classmethod
     def parse(cls, keys: bytes, one_time: bytes, *, device: bytes, now_ms: int) -> KeyBundle:
@@ -110,12 +123,13 @@ class KeyBundle:
         if told.device != device:
             raise KeysForged("these are keys of another device than was asked for")
         told.check_time(now_ms)
+        latest = now_ms + SKEW_MS
         if not one_time:
-            return cls(told)
+            return cls(told, latest=latest)
         key, signature = one_time[:KEY_BYTES], one_time[KEY_BYTES:]
         if not _peer(device).verify(signature, _one_time_message(device, told.instance, key)):
             raise KeysForged("the one-time key isn't signed by the device that it names")
-        return cls(told, key)
+        return cls(told, key, latest)
 
 
 def _peer(key: bytes) -> PeerId:

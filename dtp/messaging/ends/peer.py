@@ -12,7 +12,7 @@ from dtp.messaging.ends.letter import Letter
 from dtp.messaging.ends.olm import PRE_KEY, OlmSession
 from dtp.messaging.ends.order import DeviceStream, Outgoing
 from dtp.messaging.errors import EnvelopeBroken, KeysForged, NoSession, NotOpened, QueueFull
-from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 
 #: Sessions that are kept with one device: those before are needed for what is still on its way.
 MAX_SESSIONS: Final = 5
@@ -83,7 +83,7 @@ class RemoteDevice:
             raise KeysForged(
                 "this device takes sealed letters alone: it is a line for tips, see 'dtp tip send'"
             )
-        bundle.keys.check_newer(self.keys)
+        bundle.keys.check_newer(self.keys, bundle.latest)
         is_further = any(instance == bundle.keys.instance for instance, _ in self.sessions)
         one_time = b"" if is_further else bundle.one_time
         session = local.account.begin(bundle.keys.olm, one_time or bundle.keys.fallback)
@@ -131,8 +131,9 @@ class RemoteDevice:
 
     # ---- receiving ---------------------------------------------------------------------------------------------
 
-    def open(self, local: LocalDevice, sealed: Sealed) -> Opened:
-        """Return what an envelope brought. The local device may have changed, too.
+    def open(self, local: LocalDevice, sealed: Sealed, latest: int = MAX_NUMBER) -> Opened:
+        """Return what an envelope brought. The local device may have changed, too. Keys of after `latest` give way to
+        any others.
 
         Raise `NotOpened` if no session opens it, `EnvelopeBroken` and `KeysForged` for what its sender made wrong:
         what was received before is as it was.
@@ -141,7 +142,7 @@ class RemoteDevice:
         letter = Letter.parse(text)
         if (letter.sender, letter.recipient, letter.instance) != (self.device, local.key, instance):
             raise EnvelopeBroken("a letter is of other devices than the session it came by")
-        if keys is not None and (self.keys is None or keys.sequence > self.keys.sequence):
+        if keys is not None and (self.keys is None or not keys.is_older(self.keys, latest)):
             self.keys = keys
         self._put_first(instance, session)
         self.repairs = 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from dtp.messaging.ends.keys import LIFETIME_MS
+from dtp.messaging.ends.keys import LIFETIME_MS, are_older
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.nats_line import Line
 from dtp.messaging.mailbox.protocol import Refusal
@@ -30,7 +30,6 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    are_older,
     fitting,
     instance_of,
     piece_hash,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from dtp.messaging.ends.keys import LIFETIME_MS
+from dtp.messaging.ends.keys import LIFETIME_MS, are_older
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
@@ -33,7 +33,6 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    are_older,
     fitting,
     instance_of,
     piece_hash,

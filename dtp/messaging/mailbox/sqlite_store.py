@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dtp.messaging.database import Database
-from dtp.messaging.ends.keys import LIFETIME_MS
+from dtp.messaging.ends.keys import LIFETIME_MS, are_older
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
@@ -28,7 +28,6 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    are_older,
     fitting,
     instance_of,
     piece_hash,

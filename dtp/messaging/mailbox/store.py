@@ -86,12 +86,6 @@ class StampFacts:
 DONE: Final = Outcome(Refusal.DONE)
 
 
-def are_older(keys: tuple[int, bytes], known: tuple[int, bytes], latest: int) -> bool:
-    """Return True for keys, each a sequence and the bytes, that are older than those that are known, unless these are
-    of after `latest`."""
-    return known[0] <= latest and keys < known
-
-
 class MailboxStore(ABC):
     """What a mailbox keeps. Its methods block, each is one transaction, and each raises `StoreFailed` where it can't;
     `now` is Unix time in seconds. Nothing is said to be done before it is where a crash leaves it.

@@ -18,7 +18,7 @@ from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.device import LocalDevice, save_key
 from dtp.messaging.ends.envelope import Sealed, open_envelope
-from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.ends.keys import SKEW_MS, KeyBundle
 from dtp.messaging.ends.order import RENEW_TRIES, Outgoing, resend_after
 from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import NotOpened
@@ -303,7 +303,7 @@ class Desk:
         device = sealed.sender
         remote = self.peer_of(device).remote
         try:
-            opened = remote.open(self.local, sealed)
+            opened = remote.open(self.local, sealed, now_ms + SKEW_MS)
         except NotOpened:
             if self.store.load_peer(device) is not None and remote.begins_repair(now_ms):
                 received.repairs.append(device)
