@@ -17,7 +17,26 @@ from dtp.errors import LocalError
 from dtp.escaping import escape_text
 from dtp.messaging.conversation.membership import MemberRole
 from dtp.messaging.person.group import Group as People
+from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger
+
+
+def _history(text: str) -> History:
+    """Return what `Group.add` takes: of "all", a number of messages, or a time."""
+    if text == "all":
+        return "all"
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    return timedelta(days=duration(unit="d")(text))
+
+
+history_option = click.option(
+    "--history",
+    type=_history,
+    metavar="7d|100|all",
+    help="Give them what was said before as well, as you tell it: of so long, so many messages, or all. Everybody in "
+    "the group sees that.",
+)
 
 
 class NoGroup(LocalError):
@@ -76,12 +95,19 @@ def create(name: str, people: tuple[str, ...], **who: Any) -> None:
 @click.option(
     "--moderator", is_flag=True, help="They may add, invite and remove members, and delete messages."
 )
+@history_option
 @messenger_options
-def add(name: str, person: str, administrator: bool, moderator: bool, **who: Any) -> None:
-    """Add somebody, who reads what is written from now on; or give a member another role."""
+def add(name: str, person: str, administrator: bool, moderator: bool, history: History, **who: Any) -> None:
+    """Add somebody, who reads what is written from now on; or give a member another role.
+
+    
+    Examples:
+      dtp group add choir carol
+      dtp group add choir carol --history 7d
+    """
 
     async def work(messenger: Messenger, found: People) -> None:
-        await found.add(person, administrator=administrator, moderator=moderator)
+        await found.add(person, administrator=administrator, moderator=moderator, history=history)
 
     _run(name, work, **who)
     print_result({"added": person, "group": name}, f"{escape_text(person)} is in {escape_text(name)}")
@@ -146,12 +172,13 @@ def room(name: str, room: str, close: bool, **who: Any) -> None:
 @click.option(
     "--uses", type=click.IntRange(1), default=1, show_default=True, help="How many people join by it."
 )
+@history_option
 @messenger_options
-def invite(name: str, days: float, uses: int, **who: Any) -> None:
+def invite(name: str, days: float, uses: int, history: History, **who: Any) -> None:
     """Print a link for 'dtp group join'. Who has it is let in while you read your messages."""
 
     async def work(messenger: Messenger, found: People) -> str:
-        return await found.invite(lasts=timedelta(days=days), uses=uses)
+        return await found.invite(lasts=timedelta(days=days), uses=uses, history=history)
 
     link = _run(name, work, **who)
     print_result({"link": link, "group": name, "days": days, "uses": uses}, link)

@@ -322,6 +322,7 @@ async def _print_message(each: Message, save: Path | None) -> None:
         "stranger": each.sender.stranger if each.sender else not each.own,
         "wallet": each.wallet or None,
         "transaction": each.transaction or None,
+        "told_by": each.teller_name or None,
         "group": group.name if group else None,
         "room": room.name if room else None,
         "text": each.text,
@@ -337,6 +338,7 @@ async def _print_message(each: Message, save: Path | None) -> None:
     )
     text = "(deleted)" if each.deleted else escape_text(each.text)
     by = "" if not each.wallet else f" ({_post_words(each)})"
+    by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
     said = f"{escape_text(each.sender_name)}{by}{where}: {text}{names}"
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
 

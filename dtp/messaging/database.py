@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -106,6 +106,10 @@ class Database:
                         self._db.execute("PRAGMA synchronous = FULL")
             except sqlite3.Error as fault:
                 raise StoreFailed(f"can't write {self.path}: {fault}") from fault
+
+    def execute(self, query: str, values: Sequence[Any]) -> int:
+        """Run a statement of the transaction that is open. Return how many rows it has changed."""
+        return self._db.execute(query, values).rowcount
 
     def select_rows(self, query: str, *values: Any) -> list[Any]:
         """Return the rows of a query; its values are in order, or one mapping of their names."""

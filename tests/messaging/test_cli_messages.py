@@ -100,6 +100,22 @@ def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_
     assert (contact["name"], contact["state"]) == ("bob", "contact")
 
 
+def test_a_new_member_is_given_the_past(person: Callable[[str], Path]) -> None:
+    alice, bob = person("alice"), person("bob")
+    call(alice, "message", "add", str(bob / "card"))
+    call(alice, "group", "create", "choir")
+    for each in ("one", "two"):
+        call(alice, "group", "send", "choir", each)
+    for wrong in ("some", "0"):
+        call(alice, "group", "add", "choir", "bob", "--history", wrong, code=2 if wrong == "some" else 3)
+    call(alice, "group", "add", "choir", "bob", "--history", "1")
+    assert call(bob, "message", "read") == []
+    (told,) = call(bob, "message", "history", "choir")
+    assert (told["text"], told["sender"], told["told_by"]) == ("two", "alice", "alice")
+    (link,) = call(alice, "group", "invite", "choir", "--history", "7d")
+    assert link["group"] == "choir"
+
+
 def test_a_device_is_approved_gets_history_and_is_revoked(
     person: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -10,17 +10,17 @@ import asyncio
 import os
 import random
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from mortal import FUSE, Killed, make_mortal
 from post_office import known_identity
 
 from dtp.messaging.conversation.events import EventKind
+from dtp.messaging.conversation.membership import Act, Past
 from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
 from dtp.messaging.errors import KeysForged
 from dtp.messaging.mailbox import SqliteMailbox, Tray
@@ -41,44 +41,9 @@ TOGETHER = 100
 _T = TypeVar("_T")
 
 
-class Killed(BaseException):
-    """The program is gone: nothing of it runs on, and what it held in memory is lost."""
-
-
-class Fuse:
-    """Kills at a statement of SQLite, counted from when it was lit."""
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-
-    def burn(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Killed
-
-    @contextmanager
-    def lit(self, statements: int | None) -> Iterator[None]:
-        self.left = statements
-        try:
-            yield
-        finally:
-            self.left = None
-
-
-FUSE = Fuse()
-
-
-class Mortal(sqlite3.Connection):
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        FUSE.burn()
-        return super().execute(*arguments)
-
-
 @pytest.fixture(autouse=True)
 def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
+    make_mortal(monkeypatch)
 
 
 class Person:
@@ -120,6 +85,8 @@ class Pieces:
 
 
 class History:
+    #: Who there is, and who of them is in the group from the beginning.
+    names, members = NAMES, NAMES
     #: Devices from which on a group is large: its messages are spread by a topic as well.
     least = 0
     #: Whether what is known of the group is put into its maker's mailboxes, and fetched.
@@ -134,7 +101,7 @@ class History:
         self.boxes = {name: SqliteMailbox() for name in BOXES}
         self.away: set[str] = set()
         self.seen: list[tuple[bytes, bytes]] = []
-        self.people = {name: Person(folder, name, NOW) for name in NAMES}
+        self.people = {name: Person(folder, name, NOW) for name in self.names}
         self.number = 0
         #: What is under way in the group's topic: to whom, by whom, and the message.
         self.spread: list[tuple[str, bytes, bytes]] = []
@@ -146,7 +113,7 @@ class History:
             for other in self.people.values():
                 if other is not each:
                     each.mail.add_contact(other.mail.card, NOW)
-        others = [each.key for each in self.people.values() if each.name != "alice"]
+        others = [each.key for each in self.people.values() if each.name in self.members[1:]]
         if self.fetches:
             self.people["alice"].mail.group_states.most_sent = 0
         self.group = self.people["alice"].mail.create_group("choir", others, NOW)
@@ -167,8 +134,13 @@ class History:
 
     # ---- what happens ------------------------------------------------------------------------------------------
 
+    @property
+    def more_steps(self) -> list[tuple[int, Callable[[Person], None]]]:
+        return []
+
     def run(self) -> None:
         steps: list[tuple[int, Callable[[Person], None]]] = [
+            *self.more_steps,
             (5, self.say), (5, self.deliver), (5, self.collect), (2, self.mark_read), (1, self.disturb),
             (1, self.wait), (10 if self.least else 0, self.hear),
         ]  # fmt: skip
@@ -203,23 +175,34 @@ class History:
                    for tray in Tray for each in box.fetch(person.key, tray, 0, 1, 1 << 22)]  # fmt: skip
         people = self.people.values()
         due = [each.name for each in people if each.mail.store.next_due() is not None]
-        return not (waiting or due or self.spread or any(each.answers or each.repairs for each in people))
+        given = [each.name for each in people if each.mail.store.past.load_givings()]
+        unsaid = any(each.answers or each.repairs for each in people)
+        return not (waiting or due or given or self.spread or unsaid)
 
     def maybe_kill(self) -> int | None:
         return self.chance.randrange(40) if self.chance.random() < 0.12 else None
 
     def say(self, person: Person) -> None:
         conversations = [each.key for each in self.people.values() if each is not person]
-        if self.group in person.mail.groups:
+        if person.key in self.members_for(person):
             conversations += [self.group] * (8 if self.least else 1)
         conversation = self.chance.choice(conversations)
         self.number += 1
         text = f"{person.name}{self.number}"
+        self.note_said(person, conversation, text)
         person.do(
             *(person.mail.send_event, conversation, EventKind.TEXT, {"text": text}, self.now),
             kill=self.maybe_kill(),
         )
         person.said.setdefault(conversation, []).append(text)
+
+    def members_for(self, person: Person) -> dict[bytes, Any]:
+        """Return who is in the group as far as somebody has heard."""
+        group = person.mail.groups.get(self.group)
+        return {} if group is None else dict(group.members.roles)
+
+    def note_said(self, person: Person, conversation: bytes, text: str) -> None:
+        """Note what somebody is about to say."""
 
     def mark_read(self, person: Person) -> None:
         for _, _, message in person.mail.store.list_unread()[:2]:
@@ -346,6 +329,7 @@ class History:
         self.fetch(person)
         self.publish_spread(person)
         person.do(person.mail.spreading.hand_over_due, self.now, kill=self.maybe_kill())
+        person.do(person.mail.past.give_due, self.now, kill=self.maybe_kill())
         repairs, person.repairs = person.repairs, set()
         for device in repairs:
             if self.begin(person, device):
@@ -392,6 +376,8 @@ class History:
                 for other in self.people.values():
                     if other is person or conversation not in (self.group, other.key):
                         continue
+                    if conversation == self.group and not {person.name, other.name} <= set(self.members):
+                        continue
                     there = person.key if conversation == other.key else conversation
                     assert self.texts(other, there, person) == own, f"{person.name} to {other.name}"
                     shown = [each.id for each in other.mail.read_history(there)]
@@ -405,7 +391,7 @@ class History:
                     *(each.key for each in self.people.values() if each is not person),
                 )
                 for each in person.mail.read_history(conversation)
-                if each.sender != person.key
+                if each.sender != person.key and not each.told
             }
             assert not unread & person.read
             assert unread | person.read == others
@@ -422,6 +408,56 @@ class Certain(random.Random):
 
 
 class SpreadHistory(History):
+    fetches, least, steps, pace, pause = True, 2, 150, 5_000, 4 * MINUTE
+
+
+class PastHistory(History):
+    """Somebody comes later, and is given what was said before: all of it is there in the end, as it is for others."""
+
+    names = (*NAMES, "dave")
+    steps = 80
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        #: What was said by who hadn't heard of dave, and what alice had when she added him.
+        self.unheard: set[str] = set()
+        self.promised: set[str] = set()
+        super().__init__(folder, seed)
+
+    @property
+    def more_steps(self) -> list[tuple[int, Callable[[Person], None]]]:
+        return [(3, self.admit)]
+
+    def admit(self, person: Person) -> None:
+        alice, dave = self.people["alice"], self.people["dave"]
+        if person is not alice or dave.key in self.members_for(alice):
+            return
+        had = {each.text for each in alice.mail.read_history(self.group)}
+        given = {"subject": dave.key, "text": Past().text}
+        alice.do(*(alice.mail.change_group, self.group, Act.ADD, self.now), kill=self.maybe_kill(), **given)
+        self.promised = had
+
+    def note_said(self, person: Person, conversation: bytes, text: str) -> None:
+        if conversation == self.group and self.people["dave"].key not in self.members_for(person):
+            self.unheard.add(text)
+
+    def settle(self) -> None:
+        self.chance = Certain()
+        self.admit(self.people["alice"])
+        super().settle()
+
+    def check(self) -> None:
+        super().check()
+        alice, dave = self.people["alice"], self.people["dave"]
+        theirs, his = (each.mail.read_history(self.group) for each in (alice, dave))
+        known = {each.id for each in his}
+        assert [each.id for each in theirs if each.id in known] == [each.id for each in his]
+        missing = {each.text for each in theirs if each.id not in known}
+        assert missing <= self.unheard - self.promised
+        said = {each.id: (each.sender, each.text) for each in theirs}
+        assert {each.id: (each.sender, each.text) for each in his}.items() <= said.items()
+
+
+class LargePastHistory(PastHistory):
     fetches, least, steps, pace, pause = True, 2, 150, 5_000, 4 * MINUTE
 
 
@@ -474,6 +510,11 @@ def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it(folder
     live_all(folder, chosen(range(6)), SpreadHistory)
 
 
+@pytest.mark.parametrize("kind", [PastHistory, LargePastHistory])
+def test_who_comes_later_is_given_what_was_said_before(folder: Path, kind: type[History]) -> None:
+    live_all(folder, chosen(range(4)), kind)
+
+
 @pytest.mark.slow
 def test_it_is_noticed_where_nothing_is_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dtp.messaging.person.desk.resend_after", lambda tries: 100 * DAY)
@@ -495,3 +536,12 @@ def test_nothing_is_lost_doubled_or_out_of_order_where_a_topic_spreads_it_in_man
     folder: Path, seeds: range
 ) -> None:
     live_all(folder, seeds, SpreadHistory)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [PastHistory, LargePastHistory])
+@pytest.mark.parametrize("seeds", parts(range(1_000)), ids=str)
+def test_who_comes_later_is_given_what_was_said_before_in_many_histories(
+    folder: Path, seeds: range, kind: type[History]
+) -> None:
+    live_all(folder, seeds, kind)

@@ -64,6 +64,7 @@ class Village:
 
     def _send(self, mail: Correspondence) -> bool:
         mail.spreading.hand_over_due(self.now)
+        mail.past.give_due(self.now)
         devices = {each.identity.id.key: each for each in self.people.values()}
         for device in mail.desk.devices_without_session(self.now):
             mail.desk.begin_session(device, KeyBundle(devices[device].desk.local.keys))

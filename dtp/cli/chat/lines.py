@@ -49,7 +49,9 @@ def message_line(message: Message, receipts: Mapping[bytes, bool], answered: str
         line.append(" (edited)", style="dim")
     if message.forwarded_from is not None:
         line.append(" (forwarded)", style="dim")
-    if message.own and not message.deleted:
+    if message.told_by is not None:
+        line.append(f" (as {escape_text(message.teller_name)} says)", style="dim")
+    elif message.own and not message.deleted:
         line.append(f"  {receipt_mark(receipts, others)}", style="dim")
     for each in message.attachments:
         line.append(f"\n      [{escape_text(each.name)}, {size_text(each.size)}]", style="yellow")

@@ -20,6 +20,10 @@ PERSON_BYTES: Final = 32
 #: Bytes of one text, at most: longer ones are attachments.
 MAX_TEXT_BYTES: Final = 65_536
 MAX_ATTACHMENTS: Final = 64
+#: The highest clock: what comes behind it has the same, and is in the order of senders and ids.
+MAX_CLOCK: Final = 2**53
+#: Events of the past that one event brings, at most.
+MAX_TOLD: Final = 256
 #: Seconds after which a message may be made to disappear, at most: a year.
 MAX_DISAPPEAR: Final = 366 * 86_400
 
@@ -49,6 +53,8 @@ class EventKind(IntEnum):
     #: A message of a large group, sealed once for all, with the key that opens it; and how many of these have come.
     SEALED = 13
     HAVE = 14
+    #: What was said in a group before its recipient came, as a member tells it.
+    PAST = 15
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
@@ -70,12 +76,13 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
     EventKind.READ: ({"targets": _IDS}, {}),
     EventKind.TYPING: ({"on": _FLAG}, {}),
     EventKind.CARD: ({"card": _BYTES}, {}),
-    EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
+    EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES}),
     EventKind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs", "state": "file", "ask": _FLAG}),
     EventKind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
     EventKind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
     EventKind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),
     EventKind.HAVE: ({"instance": _ID, "upto": _COUNT}, {}),
+    EventKind.PAST: ({"group": _BYTES, "said": "said"}, {}),
     EventKind.CALL: (
         {"call": _ID, "act": _NUMBER},
         {"description": _TEXT, "relay": _TEXT, "device": _BYTES, "reason": _NUMBER},
@@ -111,7 +118,7 @@ class Event:
                 raise EventMalformed("an event is malformed")
         if len(id) != ID_BYTES or len(conversation) != PERSON_BYTES:
             raise EventMalformed("an event is malformed")
-        if not is_number(clock, 2**53) or not is_number(sent, 2**53):
+        if not is_number(clock, MAX_CLOCK) or not is_number(sent, 2**53):
             raise EventMalformed("a time of an event is out of bounds")
         try:
             kind = EventKind(number)
@@ -150,6 +157,14 @@ def is_file(told: object) -> bool:
     return False
 
 
+def _is_told(told: object) -> bool:
+    """True for a person and the bytes of an event."""
+    match told:
+        case [bytes(sender), bytes()]:
+            return len(sender) == PERSON_BYTES
+    return False
+
+
 _FORMS: Final[Mapping[str, Any]] = {
     _TEXT: _is_text,
     _ID: _is_id,
@@ -160,5 +175,6 @@ _FORMS: Final[Mapping[str, Any]] = {
     _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, is_file),
     _FLAG: lambda told: isinstance(told, bool),
     "file": is_file,
+    "said": lambda told: _is_list(told, MAX_TOLD, _is_told),
     "blobs": lambda told: _is_list(told, 4096, lambda each: isinstance(each, bytes)),
 }

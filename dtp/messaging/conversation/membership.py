@@ -28,6 +28,8 @@ MAX_BYTES: Final = 4096
 MAX_MEMBERS: Final = 1000
 MAX_OPERATIONS: Final = 4096
 MAX_NAME_BYTES: Final = 128
+#: Messages of each conversation that a new member is given of what was said before, at most.
+MAX_PAST: Final = 10_000
 #: Rooms of a group, and invitations that aren't revoked, at most.
 MAX_ROOMS: Final = 64
 MAX_INVITATIONS: Final = 64
@@ -64,6 +66,36 @@ class MemberRole(IntEnum):
     MODERATOR = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """How much a new member is given of what was said before: what was sent within `span_ms` before that, and the
+    `last` messages of each conversation; 0 for no such bound."""
+
+    span_ms: int = 0
+    last: int = 0
+
+    @property
+    def text(self) -> str:
+        """What an operation says of it."""
+        return f"{_PAST} {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The same as two numbers."""
+        return f"{self.span_ms} {self.last}"
+
+    @classmethod
+    def parse(cls, words: list[str]) -> Past | None:
+        """Return what two numbers say, None for anything else."""
+        if len(words) != 2 or not all(map(_is_count, words)) or int(words[1]) > MAX_PAST:
+            return None
+        return cls(*map(int, words))
+
+
+#: Before what an addition gives of the past.
+_PAST: Final = "past"
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another."""
@@ -90,6 +122,12 @@ class Operation:
         if self.act is not Act.ADD or len(told) != 2 * _HASH or set(told) - set("0123456789abcdef"):
             return None
         return bytes.fromhex(told)
+
+    @property
+    def past(self) -> Past | None:
+        """What is given of the past to whom it adds; None for nothing, and where an invitation says it."""
+        kind, *words = self.text.split(" ")
+        return Past.parse(words) if self.act is Act.ADD and kind == _PAST else None
 
     @classmethod
     def make(
@@ -151,26 +189,32 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A place in a group for whoever has `key`: until `expires_ms`, for so many people; `admitted` were let in."""
+    """A place in a group for whoever has `key`: until `expires_ms`, for so many people, who are given `past`;
+    `admitted` were let in."""
 
     key: bytes
     expires_ms: int
     uses: int
     admitted: int = 0
     revoked: bool = False
+    past: Past | None = None
 
     @property
     def text(self) -> str:
         """What an operation says of it."""
-        return f"{self.expires_ms} {self.uses}"
+        return f"{self.expires_ms} {self.uses}" + (f" {self.past.words}" if self.past else "")
 
     @classmethod
     def from_operation(cls, operation: Operation) -> Invitation | None:
         """Return the invitation that an operation makes, None for one that says it wrongly."""
-        expires, _, uses = operation.text.partition(" ")
-        if not (_is_count(expires) and _is_count(uses)) or not 1 <= int(uses) <= MAX_MEMBERS:
+        match operation.text.split(" "):
+            case [expires, uses, *words] if _is_count(expires) and _is_count(uses):
+                past = Past.parse(words)
+            case _:
+                return None
+        if not 1 <= int(uses) <= MAX_MEMBERS or bool(words) != (past is not None):
             return None
-        return cls(operation.subject, int(expires), int(uses))
+        return cls(operation.subject, int(expires), int(uses), past=past)
 
 
 def _is_count(text: str) -> bool:
@@ -179,12 +223,14 @@ def _is_count(text: str) -> bool:
 
 @dataclass(frozen=True)
 class GroupMembers:
-    """Who is in a group, with which role, what it is called, its rooms and invitations by their operations."""
+    """Who is in a group, with which role, what it is called, its rooms and invitations by their operations; and by
+    member who may give them how much of what was said before they came."""
 
     name: str
     roles: dict[bytes, MemberRole]
     rooms: dict[bytes, str] = field(default_factory=dict)
     invitations: dict[bytes, Invitation] = field(default_factory=dict)
+    past: dict[bytes, dict[bytes, Past]] = field(default_factory=dict)
 
     def is_administrator(self, person: bytes) -> bool:
         """True if the person may do everything."""
@@ -224,7 +270,7 @@ class Membership:
         #: Whether an operation was allowed while none is void, which only its past decides.
         self._allowed: dict[bytes, bool] = {}
         self._members: GroupMembers | None = None
-        self._invites = False
+        self._invites, self._gives_past = False, False
         #: The invitations by which operations let somebody in: most groups have none, and are read faster then.
         self._by_invitation: dict[bytes, bytes] = {}
 
@@ -257,6 +303,7 @@ class Membership:
                 del self._waiting[each.id]
                 self.operations[each.id] = each
                 self._invites |= each.act is Act.INVITE
+                self._gives_past |= each.past is not None
                 if (told := each.invitation) is not None:
                     self._by_invitation[each.id] = told
                 past = 0
@@ -303,7 +350,10 @@ class Membership:
             if not further:
                 invitations = self._find_invitations(valid)
                 roles = self._find_roles(valid, invitations)
-                return GroupMembers(self._find_name(valid), roles, self._find_rooms(valid), invitations)
+                return GroupMembers(
+                    *(self._find_name(valid), roles, self._find_rooms(valid), invitations),
+                    past=self._find_past(valid, invitations, roles),
+                )
             void |= further  # and what was built on those counts no more, either
 
     def _order_key(self, operation: bytes) -> tuple[int, bytes]:
@@ -382,6 +432,13 @@ class Membership:
         opened = [each for each in valid if each.act is Act.ROOM and each.id not in closed]
         return {each.id: each.text for each in opened[:MAX_ROOMS]}
 
+    def past_of(self, operation: Operation) -> Past | None:
+        """Return how much of the past an operation gives to whom it adds, itself or by its invitation."""
+        if (told := operation.invitation) is None:
+            return operation.past
+        invitation = self.members.invitations.get(told)
+        return None if invitation is None else invitation.past
+
     def was_removed(self, person: bytes) -> bool:
         """True if somebody else has removed a person, whether or not they were added again."""
         return any(
@@ -392,12 +449,38 @@ class Membership:
     def _find_roles(
         self, valid: list[Operation], invitations: dict[bytes, Invitation]
     ) -> dict[bytes, MemberRole]:
+        roles: dict[bytes, MemberRole] = {}
+        for subject, each in self._list_standing(valid, invitations):
+            if subject in roles or len(roles) < MAX_MEMBERS:
+                roles[subject] = MemberRole.ADMINISTRATOR if each.act is Act.CREATE else each.role
+        return roles
+
+    def _find_past(
+        self, valid: list[Operation], invitations: dict[bytes, Invitation], roles: dict[bytes, MemberRole]
+    ) -> dict[bytes, dict[bytes, Past]]:
+        """Return by member who has added it and gives it what of the past: the last addition of each says how much,
+        where one says it."""
+        found: dict[bytes, dict[bytes, Past]] = {}
+        if not self._gives_past and not any(each.past for each in invitations.values()):
+            return found
+        for subject, each in self._list_standing(valid, invitations):
+            past = each.past
+            if (told := self._by_invitation.get(each.id)) is not None:
+                past = invitations[told].past
+            if past is not None and subject in roles:
+                found.setdefault(subject, {})[each.author] = past
+        return found
+
+    def _list_standing(
+        self, valid: list[Operation], invitations: dict[bytes, Invitation]
+    ) -> list[tuple[bytes, Operation]]:
+        """Return whom operations bring in that no removal has undone, in order."""
         admitted = self._find_admitted(valid, invitations)
+        standing: list[tuple[bytes, Operation]] = []
         removed: dict[bytes, list[Operation]] = {}
         for each in valid:
             if each.act is Act.REMOVE:
                 removed.setdefault(each.subject, []).append(each)
-        roles: dict[bytes, MemberRole] = {}
         for each in valid:
             subject = each.author if each.act is Act.CREATE else each.subject
             if each.act not in (Act.CREATE, Act.ADD):
@@ -405,10 +488,9 @@ class Membership:
             told = self._by_invitation.get(each.id) if self._by_invitation else None
             if told is not None and subject not in admitted.get(told, ()):
                 continue
-            undone = any(not self._has_seen(each.id, one.id) for one in removed.get(subject, ()))
-            if not undone and (subject in roles or len(roles) < MAX_MEMBERS):
-                roles[subject] = MemberRole.ADMINISTRATOR if each.act is Act.CREATE else each.role
-        return roles
+            if all(self._has_seen(each.id, one.id) for one in removed.get(subject, ())):
+                standing.append((subject, each))
+        return standing
 
     def _find_name(self, valid: list[Operation]) -> str:
         named = [each.text for each in valid if each.act in (Act.CREATE, Act.NAME)]

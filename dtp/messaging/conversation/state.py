@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
@@ -11,10 +11,12 @@ from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An event, and the person who said it."""
+    """An event, and the person who said it: by a session with a device of theirs, or as somebody has `told` it, which
+    nobody can check; b"" for nobody."""
 
     sender: bytes
     event: Event
+    told: bytes = b""
 
     @property
     def order(self) -> tuple[int, bytes, bytes]:
@@ -38,6 +40,8 @@ class Shown:
     #: Of a post: the Sui account that has sent it, and by which transaction.
     wallet: bytes = b""
     transaction: str = ""
+    #: Who says that it was written, where it didn't come by itself; b"" else.
+    told: bytes = b""
     edited: bool = False
     deleted: bool = False
     #: By whom: what.
@@ -48,19 +52,55 @@ def show(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]
     """Return the messages of a conversation, in their order.
 
     Only who wrote a message edits it, and deletes it but for `moderators`. Of edits the last counts, of a person's
-    reactions to a message its last; what was deleted stays so.
+    reactions to a message its last; what was deleted stays so. What somebody has told changes nothing that came by
+    itself.
     """
+    ordered = _in_order(said)
+    messages: list[Shown] = []
+    by_id: dict[bytes, list[Shown]] = {}  # several: who has seen another's id can write by it
+    for each in ordered:
+        if each.event.kind in MESSAGES:
+            messages.append(_shown(each))
+            by_id.setdefault(each.event.id, []).append(messages[-1])
+    for each in ordered:
+        for target in by_id.get(each.event.fields.get("target", b""), ()):
+            if target.told or not each.told:
+                _apply(target, each, moderators)
+    return messages
+
+
+def _in_order(said: Iterable[Said]) -> list[Said]:
     once = {(each.sender, each.event.id): each for each in said}
-    ordered = sorted(once.values(), key=lambda each: each.order)
-    messages: dict[bytes, Shown] = {}
-    for each in ordered:
-        if each.event.kind in MESSAGES and each.event.id not in messages:
-            messages[each.event.id] = _shown(each)
-    for each in ordered:
-        target = messages.get(each.event.fields.get("target", b""))
-        if target is not None:
-            _apply(target, each, moderators)
-    return list(messages.values())
+    return sorted(once.values(), key=lambda each: each.order)
+
+
+def condense(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Said]:
+    """Return the fewest of the events about a message by which it looks as it does now, the message last.
+
+    Texts that were edited or deleted aren't in them, nor reactions that were taken back.
+    """
+    ordered = _in_order(said)
+    texts = [each for each in ordered if each.event.kind is EventKind.TEXT]
+    kept: list[Said] = []
+    for text in texts:
+        about = [each for each in ordered if text.told or not each.told]
+        own = [each for each in about if each.sender == text.sender]
+        edits = [each for each in own if each.event.kind is EventKind.EDIT]
+        deleted = [
+            each
+            for each in about
+            if each.event.kind is EventKind.DELETE and (each in own or each.sender in moderators)
+        ]
+        reactions = {each.sender: each for each in about if each.event.kind is EventKind.REACT}
+        kept += [each for each in reactions.values() if each.event.fields["emoji"]]
+        kept += deleted[:1] or edits[-1:]
+        kept.append(_without_text(text, files=not deleted) if deleted or edits else text)
+    return list({(each.sender, each.event.id): each for each in kept}.values())
+
+
+def _without_text(said: Said, *, files: bool) -> Said:
+    fields = {name: each for name, each in said.event.fields.items() if files or name != "files"}
+    return replace(said, event=replace(said.event, fields={**fields, "text": ""}))
 
 
 def _shown(said: Said) -> Shown:
@@ -68,7 +108,7 @@ def _shown(said: Said) -> Shown:
     return Shown(
         *(event.id, said.sender, event.clock, event.sent_ms, fields["text"]),
         *(fields.get("reply"), fields.get("files", []), fields.get("disappear", 0), fields.get("from")),
-        *(fields.get("wallet", b""), fields.get("transaction", "")),
+        *(fields.get("wallet", b""), fields.get("transaction", ""), said.told),
     )
 
 

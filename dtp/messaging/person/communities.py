@@ -17,7 +17,14 @@ from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import MAX_INVITATIONS, MAX_MEMBERS, Act, Invitation, MemberRole
+from dtp.messaging.conversation.membership import (
+    MAX_INVITATIONS,
+    MAX_MEMBERS,
+    Act,
+    Invitation,
+    MemberRole,
+    Past,
+)
 from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack, tagged, unpack
 from dtp.messaging.person.notices import Notice, What
@@ -95,8 +102,11 @@ class Communities:
     def __init__(self, correspondence: Correspondence) -> None:
         self._mail = correspondence
 
-    def invite(self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int) -> InviteLink:
-        """Return a link by which so many people join. Raise `MessageError` if we may not, or have too many."""
+    def invite(
+        self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int, past: Past | None = None
+    ) -> InviteLink:
+        """Return a link by which so many people join, who are given `past`. Raise `MessageError` if we may not, or
+        have too many."""
         membership = self._mail.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -106,7 +116,7 @@ class Communities:
         if len(alive) >= MAX_INVITATIONS:
             raise MessageError(f"{MAX_INVITATIONS} invitations of this group count already: revoke some")
         secret = secrets.token_bytes(32)
-        offered = Invitation(link_key(secret).id.key, now_ms + lasts_ms, uses)
+        offered = Invitation(link_key(secret).id.key, now_ms + lasts_ms, uses, past=past)
         made = self._mail.change_group(group, Act.INVITE, now_ms, subject=offered.key, text=offered.text)
         return InviteLink(group, made.id, secret, self._mail.card)
 

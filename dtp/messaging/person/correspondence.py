@@ -27,6 +27,7 @@ from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.group_states import GroupStates
 from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.past import GroupPast
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.spreading import Spreading
 
@@ -65,6 +66,7 @@ class Correspondence:
         self.post_tray = PostTray(self)
         self.spreading = Spreading(self)
         self.group_states = GroupStates(self)
+        self.past = GroupPast(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -96,6 +98,7 @@ class Correspondence:
             self.groups[group] = Membership(group)
             for one in unpack_saved(operations):  # whose device it is was checked when it came
                 self.groups[group].add(Operation.parse(one), lambda device, person: True)
+        self.past.reload()
 
     def close(self) -> None:
         """Close the file."""
@@ -215,6 +218,7 @@ class Correspondence:
                 self.group_states.give(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
                 fields = {"sender": said.sender, "event": said.event.encode()}
+                fields |= {"told": said.told} if said.told else {}
                 self.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
                 sent += 1
         return sent
@@ -350,7 +354,7 @@ class Correspondence:
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
         """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
         self._check_member(conversation)
-        event = Event(kind, conversation, self.store.highest_clock(conversation) + 1, now_ms, fields)
+        event = Event(kind, conversation, self.store.next_clock(conversation), now_ms, fields)
         Event.parse(event.encode())
         said = Said(self.person, event)
         with self.transaction():
@@ -498,6 +502,8 @@ class Correspondence:
         self.group_states.give(group, after - before, now_ms)
         cards = [self.get_contact(subject).card] if act is Act.ADD else []
         self.group_states.send_some(group, before, [operation], cards, now_ms)
+        if (past := membership.past_of(operation)) is not None:
+            self.past.begin(membership, subject, past, now_ms)
         return operation
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
@@ -571,6 +577,8 @@ class Correspondence:
             return []
         if event.kind is EventKind.COPY:
             return self._take_copy(person, event)
+        if event.kind is EventKind.PAST:
+            return self.past.take(device, person, event)
         if event.kind is EventKind.MEMBERSHIP:
             return self.group_states.take(device, person, event, now_ms)
         if event.kind is EventKind.READ:
@@ -612,7 +620,7 @@ class Correspondence:
         inner = Event.parse(event.fields["event"])
         if inner.kind not in HISTORY | MESSAGES:
             return []
-        said = Said(event.fields["sender"], inner)
+        said = Said(event.fields["sender"], inner, event.fields.get("told", b""))
         self.store.add_said(event.conversation, said, unread=False, held=False, vanishes=0)
         return [Notice(What.CHANGED, said.sender, event.conversation, inner.id)]
 
@@ -656,5 +664,6 @@ class Correspondence:
         said = Said(person, event)
         if not self.store.add_said(conversation, said, unread=is_text, held=held, vanishes=vanishes) or held:
             return []
+        self.past.note(conversation, said, now_ms)
         target = event.fields.get("target", event.id)
         return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target)]

@@ -261,7 +261,8 @@ class Delivery:
             self.on_received()
         self._repairs.update(received.repairs)
         self._answers |= received.answers
-        if received.repairs or received.resends or received.fleeting or self._mail.group_states.is_wanted:
+        waits = self._mail.group_states.is_wanted or self._mail.past.waits
+        if received.repairs or received.resends or received.fleeting or waits:
             self._wake.set()
         if self._answers and self._answer_timer is None:
             self._answer_timer = asyncio.get_running_loop().call_later(_ANSWER, self._answer_soon)
@@ -327,6 +328,7 @@ class Delivery:
 
     def _find_sessions_to_begin(self, now: int) -> list[bytes]:
         self._mail.spreading.hand_over_due(now)
+        self._mail.past.give_due(now)
         return self._mail.desk.devices_without_session(now)
 
     def _retry_at(self, device: bytes) -> int:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dtp.messaging.conversation.membership import Act, MemberRole, Operation
+from dtp.messaging.conversation.membership import MAX_PAST, Act, MemberRole, Operation, Past
+from dtp.messaging.errors import MessageError
 from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.delivery import now_ms
 
 if TYPE_CHECKING:
     from dtp.messaging.person.messenger import Message, Messenger, Person
+
+
+#: What a new member is given of what was said before: what was sent within a time, so many of the last messages, or
+#: "all"; None for nothing.
+History = timedelta | int | Literal["all"] | None
+
+
+def past_of(history: History) -> Past | None:
+    """Return what an operation says of that. Raise `MessageError` for what can't be given."""
+    if history is None:
+        return None
+    if history == "all":
+        return Past()
+    span = int(history.total_seconds() * 1000) if isinstance(history, timedelta) else 0
+    past = Past(span) if isinstance(history, timedelta) else Past(last=int(history))
+    if min(past.span_ms, past.last) < 0 or past == Past() or past.last > MAX_PAST:
+        raise MessageError(
+            f"a new member is given what was sent within some time, or 1 to {MAX_PAST} messages"
+        )
+    return past
 
 
 class Group:
@@ -47,15 +68,19 @@ class Group:
         """Close a room: nothing is written there any more."""
         await self._change_group(Act.CLOSE, subject=room.id)
 
-    async def invite(self, *, lasts: timedelta = timedelta(days=7), uses: int = 1) -> str:
+    async def invite(
+        self, *, lasts: timedelta = timedelta(days=7), uses: int = 1, history: History = None
+    ) -> str:
         """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
 
-        They are let in while we, on any device, collect what they send. Raise `MessageError` if we may not.
+        They are let in while we, on any device, collect what they send, and are given `history` as by `add`. Raise
+        `MessageError` if we may not.
         """
-        lasts_ms = int(lasts.total_seconds() * 1000)
+        lasts_ms, past = int(lasts.total_seconds() * 1000), past_of(history)
         messenger = self._messenger
+        invite = messenger.correspondence.communities.invite
         link = await messenger.delivery.run(
-            messenger.correspondence.communities.invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses
+            invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses, past=past
         )
         messenger.delivery.wake()
         return str(link.text)
@@ -64,8 +89,19 @@ class Group:
         """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
         await self._change_group(Act.REVOKE, subject=InviteLink.parse(link).invitation)
 
-    async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
-        """Add somebody, or give who is in another role. They read what is written from now on."""
+    async def add(
+        self,
+        person: Person,
+        *,
+        administrator: bool = False,
+        moderator: bool = False,
+        history: History = None,
+    ) -> None:
+        """Add somebody, or give who is in another role. They read what is written from now on; with `history` also
+        what was written before, as we tell it: within a `timedelta`, so many of the last messages, or "all".
+
+        Everybody in the group sees that they are given it. Raise `MessageError` if we may not.
+        """
         role = (
             MemberRole.ADMINISTRATOR
             if administrator
@@ -73,7 +109,14 @@ class Group:
             if moderator
             else MemberRole.MEMBER
         )
-        await self._change_group(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
+        past, subject = past_of(history), self._messenger.conversation_of(person)
+        await self._change_group(Act.ADD, subject=subject, role=role, text=past.text if past else "")
+
+    @property
+    def given_history(self) -> dict[bytes, set[bytes]]:
+        """By member who may tell them what was said before they came."""
+        found = self._messenger.correspondence.groups[self.id].members.past
+        return {person: set(tellers) for person, tellers in found.items()}
 
     async def remove(self, person: Person) -> None:
         """Remove somebody: nothing is sealed to them any more."""

@@ -160,7 +160,7 @@ class GroupStates:
             if card.person != mail.person:
                 mail.take_contact(card, stranger=mail.contacts.get(card.person) is None)
         membership = mail.groups.get(group) or Membership(group)
-        before, changed = len(membership.encoded), False
+        before, changed, given = len(membership.encoded), False, membership.members.past
         for encoded in operations:
             try:
                 changed |= membership.add(Operation.parse(encoded), mail.speaks_for)
@@ -173,10 +173,11 @@ class GroupStates:
             return []
         members = membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
+        notices += [Notice(What.PAST_GIVEN, person, group) for person in members.past if person not in given]
         for conversation in (group, *members.rooms):
             for sender, message in mail.store.release_of_members(conversation, members.roles):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
-        return notices
+        return notices + mail.past.release(membership)
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One

@@ -63,6 +63,9 @@ class Message:
         self.reactions = dict(shown.reactions)
         #: Who wrote it first, where it was forwarded; as the forwarder says.
         self.forwarded_from = shown.forwarded_from
+        #: Who has passed it on to us as something that was said before we came, which nobody can check; None for what
+        #: came by itself.
+        self.told_by = shown.told or None
         #: Of a message through the chain: the Sui account that sent it, and its transaction, by which it is answered.
         self.wallet = f"0x{shown.wallet.hex()}" if shown.wallet else ""
         self.transaction = shown.transaction
@@ -78,6 +81,12 @@ class Message:
         if self.sender is not None:
             return self.sender.name
         return (self._messenger.card.name or "me") if self.own else f"0x{self._shown.sender.hex()}"
+
+    @property
+    def teller_name(self) -> str:
+        """What is called who has passed it on, "" for nobody."""
+        teller = self._messenger.find_contact(self._shown.told)
+        return teller.name if teller else self._shown.told.hex()
 
     @property
     def own(self) -> bool:

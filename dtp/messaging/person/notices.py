@@ -27,6 +27,10 @@ class What(Enum):
     #: Our account doesn't name this device any more.
     REVOKED = "revoked"
     GROUP_CHANGED = "group-changed"
+    #: A member is given what was said in a group before they came; `person` is who.
+    PAST_GIVEN = "past-given"
+    #: ... and we were told it, by `person`; `detail` is how many events are new.
+    PAST_TOLD = "past-told"
     #: Somebody wanted to join a group by an invitation that doesn't let them in; `detail` is why.
     JOIN_REFUSED = "join-refused"
     REPAIRED = "repaired"

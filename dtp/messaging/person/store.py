@@ -16,13 +16,14 @@ from typing import Final
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
 from dtp.messaging.at_rest import SealedRows
-from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
+from dtp.messaging.conversation.events import MAX_CLOCK, MESSAGES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
 from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.person.past_store import PastStore
 
 #: SQLite's id of the file: "dtpc".
 _APPLICATION: Final = 0x64747063
@@ -49,7 +50,7 @@ CREATE TABLE said (
     sender BLOB NOT NULL, id BLOB NOT NULL, conversation BLOB NOT NULL, kind INTEGER NOT NULL,
     clock INTEGER NOT NULL, sent INTEGER NOT NULL, event BLOB NOT NULL, target BLOB NOT NULL,
     unread INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, vanishes INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (sender, id)
+    told BLOB NOT NULL DEFAULT x'', PRIMARY KEY (sender, id)
 );
 CREATE INDEX said_order ON said (conversation, clock);
 CREATE INDEX said_target ON said (target);
@@ -68,9 +69,27 @@ _LONGEST_PAUSE: Final = RESEND_MS[-1]
 #: A message by its id, which is its own target: that has an index.
 IS_MESSAGE: Final = "target = :id AND id = :id"
 _MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
+#: What a `Said` is made of, and how one is kept.
+_SAID: Final = "event, sender, id, conversation, told"
+_ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (sender, id) DO UPDATE SET
+    conversation = excluded.conversation, kind = excluded.kind, clock = excluded.clock, sent = excluded.sent,
+    event = excluded.event, target = excluded.target, unread = excluded.unread, held = excluded.held,
+    vanishes = excluded.vanishes, told = excluded.told WHERE told != x''"""
 
-#: For large groups: files that were made before there were any get them when they are opened.
-_SPREAD_SCHEMA: Final = (
+#: For large groups, and for what new members are given of the past: files that were made before there was that get
+#: it when they are opened.
+_TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
+_LATER_SCHEMA: Final = (
+    "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
+    """CREATE TABLE IF NOT EXISTS past_gifts (
+    device BLOB NOT NULL, conversation BLOB NOT NULL, message BLOB NOT NULL, clock INTEGER NOT NULL,
+    due INTEGER NOT NULL, PRIMARY KEY (device, conversation, message)
+) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS past_gifts_due ON past_gifts (due) WHERE due >= 0",
+    """CREATE TABLE IF NOT EXISTS past_givings (
+    conversation BLOB NOT NULL, person BLOB NOT NULL, ends INTEGER NOT NULL, PRIMARY KEY (conversation, person)
+) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS spread_lanes (
     conversation BLOB NOT NULL, device BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (conversation, device)
 ) WITHOUT ROWID""",
@@ -124,6 +143,7 @@ class MessageStore:
         self._rows = SealedRows(secret)
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         self.path = self._database.path
+        self.past = PastStore(self._database)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
         self._owner = owner
         self._sealed = 0
@@ -138,7 +158,9 @@ class MessageStore:
 
     def _load(self) -> None:
         with self._database.transaction() as database:
-            for each in _SPREAD_SCHEMA:
+            if "told" not in [name for _, name, *_ in database.execute("PRAGMA table_info(said)")]:
+                database.execute(_TOLD)
+            for each in _LATER_SCHEMA:
                 database.execute(each)
         instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
@@ -312,6 +334,12 @@ class MessageStore:
         ((count,),) = self._database.select_rows("SELECT COUNT(*) FROM outbox WHERE device = ?", device)
         return int(count)
 
+    def measure_waiting(self, device: bytes) -> int:
+        """Return the bytes of the payloads that wait for a device."""
+        query = "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM outbox WHERE device = ?"
+        ((size,),) = self._database.select_rows(query, device)
+        return int(size)
+
     # ---- contacts and groups -----------------------------------------------------------------------------------
 
     def load_contacts(self) -> dict[bytes, bytes]:
@@ -362,6 +390,11 @@ class MessageStore:
         )
         return int(count)
 
+    def has_wanted_state(self, group: bytes, device: bytes) -> bool:
+        """Return True if a device has told of a group's state that is to be fetched."""
+        query = "SELECT 1 FROM states_wanted WHERE conversation = ? AND device = ?"
+        return bool(self._database.select_rows(query, group, device))
+
     def list_wanted_states(self, now_ms: int) -> list[tuple[bytes, bytes, bytes, int]]:
         """Return groups, devices, what those say, and how often it was tried, of states to be fetched now."""
         rows = self._database.select_rows(
@@ -387,27 +420,33 @@ class MessageStore:
     # ---- what was said -----------------------------------------------------------------------------------------
 
     def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
-        """Keep an event. Return whether it is new: each counts once, by its sender and id."""
+        """Keep an event. Return whether it is new: each counts once, by its sender and id. What comes by itself takes
+        the place of what somebody has told; of two who tell different things the same one counts on all devices."""
+        if said.told and not self._is_better_told(said):
+            return False
         event = said.event
-        done = self._db.execute(
-            "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
-                *(
-                    self._rows.seal(event.encode(), "said", said.sender, event.id, conversation),
-                    event.fields.get("target", event.id),
-                    unread,
-                    held,
-                    vanishes,
-                ),
-            ),
+        row = (
+            *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
+            self._rows.seal(event.encode(), "said", said.sender, event.id, conversation),
+            *(event.fields.get("target", event.id), unread, held, vanishes, said.told),
         )
-        return done.rowcount > 0
+        return self._db.execute(_ADD_SAID, row).rowcount > 0
+
+    def _is_better_told(self, said: Said) -> bool:
+        """True if the event isn't known yet, or as another one has told it, or another way."""
+        rows = self._database.select_rows(
+            f"SELECT {_SAID} FROM said WHERE sender = ? AND id = ?", said.sender, said.event.id
+        )
+        known = [self._open_said(each) for each in rows]
+        return all(
+            each.told and (said.told, said.event.encode()) < (each.told, each.event.encode())
+            for each in known
+        )
 
     def read_events(self, conversation: bytes, *, target: bytes = b"", last: int | None = None) -> list[Said]:
         """Return the events of a conversation, or those about one message of it, or about its `last` ones; what is
         held back isn't among them."""
-        query = "SELECT event, sender, id, conversation FROM said WHERE conversation = ? AND NOT held"
+        query = f"SELECT {_SAID} FROM said WHERE conversation = ? AND NOT held"
         if target:
             rows = self._database.select_rows(f"{query} AND target = ?", conversation, target)
         elif last is not None:
@@ -420,15 +459,15 @@ class MessageStore:
             rows = self._database.select_rows(f"{query} ORDER BY clock", conversation)
         return [self._open_said(row) for row in rows]
 
-    def _open_said(self, row: tuple[bytes, bytes, bytes, bytes]) -> Said:
-        """Return what is kept as event, sender, id and conversation."""
-        event, *place = row
-        return Said(row[1], Event.parse(self._rows.open(event, "said", *place)))
+    def _open_said(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Said:
+        """Return what is kept as `_SAID` has it."""
+        event, *place, told = row
+        return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), told)
 
     def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
         """Return the conversation, sender and event with this id, or None."""
         rows = self._database.select_rows(
-            f"SELECT event, sender, id, conversation FROM said WHERE {IS_MESSAGE}", {"id": message}
+            f"SELECT {_SAID} FROM said WHERE {IS_MESSAGE} ORDER BY told", {"id": message}
         )
         if not rows:
             return None
@@ -458,13 +497,15 @@ class MessageStore:
 
     def release_held(self, sender: bytes) -> None:
         """Show what was held back of a person."""
-        self._db.execute("UPDATE said SET held = 0 WHERE sender = ?", (sender,))
+        self._db.execute("UPDATE said SET held = 0 WHERE sender = ? AND told = x''", (sender,))
 
     def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
         """Show what was held back in a group of persons who are in it now. Return senders and ids of the messages
         among that which nobody has marked as read, oldest first."""
         rows = self._database.select_rows(
-            "SELECT rowid, sender, id, unread FROM said WHERE conversation = ? AND held ORDER BY rowid", group
+            "SELECT rowid, sender, id, unread FROM said WHERE conversation = ? AND held AND told = x'' "
+            "ORDER BY rowid",
+            group,
         )
         released = [each for each in rows if each[1] in persons]
         self._db.executemany("UPDATE said SET held = 0 WHERE rowid = ?", [each[:1] for each in released])
@@ -477,18 +518,17 @@ class MessageStore:
         )
         return [each for (each,) in rows]
 
-    def highest_clock(self, conversation: bytes) -> int:
-        """Return the highest clock of a conversation."""
+    def next_clock(self, conversation: bytes) -> int:
+        """Return the clock of what is said next in a conversation: above all others, as long as there is one."""
         ((found,),) = self._database.select_rows(
             "SELECT MAX(clock) FROM said WHERE conversation = ?", conversation
         )
-        return found or 0
+        return min((found or 0) + 1, MAX_CLOCK)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
         rows = self._database.select_rows(
-            "SELECT event, sender, id, conversation FROM said "
-            "WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
+            f"SELECT {_SAID} FROM said WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
             sent_ms,
         )
         return [(row[3], self._open_said(row)) for row in rows]

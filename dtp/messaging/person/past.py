@@ -1,0 +1,210 @@
+"""What was said in a group before a member came: given to them by whoever has added them, where that says so.
+
+Events between devices aren't signed, so that nobody can prove to others what somebody has said. Whoever is given
+old messages has the word of who gives them, and they are shown as that. Source: docs/messaging.md, "What was said
+before".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.conversation.events import HISTORY, MAX_TOLD, PERSON_BYTES, Event, EventKind
+from dtp.messaging.conversation.membership import MAX_PAST, Membership, Past
+from dtp.messaging.conversation.state import Said, condense
+from dtp.messaging.person.notices import Notice, What
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: Bytes of events in one piece, and of a message with what is about it: both fit into an envelope.
+_PIECE: Final = 56 * 1024
+_LARGEST: Final = 120_000
+#: Bytes that wait for a device before more is given to it: half of what a mailbox keeps for who pays nothing.
+_UNDER_WAY: Final = 512 * 1024
+#: Ms for which a new member is given what comes of those who haven't heard of them, and how long it waits for more.
+_TRAIL_MS: Final = 86_400_000
+_LATER_MS: Final = 600_000
+#: ... and for which a device that collects nothing is waited for.
+_PATIENCE_MS: Final = 30 * 86_400_000
+#: Events, and bytes, that are taken of what one member tells.
+_MOST: Final = 4 * MAX_PAST
+_MOST_BYTES: Final = 64 << 20
+#: Cards in one event.
+_CARDS: Final = 20
+
+
+class GroupPast:
+    """A part of a correspondence. What isn't said to be a transaction is within one."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+        #: By conversation the new members who are given what comes, and until when.
+        self._givings: dict[bytes, dict[bytes, int]] = {}
+        #: True while something is due that waits until what was given before has come.
+        self.waits = False
+
+    def reload(self) -> None:
+        """Reload what is on the disk."""
+        self._givings = self._mail.store.past.load_givings()
+
+    # ---- giving ------------------------------------------------------------------------------------------------
+
+    def begin(self, membership: Membership, person: bytes, past: Past, now_ms: int) -> None:
+        """Begin to give a member of a group what was said before, the last messages first."""
+        mail, members = self._mail, membership.members
+        devices = mail.get_contact(person).card.devices
+        since, left = now_ms - past.span_ms if past.span_ms else 0, MAX_PAST
+        authors = set()
+        for conversation in (membership.group, *members.rooms):
+            mail.store.past.begin(conversation, person, now_ms + _TRAIL_MS)
+            texts = mail.store.past.list_texts(conversation, since, min(past.last or left, left))
+            left -= len(texts)
+            for message, author, clock in texts:
+                authors.add(author)
+                for device in devices:
+                    mail.store.past.add(conversation, device, message, clock, now_ms)
+        self.reload()
+        known = [mail.contacts.get(each) for each in authors - members.roles.keys()]
+        cards = [each.card.public() for each in known if each is not None]
+        for at in range(0, len(cards), _CARDS):
+            mail.group_states.send_some(membership.group, devices, [], cards[at : at + _CARDS], now_ms)
+
+    def note(self, conversation: bytes, said: Said, now_ms: int) -> None:
+        """Note what has come: whoever is new is given it as well, since its sender may not have heard of them."""
+        members, event = self._givings.get(conversation, {}), said.event
+        if members and event.kind is not EventKind.TEXT:
+            self._mail.store.past.give_again(conversation, event.fields["target"], now_ms + _LATER_MS)
+            return
+        for person in members.keys() - {said.sender}:
+            for device in self._devices_of(person):
+                due = now_ms + _LATER_MS
+                self._mail.store.past.add(conversation, device, event.id, event.clock, due)
+
+    def _devices_of(self, person: bytes) -> tuple[bytes, ...]:
+        contact = self._mail.contacts.get(person)
+        return () if contact is None else tuple(contact.card.devices)
+
+    def give_due(self, now_ms: int) -> None:
+        """Queue the next pieces for who has what was given before. One transaction."""
+        if not self._givings:
+            self.waits = False
+            return
+        store = self._mail.store
+        devices, over = store.past.list_due_devices(now_ms), self._list_over(now_ms)
+        if devices or over:
+            with self._mail.transaction():
+                for device in devices:
+                    self._give(device, now_ms)
+                for conversation, person in over:
+                    store.past.end(conversation, person, self._devices_of(person))
+            self.reload()
+        self.waits = bool(store.past.list_due_devices(now_ms))
+
+    def _list_over(self, now_ms: int) -> list[tuple[bytes, bytes]]:
+        """Return conversations and members who aren't given what comes any more."""
+        found = []
+        for conversation, members in self._givings.items():
+            for person, ends in members.items():
+                trails = ends - _TRAIL_MS <= now_ms < ends  # a clock that was ahead has ended it as well
+                waits = self._mail.store.past.has_due(conversation, self._devices_of(person))
+                if not trails and not (waits and now_ms < ends + _PATIENCE_MS):
+                    found.append((conversation, person))
+        return found
+
+    def _give(self, device: bytes, now_ms: int) -> None:
+        store = self._mail.store
+        while rows := store.past.list_due(device, now_ms, MAX_TOLD):
+            if store.measure_waiting(device) >= _UNDER_WAY:
+                return
+            conversation = rows[0][0]
+            group = self._mail.group_of(conversation)
+            if group is None or not self._may_give(group, device):
+                store.past.drop(conversation, device)
+                continue
+            messages = [message for place, message in rows if place == conversation]
+            self._give_piece(group, conversation, device, messages, now_ms)
+
+    def _may_give(self, group: Membership, device: bytes) -> bool:
+        """True while both are in the group, and what we have added them by gives them the past."""
+        mail, members = self._mail, group.members
+        owner = mail.contacts.owner_of(device)
+        if owner is None or owner.blocked or mail.person not in members.roles:
+            return False
+        return mail.person in members.past.get(owner.person, {})
+
+    def _give_piece(
+        self, group: Membership, conversation: bytes, device: bytes, messages: list[bytes], now_ms: int
+    ) -> None:
+        store, told, size = self._mail.store, list[list[bytes]](), 0
+        for message in messages:
+            added = self._pack(group, conversation, message)
+            more = sum(len(event) for _, event in added)
+            if told and (size + more > _PIECE or len(told) + len(added) > MAX_TOLD):
+                break
+            told, size = told + added, size + more
+            store.past.note_given(conversation, device, message)
+        if told:
+            fields = {"group": group.group, "said": told}
+            self._mail.enqueue_event([device], Event(EventKind.PAST, conversation, 0, now_ms, fields), now_ms)
+
+    def _pack(self, group: Membership, conversation: bytes, message: bytes) -> list[list[bytes]]:
+        """Return the events that tell of a message as it is now, as far as they fit; none of one that disappears."""
+        events = self._mail.store.read_events(conversation, target=message)
+        if any(each.event.fields.get("disappear") for each in events):
+            return []
+        told: list[list[bytes]] = []
+        left = _LARGEST
+        for each in reversed(condense(events, group.members.moderators)):
+            encoded = each.event.encode()
+            left -= len(encoded) + PERSON_BYTES
+            if left < 0 or len(told) == MAX_TOLD:
+                break
+            told.insert(0, [each.sender, encoded])
+        return told
+
+    # ---- taking ------------------------------------------------------------------------------------------------
+
+    def take(self, device: bytes, person: bytes, event: Event) -> list[Notice]:
+        """Keep what a member tells of the past, where an operation of theirs gives it to us."""
+        mail, group, conversation = self._mail, event.fields["group"], event.conversation
+        held = False
+        if not self._may_tell(group, conversation, person):
+            held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
+            if not held:
+                return []
+        count, size = mail.store.past.measure(person)
+        told = event.fields["said"]
+        if count + len(told) > _MOST or size + sum(len(each) for _, each in told) > _MOST_BYTES:
+            return []
+        new = 0
+        for sender, encoded in told:
+            try:
+                said = Said(sender, Event.parse(encoded), person)
+            except PeerError:
+                continue
+            if self._is_takable(said, conversation):
+                new += mail.store.add_said(conversation, said, unread=False, held=held, vanishes=0)
+        return [Notice(What.PAST_TOLD, person, conversation, detail=str(new))] if new and not held else []
+
+    def _may_tell(self, group: bytes, conversation: bytes, person: bytes) -> bool:
+        membership = self._mail.groups.get(group)
+        if membership is None or conversation not in (group, *membership.members.rooms):
+            return False
+        return person in membership.members.past.get(self._mail.person, {})
+
+    def _is_takable(self, said: Said, conversation: bytes) -> bool:
+        event, contact = said.event, self._mail.contacts.get(said.sender)
+        is_blocked = contact is not None and contact.blocked
+        is_here = event.kind in HISTORY and event.conversation == conversation
+        return is_here and not is_blocked and not event.fields.get("disappear")
+
+    def release(self, membership: Membership) -> list[Notice]:
+        """Show what was held back until it was known who may tell it."""
+        members, found = membership.members, []
+        for person in members.past.get(self._mail.person, {}):
+            for conversation in (membership.group, *members.rooms):
+                if self._mail.store.past.release(conversation, person):
+                    found.append(Notice(What.PAST_TOLD, person, conversation))
+        return found

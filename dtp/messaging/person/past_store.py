@@ -1,0 +1,118 @@
+"""What a device's file has of the past of groups: what is to be given to new members, and what others have told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from dtp.messaging.conversation.events import EventKind
+from dtp.messaging.database import Database
+
+#: When something is due that was given: not again, unless it changes.
+_GIVEN: Final = -1
+
+
+class PastStore:
+    """A part of a `MessageStore`; what it changes is within a transaction of that."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ---- giving ------------------------------------------------------------------------------------------------
+
+    def list_texts(self, conversation: bytes, since_ms: int, most: int) -> list[tuple[bytes, bytes, int]]:
+        """Return ids, senders and clocks of the last messages of a conversation that were sent since a time; those
+        that begin to disappear aren't among them."""
+        return self._database.select_rows(
+            "SELECT id, sender, clock FROM said WHERE conversation = ? AND kind = ? AND sent >= ? "
+            "AND NOT held AND NOT vanishes ORDER BY clock DESC, sender DESC, id DESC LIMIT ?",
+            *(conversation, int(EventKind.TEXT), since_ms, most),
+        )
+
+    def begin(self, conversation: bytes, person: bytes, ends_ms: int) -> None:
+        """Note that a new member is given what comes of a conversation until then, too."""
+        values = (conversation, person, ends_ms)
+        self._database.execute("INSERT OR REPLACE INTO past_givings VALUES (?, ?, ?)", values)
+
+    def load_givings(self) -> dict[bytes, dict[bytes, int]]:
+        """Return by conversation and new member until when it is given what comes, Unix time in ms."""
+        found: dict[bytes, dict[bytes, int]] = {}
+        rows = self._database.select_rows("SELECT conversation, person, ends FROM past_givings")
+        for conversation, person, ends in rows:
+            found.setdefault(conversation, {})[person] = ends
+        return found
+
+    def end(self, conversation: bytes, person: bytes, devices: Iterable[bytes]) -> None:
+        """Give nothing more of a conversation to a member, who has these devices."""
+        self._database.execute(
+            "DELETE FROM past_givings WHERE conversation = ? AND person = ?", (conversation, person)
+        )
+        for each in devices:
+            self.drop(conversation, each)
+        self._database.execute(
+            "DELETE FROM past_gifts WHERE conversation = ?1 AND NOT EXISTS "
+            "(SELECT 1 FROM past_givings WHERE conversation = ?1)",
+            (conversation,),
+        )
+
+    def add(self, conversation: bytes, device: bytes, message: bytes, clock: int, due_ms: int) -> None:
+        """Have a device be given a message at a time; again, where it has it."""
+        self._database.execute(
+            "INSERT INTO past_gifts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET due = excluded.due",
+            (device, conversation, message, clock, due_ms),
+        )
+
+    def give_again(self, conversation: bytes, message: bytes, due_ms: int) -> None:
+        """Have those be given a message once more who were: it has changed."""
+        self._database.execute(
+            "UPDATE past_gifts SET due = ? WHERE conversation = ? AND message = ? AND due < 0",
+            (due_ms, conversation, message),
+        )
+
+    def list_due_devices(self, now_ms: int) -> list[bytes]:
+        """Return the devices that are to be given something by now."""
+        rows = self._database.select_rows(
+            "SELECT DISTINCT device FROM past_gifts WHERE due >= 0 AND due <= ?", now_ms
+        )
+        return [each for (each,) in rows]
+
+    def has_due(self, conversation: bytes, devices: Iterable[bytes]) -> bool:
+        """Return True if one of the devices is to be given something of a conversation, now or later."""
+        query = "SELECT 1 FROM past_gifts WHERE device = ? AND conversation = ? AND due >= 0 LIMIT 1"
+        return any(self._database.select_rows(query, each, conversation) for each in devices)
+
+    def list_due(self, device: bytes, now_ms: int, most: int) -> list[tuple[bytes, bytes]]:
+        """Return conversations and messages that a device is to be given by now, the last ones first."""
+        return self._database.select_rows(
+            "SELECT conversation, message FROM past_gifts WHERE device = ? AND due >= 0 AND due <= ? "
+            "ORDER BY conversation, clock DESC LIMIT ?",
+            *(device, now_ms, most),
+        )
+
+    def note_given(self, conversation: bytes, device: bytes, message: bytes) -> None:
+        """Note that a message is on its way to a device."""
+        self._database.execute(
+            f"UPDATE past_gifts SET due = {_GIVEN} WHERE device = ? AND conversation = ? AND message = ?",
+            (device, conversation, message),
+        )
+
+    def drop(self, conversation: bytes, device: bytes) -> None:
+        """Give a device nothing more of a conversation."""
+        self._database.execute(
+            "DELETE FROM past_gifts WHERE device = ? AND conversation = ?", (device, conversation)
+        )
+
+    # ---- taking ------------------------------------------------------------------------------------------------
+
+    def measure(self, teller: bytes) -> tuple[int, int]:
+        """Return how many events somebody has told that are here, and their bytes."""
+        ((count, size),) = self._database.select_rows(
+            "SELECT COUNT(*), COALESCE(SUM(LENGTH(event)), 0) FROM said WHERE told = ? AND told != x''",
+            teller,
+        )
+        return count, size
+
+    def release(self, conversation: bytes, teller: bytes) -> bool:
+        """Show what was held back of what somebody has told of a conversation. Return whether there was anything."""
+        query = "UPDATE said SET held = 0 WHERE told = ? AND told != x'' AND conversation = ? AND held"
+        return self._database.execute(query, (teller, conversation)) > 0
