@@ -11,7 +11,7 @@ from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Refusal, Tray
 from dtp.messaging.mailbox.stamps import make_stamp, paid_hash, stamp_bits
-from dtp.messaging.mailbox.store import Deposit, StampFacts, access_hash, piece_hash
+from dtp.messaging.mailbox.store import NOTED, Deposit, StampFacts, access_hash, piece_hash
 
 ALICE, BOB = (Identity(bytes([each]) * 32, bytes([each + 9]) * 32) for each in (1, 2))
 NOW = 1_700_000_000
@@ -170,6 +170,20 @@ def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registere
     status = store.status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes, status.strangers) == (0, 0, 0)
+
+
+def check_up_to_when_things_were_forgotten_is_noted(registered: Registered) -> None:
+    store = registered()
+    assert store.swept() is None
+    store.deposit([known(1)], NOW)
+    assert store.swept() == 0
+    for told, noted in ((NOW, NOW), (NOW + NOTED - 1, NOW), (NOW - 10**6, NOW), (NOW + NOTED, NOW + NOTED)):
+        assert store.expire(told) == 0
+        assert store.swept() == noted
+    assert store.expire(NOW + 2 * NOTED) == 1
+    assert store.swept() is None
+    store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
+    assert store.swept() == NOW + 2 * NOTED
 
 
 def check_a_one_time_key_is_given_once_and_older_keys_are_refused(registered: Registered) -> None:
@@ -369,6 +383,7 @@ CHECKS: tuple[Callable[[Registered], None], ...] = (
     check_a_paid_stamp_is_of_one_recipient_and_ends,
     check_paid_stamps_are_bounded_and_leave_with_their_device,
     check_what_is_kept_for_long_enough_goes_and_makes_room,
+    check_up_to_when_things_were_forgotten_is_noted,
     check_a_one_time_key_is_given_once_and_older_keys_are_refused,
     check_one_time_keys_of_an_instance_before_are_not_given_out,
     check_a_device_that_leaves_leaves_nothing,

@@ -415,6 +415,8 @@ def _is_final(fault: Exception) -> bool:
 
 
 def _subject_of(row: Row) -> str:
+    if row.swept:
+        return f"swept.{row.device.hex()}"
     if row.facts is not None:
         return f"device.{row.device.hex()}"
     kind = "piece" if row.tray is None else f"envelope{int(row.tray)}"
@@ -422,6 +424,8 @@ def _subject_of(row: Row) -> str:
 
 
 def _header_of(row: Row) -> str:
+    if row.swept:
+        return json.dumps(row.swept)
     return row.facts.encode() if row.facts else json.dumps([row.received, row.expires, row.size])
 
 
@@ -431,5 +435,7 @@ def _row_of(message: Msg) -> Row:
     header = (message.headers or {})[HEADER]
     if kind == "device":
         return Row(bytes.fromhex(device), facts=Facts.decode(header))
+    if kind == "swept":
+        return Row(bytes.fromhex(device), swept=json.loads(header))
     tray = None if kind == "piece" else Tray(int(kind.removeprefix("envelope")))
     return Row(bytes.fromhex(device), bytes.fromhex(digest[0]), tray, *json.loads(header))

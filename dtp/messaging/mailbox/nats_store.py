@@ -19,6 +19,7 @@ from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
 from dtp.messaging.mailbox.store import (
     DONE,
+    NOTED,
     SWEEP,
     Deposit,
     KeptEnvelope,
@@ -38,6 +39,7 @@ from dtp.messaging.mailbox.stream_index import Facts, Row
 from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 
 _T = TypeVar("_T")
+_NOBODY: Final = bytes(32)
 _NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0, 0)
 #: A paid stamp: its hash, for how many envelopes it is good, and until when, Unix time in seconds.
 _Stamp = tuple[bytes, int, int]
@@ -295,9 +297,17 @@ class NatsMailbox(MailboxStore):
         async def expire() -> int:
             over = self._line.index.ended(now, SWEEP)
             await self._line.forget(over)
+            if now - self._line.index.swept >= NOTED:
+                await self._line.put(Row(_NOBODY, swept=now), b"", None)
             return len(over)
 
         return self._line.run(expire(), "written")
+
+    def swept(self) -> int | None:
+        def look() -> int | None:
+            return self._line.index.swept if self._line.index.has_ends else None
+
+        return self._look(look)
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
 from dtp.messaging.mailbox.store import (
     DONE,
+    NOTED,
     SWEEP,
     Deposit,
     KeptEnvelope,
@@ -90,6 +91,7 @@ CREATE TABLE IF NOT EXISTS dtp_mailbox_stamps (
     PRIMARY KEY (recipient, hash)
 );
 CREATE INDEX IF NOT EXISTS dtp_mailbox_stamps_expire ON dtp_mailbox_stamps (expires);
+CREATE TABLE IF NOT EXISTS dtp_mailbox_swept (one integer PRIMARY KEY, at bigint NOT NULL);
 """
 #: What a `Recipient` is made of.
 _FIELDS: Final = (
@@ -459,7 +461,19 @@ class PostgresMailbox(MailboxStore):
                 "dtp_mailbox_stamps WHERE expires <= %s LIMIT %s FOR UPDATE SKIP LOCKED)",
                 (now, SWEEP),
             ).rowcount
+            database.execute(
+                "INSERT INTO dtp_mailbox_swept AS kept VALUES (1, %(now)s) ON CONFLICT (one) DO UPDATE "
+                "SET at = excluded.at WHERE excluded.at - kept.at >= %(noted)s",
+                {"now": now, "noted": NOTED},
+            )
         return len(gone) + len(pieces) + stamps
+
+    def swept(self) -> int | None:
+        ((kept, at),) = self._select_rows(
+            "SELECT EXISTS (SELECT 1 FROM dtp_mailbox_envelopes) OR EXISTS (SELECT 1 FROM dtp_mailbox_pieces) "
+            "OR EXISTS (SELECT 1 FROM dtp_mailbox_stamps), (SELECT at FROM dtp_mailbox_swept)"
+        )
+        return (at or 0) if kept else None
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
+from dtp.messaging.mailbox.age import AgeClock
 from dtp.messaging.mailbox.keeper import Keeper
 from dtp.messaging.mailbox.limits import MIB, MONTH, Limiter
 from dtp.messaging.mailbox.protocol import (
@@ -116,8 +117,17 @@ class Mailbox:
         return {**self.counters, **({"room": room} if price else {})}
 
     async def _run_expiry(self) -> None:
+        age, told = AgeClock(), False
         while True:
-            while await self.keeper.run(self.store.expire, int(time.time())):
+            swept = await self.keeper.run(self.store.swept)
+            now = age.read(time.time(), time.monotonic(), swept)
+            if age.is_behind and not told:
+                log.warning(
+                    "the clock is more than a day ahead of what this mailbox has lived through: it was away, or "
+                    "the clock is wrong. What waits is kept for longer"
+                )
+            told = age.is_behind
+            while await self.keeper.run(self.store.expire, now):
                 pass
             await asyncio.sleep(_SWEEP)
 

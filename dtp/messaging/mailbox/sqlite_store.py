@@ -17,6 +17,7 @@ from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
 from dtp.messaging.mailbox.store import (
     DONE,
+    NOTED,
     SWEEP,
     Deposit,
     KeptEnvelope,
@@ -67,6 +68,8 @@ CREATE TABLE stamps (
 ) WITHOUT ROWID;
 CREATE INDEX stamps_expire ON stamps (expires)
 """
+#: Files that were made before there was that get it when they are opened.
+_SWEPT: Final = "CREATE TABLE IF NOT EXISTS swept (one INTEGER PRIMARY KEY, at INTEGER NOT NULL)"
 #: What a `Recipient` is made of.
 _RECIPIENT: Final = (
     "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until, stamp_mib "
@@ -84,6 +87,12 @@ class SqliteMailbox(MailboxStore):
     ) -> None:
         self.limits = limits or MailboxLimits()
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+        try:
+            with self._database.transaction() as db:
+                db.execute(_SWEPT)
+        except BaseException:
+            self._database.close()
+            raise
 
     def close(self) -> None:
         self._database.close()
@@ -300,12 +309,23 @@ class SqliteMailbox(MailboxStore):
                 "(SELECT recipient, hash FROM stamps WHERE expires <= ? LIMIT ?)",
                 (now, SWEEP),
             ).rowcount
+            db.execute(
+                "INSERT INTO swept VALUES (1, ?1) ON CONFLICT DO UPDATE SET at = ?1 WHERE ?1 - at >= ?2",
+                (now, NOTED),
+            )
             if gone or pieces:
                 for _ in range(
                     _GIVEN_BACK
                 ):  # sqlite3 takes one step, which is a page, whatever number is given
                     db.execute("PRAGMA incremental_vacuum(1)")
         return len(gone) + len(pieces) + stamps
+
+    def swept(self) -> int | None:
+        ((kept, at),) = self._database.select_rows(
+            "SELECT EXISTS (SELECT 1 FROM envelopes) OR EXISTS (SELECT 1 FROM pieces) "
+            "OR EXISTS (SELECT 1 FROM stamps), (SELECT at FROM swept)"
+        )
+        return (at or 0) if kept else None
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 

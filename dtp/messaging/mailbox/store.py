@@ -21,6 +21,8 @@ from dtp.messaging.packing import MAX_NUMBER
 
 #: What is found to be over, in one transaction.
 SWEEP: Final = 1000
+#: Seconds after which it is noted again up to when that was done.
+NOTED: Final = 600
 
 
 class Tray(IntEnum):
@@ -175,7 +177,15 @@ class MailboxStore(ABC):
 
     @abstractmethod
     def expire(self, now: int) -> int:
-        """Forget what has been kept for long enough, a thousand of it at most. Return how many those were."""
+        """Forget what has been kept for long enough by `now`, a thousand of it at most. Return how many those were.
+
+        That time is noted, where it is later than what was noted by `NOTED` seconds.
+        """
+
+    @abstractmethod
+    def swept(self) -> int | None:
+        """Return the time that `expire` was told last, as far as it was noted: 0 where it wasn't, None where nothing
+        is kept that could be forgotten."""
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 

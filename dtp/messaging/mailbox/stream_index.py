@@ -43,7 +43,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A message of the stream: an envelope or a piece (`tray` None) of a device, or its record (`facts`)."""
+    """A message of the stream: an envelope or a piece (`tray` None) of a device, or its record (`facts`); or of none,
+    up to when what is kept was looked through (`swept`)."""
 
     device: bytes
     digest: bytes = b""
@@ -52,6 +53,7 @@ class Row:
     expires: int = 0
     size: int = 0
     facts: Facts | None = None
+    swept: int = 0
 
 
 @dataclass(slots=True)
@@ -78,6 +80,8 @@ class StreamIndex:
         self._pieces: dict[bytes, int] = {}
         self._ends: list[tuple[int, int]] = []
         self._gone_before: set[int] = set()
+        #: Up to when what is kept was looked through, and the number of the message that says so.
+        self.swept, self._swept_number = 0, 0
 
     def add(self, number: int, row: Row) -> None:
         """Note a message of the stream; a device's record takes the place of the one before. One that was told of
@@ -91,8 +95,12 @@ class StreamIndex:
             if gone:
                 self.gone += 1
                 return
-        device = self._devices.setdefault(row.device, _Device())
         self._rows[number] = row
+        if row.swept:
+            self.gone += self._rows.pop(self._swept_number, None) is not None
+            self.swept, self._swept_number = row.swept, number
+            return
+        device = self._devices.setdefault(row.device, _Device())
         if row.facts is not None:
             self.gone += self._rows.pop(device.number, None) is not None
             device.number, device.facts = number, row.facts
@@ -116,6 +124,8 @@ class StreamIndex:
                 self._gone_before.add(number)
 
     def _forget_row(self, number: int, row: Row) -> None:
+        if row.swept:
+            return
         device = self._devices[row.device]
         if row.facts is not None:
             device.number, device.facts = 0, None
@@ -192,6 +202,11 @@ class StreamIndex:
         for number in found:  # they stay noted until they are forgotten
             heapq.heappush(self._ends, (self._rows[number].expires, number))
         return found
+
+    @property
+    def has_ends(self) -> bool:
+        """True if something is kept that will be forgotten."""
+        return any(number in self._rows for _, number in self._ends)
 
     def count_devices(self) -> int:
         """Return how many devices are known."""

@@ -1,0 +1,43 @@
+"""By which time a mailbox forgets what it has kept for long enough: one that it has lived through. A value.
+
+A clock that jumps ahead would have all that waits forgotten at once, for good. So what is kept ages by the clock, and
+no more than twice as fast as a time that nobody sets: a mailbox that was away makes up for it, and one whose clock is
+wrong for a day loses a day.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Seconds by which things age, at most, in one.
+RATE: Final = 2
+#: Seconds that the clock may be ahead of what was lived through before that is told.
+AHEAD: Final = 86_400
+
+
+class AgeClock:
+    """The time by which one mailbox forgets."""
+
+    def __init__(self) -> None:
+        #: Up to when it has lived, Unix time in seconds, and when that was read; None before.
+        self._lived: float | None = None
+        self._steady = 0.0
+        #: True while the clock is ahead of that by more than a day.
+        self.is_behind = False
+
+    def read(self, wall: float, steady: float, swept: int | None) -> int:
+        """Return the time by which things are forgotten now, Unix time in seconds.
+
+        `wall` is the clock's time and `steady` one in seconds that nobody sets. `swept` is what this has returned
+        before, as the store has it: 0 where that isn't known, None where nothing is kept, so that the clock is
+        believed.
+        """
+        elapsed = 0.0 if self._lived is None else steady - self._steady
+        known = self._lived or swept
+        if swept is None or not known:
+            self._lived = wall
+        else:
+            self._lived = max(known, min(wall, known + RATE * elapsed))
+        self._steady = steady
+        self.is_behind = wall - self._lived > AHEAD
+        return int(min(wall, self._lived))
