@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from post_office import PostOffice, acquainted, post_office, take, wait_notice
+from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
 from village import NOW, Village, villages
 
+from dtp.identity import Account, Device
 from dtp.messaging.conversation.events import MAX_CLOCK, Event, EventKind
 from dtp.messaging.conversation.membership import Act, MemberRole, Past
 from dtp.messaging.conversation.state import Shown
@@ -373,20 +374,23 @@ def test_a_flood_of_what_was_never_said_ends(village: Make, monkeypatch: pytest.
 
 
 def test_a_device_that_is_new_is_told_who_has_told(village: Make) -> None:
-    at = village("alice", "bob", "carol")
+    """What was only told came to a person's next device as if it had come by itself."""
+    at = village("alice", "bob", "carol", "phone")
     group = at.group("alice", "bob")
     at.say("bob", group, "old")
     at.deliver()
     admit(at, "alice", "carol", group)
     at.deliver()
-    mail = at.people["carol"]
-    (conversation, said), *_ = [each for each in mail.store.events_since(0) if each[0] == group]
-    assert (conversation, said.told) == (group, at.people["alice"].person)
-    fields = {"sender": said.sender, "event": said.event.encode(), "told": said.told}
-    bob = at.people["bob"]
-    with bob.transaction():
-        bob._take_copy(bob.person, Event(EventKind.COPY, bytes(32), 0, NOW, fields))
-    assert [each.told for each in bob.store.read_events(bytes(32))] == [said.told]
+    carol, phone = at.people["carol"], at.people["phone"]
+    devices = [Device(each.identity.id.key, "") for each in (carol, phone)]
+    account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
+    carol.change_account(account, at.now)
+    phone.join(carol.card, at.now)
+    carol.send_history(phone.identity.id.key, 0, at.now)
+    at.deliver()
+    assert [(each.text, each.told) for each in shown(at, "phone", group)] == [
+        ("old", at.people["alice"].person)
+    ]
 
 
 def test_who_wrote_and_has_left_has_a_name(village: Make) -> None:
