@@ -20,6 +20,8 @@ PERSON_BYTES: Final = 32
 #: Bytes of one text, at most: longer ones are attachments.
 MAX_TEXT_BYTES: Final = 65_536
 MAX_ATTACHMENTS: Final = 64
+#: Bytes of an event with all that it says of files: a device passes it on to another in an event around it.
+MAX_EVENT_BYTES: Final = 120_000
 #: The highest clock: what comes behind it has the same, and is in the order of senders and ids.
 MAX_CLOCK: Final = 2**53
 #: Events of the past that one event brings, at most.

@@ -17,6 +17,8 @@ VERSION: Final = 1
 #: Bytes that envelopes have: each message takes the next larger one.
 SIZES: Final = tuple(512 << each for each in range(9))
 MAX_BYTES: Final = SIZES[-1]
+#: Bytes of a payload, at most: what a letter says besides, and the keys in a first one, take less than the rest.
+MAX_PAYLOAD: Final = MAX_BYTES - 4096
 #: A version, a sealed box's public key and MAC, and the length of what is inside.
 _OUTSIDE: Final = 1 + 48
 _LENGTH: Final = 4

@@ -16,10 +16,10 @@ from dtp.errors import PeerError
 from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
-from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, EventKind
+from dtp.messaging.conversation.events import HISTORY, MAX_EVENT_BYTES, MESSAGES, Event, EventKind
 from dtp.messaging.conversation.membership import Act, MemberRole, Membership, Operation
 from dtp.messaging.conversation.state import Said, Shown, show
-from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
+from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.communities import Communities
@@ -217,6 +217,8 @@ class Correspondence:
             for group in self.groups:
                 self.group_states.give(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
+                if len(said.event.encode()) > MAX_EVENT_BYTES:
+                    continue
                 fields = {"sender": said.sender, "event": said.event.encode()}
                 fields |= {"told": said.told} if said.told else {}
                 self.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
@@ -352,9 +354,15 @@ class Correspondence:
         return list(dict.fromkeys([*others, *self.own_devices]))
 
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
-        """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
+        """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`, and
+        `MessageTooLong` where text and what is said of files are too much together."""
         self._check_member(conversation)
         event = Event(kind, conversation, self.store.next_clock(conversation), now_ms, fields)
+        size = len(event.encode())
+        if size > MAX_EVENT_BYTES:
+            raise MessageTooLong(
+                f"a message and its files' names take {size} bytes; {MAX_EVENT_BYTES} are the most"
+            )
         Event.parse(event.encode())
         said = Said(self.person, event)
         with self.transaction():

@@ -17,11 +17,11 @@ from dtp.errors import PeerError
 from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.device import LocalDevice, save_key
-from dtp.messaging.ends.envelope import Sealed, open_envelope
+from dtp.messaging.ends.envelope import MAX_PAYLOAD, Sealed, open_envelope
 from dtp.messaging.ends.keys import SKEW_MS, KeyBundle
 from dtp.messaging.ends.order import RENEW_TRIES, Outgoing, resend_after
 from dtp.messaging.ends.peer import RemoteDevice
-from dtp.messaging.errors import NotOpened
+from dtp.messaging.errors import MessageTooLong, NotOpened
 from dtp.messaging.person.store import MessageStore
 
 #: Devices that are held in memory.
@@ -189,9 +189,11 @@ class Desk:
         the message that it brings, where that isn't its own.
 
         `introduction` is an event of our card, which goes first where a device wasn't told who we are. Raise
-        `QueueFull`, and nothing is kept then.
+        `QueueFull`, and `MessageTooLong` for what could never be sealed; nothing is kept then.
         """
         payload = event.encode()
+        if len(payload) > MAX_PAYLOAD:
+            raise MessageTooLong(f"an event of {len(payload)} bytes; {MAX_PAYLOAD} are the most")
         shown = event.id if event.kind is EventKind.TEXT else shown
         for device in devices:
             peer = self.peer_of(device)

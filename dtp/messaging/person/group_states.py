@@ -29,9 +29,8 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Operations of a group that one event has, so that it fits into an envelope; and cards.
-_OPERATIONS: Final = 100
-_CARDS: Final = 20
+#: Bytes of operations and cards in one event, so that it fits into an envelope, whoever made them.
+_TOGETHER: Final = 64 * 1024
 #: Bytes of a state that is fetched, at most: several times what 1,000 members with two mailboxes each take.
 MAX_STATE: Final = 16 << 20
 #: States that are to be fetched of one device, at most.
@@ -91,10 +90,7 @@ class GroupStates:
             if self.most_sent < len(state) * len(devices) and len(state) <= MAX_STATE:
                 self._give_once(group, devices, state, now_ms)
                 return
-        for start in range(0, len(cards), _CARDS):
-            self.send_some(group, devices, [], cards[start : start + _CARDS], now_ms)
-        for start in range(0, len(operations), _OPERATIONS):
-            self.send_some(group, devices, operations[start : start + _OPERATIONS], [], now_ms)
+        self.send_some(group, devices, operations, cards, now_ms)
 
     def _give_once(self, group: bytes, devices: list[bytes], state: bytes, now_ms: int) -> None:
         key = secrets.token_bytes(32)
@@ -111,12 +107,17 @@ class GroupStates:
         cards: list[ContactCard],
         now_ms: int,
     ) -> None:
-        """Send devices operations of a group, and cards of those whom they are about."""
-        fields = {
-            "operations": [each.encoded for each in operations],
-            "cards": [each.encode() for each in cards],
-        }
-        self._send(group, devices, fields, now_ms)
+        """Send devices operations of a group, and cards of those whom they are about first."""
+        devices, fields, size = list(devices), {"operations": list[bytes](), "cards": list[bytes]()}, 0
+        blobs = [("cards", each.encode()) for each in cards]
+        for name, blob in [*blobs, *(("operations", each.encoded) for each in operations)]:
+            if size and size + len(blob) > _TOGETHER:
+                self._send(group, devices, fields, now_ms)
+                fields, size = {"operations": [], "cards": []}, 0
+            fields[name].append(blob)
+            size += len(blob)
+        if size:
+            self._send(group, devices, fields, now_ms)
 
     def _send(self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int) -> None:
         self._mail.enqueue_event(devices, Event(EventKind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)

@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import PeerError
-from dtp.messaging.conversation.events import HISTORY, MAX_TOLD, PERSON_BYTES, Event, EventKind
+from dtp.messaging.conversation.events import (
+    HISTORY,
+    MAX_EVENT_BYTES,
+    MAX_TOLD,
+    PERSON_BYTES,
+    Event,
+    EventKind,
+)
 from dtp.messaging.conversation.membership import MAX_PAST, Membership, Past
 from dtp.messaging.conversation.state import Said, condense
 from dtp.messaging.person.notices import Notice, What
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Bytes of events in one piece, and of a message with what is about it: both fit into an envelope.
 _PIECE: Final = 56 * 1024
-_LARGEST: Final = 120_000
+_LARGEST: Final = MAX_EVENT_BYTES
 #: Bytes that wait for a device before more is given to it: half of what a mailbox keeps for who pays nothing.
 _UNDER_WAY: Final = 512 * 1024
 #: Ms for which a new member is given what comes of those who haven't heard of them, and how long it waits for more.
@@ -31,8 +38,6 @@ _PATIENCE_MS: Final = 30 * 86_400_000
 #: Events, and bytes, that are taken of what one member tells.
 _MOST: Final = 4 * MAX_PAST
 _MOST_BYTES: Final = 64 << 20
-#: Cards in one event.
-_CARDS: Final = 20
 
 
 class GroupPast:
@@ -68,8 +73,7 @@ class GroupPast:
         self.reload()
         known = [mail.contacts.get(each) for each in authors - members.roles.keys()]
         cards = [each.card.public() for each in known if each is not None]
-        for at in range(0, len(cards), _CARDS):
-            mail.group_states.send_some(membership.group, devices, [], cards[at : at + _CARDS], now_ms)
+        mail.group_states.send_some(membership.group, devices, [], cards, now_ms)
 
     def note(self, conversation: bytes, said: Said, now_ms: int) -> None:
         """Note what has come: whoever is new is given it as well, since its sender may not have heard of them."""
