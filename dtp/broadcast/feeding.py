@@ -20,9 +20,10 @@ from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.tree.ranking import Ranking, ShowListener, Standing
 from dtp.broadcast.tree.rooms import Rooms
 from dtp.carriers.crowd import source_group
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.address import Address, AddressError
+from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.tasks import TaskSet, start_task
@@ -286,7 +287,8 @@ class Feeder:
         who = served.who
         while self.held.live_start(0) is None:  # there is nothing that it could send
             await self.held.wait_change()
-        serves = await self._measure(who.peer, who.addresses)
+        with dialled_as_told(who.nearness):
+            serves = await self._measure(who.peer, who.addresses)
         served.doubted.clear()  # also of doubts that came meanwhile
         self._ranking.note_measured(who, serves, _now())
         if not serves:
@@ -341,7 +343,8 @@ class Feeder:
                 if not isinstance(message, m.RoomReport):
                     raise ShowMessageError("a listener says where there is room, and nothing else")
                 if stream in self._listeners and self._serves(who):
-                    self._rooms.set_places(stream, message.places)
+                    told = [each for each in message.places if is_dialled_as_told(each.address, who.nearness)]
+                    self._rooms.set_places(stream, told)
                 await asyncio.sleep(_ROOMS)
         except ShowMessageError as fault:
             log.info("a listener is none: %s", fault)
@@ -467,16 +470,18 @@ def _now() -> float:
 
 
 def _describe(connection: Connection, hello: m.Hello) -> ShowListener:
-    return ShowListener(
-        connection.peer, source_group(connection.source), _own(connection.peer, hello.addresses)
-    )
+    nearness = Nearness.of_source(connection.source)
+    own = _own(connection.peer, hello.addresses, nearness)
+    return ShowListener(connection.peer, source_group(connection.source), own, nearness)
 
 
-def _own(peer: PeerId, addresses: Sequence[str]) -> tuple[str, ...]:
-    """Return those addresses that are of `peer` itself: nobody sends others to a third one."""
+def _own(peer: PeerId, addresses: Sequence[str], nearness: Nearness) -> tuple[str, ...]:
+    """Return those addresses that are of `peer` itself, and no nearer than it is: nobody sends others to a third
+    one."""
     found = []
     for text in addresses:
         with contextlib.suppress(AddressError):
-            if Address.parse(text).peer == peer:
+            address = Address.parse(text)
+            if address.peer == peer and is_dialled_as_told(address, nearness):
                 found.append(text)
     return tuple(found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, Protocol
 
 from dtp.broadcast import frames
@@ -14,6 +14,7 @@ from dtp.broadcast.errors import SegmentError
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.tree.rooms import COMPARED
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -29,6 +30,19 @@ class Dial(Protocol):
     """How a listener reaches an address."""
 
     def __call__(self, address: str) -> AbstractAsyncContextManager[Connection]: ...
+
+
+def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
+    """Return what dials as `dial` does: each address as told by who told of it."""
+
+    @asynccontextmanager
+    async def dial_one(address: str) -> AsyncIterator[Connection]:
+        async with AsyncExitStack() as stack:
+            with dialled_as_told(get_teller(address)):
+                connection = await stack.enter_async_context(dial(address))
+            yield connection
+
+    return dial_one
 
 
 @asynccontextmanager

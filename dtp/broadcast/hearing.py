@@ -13,7 +13,7 @@ from typing import Final
 
 from dtp.broadcast.by_topic import TopicReceiver
 from dtp.broadcast.feeding import FAN_OUT, Feeder
-from dtp.broadcast.fetching import Dial
+from dtp.broadcast.fetching import Dial, dial_told
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.messages import FreePlace
@@ -24,11 +24,12 @@ from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.broadcast.tree.measuring import measure_from
 from dtp.broadcast.tree.ranking import check_relays
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.topics import Topic, Validator
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address, AddressError, is_dialled_as_told
+from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
 from dtp.node.node import ANYWHERE, Node
 from dtp.tasks import start_task
@@ -84,6 +85,8 @@ class ShowStream:
         over: Engine | None = None,
         node_identity: Identity | None = None,
         relays: Collection[PeerId] = (),
+        teller: Nearness | None = None,
+        lan: bool = False,
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [_with_service(Address.parse(each)) for each in addresses]
@@ -105,11 +108,12 @@ class ShowStream:
         self.node: ShowNode = place.node(
             self._node_identity, {self._service: self._serve_connection} if place.listen else {}
         )
+        nearest = Nearness.NETWORK if lan else Nearness.ANYWHERE
         kind = ShowReceiver if topic is None else partial(TopicReceiver, self._topic_maker(topic))
         self.receiver = kind(
             self._node_identity.id,
             lambda address: self.node.connect(address),
-            Parents(map(str, given)),
+            Parents(map(str, given), teller, nearest),
             producer=producer or given[0].peer,
             show=show,
             start=start,
@@ -120,7 +124,8 @@ class ShowStream:
         self._place, self._serves = place, bool(place.listen)
         self._opener = Opener(me)
         ask = (lambda address: self.node.connect(address)) if node_identity is None else _dial_as(me, place)
-        self._asker = KeyAsker(ask, self._key_places, claims, buy, key_lasts)
+        ask = dial_told(ask, self.receiver.parents.get_teller)
+        self._asker = KeyAsker(ask, self._key_places, claims, buy, key_lasts, nearest)
         self._init = b""
 
     def _topic_maker(self, name: str) -> Callable[..., Topic]:
@@ -166,11 +171,12 @@ class ShowStream:
         """Where others can listen to the show from here."""
         return addresses_of(self.node, self._service) if self._serves else ()
 
-    def learn(self, *addresses: str) -> None:
+    def learn(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
         """Hear the show at these as well, where those that are known have it no more; but not at places of this
-        machine or through the chain, since somebody else tells of them. Raise `AddressError`."""
-        told = [str(_with_service(Address.parse(each))) for each in addresses if is_dialled_as_told(each)]
-        self.receiver.parents.learn_addresses(told)
+        machine or through the chain, since somebody else tells of them, nor at what is nearer than `teller`. Raise
+        `AddressError`."""
+        told = [str(_with_service(Address.parse(each))) for each in addresses]
+        self.receiver.parents.learn_addresses(told, teller)
 
     @property
     def is_heard(self) -> bool:
@@ -390,6 +396,8 @@ def listen_to(
     over: Engine | None = None,
     node_identity: Identity | None = None,
     relays: Collection[PeerId] = (),
+    teller: Nearness | None = None,
+    lan: bool = False,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
@@ -414,6 +422,8 @@ def listen_to(
       `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
     - `node_identity` is who the node is that hears the show and passes it on; by default `identity`, which opens
       it. Nodes are found by their identity, so two devices of one person need two of them.
+    - `teller` is how near they are who told of the addresses, where that isn't you: `dtp.carriers.nearness`.
+    - `lan` dials private addresses that others tell of, wherever they are themselves.
 
     Raise `AddressError` for what is no address.
     """
@@ -435,4 +445,6 @@ def listen_to(
         over=over,
         node_identity=node_identity,
         relays=relays,
+        teller=teller,
+        lan=lan,
     )

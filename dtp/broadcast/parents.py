@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dtp.broadcast.format import Segment
+from dtp.carriers.nearness import Nearness
+from dtp.net.address import is_dialled_as_told
 
 #: Addresses that are remembered.
 MOST: Final = 64
@@ -27,6 +29,8 @@ class _Known:
     address: str
     #: One of the addresses that the listener was given: it is never forgotten.
     given: bool
+    #: How near the nearest are who told of it; None where nobody else did.
+    teller: Nearness | None = None
     #: Bytes a second that it has sent, 0 while that isn't known.
     rate: float = 0.0
     failures: int = 0
@@ -43,11 +47,18 @@ class _Known:
 class Parents:
     """The addresses that have a show, and what was measured of each. Times are seconds of one clock."""
 
-    def __init__(self, given: Iterable[str]) -> None:
-        """`given` are the addresses that the listener was told."""
+    def __init__(
+        self,
+        given: Iterable[str],
+        teller: Nearness | None = None,
+        nearest: Nearness = Nearness.ANYWHERE,
+    ) -> None:
+        """`given` are the addresses that the listener was told: by the user, or by somebody as near as `teller`.
+        Whoever tells of others counts as at least as near as `nearest`."""
         self._own: frozenset[str] = frozenset()
-        self._learned = 0
-        self._known = {each: _Known(each, True) for each in given}
+        self._learned, self._nearest = 0, nearest
+        told_by = None if teller is None else min(teller, nearest)
+        self._known = {each: _Known(each, True, told_by) for each in given}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -82,12 +93,23 @@ class Parents:
         for each in self._own:
             self._known.pop(each, None)
 
-    def learn_addresses(self, addresses: Iterable[str]) -> None:
-        """Somebody says that these have the show. Past the bound those go that were never of use."""
+    def get_teller(self, address: str) -> Nearness | None:
+        """Return how near the nearest are who told of an address; None where the user named it. One that isn't known
+        counts as told by this side."""
+        known = self._known.get(address)
+        return Nearness.PROCESS if known is None else known.teller
+
+    def learn_addresses(self, addresses: Iterable[str], teller: Nearness = Nearness.ANYWHERE) -> None:
+        """Somebody as near as `teller` says that these have the show. What is nearer than that doesn't count. Past
+        the bound those go that were never of use."""
         self._learned += 1
+        teller = min(teller, self._nearest)
         for each in addresses:
-            if each not in self._own:
-                self._known.setdefault(each, _Known(each, False)).told = self._learned
+            if each not in self._own and is_dialled_as_told(each, teller):
+                known = self._known.setdefault(each, _Known(each, False, teller))
+                known.told = self._learned
+                if known.teller is not None:
+                    known.teller = min(known.teller, teller)
         while len(self._known) > MOST:
             worst = [each for each in self._rank_known() if not each.given]
             if not worst:

@@ -21,7 +21,7 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
-from dtp.broadcast.fetching import Dial, Fetcher, asked
+from dtp.broadcast.fetching import Dial, Fetcher, asked, dial_told
 from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
@@ -29,6 +29,7 @@ from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
 from dtp.broadcast.standing import StandingStill
 from dtp.broadcast.tree.comparing import Measured, Probe, put_stale_last
 from dtp.broadcast.tree.rooms import COMPARED
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
@@ -117,7 +118,8 @@ class ShowReceiver:
         self.why: DtpError | None = None
         #: Why it has ended before the show.
         self.fault: DtpError | None = None
-        self._me, self._dial, self._producer, self._show = me, dial, producer, show
+        self._dial = dial = dial_told(dial, parents.get_teller)
+        self._me, self._producer, self._show = me, producer, show
         self._back_ms, self._limit = back_ms, limit
         self._patience = patience or Patience()
         self._fetcher = Fetcher(dial, parents, self._recovers_within, self._patience.silence)
@@ -135,8 +137,8 @@ class ShowReceiver:
         self._streams = NewestStreams()
         #: What the neighbour has announced, which is held from its next word on.
         self._announced: Announcement | None = None
-        #: Who the neighbour is that is heard.
-        self._peer: PeerId | None = None
+        #: The neighbour that is heard.
+        self._neighbour: Connection | None = None
         #: Those that have said which stream they have, as far as they were given.
         self._said = set[str]()
         #: Set when the neighbour is to be looked at: segments come too late, or others are far ahead.
@@ -337,6 +339,7 @@ class ShowReceiver:
         loop = asyncio.get_running_loop()
         began, probe = loop.time(), Probe()
         connection: Connection | None = None
+        dialled: Connection | None = None
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(self._patience.answer):
@@ -359,7 +362,7 @@ class ShowReceiver:
                 log.info("%s can't be measured: %s", address, fault)
                 self._note_failure(address)
                 return None
-            self.parents.learn_addresses(probe.others)
+            self._learn_others(probe.others, dialled)
             if not probe.room or self._me in probe.path:
                 self.parents.note_full(address, loop.time())
             if probe.done:
@@ -383,7 +386,7 @@ class ShowReceiver:
                         case m.Announced(data):
                             self._note_announced(data, address, connection.peer)
                         case m.SenderState(path, others, _):
-                            self.parents.learn_addresses(others)
+                            self._learn_others(others, connection)
                             hears = self._is_from_producer(path) and self._me not in path
                         case m.Manifest(data):
                             if Segment.decode(data).number >= number:
@@ -431,7 +434,7 @@ class ShowReceiver:
     async def _hear_from(self, address: str, connection: Connection) -> None:
         stream = await connection.open_stream()
         addresses = tuple(self.serving())
-        self._announced, self._peer = None, connection.peer
+        self._announced, self._neighbour = None, connection
         self._init_looked_for = NO_INIT
         frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
@@ -499,17 +502,17 @@ class ShowReceiver:
     async def _take_message(self, address: str, message: m.Message, pace: Pace) -> None:
         match message:
             case m.Announced(data):
-                assert self._peer is not None
-                self._take_announcement(data, address, self._peer)
+                assert self._neighbour is not None
+                self._take_announcement(data, address, self._neighbour.peer)
             case m.Full(others):
-                self.parents.learn_addresses(others)
+                self._learn_others(others, self._neighbour)
                 raise NeighbourFull(f"{address} takes no more listeners")
             case m.SenderState(path, others, _):
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
                 if self._announced is not None:
                     self._open_held()
-                self.parents.learn_addresses(others)
+                self._learn_others(others, self._neighbour)
                 self._come_through(path)
                 if self._is_from_producer(path):
                     self._say_alive()
@@ -537,6 +540,11 @@ class ShowReceiver:
                 self._open_held().accept_proof(data)
             case m.Hello() | m.RoomReport() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
                 raise ShowMessageError("this comes from who listens, or belongs to another service")
+
+    def _learn_others(self, others: Sequence[str], teller: Connection | None) -> None:
+        """Learn the addresses that a neighbour tells of."""
+        if teller is not None:
+            self.parents.learn_addresses(others, Nearness.of_source(teller.source))
 
     def _note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
         """Note what somebody has who isn't heard, and return it where it is of this show."""

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from typing import Any
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from dtp.carriers.nearness import Nearness, who_tells
+
+#: Names that somebody else told of which are looked up at the same time. One that nobody answers for takes a thread
+#: for some 10 s, and what is told may be any: the threads of the loop, by which the user's own names are looked up,
+#: aren't used for it.
+TOLD_AT_ONCE: Final = 2
+
+_Found = list[tuple[Any, ...]]
 
 
 async def resolve_host(
     host: str | None, port: int, kind: socket.SocketKind, *, family: int = 0, flags: int = 0
-) -> list[tuple[Any, ...]]:
+) -> _Found:
     """Return what `socket.getaddrinfo` has for a host's name or IP address; None: any address.
 
     An IP address is looked up by nobody: neither the loop's threads nor the tables for international names are
-    loaded for it. Raise `OSError` or `UnicodeError`.
+    loaded for it. What is dialled as told is no nearer than who tells of it (`dialled_as_told`). Raise `OSError` or
+    `UnicodeError`.
     """
+    teller = None if flags & socket.AI_PASSIVE else who_tells()
+    found = await _look_up(host, port, kind, family, flags, teller is not None)
+    if teller is None:
+        return found
+    if far := [each for each in found if Nearness.of_host(str(each[4][0])) >= teller]:
+        return far
+    raise OSError("it is nearer than who tells of it")
+
+
+async def _look_up(
+    host: str | None, port: int, kind: socket.SocketKind, family: int, flags: int, is_told: bool
+) -> _Found:
     numeric = host.encode() if host is not None and host.isascii() else None
     if host is None or numeric is not None:
         try:
@@ -24,7 +51,59 @@ async def resolve_host(
         except socket.gaierror:
             pass  # it is a name
     loop = asyncio.get_running_loop()
+    if is_told:
+        look_up = partial(socket.getaddrinfo, host, port, family, kind, flags=flags)
+        return await ToldLookups.of_loop(loop).run(look_up)
     return await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+
+
+class ToldLookups:
+    """Looks names up that somebody else told: few at once, in threads for which the end of a program doesn't wait."""
+
+    _of_loops: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, ToldLookups]] = (
+        weakref.WeakKeyDictionary()
+    )
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(TOLD_AT_ONCE)
+
+    @classmethod
+    def of_loop(cls, loop: asyncio.AbstractEventLoop) -> ToldLookups:
+        """Return those of `loop`."""
+        if (lookups := cls._of_loops.get(loop)) is None:
+            lookups = cls._of_loops[loop] = cls()
+        return lookups
+
+    async def run(self, look_up: Callable[[], _Found]) -> _Found:
+        """Return what a lookup gives, when it is its turn. One that is given up has its turn until it has ended.
+        Raise as it does: `OSError` or `UnicodeError`."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[_Found] = loop.create_future()
+
+        def end(found: _Found | None, fault: OSError | UnicodeError | None) -> None:
+            self._turns.release()
+            if ended.done():
+                return
+            if fault is not None:
+                ended.set_exception(fault)
+            else:
+                ended.set_result(found or [])
+
+        def work() -> None:
+            found, why = None, None
+            try:
+                found = look_up()
+            except (OSError, UnicodeError) as fault:
+                why = fault
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(end, found, why)
+
+        await self._turns.acquire()
+        try:
+            threading.Thread(target=work, name="dtp-told-name", daemon=True).start()
+        except RuntimeError as fault:  # there are too many threads
+            end(None, OSError(str(fault)))
+        return await ended
 
 
 def what_failed(error: OSError | UnicodeError) -> str:

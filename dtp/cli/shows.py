@@ -27,6 +27,7 @@ from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
+from dtp.carriers.nearness import Nearness
 from dtp.cli.accounts import WalletOptions
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
@@ -57,7 +58,7 @@ from dtp.cli.shows_sealing import (
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address, check_told
+from dtp.net.address import Address
 from dtp.node.finding import WAYS
 from dtp.node.node import ANYWHERE
 from dtp.plurals import count_of
@@ -324,6 +325,8 @@ def _tell_recording_fault(fault: RecordingError) -> None:
               help="Serve a page that plays the show there, and a playlist (HLS); write nothing.")  # fmt: skip
 @_topic_option
 @_over_option
+@click.option("--lan", is_flag=True,
+              help="Dial private addresses that others tell of, wherever they are themselves.")  # fmt: skip
 @click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
 @_relay_option
 @_place_options
@@ -343,6 +346,7 @@ def listen(
     gateway: tuple[str, int] | None,
     topic: str | None,
     over: Engine | None,
+    lan: bool,
     no_share: bool,
     relays: tuple[PeerId, ...],
     fan_out: int,
@@ -371,8 +375,9 @@ def listen(
     if no_share:
         where = Place((), where.discover, where.bootstrap, where.private)
     of_chain = addresses[0] if len(addresses) == 1 and addresses[0].startswith("0x") else ""
+    teller: Nearness | None = None
     if of_chain:
-        show_id, producer, addresses = _of_the_chain(account, addresses[0], give_up)
+        show_id, producer, addresses, teller = _of_the_chain(account, addresses[0], give_up, lan)
     me = owner = identity.load_or_make()
     if me.id == (producer or Address.parse(addresses[0]).peer):  # nobody hears a show through itself
         me = Identity.generate()
@@ -394,6 +399,8 @@ def listen(
         patience=Patience(anybody=give_up, lost=give_up),
         topic=topic,
         over=over,
+        teller=teller,
+        lan=lan,
     )
     money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
     follow = None if not of_chain else (lambda each: _follow_hint(each, account, of_chain))
@@ -403,14 +410,17 @@ def listen(
         discard_output()
 
 
-def _of_the_chain(account: WalletOptions, id: str, patience: float) -> tuple[str, PeerId, tuple[str, ...]]:
-    """Return a show's id, its producer, and where the chain says that it is heard; wait until it says so.
+def _of_the_chain(
+    account: WalletOptions, id: str, patience: float, lan: bool
+) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
+    """Return a show's id, its producer, where the chain says that it is heard, and how near they are who say so; wait
+    until it says so.
 
-    Raise `ShowUnreachable` after `patience` seconds.
+    Raise `ShowUnreachable` after `patience` seconds, and `AddressError` for a place that nobody dials as told.
     """
 
-    async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...]]:
-        from dtp.broadcast.money.shows import read_show
+    async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
+        from dtp.broadcast.money.shows import check_hint, how_near_is, read_show
         from dtp.chain.show import ShowState
 
         found = (await read_show(chain, id)).show
@@ -427,15 +437,16 @@ def _of_the_chain(account: WalletOptions, id: str, patience: float) -> tuple[str
             await asyncio.sleep(_LOOK)
             found = (await read_show(chain, id)).show
         where = found.hint.decode(errors="replace")
-        check_told(where)
-        return found.id, PeerId(found.key), (where,)
+        teller = how_near_is(chain)
+        check_hint(where, min(teller, Nearness.NETWORK) if lan else teller)
+        return found.id, PeerId(found.key), (where,), teller
 
     return account.run_connected(work, signing=False)
 
 
 async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
     """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
-    from dtp.broadcast.money.shows import read_show
+    from dtp.broadcast.money.shows import how_near_is, read_show
 
     while True:
         await asyncio.sleep(_LOOK)
@@ -444,7 +455,8 @@ async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> N
                 DtpError
             ):  # the chain is away, or says no address: the next look may be better
                 async with account.make_client(signing=False) as chain:
-                    stream.learn((await read_show(chain, id)).show.hint.decode(errors="replace"))
+                    hint = (await read_show(chain, id)).show.hint.decode(errors="replace")
+                    stream.learn(hint, teller=how_near_is(chain))
 
 
 async def _listen(

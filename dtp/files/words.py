@@ -24,7 +24,7 @@ from nacl.secret import SecretBox
 
 from dtp.errors import DtpError, LocalError, PeerError
 from dtp.identity import Identity
-from dtp.net.address import Address, AddressError
+from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 
@@ -243,6 +243,10 @@ def _prove(key: bytes, what: bytes) -> bytes:
 def _addresses(key: bytes, sealed: bytes) -> list[Address]:
     try:
         told = msgpack.unpackb(SecretBox(_prove(key, b"address")).decrypt(sealed))
-        return [Address.parse(each) for each in told][:_MAX_ADDRESSES]
+        places = [Address.parse(each) for each in told][:_MAX_ADDRESSES]
     except (CryptoError, ValueError, TypeError, AttributeError, AddressError, msgpack.UnpackException):
         raise CodeWrong("whoever was met says nothing that makes sense; ask for another code") from None
+    kept = [each for each in places if is_dialled_as_told(each)]
+    if not kept:
+        raise CodeWrong("whoever was met names no place that may be dialled; ask for another code")
+    return kept

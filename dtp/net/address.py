@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId, PeerIdError
 
@@ -190,6 +191,19 @@ class Address:
         return f"{form.carrier}://{where}{quote(self.path, safe=_SAFE_IN_PATH)}{_join_query(pairs)}"
 
     @property
+    def nearness(self) -> Nearness:
+        """How near the place is that is dialled, as far as that is known without a look-up."""
+        form = FORMS[self.scheme]
+        if form.carrier == "memory":
+            return Nearness.PROCESS
+        return Nearness.MACHINE if form.place == "path" else Nearness.of_host(self.host)
+
+    @property
+    def costs_money(self) -> bool:
+        """Whether it leads through the chain, where each message costs whoever dials it."""
+        return FORMS[self.scheme].on_chain
+
+    @property
     def is_direct(self) -> bool:
         """Whether it says where to dial, so that no resolver is needed."""
         return FORMS[self.scheme].carrier is not None
@@ -230,11 +244,12 @@ class Address:
         return f"{self.scheme}://{where}{quote(path, safe=_SAFE_IN_PATH)}{_join_query(pairs)}"
 
 
-def is_dialled_as_told(told: str | Address) -> bool:
+def is_dialled_as_told(told: str | Address, teller: Nearness = Nearness.PROCESS) -> bool:
     """Return whether an address is dialled because somebody else tells of it, such as a neighbour or a card.
 
-    False for one of this machine, also where it names a file or a proxy there, or stands in the peer table there; and
-    for one through the chain, which would cost whoever dials it money.
+    False for one of this machine, also where it names a file or a proxy there, or stands in the peer table there; for
+    one through the chain, which would cost whoever dials it money; and for a place that is nearer than `teller`: what
+    is in this network is no business of a stranger on the internet.
     """
     try:
         address = Address.of(told)
@@ -245,6 +260,7 @@ def is_dialled_as_told(told: str | Address) -> bool:
         and address.name is None
         and _OWN_OPTIONS.isdisjoint(name for name, _ in address.query)
         and address.options.get("via", "direct") == "direct"
+        and address.nearness >= teller
     )
 
 

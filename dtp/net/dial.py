@@ -13,10 +13,11 @@ from typing import Final
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
+from dtp.carriers.nearness import who_tells
 from dtp.core import served_suites
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
 from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
 from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all, resolve_others
@@ -112,18 +113,40 @@ class Dialer:
         dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last candidate's
         error, or what `take_over` raised.
         """
-        found = [candidate] if candidate is not None else await resolve_all(self.address, self.resolvers)
+        found = (
+            [candidate]
+            if candidate is not None
+            else self._keep_told(await resolve_all(self.address, self.resolvers))
+        )
         try:
             await self._dial_first(found, resume, take_over)
         except HandshakeRefused:  # it is there, and has said no
             raise
         except (CarrierError, PeerError):
             others = (
-                [] if candidate is not None else await resolve_others(self.address, self.resolvers, found)
+                []
+                if candidate is not None
+                else self._keep_told(await resolve_others(self.address, self.resolvers, found))
             )
             if not others:
                 raise
             await self._dial_first(others, resume, take_over)
+
+    def _keep_told(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return those that are dialled where somebody else told of the address: none that costs money, or is nearer
+        than who tells, whatever this side knows of the peer. Raise `AddressError` where none is left."""
+        teller = who_tells()
+        if teller is None:
+            return list(candidates)
+        kept = [
+            each for each in candidates if not each.address.costs_money and each.address.nearness >= teller
+        ]
+        if candidates and not kept:
+            raise AddressError(
+                f"{self.address} was told by somebody else, and leads to what costs money to dial, or is nearer than "
+                "they are: dial it yourself if that is meant"
+            )
+        return kept
 
     async def _dial_first(
         self, candidates: Sequence[Candidate], resume: bytes, take_over: OnEstablished

@@ -20,6 +20,7 @@ from dtp.broadcast.format import Announcement, Equivocation, Flag, Position, Seg
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Patience
 from dtp.broadcast.sealed.admission import Guests
+from dtp.carriers.nearness import Nearness
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
@@ -211,7 +212,7 @@ def test_one_who_withholds_is_left_for_one_who_is_ahead():
                 heard = []
                 listening = asyncio.ensure_future(all_of(stream, heard))
                 await until(lambda: heard == [(0, b"one")])
-                stream.receiver.parents.learn_addresses([good])
+                stream.receiver.parents.learn_addresses([good], Nearness.MACHINE)
                 await until(lambda: len(heard) == 3)
                 listening.cancel()
                 assert [body for _, body in heard] == [b"one", b"two", b"three"]
@@ -246,7 +247,7 @@ def test_a_gap_that_another_can_fill_is_none():
         lying = [*words, *on_the_wire(*ours[0]), m.Gap(1, 1), *on_the_wire(*ours[2])]
         good_words = [*words, *on_the_wire(*ours[1])]
         async with liar(*lying) as bad, liar(*good_words, stay=False) as good, hear(bad) as stream:
-            stream.receiver.parents.learn_addresses([good])
+            stream.receiver.parents.learn_addresses([good], Nearness.MACHINE)
             stream.receiver.parents.note_full(good, 10**9)  # not to be heard, only to be asked
             heard = []
             listening = asyncio.ensure_future(all_of(stream, heard))
@@ -273,7 +274,7 @@ def test_who_says_that_all_to_come_is_lost_is_left_as_one_who_withholds():
             heard = []
             listening = asyncio.ensure_future(all_of(stream, heard))
             await until(lambda: heard == [(0, b"one")])
-            stream.receiver.parents.learn_addresses([good])
+            stream.receiver.parents.learn_addresses([good], Nearness.MACHINE)
             await until(lambda: len(heard) == 3)
             listening.cancel()
             assert [body for _, body in heard] == [b"one", b"two", b"three"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -26,9 +26,11 @@ WRONG = WordCode(7, ("cactus", "zoo"))
 PLACE = dtp.Address.parse(f"dtp+tcp://{dtp.Identity.generate().id}@192.0.2.1:9/words-secret")
 
 
-def meeting(test: Callable[[WordSender, str], Awaitable[None]], name: str) -> None:
+def meeting(
+    test: Callable[[WordSender, str], Awaitable[None]], name: str, places: Sequence[dtp.Address] = (PLACE,)
+) -> None:
     async def main() -> None:
-        sender = WordSender(CODE, [PLACE])
+        sender = WordSender(CODE, places)
         services = {WORDS_SERVICE: sender.serve_connection}
         async with (
             asyncio.timeout(60),
@@ -49,6 +51,18 @@ def test_who_has_the_words_is_told_where_the_file_is() -> None:
                 await ask_by_words(connection, CODE)
 
     meeting(main, "words-right")
+
+
+@pytest.mark.parametrize("told", [["dtp+pipe://{}@0x" + "5a" * 32 + "/x", "dtp+unix://{}@/run/x.sock"], []])
+def test_who_has_made_the_code_has_nobody_pay_or_use_what_is_on_this_machine(told: list[str]) -> None:
+    unfit = [dtp.Address.parse(each.format(PLACE.peer)) for each in told]
+
+    async def main(sender: WordSender, address: str) -> None:
+        async with dtp.connect(address) as connection:
+            with pytest.raises(CodeWrong, match="no place"):
+                await ask_by_words(connection, CODE)
+
+    meeting(main, "words-unfit", unfit)
 
 
 def test_one_wrong_guess_burns_the_code() -> None:

@@ -7,8 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from dtp.broadcast.money.audience import seal_text
+from dtp.carriers.nearness import Nearness
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
 from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type
@@ -17,9 +19,11 @@ from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
+from dtp.chain.node.networks import NETWORKS
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import EntryKind, ProducerCap, Show, ShowShare
 from dtp.errors import ChainError
+from dtp.net.address import Address, AddressError, check_told, is_dialled_as_told
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
 
@@ -49,6 +53,31 @@ class ShowTerms:
     batch: int = BATCH
     #: The least for a tip, a request and a question.
     prices: tuple[int, int, int] = (0, 0, 0)
+
+
+def how_near_is(chain: ChainClient) -> Nearness:
+    """Return how near they are who write to a chain: of one that everybody can write to, anywhere, also where a node
+    of it runs here; of another one, where its nodes are."""
+    if chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:
+        return Nearness.ANYWHERE
+    hosts = (urlsplit(each).hostname or "" for each in chain.endpoints.network.endpoints)
+    return min(map(Nearness.of_host, hosts))
+
+
+def check_hint(where: str, teller: Nearness) -> None:
+    """Raise `AddressError` where nobody dials what the chain says of a show's place."""
+    check_told(where)
+    if is_dialled_as_told(where, teller):
+        return
+    if Address.parse(where).nearness == Nearness.NETWORK:
+        raise AddressError(
+            f"the chain says that the show is heard at {where}, a private address: if that is in your network, "
+            "add --lan"
+        )
+    raise AddressError(
+        f"the chain says that the show is heard at {where}, which is this machine: if you mean that, listen to this "
+        "address instead of the show's id"
+    )
 
 
 @dataclass(frozen=True, slots=True)

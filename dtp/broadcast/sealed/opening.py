@@ -18,8 +18,10 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.sealed.issuing import GIVEN, ROTATE
 from dtp.broadcast.sealed.keys import open_key, open_segment
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity, PeerId
+from dtp.net.address import is_dialled_as_told
 from dtp.net.connection import Connection
 from dtp.session.codes import ConnectionClosed, StreamReset
 
@@ -117,10 +119,11 @@ class KeyAsker:
         claims: Claims = no_claims,
         buy: Dial | None = None,
         key_lasts: float = ROTATE,
+        nearest: Nearness = Nearness.ANYWHERE,
     ) -> None:
         """`places` gives where a producer's keys are asked for; `buy` dials a paid service, and what is bought there
-        has to last `key_lasts` seconds in the mean."""
-        self._dial, self._places, self._claims = dial, places, claims
+        has to last `key_lasts` seconds in the mean. A producer counts as at least as near as `nearest`."""
+        self._dial, self._places, self._claims, self._nearest = dial, places, claims, nearest
         self._shop = None if buy is None else KeyShop(buy, KeyPace(key_lasts))
 
     async def close(self) -> None:
@@ -148,8 +151,7 @@ class KeyAsker:
                     continue
                 if isinstance(answer, m.KeysGiven):
                     return answer.keys
-                if answer.why == Refusal.FOR_SALE and self._shop is not None:
-                    self._shop.known = answer.at
+                if answer.why == Refusal.FOR_SALE and self._shop is not None and self._shop.known:
                     return await self._shop.buy_key(epoch)
                 if answer.why != Refusal.NOT_NOW:
                     raise ShowSealed(_words(answer.why), answer.why)
@@ -159,7 +161,10 @@ class KeyAsker:
 
     async def _ask_at(self, place: str, show: bytes) -> m.KeysGiven | m.KeyRefused:
         async with self._dial(place) as connection:
-            return await _ask(connection, m.KeyWanted(tuple(self._claims(show))))
+            answer = await _ask(connection, m.KeyWanted(tuple(self._claims(show))))
+            if isinstance(answer, m.KeyRefused) and self._shop is not None:
+                self._shop.learn_place(answer.at, min(Nearness.of_source(connection.source), self._nearest))
+            return answer
 
 
 class KeyShop:
@@ -170,6 +175,11 @@ class KeyShop:
         self._connection: Connection | None = None
         #: Where keys are sold; "" until the producer said so.
         self.known = ""
+        self._teller = Nearness.ANYWHERE
+
+    def learn_place(self, at: str, teller: Nearness) -> None:
+        """Note where keys are sold, as a producer says that is so near; nowhere where that isn't dialled as told."""
+        self.known, self._teller = (at if is_dialled_as_told(at, teller) else ""), teller
 
     async def buy_key(self, epoch: int) -> dict[int, bytes]:
         """Return the key of an epoch. Raise `ShowSealed` where it isn't to be had, `KeysTooFast` before it is paid
@@ -188,7 +198,8 @@ class KeyShop:
                 async with asyncio.timeout(_PURCHASE):
                     if self._connection is None or self._connection.closed:
                         await self.close()
-                        self._connection = await self._stack.enter_async_context(self._dial(self.known))
+                        with dialled_as_told(self._teller):
+                            self._connection = await self._stack.enter_async_context(self._dial(self.known))
                     answer = await _ask(self._connection, m.KeyWanted((), epoch))
                 break
             except (CarrierError, ConnectionClosed, StreamReset, TimeoutError) as fault:

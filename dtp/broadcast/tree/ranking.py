@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.plurals import count_of
@@ -45,6 +46,8 @@ class ShowListener:
     peer: PeerId
     source: str
     addresses: tuple[str, ...]
+    #: How near it is: what it tells of is no nearer.
+    nearness: Nearness = Nearness.ANYWHERE
 
 
 def check_relays(relays: Collection[PeerId], places: int) -> None:

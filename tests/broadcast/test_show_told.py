@@ -1,0 +1,109 @@
+"""Shows whose neighbours tell of places that are none of their business: nobody dials these."""
+
+import contextlib
+
+import pytest
+from shows import ME, chain, hear, liar, on_the_wire, produce, run, until
+
+import dtp
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.sealed.opening import KeyShop
+from dtp.carriers.nearness import Nearness, who_tells
+from dtp.identity import Identity
+
+PEER = Identity.generate()
+HERE, LAN, FAR = (f"dtp+ws://{PEER.id}@{host}/show" for host in ("127.0.0.1", "192.168.1.1", "93.184.215.14"))
+
+
+@contextlib.asynccontextmanager
+async def counted(identity=PEER):
+    """A place in this process, and who came to it: of such a place nobody tells who comes over a network."""
+    came = []
+
+    async def serve(connection):
+        came.append(connection.peer)
+
+    async with await dtp.listen("memory://told", {"show": serve}, identity=identity) as listener:
+        yield str(listener.address("show")), came
+
+
+@pytest.mark.parametrize("told_by", [m.Full, lambda others: m.SenderState((ME.id,), others, room=True)])
+def test_a_neighbour_has_nobody_dial_what_is_nearer_than_it_is(told_by):
+    announcement, ours = chain(b"one", b"two")
+
+    async def test():
+        async with counted() as (secret, came), liar(m.Announced(announcement.encoded)) as other:
+            told = told_by((secret, other))
+            first = m.SenderState((ME.id,), (), room=True)
+            words = [m.Announced(announcement.encoded), first, *on_the_wire(*ours[0]), told]
+            async with liar(*words) as bad, hear(bad) as stream:
+                await until(lambda: other in stream.receiver.parents.addresses)
+                assert secret not in stream.receiver.parents.addresses
+        assert not came
+
+    run(test())
+
+
+def test_a_listener_has_the_producer_dial_nothing_that_is_nearer_than_it_is():
+    listener = Identity.generate()
+
+    async def test():
+        async with counted(listener) as (secret, came), produce(fan_out=1) as on_air:
+            await on_air.write(b"one")
+            async with (
+                contextlib.AsyncExitStack() as stack,
+                dtp.connect(on_air.addresses[0], identity=listener) as connection,
+            ):
+                stream = await connection.open_stream()
+                frames.write(stream, m.Hello(addresses=(secret,)))
+                await until(lambda: on_air.listeners)
+                frames.write(stream, m.RoomReport((m.FreePlace(secret, 4, 0),)))
+                for _ in range(
+                    2
+                ):  # there is no room for them, so the first one is measured if it says that it serves
+                    other = await stack.enter_async_context(hear(*on_air.addresses))
+                    await until(lambda other=other: other.receiver.heard or other.receiver.why)
+                    assert secret not in other.receiver.parents.addresses
+        assert not came
+
+    run(test())
+
+
+def test_what_is_told_counts_as_told_by_the_nearest():
+    parents = Parents(["given"])
+    parents.learn_addresses([HERE, LAN, FAR])
+    assert sorted(parents.addresses) == sorted(["given", FAR])
+    parents.learn_addresses([HERE, LAN], Nearness.NETWORK)
+    parents.learn_addresses([FAR], Nearness.MACHINE)
+    assert {each: parents.get_teller(each) for each in parents.addresses} == {
+        "given": None, LAN: Nearness.NETWORK, FAR: Nearness.MACHINE
+    }  # fmt: skip
+    assert parents.get_teller("unknown") == Nearness.PROCESS
+
+
+def test_private_addresses_are_dialled_where_the_user_says_so():
+    parents = Parents(["given"], Nearness.ANYWHERE, nearest=Nearness.NETWORK)
+    parents.learn_addresses([HERE, LAN, FAR])
+    assert sorted(parents.addresses) == sorted(["given", LAN, FAR])
+    assert {parents.get_teller(each) for each in parents.addresses} == {Nearness.NETWORK}
+
+
+def test_keys_are_bought_at_no_place_that_is_nearer_than_the_producer():
+    async def test():
+        dialled = []
+
+        @contextlib.asynccontextmanager
+        async def buy(address):
+            dialled.append((address, who_tells()))
+            raise dtp.errors.CarrierError("nobody is there")
+            yield
+
+        shop = KeyShop(buy, pace=None)
+        shop.learn_place(LAN, Nearness.ANYWHERE)
+        assert not shop.known
+        shop.learn_place(LAN, Nearness.NETWORK)
+        assert shop.known == LAN
+
+    run(test())
