@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dtp.cli.daemon_mesh import node_parts
 from dtp.cli.output import printable
+from dtp.daemon.observing import LEANED_ON
 from dtp.daemon.observing.requests import BOUNDS, quantile
 from dtp.plurals import count_of
 
@@ -67,7 +68,7 @@ def render(
 ) -> list[RenderableType]:
     """Return what to print, from the top down; as many callers and events at most. What peers said is text, never
     markup."""
-    parts: list[RenderableType] = [_head(status)]
+    parts: list[RenderableType] = [_head(status), *_troubles(status)]
     for key, make in (
         ("exposed", _exposed),
         ("forwarded", _forwarded),
@@ -123,7 +124,7 @@ def _head(status: Mapping[str, Any]) -> Text:
     words = ["draining" if status["draining"] else "running"]
     words += [f"process {status['pid']}"] if "pid" in status else []  # older daemons don't say
     words.append(f"up {time_text(status['uptime'])}")
-    away = [what for what in ("state", "chain") if not status.get(f"{what}_up", True)]
+    away = _find_away(status)
     words += [f"{what} away" for what in away]
     if status["reloads"]:
         words.append(f"reloaded {count_of(status['reloads'], 'time')}")
@@ -132,6 +133,16 @@ def _head(status: Mapping[str, Any]) -> Text:
         "  ",
         Text(status["identity"], "dim"),
     )
+
+
+def _find_away(status: Mapping[str, Any]) -> list[str]:
+    return [what for what in LEANED_ON if not status.get(f"{what}_up", True)]
+
+
+def _troubles(status: Mapping[str, Any]) -> list[RenderableType]:
+    """Return a line for all that is away, with why; older daemons don't say why."""
+    told = [(what, status.get(f"{what}_trouble", "")) for what in _find_away(status)]
+    return [Text(f"{LEANED_ON[what]} away: {printable(why)}", _BAD) for what, why in told if why]
 
 
 def _exposed(found: list[Mapping[str, Any]]) -> Table:

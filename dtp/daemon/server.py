@@ -689,7 +689,11 @@ class Daemon:
             "memory": self.governor.get_status(),
             "refused": dict(self._door.refused),
             "bans": self._bans.get_status(self._clock().unix),
-            **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
+            **(
+                {}
+                if self._sharing is None or self.config.state is None
+                else self._sharing.watched.get_status()
+            ),
             **self._member.get_status(),
             **self.side.get_status(),
             "tasks": [asdict(each) for each in supervised()],

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small_disk
 
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
@@ -30,12 +28,10 @@ class SmallDisk:
         self.folder, self.store = folder, Store(folder / "pay.sqlite")
 
     def fill(self) -> None:
-        with contextlib.suppress(OSError), open(self.folder / "rest", "wb", buffering=0) as rest:
-            while rest.write(bytes(4096)):
-                pass
+        small_disk.fill(self.folder)
 
     def make_room(self) -> None:
-        (self.folder / "rest").unlink()
+        small_disk.make_room(self.folder)
 
 
 class Refusing:
@@ -60,13 +56,8 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     if request.param != "a real file system":
         yield Refusing(folder)
         return
-    mounting = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, timeout=60).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with small_disk.mounted(folder):
         yield SmallDisk(folder)
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
 
 
 async def fetch_on(connection: Any) -> None:

@@ -89,8 +89,8 @@ class ChainSide:
         self._wallet: Wallet | None = None
         self._buyers: dict[Forward, Buyer] = {}
         self._looking: SupervisedTask | None = None
-        #: Whether it could be asked when it was asked last.
-        self._chain_up = True
+        #: Why it could not be asked when it was asked last; "" if it could.
+        self._chain_trouble = ""
 
     @property
     def client(self) -> ChainClient | None:
@@ -151,10 +151,10 @@ class ChainSide:
             try:
                 await self.refresh_rules()
             except DtpError as error:  # or a row of the store is broken
-                self._chain_up = not isinstance(error, ChainError)
+                self._chain_trouble = str(error) if isinstance(error, ChainError) else ""
                 log.warning("the chain can't be asked again: %s", error)
             else:
-                self._chain_up = True
+                self._chain_trouble = ""
                 await look()
 
     async def refresh_rules(self) -> None:
@@ -293,10 +293,15 @@ class ChainSide:
         """Return what the status of the daemon says besides."""
         found: dict[str, Any] = {}
         if self.gate is not None:
-            found["chain_up"] = self._chain_up
+            found["chain_up"], found["chain_trouble"] = not self._chain_trouble, self._chain_trouble
         gas: dict[str, int] = {}
         if self.shop is not None:
             found["claimed"], gas["claims"] = self.shop.claimed, self.shop.gas
+            fault = self.shop.journal.fault
+            found["vouchers_up"], found["vouchers_trouble"] = (
+                fault is None,
+                "" if fault is None else str(fault),
+            )
         if self.announcer is not None:
             found["fenced"], gas["presence"] = self.announcer.fenced, self.announcer.gas
         return found | ({"gas_mist": gas} if gas else {})

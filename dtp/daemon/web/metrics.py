@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dtp.daemon.observing import LEANED_ON
 from dtp.version import __version__
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class DaemonCollector(Collector):
         yield GaugeMetricFamily(
             "dtpd_half_open", "Carriers whose handshake isn't over", value=status["half_open"]
         )
-        for key, what in (("state_up", "state"), ("chain_up", "chain")):
-            if key in status:
-                yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {what} can be asked", value=status[key])
+        for what, name in LEANED_ON.items():
+            if (key := f"{what}_up") in status:
+                yield GaugeMetricFamily(f"dtpd_{key}", f"1 while the {name} can be used", value=status[key])
         if "gas_mist" in status:
             gas = CounterMetricFamily("dtpd_gas_mist", "Gas of transactions on chain, MIST", labels=["for"])
             for what, mist in status["gas_mist"].items():

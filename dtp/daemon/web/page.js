@@ -108,12 +108,14 @@ function figures(one) {
 
 function show(status) {
   const words = [status.draining ? "draining" : "running", `up ${timeText(status.uptime)}`];
-  const away = ["state", "chain"].filter((what) => status[`${what}_up`] === false);
+  const away = ["state", "chain", "vouchers"].filter((what) => status[`${what}_up`] === false);
   words.push(...away.map((what) => `${what} away`));
   if (status.reloads) { words.push(`reloaded ${plural(status.reloads, "time")}`); }
   element("identity").textContent = status.identity;
   element("state").textContent = words.join(", ");
   element("state").className = status.draining || away.length ? "bad" : "";
+  element("troubles").textContent = away.filter((what) => status[`${what}_trouble`])
+    .map((what) => `${what} away: ${status[`${what}_trouble`]}`).join("; ");
   document.title = status.draining ? "dtpd (draining)" : "dtpd";
   fill("exposed", ["service", "kind", "open", "streams", "failed", "in", "out", "backends", "rules", "refused"],
     status.exposed.map((one) => [one.service, short(one.kind), ...figures(one),

@@ -17,6 +17,7 @@ import h11
 from dtp.carriers.stream_socket import answering_through
 from dtp.daemon.config.model import OWN
 from dtp.daemon.config.values import LocalPlace
+from dtp.daemon.observing import LEANED_ON
 from dtp.daemon.relays import sockets
 from dtp.tasks import TaskSet
 
@@ -76,7 +77,8 @@ def _health(daemon: Watched) -> Answer:
     """Answer 200 while the daemon can serve; 503 while it ends, or when a service has no backend or a forward no
     peer.
 
-    Whether the state and the chain can be had is said, and no fault: the daemon goes on without them.
+    Whether the state, the chain and the store of vouchers can be had is said, with why not, and no fault: the daemon
+    goes on without them.
     """
     status = daemon.get_status(callers=False)
     faults = ["draining"] if status["draining"] else []
@@ -94,7 +96,9 @@ def _health(daemon: Watched) -> Answer:
         f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]
     ]
     body = {"healthy": not faults, "faults": faults}
-    body |= {key: status[key] for key in ("state_up", "chain_up") if key in status}
+    body |= {
+        key: status[key] for what in LEANED_ON for key in (f"{what}_up", f"{what}_trouble") if key in status
+    }
     return Answer(json.dumps(body).encode(), "application/json", 503 if faults else 200)
 
 

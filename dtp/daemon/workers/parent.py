@@ -30,6 +30,7 @@ from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.state.table import Table
+from dtp.daemon.state.watched import WatchedStore
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
 from dtp.daemon.workers.exchanging import CountExchange
 from dtp.daemon.workers.inherited import Inherited
@@ -51,6 +52,8 @@ BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY = 10.0
 #: Seconds that workers have to end once they are told.
 _LAST = 10.0
+#: What follows while the state can't be had.
+_ALONE = "quotas are counted here alone, and bans of others aren't known"
 
 
 class WorkerFailed(LocalError):
@@ -127,8 +130,7 @@ class Workers:
         self._counts = CountExchange()
         self._bans = Bans()
         self._inherited = Inherited({}, {})
-        #: Whether the bans that others share could be read the last time.
-        self._store_up = True
+        self._watched = WatchedStore(self._store, _ALONE)
         self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
         self._ending = False
         self._changing = asyncio.Lock()
@@ -147,6 +149,7 @@ class Workers:
             await take_over_bans(self.config, self.identity)
             if self.config.state is not None:
                 self._store = self._make_store(self.config.state, self.config.counted_as(self.identity))
+                self._watched = WatchedStore(self._store, _ALONE)
             await self._store.open()
             await self._resume_counts(counted)
             self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
@@ -424,15 +427,13 @@ class Workers:
         """Go on asking what other daemons have banned."""
         while True:
             await asyncio.sleep(PATIENCE.exchange)
+            await self._watched.try_writing()
             try:
                 news = self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
             except StateError as error:
-                if self._store_up:
-                    fields = {"event": "state-away", "why": str(error)}
-                    log.warning("bans of others are not known now: %s", error, extra={"fields": fields})
-                self._store_up = False
+                self._watched.note_failing("bans", error)
                 continue
-            self._store_up = True
+            self._watched.note_working("bans")
             if news:
                 self._tell_bans()
 
@@ -533,7 +534,7 @@ class Workers:
             "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
             "bans": self._bans.get_status(self._clock().unix),
-            **({"state_up": found.get("state_up", True) and self._store_up} if self.config.state else {}),
+            **(self._watched.get_status_with(found) if self.config.state else {}),
             "workers": [
                 {
                     "worker": seat.number,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -14,11 +13,10 @@ from dtp.daemon.policies.quota import EVERYBODY, QuotaPolicy
 from dtp.daemon.policies.rate import RatePolicy
 from dtp.daemon.state import MAX_CALLERS, CountKey, CountStore, Used
 from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.watched import WatchedStore
 from dtp.daemon.workers.inherited import Inherited
 from dtp.identity import PeerId
 from dtp.tasks import SupervisedTask
-
-log = logging.getLogger("dtpd")
 
 #: Seconds between two exchanges among the workers of one daemon.
 AMONG_WORKERS = 0.05
@@ -97,8 +95,8 @@ class CountSharing:
         self._foreign = Foreign()
         self._task: SupervisedTask | None = None
         self._stop = asyncio.Event()
-        #: What could not be done when it was tried last: an exchange, or reading bans.
-        self._failing: set[str] = set()
+        #: Whether the store can be had, and why not.
+        self.watched = WatchedStore(store, "quotas are counted here alone")
         self._periods: dict[str, int] = {}
         #: Of those who are asked about now: to spell a name takes some 70 us, and so does reading one.
         self._names: dict[PeerId | None, str] = {None: EVERYBODY}
@@ -141,9 +139,10 @@ class CountSharing:
             try:
                 await self._read_bans()
             except StateError as error:
-                self._note_failing("bans", error)
+                self.watched.note_failing("bans", error)
             else:
-                self._note_working("bans")
+                self.watched.note_working("bans")
+            await self.watched.try_writing()
 
     async def _read_bans(self) -> None:
         if self._on_bans is not None:
@@ -159,9 +158,9 @@ class CountSharing:
             totals = await self._store.exchange_counts(deltas)
         except StateError as error:
             self._give_back(deltas, quotas, rates)
-            self._note_failing("exchange", error)
+            self.watched.note_failing("exchange", error)
             return
-        self._note_working("exchange")
+        self.watched.note_working("exchange")
         of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
         if not self._store.tells:
             of_rates = self._foreign.find_news(deltas, of_rates)
@@ -210,23 +209,6 @@ class CountSharing:
             elif any(used):
                 rates[key.scope].give_back(self._parse_peer(key.caller), used.requests / _NS, used.data / _NS)
 
-    @property
-    def up(self) -> bool:
-        """Whether the store can be had, as far as is known."""
-        return not self._failing
-
-    def _note_failing(self, what: str, error: StateError) -> None:
-        if not self._failing:
-            fields = {"event": "state-away", "why": str(error)}
-            log.warning("quotas are counted here alone: %s", error, extra={"fields": fields})
-        self._failing.add(what)
-
-    def _note_working(self, what: str) -> None:
-        if what in self._failing:
-            self._failing.remove(what)
-            if not self._failing:
-                log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
-
     async def _forget_old(self, deltas: Iterable[CountKey]) -> None:
         for key in deltas:
             if self._periods.get(key.scope, key.period) < key.period or key.scope not in self._periods:
@@ -234,5 +216,5 @@ class CountSharing:
                 try:
                     await self._store.forget_periods(key.scope, key.period)
                 except StateError as error:
-                    self._note_failing("exchange", error)
+                    self.watched.note_failing("exchange", error)
                     return

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: What is true only if it is true of all workers; other flags are true if they are of one.
-_OF_ALL = {"connected", "state_up", "chain_up"}
+_OF_ALL = {"connected", "state_up", "chain_up", "vouchers_up"}
 #: Numbers of which the largest stands for all.
 _LARGEST = {"failures", "uptime", "reloads"}
 #: Lists whose elements are the same things seen by each worker -> what tells them apart.
