@@ -21,6 +21,8 @@ _TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 #: The newest events that `status` shows.
 _EVENTS = 10
 _BAD = "red"
+#: Seconds that a worker has to say how it stands; it is asked once a second at least.
+_SILENT = 3.0
 
 
 def size_text(size: float) -> str:
@@ -281,16 +283,22 @@ def _callers(found: list[Mapping[str, Any]]) -> Table:
 def _workers(found: list[Mapping[str, Any]]) -> Table:
     table = _table("worker", "process", "state", "open", "connections", "died")
     for one in found:
-        state = Text("up" if one["up"] else "down", "" if one["up"] else _BAD)
         table.add_row(
             str(one["worker"]),
             str(one["pid"]),
-            state,
+            _state_of_worker(one),
             f"{one['open']:,}",
             f"{one['connections']:,}",
             str(one["deaths"]),
         )
     return table
+
+
+def _state_of_worker(one: Mapping[str, Any]) -> Text:
+    if not one["up"]:
+        return Text("down", _BAD)
+    silent = one.get("silent", 0.0)  # older daemons don't say
+    return Text(f"busy, as it was {time_text(silent)} ago", _BAD) if silent > _SILENT else Text("up")
 
 
 def _rules(status: Mapping[str, Any]) -> list[RenderableType]:

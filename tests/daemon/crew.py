@@ -18,6 +18,8 @@ class Channel:
         self.closed = False
         #: It never answers what changes it.
         self.hangs = False
+        #: It is too busy to say how it stands.
+        self.is_silent = False
         #: It can't do what this file says.
         self.refuses: Config | None = None
         #: How it stands, as it says itself.
@@ -29,6 +31,8 @@ class Channel:
     async def send_request(self, do: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
         """Answer at once, or never."""
         if do == "status":
+            if self.is_silent:
+                await asyncio.Event().wait()
             return {**self.figures, **({"callers": ["somebody"]} if fields["callers"] else {})}
         self.asked.append((do, fields.get("config")))
         self.given.append((fields.get("places"), list(descriptors)))

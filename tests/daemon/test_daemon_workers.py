@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import math
 import os
@@ -16,7 +17,9 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from rich.console import Console
 
+from dtp.cli.daemon_status import show
 from dtp.daemon.config import model, values
 from dtp.daemon.config.model import ConcurrencyRule, Config, RateRule
 from dtp.daemon.patience import PATIENCE as PATIENCE_OF_DAEMONS
@@ -309,6 +312,38 @@ def test_figures_alone_leave_who_is_there(tmp_path: Path) -> None:
         assert (status["connections"], status["callers"], status["state_up"]) == (2, [], False)
         crew.channels[0].die()
         assert parent.get_status()["callers"] == ["somebody"]
+        await parent.close()
+
+    clock.run(scenario())
+
+
+def test_how_old_the_figures_of_a_busy_worker_are_is_said(tmp_path: Path) -> None:
+    """A worker that didn't answer within a second was shown as it had been, as if that were now."""
+
+    async def scenario() -> None:
+        crew = Crew()
+        parent = workers_of(crew, config(tmp_path, DIRECT), 2)
+        await start(parent)
+        for channel in crew.channels:
+            channel.figures = {"connections": 1, "refused": {}, "exposed": [], "forwarded": []}
+        await parent.refresh_status()
+        first, second = crew.channels
+        second.is_silent = True
+        first.figures = {**first.figures, "connections": 3}
+        await asyncio.sleep(5.0)
+        await parent.refresh_status()
+        status = parent.get_status()
+        assert status["connections"] == 4
+        silent = [one["silent"] for one in status["workers"]]
+        assert silent[0] <= 2.0
+        assert 5.0 <= silent[1] <= 7.0
+        shown = io.StringIO()
+        full = {**status, "identity": "dtp1", "reloads": 0, "callers": []}
+        show(full, Console(file=shown, width=200))
+        assert f"busy, as it was {int(silent[1])} s ago" in shown.getvalue()
+        second.is_silent = False
+        await parent.refresh_status()
+        assert max(one["silent"] for one in parent.get_status()["workers"]) == 0.0
         await parent.close()
 
     clock.run(scenario())

@@ -106,6 +106,12 @@ function figures(one) {
     figure(sizeText(one.received)), figure(sizeText(one.sent))];
 }
 
+// Of a worker that has not said for 3 s how it stands, what it said last is shown.
+function workerState({ up, silent = 0 }) {
+  if (up && silent > 3) { return { text: `busy, as it was ${timeText(silent)} ago`, kind: "short", bad: true }; }
+  return { text: up ? "up" : "down", kind: "short", bad: !up };
+}
+
 function show(status) {
   const words = [status.draining ? "draining" : "running", `up ${timeText(status.uptime)}`];
   const away = ["state", "chain", "vouchers"].filter((what) => status[`${what}_up`] === false);
@@ -143,7 +149,7 @@ function show(status) {
     status.exposed.length ? "Nobody is connected." : null);
   showNode(status.node);
   fill("workers", ["worker", "process", "state", "open", "connections", "died", "lost with it"],
-    (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), { text: one.up ? "up" : "down", kind: "short", bad: !one.up },
+    (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), workerState(one),
       figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
     null);
   fill("tasks", ["task", "state", "restarts", "last error"],

@@ -77,12 +77,18 @@ class Seat:
     lost: int = 0
     connections: set[bytes] = field(default_factory=set)
     figures: dict[str, Any] = field(default_factory=dict)
+    #: When it said so, by the loop's clock.
+    heard: float = 0.0
     #: Who was there when they were asked for last.
     callers: list[dict[str, Any]] = field(default_factory=list)
     #: What its predecessors had counted.
     before: list[dict[str, Any]] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     watching: SupervisedTask | None = None
+
+    def note_figures(self, figures: dict[str, Any]) -> None:
+        """Take how the worker says that it stands."""
+        self.figures, self.heard = figures, asyncio.get_running_loop().time()
 
 
 class Spawner(Protocol):
@@ -327,7 +333,7 @@ class Workers:
                 continue
             try:
                 async with asyncio.timeout(HUNG):
-                    seat.figures = await channel.send_request("status", callers=False)
+                    seat.note_figures(await channel.send_request("status", callers=False))
             except TimeoutError:
                 log.error("worker %d (process %d) doesn't answer: it is killed", seat.number, seat.pid)
                 self._zygote.kill_worker(seat.pid)
@@ -500,7 +506,8 @@ class Workers:
         return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
 
     async def refresh_status(self, *, callers: bool = True) -> None:
-        """Ask all workers how they stand, for `get_status`; `callers`: and who is there."""
+        """Ask all workers how they stand, for `get_status`; `callers`: and who is there. Of one that doesn't say so
+        within `LOOK` what it said last is kept, and `silent` says how old that is."""
 
         async def look(seat: Seat, channel: WorkerChannel) -> None:
             with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
@@ -508,7 +515,8 @@ class Workers:
                     found = await channel.send_request("status", callers=callers)
                     # Apart: figures alone are asked for all the time, and would leave nobody there.
                     who = found.pop("callers", [])
-                    seat.figures, seat.callers = found, who if callers else seat.callers
+                    seat.note_figures(found)
+                    seat.callers = who if callers else seat.callers
 
         await asyncio.gather(*(look(seat, channel) for seat, channel in self._iter_running()))
 
@@ -542,6 +550,9 @@ class Workers:
                     "up": seat.channel is not None,
                     "deaths": seat.deaths,
                     "lost": seat.lost,
+                    "silent": round(asyncio.get_running_loop().time() - seat.heard, 3)
+                    if seat.figures
+                    else 0.0,
                     "connections": len(seat.connections),
                     "open": sum(
                         one["open"] for key in ("exposed", "forwarded") for one in seat.figures.get(key, ())
