@@ -5,6 +5,7 @@ us; one that is full of tiny frames, or begins a connection, a hundred times as 
 its reader, so each has a line of its own, and whoever has had least processor time of late comes next: 32 who send
 the dearest packets there are delay a visitor by one of them. Strangers of one source have one account; of those who
 share it, too, whoever has had least comes next.
+Timers of carriers that are due, and what is left of a packet that had much in it, are done in these turns, too.
 What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
 has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
 """
@@ -28,8 +29,14 @@ MOST_IN_ALL: Final = 4096
 MOST_WAITING: Final = 256
 #: Packets of one carrier at a time, if they take no longer than usual.
 STEP: Final = 8
-#: Seconds of processor time in which packets are understood in a turn.
-TURN: Final = 0.002
+#: Seconds of processor time in which packets are understood in a turn, and in one for which a crowd waits. What
+#: streams and answers take comes behind them in the same turn, which is long for them after 1 ms
+#: (`dtp.net.turns.clock`): with 2 ms for packets each answer waited until it was the one thing that a turn did
+#: besides, some 20 turns among 32 who had much sent to them. Half a millisecond for whoever is alone took a fifth
+#: more of the processor for the same bytes.
+TURN: Final = 0.001
+CROWDED_TURN: Final = TURN / 2
+CROWD: Final = 4
 #: Tiny frames of WebSockets that a turn takes at once: 0.5 ms. Behind them what is read waits its turn.
 AT_ONCE: Final = 64
 
@@ -40,12 +47,15 @@ class Taker(Hashable, Protocol):
     peer: Address
 
     @property
-    def is_behind(self) -> bool:
-        """True while it is still at those that it was given before."""
+    def has_rest(self) -> bool:
+        """True while something is to be done before it takes more: the rest of what it was given, or what is due."""
 
     @property
     def account(self) -> Hashable:
         """Who is charged for the time that its packets take."""
+
+    def take_rest(self) -> None:
+        """Do a part of that."""
 
     def receive_packets(self, packets: list[bytes], peer: Address) -> int:
         """Take these, which came from `peer`, or the first of them where they take long; return how many."""
@@ -58,7 +68,7 @@ _NOTHING: Final = 1e-6
 class _Line:
     """Packets of a taker, from its other side or from elsewhere."""
 
-    __slots__ = ("had", "own", "packets", "step", "taker")
+    __slots__ = ("had", "is_waiting", "own", "packets", "step", "taker")
 
     def __init__(self, taker: Taker, *, own: bool) -> None:
         self.taker, self.own = taker, own
@@ -67,6 +77,12 @@ class _Line:
         self.step = 1
         #: Seconds of processor time that it has had of late: half of it is forgotten each second.
         self.had = 0.0
+        self.is_waiting = False
+
+    @property
+    def has_work(self) -> bool:
+        """True if a turn has something to do for it; its taker may have ended."""
+        return bool(self.packets) or (self.own and self.taker.has_rest)
 
 
 class _Account:
@@ -105,10 +121,7 @@ class PacketTurns:
 
     def put_packet(self, taker: Taker, packet: bytes, peer: Address) -> None:
         """Put one behind those of the same taker, from its other side or from elsewhere."""
-        own = peer[:2] == taker.peer[:2]
-        line = self._lines.get((taker, own))
-        if line is None:
-            line = self._lines[taker, own] = _Line(taker, own=own)
+        line = self._get_line(taker, own=peer[:2] == taker.peer[:2])
         packets = line.packets
         if len(packets) >= MOST_WAITING and self._packets >= MOST_IN_ALL:
             self.lost += 1
@@ -118,6 +131,17 @@ class PacketTurns:
         if len(packets) == 1:
             self._occupied += 1
             self._put_waiting(line)
+
+    def note_due(self, taker: Taker) -> None:
+        """Have a taker do what is due (`take_rest`), in the next turn or one to come."""
+        self._put_waiting(self._get_line(taker, own=True))
+        self._schedule()
+
+    def _get_line(self, taker: Taker, *, own: bool) -> _Line:
+        line = self._lines.get((taker, own))
+        if line is None:
+            line = self._lines[taker, own] = _Line(taker, own=own)
+        return line
 
     def forget_taker(self, taker: Taker) -> None:
         """Drop what waits for one that has ended."""
@@ -139,22 +163,27 @@ class PacketTurns:
         """Give packets away for as long as this turn has time, and go on in the next."""
         began = self._clock()
         self._forget_spent()
-        behind: list[_Line] = []
+        later: list[_Line] = []
         while self._waiting:
             _, _, account = heappop(self._waiting)
             _, _, line = heappop(account.lines)
-            account.is_waiting = False
+            account.is_waiting = line.is_waiting = False
             until = 0.0
-            if line.taker.is_behind:
-                behind.append(line)
-            elif line.packets:  # else its taker has ended
+            if not line.own and line.taker.has_rest:
+                later.append(line)
+            elif line.has_work:
                 until = self._serve_line(line, account)
+                # What follows from one part of what a packet had may take as long again, elsewhere in this turn.
+                if line.own and line.taker.has_rest:
+                    later.append(line)
+                elif line.packets:
+                    self._put_waiting(line)
             self._put_account(account)
-            if until >= began + TURN:
+            if until >= began + (TURN if len(self._waiting) < CROWD else CROWDED_TURN):
                 break
-        for line in behind:
+        for line in later:
             self._put_waiting(line)
-        if self._packets:
+        if self._waiting:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -167,6 +196,9 @@ class PacketTurns:
         self.give_packets()
 
     def _put_waiting(self, line: _Line) -> None:
+        if line.is_waiting:
+            return
+        line.is_waiting = True
         account = self._accounts.setdefault((line.taker.account, line.own), _Account())
         heappush(account.lines, (line.had, next(self._numbers), line))
         self._put_account(account)
@@ -192,17 +224,20 @@ class PacketTurns:
         self._waiting = [(had / 2, number, account) for had, number, account in self._waiting]
 
     def _serve_line(self, line: _Line, account: _Account) -> float:
-        """Give a line what it may have at once, and charge it; return the time."""
-        before = self._clock()
-        given = self._give_some(line)
+        """Do the rest of a line, or give it what it may have at once, and charge it; return the time."""
+        before, rest, given = self._clock(), line.own and line.taker.has_rest, 0
+        if rest:
+            line.taker.take_rest()
+        else:
+            given = self._give_some(line)
         now = self._clock()
         took = now - before
-        # As many as take half a turn, by what these took; and twice as many at most, since the next may take more.
-        line.step = max(1, min(STEP, 2 * given, int(given * TURN / 2 / max(took, 1e-9))))
+        if not rest:
+            # As many as take half a turn, by what these took; and twice as many at most, since the next may take
+            # more.
+            line.step = max(1, min(STEP, 2 * given, int(given * TURN / 2 / max(took, 1e-9))))
         line.had += took
         account.had += took
-        if line.packets:
-            self._put_waiting(line)
         return now
 
     def _give_some(self, line: _Line) -> int:

@@ -215,7 +215,10 @@ class WebSocketCarrier(Carrier):
 
     #: All that waits comes from the other side.
     peer: tuple[Any, ...] = ()
-    is_behind = False
+    has_rest = False
+
+    def take_rest(self) -> None:
+        """Do nothing: there is no rest."""
 
     @property
     def account(self) -> Hashable:

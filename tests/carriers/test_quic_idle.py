@@ -92,7 +92,19 @@ class Wire:
             self.busy = max(self.busy, loop.time()) + len(data) / 20e6
             if self.rng.random() >= self.loss:
                 delay = 0.02 + (self.rng.random() * self.late if self.rng.random() < 0.2 else 0.0)
-                loop.call_at(self.busy + delay, self.other.receive_packets, [data], self.there)
+                loop.call_at(self.busy + delay, self.give, self.other, data)
+
+    def give(self, carrier: QuicCarrier, data: bytes) -> None:
+        carrier.receive_packets([data], self.there)
+        self.note_due(carrier)
+
+    def note_due(self, carrier: QuicCarrier) -> None:
+        if carrier.has_rest:
+            asyncio.get_running_loop().call_soon(self.do_rest, carrier)
+
+    def do_rest(self, carrier: QuicCarrier) -> None:
+        carrier.take_rest()
+        self.note_due(carrier)
 
     def forget_carrier(self, carrier: QuicCarrier) -> None:
         self.other = None  # nothing more is sent

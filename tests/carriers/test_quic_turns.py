@@ -14,6 +14,7 @@ from dtp.carriers import Carrier
 from dtp.carriers.quic.carrier import EVENTS_PER_TURN, WINDOW
 from dtp.carriers.quic.endpoint import LARGEST_PACKET
 from dtp.carriers.turns import MOST_IN_ALL, MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.net.turns.clock import TurnClock
 from dtp.testing.clock import FakeClockLoop
 
 PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)
@@ -22,7 +23,7 @@ PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)
 class Taker:
     """Takes packets, and says how long that took."""
 
-    is_behind = False
+    has_rest = False
     peer = PEER
     most = STEP
 
@@ -39,6 +40,10 @@ class Taker:
         self.after = self.loop.processor_time()
         self.loop.work(self.cost * len(packets))
         return len(packets)
+
+    def take_rest(self):
+        self.has_rest = False
+        self.loop.work(self.cost)
 
     def have(self, count, peer=PEER):
         for number in range(count):
@@ -203,17 +208,92 @@ def test_a_turn_that_was_waited_for_is_the_only_one(loop):
     assert len(dear.got) == 6
 
 
-def test_who_is_behind_has_none_and_holds_up_nobody(loop):
+def test_who_has_a_rest_does_that_first_and_holds_up_nobody(loop):
+    """And what others forge for it waits until then."""
     turns = PacketTurns(loop)
     behind, other = Taker(loop, turns), Taker(loop, turns)
-    behind.is_behind = True
+    behind.have(3, ELSEWHERE)
     behind.have(3)
     other.have(3)
+    rests = iter((True, True, True))
+
+    def take_rest():
+        assert behind.got == []
+        behind.has_rest = next(rests, False)
+
+    behind.has_rest, behind.take_rest = True, take_rest
     turns.give_packets()
-    assert (len(behind.got), len(other.got)) == (0, 3)
-    behind.is_behind = False
-    pass_turns(loop, 2)
-    assert len(behind.got) == 3
+    pass_turns(loop, 8)
+    assert (len(behind.got), len(other.got)) == (6, 3)
+
+
+def test_what_is_due_is_done_in_turns_and_charged(loop):
+    """Timers of a crowd went off in one turn of the loop, beside what that had for packets: 8 ms of 16."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, 2 * TURN) for _ in range(32)]
+    longest = 0.0
+
+    async def watch():
+        nonlocal longest
+        last = loop.processor_time()
+        while any(each.has_rest for each in crowd):
+            await asyncio.sleep(0)
+            now = loop.processor_time()
+            longest, last = max(longest, now - last), now
+
+    for each in crowd:
+        each.has_rest = True
+        turns.note_due(each)
+        turns.note_due(each)
+    loop.run_until_complete(watch())
+    assert longest <= 2.01 * TURN
+    for each in crowd:
+        each.have(1)
+    visitor = Taker(loop, turns, TURN / 1000)
+    visitor.have(1)
+    turns.give_packets()
+    assert (len(visitor.got), sum(len(each.got) for each in crowd)) == (1, 1)
+
+
+def test_nothing_is_due_for_one_that_has_ended(loop):
+    turns = PacketTurns(loop)
+    taker = Taker(loop, turns)
+    taker.has_rest = True
+    turns.note_due(taker)
+    taker.has_rest = False
+    turns.forget_taker(taker)
+    taker.take_rest = None
+    pass_turns(loop, 3)
+    assert turns._lines == {}
+    taker.take_rest = lambda: None
+    taker.have(1)
+    turns.give_packets()
+    assert taker.got == [b"0"]
+
+
+@pytest.mark.parametrize("crowd", [1, 32])
+def test_answers_have_time_behind_the_packets_of_a_turn(loop, crowd):
+    """Packets had 2 ms of each turn, which was very long by then: among 32 who had much sent to them each answer to a
+    visitor waited to be the one thing that a turn did besides, up to 29 turns."""
+    turns, clock = PacketTurns(loop), TurnClock.of_loop(loop)
+    visitor, other = (clock.shares.get_account("192.0.2.1", peer) for peer in "ab")
+    takers = [Taker(loop, turns, TURN / 40) for _ in range(crowd)]
+    has_waited = []
+
+    async def answer():
+        clock.call_at_end(lambda: None)
+        for _ in range(60):
+            for each in takers:
+                each.have(60)
+            turns.give_soon()
+            has_waited.append(clock.has_to_wait(visitor))
+            other.charge_seconds(TURN)
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(answer())
+    assert sum(len(each.got) for each in takers) > 100
+    assert clock.busy
+    assert not any(has_waited)
 
 
 def test_what_has_no_room_is_lost_for_who_sent_it(loop):

@@ -68,6 +68,9 @@ class PacketSender(Protocol):
     def forget_carrier(self, carrier: QuicCarrier) -> None:
         """Forget a carrier that is over: nothing of it comes here any more."""
 
+    def note_due(self, carrier: QuicCarrier) -> None:
+        """Call `carrier.take_rest` soon: something is due."""
+
     def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
         """Take packets to this connection id for `carrier` as well."""
 
@@ -99,6 +102,7 @@ class QuicCarrier(PushedCarrier):
         self._timer_at = float("inf")
         self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
         self._behind = False
+        self._due: float | None = None  # when a timer had to go off that did
         self._packets_wait = 0  # bytes on the lossy path that may not be sent yet
         self._clock: Callable[[], float] = getattr(self._loop, "processor_time", time.thread_time)
         self._idle = IdlePackets(self._loop.time())
@@ -185,9 +189,7 @@ class QuicCarrier(PushedCarrier):
                 handler(self, event)
             left -= 1
             if not left:
-                if not self._behind:
-                    self._behind = True
-                    self._loop.call_soon(self._catch_up)
+                self._behind = True
                 break
         # Told as an event only after three times its longest wait for an answer, for packets that come late.
         closed = getattr(self._quic, "_close_event", None)
@@ -201,15 +203,18 @@ class QuicCarrier(PushedCarrier):
                 if self._receiver is not None:
                     self._receiver.carrier_writable()
 
-    def _catch_up(self) -> None:
-        self._behind = False
-        if self._state is not CarrierState.ENDED:
-            self._go_on()
-
     @property
-    def is_behind(self) -> bool:
-        """True while the rest of what has happened follows in turns to come: no more packets are taken meanwhile."""
-        return self._behind
+    def has_rest(self) -> bool:
+        """True while the rest of what has happened follows in turns to come, or a timer is due: no more packets are
+        taken meanwhile."""
+        return self._state is not CarrierState.ENDED and (self._behind or self._due is not None)
+
+    def take_rest(self) -> None:
+        """Go on with that."""
+        due, self._due, self._behind = self._due, None, False
+        if due is not None:
+            self._call_library(self._quic.handle_timer, max(due, self._loop.time()))
+        self._go_on()
 
     def _transmit_pending(self) -> None:
         """Give the library what it may have, send what it gives, and set its timer."""
@@ -223,7 +228,7 @@ class QuicCarrier(PushedCarrier):
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
         self._idle.note_sent(len(packets))
         self._below.send_packets(packets)
-        if self.ended:
+        if self.ended or self._due is not None:  # `take_rest` comes here again
             return
         at = self._quic.get_timer()
         due = float("inf") if at is None else at
@@ -256,11 +261,9 @@ class QuicCarrier(PushedCarrier):
             self._call_library(self._quic.send_stream_data, sends.stream, b"", True)
 
     def _handle_timer(self) -> None:
-        self._timer, due = None, self._timer_at
+        self._timer, self._due = None, self._timer_at
         self._timer_at = float("inf")
-        if self._state is not CarrierState.ENDED:
-            self._call_library(self._quic.handle_timer, max(due, self._loop.time()))
-            self._go_on()
+        self._below.note_due(self)
 
     def _keep_awake(self) -> None:
         self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)

@@ -258,6 +258,10 @@ class QuicEndpoint:
         self._forget_handshake(carrier)
         self._close_if_unused()
 
+    def note_due(self, carrier: QuicCarrier) -> None:
+        """Have `carrier` do what is due in its turn."""
+        self._turns.note_due(carrier)
+
     def add_id(self, carrier: QuicCarrier, connection_id: bytes) -> None:
         """Take packets to this connection id for `carrier` as well: its other side may use each that it was given."""
         ids = self._ids.get(carrier)
