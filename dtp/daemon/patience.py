@@ -20,6 +20,8 @@ class Patience:
     peer: float = 3.0
     #: For a peer that allows no further stream now: it takes no more, or means harm.
     stream: float = 3.0
+    #: For programs and backends that take nothing while all others of their connection wait for them.
+    stuck: float = 2.0
     #: For a peer without a carrier, while this daemon drains.
     carrier: float = 5.0
     #: Between two exchanges with those who share the state: how much later a daemon knows what others have counted.

@@ -29,6 +29,7 @@ class Reason(IntEnum):
     NO_DESCRIPTORS = 122
     NOT_LOGGED_IN = 123
     AWAY = 124
+    IN_THE_WAY = 125
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ TELLINGS: dict[Reason, Telling] = {
     ),
     Reason.NOT_LOGGED_IN: Telling("the caller is not logged in", CloseCode.DENIED, 403, -32001, 16),
     Reason.AWAY: Telling("the peer is about to end", CloseCode.SHUTDOWN, 503, -32603, 14, retry=1),
+    Reason.IN_THE_WAY: Telling("nothing was taken while others waited", CloseCode.LIMIT, 408, -32603, 8),
 }
 
 

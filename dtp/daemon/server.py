@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from socket import socket
@@ -33,8 +33,9 @@ from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
 from dtp.daemon.relays.kept import Kept, Studio
-from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
+from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession
 from dtp.daemon.relays.pools import Pools
+from dtp.daemon.relays.stuck import StuckStreams
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.stream_room import StreamRoom
@@ -98,7 +99,7 @@ class Daemon:
         self.identity = identity
         self.began = clock().steady
         self.draining = False
-        self.room = StreamRoom(self._count_active)
+        self.room = StreamRoom(lambda: sum(part.active for part in self._list_parts()))
         self.reloads = 0
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
@@ -149,6 +150,7 @@ class Daemon:
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self.governor = memory.Governor(0, self._measure_held, self._shed_connection)
+        self._stuck = StuckStreams(self._list_sessions, patience.stuck)
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -164,9 +166,11 @@ class Daemon:
         """
         adopted = adopted or {}
         try:
-            await self.side.start(self._compute_load, self._on_fenced)
+            # The beacon tells of the room that peers take: programs here turn no caller away.
+            await self.side.start(lambda: self._count_from_peers() / self.room.most, self._on_fenced)
             self._bound_memory(self.config)
             self.governor.start()
+            self._stuck.start()
             if self._team is None:
                 await take_over_bans(self.config, self.identity.id)
             self._sharing = self._make_sharing()
@@ -382,8 +386,10 @@ class Daemon:
     def _measure_held(self) -> dict[Connection, int]:
         """Return what is held for each connection, from here or to elsewhere, bytes."""
         links = [each.connection for each in self._member.links]
-        sessions = (session for part in self._list_parts() for session in part.ledger.open)
-        return memory.measure_held((*self.callers, *self._pools.connections, *links), sessions)
+        return memory.measure_held((*self.callers, *self._pools.connections, *links), self._list_sessions())
+
+    def _list_sessions(self) -> Iterator[ServedSession]:
+        return (session for part in self._list_parts() for session in part.ledger.open)
 
     def _shed_connection(self, connection: Connection, size: int) -> None:
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
@@ -495,10 +501,8 @@ class Daemon:
 
     def _on_peer_away(self, connection: Connection) -> None:
         """Let sessions finish whose peer, a daemon, is about to end: it can't tell its programs."""
-        for exposed in self._list_parts():
-            for session in list(exposed.ledger.open):
-                if session.stream.connection is connection:
-                    session.finish(Ending(LAST_REQUEST))
+        for session in [one for one in self._list_sessions() if one.stream.connection is connection]:
+            session.finish(Ending(LAST_REQUEST))
 
     def _on_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         exposed = self.exposed.get(connection.service)
@@ -516,9 +520,8 @@ class Daemon:
         if self.governor.full:
             return _NO_MEMORY
         if not self.room.take():
-            return Denial(
-                "streams", Reason.TOO_MANY, f"the daemon has {count_of(self.room.most, 'stream')} open"
-            )
+            why = f"the daemon has {count_of(self.room.most, 'stream')} open"
+            return Denial("streams", Reason.TOO_MANY, why)
         return None
 
     def _is_free(self, connection: Connection) -> bool:
@@ -602,6 +605,7 @@ class Daemon:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True
         await self.governor.close()
+        await self._stuck.close()
         if self._fenced is not None:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)
@@ -642,16 +646,8 @@ class Daemon:
         """Streams that are open now, also those of what a reload has replaced."""
         return sum(len(part.ledger.open) for part in self._list_parts())
 
-    def _count_active(self) -> int:
-        """Return the number of streams of peers that were let in, and of programs of this machine."""
-        return sum(part.active for part in self._list_parts())
-
     def _count_from_peers(self) -> int:
         return sum(part.active for part in self._list_parts() if isinstance(part, Exposed))
-
-    def _compute_load(self) -> float:
-        """Return the part of the room that peers take, for the beacon: programs here turn no caller away."""
-        return self._count_from_peers() / self.room.most
 
     def _list_parts(self) -> list[Exposed | Forwarded]:
         self._old = [part for part in self._old if part.ledger.open or part.active]
@@ -682,7 +678,7 @@ class Daemon:
                 for forwarded in self.forwarded.values()
             ],
             "streams": {
-                "active": self._count_active(),
+                "active": self.room.active,
                 "from_peers": self._count_from_peers(),
                 "most": self.room.most,
             },

@@ -23,6 +23,11 @@ class StreamRoom:
         #: So many more may come before they have to be counted.
         self._left = 0
 
+    @property
+    def active(self) -> int:
+        """Streams of peers that were let in, and of programs of this machine."""
+        return self._count()
+
     def take(self) -> bool:
         """Return True if one more may be taken up, which is counted then."""
         if not self._left:  # as many have come as there was room for, and some may be over

@@ -194,6 +194,11 @@ class Connection:
         return self._session.held + self._datagrams.size
 
     @property
+    def blocked_at(self) -> int | None:
+        """Bytes that the peer has sent on streams so far, where it may send no more until some are read; or None."""
+        return self._session.blocked_at
+
+    @property
     def stats(self) -> Stats:
         """Counts and state, now."""
         return Stats(

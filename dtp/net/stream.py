@@ -311,6 +311,11 @@ class Stream:
         return self._outlet.queued_bytes(self.id)
 
     @property
+    def unread(self) -> int:
+        """Bytes that came in order and were not read yet, for which the peer has no new credit."""
+        return self._outlet.unread_bytes(self.id)
+
+    @property
     def acknowledged(self) -> int:
         """Bytes written that the peer has, as far as it has said."""
         return self._outlet.acknowledged_bytes(self.id)

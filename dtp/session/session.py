@@ -23,7 +23,7 @@ from dtp.session.limits import LATE_BYTES, SILENT, WORK_BYTES, WORK_PAUSE, Limit
 from dtp.session.link import Link
 from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
-from dtp.session.state import NEVER
+from dtp.session.state import LITTLE_CREDIT, NEVER
 
 
 class Traffic(NamedTuple):
@@ -251,6 +251,20 @@ class Session(Receiving):
             control += len(link.control)
         kept = len(self._streams) * STREAM + control * CONTROL
         return unread + self._sent_total - self._released_total + self._datagrams.size + kept
+
+    @property
+    def blocked_at(self) -> int | None:
+        """The bytes of streams that the peer may have sent so far, where it has, and waits for what came to be
+        consumed; None while it may send more, or is kept from it by `limit_receiving`."""
+        window = self.limits.connection_window
+        unread = self._received_total - self._consumed_total
+        is_full = self._receive_limit - self._received_total < LITTLE_CREDIT and unread >= window // 2
+        return self._receive_limit if is_full else None
+
+    def unread_bytes(self, stream_id: int) -> int:
+        """Return how many bytes of a stream came in order and were not consumed; 0 of one that is over."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.receive.next - stream.receive.consumed
 
     def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.

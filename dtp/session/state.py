@@ -39,6 +39,8 @@ NEVER = float("inf")
 _WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
 #: Pings that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
+#: Credit so little counts as none: a frame has more around it.
+LITTLE_CREDIT = 64
 
 
 class SessionState:

@@ -135,6 +135,10 @@ class Outlet:
         """Return the bytes of a stream that were written and not yet sealed."""
         return self._session.queued_bytes(stream_id)
 
+    def unread_bytes(self, stream_id: int) -> int:
+        """Return the bytes of a stream that came and were not consumed."""
+        return self._session.unread_bytes(stream_id)
+
     def acknowledged_bytes(self, stream_id: int) -> int:
         """Return the bytes of a stream that the peer has."""
         return self._session.acknowledged_bytes(stream_id)
