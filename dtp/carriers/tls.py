@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import ssl
+import time
 from functools import lru_cache
 from typing import ClassVar
 
 from dtp.carriers.errors import CarrierUrlError
 from dtp.carriers.stream_socket import StreamSocketCarrier
+
+log = logging.getLogger("dtp.carriers")
 
 
 def client_context(url: str, ca: str | None) -> ssl.SSLContext:
@@ -28,6 +32,54 @@ def client_context(url: str, ca: str | None) -> ssl.SSLContext:
 def _client_context(ca: str | None, _changed: int) -> ssl.SSLContext:
     """Kept, because reading the system's authorities takes some 10 ms; anew when the file was changed."""
     return _strict(ssl.create_default_context(cafile=ca))
+
+
+#: Codes of OpenSSL for a certificate that isn't valid yet, or no more (X509_verify_cert_error_string(3)).
+_TIMES = {9, 10}
+
+
+def explain_tls_error(error: ssl.SSLError) -> str:
+    """Return what went wrong. Where it is the time of a certificate, with that of this machine: either may be
+    wrong."""
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _TIMES:
+        return f"{error}; by this machine's clock it is {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}"
+    return str(error)
+
+
+class ServerTls:
+    """What a listener has for TLS: read again whenever its files have changed, since certificates end after some
+    weeks, and a listener runs for months."""
+
+    def __init__(self, url: str, cert: str | None, key: str | None) -> None:
+        """Raises as `server_context`."""
+        self._url, self._cert, self._key = url, cert, key
+        self._seen = self._look()
+        self._context = server_context(url, cert, key)
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        found: list[tuple[int, int, int] | None] = []
+        for path in filter(None, (self._cert, self._key)):
+            try:
+                there = os.stat(path)
+            except OSError:  # between an old one and its successor
+                found.append(None)
+            else:
+                found.append((there.st_mtime_ns, there.st_size, there.st_ino))
+        return found
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What the next connection is to use. Files that can't be used leave it as it was, which is logged once."""
+        seen = self._look()
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._context = server_context(self._url, self._cert, self._key)
+            except CarrierUrlError as error:
+                log.warning("%s; what was there before stays in use", error)
+            else:
+                log.info("%s: the certificate was read again", self._url)
+        return self._context
 
 
 def server_context(url: str, cert: str | None, key: str | None) -> ssl.SSLContext:

@@ -39,7 +39,7 @@ from dtp.carriers.errors import (
 from dtp.carriers.socket_io import SocketIO, StepsOfTurn
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
-from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
+from dtp.carriers.tls import ServerTls, TlsSocketCarrier, client_context, explain_tls_error
 from dtp.carriers.url import CarrierUrl, format_host, parse_url, plain_ip
 from dtp.carriers.watch import socket_watcher
 from dtp.carriers.websocket_carrier import SecureWebSocketCarrier, WebSocketCarrier
@@ -112,15 +112,15 @@ def _dial_error(url: str, error: OSError, patience: float) -> DialError:
     if isinstance(error, TimeoutError):
         return UpgradeTimeoutError(f"{url}: the opening handshake took over {patience:g} s")
     if isinstance(error, ssl.SSLError):
-        return TlsError(f"{url}: {error}")
+        return TlsError(f"{url}: {explain_tls_error(error)}")
     return UpgradeError(f"{url}: {reason(error)}")
 
 
 async def listen(url: str, accept: Accept) -> CarrierListener:
     """Listen at `ws://host:port/path` or `wss://`. Raises `ListenError` and `CarrierUrlError`."""
-    parts, policy, context = _listen_options(url)
+    parts, policy, tls = _listen_options(url)
     socks = await listening_sockets(parts)
-    return _listener(socks, parts, policy, context, accept)
+    return _listener(socks, parts, policy, tls, accept)
 
 
 def listen_sockets(socks: list[socket.socket], accept: Accept, url: str) -> CarrierListener:
@@ -130,13 +130,13 @@ def listen_sockets(socks: list[socket.socket], accept: Accept, url: str) -> Carr
     return _listener(socks, *_listen_options(url), accept)
 
 
-def _listen_options(url: str) -> tuple[CarrierUrl, WebSocketPolicy, ssl.SSLContext | None]:
+def _listen_options(url: str) -> tuple[CarrierUrl, WebSocketPolicy, ServerTls | None]:
     """Return the parts of a URL: all that can be wrong with it is looked at before anything is opened."""
     secure = urlsplit(url).scheme == "wss"
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
-    context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
+    tls = ServerTls(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
     path = parts.path if parts.path not in ("", "/") else None
-    return parts, WebSocketPolicy(path, parts.get_flag("trust_forwarded"), _origins(parts)), context
+    return parts, WebSocketPolicy(path, parts.get_flag("trust_forwarded"), _origins(parts)), tls
 
 
 def _origins(parts: CarrierUrl) -> tuple[str, ...]:
@@ -155,11 +155,11 @@ def _listener(
     socks: list[socket.socket],
     parts: CarrierUrl,
     policy: WebSocketPolicy,
-    context: ssl.SSLContext | None,
+    tls: ServerTls | None,
     accept: Accept,
 ) -> WebSocketListener:
     urls = [socket_url(parts.scheme, sock, parts.path) for sock in socks]
-    return WebSocketListener(socks, urls, policy, context, accept)
+    return WebSocketListener(socks, urls, policy, tls, accept)
 
 
 class WebSocketListener(CarrierListener):
@@ -170,12 +170,12 @@ class WebSocketListener(CarrierListener):
         socks: list[socket.socket],
         urls: list[str],
         policy: WebSocketPolicy,
-        context: ssl.SSLContext | None,
+        tls: ServerTls | None,
         accept: Accept,
     ) -> None:
         self.urls = urls
         self._policy = policy
-        self._context = context
+        self._tls = tls
         self._accept = accept
         most = part_of_reserve(MAX_UPGRADES)
         # Behind a proxy all have its address.
@@ -222,11 +222,11 @@ class WebSocketListener(CarrierListener):
     async def _upgrade_socket(self, sock: socket.socket, address: tuple[Any, ...]) -> WebSocketCarrier:
         """Make a carrier of a connection from `address`."""
         set_options(sock)
-        scheme = "ws" if self._context is None else "wss"
+        scheme = "ws" if self._tls is None else "wss"
         remote = f"{scheme}://{format_host(address[0], address[1])}"
         async with asyncio.timeout(UPGRADE_TIMEOUT):
-            if self._context is not None:
-                sock = await _start_tls(sock, self._context, None, self._steps, plain_ip(address))
+            if self._tls is not None:
+                sock = await _start_tls(sock, self._tls.context, None, self._steps, plain_ip(address))
             try:
                 protocol, forwarded = await self._answer_upgrade(
                     SocketIO(sock, self._steps, plain_ip(address))
