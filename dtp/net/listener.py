@@ -130,6 +130,7 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         #: Who has proven itself, and has a place.
         self._places = Places[Connection](endpoint.limits.connections)
+        self._giving = 0  # connections that are told that their place goes
         #: Connections that have ended and whose other side hasn't left yet: each has a descriptor.
         self._leaving: dict[Connection, None] = {}
         #: Carriers whose handshake isn't over.
@@ -295,12 +296,17 @@ class Listener:
         places.add(connection)
 
     async def _end_idlest(self, idlest: Connection) -> None:
-        """End one whose place was given to another. What it is being asked in this moment is answered yet."""
-        if not idlest.at_work:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARD):
-                    await idlest.go_away()
-            if idlest.at_work and not idlest.closed:
+        """End one whose place was given to another. What it is being asked in this moment is answered yet, of some at
+        a time."""
+        if not idlest.at_work and self._giving < self._places.spare:
+            self._giving += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARD):
+                        await idlest.go_away()
+            finally:
+                self._giving -= 1
+            if idlest.at_work and not idlest.closed and self._places.have_spare:
                 self._places.add(idlest)
                 return
         why = "others need its place, and nothing has moved on it for longest"

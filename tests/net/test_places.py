@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from attackers import Attacker
+from attackers import OPEN, Attacker
 from echo_service import echo, on_fake_clock, roundtrip
 
 import dtp
@@ -18,7 +18,7 @@ from dtp.carriers.base import Accept, Carrier, CarrierListener
 from dtp.carriers.crowd import descriptors_of_process
 from dtp.errors import CarrierError
 from dtp.identity import Identity
-from dtp.net.parts.places import LOOKED_AT, SHORT, Places
+from dtp.net.parts.places import LOOKED_AT, SHORT, SPARE_PART, Places
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.frames import CloseFrame, Outgoing, build_close, control
 from dtp.session.limits import DEFAULT
@@ -212,6 +212,40 @@ async def test_what_is_asked_while_the_place_is_given_away_is_answered(after: fl
         assert await roundtrip(newcomer, b"hi") == b"hi"
         idle.abort()
         newcomer.abort()
+
+
+class Clinging(Attacker):
+    """Asks for something as soon as it is told anything: that its place is given to another."""
+
+    clings = False
+
+    def carrier_received(self, size: int) -> None:
+        super().carrier_received(size)
+        if self.clings:
+            self.clings = False
+            self.say([OPEN])
+
+
+@on_fake_clock
+async def test_who_asks_in_the_moment_in_which_its_place_goes_has_no_more_places() -> None:
+    """Each kept its place, and the next one who came had another: of 4 places a stranger made 34."""
+    limits, crowd, most = replace(DEFAULT, connections=16), list[Clinging](), 0
+    async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener:
+        for _ in range(60):
+            one = await Clinging.dial("memory://x")
+            crowd.append(one)
+            await asyncio.sleep(0.1)
+            if one.ready:
+                one.say([])
+                await asyncio.sleep(0.1)
+                one.clings = True
+            most = max(most, len(listener.connections))
+        spare = 16 // SPARE_PART
+        assert 16 < most <= 16 + 2 * spare + 1  # some are asked, some are told, one is being ended
+        await asyncio.sleep(5)
+        assert len(listener.connections) <= 16 + spare
+        for one in crowd:
+            one.leave()
 
 
 #: How connections end whose other side stays: the service they ask for, the connection they resume, what they say.

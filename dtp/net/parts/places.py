@@ -20,6 +20,10 @@ from dtp.carriers.crowd import descriptors_of_process, lowest_free, source_group
 SHORT: Final = 10.0
 #: Of those that were idle longest so many are looked at for one that isn't at work.
 LOOKED_AT: Final = 64
+#: Beyond the places one part in so many, and no more than `MOST_SPARE`, is for those who were asked something in the
+#: moment in which their place was given to another: both stay.
+SPARE_PART: Final = 8
+MOST_SPARE: Final = 64
 
 
 class Placed(Hashable, Protocol):
@@ -59,6 +63,18 @@ class Places(Generic[T]):
     def are_full(self) -> bool:
         """True if somebody has to go for one more."""
         return len(self) >= min(self._most, self._room)
+
+    @property
+    def spare(self) -> int:
+        """How many may be here beyond the places: those who were asked something in the moment in which theirs was
+        given away."""
+        return max(1, min(MOST_SPARE, min(self._most, self._room) // SPARE_PART))
+
+    @property
+    def have_spare(self) -> bool:
+        """True if one more of them may stay. Whoever comes only to ask in that moment would have more places each
+        time, without end."""
+        return len(self) < min(self._most, self._room) + self.spare
 
     def note_descriptor(
         self, number: int, strangers: int, now: float, look: Callable[[int], int] = lowest_free
