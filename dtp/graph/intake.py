@@ -134,16 +134,39 @@ class Intake:
         came = [one for one in batch if isinstance(one, Summary)]
         # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
         if any(one.author in asked.of for one in batch) and (left := [*frames.chains.left(), *came]):
-            await frames.load_known(left)
-            taken = sum(self._merge_envelope(one) for one in left)
-            frames.forget_known()
-            self._inside.readers.on_received()
-            await self._inside.save(synced=False)
+            taken = await self._take_again(left)
         authors = {one.author for one in came}
         for unagreed in self._graph.admission.unagreed() if came else ():
             if unagreed.author.key in authors:
                 log.warning("graph %r: %s", self._graph.name, unagreed.describe())
         return taken
+
+    async def _take_again(self, left: list[Summary]) -> int:
+        await self._graph.frames.load_known(left)
+        taken = sum(self._merge_envelope(one) for one in left)
+        self._graph.frames.forget_known()
+        self._inside.readers.on_received()
+        await self._inside.save(synced=False)
+        return taken
+
+    async def take_agreed(self) -> None:
+        """Take the sums that waited for more, or for others, to agree than have to now."""
+        async with self._inside.lock:
+            self._graph.check_writable()
+            await self._take_left()
+
+    async def _take_agreed_soon(self) -> None:
+        async with self._inside.lock:
+            if not self._graph.closed:
+                await self._take_left()
+
+    async def _take_left(self) -> None:
+        admission, chains = self._graph.admission, self._graph.frames.chains
+        for one in chains.waiting():
+            if admission.agreement is not None and one.author in admission.agreement.of:
+                admission.waiting_words.add(self._graph, one)
+        await self._take_again(chains.left())
+        await self._inside.rebuild()
 
     async def _rejoin_author(self, author: bytes) -> int:
         """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
@@ -278,6 +301,8 @@ class Intake:
         self.wait_for_due()
         if is_due:
             self._inside.tell()  # there may be room again for what is due later, or summaries may come
+            if self._graph.frames.chains.left():  # words for them may be due
+                self._looking.start(self._take_agreed_soon(), name="dtp-graph-agreed")
         if self._graph.replica.must_rebuild:
             self._inside.flush()
 

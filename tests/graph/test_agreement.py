@@ -3,10 +3,13 @@ say that it has all that stood, and refuse it by name when they don't."""
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity, run, told
@@ -14,6 +17,7 @@ from test_passing import churn
 
 import dtp
 from dtp.core.errors import NotOwner
+from dtp.crdt import Clock
 from dtp.crdt.permission.owners import owned
 from dtp.graph import Graph, GraphError, Part
 from dtp.graph.frames import envelope as envelopes
@@ -181,6 +185,117 @@ def test_an_author_keeps_its_frames_until_enough_agree_to_their_sum() -> None:
                 1,
                 *range(101, 111),
             ]
+
+    run(main())
+
+
+@pytest.mark.parametrize("need", [0, 1])
+def test_what_waited_is_taken_when_fewer_have_to_agree(need: int) -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB) as bob,
+            await opened(ERIN) as erin,
+        ):
+            await churn(alice, 100)
+            await see_all(alice, [bob])
+            await churn(alice, 3)
+            await told(alice, ALICE, bob)
+            async with served(bob, erin) as client:
+                await erin.sync(client)
+            assert [one.by for one in erin.admission.unagreed()] == [(BOB.id,)]
+            await erin.admission.set_agreement(need, [BOB.id, CAROL.id])
+            assert erin.admission.unagreed() == erin.frames.gaps() == []
+            assert erin.replica.save() == await shown(alice, bob)
+
+    run(main())
+
+
+async def met(*graphs: Graph) -> None:
+    """All sync with all, by connections."""
+    for number, one in enumerate(graphs):
+        for other in graphs[:number]:
+            async with served(other, one) as client:
+                await one.sync(client)
+
+
+def test_what_was_summed_up_before_anybody_asked_is_agreed_to() -> None:
+    """Whoever asks late takes what it has for what was made; newcomers get it when enough have said so."""
+
+    async def main() -> None:
+        graphs = [await Graph.open("memory:", identity=one) for one in (ALICE, BOB, CAROL)]
+        alice, bob, carol = graphs
+        alice.node("kept")["k"] = 1
+        await churn(alice, 100)
+        await met(*graphs)
+        for graph in graphs:
+            await graph.upkeep.prune()
+        await met(*graphs)
+        assert len(await stored(alice, ALICE)) == len(await stored(bob, ALICE)) == 1
+        for graph in graphs:
+            await graph.admission.set_agreement(2, [one.id for one in WITNESSES])
+        await met(*graphs)
+        for graph in (bob, carol):
+            await graph.upkeep.prune()
+        async with await opened(ERIN) as erin:
+            for graph in (bob, carol, alice):
+                async with served(graph, erin) as client:
+                    await erin.sync(client)
+            assert erin.admission.unagreed() == erin.frames.gaps() == []
+            assert erin.node("kept")["k"] == 1
+        for graph in graphs:
+            await graph.close()
+
+    run(main())
+
+
+def test_a_witness_that_is_killed_when_it_drops_has_said_its_word(tmp_path: Path) -> None:
+    path, dead = tmp_path / "store", tmp_path / "dead"
+    path.mkdir()
+
+    async def main() -> None:
+        async with await opened(ALICE) as alice, await opened(BOB, str(path / "bob.db")) as bob:
+            await churn(alice, 100)
+            replace_stored = bob.replace_stored
+
+            async def killed(parts: list[Envelope | Summary]) -> int:
+                dropped = await replace_stored(parts)
+                shutil.copytree(path, dead)
+                return dropped
+
+            with mock.patch.object(bob, "replace_stored", killed):
+                await see_all(alice, [bob])
+        async with await Graph.open(str(dead / "bob.db"), identity=BOB) as bob:
+            (one,) = await stored(bob, ALICE)
+            assert bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] == [name_of(sum_of([one]))]
+
+    run(main())
+
+
+def test_a_word_from_the_future_counts_when_it_is_due() -> None:
+    async def main() -> None:
+        ahead = Clock(lambda: 1_000_120.0)
+        bob = await Graph.open("memory:", identity=BOB, clock=ahead)
+        now = [1_000_000.0]
+        erin = await Graph.open("memory:", identity=ERIN, clock=Clock(lambda: now[0]))
+        for graph in (bob, erin):
+            await graph.admission.set_agreement(1, [BOB.id])
+        async with await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: now[0])) as alice:
+            await churn(alice, 100)
+            await see_all(alice, [bob])
+        await erin.receive([*await stored(bob, BOB), *await stored(bob, ALICE)])
+        assert erin.frames.vector() == {BOB.id.key: 1}
+        now[0] += 120
+        more = asyncio.Event()
+        erin.listen(more.set)
+        erin.intake.wait_for_due()
+        while ALICE.id.key not in erin.frames.vector():
+            await more.wait()
+            more.clear()
+        assert erin.admission.unagreed() == []
+        assert erin.frames.vector() == {ALICE.id.key: 100, BOB.id.key: 1}
+        for graph in (bob, erin):
+            await graph.close()
 
     run(main())
 

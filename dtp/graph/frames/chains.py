@@ -130,6 +130,10 @@ class Chains:
         """Return the summaries that were not taken, but for those that there was no room to keep."""
         return [kept for _, kept in self._only_summed.values() if kept is not None]
 
+    def waiting(self) -> list[Envelope | Summary]:
+        """Return all that came and isn't taken yet."""
+        return [*self.left(), *self._held.values()]
+
     def add_missing(self, summary: Summary) -> None:
         """Leave a summary: its frames are there, somewhere, and have to come themselves. It is kept to be compared
         with them."""

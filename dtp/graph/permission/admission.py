@@ -368,7 +368,8 @@ class Admission:
         signed.
 
         Agree those of them that prune their graph and had the frames, if this was set there as well. Until enough do
-        `unagreed` tells what is missing. What is stored summed up stays so: set it before the first sync.
+        `unagreed` tells what is missing, and is taken at once where fewer have to agree now. What is stored summed up
+        stays so: set it before the first sync.
         Raises `GraphError`.
         """
         self._graph.check_writable()
@@ -379,6 +380,8 @@ class Admission:
         keys = frozenset(map(key_of, of))
         self._policy.agreement = Agreement(need, keys).check() if need else None
         await self._on_policy_changed()
+        if not self._graph.keeps_history:
+            await self._graph.intake.take_agreed()
 
     def takes_sum(self, summary: Summary) -> bool:
         """Return whether a sum, which is genuine, is taken in place of frames."""

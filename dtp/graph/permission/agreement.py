@@ -83,17 +83,29 @@ def name_of(summary: Summary) -> bytes:
     return digest[:_NAME]
 
 
+def is_asked(graph: Graph) -> bool:
+    """Return whether one's own word is asked for."""
+    asked = graph.admission.agreement
+    return asked is not None and graph.identity.id.key in asked.of
+
+
+def has_agreed(graph: Graph, parts: Iterable[Signed]) -> bool:
+    """Return whether one's own word for these parts was given."""
+    return all(name_of(one) in _said_here(graph, one.author) for one in parts if isinstance(one, Summary))
+
+
+def _said_here(graph: Graph, author: bytes) -> list[Any]:
+    return _said(graph, graph.identity.id.key, author)
+
+
 def agree(graph: Graph, parts: Iterable[Signed]) -> None:
-    """Say that these parts, all of one author, have all that stood of its frames, if one's own word is asked for."""
-    asked, own = graph.admission.agreement, graph.identity.id.key
+    """Say that these parts, all of one author, have all that stands here of its frames."""
     sums = [one for one in parts if isinstance(one, Summary)]
-    if asked is None or own not in asked.of or not sums or graph.replica.refusal is not None:
-        return
-    author, names = sums[0].author, [name_of(one) for one in sums]
-    names += [name for name in _said(graph, own, author) if name not in names][
-        : max(0, _KEPT_WORDS - len(names))
-    ]
-    graph.replica.put(owned(own, AGREED), owner_name(author), names)
+    if sums and graph.replica.refusal is None:
+        author, names = sums[0].author, [name_of(one) for one in sums]
+        earlier = [name for name in _said_here(graph, author) if name not in names]
+        names += earlier[: max(0, _KEPT_WORDS - len(names))]
+        graph.replica.put(owned(graph.identity.id.key, AGREED), owner_name(author), names)
 
 
 def is_agreed(graph: Graph, summary: Summary) -> bool:

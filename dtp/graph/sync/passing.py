@@ -121,18 +121,19 @@ class Offering:
         self.least = LEAST
         self._size = 0
         self._tried = 0
-        self._made: dict[tuple[bytes, bytes], int] = {}
+        self._made: dict[tuple[bytes, bytes, bool], int] = {}
 
-    def to_make(self, passed: Passed, peer: bytes) -> Iterator[tuple[bytes, int]]:
-        """Yield what a peer wasn't offered: of which author, up to which frame."""
+    def to_make(self, passed: Passed, peer: bytes, *, wants_frames: bool) -> Iterator[tuple[bytes, int]]:
+        """Yield what a peer wasn't offered: of which author, up to which frame. One that `wants_frames` may want
+        what it didn't want before, as others ask for its word."""
         for author in passed.authors():
             upto = passed.last_of(author)
-            if upto > self._made.get((peer, author), 0):
+            if upto > self._made.get((peer, author, wants_frames), 0):
                 yield author, upto
 
-    def add_taken(self, peer: bytes, offered: dict[bytes, int]) -> None:
+    def add_taken(self, peer: bytes, offered: dict[bytes, int], *, wants_frames: bool) -> None:
         """Note that a peer took what it wanted of this: it need not be offered once more."""
-        self._made |= {(peer, author): upto for author, upto in offered.items()}
+        self._made |= {(peer, author, wants_frames): upto for author, upto in offered.items()}
         while len(self._made) > _REMEMBERED:
             del self._made[next(iter(self._made))]
 

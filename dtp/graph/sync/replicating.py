@@ -16,6 +16,7 @@ from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries, vector
 from dtp.graph.frames.proving import Proof
+from dtp.graph.permission.agreement import is_asked
 from dtp.graph.presence import links
 from dtp.graph.sync import asking, passing, protocol
 from dtp.graph.sync.choosing import Choosing, SyncTerms, chosen
@@ -156,7 +157,7 @@ class _Session:
         if self._side.is_in_sync(ours, self._graph.admission.unwanted):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
-            self._graph.offering.add_taken(self._peer, self._offered)
+            self._graph.offering.add_taken(self._peer, self._offered, wants_frames=self._side.wants_history)
             if len(agreed) > _PEERS:
                 del agreed[next(iter(agreed))]
 
@@ -259,7 +260,8 @@ class _Session:
         await self._graph.offering.refresh(self._graph)
         passed = self._graph.passed
         out = self._graph.admission.hidden | self._side.refused
-        for author, upto in self._graph.offering.to_make(passed, self._peer):
+        offering, wants_frames = self._graph.offering, self._side.wants_history
+        for author, upto in offering.to_make(passed, self._peer, wants_frames=wants_frames):
             if author in out:
                 continue
             if upto > self._offered.get(author, 0) and self._side.peer_has(author, upto):
@@ -267,7 +269,8 @@ class _Session:
                 await self._send(protocol.offer(author, upto, passed.size_of(author)))
 
     async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
-        """Take an offer of what is all here, and half as large as the frames or less."""
+        """Take an offer of what is all here, if it is half as large as the frames or less, or one's word is asked
+        for."""
         graph = self._graph
         here = graph.frames.last_of(author)
         if not (self._terms.is_whole and self._side.theirs.is_whole):
@@ -279,7 +282,7 @@ class _Session:
             return
         upto = graph.passed.last_of(author)
         spent = graph.passed.size_of(author) + await graph.frames.stored_bytes(author, upto + 1, sequence)
-        if sequence > upto and 2 * size <= spent:
+        if sequence > upto and size <= (2 * spent if is_asked(graph) else spent // 2):
             self._taking[author] = Taking(author, sequence, size)
             await self._send(self._side.encode_want(author, sequence))
 

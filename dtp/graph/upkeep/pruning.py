@@ -21,7 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
-from dtp.graph.permission.agreement import agree, is_agreed
+from dtp.graph.permission.agreement import agree, has_agreed, is_agreed, is_asked
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -191,22 +191,27 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
         return Pruned(0, 0)
     size = await graph.frames.stored_bytes(author, 1, upto)
-    if graph.passed.size_of(author) * 5 > size * 4:
-        return Pruned(0, 0)  # it was done, or saves no fifth
+    saves = graph.passed.size_of(author) * 5 <= size * 4  # a fifth, and wasn't done
+    is_own = author == graph.identity.id.key
+    may_agree = is_asked(graph) and not is_own
+    if not saves and not may_agree:
+        return Pruned(0, 0)
     parts = [
         envelopes.decode(graph.name, one) for one in await graph.frames.run(graph.passed.parts_of, author)
     ]
-    if author == graph.identity.id.key and not _is_taken_by_others(graph, parts):
+    may_agree = may_agree and not has_agreed(graph, parts)
+    if (is_own and not _is_taken_by_others(graph, parts)) or not (parts and (saves or may_agree)):
         return Pruned(0, 0)
     try:
-        if not parts or not await _may_replace(graph, parts):
+        if not await _may_replace(graph, parts):
             return Pruned(0, 0)
     except EncodingError:  # what its author signed is no frame
         return Pruned(0, 0)
-    dropped = await graph.replace_stored(parts)
-    if not dropped:
+    if may_agree:
+        agree(graph, parts)
+        await graph.commit()  # who is killed has said so, or has the frames
+    if not saves or not (dropped := await graph.replace_stored(parts)):
         return Pruned(0, 0)
-    agree(graph, parts)
     return Pruned(dropped, size - await graph.frames.stored_bytes(author, 1, upto))
 
 
@@ -227,7 +232,6 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     found += [await _prune_author(graph, author) for author in graph.passed.authors()]
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
     if pruned.frames:
-        await graph.commit()  # what was agreed to
         await graph.shrink()
     return pruned
 
