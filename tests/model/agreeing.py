@@ -20,6 +20,7 @@ _CONTEXT = b"dtp.graph.summary.v1"
 class Agreement(NamedTuple):
     """How many of whom have to agree."""
 
+    #: 0: nobody is asked.
     need: int
     of: tuple[bytes, ...]
 
@@ -66,28 +67,40 @@ def words_in(author: bytes, ops: Iterable[Op]) -> dict[str, list[Any]]:
 
 
 class Waiting:
-    """What came to a replica and isn't taken: of each author the sum that reaches farthest, and frames behind it."""
+    """What came to a replica and isn't taken: of each author the sum that reaches farthest, and what is behind it."""
 
     def __init__(self, agreement: Agreement) -> None:
         self.agreement = agreement
+        #: By author: the sum that goes on with what is here.
         self.sums: dict[bytes, Piece] = {}
-        self.frames: dict[bytes, dict[int, Piece]] = {}
+        #: By author and the first frame in it.
+        self.behind: dict[bytes, dict[int, Piece]] = {}
+
+    def ask(self, replica: Replica, agreement: Agreement) -> None:
+        """Ask for something else from now on, and take what may be taken then."""
+        self.agreement = agreement
+        self.add(replica, [])
 
     def add(self, replica: Replica, pieces: Iterable[Piece]) -> None:
         """Take what may be taken of what came, and what waited for it."""
         came = [one for one in pieces if one.last > replica.seen.length(one.author)]
         for piece in came:
-            if not piece.name:
-                self.frames.setdefault(piece.author, {})[piece.first] = piece
-            elif piece.last > (self.sums[piece.author].last if piece.author in self.sums else 0):
-                self.sums[piece.author] = piece
+            self._keep(replica, piece)
         while sum(self._take(replica, piece) for piece in [*self._here(replica), *came]):
             pass
+        for piece in self._here(replica):  # what was behind something may go on with it now
+            self._keep(replica, piece)
+
+    def _keep(self, replica: Replica, piece: Piece) -> None:
+        if not piece.name or piece.first > replica.seen.length(piece.author) + 1:
+            self.behind.setdefault(piece.author, {}).setdefault(piece.first, piece)
+        elif piece.author not in self.sums or piece.last > self.sums[piece.author].last:
+            self.sums[piece.author] = piece
 
     def _here(self, replica: Replica) -> list[Piece]:
         """What isn't known yet."""
-        frames = [one for by_sequence in self.frames.values() for one in by_sequence.values()]
-        return [one for one in [*self.sums.values(), *frames] if one.last > replica.seen.length(one.author)]
+        behind = [one for by_first in self.behind.values() for one in by_first.values()]
+        return [one for one in [*self.sums.values(), *behind] if one.last > replica.seen.length(one.author)]
 
     def _take(self, replica: Replica, piece: Piece) -> bool:
         length = replica.seen.length(piece.author)
@@ -115,5 +128,7 @@ class Waiting:
 
     def unagreed(self, replica: Replica) -> list[tuple[bytes, int, int, tuple[bytes, ...]]]:
         """The sums that wait: author, first, last, and who agrees."""
+        if not self.agreement.need:
+            return []
         left = [one for one in self.sums.values() if one.last > replica.seen.length(one.author)]
         return sorted((one.author, one.first, one.last, tuple(self.by(replica, one))) for one in left)

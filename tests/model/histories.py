@@ -76,11 +76,13 @@ class History(NamedTuple):
     has_part: bool = False
     #: How many of all replicas have to agree to a sum of frames; 0: nobody.
     need: int = 0
+    #: Whether nobody asks for that in the beginning, and each by a step of its own, and otherwise again.
+    is_late: bool = False
 
     def __str__(self) -> str:
         lines = [
             f"history {self.seed}: {', '.join(self.stores)}{', a part' if self.has_part else ''}"
-            f"{f', sums need {self.need}' if self.need else ''}"
+            f"{f', sums need {self.need}' if self.need else ''}{', late' if self.is_late else ''}"
         ]
         return "\n".join(lines + [f"  {i:3} {' '.join(map(str, step))}" for i, step in enumerate(self.steps)])
 
@@ -141,7 +143,8 @@ def _mixed(history: History) -> History:
 def _agreed(history: History) -> History:
     """In every eighth history that is of no part all ask for agreement to sums. In the end some write what is worth
     one, drop the frames, and agree; and one comes who has nothing yet. In half of them one drops frames in the
-    beginning, before anybody else has them."""
+    beginning, before anybody else has them. In every third nobody asks for it before the middle, and then they ask
+    for this and that, more and fewer."""
     rng = random.Random(f"agreed {history.seed}")
     if history.has_part or rng.random() >= 1 / 8:
         return history
@@ -156,7 +159,10 @@ def _agreed(history: History) -> History:
         first = rng.randrange(few)
         early = ["swell", "swell", *rng.choices(("swell", "prune", "put"), k=3), "prune"]
         steps[:0] = [_step(rng, what)._replace(at=first) for what in early]
-    return history._replace(steps=tuple(steps), need=rng.randint(1, min(few, 2)))
+    is_late = rng.random() < 1 / 3
+    for _ in range(3 * few if is_late else 0):
+        steps.insert(rng.randint(len(steps) // 3, len(steps)), _step(rng, "ask"))
+    return history._replace(steps=tuple(steps), need=rng.randint(1, min(few, 2)), is_late=is_late)
 
 
 #: What is written before all forget what is deleted, and what happens behind that, how often beside the others.

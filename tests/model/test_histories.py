@@ -1,7 +1,8 @@
 """The package against a model of merging that is written from docs/graph.md and docs/text.md, in random histories.
 
 Replicas write all types, sync, pass frames on in any order, crash, are restored and forked, and have wrong clocks.
-They are kept in memory, SQLite and PostgreSQL, some ask for a part, and some for agreement to sums. Time is virtual.
+They are kept in memory, SQLite and PostgreSQL, some ask for a part, and some for agreement to sums, from the
+beginning or later. Time is virtual.
 
 A failure prints the smallest history that it found. `MODEL_SEEDS=17:18 pytest -n 0 -m slow tests/model` repeats one
 seed, and `MODEL_SEEDS=100000:200000` looks at others.
@@ -92,6 +93,7 @@ def test_the_mix() -> None:
     assert {kind for one in some for kind in one.stores} == {"memory", "sqlite", "postgres"}
     assert {one.stores[-1] for one in some if one.has_part} == {"memory", "sqlite", "postgres"}
     assert any(len(set(one.stores)) == 3 for one in some)
+    assert {(one.need > 0, one.is_late) for one in some} == {(False, False), (True, False), (True, True)}
     assert {one.need for one in some} == {0, 1, 2}
     assert sum(any(step.what == "settle" for step in one.steps) for one in some) > FIRST / 10
 

@@ -83,14 +83,24 @@ class World:
             household=self.household.soul,
         )  # type: ignore[arg-type]
         replica.has_part = self.history.has_part and number == len(self.history.stores) - 1
-        of = tuple(somebody(number).id.key for number in range(len(self.history.stores)))
         if self.history.need:
-            replica.waiting = Waiting(Agreement(self.history.need, of))
+            replica.waiting = Waiting(Agreement(0, ()))
         replica.graph = await open_graph(replica)
-        if self.history.need:
-            await replica.graph.admission.set_agreement(self.history.need, of)
+        if self.history.need and not self.history.is_late:
+            await self.ask_for(replica, Agreement(self.history.need, self.named(-1)))
         self.replicas.append(replica)
         return replica
+
+    def named(self, which: int) -> tuple[bytes, ...]:
+        """Some of those who are there from the beginning; one at least."""
+        first = range(len(self.history.stores))
+        some = [number for number in first if which >> number & 1] or first
+        return tuple(somebody(number).id.key for number in some)
+
+    async def ask_for(self, replica: Replica, agreement: Agreement) -> None:
+        await replica.graph.admission.set_agreement(*agreement)
+        if replica.waiting is not None:
+            replica.waiting.ask(replica, agreement)
 
     def schema(self) -> str:
         """A place in PostgreSQL that nobody else has."""
@@ -144,6 +154,7 @@ class World:
             "swell": self.swell,
             "join": self.join,
             "everyone": self.everyone,
+            "ask": self.ask,
         }
         await steps[step.what](replica, step)
 
@@ -247,6 +258,13 @@ class World:
         if not replica.behind:
             await replica.graph.upkeep.prune()
             await self.commit(replica)
+
+    async def ask(self, replica: Replica, step: Step) -> None:
+        """Somebody asks for others' agreement to sums, or of more, or of fewer, or doesn't any more."""
+        await self.commit(replica)
+        of = self.named(step.b)
+        await self.ask_for(replica, Agreement(min(step.a % 4, len(of)), of))
+        await self.commit(replica)
 
     async def swell(self, replica: Replica, step: Step) -> None:
         """So much is written, most of it over, that its sum is offered to others, who may drop the frames for it."""
@@ -437,8 +455,6 @@ class World:
         """All meet all: then all that saw the same hold the same, byte for byte."""
         for _ in range(2):
             await self.meet_all()
-        if self.compacted or self.forked:
-            return
         self.compare_states()
 
     async def meet_all(self) -> None:
@@ -453,6 +469,12 @@ class World:
             for one in self.replicas:
                 await self.prune(one, NO_STEP)
         await self.meet_all()
+        if self.history.is_late:
+            # of what was summed up before somebody asked nobody may have had the frames: its author's word does then
+            for one in self.replicas:
+                await self.ask_for(one, Agreement(0, ()))
+            await self.meet_all()
+            self.compare_states()
         for one in self.replicas:
             if one.waiting is not None and (left := one.waiting.unagreed(one)):
                 raise Difference(f"{one.number} waits for ever for {len(left)} sums")
@@ -465,6 +487,8 @@ class World:
                 await self.compact(one, step)
 
     def compare_states(self) -> None:
+        if self.compacted or self.forked:
+            return
         states: dict[tuple[object, ...], tuple[int, bytes]] = {}
         for replica in self.replicas:
             if replica.has_part or replica.lacks:
