@@ -54,7 +54,8 @@ class Nested:
 
     @abstractmethod
     def to_plain(self) -> Any:
-        """Return all of it as dicts, lists and values, texts as str. What is deeper than 32 parts stays a link."""
+        """Return all of it as dicts, lists and values, texts as `NewText`, which is a str: put elsewhere they become
+        texts again. What is deeper than 32 parts stays a link."""
 
     def at(self, *path: str | int) -> Any:
         """Return what is at a path of keys and indexes: `document.at("columns", 0, "title")`.
@@ -253,7 +254,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         return self._view_of(kind, Link(soul))
 
     def to_plain(self) -> dict[str, Any]:
-        """Return all of it as a dict of dicts, lists and values, texts as str. What is deeper stays a link."""
+        """Return all of it as a dict of dicts, lists and values, texts as `NewText`. What is deeper stays a link."""
         return _map_to_plain(self._replica, self.soul)
 
 
@@ -338,7 +339,7 @@ class NestedList(Nested, MutableSequence[Any]):
         self._items().move(old, new)
 
     def to_plain(self) -> list[Any]:
-        """Return all of it as a list of dicts, lists and values, texts as str. What is deeper stays a link."""
+        """Return all of it as a list of dicts, lists and values, texts as `NewText`. What is deeper stays a link."""
         return _list_to_plain(self._replica, self.soul)
 
 
@@ -375,10 +376,10 @@ def _at_key(replica: Replica, soul: str, key: str) -> dict[str, dict[str, Any]]:
 
 
 def _map_to_plain(replica: Replica, soul: str) -> dict[str, Any]:
-    found = parts.shown(soul, functools.partial(read, replica))
+    found = parts.shown(soul, functools.partial(read, replica), as_text=NewText)
     return {key: kinds["values"][0] for key, kinds in found.items() if kinds.get("values")}
 
 
 def _list_to_plain(replica: Replica, soul: str) -> list[Any]:
-    found = parts.shown(soul, functools.partial(read, replica))
+    found = parts.shown(soul, functools.partial(read, replica), as_text=NewText)
     return [*found.get("", {}).get("list", [])]

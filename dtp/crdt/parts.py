@@ -143,13 +143,16 @@ def _registers(found: _Everything) -> dict[str, Value]:
     return {key: kinds["register"] for key, kinds in found.items() if "register" in kinds}
 
 
-def shown(soul: str, read: Callable[[str], _Everything]) -> _Everything:
+def shown(
+    soul: str, read: Callable[[str], _Everything], *, as_text: Callable[[str], str] = str
+) -> _Everything:
     """Return all that is at a soul, as `read` gives it, with parts in place of the links to them, and the properties
     of its links.
 
-    Parts deeper than `MAX_DEPTH` stay links, and so do further elements that are the same part.
+    Texts that are parts are what `as_text` makes of what they say. Parts deeper than `MAX_DEPTH` stay links, and so
+    do further elements that are the same part.
     """
-    reader = _Reader(read)
+    reader = _Reader(read, as_text)
     found = with_relationships(soul, read)
     for key, kinds in found.items():
         if "values" in kinds:
@@ -160,8 +163,9 @@ def shown(soul: str, read: Callable[[str], _Everything]) -> _Everything:
 
 
 class _Reader:
-    def __init__(self, read: Callable[[str], _Everything]) -> None:
+    def __init__(self, read: Callable[[str], _Everything], as_text: Callable[[str], str]) -> None:
         self._read = read
+        self._as_text = as_text
         self._seen: set[str] = set()
 
     def at_key(self, parent: str, key: str, value: Value, depth: int) -> Any:
@@ -177,7 +181,7 @@ class _Reader:
         self._seen.add(soul)
         found = self._read(soul)
         if kind == "t":
-            return found.get("", {}).get("text", "")
+            return self._as_text(found.get("", {}).get("text", ""))
         if kind == "l":
             return [self.read_element(soul, one, depth + 1) for one in found.get("", {}).get("list", [])]
         return {

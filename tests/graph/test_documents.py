@@ -178,6 +178,24 @@ def test_a_moved_element_keeps_its_parts() -> None:
     run(main)
 
 
+def test_what_is_put_elsewhere_keeps_its_texts() -> None:
+    """A card goes from one column into another: what was a text is one there."""
+
+    async def main(graph: Graph) -> None:
+        board = graph.document("board/1")
+        board["todo"] = [{"title": NewText("milk"), "notes": [NewText(""), "a value"]}]
+        board["done"] = []
+        board["done"].append(board["todo"].pop(0))
+        board["copy"] = board["done"].to_plain()
+        for card in (board.at("done", 0), board.at("copy", 0)):
+            card["title"].append("!")
+            card["notes"][0].append("2 l")
+            assert card.to_plain() == {"title": "milk!", "notes": ["2 l", "a value"]}
+            assert isinstance(card["notes"][1], str)
+
+    run(main, 1)
+
+
 def test_paths() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         doc = alice.document("d")
