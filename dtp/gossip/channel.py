@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dtp.errors import DtpError
@@ -37,7 +36,7 @@ class NeighbourSink:
         self._has_more = False
         self._owed = 0
         self._is_waiting = False
-        self._unread: deque[bytes] = deque()
+        self._unread: list[bytes] = []
         #: The neighbour has finished: it is over once all is processed.
         self._is_ending = False
         self._is_over = False
@@ -111,7 +110,7 @@ class NeighbourSink:
                 self._wait_turn()
             elif self._unread:
                 self._receive_data(
-                    self._unread.popleft()
+                    self._unread.pop(0)
                 )  # piece by piece: the room may be for one message only
             else:
                 if self._is_ending:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from collections import deque
 from collections.abc import Callable
 
 from dtp.net.parts.waiters import Waiters
@@ -32,7 +31,7 @@ class StreamIntake:
         self._budget, self._waiters, self._failed = budget, waiters, failed
         #: For whom streams are taken up.
         self.account = account
-        self._waiting: deque[Stream] = deque()
+        self._waiting: list[Stream] = []
         self._on_stream: Callable[[Stream], None] | None = None
         self._over = False
 
@@ -57,7 +56,7 @@ class StreamIntake:
             else:
                 await self._budget.wait_room(self.account)
                 has_room = True
-        return self._waiting.popleft()
+        return self._waiting.pop(0)
 
     def put_back(self, stream: Stream) -> None:
         """Put one that was accepted where it was, for whoever asks next."""
@@ -72,7 +71,7 @@ class StreamIntake:
                 self._budget.wait_turn(self._take_waiting, self.account)
                 break
             self._budget.left -= 1
-            on_stream(self._waiting.popleft())
+            on_stream(self._waiting.pop(0))
 
     def note_opened(self, stream: Stream) -> None:
         """Note that the peer has opened it."""
@@ -94,7 +93,7 @@ class StreamIntake:
         if self._on_stream is None and by_peer:
             return
         wanted = by_peer or self._on_stream is None
-        self._waiting = deque(each for each in self._waiting if wanted and not each.broken)
+        self._waiting = [each for each in self._waiting if wanted and not each.broken]
 
     def let_go(self) -> None:
         """Take nothing more that comes: the connection is over. What waits for a turn is taken up all the same."""
@@ -108,7 +107,7 @@ class StreamIntake:
     def _take_waiting(self) -> bool:
         """Take up one that waits for a turn of the loop; return whether others do."""
         if self._waiting and self._on_stream is not None:
-            stream = self._waiting.popleft()
+            stream = self._waiting.pop(0)
             if stream.broken:  # the peer has given it up
                 stream.reset()
             else:
