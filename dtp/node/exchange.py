@@ -104,7 +104,7 @@ class PeerExchange:
         known = self._book.get(peer)
         if known is not None:
             yield known
-        others: Iterable[PeerRecord] = self._book.find_service(NODE_SERVICE)
+        others = self._book.find_service(NODE_SERVICE)
         yield from (each for each in others if each.addresses and each.peer not in (peer, own.peer))
 
     async def _read_records(self, peer: PeerId, stream: Stream, most: int = MOST) -> None:

@@ -29,6 +29,8 @@ PROVEN: Final = 3072
 #: The bytes that a file on disk may have: `SIZE` records of the largest size.
 _MAX_FILE: Final = 8 * 1024 * 1024
 _VERSION: Final = 1
+#: Seconds between two times that a full book looks for records that have ended.
+_SWEEP: Final = 60.0
 #: The file's name.
 BOOK: Final = "peers.book"
 #: Where a record came from is shown to people; longer texts are cut.
@@ -80,6 +82,7 @@ class PeerBook:
         self._proven: OrderedDict[PeerId, Known] = OrderedDict()
         self._listeners: list[OnChange] = []
         self._changed = False
+        self._swept = -_SWEEP
         if path is not None:
             self.load(path)
 
@@ -156,9 +159,13 @@ class PeerBook:
             self._new[oldest] = entry
         self._changed = True
 
-    def find_service(self, name: str) -> list[PeerRecord]:
-        """Return the records of those that say that they have this service, those of use first."""
-        return [each.record for each in reversed(list(self)) if name in each.record.services]
+    def find_service(self, name: str) -> Iterator[PeerRecord]:
+        """Iterate over the records of those that say that they have this service, those of use first."""
+        now = self._clock()
+        for part in (self._proven, self._new):
+            for each in reversed(part.values()):
+                if name in each.record.services and _holds(each, now):
+                    yield each.record
 
     def forget_peer(self, peer: PeerId) -> None:
         """Remove the record of `peer`, if there is one."""
@@ -168,9 +175,11 @@ class PeerBook:
     def _make_room(self, now: float) -> None:
         if len(self) <= self._size:
             return
-        ended = [peer for peer, each in self._new.items() if not _holds(each, now)]
-        for peer in ended:
-            del self._new[peer]
+        if not self._swept <= now < self._swept + _SWEEP:  # else each of a flood would cost a look at all
+            self._swept = now
+            ended = [peer for peer, each in self._new.items() if not _holds(each, now)]
+            for peer in ended:
+                del self._new[peer]
         while len(self) > self._size:
             (self._new or self._proven).popitem(last=False)
             self.counters["crowded-out"] += 1

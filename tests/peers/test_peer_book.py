@@ -88,7 +88,7 @@ def test_services_are_found() -> None:
     book.mark_useful(ALICE.id)
     assert [each.peer for each in book.find_service("echo")] == [ALICE.id, BOB.id]
     assert [each.peer for each in book.find_service("files")] == [ALICE.id]
-    assert book.find_service("fil") == []
+    assert list(book.find_service("fil")) == []
 
 
 def test_book_is_read_again(tmp_path: Path) -> None:
@@ -134,3 +134,22 @@ def test_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(BookNotKept, match="can't write"):
         asyncio.run(book.save())
     assert book.changed
+
+
+def test_a_full_book_looks_for_records_that_have_ended_once_a_minute() -> None:
+    """A flood of records would cost a look at all of them for each."""
+    clock = Clock()
+    book = PeerBook(size=10, clock=clock)
+    ending = [record(Identity.generate(), at=Clock.now - 550) for _ in range(5)]  # for 50 s more
+    for each in (*ending, *(record(Identity.generate()) for _ in range(6))):
+        book.learn_record(each, "lan")
+    assert book.counters["crowded-out"] == 1
+    clock.now = Clock.now + 51
+    book.learn_record(record(Identity.generate(), at=clock.now), "lan")
+    assert book.counters["crowded-out"] == 2  # nobody has looked
+    clock.now = Clock.now + 61
+    book.learn_record(record(Identity.generate(), at=clock.now), "lan")
+    assert book.counters["crowded-out"] == 2
+    clock.now = Clock.now - 3600  # set back
+    book.learn_record(record(Identity.generate(), at=clock.now), "lan")
+    assert len(book) <= 10

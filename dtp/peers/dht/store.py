@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator
 
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.records import Record, RecordKind
+
+#: Places that are remembered though nothing is there, beyond as many as there are.
+_SLACK = 64
 
 
 class HeldRecord:
@@ -30,6 +34,8 @@ class RecordStore:
         self._own = own
         self._limits = limits
         self._held: dict[tuple[int, bytes], dict[bytes, HeldRecord]] = {}
+        #: Places by distance, the farthest first, and some that nothing is at any more.
+        self._far: list[tuple[int, int, bytes]] = []
         self._of_author: Counter[bytes] = Counter()
         self._of_source: Counter[bytes] = Counter()
         self._count = 0
@@ -90,17 +96,28 @@ class RecordStore:
         while (
             self._count >= self._limits.records or self.size + len(record.encoded) > self._limits.record_bytes
         ):
-            kind, target = max(self._held, key=lambda place: int.from_bytes(place[1], "big") ^ self._own)
-            if int.from_bytes(target, "big") ^ self._own <= distance:
+            farthest, kind, target = self._find_farthest()
+            if -farthest <= distance:
                 return False
             self.remove(next(iter(self._held[kind, target].values())))
         return True
+
+    def _find_farthest(self) -> tuple[int, int, bytes]:
+        """Return the farthest place that there is a record at: its negative distance, kind and target."""
+        while self._far[0][1:] not in self._held:
+            heapq.heappop(self._far)
+        return self._far[0]
 
     def _distance_of(self, record: Record) -> int:
         return int.from_bytes(record.target, "big") ^ self._own
 
     def _insert(self, held: HeldRecord) -> None:
         record = held.record
+        if (record.kind, record.target) not in self._held:
+            heapq.heappush(self._far, (-self._distance_of(record), record.kind, record.target))
+        if len(self._far) > 2 * len(self._held) + _SLACK:  # of records that were replaced, or have ended
+            self._far = [each for each in dict.fromkeys(self._far) if each[1:] in self._held]
+            heapq.heapify(self._far)
         self._held.setdefault((record.kind, record.target), {})[record.author] = held
         self._of_author[record.author] += 1
         self._of_source[held.source] += 1

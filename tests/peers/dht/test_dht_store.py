@@ -254,3 +254,44 @@ def test_endpoints_are_packed_and_unpacked(address: object, port: int) -> None:
 def test_other_lengths_are_no_endpoints(size: int) -> None:
     with pytest.raises(ValueError, match="6 or 18"):
         addresses.unpack_endpoint(bytes(size))
+
+
+class Counting(int):
+    """A node's id that counts how often a distance from it was computed."""
+
+    times: list[int]
+
+    def __rxor__(self, other: int) -> int:
+        self.times.append(other)
+        return int(self) ^ other
+
+
+def test_a_full_store_looks_at_what_it_keeps_no_more_than_once_for_a_record() -> None:
+    """A flood of records would cost a look at all 4,096 for each."""
+    own = Counting(0)
+    own.times = []
+    store = RecordStore(own, DhtLimits(records=500, per_author=1 << 20))
+    (alice,) = people(1)
+    records = [mutable(alice, f"n{number}") for number in range(1500)]
+    for record in records[:500]:
+        assert store.add(record, b"", 1.0) is StoreVerdict.STORED
+    own.times.clear()
+    for record in records[500:]:
+        store.add(record, b"", 1.0)
+    assert len(own.times) <= 3 * 1000
+    nearest = sorted(records, key=lambda record: int.from_bytes(record.target, "big"))[:500]
+    assert {held.record for held in store} == set(nearest)
+
+
+def test_records_that_are_replaced_or_end_leave_nothing() -> None:
+    (alice,) = people(1)
+    store = RecordStore(0, DhtLimits(records=40))
+    for sequence in range(1, 2000):
+        store.add(mutable(alice, f"n{sequence % 30}", sequence, ttl=60 + sequence % 30), b"", 1.0)
+        if not sequence % 500:
+            store.drop_expired(NOW + 75)
+    kept = {held.record.target for held in store}
+    assert len(store) == len(kept) <= 30
+    for number in range(100):
+        store.add(mutable(alice, f"m{number}"), b"", 1.0)
+    assert len(store) == 40
