@@ -36,6 +36,7 @@ from dtp.carriers.errors import (
     UpgradeTimeoutError,
     reason,
 )
+from dtp.carriers.nearness import dialled_as_told
 from dtp.carriers.socket_io import SocketIO, StepsOfTurn
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
@@ -89,7 +90,12 @@ async def dial(url: str, patience: float = UPGRADE_TIMEOUT) -> WebSocketCarrier:
     port = parts.port or (443 if secure else 80)
     context = client_context(sent, parts.options.get("ca")) if secure else None
     proxy = find_proxy(sent, parts.host, port, secure, parts.options.get("proxy"))
-    sock, source = await connect_socket(*((proxy.host, proxy.port) if proxy else (parts.host, port)))
+    if proxy is None:
+        sock, source = await connect_socket(parts.host, port)
+    else:
+        with dialled_as_told(None):  # the proxy is of this side's own choice
+            sock, source = await connect_socket(proxy.host, proxy.port)
+        source = f"proxy:{source}"  # whoever is behind it may be anywhere
     try:
         async with asyncio.timeout(patience):
             if proxy is not None:

@@ -1,6 +1,7 @@
 """Shows whose neighbours tell of places that are none of their business: nobody dials these."""
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 from shows import ME, chain, hear, liar, on_the_wire, produce, run, until
@@ -8,9 +9,11 @@ from shows import ME, chain, hear, liar, on_the_wire, produce, run, until
 import dtp
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
+from dtp.broadcast.money.shows import check_hint, how_near_is
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.sealed.opening import KeyShop
 from dtp.carriers.nearness import Nearness, who_tells
+from dtp.chain.node.networks import NETWORKS
 from dtp.identity import Identity
 
 PEER = Identity.generate()
@@ -107,3 +110,38 @@ def test_keys_are_bought_at_no_place_that_is_nearer_than_the_producer():
         assert shop.known == LAN
 
     run(test())
+
+
+def node_of(endpoint, chain_id=""):
+    return SimpleNamespace(
+        chain_id=chain_id, endpoints=SimpleNamespace(network=SimpleNamespace(endpoints=(endpoint,)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "nearness"),
+    [
+        (node_of("http://127.0.0.1:9000"), Nearness.MACHINE),
+        (node_of("http://192.168.1.9:9000"), Nearness.NETWORK),
+        (node_of("https://rpc.example.org"), Nearness.ANYWHERE),
+        (node_of("http://127.0.0.1:9000", NETWORKS["mainnet"].chain_id), Nearness.ANYWHERE),
+    ],
+)
+def test_who_writes_to_a_chain_is_as_near_as_its_nodes_and_anywhere_on_a_public_one(node, nearness):
+    assert how_near_is(node) == nearness
+
+
+@pytest.mark.parametrize(
+    ("where", "teller", "why"),
+    [
+        (HERE, Nearness.MACHINE, None),
+        (HERE, Nearness.NETWORK, "listen to this address instead"),
+        (LAN, Nearness.NETWORK, None),
+        (LAN, Nearness.ANYWHERE, "add --lan"),
+        (FAR, Nearness.ANYWHERE, None),
+        (f"dtp+unix://{PEER.id}@/run/x.sock", Nearness.PROCESS, "told by somebody else"),
+    ],
+)
+def test_what_the_chain_says_of_a_shows_place_is_dialled_where_its_writers_may_be(where, teller, why):
+    with contextlib.nullcontext() if why is None else pytest.raises(dtp.AddressError, match=why):
+        check_hint(where, teller)

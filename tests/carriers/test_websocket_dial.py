@@ -21,6 +21,7 @@ from dtp.carriers.errors import (
     UpgradeError,
     UpgradeTimeoutError,
 )
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.carriers.websocket import STEPS_PER_TURN
 from dtp.carriers.websocket_upgrade import forwarded_for
 from dtp.errors import DtpError
@@ -301,7 +302,10 @@ def test_an_http_proxy_is_dialled_through(secure: bool, certificates) -> None:
         async with connect_proxy("me:a secret") as (proxy, requests):
             proxy_option = proxy.replace("//", "//me:a%2520secret@")
             trust = f"&ca={certificates.ca}" if secure else ""
-            near = CarrierEnd(await dial(f"{url}?proxy={proxy_option}{trust}")).start()
+            with dialled_as_told(Nearness.NETWORK):  # by somebody who may name 127.0.0.1 only to the proxy
+                carrier = await dial(f"{url}?proxy={proxy_option}{trust}")
+            assert Nearness.of_source(carrier.source) == Nearness.ANYWHERE  # whoever is behind it may be
+            near = CarrierEnd(carrier).start()
             far = CarrierEnd(await accepted.get()).start()
             assert requests[0].startswith(f"CONNECT 127.0.0.1:{port_of(url)} HTTP/1.1\r\n".encode())
             await near.send_all(b"through the proxy" * 1000)
