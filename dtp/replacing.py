@@ -45,6 +45,14 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         file.write(content)
 
 
+def remove_scratch(path: str | os.PathLike[str]) -> None:
+    """Remove what kills have left of writing to `path`: where nobody else writes to it now. Raise `OSError`."""
+    target = Path(path)
+    for name in os.listdir(target.parent):
+        if name.startswith(f".{target.name}."):
+            (target.parent / name).unlink(missing_ok=True)
+
+
 def rename_without_replacing(source: Path, target: Path) -> None:
     """Give the file at `source` the name `target`. Raise `FileExistsError` where something has it, and `OSError`."""
     try:

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from dtp.replacing import replace_file, replacing
+from dtp.replacing import remove_scratch, replace_file, replacing
 
 
 class Killed(BaseException):
@@ -58,3 +58,12 @@ def test_nobody_but_the_owner_can_read_it(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_kills_left_of_writing_a_path_is_removed_and_nothing_else(tmp_path):
+    path = tmp_path / "a[b].show"
+    replace_file(path, b"kept")
+    for name in (".a[b].show.x1y2", ".a[b].show.z3", ".ab.show.x1", ".a[b].shows.x1"):
+        (tmp_path / name).write_bytes(b"a part")
+    remove_scratch(path)
+    assert sorted(os.listdir(tmp_path)) == [".a[b].shows.x1", ".ab.show.x1", "a[b].show"]

@@ -11,7 +11,7 @@ from dtp.broadcast.errors import ShowBusy
 from dtp.broadcast.format import Announcement, Position
 from dtp.errors import ConfigError
 from dtp.locking import FileLock
-from dtp.replacing import replace_file
+from dtp.replacing import remove_scratch, replace_file
 
 #: The suffix of a file that is there when the show is to be ended by the process that broadcasts it.
 _WISH = ".end"
@@ -38,6 +38,7 @@ class KeptPosition:
         if not free:
             raise ShowBusy(f"another process broadcasts the show in {self.path}: end that one first")
         self.path.with_suffix(_WISH).unlink(missing_ok=True)  # it was for the process before
+        remove_scratch(self.path)
 
     @classmethod
     def is_in(cls, folder: str | os.PathLike[str], show: bytes) -> bool:

@@ -342,7 +342,11 @@ def test_a_show_goes_on_after_a_restart(tmp_path):
             await on_air.write(b"one")
             heard.append(on_air.held.get_segment(0).segment)
             first = on_air.announcement
+        (
+            tmp_path / "shows" / "mine" / f".{show.hex()}.show.killed"
+        ).touch()  # in the middle of keeping its position
         async with produce(show=show, store=tmp_path / "shows" / "mine", title="other") as on_air:
+            assert not list((tmp_path / "shows" / "mine").glob(".*"))
             assert on_air.announcement == first
             second = await on_air.write(b"two")
             assert (second.number, second.previous) == (1, heard[0].link)
