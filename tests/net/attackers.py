@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Self
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
@@ -42,7 +43,7 @@ class Attacker:
         carrier.write(memoryview(self._handshake.data_to_send()))
 
     @classmethod
-    async def dial(cls, url: str, service: str = "", resume: bytes = b"") -> Attacker:
+    async def dial(cls, url: str, service: str = "", resume: bytes = b"") -> Self:
         return cls(await carriers.dial(url), service, resume)
 
     @property
