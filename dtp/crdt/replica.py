@@ -286,7 +286,13 @@ class Replica:
 
     def souls(self, prefix: str = "") -> Souls:
         """Return all souls that have something and begin with `prefix`, in no order."""
-        return values.decode(self.core.list_souls(values.name(prefix)))  # type: ignore[no-any-return]
+        typed = [name for name in self.sequences.touched if name[1].startswith(prefix)]
+        for name in typed:
+            self.show(name, has_something=len(self.sequences.open(name)) > 0)
+        found: Souls = values.decode(self.core.list_souls(values.name(prefix)))
+        if typed:  # nothing is at a soul for the core before that is an op
+            found = list({*found, *(name[1] for name in typed if len(self.sequences.open(name)))})
+        return found
 
     def check_owner(self, soul: str, key: str = "") -> None:
         """Raises `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not edit a text."""

@@ -127,6 +127,23 @@ def test_deleting_is_whole() -> None:
     asyncio.run(main())
 
 
+def test_what_is_typed_and_not_committed_is_listed() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            for soul, edited in (("n/text", graph.text("n/text")), ("n/list", graph.list("n/list"))):
+                edited.extend("ab") if soul == "n/list" else edited.insert(0, "ab")
+                assert graph.souls() == graph.souls("n/") == [soul]
+                assert graph.souls("m/") == []
+                await graph.commit()
+                del edited[:]
+                assert graph.souls() == []
+                edited.insert(0, "c")
+                assert graph.souls() == [soul]
+                del edited[:]
+
+    asyncio.run(main())
+
+
 def test_what_is_typed_and_not_committed_is_deleted() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
