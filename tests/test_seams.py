@@ -53,7 +53,7 @@ PATCHES: dict[str, int] = {
     "core": 3,
     "crdt": 1,
     "daemon": 37,
-    "graph": 10,
+    "graph": 11,
     "identity": 2,
     "localnet": 1,
     "messaging": 13,
