@@ -457,7 +457,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
                 _print_failed(None, fault)
             if once:
                 return
-            await asyncio.sleep(cashier.pause(every))
+            await asyncio.sleep(cashier.pause_between_polls(every))
 
     account.run_connected(work)
 

@@ -665,7 +665,7 @@ class PaidDialer:
             payer,
             deal.key,
             on_charge=self._on_charge,
-            on_low=None if closes else deal.add,
+            on_low=None if closes else deal.add_money,
             deal=None if closes else deal,
         )
         meter.begin()

@@ -152,7 +152,7 @@ class Metered(Connection):
 
         Raises `PriceTooHigh`, `ChargeDeclined`, `SealedAnswerBroken`, and what ended the connection.
         """
-        return await self._client_meter().buy(stream, most)
+        return await self._client_meter().buy_answer(stream, most)
 
     @property
     def unopened(self) -> tuple[SealedAnswer, ...]:

@@ -179,7 +179,7 @@ class Serving:
             return
         assert isinstance(connection.admission, AdmittedClient)
         try:
-            meter = await self.ledger.enter(
+            meter = await self.ledger.open_meter(
                 connection, connection.admission, self._selling.exposure, self._selling.count_streams
             )
         except Refuse as refused:

@@ -49,7 +49,7 @@ class Usage(NamedTuple):
         """Return what of this is above `other`, in each count."""
         return Usage(max(0, self.requests - other.requests), max(0, self.bytes - other.bytes))
 
-    def most(self, other: Usage) -> Usage:
+    def maximum(self, other: Usage) -> Usage:
         """Return the larger of each count."""
         return Usage(max(self.requests, other.requests), max(self.bytes, other.bytes))
 

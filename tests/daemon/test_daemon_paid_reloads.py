@@ -173,14 +173,14 @@ def test_a_reload_holds_for_who_is_just_being_metered(
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price)
             ledger = cast(Any, pair.far.side.shop).ledger
-            enter = ledger.enter
+            enter = ledger.open_meter
 
             async def enter_late(*how: object) -> object:
-                ledger.enter = enter
+                ledger.open_meter = enter
                 await pair.far.reload(market.far_config(backend, price, 'kind = "http"'))
                 return await enter(*how)
 
-            ledger.enter = enter_late
+            ledger.open_meter = enter_late
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
             await until(lambda: any(cast(Any, each).meter is not None for each in pair.far.callers))
             await pair.far.callers.wait_told()

@@ -250,7 +250,7 @@ def test_calls_of_a_free_service_count_whenever_its_plans_are_known(
 def test_who_claims_hears_of_channels_in_use(tmp_path: Path) -> None:
     async def scenario(shop: Any, store: SharedStore) -> None:
         assert await shop.meter_connection(caller(shop, store))
-        assert shop.cashier.pause(10**9) == shop.made.terms.claim_ms / 8000
+        assert shop.cashier.pause_between_polls(10**9) == shop.made.terms.claim_ms / 8000
 
     play(tmp_path, scenario)
 

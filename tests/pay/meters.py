@@ -129,7 +129,7 @@ class Meters:
 
     def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:
         # With our count, or the next crash would take back what this voucher pays for.
-        self.client_disk = replace(self.client_disk, newest=voucher, used=self.client_disk.used.most(used))
+        self.client_disk = replace(self.client_disk, newest=voucher, used=self.client_disk.used.maximum(used))
 
     def keep_ended(
         self, used: Usage, newest: SignedVoucher | None, clean: bool, before: Reserved, believed: Usage
@@ -182,7 +182,7 @@ class Meters:
     def _count_server(self) -> None:
         self.payee.set_counts(self.opened, self.sent, 0, self.now)
         unpaid = self.payee.unpaid
-        self.most_unpaid = self.most_unpaid.most(unpaid)
+        self.most_unpaid = self.most_unpaid.maximum(unpaid)
 
     def _count(self) -> None:
         self._count_server()

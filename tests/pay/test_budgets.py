@@ -233,7 +233,7 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget() -> None:
     async def scenario() -> None:
         chain = Chain()
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
-            got = await asyncio.gather(*map(deal.add, (2000, 3000, 4000, 4000, 1000)))
+            got = await asyncio.gather(*map(deal.add_money, (2000, 3000, 4000, 4000, 1000)))
         assert sum(chain.added) == 3000
         assert got == [3000, 4000, None, None, 4000]  # what was added for others does for who wanted less
         assert deal.funds == 4000
@@ -251,9 +251,9 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
 
         has = replace(chain.channel, deposited=4000, balance=4000)
         async with deal_on(chain, Budget(1000, 1000), 1000, known=has) as deal:
-            assert await deal.add(2000) is None
+            assert await deal.add_money(2000) is None
             deal.lend = lend
-            assert [await deal.add(2000) for _ in range(4)] == [3000, 4000, 6000, None]
+            assert [await deal.add_money(2000) for _ in range(4)] == [3000, 4000, 6000, None]
         assert chain.added == [2000]
         assert (deal.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
 
@@ -268,11 +268,11 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
         chain = Chain()
         async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
             deal.lend = nobody
-            assert await deal.add(1) == 3250
-            assert await deal.add(2000) == 5250
+            assert await deal.add_money(1) == 3250
+            assert await deal.add_money(2000) == 5250
             deal.lend = None
-            assert await deal.add(2000) == 6000  # what it came to, and the budget
-            assert await deal.add(1) is None
+            assert await deal.add_money(2000) == 6000  # what it came to, and the budget
+            assert await deal.add_money(1) is None
         assert chain.added == [250, 2000, 750]
 
     asyncio.run(scenario())
@@ -287,7 +287,7 @@ def test_money_that_could_not_be_added_is_kept_from_nobody() -> None:
         chain = Empty()
         async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
             with pytest.raises(InsufficientFunds):
-                await deal.add(2000)
+                await deal.add_money(2000)
             counted_on = []
             deal.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
             assert counted_on == [{0: 1000}]
@@ -316,7 +316,7 @@ def test_nothing_is_added_under_a_pass() -> None:
         chain = Chain()
         under = replace(chain.channel, pass_="0x" + "9" * 64)
         async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
-            assert await deal.add(2000) is None
+            assert await deal.add_money(2000) is None
         assert chain.added == []
 
     asyncio.run(scenario())
@@ -374,12 +374,12 @@ def test_money_whose_outcome_is_unknown_is_added_once(then: Any, known: Any, add
         chain = Losing(then, known)
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             with pytest.raises(OutcomeUnknown):
-                await deal.add(2000)
+                await deal.add_money(2000)
             assert deal.funds == 1000
-            assert await deal.add(2000) == 3000
+            assert await deal.add_money(2000) == 3000
             assert (chain.added, chain.resent) == (added, 1)
             # The next is another, within the budget, of which what wasn't added by the node's word counts as a part.
-            assert await deal.add(2000) == (5000 if len(added) == 1 else 4000)
+            assert await deal.add_money(2000) == (5000 if len(added) == 1 else 4000)
             assert chain.resent == 1
 
     asyncio.run(scenario())
@@ -398,8 +398,8 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget() -
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(StaleObject):
-                    await deal.add(2000)
-            assert await deal.add(2000) is None
+                    await deal.add_money(2000)
+            assert await deal.add_money(2000) is None
         assert sum(chain.added) == 5000
 
     asyncio.run(scenario())
@@ -411,7 +411,7 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown() -> None:
         async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
-                    await deal.add(2000)
+                    await deal.add_money(2000)
         assert (chain.added, chain.resent, deal.funds) == ([2000], 2, 1000)
 
     asyncio.run(scenario())
@@ -692,7 +692,7 @@ def test_gas_for_closing_stays_when_money_is_added(market: Play) -> None:
         buyer = await poor_buyer(market, LEAST + 50_000_000)
         async with market.connect(buyer, budget=50_000_000, deposit=LEAST) as connection:
             with pytest.raises(InsufficientFunds, match="gas for closing"):
-                await connection.meter.deal.add(25_000_000)
+                await connection.meter.deal.add_money(25_000_000)
             assert await fetch(connection, 1000) == 1000
         assert await market.channels(buyer) == [None]
 

@@ -202,7 +202,7 @@ def test_several_looks_fall_into_the_time_for_claims() -> None:
     async def scenario() -> None:
         class Looking(Cashier):
             async def poll(self, *, closing: bool = False) -> Any:
-                looks.put_nowait(self.pause(60.0))
+                looks.put_nowait(self.pause_between_polls(60.0))
                 return []
 
         made, looks = Looking(node(address="0x5"), None, lambda: NOW), asyncio.Queue()

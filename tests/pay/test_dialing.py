@@ -323,7 +323,7 @@ class Bargain:
     def __init__(self, another: bool = False, topped_up: bool = False, under: Any = None) -> None:
         self.another, self.topped_up, self.opened_by = another, topped_up, b""
         self.chain, self.channel = None, SimpleNamespace(id="0xc1", pass_=under)
-        self.lane, self.prices, self.funds, self.key, self.add = (
+        self.lane, self.prices, self.funds, self.key, self.add_money = (
             PayerLane("0xc1", 0),
             PRICES,
             5,
@@ -554,7 +554,7 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
         with pytest.raises(raised, match="too much") if raised is not None else contextlib.nullcontext():
             made: object = await connecting
             assert made is begun
-        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add, spending)
+        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add_money, spending)
         assert begun.renewed
         assert begun.is_ours(KEY.sign(voucher(1, 1)))
         assert not begun.is_ours(LaneKey.generate().sign(voucher(1, 1)))

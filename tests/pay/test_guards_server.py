@@ -97,7 +97,7 @@ def test_when_a_voucher_counts_at_once(what: Any) -> None:
     if what == "a charge":
         made.charge(1, 0.0)
     if what == "finished":
-        made.stop()
+        made.stop_sending()
     if what == "requests":
         made.set_counts(8, 0, 0, 0.0)
     if what == "paused":
@@ -183,7 +183,7 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late() -> None:
     made.voucher_stored(KEY.sign(voucher(1, 1)), 0, 0.0)
     made.set_counts(1, 0, 1024 * 1024, 0.0)
     assert made.paused
-    made.stop()
+    made.stop_sending()
     made.take_events()
     made.handle_timer(3.0)
     assert made.take_events() == [payee.Paused(False)]

@@ -61,7 +61,9 @@ def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play: Any) 
     async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(n, n)) for n in (1, 2, 3)]
         forged = LaneKey.generate().sign(voucher(4, 4))
-        answers = [journal.check(KEYS, each, Usage(each.voucher.requests, 0)) for each in (*signed, forged)]
+        answers = [
+            journal.check_voucher(KEYS, each, Usage(each.voucher.requests, 0)) for each in (*signed, forged)
+        ]
         verdicts = await asyncio.gather(*answers)
         assert verdicts == [
             VoucherVerdict.SUPERSEDED,
@@ -77,7 +79,9 @@ def test_the_newest_good_voucher_is_stored_and_covers_the_older_ones(play: Any) 
 def test_a_newer_voucher_for_less_covers_nothing(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         more, less = KEY.sign(voucher(1, 9)), KEY.sign(voucher(2, 3))
-        verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in (more, less)))
+        verdicts = await asyncio.gather(
+            *(journal.check_voucher(KEYS, each, Usage()) for each in (more, less))
+        )
         assert verdicts == [VoucherVerdict.STORED, VoucherVerdict.SUPERSEDED]
         assert journal.store.sold_lane(CHANNEL, 0).newest == more
 
@@ -87,7 +91,7 @@ def test_a_newer_voucher_for_less_covers_nothing(play: Any) -> None:
 def test_lanes_do_not_supersede_each_other(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
-        verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))
+        verdicts = await asyncio.gather(*(journal.check_voucher(KEYS, each, Usage()) for each in signed))
         assert verdicts == [VoucherVerdict.STORED] * 5
         assert len(journal.store.sold_lanes(CHANNEL)) == 5
 
@@ -98,10 +102,13 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         old, new = LaneKey.generate(), LaneKey.generate()
         assert (
-            await journal.check((new.public, old.public), old.sign(voucher(1, 1)), Usage())
+            await journal.check_voucher((new.public, old.public), old.sign(voucher(1, 1)), Usage())
             is VoucherVerdict.STORED
         )
-        assert await journal.check((new.public,), old.sign(voucher(2, 1)), Usage()) is VoucherVerdict.FORGED
+        assert (
+            await journal.check_voucher((new.public,), old.sign(voucher(2, 1)), Usage())
+            is VoucherVerdict.FORGED
+        )
 
     play(scenario)
 
@@ -109,10 +116,12 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play: Any) -> None:
 def test_what_cannot_be_written_fails_alone(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         alter(journal.store, no_room_for(7))
-        first = journal.check(
+        first = journal.check_voucher(
             KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
         )  # the others wait for it together
-        answers = [journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (1, 7, 2)]
+        answers = [
+            journal.check_voucher(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (1, 7, 2)
+        ]
         found = await asyncio.gather(first, *answers, return_exceptions=True)
         assert [each for each in found if each is not VoucherVerdict.STORED] == [found[2]]
         assert isinstance(found[2], StoreError)
@@ -125,16 +134,16 @@ def test_a_full_disk_is_told_to_who_waits(play: Any) -> None:
     async def scenario(journal: Any) -> None:
         alter(journal.store, no_room_for(0))
         with pytest.raises(StoreError):
-            await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            await journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage())
         alter(journal.store, "DROP TRIGGER no_room")
-        assert await journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage()) is VoucherVerdict.STORED
+        assert await journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage()) is VoucherVerdict.STORED
 
     play(scenario)
 
 
 def test_other_work_runs_in_order(play: Any) -> None:
     async def scenario(journal: Any) -> None:
-        answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage(1, 0))
+        answer = journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage(1, 0))
         await answer
         assert await journal.run(lambda store: store.vouched_sums(CHANNEL)) == {0: 1000}
         with pytest.raises(ZeroDivisionError):
@@ -155,7 +164,7 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play: Any, ste
 
     async def scenario(journal: Any) -> None:
         signed = KEY.sign(voucher(1, 1))
-        answer = journal.check(KEYS, signed, Usage(1, 0))
+        answer = journal.check_voucher(KEYS, signed, Usage(1, 0))
         await asyncio.to_thread(asked.wait, 30)
         with Store(journal.store.path) as other:  # it is there for whoever looks, and doesn't count yet
             assert other.sold_lane(CHANNEL, 0).newest == signed
@@ -170,7 +179,7 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play: Any, ste
 def test_a_forged_one_needs_no_sync(play: Any, steps: Any) -> None:
     async def scenario(journal: Any) -> None:
         assert (
-            await journal.check(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage())
+            await journal.check_voucher(KEYS, LaneKey.generate().sign(voucher(1, 1)), Usage())
             is VoucherVerdict.FORGED
         )
 
@@ -186,10 +195,10 @@ def test_what_comes_while_one_is_written_goes_together_into_the_next(play: Any, 
         assert free.wait(30)
 
     async def scenario(journal: Any) -> None:
-        answers = [journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())]
+        answers = [journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage())]
         await asyncio.to_thread(begun.wait, 30)
         for lane in (1, 2, 3):
-            answers.append(journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()))
+            answers.append(journal.check_voucher(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()))
             await asyncio.sleep(0)  # each in a turn of its own
         free.set()
         assert await asyncio.gather(*answers) == [VoucherVerdict.STORED] * 4
@@ -203,7 +212,7 @@ def test_it_is_closed_when_everything_is_written(tmp_path: Path, begun: Any) -> 
     async def scenario() -> None:
         with Store(tmp_path / "pay.sqlite") as store:
             journal = Journal(store)
-            answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            answer = journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage())
             if begun:
                 await asyncio.sleep(0)
             assert (journal._writing is not None) == begun
@@ -229,7 +238,7 @@ def test_who_gives_up_keeps_no_answer_from_others(play: Any, fault: Any) -> None
         if fault is not None:
             journal.store.scripts["sync"] = broken
         gone, *others = (
-            journal.check(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in range(3)
+            journal.check_voucher(KEYS, KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in range(3)
         )
         gone.cancel()
         async with asyncio.timeout(30):
@@ -242,9 +251,9 @@ def test_who_gives_up_keeps_no_answer_from_others(play: Any, fault: Any) -> None
 def test_many_do_not_stop_the_loop(play: Any, steps: Any) -> None:
     async def scenario(journal: Any) -> None:
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
-        assert set(await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))) == {
-            VoucherVerdict.STORED
-        }
+        assert set(
+            await asyncio.gather(*(journal.check_voucher(KEYS, each, Usage()) for each in signed))
+        ) == {VoucherVerdict.STORED}
 
     play(scenario)
     assert steps == [("received_all", False)]
@@ -263,7 +272,7 @@ def test_the_loop_does_not_wait_for_another_process(play: Any, steps: Any) -> No
         journal.store.scripts["received_all"] = received_all
         with sqlite3.connect(journal.store.path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
-            answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())
+            answer = journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage())
             await asyncio.to_thread(waits.wait, 30)
             assert not answer.done()
             other.execute("COMMIT")
@@ -282,11 +291,11 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
 
     async def scenario(journal: Any) -> None:
         forged = LaneKey.generate().sign(voucher(1, 1, lane=1))
-        answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
+        answers = [journal.check_voucher(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):
             await answers[0]
         assert await answers[1] is VoucherVerdict.FORGED  # whatever the disk does
-        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
+        assert await journal.check_voucher(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
 
     play(scenario, sync_data=broken)
     assert steps == [("receive_now", True), ("sync", False), ("receive_now", True), ("received_all", False)]
@@ -297,7 +306,7 @@ def test_a_row_that_is_broken_harms_only_its_lane(play: Any) -> None:
         journal.store.received_all([(KEY.sign(voucher(9, 9, lane=1)), Usage())])
         alter(journal.store, "UPDATE sold SET message = x'00' WHERE lane = 1")
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(3)]
-        answers = [journal.check(KEYS, each, Usage()) for each in signed]
+        answers = [journal.check_voucher(KEYS, each, Usage()) for each in signed]
         verdicts = await asyncio.gather(*answers, return_exceptions=True)
         assert [verdicts[0], verdicts[2]] == [VoucherVerdict.STORED] * 2
         assert isinstance(verdicts[1], MalformedMeter)
@@ -312,9 +321,9 @@ def test_nobody_waits_for_ever(play: Any, count: Any) -> None:
     async def scenario(journal: Any) -> None:
         with journal.store.failing("received_all", "sync", fault=ZeroDivisionError()):
             signed = [KEY.sign(voucher(1, 1, lane=lane % 16)) for lane in range(count)]
-            answers = [journal.check(KEYS, each, Usage()) for each in signed]
+            answers = [journal.check_voucher(KEYS, each, Usage()) for each in signed]
             verdicts = await asyncio.gather(*answers, return_exceptions=True)
             assert {type(each) for each in verdicts} == {ZeroDivisionError}
-        assert await journal.check(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
+        assert await journal.check_voucher(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
 
     play(scenario)

@@ -73,7 +73,7 @@ class NoPasses:
     def add_usage(self, meter: Any, more: Any) -> None:
         pass
 
-    async def leave(self, meter: Any) -> None:
+    async def remove_meter(self, meter: Any) -> None:
         self.left.append(meter)
 
     async def poll(self) -> None:
@@ -155,7 +155,7 @@ class Served:
     async def enter(self, lane: int = 0) -> Any:
         """What a listener does with a connection that was admitted; None when it may not begin."""
         wire, admission = self.admitted(lane)
-        meter = await self.ledger.enter(wire, admission, EXPOSURE, True)
+        meter = await self.ledger.open_meter(wire, admission, EXPOSURE, True)
         if meter is not None:
             meter.begin()
             wire.on_meter(build(messages.Heard()))
@@ -568,7 +568,7 @@ def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bear
         served.channel = replace(served.channel, terms=terms)
         others = f"pipe://0x1?service=0&channel=0x{7:064x}"
         wire, admission = served.admitted(carrier=PIPES if later else others)
-        meter = await served.ledger.enter(wire, admission, EXPOSURE, True)
+        meter = await served.ledger.open_meter(wire, admission, EXPOSURE, True)
         meter.begin()
         if later:
             assert not wire.closed

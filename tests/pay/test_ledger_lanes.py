@@ -98,7 +98,7 @@ def test_transport_is_a_part_of_what_is_unpaid_at_first(tmp_path: Path, carrier:
     async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=Bearer.CLIENT, credit=400_000)
         served.channel = replace(served.channel, terms=terms)
-        meter = await served.ledger.enter(*served.admitted(carrier=carrier), EXPOSURE, True)
+        meter = await served.ledger.open_meter(*served.admitted(carrier=carrier), EXPOSURE, True)
         limit = meter.payee.limit
         share, dear = 2_250_000, PRICES.mib + 64 * 400_000
         requests = min(EXPOSURE.first_requests, share // 2 // PRICES.request)
@@ -128,7 +128,7 @@ def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path: Path
     async def scenario(served: Any) -> None:
         terms = replace(served.channel.terms, bearer=bearer, credit=100)
         served.channel = replace(served.channel, terms=terms)
-        meter = await served.ledger.enter(*served.admitted(carrier=PIPES), EXPOSURE, True)
+        meter = await served.ledger.open_meter(*served.admitted(carrier=PIPES), EXPOSURE, True)
         meter.begin()
         assert meter.payee.most_ahead == (_MOST_AHEAD if bearer is Bearer.SERVER else None)
         assert meter.payee.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)

@@ -152,12 +152,12 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
             chain.object = another
             with pytest.raises(MalformedObject):
                 await chain.read(SCHEMA, Channel, known.id)
-            added = await deal.add(deposit)
+            added = await deal.add_money(deposit)
             assert 2 * deposit <= added < budget
             assert deal.funds == added
             assert deal.channel == known
             chain.object = genuine
-            assert await deal.add(budget) == budget
+            assert await deal.add_money(budget) == budget
         (channel,) = await market.channels(buyer)
         assert channel.deposited == budget
 

@@ -122,7 +122,7 @@ class Subscriber:
     async def allowed(self, proofs: Any, more: Any = QUOTA, **account: Any) -> Any:
         held = replace(self.held, account=replace(self.held.account, **account))
         await proofs.load_plan(self.plan)
-        return await proofs.allow(held, self.found, period_of(held, self.now_ms, 0), more)
+        return await proofs.has_quota(held, self.found, period_of(held, self.now_ms, 0), more)
 
     async def sent(self) -> Any:
         """Whether the server's account has paid gas since it was asked last."""

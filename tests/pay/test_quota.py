@@ -95,7 +95,7 @@ class Sale:
 
     def start_anew(self) -> None:
         """Forget what isn't in the store."""
-        proofs = SimpleNamespace(load_plan=self._know, allow=self._allow)
+        proofs = SimpleNamespace(load_plan=self._know, has_quota=self._allow)
         rules = SimpleNamespace(rules=self.rules)
         self.quotas = PassQuotas(self._chain, self.journal, rules, proofs, part=self._part)
 
@@ -121,8 +121,8 @@ class Sale:
 
     async def enter(self) -> Any:
         meter = Meter()
-        await self.quotas.prepare(self.held)
-        self.quotas.enter(meter, self.held)
+        await self.quotas.lease_part(self.held)
+        self.quotas.add_meter(meter, self.held)
         return meter
 
     def use(self, meter: Any, requests: Any, size: int = 0) -> None:
@@ -157,7 +157,7 @@ def test_a_connection_that_comes_while_the_last_one_leaves() -> None:
         first = await sale.enter()
         sale.use(first, 10)
         await sale.quotas.load_plan(sale.held)  # the second one's ticket is checked ...
-        await sale.quotas.leave(first)
+        await sale.quotas.remove_meter(first)
         assert (await sale.enter()).left == (990, None)  # ... and it begins when nobody else is left
         await sale.quotas.load_plan(sale.held)
         assert len(sale.running) == 1
@@ -170,11 +170,11 @@ def test_a_write_that_fails_forgets_nothing() -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
         with store_away(sale), pytest.raises(StoreError):
-            await sale.quotas.leave(meter)
+            await sale.quotas.remove_meter(meter)
         other = await sale.enter()
         assert other.left == (990, None)
         sale.use(other, 5)
-        await sale.quotas.leave(other)
+        await sale.quotas.remove_meter(other)
         period = period_of(sale.held, sale.now_ms, 5)
         assert sale.journal.store.pass_used(PASS, period) == Usage(15, 0)
         assert (await sale.enter()).left == (985, None)
@@ -198,7 +198,7 @@ def test_what_is_served_was_counted_before_and_a_crash_takes_a_lease() -> None:
             assert counted.bytes >= used.bytes
             assert counted.requests - used.requests <= 2 * lease.requests
             assert counted.bytes - used.bytes <= 2 * lease.bytes
-        await sale.quotas.leave(meter)
+        await sale.quotas.remove_meter(meter)
         assert store.pass_used(PASS, period) == Usage(1990, 19_900_000)
 
     play(scenario, requests=10_000, size=64 * MIB, part=LEASE_PART)
@@ -241,7 +241,7 @@ def test_what_an_endpoint_gives_back_another_one_leases() -> None:
         late = await other.enter()
         assert late.left == (0, None)  # all is leased
         assert await other.quotas.used_up(other.held)
-        await sale.quotas.leave(meter)
+        await sale.quotas.remove_meter(meter)
         assert sale.journal.store.pass_used(PASS, period) == Usage(985, 0)
         await other.quotas.poll()
         assert late.left == (15, None)
@@ -289,7 +289,7 @@ def test_what_is_used_while_a_period_ends_counts_in_the_next() -> None:
         sale.journal.free.set()
         await looking
         assert meter.left == (993, None)
-        await sale.quotas.leave(meter)
+        await sale.quotas.remove_meter(meter)
         assert (await sale.enter()).left == (993, None)
 
     play(scenario)
@@ -299,7 +299,7 @@ def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew() -> None:
     async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 1000)
-        await sale.quotas.leave(meter)
+        await sale.quotas.remove_meter(meter)
         assert (await sale.enter()).left == (0, None)
         sale.start_anew()
         sale.now_ms += 50 * HOUR
@@ -327,7 +327,7 @@ def test_bytes_are_counted_as_requests_are() -> None:
         assert first.left == second.left == (None, 350)  # a part each, of which the others hear later
         sale.use(second, 0, 350)
         assert first.left == second.left == (None, 175)
-        await sale.quotas.leave(second)
+        await sale.quotas.remove_meter(second)
         sale.use(first, 0, 100)
         await sale.quotas.poll()
         assert first.left == (None, 250)
@@ -364,7 +364,7 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(over: Any) -> None:
 
         with store_away(sale):
             with pytest.raises(StoreError):
-                await sale.quotas.leave(meter)
+                await sale.quotas.remove_meter(meter)
             with pytest.raises(StoreError):
                 await sale.quotas.poll()
         assert sale.running
@@ -394,7 +394,7 @@ def test_a_pass_is_read_again_when_its_last_connection_has_left() -> None:
     async def scenario(sale: Any) -> None:
         meter = await sale.enter()
         sale.use(meter, 10)
-        await sale.quotas.leave(meter)
+        await sale.quotas.remove_meter(meter)
         assert not sale.running
         period = period_of(sale.held, sale.now_ms, 5)
         sale.journal.store.add_pass_used(PASS, period, Usage(90, 0))
@@ -429,7 +429,7 @@ def test_a_quota_is_used_up_by_who_is_there_and_who_was_and_until_the_next_perio
             for use, over in [((9, 99), False), ((0, 1), True)]:
                 sale.use(meter, *use)
                 assert await sale.quotas.used_up(sale.held) is over
-            await sale.quotas.leave(meter)
+            await sale.quotas.remove_meter(meter)
             assert await sale.quotas.used_up(sale.held)
             sale.now_ms += HOUR
             assert not await sale.quotas.used_up(sale.held)

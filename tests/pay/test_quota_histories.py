@@ -100,7 +100,7 @@ async def play(steps: Any) -> None:
                 end.sale.use(meter, requests, more)
             elif what == "leave" and end.meters:
                 await end.settle()
-                await end.sale.quotas.leave(end.meters.pop(part % len(end.meters)))
+                await end.sale.quotas.remove_meter(end.meters.pop(part % len(end.meters)))
             elif what == "die":
                 await end.settle()
                 model.lose(end.period, end.held)
@@ -117,7 +117,7 @@ async def play(steps: Any) -> None:
             check()
         for end in ends:
             for meter in end.meters:
-                await end.sale.quotas.leave(meter)
+                await end.sale.quotas.remove_meter(meter)
             end.meters.clear()
         period = ends[0].period
         counted, wanted = tuple(store.pass_used(PASS, period)), model.counted(period, [])

@@ -500,8 +500,8 @@ def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path: Pat
             meters.append(ServerMeter(wires[-1], meter.journal, payee, Shared(sale.quotas)))
             meters[-1].begin()
             wires[-1].on_meter(build(messages.Heard()))
-            await sale.quotas.prepare(sale.held)
-            sale.quotas.enter(meters[-1], sale.held)
+            await sale.quotas.lease_part(sale.held)
+            sale.quotas.add_meter(meters[-1], sale.held)
         first, second = meters
         first.payee.charge_patience = 0.0 if end == "paid late" else 30.0
         (charged,) = await ask(first, 3)

@@ -299,7 +299,7 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(
         made.chain.decode = lambda schema, kind, found: found
         (view,) = await made.cashier.channel_views()
         assert view.credits == 500
-        assert made.cashier.pause(10**9) == made.channel.terms.claim_ms / 8000
+        assert made.cashier.pause_between_polls(10**9) == made.channel.terms.claim_ms / 8000
         assert made.ledger.on_channel == made.cashier.watch_close
         assert made.book.get_known(CHANNEL).channel == made.channel
         made.handlers.append(handler)

@@ -194,7 +194,7 @@ class Shop:
         exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
         meter = None
         try:
-            meter = await self.ledger.enter(connection, admission, exposure, by_stream)
+            meter = await self.ledger.open_meter(connection, admission, exposure, by_stream)
         finally:
             if meter is None:
                 await self._free_channel(admission.channel.id)

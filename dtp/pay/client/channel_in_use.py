@@ -194,7 +194,7 @@ class Purchase(Deal):
         ours = await self.journal.run(lambda store: store.bought_channels(self.channel.id))
         return any(each.state in ("closing", "closed") for each in ours)
 
-    async def add(self, wanted: int) -> int | None:
+    async def add_money(self, wanted: int) -> int | None:
         """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
 
         Raises as `ChainClient.execute` does. After `OutcomeUnknown` the next call sends the identical bytes first.

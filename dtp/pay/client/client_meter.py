@@ -384,7 +384,7 @@ class ClientMeter(MeterDriver):
             self.payer.answer_charge(offer.charge, False, self.loop.time())
             self.loop.call_soon(self.process_turn)
         elif offer.lock is not None:
-            self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
+            self._offers[offer.lock] = offer  # decided by `buy_answer`, when what it is for has arrived
         else:
             self.spawn(self._decide_charge(offer))
 
@@ -441,7 +441,7 @@ class ClientMeter(MeterDriver):
             asked.cancel()
         return not (self._over and asked.cancelled()) and asked.result()
 
-    async def buy(self, stream: Stream, most: int | None) -> bytes:
+    async def buy_answer(self, stream: Stream, most: int | None) -> bytes:
         """Return the answer that comes sealed on a stream, once it is paid; at most `most`. Raise `PriceTooHigh`,
         `ChargeDeclined`, and what ended the connection."""
         lock, size = await answers.read_head(stream)

@@ -114,7 +114,7 @@ def start_lane(
     adopted = newest is not None and newest is not lane.newest
     if adopted:
         assert newest is not None
-        used, clean = used.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
+        used, clean = used.maximum(Usage(newest.voucher.requests, newest.voucher.bytes)), False
     gap = Usage(welcome.requests, welcome.bytes).above(used)
     exposure, paid = exposure_of(welcome), _usage_of(newest)
     more = NOTHING

@@ -548,9 +548,9 @@ class Payer:
 
     def _next_usage(self) -> Usage | None:
         """Return what the next voucher is to say, None when there is nothing new to say, or no money."""
-        target, more = self.used.most(self.signed_usage), self._signed_ahead()
+        target, more = self.used.maximum(self.signed_usage), self._signed_ahead()
         if self._ending is None and any(more):
-            ahead = self.used.plus(*more).most(self.signed_usage)
+            ahead = self.used.plus(*more).maximum(self.signed_usage)
             if self.prices.cost_of(ahead) <= self.funds:
                 target = ahead
         if self.prices.cost_of(target) > self.funds:

@@ -137,10 +137,10 @@ class Cashier:
             except DtpError as error:  # the store may be away as well as the chain, or a row in it broken
                 log.warning("nothing was claimed: %s", error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.pause(interval)):
+                async with asyncio.timeout(self.pause_between_polls(interval)):
                     await self._wanted.wait()
 
-    def pause(self, interval: float) -> float:
+    def pause_between_polls(self, interval: float) -> float:
         """Return the seconds between two looks: several fall into the time that any channel leaves for claims."""
         return min(interval, max(_LEAST_PAUSE, self._claim_ms / 1000 / _LOOKS))
 

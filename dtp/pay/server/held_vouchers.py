@@ -36,7 +36,7 @@ class HeldVouchers:
         self._timer = self._loop.call_later(self._linger, self._is_due)
         return True
 
-    def take(self) -> list[bytes]:
+    def take_all(self) -> list[bytes]:
         """Return all, the newest last, and wait for nothing any more."""
         if self._timer is not None:
             self._timer.cancel()

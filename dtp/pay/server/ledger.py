@@ -149,10 +149,10 @@ class Ledger(ChannelAccount):
         """Return whether agreed closes of this channel can be signed here."""
         return self._signer is not None and self._signer.address == channel.server
 
-    async def enter(
+    async def open_meter(
         self, connection: Connection, admission: AdmittedClient, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
-        """Return the meter of a connection of this admission, which the caller has begin.
+        """Return the meter of a connection of this admission, which the caller begins.
 
         `count_streams` says whether each stream of the client's is a request.
         None when the channel ended meanwhile. Raises `Refuse` where another process that has the same store serves
@@ -203,7 +203,7 @@ class Ledger(ChannelAccount):
             if end is not None and (end.over or not admission.closes):
                 return None
             if admission.pass_ is not None:
-                await self._quotas.prepare(admission.pass_)
+                await self._quotas.lease_part(admission.pass_)
             entry = self._open.get(channel.id)
             if entry is None or number not in entry.meters:
                 break
@@ -228,7 +228,7 @@ class Ledger(ChannelAccount):
         )
         meter = entry.meters[number] = ServerMeter(connection, self._journal, payee, self)
         if admission.pass_ is not None:
-            self._quotas.enter(meter, admission.pass_)
+            self._quotas.add_meter(meter, admission.pass_)
         self._spread_deposit(entry)
         return meter
 
@@ -460,7 +460,7 @@ class Ledger(ChannelAccount):
 
     async def _sign_agreement(self, entry: _Entry, meter: ServerMeter, signer: KeySigner) -> None:
         entry.ending = True  # from now on nobody begins anew on this channel
-        meter.payee.stop()
+        meter.payee.stop_sending()
         meter.process_turn()
         for other in list(entry.meters.values()):
             if other is not meter:
@@ -507,7 +507,7 @@ class Ledger(ChannelAccount):
             try:
                 await self._journal.run(lambda store: store.save_served(lane.channel, lane.lane, used))
             finally:
-                await self._quotas.leave(meter)
+                await self._quotas.remove_meter(meter)
         except StoreError as error:
             self._unwritten[lane.channel, lane.lane] = used
             log.warning("what was served on channel %s can't be written: %s", lane.channel, error)

@@ -83,7 +83,7 @@ class PassProofs:
             data = await self._chain.object(plan)
             self._coins[plan] = str(parse_type(data.type).arguments[0])
 
-    async def allow(self, held: HolderOfPass, plan: Plan, period: int, more: Usage) -> bool:
+    async def has_quota(self, held: HolderOfPass, plan: Plan, period: int, more: Usage) -> bool:
         """Return whether so much more of the quota of a pass may be served, or all of a period where a count has no
         limit. Ask the chain where that is more than is believed."""
         key, limit = (held.pass_id, period), self._limit(self._coins[held.plan])

@@ -215,9 +215,9 @@ class Payee:
         self.floor = self.lane.floor
         self.paid = self._paid_usage()
         self._preimage = self.lane.preimage
-        self._base = self.used = self.lane.used.most(Usage(self.floor.requests, self.floor.bytes))
+        self._base = self.used = self.lane.used.maximum(Usage(self.floor.requests, self.floor.bytes))
         if self.closing:
-            self.stop()
+            self.stop_sending()
 
     # ---- what happens -------------------------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class Payee:
         newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
         return self._pending is None and not (locked and newest_locked) and not self.unproven
 
-    def stop(self) -> None:
+    def stop_sending(self) -> None:
         """Send nothing more on this connection: its channel is to be closed."""
         self.finished = True
         self._final_at = self._sent
@@ -607,7 +607,7 @@ class Payee:
             self._events.append(ChargeRefused(message.charge))
 
     def _on_finish(self) -> None:
-        self.stop()
+        self.stop_sending()
         self._queue_message(messages.Bill(*self.used))
 
     # ---- steps --------------------------------------------------------------------------------------------
@@ -617,7 +617,7 @@ class Payee:
         self.used = self._base.plus(streams + self._charged, self._sent + self._received)
 
     def _paid_usage(self) -> Usage:
-        return _usage_of(self.newest).most(Usage(self.floor.requests, self.floor.bytes))
+        return _usage_of(self.newest).maximum(Usage(self.floor.requests, self.floor.bytes))
 
     def _requests_blocked(self) -> bool:
         over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests

@@ -120,8 +120,9 @@ class PassQuotas:
         used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
         return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
 
-    async def prepare(self, held: HolderOfPass) -> None:
-        """Lease a part of what a pass has left, right before `enter`: who waits in between may find it gone again.
+    async def lease_part(self, held: HolderOfPass) -> None:
+        """Lease a part of what a pass has left, right before `add_meter`: who waits in between may find it gone
+        again.
 
         Raises `Refuse` where the node alone says that there is such a pass, and the chain doesn't.
         """
@@ -137,7 +138,7 @@ class PassQuotas:
             if first is not running:  # another connection came meanwhile
                 first.left = first.left.plus(*running.left)
 
-    def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
+    def add_meter(self, meter: ServerMeter, held: HolderOfPass) -> None:
         """Let in a connection under a pass that was prepared."""
         running = self._running[held.pass_id]
         running.meters.add(meter)
@@ -168,7 +169,7 @@ class PassQuotas:
         running = self._of.get(meter)
         return 0 if running is None else sum(each.pending for each in running.meters if each is not meter)
 
-    async def leave(self, meter: ServerMeter) -> None:
+    async def remove_meter(self, meter: ServerMeter) -> None:
         """Let go of a connection that is over, and give back what nobody uses any more.
 
         Raises `StoreError`; then what it used is remembered here, and written later.
@@ -290,7 +291,7 @@ class PassQuotas:
 
     async def _may_serve(self, running: _Running, more: Usage) -> bool:
         """Return whether so much more may be leased of a pass that maybe the node alone knows."""
-        allowed = await self._proofs.allow(running.held, running.plan, running.period, more)
+        allowed = await self._proofs.has_quota(running.held, running.plan, running.period, more)
         running.unproven = not allowed
         return allowed
 

@@ -162,7 +162,7 @@ class ServerMeter(MeterDriver):
 
         False when it was wrong, and the connection ends; then one before it is taken, if that is good.
         """
-        held = self.held.take()
+        held = self.held.take_all()
         fault: DtpError | None = None
         while held:
             try:
@@ -257,7 +257,7 @@ class ServerMeter(MeterDriver):
         if not self._account.reserve(self, signed.voucher.amount):
             self.fail(VoucherRefused(Flaw.OVERDRAWN))
             return
-        answer = self.journal.check(
+        answer = self.journal.check_voucher(
             self._account.keys(self), signed, self.payee.used_with(signed.voucher, charge)
         )
         self._checks.add(answer)

@@ -79,7 +79,7 @@ class Journal(Generic[S_co]):
         #: Why something could not be written, None once something was.
         self.fault: StoreError | None = None
 
-    def check(
+    def check_voucher(
         self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage
     ) -> asyncio.Future[VoucherVerdict]:
         """Store a voucher if one of `keys` signed it and it is newer; `used` is our count.
