@@ -488,7 +488,7 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
     rows["paid so far"] = f"{sums['released']}, and {sums['tipped']} of tips and questions"
     rows["to collect"] = sums["earned"]
     rows["given back"] = sums["returned"]
-    least = (money(price, record["coin"]) for price in record["prices"])
+    least = (money(price, record["coin"]) if price else "any amount" for price in record["prices"])
     rows["asked so far"] = str(record["asked"])
     rows["the least"] = ", ".join(f"{kind} {price}" for kind, price in zip(_KINDS, least, strict=True))
     return rows

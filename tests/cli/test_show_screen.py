@@ -77,3 +77,8 @@ def test_a_status_says_when_too_few_tickets_were_sold_in_time(start_by_ms, air, 
 )
 def test_a_status_says_how_long_a_pot_lasts_that_pays_for_a_slot(pot, told):
     assert status_rows({**STATUS, "pot": pot})["in the pot"] == told
+
+
+def test_a_show_without_a_price_takes_any_amount_and_not_none():
+    rows = status_rows({**STATUS, "rate": 1000, "air": "off", "prices": [0, 500, 0]})
+    assert rows["the least"] == "tip any amount, request 0.0000005 SUI, question any amount"
