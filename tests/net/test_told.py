@@ -169,3 +169,24 @@ def test_a_lookup_that_fails_says_why_and_leaves_its_turn() -> None:
                 await lookups.run(fail)
 
     asyncio.run(test())
+
+
+def test_a_relay_that_a_stranger_tells_is_no_nearer_than_they_are() -> None:
+    async def test() -> None:
+        came: list[dtp.Connection] = []
+
+        async def serve(connection: dtp.Connection) -> None:
+            came.append(connection)
+
+        async with await dtp.listen("memory://told-relay", {"dtp.relay": serve}, identity=PEER):
+            address = f"dtp+relay://{PEER.id}@told-relay/x?carrier.relay={PEER.id}&carrier.via=memory"
+            assert is_dialled_as_told(address, MACHINE)  # its place looks like a name
+            async with dtp.Node(discover=()) as node:
+                with dialled_as_told(MACHINE), pytest.raises(AddressError, match="told by somebody else"):
+                    await node.connect(address)
+                assert not came
+                with pytest.raises(DialError):  # it is no relay, and reached by who names it
+                    await node.connect(address)
+                assert came
+
+    asyncio.run(test())
