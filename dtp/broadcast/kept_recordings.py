@@ -9,19 +9,22 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, ClassVar, Final
 
-from dtp.broadcast.fetching import Dial
+from dtp.broadcast.fetching import Dial, dial_told
+from dtp.broadcast.places import Place, ShowNode
 from dtp.broadcast.recording import Recording, RecordingError
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.node.node import Node
+from dtp.peers.dht.driver import parse_endpoint
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.broadcast")
@@ -100,6 +103,20 @@ async def places_in_dht(node: Node, digest: bytes) -> list[str]:
     """Return addresses of those who say in the DHT that they have a recording. Raise as `Dht.providers` does."""
     found = await node.dht.providers(digest)
     return [str(Address("dtp", peer=each.peer, service=RECORDINGS)) for each in found]
+
+
+def dial_found(node: ShowNode, given: Collection[str], place: Place) -> Dial:
+    """Return what dials from `place` as `node` does: addresses that weren't `given` as told by who may be in its DHT.
+
+    Those are as far away as the farthest node that it begins with, or in this network where it is found there.
+    """
+    hosts = [
+        parse_endpoint(each)[0] if isinstance(each, str) and "://" not in each else Address.of(each).host
+        for each in place.bootstrap
+    ]
+    here = Nearness.NETWORK if {"lan", "mdns"}.intersection(place.discover) else Nearness.ANYWHERE
+    teller = max(map(Nearness.of_host, hosts), default=here)
+    return dial_told(node.connect, lambda address: None if address in given else teller)
 
 
 async def fetch_recording(

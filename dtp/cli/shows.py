@@ -19,7 +19,13 @@ from dtp.broadcast.feeding import FAN_OUT
 from dtp.broadcast.format import Announcement, Segment
 from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
-from dtp.broadcast.kept_recordings import RECORDINGS, RecordingServer, fetch_recording, places_in_dht
+from dtp.broadcast.kept_recordings import (
+    RECORDINGS,
+    RecordingServer,
+    dial_found,
+    fetch_recording,
+    places_in_dht,
+)
 from dtp.broadcast.money.air import Air
 from dtp.broadcast.parents import Patience
 from dtp.broadcast.places import SERVICE, Place, addresses_of
@@ -670,5 +676,5 @@ async def _fetch(
         places = [*addresses]
         if "dht" in place.discover:
             places += await places_in_dht(node, digest)
-        await fetch_recording(digest, file, places, node.connect)
+        await fetch_recording(digest, file, places, dial_found(node, addresses, place))
     print_line({"event": "fetched", "path": str(file), "sha256": digest.hex()}, str(file))

@@ -11,9 +11,16 @@ from shows import HERE, ME, chain, run
 import dtp
 from dtp.broadcast.errors import ShowMessageError
 from dtp.broadcast.hearing import NOWHERE
-from dtp.broadcast.kept_recordings import RecordingAbsent, RecordingServer, fetch_recording, places_in_dht
+from dtp.broadcast.kept_recordings import (
+    RecordingAbsent,
+    RecordingServer,
+    dial_found,
+    fetch_recording,
+    places_in_dht,
+)
 from dtp.broadcast.places import Place
 from dtp.broadcast.recording import Recorder, Recording, RecordingError
+from dtp.carriers.nearness import Nearness, who_tells
 from dtp.identity import Identity
 
 
@@ -137,6 +144,36 @@ def test_what_is_no_recording_is_not_kept(tmp_path):
         RecordingServer([tmp_path / "film"])
 
 
+@pytest.mark.parametrize(
+    ("bootstrap", "discover", "nearness"),
+    [
+        (["127.0.0.1:9"], ["dht"], Nearness.MACHINE),
+        (["192.168.1.9:9", "127.0.0.1:9"], ["dht"], Nearness.NETWORK),
+        (["[2a00:1450::1]:9", "192.168.1.9:9"], ["dht"], Nearness.ANYWHERE),
+        ([f"dtp+tcp://{ME.id}@10.0.0.1:9"], ["dht"], Nearness.NETWORK),
+        ([], ["dht", "lan"], Nearness.NETWORK),
+        ([], ["dht"], Nearness.ANYWHERE),
+    ],
+)
+def test_who_says_in_the_dht_to_have_a_recording_is_as_far_as_where_it_begins(bootstrap, discover, nearness):
+    tellers = {}
+
+    class Dialler:
+        @contextlib.asynccontextmanager
+        async def connect(self, address):
+            tellers[address] = who_tells()
+            yield None
+
+    async def test():
+        dial = dial_found(Dialler(), ["given"], Place(bootstrap=bootstrap, discover=discover))
+        for each in ("given", "found"):
+            async with dial(each):
+                assert who_tells() is None
+
+    run(test())
+    assert tellers == {"given": None, "found": nearness}
+
+
 @pytest.mark.slow
 def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
     async def test():
@@ -153,7 +190,7 @@ def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
             await keeper.dht.provide(kept[1])
             while not (places := await places_in_dht(other, kept[1])):  # it may be on its way
                 pass
-            await fetch_recording(kept[1], tmp_path / "got", places, other.connect)
+            await fetch_recording(kept[1], tmp_path / "got", places, dial_found(other, (), place))
 
     run(test())
     assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
