@@ -7,10 +7,9 @@ wrong with the URL's settings, or with the server's certificate: the first is tr
 second on the server, without a name or a password. A certificate that has expired is for nobody: servers renew
 theirs.
 
-Not by libpq's words, which are translated, nor by a try with a weaker `sslmode`, which sends a password to who is not
-proven. A server that is busy is told from one that is stopped by asking it for another session: nobody knows a limit
-in time for each statement (a graph is read whole), and `PQping` holds Python's lock.
-"""
+Not by libpq's words, which are translated, nor by a try with a weaker `sslmode`, which sends a password to one who is
+not proven. A server that is busy is told from one that is stopped by asking it for another session: nobody knows a
+limit in time for each statement (a graph is read whole), and `PQping` holds Python's lock."""
 
 from __future__ import annotations
 
@@ -88,7 +87,7 @@ def hang_up(descriptor: int) -> None:
 
 
 def is_answering(url: str) -> bool:
-    """Return whether the server says anything to who connects, were it a refusal."""
+    """Return whether the server says anything to whoever connects, were it a refusal."""
     try:
         psycopg.connect(url, connect_timeout=_ANSWER).close()
     except psycopg.errors.ConnectionTimeout:

@@ -47,7 +47,8 @@ class DialError(CarrierError):
 
 
 class ListenError(LocalError, OSError):
-    """Can't listen there: the address is in use, not on this machine, or not permitted. Who chose it has to act."""
+    """Can't listen there: the address is in use, not on this machine, or not permitted. Whoever chose it has to
+    act."""
 
     code: ClassVar[str] = "listen"
 

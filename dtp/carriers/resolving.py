@@ -26,10 +26,9 @@ async def resolve_host(
 ) -> _Found:
     """Return what `socket.getaddrinfo` has for a host's name or IP address; None: any address.
 
-    An IP address is looked up by nobody: neither the loop's threads nor the tables for international names are
-    loaded for it. What is dialled as told is no nearer than who tells of it (`dialled_as_told`). Raise `OSError` or
-    `UnicodeError`.
-    """
+    An IP address is looked up by nobody: neither the loop's threads nor the tables for international names are loaded
+    for it. What is dialled as told is no nearer than whoever tells of it (`dialled_as_told`). Raise `OSError` or
+    `UnicodeError`."""
     teller = None if flags & socket.AI_PASSIVE else who_tells()
     found = await _look_up(host, port, kind, family, flags, teller is not None)
     if teller is None:

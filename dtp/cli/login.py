@@ -54,7 +54,7 @@ _CARD = "card"
 
 
 class Logins(NamedService):
-    """Answers requests of who registers and logs in."""
+    """Answers requests of those who register and log in."""
 
     kind = "login"
 

@@ -1,4 +1,4 @@
-"""Room in mailboxes for money: the options of who sells it, and `dtp message rent` of who pays for it."""
+"""Room in mailboxes for money: the options of whoever sells it, and `dtp message rent` of whoever pays."""
 
 from __future__ import annotations
 

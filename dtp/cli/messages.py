@@ -344,7 +344,7 @@ async def _print_message(each: Message, save: Path | None) -> None:
 
 
 def _post_words(each: Message) -> str:
-    """Say of a message through the chain what is known of who sent it."""
+    """Say of a message through the chain what is known of its sender."""
     whose = f"from {each.wallet}, which their card links" if each.sender else "no card links this account"
     return f"a post, {whose}; answer with 'dtp post answer', transaction {each.transaction}"
 

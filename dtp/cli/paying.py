@@ -88,7 +88,7 @@ def most_of(text: str | None, coin: str) -> int:
 
 @dataclass(frozen=True)
 class PaymentOptions:
-    """The options of who pays. Without a budget nothing of the chain is loaded, and nothing can be spent.
+    """The options of whoever pays. Without a budget nothing of the chain is loaded, and nothing can be spent.
 
     The budget is that of all connections together.
     """

@@ -108,7 +108,7 @@ def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int
 
 
 def buying_options(command: _Function) -> _Function:
-    """Add the options of who buys keys, beside those of `chain_options`; the command gets `payment: Payment`, and
+    """Add the options of whoever buys keys, beside those of `chain_options`; the command gets `payment: Payment`, and
     `key_lasts`, seconds."""
 
     @functools.wraps(command)

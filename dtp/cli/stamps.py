@@ -1,4 +1,5 @@
-"""Stamps that are paid: the options of who writes to people that ask it of strangers, and what is said of it."""
+"""Stamps that are paid: the options of those who write to people that ask strangers for them, and what is said of
+it."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class StampOffer:
-    """Up to what stamps are paid for who is written to, as the command line has it; nothing without."""
+    """The most that a stamp may cost, as the command line has it; without it none is paid."""
 
     up_to: str | None
     account: WalletOptions

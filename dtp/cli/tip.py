@@ -30,9 +30,8 @@ def tip() -> None:
     """Tips that nobody can trace: lines that take them, words to come back with, rewards.
 
     A line is opened ('open'), written to ('send'), read and answered. A reward is locked to the tip's one-time key on
-    the chain, and paid to the address that the key names, whoever submits that. Who gave a tip in another way makes a
-    key ('dtp keygen -i tip.pem'), and tells its name ('dtp id -i tip.pem -q') with the tip.
-    """
+    the chain, and paid to the address that the key names, whoever submits that. Whoever gave a tip in another way
+    makes a key ('dtp keygen -i tip.pem'), and tells its name ('dtp id -i tip.pem -q') with the tip."""
 
 
 @tip.command()
@@ -137,7 +136,7 @@ def claim(claim: str, account: WalletOptions) -> None:
 @click.argument("lock")
 @account_options
 def refund(lock: str, account: WalletOptions) -> None:
-    """Have a reward that nobody claimed paid back to who locked it, after its days."""
+    """Have a reward that nobody claimed paid back to whoever locked it, after its days."""
     from dtp.messaging.tips.reward import refund_reward
 
     async def work(chain: ChainClient) -> dict[str, Any]:

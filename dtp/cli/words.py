@@ -29,7 +29,8 @@ _NAME_SIZE: Final = 10
 
 
 async def send_by_words(file: Path, urls: Sequence[str]) -> None:
-    """Print a code, and serve the file to who has it, until it is there. Raise `CodeBurnt` after a wrong guess."""
+    """Print a code, and serve the file to whoever has it, until it is there. Raise `CodeBurnt` after a wrong
+    guess."""
     os.close(open_regular(file))
     code = WordCode.make()
     sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()

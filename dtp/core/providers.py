@@ -127,7 +127,7 @@ def _choose(only: str) -> dict[str, str]:
         installed.update((s, name) for s in wanted if (name := _use_evp(*libcrypto, s)))
     if "AESGCM" in installed:
         long_records.uninstall()
-        # An OpenSSL with VAES is as fast itself; and who asks for one provider gets that one alone.
+        # An OpenSSL with VAES is as fast itself; and whoever asks for one provider gets that one alone.
         newest = libcrypto is not None and libcrypto[1] >= _EVP["AESGCM"][1]
         if not only and not newest and (name := long_records.install()) is not None:
             installed["AESGCM"] += f"; records from {long_records.FROM >> 10} KiB: {name}"

@@ -135,7 +135,7 @@ def looks_like_code(text: str) -> bool:
 class WordSender:
     """The sender's end of a code, for the connections that come to the meeting. One guess, then it is burnt.
 
-    `addresses` are told to who has the words.
+    `addresses` are told to whoever has the words.
     """
 
     def __init__(self, code: WordCode, addresses: Sequence[Address]) -> None:

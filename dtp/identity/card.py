@@ -126,7 +126,7 @@ class Card:
 
     @property
     def generation(self) -> int:
-        """The how-manieth key of the account has signed this."""
+        """Which of the account's keys has signed this: 1 for the first."""
         return len(self.rotations) + 1
 
     @property

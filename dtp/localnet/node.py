@@ -113,8 +113,8 @@ class LocalNode:
 
         Every executed transaction is in the file when `execute` returns; a process killed at any moment leaves a
         file that opens again with the last whole checkpoint. Time and `seed` of the genesis make the identifier of a
-        new chain; the time is `now()`, or a fixed one without `now`. Raises `NodeStateError` for a file that is none
-        of these.
+        new chain; the time is `now()`, or a fixed one without `now`. Raises `NodeStateError` for a file that
+        isn't one of these.
         """
         if genesis_time_ms is None:
             genesis_time_ms = DEFAULT_GENESIS_TIME_MS if now is None else now()

@@ -109,10 +109,9 @@ class Dialer:
         self, resume: bytes, take_over: OnEstablished, candidate: Candidate | None = None
     ) -> None:
         """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
-        and there, because records may follow at once. Who hasn't answered after `STAGGER` seconds has the next one
-        dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last candidate's
-        error, or what `take_over` raised.
-        """
+        and there, because records may follow at once. Whoever hasn't answered after `STAGGER` seconds has the next
+        one dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last
+        candidate's error, or what `take_over` raised."""
         found = (
             [candidate]
             if candidate is not None
@@ -134,7 +133,7 @@ class Dialer:
 
     def _keep_told(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return those that are dialled where somebody else told of the address: none that costs money, or is nearer
-        than who tells, whatever this side knows of the peer. Raise `AddressError` where none is left."""
+        than whoever tells, whatever this side knows of the peer. Raise `AddressError` where none is left."""
         teller = who_tells()
         if teller is None:
             return list(candidates)

@@ -53,9 +53,8 @@ Handler = Callable[[Connection], Awaitable[None]]
 class Request:
     """Someone who has proven an identity asks for a service. `ticket` is opaque and bound to `binding`.
 
-    `again` is True for who was let in before and comes over another carrier: the rest is what it was then, `source`
-    apart. What counts those who come shouldn't count it.
-    """
+    `again` is True for one who was let in before and comes over another carrier: the rest is what it was then,
+    `source` apart. What counts those who come shouldn't count it."""
 
     peer: PeerId
     service: str

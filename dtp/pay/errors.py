@@ -167,7 +167,7 @@ class DayLimit(HostLimit):
 
 
 class NotApproved(LimitError):
-    """Who was asked about a deposit didn't agree to it; nothing was signed."""
+    """Whoever was asked about a deposit didn't agree to it; nothing was signed."""
 
     code = "not-approved"
 

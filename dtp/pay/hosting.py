@@ -85,7 +85,7 @@ def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[s
     """Return which of the hosts that an account has caps of is meant where none is named; else None, and why none is.
 
     It is the one that the account has made from here. Caps are sent to whom their owner likes, unasked: the host of a
-    stranger's pays the stranger, and who once had the cap may have kept operators of its endpoints.
+    stranger's pays the stranger, and whoever once had the cap may have kept operators of its endpoints.
     """
     known = sorted(hosts)
     made = [each for each in known if each in chain.deployments.hosts_of(account)]

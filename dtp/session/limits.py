@@ -52,7 +52,7 @@ class Limits:
     #: on slow lines.
     record: int = 65_519
     #: Records are padded to this length on the wire, or its double, fourfold... up to a full record; 0: not at all.
-    #: Who listens then learns sizes only roughly, for less than twice the bytes. He still sees when some is sent.
+    #: Whoever listens then learns sizes only roughly, for less than twice the bytes, and sees when some is sent.
     padding: int = 0
     #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
     stream_window: int = 4 * MIB

@@ -1,7 +1,7 @@
 """The session: streams, datagrams and control over one carrier after another, as a value.
 
 Bytes and the time go in, events and bytes come out; no socket, clock, `await` or randomness in here. Source:
-docs/wire.md. Who drives it (dtp/net/connection.py, or a test) calls
+docs/wire.md. Whoever drives it (dtp/net/connection.py, or a test) calls
 
 - `receive(link, ...)` with what a carrier brought, `seal(link, ...)` for what it is to carry,
 - `tick(now)` when `next_deadline()` has come,

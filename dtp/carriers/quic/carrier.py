@@ -239,8 +239,8 @@ class QuicCarrier(PushedCarrier):
             self._timer = None if at is None else self._loop.call_at(at, self._handle_timer)
 
     def _note_moved(self, peer: Address) -> None:
-        """Note where the library sends to now: whence the newest packet came that proves itself. Who came in is seen
-        there from now on, as behind a NAT with another address; who was dialled stays what was dialled."""
+        """Note where the library sends to now: whence the newest packet came that proves itself. Whoever came in is
+        seen there from now on, as behind a NAT with another address; who was dialled stays what was dialled."""
         self.peer = peer
         if not self._dialled:
             self.remote = url_of(peer)

@@ -1,9 +1,8 @@
 """Calls to a node as tasks of their own.
 
-When a connection ends, grpclib cancels whichever task has a call under way: once for the node's GOAWAY, once more
-for the connection's end. That is to hit nothing but the call. Who waits for it gets an error, and is cancelled only
-by its own owner.
-"""
+When a connection ends, grpclib cancels whichever task has a call under way: once for the node's GOAWAY, once more for
+the connection's end. That is to hit nothing but the call. Whoever waits for it gets an error, and is cancelled only
+by its own owner."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class NotUpgradable(LocalError):
 
 
 class NotMigratable(ChainError):
-    """The object is none that is moved from one version of the package to the next."""
+    """The object isn't one that is moved from one version of the package to the next."""
 
     code = "not-migratable"
 

@@ -1,4 +1,4 @@
-"""Signed frames: who made it, the how-manieth of its author it is, and what the author signed before it.
+"""Signed frames: who made it, its number among its author's, and what the author signed before it.
 
 Sequence and previous hash make each author's frames a chain: a missing one shows, and who signs two different ones
 for one place has signed the proof. A summary stands for several frames in a row: what of them still counts, signed

@@ -27,7 +27,7 @@ class HistoryEntry(NamedTuple):
     """One op about a node, and what was there before."""
 
     op: Op
-    #: The how-manieth frame of its author it was in, or the last one that a summary stands for.
+    #: The number, among its author's, of the frame it was in, or of the last that a summary stands for.
     sequence: int
     #: A register's value before, a counter's sum, a list of the values that a removal, or a value in their place,
     #: takes away; None when there was none (see `had_value`).

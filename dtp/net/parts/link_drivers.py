@@ -47,8 +47,8 @@ class LinkDrivers(list[LinkDriver]):
         return [each for each in self if judge(each.carrier)]
 
     def close_lost(self, link: Link) -> None:
-        """Close what carried `link`, and have it no more. Who was refused is told so. Another has taken the place of
-        one that was attached, or it is broken: whoever stays there would hold a descriptor."""
+        """Close what carried `link`, and have it no more. Whoever was refused is told so. Another has taken the place
+        of one that was attached, or it is broken: whoever stays there would hold a descriptor."""
         for driver in list(self):
             if driver.link is link:
                 self.remove(driver)

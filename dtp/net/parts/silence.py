@@ -1,7 +1,7 @@
 """What is done while nothing answers on a connection's carriers: another one is dialled beside them.
 
 A way that is gone without a word, as when a router gets another address, looks like a peer that has no processor for
-a moment. So nothing is given up before something better is there, and who speaks again keeps its carrier.
+a moment. So nothing is given up before something better is there, and whoever speaks again keeps its carrier.
 """
 
 from __future__ import annotations

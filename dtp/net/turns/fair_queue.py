@@ -99,7 +99,8 @@ class _Share:
         self.clock.note_spent(seconds)
 
     def is_ahead(self, time: float, leeway: float) -> bool:
-        """True if it has had more than who is next of those that wait; where none does, than who was served last."""
+        """True if it has had more than the next of those that wait; where none does, than the one that was served
+        last."""
         first = self.clock.next_start(self)
         return self.used > (self.clock.virtual_time(time) if first is None else first) + leeway
 

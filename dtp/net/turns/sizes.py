@@ -19,7 +19,7 @@ MOST = WIDE + WIDE // 8
 ALL = 4096 * KIB
 #: ... and each of them at least, however many there are.
 PART = 32 * KIB
-#: Who moves so much in a turn is one of them.
+#: Whoever moves so much in a turn is one of them.
 MUCH = 16 * KIB
 #: ... and where they have been: a request passes four busy turns, its own way and back through two daemons. Each turn
 #: costs 50 to 100 us whatever it moves, so below this a bulk transfer loses more than the request gains.

@@ -17,7 +17,7 @@ from dtp.net.turns.fair_queue import FairQueue, ProcessorAccount
 
 T = TypeVar("T")
 
-#: Who is woken for a turn at most.
+#: How many are woken for a turn at most.
 _MOST: Final = 64
 #: Seconds of a turn from which on steps wait whoever they are for: what comes in a turn is as much as others like. A
 #: request passes two or three steps, and whoever has had least waits for no more than the turns of those.

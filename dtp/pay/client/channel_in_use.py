@@ -309,8 +309,8 @@ class Purchase(Deal):
         return found
 
     async def give_up(self) -> None:
-        """Give up a channel that its server takes no more: it isn't used again, and who opens the store next closes
-        it."""
+        """Give up a channel that its server takes no more: it isn't used again, and whoever opens the store next
+        closes it."""
         await self.journal.run(lambda store: store.set_state(self.channel.id, "refused"))
         self.lock.release()
 

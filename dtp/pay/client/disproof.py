@@ -106,7 +106,8 @@ async def is_disproved(chain: ChainClient, doubted: DoubtedDeposit, known: bytes
 async def _is_disproved_by(
     chain: ChainClient, doubted: DoubtedDeposit, lost: TransactionData, coin: ObjectRef, used: ObjectRef
 ) -> bool:
-    """Go back from the use of a coin in a transaction that is on the chain to who used it as `lost` would have."""
+    """Go back from the use of a coin in a transaction that is on the chain to the one who used it, as `lost` would
+    have."""
     for _ in range(_MOST_STEPS):
         if used.version <= coin.version:
             # Used up at that version by one that isn't `lost`, or there never was such a version.

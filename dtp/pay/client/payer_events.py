@@ -1,4 +1,4 @@
-"""What a client's meter tells who drives it: one class for each thing that is to be done, or has happened."""
+"""What a client's meter tells whoever drives it: one class for each thing that is to be done, or has happened."""
 
 from __future__ import annotations
 

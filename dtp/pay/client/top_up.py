@@ -1,6 +1,6 @@
 """Money that goes into a channel of ours, noted before it is sent, and what of a channel is believed by these notes.
 
-A node says what a channel holds. Who believed it unchecked would add money at each connection that it says so.
+A node says what a channel holds. Whoever believed it unchecked would add money at each connection that it says so.
 """
 
 from __future__ import annotations

@@ -332,7 +332,7 @@ def _admission(
 def _to_close(
     store: VoucherStore, channel: Channel, number: int, keys: tuple[bytes, ...]
 ) -> AdmittedClient | None:
-    """Return what the store knows of the lane of who comes to close; None where the channel is over."""
+    """Return what the store knows of the lane of one who comes to close; None where the channel is over."""
     end = store.end_of(channel.id)
     if end is not None and end.over:
         return None

@@ -507,7 +507,7 @@ class ServerMeter(MeterDriver):
 
 
 class ChannelAccount(ABC):
-    """What a server's meter asks of who knows all connections of a channel (`dtp.pay.serving`)."""
+    """What a server's meter asks of whatever knows all connections of a channel (`dtp.pay.serving`)."""
 
     @abstractmethod
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
