@@ -17,7 +17,7 @@ from dtp.peers.book import PeerBook
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.private import PrivateNetwork
-from dtp.peers.record import MAX_ADDRESSES, PeerRecord
+from dtp.peers.record import MAX_ADDRESSES, MAX_SKEW, PeerRecord
 from dtp.peers.resolver import Finder
 from dtp.tasks import TaskSet
 
@@ -70,8 +70,15 @@ class DhtFinder:
 class PeerFinding:
     """The ways that are open, and what the node says there. Within the node's `AsyncExitStack`."""
 
-    def __init__(self, identity: Identity, book: PeerBook, ways: Collection[str]) -> None:
-        self.identity, self.book = identity, book
+    def __init__(
+        self,
+        identity: Identity,
+        book: PeerBook,
+        ways: Collection[str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock` is this machine's, Unix time in seconds."""
+        self.identity, self.book, self._clock = identity, book, clock
         self.lan: Lan | None = None
         self.mdns: Mdns | None = None
         self.dht: Dht | None = None
@@ -199,6 +206,8 @@ class PeerFinding:
             lan.withdraw(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
 
     def _next_moment(self) -> float:
-        """Return the time, and later than the record before: two in one millisecond would be one."""
-        now = time.time()
-        return now if self.record is None else max(now, (self.record.sequence + 1.5) / 1000)
+        """Return the time, and later than the record before: two in one millisecond would be one. Where that one is
+        from the future, since this machine's clock was ahead, nobody takes it, nor what is later."""
+        now = self._clock()
+        last = 0.0 if self.record is None else (self.record.sequence + 1.5) / 1000
+        return now if last > now + MAX_SKEW else max(now, last)

@@ -290,7 +290,7 @@ class Dht:
 
     async def _publish(self, record: Record) -> int:
         held, _ = self.node.published.get((record.kind, record.target), (None, 0.0))
-        if held is not None and held.order > record.order:
+        if held is not None and held.order > record.order and not held.is_from_future(time.time()):
             raise _superseded(held, record)
         self.node.publish_later(record)  # whoever is alone now may not be later
         await self.wait_joined()

@@ -153,6 +153,12 @@ class Record:
         order = (sequence, value.expires, value.encoded)
         return cls(kind, target, value.peer.key, order, value.expires, value.encoded, value)
 
+    def is_from_future(self, now: float) -> bool:
+        """True if nobody takes it whose clock says `now`: it was signed by one that is ahead, or was."""
+        value = self.value
+        issued = value.sequence / 1000 if isinstance(value, PeerRecord) else value.issued
+        return issued > now + MAX_SKEW
+
 
 def decode_record(kind: int, data: bytes, now: float) -> Record:
     """Return the record that these bytes are at Unix time `now`.
