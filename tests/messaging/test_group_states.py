@@ -9,10 +9,10 @@ import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 from village import NOW, Village, villages
 
-from dtp.identity import Identity
+from dtp.identity import Account, Device, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act
+from dtp.messaging.conversation.membership import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack
 from dtp.messaging.person.correspondence import Correspondence
@@ -129,7 +129,7 @@ def test_a_state_that_is_none_changes_nothing(village: Callable[..., Village]) -
     at.group("alice", "bob", "carol")
     states = at.people["bob"].group_states
     (wanted,) = wanted_by(at, "bob")
-    for broken in (b"", b"\xc1", pack([2, [], []]), pack([1, ["text"], []]), pack([1, [], [b""] * 1001])):
+    for broken in (b"", b"\xc1", pack([2, [], []]), pack([1, ["text"], []]), pack([1, [], [b""] * 4097])):
         with pytest.raises(StateMalformed):
             states.take_fetched(wanted, broken)
     assert at.people["bob"].groups == {}
@@ -157,3 +157,100 @@ def test_members_fetch_it_whether_or_not_they_are_there(tmp_path: Path) -> None:
             assert [each.text for each in await take(bob, 1)] == ["I can't"]
 
     post_office(main, tmp_path, "states")
+
+
+def in_group(at: Village, name: str, group: bytes) -> bool:
+    mail = at.people[name]
+    return group in mail.groups and mail.person in mail.groups[group].members.roles
+
+
+def of_two_devices(at: Village, one: str, other: str) -> None:
+    """Have two be devices of one person, whom everybody knows."""
+    devices = [Device(at.people[each].identity.id.key, each) for each in (one, other)]
+    account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
+    at.people[one].change_account(account, at.now)
+    at.people[other].join(at.people[one].card, at.now)
+    for name, mail in at.people.items():
+        if name not in (one, other):
+            mail.add_contact(at.people[one].card, at.now)
+            at.people[other].add_contact(mail.card, at.now)
+    at.deliver()
+
+
+@pytest.mark.parametrize("fetches", [False, True])
+def test_who_joins_reads_a_group_that_a_device_has_made_which_was_revoked(
+    village: Callable[..., Village], fetches: bool
+) -> None:
+    """Nobody could join any more: what the device had signed counted for nothing, nor what was built on it."""
+    at = village("alice", "phone", "bob", "carol", least=0)
+    of_two_devices(at, "alice", "phone")
+    alice, bob = at.people["alice"], at.people["bob"]
+    group = at.people["phone"].create_group("choir", [bob.person], at.now)
+    at.deliver()
+    assert alice.account is not None
+    alice.change_account(alice.account.remove(at.people["phone"].identity.id), at.now + 1)
+    at.deliver()
+    if fetches:
+        alice.group_states.most_sent = 0
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["carol"].person)
+    at.deliver()
+    if fetches:
+        (wanted,) = wanted_by(at, "carol")
+        ((_, state),) = alice.store.list_given_states(at.now)
+        at.people["carol"].group_states.take_fetched(wanted, state)
+    assert at.people["carol"].groups[group].members == alice.groups[group].members
+    assert in_group(at, "carol", group)
+    late = Operation.make(
+        *(known_identity("phone"), alice.person, Act.REMOVE),
+        subject=bob.person,
+        parents=alice.groups[group].heads,
+    )
+    with bob.transaction():  # passed on by a member: it goes on, and counts for nobody
+        devices = [at.people[each].identity.id.key for each in ("alice", "carol")]
+        bob.group_states.send_some(group, devices, [late], [], at.now)
+    at.deliver()
+    for name in ("alice", "carol"):
+        assert at.people[name].groups[group].members.roles.keys() >= {bob.person}
+
+
+def test_a_card_that_the_person_has_not_signed_makes_no_device_theirs(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "carol", "eve", least=0)
+    alice, eve, carol = at.people["alice"], at.people["eve"], at.people["carol"]
+    group = at.group("alice", "bob", "eve")
+    members = alice.groups[group]
+    forged = [
+        Operation.make(
+            *(eve.identity, alice.person, Act.ADD), subject=person, role=role, parents=members.heads
+        )
+        for person, role in ((eve.person, MemberRole.ADMINISTRATOR), (carol.person, MemberRole.MEMBER))
+    ]
+    with eve.transaction():
+        eve.group_states.send_some(
+            *(group, [carol.identity.id.key], [*members.operations.values(), *forged], [], at.now),
+            former={eve.identity.id.key: eve.card.public().encode()},
+        )
+    at.deliver()
+    assert not in_group(at, "carol", group)
+    assert carol.groups[group].members.roles.get(eve.person) is MemberRole.MEMBER
+
+
+def test_who_joins_reads_what_somebody_did_who_has_left(village: Callable[..., Village]) -> None:
+    """Nobody could join any more who hadn't their card."""
+    at = village("alice", "bob", "carol", "dave", least=0, acquainted=False)
+    alice, bob = at.people["alice"], at.people["bob"]
+    group = at.group("alice", "bob")
+    alice.change_group(group, Act.ADD, at.now, subject=bob.person, role=MemberRole.ADMINISTRATOR)
+    at.deliver()
+    bob.add_contact(at.people["dave"].card, at.now)
+    bob.change_group(group, Act.ADD, at.now, subject=at.people["dave"].person)
+    bob.change_group(group, Act.REMOVE, at.now, subject=bob.person)
+    at.deliver()
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["carol"].person)
+    at.deliver()
+    assert in_group(at, "carol", group)
+    assert at.people["carol"].groups[group].members == alice.groups[group].members
+    contact = at.people["carol"].contacts.get(bob.person)
+    assert contact is not None
+    assert not contact.card.access

@@ -79,7 +79,10 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
     EventKind.TYPING: ({"on": _FLAG}, {}),
     EventKind.CARD: ({"card": _BYTES}, {}),
     EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES}),
-    EventKind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs", "state": "file", "ask": _FLAG}),
+    EventKind.MEMBERSHIP: (
+        {"operations": "blobs"},
+        {"cards": "blobs", "former": "blobs", "state": "file", "ask": _FLAG},
+    ),
     EventKind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
     EventKind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
     EventKind.SEALED: ({"sealed": _BYTES, "key": _BYTES, "oldest": _COUNT}, {}),

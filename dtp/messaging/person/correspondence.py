@@ -25,6 +25,7 @@ from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
+from dtp.messaging.person.former_devices import FormerDevices
 from dtp.messaging.person.group_states import GroupStates
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.past import GroupPast
@@ -65,6 +66,7 @@ class Correspondence:
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
         self.spreading = Spreading(self)
+        self.former_devices = FormerDevices(self)
         self.group_states = GroupStates(self)
         self.past = GroupPast(self)
         try:
@@ -187,7 +189,9 @@ class Correspondence:
         before = self.card
         self.card = card
         self.store.put("card", card.encode())
-        for device in set(before.devices) - set(card.devices):
+        gone = set(before.devices) - set(card.devices)
+        self.former_devices.keep(before, gone)
+        for device in gone:
             self.desk.forget_device(device)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
         known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
@@ -318,7 +322,10 @@ class Correspondence:
         contact, change = self.contacts.add_card(card, stranger=stranger)
         if change not in (CardChange.NOTHING, CardChange.OLDER):
             self._put_contact(contact)
-        for device in (before.devices - contact.devices) if before else ():
+        gone = (before.devices - contact.devices) if before else set()
+        if before is not None:
+            self.former_devices.keep(before.card, gone)
+        for device in gone:
             self.desk.forget_device(device)
         return contact, change
 

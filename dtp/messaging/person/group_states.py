@@ -6,8 +6,9 @@ told where: it fetches it from there, and asks for the events where it can't.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,6 @@ from dtp.errors import PeerError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import (
-    MAX_MEMBERS,
     MAX_OPERATIONS,
     Membership,
     MembershipError,
@@ -81,16 +81,24 @@ class GroupStates:
 
     def give(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
-        membership, contacts = self._mail.groups[group], self._mail.contacts
-        known = [contacts.get(person) for person in membership.members.roles]
-        cards = [each.card for each in known if each is not None]
+        membership = self._mail.groups[group]
+        cards, former = self._list_cards(membership), self._mail.former_devices.list_cards(membership)
         operations, devices = list(membership.operations.values()), list(devices)
         if once and self._mail.card.mailboxes:
-            state = pack([_VERSION, [each.encoded for each in operations], [each.encode() for each in cards]])
+            told = [each.encoded for each in operations], [each.encode() for each in cards]
+            state = pack([_VERSION, *told, sorted(former.values())])
             if self.most_sent < len(state) * len(devices) and len(state) <= MAX_STATE:
                 self._give_once(group, devices, state, now_ms)
                 return
-        self.send_some(group, devices, operations, cards, now_ms)
+        self.send_some(group, devices, operations, cards, now_ms, former=former)
+
+    def _list_cards(self, membership: Membership) -> list[ContactCard]:
+        """Return the cards of a group's members, and of others who have done something to it."""
+        roles = membership.members.roles
+        authors = {each.author: None for each in membership.operations.values()}
+        known = [self._mail.contacts.get(person) for person in {**authors, **roles}]
+        cards = [each.card for each in known if each is not None]
+        return [each if each.person in roles else each.public() for each in cards]
 
     def _give_once(self, group: bytes, devices: list[bytes], state: bytes, now_ms: int) -> None:
         key = secrets.token_bytes(32)
@@ -106,16 +114,26 @@ class GroupStates:
         operations: list[Operation],
         cards: list[ContactCard],
         now_ms: int,
+        *,
+        former: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        """Send devices operations of a group, and cards of those whom they are about first."""
-        devices, fields, size = list(devices), {"operations": list[bytes](), "cards": list[bytes]()}, 0
-        blobs = [("cards", each.encode()) for each in cards]
-        for name, blob in [*blobs, *(("operations", each.encoded) for each in operations)]:
-            if size and size + len(blob) > _TOGETHER:
+        """Send devices operations of a group, and cards of those whom they are about first; each operation goes with
+        the `former` card of the device that has signed it, if any."""
+        devices, former = list(devices), former or {}
+        parts = [{"cards": each.encode()} for each in cards]
+        for each in operations:
+            shown = {"former": former[each.device]} if each.device in former else {}
+            parts.append({"operations": each.encoded, **shown})
+        fields: dict[str, list[bytes]] = {"operations": []}
+        size = 0
+        for part in parts:
+            more = sum(map(len, part.values()))
+            if size and size + more > _TOGETHER:
                 self._send(group, devices, fields, now_ms)
-                fields, size = {"operations": [], "cards": []}, 0
-            fields[name].append(blob)
-            size += len(blob)
+                fields, size = {"operations": []}, 0
+            for name, blob in part.items():
+                fields.setdefault(name, []).append(blob)
+            size += more
         if size:
             self._send(group, devices, fields, now_ms)
 
@@ -143,7 +161,7 @@ class GroupStates:
                 self._mail.store.add_wanted_state(group, device, pack(fields["state"]))
                 self.is_wanted = True
         else:
-            return self._add(group, fields["operations"], fields.get("cards", []))
+            return self._add(group, fields["operations"], fields.get("cards", []), fields.get("former", []))
         return []
 
     def _answer(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
@@ -154,19 +172,17 @@ class GroupStates:
             self.give(group, [device], now_ms, once=False)
             self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
-    def _add(self, group: bytes, operations: list[bytes], cards: list[bytes]) -> list[Notice]:
+    def _add(
+        self, group: bytes, operations: list[bytes], cards: list[bytes], former: list[bytes]
+    ) -> list[Notice]:
         mail = self._mail
         for each in cards:
             card = ContactCard.parse(each)
             if card.person != mail.person:
                 mail.take_contact(card, stranger=mail.contacts.get(card.person) is None)
         membership = mail.groups.get(group) or Membership(group)
-        before, changed, given = len(membership.encoded), False, membership.members.past
-        for encoded in operations:
-            try:
-                changed |= membership.add(Operation.parse(encoded), mail.speaks_for)
-            except MembershipError:
-                continue
+        before, given = len(membership.encoded), membership.members.past
+        changed = self._add_operations(membership, operations, former)
         if len(membership.encoded) > before:  # also what waits for those before it, which come another way
             mail.groups[group] = membership
             self.save(membership)
@@ -179,6 +195,27 @@ class GroupStates:
             for sender, message in mail.store.release_of_members(conversation, members.roles):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
         return notices + mail.past.release(membership)
+
+    def _add_operations(self, membership: Membership, encoded: list[bytes], former: list[bytes]) -> bool:
+        """Return whether some operations are new and have their place. Those of devices that aren't their authors'
+        any more count until we are in the group ourselves."""
+        mail, group, operations = self._mail, membership.group, list[Operation]()
+        for each in encoded:
+            with contextlib.suppress(MembershipError):
+                operations.append(Operation.parse(each))
+        joins = mail.person not in membership.members.roles
+        if joins:
+            mail.former_devices.take(group, former, operations)
+
+        def speaks_for(device: bytes, person: bytes) -> bool:
+            spoke = joins and mail.former_devices.spoke_for(group, device, person)
+            return spoke or mail.speaks_for(device, person)
+
+        changed = False
+        for operation in operations:
+            with contextlib.suppress(MembershipError):
+                changed |= membership.add(operation, speaks_for)
+        return changed
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
@@ -197,16 +234,16 @@ class GroupStates:
     def take_fetched(self, wanted: WantedState, state: bytes) -> list[Notice]:
         """Return what a state has changed that was fetched. One transaction. Raise `PeerError` for a broken one."""
         match unpack(state, StateMalformed, "a group's state"):
-            case [1, [*operations], [*cards], *_] if _are_blobs(operations, MAX_OPERATIONS) and _are_blobs(
-                cards, MAX_MEMBERS
-            ):
-                pass
+            case [1, [*operations], [*cards], *rest] if _are_blobs(operations, MAX_OPERATIONS):
+                former = rest[0] if rest else []
+                if not _are_blobs(cards, MAX_OPERATIONS) or not _are_blobs(former, MAX_OPERATIONS):
+                    raise StateMalformed("a group's state is malformed")
             case _:
                 raise StateMalformed("a group's state is malformed, or of another version")
         with self._mail.transaction():
             self._mail.store.drop_wanted_state(wanted.group, wanted.device)
-            return self._add(wanted.group, operations, cards)
+            return self._add(wanted.group, operations, cards, former)
 
 
-def _are_blobs(told: list[Any], most: int) -> bool:
-    return len(told) <= most and all(isinstance(each, bytes) for each in told)
+def _are_blobs(told: Any, most: int) -> bool:
+    return isinstance(told, list) and len(told) <= most and all(isinstance(each, bytes) for each in told)

@@ -232,6 +232,12 @@ class MessageStore:
             "INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value, "state", name))
         )
 
+    def count_names(self, prefix: str) -> int:
+        """Return how many values are kept under names that begin so."""
+        query = "SELECT COUNT(*) FROM state WHERE name >= ? AND name < ?"
+        ((count,),) = self._database.select_rows(query, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
+        return int(count)
+
     def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
         """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
         rows = self._database.select_rows(
