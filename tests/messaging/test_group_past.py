@@ -473,3 +473,27 @@ def test_messengers_give_and_say_what_was_said_before(office: Test) -> None:
             assert [each.text for each in await dan.history(choir.id)] == ["thanks"]
 
     office(main)
+
+
+@pytest.mark.parametrize("first", ["genuine", "forged"])
+def test_what_has_the_id_of_another_message_takes_nothing_of_it_along(village: Make, first: str) -> None:
+    """A message that disappears took those along that had its id: who knew an id could delete what others wrote."""
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    alice, bob, carol = (at.people[each] for each in ("alice", "bob", "carol"))
+    mine = event(at, "bob", group, EventKind.TEXT, text="mine")
+    event(at, "bob", group, EventKind.REACT, target=mine, emoji="!")
+    same = Event(EventKind.TEXT, alice.person, 1, NOW, {"text": "gone", "disappear": 1}, mine)
+    if first == "genuine":
+        at.deliver()
+    with alice.transaction():
+        alice.take_said(carol.identity.id.key, carol.person, same, at.now)
+    at.deliver()
+    assert alice.mark_read(mine, at.now, tell=False, sender=carol.person)
+    assert [each[1] for each in alice.store.list_unread()] == [bob.person]
+    assert alice.delete_vanished(at.now + 2000) == 1
+    assert [(each.text, each.reactions) for each in shown(at, "alice", group)] == [
+        ("mine", {bob.person: "!"})
+    ]
+    assert alice.mark_read(mine, at.now, tell=False)
+    assert alice.delete_vanished(at.now + 10**9) == 0

@@ -403,28 +403,29 @@ class Correspondence:
         """Queue an event for devices within a transaction; `shown` is the id of the message that it brings."""
         self.desk.enqueue_event(devices, event, self._card_event(self.card, now_ms).encode(), shown=shown)
 
-    def mark_read(self, message: bytes, now_ms: int, *, tell: bool) -> bool:
-        """Note that a message was read; with `tell` its sender hears of it, our other devices always.
+    def mark_read(self, message: bytes, now_ms: int, *, tell: bool, sender: bytes = b"") -> bool:
+        """Note that a message was read, of this sender if one is given; with `tell` its sender hears of it, our
+        other devices always.
 
         Return whether it is new.
         """
-        found = self.store.find_message(message)
+        found = self.store.find_message(message, sender)
         if found is None:
             return False
         conversation, sender, event = found
         with self.transaction():
-            if not self.store.mark_read(message):
+            if not self.store.mark_read(sender, message):
                 return False
-            self._begin_to_vanish(event, now_ms)
+            self._begin_to_vanish(sender, event, now_ms)
             contact = self.contacts.get(sender)
             told = [*contact.card.devices] if tell and contact and not contact.pending else []
             read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
             self.enqueue_event([*told, *self.own_devices], read, now_ms)
         return True
 
-    def _begin_to_vanish(self, event: Event, now_ms: int) -> None:
+    def _begin_to_vanish(self, sender: bytes, event: Event, now_ms: int) -> None:
         if seconds := event.fields.get("disappear", 0):
-            self.store.set_vanishing(event.id, now_ms + seconds * 1000)
+            self.store.set_vanishing(sender, event.id, now_ms + seconds * 1000)
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now. Return their number."""
@@ -559,7 +560,7 @@ class Correspondence:
 
     def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:
         contact = self.contacts.owner_of(device)
-        found = self.store.find_message(message)
+        found = self.store.find_message(message, self.person)
         if contact is None or found is None:  # a device of ours, or a message that was deleted since
             return []
         self.store.add_receipt(message, contact.person, device, read=False)
@@ -642,15 +643,13 @@ class Correspondence:
     def _take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         notices = []
         for message in event.fields["targets"]:
-            found = self.store.find_message(message)
-            if found is None:
-                continue
-            if person == self.person:
-                self.store.mark_read(message)
-                self._begin_to_vanish(found[2], now_ms)
-            elif found[1] == self.person:
-                self.store.add_receipt(message, person, device, read=True)
-                notices.append(Notice(What.READ, person, found[0], message))
+            for conversation, sender, said in self.store.find_messages(message):
+                if person == self.person:
+                    self.store.mark_read(sender, message)
+                    self._begin_to_vanish(sender, said, now_ms)
+                elif sender == self.person:
+                    self.store.add_receipt(message, person, device, read=True)
+                    notices.append(Notice(What.READ, person, conversation, message))
         return notices
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:

@@ -115,7 +115,7 @@ class Message:
 
     async def mark_read(self) -> None:
         """Say that it was read: it isn't given again by `async for`, and its sender is told unless that is off."""
-        await self._messenger.mark_read(self.id)
+        await self._messenger.mark_read(self.id, self._shown.sender)
 
     async def reply(self, text: str, **options: Any) -> Message:
         """Answer it, as `Messenger.send` does."""
@@ -201,7 +201,8 @@ class Messenger:
         self.chain_posts = posts
         #: By what messages of large groups are spread: set it before `async with`, as well.
         self.group_topics = topics
-        self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        #: Conversation, sender and id of messages to be given.
+        self._news: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
         #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
         self.on_call_signal: Callable[[CallSignalled], None] | None = None
@@ -236,8 +237,8 @@ class Messenger:
             if self._stamp_mib is not None:
                 await self.delivery.run(self.correspondence.set_stamp_mib, self._stamp_mib)
             await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())
-            for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
-                self._news.put_nowait((conversation, message))
+            for each in await self.delivery.run(self.correspondence.store.list_unread):
+                self._news.put_nowait(each)
         except BaseException:
             await self._close()
             raise
@@ -275,7 +276,7 @@ class Messenger:
             if each.what is What.GROUP_CHANGED:
                 self.delivery.wake()
             if each.what is What.MESSAGE:
-                self._news.put_nowait((each.conversation, each.message))
+                self._news.put_nowait((each.conversation, each.person, each.message))
             if self._notices.full():
                 self._notices.get_nowait()
             self._notices.put_nowait(each)
@@ -376,8 +377,8 @@ class Messenger:
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
         await self.delivery.run(self.correspondence.accept_key, self.conversation_of(person))
-        for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
-            self._news.put_nowait((conversation, message))
+        for each in await self.delivery.run(self.correspondence.store.list_unread):
+            self._news.put_nowait(each)
 
     async def _update(self, person: Person, **changes: Any) -> None:
         await self.delivery.run(self.correspondence.update_contact, self.conversation_of(person), **changes)
@@ -482,14 +483,14 @@ class Messenger:
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""
         said = await self.send_event(conversation, EventKind.TEXT, fields)
-        (sent,) = await self._find_message(conversation, said.id)
+        (sent,) = await self._find_message(conversation, self.card.person, said.id)
         return sent
 
-    async def _find_message(self, conversation: bytes, message: bytes) -> list[Message]:
+    async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
         """Return a message as it is now; none where it has disappeared. Reading the conversation would take longer
         with each message that was ever said in it."""
         shown = await self.delivery.run(self.correspondence.read_history, conversation, message)
-        return [Message(self, conversation, each) for each in shown]
+        return [Message(self, conversation, each) for each in shown if each.sender == sender]
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
@@ -536,8 +537,8 @@ class Messenger:
     async def unread(self) -> list[Message]:
         """Return the messages that nobody has marked as read, oldest first."""
         found = []
-        for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
-            found += await self._find_message(conversation, message)
+        for each in await self.delivery.run(self.correspondence.store.list_unread):
+            found += await self._find_message(*each)
         return found
 
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
@@ -547,10 +548,10 @@ class Messenger:
         devices = await self.delivery.run(self.correspondence.devices_of, conversation)
         await self.delivery.signal(devices, event.encode())
 
-    async def mark_read(self, message: bytes) -> None:
-        """Say that a message was read, by its id."""
-        tell = self._receipts
-        if await self.delivery.run(self.correspondence.mark_read, message, now_ms(), tell=tell):
+    async def mark_read(self, message: bytes, sender: bytes = b"") -> None:
+        """Say that a message was read, by its id; `sender` is the person whose it is, where several may have it."""
+        mark, tell = self.correspondence.mark_read, self._receipts
+        if await self.delivery.run(mark, message, now_ms(), tell=tell, sender=sender):
             self.delivery.wake()
 
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
@@ -572,8 +573,7 @@ class Messenger:
 
     async def _iter_messages(self) -> AsyncIterator[Message]:
         while True:
-            conversation, message = await self._news.get()
-            for each in await self._find_message(conversation, message):
+            for each in await self._find_message(*await self._news.get()):
                 yield each
 
     async def notices(self) -> AsyncIterator[Notice]:

@@ -470,15 +470,18 @@ class MessageStore:
         event, *place, told = row
         return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), told)
 
-    def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
-        """Return the conversation, sender and event with this id, or None."""
+    def find_message(self, message: bytes, sender: bytes = b"") -> tuple[bytes, bytes, Event] | None:
+        """Return the conversation, sender and event of the message with this id, or None: of this sender, where one
+        is given, since whoever has seen an id can write by it."""
+        found = (each for each in self.find_messages(message) if sender in (b"", each[1]))
+        return next(found, None)
+
+    def find_messages(self, message: bytes) -> list[tuple[bytes, bytes, Event]]:
+        """Return conversations, senders and events of all messages with this id, those that were told last."""
         rows = self._database.select_rows(
             f"SELECT {_SAID} FROM said WHERE {IS_MESSAGE} ORDER BY told", {"id": message}
         )
-        if not rows:
-            return None
-        said = self._open_said(rows[0])
-        return rows[0][3], said.sender, said.event
+        return [(row[3], row[1], self._open_said(row).event) for row in rows]
 
     def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
@@ -496,9 +499,11 @@ class MessageStore:
         found = self._database.select_rows("SELECT 1 FROM said WHERE sender = ? AND id = ?", sender, message)
         return bool(found)
 
-    def mark_read(self, message: bytes) -> bool:
+    def mark_read(self, sender: bytes, message: bytes) -> bool:
         """Note that a message was read here. Return whether that is new."""
-        done = self._db.execute(f"UPDATE said SET unread = 0 WHERE {IS_MESSAGE} AND unread", {"id": message})
+        done = self._db.execute(
+            "UPDATE said SET unread = 0 WHERE sender = ? AND id = ? AND unread", (sender, message)
+        )
         return done.rowcount > 0
 
     def release_held(self, sender: bytes) -> None:
@@ -539,17 +544,21 @@ class MessageStore:
         )
         return [(row[3], self._open_said(row)) for row in rows]
 
-    def set_vanishing(self, message: bytes, at_ms: int) -> None:
+    def set_vanishing(self, sender: bytes, message: bytes, at_ms: int) -> None:
         """Have a message disappear at a time, if none was set."""
-        values = {"id": message, "at": at_ms}
-        self._db.execute(f"UPDATE said SET vanishes = :at WHERE {IS_MESSAGE} AND NOT vanishes", values)
+        values = (at_ms, sender, message)
+        self._db.execute("UPDATE said SET vanishes = ? WHERE sender = ? AND id = ? AND NOT vanishes", values)
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now, and events about them. Return their number."""
         gone = self._db.execute(
             "DELETE FROM said WHERE vanishes AND vanishes <= ? RETURNING id", (now_ms,)
         ).fetchall()
-        self._db.executemany("DELETE FROM said WHERE target = ?", gone)
+        self._db.executemany(
+            "DELETE FROM said WHERE target = ?1 AND NOT EXISTS "
+            "(SELECT 1 FROM said WHERE target = ?1 AND id = ?1)",
+            gone,
+        )
         return len(gone)
 
     # ---- what is spread in large groups ------------------------------------------------------------------------
