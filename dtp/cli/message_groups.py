@@ -10,7 +10,7 @@ import click
 
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
-from dtp.cli.messenger import WAIT, deliver, messenger_options, open_messenger
+from dtp.cli.messenger import WAIT, deliver, history_amount, messenger_options, open_messenger
 from dtp.cli.output import print_line, print_result
 from dtp.cli.run import run
 from dtp.errors import LocalError
@@ -20,19 +20,9 @@ from dtp.messaging.person.group import Group as People
 from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger
 
-
-def _history(text: str) -> History:
-    """Return what `Group.add` takes: of "all", a number of messages, or a time."""
-    if text == "all":
-        return "all"
-    if text.isascii() and text.isdecimal():
-        return int(text)
-    return timedelta(days=duration(unit="d")(text))
-
-
 history_option = click.option(
     "--history",
-    type=_history,
+    type=history_amount,
     metavar="7d|100|all",
     help="Give them what was said before as well, as you tell it: of so long, so many messages, or all. Everybody in "
     "the group sees that.",

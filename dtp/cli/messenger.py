@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from dtp.cli.account import load_account
+from dtp.cli.durations import duration
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import json_option, print_note
 from dtp.config import data_dir
@@ -19,6 +21,7 @@ from dtp.escaping import escape_text
 from dtp.identity import Identity
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
+from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 from dtp.tasks import start_task
@@ -46,6 +49,15 @@ node_option = click.option(
     help="Be a node that listens there, such as tcp://0.0.0.0:0: messages of large groups come from other members "
     "who are there, on this network, and with --bootstrap elsewhere.",
 )  # fmt: skip
+
+
+def history_amount(text: str) -> History:
+    """Return what `Group.add` takes: of "all", a number of messages, or a time. Raise `click.BadParameter`."""
+    if text == "all":
+        return "all"
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    return timedelta(days=duration(unit="d")(text))
 
 
 def make_folder(folder: Path) -> None:

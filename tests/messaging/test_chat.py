@@ -155,6 +155,41 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
     office(main)
 
 
+def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, bob):
+            carol = await at.begin("carol", box)
+            await alice.add_contact(carol.card)
+            await bob.create_group("choir", ["alice"])
+            await wait_notice(alice, What.GROUP_CHANGED)
+            await bob.groups[0].add("alice", administrator=True)
+            await wait_notice(alice, What.GROUP_CHANGED)
+
+            async def hers(screen: Screen) -> None:
+                await screen.write("/bring carol")
+                await screen.until(lambda: any("no group" in each for each in screen.told))
+                await screen.pilot.press("ctrl+n", "ctrl+n")
+                await screen.write("the rehearsal moved")
+                await screen.until(lambda: len(screen.messages) == 1)
+                await screen.write("/bring carol soon")
+                await screen.until(lambda: any("is no time" in each for each in screen.told))
+                await screen.write("/bring carol all")
+                await screen.until(lambda: any("carol is in choir" in each for each in screen.told))
+
+            await chat(alice, hers)
+            await wait_notice(carol, What.PAST_TOLD)
+
+            async def carols(screen: Screen) -> None:
+                await screen.pilot.press("ctrl+p")
+                told = "alice  the rehearsal moved (as alice says)"
+                await screen.until(lambda: screen.messages == [told])
+
+            await chat(carol, carols)
+
+    office(main)
+
+
 def test_a_sui_account_without_a_card_has_a_room_that_says_how_it_is_answered(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         alice = await at.begin("alice", await at.open())

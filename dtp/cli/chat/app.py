@@ -36,6 +36,7 @@ _WARNINGS: Final = {
     What.KEY_REPLACED: "{name} has another key: compare safety numbers (dtp message contacts)",
     What.CONSENT_NEEDED: "{name} has another key. Messages wait until you write /accept in that room",
     What.CONTACT_ADDED: "{name} has written for the first time",
+    What.PAST_GIVEN: "{name} is given what was said before",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.STAMP_NEEDED: "they ask {name} of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
     What.STAMP_UNPAID: "what you wrote waits for a stamp: {name}",

@@ -12,7 +12,7 @@ import click
 
 from dtp.cli.chat.calls import ChatCalls
 from dtp.cli.chat.mistakes import ChatMistake
-from dtp.cli.messenger import read_card_text
+from dtp.cli.messenger import history_amount, read_card_text
 from dtp.messaging.person.messenger import Message, Messenger
 
 HELP: Final = """\
@@ -24,6 +24,8 @@ HELP: Final = """\
 /react EMOJI        react to the marked message; without one, take it back
 /add CARD           add somebody, by the text of a card or a file
 /group NAME WHO...  make a group
+/bring WHO [PAST]   add somebody to the group of this room; PAST is what was said before and they are
+                    given: 7d, 100 (messages) or all
 /call [FILE]        call whom this room is with; FILE is sent in the place of camera and microphone
 /answer [FILE]      answer who is calling
 /hangup             end the call, or refuse it
@@ -119,6 +121,19 @@ async def _group(said: CommandContext, text: str) -> str:
     return f"{name} is a group now"
 
 
+async def _bring(said: CommandContext, text: str) -> str:
+    who, *past = _words(text, "/bring WHO [7d|100|all]", 1)
+    group = said.messenger.find_group(said.chosen_room())
+    if group is None:
+        raise ChatMistake("this room is no group's: /group NAME WHO... makes one")
+    try:
+        history = history_amount(past[0]) if past else None
+    except click.UsageError as fault:
+        raise ChatMistake(fault.message) from None
+    await group.add(who, history=history)
+    return f"{who} is in {group.name}"
+
+
 async def _call(said: CommandContext, text: str) -> str:
     await said.calls.call_person(said.chosen_room(), _media_file(text, "/call [FILE]"))
     return ""
@@ -161,6 +176,7 @@ _COMMANDS: Final[dict[str, Command]] = {
     "/react": _react,
     "/add": _add,
     "/group": _group,
+    "/bring": _bring,
     "/call": _call,
     "/answer": _answer,
     "/hangup": _hang_up,

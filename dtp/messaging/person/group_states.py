@@ -190,7 +190,10 @@ class GroupStates:
             return []
         members = membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
-        notices += [Notice(What.PAST_GIVEN, person, group) for person in members.past if person not in given]
+        for person in members.past.keys() - given.keys() - {mail.person}:
+            contact = mail.contacts.get(person)
+            name = contact.name if contact else ""
+            notices.append(Notice(What.PAST_GIVEN, person, group, detail=name))
         for conversation in (group, *members.rooms):
             for sender, message in mail.store.release_of_members(conversation, members.roles):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))

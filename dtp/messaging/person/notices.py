@@ -27,7 +27,7 @@ class What(Enum):
     #: Our account doesn't name this device any more.
     REVOKED = "revoked"
     GROUP_CHANGED = "group-changed"
-    #: A member is given what was said in a group before they came; `person` is who.
+    #: A member is given what was said in a group before they came; `person` is who, `detail` the name.
     PAST_GIVEN = "past-given"
     #: ... and we were told it, by `person`; `detail` is how many events are new.
     PAST_TOLD = "past-told"
