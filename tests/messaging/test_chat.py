@@ -164,14 +164,15 @@ def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) 
             await bob.create_group("choir", ["alice"])
             await wait_notice(alice, What.GROUP_CHANGED)
             await bob.groups[0].add("alice", administrator=True)
-            await wait_notice(alice, What.GROUP_CHANGED)
+            await bob.groups[0].send("in May")
+            await wait_notice(alice, What.MESSAGE)
 
             async def hers(screen: Screen) -> None:
                 await screen.write("/bring carol")
                 await screen.until(lambda: any("no group" in each for each in screen.told))
                 await screen.pilot.press("ctrl+n", "ctrl+n")
                 await screen.write("the rehearsal moved")
-                await screen.until(lambda: len(screen.messages) == 1)
+                await screen.until(lambda: len(screen.messages) == 2)
                 await screen.write("/bring carol soon")
                 await screen.until(lambda: any("is no time" in each for each in screen.told))
                 await screen.write("/bring carol all")
@@ -182,8 +183,9 @@ def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) 
 
             async def carols(screen: Screen) -> None:
                 await screen.pilot.press("ctrl+p")
-                told = "alice  the rehearsal moved (as alice says)"
-                await screen.until(lambda: screen.messages == [told])
+                await screen.until(
+                    lambda: screen.messages == ["bob  in May (as alice says)", "alice  the rehearsal moved"]
+                )
 
             await chat(carol, carols)
 

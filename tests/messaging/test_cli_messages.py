@@ -111,7 +111,7 @@ def test_a_new_member_is_given_the_past(person: Callable[[str], Path]) -> None:
     call(alice, "group", "add", "choir", "bob", "--history", "1")
     assert call(bob, "message", "read") == []
     (told,) = call(bob, "message", "history", "choir")
-    assert (told["text"], told["sender"], told["told_by"]) == ("two", "alice", "alice")
+    assert (told["text"], told["sender"], told["told_by"]) == ("two", "alice", None)
     (link,) = call(alice, "group", "invite", "choir", "--history", "7d")
     assert link["group"] == "choir"
 

@@ -91,7 +91,7 @@ def test_a_large_group_gives_it_by_mailbox_and_is_spread_afterwards(village: Mak
     at.people["alice"].group_states.most_sent = 0
     group = at.group("alice", "bob")
     at.people["bob"].group_states.take_fetched(*fetched(at, "bob", group))
-    at.say("alice", group, "old")
+    at.say("bob", group, "old")
     at.deliver()
     admit(at, "alice", "carol", group)
     at.people["alice"].past.give_due(at.now)
@@ -464,7 +464,7 @@ def test_messengers_give_and_say_what_was_said_before(office: Test) -> None:
             score, thanks = await carol.history(choir.id)
             assert (score.text, thanks.text, thanks.reply_to) == ("the score", "thanks", score.id)
             assert (thanks.sender_name, thanks.teller_name) == ("bob", "alice")
-            assert (score.told_by, got.told_by) == (alice.card.person, None)
+            assert (thanks.told_by, score.told_by, got.told_by) == (alice.card.person, None, None)
             saved = await score.attachments[0].save(at.folder / "carols")
             assert saved.read_text() == "la la"
             dan = await at.begin("dan", box)

@@ -1,8 +1,8 @@
 """What was said in a group before a member came: given to them by whoever has added them, where that says so.
 
 Events between devices aren't signed, so that nobody can prove to others what somebody has said. Whoever is given
-old messages has the word of who gives them, and they are shown as that. Source: docs/messaging.md, "What was said
-before".
+old messages has the word of who gives them, and they are shown as that, but for those that they wrote themselves.
+Source: docs/messaging.md, "What was said before".
 """
 
 from __future__ import annotations
@@ -185,7 +185,10 @@ class GroupPast:
         new = 0
         for sender, encoded in told:
             try:
-                said = Said(sender, Event.parse(encoded), person)
+                teller = (
+                    b"" if sender == person else person
+                )  # whose it is, it is by a session with their device
+                said = Said(sender, Event.parse(encoded), teller)
             except PeerError:
                 continue
             if self._is_takable(said, conversation):
