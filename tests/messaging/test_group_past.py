@@ -469,7 +469,8 @@ def test_messengers_give_and_say_what_was_said_before(office: Test) -> None:
             assert saved.read_text() == "la la"
             dan = await at.begin("dan", box)
             await dan.join_group(await choir.invite(history=1))
-            await wait_notice(dan, What.PAST_TOLD)
+            told = await wait_notice(dan, What.PAST_TOLD, What.PAST_GIVEN)
+            assert told.what is What.PAST_TOLD  # and nothing of carol's, which was before
             assert [each.text for each in await dan.history(choir.id)] == ["thanks"]
 
     office(main)

@@ -181,7 +181,7 @@ class GroupStates:
             if card.person != mail.person:
                 mail.take_contact(card, stranger=mail.contacts.get(card.person) is None)
         membership = mail.groups.get(group) or Membership(group)
-        before, given = len(membership.encoded), membership.members.past
+        before, was = len(membership.encoded), membership.members
         changed = self._add_operations(membership, operations, former)
         if len(membership.encoded) > before:  # also what waits for those before it, which come another way
             mail.groups[group] = membership
@@ -190,14 +190,16 @@ class GroupStates:
             return []
         members = membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
-        for person in members.past.keys() - given.keys() - {mail.person}:
-            contact = mail.contacts.get(person)
-            name = contact.name if contact else ""
-            notices.append(Notice(What.PAST_GIVEN, person, group, detail=name))
+        if mail.person in was.roles:  # who is new hears of none before
+            notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
         for conversation in (group, *members.rooms):
             for sender, message in mail.store.release_of_members(conversation, members.roles):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
         return notices + mail.past.release(membership)
+
+    def _tell_given(self, group: bytes, person: bytes) -> Notice:
+        contact = self._mail.contacts.get(person)
+        return Notice(What.PAST_GIVEN, person, group, detail=contact.name if contact else "")
 
     def _add_operations(self, membership: Membership, encoded: list[bytes], former: list[bytes]) -> bool:
         """Return whether some operations are new and have their place. Those of devices that aren't their authors'
