@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dtp
 from dtp.chain.errors import NodeUnavailable
+from dtp.config import data_dir
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox import (
@@ -52,6 +55,25 @@ async def first(messenger: Any) -> Any:
         await message.mark_read()
         return message
     raise AssertionError("messages don't end")
+
+
+def send_again(desk: Any) -> None:
+    """Have due what was sent to Alice: his card, and a message."""
+    with desk.transaction():
+        desk.store.set_due(ALICE.id.key, [0, 1], 0, tried=0)
+
+
+def copy_file(market: Market, name: str, to: str) -> None:
+    """Have somebody's file say what another one says."""
+    kept, copy = (sqlite3.connect(market.tmp_path / f"{each}.db") for each in (name, to))
+    kept.backup(copy)
+    kept.close()
+    copy.close()
+
+
+def remembered() -> Path:
+    """Where this machine remembers how far files were written, for a backup to be known."""
+    return data_dir() / "graphs"
 
 
 @contextmanager
@@ -272,7 +294,7 @@ def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> Non
 
 @pytest.mark.parametrize("agreed", [False, True])
 def test_who_is_killed_while_paying_pays_once_and_is_let_in(market: Play, agreed: bool) -> None:
-    """Before the charge is agreed to, and once it was: a copy of the file is what a kill leaves."""
+    """Before the charge is agreed to, and once it was: what was on the disk then is what a kill leaves."""
 
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
@@ -281,17 +303,16 @@ def test_who_is_killed_while_paying_pays_once_and_is_let_in(market: Play, agreed
 
             async def copy_and_charge(connection: Any, units: Any) -> bool:
                 paid = agreed and await charge(connection, units)
-                files = (market.tmp_path / f"{name}.db" for name in ("bob", "killed"))
-                kept, copy = map(sqlite3.connect, files)
-                kept.backup(copy)
-                kept.close()
-                copy.close()
+                copy_file(market, "bob", "killed")
+                shutil.copytree(remembered(), market.tmp_path / "killed")
                 return paid
 
             made.mailbox.charge = copy_and_charge
             await write(made, card, STAMP, What.STAMP_PAID if agreed else What.STAMP_UNPAID)
             made.mailbox.charge = charge
-            async with made.messenger("killed", BOB, postage=await made.postage()) as bob:
+            copy_file(market, "killed", "bob")
+            shutil.copytree(market.tmp_path / "killed", remembered(), dirs_exist_ok=True)
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 assert (await first(alice)).text == "hello"
                 assert What.STAMP_WITHHELD not in {each.what for each in bob.stamping.told}
             assert made.signed() == STAMP
@@ -455,5 +476,100 @@ def test_a_clock_that_is_set_back_keeps_no_stamp_from_being_paid(
                 made.mailbox.door = door
                 assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
                 assert (await first(alice)).text == "hello"
+
+    market(scenario)
+
+
+def test_a_clock_that_is_ahead_for_once_has_no_second_stamp_paid(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock 40 days ahead the stamp was over here, and another one was paid while the mailbox had the first."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made:
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                await alice.wait_reached()
+                card = alice.card.public()
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.allow_stamps(await bob.add_contact(card), 9 * STAMP)
+                await bob.send(card, "hello")
+                await bob.wait_delivered()
+                monkeypatch.setattr(postage_module, "now_ms", lambda: now_ms() + 40 * 86_400_000)
+                await bob.send(card, "what day is it?")
+                await bob.wait_delivered()
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_a_mailbox_that_lets_nothing_in_is_not_paid_again_a_month_later(
+    market: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was forgotten with the stamp, and what was left of the sum paid for another one."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            card = alice.card.public()
+            with answering(made.mailbox.store, reserve=lambda reserve, *of: reserve(*of[:4])):
+                await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)
+                monkeypatch.setattr(postage_module, "now_ms", lambda: now_ms() + 40 * 86_400_000)
+                async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                    await bob.send(card, "once more")
+                    assert (await told(bob, *STAMPS)).what is What.STAMP_WITHHELD
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_a_backup_that_is_restored_spends_nothing_until_that_is_agreed_to_anew(market: Play) -> None:
+    """It knew of no payment, and of the whole sum: the same message was paid twice."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made:
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                await alice.wait_reached()
+                card, charge = alice.card.public(), made.mailbox.charge
+
+            async def copy_and_charge(connection: Any, units: Any) -> bool:
+                copy_file(market, "bob", "backup")
+                return bool(await charge(connection, units))
+
+            made.mailbox.charge = copy_and_charge
+            await write(made, card, 2 * STAMP, What.STAMP_PAID)
+            made.mailbox.charge = charge
+            (market.tmp_path / "bob.db").unlink()
+            copy_file(market, "backup", "bob")
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                assert (await told(bob, What.RENEWED, *STAMPS)).what is What.RENEWED
+                assert (await told(bob, *STAMPS)).what is What.STAMP_NEEDED
+                assert made.signed() == STAMP
+                await bob.allow_stamps(card, STAMP)
+                assert (await told(bob, *STAMPS)).what is What.STAMP_PAID
+
+    market(scenario)
+
+
+def test_what_was_let_in_before_a_restart_is_not_paid_once_more(market: Play) -> None:
+    """It goes out again five minutes later, when its stamp was used up; the program knew only of what it had sent
+    itself."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market, replace(LIMITS, stamp_uses=2)) as made:
+            async with made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+                await alice.wait_reached()
+                card = alice.card.public()
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.allow_stamps(await bob.add_contact(card), 9 * STAMP)
+                await bob.send(card, "hello")
+                await bob.wait_delivered()
+            refused = made.mailbox.counters["refused:stamp_needed"]
+            async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
+                await bob.delivery.run(send_again, bob.correspondence.desk)
+                bob.delivery.wake()
+                while made.mailbox.counters["refused:stamp_needed"] < refused + 6:
+                    await bob.delivery.run(lambda: None)
+                assert not [each for each in bob.stamping.told if each.what is What.STAMP_PAID]
+            assert made.signed() == STAMP
 
     market(scenario)

@@ -256,7 +256,8 @@ class Desk:
             self.store.note_sealed(self.local.instance)
 
     def note_sealed(self) -> None:
-        """Count, within `transaction`, what was sealed for a group: an older copy of the file is known by that."""
+        """Count, within `transaction`, what was sealed for a group, or paid: an older copy of the file is known by
+        that."""
         self.store.note_sealed(self.local.instance)
 
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
-from dtp.messaging.mailbox.limits import MONTH
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.stamps import PAID_BYTES
 from dtp.messaging.packing import pack, unpack_saved
@@ -61,48 +60,47 @@ class StampState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A stamp for a device at the mailbox of this identity, whatever its door is now; until when, Unix time in
-    seconds."""
+    """A stamp for a device at the mailbox of this identity, whatever its door is now. The mailbox says when it is
+    over: by a clock that was ahead here for once, others would be paid in its place."""
 
     device: bytes
     mailbox: bytes
     secret: bytes
-    until: int
     state: StampState = StampState.PAID
 
 
 @dataclass(slots=True)
 class PostageLedger:
-    """What may be spent yet, by person, and the stamps that were paid: kept in the messenger's store."""
+    """What may be spent yet, by person, the stamps that were paid, and the numbers of what they have let in, by
+    device: kept in the messenger's store."""
 
     left: dict[bytes, int] = field(default_factory=dict)
     stamps: list[Stamp] = field(default_factory=list)
+    let_in: dict[bytes, list[int]] = field(default_factory=dict)
 
     @classmethod
-    def decode(cls, saved: bytes | None) -> PostageLedger:
-        """Return what was saved. Raise `StoreFailed`."""
+    def decode(cls, saved: bytes | None, instance: bytes) -> PostageLedger:
+        """Return what was saved by this instance of the device; of another one's the stamps alone: a backup that was
+        restored would spend again what it was spent of before, and numbers anew. Raise `StoreFailed`."""
         if saved is None:
             return cls()
-        left, stamps = unpack_saved(saved)
+        of, left, stamps, let_in = unpack_saved(saved)
         found = [
-            Stamp(device, mailbox, secret, until, StampState(state))
-            for device, mailbox, secret, until, state in stamps
+            Stamp(device, mailbox, secret, StampState(state)) for device, mailbox, secret, state in stamps
         ]
-        return cls(left, found)
+        return cls(left, found, let_in) if of == instance else cls(stamps=found)
 
-    def encode(self, now: int) -> bytes:
-        """Return it without what is over by then."""
-        stamps = [
-            [each.device, each.mailbox, each.secret, each.until, int(each.state)]
-            for each in self.stamps
-            if each.until > now
-        ]
-        return pack([{person: left for person, left in self.left.items() if left}, stamps])
+    def encode(self, instance: bytes) -> bytes:
+        """Return it as what an instance of the device saves."""
+        stamps = [[each.device, each.mailbox, each.secret, int(each.state)] for each in self.stamps]
+        return pack(
+            [instance, {person: left for person, left in self.left.items() if left}, stamps, self.let_in]
+        )
 
-    def find(self, device: bytes, mailbox: bytes, now: int) -> Stamp | None:
+    def find(self, device: bytes, mailbox: bytes) -> Stamp | None:
         """Return the stamp for a device at a mailbox, None for none."""
         found = (each for each in self.stamps if (each.device, each.mailbox) == (device, mailbox))
-        return next((each for each in found if each.until > now), None)
+        return next(found, None)
 
     def put(self, stamp: Stamp) -> None:
         """Note a stamp, in the place of the one that was there."""
@@ -113,6 +111,11 @@ class PostageLedger:
         """Forget a stamp."""
         of = stamp.device, stamp.mailbox
         self.stamps = [each for each in self.stamps if (each.device, each.mailbox) != of]
+
+    def note_let_in(self, device: bytes, number: int, acknowledged: int) -> None:
+        """Note that a stamp has let in what has this number; what is below `acknowledged` isn't sent again."""
+        numbers = [each for each in self.let_in.get(device, []) if each >= acknowledged]
+        self.let_in[device] = [*numbers, number]
 
 
 class Stamping:
@@ -140,8 +143,6 @@ class Stamping:
         self._met: set[Outbound] = set()
         #: Mailboxes that couldn't be paid, with when.
         self._failed: dict[tuple[bytes, bytes], int] = {}
-        #: Devices and numbers of what has come in by stamps since the program began.
-        self._let_in: set[tuple[bytes, int | None]] = set()
         #: One change of the ledger at a time, or two would spend the same.
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
@@ -187,9 +188,10 @@ class Stamping:
         place = outbound.device, client.connection.peer.key
         if self._has_met_payment(outbound):
             raise refused
-        stamp = self._ledger().find(*place, now_ms() // 1000)
+        ledger = self._ledger()
+        stamp = ledger.find(*place)
         if stamp is None or stamp.state is StampState.WITHHELD:
-            if self._is_first(outbound) and outbound not in self._met:
+            if _is_first(outbound, ledger) and outbound not in self._met:
                 asked = await client.price()
                 self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
                 self._has_met_payment(outbound)
@@ -200,9 +202,7 @@ class Stamping:
             if again.refusal is Refusal.STAMP_NEEDED and again.stamp_mib and await self._note_over(stamp):
                 self._tell(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
-        self._let_in.add((outbound.device, outbound.number))
-        if stamp.state is StampState.PAID:
-            await self._note_used(stamp)
+        await self._note_used(stamp, outbound)
 
     def _has_met_payment(self, outbound: Outbound) -> bool:
         """Return True while a stamp is being paid for this device. What meets that has no other one paid at the next
@@ -213,19 +213,18 @@ class Stamping:
         self._met &= self._delivery.under_way
         return True
 
-    def _is_first(self, outbound: Outbound) -> bool:
-        """Return True for what no mailbox has taken yet, as far as that is known."""
-        if outbound.number is None or outbound.tries > 1:
-            return False
-        return not outbound.tries or (outbound.device, outbound.number) not in self._let_in
-
-    async def _note_used(self, stamp: Stamp) -> None:
+    async def _note_used(self, stamp: Stamp, outbound: Outbound) -> None:
         """Note that a stamp has let something in."""
+        device, number = outbound.device, outbound.number
 
         def note(ledger: PostageLedger) -> None:
-            kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
+            kept = ledger.find(stamp.device, stamp.mailbox)
             if kept is not None and kept.secret == stamp.secret:  # another one may have been paid meanwhile
                 ledger.put(replace(kept, state=StampState.USED))
+            if number is not None:
+                ledger.note_let_in(
+                    device, number, self._mail.desk.peer_of(device).remote.outgoing.acknowledged
+                )
 
         await self._change(note)
 
@@ -236,7 +235,7 @@ class Stamping:
 
         def note(ledger: PostageLedger) -> None:
             nonlocal withheld
-            kept = ledger.find(stamp.device, stamp.mailbox, now_ms() // 1000)
+            kept = ledger.find(stamp.device, stamp.mailbox)
             if kept is None or kept.secret != stamp.secret:
                 return
             if kept.state is StampState.USED:
@@ -291,7 +290,7 @@ class Stamping:
     async def _try_pay(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> bool:
         device, _ = place
         person, price = self._paying[device]
-        stamp = Stamp(*place, secrets.token_bytes(PAID_BYTES), now_ms() // 1000 + MONTH)
+        stamp = Stamp(*place, secrets.token_bytes(PAID_BYTES))
 
         async def note(cost: int = price) -> bool:
             noted = await self._note_paid(person, cost, stamp)
@@ -323,6 +322,7 @@ class Stamping:
             if enough:
                 ledger.left[person] = left - price
                 ledger.put(stamp)
+                self._mail.desk.note_sealed()  # a backup from before is known by that, though nothing is sent
 
         await self._change(note)
         return enough
@@ -332,14 +332,14 @@ class Stamping:
         self._delivery.wake()
 
     def _ledger(self) -> PostageLedger:
-        return PostageLedger.decode(self._mail.store.get(_KEPT))
+        return PostageLedger.decode(self._mail.store.get(_KEPT), self._mail.desk.local.instance)
 
     async def _change(self, change: Callable[[PostageLedger], None]) -> None:
         def put() -> None:
-            ledger = self._ledger()
-            change(ledger)
             with self._mail.store.transaction():
-                self._mail.store.put(_KEPT, ledger.encode(now_ms() // 1000))
+                ledger = self._ledger()
+                change(ledger)
+                self._mail.store.put(_KEPT, ledger.encode(self._mail.desk.local.instance))
 
         async with self._changing:
             await self._delivery.run(put)
@@ -352,3 +352,10 @@ class Stamping:
         if self._told.get((person, mailbox)) != notice:
             self._told[person, mailbox] = notice
             self._on_notices([notice])
+
+
+def _is_first(outbound: Outbound, ledger: PostageLedger) -> bool:
+    """Return True for what no mailbox has taken yet, as far as that is known."""
+    if outbound.number is None or outbound.tries > 1:
+        return False
+    return not outbound.tries or outbound.number not in ledger.let_in.get(outbound.device, ())
