@@ -134,3 +134,46 @@ def test_who_wrote_by_keys_of_a_clock_that_was_ahead_is_written_to_by_its_right_
         first.begin(again, village.bundle("alice"))
         alice.receive([first.seal(again, 0, b"hello")], right)
         assert alice.desk.peer_of(device).remote.keys == again.keys
+
+
+def test_what_a_clock_hours_ahead_has_put_off_goes_out_once_it_is_right(tmp_path: Path) -> None:
+    """As by a machine that takes its clock's local time for UTC: a new message waited for as many hours."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob")
+        alice, bob, right = village.people["alice"], village.people["bob"].person, village.now
+        village.say("alice", bob, "hello")
+        village.deliver()
+        village.now += 5 * 3_600_000
+        village.say("alice", bob, "what time is it?")
+        (sealed,) = alice.desk.seal_due(village.now)
+        alice.desk.not_sent(sealed, village.now + 30_000)
+        village.now = right
+        village.deliver()
+        assert village.texts("bob", alice.person) == ["hello", "what time is it?"]
+
+
+def test_a_session_is_repaired_whose_last_repair_was_by_a_clock_that_was_ahead() -> None:
+    """For a year nothing was made anew that couldn't be opened."""
+    remote, now = RemoteDevice(bytes(32)), 1_700_000_000_000
+    assert remote.begins_repair(now + YEAR_MS)
+    assert remote.begins_repair(now)
+    assert not remote.begins_repair(now + 1)
+
+
+def test_what_waited_for_readers_of_a_group_by_a_clock_hours_ahead_is_given_by_mailbox(
+    tmp_path: Path,
+) -> None:
+    with villages(tmp_path) as make:
+        village = make("alice", "bob", "carol")
+        group, right = village.group("alice", "bob", "carol"), village.now
+        village.say("alice", group, "hello")
+        village.deliver()
+        village.now += 5 * 3_600_000
+        village.say("alice", group, "are you there?")
+        village.deliver()  # by mailbox, and they say that they read along
+        village.say("alice", group, "what time is it?")
+        assert not village.waiting("alice")
+        village.now = right + 1
+        village.deliver()
+        for name in ("bob", "carol"):
+            assert village.texts(name, group) == ["hello", "are you there?", "what time is it?"]

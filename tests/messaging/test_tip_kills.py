@@ -141,7 +141,8 @@ def test_a_clock_that_was_a_year_ahead_once_costs_a_line_no_tip(tmp_path: Path) 
     year = 365 * 86_400_000
     with closing(LineStore(tmp_path / "line.db", bytes(32))) as store:
         before = store.sealing_keys(LINE, NOW)
-        assert [made for made, _ in store.sealing_keys(LINE, NOW + year)] == [NOW + year, NOW]
+        for _ in range(3):  # it publishes, and collects, and again
+            assert [made for made, _ in store.sealing_keys(LINE, NOW + year)] == [NOW + year, NOW]
         after = store.sealing_keys(LINE, NOW + 1)
         assert [made for made, _ in after] == [NOW + 1, NOW + year, NOW]
         assert after[-1][1].static_private == before[0][1].static_private

@@ -194,7 +194,7 @@ class RemoteDevice:
         Anybody can send what doesn't open: so it is not done more often than `REPAIR_MS` says.
         """
         pause = min(REPAIR_MS << min(self.repairs, 20), _LONGEST_REPAIR_MS) if self.repairs else 0
-        if now_ms < self.repaired_ms + pause:
+        if self.repaired_ms <= now_ms < self.repaired_ms + pause:  # a clock may be set back
             return False
         self.repairs, self.repaired_ms = self.repairs + 1, now_ms
         return True

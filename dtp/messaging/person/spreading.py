@@ -124,7 +124,7 @@ class Spreading:
 
     def hand_over_due(self, now_ms: int) -> None:
         """Give what has waited for long enough to those who lack it, by mailbox. One transaction."""
-        overdue = self._mail.store.list_overdue(now_ms)
+        overdue = self._mail.store.list_overdue(now_ms, self.patience_ms)
         if overdue:
             with self._mail.transaction():
                 for group, number in overdue:

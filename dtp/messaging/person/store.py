@@ -66,6 +66,8 @@ CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NUL
 
 #: Nothing is put off for longer, ms: what is due later was put off by a clock that was ahead, and is due.
 _LONGEST_PAUSE: Final = RESEND_MS[-1]
+#: ... and what no mailbox has taken, ms: it is tried again within half a minute.
+_UNSENT_PAUSE: Final = 60_000
 #: A message by its id, which is its own target: that has an index.
 IS_MESSAGE: Final = "target = :id AND id = :id"
 _MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
@@ -81,6 +83,7 @@ _ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 
 #: it when they are opened.
 _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
+    "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
     device BLOB NOT NULL, conversation BLOB NOT NULL, message BLOB NOT NULL, clock INTEGER NOT NULL,
@@ -270,8 +273,10 @@ class MessageStore:
         """Return the payloads to send now, in order."""
         which = "SELECT device, number, payload, tries, due FROM outbox WHERE due"
         rows = self._database.select_rows(
-            f"{which} <= ? UNION ALL {which} > ? ORDER BY due, device, number LIMIT ?",
-            *(now_ms, now_ms + _LONGEST_PAUSE, most),
+            f"{which} <= ? UNION ALL {which} > ? UNION ALL {which} > ? AND due <= ? AND NOT tries "
+            "ORDER BY due, device, number LIMIT ?",
+            *(now_ms, now_ms + _LONGEST_PAUSE),
+            *(now_ms + _UNSENT_PAUSE, now_ms + _LONGEST_PAUSE, most),
         )
         return [
             Waiting(device, number, self._rows.open(payload, "outbox", device, number), tries)
@@ -629,11 +634,12 @@ class MessageStore:
             (group,),
         )
 
-    def list_overdue(self, now_ms: int) -> list[tuple[bytes, int]]:
-        """Return groups with the highest number that has waited for its readers for long enough."""
+    def list_overdue(self, now_ms: int, patience_ms: int) -> list[tuple[bytes, int]]:
+        """Return groups with the highest number that has waited for its readers for long enough: later than after
+        `patience_ms` is by a clock that was ahead."""
         return self._database.select_rows(
             "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? OR due > ? GROUP BY conversation",
-            *(now_ms, now_ms + _LONGEST_PAUSE),
+            *(now_ms, now_ms + patience_ms),
         )
 
     def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:

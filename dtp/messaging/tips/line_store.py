@@ -39,6 +39,8 @@ MAX_LETTERS: Final = 1000
 #: A key is made each week, and forgotten once nothing that a mailbox keeps is sealed to it any more, ms.
 RENEW_MS: Final = 7 * 86_400_000
 KEEP_MS: Final = 40 * 86_400_000
+#: ... but for so many: a clock that is ahead for once makes one key, and another is made once it is right again.
+_KEPT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,15 @@ class LineStore:
         """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
 
         A new one is made each week, and where the newest is from the future, which no mailbox takes. Those that
-        nothing is sealed to any more are forgotten, for good: by the clock and by the newest key, since tips are lost
-        with them and a clock may be ahead for once.
+        nothing is sealed to any more are forgotten, for good, and never the two newest: tips are lost with them,
+        and a clock may be ahead for once.
         """
         with self._database.transaction() as db:
             found = db.execute("SELECT made_ms FROM keys ORDER BY rowid DESC LIMIT 1").fetchone()
             newest = found[0] if found is not None else 0
-            db.execute("DELETE FROM keys WHERE made_ms < ?", (min(now_ms, newest) - KEEP_MS,))
+            kept = "SELECT rowid FROM keys ORDER BY rowid DESC LIMIT ?"
+            over = min(now_ms, newest) - KEEP_MS
+            db.execute(f"DELETE FROM keys WHERE made_ms < ? AND rowid NOT IN ({kept})", (over, _KEPT))
             if not now_ms - RENEW_MS < newest <= now_ms + SKEW_MS:
                 made = Identity(identity.seed, secrets.token_bytes(KEY_BYTES))
                 private = self._rows.seal(made.static_private, "keys", now_ms)
