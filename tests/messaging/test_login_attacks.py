@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,38 @@ def test_a_wrong_password_ten_thousand_times() -> None:
     desk.steady += wait
     assert stranger.login("alice")[0] is Refusal.DONE
     assert stranger.login("alice")[0] is Refusal.DONE  # who knew the password is counted anew
+
+
+def test_registering_gives_no_more_guesses_than_logging_in() -> None:
+    """What a record is made of shows whether a guess is right, beside one answer to a login with any password: each
+    source had 60 of these at once."""
+    desk, limits = registered(), LoginLimits()
+    desk.steady += limits.account_tries * limits.account_pause
+    guesser = Identity.generate()
+    _, (_, answer) = desk.caller(guesser, "spy").begin("alice", "any")
+    found = []
+    for number, guess in enumerate([*(f"guess {each}" for each in range(60)), PASSWORD]):
+        registration = Registration(guess)
+        code, *told = desk.caller(guesser, f"s{number}").ask(
+            LoginOp.REGISTER_START, "alice", int(Slot.PASSWORD), registration.request
+        )
+        if code is Refusal.DONE:
+            found.append(is_of_record(answer, told[0], registration))
+    assert found == [False] * (limits.account_tries - 1)
+    desk.steady += limits.account_tries * limits.account_pause
+    registration = Registration(PASSWORD)
+    _, response = desk.caller(guesser).ask(
+        LoginOp.REGISTER_START, "alice", int(Slot.PASSWORD), registration.request
+    )
+    assert is_of_record(answer, response, registration)
+
+
+def is_of_record(answer: bytes, response: bytes, registration: Registration) -> bool:
+    """Return whether a password is that of the record which an answer to a login hides (RFC 9807, 6.3.2.2)."""
+    masking_key = registration.finish(response)[0][32:96]
+    pad = hmac.digest(masking_key, answer[32:64] + b"CredentialResponsePad\x01", "sha512")
+    server_key = bytes(a ^ b for a, b in zip(answer[64:96], pad, strict=False))
+    return server_key == response[32:]
 
 
 class Rebooted(Desk):

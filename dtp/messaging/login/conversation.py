@@ -26,7 +26,7 @@ from dtp.messaging.login.protocol import (
     registration_statement,
 )
 from dtp.messaging.login.sessions import LoginRow, Sessions
-from dtp.messaging.login.store import LoginStore, StoredAccount, invitation_hash
+from dtp.messaging.login.store import FoundLogin, LoginStore, StoredAccount, invitation_hash
 from dtp.messaging.mailbox.limits import Limiter
 
 #: Who may make an account: everybody, who has an invitation, nobody.
@@ -109,11 +109,15 @@ class LoginConversation:
     # ---- accounts ----------------------------------------------------------------------------------------------
 
     def _register_start(self, now: Moment, name: str, slot: int, request: bytes) -> Answer:
-        """Says nothing of whether there is such an account: the same keys are derived for every name."""
+        """Says nothing of whether there is such an account: the same keys are derived for every name. What it answers
+        shows whether a guess is right, beside a login's, so it is counted as one."""
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)
-        if not self._server.sources.try_take(self._source, now.steady):
-            return _too_often(self._server.sources, self._source, now)
+        if refused := self._count_of_source(now):
+            return refused
+        _, counted = self._find(name, slot)
+        if refused := self._count_of_account(counted, now):
+            return refused
         secrets = self._server.store.secrets
         return Refusal.DONE, secrets.respond_to_registration(request, credential_id(name, slot))
 
@@ -142,6 +146,8 @@ class LoginConversation:
         refusal = server.store.register(
             name, identity, credentials, vault, invitation=invited, now=int(now.unix)
         )
+        if refusal is Refusal.DONE:
+            self._forget_tries(name)
         return (refusal,)
 
     def _check_credentials(self, told: list[Any]) -> list[Credential]:
@@ -156,17 +162,30 @@ class LoginConversation:
         self._begun = self._account = None
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)
-        if not server.sources.try_take(self._source, now.steady):
-            return _too_often(server.sources, self._source, now)
-        found = server.store.find(name, slot, self._peer.key)
-        # Who has logged in before has tries of its own, which nobody else can use up.
-        counted = f"{name} {self._peer}" if found.known else name
-        if not self._may_try(counted, now):
-            return _too_often(server.accounts, counted, now)
+        if refused := self._count_of_source(now):
+            return refused
+        found, counted = self._find(name, slot)
+        if refused := self._count_of_account(counted, now):
+            return refused
         credential = credential_id(name, slot)
         login = server.store.secrets.begin_login(request, credential, found.credential.record)
         self._begun = _Begun(login, found.account, name, found.credential, counted)
         return Refusal.DONE, login.response
+
+    def _find(self, name: str, slot: int) -> tuple[FoundLogin, str]:
+        """Return what there is of a name, and by what tries are counted: who has logged in before has tries of its
+        own, which nobody else can use up."""
+        found = self._server.store.find(name, slot, self._peer.key)
+        return found, f"{name} {self._peer}" if found.known else name
+
+    def _count_of_source(self, now: Moment) -> Answer | None:
+        """Count what may be a guess. Return the answer to a source that makes too many."""
+        sources = self._server.sources
+        return None if sources.try_take(self._source, now.steady) else _too_often(sources, self._source, now)
+
+    def _count_of_account(self, counted: str, now: Moment) -> Answer | None:
+        """Count what may be a guess. Return the answer where an account has had too many."""
+        return None if self._may_try(counted, now) else _too_often(self._server.accounts, counted, now)
 
     def _may_try(self, counted: str, now: Moment) -> bool:
         """Return whether somebody may try now, and count it: also when the server is begun again."""
@@ -178,6 +197,11 @@ class LoginConversation:
         store.note_tries(counted, now.unix + (tries.full_again_at(counted) or 0.0) - now.steady)
         return True
 
+    def _forget_tries(self, counted: str) -> None:
+        """Have tries count no more: who made them knows the password."""
+        self._server.accounts.reset_source(counted)
+        self._server.store.forget_tries(counted)
+
     def _login_finish(self, now: Moment, finalization: bytes, proof: bytes, seconds: int) -> Answer:
         begun, self._begun = self._begun, None
         if begun is None:
@@ -188,8 +212,7 @@ class LoginConversation:
         account = server.store.get_account(begun.account)
         if not hmac.compare_digest(proof, prove(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
-        server.accounts.reset_source(begun.counted)
-        server.store.forget_tries(begun.counted)
+        self._forget_tries(begun.counted)
         until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
         for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
             server.sessions.remove(ended)
