@@ -50,7 +50,7 @@ class RootGroup(CommandGroup):
         """Run the command; see `dtp.cli.output` for what an error becomes."""
         json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx, list(ctx.args))
         except DtpError as error:
             ctx.exit(self.report_error(error, ctx))
         except PermissionError as error:  # of merely looking whether something is there, too
@@ -77,8 +77,26 @@ class RootGroup(CommandGroup):
                 ctx.exit(output.EXIT_USAGE)
             ctx.exit(output.EXIT_INTERRUPTED)
 
+    def _invoke(self, ctx: click.Context, words: list[str]) -> Any:
+        """Run the command. Names of files may have any bytes; what is used as text and has none is a wrong word."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            for word in words:
+                if not _is_text(word):
+                    raise click.UsageError(f"{word!r} isn't text: it has bytes that aren't UTF-8") from error
+            raise
+
     def report_error(self, error: DtpError, ctx: click.Context) -> int:
         """Say what went wrong, and return the exit code for it."""
         status = output.exit_code(error)
         output.print_error(error, ctx, self.program, status)
         return status
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

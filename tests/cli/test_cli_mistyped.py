@@ -14,10 +14,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from dtp import Identity
 from dtp.chain.node.networks import LOCALNET_PORT
 from dtp.cli import daemon, daemon_files, main
 
 ROOT = Path(__file__).parents[2]
+PEER = str(Identity(bytes([1]) * 32).id)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +206,30 @@ def test_a_port_that_is_taken_is_something_here_everywhere() -> None:
         serve = CliRunner().invoke(main, ["serve", "--echo", "--listen", f"tcp://127.0.0.1:{port}"])
         local = CliRunner().invoke(main, ["localnet", "--port", str(port), "--faucet-port", "0"])
     assert (serve.exit_code, local.exit_code) == (3, 3), serve.stderr + local.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["message", "card", "--name", "a\udcff", "--mailbox", f"dtp+tcp://{PEER}@127.0.0.1:1/dtp.mailbox"],
+        ["message", "history", "a\udcff"],
+        ["message", "send", "alice", "a\udcff"],
+        ["account", "create", "--recovery", "r.pem", f"{PEER}=a\udcff"],
+    ],
+)
+def test_bytes_of_a_command_line_that_are_no_text_are_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another encoding than the terminal's has them. Names of files may have any."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DTP_HOME", str(tmp_path))
+    monkeypatch.setenv("DTP_MESSAGES", str(tmp_path / "messages.sqlite"))
+    assert CliRunner().invoke(main, ["keygen"]).exit_code == 0
+    for json in ([], ["--json"]):
+        done = CliRunner().invoke(main, [*words, *json])
+        assert (done.exit_code, "isn't text: it has bytes that aren't UTF-8" in done.stderr) == (2, True), (
+            done.output
+        )
 
 
 def test_the_exit_codes_of_dtpd_are_those_of_its_page() -> None:
