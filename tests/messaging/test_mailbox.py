@@ -45,9 +45,16 @@ from dtp.messaging.mailbox import (
     SqliteMailbox,
     Tray,
 )
-from dtp.messaging.mailbox.client import RoomPrice
+from dtp.messaging.mailbox.client import MailboxGone, RoomPrice
 from dtp.messaging.mailbox.limits import DAY, Limiter
-from dtp.messaging.mailbox.protocol import MailboxMalformed, MailboxOp, encode, parse_answer, parse_request
+from dtp.messaging.mailbox.protocol import (
+    MailboxMalformed,
+    MailboxOp,
+    encode,
+    parse_answer,
+    parse_request,
+    read,
+)
 from dtp.messaging.mailbox.stamps import make_stamp
 from dtp.messaging.mailbox.store import access_hash, piece_hash
 from dtp.net.connection import Connection
@@ -409,6 +416,53 @@ def test_a_mailbox_that_answers_nonsense_is_found_out() -> None:
                 with pytest.raises(fault):
                     await (client.get_keys(BOB.id.key, 0) if ask == "get_keys" else client.fetch())
                 await client.close()
+
+    run(main())
+
+
+@asynccontextmanager
+async def flooded(size: int) -> AsyncIterator[MailboxClient]:
+    """A client of a mailbox that answers its first request, and pushes what it likes."""
+
+    async def flood(connection: Connection) -> None:
+        async for stream in connection:
+            await read(stream, 1000)
+            stream.write(encode(1, 0))
+            for number in range(1, 600):
+                stream.write(encode(0, 0, number, 0, bytes(size)))
+                await stream.drain()
+
+    address = dtp.Address.direct(SERVER.id, "memory://flooding", MAILBOX_SERVICE)
+    async with await dtp.listen("memory://flooding", {MAILBOX_SERVICE: flood}, identity=SERVER):
+        yield await MailboxClient.connect(address, identity=ALICE)
+
+
+@pytest.mark.parametrize(("watched", "size"), [(False, 512), (True, 1 << 20)])
+def test_a_mailbox_that_pushes_what_nobody_asked_for_is_left(watched: bool, size: int) -> None:
+    """A stranger's card names mailboxes: of each 1,024 pushes of 2 MiB were put by, where nobody takes any."""
+
+    async def main() -> None:
+        async with flooded(size) as client:
+            await (client.watch() if watched else client.leave())
+            with pytest.raises(MailboxGone):
+                await client.status()
+            assert await client.pushes.get() is None
+
+    run(main())
+
+
+def test_who_takes_what_is_pushed_learns_of_the_end_however_much_waits() -> None:
+    """It waited for the next for ever, and came to this mailbox no more."""
+
+    async def main() -> None:
+        async with flooded(512) as client:
+            await client.watch()
+            while not client.pushes.full():
+                await asyncio.to_thread(bool)
+            await client.close()
+            taken = [client.pushes.get_nowait() for _ in range(client.pushes.qsize())]
+            assert taken[-1] is None
+            assert len(taken) == 256
 
     run(main())
 

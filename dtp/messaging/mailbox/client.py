@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.mailbox.protocol import (
     MAX_ANSWER,
@@ -29,8 +29,8 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.tasks import start_task
 
-#: Pushes that wait to be taken; the mailbox sends no more than it has acknowledged.
-_PUSHED: Final = 1024
+#: Pushes that wait to be taken: as many as a mailbox sends before they are acknowledged.
+_PUSHED: Final = 256
 
 
 class MailboxGone(CarrierError):
@@ -61,6 +61,7 @@ class MailboxClient:
         self._number = 0
         #: What the mailbox pushes: the tray and the envelope; None at the end.
         self.pushes: asyncio.Queue[tuple[Tray, KeptEnvelope] | None] = asyncio.Queue(_PUSHED)
+        self._watching = False
         self._reading = start_task(self._read(), name="dtp-mailbox-answers")
 
     @classmethod
@@ -91,7 +92,7 @@ class MailboxClient:
             while body := await read(self._stream, MAX_ANSWER):
                 number, told = parse_answer(body)
                 if not number:
-                    await self.pushes.put(_pushed(told))
+                    await self.pushes.put(_pushed(told, watching=self._watching))
                 elif (waiting := self._answers.pop(number, None)) is not None and not waiting.done():
                     waiting.set_result(told)
         except DtpError as error:
@@ -101,8 +102,9 @@ class MailboxClient:
                 if not each.done():
                     each.set_exception(MailboxGone(f"the mailbox is gone: {fault}"))
             self._answers.clear()
-            with contextlib.suppress(asyncio.QueueFull):
-                self.pushes.put_nowait(None)
+            if self.pushes.full():  # what isn't acknowledged comes again
+                self.pushes.get_nowait()
+            self.pushes.put_nowait(None)
 
     async def send_request(self, op: MailboxOp, *fields: object) -> list[Any]:
         """Return the fields of the answer to a request."""
@@ -238,6 +240,7 @@ class MailboxClient:
 
     async def watch(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
         """Have what waits and what comes pushed: `pushes` has it from now on."""
+        self._watching = True
         await self.send_request(MailboxOp.WATCH, int(tray), after)
 
     async def leave(self) -> None:
@@ -259,8 +262,11 @@ def _kept(told: object) -> KeptEnvelope:
     raise MailboxMalformed("an envelope of a mailbox that isn't one")
 
 
-def _pushed(told: list[Any]) -> tuple[Tray, KeptEnvelope]:
+def _pushed(told: list[Any], *, watching: bool) -> tuple[Tray, KeptEnvelope]:
     tray, *rest = told
-    if tray not in tuple(Tray):
-        raise MailboxMalformed("a push for a tray that there isn't")
-    return Tray(tray), _kept(rest)
+    if not watching or tray not in tuple(Tray):
+        raise MailboxMalformed("a push for a tray that there isn't, or that isn't watched")
+    kept = _kept(rest)
+    if len(kept.envelope) > SIZES[-1]:
+        raise MailboxMalformed(f"a push of {len(kept.envelope)} bytes; {SIZES[-1]} are the most")
+    return Tray(tray), kept
