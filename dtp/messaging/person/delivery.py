@@ -22,7 +22,7 @@ from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
 from dtp.messaging.person.group_states import MAX_STATE, WantedState
 from dtp.messaging.person.notices import CallSignalled, Notice, What
-from dtp.tasks import SupervisedTask, TaskSet
+from dtp.tasks import SupervisedTask, TaskSet, start_task
 
 log = logging.getLogger("dtp.messaging")
 _T = TypeVar("_T")
@@ -38,6 +38,8 @@ _KEEP_UP: Final = 300.0
 _RETRY: Final = 30.0
 #: ... for the first time.
 _FIRST_PAUSE: Final = 0.5
+#: Seconds for which mailboxes are waited for together: what takes longer goes on beside the rest.
+_TURN: Final = 1.0
 #: Seconds that an envelope is kept for.
 LIFETIME: Final = 30 * 86_400
 #: Seconds until it is said what was received, in one envelope for all that comes meanwhile.
@@ -65,6 +67,11 @@ class Delivery:
         self._answers: set[bytes] = set()
         self._repairs: set[bytes] = set()
         self._failures: dict[bytes, int] = {}
+        #: What mailboxes are asked for now, and for which device; devices whose mailboxes took longer than a turn,
+        #: and those that have answered since.
+        self._asking: dict[asyncio.Task[None], bytes] = {}
+        self._slow: set[bytes] = set()
+        self._answered: set[bytes] = set()
         self._answer_timer: asyncio.TimerHandle | None = None
         self._delivering = SupervisedTask(self._deliver_always, name="dtp-messages-deliver")
         self._collecting: dict[str, SupervisedTask] = {}
@@ -126,6 +133,9 @@ class Delivery:
     async def stop(self) -> None:
         """End all of it. What isn't delivered is kept, and goes out the next time."""
         await self._delivering.stop()
+        for asked in self._asking:
+            asked.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
         await self.run(self._put_back)
         for task in self._collecting.values():
             await task.stop()
@@ -277,7 +287,7 @@ class Delivery:
         while True:
             self._wake.clear()
             due = await self._deliver()
-            if not self._wake.is_set():
+            if not self._wake.is_set() and not self._asking:
                 self.settled.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due):
@@ -285,32 +295,66 @@ class Delivery:
 
     async def _deliver(self) -> float:
         """Deliver what is due. Return the seconds until something is again, as far as is known."""
+        desk = self._mail.desk
+        self._reap()
+        for device in self._answered - self._waited_for():
+            self._answered.discard(device)
+            await self.run(desk.send_now, device)
         repairs, self._repairs = self._repairs, set()
-        for device in repairs:
-            if await self._begin(device):
-                await self._send_answer(device, repair=True)
-                self._on_notices([Notice(What.REPAIRED, device)])
+        await self._ask_all([(device, self._repair(device)) for device in repairs])
         if self._mail.group_states.is_given:
             for client in list(self.own.values()):
                 with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
                     await self._upload_states(client)
         for wanted in await self.run(self._mail.group_states.take_wanted, now_ms()):
             self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
-        desk = self._mail.desk
-        for device in await self.run(self._find_sessions_to_begin, now_ms()):
-            if not await self._begin(device):
-                await self.run(desk.put_off, device, self._retry_at(device))
-            else:
-                self._failures.pop(device, None)
+        beginning = await self.run(self._find_sessions_to_begin, now_ms())
+        await self._ask_all([(device, self._begin_soon(device)) for device in beginning])
         while sealed := await self.run(self._seal_due):
-            await asyncio.gather(*(self._send(each) for each in sealed))
+            await self._ask_all([(each.device, self._send(each)) for each in sealed])
         if self._answer_timer is None:
             answers, self._answers = self._answers, set()
-            await asyncio.gather(*(self._send_answer(device) for device in answers))
+            await self._ask_all([(device, self._send_answer(device)) for device in answers])
         await self.run(self._mail.delete_vanished, now_ms())
         next_due = await self.run(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
+
+    async def _ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
+        """Do what mailboxes are asked for, for each device. Those of a device that took long before, and what takes
+        longer than a turn, are waited for beside the rest: nobody waits for another's mailbox."""
+        asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
+        self._asking |= asked
+        if prompt := [task for task, device in asked.items() if device not in self._slow]:
+            await asyncio.wait(prompt, timeout=_TURN)
+        for task, device in asked.items():
+            if not task.done():
+                self._slow.add(device)
+                task.add_done_callback(lambda _: self._wake.set())
+        self._reap()
+
+    def _reap(self) -> None:
+        """Let go of what has been asked. Raise what went wrong with it here, as where a store can't be written."""
+        for task in [each for each in self._asking if each.done()]:
+            del self._asking[task]
+            task.result()
+
+    def _note_answered(self, device: bytes) -> None:
+        """Note that a device's mailbox has answered: what was held back for it goes out."""
+        self._failures.pop(device, None)
+        if device in self._slow:
+            self._slow.discard(device)
+            self._answered.add(device)
+            self._wake.set()
+
+    def _waited_for(self) -> set[bytes]:
+        """Return the devices whose mailboxes haven't answered yet."""
+        return {device for task, device in self._asking.items() if not task.done()}
+
+    def _hold_back(self) -> None:
+        """Send nothing more for the time being to devices whose mailboxes haven't answered yet."""
+        if waiting := self._waited_for():
+            self._mail.desk.hold_back(waiting, now_ms() + int(1000 * _RETRY))
 
     async def _fetch_state(self, wanted: WantedState) -> None:
         """Fetch a group's state from the mailboxes of who has told of it."""
@@ -329,6 +373,7 @@ class Delivery:
     def _find_sessions_to_begin(self, now: int) -> list[bytes]:
         self._mail.spreading.hand_over_due(now)
         self._mail.past.give_due(now)
+        self._hold_back()
         return self._mail.desk.devices_without_session(now)
 
     def _retry_at(self, device: bytes) -> int:
@@ -347,6 +392,18 @@ class Delivery:
 
         return await self.pool.try_each(addresses, ask)
 
+    async def _begin_soon(self, device: bytes) -> None:
+        """Begin a session with a device, or put off what waits for it."""
+        if await self._begin(device):
+            self._note_answered(device)
+        else:
+            await self.run(self._mail.desk.put_off, device, self._retry_at(device))
+
+    async def _repair(self, device: bytes) -> None:
+        if await self._begin(device):
+            await self._send_answer(device, repair=True)
+            self._on_notices([Notice(What.REPAIRED, device)])
+
     async def _send_answer(self, device: bytes, *, repair: bool = False) -> None:
         outbound = await self.run(self._mail.desk.seal_answer, device, repair=repair)
         if outbound is not None:
@@ -357,6 +414,7 @@ class Delivery:
         self.under_way.discard(outbound)
 
     def _seal_due(self) -> list[Outbound]:
+        self._hold_back()
         sealed = self._mail.desk.seal_due(now_ms())
         self.under_way.update(sealed)  # here: who waits for it may be cancelled
         return sealed
@@ -382,7 +440,7 @@ class Delivery:
         if not await self.pool.try_each(addresses, deposit):
             await self.run(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
         else:
-            self._failures.pop(outbound.device, None)
+            self._note_answered(outbound.device)
 
     async def signal(self, devices: Iterable[bytes], payload: bytes) -> None:
         """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""

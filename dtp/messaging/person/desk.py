@@ -234,6 +234,12 @@ class Desk:
         with self.store.transaction():
             self.store.put_off(device, until_ms)
 
+    def hold_back(self, devices: Iterable[bytes], until_ms: int) -> None:
+        """Send what waits for these devices no sooner than then."""
+        with self.store.transaction():
+            for device in devices:
+                self.store.put_off(device, until_ms)
+
     def seal_due(self, now_ms: int) -> list[Outbound]:
         """Return envelopes of what is due, for devices with which there is a session. It is due again later."""
         sealed = []

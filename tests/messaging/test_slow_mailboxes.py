@@ -1,0 +1,145 @@
+"""Mailboxes of others that don't answer, or not soon: whoever writes to somebody else waits for none of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from post_office import PostOffice, post_office, take
+
+from dtp.identity import Identity
+from dtp.messaging.mailbox import MailboxClient
+from dtp.messaging.mailbox import pool as pool_module
+from dtp.messaging.mailbox.pool import connect_plainly
+from dtp.messaging.person import delivery as delivery_module
+from dtp.messaging.person.messenger import Messenger
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given up within a test, and nobody waits long for others."""
+    monkeypatch.setattr(pool_module, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(delivery_module, "_TURN", 0.05)
+
+
+class Held:
+    """Connects to mailboxes of which one answers some requests of strangers only from `go_on` on."""
+
+    def __init__(self, *requests: str) -> None:
+        self.address, self._requests = "", requests
+        self.go_on = asyncio.Event()
+        #: How many requests wait, and the most that did at once.
+        self.waiting = self.most = 0
+
+    async def connect(self, address: str, identity: Identity | None) -> MailboxClient:
+        client = await connect_plainly(address, identity)
+        if identity is None and address == self.address:
+            for name in self._requests:
+                setattr(client, name, self._held(getattr(client, name)))
+        return client
+
+    def _held(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
+        async def request(*arguments: Any, **options: Any) -> Any:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            await self.go_on.wait()
+            self.waiting -= 1
+            return await genuine(*arguments, **options)
+
+        return request
+
+
+async def meet(at: PostOffice, held: Held) -> tuple[Messenger, Messenger, Messenger]:
+    """Alice and Bob have one mailbox, and Carol, whom both know, another that doesn't answer Bob."""
+    box, held.address = await at.open(), await at.open("other")
+    alice, carol = await at.begin("alice", box), await at.begin("carol", held.address)
+    bob = await at.begin("bob", box, connect=held.connect)
+    for each in (alice, carol):
+        await bob.add_contact(each.card)
+        await each.add_contact(bob.card)
+    return alice, bob, carol
+
+
+async def until(true: Callable[[], bool], bob: Messenger) -> None:
+    while not true():
+        await bob.delivery.run(lambda: None)
+
+
+@pytest.mark.parametrize("request_name", ["get_keys", "deposit_with_work"])
+def test_who_writes_to_others_waits_for_no_mailbox_that_does_not_answer(
+    tmp_path: Path, request_name: str
+) -> None:
+    """All that was written waited for it half a minute, and again whenever it was tried."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held(request_name)
+        alice, bob, carol = await meet(at, held)
+        for number in range(3):
+            await bob.send(carol.card, f"carol {number}")
+        await until(lambda: bool(held.waiting), bob)
+        for number in range(5):
+            await bob.send(alice.card, f"alice {number}")
+            assert [each.text for each in await take(alice, 1)] == [f"alice {number}"]
+        held.go_on.set()
+        assert [each.text for each in await take(carol, 3)] == [f"carol {number}" for number in range(3)]
+        await bob.wait_delivered()
+        await bob.send(carol.card, "and again")
+        assert [each.text for each in await take(carol, 1)] == ["and again"]
+
+    post_office(main, tmp_path, f"slow-{request_name}")
+
+
+def test_who_writes_to_us_by_a_mailbox_that_does_not_answer_holds_up_nobody(tmp_path: Path) -> None:
+    """A stranger's card names it: what has come is said there."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held("deposit_with_work")
+        alice, bob, carol = await meet(at, held)
+        await carol.send(bob.card, "hello")
+        assert [each.text for each in await take(bob, 1)] == ["hello"]
+        await until(lambda: bool(held.waiting), bob)
+        await bob.send(alice.card, "who is it?")
+        assert [each.text for each in await take(alice, 1)] == ["who is it?"]
+
+    post_office(main, tmp_path, "slow-answer")
+
+
+def test_little_is_on_its_way_to_a_mailbox_that_does_not_answer(tmp_path: Path) -> None:
+    """What is written meanwhile waits on the disk, and nothing counts as delivered."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held("deposit_with_work")
+        alice, bob, carol = await meet(at, held)
+        await bob.send(carol.card, "0")
+        await until(lambda: bool(held.waiting), bob)
+        first = held.waiting
+        for number in range(1, 100):
+            await bob.send(carol.card, str(number))
+        await bob.send(alice.card, "hello")
+        await take(alice, 1)
+        assert held.most == first
+        delivered = asyncio.ensure_future(bob.wait_delivered())
+        await until(lambda: not bob.delivery.settled.is_set(), bob)
+        assert not delivered.done()
+        held.go_on.set()
+        await delivered
+        assert [each.text for each in await take(carol, 100)] == [str(number) for number in range(100)]
+
+    post_office(main, tmp_path, "slow-many")
+
+
+def test_what_a_mailbox_has_not_answered_at_the_end_is_sent_the_next_time(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        held = Held("deposit_with_work")
+        held.address = await at.open()
+        carol = await at.begin("carol", held.address)
+        async with at.messenger("bob", held.address, connect=held.connect) as bob:
+            await bob.send(carol.card, "hello")
+            await until(lambda: bool(held.waiting), bob)
+        async with at.messenger("bob", held.address) as bob:
+            assert [each.text for each in await take(carol, 1)] == ["hello"]
+
+    post_office(main, tmp_path, "slow-end")
