@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from post_office import PostOffice, acquainted, post_office, take, wait_notice
+from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
 
 pytest.importorskip("textual")
 
@@ -237,6 +237,32 @@ def test_typing_is_told_and_files_go_both_ways(office: Test, tmp_path: Path) -> 
                 assert saved.read_text() == "left, then left"
 
             await chat(alice, body)
+
+    office(main)
+
+
+@pytest.mark.parametrize("name", ["[/b]", "[@click=app.quit]here[/]", "[red]"])
+def test_a_name_that_is_markup_is_shown_as_it_is(office: Test, name: str) -> None:
+    """It ended the program when its owner began to write, or was a link that did what they liked."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice = await at.begin("alice", box)
+        identity = known_identity("bob")
+        options: Any = {"identity": identity, "store": at.folder / "bob.db", "mailboxes": [box], "name": name}
+        bob = await at.enter(Messenger(**options))
+        await bob.wait_reached()
+        await alice.add_contact(bob.card)
+        await bob.add_contact(alice.card)
+
+        async def body(screen: Screen) -> None:
+            assert screen.rooms == [name]
+            await bob.send(alice.card, "hello")
+            await screen.until(lambda: screen.messages == [f"{name}  hello"])
+            await bob.set_typing(alice.card.person)
+            await screen.until(lambda: screen.typing == f"{name} is typing")
+
+        await chat(alice, body)
 
     office(main)
 

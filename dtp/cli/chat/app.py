@@ -85,7 +85,7 @@ class ChatApp(App[None]):
             yield OptionList(id="rooms")
             with Vertical():
                 yield OptionList(id="messages")
-                yield Static(id="typing")
+                yield Static(id="typing", markup=False)
                 yield Input(placeholder="Write, or /help", id="write")
         yield Footer()
 
