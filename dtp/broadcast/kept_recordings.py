@@ -24,7 +24,6 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.node.node import Node
-from dtp.peers.dht.driver import parse_endpoint
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.broadcast")
@@ -110,6 +109,8 @@ def dial_found(node: ShowNode, given: Collection[str], place: Place) -> Dial:
 
     Those are as far away as the farthest node that it begins with, or in this network where it is found there.
     """
+    from dtp.peers.dht.driver import parse_endpoint  # which is loaded where a DHT is used
+
     hosts = [
         parse_endpoint(each)[0] if isinstance(each, str) and "://" not in each else Address.of(each).host
         for each in place.bootstrap
