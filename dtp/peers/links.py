@@ -319,7 +319,7 @@ class PeerLinks:
                     self.counters["too-many-streams"] += 1
                     stream.reset(CloseCode.LIMIT)
                 else:
-                    serving = link.connection.charged(self._serve_stream(link, stream))
+                    serving = link.connection.count_work(self._serve_stream(link, stream))
                     link.handlers.start(serving, name="dtp-link-stream")
         except DtpError as error:
             log.info("%r: %s", link, error)
