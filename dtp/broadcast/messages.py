@@ -267,7 +267,7 @@ def _gap(body: bytes) -> Message:
         raise ShowMessageError("a gap is two numbers")
     first, last = _RANGE.unpack(body)
     if not first <= last <= _MAX_NUMBER:
-        raise ShowMessageError(f"a gap from {first} to {last} is none")
+        raise ShowMessageError(f"{first} to {last} is not a gap")
     return Gap(first, last)
 
 
@@ -289,7 +289,7 @@ def _state(body: bytes) -> Message:
     try:
         peers = tuple(map(PeerId, path))
     except (TypeError, PeerIdError):
-        raise ShowMessageError("a path has what is no peer") from None
+        raise ShowMessageError("a path names something that is not a peer") from None
     room = fields.get("room")
     if not isinstance(room, bool):
         raise ShowMessageError("a state needs 'room', true or false")
@@ -304,7 +304,7 @@ def _key_wanted(body: bytes) -> Message:
                 try:
                     claims.append(SeatClaim(PeerId(account).key, time_ms, signature))
                 except PeerIdError:
-                    raise ShowMessageError("a claim is of what is no account") from None
+                    raise ShowMessageError("a claim names something that is not an account") from None
             case _:
                 raise ShowMessageError("a claim is an account, a time and a signature")
     epoch = _number(fields, "epoch")
@@ -379,7 +379,7 @@ def _addresses(fields: dict[Any, Any], name: str) -> tuple[str, ...]:
 
 def _address(value: Any, name: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_ADDRESS:
-        raise ShowMessageError(f"{name!r} has what is no address")
+        raise ShowMessageError(f"{name!r} has a value that is not an address")
     return value
 
 

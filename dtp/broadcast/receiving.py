@@ -590,7 +590,7 @@ class ShowReceiver:
         """Raise `ShowReplaced` where another stream counts than the one that is held."""
         if self.held is not None and self._streams.has_newer(self.held.announcement):
             raise ShowReplaced(
-                "what was heard is an older stream: its producer has begun the show anew since. Listen again, at the "
+                "this is an older stream: the producer has begun the show anew since. Listen again, at the "
                 "producer's own address"
             )
 
@@ -622,7 +622,7 @@ class ShowReceiver:
         if segment.flags & (Flag.INIT | Flag.KEYS):
             return False
         if segment.number < self._shown and not self._back_ms:
-            raise NeighbourUnfit(f"{address} sends what is older than what it has")
+            raise NeighbourUnfit(f"{address} sends older segments than it has")
         return True
 
     async def _pass_to(self, address: str, number: int) -> None:

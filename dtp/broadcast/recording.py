@@ -108,7 +108,7 @@ class Recording:
             except ShowMessageError:
                 first = None
             if not isinstance(first, m.Announced):
-                raise ShowMessageError(f"{path} is no recording of a show")
+                raise ShowMessageError(f"{path} is not a recording of a show")
             self.announcement = Announcement.decode(first.data)
         except BaseException:
             self._file.close()

@@ -167,7 +167,7 @@ class PublishedCard:
             )
             _check(self.id, self.key, self.signature, statement_bytes(said), "what it says")
         elif self.contents != CardContents():
-            raise CardForged(f"card {self.id} says what nobody has signed")
+            raise CardForged(f"card {self.id} has contents that nobody has signed")
 
 
 def _check(card: str, key: bytes, signature: bytes, message: bytes, what: str) -> None:

@@ -164,7 +164,9 @@ def _load_ec(path: Path, data: bytes, passphrase: Passphrase | None) -> KeySigne
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in ("secp256k1", "secp256r1"):
         scheme = Scheme.SECP256K1 if key.curve.name == "secp256k1" else Scheme.SECP256R1
         return KeySigner(scheme, key.private_numbers().private_value.to_bytes(32, "big"))
-    raise KeystoreError(f"{path} holds a key that is no Sui account: Ed25519, secp256k1 or secp256r1 are")
+    raise KeystoreError(
+        f"{path} holds a key of a kind that Sui accounts don't have; they have Ed25519, secp256k1 or secp256r1"
+    )
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -164,7 +164,7 @@ def _gift(url: str, answer: bytes) -> FaucetGift:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise NodeRefused(
-            f"the faucet {url} answered what is no answer: {answer[:200]!r}", MALFORMED
+            f"the faucet {url} gave an answer that can't be read: {answer[:200]!r}", MALFORMED
         ) from fault
     if failure or not gift.amounts:
         raise NodeRefused(f"the faucet {url} gave nothing: {failure or 'no coins'}", "REFUSED")

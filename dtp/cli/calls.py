@@ -73,7 +73,7 @@ def call(
     if refuse and not answer:
         raise click.UsageError("--refuse is for --answer")
     if relay and answer:
-        raise click.UsageError("--relay is for whoever calls: the other end is told of it")
+        raise click.UsageError("--relay is for the caller only: the other end is told of it")
     if hide_address and not (relay or answer):
         raise click.UsageError("with --hide-address media has to go by a --relay")
     end = MediaEnd(

@@ -129,6 +129,6 @@ def print_notes(listening: Listening) -> None:
         )
     if not listening.urls:
         click.echo(
-            "dtp: only this machine reaches it; with --listen tcp://0.0.0.0:0 others of the network do",
+            "dtp: only this machine can reach it; with --listen tcp://0.0.0.0:0 others on the network can, too",
             err=True,
         )

@@ -107,8 +107,8 @@ class Sale:
             # A MiB through the chain costs more gas than it is usually sold for: whoever asks for it bears that.
             if known is not None:
                 raise ConfigError(
-                    "--pipe: by the service's terms each side bears the gas of what it sends through the chain. Say "
-                    "--bearer client to have clients bear it, or --bearer split to leave it so"
+                    "--pipe: by the service's terms each side bears the gas of what it sends through the chain. Give "
+                    "--bearer client to have clients bear it, or --bearer split to leave it as it is"
                 )
             options["bearer"] = "client"
         terms = changed_terms(known, options)

@@ -141,7 +141,7 @@ def check(value: Any, depth: int) -> None:
 def check_key(key: object) -> None:
     """Raise `GraphValueError` for what can't be a key."""
     if not isinstance(key, str) or len(values.name(key)) > core.NAME_BYTES:
-        raise GraphValueError(f"a key is text of at most {core.NAME_BYTES} bytes of UTF-8, not {key!r}")
+        raise GraphValueError(f"a key must be text of at most {core.NAME_BYTES} bytes of UTF-8, not {key!r}")
 
 
 # `NestedMap` has a method of this name.

@@ -74,7 +74,7 @@ def encode_mark(name: str, value: Value) -> tuple[bytes, bytes]:
     try:
         encoded = name.encode()
     except (UnicodeEncodeError, AttributeError) as error:
-        raise TextMarkError(f"the name of a mark is text that UTF-8 can write, not {name!r}") from error
+        raise TextMarkError(f"the name of a mark must be text that UTF-8 can write, not {name!r}") from error
     if not 1 <= len(encoded) <= MARK_NAME:
         raise TextMarkError(f"the name of a mark has 1 to {MARK_NAME} bytes, not {len(encoded)}")
     data = values.encode(value)
@@ -260,7 +260,7 @@ class DeltaStep(NamedTuple):
 def read_delta(delta: object, length: int) -> list[DeltaStep]:
     """Return a delta's operations for a text of `length` characters. Raises `TextDeltaError`, `TextMarkError`."""
     if not isinstance(delta, list | tuple):
-        raise TextDeltaError("a delta is a list of operations")
+        raise TextDeltaError("a delta must be a list of operations")
     steps = [_read_step(operation) for operation in delta]
     used = sum(step.length for step in steps if step.kind != "insert")
     if used > length:

@@ -177,7 +177,7 @@ class Operations:
                 if one.has_content:
                     units = list(islice(content, one.length))
                     if len(units) < one.length:
-                        raise EncodingError("an edit that has less text than it says")
+                        raise EncodingError("an edit has less text than it says")
                     self._content[one.id] = units
                 self._told.setdefault(one.id[0], []).append(one)
 

@@ -55,7 +55,7 @@ class _Reader:
 
     def expect_end(self) -> None:
         if self.at != len(self.data):
-            raise self.make_error("something behind the end", self.at)
+            raise self.make_error("there are bytes behind the end", self.at)
 
 
 class Version(Mapping[bytes, int]):

@@ -214,7 +214,7 @@ def _duration(text: str) -> Temporal:
         return duration_of(dict(zip(names, numbers, strict=True)))
     found = _DURATION.fullmatch(text)
     if found is None or text[-1] in "PT":
-        raise TemporalError(f"{text[:60]!r} is no duration")
+        raise TemporalError(f"{text[:60]!r} is not a duration")
     parts = {name: Fraction(part.replace(",", ".")) for name, part in found.groupdict().items() if part}
     return duration_of(parts)
 

@@ -136,7 +136,7 @@ def name(text: str) -> bytes:
     try:
         return text.encode()
     except (UnicodeEncodeError, AttributeError) as error:
-        raise GraphValueError(f"a name is text that UTF-8 can write, not {text!r}") from error
+        raise GraphValueError(f"a name must be text that UTF-8 can write, not {text!r}") from error
 
 
 def refusal(items: Sequence[Sequence[Value]]) -> GraphValueError:

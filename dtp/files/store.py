@@ -267,7 +267,7 @@ class IncomingFile:
                 rename_without_replacing(self.part, self.path)
         except FileExistsError:
             raise FileExists(
-                f"{self.path} came to be meanwhile; what arrived is in {self.part.name}"
+                f"{self.path} was made meanwhile by somebody else; what arrived is in {self.part.name}"
             ) from None
         except (OSError, OverflowError) as error:
             raise FileProblem(f"can't store {self.path}: {error}") from error

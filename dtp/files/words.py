@@ -204,16 +204,16 @@ async def ask_by_words(connection: Connection, code: WordCode) -> list[Address]:
                 raise CodeBurnt("somebody has tried this code before: ask for another one")
             key = _agree(side, message)
             if key is None:
-                raise CodeWrong("whoever was met doesn't follow the protocol; ask for another code")
+                raise CodeWrong("the other side doesn't follow the protocol; ask for another code")
             stream.write(_prove(key, b"receiver"))
             stream.write_eof()
             await stream.drain()
             proof = await stream.readexactly(_PROOF)
             if not hmac.compare_digest(proof, _prove(key, b"sender")):
-                raise CodeWrong("whoever was met has other words; ask for another code")
+                raise CodeWrong("the other side has other words; ask for another code")
             size = int.from_bytes(await stream.readexactly(4), "big")
             if size > _MAX_SEALED:
-                raise CodeWrong("whoever was met says too much; ask for another code")
+                raise CodeWrong("the other side sends too much; ask for another code")
             return _addresses(key, await stream.readexactly(size))
     except (asyncio.IncompleteReadError, TimeoutError) as fault:
         if isinstance(fault, DtpError):
@@ -245,8 +245,8 @@ def _addresses(key: bytes, sealed: bytes) -> list[Address]:
         told = msgpack.unpackb(SecretBox(_prove(key, b"address")).decrypt(sealed))
         places = [Address.parse(each) for each in told][:_MAX_ADDRESSES]
     except (CryptoError, ValueError, TypeError, AttributeError, AddressError, msgpack.UnpackException):
-        raise CodeWrong("whoever was met says nothing that makes sense; ask for another code") from None
+        raise CodeWrong("the other side sends nothing that makes sense; ask for another code") from None
     kept = [each for each in places if is_dialled_as_told(each)]
     if not kept:
-        raise CodeWrong("whoever was met names no place that may be dialled; ask for another code")
+        raise CodeWrong("the other side names no place that may be dialled; ask for another code")
     return kept

@@ -192,5 +192,5 @@ def read_history(body: bytes) -> tuple[bytes, int, int]:
     """Return topic, Unix milliseconds and the number of messages of a HISTORY."""
     topic, rest = read_topic(body)
     if len(rest) != _HISTORY.size:
-        raise GossipFrameError("a HISTORY that isn't one")
+        raise GossipFrameError("a malformed HISTORY")
     return topic, *_HISTORY.unpack(rest)

@@ -76,7 +76,7 @@ def check_topic(name: str) -> bytes:
     try:
         encoded = name.encode()
     except UnicodeEncodeError:
-        raise LocalError("a topic's name is text that UTF-8 has bytes for") from None
+        raise LocalError("a topic's name must be text that UTF-8 can write") from None
     if not 0 < len(encoded) <= MAX_TOPIC_BYTES:
         raise LocalError(f"a topic's name has 1 to {MAX_TOPIC_BYTES} bytes, not {len(encoded)}")
     return encoded

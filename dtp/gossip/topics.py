@@ -115,7 +115,8 @@ class Topic:
         size = len(payload) + len(self.wire_name) + _OVERHEAD + (OVERHEAD if self.key else 0)
         if size > limits.message:
             raise MessageTooLarge(
-                f"a message of {size} bytes with its frame; {limits.message} are the most. Publish the hash of a blob"
+                f"a message has {size} bytes with its frame, above the {limits.message} that are taken: publish a "
+                "blob's hash instead"
             )
         self._check_joined()
         if not self._gossip._has_members(self):

@@ -135,7 +135,9 @@ def _split(text: str) -> tuple[str, list[int]]:
         raise Bech32Error("there is no '1' between a prefix and the data")
     for place, char in enumerate(rest, len(hrp) + 2):
         if char not in _VALUE:
-            raise Bech32Error(f"character {place} is none that Bech32 uses (it avoids 1, b, i and o)", place)
+            raise Bech32Error(
+                f"character {place} is not one that Bech32 uses (it avoids 1, b, i and o)", place
+            )
     if len(rest) < _CHECKSUM_LENGTH:
         raise Bech32Error("it is too short to hold a checksum; the end is missing")
     return hrp, [_VALUE[char] for char in rest]

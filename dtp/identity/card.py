@@ -203,7 +203,7 @@ class Card:
                 raise CardError(f"the account's key of generation {generation} isn't one that it was given")
             recovery = each.recovery
         if not _peer(card.key).verify(card.signature, _tagged(CARD_DOMAIN) + card.body):
-            raise CardError(f"{card.name} has not signed what it is said to say")
+            raise CardError(f"{card.name} has not signed this card")
         return card
 
 

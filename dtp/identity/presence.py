@@ -93,7 +93,7 @@ class PresenceStatement:
         except PeerIdError as fault:
             raise PresenceError(f"a statement of presence names no peer: {fault}") from None
         if not peer.verify(signature, _message(body)):
-            raise PresenceError(f"{peer} has not signed what it is said to say")
+            raise PresenceError(f"{peer} has not signed this statement")
         named = "0x" + host.hex() if host else ""
         return cls(peer, named, generation, sequence, issued, expires, tuple(hints))
 

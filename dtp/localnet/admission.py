@@ -279,7 +279,9 @@ def _check_duplicates(kind: ProgrammableTransaction, payment: Sequence[ObjectRef
     for ref in payment:
         if ref.id in seen:
             raise _reject(
-                "MutableObjectUsedMoreThanOnce", f"{_hex(ref.id)} pays for gas and is used besides", ref.id
+                "MutableObjectUsedMoreThanOnce",
+                f"{_hex(ref.id)} pays for gas and is used a second time",
+                ref.id,
             )
         seen.add(ref.id)
 

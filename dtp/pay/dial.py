@@ -200,7 +200,9 @@ def connect(
             early=early,
         )
     if early:
-        raise LocalError("`early` and `wallet` don't go together: a paid server says first what it counts")
+        raise LocalError(
+            "`early` and `wallet` don't go together: a paid server first says what it has counted"
+        )
     from dtp.chain.model import SUI_COIN, canonical_type
     from dtp.chain.wallet import parse_amount
     from dtp.pay.client.budget import Budget

@@ -179,10 +179,9 @@ class ConnectionClosed(DtpError, ConnectionResetError):
         application: bool = False,
         detail: int = CloseDetail.NONE,
     ) -> None:
-        name = str(close_code) if application else describe(close_code)
-        super().__init__(
-            f"connection closed by {'the peer' if by_peer else 'this side'}: {name} {reason}".rstrip()
-        )
+        name = f"code {close_code}" if application else describe(close_code)
+        who = "the peer" if by_peer else "this side"
+        super().__init__(f"connection closed by {who} ({name}){': ' + reason if reason else ''}")
         self.close_code = close_code
         self.reason = reason
         self.by_peer = by_peer

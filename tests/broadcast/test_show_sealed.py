@@ -138,9 +138,9 @@ def test_a_producer_that_seals_with_another_key_is_said():
 
 
 def test_keys_of_no_epoch_are_no_segment():
-    with pytest.raises(SegmentError, match="keys of no epoch"):
+    with pytest.raises(SegmentError, match="no epoch"):
         segment_of(b"", epoch=0, flags=Flag.KEYS)
-    with pytest.raises(SegmentError, match="something else besides"):
+    with pytest.raises(SegmentError, match="something else"):
         segment_of(b"", flags=Flag.KEYS | Flag.LAST)
 
 

@@ -102,7 +102,7 @@ def test_the_exit_status_comes_back_behind_all_output(dtp, serve):
     _, address = serve("--exec", "sh -c 'head -c 300000 /dev/zero; exit 3'")
     cat = dtp("cat", "--json", address["exec"])
     assert len(cat.wait(4)) == 300_000
-    assert "3 exit status 3" in error_of(cat)["message"]
+    assert "(code 3): exit status 3" in error_of(cat)["message"]
 
 
 def test_a_program_that_a_signal_ends(dtp, serve):
@@ -374,7 +374,7 @@ def test_who_serves_hears_that_only_this_machine_reaches_it(dtp, home, listen):
     server = dtp("serve", "--json", "--until-eof", "--echo", *listen)
     server.event("listening")
     server.wait()
-    assert (b"only this machine reaches it; with --listen tcp://0.0.0.0:0" in server.errors) == (not listen)
+    assert (b"only this machine can reach it; with --listen tcp://0.0.0.0:0" in server.errors) == (not listen)
 
 
 def test_an_address_that_others_can_reach(dtp):

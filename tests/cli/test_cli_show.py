@@ -54,7 +54,7 @@ def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
     (tmp_path / "other").write_text("root:x:0:0:root:/root:/bin/bash\n")
     other = dtp("show", "play", "other")
     other.wait(4)
-    assert b"other is no recording of a show" in other.errors
+    assert b"other is not a recording of a show" in other.errors
     changed = bytearray(kept)
     changed[kept.index(b"22.0")] ^= 1
     (tmp_path / "changed").write_bytes(changed)

@@ -243,7 +243,7 @@ def test_what_came_before_it_was_killed_is_not_fetched_again(tmp_path: Path) -> 
     incoming.finish()
     incoming.close()
     assert (tmp_path / "b" / ref.id.hex()).read_bytes() == data
-    with pytest.raises(BlobError, match="another's"):
+    with pytest.raises(BlobError, match="belongs to another blob"):
         store.begin(ref, listing._replace(size=listing.size - 1))
 
 

@@ -266,7 +266,7 @@ def test_a_damaged_file_gives_nothing(tmp_path: Path, damage: str) -> None:
         (
             "UPDATE frames SET (envelope, sum) = (SELECT envelope, frame_sum((SELECT key FROM authors), 2, envelope) "
             "FROM frames WHERE sequence = 1) WHERE sequence = 2",
-            "signed at this place",
+            "signed there",
         ),
     ],
 )

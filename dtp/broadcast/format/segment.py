@@ -104,7 +104,9 @@ class Segment:
         if max(number, slot, time_ms) > _MAX_NUMBER or size > MAX_SIZE or duration_ms > MAX_DURATION_MS:
             raise SegmentError(f"segment {number} has a number, a time or a size out of range")
         if flags & Flag.KEYS and (not epoch or flags != Flag.KEYS):
-            raise SegmentError(f"segment {number} has keys of no epoch, or is something else besides")
+            raise SegmentError(
+                f"segment {number} is marked as keys, but has no epoch or is also marked as something else"
+            )
         if init != NO_INIT and init > number:
             raise SegmentError(f"segment {number} needs segment {init}, which comes later")
         return cls(

@@ -58,7 +58,7 @@ class Position:
             raise ConfigError(f"a show's position can't be read: {fault}; begin a new show") from None
         numbers = (made.number, made.init, made.slot, made.time_ms, made.epoch)
         if any(type(each) is not int or each < 0 for each in numbers) or type(made.ended) is not bool:
-            raise ConfigError("a show's position has numbers that are none; begin a new show")
+            raise ConfigError("the numbers in a show's saved position are damaged; begin a new show")
         if type(made.link) is not bytes or len(made.link) != HASH_SIZE:
             raise ConfigError("a show's position has no link; begin a new show")
         return made

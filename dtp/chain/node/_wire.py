@@ -166,13 +166,15 @@ class NodeRpc:
         except found.GRPCError as fault:
             raise _refusal(self.url, fault.status.name, fault.message or "") from fault
         except GrpcMessageError as fault:
-            raise NodeRefused(f"{self.url} answered what is no sui.rpc.v2: {fault}", MALFORMED) from fault
+            raise NodeRefused(
+                f"{self.url} gave an answer that is not of sui.rpc.v2: {fault}", MALFORMED
+            ) from fault
         except found.lost as fault:
             raise NodeUnavailable(
                 f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
             ) from fault
         except _LIBRARY_FAULTS as fault:
-            raise NodeRefused(f"{self.url} answered what is no gRPC: {fault!r}", MALFORMED) from fault
+            raise NodeRefused(f"{self.url} gave an answer that is not gRPC: {fault!r}", MALFORMED) from fault
 
     @contextmanager
     def _read_errors(self) -> Iterator[None]:
@@ -180,7 +182,7 @@ class NodeRpc:
             yield
         except _ANSWER_FAULTS as fault:
             raise NodeRefused(
-                f"{self.url} answered what is no answer of sui.rpc.v2: {fault!r}", MALFORMED
+                f"{self.url} gave an answer that is not one of sui.rpc.v2: {fault!r}", MALFORMED
             ) from fault
 
     @contextmanager

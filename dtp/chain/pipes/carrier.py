@@ -288,7 +288,7 @@ def _channel(parts: CarrierUrl) -> str:
     try:
         return canonical_id(parts.options["channel"]) if "channel" in parts.options else ""
     except SuiNameError as fault:
-        raise CarrierUrlError(f"{parts.text}: `channel` is an object's id: {fault}") from fault
+        raise CarrierUrlError(f"{parts.text}: `channel` must be an object's id: {fault}") from fault
 
 
 async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:

@@ -112,7 +112,7 @@ def _cut(told: Any) -> tuple[bytes, int]:
     match told:
         case [bytes(device), clock] if len(device) == _KEY and type(clock) is int and 0 <= clock <= FOREVER:
             return device, clock
-    raise CutsError("cuts of what is no device, or at no clock")
+    raise CutsError("a cut names something that is not a device, or has no valid clock")
 
 
 @dataclass(frozen=True)

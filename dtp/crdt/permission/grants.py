@@ -120,7 +120,7 @@ def read_grant(graph: str, data: bytes) -> Grant:
     if not all(isinstance(part, bytes) and len(part) == size for part, size in sizes):
         raise GrantError("a grant's key, nonce or signature has another length")
     if not isinstance(path, str) or len(path) > _MAX_PATH or type(until) is not int:
-        raise GrantError("a grant's path or end is not one")
+        raise GrantError("a grant has an invalid path or end")
     if name != graph or not 0 <= until <= FOREVER:
         raise GrantError(f"a grant for graph {name!r}, not {graph!r}")
     grant = Grant(graph, owner, grantee, path, until, nonce, version == _TO_ACCOUNT, signature)

@@ -380,7 +380,7 @@ def relay_place(value: Any) -> str:
     except (RelayUrlError, CarrierUrlError) as error:
         raise Wrong(str(error)) from None
     if place.target is not None:
-        raise Wrong(f"{url!r}: a place here is one's own; leave target out")
+        raise Wrong(f"{url!r}: this is a place of your own machine; leave target out")
     return url
 
 

@@ -391,7 +391,7 @@ class Filter:
             not _NAME.fullmatch(name) or name[:1] == b":" or _BAD_VALUE.search(value)
             for name, value in fields
         ):
-            raise MalformedHttp2("trailers that are none")
+            raise MalformedHttp2("the trailers are malformed")
         passing = [(name, value) for name, value in fields if name not in _OF_ONE_HOP and not spoofs(name)]
         self._send_headers(block, passing)
 
@@ -535,7 +535,7 @@ def _table_size(data: memoryview) -> int | None:
     try:
         settings.parse_body(data)
     except HyperframeError as error:
-        raise MalformedHttp2(f"settings that are none: {error}") from None
+        raise MalformedHttp2(f"malformed settings: {error}") from None
     return settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
 
 

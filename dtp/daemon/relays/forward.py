@@ -213,7 +213,7 @@ class Forwarded:
             while True:
                 data = await io.read()
                 if not data:
-                    raise Rejected("it ended before it said what it wants", b"")
+                    raise Rejected("the connection ended before the request was complete", b"")
                 address = greeting.receive_data(data)
                 if greeting.answer:
                     answer, greeting.answer = greeting.answer, b""

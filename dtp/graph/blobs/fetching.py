@@ -152,7 +152,9 @@ async def _tell_available(graph: Graph, stream: Stream, request: bytes) -> None:
         raise BlobError(f"the peer asks for blobs of graph {name!r}, not {graph.name!r}")
     count, rest = divmod(len(asked), ID)
     if rest or not 0 < count <= MAX_ASKED:
-        raise BlobError(f"the peer asks for what no blobs are, or more than {MAX_ASKED}")
+        raise BlobError(
+            f"the peer asks for something that is not a list of blobs, or for more than {MAX_ASKED}"
+        )
     refs = [BlobRef(asked[at : at + ID], 0) for at in range(0, len(asked), ID)]
     store = graph.blobs.store
     whole = await asyncio.to_thread(lambda: [store.can_have and store.has_blob(ref) for ref in refs])
@@ -170,7 +172,7 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     if name != graph.name:
         raise BlobError(f"the peer wants a blob of graph {name!r}, not {graph.name!r}")
     if len(key) != 32 or not 0 <= size <= MAX_BYTES or first < 0:
-        raise BlobError("the peer wants what no blob is")
+        raise BlobError("the peer asks for something that is not a blob")
     ref = BlobRef(key, size)
     graph.check_open()
     store = graph.blobs.store

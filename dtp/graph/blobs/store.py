@@ -190,7 +190,7 @@ class BlobStore:
     def begin(self, ref: BlobRef, listing: Listing) -> Incoming:
         """Go on with a blob that comes chunk by chunk. Raises `BlobError` when the list isn't its."""
         if not listing.is_for(ref):
-            raise BlobError(f"the list of blob {ref.id.hex()} is another's: ask another peer")
+            raise BlobError(f"the list of blob {ref.id.hex()} belongs to another blob: ask another peer")
         try:
             if self.read_listing(ref) is None:
                 self._write_list(ref, listing)
@@ -248,7 +248,7 @@ class Incoming:
         """Keep the next chunk. Raise `BlobError`, with nothing written, for another one, or other bytes."""
         if number != self.have or self.is_whole or not self._listing.matches_chunk(number, data):
             raise BlobError(
-                f"chunk {number} of a blob is not what its hash says: the peer sends something else"
+                f"chunk {number} of a blob doesn't have the hash that it should have: the peer sends something else"
             )
         try:
             _write(self._handle, data)

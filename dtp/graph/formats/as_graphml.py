@@ -293,7 +293,7 @@ class _Reading:
             else:
                 properties[key.name] = key.parse_value(text)
         if not isinstance(label, str):
-            raise ContentsError("an edge's label is text")
+            raise ContentsError("an edge's label must be text")
         for source, target in [ends] if directed else [ends, ends[::-1]]:
             if source is None or target is None or not self._nodes.keys() >= {source, target}:
                 raise ContentsError(f"an edge from {source!r} to {target!r}, and one of them is no node")

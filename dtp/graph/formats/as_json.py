@@ -52,5 +52,5 @@ def read(text: str) -> FoundItems:
 
 def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ContentsError(f"{what} is an object, not {type(value).__name__}")
+        raise ContentsError(f"{what} must be an object, not {type(value).__name__}")
     return value

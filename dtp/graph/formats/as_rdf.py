@@ -330,7 +330,7 @@ def _elements(rdflib: Any, triples: Triples, at: Any) -> Iterator[Any]:
     while at != rdflib.RDF.nil:
         first, rest = list(triples.objects(at, rdflib.RDF.first)), list(triples.objects(at, rdflib.RDF.rest))
         if at in seen or len(first) != 1 or len(rest) != 1:
-            raise ContentsError("a blank node that is no list has no name that stays: give it an IRI")
+            raise ContentsError("a blank node that isn't a list has no lasting name: give it an IRI")
         seen.add(at)
         if isinstance(first[0], rdflib.BNode):
             raise ContentsError("a list has a blank node, which has no name that stays: give it an IRI")

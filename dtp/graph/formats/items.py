@@ -153,7 +153,7 @@ def _check(one: Item) -> None:
             raise GraphValueError(f"a counter is a whole number of 64 bits, not {_short(one.value)}")
     elif one.kind == "text":
         if type(one.value) is not str:
-            raise GraphValueError(f"a text is text, not {_short(one.value)}")
+            raise GraphValueError(f"a text must be text, not {_short(one.value)}")
     elif one.kind == "marks":
         marks.check_ranges(one.value)
         return

@@ -68,7 +68,7 @@ def from_plain(value: Any) -> Any:
     if tag == "$blob" and value.keys() == {"$blob", "size"}:
         return _blob(value["$blob"], value["size"])
     if len(value) != 1 or tag not in _TAGS:
-        raise ContentsError(f"{tag!r} stands for nothing here; names that begin with $ are in a $map")
+        raise ContentsError(f"{tag!r} means nothing here; put names that begin with $ into a $map")
     return _TAGS[tag](value[tag])
 
 
@@ -111,7 +111,7 @@ def _int(value: Any) -> int:
 
 def _map(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ContentsError("a $map is an object")
+        raise ContentsError("a $map must be an object")
     return {key: from_plain(one) for key, one in value.items()}
 
 

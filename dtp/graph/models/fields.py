@@ -118,7 +118,7 @@ class Declared:
         if isinstance(value, _Typed) and value.is_of(model, self):  # as of `post.tags |= {"a"}`
             return
         if value is not None or model.is_added:
-            raise ModelError(f"{self.name!r} isn't set: change what it gives, once it is in a graph")
+            raise ModelError(f"{self.name!r} can't be set: change what it returns, once it is in a graph")
 
     def read(self, model: Model) -> Any:
         """Return what the field of a model is."""

@@ -101,7 +101,7 @@ class Model:
     def __init_subclass__(cls, *, kind: str, version: int = 1) -> None:
         super().__init_subclass__()
         if not kind or "/" in kind or kind.startswith(("~", "%", ".")):
-            raise ModelError(f"{kind!r} is no kind: it is text without slashes")
+            raise ModelError(f"{kind!r} is not a kind: it has to be text without slashes")
         cls.kind, cls.version = kind, version
         given = [one for one in vars(cls).values() if isinstance(one, _Migrates)]
         cls._migrations = {one.to: one.function for one in given}
@@ -308,7 +308,9 @@ class Models(Generic[M]):
         self._graph = graph
         self._prefix = f"{place.rstrip('/')}/{model.kind}/" if place else f"{model.kind}/"
         if place and not place.startswith("~"):
-            raise ModelError(f"{place!r} is nobody's own: models are at their kind, or at graph.own()")
+            raise ModelError(
+                f"{place!r} doesn't belong to anybody: models are at their kind, or at graph.own()"
+            )
         if "/" in place:
             raise ModelError(f"{place!r} has a path: take graph.own()")
 

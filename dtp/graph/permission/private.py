@@ -314,7 +314,7 @@ class PrivateNode(MutableMapping[str, Value]):
             )
             key, value = values.decode(plain)
         except (CryptoError, ValueError, TypeError, msgpack.UnpackException) as error:
-            raise SealBroken("a value in a private node that isn't what was sealed there") from error
+            raise SealBroken("a value in a private node was changed after it was sealed") from error
         if not isinstance(key, str) or ring.hidden_key(key) != name:
             raise SealBroken("a value in a private node that is at another key than it says")
         return key, value

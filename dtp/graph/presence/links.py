@@ -176,7 +176,7 @@ async def _receive(graph: str, presence: Presence, link: PresencePeer, stream: S
     async for message in _messages(stream):
         kind, parts = _unpacked(message)
         if len(parts) != 1 or not isinstance(parts[0], list) or len(parts[0]) > _most(kind):
-            raise SyncError("the peer sends what is no message about presence, or one that says too much")
+            raise SyncError("the peer sends something that is not a message about presence, or is too long")
         if kind == PresenceMessage.GONE:
             presence.remove_states(link, [_key(one) for one in parts[0]])
         else:
@@ -201,5 +201,5 @@ def _most(kind: Any) -> int:
 def _key(parts: Any) -> Key:
     whole = isinstance(parts, list) and len(parts) == 2 and all(type(part) is bytes for part in parts)
     if not whole or [len(part) for part in parts] != [_AUTHOR, SESSION]:
-        raise SyncError("the peer says of nobody that he is gone")
+        raise SyncError("the peer says that somebody is gone, but not who")
     return Key(*parts)

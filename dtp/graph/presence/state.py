@@ -94,11 +94,11 @@ def decode(parts: Any) -> PresenceState:
     kinds = (bytes, bytes, int, int, bytes, bytes)
     whole = isinstance(parts, list) and len(parts) == len(kinds)
     if not whole or not all(type(part) is kind for part, kind in zip(parts, kinds, strict=True)):
-        raise SyncError("the peer passes on something that is no state")
+        raise SyncError("the peer passes on something that is not a state")
     state = PresenceState(*parts)
     sizes = len(state.author) == _KEY and len(state.session) == SESSION and len(state.signature) == _SIGNATURE
     if not sizes or not (1 <= state.sequence <= _MOST and 0 <= state.date <= _MOST):
-        raise SyncError("the peer passes on something that is no state")
+        raise SyncError("the peer passes on something that is not a state")
     if len(state.value) > MAX_VALUE:
         raise SyncError(
             f"the peer passes on a state of {len(state.value)} bytes; at most {MAX_VALUE} are taken"
@@ -157,7 +157,7 @@ def read(value: bytes) -> dict[str, Value]:
     except (ValueError, TypeError, TextFormat) as error:
         raise SyncError(f"the peer passes on a state that can't be read: {error}") from error
     if type(found) is not dict or not _is_value(found, MAX_DEPTH):
-        raise SyncError("the peer passes on a state that is no map of values")
+        raise SyncError("the peer passes on a state that is not a map of values")
     return found
 
 

@@ -31,7 +31,7 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Chai
         raise StoreError(f"{place} is missing")
     goes_on = one.first <= tip.sequence or one.previous == tip.hash
     if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
-        raise StoreError(f"{place} is not what its author signed at this place")
+        raise StoreError(f"{place} is not what its author signed there")
     try:
         before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
         if isinstance(one, Skipped) or (tip.sequence and not tip.clock):

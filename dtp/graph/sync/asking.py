@@ -73,11 +73,11 @@ async def _answer_on(stream: Stream) -> bytes:
 def _part(found: list[Any]) -> Part:
     """Return the souls of an answer, none of which is checked: they are names."""
     if not all(type(soul) is str for soul in found):
-        raise SyncError("the peer answers with what no souls are")
+        raise SyncError("the peer answers with something that is not a list of souls")
     try:
         return Part(souls=found)
     except GraphError as error:
-        raise SyncError(f"the peer answers with what no souls are: {error}") from error
+        raise SyncError(f"the peer answers with something that is not a list of souls: {error}") from error
 
 
 async def answer(graph: Graph, stream: Stream, question: bytes, *, is_served: bool) -> None:

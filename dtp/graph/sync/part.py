@@ -100,7 +100,7 @@ class Part:
         if version != VERSION or len(names) != 3 or not all(isinstance(some, list) for some in names):
             raise SyncError(f"no part of a graph of version {VERSION}")
         if not all(_is_name(name) for some in names for name in some):
-            raise SyncError("a part of a graph names what no soul is")
+            raise SyncError("a part of a graph names something that is not a soul")
         try:
             return cls(*names)
         except GraphError as error:

@@ -194,7 +194,7 @@ class SyncSide:
         elif kind == SyncMessage.STORED:
             _parts(parts)
             if not self._unstored:
-                raise SyncError("the peer has stored what was not sent")
+                raise SyncError("the peer says that it has stored something that was not sent")
             self._unstored -= 1
         elif kind == SyncMessage.OFFER:
             author, sequence, size = _parts(parts, bytes, int, int)
@@ -260,7 +260,7 @@ class SyncSide:
 
     def _ask_again(self, author: bytes, sequence: int, step: SyncStep) -> None:
         if self._theirs is None or sequence < 0:
-            raise SyncError("the peer asks again for what it was not told of")
+            raise SyncError("the peer asks again for something that it was not told of")
         self.refused.discard(author)
         self._theirs.pop(author, None)
         if sequence:
@@ -297,7 +297,7 @@ class SyncSide:
             self._theirs = self._reader.learn_vector(*_parts(parts, bytes))
             step.told = True
         else:
-            raise SyncError(f"the peer answers with {kind.name} what it was not asked")
+            raise SyncError(f"the peer answers with {kind.name} without having been asked")
 
     def _encode_symbols(self, end: int) -> bytes:
         assert self._teller is not None

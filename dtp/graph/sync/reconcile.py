@@ -74,7 +74,7 @@ class Teller:
         for at in range(0, len(lacking), _HASH):
             author = self._items.get(int.from_bytes(lacking[at : at + _HASH], "little"))
             if author is None:
-                raise SyncError("the peer lacks what was never told to be here")
+                raise SyncError("the peer asks for something that was never announced")
             theirs.pop(author, None)
         lasts = bytearray()
         by_hash = {_hash(self.salt, author): author for author in self.vector}

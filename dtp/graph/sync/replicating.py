@@ -288,7 +288,7 @@ class _Session:
 
     async def _send_summaries(self, author: bytes, sequence: int) -> None:
         if self._offered.get(author, 0) < sequence:
-            raise SyncError("the peer wants what was not offered to it")
+            raise SyncError("the peer asks for something that was not offered to it")
         if (
             self._graph.passed.last_of(author) == sequence
         ):  # else there is a newer one, which is offered or was

@@ -34,7 +34,7 @@ class PrivatePlace(RegisterPlace):
 
     def write(self, replica: Replica, state: PlaceState) -> None:
         if state.value == _SEALED:
-            raise SealBroken("what was there before can't be opened here, so it can't be put back")
+            raise SealBroken("the sealed value of before can't be opened here, so it can't be put back")
         if state.value is None:
             replica.delete(self._node.soul, self._hidden)
             return

@@ -57,7 +57,7 @@ def _read_cursor(kind: str, cursor: bytes | None, *shapes: type) -> list[Any] | 
                 values.append(part)
         return values
     except (ValueError, TypeError) as fault:
-        raise BadCursor(f"this cursor is none of {kind!r}: {fault}; start without one") from None
+        raise BadCursor(f"this is not a cursor of {kind!r}: {fault}; start without one") from None
 
 
 def _page(items: Sequence[T], limit: int, cursor_of: Callable[[T], bytes]) -> Page[T]:

@@ -133,7 +133,7 @@ class Event:
         kept = {name: fields[name] for name in (*wanted, *allowed) if name in fields}
         forms = {**wanted, **allowed}
         if wanted.keys() - kept.keys() or not all(_FORMS[forms[name]](each) for name, each in kept.items()):
-            raise EventMalformed(f"{kind.name} with a field that is missing, or not what it has to be")
+            raise EventMalformed(f"{kind.name} has a field that is missing or wrong")
         return cls(kind, conversation, clock, sent, kept, id)
 
 

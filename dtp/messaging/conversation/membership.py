@@ -172,10 +172,10 @@ class Operation:
             case _:
                 raise MembershipError("an operation on a group is malformed, or of another version")
         if not is_number(act, max(Act)) or not act or not is_number(role, max(MemberRole)):
-            raise MembershipError("an operation on a group does what can't be")
+            raise MembershipError("an operation on a group does something impossible")
         hashes = all(isinstance(each, bytes) and len(each) == _HASH for each in parents)
         if not hashes or len(parents) > MAX_PARENTS or bool(parents) == (act == Act.CREATE):
-            raise MembershipError("an operation on a group has seen what can't be")
+            raise MembershipError("an operation on a group says that it has seen operations that can't exist")
         if len(author) != _HASH or len(subject) not in (0, _HASH) or len(text.encode()) > MAX_NAME_BYTES:
             raise MembershipError("an operation on a group is malformed")
         try:

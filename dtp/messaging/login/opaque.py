@@ -38,7 +38,7 @@ def _parse(kind: Any, data: bytes, size: int) -> Any:
     try:
         return kind.from_bytes(data)
     except _opaque.SerializationError:
-        raise LoginMalformed("a message of OPAQUE that isn't one") from None
+        raise LoginMalformed("a malformed message of OPAQUE") from None
 
 
 def _translated(work: Callable[..., _T], *arguments: Any) -> _T:
@@ -47,7 +47,7 @@ def _translated(work: Callable[..., _T], *arguments: Any) -> _T:
     except _opaque.AuthenticationError:
         raise LoginFailed("the name or the password is wrong") from None
     except _opaque.OpaqueError as fault:
-        raise LoginMalformed(f"a message of OPAQUE that isn't one: {fault}") from None
+        raise LoginMalformed(f"a malformed message of OPAQUE: {fault}") from None
 
 
 class ServerSecrets:

@@ -105,7 +105,7 @@ class Credential:
                 slot in tuple(Slot) and len(record) == RECORD and len(wrapped) == WRAPPED
             ):
                 return cls(Slot(slot), record, wrapped)
-        raise LoginMalformed("a credential is [slot, record, key]")
+        raise LoginMalformed("a credential has to be [slot, record, key]")
 
 
 def parse_credentials(told: Sequence[object]) -> list[Credential]:
@@ -165,7 +165,7 @@ def parse_request(body: bytes) -> tuple[LoginOp, list[Any]]:
     wanted = FIELDS[op]
     fields = told[1 : 1 + len(wanted)]
     if len(fields) < len(wanted) or not all(map(_fits, fields, wanted)):
-        raise LoginMalformed(f"{op.name} with a field that is missing, or not what it has to be")
+        raise LoginMalformed(f"{op.name} has a field that is missing or wrong")
     return op, fields
 
 

@@ -80,7 +80,7 @@ class Vault:
                 is_number(version) and len(seed) == len(static) == KEY_BYTES and _are_named(wallets, settings)
             ):
                 return cls(Identity(seed, static), wallets, settings, version)
-        raise VaultBroken("a vault that isn't one, though it was sealed with the account's key")
+        raise VaultBroken("what was sealed with the account's key is not a vault")
 
 
 def _are_named(wallets: dict[Any, Any], settings: dict[Any, Any]) -> bool:

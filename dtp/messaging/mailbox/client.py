@@ -259,7 +259,7 @@ def _kept(told: object) -> KeptEnvelope:
     match told:
         case [int(number), int(received), bytes(envelope)]:
             return KeptEnvelope(number, received, envelope)
-    raise MailboxMalformed("an envelope of a mailbox that isn't one")
+    raise MailboxMalformed("the mailbox sends a malformed envelope")
 
 
 def _pushed(told: list[Any], *, watching: bool) -> tuple[Tray, KeptEnvelope]:

@@ -141,7 +141,7 @@ def parse_request(body: bytes) -> tuple[int, MailboxOp, list[Any]]:
     wanted = FIELDS[op]
     fields = told[2 : 2 + len(wanted)]
     if len(fields) < len(wanted) or not all(map(_fits, fields, wanted)):
-        raise MailboxMalformed(f"{op.name} with a field that is missing, or not what it has to be")
+        raise MailboxMalformed(f"{op.name} has a field that is missing or wrong")
     return told[0], op, fields
 
 

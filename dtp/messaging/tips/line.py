@@ -289,7 +289,7 @@ class TipLine:
         try:
             envelope = letter.seal(self.identity, to.sealing)
         except PeerError as fault:
-            raise TipError(f"nothing can be sealed to what the tip says of itself: {fault}") from None
+            raise TipError(f"the tip has no keys that an answer can be sealed to: {fault}") from None
 
         async def ask(client: MailboxClient) -> bool:
             await client.deposit_with_work(to.device, envelope, seconds=LIFETIME, access=to.access)

@@ -50,7 +50,7 @@ class TipWords:
             raise WordsWrong(f"a tip has {COUNT} words, and these are {len(words)}")
         for number, word in enumerate(words, 1):
             if word not in library.wordlist:
-                raise WordsWrong(f"word {number} is none that a tip has: is it mistyped?")
+                raise WordsWrong(f"word {number} is not one that tips use: is it mistyped?")
         if not library.check(" ".join(words)):
             raise WordsWrong("these words don't belong together: one is another one, or two are exchanged")
         return cls(bytes(library.to_entropy(words)))

@@ -189,7 +189,7 @@ class StoreFile:
         except OverflowError as fault:  # a node's: what is made here is smaller
             _roll_back(db)
             raise StoreError(
-                f"can't write {self.path}: a number is above what it keeps; ask another node"
+                f"can't write {self.path}: a number is too large for it; ask another node"
             ) from fault
         except BaseException:
             _roll_back(db)

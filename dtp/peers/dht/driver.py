@@ -370,7 +370,9 @@ class Dht:
         Raise `DhtError` unless `publish` or `keep` has said where we are: nobody could come for it.
         """
         if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
-            raise DhtError("whoever looks for the content has to find us: publish your record first")
+            raise DhtError(
+                "those who look for the content must be able to find this node: publish your record first"
+            )
         return await self._publish(
             Record.from_value(Provider.sign(self.identity, content_hash, now=time.time(), ttl=ttl))
         )

@@ -193,7 +193,7 @@ def test_parameters(queries: Queries) -> None:
         ("MATCH (u)\nRETURN v", "v is not defined here"),
         ("CREATE (u)", "line 1, column 1"),
         ("MATCH (u) RETURN v.name", "v is not defined here"),
-        ("MATCH (a)-[a]->(b) RETURN a", "stands for something already"),
+        ("MATCH (a)-[a]->(b) RETURN a", "has a meaning already"),
         ("MATCH (a)-[r]->(b) MATCH (r) RETURN a", "is a relationship"),
         ("MATCH (a)-[*1..99]->(b) RETURN a", "at most 32"),
         ("MATCH (a) WHERE count(a) > 1 RETURN a", "belong into RETURN"),

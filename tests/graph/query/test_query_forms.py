@@ -116,7 +116,7 @@ def test_what_is_asked_is_answered(queries: Queries, text: str, expected: list[t
         ("MATCH (a) RETURN count(*) + COUNT { (b) WHERE a.x = b.x } AS n", "column of its own"),
         ("MATCH (a) RETURN count(*) + COUNT { (a)-->(b) } AS n", "column of its own"),
         ("MATCH (a) RETURN count(*) + size([(a)-->(b) | 1]) AS n", "column of its own"),
-        ("MATCH (a) CALL { MATCH (a) RETURN a } RETURN a", "stands for something already"),
+        ("MATCH (a) CALL { MATCH (a) RETURN a } RETURN a", "has a meaning already"),
         ("MATCH (a) CALL { RETURN a.x AS y } RETURN y", "a is not defined"),
         ("MATCH (a) CALL { WITH a, 1 AS b RETURN b } RETURN b", "a is not defined"),
         ("MATCH (a) CALL (b) { RETURN 1 AS c } RETURN c", "b is not defined"),

@@ -40,7 +40,7 @@ class _Unwind:
         self._step = expressions.meter.step
         self._name = name_of(variable)
         if self._name in scope:
-            raise fault(f"{self._name} stands for something already", clause)
+            raise fault(f"{self._name} has a meaning already", clause)
         self.scope = scope | {self._name}
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
@@ -115,7 +115,7 @@ class _Call:
             self._query = Query(expressions, index, inner, _imported(imports[0], scope), named=True)
         again = sorted(scope & set(self._query.columns))
         if again:
-            raise fault(f"{again[0]} stands for something already; give it another name by AS", clause)
+            raise fault(f"{again[0]} has a meaning already; give the new one another name by AS", clause)
         expressions.kinds.update(self._query.kinds)
         self._step = expressions.meter.step
         self.scope = scope | set(self._query.columns)

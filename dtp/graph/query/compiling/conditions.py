@@ -136,7 +136,7 @@ def part_at(name: str, column: str) -> Evaluate:
     def read(row: Bound) -> str:
         value = row[name]
         if not isinstance(value, Relation):
-            raise QueryError(f"{name} is no relationship")
+            raise QueryError(f"{name} is not a relationship")
         return str(getattr(value, column))
 
     return read

@@ -121,7 +121,7 @@ class Match:
             parts = trees(pattern)
             name = name_of(trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
             if name and (name in self._before or self._is_taken(name)):
-                raise fault(f"{name} stands for something already", pattern)
+                raise fault(f"{name} has a meaning already", pattern)
             if parts[0].data == "shortest":
                 self._shortest_path(parts[0], name)
                 continue
@@ -158,7 +158,7 @@ class Match:
             )  # fmt: skip
         links = name_of(parts["variable"]) if "variable" in parts else ""
         if links and (links == name or links in self._before or self._is_taken(links)):
-            raise fault(f"{links} stands for something already", relation)
+            raise fault(f"{links} has a meaning already", relation)
         least, most = bounds(parts["hops"], None) if "hops" in parts else (1, 1)
         if least > 1:
             raise fault("a shortest path begins with 0 links or 1", relation, UnsupportedQuery)
@@ -304,7 +304,7 @@ class Match:
         parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
         name = name_of(parts["variable"]) if "variable" in parts else ""
         if name and (self._is_taken(name) or (name in self._before and "hops" in parts)):
-            raise fault(f"{name} stands for something already", tree)
+            raise fault(f"{name} has a meaning already", tree)
         names = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
         keys = ", ".join(quoted(one) for one in names)
         direction = str(tree.data)

@@ -58,7 +58,7 @@ _HAS_ZONE: Final = (Time, DateTime)
 def _number(given: dict[str, Any], name: str, otherwise: int) -> int:
     value = given.get(name, otherwise)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TemporalError(f"{name} is a whole number, not {shown(value)}")
+        raise TemporalError(f"{name} must be a whole number, not {shown(value)}")
     return value
 
 
@@ -169,7 +169,7 @@ def _placed(kind: type[Temporal], days: int, time: int, zone: Any, base: Any) ->
     if kind is LocalDateTime:
         return LocalDateTime(days * DAY + time)
     if zone is not None and not isinstance(zone, str):
-        raise TemporalError(f"a time zone is text, not {shown(zone)}")
+        raise TemporalError(f"a time zone must be text, not {shown(zone)}")
     known = zone_of_value(base)
     if kind is Time:
         offset = offset_of(base) or 0
