@@ -309,7 +309,7 @@ def _key_wanted(body: bytes) -> Message:
                 raise ShowMessageError("a claim is an account, a time and a signature")
     epoch = _number(fields, "epoch")
     if epoch >= 2**32:
-        raise ShowMessageError("a key is wanted of the number of an epoch")
+        raise ShowMessageError("a key is asked for without the number of an epoch")
     return KeyWanted(tuple(claims), epoch)
 
 

@@ -539,7 +539,9 @@ class ShowReceiver:
             case m.ForkProof(data):
                 self._open_held().accept_proof(data)
             case m.Hello() | m.RoomReport() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
-                raise ShowMessageError("this comes from who listens, or belongs to another service")
+                raise ShowMessageError(
+                    "this message comes from listeners alone, or belongs to another service"
+                )
 
     def _learn_others(self, others: Sequence[str], teller: Connection | None) -> None:
         """Learn the addresses that a neighbour tells of."""

@@ -95,7 +95,7 @@ def money(units: int, coin: str) -> str:
 async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_COIN) -> Executed:
     """Send `amount` of a coin (its smallest unit). Raises `InsufficientFunds` and what `execute` raises."""
     if amount <= 0:
-        raise ProgramError(f"send more than nothing, not {amount}")
+        raise ProgramError(f"the amount to send must be above 0, not {amount}")
     program = Program()
     money = await coins_for(chain, program, coin, amount)
     if canonical_type(coin) != SUI_COIN:

@@ -208,7 +208,7 @@ class Graph(Contents):
             raise GraphError("a graph that keeps its history, or is only read, can't be pruned")
         if part is not None and (history or read_only):
             raise GraphError(
-                "who wants every frame wants all of a graph, and who only reads it takes what is there"
+                "`part` goes neither with `history`, which takes all of a graph, nor with `read_only`"
             )
         opened = partial(loading.opened, place, name, identity.id.key, read_only=read_only)
         store: Store = await asyncio.to_thread(opened)

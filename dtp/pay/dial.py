@@ -675,7 +675,7 @@ class PaidDialer:
             async with asyncio.timeout(connection.patience):
                 await meter.wait_welcome()
         except TimeoutError:
-            raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
+            raise net.DialTimeout(f"{self._address}: the server did not begin to count in time") from None
         except ConnectionClosed as error:
             raise ConnectionRefused(error.close_code, error.reason, error.detail) from None
         finally:

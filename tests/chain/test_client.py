@@ -253,7 +253,7 @@ def test_pages_are_read_to_the_end(client, wallet):
 def test_sending_other_coins_and_nothing(client, wallet):
     async def work():
         async with client(wallet()) as chain:
-            with pytest.raises(ProgramError, match="more than nothing"):
+            with pytest.raises(ProgramError, match="must be above 0"):
                 await send(chain, "0x5", 0)
             with pytest.raises(InsufficientFunds, match="has 0 of 0x9::m::NONE"):
                 await send(chain, "0x5", 1, "0x9::m::NONE")

@@ -176,7 +176,7 @@ def test_what_is_missing_is_said_with_what_to_do(shell, call, alice, monkeypatch
     [
         ((NOBODY, "1.5"), 3, "below one MIST"),
         ((NOBODY, "much"), 3, "no amount"),
-        ((NOBODY, "0"), 3, "more than nothing"),
+        ((NOBODY, "0"), 3, "must be above 0"),
         (("bob", "1"), 3, "is not an address"),
         ((NOBODY, "11SUI"), 6, "has 10 SUI: too little to send 11 SUI and pay the gas"),
         ((NOBODY, "1", "--coin", "0x2::x"), 3, "0x2::x"),

@@ -54,7 +54,7 @@ def read_agreement(kept: list[Any]) -> Agreement:
     try:
         return Agreement(int(need), frozenset(PeerId(one).key for one in of)).check()
     except PeerIdError as error:
-        raise GraphError(f"who has to agree is no identity: {error}") from error
+        raise GraphError(f"those who have to agree must be identities: {error}") from error
 
 
 class Unagreed(NamedTuple):

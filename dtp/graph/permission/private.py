@@ -307,7 +307,9 @@ class PrivateNode(MutableMapping[str, Value]):
             raise SealBroken("a value in a private node that isn't sealed")
         number = int.from_bytes(data[1:_HEAD], "big")
         if not 1 <= number <= len(ring.keys):
-            raise SealBroken("a value under a key that this ring doesn't have; the newer ring may be to come")
+            raise SealBroken(
+                "a value is sealed under a key that isn't in this ring; a newer ring may still come"
+            )
         try:
             plain = Aead(ring.keys[number - 1]).decrypt(
                 data[_HEAD:], self._value_context(name, number, author)
@@ -389,7 +391,7 @@ def private(graph: Graph, place: str, readers: Iterable[Peer] | None) -> Private
     else:
         node = PrivateNode(graph, Reader(graph.identity.id.key), place)
     if not node._path or node._path.partition("/")[0] == RINGS:
-        raise GraphError("a private node is at a path of its owner's")
+        raise GraphError("a private node must be at a path of its owner's")
     if readers is not None and not node.is_mine:
         raise GraphError(
             f"{node.soul!r} is another's: its owner says who reads it; leave out `readers` to open it"

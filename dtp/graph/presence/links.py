@@ -108,7 +108,7 @@ def _check_hello(graph: Graph, message: bytes | None) -> None:
         raise SyncError("the peer ended the stream of presence before it began")
     kind, parts = _unpacked(message)
     if kind != PresenceMessage.PRESENCE or len(parts) != 2 or parts[0] != VERSION or type(parts[0]) is bool:
-        raise SyncError(f"the peer tells presence otherwise than by version {VERSION}")
+        raise SyncError(f"the peer speaks another version of presence than {VERSION}")
     if parts[1] != graph.name:
         raise SyncError(f"the peer tells presence of graph {parts[1]!r}, not {graph.name!r}")
 

@@ -176,4 +176,4 @@ def _peer(key: bytes) -> PeerId:
     try:
         return PeerId(key)
     except PeerIdError as fault:
-        raise ContactCardError(f"a card has a key that can't be: {fault}") from None
+        raise ContactCardError(f"a card has an invalid key: {fault}") from None
