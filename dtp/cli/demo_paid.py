@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from dtp.chain import ChainClient, KeySigner, find_network, publish
+from dtp.chain import ChainClient, EventFollower, KeySigner, channel, event_types, find_network, publish
+from dtp.chain.events import OLDEST
 from dtp.chain.model import format_amount
 from dtp.chain.wallet import request_sui
 from dtp.cli.demo import DemoFailed
@@ -86,14 +87,31 @@ async def paid_demo(folder: Path, file: Path, digest: str) -> None:
                 bought = await _buy(client, localnet, packages, address, folder)
                 served = await _next(events, "served")
                 after = await _balances(chain, server, client)  # before the server takes its endpoint off
+                got = await _paid_by_channels(chain)
                 assert process.stdin is not None
                 process.stdin.close()
                 await process.wait()
-    _report(file, digest, bought, served, before, after)
+    spent = {name: before[name] - after[name] for name in before}
+    _report(file, digest, bought, served, got, spent)
 
 
 async def _balances(chain: ChainClient, *parties: _Party) -> dict[str, int]:
     return {party.name: (await chain.balance(party.signer.address)).total for party in parties}
+
+
+async def _paid_by_channels(chain: ChainClient) -> int:
+    """Return what channels have paid to servers by the chain's events: for claims, and with their close."""
+    total = 0
+    for cls, amount in (
+        (channel.Claimed, "paid"),
+        (channel.OwedPaid, "amount"),
+        (channel.Settled, "to_server"),
+    ):
+        past = EventFollower(chain, event_types(chain, channel.SCHEMA, cls), start=OLDEST).past_events()
+        total += sum(
+            [getattr(channel.SCHEMA.decode(cls, each.event.contents), amount) async for each in past]
+        )
+    return total
 
 
 @contextlib.asynccontextmanager
@@ -166,20 +184,22 @@ def _report(
     digest: str,
     bought: dict[str, dict[str, Any]],
     served: dict[str, Any],
-    before: dict[str, int],
-    after: dict[str, int],
+    got: int,
+    spent: dict[str, int],
 ) -> None:
-    """Print who got what, and check that it adds up."""
+    """Print who got what, and check that it adds up: `got` is the server's, and `spent` what each has less by now."""
     received, paid = bought["received"], bought["paid"]
-    gained = after["server"] - before["server"]
-    spent = before["client"] - after["client"]
+    # A server claims on the way, since it lets only so much go unclaimed, and pays the gas of that.
+    server_gas = got + spent["server"]
+    client_gas = spent["client"] - paid["amount"]
+    claims = f", and spent {format_amount(server_gas)} on gas for claims" if server_gas else ""
     price = (paid["requests"] * PRICE_REQUEST * 2**20 + paid["bytes"] * PRICE_MIB) // 2**20
     right = {
         "the file is the one that was served": received["sha256"] == digest,
         "client and server counted the same": (paid["requests"], paid["bytes"], paid["amount"])
         == (served["requests"], served["bytes"], served["vouched"]),
         "the vouchers say what that costs": paid["amount"] == price,
-        "the server got what the vouchers say": gained == paid["amount"],
+        "the server got what the vouchers say": got == paid["amount"],
     }
     checks = "\n".join(f"{'yes' if good else 'NO':<10} {what}" for what, good in right.items())
     print_line(
@@ -190,16 +210,18 @@ def _report(
             "metered_bytes": paid["bytes"],
             "requests": paid["requests"],
             "paid": paid["amount"],
-            "server_gained": gained,
-            "client_spent": spent,
-            "client_gas": spent - gained,
+            "server_gained": got,
+            "server_gas": server_gas,
+            "client_spent": spent["client"],
+            "client_gas": client_gas,
             "checks": right,
         },
         f"moved      {size_text(file.stat().st_size)}, {received['seconds']:.2f} s\n"
         f"metered    {count_of(paid['bytes'], 'byte')}, {count_of(paid['requests'], 'request')}\n"
         f"vouchers   {format_amount(paid['amount'])}\n"
-        f"server     got {format_amount(gained)}\n"
-        f"client     spent {format_amount(spent)}, {format_amount(spent - gained)} of it gas for two transactions\n"
+        f"server     got {format_amount(got)}{claims}\n"
+        f"client     spent {format_amount(spent['client'])}, {format_amount(client_gas)} of it on gas for two "
+        "transactions\n"
         f"{checks}",
     )
     if not all(right.values()):
