@@ -12,12 +12,14 @@ import pytest
 
 from dtp.chain.channel import ChannelState
 from dtp.chain.errors import (
+    InsufficientFunds,
     MoveAborted,
     NodeRefused,
     NodeUnavailable,
     PackageNotPublished,
     ProgramError,
     StaleObject,
+    TransactionFailed,
     WrongObjectType,
 )
 from dtp.chain.host import Bearer
@@ -395,6 +397,7 @@ class Till:
         self.store, self.journal = store, Journal(store)
         self.channels, self.settled, self.least, self.at_once = {}, [], [], 0
         self.seen, self.refused = [], []
+        self.failing: dict[Any, Any] = {}  # channels of which nothing can be claimed, and why
         self.foreign: dict[Any, Any] = {}  # what is there and no channel of this package
         chain = node(
             address="0x5", chain_id="chain", owned=self._owned, epoch=self._epoch, objects=self._objects
@@ -430,6 +433,8 @@ class Till:
     ) -> Any:
         assert batch == POLICY.batch
         self.settled.append([(each.view.channel.id, each.action) for each in decisions])
+        for id, fault in self.failing.items():
+            on_failed(id, fault)
         done = [each for each in decisions if each.action not in (Action.WAIT, Action.FORGET)]
         return [(Settlement("x", each.gain, 0, 1, coin=each.view.channel.coin), [each]) for each in done]
 
@@ -457,6 +462,23 @@ def look(tmp_path: Path, scenario: Any, **options: Any) -> None:
             await till.journal.close()
 
     asyncio.run(work())
+
+
+def test_a_claim_that_comes_behind_an_agreed_close_is_no_trouble(tmp_path: Path) -> None:
+    """The client may close at any moment then, also while a claim is under way; another failure is told."""
+    gone, poor = TransactionFailed("deleted", kind="INPUT_OBJECT_DELETED"), InsufficientFunds("no gas")
+
+    async def scenario(till: Any) -> None:
+        agreed, open_ = till.sell(1, 50), till.sell(2, 50)
+        till.store.save_agreement(agreed, 50_000, NO_CAP, "chain")
+        till.failing = {agreed: gone, open_: gone}
+        await till.cashier.poll()
+        till.failing = {agreed: poor}
+        await till.cashier.poll()
+        assert failed == [(open_, gone), (agreed, poor)]
+
+    failed: list[Any] = []
+    look(tmp_path, scenario, on_failed=lambda *fault: failed.append(fault))
 
 
 def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path: Path) -> None:

@@ -187,9 +187,7 @@ class Cashier:
             await self._forget_channels(
                 [each.view.channel.id for each in decisions if each.action is Action.FORGET]
             )
-            done = await self._settle(
-                self._claiming, decisions, self.policy.batch, self._on_failed, policy=self.policy
-            )
+            done = await self._settle_all(decisions)
             for paid, part in done:
                 sums = money(paid.to_server, paid.coin), format_amount(paid.gas)
                 log.info("%s: %s to the server, gas %s", count_of(len(part), "channel"), *sums)
@@ -200,6 +198,34 @@ class Cashier:
                 await self._on_claimed([paid for paid, _ in done])
             await self._take_credits(views, closing)
             return [paid for paid, _ in done]
+
+    async def _settle_all(self, decisions: Sequence[Decision]) -> list[tuple[Settlement, list[Decision]]]:
+        failed: list[tuple[str, DtpError]] = []
+        try:
+            return await self._settle(
+                self._claiming,
+                decisions,
+                self.policy.batch,
+                lambda *each: failed.append(each),
+                policy=self.policy,
+            )
+        finally:
+            await self._report_failed(failed)
+
+    async def _report_failed(self, failed: Sequence[tuple[str, DtpError]]) -> None:
+        """Tell of channels of which nothing could be claimed, but for those that their client has closed, as agreed,
+        while the claim was under way: that has brought what the claim would have."""
+        late = {id for id, fault in failed if isinstance(fault, TransactionFailed)}
+        agreed = await self._agreed_of(late) if late else set()
+        for id, fault in failed:
+            if id in agreed and id in late:
+                log.info("channel %s was closed, as agreed, before it was claimed of: %s", id, fault)
+            else:
+                self._on_failed(id, fault)
+
+    async def _agreed_of(self, ids: Collection[str]) -> set[str]:
+        """Return those of the channels whose close was agreed on, or that are known to be over."""
+        return await self.journal.run(lambda store: {id for id in ids if store.end_of(id) is not None})
 
     @property
     def _claiming(self) -> ChainClient:
@@ -359,7 +385,7 @@ class Cashier:
 
         if not ids:
             return
-        agreed = await self.journal.run(lambda store: {id for id in ids if store.end_of(id) is not None})
+        agreed = await self._agreed_of(ids)
         await self.journal.run(work)
         for id in ids:  # what was agreed on is over by our own word
             if id not in agreed and len(self._doubted) < _MOST_DOUBTED:
