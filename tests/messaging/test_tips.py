@@ -109,6 +109,44 @@ def test_a_line_is_the_same_after_it_was_closed_and_takes_what_came_meanwhile(tm
     run(test, tmp_path, "closed")
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Screenshot 8.41\u202fPM.mov", "Screenshot 8.41 PM.mov"),
+        ("\u202egpj.mov", "_gpj.mov"),
+        ("a\udcff", "a_"),
+    ],
+)
+def test_a_file_that_is_sent_as_it_is_comes_whatever_its_name_has(tmp_path, name, told):
+    """Who had written was told that it was sent, and the line passed it over."""
+
+    async def test(office: PostOffice) -> None:
+        owner = await opened(office, await office.open())
+        (tmp_path / name).write_bytes(b"a film")
+        async with Tipster(owner.card, WORDS) as tipster:
+            await tipster.send("look", attachments=[tmp_path / name], as_is=True)
+        assert await owner.collect() == 1
+        (tip,) = await owner.tips()
+        (kept,) = await owner.letters(tip)
+        assert [each.name for each in owner.attachments(kept.letter)] == [told]
+
+    run(test, tmp_path, f"name-{len(name)}")
+
+
+def test_more_files_than_a_letter_has_are_refused_before_any_is_sent(tmp_path):
+    """The line passed the letter over."""
+
+    async def test(office: PostOffice) -> None:
+        owner = await opened(office, await office.open())
+        (tmp_path / "film").write_bytes(b"a film")
+        async with Tipster(owner.card, WORDS) as tipster:
+            with pytest.raises(TipError, match="64 files"):
+                await tipster.send("look", attachments=[tmp_path / "film"] * 65, as_is=True)
+        assert not any(box.counters["put_piece"] for box in office.mailboxes.values())
+
+    run(test, tmp_path, "many-files")
+
+
 def test_attachments_come_without_names_and_an_owner_fetches_no_more_than_it_likes(tmp_path):
     from PIL import Image
 

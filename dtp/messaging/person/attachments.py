@@ -143,7 +143,15 @@ async def upload(
     roots = await put_pieces(
         client, device, access, seconds, [_seal(key, _INDEX, *each) for each in enumerate(parts)]
     )
-    return path.name, size, key, [roots[at : at + _HASH] for at in range(0, len(roots), _HASH)]
+    return _told_name(path.name), size, key, [roots[at : at + _HASH] for at in range(0, len(roots), _HASH)]
+
+
+def _told_name(name: str) -> str:
+    """Return the name of a file as others are told it: one that isn't printable would be refused there. macOS has
+    narrow blanks in names of screenshots, and other systems any bytes."""
+    shown = (each if each.isprintable() else " " if each.isspace() else "_" for each in name)
+    told = "".join(shown).strip()
+    return "file" if told in ("", ".", "..") else told
 
 
 def seal_bytes(name: str, data: bytes, key: bytes) -> tuple[list[Any], list[bytes]]:

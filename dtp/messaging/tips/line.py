@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from dtp.errors import DtpError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import MAX_ATTACHMENTS
 from dtp.messaging.ends.device import save_key
 from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
 from dtp.messaging.errors import EnvelopeBroken
@@ -332,6 +333,8 @@ async def stripped(paths: list[Path], as_is: bool) -> AsyncIterator[list[Path]]:
 
     Raise `MetadataKept`, `TipError`.
     """
+    if len(paths) > MAX_ATTACHMENTS:
+        raise TipError(f"a letter has {MAX_ATTACHMENTS} files at most: send the others with another one")
     if as_is or not paths:
         yield paths
         return
