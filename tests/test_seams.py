@@ -56,10 +56,10 @@ PATCHES: dict[str, int] = {
     "graph": 11,
     "identity": 2,
     "localnet": 1,
-    "messaging": 13,
+    "messaging": 15,
     "model": 1,
     "net": 12,
-    "pay": 18,
+    "pay": 20,
     "second": 1,
     "session": 2,
 }
