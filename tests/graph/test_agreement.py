@@ -249,6 +249,24 @@ def test_what_was_summed_up_before_anybody_asked_is_agreed_to() -> None:
     run(main())
 
 
+def test_those_who_prune_at_the_same_time_drop_all_the_same() -> None:
+    """Their words for a sum come when its author has been through its own pruning: it keeps on with that sum."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as alice, await opened(BOB) as bob, await opened(CAROL) as carol:
+            sizes = []
+            for _ in range(8):
+                await churn(alice, 40)
+                for graph in (alice, bob, carol):
+                    await graph.upkeep.prune()
+                await met(alice, bob, carol)
+                sizes.append(len(await stored(alice, ALICE)))
+            assert max(sizes) <= 160
+            assert alice.frames.vector()[ALICE.id.key] == 320
+
+    run(main())
+
+
 def test_a_witness_that_is_killed_when_it_drops_has_said_its_word(tmp_path: Path) -> None:
     path, dead = tmp_path / "store", tmp_path / "dead"
     path.mkdir()

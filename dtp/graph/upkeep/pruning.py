@@ -22,6 +22,7 @@ from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
 from dtp.graph.permission.agreement import agree, has_agreed, is_agreed, is_asked
+from dtp.graph.sync.passing import saves_enough
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
         return Pruned(0, 0)
     size = await graph.frames.stored_bytes(author, 1, upto)
-    saves = graph.passed.size_of(author) * 5 <= size * 4  # a fifth, and wasn't done
+    saves = saves_enough(graph.passed.size_of(author), size)
     is_own = author == graph.identity.id.key
     may_agree = is_asked(graph) and not is_own
     if not saves and not may_agree:
