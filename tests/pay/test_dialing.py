@@ -566,7 +566,7 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
         assert deal.released == 1
         with pytest.raises(StoreError):
             begun.journal.store.kept_keys()
-        with pytest.raises(RuntimeError):  # its thread has ended
+        with pytest.raises(StoreError, match="closed"):
             await begun.journal.run(lambda store: None)
 
     asyncio.run(work())

@@ -327,3 +327,17 @@ def test_nobody_waits_for_ever(play: Any, count: Any) -> None:
         assert await journal.check_voucher(KEYS, KEY.sign(voucher(2, 2)), Usage()) is VoucherVerdict.STORED
 
     play(scenario)
+
+
+def test_what_comes_after_the_end_is_told_that_the_store_is_away(play: Any) -> None:
+    """It had an error of the thread pool's, which ended connections as a fault of the program."""
+
+    async def scenario(journal: Any) -> None:
+        await journal.close()
+        with pytest.raises(StoreError, match="closed"):
+            await journal.run(lambda store: store.bought_channels())
+        with pytest.raises(StoreError, match="closed"):
+            await journal.check_voucher(KEYS, KEY.sign(voucher(1, 1)), Usage())
+        await journal.close()
+
+    play(scenario)

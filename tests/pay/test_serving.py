@@ -366,7 +366,7 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
             ("what it was opened with", {}),
         ]
         assert "dtp-pay-recheck" not in [each.name for each in supervised()]
-        with pytest.raises(RuntimeError):  # the thread has ended
+        with pytest.raises(StoreError, match="closed"):
             await made.journal.run(lambda store: None)
 
     play(tmp_path, scenario, parts)
@@ -394,7 +394,7 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path: 
         with pytest.raises(StoreError if how == "fails" else asyncio.CancelledError):
             await closing
         assert made.done == [("listener", {})]
-        with pytest.raises(RuntimeError):  # the thread has ended
+        with pytest.raises(StoreError, match="closed"):
             await made.journal.run(lambda store: None)
 
     play(tmp_path, scenario)

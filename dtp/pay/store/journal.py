@@ -78,6 +78,7 @@ class Journal(Generic[S_co]):
         self._writing: asyncio.Future[list[_Answer]] | None = None
         #: Why something could not be written, None once something was.
         self.fault: StoreError | None = None
+        self._closed = False
 
     def check_voucher(
         self, keys: Iterable[bytes], signed: SignedVoucher, used: Usage
@@ -87,13 +88,19 @@ class Journal(Generic[S_co]):
         The answer comes when it is on the disk. `StoreError`.
         """
         answer: asyncio.Future[VoucherVerdict] = self._loop.create_future()
+        if self._closed:
+            answer.set_exception(_closed())
+            return answer
         self._waiting.append(_Check(tuple(keys), signed, used, answer))
         if self._writing is None and len(self._waiting) == 1:
             self._loop.call_soon(self._write)  # with what else comes in this turn of the loop
         return answer
 
     async def run(self, work: Callable[[S_co], T]) -> T:
-        """Do something else with the store, in its thread. Raises what `work` raises."""
+        """Do something else with the store, in its thread. Raises what `work` raises, `StoreError` once it is
+        closed."""
+        if self._closed:
+            raise _closed()
         try:
             return await self._loop.run_in_executor(self._thread, work, self.store)
         except StoreError as fault:
@@ -107,10 +114,13 @@ class Journal(Generic[S_co]):
         return done
 
     async def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written; whoever comes later gets `StoreError`. Idempotent."""
+        if self._closed:
+            return
         while self._waiting or self._writing is not None:
             await asyncio.wait([self._writing] if self._writing is not None else [self._waiting[-1].answer])
         await self._loop.run_in_executor(self._thread, _pass)  # behind everything that `run` was given
+        self._closed = True
         self._thread.shutdown(wait=False)
 
     def _write(self) -> None:
@@ -145,6 +155,10 @@ class Journal(Generic[S_co]):
                 job.answer.set_exception(answer)
             else:
                 job.answer.set_result(answer)
+
+
+def _closed() -> StoreError:
+    return StoreError("this store of vouchers is closed here: whoever uses it is ending")
 
 
 def _pass() -> None:
