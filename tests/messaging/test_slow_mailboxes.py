@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from post_office import PostOffice, post_office, take
+from post_office import PostOffice, post_office, take, wait_notice
 
 from dtp.identity import Identity
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.mailbox import MailboxClient
 from dtp.messaging.mailbox import pool as pool_module
 from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person import delivery as delivery_module
+from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +132,25 @@ def test_little_is_on_its_way_to_a_mailbox_that_does_not_answer(tmp_path: Path) 
         assert [each.text for each in await take(carol, 100)] == [str(number) for number in range(100)]
 
     post_office(main, tmp_path, "slow-many")
+
+
+def test_what_is_of_the_moment_is_passed_on_to_who_is_there(tmp_path: Path) -> None:
+    """One by one: who came behind such a mailbox heard it too late."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held("signal")
+        alice, bob, carol = await meet(at, held)
+        for each in (alice, carol):
+            await bob.send(each.card, "hello")
+            await take(each, 1)
+        typing = Event(EventKind.TYPING, bob.card.person, 0, now_ms(), {"on": True}).encode()
+        devices = [each.identity.id.key for each in (carol, alice)]
+        telling = asyncio.ensure_future(bob.delivery.signal(devices, typing))
+        await wait_notice(alice, What.TYPING)
+        held.go_on.set()
+        await telling
+
+    post_office(main, tmp_path, "slow-moment")
 
 
 def test_what_a_mailbox_has_not_answered_at_the_end_is_sent_the_next_time(tmp_path: Path) -> None:

@@ -444,17 +444,20 @@ class Delivery:
 
     async def signal(self, devices: Iterable[bytes], payload: bytes) -> None:
         """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""
-        for device in devices:
-            addresses, access = self._mail.route(device)
-            outbound = await self.run(self._mail.desk.seal_answer, device, payload=payload)
-            if outbound is None:
-                continue
+        await asyncio.gather(*(self._signal(device, payload) for device in devices))
 
-            async def ask(client: MailboxClient, sent: Outbound = outbound, known: bytes = access) -> bool:
-                await client.signal(sent.device, sent.envelope, known)
-                return True
+    async def _signal(self, device: bytes, payload: bytes) -> None:
+        addresses, access = self._mail.route(device)
+        outbound = await self.run(self._mail.desk.seal_answer, device, payload=payload)
+        if outbound is None:
+            return
+        envelope = outbound.envelope
 
-            await self.pool.try_each(addresses, ask)
+        async def ask(client: MailboxClient) -> bool:
+            await client.signal(device, envelope, access)
+            return True
+
+        await self.pool.try_each(addresses, ask)
 
 
 def now_ms() -> int:

@@ -170,8 +170,8 @@ class TopicSpreader:
         self._delivery.start_task(self._answer(), name="dtp-messages-have")
 
     async def _answer(self) -> None:
-        for device, payload in await self._delivery.run(self._spreading.take_answers, now_ms()):
-            await self._delivery.signal([device], payload)
+        answers = await self._delivery.run(self._spreading.take_answers, now_ms())
+        await asyncio.gather(*(self._delivery.signal([device], payload) for device, payload in answers))
 
     async def _keep_linked(self, node: Node, group: bytes, topic: Topic) -> None:
         """Keep links to some members who read along, so that what is spread gets everywhere."""
