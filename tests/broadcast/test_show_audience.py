@@ -48,6 +48,38 @@ def test_dust_buries_nothing(amounts):
     assert all(line.raised(Raised("0x1", number, "0x3", 5)) for number in best[:40])  # of those, none is lost
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("ask"), st.integers(1, 9)),
+            st.tuples(st.just("raise"), st.integers(0, 60)),
+            st.tuples(st.just("dismiss"), st.integers(0, 60)),
+        ),
+        max_size=150,
+    )
+)
+def test_who_has_the_least_is_left_out_also_where_some_were_raised_and_others_dismissed(steps):
+    line, kept, least = AudienceLine(most=1), {}, 0
+    for number, (step, value) in enumerate(steps):
+        if step == "ask":
+            line.asked(asked(number, value))
+            if len(kept) < 10 or value > least:
+                kept[number] = value
+            if len(kept) > 10:
+                worst = min(kept, key=lambda each: (kept[each], -each))
+                least = kept.pop(worst)
+        elif step == "raise":
+            line.raised(Raised("0x1", value, "0x3", 5))
+            if value in kept:
+                kept[value] += 5
+        elif value in kept:
+            line.dismiss(value)
+            del kept[value]
+    assert [each.number for each in line.ranked()] == sorted(kept, key=lambda each: (-kept[each], each))[:1]
+    assert {each: line.raised(Raised("0x1", each, "0x3", 0)).amount for each in kept} == kept
+    assert len(line) == len(kept)
+
+
 def test_a_question_that_dust_pushed_off_the_line_is_back_when_others_raise_it():
     line = AudienceLine(most=10)
     line.asked(asked(0, 1, b"why?"))

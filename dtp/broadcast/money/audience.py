@@ -6,6 +6,7 @@ The chain refuses what is below the show's prices. Here only the best are kept, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import Final
 
 from dtp.chain.show import EntryAsked, EntryKind, Raised
@@ -45,6 +46,9 @@ class AudienceLine:
         #: What the worst of those that are kept had when one was left out last: no more is worth keeping.
         self._least = 0
         self._entries: dict[int, Entry] = {}
+        #: A heap of what each had when it was looked at last, and its number, negative: the worst is found among many
+        #: thousand without looking at all.
+        self._worst_first: list[tuple[int, int]] = []
         self._dismissed: set[int] = set()
 
     def __len__(self) -> int:
@@ -60,11 +64,23 @@ class AudienceLine:
         text = self._open_text(event)
         entry = Entry(event.number, EntryKind(event.kind), event.from_, event.amount, 0, text, event.sealed)
         self._entries[event.number] = entry
+        heappush(self._worst_first, (entry.amount, -entry.number))
         if len(self) > _KEPT * self._most:
-            worst = max(self._entries.values(), key=_rank)
-            self._least = worst.amount
-            del self._entries[worst.number]
+            self._leave_out_worst()
         return self._entries.get(event.number)
+
+    def _leave_out_worst(self) -> None:
+        """Leave out the entry with the least, of equals the newest."""
+        while True:
+            amount, number = heappop(self._worst_first)
+            entry = self._entries.get(-number)
+            if entry is None:  # it was dismissed
+                continue
+            if entry.amount == amount:
+                self._least = amount
+                del self._entries[entry.number]
+                return
+            heappush(self._worst_first, (entry.amount, number))  # it was raised
 
     def raised(self, event: Raised) -> Entry | None:
         """Somebody has added to an entry; return it as it is now, None where it isn't kept."""
@@ -83,6 +99,7 @@ class AudienceLine:
     def begin_anew(self) -> None:
         """Forget all but what was dismissed: everything is told from the beginning again."""
         self._entries.clear()
+        self._worst_first.clear()
         self._least = 0
 
     def ranked(self) -> list[Entry]:
