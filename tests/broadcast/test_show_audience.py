@@ -75,7 +75,8 @@ def test_who_has_the_least_is_left_out_also_where_some_were_raised_and_others_di
         elif value in kept:
             line.dismiss(value)
             del kept[value]
-    assert [each.number for each in line.ranked()] == sorted(kept, key=lambda each: (-kept[each], each))[:1]
+        best = sorted(kept, key=lambda each: (-kept[each], each))[:1]
+        assert [each.number for each in line.ranked()] == best
     assert {each: line.raised(Raised("0x1", each, "0x3", 0)).amount for each in kept} == kept
     assert len(line) == len(kept)
 

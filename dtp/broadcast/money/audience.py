@@ -50,6 +50,8 @@ class AudienceLine:
         #: thousand without looking at all.
         self._worst_first: list[tuple[int, int]] = []
         self._dismissed: set[int] = set()
+        #: The line, until something changes: each page that is open asks for it each second.
+        self._ranked: list[Entry] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -61,6 +63,7 @@ class AudienceLine:
             return self._entries.get(event.number)
         if len(self) >= _KEPT * self._most and event.amount <= self._least:
             return None
+        self._ranked = None
         text = self._open_text(event)
         entry = Entry(event.number, EntryKind(event.kind), event.from_, event.amount, 0, text, event.sealed)
         self._entries[event.number] = entry
@@ -87,24 +90,29 @@ class AudienceLine:
         entry = self._entries.get(event.number)
         if entry is None:
             return None
+        self._ranked = None
         entry = replace(entry, amount=entry.amount + event.amount, raised=entry.raised + 1)
         self._entries[event.number] = entry
         return entry
 
     def dismiss(self, number: int) -> None:
         """It was answered, or isn't wanted."""
+        self._ranked = None
         self._entries.pop(number, None)
         self._dismissed.add(number)
 
     def begin_anew(self) -> None:
         """Forget all but what was dismissed: everything is told from the beginning again."""
+        self._ranked = None
         self._entries.clear()
         self._worst_first.clear()
         self._least = 0
 
     def ranked(self) -> list[Entry]:
         """Return the line, the best paid first; of equals the oldest."""
-        return sorted(self._entries.values(), key=_rank)[: self._most]
+        if self._ranked is None:
+            self._ranked = sorted(self._entries.values(), key=_rank)[: self._most]
+        return list(self._ranked)
 
     def _open_text(self, event: EntryAsked) -> str:
         data = event.text
