@@ -521,7 +521,10 @@ class Messenger:
         Raise `MessageError` if we have none.
         """
         if not self.card.mailboxes:
-            raise MessageError("there is no mailbox: give mailboxes=[...], or run 'dtp mailbox serve'")
+            raise MessageError(
+                "there is no mailbox: name one, by 'dtp message card --mailbox ADDRESS', or by mailboxes=[...]; "
+                "'dtp mailbox serve' runs one"
+            )
         while not self.delivery.own:
             self.delivery.reached.clear()
             await self.delivery.reached.wait()
