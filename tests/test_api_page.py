@@ -35,7 +35,7 @@ OTHERWISE = {
     ("query", "Path"),  # openCypher's
 }
 
-_CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+_CODE = re.compile(r"^```.*?^```|`(?:[^`\n]|\n(?!\n))+`", re.DOTALL | re.MULTILINE)
 _CLASS = re.compile(r"^class ([A-Z]\w*[a-z]\w*)\b", re.MULTILINE)
 
 
