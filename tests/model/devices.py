@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from histories import Step
+from plain import name_of
 from replicas import Difference, Replica, same
 
 from dtp.graph import GraphBehind, GraphError
@@ -31,13 +32,15 @@ class Household:
         """Name a replica on the card, and have it show that."""
         if not self.account.card.names(replica.key):
             self.account = self.account.add(replica.identity.id, now_ms=2)
+        place = f"%access/{name_of(replica.key)}", f"card/{self.account.card.name}"
+        shown = replica.shown().get(place, {}).get("register", [None])[0] == self.account.card.encode()
         try:
             replica.graph.accounts.join(self.account.card)
         except GraphBehind:
             same("behind", True, replica.behind)
             return
-        same("behind", False, replica.behind)
-        replica.dirty = True
+        same("written though a restored store may lack what was signed", False, replica.behind and not shown)
+        replica.dirty = replica.dirty or not shown
 
     def cut(self, replica: Replica, other: Replica) -> None:
         """Put a device out, said by another one."""

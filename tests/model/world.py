@@ -21,7 +21,7 @@ from edits import EDITS
 from histories import History, Step
 from nesting import check as check_document
 from nesting import nest
-from plain import Signed
+from plain import Signed, covered
 from replicas import Difference, Replica, Seen, image, open_graph, put_image, same
 from sealed import Secrets, publish, seal, whisper
 from voting import tag, vote
@@ -290,11 +290,14 @@ class World:
         if self.history.need:
             await self.meet_in_agreement(replica, other)
             return
+        refused = await self.ahead(replica, other), await self.ahead(other, replica)
         told = await self.exchange(replica, other)
         had, other_had = replica.seen.copy(), other.seen.copy()
         hidden = had.hidden | other_had.hidden
-        gives = replica.gives(other), other.gives(replica)
-        gives = tuple({author: list(chain) for author, chain in each.items()} for each in gives)
+        gives = tuple(
+            {author: chain[: ends.get(author, len(chain))] for author, chain in each.items()}
+            for each, ends in zip((replica.gives(other), other.gives(replica)), refused, strict=True)
+        )
         split = {
             author
             for author, chain in gives[1].items()
@@ -326,6 +329,18 @@ class World:
             replica.key in {p.author for p in await replica.graph.frames.proofs()}
         ):
             raise Difference("sync doesn't say what proofs do")
+
+    async def ahead(self, giver: Replica, taker: Replica) -> dict[bytes, int]:
+        """The last frame before a sum that is dated ahead for whoever gets it, by author: that is refused."""
+        found = {}
+        for author, chain in giver.seen.visible().items():
+            if author == taker.key or chain[-1].last <= taker.limit:
+                continue
+            spans = map(covered, await giver.graph.frames.read(author, 1, len(chain)))
+            sums = [(first, last) for first, last in spans if last > max(first, taker.seen.length(author))]
+            if early := [first for first, last in sums if chain[last - 1].last > taker.limit]:
+                found[author] = early[0] - 1
+        return found
 
     async def meet_in_agreement(self, replica: Replica, other: Replica) -> None:
         """The same, where sums are taken when enough agree to them."""
