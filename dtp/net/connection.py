@@ -270,8 +270,7 @@ class Connection:
         return self
 
     async def __anext__(self) -> Stream:
-        """Yield, by `async for stream in connection`, the streams that the peer opens, until the connection is
-        closed."""
+        """Return the next stream that the peer opens, for `async for`, which ends with the connection."""
         try:
             return await self.accept_stream()
         except ConnectionClosed:

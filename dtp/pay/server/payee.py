@@ -67,8 +67,8 @@ class PayeeLane:
 
 @dataclass(frozen=True, slots=True)
 class CheckWanted:
-    """Verify this voucher's signature with the lane's key and store it, then report
-    it with `Payee.voucher_stored`; end the connection where it is forged."""
+    """Verify this voucher's signature with the lane's key and store it, then report it with
+    `Payee.voucher_stored`; end the connection where it is forged."""
 
     voucher: SignedVoucher
     charge: int
@@ -230,15 +230,13 @@ class Payee:
         self._update_state(now)
 
     def set_counts(self, opened: int, sent: int, received: int, now: float) -> None:
-        """Take this connection's counts so far: streams that the client opened, bytes of streams sent and
-        received."""
+        """Take this connection's counts so far: streams that the client opened, bytes sent and received."""
         self._opened, self._sent, self._received = opened, sent, received
         self._update_usage()
         self._update_state(now)
 
     def receive_frame(self, frame: bytes, now: float) -> None:
-        """Take a METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has
-        changed."""
+        """Take a METER frame of the client. Raise `MalformedMeter`, `VoucherRefused`; nothing has changed then."""
         message = messages.parse(frame, from_client=True)
         match message:
             case None:
