@@ -142,12 +142,6 @@ class PeerFinding:
             self.mdns.publish(self.record)
         self.publish()
 
-    def has_moved(self, urls: Iterable[str]) -> bool:
-        """True if the record would have other addresses now than it has."""
-        return self.record is not None and self.record.addresses != tuple(
-            _choose_addresses(dialled_urls(urls))
-        )
-
     def is_of_another(self, record: PeerRecord) -> bool:
         """True if a record of this identity was signed since this node started, but neither by it nor by a process
         that it replaces: that one listens at the same sockets, and ends within `SUCCESSION`."""

@@ -31,7 +31,6 @@ from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
 from dtp.peers.book import BOOK, BookNotKept, PeerBook
 from dtp.peers.clocks import ClockDifference
-from dtp.peers.lan.changes import watch_networks
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks
@@ -256,7 +255,6 @@ class Node:
         self._listener = listener
         stack.push_async_callback(reach.leave)
         await reach.open(listener, self._listen)
-        stack.callback(watch_networks(self._on_networks_changed))
         stack.callback(self.book.on_change(self._on_record))
         stack.callback(links.listen(self._on_link, self._on_lost))
         links.protocols[PEER_EXCHANGE] = self._exchange.serve
@@ -449,27 +447,13 @@ class Node:
         self._announce = _each(services)
         self._renew()
 
-    @property
-    def _dialled(self) -> tuple[str, ...]:
-        """Where others dial it, as far as it knows."""
-        return (*self.listener.urls, *([] if self._reach is None else self._reach.urls))
-
     def _renew(self) -> None:
         """Sign a new record of the node, and announce it."""
-        self._finding.publish_record(self._dialled, (NODE_SERVICE, *self._announce), self.limits.record)
+        reached = [] if self._reach is None else self._reach.urls
+        self._finding.publish_record(
+            (*self.listener.urls, *reached), (NODE_SERVICE, *self._announce), self.limits.record
+        )
         self._push.on_record_changed()
-
-    def _on_networks_changed(self) -> None:
-        """Go on from where this machine is now: its links or addresses have changed."""
-        log.info("the networks of this machine have changed")
-        if self._reach is not None:
-            self._reach.on_networks_changed()
-        if self._finding.has_moved(self._dialled):
-            self._renew()
-        if self.lan is not None:
-            self.lan.ask_everybody()
-        self._upkeep.on_networks_changed(asyncio.get_running_loop().time())
-        self._wake.set()
 
     def _on_reach_changed(self) -> None:
         """Announce that the node is dialled elsewhere than before, or was found to be hidden, or not."""

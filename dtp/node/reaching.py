@@ -86,7 +86,6 @@ class NodeReach:
         self._listener: Listener | None = None
         self._stack = AsyncExitStack()
         self._hiding: asyncio.Task[None] | None = None
-        self._rechecking: asyncio.Task[None] | None = None
         self._told: tuple[object, ...] = (False,)
 
     @staticmethod
@@ -126,21 +125,6 @@ class NodeReach:
         if self._listener is not None:
             for reservation in self._listener.listeners_of(Reservation):
                 reservation.ask_for_life()
-
-    def on_networks_changed(self) -> None:
-        """Ask at once which ways still lead anywhere, and a little later whether others see this node elsewhere."""
-        connections = {*self._upgrades, *(link.connection for link in self._links or ())}
-        for connection in connections:
-            connection.silence.ask_for_life(0.0)
-        if self._listener is not None:
-            for reservation in self._listener.listeners_of(Reservation):
-                reservation.ask_for_life(0.0)
-        if self._rechecking is None or self._rechecking.done():
-            self._rechecking = self._tasks.start(self._check_later(), name="dtp-node-recheck")
-
-    async def _check_later(self) -> None:
-        await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often, and ways have to be found anew
-        await self._check_again()
 
     # ---- connections that are relayed -----------------------------------------------------------------------
 

@@ -87,13 +87,6 @@ class PeerUpkeep:
                 wish.pause = self.limits.first_pause
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
-    def on_networks_changed(self, now: float) -> None:
-        """Have those dialled now that couldn't be reached from where this machine was: all that it has met, and those
-        to begin with."""
-        for wish in self._wishes.values():
-            if wish.is_met or wish.is_bootstrap:
-                wish.at, wish.pause = min(wish.at, now), self.limits.first_pause
-
     def remove_peer(self, peer: PeerId) -> None:
         """Remove a peer that has announced that it goes."""
         self._wishes.pop(peer, None)

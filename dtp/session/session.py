@@ -396,11 +396,11 @@ class Session(Receiving):
         self._moved_at_ping = self.moved
         link.control.append(control(FrameType.PING, self._new_ping(now)))
 
-    def ask_for_life(self, now: float, heard: float = SILENT) -> None:
-        """Have each link asked whether its peer is still there, unless one has spoken within `heard` seconds or is
-        asked already: something has happened to others that may have happened to them."""
+    def ask_for_life(self, now: float) -> None:
+        """Have each link asked whether its peer is still there, unless one has spoken within `SILENT` or is asked
+        already: something has happened to others that may have happened to them."""
         for link in self._links.values():
-            if link.ping_sent is None and self._keeps_alive and now >= link.last_received + heard:
+            if link.ping_sent is None and self._keeps_alive and now >= link.last_received + SILENT:
                 self._ask_for_life(link, now)
 
     @property

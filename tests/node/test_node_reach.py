@@ -154,30 +154,6 @@ def test_who_hears_nothing_any_more_asks_its_relay_and_the_peer_s_link() -> None
     run(main())
 
 
-def test_who_knows_that_networks_have_changed_asks_though_the_peer_has_just_spoken() -> None:
-    """By itself it would wait for `WORK_PAUSE` first. What is lost is dialled anew as soon as nothing answers."""
-
-    async def main() -> None:
-        quiet = {"discover": (), "map_ports": False}
-        async with Node(listen=["memory://there"], services={"echo": echo}, **quiet) as there:
-            address = dtp.Address.direct(there.identity.id, "memory://there", "echo")
-            async with dtp.connect(address) as connection:
-                stream = await connection.open_stream()
-                stream.write(b"first")
-                assert await stream.readexactly(5) == b"first"
-                (served,) = there.listener.connections
-                for end in (connection, served):
-                    for driver in end.outlet.drivers:
-                        driver.carrier.write = lambda data: True
-                began = asyncio.get_running_loop().time()
-                stream.write(b"heard")
-                connection.silence.ask_for_life(0.0)
-                assert await stream.readexactly(5) == b"heard"
-                assert asyncio.get_running_loop().time() - began < SILENT + 0.5 < WORK_PAUSE
-
-    run(main())
-
-
 def test_whose_record_is_from_before_its_place_is_found_at_the_relay() -> None:
     """As one without UDP, which the DHT doesn't know: nobody has told of its place yet."""
 

@@ -127,26 +127,6 @@ def test_a_node_dials_for_so_many_links_and_so_many_at_once() -> None:
     assert limits.wanted <= len(linked) < limits.wanted + limits.at_once
 
 
-def test_whom_it_has_met_is_dialled_at_once_where_the_machine_s_networks_have_changed() -> None:
-    """Of others it was only told, and at what address: those wait as before."""
-    keep = PeerUpkeep(ALICE.id)
-    met, told = crowd(2)
-    for each in (met, told):
-        keep.add_peer(each, 0.0)
-    keep.add_bootstrap(SEED, 0.0)
-    keep.on_link(met)
-    keep.on_lost(met, 1.0)
-    for now in (10.0, 20.0, 40.0):
-        for target in keep.take_due(now):
-            keep.on_dialled(target, None, now)
-    assert keep.take_due(41.0) == []
-    keep.on_networks_changed(41.0)
-    assert set(keep.take_due(41.0)) == {met, SEED}
-    for target in (met, SEED):
-        keep.on_dialled(target, None, 41.0)
-    assert keep.next_time() == 41.0 + keep.limits.first_pause
-
-
 def test_who_is_heard_of_is_bounded() -> None:
     keep = PeerUpkeep(ALICE.id, UpkeepLimits(remembered=8))
     for each in crowd(100):

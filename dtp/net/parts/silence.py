@@ -15,7 +15,6 @@ from typing import Any, Final
 from dtp.carriers.base import Carrier
 from dtp.errors import CarrierError, PeerError
 from dtp.net.parts.link_drivers import LinkDrivers
-from dtp.session.limits import SILENT
 from dtp.session.session import Session
 from dtp.tasks import start_task
 
@@ -58,12 +57,12 @@ class Silence:
         self._add_carrier, self._drop, self._after_change = add_carrier, drop_carriers, after_change
         self._dialling: asyncio.Task[None] | None = None
 
-    def ask_for_life(self, heard: float = SILENT) -> None:
-        """Have the peer asked on each carrier whether it is still there, unless something has come within `heard`
-        seconds: whoever calls this knows that ways may have changed."""
+    def ask_for_life(self) -> None:
+        """Have the peer asked on each carrier whether it is still there, unless something has just come: whoever
+        calls this knows that ways may have changed."""
         if self._session.ended is None:
             now = self._loop.time()
-            self._session.ask_for_life(now, heard)
+            self._session.ask_for_life(now)
             self._after_change(now)
 
     def note_silent(self) -> None:

@@ -26,7 +26,6 @@ from dtp.net.stream import Stream
 from dtp.net.stream_carrier import StreamCarrier
 from dtp.peers.reach.errors import ReachRefusal, RelayRefused, RelayUrlError
 from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, expect, read, refuse
-from dtp.session.limits import SILENT
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
@@ -235,10 +234,10 @@ class Reservation(CarrierListener):
             raise ListenError(f"relay {self._place.relay}: {error}") from error
         self._keeping.start()
 
-    def ask_for_life(self, heard: float = SILENT) -> None:
+    def ask_for_life(self) -> None:
         """Have the relay asked whether it is still there: `Silence.ask_for_life` of the connection to it."""
         if self.connection is not None:
-            self.connection.silence.ask_for_life(heard)
+            self.connection.silence.ask_for_life()
 
     async def _keep_reserved(self) -> None:
         """Serve the connection to the relay, and ask for more time now and then, until it breaks off."""
