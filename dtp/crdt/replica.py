@@ -25,7 +25,15 @@ from dtp.crdt.permission.permits import Permits
 from dtp.crdt.permission.rules import RuleBroken, RulesError
 from dtp.crdt.recording import EditRecorder
 from dtp.crdt.replicated import Version
-from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
+from dtp.crdt.sequences import (
+    NONCE,
+    GraphList,
+    GraphText,
+    Name,
+    Sequences,
+    name_in_seen,
+    version_said,
+)
 from dtp.crdt.values import Value, refusal
 from dtp.errors import DtpError
 
@@ -113,6 +121,8 @@ class Replica:
         self._shown: dict[bytes, int] = {}
         #: The texts and lists that were opened or edited.
         self.sequences = Sequences(author, self, random(NONCE))
+        #: Of texts and lists the clock of what this author said last that it has seen: all that is here.
+        self._covered: dict[Name, int] = {}
         #: The highest clock that a move or an assignment in a list has: its op's is not below.
         self._stamped = 0
         #: For queries: what a soul whose registers are sealed says, None for others. Set by whoever can open them.
@@ -325,7 +335,8 @@ class Replica:
 
     def record_edit(self, name: Name) -> None:
         """Note that a text or a list was written here."""
-        self.sequences.touch(name)
+        if self.sequences.touch(name):
+            self.check_seen(name)
         self.show(name, has_something=len(self.sequences.open(name)) > 0)
         self.version += 1
         if self.recorder is not None:
@@ -356,6 +367,19 @@ class Replica:
         said = self.node(owned(self.author, SEEN))
         if self.refusal is None and any(self.has_said_seen(self.author, name) for name in said):
             said[SEEN_ANEW] = True
+
+    def check_seen(self, name: Name) -> None:
+        """Take back what this author said that it has seen if less of a text or a list is here, as frames were lost:
+        what is written becomes an op behind that."""
+        at = name_in_seen(*name)
+        said_at = self._said_at(self.author, at)
+        if said_at <= self.seen_anew(self.author) or self._covered.get(name) == said_at:
+            return
+        said = version_said(self.get(owned(self.author, SEEN), at))
+        if said is None or said <= self.sequences.open(name).version:
+            self._covered[name] = said_at
+        else:
+            self.take_back_seen()
 
     def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""
@@ -561,6 +585,7 @@ class Replica:
         self.core, self.access = fresh.core, fresh.access
         self._handle, self._numbers, self._keys = fresh._handle, fresh._numbers, fresh._keys
         self.sequences.replace_by(fresh.sequences)
+        self._covered.clear()
         self.version += 1
 
     @classmethod

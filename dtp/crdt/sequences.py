@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +12,15 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from dtp.core import crdt as core
 from dtp.core.list import CHANGES as LIST_CHANGES
-from dtp.core.sequence import TextDiverged, TextMemory, TextReference, TextStale, TextUnseen, TextWaiting
+from dtp.core.sequence import (
+    TextDiverged,
+    TextFormat,
+    TextMemory,
+    TextReference,
+    TextStale,
+    TextUnseen,
+    TextWaiting,
+)
 from dtp.core.text import CHANGES as TEXT_CHANGES
 from dtp.crdt import values
 from dtp.crdt.list import List, ListPatch
@@ -286,6 +296,22 @@ _CLASSES: Final[dict[int, type[GraphText] | type[GraphList]]] = {core.TEXT: Grap
 NONCE: Final = 8
 
 
+def name_in_seen(space: int, soul: str, key: str) -> str:
+    """Return where an author says which version of a text or a list it has: BLAKE2b-128 of its soul and key, and a
+    list's "list", in base32."""
+    name = [soul, key] if space == core.TEXT else [soul, key, "list"]
+    digest = hashlib.blake2b(values.encode(name), digest_size=16).digest()
+    return base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def version_said(data: object) -> Version | None:
+    """Return the version that an author says there; None where it says none."""
+    try:
+        return Version.decode(data) if isinstance(data, bytes) and data else None
+    except TextFormat:
+        return None
+
+
 class AskedVersion(NamedTuple):
     """Who was asked before a text was compacted: what they make knows this version."""
 
@@ -340,9 +366,11 @@ class Sequences:
         for text in self._open.values():
             text.end_changes()
 
-    def touch(self, name: Name) -> None:
-        """Note that something was written here."""
+    def touch(self, name: Name) -> bool:
+        """Note that something was written here; return whether it is the first since the last `pending_edits`."""
+        is_first = name not in self._touched
         self._touched[name] = None
+        return is_first
 
     @property
     def unsent(self) -> bool:

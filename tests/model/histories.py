@@ -173,7 +173,8 @@ _BEHIND = {**_WRITTEN, "undo": 1, "compact": 3, "commit": 2, "pass": 4, "reorder
 def _compacted(history: History) -> History:
     """In every fourth history that is of no part, and asks for no agreement, all forget twice what all have seen
     deleted of a text and a list. Behind that they edit these on, and get what others made late, and in any order: so
-    it is concurrent with what is newer, and stands beside what is forgotten. Sometimes one comes who wasn't asked."""
+    it is concurrent with what is newer, and stands beside what is forgotten. Sometimes one comes who wasn't asked,
+    and in every fourth of these histories somebody's store then loses what another one had made."""
     rng = random.Random(f"compacted {history.seed}")
     if history.has_part or history.need or rng.random() >= 1 / 4:
         return history
@@ -185,6 +186,10 @@ def _compacted(history: History) -> History:
     steps = [_step(rng, what) for what in names]
     steps = [step._replace(a=0) if step.what in _WRITTEN else step for step in steps]
     at = rng.randint(0, len(history.steps))
+    lost = random.Random(f"lost {history.seed}")
+    if lost.random() < 1 / 4:
+        settled = [place for place, step in enumerate(steps) if step.what == "settle"]
+        steps.insert(lost.choice(settled) + 1, _step(lost, "damage"))
     return history._replace(steps=(*history.steps[:at], *steps, *history.steps[at:]))
 
 

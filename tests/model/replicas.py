@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,19 @@ def put_image(place: str, files: Mapping[str, bytes]) -> None:
         with open(place + end, "r+b" if os.path.exists(place + end) else "wb") as file:
             file.write(data)
             file.truncate()
+
+
+def lose(place: str, author: bytes, number: int) -> int:
+    """Take some of what an author signed last out of a store, and the kept state; how many of its frames are left."""
+    of = "author = (SELECT id FROM authors WHERE key = ?)"
+    with closing(sqlite3.connect(place, isolation_level=None)) as file:
+        stored = file.execute(
+            f"SELECT sequence FROM frames WHERE {of} ORDER BY sequence", (author,)
+        ).fetchall()
+        left: int = [0, *(last for (last,) in stored)][number % len(stored)]
+        file.execute(f"DELETE FROM frames WHERE {of} AND sequence > ?", (author, left))
+        file.execute("DELETE FROM state")
+    return left
 
 
 def owned(replica: Replica, path: str) -> str:

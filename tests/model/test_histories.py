@@ -1,6 +1,7 @@
 """The package against a model of merging that is written from docs/graph.md and docs/text.md, in random histories.
 
-Replicas write all types, sync, pass frames on in any order, crash, are restored and forked, and have wrong clocks.
+Replicas write all types, sync, pass frames on in any order, crash, are restored and forked, lose frames, and have
+wrong clocks.
 They are kept in memory, SQLite and PostgreSQL, some ask for a part, and some for agreement to sums, from the
 beginning or later. Time is virtual.
 
@@ -96,6 +97,7 @@ def test_the_mix() -> None:
     assert {(one.need > 0, one.is_late) for one in some} == {(False, False), (True, False), (True, True)}
     assert {one.need for one in some} == {0, 1, 2}
     assert sum(any(step.what == "settle" for step in one.steps) for one in some) > FIRST / 10
+    assert any(any(step.what == "damage" for step in one.steps) and "sqlite" in one.stores for one in some)
 
 
 def test_the_smallest_history_is_found() -> None:

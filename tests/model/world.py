@@ -22,7 +22,7 @@ from histories import History, Step
 from nesting import check as check_document
 from nesting import nest
 from plain import Signed, covered
-from replicas import Difference, Replica, Seen, image, open_graph, put_image, same
+from replicas import Difference, Replica, Seen, image, lose, open_graph, put_image, same
 from sealed import Secrets, publish, seal, whisper
 from voting import tag, vote
 
@@ -147,6 +147,7 @@ class World:
             "crash": self.crash,
             "backup": self.backup,
             "restore": self.restore,
+            "damage": self.damage,
             "fork": self.fork,
             "compact": self.compact,
             "settle": self.settle,
@@ -613,6 +614,21 @@ class World:
         replica.reopened()
         replica.behind = replica.behind or seen.length(replica.key) < replica.signed
         self.check(replica)
+
+    async def damage(self, replica: Replica, step: Step) -> None:
+        """What somebody else signed last is lost, and nothing tells of it: it is written on before it syncs."""
+        others = sorted(replica.seen.chains.keys() - {replica.key})
+        if replica.kind != "sqlite" or not others:
+            return
+        await self.commit(replica)
+        await replica.graph.close()
+        author = others[step.a % len(others)]
+        left = lose(replica.place, author, step.b)
+        del replica.seen.chains[author][left:]
+        replica.seen.due[author] = min(left, replica.seen.due.get(author, 0))
+        await replica.open()
+        replica.reopened()
+        await self.commit(replica)
 
     async def absorb_closed(self, replica: Replica) -> None:
         """What was signed when it was closed."""

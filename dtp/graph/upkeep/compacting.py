@@ -7,16 +7,11 @@ the text is built again from the frames then.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dtp.core import crdt as core
-from dtp.core.sequence import TextFormat
-from dtp.crdt import values
 from dtp.crdt.permission.owners import SEEN, owned
-from dtp.crdt.replicated import Version
+from dtp.crdt.sequences import name_in_seen, version_said
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
@@ -37,22 +32,16 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
     return forgotten
 
 
-def name_of(space: int, soul: str, key: str) -> str:
-    """Return where a report on a text or a list is: BLAKE2b-128 of its soul and key, and a list's "list", in
-    base32."""
-    name = [soul, key] if space == core.TEXT else [soul, key, "list"]
-    digest = hashlib.blake2b(values.encode(name), digest_size=16).digest()
-    return base64.b32encode(digest).decode().rstrip("=").lower()
-
-
 def report(replica: Replica) -> int:
     """Say which version of each text and list with something deleted is here, where that is news; how many."""
     node = replica.node(owned(replica.author, SEEN))
     count = 0
     for name in replica.sequences.names():
+        replica.check_seen(name)
+    for name in replica.sequences.names():
         text = replica.sequences.open(name)
         version = text.encoded_version()
-        said = name_of(*name)
+        said = name_in_seen(*name)
         if text.deleted and not (replica.has_said_seen(replica.author, said) and node.get(said) == version):
             node[said] = version
             count += 1
@@ -64,19 +53,12 @@ def compact(replica: Replica, others: Iterable[bytes]) -> int:
     nodes = {author: replica.node(owned(author, SEEN)).to_dict() for author in others}
     forgotten = 0
     for name in replica.sequences.names():
-        said = name_of(*name)
+        said = name_in_seen(*name)
         reports = {
-            author: _version(node.get(said)) if replica.has_said_seen(author, said) else None
+            author: version_said(node.get(said)) if replica.has_said_seen(author, said) else None
             for author, node in nodes.items()
         }
         if all(reports.values()):
             known = {author: one for author, one in reports.items() if one}
             forgotten += replica.sequences.compact(name, known)
     return forgotten
-
-
-def _version(data: object) -> Version | None:
-    try:
-        return Version.decode(data) if isinstance(data, bytes) and data else None
-    except TextFormat:
-        return None
