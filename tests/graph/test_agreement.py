@@ -267,6 +267,30 @@ def test_those_who_prune_at_the_same_time_drop_all_the_same() -> None:
     run(main())
 
 
+def test_waiting_for_words_costs_no_more_the_more_is_stored() -> None:
+    """Whoever lives on while those who are asked are away looks at what it signed since, with each commit."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as alice, await opened(BOB) as bob, await opened(CAROL) as carol:
+            await pruned(alice)
+            await churn(alice, 1)
+            await alice.offering.refresh(alice)
+            with mock.patch.object(alice.frames, "stored_bytes", wraps=alice.frames.stored_bytes) as asked:
+                for _ in range(20):
+                    await churn(alice, 1)
+                    await alice.offering.refresh(alice)
+            assert sum(last + 1 - first for _, first, last in (call.args for call in asked.mock_calls)) <= 20
+            for witness in (bob, carol):
+                await see_all(alice, [witness])
+                await met(alice, witness)
+            await alice.upkeep.prune()
+            await churn(alice, 40)
+            await alice.upkeep.prune()  # what it waited for has come, so it offers the next one
+            assert alice.passed.last_of(ALICE.id.key) == 161
+
+    run(main())
+
+
 def test_a_witness_that_is_killed_when_it_drops_has_said_its_word(tmp_path: Path) -> None:
     path, dead = tmp_path / "store", tmp_path / "dead"
     path.mkdir()

@@ -7,6 +7,7 @@ them the summary of all of them now and then, when it is half as large or less. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -122,6 +123,7 @@ class Offering:
         self._size = 0
         self._tried = 0
         self._made: dict[tuple[bytes, bytes, bool], int] = {}
+        self._offered: _OfferedSum | None = None
 
     def to_make(self, passed: Passed, peer: bytes, *, wants_frames: bool) -> Iterator[tuple[bytes, int]]:
         """Yield what a peer wasn't offered: of which author, up to which frame. One that `wants_frames` may want
@@ -145,7 +147,7 @@ class Offering:
         seen = max(self._seen, graph.passed.last_of(own))
         if last <= seen and not (at_once and last > graph.passed.last_of(own)):
             return
-        if await _awaits_words(graph, last):
+        if await self._awaits_words(graph, last):
             return
         self._size += await graph.frames.stored_bytes(own, seen + 1, last)
         self._seen = last
@@ -162,20 +164,39 @@ class Offering:
         await graph.frames.run(graph.passed.put, own, last, parts)
         self._size = 0
 
+    async def _awaits_words(self, graph: Graph, last: int) -> bool:
+        """Return whether own frames are to be dropped for what was offered last, once others agree to that.
 
-async def _awaits_words(graph: Graph, last: int) -> bool:
-    """Return whether own frames are to be dropped for what was offered last, once others agree to that.
+        If another took its place meanwhile, words for it would come too late, each time. When what is stored has
+        doubled, one does.
+        """
+        own, upto = graph.identity.id.key, graph.passed.last_of(graph.identity.id.key)
+        if graph.admission.agreement is None or not upto:
+            return False
+        if self._offered is None or self._offered.upto != upto:
+            self._offered = _OfferedSum(upto, await graph.frames.stored_bytes(own, 1, upto), upto)
+        offered, first = self._offered, self._offered.counted + 1
+        if last >= first:
+            offered.counted = last
+            offered.bytes_since += await graph.frames.stored_bytes(own, first, last)
+        return saves_enough(graph.passed.size_of(own), offered.bytes) and offered.bytes_since < offered.bytes
 
-    If another took its place meanwhile, words for it would come too late, each time. When what is stored has doubled,
-    one does.
-    """
-    own, upto = graph.identity.id.key, graph.passed.last_of(graph.identity.id.key)
-    if graph.admission.agreement is None or not upto:
-        return False
-    size = await graph.frames.stored_bytes(own, 1, upto)
-    return saves_enough(graph.passed.size_of(own), size) and (
-        await graph.frames.stored_bytes(own, upto + 1, last) < size
-    )
+    def on_replaced(self) -> None:
+        """Note that own frames were dropped for what was offered."""
+        self._offered = None
+
+
+@dataclass
+class _OfferedSum:
+    """What is stored in the place of what was offered last, and since: it is counted once, however often it is asked
+    for."""
+
+    upto: int
+    #: Of the frames up to there.
+    bytes: int
+    #: Up to which frame those behind it are counted.
+    counted: int
+    bytes_since: int = 0
 
 
 def saves_enough(sum_size: int, size: int) -> bool:
