@@ -267,6 +267,28 @@ def test_those_who_prune_at_the_same_time_drop_all_the_same() -> None:
     run(main())
 
 
+def test_a_witness_keeps_no_more_of_an_author_than_it_wrote() -> None:
+    """Whoever is asked for its word takes offers that save nothing. They might grow with each frame, for ever."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice, await opened(BOB) as bob:
+            await churn(alice, 1)
+            for number in range(12):
+                alice.node("n")["k"] = number
+                await told(alice, ALICE, bob)
+                frames = [envelopes.decode("", data) for data in await stored(alice, ALICE)]
+                size = await bob.frames.stored_bytes(ALICE.id.key, 1, len(frames))
+                body = bytes((bob.passed.size_of(ALICE.id.key) or size // 2) * 19 // 10)
+                clocks = 0, alice.frames.chains.tip(ALICE.id.key).clock
+                made = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), body)
+                alice.passed.put(ALICE.id.key, len(frames), [made.encode()])
+                async with served(alice, bob) as client:
+                    await bob.sync(client)
+            assert 0 < bob.passed.size_of(ALICE.id.key) <= 2 * size
+
+    run(main())
+
+
 def test_waiting_for_words_costs_no_more_the_more_is_stored() -> None:
     """Whoever lives on while those who are asked are away looks at what it signed since, with each commit."""
 

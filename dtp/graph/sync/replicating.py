@@ -281,8 +281,12 @@ class _Session:
         if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
             return
         upto = graph.passed.last_of(author)
-        spent = graph.passed.size_of(author) + await graph.frames.stored_bytes(author, upto + 1, sequence)
-        if sequence > upto and size <= (2 * spent if is_asked(graph) else spent // 2):
+        if is_asked(graph):  # by what is stored, and not by an offer that was taken before, and may be a lie
+            most = 2 * await graph.frames.stored_bytes(author, 1, sequence)
+        else:
+            behind = await graph.frames.stored_bytes(author, upto + 1, sequence)
+            most = (graph.passed.size_of(author) + behind) // 2
+        if sequence > upto and size <= most:
             self._taking[author] = Taking(author, sequence, size)
             await self._send(self._side.encode_want(author, sequence))
 
