@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity
@@ -380,6 +381,22 @@ def test_a_store_that_lost_frames_of_others_has_not_seen_what_it_said(
         assert str(alice.text("note")) == "xyz"
         if first_said:
             await alice.upkeep.compact()
+        await places_differ_nowhere(alice, bob, carol)
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_who_was_killed_when_it_banned_somebody_has_not_seen_what_it_said(tmp_path: Path) -> None:
+    """The ban is kept, and it hadn't said yet that less is there."""
+
+    async def main() -> None:
+        alice, bob, carol = await three_that_forgot(tmp_path)
+        with mock.patch.object(Replica, "take_back_seen"):
+            await alice.admission.ban(BOB.id)
+        await alice.close()
+        alice = await Graph.open(str(tmp_path / "alice.db"), identity=ALICE)
+        assert str(alice.text("note")) == "xyz"
         await places_differ_nowhere(alice, bob, carol)
         await close(alice, bob, carol)
 
