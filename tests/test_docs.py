@@ -23,7 +23,7 @@ from example_runs import HAVE_THEIR_OWN_TEST, run_python
 
 import dtp
 from dtp.cli import output
-from dtp.daemon.reasons import Reason
+from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.errors import DtpError
 from dtp.session.codes import CloseCode, CloseDetail
 from dtp.session.limits import DEFAULT
@@ -235,6 +235,22 @@ def test_every_detail_of_an_end_is_in_the_text_of_the_wire():
     told = re.findall(r"\b(\d+) ([A-Z_]+)\b", table)
     assert told == [(str(int(detail)), detail.name) for detail in CloseDetail if detail]
     assert max(CloseDetail) < min(Reason)  # from there on the codes of dtpd are details
+
+
+def test_the_table_of_codes_of_dtpd_is_that_of_the_code():
+    text = (ROOT / "docs" / "daemon.md").read_text()
+    table = text.partition("| code | | CLOSE |")[2].partition("\n\n")[0]
+    told = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]
+    assert told == [
+        (
+            f"{reason:d} {reason.name}: {each.words}",
+            each.close.name,
+            *map(str, (each.http, each.json_rpc, each.grpc)),
+        )
+        for reason, each in TELLINGS.items()
+    ]
+    wire = (ROOT / "docs" / "wire.md").read_text()
+    assert f"| a rule of `dtpd` | {min(Reason):d} to {max(Reason):d}, " in wire
 
 
 def test_codes_of_errors_are_spelled_in_one_way():
