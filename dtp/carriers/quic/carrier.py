@@ -1,6 +1,6 @@
 """One QUIC connection as a carrier: ordered bytes on a stream each way, and packets that may be lost beside them.
 
-docs/wire.md, "QUIC", has what goes where. QUIC's own windows open by themselves as data comes in, whether or not
+docs/wire.md, "Carriers", has what goes where. QUIC's own windows open by themselves as data comes in, whether or not
 anybody reads it, so each side tells the other on a second stream how much it has taken: whoever is paused stops
 the other, and holds `WINDOW` bytes at most.
 """
