@@ -57,6 +57,15 @@ async def first(messenger: Any) -> Any:
     raise AssertionError("messages don't end")
 
 
+async def pay_for_hello(bob: Any, alice: Any) -> None:
+    """Have Bob write to Alice, who doesn't know him, and let him spend more than a stamp costs for that."""
+    card = await bob.add_contact(alice.card.public())
+    await bob.allow_stamps(card, 9 * STAMP)
+    await bob.send(card, "hello")
+    assert (await first(alice)).text == "hello"
+    await bob.wait_delivered()
+
+
 def send_again(desk: Any) -> None:
     """Have due what was sent to Alice: his card, and a message."""
     with desk.transaction():
@@ -421,11 +430,41 @@ def test_for_one_message_one_of_several_mailboxes_is_paid(market: Play) -> None:
 
             bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
             async with bob:
-                card = await bob.add_contact(alice.card.public())
-                await bob.allow_stamps(card, 9 * STAMP)
-                await bob.send(card, "hello")
-                assert (await first(alice)).text == "hello"
-                await bob.wait_delivered()
+                await pay_for_hello(bob, alice)
+            assert made.signed() == STAMP
+
+    market(scenario)
+
+
+def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
+    """What had asked for the price before a stamp was paid, and heard it afterwards, had another one paid."""
+
+    async def scenario(market: Market) -> None:
+        async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
+            await alice.wait_reached()
+            asked: list[int] = []
+
+            async def connect(address: str, identity: Any) -> MailboxClient:
+                client = await connect_plainly(address, identity)
+                genuine = client.price
+
+                async def price() -> Any:
+                    own = len(asked)
+                    asked.append(own)
+                    while len(asked) < 2 or (own == 1 and not is_paid()):
+                        await bob.delivery.run(lambda: None)
+                    return await genuine()
+
+                if identity is None:
+                    client.price = price
+                return client
+
+            def is_paid() -> bool:
+                return What.STAMP_PAID in {each.what for each in bob.stamping.told}
+
+            bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
+            async with bob:
+                await pay_for_hello(bob, alice)
             assert made.signed() == STAMP
 
     market(scenario)

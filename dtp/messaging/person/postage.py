@@ -193,8 +193,8 @@ class Stamping:
         if stamp is None or stamp.state is StampState.WITHHELD:
             if _is_first(outbound, ledger) and outbound not in self._met:
                 asked = await client.price()
-                self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
-                self._has_met_payment(outbound)
+                if outbound not in self._met:  # a stamp may have been paid meanwhile
+                    self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
             raise refused
         try:
             await client.deposit(outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret)
@@ -209,9 +209,14 @@ class Stamping:
         mailbox, however late it comes there: it is sent again by the first."""
         if outbound.device not in self._paying:
             return False
-        self._met.add(outbound)
-        self._met &= self._delivery.under_way
+        self._note_met(outbound.device)
         return True
+
+    def _note_met(self, device: bytes) -> None:
+        """Note what is on its way to a device for which a stamp is being paid."""
+        under_way = self._delivery.under_way.copy()  # the messenger's thread adds to it
+        self._met &= under_way
+        self._met |= {each for each in under_way if each.device == device}
 
     async def _note_used(self, stamp: Stamp, outbound: Outbound) -> None:
         """Note that a stamp has let something in."""
@@ -269,6 +274,7 @@ class Stamping:
             self._tell(What.STAMP_NEEDED, place, str(price))
             return
         self._paying[device] = contact.person, price
+        self._note_met(device)
         rent = Rent(
             *(self._postage.wallet, mib, asked.mib_month),
             network=self._postage.network,
@@ -283,6 +289,7 @@ class Stamping:
         try:
             paid = await self._try_pay(place, rent, asked)
         finally:
+            self._note_met(device)  # also what was sealed meanwhile
             del self._paying[device]
         if paid:
             await self._send_soon(device)
