@@ -24,8 +24,10 @@ from dtp.messaging.person.notices import What
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is given up within a test, and nobody waits long for others."""
-    monkeypatch.setattr(pool_module, "_PATIENCE", 3600.0)
-    monkeypatch.setattr(delivery_module, "_TURN", 0.05)
+    short = {"_TURN": 0.05, "_UPLOAD_TURN": 0.05, "_ANSWER": 0.0}
+    seconds = [(pool_module, "_PATIENCE", 3600.0)]
+    for module, name, value in [*seconds, *((delivery_module, *each) for each in short.items())]:
+        monkeypatch.setattr(module, name, value)
 
 
 class Held:
@@ -165,3 +167,66 @@ def test_what_a_mailbox_has_not_answered_at_the_end_is_sent_the_next_time(tmp_pa
             assert [each.text for each in await take(carol, 1)] == ["hello"]
 
     post_office(main, tmp_path, "slow-end")
+
+
+def test_one_answer_is_on_its_way_to_a_mailbox_that_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    """Another one was with each message that came: as many waited as a stranger liked."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held("deposit_with_work")
+        alice, bob, carol = await meet(at, held)
+        await carol.send(bob.card, "0")
+        assert [each.text for each in await take(bob, 1)] == ["0"]
+        await until(lambda: bool(held.waiting), bob)
+        await bob.send(alice.card, "before")
+        await take(alice, 1)
+        first = held.waiting
+        for number in range(1, 6):
+            await carol.send(bob.card, str(number))
+            assert [each.text for each in await take(bob, 1)] == [str(number)]
+            await bob.send(alice.card, f"after {number}")
+            await take(alice, 1)
+        await bob.send(alice.card, "the last")
+        await take(alice, 1)
+        assert held.most == first
+        held.go_on.set()
+        await carol.wait_delivered()
+        await until(lambda: not carol.correspondence.store.count_waiting(bob.identity.id.key), bob)
+
+    post_office(main, tmp_path, "slow-answers")
+
+
+def test_who_writes_to_others_waits_for_no_own_mailbox_that_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    """A group's state that is put there for new members held up all messages, for good."""
+
+    async def main(at: PostOffice) -> None:
+        box, waits = await at.open(), asyncio.Event()
+
+        async def connect(address: str, identity: Identity | None) -> MailboxClient:
+            client = await connect_plainly(address, identity)
+            if identity is not None:
+
+                async def hold(digests: list[bytes]) -> list[bool]:
+                    waits.set()
+                    await asyncio.Event().wait()
+                    return []
+
+                client.has_pieces = hold  # type: ignore[method-assign]
+            return client
+
+        alice = await at.begin("alice", box)
+        bob = await at.begin("bob", box, connect=connect)
+        await bob.add_contact(alice.card)
+        await alice.add_contact(bob.card)
+        await bob.wait_reached()
+        bob.correspondence.group_states.most_sent = 0
+        await bob.create_group("choir", [alice.card])
+        await waits.wait()
+        await bob.send(alice.card, "hello")
+        assert [each.text for each in await take(alice, 1)] == ["hello"]
+
+    post_office(main, tmp_path, "slow-own")

@@ -40,6 +40,8 @@ _RETRY: Final = 30.0
 _FIRST_PAUSE: Final = 0.5
 #: Seconds for which mailboxes are waited for together: what takes longer goes on beside the rest.
 _TURN: Final = 1.0
+#: ... and for our own, where those are given a group's state that others fetch from there.
+_UPLOAD_TURN: Final = 30.0
 #: Seconds that an envelope is kept for.
 LIFETIME: Final = 30 * 86_400
 #: Seconds until it is said what was received, in one envelope for all that comes meanwhile.
@@ -229,6 +231,17 @@ class Delivery:
         except MailboxRefused as fault:  # who can't fetch it asks for it
             log.info("a group's state isn't in the mailbox: %s", fault)
 
+    async def _upload_soon(self) -> None:
+        """Put it into all mailboxes of ours: beside the rest, where that takes long."""
+
+        async def put(client: MailboxClient) -> None:
+            with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
+                await self._upload_states(client)
+
+        begun = [self._tasks.start(put(each), name="dtp-messages-upload") for each in self.own.values()]
+        if begun:
+            await asyncio.wait(begun, timeout=_UPLOAD_TURN)
+
     def publish_again(self) -> None:
         """Tell our mailboxes of the card, and of keys, as they are now."""
         for client in list(self.own.values()):
@@ -303,9 +316,7 @@ class Delivery:
         repairs, self._repairs = self._repairs, set()
         await self._ask_all([(device, self._repair(device)) for device in repairs])
         if self._mail.group_states.is_given:
-            for client in list(self.own.values()):
-                with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
-                    await self._upload_states(client)
+            await self._upload_soon()
         for wanted in await self.run(self._mail.group_states.take_wanted, now_ms()):
             self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
         beginning = await self.run(self._find_sessions_to_begin, now_ms())
@@ -313,7 +324,8 @@ class Delivery:
         while sealed := await self.run(self._seal_due):
             await self._ask_all([(each.device, self._send(each)) for each in sealed])
         if self._answer_timer is None:
-            answers, self._answers = self._answers, set()
+            waited_for = self._waited_for()  # they are told all in one, once they have answered
+            answers, self._answers = self._answers - waited_for, self._answers & waited_for
             await self._ask_all([(device, self._send_answer(device)) for device in answers])
         await self.run(self._mail.delete_vanished, now_ms())
         next_due = await self.run(self._mail.store.next_due)
