@@ -498,3 +498,45 @@ def test_what_has_the_id_of_another_message_takes_nothing_of_it_along(village: M
     ]
     assert alice.mark_read(mine, at.now, tell=False)
     assert alice.delete_vanished(at.now + 10**9) == 0
+
+
+def test_nothing_of_a_key_that_nobody_has_accepted_is_shown_before_that(
+    village: Make, tmp_path: Path
+) -> None:
+    """What its devices told, and wrote, was shown: at once, and with the next change of the group."""
+    at = village("bob", "carol")
+    bob, carol = at.people["bob"], at.people["carol"]
+    carol.contacts.consent = "ask"
+    before = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+    )
+    alice = at.people["alice"] = at.open("alice", account=before)
+    alice.set_profile("", ["dtp+tcp://dtp1qqqq@box:1"], NOW)
+    for each in (bob, carol):
+        each.add_contact(alice.card, NOW)
+        alice.add_contact(each.card, NOW)
+    group = at.group("alice", "bob")
+    admit(at, "alice", "carol", group)
+    at.deliver()
+    after = Account.rotate(
+        before.card,
+        known_identity("recovery"),
+        known_identity("key2"),
+        known_identity("recovery2").id,
+        [*before.card.devices, Device(known_identity("thief").id.key)],
+    )
+    thief = at.people["thief"] = at.open("thief", account=after)
+    thief.add_contact(carol.card, NOW)
+    tell(at, "thief", "carol", group, text(group, "alice's"), of="alice")
+    tell(at, "thief", "carol", group, text(group, "bob's"), of="bob")
+    thief.say_to_devices([carol.identity.id.key], text(group, "written"), NOW)
+    at.deliver()
+    assert carol.get_contact(alice.person).pending is not None
+    assert shown(at, "carol", group) == []
+    bob.change_group(group, Act.REMOVE, NOW, subject=bob.person)
+    at.deliver()
+    assert bob.person not in carol.groups[group].members.roles
+    assert shown(at, "carol", group) == []
+    carol.accept_key(alice.person)
+    found = {(each.text, each.told) for each in shown(at, "carol", group)}
+    assert found == {("alice's", b""), ("bob's", alice.person), ("written", b"")}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from post_office import known_identity
 
+from dtp.identity import Account
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.person.correspondence import Correspondence
@@ -29,9 +30,10 @@ class Village:
             for other in [each for each in self.people.values() if each.person != self.people[name].person]:
                 mail.add_contact(other.card, NOW)
 
-    def open(self, name: str, *, of: str = "") -> Correspondence:
+    def open(self, name: str, *, of: str = "", account: Account | None = None) -> Correspondence:
         """Open somebody's file, or one of this name that is another's."""
-        mail = Correspondence(self.folder / f"{name}.db", known_identity(of or name), self.now)
+        identity = known_identity(of or name)
+        mail = Correspondence(self.folder / f"{name}.db", identity, self.now, account=account)
         mail.spreading.least = self.least
         return mail
 

@@ -87,6 +87,11 @@ class Contacts:
         for device in contact.card.devices:
             self._routes[device] = contact.person
 
+    def is_waiting(self, person: bytes) -> bool:
+        """True while another key of a contact waits to be accepted."""
+        contact = self._by_person.get(person)
+        return contact is not None and contact.pending is not None
+
     def owner_of(self, device: bytes) -> Contact | None:
         """Return whose card names a device, to send to it. Whether the device says so, too, isn't looked at."""
         contact = self._by_person.get(self._routes.get(device, b""))

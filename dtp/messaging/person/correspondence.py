@@ -294,6 +294,8 @@ class Correspondence:
                 raise MessageError("no other key of this contact waits to be accepted")
             self._put_contact(accepted)
             self.store.release_held(person)
+            for group in self.groups.values():
+                self.past.release(group)
         return accepted
 
     @property

@@ -173,7 +173,8 @@ class GroupPast:
     def take(self, device: bytes, person: bytes, event: Event) -> list[Notice]:
         """Keep what a member tells of the past, where an operation of theirs gives it to us."""
         mail, group, conversation = self._mail, event.fields["group"], event.conversation
-        held = False
+        contact = mail.contacts.get(person)
+        held = contact is not None and device not in contact.card.devices  # of a key that nobody has accepted
         if not self._may_tell(group, conversation, person):
             held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
             if not held:
@@ -208,9 +209,11 @@ class GroupPast:
         return is_here and not is_blocked and not event.fields.get("disappear")
 
     def release(self, membership: Membership) -> list[Notice]:
-        """Show what was held back until it was known who may tell it."""
+        """Show what was held back until it was known who may tell it, and their key was accepted."""
         members, found = membership.members, []
         for person in members.past.get(self._mail.person, {}):
+            if self._mail.contacts.is_waiting(person):
+                continue
             for conversation in (membership.group, *members.rooms):
                 if self._mail.store.past.release(conversation, person):
                     found.append(Notice(What.PAST_TOLD, person, conversation))
