@@ -19,6 +19,8 @@ _QUEUED: Final = 128 * 1024
 #: Frames that are processed at once. What a neighbour has sent beyond waits for a turn of the loop with time: some
 #: take 0.03 ms, and 64 KiB may have 16,000.
 _STEP: Final = 128
+#: Pieces that wait are put together up to so many bytes: of a window there may be millions.
+_PIECE: Final = 16 * 1024
 #: The code that a stream is reset with when nothing more is read from it.
 CUT_OFF: Final = 1
 
@@ -59,7 +61,11 @@ class NeighbourSink:
         if self._is_over:
             self._stream.consumed(len(data))
         elif self._gossip.is_paused or self._unread or self._has_more:
-            self._unread.append(data)  # no more comes than the stream's window: credit isn't given back
+            # No more comes than the stream's window: credit isn't given back.
+            if self._unread and len(self._unread[-1]) + len(data) <= _PIECE:
+                self._unread[-1] += data
+            else:
+                self._unread.append(data)
         else:
             self._receive_data(data)
 

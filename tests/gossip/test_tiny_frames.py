@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from nodes import WALL, identity, node, until
 
 from dtp.gossip import PROTOCOL, frames
+from dtp.gossip.channel import _PIECE, NeighbourSink
 from dtp.gossip.core import KNOWN_TOPICS
 from dtp.gossip.frames import GossipFrameType
+from dtp.gossip.limits import DEFAULT
 from dtp.gossip.message import content_of, sign_batch
 from dtp.peers.links import PeerLinks
 from dtp.testing.clock import run
@@ -196,6 +199,31 @@ def test_what_came_before_a_neighbour_finished_is_read_to_its_end(room: int) -> 
                     break
             assert found == list(range(1000))
             await until(lambda: not victim.gossip.peers)
+
+    run(main())
+
+
+def test_tiny_pieces_that_wait_for_a_slow_program_are_put_together() -> None:
+    """A window has four million of a byte: each that was taken moved all others, which took hours."""
+
+    async def main() -> None:
+        taken: list[int] = []
+        connection = SimpleNamespace(loop=asyncio.get_running_loop())
+        stream: Any = SimpleNamespace(connection=connection, consumed=taken.append)
+        received: list[tuple[int, bytes]] = []
+        gossip: Any = SimpleNamespace(
+            is_paused=True,
+            limits=DEFAULT,
+            _receive_frames=lambda _, found: received.extend(found),
+        )
+        sink = NeighbourSink(gossip, b"peer", stream)
+        data = frames.frame(GossipFrameType.MESSAGE, bytes(100_000))
+        for at in range(len(data)):
+            sink.stream_data(data[at : at + 1])
+        gossip.is_paused = False
+        sink.resume()
+        assert received == [(GossipFrameType.MESSAGE, bytes(100_000))]
+        assert (sum(taken), len(taken)) == (len(data), -(-len(data) // _PIECE))
 
     run(main())
 
