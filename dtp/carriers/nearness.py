@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -36,27 +36,52 @@ class Nearness(IntEnum):
         return cls.MACHINE if source.partition(":")[0] == "unix" else _of_host(source)
 
 
-#: Who tells of the place that is dialled; None where nobody else does. What is dialled meanwhile inherits it, and so
-#: does a connection that dials again.
-_teller: ContextVar[Nearness | None] = ContextVar("dtp_teller", default=None)
+class _Telling:
+    """Who tells of what is dialled now, until that is over: what has begun meanwhile goes on, for others as well."""
+
+    __slots__ = ("is_over", "teller")
+
+    def __init__(self, teller: Nearness | None) -> None:
+        self.teller, self.is_over = teller, False
+
+
+#: Tasks and callbacks inherit it.
+_telling: ContextVar[_Telling | None] = ContextVar("dtp_telling", default=None)
 
 #: RFC 6052: the last four bytes are an IPv4 address.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+#: Those of one site (RFC 3879, RFC 8215), which not every Python knows: the second leads to IPv4 addresses there.
+_OF_SITES: Final = (ipaddress.IPv6Network("fec0::/10"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
 
 @contextlib.contextmanager
 def dialled_as_told(teller: Nearness | None) -> Iterator[None]:
     """Have what is dialled within count as told by somebody so near; by nobody else where that is None."""
-    mark = _teller.set(teller)
+    telling = _Telling(teller)
+    mark = _telling.set(telling)
     try:
         yield
     finally:
-        _teller.reset(mark)
+        telling.is_over = True
+        # What is left of a loop that has ended is closed by whoever collects it, in another context.
+        with contextlib.suppress(ValueError):
+            _telling.reset(mark)
 
 
 def who_tells() -> Nearness | None:
     """Return how near they are who tell of the place that is dialled now; None where nobody else does."""
-    return _teller.get()
+    telling = _telling.get()
+    return None if telling is None or telling.is_over else telling.teller
+
+
+def context_for_all() -> Context | None:
+    """Return the context for a callback that works for others as well, to whom it is nothing who tells of what is
+    dialled now; None for the present one."""
+    if who_tells() is None:
+        return None
+    context = copy_context()
+    context.run(_telling.set, None)
+    return context
 
 
 @lru_cache(maxsize=4096)
@@ -74,4 +99,5 @@ def _of_host(host: str) -> Nearness:
         address = inner or address
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         return Nearness.MACHINE
-    return Nearness.ANYWHERE if address.is_global else Nearness.NETWORK
+    is_of_site = any(address in each for each in _OF_SITES)
+    return Nearness.ANYWHERE if address.is_global and not is_of_site else Nearness.NETWORK

@@ -21,6 +21,8 @@ from itertools import count, islice
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
+from dtp.carriers.nearness import context_for_all
+
 Address = tuple[Any, ...]
 
 #: Packets that wait here in all, as many as the kernel's buffer has; and of one line in any case. More are lost as on
@@ -189,7 +191,7 @@ class PacketTurns:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._go_on, context=context_for_all())
 
     def _go_on(self) -> None:
         self._scheduled = False

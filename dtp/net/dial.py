@@ -7,13 +7,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
-from dtp.carriers.nearness import who_tells
+from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
 from dtp.core import served_suites
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
@@ -70,6 +70,8 @@ class Dialer:
     dial_carrier: Callable[[str], Awaitable[Carrier]] | None = None
     #: Keys that peers have proven before.
     known: StaticKeys = KNOWN
+    #: How near they are who told of the address, also when it is dialled again; None where nobody else did.
+    teller: Nearness | None = field(default_factory=who_tells)
 
     async def connect(self) -> Connection:
         """Return a connection that the server has admitted, or with `early` one whose first words go along with the
@@ -112,33 +114,30 @@ class Dialer:
         and there, because records may follow at once. Whoever hasn't answered after `STAGGER` seconds has the next
         one dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last
         candidate's error, or what `take_over` raised."""
-        found = (
-            [candidate]
-            if candidate is not None
-            else self._keep_told(await resolve_all(self.address, self.resolvers))
-        )
-        try:
-            await self._dial_first(found, resume, take_over)
-        except HandshakeRefused:  # it is there, and has said no
-            raise
-        except (CarrierError, PeerError):
-            others = (
-                []
-                if candidate is not None
-                else self._keep_told(await resolve_others(self.address, self.resolvers, found))
-            )
-            if not others:
+        with dialled_as_told(self.teller):
+            if candidate is not None:
+                await self._dial_first(self._keep_told([candidate]), resume, take_over)
+                return
+            found = self._keep_told(await resolve_all(self.address, self.resolvers))
+            try:
+                await self._dial_first(found, resume, take_over)
+            except HandshakeRefused:  # it is there, and has said no
                 raise
-            await self._dial_first(others, resume, take_over)
+            except (CarrierError, PeerError):
+                others = self._keep_told(await resolve_others(self.address, self.resolvers, found))
+                if not others:
+                    raise
+                await self._dial_first(others, resume, take_over)
 
     def _keep_told(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return those that are dialled where somebody else told of the address: none that costs money, or is nearer
         than whoever tells, whatever this side knows of the peer. Raise `AddressError` where none is left."""
-        teller = who_tells()
-        if teller is None:
+        if self.teller is None:
             return list(candidates)
         kept = [
-            each for each in candidates if not each.address.costs_money and each.address.nearness >= teller
+            each
+            for each in candidates
+            if not each.address.costs_money and each.address.nearness >= self.teller
         ]
         if candidates and not kept:
             raise AddressError(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import MissingLibraryError
+from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -146,13 +147,15 @@ class NodeReach:
         self.dialability.remove_report(link.peer)
 
     def _watch_carriers(self, connection: Connection, link: PeerLink | None) -> None:
+        teller = who_tells()
+
         def on_carrier(connection: Connection) -> None:
             if _is_relayed(connection):
                 before = self._upgrades.get(connection)
                 if before is not None:
                     before.cancel()
                 self._upgrades[connection] = self._tasks.start(
-                    self._keep_upgrading(connection, link), name="dtp-node-direct"
+                    self._keep_upgrading(connection, link, teller), name="dtp-node-direct"
                 )
 
         self._upgrades[connection] = None
@@ -160,13 +163,17 @@ class NodeReach:
         connection.on_carrier = on_carrier
         on_carrier(connection)
 
-    async def _keep_upgrading(self, connection: Connection, link: PeerLink | None) -> None:
-        """Get a connection a direct carrier, and try again now and then where that fails."""
+    async def _keep_upgrading(
+        self, connection: Connection, link: PeerLink | None, teller: Nearness | None
+    ) -> None:
+        """Get a connection a direct carrier, and try again now and then where that fails. What is dialled is as told
+        as the connection was."""
         pause = RETRY
         while not connection.closed and _is_relayed(connection):
             try:
-                if await self.reach.upgrade(connection, link or await self._link_to(connection)):
-                    return
+                with dialled_as_told(teller):
+                    if await self.reach.upgrade(connection, link or await self._link_to(connection)):
+                        return
             except DtpError as error:
                 log.info("%r stays relayed: %s", connection, error)
             with contextlib.suppress(TimeoutError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Generator
+from contextvars import copy_context
 from typing import ClassVar
 
 import pytest
@@ -13,9 +15,14 @@ import dtp
 from dtp.carriers.errors import DialError
 from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
 from dtp.carriers.resolving import TOLD_AT_ONCE, ToldLookups, resolve_host
+from dtp.carriers.turns import SharedTurns
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError, is_dialled_as_told
+from dtp.net.dial import Dialer, suites
 from dtp.net.resolver import Candidate, Resolver
+from dtp.net.turns.clock import TurnClock
+from dtp.session.handshake import HandshakeConfig
+from dtp.session.limits import DEFAULT
 
 PEER = Identity(bytes(range(32)), bytes(32))  # its name is in names of tests
 MACHINE, NETWORK, ANYWHERE = Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE
@@ -45,6 +52,8 @@ HOST_OBJECT = "0x" + "5a" * 32
         ("255.255.255.255", NETWORK),
         ("fe80::1%eth0", NETWORK),
         ("fd00::1", NETWORK),
+        ("fec0::2", NETWORK),  # where QEMU's guests reach their host
+        ("64:ff9b:1::a00:1", NETWORK),
         ("64:ff9b::c0a8:101", NETWORK),
         ("8.8.8.8", ANYWHERE),
         ("2a00:1450::1", ANYWHERE),
@@ -129,6 +138,72 @@ def test_an_identity_that_a_stranger_tells_leads_to_nothing_paid_or_near_in_a_ta
     async def test() -> None:
         with dialled_as_told(NETWORK), pytest.raises(AddressError, match="told by somebody else"):
             await dtp.connect(f"dtp://{PEER.id}/x", resolvers=[Table(place)])
+
+    asyncio.run(test())
+
+
+def test_what_goes_on_after_a_told_dial_is_not_told() -> None:
+    async def test() -> None:
+        is_over = asyncio.Event()
+
+        async def go_on() -> Nearness | None:
+            await is_over.wait()
+            return who_tells()
+
+        with dialled_as_told(NETWORK):
+            begun = asyncio.ensure_future(go_on())
+        is_over.set()
+        assert await begun is None
+
+    asyncio.run(test())
+
+
+def test_a_dial_that_is_left_when_its_loop_has_ended_is_closed_from_elsewhere() -> None:
+    def dial() -> Generator[None, None, None]:
+        with dialled_as_told(NETWORK):
+            yield
+
+    left = dial()
+    copy_context().run(next, left)
+    with dialled_as_told(MACHINE):
+        left.close()
+        assert who_tells() == MACHINE
+
+
+def test_turns_that_a_told_dial_begins_are_for_all() -> None:
+    """One dial that a neighbour had told of made nearly all that was served from then on count as told."""
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        found: list[Nearness | None] = []
+        ended = asyncio.Event()
+
+        def end() -> None:
+            found.append(who_tells())
+            ended.set()
+
+        packets = SharedTurns(loop)
+        packets.give_packets = lambda: found.append(who_tells())  # type: ignore[method-assign]
+        with dialled_as_told(NETWORK):
+            TurnClock.of_loop(loop).call_at_end(end)
+            packets.give_soon()
+            await ended.wait()
+            assert who_tells() == NETWORK
+        assert found == [None, None]
+
+    asyncio.run(test())
+
+
+def test_what_was_told_is_told_also_when_it_is_dialled_again() -> None:
+    async def test() -> None:
+        config = HandshakeConfig(Identity.generate(), suites(), DEFAULT)
+        near = Address.parse(f"dtp://{PEER.id}/x")
+        with dialled_as_told(NETWORK):
+            dialer = Dialer(near, config, "", [Table(f"dtp+tcp://{PEER.id}@127.0.0.1:9/x")])
+        as_a_relay_says = Candidate(Address.direct(PEER.id, "quic://127.0.0.1:9"), 0)
+        for candidate in (None, as_a_relay_says):
+            with pytest.raises(AddressError, match="told by somebody else"):
+                await dialer.dial_candidates(bytes(16), lambda driver, established: None, candidate)
 
     asyncio.run(test())
 

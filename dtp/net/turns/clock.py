@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakKeyDictionary
 
+from dtp.carriers.nearness import context_for_all
 from dtp.net.turns.fair_queue import FairShares, ProcessorAccount
 
 #: Seconds of processor time that a turn may take before those who have had more than others wait. A visitor waits for
@@ -98,7 +99,7 @@ class TurnClock:
     def _call_end(self) -> None:
         # Not `call_soon`: in each turn timers come last.
         loop = asyncio.get_running_loop()
-        loop.call_at(loop.time(), self._end_turn)
+        loop.call_at(loop.time(), self._end_turn, context=context_for_all())
 
     def _end_turn(self) -> None:
         calls, self._at_end, self._at_next = deque(self._at_end), self._at_next, []
