@@ -176,8 +176,10 @@ class PacketTurns:
             elif line.has_work:
                 until = self._serve_line(line, account)
                 # What follows from one part of what a packet had may take as long again, elsewhere in this turn.
-                if line.own and line.taker.has_rest:
-                    later.append(line)
+                if line.taker.has_rest:
+                    later.append(self._get_line(line.taker, own=True))  # which does the rest
+                    if not line.own and line.packets:
+                        later.append(line)
                 elif line.packets:
                     self._put_waiting(line)
             self._put_account(account)

@@ -227,6 +227,24 @@ def test_who_has_a_rest_does_that_first_and_holds_up_nobody(loop):
     assert (len(behind.got), len(other.got)) == (6, 3)
 
 
+def test_the_rest_of_what_came_from_elsewhere_is_done_too(loop):
+    """Where a packet came from elsewhere nobody went on with its rest, and the turns went round until one came from
+    where the other side was before."""
+    turns = PacketTurns(loop)
+    moved = Taker(loop, turns)
+    receive = moved.receive_packets
+
+    def receive_much(packets, peer):
+        moved.has_rest = True
+        return receive(packets, peer)
+
+    moved.receive_packets = receive_much
+    moved.have(2, ELSEWHERE)
+    turns.give_packets()
+    pass_turns(loop, 8)
+    assert (len(moved.got), moved.has_rest) == (2, False)
+
+
 def test_what_is_due_is_done_in_turns_and_charged(loop):
     """Timers of a crowd went off in one turn of the loop, beside what that had for packets: 8 ms of 16."""
     turns = PacketTurns(loop)
