@@ -113,12 +113,14 @@ class RecordStore:
 
     def _insert(self, held: HeldRecord) -> None:
         record = held.record
-        if (record.kind, record.target) not in self._held:
+        place = record.kind, record.target
+        if place not in self._held:
+            self._held[place] = {}
             heapq.heappush(self._far, (-self._distance_of(record), record.kind, record.target))
         if len(self._far) > 2 * len(self._held) + _SLACK:  # of records that were replaced, or have ended
             self._far = [each for each in dict.fromkeys(self._far) if each[1:] in self._held]
             heapq.heapify(self._far)
-        self._held.setdefault((record.kind, record.target), {})[record.author] = held
+        self._held[place][record.author] = held
         self._of_author[record.author] += 1
         self._of_source[held.source] += 1
         self._count += 1

@@ -295,3 +295,17 @@ def test_records_that_are_replaced_or_end_leave_nothing() -> None:
     for number in range(100):
         store.add(mutable(alice, f"m{number}"), b"", 1.0)
     assert len(store) == 40
+
+
+def test_a_record_that_is_replaced_again_and_again_makes_room_for_nearer_ones() -> None:
+    """It was forgotten as one that may go, and with others of its kind nobody else had room."""
+    (alice,) = people(1)
+    near, far = sorted((mutable(alice, name) for name in "ab"), key=lambda record: record.target)
+    (name,) = [each for each in "ab" if mutable(alice, each).target == far.target]
+    versions = [mutable(alice, name, sequence) for sequence in range(1, 200)]
+    for times in range(1, 200):
+        store = RecordStore(0, DhtLimits(records=1))
+        for each in versions[:times]:
+            assert store.add(each, b"", 1.0) is StoreVerdict.STORED
+        assert store.add(near, b"", 1.0) is StoreVerdict.STORED
+        assert [held.record for held in store] == [near]
