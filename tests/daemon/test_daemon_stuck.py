@@ -75,3 +75,23 @@ def test_a_window_that_moves_or_has_room_is_left_alone() -> None:
     moving.blocked_at = 17 * MIB
     stuck.look()
     assert not any(one.why for one in sessions)
+
+
+def test_who_reads_slowly_is_none_of_those() -> None:
+    """Players at 2 Mbit/s each were ended: a connection has credit anew once a quarter of its window was read, which
+    takes them 4 s."""
+    full = Connection(16 * MIB)
+    players, frozen, waiting = (
+        [Session(full, 4 * MIB) for _ in range(3)],
+        Session(full, 4 * MIB),
+        Session(full, 0),
+    )
+    sessions = [*players, waiting]
+    stuck = StuckStreams(lambda: cast(Any, sessions), 1.0)
+    for looks in range(20):
+        if looks == 10:
+            sessions.append(frozen)
+        stuck.look()
+        for each in players:
+            each.stream.unread -= 64 * 1024
+    assert [one.why for one in sessions] == [None] * 4 + [Reason.IN_THE_WAY]

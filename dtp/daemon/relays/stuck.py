@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Final
 
@@ -24,6 +25,9 @@ log = logging.getLogger("dtpd")
 
 #: Looks within the patience: a window that is found as full by all of them has let nothing in.
 _LOOKS: Final = 2
+#: Who has taken so many bytes meanwhile isn't stuck, but slow: there is new credit only when a quarter of the window
+#: was taken.
+_LITTLE: Final = 4096
 
 
 class StuckStreams:
@@ -32,8 +36,8 @@ class StuckStreams:
     def __init__(self, sessions: Callable[[], Iterable[ServedSession]], patience: float) -> None:
         """`sessions` gives those that are open; `patience` is how long a window may be full, seconds."""
         self._sessions, self._every = sessions, patience / _LOOKS
-        #: Where each blocked connection stands, and how many looks have found it there.
-        self._found: dict[Connection, tuple[int, int]] = {}
+        #: Where each blocked connection stands, how many looks have found it there, and what each had at the first.
+        self._found: dict[Connection, tuple[int, int, dict[ServedSession, int]]] = {}
         self._task = SupervisedTask(self._look_repeatedly, name="dtpd-stuck")
 
     def start(self) -> None:
@@ -56,29 +60,41 @@ class StuckStreams:
             at = connection.blocked_at
             if at is None:
                 continue
-            place, looks = before.get(connection, (at, 0))
-            looks = looks + 1 if place == at else 1
-            if looks > _LOOKS:
-                _cut_off([one for one in self._sessions() if one.stream.connection is connection])
+            unread = {
+                one: one.stream.unread for one in self._sessions() if one.stream.connection is connection
+            }
+            place, looks, first = before.get(connection, (at, 0, unread))
+            if place != at:
+                looks, first = 0, unread
+            if looks == _LOOKS:
+                _cut_off(unread, first)
             else:
-                self._found[connection] = at, looks
+                self._found[connection] = at, looks + 1, first
 
 
-def _cut_off(sessions: list[ServedSession]) -> None:
-    """End those who hold most, half of the window at least, and all who hold nearly as much, if there is another."""
-    unread = sorted(((one.stream.unread, one) for one in sessions), key=itemgetter(0), reverse=True)
-    if not unread or unread[-1][0]:
+def _cut_off(unread: Mapping[ServedSession, int], first: Mapping[ServedSession, int]) -> None:
+    """End those who hold most and have taken nothing since they had what `first` says, half of the window at least,
+    and all of them who hold nearly as much, if there is another who may wait."""
+    if min(unread.values()):
         return
-    enough, freed, ended = unread[-1][1].stream.connection.limits.connection_window // 2, 0, 0
-    for size, session in unread:
-        if not size or (freed >= enough and size < unread[0][0] // 2):
+    stuck = [
+        (size, one) for one, size in unread.items() if size and first.get(one, math.inf) - size < _LITTLE
+    ]
+    stuck.sort(key=itemgetter(0), reverse=True)
+    freed, ended = 0, 0
+    for size, session in stuck:
+        enough = session.stream.connection.limits.connection_window // 2
+        if freed >= enough and size < stuck[0][0] // 2:
             break
         session.abort(Reason.IN_THE_WAY)
         freed += size
         ended += 1
-    fields = {"event": "in-the-way", "ended": ended, "held": freed, "others": len(sessions) - ended}
+    if not ended:
+        return
+    others = len(unread) - ended
+    fields = {"event": "in-the-way", "ended": ended, "held": freed, "others": others}
     log.warning(
         "%s took nothing, and held up %s of the same connection: ended, with %d KiB",
-        *(count_of(ended, "stream"), count_of(len(sessions) - ended, "other"), freed >> 10),
+        *(count_of(ended, "stream"), count_of(others, "other"), freed >> 10),
         extra={"fields": fields},
     )
