@@ -53,7 +53,7 @@ PATCHES: dict[str, int] = {
     "core": 3,
     "crdt": 1,
     "daemon": 37,
-    "graph": 11,
+    "graph": 13,
     "identity": 2,
     "localnet": 1,
     "messaging": 15,
