@@ -71,7 +71,7 @@ def test_a_full_disk_is_told_by_a_daemon_that_has_nothing_to_write(run: Run, tmp
         small_disk.make_room(folder)
         await known(lambda: pair.far.get_status()["state_up"])
         assert pair.far.get_status()["state_trouble"] == ""
-        assert "away" not in text_of(pair.far.get_status())
+        assert "state away" not in text_of(pair.far.get_status())
 
     with small_disk.mounted(folder):
         run(scenario)

@@ -34,7 +34,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(
 
     def ask_at_once(payee: Any) -> None:
         genuine(payee)
-        payee._send(messages.Due(*payee.used))
+        payee._queue_message(messages.Due(*payee.used))
 
     class Late(Buyer):
         async def _connect_metered(self, address: Any, amount: Any) -> Any:
