@@ -11,30 +11,17 @@ import pytest
 from dtp.chain.channel import ChannelState
 from dtp.pay.claims import MINUTE
 from dtp.pay.server.cashier import Cashier
-from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 
 from . import lies
-from .conftest import CHEAP, TRUSTING, Play
+from .conftest import CHEAP, Play
 from .test_faulty_nodes import play
-from .test_paid import cost_of, fetch, give
+from .test_lying_servers import sell
+from .test_paid import cost_of
 
 CLOSED = lies.channels(lambda found: replace(found, state=ChannelState.CLOSED, closing_ms=1))
 #: Everything is worth its gas at once.
 EAGER = replace(CHEAP, worth=0, worth_last=0)
-
-
-async def sold(sessions: Any) -> tuple[Any, Any, Any]:
-    """Sell 2 MiB to somebody who keeps the channel: the server's client, what serves, the connection that is over."""
-    market = sessions.market
-    server = await sessions.client(market.server_wallet, "server")
-    selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
-    serving = await market.serve(give, network=server, selling=selling)
-    buyer = await market.buyer()
-    async with market.connect(buyer, keep=True) as connection:
-        assert await fetch(connection, 2 * MIB) == 2 * MIB
-    await serving.ledger.wait_settled()
-    return server, serving, connection
 
 
 def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(
@@ -45,7 +32,7 @@ def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(
 
     async def scenario(sessions: Any) -> None:
         market, own = sessions.market, [0]
-        server, serving, connection = await sold(sessions)
+        server, serving, _, connection = await sell(sessions)
         cashier = Cashier(
             server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
         )
@@ -72,7 +59,7 @@ def test_nothing_is_asked_for_ever(market: Play) -> None:
 
     async def scenario(sessions: Any) -> None:
         market, own, asked = sessions.market, [0], []
-        server, serving, _ = await sold(sessions)
+        server, serving, *_ = await sell(sessions)
         cashier = Cashier(
             server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
         )

@@ -122,6 +122,20 @@ def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(marke
     play(market, "server", scenario)
 
 
+async def sell(sessions: Any) -> tuple[Any, Any, Any, Any]:
+    """Sell 2 MiB to somebody who keeps the channel: the server's client, what serves, the buyer, the
+    connection that is over."""
+    market = sessions.market
+    server = await sessions.client(market.server_wallet, "server")
+    selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
+    serving = await market.serve(give, network=server, selling=selling)
+    buyer = await market.buyer()
+    async with market.connect(buyer, keep=True) as connection:
+        assert await fetch(connection, 2 * MIB) == 2 * MIB
+    await serving.ledger.wait_settled()
+    return server, serving, buyer, connection
+
+
 def ended(state: Any) -> Any:
     return lies.channels(lambda found: replace(found, state=state, closing_ms=1))
 
@@ -143,13 +157,7 @@ def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_c
 
     async def scenario(sessions: Any) -> None:
         market = sessions.market
-        server = await sessions.client(market.server_wallet, "server")
-        selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
-        serving = await market.serve(give, network=server, selling=selling)
-        buyer = await market.buyer()
-        async with market.connect(buyer, keep=True) as connection:
-            assert await fetch(connection, 2 * MIB) == 2 * MIB
-        await serving.ledger.wait_settled()
+        server, serving, buyer, connection = await sell(sessions)
         sessions.node.lie(lie)
         for _ in range(3):
             with contextlib.suppress(DtpError):
