@@ -186,9 +186,8 @@ class GroupPast:
         new = 0
         for sender, encoded in told:
             try:
-                teller = (
-                    b"" if sender == person else person
-                )  # whose it is, it is by a session with their device
+                # What is the teller's own came by a session with their device, as what they write does.
+                teller = b"" if sender == person else person
                 said = Said(sender, Event.parse(encoded), teller)
             except PeerError:
                 continue
